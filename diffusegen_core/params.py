@@ -1,0 +1,256 @@
+"""Every parameter of the program, once: names, types, units, defaults and what cannot go together.
+
+The defaults are the smoke profile, so a notebook opened by hand runs with them. A profile is a YAML file with the
+same sections; a section names only what it changes. Whatever can be derived from these values is a property here.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from diffusegen_core.errors import UserError
+
+
+class Section(BaseModel):
+    """A group of parameters: unknown keys are refused, values are not coerced from another type, none changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(Section):
+    """Where the labelled pairs come from."""
+
+    source: str = Field("phantom", description="`phantom`, or a folder of image+mask pairs")
+    subset: Literal["all", "paper348", "not348"] = Field("all", description="the paper's 348 names, the rest, or all")
+    count: PositiveInt | None = Field(48, description="use the first so many pairs; null: all (phantom needs it)")
+    image_size: PositiveInt = Field(32, description="side of the square training images, pixels")
+    on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
+
+
+class Cluster(Section):
+    """Chapter 1 (paper 2.2)."""
+
+    k: PositiveInt = Field(2, description="number of clusters, K")
+    backbone: str = Field("resnet18", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
+    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    input_range: Literal["imagenet", "symmetric"] = Field(
+        "imagenet", description="what the weights expect: ImageNet mean and deviation, or [-1, 1]")
+    scan: list[PositiveInt] = Field([2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
+
+
+class Model(Section):
+    """The U-Net (method.md 3): ADM, 4 channels in, 8 out."""
+
+    base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
+    channel_mult: list[PositiveInt] = Field([1, 2], description="width of each level over the first")
+    res_blocks: PositiveInt = Field(1, description="residual blocks a level")
+    attention_resolutions: list[PositiveInt] = Field([16], description="image sides, in pixels, with attention")
+    head_channels: PositiveInt = Field(32, description="channels of an attention head")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Process(Section):
+    """The diffusion process (paper A.1)."""
+
+    steps: PositiveInt = Field(1000, description="T of the forward process")
+    beta_start: float = Field(1e-4, gt=0, lt=1)
+    beta_end: float = Field(0.02, gt=0, lt=1)
+    objective: Literal["eps", "v"] = Field("v", description="what the network predicts; the paper's is eps")
+
+
+class Train(Section):
+    """Chapter 2 (paper 2.3, B.5)."""
+
+    images: PositiveInt = Field(3200, description="training images that a cluster model sees, the paper's T")
+    full_images: PositiveInt | None = Field(None, description="T of a model of the full set (K = 1); null: none")
+    batch_size: PositiveInt = Field(16, description="images an optimizer step")
+    micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: not clipped")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average after its warm-up")
+    sample_weights: Literal["ema", "raw"] = Field("ema", description="the weights that later chapters use")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
+    checkpoint_every: PositiveInt = Field(50, description="optimizer steps between checkpoints")
+    preview_every: PositiveInt = Field(100, description="optimizer steps between sample grids")
+    preview_images: PositiveInt = Field(8, description="images of a sample grid")
+    preview_steps: PositiveInt = Field(25, description="respaced steps of a sample grid")
+
+
+class Inpaint(Section):
+    """Chapter 3 (paper 2.4, A.2). Sizes of the ellipses are given at 256 px and scale with the image."""
+
+    samples: PositiveInt = Field(2, description="synthetic pairs for each source pair, N")
+    sources: PositiveInt | None = Field(16, description="use the first so many sources; null: all")
+    respacing: PositiveInt = Field(25, description="respaced steps")
+    jump_length: PositiveInt = Field(5)
+    resampling: PositiveInt = Field(2, description="RePaint's r: 1 never jumps back")
+    model_of: Literal["any", "own"] = Field("any", description="cluster j ~ U{1..K}, or the source's own cluster")
+    dilate: PositiveInt = Field(20, description="ellipse that widens the source mask, px at 256")
+    opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
+    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Params(Section):
+    """A whole run."""
+
+    profile: str = Field("smoke", description="the name of the run's parameter set")
+    run_dir: str | None = Field(None, description="where artifacts go; null: runs/PROFILE")
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
+    data: Data = Data()
+    cluster: Cluster = Cluster()
+    model: Model = Model()
+    process: Process = Process()
+    train: Train = Train()
+    inpaint: Inpaint = Inpaint()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, absolute."""
+        return resolve(self.run_dir or f"runs/{self.profile}")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Params":
+        for complaint in _impossible(self):
+            raise ValueError(complaint)
+        return self
+
+
+def _impossible(p: Params) -> list[str]:
+    """Combinations that cannot run, each as one sentence."""
+    size, levels = p.data.image_size, len(p.model.channel_mult)
+    sides = [size // 2**level for level in range(levels)]
+    widths = [p.model.base_channels * m for m in p.model.channel_mult]
+    found = []
+    if p.data.source == "phantom" and p.data.count is None:
+        found.append("data.count must say how many phantoms to draw.")
+    if p.data.source == "phantom" and p.data.subset != "all":
+        found.append(f"data.subset {p.data.subset} needs the real images, not phantoms.")
+    if p.data.count is not None and p.cluster.k > p.data.count:
+        found.append(f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count.")
+    if size % 2 ** (levels - 1):
+        found.append(f"data.image_size {size} cannot be halved {levels - 1} times, as model.channel_mult asks.")
+    if p.model.base_channels % 32:
+        found.append(f"model.base_channels {p.model.base_channels} is not a multiple of 32 (group norm).")
+    for side in p.model.attention_resolutions:
+        if side not in sides:
+            found.append(f"model.attention_resolutions {side} is not one of the sides {sides}.")
+    for side, width in zip(sides, widths, strict=True):
+        if (side in p.model.attention_resolutions or side == sides[-1]) and width % p.model.head_channels:
+            found.append(f"model.head_channels {p.model.head_channels} does not divide the width {width}.")
+    if p.process.beta_start > p.process.beta_end:
+        found.append("process.beta_start is larger than process.beta_end.")
+    if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
+        found.append(f"train.micro_batch {p.train.micro_batch} exceeds train.batch_size {p.train.batch_size}.")
+    for name, steps in (("inpaint.respacing", p.inpaint.respacing), ("train.preview_steps", p.train.preview_steps)):
+        if steps > p.process.steps:
+            found.append(f"{name} {steps} exceeds process.steps {p.process.steps}.")
+    if p.inpaint.jump_length >= p.inpaint.respacing:
+        found.append(f"inpaint.jump_length {p.inpaint.jump_length} must be below "
+                     f"inpaint.respacing {p.inpaint.respacing}.")
+    return found
+
+
+def validate(values: dict[str, Any]) -> Params:
+    """Typed parameters from plain values; raises UserError with one readable line that names each bad key."""
+    try:
+        return Params.model_validate(_integers_to_floats(Params, values))
+    except ValidationError as error:
+        lines = [_complaint(e) for e in error.errors()]
+        raise UserError("Parameters: " + " ".join(lines)) from None
+
+
+def from_notebook(namespace: dict[str, Any]) -> Params:
+    """The parameters in a notebook's namespace, after papermill's injection: `from_notebook(globals())`."""
+    return validate({name: namespace[name] for name in Params.model_fields if name in namespace})
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """The plain values of a parameter file. Raises UserError where it is absent, no YAML, or no mapping."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} does not hold a mapping of parameters.")
+    return values
+
+
+def override(values: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """A copy of `values` with dotted keys replaced, each value read as YAML: ("train.images", "7000")."""
+    merged = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    for name, text in pairs:
+        *sections, last = name.split(".")
+        place = merged
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UserError(f"Parameters: {name}: {section} is a value, not a section.")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"Parameters: {name}: {text!r} is not YAML: {' '.join(str(error).split())}") from None
+    return merged
+
+
+def plain(p: Section) -> dict[str, Any]:
+    """The parameters as plain values, for papermill, YAML and recipes."""
+    return p.model_dump(mode="json")
+
+
+def home() -> Path:
+    """The folder that relative paths start from: the checkout around the working directory, else that itself."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    return here
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path; `~` is expanded, and a relative one starts at home()."""
+    return (home() / Path(path).expanduser()).resolve()
+
+
+def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
+    # YAML reads `lr: 1` as an integer and `1e-4` as a string; both are plainly meant as numbers.
+    if not isinstance(values, dict):
+        return values
+    fixed = dict(values)
+    for name, field in section.model_fields.items():
+        if name not in fixed:
+            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            fixed[name] = _integers_to_floats(field.annotation, fixed[name])
+        elif field.annotation in (float, float | None) and not isinstance(fixed[name], bool):
+            try:
+                fixed[name] = float(fixed[name])
+            except (TypeError, ValueError):
+                pass
+    return fixed
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key{_nearest(place)}."
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{place}: {error['msg']}, not {error['input']!r}."
+
+
+def _nearest(place: str) -> str:
+    names = [name for name in Params.model_fields]
+    for section, field in Params.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += [f"{section}.{name}" for name in field.annotation.model_fields]
+    close = difflib.get_close_matches(place, names, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

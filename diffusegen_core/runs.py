@@ -1,0 +1,165 @@
+"""Artifacts on disk: written atomically, stamped with what made them, skipped while current.
+
+A finished artifact is a folder with a `made.json`, written last: its recipe (every parameter, seed and input
+hash that decides the content), its output files with their hashes, and for the record the versions, the device
+and the seconds. It is current while the recipe is the same and the files are the ones that were written.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusegen_core import __version__
+from diffusegen_core.errors import UserError
+
+STAMP = "made.json"
+Recipe = dict[str, Any]
+
+
+def write(path: Path, save: Callable[[Path], object]) -> Path:
+    """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays, because libraries choose the file format by it.
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        save(temporary)
+        with temporary.open("rb") as f:
+            os.fsync(f.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    return write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> Path:
+    return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """The file's value, or None where it is absent or not JSON (half-written by something else)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def key(recipe: Recipe) -> str:
+    """A hash of what decides an artifact's content."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """What differs between two recipes, as "name: old -> new", nested names joined by dots."""
+    found = []
+    for name in sorted({*old, *new}):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{name}.{line}" for line in differences(a, b)]
+        elif a != b:
+            found.append(f"{name}: {a} -> {b}")
+    return found
+
+
+def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **facts: Any) -> dict[str, Any]:
+    """Stamp the finished artifact in `folder`; `facts` are numbers worth keeping beside it."""
+    stamp = {
+        "recipe": recipe,
+        "outputs": {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+                    for path in outputs},
+        "seconds": round(seconds, 3),
+        "versions": versions(),
+        "device": device_name(),
+        **facts,
+    }
+    write_json(folder / STAMP, stamp)
+    return stamp
+
+
+def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The stamp of the artifact in `folder`, if it is finished and still what `recipe` would make; else None."""
+    stamp = read_json(folder / STAMP)
+    return stamp if stamp is not None and not _reasons(folder, stamp, recipe) else None
+
+
+def stale(folder: Path, recipe: Recipe) -> list[str]:
+    """Why a finished artifact in `folder` no longer holds, in readable lines; nothing where there is none."""
+    stamp = read_json(folder / STAMP)
+    return [] if stamp is None else _reasons(folder, stamp, recipe)
+
+
+def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:
+    # Through JSON, so that tuples and lists compare equal.
+    reasons = differences(stamp.get("recipe", {}), json.loads(json.dumps(recipe)))
+    for name, made in stamp.get("outputs", {}).items():
+        path = folder / name
+        if not path.is_file():
+            reasons.append(f"{name} is missing")
+        elif path.stat().st_size != made["bytes"] or sha256(path) != made["sha256"]:
+            reasons.append(f"{name} is not the file that was written")
+    return reasons
+
+
+def versions() -> dict[str, str]:
+    """The versions that a page states."""
+    found = {"diffusegen": __version__, "python": platform.python_version()}
+    for name in ("torch", "torchvision", "numpy", "scikit-learn", "papermill", "jupyter-book"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def device_name() -> str:
+    """The hardware at hand, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder; a second holder is refused. The system frees it when the process ends, however."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Another run is at work in {run_dir}. Wait for it, or choose another run_dir.") from None
+        yield
+
+
+def clear(folder: Path) -> None:
+    """Remove an artifact that no longer holds."""
+    shutil.rmtree(folder, ignore_errors=True)
