@@ -140,6 +140,15 @@ def device_name() -> str:
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
+def device(name: str) -> torch.device:
+    """The device that the parameter asks for; `auto` is cuda where there is one. UserError where it is absent."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"Parameters: device: {name} is asked for, but torch finds no CUDA device. Use auto or cpu.")
+    return torch.device(name)
+
+
 def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

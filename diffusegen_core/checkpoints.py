@@ -1,0 +1,111 @@
+"""Network weights on disk: ours, which carry their whole configuration, and the authors' released ones, which do not.
+
+A checkpoint of ours is a safetensors file; its header holds the configuration as JSON. A released one is a bare
+state dict in guided-diffusion naming. Nothing here ever executes a pickle.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffusegen_core import runs
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params, plain
+from diffusegen_core.unet import UNet
+
+FORMAT = "diffusegen checkpoint 1"
+
+
+def configuration(p: Params) -> dict[str, Any]:
+    """What a file must agree on with the parameters to be usable: the network and the process it was trained for."""
+    return {"image_size": p.data.image_size, "model": plain(p.model), "process": plain(p.process)}
+
+
+def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
+    """Write tensors and a JSON header, atomically."""
+    metadata = {"format": FORMAT, "header": json.dumps(header)}
+    # Clones: an average that still equals its weights may share memory with them, which the format refuses.
+    return runs.write(path, lambda file: save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file of ours. UserError where it is truncated, or not ours."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise UserError(f"{path} is a safetensors file, but not a {FORMAT}.")
+            return {name: f.get_tensor(name) for name in f.keys()}, json.loads(metadata["header"])  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def load_net(path: Path, p: Params, device: torch.device) -> UNet:
+    """The network in a checkpoint of ours or a released one, in eval mode. UserError names every field that differs."""
+    net = UNet(p.model, p.data.image_size)
+    if path.suffix == ".safetensors":
+        tensors, header = read(path)
+        refuse_other_configuration(path, header["configuration"], p)
+        state = part(tensors, f"{p.train.sample_weights}.")
+    else:
+        state = read_released(path)
+        refuse_other_shapes(path, state, net)
+    net.load_state_dict(state)
+    return net.to(device).eval().requires_grad_(False)
+
+
+def refuse_other_configuration(path: Path, found: dict[str, Any], p: Params) -> None:
+    differing = runs.differences(found, configuration(p))
+    if differing:
+        raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
+                        + "; ".join(differing) + ".")
+
+
+def read_released(path: Path) -> dict[str, Tensor]:
+    """A bare state dict, read without executing anything."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds; all mean that the file is not a plain state dict
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} cannot be read as a state dict without executing it: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} is not a bare state dict of tensors.")
+    return state
+
+
+def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet, shown: int = 4) -> None:
+    """UserError unless the state dict has the network's names and shapes; it says which parameters are off."""
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found == wanted:
+        return
+    lines = [f"{name}: {found.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in the parameters"
+             for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+    more = f"; and {len(lines) - shown} more tensors" if len(lines) > shown else ""
+    raise UserError(f"{path} does not fit the parameters: " + "; ".join(_summary(found, wanted) + lines[:shown])
+                    + more + ".")
+
+
+def _summary(found: dict[str, tuple], wanted: dict[str, tuple]) -> list[str]:
+    # A released file has no configuration, but these fields can be read off its shapes.
+    def read_off(shapes: dict[str, tuple]) -> dict[str, Any]:
+        stem, head = shapes.get("input_blocks.0.0.weight"), shapes.get("out.2.weight")
+        blocks = {name.split(".")[1] for name in shapes if name.startswith("input_blocks.")}
+        return {"model.base_channels": stem and stem[0], "input channels": stem and stem[1],
+                "output channels": head and head[0], "input blocks": len(blocks),
+                "attention in input blocks": sorted(
+                    int(name.split(".")[1]) for name in shapes
+                    if name.startswith("input_blocks.") and name.endswith(".qkv.weight"))}
+
+    a, b = read_off(found), read_off(wanted)
+    return [f"{name}: {a[name]} in the file, {b[name]} in the parameters" for name in a if a[name] != b[name]]

@@ -1,0 +1,43 @@
+"""What every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusegen_core import params
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of research data, weights and reference numbers beside the checkout; it is never committed."""
+    folder = Path(os.environ.get("DIFFUSEGEN_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "fixtures").is_dir():
+        pytest.skip("the shared folder with data, weights and fixtures is not beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def nano(tmp_path: Path) -> dict:
+    """Plain parameters of the smallest run that goes through everything, in a folder of its own."""
+    return {
+        "profile": "nano",
+        "run_dir": str(tmp_path / "run"),
+        "device": "cpu",
+        "data": {"count": 10, "image_size": 16},
+        "cluster": {"k": 2, "scan": [2, 3]},
+        "model": {"base_channels": 32, "channel_mult": [1, 1], "res_blocks": 1, "attention_resolutions": [],
+                  "head_channels": 32},
+        "train": {"images": 24, "batch_size": 4, "checkpoint_every": 2, "preview_every": 3, "preview_images": 2,
+                  "preview_steps": 4},
+        "inpaint": {"samples": 1, "sources": 4, "respacing": 4, "jump_length": 2, "resampling": 2, "batch_size": 3},
+    }
+
+
+@pytest.fixture
+def nano_params(nano: dict) -> params.Params:
+    return params.validate(nano)
