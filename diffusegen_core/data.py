@@ -1,0 +1,174 @@
+"""The labelled pairs of a run, ready for every chapter: phantoms or the user's folder, at one size."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from diffusegen_core import layouts, params, phantom, runs
+from diffusegen_core.errors import UserError
+from diffusegen_core.layouts import Pair, Problem, Report, check
+from diffusegen_core.params import Params
+
+__all__ = ["Pair", "Pairs", "Problem", "Report", "check", "gather", "load", "paper_names", "to_tensor",
+           "write_pair"]
+
+READER = 1  # raised when the same files would be read to other pixels
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Labelled images in memory."""
+
+    names: list[str]  # unique, in the order of the folder
+    images: np.ndarray  # (N, 3, S, S) uint8, RGB
+    masks: np.ndarray  # (N, 1, S, S) uint8, 1 where polyp
+    digest: str  # sha256 over names, images and masks
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Pairs":
+        """The pairs at these positions, in this order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+
+
+def gather(names: list[str], images: np.ndarray, masks: np.ndarray) -> Pairs:
+    """Pairs from names, images (N, 3, S, S) uint8 and masks (N, 1, S, S) in {0, 1}; computes the digest."""
+    images, masks = np.ascontiguousarray(images, np.uint8), np.ascontiguousarray(masks, np.uint8)
+    digest = hashlib.sha256(json.dumps([names, images.shape]).encode())
+    digest.update(images)
+    digest.update(masks)
+    return Pairs(list(names), images, masks, digest.hexdigest())
+
+
+def to_tensor(pairs: Pairs) -> torch.Tensor:
+    """(N, 4, S, S) float32: RGB in [-1, 1], and the mask as -1 or +1 (paper 2.3)."""
+    images = torch.from_numpy(pairs.images).float() / 127.5 - 1
+    return torch.cat([images, torch.from_numpy(pairs.masks).float() * 2 - 1], dim=1)
+
+
+def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
+    """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs; masks hold 0 and 255 on disk."""
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    label = Image.fromarray(mask[0].astype(np.uint8) * 255)
+    runs.write(Path(folder) / "images" / f"{name}.png", picture.save)
+    runs.write(Path(folder) / "masks" / f"{name}.png", label.save)
+
+
+def paper_names() -> list[str]:
+    """The names of the paper's 348 training pairs (HyperKvasir)."""
+    return Path(__file__).with_name("paper348.txt").read_text(encoding="utf-8").split()
+
+
+def load(p: Params) -> Pairs:
+    """The pairs of a run, resized once and cached in the run's `data` folder.
+
+    Images are squashed to a square with Lanczos, as the authors do. A mask is thresholded at > 127 on its
+    own pixels, resized with antialiasing, and thresholded again. `data.count` takes the first so many usable
+    pairs, or all where there are fewer. Under `on_bad: skip` whatever was left out is listed in
+    `data/left_out.csv`. Raises UserError with the table of problems where the folder has any under `refuse`,
+    and where fewer pairs are left than clusters.
+    """
+    folder = p.folder / "data"
+    if p.data.source == "phantom":
+        report = None
+        recipe = {"source": "phantom", "version": phantom.VERSION, "seed": p.seed, "count": p.data.count,
+                  "image_size": p.data.image_size}
+    else:
+        report = layouts.scan(_input_folder(p))
+        recipe = {**params.plain(p.data), "source": report.layout, "version": READER,
+                  "input": report.identity()}
+    if runs.current(folder, recipe):
+        pairs = _read(folder / "pairs.npz")
+    else:
+        runs.clear(folder)
+        pairs = _make(p, report, folder, recipe)
+    if len(pairs) < p.cluster.k:
+        raise UserError(f"{p.data.source}: {len(pairs)} pairs are too few for cluster.k {p.cluster.k}.")
+    return pairs
+
+
+def _make(p: Params, report: Report | None, folder: Path, recipe: dict[str, Any]) -> Pairs:
+    start, outputs, facts = time.monotonic(), [folder / "pairs.npz"], {}
+    if report is None:
+        pairs = _draw(p)
+    else:
+        pairs = _from_folder(p, report)
+        facts = {"layout": report.layout, "left_out": len(report.problems)}
+        table = report.table()
+        outputs.append(runs.write(folder / "left_out.csv", lambda path: table.to_csv(path, index=False)))
+    runs.write(outputs[0], lambda path: np.savez(path, names=np.array(pairs.names), images=pairs.images,
+                                                 masks=pairs.masks))
+    facts |= {"pairs": len(pairs), "digest": pairs.digest}
+    runs.finish(folder, recipe, outputs, time.monotonic() - start, **facts)
+    return pairs
+
+
+def _read(path: Path) -> Pairs:
+    with np.load(path, allow_pickle=False) as stored:
+        return gather(stored["names"].tolist(), stored["images"], stored["masks"])
+
+
+def _draw(p: Params) -> Pairs:
+    numbers = tqdm(range(p.data.count), desc="Drawing phantoms", unit="pair", leave=False, disable=None)
+    drawn = [phantom.draw(p.seed, index, p.data.image_size) for index in numbers]
+    names = [f"phantom_{index:05d}" for index in range(p.data.count)]
+    return gather(names, np.stack([image for image, _, _ in drawn]), np.stack([mask for _, mask, _ in drawn]))
+
+
+def _input_folder(p: Params) -> Path:
+    source = params.resolve(p.data.source)
+    if source == p.folder or source in p.folder.parents:
+        raise UserError(f"run_dir {p.folder} lies in data.source {source}, which is never written to. "
+                        "Choose another run_dir.")
+    return source
+
+
+def _from_folder(p: Params, report: Report) -> Pairs:
+    """Read and resize the wanted pairs; raises UserError where a problem forbids it."""
+    subset, listed = p.data.subset, set(paper_names())
+    usable, kept = [], []
+    for pair, image, mask in layouts.read(report):
+        usable.append(pair)
+        wanted = subset == "all" or (pair.name in listed) == (subset == "paper348")
+        if wanted and len(kept) < (p.data.count or len(report.pairs)):
+            kept.append((pair.name, *_resize(image, mask, p.data.image_size)))
+    report.pairs = usable
+    if subset == "paper348":
+        _note_missing(report, listed)
+    if p.data.on_bad == "refuse":
+        layouts.require(report, p.cluster.k, len(kept))
+        if report.problems:
+            raise UserError(f"{report.text()}\nMend the folder, or leave these out by data.on_bad: skip.")
+    if not kept:
+        raise UserError(f"No pair is left for data.subset {subset}. {report.text()}")
+    names, images, masks = zip(*kept, strict=True)
+    return gather(list(names), np.stack(images), np.stack(masks))
+
+
+def _note_missing(report: Report, listed: set[str]) -> None:
+    missing = sorted(listed - {pair.name for pair in report.pairs})
+    if missing:
+        found = len(listed) - len(missing)
+        detail = f"{found} of the {len(listed)} are usable pairs here; the first that is not: {missing[0]}"
+        report.problems.append(Problem(".", "names of the paper missing", detail))
+
+
+def _resize(image: Image.Image, mask: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image (3, size, size) and its mask (1, size, size) in {0, 1}; no polyp vanishes, however small."""
+    small = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+    cover = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))
+    polyp = cover > 127 if cover.max() > 127 else cover == cover.max()
+    return small.transpose(2, 0, 1), polyp[None].astype(np.uint8)
