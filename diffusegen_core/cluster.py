@@ -1,0 +1,125 @@
+"""Chapter 1: the pairs in K groups that look alike (paper 2.2)."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import silhouette_score
+from tqdm.auto import tqdm
+
+from diffusegen_core import data, features, runs, seeds
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+
+# KMeans starts over so many times and keeps the best.
+STARTS = 10
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Which pair lies in which cluster, 0 to k - 1."""
+
+    names: list[str]
+    labels: np.ndarray
+    """(N,) int, the cluster of each name."""
+    k: int
+    sizes: list[int]
+    """Pairs in each cluster; none is empty."""
+    scan: pd.DataFrame
+    """k, inertia, silhouette; the silhouette is absent (NaN) where it is not defined."""
+    backbone: str
+    """The backbone and its weights, in words."""
+    seconds: float
+    folder: Path
+
+
+def run(p: Params) -> Clusters:
+    """Cluster the run's pairs by KMeans on features of image and mask (paper 2.2); from disk while current.
+
+    Raises UserError where the data, the backbone or its weights cannot be had, or where fewer pairs differ
+    than there are clusters.
+    """
+    pairs = data.load(p)
+    different = _different(pairs, p.cluster.k)
+    scan = sorted({k for k in p.cluster.scan if k < different})
+    c, folder = p.cluster, p.folder / "cluster"
+    recipe = {"data": pairs.digest, "features": features.recipe(c.backbone, c.weights, c.input_range, p.seed),
+              "k": c.k, "scan": scan, "seed": p.seed}
+    if runs.current(folder, recipe) is None:
+        start = perf_counter()
+        rows = _rows(p, pairs, folder / "features")
+        labels = _kmeans(rows, c.k, p.seed).labels_
+        _refuse_empty(labels, c.k)
+        curves = _scan(rows, scan, p.seed)
+        table = pd.DataFrame({"name": pairs.names, "cluster": labels})
+        outputs = [runs.write_text(folder / "clusters.csv", table.to_csv(index=False)),
+                   runs.write_text(folder / "scan.csv", curves.to_csv(index=False))]
+        runs.finish(folder, recipe, outputs, perf_counter() - start)
+    return _read(p, folder)
+
+
+def _read(p: Params, folder: Path) -> Clusters:
+    table = pd.read_csv(folder / "clusters.csv", dtype={"name": str}, keep_default_na=False)
+    labels = table["cluster"].to_numpy()
+    return Clusters(
+        names=table["name"].tolist(), labels=labels, k=p.cluster.k,
+        sizes=np.bincount(labels, minlength=p.cluster.k).tolist(),
+        scan=pd.read_csv(folder / "scan.csv", float_precision="round_trip"),
+        backbone=features.label(p.cluster.backbone, p.cluster.weights),
+        seconds=runs.read_json(folder / runs.STAMP)["seconds"], folder=folder)
+
+
+def _rows(p: Params, pairs: data.Pairs, folder: Path) -> np.ndarray:
+    """Features of image and mask side by side, (N, 2 D); float64, for small features vanish when squared."""
+    c = p.cluster
+    found = features.cached(folder, {"images": pairs.images, "masks": 255 * pairs.masks.repeat(3, axis=1)},
+                            c.backbone, c.weights, c.input_range, runs.device(p.device), p.seed)
+    return np.concatenate([found["images"], found["masks"]], axis=1, dtype=np.float64)
+
+
+def _kmeans(rows: np.ndarray, k: int, seed: int) -> KMeans:
+    state = seeds.derive(seed, "cluster", k) % 2**32
+    with warnings.catch_warnings():
+        # It warns of fewer clusters than asked for, which the callers look for themselves.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(k, n_init=STARTS, random_state=state).fit(rows)
+
+
+def _refuse_empty(labels: np.ndarray, k: int) -> None:
+    found = len(np.unique(labels))
+    if found < k:
+        raise UserError(f"cluster.k is {k}, but the backbone gives only {found} different features, so that "
+                        "clusters would be empty. Ask for fewer clusters, or choose another backbone.")
+
+
+def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
+    """Inertia for each k that can be filled, and the mean silhouette where it is defined: 2 <= k < N."""
+    curves = []
+    for k in tqdm(ks, desc="KMeans over K", unit="K", disable=len(ks) <= 1 or None):
+        fitted = _kmeans(rows, k, seed)
+        if len(np.unique(fitted.labels_)) < k:
+            break
+        silhouette = silhouette_score(rows, fitted.labels_) if k > 1 else np.nan
+        curves.append({"k": k, "inertia": float(fitted.inertia_), "silhouette": float(silhouette)})
+    return pd.DataFrame(curves, columns=["k", "inertia", "silhouette"])
+
+
+def _different(pairs: data.Pairs, k: int) -> int:
+    """How many pairs differ from each other; UserError naming the duplicates where that is fewer than k."""
+    first: dict[str, str] = {}
+    twins = []
+    for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
+        content = hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest()
+        if first.setdefault(content, name) != name:
+            twins.append(f"{name} is {first[content]}")
+    if len(first) < k:
+        same = f" ({len(twins)} are copies: {', '.join(twins[:3])}{', ...' if len(twins) > 3 else ''})"
+        raise UserError(f"cluster.k is {k}, but there are only {len(first)} different pairs"
+                        f"{same if twins else ''}. Ask for fewer clusters, or give more pairs.")
+    return len(first)
