@@ -1,0 +1,80 @@
+"""The notebooks as a program: choose chapters, execute them with papermill, keep what was executed."""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from diffusegen_core import runs
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params, load, plain, validate
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+KERNEL = "python3"
+
+
+def every() -> list[Path]:
+    """The chapters' notebooks in their order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def choose(first: str | None = None, last: str | None = None, only: list[str] | None = None) -> list[Path]:
+    """A slice of the chapters, each named by its number ("2", "02") or name ("train", "02_train")."""
+    found = every()
+    if only:
+        if first or last:
+            raise UserError("--only goes without --from and --to.")
+        chosen = {_find(name, found) for name in only}
+        return [chapter for chapter in found if chapter in chosen]
+    start = found.index(_find(first, found)) if first else 0
+    stop = found.index(_find(last, found)) + 1 if last else len(found)
+    if start >= stop:
+        raise UserError(f"--from {first} comes after --to {last}.")
+    return found[start:stop]
+
+
+def _find(name: str, found: list[Path]) -> Path:
+    for chapter in found:
+        number, word = chapter.stem.split("_", 1)
+        if name in (chapter.stem, word, number, number.lstrip("0")):
+            return chapter
+    raise UserError(f"There is no chapter {name}. The chapters are {', '.join(c.stem for c in found)}.")
+
+
+def execute(chapter: Path, p: Params) -> Path:
+    """Run one chapter; the executed notebook goes to notebooks/ of the run, or to notebooks/failed/ with its error.
+
+    Raises UserError: what the chapter itself said, or where the traceback lies.
+    """
+    folder = p.folder / "notebooks"
+    failed = folder / "failed" / chapter.name
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, progress_bar=False,
+                                   stdout_file=sys.stdout, stderr_file=sys.stderr)
+    except PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(f"{chapter.stem}: {error.evalue}") from None
+        raise UserError(f"{chapter.stem} failed: {error.ename}: {error.evalue} The traceback is in {failed}.") from None
+    notebook = nbformat.read(failed, as_version=4)
+    path = runs.write(folder / chapter.name, lambda file: nbformat.write(notebook, file))
+    failed.unlink()
+    return path
+
+
+def keep(p: Params) -> Path:
+    """Write the run's parameters into its folder, where `diffusegen book` finds them again."""
+    return runs.write_text(p.folder / "params.yaml", yaml.safe_dump(plain(p), sort_keys=False))
+
+
+def kept(folder: Path) -> Params:
+    """The parameters of the run in `folder`."""
+    path = folder / "params.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run: it has no params.yaml. `diffusegen run` makes one.")
+    return validate({**load(path), "run_dir": str(folder)})

@@ -1,0 +1,126 @@
+"""The command `diffusegen`: run chapters, build the book, look after data."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffusegen_core import __version__
+from diffusegen_core.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
+data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
+app.add_typer(data_app, name="data")
+
+Overrides = Annotated[list[str] | None, typer.Option(
+    "-p", "--set", metavar="KEY=VALUE", help="A parameter, such as -p train.images=7000; may be repeated.")]
+
+
+@app.command()
+def run(
+    profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/smoke.yaml.")],
+    overrides: Overrides = None,
+    first: Annotated[str | None, typer.Option("--from", help="First chapter, by number or name.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last chapter, by number or name.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Just this chapter; may be repeated.")] = None,
+    book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
+) -> None:
+    """Execute the chapters of a run, each resuming what is there, and build the book."""
+    from diffusegen_core import book as book_module
+    from diffusegen_core import chapters, front, params, runs
+    p = params.validate(params.override(params.load(profile), _pairs(overrides or [])))
+    chosen = chapters.choose(first, last, only or [])
+    with runs.lock(p.folder):
+        chapters.keep(p)
+        for chapter in chosen:
+            typer.echo(f"{chapter.stem}: running", err=True)
+            chapters.execute(chapter, p)
+        if book:
+            front.draw(p)
+            typer.echo(f"The book: {book_module.build(p.folder)}")
+
+
+@app.command()
+def book(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]) -> None:
+    """Build the book of a run from the chapters that were executed."""
+    from diffusegen_core import book as book_module
+    from diffusegen_core import chapters, front, runs
+    p = chapters.kept(folder.resolve())
+    with runs.lock(p.folder):
+        front.draw(p)
+        typer.echo(f"The book: {book_module.build(p.folder)}")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of image+mask pairs.")],
+    clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
+) -> None:
+    """Show every problem of a data folder in one table; exit 1 if there is any."""
+    from diffusegen_core import data
+    report = data.check(folder, clusters)
+    typer.echo(report.text)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="hyperkvasir")],
+    to: Annotated[Path, typer.Option(help="Where the archive and its folder go.")] = Path("data"),
+    url: Annotated[str | None, typer.Option(help="Another address of the same archive.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Refuse an archive with another SHA-256.")] = None,
+) -> None:
+    """Download a published archive, resuming where an earlier call stopped, and unpack it."""
+    from diffusegen_core import fetch
+    typer.echo(f"The pairs: {fetch.fetch(name, to, url=url, sha256=sha256)}")
+
+
+@data_app.command("phantom")
+def data_phantom(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    count: Annotated[int, typer.Option(min=1)] = 48,
+    size: Annotated[int, typer.Option(min=8, help="Side in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw a dataset folder of phantoms: colonoscopy-like pairs with exact masks."""
+    from diffusegen_core import data
+    data.write_phantoms(folder, count, size, seed)
+    typer.echo(f"{count} pairs: {folder}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _pairs(overrides: list[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"-p {text}: write KEY=VALUE, such as -p train.images=7000.")
+        pairs.append((key, value))
+    return pairs
+
+
+@contextlib.contextmanager
+def _readable_errors() -> Iterator[None]:
+    """A UserError is one message on stderr and exit code 2; anything else is a fault of ours and keeps its traceback."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"diffusegen: {error}", err=True)
+        sys.exit(2)
+
+
+def main() -> None:
+    """The console script."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    with _readable_errors():
+        app()

@@ -1,0 +1,113 @@
+"""The two pictures that open the book, drawn from the run's own data: samples, and the scheme of the method."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
+
+from diffusegen_core import data, figures, runs
+from diffusegen_core.data import Pairs
+from diffusegen_core.params import Params
+
+STAGES = [
+    ("a", "cluster", "group image+mask pairs\nby their features"),
+    ("b", "train", "one 4-channel diffusion\nmodel a cluster"),
+    ("c", "inpaint", "RePaint a new polyp\nand its mask"),
+    ("d", "style", "guide the colours\ntowards the real image"),
+]
+
+
+def draw(p: Params) -> list[Path]:
+    """Write samples.png and scheme.png into the figures folder of the run."""
+    pairs = data.load(p)
+    written = []
+    for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(p, pairs))):
+        path = p.folder / "figures" / f"{name}.png"
+        written.append(runs.write(path, lambda file, figure=figure: figure.savefig(file)))
+        plt.close(figure)
+    return written
+
+
+def scheme(p: Params, pairs: Pairs) -> Figure:
+    """Figure 2: the four stages, each with a picture that this run made, or its name alone where it made none."""
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 2.5), layout="none")
+    ax.set(xlim=(0, 10), ylim=(0, 3.5), position=(0, 0, 1, 1))
+    ax.axis("off")
+    ax.grid(False)
+    boxes = [("", f"{len(pairs)} real pairs", "", _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)]))]
+    boxes += [(letter, name, text, _made(p, name)) for letter, name, text in STAGES]
+    for n, (letter, name, text, image) in enumerate(boxes):
+        left = 0.12 + 1.98 * n
+        ax.add_patch(FancyBboxPatch((left, 0.35), 1.62, 2.75, boxstyle="round,pad=0.03,rounding_size=0.1",
+                                    linewidth=0.8, edgecolor="0.55", facecolor="0.975"))
+        title = f"$\\bf{{{letter}}}$  {name}" if letter else name
+        ax.text(left + 0.81, 2.9, title, ha="center", va="center", fontsize=9)
+        if image is None:
+            ax.text(left + 0.81, 1.85, "not in this run", ha="center", va="center", fontsize=8, color="0.45")
+        else:
+            ax.imshow(image, extent=_fit(image, left + 0.06, 1.12, 1.5, 1.55), aspect="auto", zorder=3)
+        ax.text(left + 0.81, 0.72, text, ha="center", va="center", fontsize=7.2, linespacing=1.35)
+        if n:
+            ax.add_patch(FancyArrowPatch((left - 0.34, 1.85), (left - 0.03, 1.85), arrowstyle="-|>",
+                                         mutation_scale=10, color=figures.COLOURS[0]))
+    return figure
+
+
+def _spread(pairs: Pairs) -> np.ndarray:
+    return np.unique(np.linspace(0, len(pairs) - 1, 3).round().astype(int))
+
+
+def _made(p: Params, stage: str) -> np.ndarray | None:
+    """A picture of what the run made in a stage, or None."""
+    if stage == "cluster":
+        return _clustered(p)
+    if stage == "train":
+        grids = sorted((p.folder / "train").glob("*/samples/*.png"))
+        return _left_of(np.asarray(Image.open(grids[-1])), 3) if grids else None
+    folder = p.folder / stage / f"{p.cluster.k}-{'Styled-' if stage == 'style' else ''}Diff"
+    names = sorted(f.stem for f in (folder / "images").glob("*.png"))
+    return _montage([figures.read_pair(folder, name) for name in names[:3]]) if names else None
+
+
+def _clustered(p: Params) -> np.ndarray | None:
+    # Three members each of the first clusters, a cluster a row.
+    path = p.folder / "cluster" / "clusters.csv"
+    if not path.is_file():
+        return None
+    pairs, frame = data.load(p), pd.read_csv(path, dtype={"name": str})
+    index = {name: i for i, name in enumerate(pairs.names)}
+    rows = [[pairs.images[index[name]] for name in members["name"][:3]] for _, members in frame.groupby("cluster")]
+    blank = np.full_like(pairs.images[0], 255)
+    return _tiles([(row + [blank] * 3)[:3] for row in rows[:3]])
+
+
+def _montage(found: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Images above their masks."""
+    return _tiles([[image for image, _ in found], [np.repeat(mask * 255, 3, axis=0) for _, mask in found]])
+
+
+def _tiles(rows: list[list[np.ndarray]]) -> np.ndarray:
+    def padded(image: np.ndarray) -> np.ndarray:
+        edge = max(1, image.shape[-1] // 16)
+        return np.pad(image.astype(np.uint8), ((0, 0), (edge, edge), (edge, edge)), constant_values=249)
+
+    return np.concatenate([np.concatenate([padded(i) for i in row], axis=2) for row in rows], axis=1).transpose(1, 2, 0)
+
+
+def _left_of(grid: np.ndarray, columns: int) -> np.ndarray:
+    side = grid.shape[0] // 2  # a sample grid is one row of images over one of masks
+    return grid[:, :side * columns]
+
+
+def _fit(image: np.ndarray, left: float, bottom: float, width: float, height: float) -> tuple[float, ...]:
+    """The extent of a picture, centred in a box without distortion (axis units are equally long)."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    w, h = image.shape[1] * scale, image.shape[0] * scale
+    x, y = left + (width - w) / 2, bottom + (height - h) / 2
+    return (x, x + w, y, y + h)
+
+

@@ -1,0 +1,225 @@
+"""Chapter 3: new polyps and their masks, painted into real images (RePaint; paper 2.4, A.2).
+
+All four channels are known outside the source's mask, widened; inside, image and mask are generated together.
+Every image has a seed and noise of its own: batch size, order, shards and interruptions do not change it.
+"""
+
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, seeds, train
+from diffusegen_core.params import Inpaint, Params, plain
+
+KINDS = ("images", "masks")
+FULL_SIZE = 256  # the side that the paper's ellipses are given for
+MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area_before", "area_after"]
+
+
+@dataclass(frozen=True)
+class Inpainted:
+    """Dataset folders by data type ("20-Diff", "Full-Diff"), each with its manifest, one row a synthetic pair."""
+
+    folders: dict[str, Path]
+    manifests: dict[str, pd.DataFrame]
+    seconds: float
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a data type: pairs, sources, empty masks and areas (shares of the image)."""
+        return pd.DataFrame([{
+            "data type": name, "pairs": len(m), "sources": m["source"].nunique(), "models": m["model"].nunique(),
+            "empty masks": int((m["area_after"] == 0).sum()), "mean area before": m["area_before"].mean(),
+            "mean area after": m["area_after"].mean(),
+        } for name, m in self.manifests.items()]).set_index("data type")
+
+
+# RePaint (Lugmayr et al. 2022, algorithm 1): down one level at a time; after every jump_length levels, r - 1 times,
+# jump_length levels back up.
+def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
+    """The levels visited, from count - 1 to -1 (the clean image): neighbours in the list differ by one."""
+    jumps = dict.fromkeys(range(0, count - jump_length, jump_length), resampling - 1)
+    level, levels = count - 1, [count - 1]
+    while level >= 0:
+        level -= 1
+        levels.append(level)
+        if jumps.get(level, 0) > 0:
+            jumps[level] -= 1
+            for _ in range(jump_length):
+                level += 1
+                levels.append(level)
+    return levels
+
+
+@torch.inference_mode()
+def repaint(net: process.Network, s: process.Schedule, x_known: Tensor, known: Tensor, levels: list[int],
+            generators: list[torch.Generator], objective: str, bar: "tqdm | None" = None) -> Tensor:
+    """Fill what is not `known` (B, 1, H, W; 1 known, 0 to fill) in x_known (B, C, H, W); known pixels come back exact.
+
+    Each image draws from its own generator alone. Equation A3 with the known part noised to the level at hand.
+    """
+    x = seeds.normal_like(generators, x_known)
+    for level, following in pairwise(levels):
+        t = torch.full((len(x),), level, device=x.device)
+        eps = seeds.normal_like(generators, x)
+        if following < level:
+            x = known * process.noised(s, x_known, t, eps) + (1 - known) * x
+            r = process.reverse(net, s, x, t, objective)
+            x = process.denoised_once(r, t, seeds.normal_like(generators, x))
+            if bar is not None:
+                bar.update(len(x))
+        else:
+            x = process.noised_once(s, x, t + 1, eps)
+    return torch.where(known > 0, x_known, x)
+
+
+def network_calls(levels: list[int]) -> int:
+    """How many of the transitions are steps down, each a network call."""
+    return sum(after < before for before, after in pairwise(levels))
+
+
+def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
+    """A morphology kernel given for 256 px, scaled to the image at hand."""
+    side = max(1, round(pixels_at_full_size * image_size / FULL_SIZE))
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def dilated(mask: np.ndarray, settings: Inpaint) -> np.ndarray:
+    """The region to fill: the mask (S, S) in {0, 1}, widened so that no rim of the old polyp stays known."""
+    return cv2.dilate(mask, ellipse(settings.dilate, mask.shape[-1]))
+
+
+def refined(channel: np.ndarray, settings: Inpaint) -> np.ndarray:
+    """The generated mask channel (S, S) in [-1, 1], opened against specks and cut at its mid-value: {0, 1}."""
+    opened = cv2.morphologyEx(channel, cv2.MORPH_OPEN, ellipse(settings.opening, channel.shape[-1]))
+    return (opened > 0).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One synthetic pair to make."""
+
+    index: int  # of the source in the run's pairs
+    source: str
+    source_cluster: int
+    model: str
+    sample: int  # 1 .. N
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}_{self.sample}"
+
+
+def plan(p: Params, data_type: str, names: list[str], labels: list[int], k: int) -> list[Job]:
+    """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's own cluster."""
+    jobs = []
+    for sample in range(1, p.inpaint.samples + 1):
+        for index, name in list(enumerate(names))[:p.inpaint.sources]:
+            seed = seeds.derive(p.seed, "inpaint", data_type, name, sample)
+            j = int(seeds.rng(seed, "model").integers(k)) if p.inpaint.model_of == "any" else labels[index]
+            model = train.FULL if data_type.startswith("Full") else f"cluster-{j:02d}"
+            jobs.append(Job(index, name, labels[index], model, sample, seed))
+    return jobs
+
+
+def run(p: Params) -> Inpainted:
+    """Make every pair that is not there yet, and the dataset folders with their manifests."""
+    clusters, trained, pairs = cluster.run(p), train.run(p), data.load(p)
+    models = {m.name: m for m in trained.all}
+    types = [f"{clusters.k}-Diff"] + (["Full-Diff"] if trained.full else [])
+    folders, manifests, seconds = {}, {}, 0.0
+    for data_type in types:
+        jobs = plan(p, data_type, pairs.names, [int(label) for label in clusters.labels], clusters.k)
+        folder = p.folder / "inpaint" / data_type
+        recipe = {"pairs": pairs.digest, "seed": p.seed, "objective": p.process.objective,
+                  "weights": p.train.sample_weights, "inpaint": {
+                      k: v for k, v in plain(p.inpaint).items()
+                      if k not in ("samples", "sources", "model_of", "batch_size")},
+                  "jobs": {job.name: job.model for job in jobs},
+                  "models": {name: runs.sha256(models[name].path) for name in sorted({j.model for j in jobs})}}
+        stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder)
+        folders[data_type], seconds = folder, seconds + stamp["seconds"]
+        manifests[data_type] = pd.read_csv(folder / "manifest.csv", dtype={"source": str, "name": str})
+    return Inpainted(folders, manifests, seconds)
+
+
+def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder: Path) -> dict[str, Any]:
+    """Fan the missing pairs out in batches of one model each, then write the manifest and the stamp."""
+    rows = folder.parent / "rows" / data_type
+    items = []
+    for model, digest in recipe["models"].items():
+        key = runs.key({**recipe, "jobs": None, "models": digest})  # what decides one pair, whatever the others are
+        mine = [job for job in jobs if job.model == model and not is_made(folder, rows, job, key)]
+        for first in range(0, len(mine), p.inpaint.batch_size):
+            batch = mine[first:first + p.inpaint.batch_size]
+            items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", {
+                "p": p, "jobs": batch, "folder": folder, "rows": rows, "key": key}))
+    fanout.run(make_batch, items, f"Inpainting {data_type}")
+
+    found = [runs.read_json(rows / f"{job.name}.json") for job in jobs]
+    remove_others(folder, rows, {job.name for job in jobs})
+    frame = pd.DataFrame([row["row"] for row in found], columns=MANIFEST)
+    runs.write(folder / "manifest.csv", lambda file: frame.to_csv(file, index=False))
+    outputs = [folder / "manifest.csv", *(folder / kind / f"{job.name}.png" for job in jobs for kind in KINDS)]
+    return runs.finish(folder, recipe, outputs, sum(row["seconds"] for row in found))
+
+
+def is_made(folder: Path, rows: Path, job: Job, key: str) -> bool:
+    """Whether a pair's row is current and its two files are the ones that were written."""
+    row = runs.read_json(rows / f"{job.name}.json")
+    if row is None or row["key"] != key or row["row"]["model"] != job.model:
+        return False
+    files = [folder / kind / f"{job.name}.png" for kind in KINDS]
+    return all(f.is_file() for f in files) and [runs.sha256(f) for f in files] == row["sha256"]
+
+
+def remove_others(folder: Path, rows: Path, names: set[str]) -> None:
+    """Leave only the pairs of the manifest in the dataset folder."""
+    for place in (rows, *(folder / kind for kind in KINDS)):
+        for file in place.iterdir():
+            if file.stem not in names:
+                file.unlink()
+
+
+def make_batch(p: Params, jobs: list[Job], folder: Path, rows: Path, key: str) -> None:
+    """Inpaint one batch with one model and write its pairs; each pair's row is written after its files."""
+    began = time.monotonic()
+    device = runs.device(p.device)
+    net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
+    s = process.schedule(p.process, p.inpaint.respacing).to(device)
+    levels = repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
+    pairs = data.load(p).take([job.index for job in jobs])
+    regions = np.stack([dilated(mask[0], p.inpaint) for mask in pairs.masks])[:, None]
+    known = torch.from_numpy(1 - regions).float().to(device)
+    generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
+    with (tqdm(total=network_calls(levels) * len(jobs), desc=jobs[0].model, unit="call", leave=False) as bar,
+          train.autocast(device, p.inpaint.precision)):
+        x = repaint(net, s, data.to_tensor(pairs).to(device), known, levels, generators, p.process.objective, bar)
+    x = x.float().cpu().numpy()
+    seconds = (time.monotonic() - began) / len(jobs)
+    for job, sample, source, mask, region in zip(jobs, x, pairs.images, pairs.masks, regions, strict=True):
+        write_pair(job, sample, source, mask, region, p, folder, rows, key, seconds)
+
+
+def write_pair(job: Job, sample: np.ndarray, source: np.ndarray, mask: np.ndarray, region: np.ndarray, p: Params,
+               folder: Path, rows: Path, key: str, seconds: float) -> None:
+    """One synthetic pair as 8-bit PNGs; outside the region the image's bytes are the source's own."""
+    new = np.clip(np.rint(sample[:3] * 127.5 + 127.5), 0, 255).astype(np.uint8)
+    image = np.where(region > 0, new, source)
+    new_mask = refined(sample[3], p.inpaint)
+    files = data.write_pair(folder, job.name, image, new_mask[None])
+    row = {"name": job.name, "source": job.source, "source_cluster": job.source_cluster, "model": job.model,
+           "sample": job.sample, "seed": job.seed, "area_before": round(float(mask.mean()), 6),
+           "area_after": round(float(new_mask.mean()), 6)}
+    runs.write_json(rows / f"{job.name}.json",
+                    {"key": key, "row": row, "sha256": [runs.sha256(f) for f in files], "seconds": seconds})

@@ -1,0 +1,294 @@
+"""Chapter 2: a 4-channel diffusion model for every cluster, and one for the full set (paper 2.3, B.5).
+
+Whatever a step draws (images, flips, timesteps, noise) comes from a seed of its own, so a run that was killed
+continues from its last checkpoint as if nothing had happened: on the CPU the final weights are the same bits.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, seeds
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params, plain, resolve
+from diffusegen_core.unet import UNet, parameter_count
+
+log = logging.getLogger(__name__)
+
+FULL = "full"
+COLUMNS = ["loss", "mse", "vb", "grad_norm"]
+# Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
+IRRELEVANT = {"images", "full_images", "micro_batch", "sample_weights", "checkpoint_every", "preview_every",
+              "preview_images", "preview_steps", "checkpoints"}
+
+Watch = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model and what it took."""
+
+    name: str  # cluster-00, cluster-01, ... or full
+    pairs: int
+    images: int
+    steps: int
+    loss: float  # mean over the last tenth of the steps
+    seconds: float
+    parameters: int
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All models of a run; `models[k]` is cluster k's, `full` the full set's where there is one."""
+
+    models: list[Model]
+    full: Model | None
+
+    @property
+    def seconds(self) -> float:
+        return sum(m.seconds for m in self.all)
+
+    @property
+    def all(self) -> list[Model]:
+        return self.models + ([self.full] if self.full else [])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a model."""
+        return pd.DataFrame([{
+            "model": m.name, "pairs": m.pairs, "images": m.images, "steps": m.steps, "final loss": m.loss,
+            "minutes": m.seconds / 60, "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
+        } for m in self.all]).set_index("model")
+
+
+def run(p: Params, watch: Watch | None = None) -> Trained:
+    """Train every model that is not finished. `watch` is called with a model's folder at every sample grid."""
+    clusters = cluster.run(p)
+    jobs = {f"cluster-{k:02d}": [i for i, label in enumerate(clusters.labels) if label == k]
+            for k in range(clusters.k)}
+    if p.train.full_images:
+        jobs[FULL] = list(range(len(clusters.labels)))
+    items = [fanout.Item(name, {"p": p, "name": name, "indices": indices, "watch": watch})
+             for name, indices in jobs.items()]
+    models = fanout.run(train_model, items, "Training")
+    full = models.pop() if p.train.full_images else None
+    return Trained(models, full)
+
+
+def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = None) -> Model:
+    """Train one model on the pairs at `indices`, or continue it, or find it finished."""
+    pairs = data.load(p).take(indices)
+    folder = p.folder / "train" / name
+    images = p.train.full_images if name == FULL else p.train.images
+    recipe = {"pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
+              **checkpoints.configuration(p),
+              "train": {k: v for k, v in plain(p.train).items() if k not in IRRELEVANT}}
+    source = released(p, name)
+    if source is not None:
+        recipe = {"released": runs.sha256(source), **checkpoints.configuration(p)}
+    stamp = runs.current(folder, recipe)
+    if stamp is None:
+        if reasons := runs.stale(folder, recipe):
+            log.warning("%s is made again: %s", folder, "; ".join(reasons))
+            runs.clear(folder)
+        stamp = adopt(p, source, folder, recipe) if source else fit(p, name, pairs, folder, recipe, watch)
+    return Model(name, len(pairs), stamp["images"], stamp["steps"], stamp["loss"], stamp["seconds"],
+                 stamp["parameters"], folder)
+
+
+def released(p: Params, name: str) -> Path | None:
+    """The finished checkpoint to use for a model instead of training it, where the parameters name a folder."""
+    if p.train.checkpoints is None:
+        return None
+    folder = resolve(p.train.checkpoints)
+    stem = FULL if name == FULL else f"cluster_{int(name.split('-')[1])}_"
+    found = sorted(f for pattern in (f"{stem}*.pt", f"{name}*.safetensors", f"{name}/model.safetensors")
+                   for f in folder.glob(pattern))
+    if len(found) != 1:
+        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; one is "
+                        f"needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
+    return found[0]
+
+
+def adopt(p: Params, source: Path, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
+    """Take a finished checkpoint into the run, after checking that it fits."""
+    net = checkpoints.load_net(source, p, torch.device("cpu"))
+    runs.clear(folder)
+    tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
+    path = checkpoints.save(folder / "model.safetensors", tensors, {"configuration": checkpoints.configuration(p)})
+    return runs.finish(folder, recipe, [path], seconds=0.0, images=0, steps=0, loss=float("nan"),
+                       parameters=parameter_count(net))
+
+
+@dataclass
+class State:
+    """All that a step changes."""
+
+    net: UNet
+    average: UNet
+    optimizer: torch.optim.Optimizer
+    history: list[Tensor]  # a row of COLUMNS a step
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        return len(self.history)
+
+
+def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Recipe,
+        watch: Watch | None) -> dict[str, Any]:
+    """The training loop, from nothing or from the last checkpoint to a stamped model."""
+    device = runs.device(p.device)
+    x = (data.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8).to(device)
+    s = process.schedule(p.process).to(device)
+    batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
+    state = start(p, name, device)
+    resume(state, folder / "checkpoint.safetensors", recipe)
+    began = time.monotonic() - state.seconds
+    with tqdm(total=total * batch, initial=state.step * batch, desc=name, unit="image") as bar:
+        while state.step < total:
+            row = optimize(p, state, s, x, name)
+            bar.update(batch)
+            done = state.step == total
+            if state.step % p.train.checkpoint_every == 0 or done:
+                bar.set_postfix(loss=f"{float(row[0]):.4f}")
+                state.seconds = time.monotonic() - began
+                keep(state, folder, recipe)
+            if state.step % p.train.preview_every == 0 or done:
+                preview(p, state, folder, name)
+                if watch:
+                    watch(folder)
+    return conclude(p, state, folder, recipe)
+
+
+def start(p: Params, name: str, device: torch.device) -> State:
+    """Untrained weights, seeded by the model's name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(p.seed, "train", name, "weights"))
+        net = UNet(p.model, p.data.image_size).to(device)
+    average = copy.deepcopy(net).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=p.train.lr, weight_decay=p.train.weight_decay)
+    return State(net, average, optimizer, history=[])
+
+
+def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
+    """One optimizer step over a batch, drawn with replacement so that a cluster of one image trains as well."""
+    g = seeds.generator(p.seed, "train", name, state.step, device=x.device)
+    batch, device = p.train.batch_size, x.device
+    x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
+    flipped = torch.rand(batch, generator=g, device=device) < p.train.flip
+    x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
+    t = torch.randint(len(s), (batch,), generator=g, device=device)
+    eps = torch.randn(x0.shape, generator=g, device=device)
+
+    sums = torch.zeros(3, device=device)
+    state.optimizer.zero_grad(set_to_none=True)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=p.model.dropout > 0):
+        if p.model.dropout > 0:
+            torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
+        for part in torch.arange(batch, device=device).split(p.train.micro_batch or batch):
+            with autocast(device, p.train.precision):
+                losses = process.losses(state.net, s, x0[part], t[part], eps[part], p.process.objective)
+            (losses["loss"].sum() / batch).backward()
+            sums += torch.stack([losses[k].detach().sum() for k in COLUMNS[:3]])
+    norm = nn.utils.clip_grad_norm_(state.net.parameters(), p.train.grad_clip or float("inf"))
+    state.optimizer.step()
+    average_weights(state, p.train.ema)
+    row = torch.cat([sums / batch, norm.detach()[None]])
+    state.history.append(row)
+    return row
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+# The average starts as the weights' own short mean, so that a few hundred steps do not sample the random start.
+@torch.no_grad()
+def average_weights(state: State, decay: float) -> None:
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    torch._foreach_lerp_(list(state.average.parameters()), list(state.net.parameters()), 1 - decay)
+
+
+def keep(state: State, folder: Path, recipe: runs.Recipe) -> None:
+    """Write the checkpoint that a killed run continues from, and the loss curve so far."""
+    moments = {f"optimizer.{i}.{key}": value for i, parameter in enumerate(state.net.parameters())
+               for key, value in state.optimizer.state[parameter].items()}
+    history = torch.stack(state.history).cpu()
+    tensors = {**weights_of(state), **moments, "history": history}
+    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds})
+    frame = pd.DataFrame(history.numpy(), columns=COLUMNS)
+    frame.insert(0, "step", range(1, len(frame) + 1))
+    runs.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
+
+
+def weights_of(state: State) -> dict[str, Tensor]:
+    """Both sets of weights, under their prefixes."""
+    return {**{f"raw.{k}": v for k, v in state.net.state_dict().items()},
+            **{f"ema.{k}": v for k, v in state.average.state_dict().items()}}
+
+
+def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
+    """Continue from a checkpoint of the same recipe; the number of images may have grown."""
+    if not path.exists():
+        return
+    try:
+        tensors, header = checkpoints.read(path)
+    except UserError as error:
+        log.warning("%s Training starts again.", error)
+        return
+    reasons = runs.differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0})
+    if reasons or len(tensors["history"]) * recipe["train"]["batch_size"] > recipe["images"]:
+        log.warning("%s belongs to other parameters (%s). Training starts again.", path, "; ".join(reasons) or "images")
+        return
+    state.net.load_state_dict(checkpoints.part(tensors, "raw."))
+    state.average.load_state_dict(checkpoints.part(tensors, "ema."))
+    for i, parameter in enumerate(state.net.parameters()):
+        moments = checkpoints.part(tensors, f"optimizer.{i}.")
+        state.optimizer.state[parameter] = {
+            key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()}
+    state.history = list(tensors["history"].to(next(state.net.parameters()).device))
+    state.seconds = header["seconds"]
+    log.info("%s: continued at step %d", path, state.step)
+
+
+def preview(p: Params, state: State, folder: Path, name: str) -> None:
+    """A grid of samples of the averaged weights, always from the same noise: images above, masks below."""
+    device = next(state.net.parameters()).device
+    s = process.schedule(p.process, p.train.preview_steps).to(device)
+    own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
+    side = p.data.image_size
+    with autocast(device, p.train.precision):
+        x = process.sample(state.average, s, (4, side, side), own, p.process.objective)
+    x = (x.float().cpu() + 1) / 2
+    rows = torch.cat([x[:, :3], x[:, 3:].expand(-1, 3, -1, -1)])
+    path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
+    runs.write(path, lambda file: save_image(rows, file, nrow=len(x), padding=1, pad_value=1.0))
+
+
+def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
+    """Write the finished model and its stamp; the checkpoint with the optimizer's moments is no longer needed."""
+    path = checkpoints.save(folder / "model.safetensors", weights_of(state),
+                            {"configuration": checkpoints.configuration(p), "recipe": recipe})
+    losses = torch.stack(state.history)[:, 0]
+    stamp = runs.finish(
+        folder, recipe, [path, folder / "log.csv"], state.seconds, images=state.step * p.train.batch_size,
+        steps=state.step, loss=float(losses[-max(1, len(losses) // 10):].mean()),
+        parameters=parameter_count(state.net))
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return stamp
