@@ -61,7 +61,7 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
         _fold_parameters(notebook)
         (site / path.name).write_text(json.dumps(notebook), encoding="utf-8")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    config["html"]["extra_footer"] = f"<p>{html.escape(footer)}</p>" if footer else ""
+    config["sphinx"]["config"]["html_theme_options"]["extra_footer"] = html.escape(footer)
     (site / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (site / "_toc.yml").write_text(yaml.safe_dump(_contents(pages, chapters), sort_keys=False), encoding="utf-8")
 

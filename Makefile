@@ -1,0 +1,64 @@
+# make book    run the smoke profile end to end and build the book
+# make test    run the tests
+# make lab     open the chapters in JupyterLab
+# make lint    check the style of the code
+# make lock    resolve the dependencies anew into requirements.lock
+# make clean   remove what was set up and built; runs/ and data/ stay
+#
+# Each sets up .venv first where needed. PYTHON=/path/to/python3.12 chooses the interpreter.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help book test lab lint lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := uv==0.13.9
+PYTHON ?=
+
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+
+book: $(READY)
+	@$(BIN)/diffusegen run params/smoke.yaml
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+lab: $(READY)
+	@$(BIN)/jupyter lab notebooks
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+
+# The lock names no server, so that it serves any mirror; every file is held by its hash.
+lock: $(BIN)/uv
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra dev pyproject.toml -o requirements.lock
+	@echo "requirements.lock is written."
+
+clean:
+	@rm -rf $(VENV) .pytest_cache .ruff_cache diffusegen.egg-info
+
+$(READY): requirements.lock pyproject.toml | $(BIN)/uv
+	@echo "Installing the locked packages into $(VENV) ..."
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# A name on the path may be a shim that fails, so each candidate is run.
+$(BIN)/uv:
+	@for python in $(PYTHON) python3 python3.12 python3.11; do \
+		if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+			2>/dev/null; then \
+			echo "Setting up $(VENV) with $$($$python --version) ..."; \
+			$$python -m venv --clear $(VENV) && $(BIN)/python -m pip install -q --disable-pip-version-check $(UV); \
+			exit; \
+		fi; \
+	done; \
+	echo "Python 3.11 or 3.12, with its venv module, was not found (tried $(PYTHON) python3 python3.12 python3.11)."; \
+	echo "Install one, or name it: make PYTHON=/path/to/python3.12 book"; \
+	exit 1
