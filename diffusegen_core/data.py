@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from diffusegen_core.layouts import Pair, Problem, Report, check
 from diffusegen_core.params import Params
 
 __all__ = ["Pair", "Pairs", "Problem", "Report", "check", "gather", "load", "paper_names", "to_tensor",
-           "write_pair"]
+           "write_pair", "write_phantoms"]
 
 READER = 1  # raised when the same files would be read to other pixels
 
@@ -57,14 +57,23 @@ def to_tensor(pairs: Pairs) -> torch.Tensor:
     return torch.cat([images, torch.from_numpy(pairs.masks).float() * 2 - 1], dim=1)
 
 
-def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
-    """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs; masks hold 0 and 255 on disk."""
+def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[Path, Path]:
+    """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs (masks hold 0 and 255); both paths."""
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")
     picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
     label = Image.fromarray(mask[0].astype(np.uint8) * 255)
-    runs.write(Path(folder) / "images" / f"{name}.png", picture.save)
-    runs.write(Path(folder) / "masks" / f"{name}.png", label.save)
+    return (runs.write(Path(folder) / "images" / f"{name}.png", picture.save),
+            runs.write(Path(folder) / "masks" / f"{name}.png", label.save))
+
+
+def write_phantoms(folder: Path, count: int, size: int, seed: int) -> None:
+    """Draw phantoms into a dataset folder, which must be new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already. Phantoms go into a new or empty folder.")
+    for index in _counter(count):
+        image, mask, _ = phantom.draw(seed, index, size)
+        write_pair(folder, _phantom_name(index), image, mask)
 
 
 def paper_names() -> list[str]:
@@ -122,10 +131,17 @@ def _read(path: Path) -> Pairs:
 
 
 def _draw(p: Params) -> Pairs:
-    numbers = tqdm(range(p.data.count), desc="Drawing phantoms", unit="pair", leave=False, disable=None)
-    drawn = [phantom.draw(p.seed, index, p.data.image_size) for index in numbers]
-    names = [f"phantom_{index:05d}" for index in range(p.data.count)]
+    drawn = [phantom.draw(p.seed, index, p.data.image_size) for index in _counter(p.data.count)]
+    names = [_phantom_name(index) for index in range(p.data.count)]
     return gather(names, np.stack([image for image, _, _ in drawn]), np.stack([mask for _, mask, _ in drawn]))
+
+
+def _counter(count: int) -> Iterable[int]:
+    return tqdm(range(count), desc="Drawing phantoms", unit="pair", leave=False, disable=None)
+
+
+def _phantom_name(index: int) -> str:
+    return f"phantom_{index:05d}"
 
 
 def _input_folder(p: Params) -> Path:
@@ -151,9 +167,9 @@ def _from_folder(p: Params, report: Report) -> Pairs:
     if p.data.on_bad == "refuse":
         layouts.require(report, p.cluster.k, len(kept))
         if report.problems:
-            raise UserError(f"{report.text()}\nMend the folder, or leave these out by data.on_bad: skip.")
+            raise UserError(f"{report.brief()}\nMend the folder, or leave these out by data.on_bad: skip.")
     if not kept:
-        raise UserError(f"No pair is left for data.subset {subset}. {report.text()}")
+        raise UserError(f"No pair is left for data.subset {subset}. {report.brief()}")
     names, images, masks = zip(*kept, strict=True)
     return gather(list(names), np.stack(images), np.stack(masks))
 

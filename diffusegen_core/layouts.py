@@ -25,7 +25,6 @@ from diffusegen_core.errors import UserError
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 FORMATS = ["JPEG", "PNG", "TIFF", "BMP"]
 MAX_PIXELS = 64_000_000  # no endoscope makes more; a decompression bomb does
-SHOWN = 40  # rows of a table inside an error
 
 CENTRES = range(1, 7)
 # Layout: (prefix of the names, folder of the images, folder of the masks) for each of its parts.
@@ -77,14 +76,19 @@ class Report:
         """Every problem, one a row: file, problem, detail."""
         return pd.DataFrame(self.problems, columns=["file", "problem", "detail"], dtype=str)
 
+    @property
     def text(self) -> str:
-        """The table as text, at most SHOWN rows of it."""
+        """Every problem as text, for a terminal."""
+        return self.brief(len(self.problems))
+
+    def brief(self, rows: int = 40) -> str:
+        """The same with at most so many rows, for an error."""
         if not self.problems:
             return f"{self.folder}: {len(self.pairs)} pairs ({self.layout}), no problems."
-        rows = self.table().head(SHOWN).to_string(index=False, justify="left")
-        more = len(self.problems) - SHOWN
-        rest = f"\n... and {more} more; `diffusegen data check` shows them all." if more > 0 else ""
-        return f"{self.folder}: {len(self.pairs)} usable pairs, {len(self.problems)} problems.\n{rows}{rest}"
+        table = self.table().head(rows).to_string(index=False, justify="left")
+        more = len(self.problems) - rows
+        rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
+        return f"{self.folder}: {len(self.pairs)} usable pairs, {len(self.problems)} problems.\n{table}{rest}"
 
     def identity(self) -> str:
         """A sha256 over the relative names and the contents of all image files of the folder."""
@@ -154,14 +158,14 @@ def _complaints(image: Image.Image | None, grey: np.ndarray) -> list[tuple[str, 
 
 def _decode(report: Report, path: Path) -> Image.Image | None:
     try:
-        return _rgb(path)
+        return rgb(path)
     except Exception as error:  # Decoders fail in many ways; a file that makes one fail is unreadable.
         detail = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
         report.add(path, "unreadable", _printable(detail))
         return None
 
 
-def _rgb(path: Path) -> Image.Image:
+def rgb(path: Path) -> Image.Image:
     """The whole picture as 8-bit RGB, turned as its EXIF tag says, transparency over black."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata, and about size, which is judged below
@@ -198,7 +202,9 @@ def _malformed_tiff(path: Path) -> Image.Image:
         f.seek(directory.next)
         directory.load(f)
     _refuse_bomb(directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH])
+    level = cv2.setLogLevel(0)  # it would complain of each header
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    cv2.setLogLevel(level)
     if pixels is None:
         raise ValueError("neither Pillow nor OpenCV can decode it")
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
