@@ -5,8 +5,8 @@ it stands in the paper, trailing zeros included. What the long form had to decid
 
 - Table 1 prints one value across the three sets for Real: its `set` is "all".
 - Tables 1, 2 and B1 omit the cluster count, as the paper does (section 3): their Diff is 20-Diff.
-- In Tables 2, B3 and B4 a data type's suffix is N, the samples per real image (section 2.5). The column `n` of
-  Tables 3 and B5 to B7 is their own N, the number of real images. Table 3 is Table B7 again.
+- In Tables 2, B3 and B4 the suffix of a data type is N, samples per real image (section 2.5). The column `n`
+  of Tables 3 and B5 to B7 is their own N, the number of real images. Table 3 is Table B7 again.
 - Table 2's stray colon in "Full-Diff-2:" is left out.
 - cluster_sizes is no table of the paper: its source is the authors' repository, dsaragih/diffuse-gen.
 """

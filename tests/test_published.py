@@ -54,6 +54,18 @@ def test_rows_of_six_values_come_in_the_order_of_the_paper(printed_rows: list[st
     assert in_paper == [row for row in ours if len(row) == 7]
 
 
+def test_the_review_and_the_scores_by_cluster_count_come_in_the_order_of_the_paper(
+    printed_rows: list[str],
+) -> None:
+    review = [tuple(line.split("\t")) for line in printed_rows if re.fullmatch(r"[\w-]+(\t\d+){8}", line)]
+    assert review == transcribed_rows("B1")
+    # Four data types share a line of B2, which goes through the columns.
+    lines = [line for line in printed_rows if re.match("10-(Styled-)?Diff 20-", line)]
+    rows = transcribed_rows("B2")
+    assert [re.findall(r"\d+\.\d+", line) for line in lines] == [
+        [row[column] for column in range(1, 7) for row in four] for four in (rows[:4], rows[4:])]
+
+
 def test_powers_of_ten_are_read() -> None:
     real = published.table("1").query("data_type == 'Real'").set_index("metric")
     assert real.loc["FID", "value"] == -4.412e-5
