@@ -58,7 +58,7 @@ class Browser:
         try:
             self._socket = websocket.create_connection(self._address(), timeout=SECONDS)
             for domain in ("Page", "Runtime", "Network", "Log"):
-                self._call(f"{domain}.enable")
+                self.call(f"{domain}.enable")
         except BaseException:
             self.__exit__()
             raise
@@ -71,14 +71,12 @@ class Browser:
 
     def open_page(self, path: Path, width: int = 1280, height: int = 900, picture: Path | None = None) -> PageReport:
         """Open a file, wait for its formulas and images, and report; `picture` is a PNG of the whole page."""
-        self._call("Page.navigate", url="about:blank")
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self._events.clear()
-        self._call("Page.navigate", url=path.resolve().as_uri())
-        self._wait_for("Page.loadEventFired")
-        answer = self._call("Runtime.evaluate", expression=SETTLED, awaitPromise=True, returnByValue=True)
+        self._navigate("about:blank")
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._navigate(path.resolve().as_uri())
+        answer = self.call("Runtime.evaluate", expression=SETTLED, awaitPromise=True, returnByValue=True)
         if picture is not None:
-            shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+            shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
             picture.write_bytes(base64.b64decode(shot["data"]))
         requests = [e["params"]["request"]["url"] for e in self._events if e["method"] == "Network.requestWillBeSent"]
         return PageReport(console_errors=[text for e in self._events if (text := _error(e))],
@@ -97,7 +95,8 @@ class Browser:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=SECONDS) as answer:
             return next(target["webSocketDebuggerUrl"] for target in json.load(answer) if target["type"] == "page")
 
-    def _call(self, method: str, **params: object) -> dict:
+    def call(self, method: str, **params: object) -> dict:
+        """Send one DevTools command; its result. Events that come meanwhile are kept."""
         self._sent += 1
         self._socket.send(json.dumps({"id": self._sent, "method": method, "params": params}))
         while (message := json.loads(self._socket.recv())).get("id") != self._sent:
@@ -105,6 +104,11 @@ class Browser:
         if "error" in message:
             raise RuntimeError(f"{method}: {message['error']['message']}")
         return message["result"]
+
+    def _navigate(self, url: str) -> None:
+        self._events.clear()
+        self.call("Page.navigate", url=url)
+        self._wait_for("Page.loadEventFired")
 
     def _wait_for(self, method: str) -> None:
         while not any(event["method"] == method for event in self._events):
