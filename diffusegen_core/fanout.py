@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 Result = TypeVar("Result")
 
@@ -24,8 +24,14 @@ class Item:
 def run(work: Callable[..., Result], items: Sequence[Item], title: str) -> list[Result]:
     """Call work(**item.arguments) for every item, in this process; results come in the order of the items."""
     results = []
-    with tqdm(items, desc=title, unit="item", leave=True, disable=None if len(items) > 1 else True) as bar:
-        for item in bar:
-            bar.set_postfix_str(item.name)
+    with bar(title, len(items), "item", hidden=len(items) < 2) as outer:
+        for item in items:
+            outer.set_postfix_str(item.name)
             results.append(work(**item.arguments))
+            outer.update()
     return results
+
+
+def bar(title: str, total: int, unit: str, done: int = 0, hidden: bool = False) -> tqdm:
+    """A progress bar with rate and time left; one line a second at most, since a notebook keeps every line."""
+    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=hidden, mininterval=1.0)

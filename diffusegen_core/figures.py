@@ -122,8 +122,12 @@ def grids(trained: Trained) -> Figure | None:
     return figure
 
 
-def inpainting(pairs: Pairs, result: Inpainted, data_type: str, sources: int = 4, most: int = 3) -> Figure:
-    """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones."""
+def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, sources: int = 4, most: int = 3) -> Figure:
+    """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones.
+
+    `data_type` is the cluster models' unless another is named.
+    """
+    data_type = data_type or next(iter(result.folders))
     manifest, folder = result.manifests[data_type], result.folders[data_type]
     names = list(dict.fromkeys(manifest["source"]))
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]

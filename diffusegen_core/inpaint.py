@@ -5,6 +5,7 @@ Every image has a seed and noise of its own: batch size, order, shards and inter
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, seeds, train
 from diffusegen_core.params import Inpaint, Params, plain
@@ -62,7 +62,7 @@ def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
 
 @torch.inference_mode()
 def repaint(net: process.Network, s: process.Schedule, x_known: Tensor, known: Tensor, levels: list[int],
-            generators: list[torch.Generator], objective: str, bar: "tqdm | None" = None) -> Tensor:
+            generators: list[torch.Generator], objective: str, tick: Callable[[int], object] | None = None) -> Tensor:
     """Fill what is not `known` (B, 1, H, W; 1 known, 0 to fill) in x_known (B, C, H, W); known pixels come back exact.
 
     Each image draws from its own generator alone. Equation A3 with the known part noised to the level at hand.
@@ -75,8 +75,8 @@ def repaint(net: process.Network, s: process.Schedule, x_known: Tensor, known: T
             x = known * process.noised(s, x_known, t, eps) + (1 - known) * x
             r = process.reverse(net, s, x, t, objective)
             x = process.denoised_once(r, t, seeds.normal_like(generators, x))
-            if bar is not None:
-                bar.update(len(x))
+            if tick:
+                tick(len(x))
         else:
             x = process.noised_once(s, x, t + 1, eps)
     return torch.where(known > 0, x_known, x)
@@ -202,9 +202,10 @@ def make_batch(p: Params, jobs: list[Job], folder: Path, rows: Path, key: str) -
     regions = np.stack([dilated(mask[0], p.inpaint) for mask in pairs.masks])[:, None]
     known = torch.from_numpy(1 - regions).float().to(device)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    with (tqdm(total=network_calls(levels) * len(jobs), desc=jobs[0].model, unit="call", leave=False) as bar,
+    with (fanout.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
           train.autocast(device, p.inpaint.precision)):
-        x = repaint(net, s, data.to_tensor(pairs).to(device), known, levels, generators, p.process.objective, bar)
+        x = repaint(net, s, data.to_tensor(pairs).to(device), known, levels, generators, p.process.objective,
+                    bar.update)
     x = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
     for job, sample, source, mask, region in zip(jobs, x, pairs.images, pairs.masks, regions, strict=True):

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torchvision.utils import save_image
-from tqdm import tqdm
 
 from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, seeds
 from diffusegen_core.errors import UserError
@@ -160,7 +159,7 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
     state = start(p, name, device)
     resume(state, folder / "checkpoint.safetensors", recipe)
     began = time.monotonic() - state.seconds
-    with tqdm(total=total * batch, initial=state.step * batch, desc=name, unit="image") as bar:
+    with fanout.bar(name, total * batch, "image", done=state.step * batch) as bar:
         while state.step < total:
             row = optimize(p, state, s, x, name)
             bar.update(batch)
