@@ -43,16 +43,16 @@ def fetch(name: str, destination: Path | str, url: str | None = None, sha256: st
     try:
         with runs.lock(destination):
             found = runs.read_json(record)
-            if found and found.get("contents") == _contents(folder) and sha256 in (None, found.get("sha256")):
+            if isinstance(found, dict) and found.get("contents") == _contents(folder):
+                _compare(archive, str(found.get("sha256")), sha256)
                 return folder
             if folder.exists():
                 raise UserError(f"{folder} is there already and is not what was fetched. Move it away first.")
             if not archive.exists():
                 _download(url, archive, progress)
-            digest = _verify(archive, sha256)
-            _extract(archive, folder)
-            runs.write_json(record, {"url": url, "bytes": archive.stat().st_size, "sha256": digest,
-                                     "contents": _contents(folder)})
+            digest = runs.sha256(archive)
+            _compare(archive, digest, sha256)
+            _extract(archive, folder, record, {"url": url, "sha256": digest, "bytes": archive.stat().st_size})
     except OSError as error:
         raise UserError(f"{error.filename or destination}: {error.strerror or error}.") from None
     return folder
@@ -133,15 +133,13 @@ def _kept(part: Path) -> str:
     return "Try again later, or place the extracted folder by hand and give its path as data.source."
 
 
-def _verify(archive: Path, sha256: str | None) -> str:
-    digest = runs.sha256(archive)
-    if sha256 is not None and digest != sha256.strip().lower():
-        raise UserError(f"{archive} has the SHA-256 {digest}, not {sha256}. Delete it to fetch it again.")
-    return digest
+def _compare(archive: Path, digest: str, expected: str | None) -> None:
+    if expected is not None and digest != expected.strip().lower():
+        raise UserError(f"{archive} has the SHA-256 {digest}, not {expected}. Delete it to fetch it again.")
 
 
-def _extract(archive: Path, folder: Path) -> None:
-    """Extract into a folder beside `folder`, renamed at the end: it is whole or absent."""
+def _extract(archive: Path, folder: Path, record: Path, facts: dict[str, Any]) -> None:
+    """Extract into a folder beside `folder`, record the facts, then rename: `folder` is whole or absent."""
     temporary = Path(tempfile.mkdtemp(prefix=".extracting-", dir=folder.parent))
     try:
         with zipfile.ZipFile(archive) as bundle:
@@ -151,6 +149,7 @@ def _extract(archive: Path, folder: Path) -> None:
                 with bundle.open(member) as source, target.open("xb") as f:
                     shutil.copyfileobj(source, f)
         temporary.chmod(0o755)
+        runs.write_json(record, facts | {"contents": _contents(temporary)})
         temporary.rename(folder)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive} is no sound zip archive: {error}. Delete it to fetch it again.") from None

@@ -202,9 +202,9 @@ def _malformed_tiff(path: Path) -> Image.Image:
         f.seek(directory.next)
         directory.load(f)
     _refuse_bomb(directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH])
-    level = cv2.setLogLevel(0)  # it would complain of each header
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it complains of each header
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    cv2.setLogLevel(level)
+    cv2.utils.logging.setLogLevel(level)
     if pixels is None:
         raise ValueError("neither Pillow nor OpenCV can decode it")
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
