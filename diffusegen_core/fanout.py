@@ -34,4 +34,4 @@ def run(work: Callable[..., Result], items: Sequence[Item], title: str) -> list[
 
 def bar(title: str, total: int, unit: str, done: int = 0, hidden: bool = False) -> tqdm:
     """A progress bar with rate and time left; one line a second at most, since a notebook keeps every line."""
-    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=hidden, mininterval=1.0)
+    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=hidden, mininterval=1.0, delay=1.0)

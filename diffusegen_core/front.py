@@ -14,10 +14,10 @@ from diffusegen_core.data import Pairs
 from diffusegen_core.params import Params
 
 STAGES = [
-    ("a", "cluster", "group image+mask pairs\nby their features"),
-    ("b", "train", "one 4-channel diffusion\nmodel a cluster"),
-    ("c", "inpaint", "RePaint a new polyp\nand its mask"),
-    ("d", "style", "guide the colours\ntowards the real image"),
+    ("a", "cluster", "similar pairs together,\nby their features"),
+    ("b", "train", "a 4-channel diffusion\nmodel for each cluster"),
+    ("c", "inpaint", "a new polyp and its mask\nin a real image"),
+    ("d", "style", "colours guided towards\nthe real image"),
 ]
 
 
@@ -34,26 +34,28 @@ def draw(p: Params) -> list[Path]:
 
 def scheme(p: Params, pairs: Pairs) -> Figure:
     """Figure 2: the four stages, each with a picture that this run made, or its name alone where it made none."""
-    figure, ax = plt.subplots(figsize=(figures.WIDTH, 2.5), layout="none")
-    ax.set(xlim=(0, 10), ylim=(0, 3.5), position=(0, 0, 1, 1))
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 1.95), layout="none")
+    ax.set(xlim=(0, 10), ylim=(0, 10 * 1.95 / figures.WIDTH), position=(0, 0, 1, 1))
     ax.axis("off")
     ax.grid(False)
-    boxes = [("", f"{len(pairs)} real pairs", "", _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)]))]
+    boxes = [("", f"{len(pairs)} pairs", "images and\ntheir masks",
+              _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)]))]
     boxes += [(letter, name, text, _made(p, name)) for letter, name, text in STAGES]
     for n, (letter, name, text, image) in enumerate(boxes):
-        left = 0.12 + 1.98 * n
-        ax.add_patch(FancyBboxPatch((left, 0.35), 1.62, 2.75, boxstyle="round,pad=0.03,rounding_size=0.1",
-                                    linewidth=0.8, edgecolor="0.55", facecolor="0.975"))
+        left = 0.06 + 2.0 * n
+        middle = left + 0.86
+        ax.add_patch(FancyBboxPatch((left + 0.04, 0.14), 1.64, 2.5, linewidth=0.8, edgecolor="0.55",
+                                    facecolor="0.975", boxstyle="round,pad=0.04,rounding_size=0.1"))
         title = f"$\\bf{{{letter}}}$  {name}" if letter else name
-        ax.text(left + 0.81, 2.9, title, ha="center", va="center", fontsize=9)
+        ax.text(middle, 2.43, title, ha="center", va="center", fontsize=9)
         if image is None:
-            ax.text(left + 0.81, 1.85, "not in this run", ha="center", va="center", fontsize=8, color="0.45")
+            ax.text(middle, 1.5, "not in this run", ha="center", va="center", fontsize=7.5, color="0.45")
         else:
-            ax.imshow(image, extent=_fit(image, left + 0.06, 1.12, 1.5, 1.55), aspect="auto", zorder=3)
-        ax.text(left + 0.81, 0.72, text, ha="center", va="center", fontsize=7.2, linespacing=1.35)
+            ax.imshow(image, extent=_fit(image, left + 0.06, 0.78, 1.6, 1.45), aspect="auto", zorder=3)
+        ax.text(middle, 0.42, text, ha="center", va="center", fontsize=6.4, linespacing=1.35)
         if n:
-            ax.add_patch(FancyArrowPatch((left - 0.34, 1.85), (left - 0.03, 1.85), arrowstyle="-|>",
-                                         mutation_scale=10, color=figures.COLOURS[0]))
+            ax.add_patch(FancyArrowPatch((left - 0.27, 1.5), (left, 1.5), arrowstyle="-|>",
+                                         mutation_scale=9, color=figures.COLOURS[0]))
     return figure
 
 

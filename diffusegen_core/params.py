@@ -79,6 +79,8 @@ class Train(Section):
     preview_every: PositiveInt = Field(100, description="optimizer steps between sample grids")
     preview_images: PositiveInt = Field(8, description="images of a sample grid")
     preview_steps: PositiveInt = Field(25, description="respaced steps of a sample grid")
+    checkpoints: str | None = Field(
+        None, description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
 
 
 class Inpaint(Section):

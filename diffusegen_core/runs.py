@@ -133,10 +133,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def device_name() -> str:
-    """The hardware at hand, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def device_name(name: str = "auto") -> str:
+    """The hardware behind a device parameter, in words."""
+    chosen = device(name)
+    if chosen.type == "cuda":
+        return torch.cuda.get_device_name(chosen)
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
