@@ -29,8 +29,12 @@ def configuration(p: Params) -> dict[str, Any]:
 def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
     """Write tensors and a JSON header, atomically."""
     metadata = {"format": FORMAT, "header": json.dumps(header)}
-    # Clones: an average that still equals its weights may share memory with them, which the format refuses.
-    return runs.write(path, lambda file: save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata))
+    # Copies, because an adopted model's two sets of weights are the same memory, which the format refuses.
+    copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    try:
+        return runs.write(path, lambda file: save_file(copies, file, metadata))
+    except SafetensorError as error:
+        raise UserError(f"{path} could not be written: {error}.") from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -55,11 +59,16 @@ def load_net(path: Path, p: Params, device: torch.device) -> UNet:
     net = UNet(p.model, p.data.image_size)
     if path.suffix == ".safetensors":
         tensors, header = read(path)
+        if "configuration" not in header:
+            raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
         refuse_other_configuration(path, header["configuration"], p)
         state = part(tensors, f"{p.train.sample_weights}.")
     else:
+        if p.process.objective != "eps":
+            raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
+                            f"{p.process.objective}.")
         state = read_released(path)
-        refuse_other_shapes(path, state, net)
+    refuse_other_shapes(path, state, net)
     net.load_state_dict(state)
     return net.to(device).eval().requires_grad_(False)
 
@@ -78,7 +87,8 @@ def read_released(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch raises many kinds; all mean that the file is not a plain state dict
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read as a state dict without executing it: {reason}") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+            isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} is not a bare state dict of tensors.")
     return state
 
@@ -99,13 +109,14 @@ def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet, shown: 
 def _summary(found: dict[str, tuple], wanted: dict[str, tuple]) -> list[str]:
     # A released file has no configuration, but these fields can be read off its shapes.
     def read_off(shapes: dict[str, tuple]) -> dict[str, Any]:
-        stem, head = shapes.get("input_blocks.0.0.weight"), shapes.get("out.2.weight")
-        blocks = {name.split(".")[1] for name in shapes if name.startswith("input_blocks.")}
-        return {"model.base_channels": stem and stem[0], "input channels": stem and stem[1],
-                "output channels": head and head[0], "input blocks": len(blocks),
-                "attention in input blocks": sorted(
-                    int(name.split(".")[1]) for name in shapes
-                    if name.startswith("input_blocks.") and name.endswith(".qkv.weight"))}
+        stem, head = (shapes.get(f"{name}.weight", ()) for name in ("input_blocks.0.0", "out.2"))
+        blocks = {name: name.split(".")[1] for name in shapes if name.startswith("input_blocks.")}
+        attention = {block for name, block in blocks.items() if name.endswith(".qkv.weight")}
+        return {"model.base_channels": stem[0] if len(stem) == 4 else "unknown",
+                "input channels": stem[1] if len(stem) == 4 else "unknown",
+                "output channels": head[0] if len(head) == 4 else "unknown",
+                "input blocks": len({*blocks.values()}),
+                "attention in input blocks": " ".join(sorted(attention, key=lambda b: (len(b), b))) or "none"}
 
     a, b = read_off(found), read_off(wanted)
     return [f"{name}: {a[name]} in the file, {b[name]} in the parameters" for name in a if a[name] != b[name]]
