@@ -1,14 +1,17 @@
 """What every test may use."""
 
+import copy
 import os
 from pathlib import Path
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read on import: no spinning on shared cores
 
 import pytest
 import torch
 
 from diffusegen_core import params
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 torch.set_num_threads(2)
 
 
@@ -21,21 +24,29 @@ def shared() -> Path:
     return folder
 
 
+NANO = {
+    "profile": "nano",
+    "device": "cpu",
+    "data": {"count": 10, "image_size": 16},
+    "cluster": {"k": 2, "scan": [2, 3]},
+    "model": {"base_channels": 32, "channel_mult": [1, 1], "res_blocks": 1, "attention_resolutions": [],
+              "head_channels": 32},
+    "train": {"images": 24, "batch_size": 4, "checkpoint_every": 2, "preview_every": 3, "preview_images": 2,
+              "preview_steps": 4},
+    "inpaint": {"samples": 1, "sources": 4, "respacing": 4, "jump_length": 2, "resampling": 2, "batch_size": 3},
+}
+
+
+@pytest.fixture(scope="session")
+def nano_values() -> dict:
+    """Plain parameters of the smallest run that goes through everything, without a folder."""
+    return copy.deepcopy(NANO)
+
+
 @pytest.fixture
 def nano(tmp_path: Path) -> dict:
-    """Plain parameters of the smallest run that goes through everything, in a folder of its own."""
-    return {
-        "profile": "nano",
-        "run_dir": str(tmp_path / "run"),
-        "device": "cpu",
-        "data": {"count": 10, "image_size": 16},
-        "cluster": {"k": 2, "scan": [2, 3]},
-        "model": {"base_channels": 32, "channel_mult": [1, 1], "res_blocks": 1, "attention_resolutions": [],
-                  "head_channels": 32},
-        "train": {"images": 24, "batch_size": 4, "checkpoint_every": 2, "preview_every": 3, "preview_images": 2,
-                  "preview_steps": 4},
-        "inpaint": {"samples": 1, "sources": 4, "respacing": 4, "jump_length": 2, "resampling": 2, "batch_size": 3},
-    }
+    """The same in a folder of the test's own."""
+    return {**copy.deepcopy(NANO), "run_dir": str(tmp_path / "run")}
 
 
 @pytest.fixture
