@@ -1,0 +1,87 @@
+"""The whole way of a user: one command runs every chapter through papermill and builds the book; a browser opens it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from browser import Browser
+
+from diffusegen_core import chapters, data
+
+DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
+
+
+def diffusegen(*arguments: object, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([*DIFFUSEGEN, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=600,
+                          stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Path:
+    """The folder of a finished run with its book, made by the command line."""
+    folder = tmp_path_factory.mktemp("user")
+    profile = folder / "nano.yaml"
+    profile.write_text(yaml.safe_dump({**nano_values, "run_dir": str(folder / "run")}))
+    done = diffusegen("run", profile, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert str(folder / "run/site/_build/html/index.html") in done.stdout
+    return folder / "run"
+
+
+def test_every_chapter_was_executed_without_warnings_about_parameters(run: Path) -> None:
+    executed = sorted((run / "notebooks").glob("*.ipynb"))
+    assert [path.name for path in executed] == [path.name for path in chapters.every()]
+    for path in executed:
+        cells = json.loads(path.read_text())["cells"]
+        outputs = [o for cell in cells for o in cell.get("outputs", [])]
+        assert not [o for o in outputs if o["output_type"] == "error"], path
+        assert any("injected-parameters" in cell["metadata"].get("tags", []) for cell in cells), path
+
+
+def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -> None:
+    folder = run / "inpaint" / "2-Diff"
+    manifest = pd.read_csv(folder / "manifest.csv")
+    report = data.check(folder)
+    empty = {name for name, area in zip(manifest["name"], manifest["area_after"], strict=True) if area == 0}
+    assert {Path(problem.file).stem for problem in report.problems} <= empty
+    assert {pair.name for pair in report.pairs} == set(manifest["name"]) - empty
+
+
+def test_a_second_run_finds_everything_made(run: Path) -> None:
+    made = {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
+    done = diffusegen("run", run / "params.yaml", "--no-book", folder=run)
+    assert done.returncode == 0, done.stderr
+    assert made == {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
+
+
+def test_every_page_opens_offline_without_errors(run: Path) -> None:
+    pages = sorted(p for p in (run / "site/_build/html").glob("*.html") if p.name not in ("genindex.html",))
+    assert len(pages) >= 4 + len(chapters.every())
+    with Browser() as browser:
+        for page in pages:
+            wide, narrow = browser.open_page(page), browser.open_page(page, width=390)
+            for report in (wide, narrow):
+                assert report.console_errors == [], page.name
+                assert report.outgoing_requests == [], page.name
+                assert report.broken_images == [], page.name
+            assert narrow.scroll_width <= 390, page.name
+
+
+def test_the_book_states_what_it_was_made_from(run: Path) -> None:
+    page = (run / "site/_build/html/02_train.html").read_text(encoding="utf-8")
+    for fact in ("nano", "10 phantoms", "torch 2.", "wall time", "526.56 M", "published"):
+        assert fact in page
+
+
+def test_a_notebook_runs_with_papermill_alone_and_without_warnings(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.ipynb"
+    done = subprocess.run([sys.executable, "-m", "papermill", chapters.every()[0], out, "-k", "python3",
+                           "-f", run / "params.yaml"], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "unknown parameter" not in done.stderr
+    assert "Warning" not in done.stderr  # Python's; the kernel's own "WARNING | ... without encryption" is not ours
+    assert out.is_file()
