@@ -24,17 +24,19 @@ from diffusegen_core import __version__
 from diffusegen_core.errors import UserError
 
 STAMP = "made.json"
+WRITING = ".writing-"  # how unfinished files are called
 Recipe = dict[str, Any]
 
 
 def write(path: Path, save: Callable[[Path], object]) -> Path:
     """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays, because libraries choose the file format by it.
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays, because libraries choose the file format by it.
+        handle, name = tempfile.mkstemp(prefix=WRITING, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         save(temporary)
         with temporary.open("rb") as f:
             os.fsync(f.fileno())
@@ -43,7 +45,8 @@ def write(path: Path, save: Callable[[Path], object]) -> Path:
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -102,20 +105,25 @@ def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **
 
 def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The stamp of the artifact in `folder`, if it is finished and still what `recipe` would make; else None."""
-    stamp = read_json(folder / STAMP)
+    stamp = _stamp(folder)
     return stamp if stamp is not None and not _reasons(folder, stamp, recipe) else None
 
 
 def stale(folder: Path, recipe: Recipe) -> list[str]:
     """Why a finished artifact in `folder` no longer holds, in readable lines; nothing where there is none."""
-    stamp = read_json(folder / STAMP)
+    stamp = _stamp(folder)
     return [] if stamp is None else _reasons(folder, stamp, recipe)
+
+
+def _stamp(folder: Path) -> dict[str, Any] | None:
+    stamp = read_json(folder / STAMP)
+    return stamp if isinstance(stamp, dict) and {"recipe", "outputs"} <= stamp.keys() else None
 
 
 def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:
     # Through JSON, so that tuples and lists compare equal.
-    reasons = differences(stamp.get("recipe", {}), json.loads(json.dumps(recipe)))
-    for name, made in stamp.get("outputs", {}).items():
+    reasons = differences(stamp["recipe"], json.loads(json.dumps(recipe)))
+    for name, made in stamp["outputs"].items():
         path = folder / name
         if not path.is_file():
             reasons.append(f"{name} is missing")
@@ -160,13 +168,23 @@ def _processor() -> str:
 
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder; a second holder is refused. The system frees it when the process ends, however."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("w") as f:
+    """Hold the run folder; a second holder is refused. The system frees it when the process ends, however.
+
+    The holder starts by removing what a killed one had half written.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        f = (run_dir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{run_dir} cannot be the run folder: {error.strerror}.") from None
+    with f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"Another run is at work in {run_dir}. Wait for it, or choose another run_dir.") from None
+            raise UserError(
+                f"Another run is at work in {run_dir}. Wait for it, or choose another run_dir.") from None
+        for leftover in run_dir.rglob(f"{WRITING}*"):
+            leftover.unlink()
         yield
 
 
