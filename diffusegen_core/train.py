@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import save_image
 
 from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, seeds
 from diffusegen_core.errors import UserError
@@ -274,10 +274,11 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     side = p.data.image_size
     with autocast(device, p.train.precision):
         x = process.sample(state.average, s, (4, side, side), own, p.process.objective)
-    x = (x.float().cpu() + 1) / 2
-    rows = torch.cat([x[:, :3], x[:, 3:].expand(-1, 3, -1, -1)])
+    x = ((x.float().cpu() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+    rows = [x[:, :3], x[:, 3:].expand(-1, 3, -1, -1)]
+    grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
-    runs.write(path, lambda file: save_image(rows, file, nrow=len(x), padding=1, pad_value=1.0))
+    runs.write(path, Image.fromarray(grid.permute(1, 2, 0).numpy()).save)
 
 
 def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
