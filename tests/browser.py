@@ -18,6 +18,7 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
          "--allow-file-access-from-files", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
          "--remote-debugging-port=0", "--remote-allow-origins=*"]
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 LOCAL = ("file:", "data:", "blob:", "about:")
 SECONDS = 30
 
@@ -44,16 +45,16 @@ class PageReport:
 
 
 class Browser:
-    """One headless Chromium with one page; use it as a context manager. Skips the test where there is none."""
+    """One headless Chromium with one page, as a context manager. Skips the test where there is none."""
 
     def __enter__(self) -> "Browser":
-        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        program = next(filter(None, map(shutil.which, PROGRAMS)), None)
         if program is None:
             pytest.skip("Chromium is not installed, so no page was opened")
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
-        self._process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"],
-                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                         stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._sent, self._events = 0, []
         try:
             self._socket = websocket.create_connection(self._address(), timeout=SECONDS)
@@ -69,16 +70,18 @@ class Browser:
         self._process.wait()
         self._profile.cleanup()
 
-    def open_page(self, path: Path, width: int = 1280, height: int = 900, picture: Path | None = None) -> PageReport:
+    def open_page(self, path: Path, width: int = 1280, picture: Path | None = None) -> PageReport:
         """Open a file, wait for its formulas and images, and report; `picture` is a PNG of the whole page."""
         self._navigate("about:blank")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
+                  mobile=False)
         self._navigate(path.resolve().as_uri())
         answer = self.call("Runtime.evaluate", expression=SETTLED, awaitPromise=True, returnByValue=True)
         if picture is not None:
             shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
             picture.write_bytes(base64.b64decode(shot["data"]))
-        requests = [e["params"]["request"]["url"] for e in self._events if e["method"] == "Network.requestWillBeSent"]
+        requests = [event["params"]["request"]["url"] for event in self._events
+                    if event["method"] == "Network.requestWillBeSent"]
         return PageReport(console_errors=[text for e in self._events if (text := _error(e))],
                           outgoing_requests=[url for url in requests if not url.startswith(LOCAL)],
                           **answer["result"]["value"])
@@ -93,7 +96,8 @@ class Browser:
             time.sleep(0.05)
         port = port_file.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=SECONDS) as answer:
-            return next(target["webSocketDebuggerUrl"] for target in json.load(answer) if target["type"] == "page")
+            targets = json.load(answer)
+        return next(target["webSocketDebuggerUrl"] for target in targets if target["type"] == "page")
 
     def call(self, method: str, **params: object) -> dict:
         """Send one DevTools command; its result. Events that come meanwhile are kept."""
@@ -119,7 +123,8 @@ def _error(event: dict) -> str | None:
     """The text of an event that a reader's console would show as an error."""
     params = event["params"]
     if event["method"] == "Runtime.exceptionThrown":
-        return params["exceptionDetails"].get("exception", {}).get("description", params["exceptionDetails"]["text"])
+        details = params["exceptionDetails"]
+        return details.get("exception", {}).get("description", details["text"])
     if event["method"] == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
         return " ".join(str(a.get("value", a.get("description"))) for a in params["args"])
     if event["method"] == "Log.entryAdded" and params["entry"]["level"] == "error":

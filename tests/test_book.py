@@ -1,0 +1,64 @@
+"""The book of a part of a run: it builds without the missing chapters, and fails on what is wrong."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from diffusegen_core import book
+from diffusegen_core.errors import UserError
+
+TABLE = """:::{table} Sizes, computed in this run.
+:name: tab-cluster-sizes
+
+| cluster | pairs |
+|---:|---:|
+| 0 | 7 |
+:::"""
+
+
+def chapter(folder: Path, text: str) -> Path:
+    """A run folder whose only executed chapter is the first one, with `text` on its page."""
+    def cell(source: str, tag: str, **output: str) -> nbformat.NotebookNode:
+        found = [new_output("display_data", data=output)] if output else []
+        return new_code_cell(source, metadata={"tags": [tag]}, outputs=found)
+
+    cells = [
+        new_markdown_cell(f"# Clustering\n\nSee {{numref}}`tab-cluster-sizes` and {{eq}}`eq-loss`. {text}"),
+        cell("seed = 0", "parameters"),
+        cell("# Parameters\nseed = 3", "injected-parameters"),
+        cell("tables.clusters(clusters)", "sizes",
+             **{"text/html": "<table></table>", "text/markdown": TABLE, "text/plain": "a table"}),
+    ]
+    path = folder / "notebooks" / "01_cluster.ipynb"
+    path.parent.mkdir(parents=True)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return folder
+
+
+def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
+    run = chapter(tmp_path, "Later: {doc}`Training <02_train>` and {numref}`fig-train-loss`.")
+    index = book.build(run, footer="Profile nano & seed 3.")
+    assert index == run / "site" / "_build" / "html" / "index.html"
+    assert (index.parent / "_static" / "mathjax" / "tex-svg.js").is_file()
+    page = (index.parent / "01_cluster.html").read_text(encoding="utf-8")
+    assert "Later: Training (not in this run) and chapter 2 (not in this run)." in page
+    assert 'id="tab-cluster-sizes"' in page
+    assert "Sizes, computed in this run." in page
+    assert "Parameters of this run" in page
+    assert 'seed</span> <span class="o">=</span> <span class="mi">0' not in page
+    assert "Profile nano &amp; seed 3." in page
+    opening = index.read_text(encoding="utf-8")
+    assert "Inpainting (not in this run)" in opening
+    assert "figures/" not in opening
+
+
+def test_every_wrong_reference_stops_the_book(tmp_path: Path) -> None:
+    wrong = ("{numref}`fig-cluster-nowhere` {doc}`09_nowhere` {eq}`eq-nowhere` {cite}`nobody1999` "
+             "![](figures/nowhere.png)")
+    with pytest.raises(UserError) as error:
+        book.build(chapter(tmp_path, wrong))
+    for name in ("fig-cluster-nowhere", "09_nowhere", "eq-nowhere", "nobody1999", "nowhere.png"):
+        assert name in str(error.value)

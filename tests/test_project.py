@@ -1,0 +1,144 @@
+"""The shape of the project: notebooks without outputs, locked packages, small modules that depend one way."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diffusegen_core import params
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MODULES = {path.stem: path for path in sorted((ROOT / "diffusegen_core").glob("*.py"))}
+CHAPTERS = {"cluster", "train", "inpaint", "style", "evaluate", "segment"}
+ABOVE = {"cli", "book", "chapters", "figures", "tables", "front", "review", "published"}
+MOST_LINES = 350
+TOP_LEVEL = {
+    ".ci", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "_config.yml", "benchmarks",
+    "book", "diffusegen_core", "environment.yml", "notebooks", "params", "pyproject.toml",
+    "requirements.lock", "tests"}
+FOREIGN = r"/(work|root|home)/[a-z]|\b(pypi|pythonhosted)[.]org"  # a path of some machine, a package registry
+
+
+def lock() -> dict[str, str]:
+    """Package -> version of requirements.lock."""
+    text = (ROOT / "requirements.lock").read_text()
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, flags=re.MULTILINE))
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "diffusegen_core":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffusegen_core."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {name[1] for name in names if name[0] == "diffusegen_core" and len(name) > 1}
+    return found & set(MODULES)
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_outputs(path: Path) -> None:
+    notebook = json.loads(path.read_text())
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert set(notebook["metadata"]["language_info"]) == {"name"}
+    for cell in notebook["cells"]:
+        assert set(cell["metadata"]) <= {"tags", "mystnb"}
+        assert "injected-parameters" not in cell["metadata"].get("tags", [])
+    for cell in code_cells(path):
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_defines_nothing(path: Path) -> None:
+    defining = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    for cell in code_cells(path):
+        tree = ast.parse("".join(cell["source"]))
+        assert not [node for node in ast.walk(tree) if isinstance(node, defining)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebooks_parameters_are_those_of_the_program(path: Path) -> None:
+    tagged = [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    values = {}
+    for statement in ast.parse("".join(tagged[0]["source"])).body:
+        assert isinstance(statement, ast.Assign), "a parameters cell only assigns"
+        values[statement.targets[0].id] = ast.literal_eval(statement.value)
+    assert list(values) == list(params.Params.model_fields)
+    assert params.validate(values) == params.Params()
+
+
+def test_the_lock_names_no_server_and_hashes_everything() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert " @ " not in text
+    assert set(re.findall(r"^\s*(-+[a-z-]+)", text, flags=re.MULTILINE)) == {"--hash"}
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert len(blocks) > 100
+    for block in blocks:
+        assert "--hash=sha256:" in block, block.splitlines()[0]
+
+
+def test_the_lock_holds_the_pins_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = [pin.split("==") for pin in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    locked = lock()
+    assert {name: locked.get(name) for name, _ in pins} == dict(pins)
+
+
+def test_conda_users_get_the_same_packages() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, by_pip = environment["dependencies"]
+    assert python in ("python=3.11", "python=3.12")
+    assert pip == "pip"
+    assert by_pip == {"pip": ["-r requirements.lock"]}
+
+
+def test_the_top_level_is_as_agreed() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout, so what is committed cannot be told from what lies around")
+    assert {name.split("/")[0] for name in done.stdout.splitlines()} <= TOP_LEVEL
+
+
+def test_no_file_names_this_machine_or_a_package_registry() -> None:
+    done = subprocess.run(["git", "grep", "-nIP", FOREIGN], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode > 1:
+        pytest.skip("not a git checkout, so what is committed cannot be told from what lies around")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_small(name: str) -> None:
+    assert len(MODULES[name].read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - CHAPTERS - ABOVE))
+def test_a_foundation_imports_no_chapter_and_nothing_above(name: str) -> None:
+    assert imported(MODULES[name]) & (CHAPTERS | ABOVE) == set()
+
+
+@pytest.mark.parametrize("name", sorted(CHAPTERS & set(MODULES)))
+def test_a_chapter_imports_nothing_above(name: str) -> None:
+    assert imported(MODULES[name]) & ABOVE == set()
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    graph = {name: imported(path) - {name} for name, path in MODULES.items()}
+    while leaves := {name for name, needs in graph.items() if not needs}:
+        graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
+    assert graph == {}
