@@ -11,9 +11,8 @@ import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
-from tqdm.auto import tqdm
 
-from diffusegen_core import data, features, runs, seeds
+from diffusegen_core import data, fanout, features, runs, seeds
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
@@ -70,7 +69,7 @@ def _read(p: Params, folder: Path) -> Clusters:
     return Clusters(
         names=table["name"].tolist(), labels=labels, k=p.cluster.k,
         sizes=np.bincount(labels, minlength=p.cluster.k).tolist(),
-        scan=pd.read_csv(folder / "scan.csv", float_precision="round_trip"),
+        scan=pd.read_csv(folder / "scan.csv"),
         backbone=features.label(p.cluster.backbone, p.cluster.weights),
         seconds=runs.read_json(folder / runs.STAMP)["seconds"], folder=folder)
 
@@ -101,12 +100,14 @@ def _refuse_empty(labels: np.ndarray, k: int) -> None:
 def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
     """Inertia for each k that can be filled, and the mean silhouette where it is defined: 2 <= k < N."""
     curves = []
-    for k in tqdm(ks, desc="KMeans over K", unit="K", disable=len(ks) <= 1 or None):
-        fitted = _kmeans(rows, k, seed)
-        if len(np.unique(fitted.labels_)) < k:
-            break
-        silhouette = silhouette_score(rows, fitted.labels_) if k > 1 else np.nan
-        curves.append({"k": k, "inertia": float(fitted.inertia_), "silhouette": float(silhouette)})
+    with fanout.bar("KMeans over K", len(ks), "K") as bar:
+        for k in ks:
+            fitted = _kmeans(rows, k, seed)
+            if len(np.unique(fitted.labels_)) < k:
+                break
+            silhouette = silhouette_score(rows, fitted.labels_) if k > 1 else np.nan
+            curves.append({"k": k, "inertia": float(fitted.inertia_), "silhouette": float(silhouette)})
+            bar.update()
     return pd.DataFrame(curves, columns=["k", "inertia", "silhouette"])
 
 

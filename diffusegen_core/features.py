@@ -23,9 +23,8 @@ from timm.models import PretrainedCfg
 from torch import nn
 from torch.hub import get_dir, load_state_dict_from_url
 from torchvision.transforms.v2 import Normalize, Resize
-from tqdm.auto import tqdm
 
-from diffusegen_core import runs
+from diffusegen_core import fanout, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.weights import Published, fill, identity, seeded, words
 
@@ -59,15 +58,15 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
     for an unknown backbone and for weights that cannot be had or do not fit.
     """
     net = load(backbone, weights, input_range, device, seed)
-    starts = range(0, len(images), batch_size)
     rows = []
-    bar = tqdm(starts, desc=label(backbone, weights), unit="batch", disable=len(starts) <= 4)
+    bar = fanout.bar(label(backbone, weights), len(images), "image")
     # TF32 would make a row depend on its batch, and cuDNN's choice of algorithm on the moment.
     exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact:
-        for start in bar:
-            batch = torch.from_numpy(images[start:start + batch_size]).to(device).float()
-            rows.append(net(batch).flatten(1).float().cpu().numpy())
+    with torch.inference_mode(), exact, bar:
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(images[start:start + batch_size].astype(np.float32))
+            rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())
+            bar.update(len(batch))
     return np.concatenate(rows)
 
 

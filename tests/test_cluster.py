@@ -1,0 +1,163 @@
+"""Chapter 1: groups that are there are found, each pair has one, and nothing is done twice."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffusegen_core import cluster, data, features, params, runs
+from diffusegen_core.errors import UserError
+
+
+@pytest.fixture
+def quick(nano):
+    """Parameters with timm's own network for tests."""
+    nano["cluster"] = {"k": 3, "scan": [2, 3, 4], "backbone": "timm/test_resnet"}
+    nano["data"]["count"] = 24
+    return nano
+
+
+def groups(per_group: int = 4, size: int = 16) -> data.Pairs:
+    """Pairs of three kinds that anyone would tell apart, one after the other."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 12, (3 * per_group, 3, size, size), dtype=np.uint8)
+    masks = np.zeros((3 * per_group, 1, size, size), np.uint8)
+    for i in range(3 * per_group):
+        images[i, i // per_group] += 200
+        masks[i, 0, :2 + 5 * (i // per_group), :size - i % 2] = 1
+    return data.gather([f"pair_{i:03d}" for i in range(3 * per_group)], images, masks)
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """Makes `data.load` give the three groups, or whatever pairs it is called with."""
+    def give(given: data.Pairs) -> data.Pairs:
+        monkeypatch.setattr(data, "load", lambda p: given)
+        return given
+
+    give(groups())
+    return give
+
+
+def run(values: dict, **changes) -> cluster.Clusters:
+    return cluster.run(params.validate({**values, "cluster": {**values["cluster"], **changes}}))
+
+
+def test_well_separated_groups_are_recovered(quick, pairs):
+    found = run(quick)
+    assert found.names == groups().names
+    assert found.sizes == [4, 4, 4]
+    assert [len(set(found.labels[i:i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
+    assert len(set(found.labels)) == found.k == 3
+    assert found.backbone == "timm/test_resnet (random weights)"
+    assert found.scan["k"].tolist() == [2, 3, 4]
+    assert found.scan["silhouette"].idxmax() == 1
+    assert found.scan["inertia"].is_monotonic_decreasing
+
+
+def test_the_mask_matters_too(quick, pairs):
+    alike = groups()
+    pairs(data.gather(alike.names, np.broadcast_to(alike.images[:1], alike.images.shape), alike.masks))
+    found = run(quick, scan=[])
+    assert [len(set(found.labels[i:i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
+    assert len(found.scan) == 0
+
+
+def test_one_cluster_and_a_cluster_for_each(quick, pairs):
+    whole = run(quick, k=1, scan=[1, 2])
+    assert whole.sizes == [12]
+    assert whole.scan["silhouette"].isna().tolist() == [True, False]
+    each = run(quick, k=12, scan=[2, 11, 12, 40])
+    assert each.sizes == [1] * 12
+    assert sorted(each.labels) == list(range(12))
+    assert each.scan["k"].tolist() == [2, 11]
+
+
+def test_a_singleton_is_a_cluster(quick, pairs):
+    two = groups().take([0, 1, 2, 3, 8])
+    pairs(two)
+    found = run(quick, k=2, scan=[2])
+    assert sorted(found.sizes) == [1, 4]
+    assert (found.labels == found.labels[4]).sum() == 1
+
+
+def test_more_clusters_than_different_pairs_are_refused(quick, pairs):
+    three = groups().take([0, 4, 8])
+    twins = data.gather([*three.names, "copy_a", "copy_b"], three.images[[0, 1, 2, 0, 1]],
+                        three.masks[[0, 1, 2, 0, 1]])
+    pairs(twins)
+    with pytest.raises(UserError) as refusal:
+        run(quick, k=4)
+    assert "only 3 different pairs" in str(refusal.value)
+    assert "copy_a is pair_000" in str(refusal.value)
+    assert sorted(run(quick, k=3, scan=[2, 3]).sizes) == [1, 2, 2]
+
+
+def test_a_backbone_that_sees_no_difference_is_refused(quick, pairs, monkeypatch):
+    monkeypatch.setattr(features, "extract", lambda images, *_, **__: np.zeros((len(images), 5), np.float32))
+    with pytest.raises(UserError, match="only 1 different features"):
+        run(quick)
+
+
+def test_a_second_run_reads_and_does_not_work(quick, pairs, monkeypatch):
+    first = run(quick)
+    extracted, clustered = [], []
+    extract, kmeans = features.extract, cluster.KMeans
+    monkeypatch.setattr(features, "extract", lambda *a, **k: extracted.append(1) or extract(*a, **k))
+    monkeypatch.setattr(cluster, "KMeans", lambda *a, **k: clustered.append(1) or kmeans(*a, **k))
+    again = run(quick)
+    assert not extracted
+    assert not clustered
+    assert np.array_equal(again.labels, first.labels)
+    pd.testing.assert_frame_equal(again.scan, first.scan)
+    assert (again.names, again.sizes, again.seconds, again.folder) == (
+        first.names, first.sizes, first.seconds, first.folder)
+    quick["train"]["images"] = 48
+    run(quick)  # what training does is no matter here
+    assert not clustered
+    other = run(quick, k=2)
+    assert clustered
+    assert not extracted  # K is none of the features' business
+    assert other.sizes != first.sizes
+    pairs(groups(per_group=3))
+    assert run(quick, k=2).names == groups(per_group=3).names
+    assert extracted
+
+
+def test_a_damaged_table_is_made_anew(quick, pairs):
+    first = run(quick)
+    (first.folder / "clusters.csv").write_text("name,cluster\n")
+    assert np.array_equal(run(quick).labels, first.labels)
+
+
+def test_names_like_numbers_and_missing_values_stay_names(quick, pairs):
+    three = groups().take([0, 4, 8])
+    pairs(data.gather(["001", "1e3", "NA"], three.images, three.masks))
+    assert run(quick, k=2, scan=[]).names == ["001", "1e3", "NA"]
+
+
+def test_phantoms_cluster_from_start_to_stamp(nano_params):
+    found = cluster.run(nano_params)
+    assert len(found.labels) == 10
+    assert sum(found.sizes) == 10
+    assert min(found.sizes) > 0
+    stamp = runs.read_json(found.folder / "made.json")
+    assert set(stamp["outputs"]) == {"clusters.csv", "scan.csv"}
+
+
+def test_real_pairs_cluster_with_the_shared_weights(shared, quick, tmp_path):
+    names = pd.read_csv(shared / "data" / "kvasir-seg" / "manifest.csv")["name"][:12]
+    for name in names:
+        for part in ("images", "masks"):
+            [file] = (shared / "data" / "kvasir-seg" / part).glob(f"{name}.*")
+            (tmp_path / part).mkdir(exist_ok=True)
+            shutil.copy(file, tmp_path / part)
+    quick["data"] = {"source": str(tmp_path), "count": 12, "image_size": 64}
+    quick["run_dir"] = str(tmp_path.parent / f"{tmp_path.name}_run")
+    found = run(quick, k=2, scan=[2, 3, 4], backbone="mobilenet_v2", input_range="symmetric",
+                weights=str(shared / "weights" / "mobilenet_v2_imagenet.pth"))
+    assert found.backbone == "mobilenet_v2 (mobilenet_v2_imagenet.pth)"
+    assert found.names == sorted(names)
+    assert min(found.sizes) > 0
+    assert found.scan["silhouette"].between(0, 1).all()
