@@ -13,6 +13,7 @@ from PIL import Image
 from diffusegen_core.cluster import Clusters
 from diffusegen_core.data import Pairs
 from diffusegen_core.inpaint import Inpainted
+from diffusegen_core.pairsets import read_pair
 from diffusegen_core.train import Trained
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
@@ -159,13 +160,6 @@ def areas(result: Inpainted) -> Figure:
     ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
     ax.legend()
     return figure
-
-
-def read_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A synthetic pair from its dataset folder, shaped as `picture` takes it."""
-    image = np.asarray(Image.open(folder / "images" / f"{name}.png").convert("RGB")).transpose(2, 0, 1)
-    mask = np.asarray(Image.open(folder / "masks" / f"{name}.png").convert("L"))[None] > 127
-    return image, mask.astype(np.uint8)
 
 
 class Watch:

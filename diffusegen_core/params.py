@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from diffusegen_core.errors import UserError
 
@@ -98,6 +98,40 @@ class Inpaint(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
+class Style(Section):
+    """Chapter 4 (paper 2.4, A.3, B.5). The weights are the paper's, for images of 256 px and DINO's [CLS]."""
+
+    respacing: PositiveInt = Field(25, description="respaced steps")
+    skip: NonNegativeInt = Field(10, description="of them, the first (noisiest) ones that are left out")
+    guidance: Literal["paper", "variance"] = Field(
+        "paper", description="subtract the gradient, or, as the public code, the variance times the gradient")
+    max_shift: float | None = Field(
+        1.0, gt=0, description="largest RMS of a guided shift over that of the step's own noise; null: any")
+    lambda_zecon: float = Field(500.0, ge=0, description="content: patches of the U-Net's encoder; 0: not computed")
+    lambda_vgg: float = Field(100.0, ge=0, description="content: maps of VGG-19")
+    lambda_mse: float = Field(5000.0, ge=0, description="content: pixels")
+    lambda_sty: float = Field(10000.0, ge=0, description="style: [CLS]")
+    lambda_l2: float = Field(10000.0, ge=0, description="style: pixels")
+    lambda_sem: float = Field(40000.0, ge=0, description="semantic divergence of adjacent steps")
+    lambda_rng: float = Field(200.0, ge=0, description="values outside [-1, 1]")
+    semantic_steps: NonNegativeInt = Field(2, description="semantic divergence acts in the first so many steps")
+    backbone: str = Field("mobilenet_v3_small", description="gives [CLS], or pooled features: as cluster.backbone")
+    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
+    backbone_size: PositiveInt | None = Field(64, description="side of the backbone's input, px; null: its own")
+    vgg: Literal["vgg19", "vgg19_normalised"] = Field(
+        "vgg19", description="torchvision's, or the release with rescaled activations, for which other weights hold")
+    vgg_weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    zecon_blocks: list[NonNegativeInt] | None = Field(
+        None, description="input blocks whose features are compared; null: the stem and the last of each of the "
+                          "first four levels")
+    zecon_patches: PositiveInt = Field(256, description="most locations of an image that are compared")
+    temperature: float = Field(0.07, gt=0, description="of the ZeCon loss")
+    colour_transfer: bool = Field(True, description="give the result the source's mean and covariance of colours")
+    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
+
+
 class Params(Section):
     """A whole run."""
 
@@ -111,6 +145,7 @@ class Params(Section):
     process: Process = Process()
     train: Train = Train()
     inpaint: Inpaint = Inpaint()
+    style: Style = Style()
 
     @property
     def folder(self) -> Path:
@@ -150,12 +185,18 @@ def _impossible(p: Params) -> list[str]:
         found.append("process.beta_start is larger than process.beta_end.")
     if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
         found.append(f"train.micro_batch {p.train.micro_batch} exceeds train.batch_size {p.train.batch_size}.")
-    for name, steps in (("inpaint.respacing", p.inpaint.respacing), ("train.preview_steps", p.train.preview_steps)):
+    for name, steps in (("inpaint.respacing", p.inpaint.respacing), ("style.respacing", p.style.respacing),
+                        ("train.preview_steps", p.train.preview_steps)):
         if steps > p.process.steps:
             found.append(f"{name} {steps} exceeds process.steps {p.process.steps}.")
     if p.inpaint.jump_length >= p.inpaint.respacing:
         found.append(f"inpaint.jump_length {p.inpaint.jump_length} must be below "
                      f"inpaint.respacing {p.inpaint.respacing}.")
+    if p.style.skip >= p.style.respacing:
+        found.append(f"style.skip {p.style.skip} must be below style.respacing {p.style.respacing}.")
+    blocks = levels * (p.model.res_blocks + 1)
+    if p.style.zecon_blocks and max(p.style.zecon_blocks) >= blocks:
+        found.append(f"style.zecon_blocks {max(p.style.zecon_blocks)} is not one of the network's {blocks} input blocks.")
     return found
 
 
