@@ -38,6 +38,8 @@ RANGES = {
     INCEPTION: ([127.5] * 3, [127.5] * 3),
 }
 
+TRANSFORMERS = (timm.models.VisionTransformer, torchvision.models.VisionTransformer)
+
 
 @dataclass(frozen=True)
 class _Backbone:
@@ -71,15 +73,35 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
 
 
 def load(backbone: str, weights: str, input_range: InputRange, device: torch.device | str = "cpu",
-         seed: int = 0) -> nn.Module:
-    """The differentiable map from RGB pixels (B, 3, H, W), float in 0..255, to features (B, D); eval mode."""
+         seed: int = 0, size: int | None = None) -> nn.Module:
+    """The differentiable map from RGB pixels (B, 3, H, W), float in 0..255, to features (B, D); eval mode.
+
+    `size` is another input side than the library gives, for a network that takes any.
+    """
     chosen = _find(backbone)
     net, unused = seeded(chosen.make, seed, backbone)
+    if size not in (None, chosen.size) and isinstance(net, TRANSFORMERS):
+        raise UserError(f"The backbone {backbone} takes images of {chosen.size} pixels only, not {size}.")
     fill(net, weights, chosen.published, unused)
     mean, deviation = RANGES[INCEPTION if backbone == INCEPTION else input_range]
+    side = size or chosen.size
     # pytorch-fid resizes without antialiasing.
-    resize = Resize((chosen.size, chosen.size), antialias=backbone != INCEPTION)
+    resize = Resize((side, side), antialias=backbone != INCEPTION)
     return nn.Sequential(resize, Normalize(mean, deviation), net).eval().requires_grad_(False).to(device)
+
+
+def load_cls(backbone: str, weights: str, input_range: InputRange, device: torch.device | str = "cpu",
+             seed: int = 0, size: int | None = None) -> nn.Module:
+    """As `load`, but of a vision transformer the [CLS] token as its last block leaves it (paper A.3).
+
+    The final normalisation is left out, as in the authors' code. Other networks give what `load` does.
+    """
+    net = load(backbone, weights, input_range, device, seed, size)
+    if isinstance(net[-1], timm.models.VisionTransformer):
+        net[-1].norm, net[-1].fc_norm, net[-1].global_pool = nn.Identity(), nn.Identity(), "token"
+    elif isinstance(net[-1], torchvision.models.VisionTransformer):
+        net[-1].encoder.ln = nn.Identity()
+    return net
 
 
 def label(backbone: str, weights: str) -> str:
@@ -109,6 +131,12 @@ def cached(folder: Path, images: dict[str, np.ndarray], backbone: str, weights: 
         return {name: stored[name] for name in images}
 
 
+def by_hand(url: str) -> str:
+    """How a person without a network places a file of torch's hub, as one sentence."""
+    folder = Path(get_dir()) / "checkpoints"
+    return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
+
+
 def _find(backbone: str) -> _Backbone:
     if backbone == INCEPTION:
         return _inception()
@@ -119,7 +147,7 @@ def _find(backbone: str) -> _Backbone:
 
 def _inception() -> _Backbone:
     url = fid.FID_WEIGHTS_URL
-    published = Published(INCEPTION, "pytorch-fid", url, _by_hand(url),
+    published = Published(INCEPTION, "pytorch-fid", url, by_hand(url),
                           lambda: load_state_dict_from_url(url, map_location="cpu", check_hash=True))
 
     def make() -> tuple[nn.Module, tuple[str, ...]]:
@@ -155,7 +183,7 @@ def _torchvision(name: str) -> _Backbone:
         net.set_submodule(linear[-1], nn.Identity())
         return net, (f"{linear[-1]}.", "aux1.", "aux2.", "AuxLogits.")
 
-    published = Published(name, "torchvision", best.url, _by_hand(best.url),
+    published = Published(name, "torchvision", best.url, by_hand(best.url),
                           lambda: torchvision.models.get_model(name, weights=best).state_dict())
     return _Backbone(size, published, make)
 
@@ -180,17 +208,12 @@ def _published_by_timm(name: str, config: PretrainedCfg) -> Published:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
 
     if config.hf_hub_id is None:
-        return Published(name, "timm", config.url or None, _by_hand(config.url or ""), load)
+        return Published(name, "timm", config.url or None, by_hand(config.url or ""), load)
     folder = Path(hub.HF_HUB_CACHE) / f"models--{config.hf_hub_id.replace('/', '--')}"
     file = config.hf_hub_filename or "model.safetensors"
-    by_hand = (f"Without a network, copy the folder {folder} from a machine that has it, or download {file} "
-               "of that hub id elsewhere.")
-    return Published(name, "timm", config.hf_hub_id, by_hand, load, from_hub=True)
-
-
-def _by_hand(url: str) -> str:
-    folder = Path(get_dir()) / "checkpoints"
-    return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
+    copied = (f"Without a network, copy the folder {folder} from a machine that has it, or download {file} "
+              "of that hub id elsewhere.")
+    return Published(name, "timm", config.hf_hub_id, copied, load, from_hub=True)
 
 
 def _unknown(name: str, known: list[str]) -> UserError:

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from diffusegen_core import checkpoints, cluster, data, fanout, pairsets, process, runs, seeds, train
-from diffusegen_core.params import Inpaint, Params, plain
+from diffusegen_core.params import FULL_SIZE, Inpaint, Params, plain
 
-FULL_SIZE = 256  # the side that the paper's ellipses are given for
 MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area_before", "area_after"]
 
 

@@ -1,7 +1,7 @@
 """Sets of synthetic pairs, made pair by pair: a dataset folder with a manifest, and a row kept for each pair.
 
-A row is written after its pair's files, so an interrupted chapter makes only what is missing. A pair that could
-not be made has a row that says why, and no files.
+A row is written after its pair's files, so an interrupted chapter makes only what is missing. A pair that
+could not be made has a row that says why, and no files.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe,
              work: Callable[..., None], **arguments: Any) -> list[Row]:
     """Make the pairs that are missing, in batches of one model each; the rows of all jobs, in their order.
 
-    `recipe` holds, beside what decides every pair, "models" and "jobs": by name, what decides the pairs of one
-    model, and one pair alone. `work` is called with the batch's jobs, their keys and the folder, and calls `keep`
-    for each.
+    `recipe` holds, beside what decides every pair, "models" and "jobs": by name, what decides one model's
+    pairs, and one pair alone. `work` is called with a batch of jobs, their keys, the folder and `arguments`;
+    it calls `keep` for each pair.
     """
     keys, items = _keys(jobs, recipe), []
     for model in recipe["models"]:
@@ -51,14 +51,14 @@ def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe,
 
 def keep(folder: Path, name: str, key: str, row: dict[str, Any], pair: tuple[np.ndarray, np.ndarray] | None,
          seconds: float, **facts: Any) -> None:
-    """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None where it failed; then its row."""
+    """Write a pair (image (3, S, S) uint8, mask (1, S, S) in {0, 1}; None if it failed), then its row."""
     files = data.write_pair(folder, name, *pair) if pair else ()
     runs.write_json(_row(folder, name), {
         "key": key, "row": row, "sha256": [runs.sha256(file) for file in files], "seconds": seconds, **facts})
 
 
-def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str], others: Sequence[Path] = ()
-           ) -> dict[str, Any]:
+def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str],
+           others: Sequence[Path] = ()) -> dict[str, Any]:
     """Write the manifest, one row a pair, and stamp the folder with it, the pairs and `others`; the stamp."""
     frame = pd.DataFrame([row["row"] for row in rows], columns=columns)
     manifest = runs.write(folder / "manifest.csv", lambda file: frame.to_csv(file, index=False))
@@ -83,6 +83,12 @@ def read_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return pixels, (np.asarray(Image.open(mask).convert("L"))[None] > 127).astype(np.uint8)
 
 
+def load(folder: Path, names: Sequence[str]) -> data.Pairs:
+    """Pairs of a dataset folder, by name and in that order."""
+    images, masks = zip(*(read_pair(folder, name) for name in names), strict=True)
+    return data.gather(list(names), np.stack(images), np.stack(masks))
+
+
 def is_made(folder: Path, name: str, key: str) -> bool:
     """Whether a pair's row is current and its files, if it has any, are the ones that were written."""
     row = runs.read_json(_row(folder, name))
@@ -98,8 +104,8 @@ def _row(folder: Path, name: str) -> Path:
 
 def _keys(jobs: Sequence[Job], recipe: runs.Recipe) -> dict[str, str]:
     # What decides one pair, whatever the others are.
-    return {job.name: runs.key({**recipe, "jobs": recipe["jobs"][job.name], "models": recipe["models"][job.model]})
-            for job in jobs}
+    return {job.name: runs.key({**recipe, "jobs": recipe["jobs"][job.name],
+                                "models": recipe["models"][job.model]}) for job in jobs}
 
 
 def _remove_others(folder: Path, has_files: dict[str, bool]) -> None:

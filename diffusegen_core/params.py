@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from diffusegen_core.errors import UserError
 
 
+FULL_SIZE = 256  # the side of the paper's images, for which its ellipses and its weights of losses are given
+
+
 class Section(BaseModel):
     """A group of parameters: unknown keys are refused, values are not coerced from another type, none changes."""
 
@@ -194,9 +197,13 @@ def _impossible(p: Params) -> list[str]:
                      f"inpaint.respacing {p.inpaint.respacing}.")
     if p.style.skip >= p.style.respacing:
         found.append(f"style.skip {p.style.skip} must be below style.respacing {p.style.respacing}.")
+    if not (p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
+            or p.style.lambda_l2 or p.style.lambda_rng):
+        found.append("style: one of the weights lambda_* besides lambda_sem must be above 0.")
     blocks = levels * (p.model.res_blocks + 1)
     if p.style.zecon_blocks and max(p.style.zecon_blocks) >= blocks:
-        found.append(f"style.zecon_blocks {max(p.style.zecon_blocks)} is not one of the network's {blocks} input blocks.")
+        found.append(f"style.zecon_blocks {max(p.style.zecon_blocks)} exceeds the network's last input block "
+                     f"{blocks - 1}.")
     return found
 
 
