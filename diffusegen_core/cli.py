@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
 data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
 app.add_typer(data_app, name="data")
+review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
+app.add_typer(review_app, name="review")
 
 Overrides = Annotated[list[str] | None, typer.Option(
     "-p", "--set", metavar="KEY=VALUE", help="A parameter, such as -p train.images=7000; may be repeated.")]
@@ -91,6 +94,32 @@ def data_phantom(
     from diffusegen_core import data
     data.write_phantoms(folder, count, size, seed)
     typer.echo(f"{count} pairs: {folder}")
+
+
+@review_app.command("make")
+def review_make(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
+    per_type: Annotated[int, typer.Option(min=1, help="Pairs of each data type.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Where form and key go; by default RUN/review.")] = None,
+) -> None:
+    """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
+    from diffusegen_core import chapters, evaluate, review
+    p = chapters.kept(folder.resolve())
+    with tempfile.TemporaryDirectory() as real:
+        form, key = review.make(evaluate.for_review(p, Path(real)), out or p.folder / "review", per_type, p.seed)
+    typer.echo(f"The form: {form}\nIts key:  {key}")
+    typer.echo("Send the reviewer the form alone: the key says which pairs are real. The form exports the answers "
+               "as a file; `diffusegen review score ANSWERS KEY` reads it.")
+
+
+@review_app.command("score")
+def review_score(
+    answers: Annotated[Path, typer.Argument(help="The file that the form exported.")],
+    key: Annotated[Path, typer.Argument(help="The key of that form.")],
+) -> None:
+    """Show the answers by data type (Table B1), with accuracy, precision and recall."""
+    from diffusegen_core import review
+    typer.echo(review.describe(review.score(answers, key)))
 
 
 @app.command()

@@ -165,7 +165,7 @@ def _from_folder(p: Params, report: Report) -> Pairs:
         usable.append(pair)
         wanted = subset == "all" or (pair.name in listed) == (subset == "paper348")
         if wanted and len(kept) < (p.data.count or len(report.pairs)):
-            kept.append((pair.name, *_resize(image, mask, p.data.image_size)))
+            kept.append((pair.name, *resized(image, mask, p.data.image_size)))
     report.pairs = usable
     if subset == "paper348":
         _note_missing(report, listed)
@@ -187,7 +187,7 @@ def _note_missing(report: Report, listed: set[str]) -> None:
         report.problems.append(Problem(".", "names of the paper missing", detail))
 
 
-def _resize(image: Image.Image, mask: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
+def resized(image: Image.Image, mask: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The image (3, size, size) and its mask (1, size, size) in {0, 1}; no polyp vanishes, however small."""
     small = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     cover = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))

@@ -12,8 +12,10 @@ from PIL import Image
 
 from diffusegen_core.cluster import Clusters
 from diffusegen_core.data import Pairs
+from diffusegen_core.evaluate import REAL, Evaluated
 from diffusegen_core.inpaint import Inpainted
 from diffusegen_core.pairsets import read_pair
+from diffusegen_core.style import OK, Styled
 from diffusegen_core.train import Trained
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
@@ -150,6 +152,14 @@ def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, so
     return figure
 
 
+def nothing(words: str) -> Figure:
+    """A figure that says in words why there is none."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.6))
+    ax.axis("off")
+    ax.text(0.5, 0.5, words, ha="center", va="center")
+    return figure
+
+
 def areas(result: Inpainted) -> Figure:
     """The area of each generated mask against its source's, as shares of the image."""
     figure, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.5))
@@ -159,6 +169,51 @@ def areas(result: Inpainted) -> Figure:
     ax.plot([0, top], [0, top], color="0.6", linewidth=1, linestyle=":")
     ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
     ax.legend()
+    return figure
+
+
+def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources: int = 4,
+            most: int = 3) -> Figure:
+    """Figure 6: a source in the first column of each block, then its inpainted images above the styled ones.
+
+    `data_type` is the cluster models' unless another is named. A pair that was stopped is left out.
+    """
+    data_type = data_type or next(iter(result.folders))
+    manifest = result.manifests[data_type]
+    manifest = manifest[manifest["status"] == OK]
+    names = list(dict.fromkeys(manifest["source"]))
+    if not names:
+        return nothing("No image was styled.")
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
+    each = min(most, int(manifest.groupby("source").size().max()))
+    blocks = 2 if len(chosen) > 1 else 1
+    figure, axes = board(2 * -(-len(chosen) // blocks), blocks * (each + 1))
+    for n, name in enumerate(chosen):
+        top, left = 2 * (n // blocks), (n % blocks) * (each + 1)
+        axes[top, left].axis("on")
+        picture(axes[top, left], pairs.images[pairs.names.index(name)])
+        for column, new in enumerate(manifest.loc[manifest["source"] == name, "name"][:each], start=left + 1):
+            for ax, folder in zip(axes[top:top + 2, column], (result.origins, result.folders), strict=True):
+                ax.axis("on")
+                picture(ax, read_pair(folder[data_type], new)[0])
+    return figure
+
+
+def guidance(result: Styled, weights: dict[str, float], data_type: str | None = None) -> Figure:
+    """The weighted losses over the steps and how far each pulls, means over the images of a data type."""
+    steps = result.steps[data_type or next(iter(result.steps))]
+    means = steps.drop(columns="name").groupby("step").mean()
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+    for i, (term, weight) in enumerate(weights.items()):
+        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)], "linewidth": 1.3}
+        loss, pull = (means[column].abs().replace(0, np.nan) for column in (term, f"pull_{term}"))
+        axes[0].plot(weight * loss, label=f"\u2212{term}" if term == "sem" else term, **style)
+        axes[1].plot(pull, **style)
+    axes[1].plot(means["noise"], color="0.6", linewidth=1, label="the step's noise")
+    axes[1].plot(means["shift"], color="black", linewidth=2, label="the shift that was made")
+    axes[0].set(xlabel="step", ylabel="weighted loss", yscale="log")
+    axes[1].set(xlabel="step", ylabel="RMS over the image", yscale="log")
+    figure.legend(loc="outside upper center", ncols=5)
     return figure
 
 
@@ -188,4 +243,44 @@ def progress(folder: Path) -> Figure:
     newest = sorted((folder / "samples").glob("*.png"))[-1]
     picture(right, np.asarray(Image.open(newest)).transpose(2, 0, 1))
     right.set_title(f"samples after {int(newest.stem)} images")
+    return figure
+
+
+def copies(pairs: Pairs, result: Evaluated) -> Figure:
+    """The likeliest copies above their nearest training images, with the filled region outlined."""
+    if result.closest.empty:
+        return nothing("There is no synthetic image to look at.")
+    rows = list(result.closest.itertuples())
+    side = WIDTH / max(len(rows), 3)
+    figure, axes = plt.subplots(2, len(rows), squeeze=False, figsize=(side * len(rows), 2 * side + 0.55))
+    for column, row in zip(axes.T, rows, strict=True):
+        data_type = result.audit.loc[row.Index, "data type"]
+        image, region = result.picture(data_type, row.name)
+        nearest = pairs.images[pairs.names.index(row.nearest)]
+        if row.flipped:
+            nearest = nearest[..., ::-1]
+        titles = (f"{data_type}\nscore {row.score:.2f}",
+                  f"{'its source' if row.own else 'another image'}{', mirrored' * row.flipped}")
+        for ax, shown, title in zip(column, (image, nearest), titles, strict=True):
+            picture(ax, shown)
+            ax.set_title(title, fontsize=7.5)
+            if not region.all():
+                ax.contour(region, [0.5], colors="white", linewidths=0.9)
+    return figure
+
+
+def copy_scores(result: Evaluated) -> Figure:
+    """The share of images with at most a given score, in pixels and in features; thresholds are dotted."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
+    for ax, column, title, threshold in zip(axes, ("score", "feature_score"), ("in pixels", "in features"),
+                                            result.thresholds, strict=True):
+        for i, (name, group) in enumerate(result.audit.groupby("data type", sort=False)):
+            scores = group[column].dropna()
+            if len(scores):
+                colour = "black" if name == REAL else COLOURS[(i - 1) % len(COLOURS)]
+                ax.ecdf(scores, label=name, color=colour, linestyle=LINES[i % len(LINES)], linewidth=1.3)
+        ax.axvline(threshold, color="0.5", linewidth=1, linestyle=":")
+        ax.set(xlabel=f"score {title}", xlim=(0, None))
+    axes[0].set(ylabel="share of images")
+    axes[0].legend(loc="upper left")
     return figure

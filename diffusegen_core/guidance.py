@@ -161,6 +161,17 @@ def total(found: dict[str, Tensor], wanted: dict[str, float]) -> Tensor:
     return sum(weight * found[name] for name, weight in wanted.items())
 
 
+def pulls(found: dict[str, Tensor], wanted: dict[str, float], x0: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """The gradient of each weighted loss with respect to what it looks at: x, or x0 for the range.
+
+    The gradient of a mean over pixels grows as the image shrinks; it is brought to 256 px, for which the
+    weights are given.
+    """
+    scale = (x.shape[-1] / FULL_SIZE) ** 2
+    return {name: scale * torch.autograd.grad(weight * found[name].sum(), x0 if name == "rng" else x,
+                                              retain_graph=True)[0] for name, weight in wanted.items()}
+
+
 def patches(generators: list[torch.Generator], sizes: list[int], most: int) -> list[Tensor]:
     """At most `most` locations of each layer (B, S), drawn for each image from its own generator."""
     return [torch.stack([torch.randperm(size, generator=g, device=g.device)[:most] for g in generators])
@@ -173,21 +184,9 @@ def chosen(layers: list[Tensor], places: list[Tensor]) -> list[Tensor]:
             for layer, place in zip(layers, places, strict=True)]
 
 
-# paper: x_{t-1} = x' - gradient (A.3); the authors' code: x_{t-1} = x' - variance * gradient
-def shift(gradient: Tensor, log_variance: Tensor, settings: Style) -> Tensor:
-    """What a guided step subtracts, (B, 4, H, W), from the gradient of the total and the step's log-variance.
-
-    The gradient of a mean over pixels grows as the image shrinks, so it is brought to 256 px, for which the
-    weights are given. Where `max_shift` is set, an image's shift is scaled down until its RMS is at most that
-    many times the step's noise: the next level then gets an image about as noisy as it expects.
-    """
-    moved = gradient * (gradient.shape[-1] / FULL_SIZE) ** 2
-    if settings.guidance == "variance":
-        moved = moved * log_variance.exp()
-    if settings.max_shift is not None:
-        most = settings.max_shift * rms((log_variance / 2).exp())
-        moved = moved * (most / rms(moved)).clamp(max=1)[:, None, None, None]
-    return moved
+def limited(x: Tensor, most: Tensor) -> Tensor:
+    """Each image of x scaled down, where it must be, to an RMS of at most `most` (B,)."""
+    return x * (most / rms(x)).clamp(max=1)[:, None, None, None]
 
 
 def rms(x: Tensor) -> Tensor:

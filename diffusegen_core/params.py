@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from diffusegen_core.errors import UserError
 
 
-FULL_SIZE = 256  # the side of the paper's images, for which its ellipses and its weights of losses are given
+# The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
+FULL_SIZE, FULL_STEPS = 256, 200
 
 
 class Section(BaseModel):
@@ -102,14 +103,15 @@ class Inpaint(Section):
 
 
 class Style(Section):
-    """Chapter 4 (paper 2.4, A.3, B.5). The weights are the paper's, for images of 256 px and DINO's [CLS]."""
+    """Chapter 4 (paper 2.4, A.3, B.5). The weights are the paper's, for 256 px, 200 steps and DINO's [CLS]."""
 
     respacing: PositiveInt = Field(25, description="respaced steps")
     skip: NonNegativeInt = Field(10, description="of them, the first (noisiest) ones that are left out")
     guidance: Literal["paper", "variance"] = Field(
         "paper", description="subtract the gradient, or, as the public code, the variance times the gradient")
     max_shift: float | None = Field(
-        1.0, gt=0, description="largest RMS of a guided shift over that of the step's own noise; null: any")
+        0.3, gt=0, description="largest RMS of a loss's pull, and of the whole shift, over that of the step's "
+                               "noise; null: any")
     lambda_zecon: float = Field(500.0, ge=0, description="content: patches of the U-Net's encoder; 0: not computed")
     lambda_vgg: float = Field(100.0, ge=0, description="content: maps of VGG-19")
     lambda_mse: float = Field(5000.0, ge=0, description="content: pixels")
@@ -118,10 +120,10 @@ class Style(Section):
     lambda_sem: float = Field(40000.0, ge=0, description="semantic divergence of adjacent steps")
     lambda_rng: float = Field(200.0, ge=0, description="values outside [-1, 1]")
     semantic_steps: NonNegativeInt = Field(2, description="semantic divergence acts in the first so many steps")
-    backbone: str = Field("mobilenet_v3_small", description="gives [CLS], or pooled features: as cluster.backbone")
+    backbone: str = Field("resnet18", description="gives [CLS], or pooled features: as cluster.backbone")
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
-    backbone_size: PositiveInt | None = Field(64, description="side of the backbone's input, px; null: its own")
+    backbone_size: PositiveInt | None = Field(32, description="side of the backbone's input, px; null: its own")
     vgg: Literal["vgg19", "vgg19_normalised"] = Field(
         "vgg19", description="torchvision's, or the release with rescaled activations, for which other weights hold")
     vgg_weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
@@ -133,6 +135,23 @@ class Style(Section):
     colour_transfer: bool = Field(True, description="give the result the source's mean and covariance of colours")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
+
+
+class Evaluate(Section):
+    """Chapter 5 (paper 2.5, 3.2, B.2), and the audit of copies."""
+
+    backbone: str = Field("resnet18", description="`inception_v3_fid` gives FID and KID by clean-fid; any other, as "
+                          "cluster.backbone, gives distances that bear its name")
+    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
+    sets: PositiveInt = Field(3, description="sample numbers that are compared, each as a set of its own")
+    gan: str | None = Field(None, description="a dataset folder of another generator's pairs (SinGAN-Seg); null: none")
+    kernel_subsets: PositiveInt = Field(100, description="random subsets that the kernel distance is a mean over")
+    kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
+    copy_quantile: float = Field(0.01, gt=0, lt=0.5, description="the share of real images that would pass for "
+                                 "near-copies of others; sets the audit's thresholds")
+    batch_size: PositiveInt = Field(32, description="images in one network call; no effect on the result")
+    workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
 
 
 class Params(Section):
@@ -149,6 +168,7 @@ class Params(Section):
     train: Train = Train()
     inpaint: Inpaint = Inpaint()
     style: Style = Style()
+    evaluate: Evaluate = Evaluate()
 
     @property
     def folder(self) -> Path:

@@ -10,14 +10,30 @@ import torch
 
 from diffusegen_core import published, runs
 from diffusegen_core.cluster import Clusters
+from diffusegen_core.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.inpaint import Inpainted, network_calls, repaint_levels
 from diffusegen_core.params import Model, Params
+from diffusegen_core.style import Styled
 from diffusegen_core.train import Trained
 from diffusegen_core.unet import UNet, parameter_count
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
               head_channels=64)
+
+# Of the Fréchet distance, the kernel distance and MS-SSIM: formats of a value and of a deviation.
+DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
+
+# The losses of styling: what each compares, and the weight that the paper gives it (B.5).
+LOSSES = {
+    "zecon": ("content", "patches of the U-Net's encoder, with the inpainted image's", 500),
+    "vgg": ("content", "maps of VGG-19 after conv1_1 and conv2_1, with the inpainted image's", 100),
+    "mse": ("content", "pixels, with the inpainted image's", 5000),
+    "sty": ("style", "[CLS], with the real source's", 10000),
+    "l2": ("style", "pixels, with the real source's", 10000),
+    "sem": ("style", "[CLS], with that of the step before, to differ", 40000),
+    "rng": ("style", "pixels, with the range from -1 to 1", 200),
+}
 
 Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
 
@@ -125,6 +141,92 @@ def inpainted(result: Inpainted) -> Table:
                 {"mean area before": ".3f", "mean area after": ".3f"})
 
 
+def intrinsic(result: Evaluated, which: int) -> Table:
+    """Table 1 for one of the three metrics, 0 to 2: this run's sets, beside the paper's where it has them."""
+    metric = result.metrics[which]
+    known = ("FID", None, MS_SSIM)[which]
+    values = result.values[result.values["metric"] == metric]
+    paper = published.table("1").query("metric == @known") if known else published.table("1").head(0)
+    ours = {_kind(name): name for name in values["data type"].unique()}
+    rows = []
+    for kind in dict.fromkeys([*paper["data_type"], *ours]):
+        mine = values[values["data type"] == ours.get(kind)]
+        rows.append({
+            "data type": ours.get(kind, kind), "images": f"{mine['images'].max():d}" if len(mine) else "",
+            **{f"set {n}, this run": _single(mine.loc[mine["set"] == n, "value"]) for n in _sets(values)},
+            "mean ± SD, this run": _spread(mine["value"], which),
+            **({f"{known}, published": _printed(paper, kind)} if known else {})})
+    name, caption = (("frechet", f"Fréchet distance to Real, computed in this run: {metric}."),
+                     ("kernel", f"Kernel distance to Real, computed in this run: {metric}."),
+                     ("similarity", "MS-SSIM of shuffled pairs with Real, computed in this run."))[which]
+    if known:
+        caption += " Published: Table 1 of the paper, sets 1 to 3, 20 clusters, 348 images a set at 256 px."
+    if known and metric != known:
+        caption += f" {metric} is not on the scale of {known}."
+    return show(pd.DataFrame(rows), f"evaluate-{name}", caption,
+                {f"set {n}, this run": DIGITS[which] for n in _sets(values)})
+
+
+def by_clusters(result: Evaluated) -> Table:
+    """Table B2: the paper's values by cluster count, beside this run's for its own."""
+    frechet, _, similarity = result.metrics
+    paper = published.table("B2")
+    ours = [name for name in result.folders if name[0].isdigit()]
+    rows = []
+    for name in sorted({*paper["data_type"], *ours}, key=lambda n: ("Styled" in n, int(n.split("-")[0]))):
+        mine = result.values[result.values["data type"] == name]
+        rows.append({
+            "data type": name,
+            **{f"{metric}, this run": _spread(mine.loc[mine["metric"] == metric, "value"], which)
+               for which, metric in ((0, frechet), (2, similarity))},
+            **{f"{metric}, published": _printed(paper[paper["metric"] == metric], name)
+               for metric in ("FID", MS_SSIM)}})
+    caption = ("By cluster count: mean and standard deviation over the sets of this run, beside the sets 1 to 3 "
+               "of the paper's Table B2.")
+    return show(pd.DataFrame(rows), "evaluate-clusters", caption)
+
+
+def copies(result: Evaluated) -> Table:
+    """One row a data type: how many near-copies the audit found; the first row is what chance finds."""
+    frame = result.copies.rename(index={"Real": "Real, each among the others"}, columns={
+        "share": "share", "of their source": "in pixels, of their own source"})
+    pixels, features = result.thresholds
+    caption = (f"Near-copies of training images, computed in this run: scores below {pixels:.3f} in pixels, or "
+               f"below {features:.3f} in features of {result.backbone}.")
+    return show(frame, "evaluate-copies", caption, {"share": ".1%"})
+
+
+def closest(result: Evaluated) -> Table:
+    """The likeliest copies, with what they are likeliest copies of."""
+    columns = {"data type": "data type", "name": "image", "nearest": "nearest training image",
+               "flipped": "mirrored", "distance": "distance", "score": "score", "feature_score": "score in features"}
+    frame = result.closest[list(columns)].rename(columns=columns)
+    frame["mirrored"] = ["yes" if flipped else "no" for flipped in frame["mirrored"]]
+    return show(frame, "evaluate-closest", "The lowest scores in pixels of this run's synthetic images.",
+                dict.fromkeys(("distance", "score", "score in features"), ".3f"))
+
+
+def losses(p: Params, result: Styled) -> Table:
+    """The losses of styling with their weights, and their means over all images in the first and last step."""
+    steps = pd.concat(result.steps.values())
+    ends = [steps[steps["step"] == step].mean(numeric_only=True) for step in (1, steps["step"].max())]
+    frame = pd.DataFrame([{
+        "loss": name, "part": part, "compares": text, "weight, this run": getattr(p.style, f"lambda_{name}"),
+        "weight, published": float(published), "first step": ends[0][name], "last step": ends[1][name],
+    } for name, (part, text, published) in LOSSES.items()])
+    return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this run. "
+                f"[CLS] by {result.backbone}, maps by {result.vgg}.",
+                {"weight, this run": ",g", "weight, published": ",g"})
+
+
+def styled(result: Styled) -> Table:
+    """One row a data type: how much closer to the source, and how much less of a seam."""
+    return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
+                f"source in the features of {result.backbone}, of the contrast at the border of the filled "
+                "region (grey levels), and of Dice between the mask and what styling made of its channel.",
+                {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: "41 s", "3 min 20 s", "2 h 5 min"."""
     if seconds < 60:
@@ -142,6 +244,32 @@ def _data(p: Params) -> str:
     subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",
               "not348": "the pairs outside the paper's 348"}[p.data.subset]
     return f"{folder}: {subset}, {count} of them" if p.data.count else f"{folder}: {subset}"
+
+
+def _kind(data_type: str) -> str:
+    """A data type without its cluster count, as the paper's Table 1 writes it."""
+    number, _, kind = data_type.partition("-")
+    return kind if number.isdigit() else data_type
+
+
+def _sets(values: pd.DataFrame) -> list[int]:
+    return sorted(values["set"].unique())
+
+
+def _single(values: pd.Series) -> float:
+    return float(values.iloc[0]) if len(values) else float("nan")
+
+
+def _spread(values: pd.Series, which: int) -> str:
+    """Mean and standard deviation over the sets (their number divides, as in the paper's "65.99 ± 0.37")."""
+    if not len(values):
+        return ""
+    mean = format(values.mean(), DIGITS[which])
+    return f"{mean} ± {format(values.std(ddof=0), SPREAD[which])}" if len(values) > 1 else mean
+
+
+def _printed(paper: pd.DataFrame, data_type: str) -> str:
+    return ", ".join(paper.loc[paper["data_type"] == data_type, "printed"])
 
 
 def _text(value: object, spec: str | None) -> str:

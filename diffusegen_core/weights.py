@@ -44,8 +44,8 @@ class Published:
     """The address or hub id; None where the library has no weights for this network."""
     by_hand: str
     """How a person without a network places the file, as one sentence."""
-    load: Callable[[], State]
-    """The library's own loader and cache."""
+    load: Callable[[], State | Path]
+    """The library's own loader and cache; gives a path where the file holds a whole network (see `place`)."""
     from_hub: bool = False
     """Whether `where` is a Hugging Face hub id."""
 
@@ -69,6 +69,11 @@ def fill(net: nn.Module, spec: str, published: Published, unused: tuple[str, ...
     elif spec != RANDOM:
         fit(net, read(spec), str(params.resolve(spec)), unused)
     return net
+
+
+def place(spec: str, published: Published) -> Path:
+    """The file that `spec` names, for weights that come with their network, in one file."""
+    return _ask(published) if spec == PRETRAINED else _file(spec)
 
 
 def words(spec: str) -> str:
@@ -117,7 +122,7 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
     net.load_state_dict(state, strict=False)
 
 
-def _ask(published: Published) -> State:
+def _ask(published: Published) -> State | Path:
     if published.where is None:
         raise UserError(f"{published.library} has no published weights for {published.network}. Give "
                         "`random`, or the path of a weights file.")

@@ -1,0 +1,279 @@
+"""Chapter 5: how far the synthetic images are from the real ones, and whether they are copies (paper 2.5).
+
+Every data type is compared with Real, all at the training size, in sets of one sample number each. The audit
+of copies goes beyond the paper. A data type is not judged again while its images stay the same.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core import copies, data, fanout, inpaint, layouts, metrics, pairsets, runs, style
+from diffusegen_core.copies import Found
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params, plain, resolve
+
+REAL, GAN = "Real", "GAN"
+MS_SSIM = "MS-SSIM"
+SINGAN = re.compile(r"chk_id_(\d+)_gen_scale_0_(\d+)")  # source image, sample from 0
+CLOSEST = 5  # images of each data type that are kept for the figure
+LEAST = 3  # a set of fewer images has no distances
+
+VALUES = ["data type", "set", "metric", "value", "images", "backbone"]
+NEAREST = ["nearest", "flipped", "distance", "score"]
+AUDIT = ["data type", "name", "source", "own", *NEAREST, *(f"feature_{name}" for name in NEAREST)]
+
+
+@dataclass(frozen=True)
+class Members:
+    """The Q pairs of a data type: what they show, and where they come from."""
+
+    names: list[str]
+    numbers: np.ndarray
+    """(Q,) int, sample number of each pair, from 1."""
+    sources: np.ndarray
+    """(Q,) int, the index of its source among the real pairs; -1 where that is not known."""
+    images: np.ndarray
+    """(Q, 3, S, S) uint8."""
+    regions: np.ndarray
+    """(Q, S, S), nonzero where the image was filled."""
+    polyps: np.ndarray
+    """(Q, S, S), nonzero around the polyp, within the filled region."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The chapter's result. Data types are in the order Real, GAN, K-Diff, K-Styled-Diff, Full-Diff, ..."""
+
+    values: pd.DataFrame
+    """One row a number, columns VALUES: `images` is how many the set has; MS-SSIM has no backbone ("")."""
+    audit: pd.DataFrame
+    """One row an image, columns AUDIT: its nearest training image in pixels, and by features of the polyp;
+    `own` where the former is its source."""
+    thresholds: tuple[float, float]
+    """Scores in pixels and in features below which an image is a near-copy."""
+    metrics: tuple[str, str, str]
+    """What the Fréchet distance and the kernel distance are called, and MS-SSIM."""
+    backbone: str
+    """The network behind the distances and the audit's features, in words."""
+    window: tuple[int, int]
+    """MS-SSIM's window, in pixels, and how many times each pixel was repeated for it."""
+    folders: dict[str, Path | None]
+    """The dataset folder of each data type; None for Real."""
+    seconds: float
+    folder: Path
+
+    @property
+    def copies(self) -> pd.DataFrame:
+        """One row a data type: images, near-copies in pixels, in features, in either, the share of these, and
+        how many of those in pixels are of their own source. Real is judged each among the others."""
+        rows = {name: copies.summary(group, self.thresholds)
+                for name, group in self.audit.groupby("data type", sort=False)}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data type")
+
+    @property
+    def closest(self) -> pd.DataFrame:
+        """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row."""
+        synthetic = self.audit[self.audit["data type"] != REAL].dropna(subset="score")
+        return synthetic.sort_values("score", kind="stable").drop_duplicates("name").head(CLOSEST)
+
+    def picture(self, data_type: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """An image (3, S, S) of `closest`, and its filled region (S, S)."""
+        with np.load(self.folder / data_type / "closest.npz", allow_pickle=False) as stored:
+            i = stored["names"].tolist().index(name)
+            return stored["images"][i], stored["regions"][i]
+
+
+def run(p: Params) -> Evaluated:
+    """Judge every data type of the run, making first what chapters 3 and 4 have not; from disk while current.
+
+    Raises UserError where the backbone or its weights cannot be had, or the GAN's pairs cannot be read.
+    """
+    folders: dict[str, Path | None] = {REAL: None}
+    if p.evaluate.gan:
+        folders[GAN] = resolve(p.evaluate.gan)
+    made, styled = inpaint.run(p), style.run(p)
+    for name, folder in made.folders.items():
+        twin = name.replace("Diff", "Styled-Diff")
+        folders |= {name: folder, twin: styled.folders[twin]}
+    items = [fanout.Item(name, {"p": p, "data_type": name, "folder": folder})
+             for name, folder in folders.items()]
+    seconds = sum(fanout.run(judge, items, "Judging data types"))
+    home, e = p.folder / "evaluate", p.evaluate
+    values, audit = (pd.concat([_read(home / name / f"{part}.csv") for name in folders], ignore_index=True)
+                     for part in ("values", "audit"))
+    real = audit[audit["data type"] == REAL]
+    thresholds = tuple(copies.threshold(real[column].to_numpy(), e.copy_quantile)
+                       for column in ("score", "feature_score"))
+    return Evaluated(values, audit, thresholds, (*metrics.names(e), MS_SSIM), metrics.backbone(e),
+                     metrics.window_of(p.data.image_size), folders, seconds, home)
+
+
+def judge(p: Params, data_type: str, folder: Path | None) -> float:
+    """Compare one data type with Real and look for copies in it; the seconds that it took."""
+    pairs, out = data.load(p), p.folder / "evaluate" / data_type
+    settings = {name: plain(p.evaluate)[name] for name in ("sets", "kernel_subsets", "kernel_size")}
+    recipe = {"pairs": pairs.digest, "made": _identity(data_type, folder), "seed": p.seed,
+              "features": metrics.recipe(p.evaluate, p.seed), "dilate": p.inpaint.dilate, **settings}
+    stamp = runs.current(out, recipe)
+    if stamp is None:
+        start = perf_counter()
+        members = _members(p, data_type, folder, pairs)
+        values, audit = distances(p, data_type, members, pairs), audited(p, data_type, members, pairs)
+        first = audit["score"].to_numpy(dtype=float).argsort(kind="stable")[:CLOSEST]
+        kept = {"names": np.array(members.names, dtype=str)[first], "images": members.images[first],
+                "regions": members.regions[first]}
+        outputs = [runs.write_text(out / "values.csv", values.to_csv(index=False)),
+                   runs.write_text(out / "audit.csv", audit.to_csv(index=False)),
+                   runs.write(out / "closest.npz", lambda file: np.savez(file, **kept))]
+        stamp = runs.finish(out, recipe, outputs, perf_counter() - start)
+    return stamp["seconds"]
+
+
+def distances(p: Params, data_type: str, members: Members, pairs: data.Pairs) -> pd.DataFrame:
+    """The metrics of each set against all real images. Real is one set, shuffled anew for each MS-SSIM."""
+    rows = []
+    for number in range(1, p.evaluate.sets + 1):
+        chosen = np.flatnonzero((members.numbers == number) | (data_type == REAL))
+        if len(chosen) < LEAST:
+            continue
+        images = members.images[chosen]
+        found = {}
+        if data_type != REAL or number == 1:
+            found = _feature_distances(p, images, pairs, f"Features of {data_type}, set {number}")
+        # What has no known source may meet any real image.
+        known = members.sources[chosen]
+        others = metrics.partners(np.where(known < 0, np.arange(len(chosen)) % len(pairs), known), len(pairs),
+                                  p.seed, number)
+        alike = metrics.similarity(images, pairs.images[others], runs.device(p.device))
+        rows += [(data_type, number, metric, value, len(chosen), metrics.backbone(p.evaluate))
+                 for metric, value in found.items()]
+        rows.append((data_type, number, MS_SSIM, float(alike.mean()), len(chosen), ""))
+    return pd.DataFrame(rows, columns=VALUES)
+
+
+def _feature_distances(p: Params, images: np.ndarray, pairs: data.Pairs, title: str) -> dict[str, float]:
+    e = p.evaluate
+    ours, real = _features(p, images, title), _features(p, pairs.images, "Features of Real")
+    frechet, kernel = metrics.names(e)
+    return {frechet: metrics.frechet(ours, real),
+            kernel: metrics.kernel(ours, real, p.seed, e.kernel_subsets, e.kernel_size)}
+
+
+def audited(p: Params, data_type: str, members: Members, pairs: data.Pairs) -> pd.DataFrame:
+    """The nearest training image of every image of a data type; Real's are looked for among the others."""
+    if not members.names:
+        return pd.DataFrame(columns=AUDIT)
+    own = members.sources if data_type == REAL else None
+    around = _around(p, pairs.masks)
+    training = [_polyp_features(p, pairs.images[..., ::step], around[..., ::step]) for step in (1, -1)]
+    pixels = copies.in_pixels(members.images, members.regions, pairs.images, own)
+    features = copies.in_features(_polyp_features(p, members.images, members.polyps),
+                                  np.concatenate(training), own)
+    return pd.DataFrame({
+        "data type": data_type, "name": members.names,
+        "source": [pairs.names[i] if i >= 0 else "" for i in members.sources],
+        "own": pixels.index == members.sources,
+        **_columns("", pixels, pairs.names), **_columns("feature_", features, pairs.names)}, columns=AUDIT)
+
+
+def _columns(prefix: str, found: Found, names: list[str]) -> dict[str, object]:
+    nearest = [names[i] if np.isfinite(distance) else ""
+               for i, distance in zip(found.index, found.distance, strict=True)]
+    return {f"{prefix}{name}": column for name, column in
+            zip(NEAREST, (nearest, found.flipped, found.distance, found.score), strict=True)}
+
+
+def _features(p: Params, images: np.ndarray, title: str) -> np.ndarray:
+    store = p.folder / "evaluate" / "features"
+    return metrics.cached(store, images, p.evaluate, runs.device(p.device), p.seed, title)
+
+
+def _polyp_features(p: Params, images: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Features (Q, D) of the boxes around regions (Q, S, S); NaN where a region is empty."""
+    there = regions.any(axis=(1, 2))
+    shown = np.where(there[:, None, None], regions, 1)
+    rows = _features(p, copies.patches(images, shown), "Features of polyps")
+    return np.where(there[:, None], rows, np.nan)
+
+
+def _around(p: Params, masks: np.ndarray) -> np.ndarray:
+    """The region that chapter 3 fills (Q, S, S), for masks (Q, 1, S, S)."""
+    return np.stack([inpaint.dilated(mask[0], p.inpaint) for mask in masks])
+
+
+def _members(p: Params, data_type: str, folder: Path | None, pairs: data.Pairs) -> Members:
+    around = _around(p, pairs.masks)
+    if data_type == REAL:
+        everyone = np.arange(len(pairs))
+        return Members(pairs.names, np.ones(len(pairs), int), everyone, pairs.images, around, around)
+    if data_type == GAN:
+        return _gan(p, folder, len(pairs))
+    manifest = pairsets.manifest(folder)
+    # A pair that came to nothing has no files.
+    manifest = manifest[[pairsets.files_of(folder, name)[0].is_file() for name in manifest["name"]]]
+    sources = manifest["source"].map({name: i for i, name in enumerate(pairs.names)}).to_numpy(dtype=int)
+    numbers = manifest["sample"].to_numpy(dtype=int)
+    if manifest.empty:
+        return Members([], numbers, sources, pairs.images[:0], around[:0], around[:0])
+    made = pairsets.load(folder, manifest["name"].tolist())
+    return Members(made.names, numbers, sources, made.images, around[sources],
+                   _around(p, made.masks) & around[sources])
+
+
+def _gan(p: Params, folder: Path, count: int) -> Members:
+    """Another generator's pairs, whose images are its own as a whole.
+
+    SinGAN-Seg's names tell source and sample; of its sources so many are taken, in order, as there are real
+    images. Pairs with other names are one set.
+    """
+    report = layouts.scan(folder)
+    found = [(pair, SINGAN.match(pair.name)) for pair in report.pairs]
+    sources = sorted({int(match[1]) for _, match in found if match})[:count]
+    numbers = {pair.name: int(match[2]) + 1 if match else 1 for pair, match in found
+               if match is None or int(match[1]) in sources}
+    report.pairs = [pair for pair, _ in found if 0 < numbers.get(pair.name, 0) <= p.evaluate.sets]
+    read = [(pair.name, *data.resized(image, mask, p.data.image_size))
+            for pair, image, mask in layouts.read(report)]
+    if report.problems or not read:
+        raise UserError(f"Parameters: evaluate.gan: {report.brief()}")
+    names, images, masks = zip(*read, strict=True)
+    polyps = _around(p, np.stack(masks))
+    return Members(list(names), np.array([numbers[name] for name in names]), np.full(len(names), -1),
+                   np.stack(images), np.ones_like(polyps), polyps)
+
+
+def _identity(data_type: str, folder: Path | None) -> str | None:
+    """What tells the images of a data type from others of its name."""
+    if data_type == REAL:
+        return None
+    return layouts.scan(folder).identity() if data_type == GAN else runs.key(
+        runs.read_json(folder / runs.STAMP)["outputs"])
+
+
+def for_review(p: Params, real: Path) -> dict[str, Path]:
+    """The dataset folders that an expert compares (paper B.1): Real, written into `real` here, and the run's own.
+
+    Raises UserError where the run has not made its synthetic pairs yet.
+    """
+    folders = {f"{p.cluster.k}-Diff": "inpaint", f"{p.cluster.k}-Styled-Diff": "style"}
+    for data_type, chapter in folders.items():
+        if not (p.folder / chapter / data_type / runs.STAMP).is_file():
+            raise UserError(f"{p.folder} has no finished {data_type}: `diffusegen run` with --only {chapter} makes it.")
+    pairs = data.load(p)
+    for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
+        data.write_pair(real, name, image, mask)
+    return {REAL: real, **{data_type: p.folder / chapter / data_type for data_type, chapter in folders.items()}}
+
+
+def _read(file: Path) -> pd.DataFrame:
+    # An image may be called NA, which is no missing value; a missing distance is empty.
+    numbers = [prefix + name for prefix in ("", "feature_") for name in ("distance", "score")]
+    frame = pd.read_csv(file, dtype={"name": str, "source": str, "nearest": str, "feature_nearest": str},
+                        keep_default_na=False, na_values={name: [""] for name in numbers},
+                        float_precision="round_trip")
+    return frame.astype({name: float for name in numbers if name in frame})

@@ -1,0 +1,187 @@
+"""The audit of copies: it finds planted ones, however they were disguised, and leaves new pictures alone."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from diffusegen_core import copies, features, inpaint, phantom
+from diffusegen_core.params import Inpaint
+
+SIZE, COUNT = 64, 50
+QUANTILE = 0.01
+
+
+def draw(seed: int, count: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Phantoms, and the regions that chapter 3 would fill."""
+    drawn = [phantom.draw(seed, i, size) for i in range(count)]
+    return (np.stack([image for image, _, _ in drawn]),
+            np.stack([inpaint.dilated(mask[0], Inpaint()) for _, mask, _ in drawn]))
+
+
+@pytest.fixture(scope="module")
+def training() -> tuple[np.ndarray, np.ndarray]:
+    return draw(0, COUNT)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> tuple[np.ndarray, np.ndarray]:
+    """Phantoms that are not in the training set."""
+    return draw(1, COUNT)
+
+
+@pytest.fixture(scope="module")
+def real(training: tuple) -> copies.Found:
+    """The training images, each among the others."""
+    images, regions = training
+    return copies.in_pixels(images, regions, images, np.arange(COUNT))
+
+
+@pytest.fixture(scope="module")
+def threshold(real: copies.Found) -> float:
+    return copies.threshold(real.score, QUANTILE)
+
+
+def noisy_jpeg(image: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 8, image.shape)
+    file = io.BytesIO()
+    noisy = np.clip(image + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(noisy.transpose(1, 2, 0)).save(file, "JPEG", quality=50)
+    return np.asarray(Image.open(file)).transpose(2, 0, 1)
+
+
+DISGUISES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "identical": lambda image: image,
+    "flipped": lambda image: image[..., ::-1],
+    "brighter": lambda image: np.clip(image.astype(int) + 40, 0, 255).astype(np.uint8),
+    "darker": lambda image: (image * 0.6).astype(np.uint8),
+    "noisy JPEG": noisy_jpeg,
+    "all of it": lambda image: noisy_jpeg(np.clip(image[..., ::-1] * 0.8 + 20, 0, 255).astype(np.uint8)),
+}
+
+
+def paste(training: tuple, pictures: np.ndarray) -> np.ndarray:
+    """Each training image with its region filled from the picture of its place in `pictures`."""
+    images, regions = training
+    return np.where(regions[:, None] > 0, pictures, images)
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_a_planted_copy_is_found(training: tuple, threshold: float, disguise: str) -> None:
+    images, regions = training
+    originals = np.roll(np.arange(COUNT), 7)  # of another image than the one it is painted into
+    found = copies.in_pixels(paste(training, np.stack([DISGUISES[disguise](images[i]) for i in originals])),
+                             regions, images)
+    assert (found.score < 0.75 * threshold).all()
+    np.testing.assert_array_equal(found.index, originals)
+    assert (found.flipped == (disguise in ("flipped", "all of it"))).all()
+
+
+def test_the_source_that_is_returned_is_found(training: tuple, threshold: float) -> None:
+    images, regions = training
+    found = copies.in_pixels(np.stack([noisy_jpeg(image) for image in images]), regions, images)
+    assert (found.score < 0.75 * threshold).all()
+    np.testing.assert_array_equal(found.index, np.arange(COUNT))
+
+
+def test_fresh_phantoms_are_not_accused(training: tuple, fresh: tuple, real: copies.Found,
+                                        threshold: float) -> None:
+    images, regions = training
+    whole = copies.in_pixels(*fresh, images)
+    inpainted = copies.in_pixels(paste(training, fresh[0]), regions, images)
+    for found in (whole, inpainted):
+        assert (found.score < threshold).mean() <= 0.06
+        assert found.score.min() > 0.6 * threshold
+        assert np.median(found.score) == pytest.approx(np.median(real.score), rel=0.2)
+
+
+def test_what_lies_outside_the_region_does_not_count(training: tuple, fresh: tuple) -> None:
+    images, regions = training
+    noise = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
+    inside = regions[:, None] > 0
+    one, other = (copies.in_pixels(np.where(inside, fresh[0], around), regions, images)
+                  for around in (images, noise))
+    np.testing.assert_allclose(one.score, other.score, atol=1e-6)
+    np.testing.assert_array_equal(one.index, other.index)
+
+
+def test_larger_images_are_judged_as_their_small_versions() -> None:
+    images, regions = draw(0, 14, 128)
+    real = copies.in_pixels(images, regions, images, np.arange(14))
+    copied = copies.in_pixels(images[..., ::-1], regions[..., ::-1], images)
+    assert copied.score.max() < 0.01
+    assert copied.flipped.all()
+    assert real.score.min() > 0.1
+
+
+def test_the_score_by_hand() -> None:
+    training = np.array([[0.0], [2], [4], [8], [0], [2], [4], [8]])  # four images and their mirror images
+    found = copies.in_features(np.array([[1.0], [7.5], [np.nan]]), training)
+    # Of 7.5: 0.5, then 3.5, 5.5 and 7.5.
+    assert found.score[1] == pytest.approx(0.5 / np.mean([3.5, 5.5, 7.5]))
+    assert found.index[1] == 3
+    assert np.isnan(found.score[2])
+    assert np.isnan(found.distance[2])
+    without = copies.in_features(np.array([[8.0]]), training, np.array([3]))
+    assert (without.index[0], without.distance[0]) == (2, 4)
+
+
+def test_by_features_a_copy_is_found_wherever_it_is_put(training: tuple, fresh: tuple) -> None:
+    """With random weights, which is the weaker case."""
+    def look(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
+        return features.extract(copies.patches(images, regions), "resnet18", "random", "imagenet")
+
+    images, regions = (part[:30] for part in training)
+    rows = np.concatenate([look(images, regions), look(images[..., ::-1], regions[..., ::-1])])
+    real = copies.in_features(rows[:30], rows, np.arange(30))
+    threshold = copies.threshold(real.score, QUANTILE)
+
+    margin = np.ones((SIZE, SIZE), bool)
+    margin[6:-6, 6:-6] = False
+    inner = np.flatnonzero([not (region * margin).any() for region in regions])  # polyps with room to move
+    assert len(inner) >= 10
+    for original in (images, np.stack([noisy_jpeg(image) for image in images])):
+        moved = [np.roll(part[inner], (5, -4), (-2, -1))[..., ::-1] for part in (original, regions)]
+        found = copies.in_features(look(*moved), rows)
+        assert (found.score < 0.9 * threshold).all()
+        np.testing.assert_array_equal(found.index, inner)
+        assert found.flipped.all()
+    new = copies.in_features(look(*(part[:30] for part in fresh)), rows)
+    assert (new.score < threshold).mean() <= 0.1
+    assert np.median(new.score) > 1.5 * threshold
+
+
+def test_an_image_without_a_region_is_not_judged(training: tuple) -> None:
+    images, regions = training
+    found = copies.in_pixels(images[:2], np.stack([regions[0], np.zeros_like(regions[1])]), images)
+    assert np.isfinite(found.score).tolist() == [True, False]
+
+
+def test_copies_among_real_images_are_copies_too(training: tuple) -> None:
+    images, regions = training
+    twins = np.concatenate([images, images[:1]])
+    found = copies.in_pixels(images[:1], regions[:1], twins, np.array([0]))
+    assert found.index[0] == COUNT
+    assert found.score[0] == pytest.approx(0, abs=1e-4)
+
+
+def test_patches_show_the_region_alone_whatever_its_light(training: tuple, fresh: tuple) -> None:
+    images, regions = training
+    inside = regions[:, None] > 0
+    patches = copies.patches(images, regions)
+    assert patches.shape == (COUNT, 3, copies.PATCH, copies.PATCH)
+    np.testing.assert_array_equal(copies.patches(np.where(inside, images, fresh[0]), regions), patches)
+    darker = copies.patches((images * 0.6).astype(np.uint8), regions)
+    # Rounding to darker greys moves a patch by a few of them at most.
+    assert np.abs(darker.astype(int) - patches).mean() < 2
+    assert np.abs(patches[1:].astype(int) - patches[:-1]).mean() > 15
+
+
+def test_the_summary_counts_what_is_below_the_thresholds() -> None:
+    audit = pd.DataFrame({"score": [0.1, 0.5, 0.2, np.nan], "feature_score": [0.9, 0.1, 0.1, 0.9],
+                          "own": [True, True, False, True]})
+    assert copies.summary(audit, (0.3, 0.2)) == {
+        "images": 4, "in pixels": 2, "in features": 2, "either": 3, "share": 0.75, "of their source": 1}

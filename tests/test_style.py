@@ -1,0 +1,325 @@
+"""Chapter 4: a guided step by hand, images that do not depend on one another, and that styling styles."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from diffusegen_core import (
+    data,
+    features,
+    guidance,
+    inpaint,
+    pairsets,
+    params,
+    phantom,
+    process,
+    runs,
+    seeds,
+    style,
+    vgg,
+    weights,
+)
+from diffusegen_core.params import Params, Style
+from diffusegen_core.unet import UNet
+
+CPU = torch.device("cpu")
+SIDE = 32
+SMALL = {"respacing": 25, "skip": 10, "backbone": "timm/test_resnet", "backbone_size": 32,
+         "zecon_patches": 64}
+
+
+def tiny_net(side: int = 16) -> UNet:
+    """A net whose every layer counts; a fresh one predicts nothing."""
+    model = params.Model(channel_mult=[1, 1], attention_resolutions=[], head_channels=32)
+
+    def make() -> UNet:
+        net = UNet(model, side)
+        for p in net.parameters():
+            if p.dim() > 1 and not p.any():
+                torch.nn.init.normal_(p, std=0.02)
+        return net
+    return weights.seeded(make, 0).eval().requires_grad_(False)
+
+
+def tiny_judge(net: object, **settings: object) -> guidance.Judge:
+    given = Style(**{**SMALL, **settings})
+    cls_net = features.load_cls(given.backbone, "random", "imagenet", CPU, 0, given.backbone_size)
+    return guidance.Judge(net, cls_net, vgg.load("vgg19", "random", CPU, 0), given, [0, 1, 3])
+
+
+def generators(rows: list[int]) -> list[torch.Generator]:
+    return [seeds.generator(0, "noise", row) for row in rows]
+
+
+class Linear:
+    """Predicts v = 0.3 x and a variance in the middle of its bounds: every step can be written down."""
+
+    def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
+        return torch.cat([0.3 * x, torch.zeros_like(x)], dim=1)
+
+
+@pytest.mark.parametrize("rule", ["paper", "variance"])
+def test_a_guided_step_by_hand(rule: str) -> None:
+    off = {f"lambda_{name}": 0.0 for name in guidance.TERMS if name not in ("mse", "l2")}
+    judge = tiny_judge(Linear(), guidance=rule, max_shift=None, **off)
+    s = process.schedule(params.Process(), 25)
+    rng = np.random.default_rng(0)
+    x, inpainted = (torch.from_numpy(rng.standard_normal((2, 4, 16, 16))).float() for _ in range(2))
+    source = inpainted[:, :3].flip(0)
+    targets = guidance.Targets(inpainted, source, judge.cls(source))
+    level = 12
+    found_x, _, found = style.guided_step(judge, s, targets, x, level, judge.cls(source),
+                                          {"mse": 1e5, "l2": 2e5}, generators([0, 1]), "v")
+
+    draws = generators([0, 1])
+    noise, eps = seeds.normal_like(draws, x), seeds.normal_like(draws, x)
+    ab, before, beta = (float(c[level]) for c in (s.alpha_bar, s.alpha_bar_prev, s.beta))
+    to_x0 = ab**0.5 - 0.3 * (1 - ab) ** 0.5  # x0_hat = to_x0 * x
+    part = (1 - ab) ** 0.5
+    to_mix = part * to_x0 + 1 - part
+    reference = part * inpainted + (1 - part) * (ab**0.5 * inpainted + (1 - ab) ** 0.5 * noise)
+    of_reference, of_source = (to_mix * x[:, :3] - y[:, :3] for y in (reference, source))
+    numbers = 3 * 16 * 16
+    gradient = torch.zeros_like(x)
+    gradient[:, :3] = to_mix * 2 / numbers * (1e5 * of_reference + 2e5 * of_source)
+    log_variance = 0.5 * (np.log(beta) + np.log(beta * (1 - before) / (1 - ab)))
+    mean = (before**0.5 * beta * (to_x0 * x).clamp(-1, 1) + (1 - beta) ** 0.5 * (1 - before) * x) / (1 - ab)
+    factor = 200 / 25 if rule == "paper" else np.exp(log_variance)
+    expected = mean + np.exp(log_variance / 2) * eps - factor * (16 / 256) ** 2 * gradient
+
+    torch.testing.assert_close(found["mse"], of_reference.square().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(found["l2"], of_source.square().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(found_x, expected, rtol=1e-4, atol=1e-4)
+    assert (factor * (16 / 256) ** 2 * gradient).abs().max() > 0.01
+
+
+def test_the_shift_stays_within_the_limit_and_no_loss_drowns_the_others() -> None:
+    judge = tiny_judge(tiny_net(), lambda_sty=1e9, max_shift=0.3)
+    _, records, status = course(judge, [0, 1], scale=1.0)
+    assert status == [style.OK] * 2
+    for record in (r for rows in records for r in rows):
+        assert record["pull_sty"] > 100 * record["noise"]
+        assert record["shift"] <= 0.3 * record["noise"] * 1.001
+    free = tiny_judge(tiny_net(), max_shift=None)
+    assert max(r["shift"] / r["noise"] for rows in course(free, [0, 1])[1] for r in rows) > 0.3
+
+
+def course(judge: guidance.Judge, rows: list[int], scale: float = 1.0, spoilt: int | None = None
+           ) -> tuple[Tensor, list[list[style.Record]], list[str]]:
+    """Guide these of four fixed images through the levels."""
+    rng = np.random.default_rng(1)
+    inpainted = torch.from_numpy(rng.uniform(-1, 1, (4, 4, 16, 16))).float()[rows]
+    source = torch.from_numpy(rng.uniform(-1, 1, (4, 3, 16, 16))).float()[rows] * scale
+    if spoilt is not None:
+        source[spoilt, 0, 0, 0] = torch.nan
+    s = process.schedule(params.Process(), judge.settings.respacing)
+    levels = list(reversed(range(judge.settings.respacing - judge.settings.skip)))
+    return style.guided(judge, s, inpainted, source, levels, generators(rows), "v")
+
+
+def test_an_images_result_depends_on_its_own_seed_alone() -> None:
+    judge = tiny_judge(tiny_net(), respacing=12, skip=5)
+    whole, records, _ = course(judge, [0, 1, 2, 3])
+    assert whole.abs().mean() > 0.1
+    for rows in ([2], [3, 1, 0], [1, 2]):
+        part, of_part, _ = course(judge, rows)
+        torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-5)
+        for row, found in zip(rows, of_part, strict=True):
+            assert [r["total"] for r in found] == pytest.approx([r["total"] for r in records[row]], rel=1e-4)
+
+
+def test_an_image_that_is_not_finite_stops_alone() -> None:
+    judge = tiny_judge(tiny_net(), respacing=12, skip=5)
+    whole, _, _ = course(judge, [0, 1, 2])
+    x, records, status = course(judge, [0, 1, 2], spoilt=1)
+    assert status[0] == status[2] == style.OK
+    assert status[1].startswith("stopped in step 1 of 7: not finite: ")
+    assert "l2" in status[1]
+    assert [len(rows) for rows in records] == [7, 0, 7]
+    torch.testing.assert_close(x[[0, 2]], whole[[0, 2]], rtol=0, atol=1e-5)
+    assert torch.isfinite(x).all()
+
+
+def test_a_record_holds_every_loss() -> None:
+    judge = tiny_judge(tiny_net(), respacing=12, skip=5, semantic_steps=2)
+    _, records, _ = course(judge, [0])
+    assert [r["step"] for r in records[0]] == list(range(1, 8))
+    assert [r["level"] for r in records[0]] == list(reversed(range(7)))
+    assert [("sem" in r) for r in records[0]] == [True, True] + [False] * 5
+    for name in set(guidance.TERMS) - {"sem"}:
+        assert all(np.isfinite(r[name]) and np.isfinite(r[f"pull_{name}"]) for r in records[0])
+    assert set(records[0][0]) == set(style.STEPS) - {"name"}
+
+
+class Gaussian:
+    """The exact denoiser of the Gaussian of some images, as v: a model that was trained well, in no time."""
+
+    def __init__(self, images: Tensor, encoder: UNet):
+        rows = images.flatten(1).double()
+        self.mean = rows.mean(dim=0)
+        _, spread, self.axes = torch.linalg.svd(rows - self.mean, full_matrices=False)
+        self.variance, self.rest = spread**2 / len(rows), 0.002
+        self.encode = encoder.encode
+
+    def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
+        beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+        ab = torch.cumprod(1 - beta, dim=0)[timestep.long()][:, None]
+        off = x.flatten(1).double() - ab.sqrt() * self.mean
+        along = off @ self.axes.T
+        gain, rest = (ab.sqrt() * v / (ab * v + 1 - ab) for v in (self.variance + self.rest, self.rest))
+        x0 = self.mean + rest * off + ((gain - rest) * along) @ self.axes
+        v = (ab.sqrt() * x.flatten(1) - x0) / (1 - ab).sqrt()
+        v = v.view(x.shape).float()
+        return torch.cat([v, torch.zeros_like(v)], dim=1)
+
+
+def test_styling_brings_phantoms_closer_to_their_sources_and_smooths_the_seam() -> None:
+    drawn = [phantom.draw(7, index, SIDE)[:2] for index in range(48)]
+    pairs = data.gather([f"p{i}" for i in range(48)], *(np.stack(kind) for kind in zip(*drawn, strict=True)))
+    net = Gaussian(data.to_tensor(pairs), tiny_net(SIDE))
+    p = params.validate({"data": {"image_size": SIDE}, "style": SMALL})
+    real = pairs.take(range(8))
+    regions = np.stack([inpaint.dilated(mask[0], p.inpaint) for mask in real.masks])
+    other = np.roll(pairs.images[:8], 3, axis=0)[:, ::-1]  # other images with red and blue swapped
+    painted = data.gather(real.names, np.where(regions[:, None] > 0, other, real.images), real.masks)
+
+    def styled(**settings: object) -> dict[str, np.ndarray]:
+        judge = tiny_judge(net, **settings)
+        s = process.schedule(p.process, judge.settings.respacing)
+        x, _, status = style.guided(judge, s, data.to_tensor(painted), data.to_tensor(real)[:, :3],
+                                    list(reversed(range(15))), generators(list(range(8))), "v")
+        assert status == [style.OK] * 8
+        images = np.stack([style.finished(a[:3].numpy(), b, judge.settings)
+                           for a, b in zip(x, real.images, strict=True)])
+        return {k: np.array(v) for k, v in style.measured(judge, x, images, painted, real, p).items()}
+
+    guided = styled()
+    assert (guided["cls_after"] < 0.7 * guided["cls_before"]).all()
+    assert (guided["seam_after"] < 0.8 * guided["seam_before"]).all()
+    assert guided["mask_dice"].mean() > 0.7
+    free = {f"lambda_{name}": 0.0 for name in guidance.TERMS if name != "rng"}
+    unguided = styled(**free, colour_transfer=False)
+    assert guided["cls_after"].mean() < 0.5 * unguided["cls_after"].mean()
+
+
+def test_the_seam_is_the_step_at_the_border() -> None:
+    region = np.zeros((8, 8), np.uint8)
+    region[2:5, 3:7] = 1
+    image = np.full((3, 8, 8), 100, np.uint8)
+    assert style.seam(image, region) == 0
+    assert style.seam(image + 40 * region, region) == pytest.approx(40)
+    assert style.seam(image + (40 * np.eye(8)).astype(np.uint8), np.zeros((8, 8), np.uint8)) == 0
+    half = image.copy()
+    half[:, 5:] += 80  # 4 of the 14 pairs across the border: those below it
+    assert style.seam(half, region) == pytest.approx(80 * 4 / 14)
+
+
+def test_dice() -> None:
+    a, b = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    assert style.dice(a, b) == 1
+    a[0, :2] = 1
+    assert style.dice(a, b) == 0
+    b[0, 1:4] = 1
+    assert style.dice(a, b) == pytest.approx(2 / 5)
+
+
+@pytest.fixture(scope="module")
+def run_of(nano_values: dict, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Params]:
+    """Parameters of one nano run with a full-set model, whose style section may be changed."""
+    folder = tmp_path_factory.mktemp("style") / "run"
+
+    def made(**settings: object) -> Params:
+        values = {**nano_values, "run_dir": str(folder), "style": {
+            "respacing": 5, "skip": 2, "backbone": "timm/test_resnet", "backbone_size": 32, "batch_size": 3,
+            **settings}}
+        values["train"] = {**values["train"], "full_images": 24}
+        return params.validate(values)
+    return made
+
+
+def test_a_run_makes_dataset_folders_with_the_masks_it_was_given(run_of: Callable[..., Params]) -> None:
+    p = run_of()
+    result = style.run(p)
+    made = inpaint.run(p)
+    assert list(result.folders) == ["2-Styled-Diff", "Full-Styled-Diff"]
+    for data_type, origin in zip(result.folders, made.folders, strict=True):
+        folder, manifest = result.folders[data_type], result.manifests[data_type]
+        assert list(manifest.columns) == style.MANIFEST
+        assert (manifest["status"] == style.OK).all()
+        before = made.manifests[origin]
+        for column in ("name", "source", "source_cluster", "model", "sample"):
+            assert list(manifest[column]) == list(before[column])
+        assert (manifest["area"] - before["area_after"]).abs().max() < 1e-6
+        for name in manifest["name"]:
+            (image, mask), (old_image, old_mask) = (pairsets.read_pair(f, name) for f in
+                                                    (folder, made.folders[origin]))
+            assert np.array_equal(mask, old_mask)
+            assert not np.array_equal(image, old_image)
+        steps = result.steps[data_type]
+        assert list(steps.columns) == style.STEPS
+        assert len(steps) == 3 * len(manifest)
+    assert result.backbone == "timm/test_resnet (random weights)"
+    assert list(result.table["pairs"]) == [4, 4]
+
+
+def test_what_is_missing_is_made_again_and_nothing_else(run_of: Callable[..., Params]) -> None:
+    folder = style.run(run_of()).folders["2-Styled-Diff"]
+    images = sorted((folder / "images").glob("*.png"))
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in images}
+    (folder / runs.STAMP).unlink()
+    images[1].unlink()
+    style.run(run_of(batch_size=2))
+    assert images[1].read_bytes() == before[images[1]][0]
+    for path in (images[0], *images[2:]):
+        assert path.stat().st_mtime_ns == before[path][1]
+    stamps = [path.stat().st_mtime_ns for path in folder.parent.rglob(runs.STAMP)]
+    style.run(run_of())
+    assert stamps == [path.stat().st_mtime_ns for path in folder.parent.rglob(runs.STAMP)]
+
+
+def test_a_stopped_pair_is_reported_and_left_out(run_of: Callable[..., Params],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    through = style.guided
+
+    def spoil(judge: guidance.Judge, s: process.Schedule, inpainted: Tensor, source: Tensor,
+              *rest: object) -> tuple:
+        source[0] = torch.inf
+        return through(judge, s, inpainted, source, *rest)
+
+    monkeypatch.setattr(style, "guided", spoil)
+    result = style.run(run_of(temperature=0.08, batch_size=16))
+    manifest, folder = result.manifests["2-Styled-Diff"], result.folders["2-Styled-Diff"]
+    stopped = manifest[manifest["status"] != style.OK]
+    assert len(stopped) == manifest["model"].nunique()
+    assert stopped["status"].str.startswith("stopped in step 1 of 3: not finite: ").all()
+    assert stopped["cls_after"].isna().all()
+    kept = set(manifest["name"]) - set(stopped["name"])
+    for kind in pairsets.KINDS:
+        assert {path.stem for path in (folder / kind).iterdir()} == kept
+    assert set(result.steps["2-Styled-Diff"]["name"]) == kept
+    assert int(result.table.loc["2-Styled-Diff", "stopped"]) == len(stopped)
+    row = json.loads((folder.parent / "rows" / folder.name / f"{stopped['name'].iloc[0]}.json").read_text())
+    assert row["sha256"] == []
+    assert data.check(folder).pairs
+    assert pd.read_csv(folder / "manifest.csv")["status"].notna().all()
+
+
+def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> None:
+    stamp = runs.read_json(inpaint.run(run_of()).folders["2-Diff"] / runs.STAMP)
+    name, model = next(iter(stamp["recipe"]["jobs"].items()))
+    job = style.Job(0, name, name, 0, model, 1, 5)
+
+    def recipe(**settings: object) -> runs.Recipe:
+        return style.decided_by(run_of(**settings), [job], "digest", stamp)
+
+    assert recipe() == recipe(batch_size=1)
+    for change in ({"guidance": "variance"}, {"lambda_mse": 1.0}, {"max_shift": None}, {"backbone": "resnet18"}):
+        assert runs.differences(recipe(), recipe(**change))
+    outputs = {**stamp["outputs"], f"images/{name}.png": {"sha256": "other", "bytes": 1}}
+    other_image = style.decided_by(run_of(), [job], "digest", {**stamp, "outputs": outputs})
+    assert runs.differences(recipe(), other_image)
