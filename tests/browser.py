@@ -24,6 +24,7 @@ SECONDS = 30
 
 SETTLED = """(async () => {
     if (window.MathJax) await MathJax.startup?.promise;
+    document.getAnimations().forEach(animation => animation.cancel());
     const broken = [];
     for (const image of document.images) {
         image.loading = "eager";
