@@ -18,8 +18,6 @@ from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain
 from diffusegen_core.unet import UNet
 
-FORMAT = "diffusegen checkpoint 1"
-
 
 def configuration(p: Params) -> dict[str, Any]:
     """What a file must agree on with the parameters to be usable: the network and the process it was trained for."""
@@ -28,7 +26,8 @@ def configuration(p: Params) -> dict[str, Any]:
 
 def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
     """Write tensors and a JSON header, atomically."""
-    metadata = {"format": FORMAT, "header": json.dumps(header)}
+    # One key, because safetensors writes several in any order: the same content is the same bytes.
+    metadata = {"header": json.dumps(header)}
     # Copies, because an adopted model's two sets of weights are the same memory, which the format refuses.
     copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     try:
@@ -42,8 +41,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise UserError(f"{path} is a safetensors file, but not a {FORMAT}.")
+            if "header" not in metadata:
+                raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
             return {name: f.get_tensor(name) for name in f.keys()}, json.loads(metadata["header"])  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None

@@ -99,7 +99,8 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
               "train": {k: v for k, v in plain(p.train).items() if k not in IRRELEVANT}}
     source = released(p, name)
     if source is not None:
-        recipe = {"released": runs.sha256(source), **checkpoints.configuration(p)}
+        recipe = {"released": runs.sha256(source), "weights": p.train.sample_weights,
+                  **checkpoints.configuration(p)}
     stamp = runs.current(folder, recipe)
     if stamp is None:
         if reasons := runs.stale(folder, recipe):
@@ -158,20 +159,26 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
     batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
     state = start(p, name, device)
     resume(state, folder / "checkpoint.safetensors", recipe)
+    if state.step == 0:
+        runs.clear(folder)  # sample grids of other parameters
     began = time.monotonic() - state.seconds
     with fanout.bar(name, total * batch, "image", done=state.step * batch) as bar:
         while state.step < total:
             row = optimize(p, state, s, x, name)
             bar.update(batch)
             done = state.step == total
-            if state.step % p.train.checkpoint_every == 0 or done:
+            shown = done or state.step % p.train.preview_every == 0
+            kept = done or state.step % p.train.checkpoint_every == 0
+            if shown or kept:
                 bar.set_postfix(loss=f"{float(row[0]):.4f}")
+                refuse_divergence(row, name, state.step)
+            if shown:
+                preview(p, state, folder, name)
+            if kept:  # after the sample grid, so that no interruption leaves the last one out
                 state.seconds = time.monotonic() - began
                 keep(state, folder, recipe)
-            if state.step % p.train.preview_every == 0 or done:
-                preview(p, state, folder, name)
-                if watch:
-                    watch(folder)
+            if shown and watch:
+                watch(folder)
     return conclude(p, state, folder, recipe)
 
 
@@ -213,6 +220,13 @@ def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str)
     return row
 
 
+def refuse_divergence(row: Tensor, name: str, step: int) -> None:
+    """UserError where loss or gradient is no number any more; the last checkpoint is from before."""
+    if not row.isfinite().all():
+        raise UserError(f"{name}: the training diverged: at step {step} the loss is {float(row[0])} and the "
+                        f"gradient's norm {float(row[3])}. Lower train.lr, or set train.grad_clip.")
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
@@ -225,15 +239,15 @@ def average_weights(state: State, decay: float) -> None:
 
 
 def keep(state: State, folder: Path, recipe: runs.Recipe) -> None:
-    """Write the checkpoint that a killed run continues from, and the loss curve so far."""
+    """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
     moments = {f"optimizer.{i}.{key}": value for i, parameter in enumerate(state.net.parameters())
                for key, value in state.optimizer.state[parameter].items()}
     history = torch.stack(state.history).cpu()
     tensors = {**weights_of(state), **moments, "history": history}
-    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds})
     frame = pd.DataFrame(history.numpy(), columns=COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
     runs.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
+    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds})
 
 
 def weights_of(state: State) -> dict[str, Tensor]:
@@ -252,8 +266,11 @@ def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
         log.warning("%s Training starts again.", error)
         return
     reasons = runs.differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0})
-    if reasons or len(tensors["history"]) * recipe["train"]["batch_size"] > recipe["images"]:
-        log.warning("%s belongs to other parameters (%s). Training starts again.", path, "; ".join(reasons) or "images")
+    done, batch = len(tensors["history"]), recipe["train"]["batch_size"]
+    if not reasons and done > -(-recipe["images"] // batch):
+        reasons = [f"images: {done * batch} -> {recipe['images']}"]
+    if reasons:
+        log.warning("%s belongs to other parameters (%s). Training starts again.", path, "; ".join(reasons))
         return
     state.net.load_state_dict(checkpoints.part(tensors, "raw."))
     state.average.load_state_dict(checkpoints.part(tensors, "ema."))

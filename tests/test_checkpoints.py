@@ -82,6 +82,11 @@ def test_a_model_of_another_configuration_is_refused_naming_just_what_differs(
     assert text.split(": ", 1)[1] == "; ".join(fields) + "."
 
 
+def test_the_same_model_is_the_same_bytes(tmp_path: Path):
+    files = {ours(with_(), tmp_path / f"{i}.safetensors", note="x").read_bytes() for i in range(8)}
+    assert len(files) == 1
+
+
 def test_parameters_outside_network_and_process_do_not_matter(tmp_path: Path):
     path = ours(with_(), tmp_path / "model.safetensors")
     checkpoints.load_net(path, with_(("train.lr", "0.5"), ("seed", "3"), ("inpaint.samples", "9")), CPU)
