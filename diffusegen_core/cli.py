@@ -4,10 +4,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from diffusegen_core import __version__
 from diffusegen_core.errors import UserError
@@ -18,10 +20,23 @@ data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+ma
 app.add_typer(data_app, name="data")
 
 Overrides = Annotated[list[str] | None, typer.Option(
-    "-p", "--set", metavar="KEY=VALUE", help="A parameter, such as -p train.images=7000; may be repeated.")]
+    "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
 
 
-@app.command()
+class _Run(TyperCommand):
+    """Reads `-p KEY VALUE`, as papermill has it, as `-p KEY=VALUE`: typer can repeat options of one word only."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        words, joined = iter(args), []
+        for word in words:
+            joined.append(word)
+            if word == "-p":
+                key = next(words, "")
+                joined.append(key if "=" in key else "=".join([key, *islice(words, 1)]))
+        return super().parse_args(ctx, joined)
+
+
+@app.command(cls=_Run)
 def run(
     profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/smoke.yaml.")],
     overrides: Overrides = None,
@@ -104,7 +119,7 @@ def _pairs(overrides: list[str]) -> list[tuple[str, str]]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UserError(f"-p {text}: write KEY=VALUE, such as -p train.images=7000.")
+            raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
         pairs.append((key, value))
     return pairs
 

@@ -100,7 +100,11 @@ def dilated(mask: np.ndarray, settings: Inpaint) -> np.ndarray:
 
 def refined(channel: np.ndarray, settings: Inpaint) -> np.ndarray:
     """The generated mask channel (S, S) in [-1, 1], opened against specks and cut at its mid-value: {0, 1}."""
-    opened = cv2.morphologyEx(channel, cv2.MORPH_OPEN, ellipse(settings.opening, channel.shape[-1]))
+    kernel = ellipse(settings.opening, channel.shape[-1])
+    anchor = (len(kernel) - 1) // 2
+    # Dilated by the mirrored kernel: OpenCV's own opening moves the mask by a pixel where the side is even, and so
+    # out of the region.
+    opened = cv2.dilate(cv2.erode(channel, kernel), kernel[::-1, ::-1].copy(), anchor=(anchor, anchor))
     return (opened > 0).astype(np.uint8)
 
 
@@ -149,7 +153,8 @@ def run(p: Params) -> Inpainted:
                   "models": {name: runs.sha256(models[name].path) for name in sorted({j.model for j in jobs})}}
         stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder)
         folders[data_type], seconds = folder, seconds + stamp["seconds"]
-        manifests[data_type] = pd.read_csv(folder / "manifest.csv", dtype={"source": str, "name": str})
+        manifests[data_type] = pd.read_csv(folder / "manifest.csv", dtype={"source": str, "name": str},
+                                           keep_default_na=False)  # a source may be called NA
     return Inpainted(folders, manifests, seconds)
 
 

@@ -17,7 +17,7 @@ from diffusegen_core.errors import UserError
 class Section(BaseModel):
     """A group of parameters: unknown keys are refused, values are not coerced from another type, none changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -45,7 +45,7 @@ class Model(Section):
     """The U-Net (method.md 3): ADM, 4 channels in, 8 out."""
 
     base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
-    channel_mult: list[PositiveInt] = Field([1, 2], description="width of each level over the first")
+    channel_mult: list[PositiveInt] = Field([1, 2], min_length=1, description="width of each level over the first")
     res_blocks: PositiveInt = Field(1, description="residual blocks a level")
     attention_resolutions: list[PositiveInt] = Field([16], description="image sides, in pixels, with attention")
     head_channels: PositiveInt = Field(32, description="channels of an attention head")
@@ -101,7 +101,7 @@ class Inpaint(Section):
 class Params(Section):
     """A whole run."""
 
-    profile: str = Field("smoke", description="the name of the run's parameter set")
+    profile: str = Field("smoke", min_length=1, description="the name of the run's parameter set")
     run_dir: str | None = Field(None, description="where artifacts go; null: runs/PROFILE")
     seed: int = Field(0, ge=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
@@ -119,8 +119,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":
-        for complaint in _impossible(self):
-            raise ValueError(complaint)
+        if found := _impossible(self):
+            raise ValueError(" ".join(found))
         return self
 
 
@@ -130,6 +130,8 @@ def _impossible(p: Params) -> list[str]:
     sides = [size // 2**level for level in range(levels)]
     widths = [p.model.base_channels * m for m in p.model.channel_mult]
     found = []
+    if p.folder in (home(), *home().parents):
+        found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; name a folder of its own.")
     if p.data.source == "phantom" and p.data.count is None:
         found.append("data.count must say how many phantoms to draw.")
     if p.data.source == "phantom" and p.data.subset != "all":
