@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from diffusegen_core import runs
@@ -61,6 +62,9 @@ def execute(chapter: Path, p: Params) -> Path:
         if error.ename == "UserError":
             raise UserError(f"{chapter.stem}: {error.evalue}") from None
         raise UserError(f"{chapter.stem} failed: {error.ename}: {error.evalue} The traceback is in {failed}.") from None
+    except DeadKernelError:
+        raise UserError(f"{chapter.stem} failed: its process was killed, perhaps for want of memory. What it had done "
+                        f"is in {failed}; the same command continues it.") from None
     notebook = nbformat.read(failed, as_version=4)
     path = runs.write(folder / chapter.name, lambda file: nbformat.write(notebook, file))
     failed.unlink()

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffusegen_core import runs
+from diffusegen_core import runs, weights
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain
 from diffusegen_core.unet import UNet
@@ -66,7 +66,7 @@ def load_net(path: Path, p: Params, device: torch.device) -> UNet:
         if p.process.objective != "eps":
             raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
                             f"{p.process.objective}.")
-        state = read_released(path)
+        state = weights.read(path)
     refuse_other_shapes(path, state, net)
     net.load_state_dict(state)
     return net.to(device).eval().requires_grad_(False)
@@ -77,19 +77,6 @@ def refuse_other_configuration(path: Path, found: dict[str, Any], p: Params) -> 
     if differing:
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
                         + "; ".join(differing) + ".")
-
-
-def read_released(path: Path) -> dict[str, Tensor]:
-    """A bare state dict, read without executing anything."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; all mean that the file is not a plain state dict
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as a state dict without executing it: {reason}") from None
-    if not isinstance(state, dict) or not all(
-            isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UserError(f"{path} is not a bare state dict of tensors.")
-    return state
 
 
 def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet, shown: int = 4) -> None:

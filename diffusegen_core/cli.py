@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, params, runs
+    from diffusegen_core import chapters, front, params, runs, tables
     p = params.validate(params.override(params.load(profile), _pairs(overrides or [])))
     chosen = chapters.choose(first, last, only or [])
     with runs.lock(p.folder):
@@ -57,18 +57,18 @@ def run(
             chapters.execute(chapter, p)
         if book:
             front.draw(p)
-            typer.echo(f"The book: {book_module.build(p.folder)}")
+            typer.echo(f"The book: {book_module.build(p.folder, footer=tables.line(p))}")
 
 
 @app.command()
 def book(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]) -> None:
     """Build the book of a run from the chapters that were executed."""
     from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, runs
+    from diffusegen_core import chapters, front, runs, tables
     p = chapters.kept(folder.resolve())
     with runs.lock(p.folder):
         front.draw(p)
-        typer.echo(f"The book: {book_module.build(p.folder)}")
+        typer.echo(f"The book: {book_module.build(p.folder, footer=tables.line(p))}")
 
 
 @data_app.command("check")

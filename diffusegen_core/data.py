@@ -18,8 +18,8 @@ from diffusegen_core.errors import UserError
 from diffusegen_core.layouts import Pair, Problem, Report, check
 from diffusegen_core.params import Params
 
-__all__ = ["Pair", "Pairs", "Problem", "Report", "check", "gather", "load", "paper_names", "to_tensor",
-           "write_pair", "write_phantoms"]
+__all__ = ["Pair", "Pairs", "Problem", "Report", "check", "gather", "load", "paper_names", "to_bytes",
+           "to_tensor", "write_pair", "write_phantoms"]
 
 READER = 1  # raised when the same files would be read to other pixels
 
@@ -55,6 +55,11 @@ def to_tensor(pairs: Pairs) -> torch.Tensor:
     """(N, 4, S, S) float32: RGB in [-1, 1], and the mask as -1 or +1 (paper 2.3)."""
     images = torch.from_numpy(pairs.images).float() / 127.5 - 1
     return torch.cat([images, torch.from_numpy(pairs.masks).float() * 2 - 1], dim=1)
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Pixels in [-1, 1] as uint8, the way back from to_tensor; what lies outside is clipped."""
+    return np.clip(np.rint(image * 127.5 + 127.5), 0, 255).astype(np.uint8)
 
 
 def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[Path, Path]:

@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import timm
 import torch
-import torchvision
 from huggingface_hub import constants as hub
-from pytorch_fid import inception as fid
-from timm.models import PretrainedCfg
 from torch import nn
 from torch.hub import get_dir, load_state_dict_from_url
-from torchvision.transforms.v2 import Normalize, Resize
 
 from diffusegen_core import fanout, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.weights import Published, fill, identity, seeded, words
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+# torchvision, timm and pytorch-fid are imported where they are used: they take seconds, and a chapter whose
+# features are cached needs none of them.
 
 InputRange = Literal["imagenet", "symmetric"]
 
@@ -73,6 +74,8 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
 def load(backbone: str, weights: str, input_range: InputRange, device: torch.device | str = "cpu",
          seed: int = 0) -> nn.Module:
     """The differentiable map from RGB pixels (B, 3, H, W), float in 0..255, to features (B, D); eval mode."""
+    from torchvision.transforms.v2 import Normalize, Resize
+
     chosen = _find(backbone)
     net, unused = seeded(chosen.make, seed, backbone)
     fill(net, weights, chosen.published, unused)
@@ -118,6 +121,9 @@ def _find(backbone: str) -> _Backbone:
 
 
 def _inception() -> _Backbone:
+    import torchvision
+    from pytorch_fid import inception as fid
+
     url = fid.FID_WEIGHTS_URL
     published = Published(INCEPTION, "pytorch-fid", url, _by_hand(url),
                           lambda: load_state_dict_from_url(url, map_location="cpu", check_hash=True))
@@ -137,6 +143,8 @@ def _inception() -> _Backbone:
 
 
 def _torchvision(name: str) -> _Backbone:
+    import torchvision
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise _unknown(name, [*known, INCEPTION])
@@ -161,6 +169,8 @@ def _torchvision(name: str) -> _Backbone:
 
 
 def _timm(backbone: str) -> _Backbone:
+    import timm
+
     name = backbone.removeprefix("timm/")
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if config is None:
@@ -175,7 +185,9 @@ def _timm(backbone: str) -> _Backbone:
     return _Backbone(config.input_size[-1], _published_by_timm(name, config), make)
 
 
-def _published_by_timm(name: str, config: PretrainedCfg) -> Published:
+def _published_by_timm(name: str, config: "PretrainedCfg") -> Published:
+    import timm
+
     def load() -> dict[str, torch.Tensor]:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
 

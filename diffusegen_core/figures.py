@@ -13,6 +13,7 @@ from PIL import Image
 from diffusegen_core.cluster import Clusters
 from diffusegen_core.data import Pairs
 from diffusegen_core.inpaint import Inpainted
+from diffusegen_core.pairsets import read_pair
 from diffusegen_core.train import Trained
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
@@ -106,12 +107,12 @@ def _curve(ax: Axes, folder: Path, batch: float, label: str, colour: str, line: 
     ax.plot(log["step"] * batch, smooth, label=label, color=colour, linestyle=line, linewidth=1.3)
 
 
-def grids(trained: Trained) -> Figure | None:
+def grids(trained: Trained) -> Figure:
     """The last sample grid of every model: images above, their masks below."""
     last = [(m.name, sorted((m.folder / "samples").glob("*.png"))[-1]) for m in trained.all[:MOST_ROWS]
             if list((m.folder / "samples").glob("*.png"))]
     if not last:
-        return None
+        return nothing("These models were taken over, not trained here: there are no sample grids.")
     pictures = [(name, np.asarray(Image.open(path))) for name, path in last]
     heights = [image.shape[0] / image.shape[1] for _, image in pictures]
     figure, axes = plt.subplots(len(last), 1, squeeze=False, height_ratios=heights,
@@ -130,6 +131,8 @@ def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, so
     data_type = data_type or next(iter(result.folders))
     manifest, folder = result.manifests[data_type], result.folders[data_type]
     names = list(dict.fromkeys(manifest["source"]))
+    if not names:
+        return nothing("Every generated mask is empty: the models painted no polyp.")
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
     each = min(most, int(manifest.groupby("source").size().max()))
     blocks = 2 if len(chosen) > 1 else 1
@@ -149,23 +152,26 @@ def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, so
     return figure
 
 
+def nothing(words: str) -> Figure:
+    """A figure that says in words why there is none."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.6))
+    ax.axis("off")
+    ax.text(0.5, 0.5, words, ha="center", va="center")
+    return figure
+
+
 def areas(result: Inpainted) -> Figure:
     """The area of each generated mask against its source's, as shares of the image."""
+    if not any(len(m) for m in result.manifests.values()):
+        return nothing("There is no generated mask to measure.")
     figure, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.5))
     for (name, m), marker in zip(result.manifests.items(), "osv^", strict=False):
         ax.plot(m["area_before"], m["area_after"], marker, markersize=3.5, alpha=0.6, label=name)
-    top = max(m[["area_before", "area_after"]].to_numpy().max() for m in result.manifests.values())
+    top = max(m[["area_before", "area_after"]].to_numpy().max() for m in result.manifests.values() if len(m))
     ax.plot([0, top], [0, top], color="0.6", linewidth=1, linestyle=":")
     ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
     ax.legend()
     return figure
-
-
-def read_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A synthetic pair from its dataset folder, shaped as `picture` takes it."""
-    image = np.asarray(Image.open(folder / "images" / f"{name}.png").convert("RGB")).transpose(2, 0, 1)
-    mask = np.asarray(Image.open(folder / "masks" / f"{name}.png").convert("L"))[None] > 127
-    return image, mask.astype(np.uint8)
 
 
 class Watch:

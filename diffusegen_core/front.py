@@ -11,6 +11,7 @@ from PIL import Image
 
 from diffusegen_core import data, figures, runs
 from diffusegen_core.data import Pairs
+from diffusegen_core.pairsets import read_pair
 from diffusegen_core.params import Params
 
 STAGES = [
@@ -72,7 +73,7 @@ def _made(p: Params, stage: str) -> np.ndarray | None:
         return _left_of(np.asarray(Image.open(grids[-1])), 3) if grids else None
     folder = p.folder / stage / f"{p.cluster.k}-{'Styled-' if stage == 'style' else ''}Diff"
     names = sorted(f.stem for f in (folder / "images").glob("*.png"))
-    return _montage([figures.read_pair(folder, name) for name in names[:3]]) if names else None
+    return _montage([read_pair(folder, name) for name in names[:3]]) if names else None
 
 
 def _clustered(p: Params) -> np.ndarray | None:

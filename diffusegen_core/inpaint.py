@@ -17,10 +17,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, seeds, train
+from diffusegen_core import checkpoints, cluster, data, fanout, pairsets, process, runs, seeds, train
 from diffusegen_core.params import Inpaint, Params, plain
 
-KINDS = ("images", "masks")
 FULL_SIZE = 256  # the side that the paper's ellipses are given for
 MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area_before", "area_after"]
 
@@ -35,10 +34,10 @@ class Inpainted:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a data type: pairs, sources, empty masks and areas (shares of the image)."""
+        """One row a data type: pairs, sources, pairs left out for an empty mask, and areas (shares of the image)."""
         return pd.DataFrame([{
             "data type": name, "pairs": len(m), "sources": m["source"].nunique(), "models": m["model"].nunique(),
-            "empty masks": int((m["area_after"] == 0).sum()), "mean area before": m["area_before"].mean(),
+            "empty masks": len(pairsets.left_out(self.folders[name])), "mean area before": m["area_before"].mean(),
             "mean area after": m["area_after"].mean(),
         } for name, m in self.manifests.items()]).set_index("data type")
 
@@ -153,51 +152,18 @@ def run(p: Params) -> Inpainted:
                   "models": {name: runs.sha256(models[name].path) for name in sorted({j.model for j in jobs})}}
         stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder)
         folders[data_type], seconds = folder, seconds + stamp["seconds"]
-        manifests[data_type] = pd.read_csv(folder / "manifest.csv", dtype={"source": str, "name": str},
-                                           keep_default_na=False)  # a source may be called NA
+        manifests[data_type] = pairsets.manifest(folder)
     return Inpainted(folders, manifests, seconds)
 
 
 def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder: Path) -> dict[str, Any]:
-    """Fan the missing pairs out in batches of one model each, then write the manifest and the stamp."""
-    rows = folder.parent / "rows" / data_type
-    items = []
-    for model, digest in recipe["models"].items():
-        key = runs.key({**recipe, "jobs": None, "models": digest})  # what decides one pair, whatever the others are
-        mine = [job for job in jobs if job.model == model and not is_made(folder, rows, job, key)]
-        for first in range(0, len(mine), p.inpaint.batch_size):
-            batch = mine[first:first + p.inpaint.batch_size]
-            items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", {
-                "p": p, "jobs": batch, "folder": folder, "rows": rows, "key": key}))
-    fanout.run(make_batch, items, f"Inpainting {data_type}")
-
-    found = [runs.read_json(rows / f"{job.name}.json") for job in jobs]
-    remove_others(folder, rows, {job.name for job in jobs})
-    frame = pd.DataFrame([row["row"] for row in found], columns=MANIFEST)
-    runs.write(folder / "manifest.csv", lambda file: frame.to_csv(file, index=False))
-    outputs = [folder / "manifest.csv", *(folder / kind / f"{job.name}.png" for job in jobs for kind in KINDS)]
-    return runs.finish(folder, recipe, outputs, sum(row["seconds"] for row in found))
+    """Make the missing pairs, then the manifest and the stamp."""
+    rows = pairsets.complete(f"Inpainting {data_type}", folder, jobs, recipe, p.inpaint.batch_size, make_batch, p=p)
+    return pairsets.finish(folder, recipe, rows, MANIFEST)
 
 
-def is_made(folder: Path, rows: Path, job: Job, key: str) -> bool:
-    """Whether a pair's row is current and its two files are the ones that were written."""
-    row = runs.read_json(rows / f"{job.name}.json")
-    if row is None or row["key"] != key or row["row"]["model"] != job.model:
-        return False
-    files = [folder / kind / f"{job.name}.png" for kind in KINDS]
-    return all(f.is_file() for f in files) and [runs.sha256(f) for f in files] == row["sha256"]
-
-
-def remove_others(folder: Path, rows: Path, names: set[str]) -> None:
-    """Leave only the pairs of the manifest in the dataset folder."""
-    for place in (rows, *(folder / kind for kind in KINDS)):
-        for file in place.iterdir():
-            if file.stem not in names:
-                file.unlink()
-
-
-def make_batch(p: Params, jobs: list[Job], folder: Path, rows: Path, key: str) -> None:
-    """Inpaint one batch with one model and write its pairs; each pair's row is written after its files."""
+def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> None:
+    """Inpaint one batch with one model and write its pairs."""
     began = time.monotonic()
     device = runs.device(p.device)
     net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
@@ -213,19 +179,17 @@ def make_batch(p: Params, jobs: list[Job], folder: Path, rows: Path, key: str) -
                     bar.update)
     x = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
-    for job, sample, source, mask, region in zip(jobs, x, pairs.images, pairs.masks, regions, strict=True):
-        write_pair(job, sample, source, mask, region, p, folder, rows, key, seconds)
+    for job, key, sample, source, mask, region in zip(jobs, keys, x, pairs.images, pairs.masks, regions, strict=True):
+        write_pair(job, key, sample, source, mask, region, p, folder, seconds)
 
 
-def write_pair(job: Job, sample: np.ndarray, source: np.ndarray, mask: np.ndarray, region: np.ndarray, p: Params,
-               folder: Path, rows: Path, key: str, seconds: float) -> None:
+def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask: np.ndarray, region: np.ndarray,
+               p: Params, folder: Path, seconds: float) -> None:
     """One synthetic pair as 8-bit PNGs; outside the region the image's bytes are the source's own."""
-    new = np.clip(np.rint(sample[:3] * 127.5 + 127.5), 0, 255).astype(np.uint8)
-    image = np.where(region > 0, new, source)
+    image = np.where(region > 0, data.to_bytes(sample[:3]), source)
     new_mask = refined(sample[3], p.inpaint)
-    files = data.write_pair(folder, job.name, image, new_mask[None])
     row = {"name": job.name, "source": job.source, "source_cluster": job.source_cluster, "model": job.model,
            "sample": job.sample, "seed": job.seed, "area_before": round(float(mask.mean()), 6),
            "area_after": round(float(new_mask.mean()), 6)}
-    runs.write_json(rows / f"{job.name}.json",
-                    {"key": key, "row": row, "sha256": [runs.sha256(f) for f in files], "seconds": seconds})
+    # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
+    pairsets.keep(folder, job.name, key, row, (image, new_mask[None]) if new_mask.any() else None, seconds)

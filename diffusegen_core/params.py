@@ -33,8 +33,8 @@ class Data(Section):
 class Cluster(Section):
     """Chapter 1 (paper 2.2)."""
 
-    k: PositiveInt = Field(2, description="number of clusters, K")
-    backbone: str = Field("resnet18", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
+    k: PositiveInt = Field(4, description="number of clusters, K")
+    backbone: str = Field("timm/test_nfnet", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field(
         "imagenet", description="what the weights expect: ImageNet mean and deviation, or [-1, 1]")
@@ -59,12 +59,14 @@ class Process(Section):
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
     objective: Literal["eps", "v"] = Field("v", description="what the network predicts; the paper's is eps")
+    variance: Literal["learned", "posterior"] = Field(
+        "posterior", description="of a reverse step: learned (the paper's), or the posterior's, its lower bound")
 
 
 class Train(Section):
     """Chapter 2 (paper 2.3, B.5)."""
 
-    images: PositiveInt = Field(3200, description="training images that a cluster model sees, the paper's T")
+    images: PositiveInt = Field(1600, description="training images that a cluster model sees, the paper's T")
     full_images: PositiveInt | None = Field(None, description="T of a model of the full set (K = 1); null: none")
     batch_size: PositiveInt = Field(16, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")

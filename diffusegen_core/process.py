@@ -27,6 +27,7 @@ class Schedule:
     alpha_bar: Tensor
     alpha_bar_prev: Tensor
     posterior_log_variance: Tensor  # of q(x_{t-1} | x_t, x0); level 0 repeats level 1, where it would be -inf
+    top_log_variance: Tensor  # the upper bound of the reverse step's: beta's, or the posterior's where that is used
 
     def __len__(self) -> int:
         return len(self.beta)
@@ -52,7 +53,8 @@ def schedule(process: Process, respacing: int | None = None) -> Schedule:
     beta = 1 - alpha_bar / alpha_bar_prev
     variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
     variance[0] = variance[1] if len(variance) > 1 else beta[0]
-    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log())
+    top = beta if process.variance == "learned" else variance
+    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log(), top.log())
 
 
 def at(coefficient: Tensor, t: Tensor) -> Tensor:
@@ -113,8 +115,8 @@ def interpret(s: Schedule, x_t: Tensor, t: Tensor, output: Tensor, objective: st
     x0 = predicted_x0(s, x_t, t, prediction, objective)
     if clip:
         x0 = x0.clamp(-1, 1)
-    # log variance between its bounds: the posterior's (-1) and beta (+1)
-    low, high = at(s.posterior_log_variance, t), at(s.beta.log(), t)
+    # log variance between its bounds: the posterior's (-1) and beta's (+1)
+    low, high = at(s.posterior_log_variance, t), at(s.top_log_variance, t)
     fraction = (fraction + 1) / 2
     log_variance = fraction * high + (1 - fraction) * low
     return Reverse(posterior_mean(s, x0, x_t, t), log_variance, x0)

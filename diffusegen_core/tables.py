@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from diffusegen_core import published, runs
 from diffusegen_core.cluster import Clusters
+from diffusegen_core.data import Pairs
 from diffusegen_core.inpaint import Inpainted, network_calls, repaint_levels
 from diffusegen_core.params import Model, Params
 from diffusegen_core.train import Trained
@@ -61,14 +63,32 @@ def facts(p: Params, name: str) -> Table:
         "device": runs.device_name(p.device),
         "versions": ", ".join(f"{k} {v}" for k, v in runs.versions().items()),
     }
-    frame = pd.DataFrame({"this run": rows.keys(), "": rows.values()})
+    frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
     return show(frame, f"{name}-facts", "What this page was computed from.")
+
+
+def line(p: Params) -> str:
+    """The facts of a run in one line, for the foot of every page."""
+    made = [runs.read_json(path) or {} for path in sorted(p.folder.rglob(runs.STAMP))]
+    seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
+    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {runs.device_name(p.device)}; "
+            f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all chapters "
+            f"{duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:
     """The wall time of a chapter's work (over all the calls that it took), and where its artifacts lie."""
-    frame = pd.DataFrame({"this run": ["wall time", "artifacts"], "": [duration(seconds), folder.name + "/"]})
+    frame = pd.DataFrame({"": ["wall time", "artifacts"], "this run": [duration(seconds), folder.name + "/"]})
     return show(frame, f"{folder.name}-took", "Wall time of this chapter's work, over all the calls that it took.")
+
+
+def pairs(loaded: Pairs) -> Table:
+    """What the pairs of the run are like."""
+    area = loaded.masks.mean(axis=(1, 2, 3))
+    rows = {"pairs": str(len(loaded)), "smallest polyp": f"{area.min():.2%} of the image",
+            "median": f"{np.median(area):.2%}", "largest": f"{area.max():.2%}"}
+    frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
+    return show(frame, "cluster-pairs", "The pairs and the area of their polyps, computed in this run.")
 
 
 def clusters(result: Clusters) -> Table:
@@ -94,6 +114,7 @@ def network(p: Params) -> Table:
             ("residual blocks a level", str(p.model.res_blocks), str(PAPER.res_blocks)),
             ("attention at", " ".join(map(str, p.model.attention_resolutions)) or "none", "16"),
             ("objective", p.process.objective, "eps"),
+            ("variance of a reverse step", p.process.variance, "learned"),
             ("training images a cluster", f"{p.train.images:,}", "110,000"),
             ("batch", str(p.train.batch_size), "128"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]

@@ -13,7 +13,7 @@ from diffusegen_core import checkpoints, process, seeds
 from diffusegen_core.params import Model, Process
 from diffusegen_core.unet import UNet
 
-PAPER = Process(objective="eps")
+PAPER = Process(objective="eps", variance="learned")
 SHAPE = (4, 3, 3)
 
 
