@@ -24,7 +24,7 @@ Overrides = Annotated[list[str] | None, typer.Option(
 
 
 class _Run(TyperCommand):
-    """Reads `-p KEY VALUE`, as papermill has it, as `-p KEY=VALUE`: typer can repeat options of one word only."""
+    """Reads `-p KEY VALUE`, as papermill has it, as `-p KEY=VALUE`: typer repeats options of one word only."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         words, joined = iter(args), []
@@ -46,9 +46,11 @@ def run(
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
-    from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, params, runs, tables
+    from diffusegen_core import params
     p = params.validate(params.override(params.load(profile), _pairs(overrides or [])))
+    # Imported only now, because they take seconds, and a wrong key is answered at once.
+    from diffusegen_core import book as book_module
+    from diffusegen_core import chapters, front, runs, tables
     chosen = chapters.choose(first, last, only or [])
     with runs.lock(p.folder):
         chapters.keep(p)
@@ -61,7 +63,9 @@ def run(
 
 
 @app.command()
-def book(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]) -> None:
+def book(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
+) -> None:
     """Build the book of a run from the chapters that were executed."""
     from diffusegen_core import book as book_module
     from diffusegen_core import chapters, front, runs, tables
@@ -126,7 +130,7 @@ def _pairs(overrides: list[str]) -> list[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
-    """A UserError is one message on stderr and exit code 2; anything else is a fault of ours and keeps its traceback."""
+    """A UserError is one message on stderr and exit code 2; anything else is our fault and keeps its traceback."""
     try:
         yield
     except UserError as error:
