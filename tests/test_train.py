@@ -1,7 +1,6 @@
 """Training: it learns, and a killed run ends with the same bits as one that was left alone."""
 
 import logging
-import multiprocessing
 import signal
 import time
 from pathlib import Path
@@ -181,20 +180,9 @@ def test_a_finished_model_is_left_alone_and_a_changed_parameter_is_named(nano_pa
 
 # ---- resuming
 
-# Processes to be killed, forked from one that has imported everything and computed nothing.
-KILLABLE = multiprocessing.get_context("forkserver")
-KILLABLE.set_forkserver_preload(["diffusegen_core.train"])
-
-
 def work(values: dict) -> None:
     torch.set_num_threads(1)
     train.train_model(params.validate(values), "cluster-00", [0, 1, 2])
-
-
-def launch(values: dict) -> multiprocessing.Process:
-    process_ = KILLABLE.Process(target=work, args=(values,))
-    process_.start()
-    return process_
 
 
 @pytest.fixture
@@ -216,9 +204,13 @@ def writing(folder: Path) -> bool:
     return any(f.suffix == ".safetensors" and f.stat().st_size for f in folder.glob(f"{runs.WRITING}*"))
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(long: dict, tmp_path: Path):
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(long: dict, tmp_path: Path, killable):
+    def launch(values: dict):
+        started = killable.Process(target=work, args=(values,))
+        started.start()
+        return started
     whole = launch({**long, "run_dir": str(tmp_path / "alone")})
-    whole.join(timeout=120)
+    whole.join(timeout=600)
     assert whole.exitcode == 0
     alone = tmp_path / "alone" / "train" / "cluster-00"
 
@@ -237,7 +229,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(long: dict
     assert not (folder / "model.safetensors").exists()
 
     last = launch(long)
-    last.join(timeout=120)
+    last.join(timeout=600)
     assert last.exitcode == 0
     for name in ("model.safetensors", "log.csv", "samples/0000160.png"):
         assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
