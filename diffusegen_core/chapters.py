@@ -47,24 +47,25 @@ def _find(name: str, found: list[Path]) -> Path:
 
 
 def execute(chapter: Path, p: Params) -> Path:
-    """Run one chapter; the executed notebook goes to notebooks/ of the run, or to notebooks/failed/ with its error.
+    """Run one chapter. Raises UserError: what the chapter itself said, or where the traceback lies.
 
-    Raises UserError: what the chapter itself said, or where the traceback lies.
+    The executed notebook goes to notebooks/ of the run, or to notebooks/failed/ with its error.
     """
     folder = p.folder / "notebooks"
     failed = folder / "failed" / chapter.name
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
-        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, progress_bar=False,
-                                   stdout_file=sys.stdout, stderr_file=sys.stderr)
+        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL,
+                                   progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(f"{chapter.stem}: {error.evalue}") from None
-        raise UserError(f"{chapter.stem} failed: {error.ename}: {error.evalue} The traceback is in {failed}.") from None
+        raise UserError(f"{chapter.stem} failed: {error.ename}: {error.evalue} "
+                        f"The traceback is in {failed}.") from None
     except DeadKernelError:
-        raise UserError(f"{chapter.stem} failed: its process was killed, perhaps for want of memory. What it had done "
-                        f"is in {failed}; the same command continues it.") from None
+        raise UserError(f"{chapter.stem} failed: its process was killed, perhaps for want of memory. "
+                        f"What it had done is in {failed}; the same command continues it.") from None
     notebook = nbformat.read(failed, as_version=4)
     path = runs.write(folder / chapter.name, lambda file: nbformat.write(notebook, file))
     failed.unlink()

@@ -1,7 +1,7 @@
-"""Network weights on disk: ours, which carry their whole configuration, and the authors' released ones, which do not.
+"""Network weights on disk: ours, which carry their whole configuration, and the released ones, which do not.
 
-A checkpoint of ours is a safetensors file; its header holds the configuration as JSON. A released one is a bare
-state dict in guided-diffusion naming. Nothing here ever executes a pickle.
+A checkpoint of ours is a safetensors file; its header holds the configuration as JSON. A released one, by the
+paper's authors, is a bare state dict in guided-diffusion naming. Nothing here ever executes a pickle.
 """
 
 import json
@@ -20,7 +20,7 @@ from diffusegen_core.unet import UNet
 
 
 def configuration(p: Params) -> dict[str, Any]:
-    """What a file must agree on with the parameters to be usable: the network and the process it was trained for."""
+    """What a usable file and the parameters must agree on: the network and the process it was trained for."""
     return {"image_size": p.data.image_size, "model": plain(p.model), "process": plain(p.process)}
 
 
@@ -54,7 +54,7 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def load_net(path: Path, p: Params, device: torch.device) -> UNet:
-    """The network in a checkpoint of ours or a released one, in eval mode. UserError names every field that differs."""
+    """A checkpoint's network, ours or released, in eval mode. UserError names every field that differs."""
     net = UNet(p.model, p.data.image_size)
     if path.suffix == ".safetensors":
         tensors, header = read(path)
@@ -80,16 +80,17 @@ def refuse_other_configuration(path: Path, found: dict[str, Any], p: Params) -> 
 
 
 def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet, shown: int = 4) -> None:
-    """UserError unless the state dict has the network's names and shapes; it says which parameters are off."""
+    """UserError unless the state dict has the network's names and shapes; it says which are off."""
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found == wanted:
         return
-    lines = [f"{name}: {found.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in the parameters"
+    lines = [f"{name}: {found.get(name, 'absent')} in the file, "
+             f"{wanted.get(name, 'absent')} in the parameters"
              for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
     more = f"; and {len(lines) - shown} more tensors" if len(lines) > shown else ""
-    raise UserError(f"{path} does not fit the parameters: " + "; ".join(_summary(found, wanted) + lines[:shown])
-                    + more + ".")
+    raise UserError(f"{path} does not fit the parameters: "
+                    + "; ".join(_summary(found, wanted) + lines[:shown]) + more + ".")
 
 
 def _summary(found: dict[str, tuple], wanted: dict[str, tuple]) -> list[str]:

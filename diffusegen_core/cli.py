@@ -24,7 +24,7 @@ Overrides = Annotated[list[str] | None, typer.Option(
 
 
 class _Run(TyperCommand):
-    """Reads `-p KEY VALUE`, as papermill has it, as `-p KEY=VALUE`: typer repeats options of one word only."""
+    """Reads `-p KEY VALUE`, papermill's way, as `-p KEY=VALUE`: typer repeats options of one word only."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         words, joined = iter(args), []
@@ -130,7 +130,7 @@ def _pairs(overrides: list[str]) -> list[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
-    """A UserError is one message on stderr and exit code 2; anything else is our fault and keeps its traceback."""
+    """A UserError is one message on stderr and exit code 2; all else is our fault and keeps its traceback."""
     try:
         yield
     except UserError as error:

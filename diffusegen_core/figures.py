@@ -123,7 +123,8 @@ def grids(trained: Trained) -> Figure:
     return figure
 
 
-def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, sources: int = 4, most: int = 3) -> Figure:
+def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, sources: int = 4,
+               most: int = 3) -> Figure:
     """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones.
 
     `data_type` is the cluster models' unless another is named.
@@ -177,7 +178,8 @@ def areas(result: Inpainted) -> Figure:
 class Watch:
     """A live view for JupyterLab: the loss curve and the newest sample grid of the model in training.
 
-    Pass it as `train.run(p, watch=figures.Watch())`; it is called with the model's folder at every sample grid.
+    Pass it as `train.run(p, watch=figures.Watch())`; it is called with the model's folder at every
+    sample grid.
     """
 
     def __init__(self) -> None:

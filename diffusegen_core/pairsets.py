@@ -1,7 +1,7 @@
 """Sets of synthetic pairs, made pair by pair: a dataset folder with a manifest, and a row kept for each pair.
 
-A row is written after its pair's files, so an interrupted chapter makes only what is missing. A pair that came to
-nothing has a row as well, but no files: it is listed in left_out.csv, not in the manifest.
+A row is written after its pair's files, so an interrupted chapter makes only what is missing. A pair that
+came to nothing has a row as well, but no files: it is listed in left_out.csv, not in the manifest.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe,
              work: Callable[..., None], **arguments: Any) -> list[Row]:
     """Make the pairs that are missing, in batches of one model each; the rows of all jobs, in their order.
 
-    `recipe` holds, beside what decides every pair, "models" and "jobs": by name, what decides the pairs of one
-    model, and one pair alone. `work` is called with the batch's jobs, their keys and the folder, and calls `keep`
-    for each.
+    `recipe` holds, beside what decides every pair, "models" and "jobs": by name, what decides the pairs of
+    one model, and one pair alone. `work` is called with the batch's jobs, their keys and the folder, and
+    calls `keep` for each.
     """
     keys, items = _keys(jobs, recipe), []
     for model in recipe["models"]:
@@ -51,7 +51,7 @@ def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe,
 
 def keep(folder: Path, name: str, key: str, row: dict[str, Any], pair: tuple[np.ndarray, np.ndarray] | None,
          seconds: float, **facts: Any) -> None:
-    """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None where it failed; then its row."""
+    """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None if failed; then its row."""
     files = data.write_pair(folder, name, *pair) if pair else ()
     runs.write_json(_row(folder, name), {
         "key": key, "row": row, "sha256": [runs.sha256(file) for file in files], "seconds": seconds, **facts})
@@ -110,7 +110,8 @@ def _row(folder: Path, name: str) -> Path:
 
 def _keys(jobs: Sequence[Job], recipe: runs.Recipe) -> dict[str, str]:
     # What decides one pair, whatever the others are.
-    return {job.name: runs.key({**recipe, "jobs": recipe["jobs"][job.name], "models": recipe["models"][job.model]})
+    return {job.name: runs.key({**recipe, "jobs": recipe["jobs"][job.name],
+                                "models": recipe["models"][job.model]})
             for job in jobs}
 
 

@@ -1,9 +1,11 @@
 """Every parameter of the program, once: names, types, units, defaults and what cannot go together.
 
-The defaults are the smoke profile, so a notebook opened by hand runs with them. A profile is a YAML file with the
-same sections; a section names only what it changes. Whatever can be derived from these values is a property here.
+The defaults are the smoke profile, so a notebook opened by hand runs with them. A profile is a YAML file
+with the same sections; a section names only what it changes. Whatever can be derived from these values is a
+property here.
 """
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +17,7 @@ from diffusegen_core.errors import UserError
 
 
 class Section(BaseModel):
-    """A group of parameters: unknown keys are refused, values are not coerced from another type, none changes."""
+    """A group of parameters: unknown keys are refused, no value is coerced from another type or changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -24,8 +26,10 @@ class Data(Section):
     """Where the labelled pairs come from."""
 
     source: str = Field("phantom", description="`phantom`, or a folder of image+mask pairs")
-    subset: Literal["all", "paper348", "not348"] = Field("all", description="the paper's 348 names, the rest, or all")
-    count: PositiveInt | None = Field(48, description="use the first so many pairs; null: all (phantom needs it)")
+    subset: Literal["all", "paper348", "not348"] = Field(
+        "all", description="the paper's 348 names, the rest, or all")
+    count: PositiveInt | None = Field(
+        48, description="use the first so many pairs; null: all (phantom needs it)")
     image_size: PositiveInt = Field(32, description="side of the square training images, pixels")
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
 
@@ -34,20 +38,24 @@ class Cluster(Section):
     """Chapter 1 (paper 2.2)."""
 
     k: PositiveInt = Field(4, description="number of clusters, K")
-    backbone: str = Field("timm/test_nfnet", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
+    backbone: str = Field(
+        "timm/test_nfnet", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field(
         "imagenet", description="what the weights expect: ImageNet mean and deviation, or [-1, 1]")
-    scan: list[PositiveInt] = Field([2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
+    scan: list[PositiveInt] = Field(
+        [2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
 
 
 class Model(Section):
     """The U-Net (method.md 3): ADM, 4 channels in, 8 out."""
 
     base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
-    channel_mult: list[PositiveInt] = Field([1, 2], min_length=1, description="width of each level over the first")
+    channel_mult: list[PositiveInt] = Field(
+        [1, 2], min_length=1, description="width of each level over the first")
     res_blocks: PositiveInt = Field(1, description="residual blocks a level")
-    attention_resolutions: list[PositiveInt] = Field([16], description="image sides, in pixels, with attention")
+    attention_resolutions: list[PositiveInt] = Field(
+        [16], description="image sides, in pixels, with attention")
     head_channels: PositiveInt = Field(32, description="channels of an attention head")
     dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -60,14 +68,16 @@ class Process(Section):
     beta_end: float = Field(0.02, gt=0, lt=1)
     objective: Literal["eps", "v"] = Field("v", description="what the network predicts; the paper's is eps")
     variance: Literal["learned", "posterior"] = Field(
-        "posterior", description="of a reverse step: learned (the paper's), or the posterior's, its lower bound")
+        "posterior",
+        description="of a reverse step: learned (the paper's), or the posterior's, its lower bound")
 
 
 class Train(Section):
     """Chapter 2 (paper 2.3, B.5)."""
 
     images: PositiveInt = Field(1600, description="training images that a cluster model sees, the paper's T")
-    full_images: PositiveInt | None = Field(None, description="T of a model of the full set (K = 1); null: none")
+    full_images: PositiveInt | None = Field(
+        None, description="T of a model of the full set (K = 1); null: none")
     batch_size: PositiveInt = Field(16, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
     lr: float = Field(1e-3, gt=0)
@@ -82,7 +92,8 @@ class Train(Section):
     preview_images: PositiveInt = Field(8, description="images of a sample grid")
     preview_steps: PositiveInt = Field(25, description="respaced steps of a sample grid")
     checkpoints: str | None = Field(
-        None, description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
+        None,
+        description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
 
 
 class Inpaint(Section):
@@ -93,7 +104,8 @@ class Inpaint(Section):
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)
     resampling: PositiveInt = Field(2, description="RePaint's r: 1 never jumps back")
-    model_of: Literal["any", "own"] = Field("any", description="cluster j ~ U{1..K}, or the source's own cluster")
+    model_of: Literal["any", "own"] = Field(
+        "any", description="cluster j ~ U{1..K}, or the source's own cluster")
     dilate: PositiveInt = Field(20, description="ellipse that widens the source mask, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
@@ -106,7 +118,8 @@ class Params(Section):
     profile: str = Field("smoke", min_length=1, description="the name of the run's parameter set")
     run_dir: str | None = Field(None, description="where artifacts go; null: runs/PROFILE")
     seed: int = Field(0, ge=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
     data: Data = Data()
     cluster: Cluster = Cluster()
     model: Model = Model()
@@ -133,7 +146,8 @@ def _impossible(p: Params) -> list[str]:
     widths = [p.model.base_channels * m for m in p.model.channel_mult]
     found = []
     if p.folder in (home(), *home().parents):
-        found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; name a folder of its own.")
+        found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; "
+                     "name a folder of its own.")
     if p.data.source == "phantom" and p.data.count is None:
         found.append("data.count must say how many phantoms to draw.")
     if p.data.source == "phantom" and p.data.subset != "all":
@@ -141,7 +155,8 @@ def _impossible(p: Params) -> list[str]:
     if p.data.count is not None and p.cluster.k > p.data.count:
         found.append(f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count.")
     if size % 2 ** (levels - 1):
-        found.append(f"data.image_size {size} cannot be halved {levels - 1} times, as model.channel_mult asks.")
+        found.append(f"data.image_size {size} cannot be halved {levels - 1} times, "
+                     "as model.channel_mult asks.")
     if p.model.base_channels % 32:
         found.append(f"model.base_channels {p.model.base_channels} is not a multiple of 32 (group norm).")
     for side in p.model.attention_resolutions:
@@ -153,8 +168,10 @@ def _impossible(p: Params) -> list[str]:
     if p.process.beta_start > p.process.beta_end:
         found.append("process.beta_start is larger than process.beta_end.")
     if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
-        found.append(f"train.micro_batch {p.train.micro_batch} exceeds train.batch_size {p.train.batch_size}.")
-    for name, steps in (("inpaint.respacing", p.inpaint.respacing), ("train.preview_steps", p.train.preview_steps)):
+        found.append(f"train.micro_batch {p.train.micro_batch} exceeds "
+                     f"train.batch_size {p.train.batch_size}.")
+    for name, steps in (("inpaint.respacing", p.inpaint.respacing),
+                        ("train.preview_steps", p.train.preview_steps)):
         if steps > p.process.steps:
             found.append(f"{name} {steps} exceeds process.steps {p.process.steps}.")
     if p.inpaint.jump_length >= p.inpaint.respacing:
@@ -203,7 +220,8 @@ def override(values: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, 
         try:
             place[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"Parameters: {name}: {text!r} is not YAML: {' '.join(str(error).split())}") from None
+            raise UserError(f"Parameters: {name}: {text!r} is not YAML: "
+                            f"{' '.join(str(error).split())}") from None
     return merged
 
 
@@ -213,7 +231,7 @@ def plain(p: Section) -> dict[str, Any]:
 
 
 def home() -> Path:
-    """The folder that relative paths start from: the checkout around the working directory, else that itself."""
+    """The folder that relative paths start from: the checkout around the working directory, or else that."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
@@ -237,10 +255,8 @@ def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             fixed[name] = _integers_to_floats(field.annotation, fixed[name])
         elif field.annotation in (float, float | None) and not isinstance(fixed[name], bool):
-            try:
+            with contextlib.suppress(TypeError, ValueError):
                 fixed[name] = float(fixed[name])
-            except (TypeError, ValueError):
-                pass
     return fixed
 
 
@@ -254,7 +270,7 @@ def _complaint(error: dict[str, Any]) -> str:
 
 
 def _nearest(place: str) -> str:
-    names = [name for name in Params.model_fields]
+    names = list(Params.model_fields)
     for section, field in Params.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             names += [f"{section}.{name}" for name in field.annotation.model_fields]

@@ -45,7 +45,10 @@ class Table:
 
 
 def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None) -> Table:
-    """A table labelled tab-`name`; the index becomes columns; floats get three significant figures or `formats`."""
+    """A table labelled tab-`name`; the index becomes columns.
+
+    Floats get three significant figures or `formats`.
+    """
     flat = frame.reset_index() if frame.index.name or frame.index.nlevels > 1 else frame
     numeric = [pd.api.types.is_numeric_dtype(flat[column]) for column in flat.columns]
     text = pd.DataFrame({column: [_text(value, (formats or {}).get(column)) for value in flat[column]]
@@ -72,14 +75,15 @@ def line(p: Params) -> str:
     made = [runs.read_json(path) or {} for path in sorted(p.folder.rglob(runs.STAMP))]
     seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
     return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {runs.device_name(p.device)}; "
-            f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all chapters "
-            f"{duration(seconds)}.")
+            f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
+            f"chapters {duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:
     """The wall time of a chapter's work (over all the calls that it took), and where its artifacts lie."""
     frame = pd.DataFrame({"": ["wall time", "artifacts"], "this run": [duration(seconds), folder.name + "/"]})
-    return show(frame, f"{folder.name}-took", "Wall time of this chapter's work, over all the calls that it took.")
+    return show(frame, f"{folder.name}-took",
+                "Wall time of this chapter's work, over all the calls that it took.")
 
 
 def pairs(loaded: Pairs) -> Table:
@@ -119,7 +123,8 @@ def network(p: Params) -> Table:
             ("batch", str(p.train.batch_size), "128"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
     frame = pd.DataFrame(rows, columns=["", "this run", "published"])
-    return show(frame, "train-network", "The network and its training: this run's, and the paper's as published.")
+    return show(frame, "train-network",
+                "The network and its training: this run's, and the paper's as published.")
 
 
 def models(result: Trained) -> Table:
@@ -135,8 +140,8 @@ def repaint(p: Params) -> Table:
                         ("published", (200, 10, 5))):
         levels = repaint_levels(*given)
         columns[name] = [*map(str, given), f"{len(levels) - 1:,}", f"{network_calls(levels):,}"]
-    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions", "network calls"],
-                          **columns})
+    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
+                               "network calls"], **columns})
     return show(frame, "inpaint-schedule", "The RePaint schedule: this run's, and the paper's as published.")
 
 

@@ -71,12 +71,13 @@ class Trained:
         """One row a model."""
         return pd.DataFrame([{
             "model": m.name, "pairs": m.pairs, "images": m.images, "steps": m.steps, "final loss": m.loss,
-            "minutes": m.seconds / 60, "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
+            "minutes": m.seconds / 60,
+            "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
         } for m in self.all]).set_index("model")
 
 
 def run(p: Params, watch: Watch | None = None) -> Trained:
-    """Train every model that is not finished. `watch` is called with a model's folder at every sample grid."""
+    """Train every model that is not finished. `watch` is called with a model's folder at each sample grid."""
     clusters = cluster.run(p)
     jobs = {f"cluster-{k:02d}": [i for i, label in enumerate(clusters.labels) if label == k]
             for k in range(clusters.k)}
@@ -112,7 +113,7 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
 
 
 def released(p: Params, name: str) -> Path | None:
-    """The finished checkpoint to use for a model instead of training it, where the parameters name a folder."""
+    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder."""
     if p.train.checkpoints is None:
         return None
     folder = resolve(p.train.checkpoints)
@@ -120,8 +121,8 @@ def released(p: Params, name: str) -> Path | None:
     found = sorted(f for pattern in (f"{stem}*.pt", f"{name}*.safetensors", f"{name}/model.safetensors")
                    for f in folder.glob(pattern))
     if len(found) != 1:
-        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; one is "
-                        f"needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
+        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; "
+                        f"one is needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
     return found[0]
 
 
@@ -130,7 +131,8 @@ def adopt(p: Params, source: Path, folder: Path, recipe: runs.Recipe) -> dict[st
     net = checkpoints.load_net(source, p, torch.device("cpu"))
     runs.clear(folder)
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
-    path = checkpoints.save(folder / "model.safetensors", tensors, {"configuration": checkpoints.configuration(p)})
+    path = checkpoints.save(folder / "model.safetensors", tensors,
+                            {"configuration": checkpoints.configuration(p)})
     return runs.finish(folder, recipe, [path], seconds=0.0, images=0, steps=0, loss=float("nan"),
                        parameters=parameter_count(net))
 
@@ -193,7 +195,7 @@ def start(p: Params, name: str, device: torch.device) -> State:
 
 
 def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
-    """One optimizer step over a batch, drawn with replacement so that a cluster of one image trains as well."""
+    """One optimizer step over a batch, drawn with replacement so that a cluster of one image trains too."""
     g = seeds.generator(p.seed, "train", name, state.step, device=x.device)
     batch, device = p.train.batch_size, x.device
     x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
@@ -204,7 +206,8 @@ def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str)
 
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=p.model.dropout > 0):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [],
+                               enabled=p.model.dropout > 0):
         if p.model.dropout > 0:
             torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
         for part in torch.arange(batch, device=device).split(p.train.micro_batch or batch):
@@ -231,7 +234,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-# The average starts as the weights' own short mean, so that a few hundred steps do not sample the random start.
+# The average starts as the weights' own short mean, so that a few hundred steps do not sample a random start.
 @torch.no_grad()
 def average_weights(state: State, decay: float) -> None:
     decay = min(decay, (1 + state.step) / (10 + state.step))
@@ -299,7 +302,7 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
 
 
 def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
-    """Write the finished model and its stamp; the checkpoint with the optimizer's moments is no longer needed."""
+    """Write the finished model and its stamp; the checkpoint with the optimizer's moments has served."""
     path = checkpoints.save(folder / "model.safetensors", weights_of(state),
                             {"configuration": checkpoints.configuration(p), "recipe": recipe})
     losses = torch.stack(state.history)[:, 0]
