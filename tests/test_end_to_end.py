@@ -1,4 +1,7 @@
-"""The whole way of a user: one command runs every chapter through papermill and builds the book; a browser opens it."""
+"""The whole way of a user: one command runs every chapter through papermill and builds the book.
+
+A browser opens it.
+"""
 
 import json
 import subprocess
@@ -16,8 +19,8 @@ DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main(
 
 
 def diffusegen(*arguments: object, folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([*DIFFUSEGEN, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=600,
-                          stdin=subprocess.DEVNULL)
+    return subprocess.run([*DIFFUSEGEN, *map(str, arguments)], cwd=folder, capture_output=True, text=True,
+                          timeout=600, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +83,9 @@ def test_the_book_states_what_it_was_made_from(run: Path) -> None:
 def test_a_notebook_runs_with_papermill_alone_and_without_warnings(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ipynb"
     done = subprocess.run([sys.executable, "-m", "papermill", chapters.every()[0], out, "-k", "python3",
-                           "-f", run / "params.yaml"], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+                           "-f", run / "params.yaml"], capture_output=True, text=True, timeout=300,
+                          cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "unknown parameter" not in done.stderr
-    assert "Warning" not in done.stderr  # Python's; the kernel's own "WARNING | ... without encryption" is not ours
+    assert "Warning" not in done.stderr  # Python's; the kernel's "WARNING | ... encryption" is not ours
     assert out.is_file()
