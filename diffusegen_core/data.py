@@ -154,6 +154,9 @@ def _input_folder(p: Params) -> Path:
     if source == p.folder or source in p.folder.parents:
         raise UserError(f"run_dir {p.folder} lies in data.source {source}, which is never written to. "
                         "Choose another run_dir.")
+    if p.folder in source.parents:
+        raise UserError(f"data.source {source} lies in run_dir {p.folder}, whose parts are replaced. "
+                        "Choose another run_dir.")
     return source
 
 

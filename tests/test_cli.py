@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusegen_core import __version__, book, chapters, cli, front, params, runs
+from diffusegen_core import __version__, book, chapters, cli, data, front, params, runs
 from diffusegen_core.errors import UserError
 
 NAMES = [path.stem for path in chapters.every()]
@@ -156,6 +156,18 @@ def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_pat
     bad = call("data", "check", folder, "--clusters", 2)
     assert bad.exit_code == 1
     assert all(path.stem in bad.stdout for path in (first, second, third)), bad.stdout
+
+
+def test_a_run_never_replaces_the_data_that_lie_in_its_folder(nano: dict, tmp_path: Path):
+    folder = tmp_path / "run" / "data" / "pairs"
+    call("data", "phantom", folder, "--count", 3, "--size", 16)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for run_dir in (tmp_path / "run", folder / "run"):
+        nano |= {"data": {"source": str(folder), "image_size": 16}, "run_dir": str(run_dir)}
+        inside = params.validate(nano)
+        with pytest.raises(UserError, match="Choose another run_dir"):
+            data.load(inside)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before != {}
 
 
 # ---- the process
