@@ -81,8 +81,10 @@ def _clustered(p: Params) -> np.ndarray | None:
     path = p.folder / "cluster" / "clusters.csv"
     if not path.is_file():
         return None
-    pairs, frame = data.load(p), pd.read_csv(path, dtype={"name": str})
+    pairs, frame = data.load(p), pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
     index = {name: i for i, name in enumerate(pairs.names)}
+    if not index.keys() >= set(frame["name"]):  # clusters of other data, which this run has not replaced yet
+        return None
     rows = [[pairs.images[index[name]] for name in members["name"][:3]]
             for _, members in frame.groupby("cluster")]
     blank = np.full_like(pairs.images[0], 255)
