@@ -200,7 +200,7 @@ def load(path: Path | str) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, an impossible date
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} does not hold a mapping of parameters.")
@@ -219,7 +219,7 @@ def override(values: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, 
                 raise UserError(f"Parameters: {name}: {section} is a value, not a section.")
         try:
             place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"Parameters: {name}: {text!r} is not YAML: "
                             f"{' '.join(str(error).split())}") from None
     return merged
@@ -241,7 +241,10 @@ def home() -> Path:
 
 def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is expanded, and a relative one starts at home()."""
-    return (home() / Path(path).expanduser()).resolve()
+    try:
+        return (home() / Path(path).expanduser()).resolve()
+    except RuntimeError:
+        raise UserError(f"The path {path} starts with the home folder of a user who is not known here.") from None
 
 
 def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
