@@ -72,7 +72,9 @@ def facts(p: Params, name: str) -> Table:
 
 def line(p: Params) -> str:
     """The facts of a run in one line, for the foot of every page."""
-    made = [runs.read_json(path) or {} for path in sorted(p.folder.rglob(runs.STAMP))]
+    # A chapter's own time holds that of its features.
+    made = [runs.read_json(path) or {} for path in sorted(p.folder.rglob(runs.STAMP))
+            if path.parent.name != "features"]
     seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
     return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {runs.device_name(p.device)}; "
             f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
@@ -100,7 +102,7 @@ def clusters(result: Clusters) -> Table:
     sizes = sorted(result.sizes, reverse=True)
     frame = pd.DataFrame({"rank by size": range(1, result.k + 1), "pairs, this run": sizes})
     known = published.table("cluster_sizes").query("k == @result.k")["value"].astype(int)
-    caption = f"Cluster sizes, computed in this run from the features of {result.backbone}."
+    caption = f"Cluster sizes, computed in this run from the features of {_cell(result.backbone)}."
     if len(known):
         frame["pairs, published"] = sorted(known, reverse=True)
         caption += " Published: the authors' clusters of the 348 pairs with Inception-v3."
