@@ -117,7 +117,7 @@ def interpret(s: Schedule, x_t: Tensor, t: Tensor, output: Tensor, objective: st
     x0 = predicted_x0(s, x_t, t, prediction, objective)
     if clip:
         x0 = x0.clamp(-1, 1)
-    # log variance between its bounds: the posterior's (-1) and beta's (+1)
+    # log variance between its bounds: the posterior's (-1) and the schedule's upper one (+1)
     low, high = at(s.posterior_log_variance, t), at(s.top_log_variance, t)
     fraction = (fraction + 1) / 2
     log_variance = fraction * high + (1 - fraction) * low
