@@ -244,7 +244,7 @@ def resolve(path: str | Path) -> Path:
     try:
         return (home() / Path(path).expanduser()).resolve()
     except RuntimeError:
-        raise UserError(f"The path {path} starts with the home folder of a user who is not known here.") from None
+        raise UserError(f"The path {path} starts with the home folder of an unknown user.") from None
 
 
 def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
