@@ -72,6 +72,21 @@ def execute(chapter: Path, p: Params) -> Path:
     return path
 
 
+def executed(p: Params) -> list[Path]:
+    """The executed chapters that were given these parameters, as far as a chapter and those before it go.
+
+    A chapter left over from other parameters would tell of another run.
+    """
+    fields, found = list(Params.model_fields), []
+    for path in sorted((p.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        name = path.stem.split("_", 1)[1]
+        used = fields[:fields.index(name) + 1] if name in fields else fields
+        given = nbformat.read(path, as_version=4).metadata.get("papermill", {}).get("parameters", {})
+        if all(given.get(field) == plain(p)[field] for field in used if field != "run_dir"):
+            found.append(path)
+    return found
+
+
 def keep(p: Params) -> Path:
     """Write the run's parameters into its folder, where `diffusegen book` finds them again."""
     return runs.write_text(p.folder / "params.yaml", yaml.safe_dump(plain(p), sort_keys=False))

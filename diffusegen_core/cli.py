@@ -47,7 +47,8 @@ def run(
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     from diffusegen_core import params
-    p = params.validate(params.override(params.load(profile), _pairs(overrides or [])))
+    values = {"profile": profile.stem, **params.load(profile)}
+    p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core import book as book_module
     from diffusegen_core import chapters, front, runs, tables
@@ -59,7 +60,7 @@ def run(
             chapters.execute(chapter, p)
         if book:
             front.draw(p)
-            typer.echo(f"The book: {book_module.build(p.folder, footer=tables.line(p))}")
+            typer.echo(f"The book: {book_module.build(p.folder, chapters.executed(p), tables.line(p))}")
 
 
 @app.command()
@@ -72,7 +73,7 @@ def book(
     p = chapters.kept(folder.resolve())
     with runs.lock(p.folder):
         front.draw(p)
-        typer.echo(f"The book: {book_module.build(p.folder, footer=tables.line(p))}")
+        typer.echo(f"The book: {book_module.build(p.folder, chapters.executed(p), tables.line(p))}")
 
 
 @data_app.command("check")

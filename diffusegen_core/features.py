@@ -61,9 +61,7 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
     net = load(backbone, weights, input_range, device, seed)
     rows = []
     bar = fanout.bar(label(backbone, weights), len(images), "image")
-    # TF32 would make a row depend on its batch, and cuDNN's choice of algorithm on the moment.
-    exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact, bar:
+    with torch.inference_mode(), runs.exact(), bar:
         for start in range(0, len(images), batch_size):
             batch = torch.from_numpy(images[start:start + batch_size].astype(np.float32))
             rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())

@@ -163,7 +163,7 @@ def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder
     """Make the missing pairs, then the manifest and the stamp."""
     rows = pairsets.complete(f"Inpainting {data_type}", folder, jobs, recipe, p.inpaint.batch_size,
                              make_batch, p=p)
-    return pairsets.finish(folder, recipe, rows, MANIFEST)
+    return pairsets.finish(folder, recipe, rows, MANIFEST, device=runs.device_name(p.device))
 
 
 def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> None:
@@ -178,7 +178,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     known = torch.from_numpy(1 - regions).float().to(device)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with (fanout.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
-          train.autocast(device, p.inpaint.precision)):
+          runs.exact(), train.autocast(device, p.inpaint.precision)):
         x = repaint(net, s, data.to_tensor(pairs).to(device), known, levels, generators, p.process.objective,
                     bar.update)
     x = x.float().cpu().numpy()

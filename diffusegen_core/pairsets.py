@@ -57,15 +57,16 @@ def keep(folder: Path, name: str, key: str, row: dict[str, Any], pair: tuple[np.
         "key": key, "row": row, "sha256": [runs.sha256(file) for file in files], "seconds": seconds, **facts})
 
 
-def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str], others: Sequence[Path] = ()
-           ) -> dict[str, Any]:
+def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str],
+           others: Sequence[Path] = (), **facts: Any) -> dict[str, Any]:
     """Write the manifest, one row a pair, and stamp the folder with it, the pairs and `others`; the stamp."""
     tables = []
     for name, made in (("manifest.csv", True), ("left_out.csv", False)):
         frame = pd.DataFrame([row["row"] for row in rows if bool(row["sha256"]) == made], columns=columns)
         tables.append(runs.write_text(folder / name, frame.to_csv(index=False)))
     pairs = [file for row in rows if row["sha256"] for file in files_of(folder, row["row"]["name"])]
-    return runs.finish(folder, recipe, [*tables, *others, *pairs], sum(row["seconds"] for row in rows))
+    seconds = sum(row["seconds"] for row in rows)
+    return runs.finish(folder, recipe, [*tables, *others, *pairs], seconds, **facts)
 
 
 def manifest(folder: Path) -> pd.DataFrame:

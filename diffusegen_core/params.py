@@ -78,7 +78,7 @@ class Train(Section):
     images: PositiveInt = Field(1600, description="training images that a cluster model sees, the paper's T")
     full_images: PositiveInt | None = Field(
         None, description="T of a model of the full set (K = 1); null: none")
-    batch_size: PositiveInt = Field(16, description="images an optimizer step")
+    batch_size: PositiveInt = Field(8, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)

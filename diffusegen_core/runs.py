@@ -141,6 +141,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def exact() -> contextlib.AbstractContextManager:
+    """For sampling on a GPU: convolutions without TF32 and without a choice of algorithm by trial, so that an
+    image's result hangs neither on its batch nor on the moment."""
+    return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+
+
 def device_name(name: str = "auto") -> str:
     """The hardware behind a device parameter, in words."""
     chosen = device(name)
@@ -153,9 +159,9 @@ def device(name: str) -> torch.device:
     """The device that a parameter names; `auto` is cuda where there is one. UserError if it is absent."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"Parameters: device: {name} is asked for, but torch finds no CUDA device. "
-                        "Use auto or cpu.")
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise UserError(f"Parameters: device: {name} is asked for, but torch finds "
+                        f"{torch.cuda.device_count()} CUDA devices. Use auto or cpu.")
     return torch.device(name)
 
 

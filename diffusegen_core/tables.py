@@ -124,9 +124,10 @@ def network(p: Params) -> Table:
             ("training images a cluster", f"{p.train.images:,}", "110,000"),
             ("batch", str(p.train.batch_size), "128"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
-    frame = pd.DataFrame(rows, columns=["", "this run", "published"])
+    frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])
     return show(frame, "train-network",
-                "The network and its training: this run's, and the paper's as published.")
+                "The network and its training in this run, and the paper's: as published, or where the paper "
+                "is silent as in its authors' code. Parameters are counted from the sizes.")
 
 
 def models(result: Trained) -> Table:
@@ -139,12 +140,13 @@ def repaint(p: Params) -> Table:
     """The RePaint schedule of this run beside the paper's."""
     columns = {}
     for name, given in (("this run", (p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)),
-                        ("published", (200, 10, 5))):
+                        ("the paper", (200, 10, 5))):
         levels = repaint_levels(*given)
         columns[name] = [*map(str, given), f"{len(levels) - 1:,}", f"{network_calls(levels):,}"]
     frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
                                "network calls"], **columns})
-    return show(frame, "inpaint-schedule", "The RePaint schedule: this run's, and the paper's as published.")
+    return show(frame, "inpaint-schedule", "The RePaint schedule of this run, and the paper's as published. "
+                "Transitions and calls are counted from the first three rows.")
 
 
 def inpainted(result: Inpainted) -> Table:

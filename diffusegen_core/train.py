@@ -292,7 +292,7 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     s = process.schedule(p.process, p.train.preview_steps).to(device)
     own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
     side = p.data.image_size
-    with autocast(device, p.train.precision):
+    with runs.exact(), autocast(device, p.train.precision):
         x = process.sample(state.average, s, (4, side, side), own, p.process.objective)
     x = ((x.float().cpu() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
     rows = [x[:, :3], x[:, 3:].expand(-1, 3, -1, -1)]
@@ -309,6 +309,6 @@ def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict
     stamp = runs.finish(
         folder, recipe, [path, folder / "log.csv"], state.seconds, images=state.step * p.train.batch_size,
         steps=state.step, loss=float(losses[-max(1, len(losses) // 10):].mean()),
-        parameters=parameter_count(state.net))
+        parameters=parameter_count(state.net), device=runs.device_name(p.device))
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return stamp

@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from browser import Browser
 
-from diffusegen_core import chapters, data
+from diffusegen_core import chapters, data, pairsets
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
 
@@ -47,11 +46,15 @@ def test_every_chapter_was_executed_without_warnings_about_parameters(run: Path)
 
 def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -> None:
     folder = run / "inpaint" / "2-Diff"
-    manifest = pd.read_csv(folder / "manifest.csv")
-    report = data.check(folder)
-    empty = {name for name, area in zip(manifest["name"], manifest["area_after"], strict=True) if area == 0}
-    assert {Path(problem.file).stem for problem in report.problems} <= empty
-    assert {pair.name for pair in report.pairs} == set(manifest["name"]) - empty
+    manifest, left_out = pairsets.manifest(folder), pairsets.left_out(folder)
+    assert len(manifest) + len(left_out) == 4
+    assert (left_out["area_after"] == 0).all()
+    files = {path.stem for kind in pairsets.KINDS for path in (folder / kind).glob("*.png")}
+    assert files == set(manifest["name"])
+    if len(manifest):
+        report = data.check(folder)
+        assert report.problems == []
+        assert [pair.name for pair in report.pairs] == sorted(manifest["name"])
 
 
 def test_a_second_run_finds_everything_made(run: Path) -> None:
@@ -59,6 +62,13 @@ def test_a_second_run_finds_everything_made(run: Path) -> None:
     done = diffusegen("run", run / "params.yaml", "--no-book", folder=run)
     assert done.returncode == 0, done.stderr
     assert made == {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
+
+
+def test_a_chapter_of_other_parameters_is_not_in_the_book(run: Path) -> None:
+    p = chapters.kept(run)
+    assert [path.name for path in chapters.executed(p)] == [path.name for path in chapters.every()]
+    other = p.model_copy(update={"train": p.train.model_copy(update={"lr": 0.5})})
+    assert [path.name for path in chapters.executed(other)] == ["01_cluster.ipynb"]
 
 
 def test_every_page_opens_offline_without_errors(run: Path) -> None:
@@ -76,7 +86,7 @@ def test_every_page_opens_offline_without_errors(run: Path) -> None:
 
 def test_the_book_states_what_it_was_made_from(run: Path) -> None:
     page = (run / "site/_build/html/02_train.html").read_text(encoding="utf-8")
-    for fact in ("nano", "10 phantoms", "torch 2.", "wall time", "526.56 M", "published"):
+    for fact in ("nano", "10 phantoms", "torch 2.", "wall time", "526.56 M", "the paper"):
         assert fact in page
 
 
