@@ -6,13 +6,16 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
 
 from diffusegen_core import __version__
 from diffusegen_core.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusegen_core.params import Params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
@@ -50,8 +53,7 @@ def run(
     values = {"profile": profile.stem, **params.load(profile)}
     p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, runs, tables
+    from diffusegen_core import chapters, runs
     chosen = chapters.choose(first, last, only or [])
     with runs.lock(p.folder):
         chapters.keep(p)
@@ -59,8 +61,7 @@ def run(
             typer.echo(f"{chapter.stem}: running", err=True)
             chapters.execute(chapter, p)
         if book:
-            front.draw(p)
-            typer.echo(f"The book: {book_module.build(p.folder, chapters.executed(p), tables.line(p))}")
+            _build_book(p)
 
 
 @app.command()
@@ -68,12 +69,10 @@ def book(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
 ) -> None:
     """Build the book of a run from the chapters that were executed."""
-    from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, runs, tables
+    from diffusegen_core import chapters, runs
     p = chapters.kept(folder.resolve())
     with runs.lock(p.folder):
-        front.draw(p)
-        typer.echo(f"The book: {book_module.build(p.folder, chapters.executed(p), tables.line(p))}")
+        _build_book(p)
 
 
 @data_app.command("check")
@@ -117,6 +116,15 @@ def data_phantom(
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+def _build_book(p: "Params") -> None:
+    """Draw the pictures that open the book, build it, and say where it lies."""
+    from diffusegen_core import book as book_module
+    from diffusegen_core import chapters, front, tables
+    front.draw(p)
+    path = book_module.build(p.folder, notebooks=chapters.executed(p), footer=tables.line(p))
+    typer.echo(f"The book: {path}")
 
 
 def _pairs(overrides: list[str]) -> list[tuple[str, str]]:

@@ -145,7 +145,7 @@ def _impossible(p: Params) -> list[str]:
     sides = [size // 2**level for level in range(levels)]
     widths = [p.model.base_channels * m for m in p.model.channel_mult]
     found = []
-    if p.folder in (home(), *home().parents):
+    if p.folder in (home(), *home().parents) and not (p.folder / "params.yaml").is_file():
         found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; "
                      "name a folder of its own.")
     if p.data.source == "phantom" and p.data.count is None:

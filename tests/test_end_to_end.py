@@ -59,7 +59,7 @@ def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -
 
 def test_a_second_run_finds_everything_made(run: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
-    done = diffusegen("run", run / "params.yaml", "--no-book", folder=run)
+    done = diffusegen("run", "params.yaml", "--no-book", folder=run)  # from within, as well
     assert done.returncode == 0, done.stderr
     assert made == {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
 

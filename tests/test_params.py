@@ -123,7 +123,7 @@ def test_a_bad_key_or_type_is_refused_by_name(key: str, value: object, says: str
     ({"model": {"attention_resolutions": [32], "head_channels": 64}},
      "model.head_channels 64 does not divide the width 32"),
     ({"process": {"beta_start": 0.5}}, "process.beta_start is larger"),
-    ({"train": {"micro_batch": 17}}, "train.micro_batch 17 exceeds train.batch_size 16"),
+    ({"train": {"micro_batch": 17}}, "train.micro_batch 17 exceeds train.batch_size 8"),
     ({"inpaint": {"respacing": 1001}}, "inpaint.respacing 1001 exceeds process.steps 1000"),
     ({"process": {"steps": 20}, "inpaint": {"respacing": 20}},
      "train.preview_steps 25 exceeds process.steps 20"),
