@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from diffusegen_core import layouts, params, phantom, runs
 from diffusegen_core.errors import UserError

@@ -20,6 +20,7 @@ from torch import Tensor
 from diffusegen_core import checkpoints, cluster, data, fanout, pairsets, process, runs, seeds, train
 from diffusegen_core.params import Inpaint, Params, plain
 
+VERSION = 1  # raised when the same parameters would give other pairs
 FULL_SIZE = 256  # the side that the paper's ellipses are given for
 MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area_before", "area_after"]
 
@@ -146,7 +147,7 @@ def run(p: Params) -> Inpainted:
     for data_type in types:
         jobs = plan(p, data_type, pairs.names, [int(label) for label in clusters.labels], clusters.k)
         folder = p.folder / "inpaint" / data_type
-        recipe = {"pairs": pairs.digest, "seed": p.seed, "objective": p.process.objective,
+        recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "process": plain(p.process),
                   "weights": p.train.sample_weights, "inpaint": {
                       k: v for k, v in plain(p.inpaint).items()
                       if k not in ("samples", "sources", "model_of", "batch_size")},

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from diffusegen_core.errors import UserError
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -25,6 +26,7 @@ from diffusegen_core.unet import UNet, parameter_count
 log = logging.getLogger(__name__)
 
 FULL = "full"
+VERSION = 1  # raised when the same parameters would give other weights
 COLUMNS = ["loss", "mse", "vb", "grad_norm"]
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
 IRRELEVANT = {"images", "full_images", "micro_batch", "sample_weights", "checkpoint_every", "preview_every",
@@ -95,7 +97,7 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
     pairs = data.load(p).take(indices)
     folder = p.folder / "train" / name
     images = p.train.full_images if name == FULL else p.train.images
-    recipe = {"pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
+    recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
               **checkpoints.configuration(p),
               "train": {k: v for k, v in plain(p.train).items() if k not in IRRELEVANT}}
     source = released(p, name)
@@ -156,7 +158,7 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
         watch: Watch | None) -> dict[str, Any]:
     """The training loop, from nothing or from the last checkpoint to a stamped model."""
     device = runs.device(p.device)
-    x = (data.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8).to(device)
+    x = torch.from_numpy(data.to_bytes(data.to_tensor(pairs).numpy())).to(device)
     s = process.schedule(p.process).to(device)
     batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
     state = start(p, name, device)
@@ -294,11 +296,11 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     side = p.data.image_size
     with runs.exact(), autocast(device, p.train.precision):
         x = process.sample(state.average, s, (4, side, side), own, p.process.objective)
-    x = ((x.float().cpu() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
-    rows = [x[:, :3], x[:, 3:].expand(-1, 3, -1, -1)]
-    grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    pixels = data.to_bytes(x.float().cpu().numpy())
+    rows = [pixels[:, :3], pixels[:, 3:].repeat(3, axis=1)]
+    grid = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
     path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
-    runs.write(path, Image.fromarray(grid.permute(1, 2, 0).numpy()).save)
+    runs.write(path, Image.fromarray(grid.transpose(1, 2, 0)).save)
 
 
 def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
