@@ -18,6 +18,8 @@ UV := uv==0.13.9
 PYTHON ?=
 
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Without compiled files every process would compile PyTorch's sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'

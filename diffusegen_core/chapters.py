@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from diffusegen_core import runs
@@ -46,25 +47,44 @@ def _find(name: str, found: list[Path]) -> Path:
 
 
 def execute(chapter: Path, p: Params) -> Path:
-    """Run one chapter; the executed notebook goes to notebooks/ of the run, or to notebooks/failed/ with its error.
+    """Run one chapter. Raises UserError: what the chapter itself said, or where the traceback lies.
 
-    Raises UserError: what the chapter itself said, or where the traceback lies.
+    The executed notebook goes to notebooks/ of the run, or to notebooks/failed/ with its error.
     """
     folder = p.folder / "notebooks"
     failed = folder / "failed" / chapter.name
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
-        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, progress_bar=False,
-                                   stdout_file=sys.stdout, stderr_file=sys.stderr)
+        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL,
+                                   progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(f"{chapter.stem}: {error.evalue}") from None
-        raise UserError(f"{chapter.stem} failed: {error.ename}: {error.evalue} The traceback is in {failed}.") from None
+        raise UserError(f"{chapter.stem} failed: {error.ename}: {error.evalue} "
+                        f"The traceback is in {failed}.") from None
+    except DeadKernelError:
+        raise UserError(f"{chapter.stem} failed: its process was killed, perhaps for want of memory. "
+                        f"What it had done is in {failed}; the same command continues it.") from None
     notebook = nbformat.read(failed, as_version=4)
     path = runs.write(folder / chapter.name, lambda file: nbformat.write(notebook, file))
     failed.unlink()
     return path
+
+
+def executed(p: Params) -> list[Path]:
+    """The executed chapters that were given these parameters, as far as a chapter and those before it go.
+
+    A chapter left over from other parameters would tell of another run.
+    """
+    fields, found = list(Params.model_fields), []
+    for path in sorted((p.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        name = path.stem.split("_", 1)[1]
+        used = fields[:fields.index(name) + 1] if name in fields else fields
+        given = nbformat.read(path, as_version=4).metadata.get("papermill", {}).get("parameters", {})
+        if all(given.get(field) == plain(p)[field] for field in used if field != "run_dir"):
+            found.append(path)
+    return found
 
 
 def keep(p: Params) -> Path:

@@ -1,7 +1,7 @@
-"""Network weights on disk: ours, which carry their whole configuration, and the authors' released ones, which do not.
+"""Network weights on disk: ours, which carry their whole configuration, and the released ones, which do not.
 
-A checkpoint of ours is a safetensors file; its header holds the configuration as JSON. A released one is a bare
-state dict in guided-diffusion naming. Nothing here ever executes a pickle.
+A checkpoint of ours is a safetensors file; its header holds the configuration as JSON. A released one, by the
+paper's authors, is a bare state dict in guided-diffusion naming. Nothing here ever executes a pickle.
 """
 
 import json
@@ -13,22 +13,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffusegen_core import runs
+from diffusegen_core import runs, weights
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain
 from diffusegen_core.unet import UNet
 
-FORMAT = "diffusegen checkpoint 1"
-
 
 def configuration(p: Params) -> dict[str, Any]:
-    """What a file must agree on with the parameters to be usable: the network and the process it was trained for."""
+    """What a usable file and the parameters must agree on: the network and the process it was trained for."""
     return {"image_size": p.data.image_size, "model": plain(p.model), "process": plain(p.process)}
 
 
 def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
     """Write tensors and a JSON header, atomically."""
-    metadata = {"format": FORMAT, "header": json.dumps(header)}
+    # One key, because safetensors writes several in any order: the same content is the same bytes.
+    metadata = {"header": json.dumps(header)}
     # Copies, because an adopted model's two sets of weights are the same memory, which the format refuses.
     copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     try:
@@ -42,8 +41,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise UserError(f"{path} is a safetensors file, but not a {FORMAT}.")
+            if "header" not in metadata:
+                raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
             return {name: f.get_tensor(name) for name in f.keys()}, json.loads(metadata["header"])  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None
@@ -55,7 +54,7 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def load_net(path: Path, p: Params, device: torch.device) -> UNet:
-    """The network in a checkpoint of ours or a released one, in eval mode. UserError names every field that differs."""
+    """A checkpoint's network, ours or released, in eval mode. UserError names every field that differs."""
     net = UNet(p.model, p.data.image_size)
     if path.suffix == ".safetensors":
         tensors, header = read(path)
@@ -67,7 +66,7 @@ def load_net(path: Path, p: Params, device: torch.device) -> UNet:
         if p.process.objective != "eps":
             raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
                             f"{p.process.objective}.")
-        state = read_released(path)
+        state = weights.read(path)
     refuse_other_shapes(path, state, net)
     net.load_state_dict(state)
     return net.to(device).eval().requires_grad_(False)
@@ -80,30 +79,18 @@ def refuse_other_configuration(path: Path, found: dict[str, Any], p: Params) -> 
                         + "; ".join(differing) + ".")
 
 
-def read_released(path: Path) -> dict[str, Tensor]:
-    """A bare state dict, read without executing anything."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; all mean that the file is not a plain state dict
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as a state dict without executing it: {reason}") from None
-    if not isinstance(state, dict) or not all(
-            isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UserError(f"{path} is not a bare state dict of tensors.")
-    return state
-
-
 def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet, shown: int = 4) -> None:
-    """UserError unless the state dict has the network's names and shapes; it says which parameters are off."""
+    """UserError unless the state dict has the network's names and shapes; it says which are off."""
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found == wanted:
         return
-    lines = [f"{name}: {found.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in the parameters"
+    lines = [f"{name}: {found.get(name, 'absent')} in the file, "
+             f"{wanted.get(name, 'absent')} in the parameters"
              for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
     more = f"; and {len(lines) - shown} more tensors" if len(lines) > shown else ""
-    raise UserError(f"{path} does not fit the parameters: " + "; ".join(_summary(found, wanted) + lines[:shown])
-                    + more + ".")
+    raise UserError(f"{path} does not fit the parameters: "
+                    + "; ".join(_summary(found, wanted) + lines[:shown]) + more + ".")
 
 
 def _summary(found: dict[str, tuple], wanted: dict[str, tuple]) -> list[str]:

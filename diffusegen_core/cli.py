@@ -5,13 +5,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from diffusegen_core import __version__
 from diffusegen_core.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusegen_core.params import Params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
@@ -21,10 +26,23 @@ review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form,
 app.add_typer(review_app, name="review")
 
 Overrides = Annotated[list[str] | None, typer.Option(
-    "-p", "--set", metavar="KEY=VALUE", help="A parameter, such as -p train.images=7000; may be repeated.")]
+    "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
 
 
-@app.command()
+class _Run(TyperCommand):
+    """Reads `-p KEY VALUE`, papermill's way, as `-p KEY=VALUE`: typer repeats options of one word only."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        words, joined = iter(args), []
+        for word in words:
+            joined.append(word)
+            if word == "-p":
+                key = next(words, "")
+                joined.append(key if "=" in key else "=".join([key, *islice(words, 1)]))
+        return super().parse_args(ctx, joined)
+
+
+@app.command(cls=_Run)
 def run(
     profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/smoke.yaml.")],
     overrides: Overrides = None,
@@ -34,9 +52,11 @@ def run(
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
-    from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, params, runs
-    p = params.validate(params.override(params.load(profile), _pairs(overrides or [])))
+    from diffusegen_core import params
+    values = {"profile": profile.stem, **params.load(profile)}
+    p = params.validate(params.override(values, _pairs(overrides or [])))
+    # Imported only now, because they take seconds, and a wrong key is answered at once.
+    from diffusegen_core import chapters, runs
     chosen = chapters.choose(first, last, only or [])
     with runs.lock(p.folder):
         chapters.keep(p)
@@ -44,19 +64,18 @@ def run(
             typer.echo(f"{chapter.stem}: running", err=True)
             chapters.execute(chapter, p)
         if book:
-            front.draw(p)
-            typer.echo(f"The book: {book_module.build(p.folder)}")
+            _build_book(p)
 
 
 @app.command()
-def book(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]) -> None:
+def book(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
+) -> None:
     """Build the book of a run from the chapters that were executed."""
-    from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, runs
+    from diffusegen_core import chapters, runs
     p = chapters.kept(folder.resolve())
     with runs.lock(p.folder):
-        front.draw(p)
-        typer.echo(f"The book: {book_module.build(p.folder)}")
+        _build_book(p)
 
 
 @data_app.command("check")
@@ -128,19 +147,28 @@ def version() -> None:
     typer.echo(__version__)
 
 
+def _build_book(p: "Params") -> None:
+    """Draw the pictures that open the book, build it, and say where it lies."""
+    from diffusegen_core import book as book_module
+    from diffusegen_core import chapters, front, tables
+    front.draw(p)
+    path = book_module.build(p.folder, notebooks=chapters.executed(p), footer=tables.line(p))
+    typer.echo(f"The book: {path}")
+
+
 def _pairs(overrides: list[str]) -> list[tuple[str, str]]:
     pairs = []
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UserError(f"-p {text}: write KEY=VALUE, such as -p train.images=7000.")
+            raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
         pairs.append((key, value))
     return pairs
 
 
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
-    """A UserError is one message on stderr and exit code 2; anything else is a fault of ours and keeps its traceback."""
+    """A UserError is one message on stderr and exit code 2; all else is our fault and keeps its traceback."""
     try:
         yield
     except UserError as error:

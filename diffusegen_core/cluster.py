@@ -5,16 +5,17 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import silhouette_score
 
 from diffusegen_core import data, fanout, features, runs, seeds
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 # KMeans starts over so many times and keeps the best.
 STARTS = 10
@@ -82,7 +83,11 @@ def _rows(p: Params, pairs: data.Pairs, folder: Path) -> np.ndarray:
     return np.concatenate([found["images"], found["masks"]], axis=1, dtype=np.float64)
 
 
-def _kmeans(rows: np.ndarray, k: int, seed: int) -> KMeans:
+def _kmeans(rows: np.ndarray, k: int, seed: int) -> "KMeans":
+    # scikit-learn takes seconds to import, and clusters that are read from disk do not need it.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     state = seeds.derive(seed, "cluster", k) % 2**32
     with warnings.catch_warnings():
         # It warns of fewer clusters than asked for, which the callers look for themselves.
@@ -99,6 +104,8 @@ def _refuse_empty(labels: np.ndarray, k: int) -> None:
 
 def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
     """Inertia for each k that can be filled, and the mean silhouette where it is defined: 2 <= k < N."""
+    from sklearn.metrics import silhouette_score
+
     curves = []
     with fanout.bar("KMeans over K", len(ks), "K") as bar:
         for k in ks:

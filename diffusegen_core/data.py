@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from diffusegen_core import layouts, params, phantom, runs
 from diffusegen_core.errors import UserError
@@ -153,6 +153,9 @@ def _input_folder(p: Params) -> Path:
     source = params.resolve(p.data.source)
     if source == p.folder or source in p.folder.parents:
         raise UserError(f"run_dir {p.folder} lies in data.source {source}, which is never written to. "
+                        "Choose another run_dir.")
+    if p.folder in source.parents:
+        raise UserError(f"data.source {source} lies in run_dir {p.folder}, whose parts are replaced. "
                         "Choose another run_dir.")
     return source
 

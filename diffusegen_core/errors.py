@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Something the user can mend. The text is whole sentences, names the file or key, and needs no traceback."""
+    """Something the user can mend. Its text is whole sentences, names the file or key, needs no traceback."""

@@ -1,7 +1,7 @@
 """The one way from one work item to many: clusters, batches of images, experiments.
 
-A work item is independent, named and resumable: its work function looks for its own finished artifact first and
-returns at once if that is current. So rerunning the same command is how everything resumes.
+A work item is independent, named and resumable: its work function looks for its own finished artifact first
+and returns at once if that is current. So rerunning the same command is how everything resumes.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,5 +33,5 @@ def run(work: Callable[..., Result], items: Sequence[Item], title: str) -> list[
 
 
 def bar(title: str, total: int, unit: str, done: int = 0, hidden: bool = False) -> tqdm:
-    """A progress bar with rate and time left; one line a second at most, since a notebook keeps every line."""
+    """A progress bar with rate and time left; at most one line a second: a notebook keeps every line."""
     return tqdm(desc=title, total=total, initial=done, unit=unit, disable=hidden, mininterval=1.0, delay=1.0)

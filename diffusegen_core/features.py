@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import timm
 import torch
-import torchvision
 from huggingface_hub import constants as hub
-from pytorch_fid import inception as fid
-from timm.models import PretrainedCfg
 from torch import nn
 from torch.hub import get_dir, load_state_dict_from_url
-from torchvision.transforms.v2 import Normalize, Resize
 
 from diffusegen_core import fanout, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.weights import Published, fill, identity, seeded, words
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+# torchvision, timm and pytorch-fid are imported where they are used: they take seconds, and a chapter whose
+# features are cached needs none of them.
 
 InputRange = Literal["imagenet", "symmetric"]
 
@@ -37,8 +38,6 @@ RANGES = {
     "symmetric": ([128.0] * 3, [128.0] * 3),
     INCEPTION: ([127.5] * 3, [127.5] * 3),
 }
-
-TRANSFORMERS = (timm.models.VisionTransformer, torchvision.models.VisionTransformer)
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,7 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
     net = load(backbone, weights, input_range, device, seed)
     rows = []
     bar = fanout.bar(label(backbone, weights), len(images), "image")
-    # TF32 would make a row depend on its batch, and cuDNN's choice of algorithm on the moment.
-    exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact, bar:
+    with torch.inference_mode(), runs.exact(), bar:
         for start in range(0, len(images), batch_size):
             batch = torch.from_numpy(images[start:start + batch_size].astype(np.float32))
             rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())
@@ -78,9 +75,11 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
 
     `size` is another input side than the library gives, for a network that takes any.
     """
+    from torchvision.transforms.v2 import Normalize, Resize
+
     chosen = _find(backbone)
     net, unused = seeded(chosen.make, seed, backbone)
-    if size not in (None, chosen.size) and isinstance(net, TRANSFORMERS):
+    if size not in (None, chosen.size) and _is_transformer(net):
         raise UserError(f"The backbone {backbone} takes images of {chosen.size} pixels only, not {size}.")
     fill(net, weights, chosen.published, unused)
     mean, deviation = RANGES[INCEPTION if backbone == INCEPTION else input_range]
@@ -97,9 +96,9 @@ def load_cls(backbone: str, weights: str, input_range: InputRange, device: torch
     The final normalisation is left out, as in the authors' code. Other networks give what `load` does.
     """
     net = load(backbone, weights, input_range, device, seed, size)
-    if isinstance(net[-1], timm.models.VisionTransformer):
+    if _is_transformer(net[-1]) and backbone.startswith("timm/"):
         net[-1].norm, net[-1].fc_norm, net[-1].global_pool = nn.Identity(), nn.Identity(), "token"
-    elif isinstance(net[-1], torchvision.models.VisionTransformer):
+    elif _is_transformer(net[-1]):
         net[-1].encoder.ln = nn.Identity()
     return net
 
@@ -137,6 +136,11 @@ def by_hand(url: str) -> str:
     return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
 
 
+def _is_transformer(net: nn.Module) -> bool:
+    # timm's and torchvision's classes have one name; asking by it imports neither.
+    return type(net).__name__ == "VisionTransformer"
+
+
 def _find(backbone: str) -> _Backbone:
     if backbone == INCEPTION:
         return _inception()
@@ -146,6 +150,9 @@ def _find(backbone: str) -> _Backbone:
 
 
 def _inception() -> _Backbone:
+    import torchvision
+    from pytorch_fid import inception as fid
+
     url = fid.FID_WEIGHTS_URL
     published = Published(INCEPTION, "pytorch-fid", url, by_hand(url),
                           lambda: load_state_dict_from_url(url, map_location="cpu", check_hash=True))
@@ -165,6 +172,8 @@ def _inception() -> _Backbone:
 
 
 def _torchvision(name: str) -> _Backbone:
+    import torchvision
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise _unknown(name, [*known, INCEPTION])
@@ -189,6 +198,8 @@ def _torchvision(name: str) -> _Backbone:
 
 
 def _timm(backbone: str) -> _Backbone:
+    import timm
+
     name = backbone.removeprefix("timm/")
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if config is None:
@@ -203,7 +214,9 @@ def _timm(backbone: str) -> _Backbone:
     return _Backbone(config.input_size[-1], _published_by_timm(name, config), make)
 
 
-def _published_by_timm(name: str, config: PretrainedCfg) -> Published:
+def _published_by_timm(name: str, config: "PretrainedCfg") -> Published:
+    import timm
+
     def load() -> dict[str, torch.Tensor]:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from diffusegen_core import runs
 from diffusegen_core.errors import UserError

@@ -15,7 +15,7 @@ from diffusegen_core.data import Pairs
 from diffusegen_core.evaluate import REAL, Evaluated
 from diffusegen_core.inpaint import Inpainted
 from diffusegen_core.pairsets import read_pair
-from diffusegen_core.style import OK, Styled
+from diffusegen_core.style import Styled
 from diffusegen_core.train import Trained
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
@@ -109,12 +109,12 @@ def _curve(ax: Axes, folder: Path, batch: float, label: str, colour: str, line: 
     ax.plot(log["step"] * batch, smooth, label=label, color=colour, linestyle=line, linewidth=1.3)
 
 
-def grids(trained: Trained) -> Figure | None:
+def grids(trained: Trained) -> Figure:
     """The last sample grid of every model: images above, their masks below."""
     last = [(m.name, sorted((m.folder / "samples").glob("*.png"))[-1]) for m in trained.all[:MOST_ROWS]
             if list((m.folder / "samples").glob("*.png"))]
     if not last:
-        return None
+        return nothing("These models were taken over, not trained here: there are no sample grids.")
     pictures = [(name, np.asarray(Image.open(path))) for name, path in last]
     heights = [image.shape[0] / image.shape[1] for _, image in pictures]
     figure, axes = plt.subplots(len(last), 1, squeeze=False, height_ratios=heights,
@@ -125,7 +125,8 @@ def grids(trained: Trained) -> Figure | None:
     return figure
 
 
-def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, sources: int = 4, most: int = 3) -> Figure:
+def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, sources: int = 4,
+               most: int = 3) -> Figure:
     """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones.
 
     `data_type` is the cluster models' unless another is named.
@@ -133,6 +134,8 @@ def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, so
     data_type = data_type or next(iter(result.folders))
     manifest, folder = result.manifests[data_type], result.folders[data_type]
     names = list(dict.fromkeys(manifest["source"]))
+    if not names:
+        return nothing("Every generated mask is empty: the models painted no polyp.")
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
     each = min(most, int(manifest.groupby("source").size().max()))
     blocks = 2 if len(chosen) > 1 else 1
@@ -162,10 +165,12 @@ def nothing(words: str) -> Figure:
 
 def areas(result: Inpainted) -> Figure:
     """The area of each generated mask against its source's, as shares of the image."""
+    if not any(len(m) for m in result.manifests.values()):
+        return nothing("There is no generated mask to measure.")
     figure, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.5))
     for (name, m), marker in zip(result.manifests.items(), "osv^", strict=False):
         ax.plot(m["area_before"], m["area_after"], marker, markersize=3.5, alpha=0.6, label=name)
-    top = max(m[["area_before", "area_after"]].to_numpy().max() for m in result.manifests.values())
+    top = max(m[["area_before", "area_after"]].to_numpy().max() for m in result.manifests.values() if len(m))
     ax.plot([0, top], [0, top], color="0.6", linewidth=1, linestyle=":")
     ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
     ax.legend()
@@ -176,11 +181,10 @@ def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources:
             most: int = 3) -> Figure:
     """Figure 6: a source in the first column of each block, then its inpainted images above the styled ones.
 
-    `data_type` is the cluster models' unless another is named. A pair that was stopped is left out.
+    `data_type` is the cluster models' unless another is named.
     """
     data_type = data_type or next(iter(result.folders))
     manifest = result.manifests[data_type]
-    manifest = manifest[manifest["status"] == OK]
     names = list(dict.fromkeys(manifest["source"]))
     if not names:
         return nothing("No image was styled.")
@@ -202,7 +206,7 @@ def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources:
 def guidance(result: Styled, weights: dict[str, float], data_type: str | None = None) -> Figure:
     """The weighted losses over the steps and how far each pulls, means over the images of a data type."""
     steps = result.steps[data_type or next(iter(result.steps))]
-    means = steps.drop(columns="name").groupby("step").mean()
+    means = steps.groupby("step").mean()
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
     for i, (term, weight) in enumerate(weights.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)], "linewidth": 1.3}
@@ -220,7 +224,8 @@ def guidance(result: Styled, weights: dict[str, float], data_type: str | None = 
 class Watch:
     """A live view for JupyterLab: the loss curve and the newest sample grid of the model in training.
 
-    Pass it as `train.run(p, watch=figures.Watch())`; it is called with the model's folder at every sample grid.
+    Pass it as `train.run(p, watch=figures.Watch())`; it is called with the model's folder at every
+    sample grid.
     """
 
     def __init__(self) -> None:

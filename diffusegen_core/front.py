@@ -1,4 +1,4 @@
-"""The two pictures that open the book, drawn from the run's own data: samples, and the scheme of the method."""
+"""The two pictures that open the book, drawn from the run's data: samples, and the scheme of the method."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def draw(p: Params) -> list[Path]:
 
 
 def scheme(p: Params, pairs: Pairs) -> Figure:
-    """Figure 2: the four stages, each with a picture that this run made, or its name alone where it made none."""
+    """Figure 2: the four stages, each with a picture that this run made, or its name if it made none."""
     figure, ax = plt.subplots(figsize=(figures.WIDTH, 1.95), layout="none")
     ax.set(xlim=(0, 10), ylim=(0, 10 * 1.95 / figures.WIDTH), position=(0, 0, 1, 1))
     ax.axis("off")
@@ -81,9 +81,12 @@ def _clustered(p: Params) -> np.ndarray | None:
     path = p.folder / "cluster" / "clusters.csv"
     if not path.is_file():
         return None
-    pairs, frame = data.load(p), pd.read_csv(path, dtype={"name": str})
+    pairs, frame = data.load(p), pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
     index = {name: i for i, name in enumerate(pairs.names)}
-    rows = [[pairs.images[index[name]] for name in members["name"][:3]] for _, members in frame.groupby("cluster")]
+    if not index.keys() >= set(frame["name"]):  # clusters of other data, which this run has not replaced yet
+        return None
+    rows = [[pairs.images[index[name]] for name in members["name"][:3]]
+            for _, members in frame.groupby("cluster")]
     blank = np.full_like(pairs.images[0], 255)
     return _tiles([(row + [blank] * 3)[:3] for row in rows[:3]])
 
@@ -98,7 +101,8 @@ def _tiles(rows: list[list[np.ndarray]]) -> np.ndarray:
         edge = max(1, image.shape[-1] // 16)
         return np.pad(image.astype(np.uint8), ((0, 0), (edge, edge), (edge, edge)), constant_values=249)
 
-    return np.concatenate([np.concatenate([padded(i) for i in row], axis=2) for row in rows], axis=1).transpose(1, 2, 0)
+    lines = [np.concatenate([padded(i) for i in row], axis=2) for row in rows]
+    return np.concatenate(lines, axis=1).transpose(1, 2, 0)
 
 
 def _left_of(grid: np.ndarray, columns: int) -> np.ndarray:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusegen_core import features, vgg
-from diffusegen_core.params import FULL_SIZE, Model, Params, Style
+from diffusegen_core.params import Params
+from diffusegen_core.sections import FULL_SIZE, Model, Style
 from diffusegen_core.unet import UNet
 
 TERMS = ("zecon", "vgg", "mse", "sty", "l2", "sem", "rng")

@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from diffusegen_core import checkpoints, cluster, data, fanout, pairsets, process, runs, seeds, train
-from diffusegen_core.params import FULL_SIZE, Inpaint, Params, plain
+from diffusegen_core.params import Params, plain
+from diffusegen_core.sections import FULL_SIZE, Inpaint
 
+VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area_before", "area_after"]
 
 
 @dataclass(frozen=True)
 class Inpainted:
-    """Dataset folders by data type ("20-Diff", "Full-Diff"), each with its manifest, one row a synthetic pair."""
+    """Dataset folders by data type ("20-Diff", "Full-Diff"), each with a manifest: a row a synthetic pair."""
 
     folders: dict[str, Path]
     manifests: dict[str, pd.DataFrame]
@@ -33,16 +35,16 @@ class Inpainted:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a data type: pairs, sources, empty masks and areas (shares of the image)."""
+        """A row a data type: pairs, sources, pairs left out for empty masks, areas (shares of the image)."""
         return pd.DataFrame([{
-            "data type": name, "pairs": len(m), "sources": m["source"].nunique(), "models": m["model"].nunique(),
-            "empty masks": int((m["area_after"] == 0).sum()), "mean area before": m["area_before"].mean(),
-            "mean area after": m["area_after"].mean(),
+            "data type": name, "pairs": len(m), "sources": m["source"].nunique(),
+            "models": m["model"].nunique(), "empty masks": len(pairsets.left_out(self.folders[name])),
+            "mean area before": m["area_before"].mean(), "mean area after": m["area_after"].mean(),
         } for name, m in self.manifests.items()]).set_index("data type")
 
 
-# RePaint (Lugmayr et al. 2022, algorithm 1): down one level at a time; after every jump_length levels, r - 1 times,
-# jump_length levels back up.
+# RePaint (Lugmayr et al. 2022, algorithm 1): down one level at a time; after every jump_length levels,
+# r - 1 times, jump_length levels back up.
 def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
     """The levels visited, from count - 1 to -1 (the clean image): neighbours in the list differ by one."""
     jumps = dict.fromkeys(range(0, count - jump_length, jump_length), resampling - 1)
@@ -60,10 +62,12 @@ def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
 
 @torch.inference_mode()
 def repaint(net: process.Network, s: process.Schedule, x_known: Tensor, known: Tensor, levels: list[int],
-            generators: list[torch.Generator], objective: str, tick: Callable[[int], object] | None = None) -> Tensor:
-    """Fill what is not `known` (B, 1, H, W; 1 known, 0 to fill) in x_known (B, C, H, W); known pixels come back exact.
+            generators: list[torch.Generator], objective: str,
+            tick: Callable[[int], object] | None = None) -> Tensor:
+    """Fill what is not `known` (B, 1, H, W; 1 known, 0 to fill) in x_known (B, C, H, W).
 
-    Each image draws from its own generator alone. Equation A3 with the known part noised to the level at hand.
+    Known pixels come back exact. Each image draws from its own generator alone. Equation A3 with the known
+    part noised to the level at hand.
     """
     x = seeds.normal_like(generators, x_known)
     for level, following in pairwise(levels):
@@ -97,8 +101,12 @@ def dilated(mask: np.ndarray, settings: Inpaint) -> np.ndarray:
 
 
 def refined(channel: np.ndarray, settings: Inpaint) -> np.ndarray:
-    """The generated mask channel (S, S) in [-1, 1], opened against specks and cut at its mid-value: {0, 1}."""
-    opened = cv2.morphologyEx(channel, cv2.MORPH_OPEN, ellipse(settings.opening, channel.shape[-1]))
+    """The generated mask channel (S, S) in [-1, 1], opened against specks, cut at its mid-value: {0, 1}."""
+    kernel = ellipse(settings.opening, channel.shape[-1])
+    anchor = (len(kernel) - 1) // 2
+    # Dilated by the mirrored kernel: OpenCV's own opening moves the mask by a pixel where the side is even,
+    # and so out of the region.
+    opened = cv2.dilate(cv2.erode(channel, kernel), kernel[::-1, ::-1].copy(), anchor=(anchor, anchor))
     return (opened > 0).astype(np.uint8)
 
 
@@ -119,7 +127,7 @@ class Job:
 
 
 def plan(p: Params, data_type: str, names: list[str], labels: list[int], k: int) -> list[Job]:
-    """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's own cluster."""
+    """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's cluster."""
     jobs = []
     for sample in range(1, p.inpaint.samples + 1):
         for index, name in list(enumerate(names))[:p.inpaint.sources]:
@@ -139,12 +147,13 @@ def run(p: Params) -> Inpainted:
     for data_type in types:
         jobs = plan(p, data_type, pairs.names, [int(label) for label in clusters.labels], clusters.k)
         folder = p.folder / "inpaint" / data_type
-        recipe = {"pairs": pairs.digest, "seed": p.seed, "objective": p.process.objective,
+        recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "process": plain(p.process),
                   "weights": p.train.sample_weights, "inpaint": {
                       k: v for k, v in plain(p.inpaint).items()
                       if k not in ("samples", "sources", "model_of", "batch_size")},
                   "jobs": {job.name: job.model for job in jobs},
-                  "models": {name: runs.sha256(models[name].path) for name in sorted({j.model for j in jobs})}}
+                  "models": {name: runs.sha256(models[name].path)
+                             for name in sorted({j.model for j in jobs})}}
         stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder)
         folders[data_type], seconds = folder, seconds + stamp["seconds"]
         manifests[data_type] = pairsets.manifest(folder)
@@ -153,8 +162,9 @@ def run(p: Params) -> Inpainted:
 
 def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder: Path) -> dict[str, Any]:
     """Make the missing pairs, then the manifest and the stamp."""
-    rows = pairsets.complete(f"Inpainting {data_type}", folder, jobs, recipe, p.inpaint.batch_size, make_batch, p=p)
-    return pairsets.finish(folder, recipe, rows, MANIFEST)
+    rows = pairsets.complete(f"Inpainting {data_type}", folder, jobs, recipe, p.inpaint.batch_size,
+                             make_batch, p=p)
+    return pairsets.finish(folder, recipe, rows, MANIFEST, device=runs.device_name(p.device))
 
 
 def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> None:
@@ -169,21 +179,23 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     known = torch.from_numpy(1 - regions).float().to(device)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with (fanout.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
-          train.autocast(device, p.inpaint.precision)):
+          runs.exact(), train.autocast(device, p.inpaint.precision)):
         x = repaint(net, s, data.to_tensor(pairs).to(device), known, levels, generators, p.process.objective,
                     bar.update)
     x = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
-    for job, key, sample, source, mask, region in zip(jobs, keys, x, pairs.images, pairs.masks, regions, strict=True):
+    for job, key, sample, source, mask, region in zip(
+            jobs, keys, x, pairs.images, pairs.masks, regions, strict=True):
         write_pair(job, key, sample, source, mask, region, p, folder, seconds)
 
 
-def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask: np.ndarray, region: np.ndarray,
-               p: Params, folder: Path, seconds: float) -> None:
+def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask: np.ndarray,
+               region: np.ndarray, p: Params, folder: Path, seconds: float) -> None:
     """One synthetic pair as 8-bit PNGs; outside the region the image's bytes are the source's own."""
     image = np.where(region > 0, data.to_bytes(sample[:3]), source)
     new_mask = refined(sample[3], p.inpaint)
     row = {"name": job.name, "source": job.source, "source_cluster": job.source_cluster, "model": job.model,
            "sample": job.sample, "seed": job.seed, "area_before": round(float(mask.mean()), 6),
            "area_after": round(float(new_mask.mean()), 6)}
-    pairsets.keep(folder, job.name, key, row, (image, new_mask[None]), seconds)
+    # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
+    pairsets.keep(folder, job.name, key, row, (image, new_mask[None]) if new_mask.any() else None, seconds)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from diffusegen_core.errors import UserError
 
@@ -101,10 +101,13 @@ class Report:
 
 def scan(folder: Path) -> Report:
     """Pair the files of a dataset by name, unopened. Raises UserError where no layout is recognised."""
-    layout, root = _recognise(folder)
-    report = Report(folder, layout)
-    for prefix, images, masks in LAYOUTS[layout]:
-        _pair(report, prefix, _files(root / images), _files(root / masks))
+    try:
+        layout, root = _recognise(folder)
+        report = Report(folder, layout)
+        for prefix, images, masks in LAYOUTS[layout]:
+            _pair(report, prefix, _files(root / images), _files(root / masks))
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
     report.pairs.sort(key=lambda pair: _natural(pair.name))
     return report
 

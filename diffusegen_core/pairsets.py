@@ -1,7 +1,7 @@
 """Sets of synthetic pairs, made pair by pair: a dataset folder with a manifest, and a row kept for each pair.
 
 A row is written after its pair's files, so an interrupted chapter makes only what is missing. A pair that
-could not be made has a row that says why, and no files.
+came to nothing has a row as well, but no files: it is listed in left_out.csv, not in the manifest.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe,
              work: Callable[..., None], **arguments: Any) -> list[Row]:
     """Make the pairs that are missing, in batches of one model each; the rows of all jobs, in their order.
 
-    `recipe` holds, beside what decides every pair, "models" and "jobs": by name, what decides one model's
-    pairs, and one pair alone. `work` is called with a batch of jobs, their keys, the folder and `arguments`;
-    it calls `keep` for each pair.
+    `recipe` holds, beside what decides every pair, "models" and "jobs": by name, what decides the pairs of
+    one model, and one pair alone. `work` is called with the batch's jobs, their keys and the folder, and
+    calls `keep` for each.
     """
     keys, items = _keys(jobs, recipe), []
     for model in recipe["models"]:
@@ -51,24 +51,37 @@ def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe,
 
 def keep(folder: Path, name: str, key: str, row: dict[str, Any], pair: tuple[np.ndarray, np.ndarray] | None,
          seconds: float, **facts: Any) -> None:
-    """Write a pair (image (3, S, S) uint8, mask (1, S, S) in {0, 1}; None if it failed), then its row."""
+    """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None if failed; then its row."""
     files = data.write_pair(folder, name, *pair) if pair else ()
     runs.write_json(_row(folder, name), {
         "key": key, "row": row, "sha256": [runs.sha256(file) for file in files], "seconds": seconds, **facts})
 
 
 def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str],
-           others: Sequence[Path] = ()) -> dict[str, Any]:
+           others: Sequence[Path] = (), **facts: Any) -> dict[str, Any]:
     """Write the manifest, one row a pair, and stamp the folder with it, the pairs and `others`; the stamp."""
-    frame = pd.DataFrame([row["row"] for row in rows], columns=columns)
-    manifest = runs.write(folder / "manifest.csv", lambda file: frame.to_csv(file, index=False))
+    tables = []
+    for name, made in (("manifest.csv", True), ("left_out.csv", False)):
+        frame = pd.DataFrame([row["row"] for row in rows if bool(row["sha256"]) == made], columns=columns)
+        tables.append(runs.write_text(folder / name, frame.to_csv(index=False)))
     pairs = [file for row in rows if row["sha256"] for file in files_of(folder, row["row"]["name"])]
-    return runs.finish(folder, recipe, [manifest, *others, *pairs], sum(row["seconds"] for row in rows))
+    seconds = sum(row["seconds"] for row in rows)
+    return runs.finish(folder, recipe, [*tables, *others, *pairs], seconds, **facts)
 
 
 def manifest(folder: Path) -> pd.DataFrame:
-    """The manifest of a dataset folder."""
-    return pd.read_csv(folder / "manifest.csv", dtype={"source": str, "name": str})
+    """The manifest of a dataset folder: one row a pair."""
+    return _table(folder / "manifest.csv")
+
+
+def left_out(folder: Path) -> pd.DataFrame:
+    """The pairs that came to nothing, with the manifest's columns."""
+    return _table(folder / "left_out.csv")
+
+
+def _table(path: Path) -> pd.DataFrame:
+    # A source may be called NA, which is no missing value.
+    return pd.read_csv(path, dtype={"source": str, "name": str}, keep_default_na=False)
 
 
 def files_of(folder: Path, name: str) -> list[Path]:
@@ -105,15 +118,15 @@ def _row(folder: Path, name: str) -> Path:
 def _keys(jobs: Sequence[Job], recipe: runs.Recipe) -> dict[str, str]:
     # What decides one pair, whatever the others are.
     return {job.name: runs.key({**recipe, "jobs": recipe["jobs"][job.name],
-                                "models": recipe["models"][job.model]}) for job in jobs}
+                                "models": recipe["models"][job.model]})
+            for job in jobs}
 
 
 def _remove_others(folder: Path, has_files: dict[str, bool]) -> None:
     """Leave only rows of the jobs, and only files of the pairs that were made."""
-    for file in (folder.parent / "rows" / folder.name).iterdir():
-        if file.stem not in has_files:
-            file.unlink()
-    for place in (folder / kind for kind in KINDS):
+    made = {name for name, has in has_files.items() if has}
+    places = {folder.parent / "rows" / folder.name: set(has_files), **{folder / kind: made for kind in KINDS}}
+    for place, wanted in places.items():
         for file in place.iterdir() if place.is_dir() else ():
-            if not has_files.get(file.stem):
+            if file.stem not in wanted:
                 file.unlink()

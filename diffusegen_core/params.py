@@ -1,166 +1,45 @@
 """Every parameter of the program, once: names, types, units, defaults and what cannot go together.
 
-The defaults are the smoke profile, so a notebook opened by hand runs with them. A profile is a YAML file with the
-same sections; a section names only what it changes. Whatever can be derived from these values is a property here.
+The defaults are the smoke profile, so a notebook opened by hand runs with them. A profile is a YAML file
+with the same sections; a section names only what it changes. Whatever can be derived from these values is a
+property here.
 """
 
+import contextlib
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from diffusegen_core.errors import UserError
-
-
-# The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
-FULL_SIZE, FULL_STEPS = 256, 200
-
-
-class Section(BaseModel):
-    """A group of parameters: unknown keys are refused, values are not coerced from another type, none changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Data(Section):
-    """Where the labelled pairs come from."""
-
-    source: str = Field("phantom", description="`phantom`, or a folder of image+mask pairs")
-    subset: Literal["all", "paper348", "not348"] = Field("all", description="the paper's 348 names, the rest, or all")
-    count: PositiveInt | None = Field(48, description="use the first so many pairs; null: all (phantom needs it)")
-    image_size: PositiveInt = Field(32, description="side of the square training images, pixels")
-    on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
-
-
-class Cluster(Section):
-    """Chapter 1 (paper 2.2)."""
-
-    k: PositiveInt = Field(2, description="number of clusters, K")
-    backbone: str = Field("resnet18", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
-    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
-    input_range: Literal["imagenet", "symmetric"] = Field(
-        "imagenet", description="what the weights expect: ImageNet mean and deviation, or [-1, 1]")
-    scan: list[PositiveInt] = Field([2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
-
-
-class Model(Section):
-    """The U-Net (method.md 3): ADM, 4 channels in, 8 out."""
-
-    base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
-    channel_mult: list[PositiveInt] = Field([1, 2], description="width of each level over the first")
-    res_blocks: PositiveInt = Field(1, description="residual blocks a level")
-    attention_resolutions: list[PositiveInt] = Field([16], description="image sides, in pixels, with attention")
-    head_channels: PositiveInt = Field(32, description="channels of an attention head")
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
-class Process(Section):
-    """The diffusion process (paper A.1)."""
-
-    steps: PositiveInt = Field(1000, description="T of the forward process")
-    beta_start: float = Field(1e-4, gt=0, lt=1)
-    beta_end: float = Field(0.02, gt=0, lt=1)
-    objective: Literal["eps", "v"] = Field("v", description="what the network predicts; the paper's is eps")
-
-
-class Train(Section):
-    """Chapter 2 (paper 2.3, B.5)."""
-
-    images: PositiveInt = Field(3200, description="training images that a cluster model sees, the paper's T")
-    full_images: PositiveInt | None = Field(None, description="T of a model of the full set (K = 1); null: none")
-    batch_size: PositiveInt = Field(16, description="images an optimizer step")
-    micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: not clipped")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average after its warm-up")
-    sample_weights: Literal["ema", "raw"] = Field("ema", description="the weights that later chapters use")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
-    checkpoint_every: PositiveInt = Field(50, description="optimizer steps between checkpoints")
-    preview_every: PositiveInt = Field(100, description="optimizer steps between sample grids")
-    preview_images: PositiveInt = Field(8, description="images of a sample grid")
-    preview_steps: PositiveInt = Field(25, description="respaced steps of a sample grid")
-    checkpoints: str | None = Field(
-        None, description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
-
-
-class Inpaint(Section):
-    """Chapter 3 (paper 2.4, A.2). Sizes of the ellipses are given at 256 px and scale with the image."""
-
-    samples: PositiveInt = Field(2, description="synthetic pairs for each source pair, N")
-    sources: PositiveInt | None = Field(16, description="use the first so many sources; null: all")
-    respacing: PositiveInt = Field(25, description="respaced steps")
-    jump_length: PositiveInt = Field(5)
-    resampling: PositiveInt = Field(2, description="RePaint's r: 1 never jumps back")
-    model_of: Literal["any", "own"] = Field("any", description="cluster j ~ U{1..K}, or the source's own cluster")
-    dilate: PositiveInt = Field(20, description="ellipse that widens the source mask, px at 256")
-    opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
-    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-class Style(Section):
-    """Chapter 4 (paper 2.4, A.3, B.5). The weights are the paper's, for 256 px, 200 steps and DINO's [CLS]."""
-
-    respacing: PositiveInt = Field(25, description="respaced steps")
-    skip: NonNegativeInt = Field(10, description="of them, the first (noisiest) ones that are left out")
-    guidance: Literal["paper", "variance"] = Field(
-        "paper", description="subtract the gradient, or, as the public code, the variance times the gradient")
-    max_shift: float | None = Field(
-        0.3, gt=0, description="largest RMS of a loss's pull, and of the whole shift, over that of the step's "
-                               "noise; null: any")
-    lambda_zecon: float = Field(500.0, ge=0, description="content: patches of the U-Net's encoder; 0: not computed")
-    lambda_vgg: float = Field(100.0, ge=0, description="content: maps of VGG-19")
-    lambda_mse: float = Field(5000.0, ge=0, description="content: pixels")
-    lambda_sty: float = Field(10000.0, ge=0, description="style: [CLS]")
-    lambda_l2: float = Field(10000.0, ge=0, description="style: pixels")
-    lambda_sem: float = Field(40000.0, ge=0, description="semantic divergence of adjacent steps")
-    lambda_rng: float = Field(200.0, ge=0, description="values outside [-1, 1]")
-    semantic_steps: NonNegativeInt = Field(2, description="semantic divergence acts in the first so many steps")
-    backbone: str = Field("resnet18", description="gives [CLS], or pooled features: as cluster.backbone")
-    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
-    input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
-    backbone_size: PositiveInt | None = Field(32, description="side of the backbone's input, px; null: its own")
-    vgg: Literal["vgg19", "vgg19_normalised"] = Field(
-        "vgg19", description="torchvision's, or the release with rescaled activations, for which other weights hold")
-    vgg_weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
-    zecon_blocks: list[NonNegativeInt] | None = Field(
-        None, description="input blocks whose features are compared; null: the stem and the last of each of the "
-                          "first four levels")
-    zecon_patches: PositiveInt = Field(256, description="most locations of an image that are compared")
-    temperature: float = Field(0.07, gt=0, description="of the ZeCon loss")
-    colour_transfer: bool = Field(True, description="give the result the source's mean and covariance of colours")
-    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
-
-
-class Evaluate(Section):
-    """Chapter 5 (paper 2.5, 3.2, B.2), and the audit of copies."""
-
-    backbone: str = Field("resnet18", description="`inception_v3_fid` gives FID and KID by clean-fid; any other, as "
-                          "cluster.backbone, gives distances that bear its name")
-    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
-    input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
-    sets: PositiveInt = Field(3, description="sample numbers that are compared, each as a set of its own")
-    gan: str | None = Field(None, description="a dataset folder of another generator's pairs (SinGAN-Seg); null: none")
-    kernel_subsets: PositiveInt = Field(100, description="random subsets that the kernel distance is a mean over")
-    kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
-    copy_quantile: float = Field(0.01, gt=0, lt=0.5, description="the share of real images that would pass for "
-                                 "near-copies of others; sets the audit's thresholds")
-    batch_size: PositiveInt = Field(32, description="images in one network call; no effect on the result")
-    workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
+from diffusegen_core.sections import (
+    Cluster,
+    Data,
+    Evaluate,
+    Inpaint,
+    Model,
+    Process,
+    Section,
+    Style,
+    Train,
+)
 
 
 class Params(Section):
     """A whole run."""
 
-    profile: str = Field("smoke", description="the name of the run's parameter set")
+    profile: str = Field("smoke", min_length=1, description="the name of the run's parameter set")
     run_dir: str | None = Field(None, description="where artifacts go; null: runs/PROFILE")
     seed: int = Field(0, ge=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
     data: Data = Data()
     cluster: Cluster = Cluster()
     model: Model = Model()
@@ -177,8 +56,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":
-        for complaint in _impossible(self):
-            raise ValueError(complaint)
+        if found := _impossible(self):
+            raise ValueError(" ".join(found))
         return self
 
 
@@ -188,6 +67,9 @@ def _impossible(p: Params) -> list[str]:
     sides = [size // 2**level for level in range(levels)]
     widths = [p.model.base_channels * m for m in p.model.channel_mult]
     found = []
+    if p.folder in (home(), *home().parents) and not (p.folder / "params.yaml").is_file():
+        found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; "
+                     "name a folder of its own.")
     if p.data.source == "phantom" and p.data.count is None:
         found.append("data.count must say how many phantoms to draw.")
     if p.data.source == "phantom" and p.data.subset != "all":
@@ -195,7 +77,8 @@ def _impossible(p: Params) -> list[str]:
     if p.data.count is not None and p.cluster.k > p.data.count:
         found.append(f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count.")
     if size % 2 ** (levels - 1):
-        found.append(f"data.image_size {size} cannot be halved {levels - 1} times, as model.channel_mult asks.")
+        found.append(f"data.image_size {size} cannot be halved {levels - 1} times, "
+                     "as model.channel_mult asks.")
     if p.model.base_channels % 32:
         found.append(f"model.base_channels {p.model.base_channels} is not a multiple of 32 (group norm).")
     for side in p.model.attention_resolutions:
@@ -207,8 +90,10 @@ def _impossible(p: Params) -> list[str]:
     if p.process.beta_start > p.process.beta_end:
         found.append("process.beta_start is larger than process.beta_end.")
     if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
-        found.append(f"train.micro_batch {p.train.micro_batch} exceeds train.batch_size {p.train.batch_size}.")
-    for name, steps in (("inpaint.respacing", p.inpaint.respacing), ("style.respacing", p.style.respacing),
+        found.append(f"train.micro_batch {p.train.micro_batch} exceeds "
+                     f"train.batch_size {p.train.batch_size}.")
+    for name, steps in (("inpaint.respacing", p.inpaint.respacing),
+                        ("style.respacing", p.style.respacing),
                         ("train.preview_steps", p.train.preview_steps)):
         if steps > p.process.steps:
             found.append(f"{name} {steps} exceeds process.steps {p.process.steps}.")
@@ -247,7 +132,7 @@ def load(path: Path | str) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, an impossible date
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} does not hold a mapping of parameters.")
@@ -266,8 +151,9 @@ def override(values: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, 
                 raise UserError(f"Parameters: {name}: {section} is a value, not a section.")
         try:
             place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"Parameters: {name}: {text!r} is not YAML: {' '.join(str(error).split())}") from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"Parameters: {name}: {text!r} is not YAML: "
+                            f"{' '.join(str(error).split())}") from None
     return merged
 
 
@@ -277,7 +163,7 @@ def plain(p: Section) -> dict[str, Any]:
 
 
 def home() -> Path:
-    """The folder that relative paths start from: the checkout around the working directory, else that itself."""
+    """The folder that relative paths start from: the checkout around the working directory, or else that."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
@@ -287,7 +173,10 @@ def home() -> Path:
 
 def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is expanded, and a relative one starts at home()."""
-    return (home() / Path(path).expanduser()).resolve()
+    try:
+        return (home() / Path(path).expanduser()).resolve()
+    except RuntimeError:
+        raise UserError(f"The path {path} starts with the home folder of an unknown user.") from None
 
 
 def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
@@ -301,10 +190,8 @@ def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             fixed[name] = _integers_to_floats(field.annotation, fixed[name])
         elif field.annotation in (float, float | None) and not isinstance(fixed[name], bool):
-            try:
+            with contextlib.suppress(TypeError, ValueError):
                 fixed[name] = float(fixed[name])
-            except (TypeError, ValueError):
-                pass
     return fixed
 
 
@@ -318,7 +205,7 @@ def _complaint(error: dict[str, Any]) -> str:
 
 
 def _nearest(place: str) -> str:
-    names = [name for name in Params.model_fields]
+    names = list(Params.model_fields)
     for section, field in Params.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             names += [f"{section}.{name}" for name in field.annotation.model_fields]

@@ -1,8 +1,9 @@
-"""The diffusion process: schedule, respacing, posterior, predictions, losses, one step either way (paper A.1).
+"""The diffusion process: schedule, respacing, posterior, predictions, losses, a step either way (paper A.1).
 
 Levels are respaced indices 0 (least noise) to S-1. The network always sees the original timestep, as a float.
-Everything is per image: t has shape (B,), images (B, C, H, W) in [-1, 1]. C channels of the network's output are
-the prediction (eps or v), the other C interpolate the log-variance (Nichol and Dhariwal 2021, equation 15).
+Everything is per image: t has shape (B,), images (B, C, H, W) in [-1, 1]. C channels of the network's
+output are the prediction (eps or v), the other C interpolate the log-variance (Nichol and Dhariwal 2021,
+equation 15).
 """
 
 import math
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusegen_core import seeds
-from diffusegen_core.params import Process
+from diffusegen_core.sections import Process
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -27,6 +28,7 @@ class Schedule:
     alpha_bar: Tensor
     alpha_bar_prev: Tensor
     posterior_log_variance: Tensor  # of q(x_{t-1} | x_t, x0); level 0 repeats level 1, where it would be -inf
+    top_log_variance: Tensor  # upper bound of the reverse step's: beta's, or the posterior's if that is used
 
     def __len__(self) -> int:
         return len(self.beta)
@@ -44,7 +46,7 @@ def respaced(steps: int, count: int) -> list[int]:
 
 
 def schedule(process: Process, respacing: int | None = None) -> Schedule:
-    """The linear schedule, or `respacing` of its timesteps: alpha_bar is kept there, and beta follows from it."""
+    """The linear schedule, or `respacing` of its timesteps: alpha_bar is kept there, beta follows from it."""
     beta = torch.linspace(process.beta_start, process.beta_end, process.steps, dtype=torch.float64)
     timestep = torch.tensor(respaced(process.steps, respacing or process.steps))
     alpha_bar = torch.cumprod(1 - beta, dim=0)[timestep]
@@ -52,7 +54,8 @@ def schedule(process: Process, respacing: int | None = None) -> Schedule:
     beta = 1 - alpha_bar / alpha_bar_prev
     variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
     variance[0] = variance[1] if len(variance) > 1 else beta[0]
-    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log())
+    top = beta if process.variance == "learned" else variance
+    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log(), top.log())
 
 
 def at(coefficient: Tensor, t: Tensor) -> Tensor:
@@ -66,7 +69,7 @@ def noised(s: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     return at(s.alpha_bar.sqrt(), t) * x0 + at((1 - s.alpha_bar).sqrt(), t) * eps
 
 
-# x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps; the paper prints a variance of beta_t (1 - beta_t), a typo
+# x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps; the paper has a variance of beta_t (1 - beta_t), a typo
 def noised_once(s: Schedule, x_prev: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """x_t ~ q(x_t | x_{t-1}): one respaced step forward, to level t."""
     return at((1 - s.beta).sqrt(), t) * x_prev + at(s.beta.sqrt(), t) * eps
@@ -107,14 +110,15 @@ def call(net: Network, s: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
     return net(x_t, s.timestep[t].float()).float()
 
 
-def interpret(s: Schedule, x_t: Tensor, t: Tensor, output: Tensor, objective: str, clip: bool = True) -> Reverse:
+def interpret(s: Schedule, x_t: Tensor, t: Tensor, output: Tensor, objective: str,
+              clip: bool = True) -> Reverse:
     """The reverse step that a raw output means; `clip` keeps x0 within [-1, 1]."""
     prediction, fraction = output.chunk(2, dim=1)
     x0 = predicted_x0(s, x_t, t, prediction, objective)
     if clip:
         x0 = x0.clamp(-1, 1)
-    # log variance between its bounds: the posterior's (-1) and beta (+1)
-    low, high = at(s.posterior_log_variance, t), at(s.beta.log(), t)
+    # log variance between its bounds: the posterior's (-1) and the schedule's upper one (+1)
+    low, high = at(s.posterior_log_variance, t), at(s.top_log_variance, t)
     fraction = (fraction + 1) / 2
     log_variance = fraction * high + (1 - fraction) * low
     return Reverse(posterior_mean(s, x0, x_t, t), log_variance, x0)
@@ -131,8 +135,9 @@ def denoised_once(r: Reverse, t: Tensor, eps: Tensor) -> Tensor:
     return r.mean + (t > 0).float()[:, None, None, None] * (0.5 * r.log_variance).exp() * eps
 
 
-def losses(net: Network, s: Schedule, x0: Tensor, t: Tensor, eps: Tensor, objective: str) -> dict[str, Tensor]:
-    """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for the variance, `loss` their sum."""
+def losses(net: Network, s: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
+           objective: str) -> dict[str, Tensor]:
+    """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for variance, `loss` the sum."""
     x_t = noised(s, x0, t, eps)
     output = call(net, s, x_t, t)
     prediction, fraction = output.chunk(2, dim=1)
@@ -155,7 +160,7 @@ def variational_bound(s: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, r: Revers
 
 
 def log_likelihood_of_bytes(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """log probability of 8-bit values, scaled to [-1, 1], under a Gaussian; the outer bins reach to infinity."""
+    """log probability of 8-bit values, scaled to [-1, 1], under a Gaussian; outer bins reach to infinity."""
     above = _normal_cdf((x - mean + 1 / 255) / sigma)
     below = _normal_cdf((x - mean - 1 / 255) / sigma)
     probability = torch.where(x < -0.999, above, torch.where(x > 0.999, 1 - below, above - below))

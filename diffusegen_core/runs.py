@@ -1,8 +1,8 @@
 """Artifacts on disk: written atomically, stamped with what made them, skipped while current.
 
 A finished artifact is a folder with a `made.json`, written last: its recipe (every parameter, seed and input
-hash that decides the content), its output files with their hashes, and for the record the versions, the device
-and the seconds. It is current while the recipe is the same and the files are the ones that were written.
+hash that decides the content), its output files with their hashes, and for the record the versions, the
+device and the seconds. It is current while the recipe is the same and the files are those that were written.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **
 
 
 def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The stamp of the artifact in `folder`, if it is finished and still what `recipe` would make; else None."""
+    """The stamp of the artifact in `folder`, if finished and still what `recipe` would make; else None."""
     stamp = _stamp(folder)
     return stamp if stamp is not None and not _reasons(folder, stamp, recipe) else None
 
@@ -141,6 +141,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def exact() -> contextlib.AbstractContextManager:
+    """For sampling on a GPU: convolutions without TF32 and without a choice of algorithm by trial, so that an
+    image's result hangs neither on its batch nor on the moment."""
+    return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+
+
 def device_name(name: str = "auto") -> str:
     """The hardware behind a device parameter, in words."""
     chosen = device(name)
@@ -150,11 +156,12 @@ def device_name(name: str = "auto") -> str:
 
 
 def device(name: str) -> torch.device:
-    """The device that the parameter asks for; `auto` is cuda where there is one. UserError where it is absent."""
+    """The device that a parameter names; `auto` is cuda where there is one. UserError if it is absent."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"Parameters: device: {name} is asked for, but torch finds no CUDA device. Use auto or cpu.")
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise UserError(f"Parameters: device: {name} is asked for, but torch finds "
+                        f"{torch.cuda.device_count()} CUDA devices. Use auto or cpu.")
     return torch.device(name)
 
 

@@ -30,8 +30,10 @@ from diffusegen_core import (
     train,
     vgg,
 )
-from diffusegen_core.params import FULL_STEPS, Params, Style, plain
+from diffusegen_core.params import Params, plain
+from diffusegen_core.sections import FULL_STEPS, Style
 
+VERSION = 1  # raised when the same parameters would give other pairs
 OK = "ok"
 MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area", "mask_dice", "cls_before",
             "cls_after", "seam_before", "seam_after", "status"]
@@ -46,12 +48,13 @@ class Styled:
 
     A manifest has one row a pair: Dice of its mask with what styling made of the mask channel; [CLS] distance
     to the source, and contrast at the border of the filled region, before and after. A pair that was stopped
-    says so in `status` and has no files.
+    has no files, but a row in `left_out` whose `status` says why.
     """
 
     folders: dict[str, Path]
     origins: dict[str, Path]  # the inpainted pairs' folders
     manifests: dict[str, pd.DataFrame]
+    left_out: dict[str, pd.DataFrame]
     steps: dict[str, pd.DataFrame]  # columns as STEPS; losses unweighted, the last three RMS over an image
     backbone: str  # in words
     vgg: str
@@ -61,7 +64,7 @@ class Styled:
     def table(self) -> pd.DataFrame:
         """One row a data type; distances and contrasts are means over the pairs."""
         return pd.DataFrame([{
-            "data type": name, "pairs": (m["status"] == OK).sum(), "stopped": (m["status"] != OK).sum(),
+            "data type": name, "pairs": len(m), "stopped": len(self.left_out[name]),
             **{f"{measure} {when}": m[f"{column}_{when}"].mean() for measure, column in
                (("[CLS] distance", "cls"), ("seam", "seam")) for when in ("before", "after")},
             "mask Dice": m["mask_dice"].mean(),
@@ -92,7 +95,7 @@ def plan(p: Params, data_type: str, inpainted: pd.DataFrame, names: list[str]) -
 def run(p: Params) -> Styled:
     """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests."""
     made, pairs = inpaint.run(p), data.load(p)
-    folders, manifests, steps, seconds = {}, {}, {}, 0.0
+    folders, manifests, left_out, steps, seconds = {}, {}, {}, {}, 0.0
     origins = {name.replace("Diff", "Styled-Diff"): folder for name, folder in made.folders.items()}
     for data_type, origin in origins.items():
         folder = p.folder / "style" / data_type
@@ -100,9 +103,11 @@ def run(p: Params) -> Styled:
         recipe = decided_by(p, jobs, pairs.digest, runs.read_json(origin / runs.STAMP))
         stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder, origin)
         folders[data_type], manifests[data_type] = folder, pairsets.manifest(folder)
-        steps[data_type] = pd.read_csv(folder / "steps.csv", dtype={"name": str})
+        left_out[data_type] = pairsets.left_out(folder)
+        steps[data_type] = pd.read_csv(folder / "steps.csv").set_index("name")
         seconds += stamp["seconds"]
-    return Styled(folders, origins, manifests, steps, features.label(p.style.backbone, p.style.weights),
+    return Styled(folders, origins, manifests, left_out, steps,
+                  features.label(p.style.backbone, p.style.weights),
                   features.label(p.style.vgg, p.style.vgg_weights), seconds)
 
 
@@ -110,7 +115,8 @@ def decided_by(p: Params, jobs: list[Job], pairs: str, inpainted: dict[str, Any]
     """The recipe of a styled set, from the digest of the real pairs and the stamp of the inpainted ones."""
     files = {name: file["sha256"] for name, file in inpainted["outputs"].items()}
     return {
-        "pairs": pairs, "seed": p.seed, "objective": p.process.objective, "weights": p.train.sample_weights,
+        "version": VERSION, "pairs": pairs, "seed": p.seed, "process": plain(p.process),
+        "weights": p.train.sample_weights,
         "ellipses": [p.inpaint.dilate, p.inpaint.opening],
         "style": {key: value for key, value in plain(p.style).items()
                   if key not in ("weights", "vgg_weights", "batch_size")},
@@ -129,7 +135,7 @@ def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder
     records = [{"name": row["row"]["name"], **record} for row in rows for record in row["steps"]]
     frame = pd.DataFrame(records, columns=STEPS)
     steps = runs.write(folder / "steps.csv", lambda file: frame.to_csv(file, index=False))
-    return pairsets.finish(folder, recipe, rows, MANIFEST, [steps])
+    return pairsets.finish(folder, recipe, rows, MANIFEST, [steps], device=runs.device_name(p.device))
 
 
 def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin: Path) -> None:
@@ -144,7 +150,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     levels = list(reversed(range(p.style.respacing - p.style.skip)))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with (fanout.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar,
-          train.autocast(device, p.style.precision)):
+          runs.exact(), train.autocast(device, p.style.precision)):
         x, records, status = guided(judge, s, data.to_tensor(painted).to(device),
                                     data.to_tensor(real)[:, :3].to(device), levels, generators,
                                     p.process.objective, bar.update)

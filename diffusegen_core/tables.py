@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from diffusegen_core import published, runs
 from diffusegen_core.cluster import Clusters
+from diffusegen_core.data import Pairs
 from diffusegen_core.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.inpaint import Inpainted, network_calls, repaint_levels
-from diffusegen_core.params import Model, Params
+from diffusegen_core.params import Params
+from diffusegen_core.sections import Model
 from diffusegen_core.style import Styled
 from diffusegen_core.train import Trained
 from diffusegen_core.unet import UNet, parameter_count
@@ -59,7 +62,10 @@ class Table:
 
 
 def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None) -> Table:
-    """A table labelled tab-`name`; the index becomes columns; floats get three significant figures or `formats`."""
+    """A table labelled tab-`name`; the index becomes columns.
+
+    Floats get three significant figures or `formats`.
+    """
     flat = frame.reset_index() if frame.index.name or frame.index.nlevels > 1 else frame
     numeric = [pd.api.types.is_numeric_dtype(flat[column]) for column in flat.columns]
     text = pd.DataFrame({column: [_text(value, (formats or {}).get(column)) for value in flat[column]]
@@ -77,14 +83,35 @@ def facts(p: Params, name: str) -> Table:
         "device": runs.device_name(p.device),
         "versions": ", ".join(f"{k} {v}" for k, v in runs.versions().items()),
     }
-    frame = pd.DataFrame({"this run": rows.keys(), "": rows.values()})
+    frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
     return show(frame, f"{name}-facts", "What this page was computed from.")
+
+
+def line(p: Params) -> str:
+    """The facts of a run in one line, for the foot of every page."""
+    # A chapter's own time holds that of its features.
+    made = [runs.read_json(path) or {} for path in sorted(p.folder.rglob(runs.STAMP))
+            if path.parent.name != "features"]
+    seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
+    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {runs.device_name(p.device)}; "
+            f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
+            f"chapters {duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:
     """The wall time of a chapter's work (over all the calls that it took), and where its artifacts lie."""
-    frame = pd.DataFrame({"this run": ["wall time", "artifacts"], "": [duration(seconds), folder.name + "/"]})
-    return show(frame, f"{folder.name}-took", "Wall time of this chapter's work, over all the calls that it took.")
+    frame = pd.DataFrame({"": ["wall time", "artifacts"], "this run": [duration(seconds), folder.name + "/"]})
+    return show(frame, f"{folder.name}-took",
+                "Wall time of this chapter's work, over all the calls that it took.")
+
+
+def pairs(loaded: Pairs) -> Table:
+    """What the pairs of the run are like."""
+    area = loaded.masks.mean(axis=(1, 2, 3))
+    rows = {"pairs": str(len(loaded)), "smallest polyp": f"{area.min():.2%} of the image",
+            "median": f"{np.median(area):.2%}", "largest": f"{area.max():.2%}"}
+    frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
+    return show(frame, "cluster-pairs", "The pairs and the area of their polyps, computed in this run.")
 
 
 def clusters(result: Clusters) -> Table:
@@ -92,7 +119,7 @@ def clusters(result: Clusters) -> Table:
     sizes = sorted(result.sizes, reverse=True)
     frame = pd.DataFrame({"rank by size": range(1, result.k + 1), "pairs, this run": sizes})
     known = published.table("cluster_sizes").query("k == @result.k")["value"].astype(int)
-    caption = f"Cluster sizes, computed in this run from the features of {result.backbone}."
+    caption = f"Cluster sizes, computed in this run from the features of {_cell(result.backbone)}."
     if len(known):
         frame["pairs, published"] = sorted(known, reverse=True)
         caption += " Published: the authors' clusters of the 348 pairs with Inception-v3."
@@ -110,11 +137,14 @@ def network(p: Params) -> Table:
             ("residual blocks a level", str(p.model.res_blocks), str(PAPER.res_blocks)),
             ("attention at", " ".join(map(str, p.model.attention_resolutions)) or "none", "16"),
             ("objective", p.process.objective, "eps"),
+            ("variance of a reverse step", p.process.variance, "learned"),
             ("training images a cluster", f"{p.train.images:,}", "110,000"),
             ("batch", str(p.train.batch_size), "128"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
-    frame = pd.DataFrame(rows, columns=["", "this run", "published"])
-    return show(frame, "train-network", "The network and its training: this run's, and the paper's as published.")
+    frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])
+    return show(frame, "train-network",
+                "The network and its training in this run, and the paper's: as published, or where the paper "
+                "is silent as in its authors' code. Parameters are counted from the sizes.")
 
 
 def models(result: Trained) -> Table:
@@ -127,12 +157,13 @@ def repaint(p: Params) -> Table:
     """The RePaint schedule of this run beside the paper's."""
     columns = {}
     for name, given in (("this run", (p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)),
-                        ("published", (200, 10, 5))):
+                        ("the paper", (200, 10, 5))):
         levels = repaint_levels(*given)
         columns[name] = [*map(str, given), f"{len(levels) - 1:,}", f"{network_calls(levels):,}"]
-    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions", "network calls"],
-                          **columns})
-    return show(frame, "inpaint-schedule", "The RePaint schedule: this run's, and the paper's as published.")
+    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
+                               "network calls"], **columns})
+    return show(frame, "inpaint-schedule", "The RePaint schedule of this run, and the paper's as published. "
+                "Transitions and calls are counted from the first three rows.")
 
 
 def inpainted(result: Inpainted) -> Table:
@@ -207,15 +238,15 @@ def closest(result: Evaluated) -> Table:
 
 
 def losses(p: Params, result: Styled) -> Table:
-    """The losses of styling with their weights, and their means over all images in the first and last step."""
+    """The losses of styling, their weights, and their means over all images in the first and last step."""
     steps = pd.concat(result.steps.values())
     ends = [steps[steps["step"] == step].mean(numeric_only=True) for step in (1, steps["step"].max())]
     frame = pd.DataFrame([{
         "loss": name, "part": part, "compares": text, "weight, this run": getattr(p.style, f"lambda_{name}"),
         "weight, published": float(published), "first step": ends[0][name], "last step": ends[1][name],
     } for name, (part, text, published) in LOSSES.items()])
-    return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this run. "
-                f"[CLS] by {result.backbone}, maps by {result.vgg}.",
+    return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this "
+                f"run. [CLS] by {result.backbone}, maps by {result.vgg}.",
                 {"weight, this run": ",g", "weight, published": ",g"})
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -25,6 +26,7 @@ from diffusegen_core.unet import UNet, parameter_count
 log = logging.getLogger(__name__)
 
 FULL = "full"
+VERSION = 1  # raised when the same parameters would give other weights
 COLUMNS = ["loss", "mse", "vb", "grad_norm"]
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
 IRRELEVANT = {"images", "full_images", "micro_batch", "sample_weights", "checkpoint_every", "preview_every",
@@ -71,12 +73,13 @@ class Trained:
         """One row a model."""
         return pd.DataFrame([{
             "model": m.name, "pairs": m.pairs, "images": m.images, "steps": m.steps, "final loss": m.loss,
-            "minutes": m.seconds / 60, "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
+            "minutes": m.seconds / 60,
+            "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
         } for m in self.all]).set_index("model")
 
 
 def run(p: Params, watch: Watch | None = None) -> Trained:
-    """Train every model that is not finished. `watch` is called with a model's folder at every sample grid."""
+    """Train every model that is not finished. `watch` is called with a model's folder at each sample grid."""
     clusters = cluster.run(p)
     jobs = {f"cluster-{k:02d}": [i for i, label in enumerate(clusters.labels) if label == k]
             for k in range(clusters.k)}
@@ -94,12 +97,13 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
     pairs = data.load(p).take(indices)
     folder = p.folder / "train" / name
     images = p.train.full_images if name == FULL else p.train.images
-    recipe = {"pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
+    recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
               **checkpoints.configuration(p),
               "train": {k: v for k, v in plain(p.train).items() if k not in IRRELEVANT}}
     source = released(p, name)
     if source is not None:
-        recipe = {"released": runs.sha256(source), **checkpoints.configuration(p)}
+        recipe = {"released": runs.sha256(source), "weights": p.train.sample_weights,
+                  **checkpoints.configuration(p)}
     stamp = runs.current(folder, recipe)
     if stamp is None:
         if reasons := runs.stale(folder, recipe):
@@ -111,7 +115,7 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
 
 
 def released(p: Params, name: str) -> Path | None:
-    """The finished checkpoint to use for a model instead of training it, where the parameters name a folder."""
+    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder."""
     if p.train.checkpoints is None:
         return None
     folder = resolve(p.train.checkpoints)
@@ -119,8 +123,8 @@ def released(p: Params, name: str) -> Path | None:
     found = sorted(f for pattern in (f"{stem}*.pt", f"{name}*.safetensors", f"{name}/model.safetensors")
                    for f in folder.glob(pattern))
     if len(found) != 1:
-        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; one is "
-                        f"needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
+        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; "
+                        f"one is needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
     return found[0]
 
 
@@ -129,7 +133,8 @@ def adopt(p: Params, source: Path, folder: Path, recipe: runs.Recipe) -> dict[st
     net = checkpoints.load_net(source, p, torch.device("cpu"))
     runs.clear(folder)
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
-    path = checkpoints.save(folder / "model.safetensors", tensors, {"configuration": checkpoints.configuration(p)})
+    path = checkpoints.save(folder / "model.safetensors", tensors,
+                            {"configuration": checkpoints.configuration(p)})
     return runs.finish(folder, recipe, [path], seconds=0.0, images=0, steps=0, loss=float("nan"),
                        parameters=parameter_count(net))
 
@@ -153,25 +158,31 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
         watch: Watch | None) -> dict[str, Any]:
     """The training loop, from nothing or from the last checkpoint to a stamped model."""
     device = runs.device(p.device)
-    x = (data.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8).to(device)
+    x = torch.from_numpy(data.to_bytes(data.to_tensor(pairs).numpy())).to(device)
     s = process.schedule(p.process).to(device)
     batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
     state = start(p, name, device)
     resume(state, folder / "checkpoint.safetensors", recipe)
+    if state.step == 0:
+        runs.clear(folder)  # sample grids of other parameters
     began = time.monotonic() - state.seconds
     with fanout.bar(name, total * batch, "image", done=state.step * batch) as bar:
         while state.step < total:
             row = optimize(p, state, s, x, name)
             bar.update(batch)
             done = state.step == total
-            if state.step % p.train.checkpoint_every == 0 or done:
+            shown = done or state.step % p.train.preview_every == 0
+            kept = done or state.step % p.train.checkpoint_every == 0
+            if shown or kept:
                 bar.set_postfix(loss=f"{float(row[0]):.4f}")
+                refuse_divergence(row, name, state.step)
+            if shown:
+                preview(p, state, folder, name)
+            if kept:  # after the sample grid, so that no interruption leaves the last one out
                 state.seconds = time.monotonic() - began
                 keep(state, folder, recipe)
-            if state.step % p.train.preview_every == 0 or done:
-                preview(p, state, folder, name)
-                if watch:
-                    watch(folder)
+            if shown and watch:
+                watch(folder)
     return conclude(p, state, folder, recipe)
 
 
@@ -186,7 +197,7 @@ def start(p: Params, name: str, device: torch.device) -> State:
 
 
 def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
-    """One optimizer step over a batch, drawn with replacement so that a cluster of one image trains as well."""
+    """One optimizer step over a batch, drawn with replacement so that a cluster of one image trains too."""
     g = seeds.generator(p.seed, "train", name, state.step, device=x.device)
     batch, device = p.train.batch_size, x.device
     x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
@@ -197,7 +208,8 @@ def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str)
 
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=p.model.dropout > 0):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [],
+                               enabled=p.model.dropout > 0):
         if p.model.dropout > 0:
             torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
         for part in torch.arange(batch, device=device).split(p.train.micro_batch or batch):
@@ -213,11 +225,18 @@ def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str)
     return row
 
 
+def refuse_divergence(row: Tensor, name: str, step: int) -> None:
+    """UserError where loss or gradient is no number any more; the last checkpoint is from before."""
+    if not row.isfinite().all():
+        raise UserError(f"{name}: the training diverged: at step {step} the loss is {float(row[0])} and the "
+                        f"gradient's norm {float(row[3])}. Lower train.lr, or set train.grad_clip.")
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-# The average starts as the weights' own short mean, so that a few hundred steps do not sample the random start.
+# The average starts as the weights' own short mean, so that a few hundred steps do not sample a random start.
 @torch.no_grad()
 def average_weights(state: State, decay: float) -> None:
     decay = min(decay, (1 + state.step) / (10 + state.step))
@@ -225,15 +244,15 @@ def average_weights(state: State, decay: float) -> None:
 
 
 def keep(state: State, folder: Path, recipe: runs.Recipe) -> None:
-    """Write the checkpoint that a killed run continues from, and the loss curve so far."""
+    """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
     moments = {f"optimizer.{i}.{key}": value for i, parameter in enumerate(state.net.parameters())
                for key, value in state.optimizer.state[parameter].items()}
     history = torch.stack(state.history).cpu()
     tensors = {**weights_of(state), **moments, "history": history}
-    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds})
     frame = pd.DataFrame(history.numpy(), columns=COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
     runs.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
+    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds})
 
 
 def weights_of(state: State) -> dict[str, Tensor]:
@@ -252,8 +271,11 @@ def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
         log.warning("%s Training starts again.", error)
         return
     reasons = runs.differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0})
-    if reasons or len(tensors["history"]) * recipe["train"]["batch_size"] > recipe["images"]:
-        log.warning("%s belongs to other parameters (%s). Training starts again.", path, "; ".join(reasons) or "images")
+    done, batch = len(tensors["history"]), recipe["train"]["batch_size"]
+    if not reasons and done > -(-recipe["images"] // batch):
+        reasons = [f"images: {done * batch} -> {recipe['images']}"]
+    if reasons:
+        log.warning("%s belongs to other parameters (%s). Training starts again.", path, "; ".join(reasons))
         return
     state.net.load_state_dict(checkpoints.part(tensors, "raw."))
     state.average.load_state_dict(checkpoints.part(tensors, "ema."))
@@ -272,23 +294,23 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     s = process.schedule(p.process, p.train.preview_steps).to(device)
     own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
     side = p.data.image_size
-    with autocast(device, p.train.precision):
+    with runs.exact(), autocast(device, p.train.precision):
         x = process.sample(state.average, s, (4, side, side), own, p.process.objective)
-    x = ((x.float().cpu() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
-    rows = [x[:, :3], x[:, 3:].expand(-1, 3, -1, -1)]
-    grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    pixels = data.to_bytes(x.float().cpu().numpy())
+    rows = [pixels[:, :3], pixels[:, 3:].repeat(3, axis=1)]
+    grid = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
     path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
-    runs.write(path, Image.fromarray(grid.permute(1, 2, 0).numpy()).save)
+    runs.write(path, Image.fromarray(grid.transpose(1, 2, 0)).save)
 
 
 def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
-    """Write the finished model and its stamp; the checkpoint with the optimizer's moments is no longer needed."""
+    """Write the finished model and its stamp; the checkpoint with the optimizer's moments has served."""
     path = checkpoints.save(folder / "model.safetensors", weights_of(state),
                             {"configuration": checkpoints.configuration(p), "recipe": recipe})
     losses = torch.stack(state.history)[:, 0]
     stamp = runs.finish(
         folder, recipe, [path, folder / "log.csv"], state.seconds, images=state.step * p.train.batch_size,
         steps=state.step, loss=float(losses[-max(1, len(losses) // 10):].mean()),
-        parameters=parameter_count(state.net))
+        parameters=parameter_count(state.net), device=runs.device_name(p.device))
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return stamp

@@ -1,6 +1,6 @@
 """The ADM U-Net (Dhariwal and Nichol 2021): image and mask in, prediction and variance out.
 
-Module names and order are those of the public guided-diffusion code, so that released checkpoints load by name.
+Module names and order are those of the public guided-diffusion code, so released checkpoints load by name.
 Every level has residual blocks, attention where asked, and a residual block that halves or doubles the side;
 the time embedding scales and shifts the second normalisation of every residual block.
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusegen_core.params import Model
+from diffusegen_core.sections import Model
 
 IN_CHANNELS = 4  # RGB and mask
 OUT_CHANNELS = 2 * IN_CHANNELS  # the prediction, and the variance interpolation
@@ -27,7 +27,7 @@ def time_embedding(timestep: Tensor, width: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Two normalised convolutions over a skip connection; `side` halves ("down") or doubles ("up") the image."""
+    """Two normalised convolutions over a skip connection; `side` halves ("down") or doubles ("up") images."""
 
     def __init__(self, channels: int, out_channels: int, embedding: int, dropout: float, side: str = "same"):
         super().__init__()
@@ -105,7 +105,8 @@ class UNet(nn.Module):
             return [Attention(widths[level], model.head_channels)] if wanted else []
 
         self.base_channels = base
-        self.time_embed = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.time_embed = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(),
+                                        nn.Linear(embedding, embedding))
 
         channels = widths[0]
         skips = [channels]
@@ -120,7 +121,8 @@ class UNet(nn.Module):
                 skips.append(channels)
 
         self.middle_block = Step(
-            residual(channels, channels), Attention(channels, model.head_channels), residual(channels, channels))
+            residual(channels, channels), Attention(channels, model.head_channels),
+            residual(channels, channels))
 
         self.output_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
@@ -131,13 +133,14 @@ class UNet(nn.Module):
                 self.output_blocks.append(Step(*layers))
                 channels = width
         self.out = nn.Sequential(
-            nn.GroupNorm(GROUPS, channels), nn.SiLU(), _zeroed(nn.Conv2d(channels, OUT_CHANNELS, 3, padding=1)))
+            nn.GroupNorm(GROUPS, channels), nn.SiLU(),
+            _zeroed(nn.Conv2d(channels, OUT_CHANNELS, 3, padding=1)))
 
     def embed(self, timestep: Tensor) -> Tensor:
         return self.time_embed(time_embedding(timestep, self.base_channels))
 
     def encode(self, x: Tensor, timestep: Tensor) -> list[Tensor]:
-        """The features after every input block: skip connections, and what the ZeCon loss compares (paper A.3)."""
+        """Features after each input block: skip connections, and what the ZeCon loss compares (paper A.3)."""
         embedding = self.embed(timestep)
         features = []
         for block in self.input_blocks:

@@ -7,10 +7,7 @@ it takes pixels in [0, 1] as they are and pads by reflection, and a loss on its 
 from collections import OrderedDict
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.vgg import VGG19_Weights, make_layers
-from torchvision.transforms.v2 import Normalize
 
 from diffusegen_core import features, runs
 from diffusegen_core.weights import Published, fill, identity, seeded
@@ -50,6 +47,9 @@ def recipe(name: str, weights: str, seed: int = 0) -> runs.Recipe:
 
 
 def _plain() -> tuple[nn.Module, Parts, tuple[str, ...]]:
+    from torchvision.models.vgg import VGG19_Weights, make_layers
+    from torchvision.transforms.v2 import Normalize
+
     layers = make_layers([64, 64, "M", 128])
     for layer in layers:
         if isinstance(layer, nn.Conv2d):  # as torchvision starts the whole network
@@ -71,6 +71,8 @@ def _normalised() -> tuple[nn.Module, Parts, tuple[str, ...]]:
 
 
 def _published(name: str) -> Published:
+    from torchvision.models.vgg import VGG19_Weights, vgg19
+
     best = VGG19_Weights.DEFAULT
     return Published(name, "torchvision", best.url if name == "vgg19" else None, features.by_hand(best.url),
-                     lambda: torchvision.models.vgg19(weights=best).state_dict())
+                     lambda: vgg19(weights=best).state_dict())

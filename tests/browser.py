@@ -24,6 +24,7 @@ SECONDS = 30
 
 SETTLED = """(async () => {
     if (window.MathJax) await MathJax.startup?.promise;
+    document.getAnimations().forEach(animation => animation.cancel());
     const broken = [];
     for (const image of document.images) {
         image.loading = "eager";
@@ -70,10 +71,11 @@ class Browser:
         self._process.wait()
         self._profile.cleanup()
 
-    def open_page(self, path: Path, width: int = 1280, picture: Path | None = None) -> PageReport:
+    def open_page(self, path: Path, width: int = 1280, height: int = 900,
+                  picture: Path | None = None) -> PageReport:
         """Open a file, wait for its formulas and images, and report; `picture` is a PNG of the whole page."""
         self._navigate("about:blank")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=False)
         self._navigate(path.resolve().as_uri())
         answer = self.call("Runtime.evaluate", expression=SETTLED, awaitPromise=True, returnByValue=True)

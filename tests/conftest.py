@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import copy
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -17,11 +18,19 @@ torch.set_num_threads(2)
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of research data, weights and reference numbers beside the checkout; it is never committed."""
+    """The folder of research data, weights and reference numbers beside the checkout; never committed."""
     folder = Path(os.environ.get("DIFFUSEGEN_SHARED", Path(__file__).parents[2] / "shared"))
     if not (folder / "fixtures").is_dir():
         pytest.skip("the shared folder with data, weights and fixtures is not beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def killable() -> multiprocessing.context.BaseContext:
+    """Makes processes that may be killed, forked from one that imported everything and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["diffusegen_core.train"])
+    return context
 
 
 NANO = {
@@ -33,7 +42,9 @@ NANO = {
               "head_channels": 32},
     "train": {"images": 24, "batch_size": 4, "checkpoint_every": 2, "preview_every": 3, "preview_images": 2,
               "preview_steps": 4},
-    "inpaint": {"samples": 1, "sources": 4, "respacing": 4, "jump_length": 2, "resampling": 2, "batch_size": 3},
+    "inpaint": {"samples": 1, "sources": 4, "respacing": 4, "jump_length": 2, "resampling": 2,
+                "batch_size": 3},
+    "style": {"respacing": 4, "skip": 1, "batch_size": 3},
 }
 
 

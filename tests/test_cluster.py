@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.cluster
 
 from diffusegen_core import cluster, data, features, params, runs
 from diffusegen_core.errors import UserError
@@ -103,9 +104,9 @@ def test_a_backbone_that_sees_no_difference_is_refused(quick, pairs, monkeypatch
 def test_a_second_run_reads_and_does_not_work(quick, pairs, monkeypatch):
     first = run(quick)
     extracted, clustered = [], []
-    extract, kmeans = features.extract, cluster.KMeans
+    extract, kmeans = features.extract, sklearn.cluster.KMeans
     monkeypatch.setattr(features, "extract", lambda *a, **k: extracted.append(1) or extract(*a, **k))
-    monkeypatch.setattr(cluster, "KMeans", lambda *a, **k: clustered.append(1) or kmeans(*a, **k))
+    monkeypatch.setattr(sklearn.cluster, "KMeans", lambda *a, **k: clustered.append(1) or kmeans(*a, **k))
     again = run(quick)
     assert not extracted
     assert not clustered

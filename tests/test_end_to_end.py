@@ -1,23 +1,25 @@
-"""The whole way of a user: one command runs every chapter through papermill and builds the book; a browser opens it."""
+"""The whole way of a user: one command runs every chapter through papermill and builds the book.
+
+A browser opens it.
+"""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from browser import Browser
 
-from diffusegen_core import chapters, data
+from diffusegen_core import chapters, data, pairsets
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
 
 
 def diffusegen(*arguments: object, folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([*DIFFUSEGEN, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=600,
-                          stdin=subprocess.DEVNULL)
+    return subprocess.run([*DIFFUSEGEN, *map(str, arguments)], cwd=folder, capture_output=True, text=True,
+                          timeout=600, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +46,29 @@ def test_every_chapter_was_executed_without_warnings_about_parameters(run: Path)
 
 def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -> None:
     folder = run / "inpaint" / "2-Diff"
-    manifest = pd.read_csv(folder / "manifest.csv")
-    report = data.check(folder)
-    empty = {name for name, area in zip(manifest["name"], manifest["area_after"], strict=True) if area == 0}
-    assert {Path(problem.file).stem for problem in report.problems} <= empty
-    assert {pair.name for pair in report.pairs} == set(manifest["name"]) - empty
+    manifest, left_out = pairsets.manifest(folder), pairsets.left_out(folder)
+    assert len(manifest) + len(left_out) == 4
+    assert (left_out["area_after"] == 0).all()
+    files = {path.stem for kind in pairsets.KINDS for path in (folder / kind).glob("*.png")}
+    assert files == set(manifest["name"])
+    if len(manifest):
+        report = data.check(folder)
+        assert report.problems == []
+        assert [pair.name for pair in report.pairs] == sorted(manifest["name"])
 
 
 def test_a_second_run_finds_everything_made(run: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
-    done = diffusegen("run", run / "params.yaml", "--no-book", folder=run)
+    done = diffusegen("run", "params.yaml", "--no-book", folder=run)  # from within, as well
     assert done.returncode == 0, done.stderr
     assert made == {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
+
+
+def test_a_chapter_of_other_parameters_is_not_in_the_book(run: Path) -> None:
+    p = chapters.kept(run)
+    assert [path.name for path in chapters.executed(p)] == [path.name for path in chapters.every()]
+    other = p.model_copy(update={"train": p.train.model_copy(update={"lr": 0.5})})
+    assert [path.name for path in chapters.executed(other)] == ["01_cluster.ipynb"]
 
 
 def test_every_page_opens_offline_without_errors(run: Path) -> None:
@@ -73,15 +86,16 @@ def test_every_page_opens_offline_without_errors(run: Path) -> None:
 
 def test_the_book_states_what_it_was_made_from(run: Path) -> None:
     page = (run / "site/_build/html/02_train.html").read_text(encoding="utf-8")
-    for fact in ("nano", "10 phantoms", "torch 2.", "wall time", "526.56 M", "published"):
+    for fact in ("nano", "10 phantoms", "torch 2.", "wall time", "526.56 M", "the paper"):
         assert fact in page
 
 
 def test_a_notebook_runs_with_papermill_alone_and_without_warnings(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ipynb"
     done = subprocess.run([sys.executable, "-m", "papermill", chapters.every()[0], out, "-k", "python3",
-                           "-f", run / "params.yaml"], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+                           "-f", run / "params.yaml"], capture_output=True, text=True, timeout=300,
+                          cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "unknown parameter" not in done.stderr
-    assert "Warning" not in done.stderr  # Python's; the kernel's own "WARNING | ... without encryption" is not ours
+    assert "Warning" not in done.stderr  # Python's; the kernel's "WARNING | ... encryption" is not ours
     assert out.is_file()

@@ -181,32 +181,32 @@ def test_patches_are_distinct_and_each_images_own() -> None:
     torch.testing.assert_close(guidance.chosen([layer], [first])[0][1, 4], layer[1, first[1, 4]])
 
 
-def test_the_two_rules_of_guidance() -> None:
-    gradient, log_variance = doubles(2, 4, 256, 256), doubles(2, 4, 256, 256, seed=1) - 3
-    free = params.Style(max_shift=None)
-    torch.testing.assert_close(guidance.shift(gradient, log_variance, free), gradient)
-    other = params.Style(max_shift=None, guidance="variance")
-    torch.testing.assert_close(guidance.shift(gradient, log_variance, other), log_variance.exp() * gradient)
-
-
 def test_a_weight_means_the_same_at_every_size() -> None:
     moved = {}
     for side in (256, 32):
         x = torch.ones(1, 4, side, side, dtype=torch.float64, requires_grad=True)
-        gradient, = torch.autograd.grad(5000 * guidance.mse_loss(x, 0 * x.detach()).sum(), x)
-        moved[side] = float(guidance.shift(gradient, 0 * gradient, params.Style(max_shift=None)).mean())
-    assert moved[32] == pytest.approx(moved[256])
-    assert moved[256] == pytest.approx(5000 * 2 / (4 * 256 * 256))
+        found = {"mse": guidance.mse_loss(x, 0 * x.detach())}
+        moved[side] = guidance.pulls(found, {"mse": 5000.0}, x, x)["mse"].unique()
+    torch.testing.assert_close(moved[32], moved[256])
+    assert moved[256].tolist() == pytest.approx([5000 * 2 / (4 * 256 * 256)])
 
 
-def test_no_gradient_moves_an_image_further_than_the_limit() -> None:
-    gradient = doubles(3, 4, 8, 8) * torch.tensor([1e-6, 1e12, 0])[:, None, None, None]
-    log_variance = torch.full((3, 4, 8, 8), -2.0, dtype=torch.float64)
-    moved = guidance.shift(gradient, log_variance, params.Style(max_shift=0.5))
-    free = guidance.shift(gradient, log_variance, params.Style(max_shift=None))
-    assert float(guidance.rms(moved)[1]) == pytest.approx(0.5 * np.exp(-1))
-    torch.testing.assert_close(moved[[0, 2]], free[[0, 2]])
-    torch.testing.assert_close(moved[1] / guidance.rms(moved)[1], free[1] / guidance.rms(free)[1])
+def test_the_range_pulls_at_the_clean_image_and_the_others_at_the_mix() -> None:
+    x0, x = (doubles(1, 4, 8, 8, seed=seed).requires_grad_() for seed in (0, 1))
+    found = {"rng": guidance.rng_loss(x0), "l2": guidance.l2_loss(x, 0 * x.detach())}
+    pulls = guidance.pulls(found, {"rng": 200.0, "l2": 10000.0}, x0, x)
+    outside = (x0 - x0.clamp(-1, 1)).detach()
+    torch.testing.assert_close(pulls["rng"], 200 * 2 * outside / 256 * (8 / 256) ** 2)
+    torch.testing.assert_close(pulls["l2"], 10000 * 2 * x.detach() / 256 * (8 / 256) ** 2)
+
+
+def test_an_image_is_scaled_down_to_the_limit_and_never_up() -> None:
+    x = doubles(3, 4, 8, 8) * torch.tensor([1e-6, 1e12, 0])[:, None, None, None]
+    most = torch.full((3,), 0.2, dtype=torch.float64)
+    limited = guidance.limited(x, most)
+    torch.testing.assert_close(limited[[0, 2]], x[[0, 2]])
+    assert float(guidance.rms(limited)[1]) == pytest.approx(0.2)
+    torch.testing.assert_close(limited[1] / 0.2, x[1] / guidance.rms(x)[1])
 
 
 def test_vgg19_is_torchvisions(tmp_path: Path) -> None:

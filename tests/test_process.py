@@ -13,7 +13,7 @@ from diffusegen_core import checkpoints, process, seeds
 from diffusegen_core.params import Model, Process
 from diffusegen_core.unet import UNet
 
-PAPER = Process(objective="eps")
+PAPER = Process(objective="eps", variance="learned")
 SHAPE = (4, 3, 3)
 
 
@@ -162,6 +162,18 @@ def test_learned_variance_interpolates_in_the_logarithm_between_posterior_and_be
     r = process.interpret(s, images(len(t), "x_t"), t, output, "eps")
     wanted = column(expected(low, beta)).expand(-1, *SHAPE)
     torch.testing.assert_close(r.log_variance.exp().double(), wanted, rtol=1e-5, atol=0)
+
+
+def test_the_posteriors_variance_is_used_whatever_the_network_says_where_it_is_asked_for():
+    learned, s = process.schedule(PAPER, 100), process.schedule(Process(variance="posterior"), 100)
+    t = levels(s)[1:]
+    x_t, output = images(len(t), "x_t"), images(2 * len(t), "output").view(len(t), 8, 3, 3)
+    r = process.interpret(s, x_t, t, output, "v")
+    alpha_bar = plain_alpha_bar()[s.timestep]
+    variance = (1 - alpha_bar[t] / alpha_bar[t - 1]) * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])
+    wanted = column(variance).expand(-1, *SHAPE)
+    torch.testing.assert_close(r.log_variance.exp().double(), wanted, rtol=1e-5, atol=0)
+    assert torch.equal(r.mean, process.interpret(learned, x_t, t, output, "v").mean)
 
 
 def test_clipping_bounds_x0_and_moves_the_mean_with_it():

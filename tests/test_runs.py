@@ -1,11 +1,8 @@
 """Artifacts, seeds and work items: atomic, honest about what made them, independent of the order."""
 
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -117,26 +114,24 @@ def test_a_key_depends_on_the_content_and_not_on_its_order():
 
 # ---- the lock
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from diffusegen_core import runs
-with runs.lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+def hold(run_dir: Path, held) -> None:
+    with runs.lock(run_dir):
+        held.set()
+        time.sleep(600)
 
 
-def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path):
+def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killable):
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-c", HOLD, str(run_dir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout.readline() == "held\n"
-            with pytest.raises(UserError, match="Another run is at work"), runs.lock(run_dir):
-                pass
-        finally:
-            os.kill(holder.pid, signal.SIGKILL)
+    held = killable.Event()
+    holder = killable.Process(target=hold, args=(run_dir, held))
+    holder.start()
+    try:
+        assert held.wait(timeout=300)
+        with pytest.raises(UserError, match="Another run is at work"), runs.lock(run_dir):
+            pass
+    finally:
+        holder.kill()
+        holder.join()
     half = run_dir / "train" / ".writing-x.safetensors"
     half.parent.mkdir()
     half.touch()

@@ -1,0 +1,158 @@
+"""The parameters of each part of a run: names, types, units and defaults, which are the smoke profile's."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+# The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
+FULL_SIZE, FULL_STEPS = 256, 200
+
+
+class Section(BaseModel):
+    """A group of parameters: unknown keys are refused, no value is coerced from another type or changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Where the labelled pairs come from."""
+
+    source: str = Field("phantom", description="`phantom`, or a folder of image+mask pairs")
+    subset: Literal["all", "paper348", "not348"] = Field(
+        "all", description="the paper's 348 names, the rest, or all")
+    count: PositiveInt | None = Field(
+        48, description="use the first so many pairs; null: all (phantom needs it)")
+    image_size: PositiveInt = Field(32, description="side of the square training images, pixels")
+    on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
+
+
+class Cluster(Section):
+    """Chapter 1 (paper 2.2)."""
+
+    k: PositiveInt = Field(4, description="number of clusters, K")
+    backbone: str = Field(
+        "timm/test_nfnet", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
+    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    input_range: Literal["imagenet", "symmetric"] = Field(
+        "imagenet", description="what the weights expect: ImageNet mean and deviation, or [-1, 1]")
+    scan: list[PositiveInt] = Field(
+        [2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
+
+
+class Model(Section):
+    """The U-Net (method.md 3): ADM, 4 channels in, 8 out."""
+
+    base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
+    channel_mult: list[PositiveInt] = Field(
+        [1, 2], min_length=1, description="width of each level over the first")
+    res_blocks: PositiveInt = Field(1, description="residual blocks a level")
+    attention_resolutions: list[PositiveInt] = Field(
+        [16], description="image sides, in pixels, with attention")
+    head_channels: PositiveInt = Field(32, description="channels of an attention head")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Process(Section):
+    """The diffusion process (paper A.1)."""
+
+    steps: PositiveInt = Field(1000, description="T of the forward process")
+    beta_start: float = Field(1e-4, gt=0, lt=1)
+    beta_end: float = Field(0.02, gt=0, lt=1)
+    objective: Literal["eps", "v"] = Field("v", description="what the network predicts; the paper's is eps")
+    variance: Literal["learned", "posterior"] = Field(
+        "posterior",
+        description="of a reverse step: learned (the paper's), or the posterior's, its lower bound")
+
+
+class Train(Section):
+    """Chapter 2 (paper 2.3, B.5)."""
+
+    images: PositiveInt = Field(1600, description="training images that a cluster model sees, the paper's T")
+    full_images: PositiveInt | None = Field(
+        None, description="T of a model of the full set (K = 1); null: none")
+    batch_size: PositiveInt = Field(8, description="images an optimizer step")
+    micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: not clipped")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average after its warm-up")
+    sample_weights: Literal["ema", "raw"] = Field("ema", description="the weights that later chapters use")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
+    checkpoint_every: PositiveInt = Field(50, description="optimizer steps between checkpoints")
+    preview_every: PositiveInt = Field(100, description="optimizer steps between sample grids")
+    preview_images: PositiveInt = Field(8, description="images of a sample grid")
+    preview_steps: PositiveInt = Field(25, description="respaced steps of a sample grid")
+    checkpoints: str | None = Field(
+        None,
+        description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
+
+
+class Inpaint(Section):
+    """Chapter 3 (paper 2.4, A.2). Sizes of the ellipses are given at 256 px and scale with the image."""
+
+    samples: PositiveInt = Field(2, description="synthetic pairs for each source pair, N")
+    sources: PositiveInt | None = Field(16, description="use the first so many sources; null: all")
+    respacing: PositiveInt = Field(25, description="respaced steps")
+    jump_length: PositiveInt = Field(5)
+    resampling: PositiveInt = Field(2, description="RePaint's r: 1 never jumps back")
+    model_of: Literal["any", "own"] = Field(
+        "any", description="cluster j ~ U{1..K}, or the source's own cluster")
+    dilate: PositiveInt = Field(20, description="ellipse that widens the source mask, px at 256")
+    opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
+    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Style(Section):
+    """Chapter 4 (paper 2.4, A.3, B.5). Weights of losses are the paper's: for 256 px, 200 steps and DINO."""
+
+    respacing: PositiveInt = Field(25, description="respaced steps")
+    skip: NonNegativeInt = Field(10, description="of them, the first (noisiest) ones that are left out")
+    guidance: Literal["paper", "variance"] = Field(
+        "paper", description="subtract the gradient, or, as the public code, the variance times the gradient")
+    max_shift: float | None = Field(
+        0.3, gt=0, description="largest RMS of one loss's pull, and of the whole shift, over that of the "
+                               "step's noise; null: any")
+    lambda_zecon: float = Field(500.0, ge=0, description="content: patches in the U-Net's encoder; 0: none")
+    lambda_vgg: float = Field(100.0, ge=0, description="content: maps of VGG-19")
+    lambda_mse: float = Field(5000.0, ge=0, description="content: pixels")
+    lambda_sty: float = Field(10000.0, ge=0, description="style: [CLS]")
+    lambda_l2: float = Field(10000.0, ge=0, description="style: pixels")
+    lambda_sem: float = Field(40000.0, ge=0, description="semantic divergence of adjacent steps")
+    lambda_rng: float = Field(200.0, ge=0, description="values outside [-1, 1]")
+    semantic_steps: NonNegativeInt = Field(2, description="first steps with semantic divergence")
+    backbone: str = Field("timm/test_nfnet", description="gives [CLS] or features, named as cluster.backbone")
+    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
+    backbone_size: PositiveInt | None = Field(32, description="the backbone's input, px; null: its own")
+    vgg: Literal["vgg19", "vgg19_normalised"] = Field(
+        "vgg19", description="torchvision's, or the release with rescaled activations (another lambda_vgg)")
+    vgg_weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    zecon_blocks: list[NonNegativeInt] | None = Field(
+        None, description="input blocks whose features are compared; null: the stem, and the last of each of "
+                          "the first four levels")
+    zecon_patches: PositiveInt = Field(256, description="most locations of an image that are compared")
+    temperature: float = Field(0.07, gt=0, description="of the ZeCon loss")
+    colour_transfer: bool = Field(True, description="give the result the source's colours")
+    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
+
+
+class Evaluate(Section):
+    """Chapter 5 (paper 2.5, 3.2, B.2), and the audit of copies."""
+
+    backbone: str = Field("resnet18", description="`inception_v3_fid` gives FID and KID by clean-fid; any "
+                          "other, as cluster.backbone, gives distances that bear its name")
+    weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
+    input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
+    sets: PositiveInt = Field(3, description="sample numbers that are compared, each as a set of its own")
+    gan: str | None = Field(
+        None, description="a dataset folder of another generator's pairs (SinGAN-Seg); null: none")
+    kernel_subsets: PositiveInt = Field(100, description="random subsets for the mean of the kernel distance")
+    kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
+    copy_quantile: float = Field(
+        0.01, gt=0, lt=0.5, description="the share of real images that would pass for near-copies of others; "
+                                        "sets the audit's thresholds")
+    batch_size: PositiveInt = Field(32, description="images in one network call; no effect on the result")
+    workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")

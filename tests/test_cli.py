@@ -1,0 +1,196 @@
+"""The command: what it understands, and how it says that something is wrong."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffusegen_core import __version__, book, chapters, cli, data, front, params, runs
+from diffusegen_core.errors import UserError
+
+NAMES = [path.stem for path in chapters.every()]
+
+
+def call(*words: object):
+    """The command in this process; a UserError is the result's exception."""
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture
+def profile(nano: dict, tmp_path: Path) -> Path:
+    path = tmp_path / "nano.yaml"
+    path.write_text(yaml.safe_dump(nano))
+    return path
+
+
+@pytest.fixture
+def executed(monkeypatch) -> list[tuple]:
+    """Chapters that the command would have executed, with their parameters, and books it would have built."""
+    calls = []
+    monkeypatch.setattr(chapters, "execute", lambda chapter, p: calls.append((chapter.stem, p)))
+    monkeypatch.setattr(front, "draw", lambda p: None)
+    monkeypatch.setattr(
+        book, "build", lambda folder, **more: calls.append(("book", folder)) or folder / "index.html")
+    return calls
+
+
+# ---- run
+
+def test_help_explains_run_and_its_options():
+    text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", call("run", "--help").stdout).split())
+    for words in ("--from", "--to", "--only", "--no-book", "-p KEY VALUE A parameter, such as"):
+        assert words in text
+
+
+def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(
+        profile: Path, executed: list, monkeypatch):
+    def inside(chapter: Path, p: params.Params) -> None:
+        with pytest.raises(UserError, match="Another run"), runs.lock(p.folder):
+            pass
+        executed.append((chapter.stem, p))
+    monkeypatch.setattr(chapters, "execute", inside)
+    result = call("run", profile)
+    assert result.exit_code == 0, result.exception
+    p = params.validate(params.load(profile))
+    assert executed == [*((name, p) for name in NAMES), ("book", p.folder)]
+    assert f"The book: {p.folder / 'index.html'}" in result.stdout
+    assert chapters.kept(p.folder) == p
+
+
+def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list):
+    result = call("run", "-p", "train.images", "7000", profile, "-p", "data.source", "/a=b", "--no-book",
+                  "-p", "model.attention_resolutions", "[16]", "-p", "seed=3", "--to", "1")
+    assert result.exit_code == 0, result.exception
+    (name, p), = executed
+    assert name == "01_cluster"
+    assert (p.train.images, p.seed, p.data.source) == (7000, 3, "/a=b")
+    assert p.model.attention_resolutions == [16]
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("-p", "train.image", "5"), "train.image: unknown key (did you mean train.images?)"),
+    (("-p", "train.images", "many"), "train.images: "),
+    (("-p", "train.images"), "-p train.images: write -p KEY VALUE"),
+    (("-p",), "write -p KEY VALUE"),
+    (("-p", "seed", "-1"), "seed: "),
+    (("--from", "9"), "There is no chapter 9. The chapters are 01_cluster, 02_train, 03_inpaint"),
+    (("--from", "inpaint", "--to", "cluster"), "--from inpaint comes after --to cluster"),
+    (("--only", "train", "--to", "3"), "--only goes without --from and --to"),
+])
+def test_run_refuses_before_it_makes_anything(profile: Path, executed: list, words: tuple, says: str):
+    result = call("run", profile, *words)
+    assert isinstance(result.exception, UserError)
+    assert says in str(result.exception)
+    assert executed == []
+    assert list(profile.parent.iterdir()) == [profile]
+
+
+@pytest.mark.parametrize(("chosen", "wanted"), [
+    ({}, NAMES),
+    ({"first": "2"}, NAMES[1:]),
+    ({"last": "train"}, NAMES[:2]),
+    ({"first": "02", "last": "02_train"}, NAMES[1:2]),
+    ({"only": ["inpaint", "1", "inpaint"]}, [NAMES[0], NAMES[2]]),
+])
+def test_chapters_are_chosen_by_number_or_name(chosen: dict, wanted: list[str]):
+    assert [chapter.stem for chapter in chapters.choose(**chosen)] == wanted
+
+
+# ---- executing a chapter
+
+@pytest.mark.parametrize(("source", "says"), [
+    ("from diffusegen_core.errors import UserError\nraise UserError('Place the file by hand.')",
+     "01_x: Place the file by hand."),
+    ("1 / 0", "01_x failed: ZeroDivisionError: division by zero The traceback is in "),
+    ("import os\nos._exit(9)", "01_x failed: its process was killed"),
+])
+def test_a_chapter_that_fails_says_so_and_keeps_what_it_did(
+        nano_params: params.Params, tmp_path: Path, source: str, says: str):
+    chapter = tmp_path / "01_x.ipynb"
+    cells = [nbformat.v4.new_code_cell("seed = None", metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("print('seed is', seed)"), nbformat.v4.new_code_cell(source)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), chapter)
+    with pytest.raises(UserError) as caught:
+        chapters.execute(chapter, nano_params)
+    assert str(caught.value).startswith(says)
+    failed = nano_params.folder / "notebooks" / "failed" / "01_x.ipynb"
+    assert "seed is 0" in failed.read_text()
+    assert not (nano_params.folder / "notebooks" / "01_x.ipynb").exists()
+
+
+# ---- book and data
+
+def test_a_folder_that_is_no_run_has_no_book(tmp_path: Path):
+    result = call("book", tmp_path)
+    assert isinstance(result.exception, UserError)
+    assert "is not a run" in str(result.exception)
+
+
+def test_a_moved_run_keeps_its_book(profile: Path, executed: list, tmp_path: Path):
+    call("run", profile, "--no-book")
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    assert call("book", moved).exit_code == 0
+    assert executed[-1] == ("book", moved)
+
+
+def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_path: Path):
+    folder = tmp_path / "pairs"
+    drawn = call("data", "phantom", folder, "--count", 3, "--size", 16)
+    assert drawn.exit_code == 0, drawn.exception
+    good = call("data", "check", folder)
+    assert (good.exit_code, "3 pairs" in good.stdout, "no problems" in good.stdout) == (0, True, True)
+
+    first, second, third = sorted((folder / "masks").iterdir())
+    first.unlink()
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(second)
+    third.write_text("no picture")
+    bad = call("data", "check", folder, "--clusters", 2)
+    assert bad.exit_code == 1
+    assert all(path.stem in bad.stdout for path in (first, second, third)), bad.stdout
+
+
+def test_a_run_never_replaces_the_data_that_lie_in_its_folder(nano: dict, tmp_path: Path):
+    folder = tmp_path / "run" / "data" / "pairs"
+    call("data", "phantom", folder, "--count", 3, "--size", 16)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for run_dir in (tmp_path / "run", folder / "run"):
+        nano |= {"data": {"source": str(folder), "image_size": 16}, "run_dir": str(run_dir)}
+        inside = params.validate(nano)
+        with pytest.raises(UserError, match="Choose another run_dir"):
+            data.load(inside)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before != {}
+
+
+# ---- the process
+
+@pytest.mark.parametrize(("words", "code", "says"), [
+    (["version"], 0, __version__),
+    (["run", "absent.yaml"], 2, "diffusegen: absent.yaml cannot be read: No such file or directory."),
+    (["run", "params.yaml", "-p", "cluster.k", "11"], 2,
+     "diffusegen: Parameters: cluster.k 11 is more than the 10 pairs of data.count."),
+    (["data", "check", "absent"], 2, "diffusegen: "),
+    (["nonsense"], 2, "No such command"),
+])
+def test_the_command_answers_with_one_message_and_an_exit_code(
+        nano: dict, tmp_path: Path, words: list[str], code: int, says: str):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(nano))
+    path = os.pathsep.join(filter(None, [str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-c", "from diffusegen_core.cli import main; main()", *words]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True,
+                          text=True)
+    assert done.returncode == code
+    assert says in (done.stderr if code else done.stdout)
+    assert "Traceback" not in done.stderr
+    if says.startswith("diffusegen: "):
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]

@@ -1,0 +1,37 @@
+"""Tables of the book: honest formats, and cells that nothing can break out of."""
+
+import pandas as pd
+import pytest
+
+from diffusegen_core import params, tables
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0.04, "0.0 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"),
+    (3599.6, "1 h 0 min"), (7500, "2 h 5 min")])
+def test_durations_read_as_words(seconds: float, words: str):
+    assert tables.duration(seconds) == words
+
+
+def test_a_name_from_a_stranger_stays_text():
+    hostile = "a|b\n:::\n<script>x</script> `c` $d$ *e* [f](g) {h}"
+    frame = pd.DataFrame({"name": [hostile], "n": [1234567], "x": [0.123456], "absent": [float("nan")]})
+    text = tables.show(frame, "t", "Caption.", {"n": ",d"})._repr_markdown_()
+    head, _, *rows, end, rest = text.split("\n")[3:]
+    assert head == "| name | n | x | absent |"
+    assert len(rows) == 1
+    assert (end, rest) == (":::", "")
+    assert rows[0].endswith("| 1,234,567 | 0.123 |  |")
+    for markup in ("<script", "\n", " `", " $d", " *e", " [f", " {h"):
+        assert markup not in rows[0]
+    assert rows[0].replace("\\|", "").count("|") == 5
+    assert "<script" not in tables.show(frame, "t", "Caption.")._repr_html_()
+
+
+def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_params: params.Params):
+    schedule = tables.repaint(nano_params).frame.set_index("")
+    assert schedule["the paper"].tolist() == ["200", "10", "5", "1,720", "960"]
+    assert schedule["this run"].tolist() == ["4", "2", "2", "8", "6"]  # 3 2 1 0 1 2 1 0 -1
+    network = tables.network(nano_params).frame.set_index("")
+    assert network.loc["parameters", "the paper"] == "526.56 M"
+    assert (network["this run"] != "").all()
