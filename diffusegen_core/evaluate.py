@@ -256,24 +256,23 @@ def _identity(data_type: str, folder: Path | None) -> str | None:
 
 
 def for_review(p: Params, real: Path) -> dict[str, Path]:
-    """The dataset folders that an expert compares (paper B.1): Real, written into `real` here, and the run's own.
+    """The dataset folders that an expert compares (paper B.1): Real, written into `real` now, and the run's.
 
     Raises UserError where the run has not made its synthetic pairs yet.
     """
     folders = {f"{p.cluster.k}-Diff": "inpaint", f"{p.cluster.k}-Styled-Diff": "style"}
     for data_type, chapter in folders.items():
         if not (p.folder / chapter / data_type / runs.STAMP).is_file():
-            raise UserError(f"{p.folder} has no finished {data_type}: `diffusegen run` with --only {chapter} makes it.")
+            raise UserError(f"{p.folder} has no finished {data_type}: run the chapter {chapter} first.")
     pairs = data.load(p)
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
         data.write_pair(real, name, image, mask)
-    return {REAL: real, **{data_type: p.folder / chapter / data_type for data_type, chapter in folders.items()}}
+    return {REAL: real} | {name: p.folder / chapter / name for name, chapter in folders.items()}
 
 
 def _read(file: Path) -> pd.DataFrame:
     # An image may be called NA, which is no missing value; a missing distance is empty.
     numbers = [prefix + name for prefix in ("", "feature_") for name in ("distance", "score")]
     frame = pd.read_csv(file, dtype={"name": str, "source": str, "nearest": str, "feature_nearest": str},
-                        keep_default_na=False, na_values={name: [""] for name in numbers},
-                        float_precision="round_trip")
+                        keep_default_na=False, na_values={name: [""] for name in numbers})
     return frame.astype({name: float for name in numbers if name in frame})

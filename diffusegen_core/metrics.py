@@ -225,8 +225,8 @@ def _inception(path: Path) -> "InceptionV3W":
         try:
             return InceptionV3W(folder, download=False)
         except (RuntimeError, AttributeError):
-            raise UserError(f"{path} is not the TorchScript network that clean-fid uses, {NETWORK}. Give "
-                            "that file, `pretrained`, or another backbone.") from None
+            raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}. Give that file, "
+                            "`pretrained`, or another backbone.") from None
 
 
 def _digest(image: np.ndarray) -> str:

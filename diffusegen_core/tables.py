@@ -192,6 +192,9 @@ def intrinsic(result: Evaluated, which: int) -> Table:
                      ("similarity", "MS-SSIM of shuffled pairs with Real, computed in this run."))[which]
     if known:
         caption += " Published: Table 1 of the paper, sets 1 to 3, 20 clusters, 348 images a set at 256 px."
+    if which == 2:
+        window, scale = result.window
+        caption += f" Window: {window} pixels{f', each pixel repeated {scale} times' if scale > 1 else ''}."
     if known and metric != known:
         caption += f" {metric} is not on the scale of {known}."
     return show(pd.DataFrame(rows), f"evaluate-{name}", caption,
@@ -212,8 +215,8 @@ def by_clusters(result: Evaluated) -> Table:
                for which, metric in ((0, frechet), (2, similarity))},
             **{f"{metric}, published": _printed(paper[paper["metric"] == metric], name)
                for metric in ("FID", MS_SSIM)}})
-    caption = ("By cluster count: mean and standard deviation over the sets of this run, beside the sets 1 to 3 "
-               "of the paper's Table B2.")
+    caption = ("By cluster count: mean and standard deviation over the sets of this run, beside the sets 1 to "
+               "3 of the paper's Table B2.")
     return show(pd.DataFrame(rows), "evaluate-clusters", caption)
 
 
@@ -222,15 +225,16 @@ def copies(result: Evaluated) -> Table:
     frame = result.copies.rename(index={"Real": "Real, each among the others"}, columns={
         "share": "share", "of their source": "in pixels, of their own source"})
     pixels, features = result.thresholds
-    caption = (f"Near-copies of training images, computed in this run: scores below {pixels:.3f} in pixels, or "
-               f"below {features:.3f} in features of {result.backbone}.")
+    caption = (f"Near-copies of training images, computed in this run: scores below {pixels:.3f} in pixels, "
+               f"or below {features:.3f} in features of {result.backbone}.")
     return show(frame, "evaluate-copies", caption, {"share": ".1%"})
 
 
 def closest(result: Evaluated) -> Table:
     """The likeliest copies, with what they are likeliest copies of."""
     columns = {"data type": "data type", "name": "image", "nearest": "nearest training image",
-               "flipped": "mirrored", "distance": "distance", "score": "score", "feature_score": "score in features"}
+               "flipped": "mirrored", "distance": "distance", "score": "score",
+               "feature_score": "score in features"}
     frame = result.closest[list(columns)].rename(columns=columns)
     frame["mirrored"] = ["yes" if flipped else "no" for flipped in frame["mirrored"]]
     return show(frame, "evaluate-closest", "The lowest scores in pixels of this run's synthetic images.",

@@ -1,0 +1,336 @@
+"""Chapter 5: every data type against Real, the audit of copies, and the paper's tables beside this run's."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from diffusegen_core import (
+    data,
+    evaluate,
+    figures,
+    inpaint,
+    metrics,
+    pairsets,
+    params,
+    phantom,
+    runs,
+    style,
+    tables,
+)
+from diffusegen_core.errors import UserError
+from diffusegen_core.evaluate import Evaluated
+from diffusegen_core.inpaint import Inpainted
+from diffusegen_core.style import Styled
+
+SIZE, REAL, SOURCES, SAMPLES = 32, 14, 6, 2
+COPY, OF = "phantom_00002_1", 9  # a synthetic pair that holds the mirrored polyp of this training image
+STOPPED = "phantom_00001_2"  # came to nothing in chapter 4
+
+
+def colours(images: np.ndarray, *_: object) -> np.ndarray:
+    """Features that cost nothing: the colours of a coarse grid."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
+    return torch.nn.functional.adaptive_avg_pool2d(pixels, 3).flatten(1).numpy() / 50
+
+
+def write_set(folder: Path, pairs: list[tuple], names: list[str]) -> None:
+    """A dataset folder as chapters 3 and 4 leave it, from (name, source, sample, image, mask).
+
+    A pair whose image is None came to nothing.
+    """
+    runs.clear(folder)
+    rows, files = [], []
+    for name, source, sample, image, mask in pairs:
+        rows.append({"name": name, "source": names[source], "sample": sample})
+        if image is not None:
+            files += data.write_pair(folder, name, image, mask)
+    manifest = runs.write_text(folder / "manifest.csv", pd.DataFrame(rows).to_csv(index=False))
+    runs.finish(folder, {}, [manifest, *files], 1.0)
+
+
+@dataclass
+class Run:
+    """A run whose chapters 3 and 4 are made up, so that nothing is trained."""
+
+    p: params.Params
+    real: data.Pairs
+    diff: Path
+    styled: Path
+
+    def write(self, samples: int = SAMPLES, fresh_seed: int = 5) -> None:
+        pairs = []
+        for sample in range(1, samples + 1):
+            for source in range(SOURCES):
+                name = f"{self.real.names[source]}_{sample}"
+                fresh, mask, _ = phantom.draw(fresh_seed, 10 * sample + source, SIZE)
+                region = inpaint.dilated(self.real.masks[source][0], self.p.inpaint)
+                filling = self.real.images[OF][..., ::-1] if name == COPY else fresh
+                image = np.where(region, filling, self.real.images[source])
+                pairs.append((name, source, sample, image, mask))
+        write_set(self.diff, pairs, self.real.names)
+        write_set(self.styled, [(name, source, sample, None if name == STOPPED else image // 2 + 60, mask)
+                                for name, source, sample, image, mask in pairs], self.real.names)
+
+
+def make_run(folder: Path, patch: pytest.MonkeyPatch, **settings: object) -> Run:
+    p = params.validate({"run_dir": str(folder), "device": "cpu", "data": {"count": REAL, "image_size": SIZE},
+                         "evaluate": settings})
+    made = Run(p, data.load(p), folder / "inpaint" / "2-Diff", folder / "style" / "2-Styled-Diff")
+    made.write()
+    patch.setattr(metrics, "extract", colours)
+    patch.setattr(inpaint, "run", lambda p: Inpainted({"2-Diff": made.diff}, {}, 0.0))
+    patch.setattr(style, "run", lambda p: Styled({"2-Styled-Diff": made.styled}, {}, {}, {}, "", "", 0.0))
+    return made
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    return make_run(tmp_path / "run", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Evaluated]:
+    """A run, and its evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        run = make_run(tmp_path_factory.mktemp("whole") / "run", patch)
+        return run, evaluate.run(run.p)
+
+
+# The metrics
+
+
+def test_every_data_type_has_its_sets_and_metrics(whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    frechet, kernel, similarity = result.metrics
+    assert result.metrics == ("FD-ResNet18 (random weights)", "KD-ResNet18 (random weights)", "MS-SSIM")
+    counts = result.values.pivot(index="data type", columns=["metric", "set"], values="images")
+    assert set(counts.index) == {"Real", "2-Diff", "2-Styled-Diff"}
+    assert counts.loc["2-Diff", frechet].dropna().tolist() == [SOURCES, SOURCES]
+    assert counts.loc["2-Styled-Diff", kernel].dropna().tolist() == [SOURCES, SOURCES - 1]  # one was stopped
+    assert counts.loc["Real", similarity].dropna().tolist() == [REAL] * 3  # shuffled three times
+    assert counts.loc["Real", frechet].dropna().tolist() == [REAL]
+    backbones = result.values.groupby("metric")["backbone"].unique()
+    assert backbones[frechet].tolist() == backbones[kernel].tolist() == ["resnet18 (random weights)"]
+    assert backbones[similarity].tolist() == [""]
+
+
+def test_real_is_at_no_distance_from_itself_and_the_others_are(whole: tuple[Run, Evaluated]) -> None:
+    values = whole[1].values
+    frechet = values[values["metric"] == whole[1].metrics[0]].set_index("data type")["value"]
+    assert abs(frechet["Real"]) < 1e-3
+    assert (frechet.drop("Real") > 0.05).all()
+    assert frechet["2-Styled-Diff"].min() > frechet["2-Diff"].max()  # its colours were changed
+    alike = values.loc[values["metric"] == "MS-SSIM", "value"]
+    assert alike.between(0, 0.9).all()
+
+
+def test_a_distance_is_the_one_of_its_set(whole: tuple[Run, Evaluated]) -> None:
+    run, result = whole
+    manifest = pairsets.manifest(run.diff)
+    second = pairsets.load(run.diff, manifest.loc[manifest["sample"] == 2, "name"].tolist()).images
+    expected = metrics.frechet(colours(second), colours(run.real.images))
+    values = result.values.set_index(["data type", "set", "metric"])["value"]
+    assert values["2-Diff", 2, result.metrics[0]] == pytest.approx(expected, abs=1e-6)
+
+
+# The audit
+
+
+def test_the_planted_copy_is_the_closest_pair(whole: tuple[Run, Evaluated]) -> None:
+    run, result = whole
+    first = result.closest.iloc[0]
+    assert (first["name"], first["nearest"]) == (COPY, run.real.names[OF])
+    assert (first["flipped"], first["own"]) == (True, False)
+    assert first["score"] < 0.05 * result.thresholds[0]
+    assert result.closest["name"].is_unique
+    assert set(result.audit["data type"]) == {"Real", "2-Diff", "2-Styled-Diff"}
+    assert len(result.audit) == REAL + 2 * SOURCES * SAMPLES - 1
+
+
+def test_near_copies_are_counted_beside_what_chance_finds(whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    assert result.copies.index.tolist() == ["Real", "2-Diff", "2-Styled-Diff"]
+    assert result.copies.loc["Real", "in pixels"] == 1  # the quantile of so few lies just above the lowest
+    for data_type in ("2-Diff", "2-Styled-Diff"):
+        mine = result.audit[result.audit["data type"] == data_type]
+        accused = mine.loc[mine["score"] < result.thresholds[0], "name"]
+        assert COPY in set(accused)
+        assert len(accused) == result.copies.loc[data_type, "in pixels"] <= 3
+
+
+def test_the_pictures_of_the_closest_are_kept(whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    for row, data_type in zip(result.closest.itertuples(), result.closest["data type"], strict=True):
+        image, region = result.picture(data_type, row.name)
+        written, _ = pairsets.read_pair(result.folders[data_type], row.name)
+        np.testing.assert_array_equal(image, written)
+        assert region.shape == (SIZE, SIZE)
+        assert 0 < region.mean() < 1
+
+
+# Resuming, and what may be missing
+
+
+def test_a_second_run_reads_what_the_first_one_wrote(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluate.run(made.p)
+    monkeypatch.setattr(metrics, "extract", None)
+    again = evaluate.run(made.p)
+    pd.testing.assert_frame_equal(again.values, first.values)
+    pd.testing.assert_frame_equal(again.audit, first.audit)
+    assert (again.thresholds, again.seconds) == (first.thresholds, first.seconds)
+
+
+def test_only_what_changed_is_judged_again(made: Run) -> None:
+    evaluate.run(made.p)
+    stamps = {path: path.stat().st_mtime_ns for path in (made.p.folder / "evaluate").rglob(runs.STAMP)}
+    name = pairsets.manifest(made.styled)["name"][0]
+    image, mask = pairsets.read_pair(made.styled, name)
+    write_again = [*data.write_pair(made.styled, name, 255 - image, mask), made.styled / "manifest.csv"]
+    runs.finish(made.styled, {}, write_again, 1.0)
+    evaluate.run(made.p)
+    changed = [path.parent.name for path, time in stamps.items() if path.stat().st_mtime_ns != time]
+    assert changed == ["2-Styled-Diff"]
+
+
+def test_batch_and_quantile_do_not_make_it_judge_again(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluate.run(made.p)
+    monkeypatch.setattr(metrics, "extract", None)
+    e = made.p.evaluate.model_copy(update={"batch_size": 3, "copy_quantile": 0.3})
+    again = evaluate.run(made.p.model_copy(update={"evaluate": e}))
+    assert again.thresholds[0] > first.thresholds[0]
+    assert again.copies.loc["Real", "in pixels"] > 1
+
+
+def test_small_and_empty_sets_are_told_by_their_absence(made: Run) -> None:
+    pairs = [(f"phantom_00000_{s}", 0, s, made.real.images[3], made.real.masks[3]) for s in (1, 2)]
+    write_set(made.diff, pairs, made.real.names)
+    write_set(made.styled, [(*pair[:3], None, None) for pair in pairs], made.real.names)
+    result = evaluate.run(made.p)
+    assert set(result.values["data type"]) == {"Real"}
+    assert result.copies.index.tolist() == ["Real", "2-Diff"]
+    for table in [*(tables.intrinsic(result, i) for i in range(3)), tables.by_clusters(result),
+                  tables.copies(result), tables.closest(result)]:
+        assert table._repr_markdown_()
+    for figure in (figures.copies(made.real, result), figures.copy_scores(result)):
+        plt.close(figure)
+
+
+def test_without_any_synthetic_pair_the_page_says_so(made: Run) -> None:
+    for folder in (made.diff, made.styled):
+        write_set(folder, [("phantom_00000_1", 0, 1, None, None)], made.real.names)
+    result = evaluate.run(made.p)
+    assert result.closest.empty
+    assert len(tables.closest(result).frame) == 0
+    figure = figures.copies(made.real, result)
+    assert "no synthetic image" in figure.axes[0].texts[0].get_text()
+    plt.close(figure)
+
+
+# Another generator
+
+
+def write_gan(folder: Path, sources: range, samples: range) -> Path:
+    for source in sources:
+        for sample in samples:
+            image, mask, _ = phantom.draw(8, 100 * source + sample, 48)
+            stem = f"chk_id_{source}_gen_scale_0_{sample}"
+            data.write_pair(folder, stem, image, mask)
+            for kind, word in (("images", "img"), ("masks", "mask")):
+                (folder / kind / f"{stem}.png").rename(folder / kind / f"{stem}_{word}.png")
+    return folder
+
+
+def test_singan_segs_pairs_are_sets_by_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gan = write_gan(tmp_path / "gan", range(5, 5 + REAL + 2), range(4))
+    run = make_run(tmp_path / "run", monkeypatch, gan=str(gan), sets=2)
+    result = evaluate.run(run.p)
+    assert list(result.folders) == ["Real", "GAN", "2-Diff", "2-Styled-Diff"]
+    mine = result.values[result.values["data type"] == "GAN"].query("metric == @result.metrics[0]")
+    assert mine["set"].tolist() == [1, 2]
+    assert mine["images"].tolist() == [REAL, REAL]  # as many sources as there are real images
+    audit = result.audit[result.audit["data type"] == "GAN"]
+    assert not audit["own"].any()
+    assert audit["score"].notna().all()
+    figure = figures.copies(run.real, replace(result, audit=audit))
+    plt.close(figure)
+
+
+def test_pairs_of_another_generator_with_other_names_are_one_set(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    data.write_phantoms(tmp_path / "gan", 5, 40, seed=3)
+    run = make_run(tmp_path / "run", monkeypatch, gan=str(tmp_path / "gan"))
+    values = evaluate.run(run.p).values
+    mine = values[values["data type"] == "GAN"]
+    assert set(mine["set"]) == {1}
+    assert set(mine["images"]) == {5}
+
+
+def test_pairs_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.write_phantoms(tmp_path / "gan", 3, 40, seed=3)
+    (tmp_path / "gan" / "images" / "phantom_00001.png").write_bytes(b"no picture")
+    run = make_run(tmp_path / "run", monkeypatch, gan=str(tmp_path / "gan"))
+    with pytest.raises(UserError, match=r"evaluate\.gan: (?s:.*)phantom_00001\.png"):
+        evaluate.run(run.p)
+
+
+# Tables and figures
+
+
+def test_table_1_keeps_this_run_and_the_paper_apart(whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    table = tables.intrinsic(result, 0)
+    frame = table.frame.set_index("data type")
+    assert list(frame.columns) == ["images", "set 1, this run", "set 2, this run", "mean ± SD, this run",
+                                   "FID, published"]
+    assert frame.loc["2-Diff", "FID, published"] == "36.01, 37.90, 37.78"
+    assert frame.loc["Real", "FID, published"] == "-4.412 · 10⁻⁵"
+    assert frame.loc["GAN", "set 1, this run"] == ""
+    values = result.values[result.values["data type"] == "2-Diff"].query("metric == @result.metrics[0]")
+    assert frame.loc["2-Diff", "set 1, this run"] == format(values["value"].iloc[0], ".4g")
+    assert frame.loc["2-Diff", "mean ± SD, this run"].startswith(format(values["value"].mean(), ".4g"))
+    assert "FD-ResNet18 (random weights) is not on the scale of FID" in table.caption
+    assert "FID" not in " ".join(name for name in frame.columns if "this run" in name)
+
+
+def test_the_kernel_distance_stands_alone_and_ms_ssim_beside_the_papers(whole: tuple[Run, Evaluated]) -> None:
+    assert not [name for name in tables.intrinsic(whole[1], 1).frame.columns if "published" in name]
+    frame = tables.intrinsic(whole[1], 2).frame.set_index("data type")
+    assert frame.loc["Real", "MS-SSIM, published"] == "0.1813"
+    assert frame.loc["Real", "set 3, this run"]
+
+
+def test_table_b2_gives_each_cluster_count_its_own_row(whole: tuple[Run, Evaluated]) -> None:
+    frame = tables.by_clusters(whole[1]).frame.set_index("data type")
+    assert frame.index.tolist() == ["2-Diff", "10-Diff", "20-Diff", "30-Diff", "40-Diff", "2-Styled-Diff",
+                                    "10-Styled-Diff", "20-Styled-Diff", "30-Styled-Diff", "40-Styled-Diff"]
+    ours, theirs = frame.columns[:2], frame.columns[2:]
+    assert all("this run" in name for name in ours)
+    assert all("published" in name for name in theirs)
+    assert (frame.loc[["10-Diff", "20-Styled-Diff"], ours] == "").all().all()
+    assert (frame.loc[["2-Diff", "2-Styled-Diff"], theirs] == "").all().all()
+    assert frame.loc["40-Styled-Diff", "MS-SSIM, published"] == "0.2743, 0.2670, 0.2609"
+
+
+def test_the_spread_is_the_papers(whole: tuple[Run, Evaluated]) -> None:
+    assert tables._spread(pd.Series([66.17, 65.48, 66.32]), 0) == "65.99 ± 0.37"  # section 3.2
+
+
+def test_the_tables_of_the_audit_name_what_they_count(whole: tuple[Run, Evaluated]) -> None:
+    frame = tables.copies(whole[1]).frame
+    assert frame["data type"].tolist()[0] == "Real, each among the others"
+    assert tables.closest(whole[1]).frame.iloc[0][["image", "mirrored"]].tolist() == [COPY, "yes"]
+
+
+def test_the_figures_show_the_pairs_and_the_scores(whole: tuple[Run, Evaluated]) -> None:
+    run, result = whole
+    pairs, scores = figures.copies(run.real, result), figures.copy_scores(result)
+    assert len(pairs.axes) == 2 * len(result.closest)
+    assert "mirrored" in pairs.axes[len(result.closest)].get_title()
+    assert {text.get_text() for text in scores.axes[0].get_legend().get_texts()} == set(result.folders)
+    plt.close(pairs)
+    plt.close(scores)
