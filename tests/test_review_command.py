@@ -1,0 +1,68 @@
+"""`diffusegen review`: from a finished run to a form, and from its answers to Table B1."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from diffusegen_core import chapters, data, params, phantom, runs
+from diffusegen_core.cli import app
+from diffusegen_core.errors import UserError
+
+
+def diffusegen(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with made-up synthetic pairs."""
+    p = params.validate({"run_dir": str(tmp_path / "run"), "data": {"count": 4, "image_size": 16}})
+    chapters.keep(p)
+    for seed, folder in ((1, "inpaint/2-Diff"), (2, "style/2-Styled-Diff")):
+        for i in range(3):
+            data.write_pair(p.folder / folder, f"source_{i}_1", *phantom.draw(seed, i, 16)[:2])
+        runs.finish(p.folder / folder, {}, [], 0.0)
+    return p.folder
+
+
+def test_a_form_is_made_answered_and_scored(run: Path, tmp_path: Path) -> None:
+    made = diffusegen("review", "make", run, "--per-type", 3)
+    assert made.exit_code == 0, made.output
+    form, key = run / "review" / "form.html", run / "review" / "key.json"
+    assert str(form) in made.output
+    assert "Send the reviewer the form alone" in made.output
+    items = json.loads(key.read_text())
+    types = sorted(item["type"] for item in items["items"].values())
+    assert types == 3 * ["2-Diff"] + 3 * ["2-Styled-Diff"] + 3 * ["Real"]
+
+    answers = tmp_path / "answers.json"
+    answers.write_text(json.dumps({"form": items["form"], "answers": {
+        number: {"quality": "Good", "segmentation": "Poor",
+                 "origin": "Real" if item["type"] == "Real" else "Fake"}
+        for number, item in items["items"].items()}}))
+    scored = diffusegen("review", "score", answers, key)
+    assert scored.exit_code == 0, scored.output
+    assert "Accuracy 100.0 % (9 of 9)" in scored.output
+    assert "2-Styled-Diff" in scored.output
+
+
+def test_the_files_go_where_they_are_asked_for(run: Path, tmp_path: Path) -> None:
+    assert diffusegen("review", "make", run, "--per-type", 2, "--out", tmp_path / "kit").exit_code == 0
+    assert {path.name for path in (tmp_path / "kit").iterdir()} == {"form.html", "key.json"}
+    assert not (run / "review").exists()
+
+
+@pytest.mark.parametrize(("gone", "chapter"), [("inpaint", "inpaint"), ("style", "style")])
+def test_a_run_without_its_pairs_is_told_so(run: Path, gone: str, chapter: str) -> None:
+    runs.clear(run / gone)
+    result = diffusegen("review", "make", run)
+    assert isinstance(result.exception, UserError)
+    assert f"run the chapter {chapter} first" in str(result.exception)
+
+
+def test_a_folder_that_is_no_run_is_told_so(tmp_path: Path) -> None:
+    result = diffusegen("review", "make", tmp_path)
+    assert isinstance(result.exception, UserError)
+    assert "is not a run" in str(result.exception)
