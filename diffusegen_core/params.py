@@ -20,13 +20,16 @@ from pydantic import (
 
 from diffusegen_core.errors import UserError
 from diffusegen_core.sections import (
+    Augment,
     Cluster,
     Data,
     Evaluate,
+    Gan,
     Inpaint,
     Model,
     Process,
     Section,
+    Segment,
     Style,
     Train,
 )
@@ -47,7 +50,10 @@ class Params(Section):
     train: Train = Train()
     inpaint: Inpaint = Inpaint()
     style: Style = Style()
+    gan: Gan = Gan()
     evaluate: Evaluate = Evaluate()
+    segment: Segment = Segment()
+    augment: Augment = Augment()
 
     @property
     def folder(self) -> Path:
@@ -105,6 +111,14 @@ def _impossible(p: Params) -> list[str]:
     if not (p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
             or p.style.lambda_l2 or p.style.lambda_rng):
         found.append("style: one of the weights lambda_* besides lambda_sem must be above 0.")
+    for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
+        if counts and max(counts) > p.inpaint.samples:
+            found.append(f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}.")
+    if size % 2 ** len(p.segment.decoder_channels):
+        found.append(f"data.image_size {size} cannot be halved {len(p.segment.decoder_channels)} times, "
+                     "as segment.decoder_channels asks.")
+    if p.gan.min_side > size:
+        found.append(f"gan.min_side {p.gan.min_side} exceeds data.image_size {size}.")
     blocks = levels * (p.model.res_blocks + 1)
     if p.style.zecon_blocks and max(p.style.zecon_blocks) >= blocks:
         found.append(f"style.zecon_blocks {max(p.style.zecon_blocks)} exceeds the network's last input block "

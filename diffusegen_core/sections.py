@@ -139,6 +139,29 @@ class Style(Section):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
 
 
+class Gan(Section):
+    """The baseline of chapters 5 to 7: SinGAN-Seg's pairs (Thambawita et al. 2022), or a SinGAN of our own.
+
+    Sizes are those of SinGAN (Shaham et al. 2019) at 256 px; a net a scale, a pyramid a source image.
+    """
+
+    source: str | None = Field(
+        "singan", description="`singan` trains one here; or the folder of SinGAN-Seg's pairs; null: no GAN")
+    sources: PositiveInt | None = Field(4, description="use the first so many sources; null: inpaint.sources")
+    samples: PositiveInt | None = Field(None, description="pairs for each source; null: inpaint.samples")
+    min_side: PositiveInt = Field(12, description="side of the coarsest scale, px")
+    scale_factor: float = Field(0.6, gt=0, lt=1, description="side of a scale over that of the next finer one")
+    start_scale: NonNegativeInt = Field(
+        0, description="the first scale that draws noise, from the coarsest (0), as in SinGAN-Seg's names")
+    channels: PositiveInt = Field(16, description="width of a scale's networks")
+    layers: PositiveInt = Field(5, ge=2, description="convolutions of a scale's networks")
+    steps: PositiveInt = Field(40, description="optimizer steps of each network a scale")
+    lr: float = Field(5e-4, gt=0)
+    gradient_penalty: float = Field(0.1, ge=0, description="weight of WGAN-GP's penalty")
+    reconstruction: float = Field(10.0, ge=0, description="weight of the reconstruction loss, alpha")
+    noise: float = Field(0.1, gt=0, description="noise of a finer scale over the error of the one before")
+
+
 class Evaluate(Section):
     """Chapter 5 (paper 2.5, 3.2, B.2), and the audit of copies."""
 
@@ -147,8 +170,6 @@ class Evaluate(Section):
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
     sets: PositiveInt = Field(3, description="sample numbers that are compared, each as a set of its own")
-    gan: str | None = Field(
-        None, description="a dataset folder of another generator's pairs (SinGAN-Seg); null: none")
     kernel_subsets: PositiveInt = Field(100, description="random subsets for the mean of the kernel distance")
     kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
     copy_quantile: float = Field(
@@ -156,3 +177,54 @@ class Evaluate(Section):
                                         "sets the audit's thresholds")
     batch_size: PositiveInt = Field(32, description="images in one network call; no effect on the result")
     workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
+
+
+class Segment(Section):
+    """Chapter 6 (paper 2.6.1, B.3). Network, training and test sets are those of chapter 7 as well."""
+
+    encoder: str = Field("mobilenet_v2", description="of U-Net++, as segmentation-models-pytorch names it")
+    weights: str = Field("random", description="of the encoder: `pretrained`, `random`, or a path to a file")
+    input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
+    decoder_channels: list[PositiveInt] = Field(
+        [64, 32, 16], min_length=3, max_length=5,
+        description="width of the decoder from the deepest level up; as many levels as numbers")
+    epochs: PositiveInt = Field(12, description="passes over the training set")
+    epoch_images: PositiveInt | None = Field(
+        None, description="images that count as a pass; null: the training set once, as the paper's")
+    batch_size: PositiveInt = Field(16, description="images an optimizer step")
+    lr: float = Field(3e-3, gt=0, description="for the first lr_epochs epochs")
+    lr_epochs: PositiveInt = Field(8)
+    lr_after: float = Field(3e-4, gt=0, description="for the rest")
+    validation: float = Field(0.2, gt=0, lt=1, description="share of the sources that choose the best epoch")
+    augment: bool = Field(True, description="the paper's augmentation, through albumentations")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
+    checkpoint_every: PositiveInt = Field(10, description="epochs between checkpoints")
+    types: list[str] | None = Field(
+        None, description="data types to train on, such as Real or 20-Styled-Diff; null: all of the run")
+    samples: list[PositiveInt] | None = Field(
+        None, min_length=1, description="synthetic pairs a source, the N's; null: 1 to inpaint.samples")
+    seeds: PositiveInt = Field(1, description="repetitions, each with a seed of its own")
+    held_out: str | None = Field(
+        "rest", description="test set of the training data's kind: `rest` draws from what data leaves over "
+                            "(fresh phantoms, or not348 of paper348); or a folder; null: none")
+    cvc: str | None = Field(None, description="the folder of CVC-ClinicDB; null: none")
+    polypgen: str | None = Field(None, description="the folder of PolypGen's single frames; null: none")
+    test_count: PositiveInt = Field(24, description="images drawn from each test set, or all it has")
+    resamples: PositiveInt = Field(1000, description="bootstrap samples of an interval")
+
+
+class Augment(Section):
+    """Chapter 7 (paper 2.6.2): small real sets, with synthetic pairs of the same sources."""
+
+    sizes: list[PositiveInt] = Field([8], min_length=1, description="real pairs, the N's")
+    ratios: list[PositiveInt] | None = Field(
+        None, min_length=1, description="synthetic pairs a real one, the r's; null: 1 to inpaint.samples")
+    alpha: float = Field(0.5, ge=0, le=1, description="probability that a real pair gets synthetic ones")
+    rule: Literal["replace", "add"] = Field(
+        "replace", description="they replace it (the tables' captions) or join it (the text)")
+    types: list[str] | None = Field(
+        None, description="data types beside Real; null: K-Styled-Diff and GAN, as in the paper")
+    seeds: PositiveInt = Field(1, description="repetitions, each with real pairs of its own")
+    generator_sees: Literal["all", "subset"] = Field(
+        "all", description="what the generator was trained on: all pairs of the run, as in the paper, or the "
+                           "N real pairs alone, which trains one anew for each N and seed")
