@@ -125,10 +125,11 @@ def review_make(
     from diffusegen_core import chapters, evaluate, review
     p = chapters.kept(folder.resolve())
     with tempfile.TemporaryDirectory() as real:
-        form, key = review.make(evaluate.for_review(p, Path(real)), out or p.folder / "review", per_type, p.seed)
+        folders = evaluate.for_review(p, Path(real))
+        form, key = review.make(folders, out or p.folder / "review", per_type, p.seed)
     typer.echo(f"The form: {form}\nIts key:  {key}")
-    typer.echo("Send the reviewer the form alone: the key says which pairs are real. The form exports the answers "
-               "as a file; `diffusegen review score ANSWERS KEY` reads it.")
+    typer.echo("Send the reviewer the form alone: the key says which pairs are real. The form exports the "
+               "answers as a file; `diffusegen review score ANSWERS KEY` reads it.")
 
 
 @review_app.command("score")

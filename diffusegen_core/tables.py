@@ -215,8 +215,8 @@ def by_clusters(result: Evaluated) -> Table:
                for which, metric in ((0, frechet), (2, similarity))},
             **{f"{metric}, published": _printed(paper[paper["metric"] == metric], name)
                for metric in ("FID", MS_SSIM)}})
-    caption = ("By cluster count: mean and standard deviation over the sets of this run, beside the sets 1 to "
-               "3 of the paper's Table B2.")
+    caption = ("By cluster count: mean and standard deviation over the sets of this run, beside sets 1 to 3 "
+               "of the paper's Table B2.")
     return show(pd.DataFrame(rows), "evaluate-clusters", caption)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from browser import Browser
@@ -55,6 +56,24 @@ def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -
         report = data.check(folder)
         assert report.problems == []
         assert [pair.name for pair in report.pairs] == sorted(manifest["name"])
+
+
+def test_the_styled_pairs_keep_the_masks_that_they_were_given(run: Path) -> None:
+    before, after = run / "inpaint" / "2-Diff", run / "style" / "2-Styled-Diff"
+    names = pairsets.manifest(after)["name"].tolist()
+    assert names == pairsets.manifest(before)["name"].tolist()
+    for name in names:
+        assert (pairsets.read_pair(after, name)[1] == pairsets.read_pair(before, name)[1]).all()
+        assert (pairsets.read_pair(after, name)[0] != pairsets.read_pair(before, name)[0]).any()
+
+
+def test_every_data_type_is_judged_and_nothing_lacks_a_source(run: Path) -> None:
+    types = ["Real", "2-Diff", "2-Styled-Diff"]
+    assert sorted(path.parent.name for path in (run / "evaluate").glob("*/made.json")) == sorted(types)
+    real = pd.read_csv(run / "evaluate" / "Real" / "values.csv").set_index(["metric", "set"])["value"]
+    assert abs(real["FD-ResNet18 (random weights)", 1]) < 1e-3
+    audit = pd.concat(pd.read_csv(run / "evaluate" / name / "audit.csv") for name in types)
+    assert audit["source"].notna().all()
 
 
 def test_a_second_run_finds_everything_made(run: Path) -> None:

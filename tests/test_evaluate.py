@@ -84,7 +84,7 @@ def make_run(folder: Path, patch: pytest.MonkeyPatch, **settings: object) -> Run
     made.write()
     patch.setattr(metrics, "extract", colours)
     patch.setattr(inpaint, "run", lambda p: Inpainted({"2-Diff": made.diff}, {}, 0.0))
-    patch.setattr(style, "run", lambda p: Styled({"2-Styled-Diff": made.styled}, {}, {}, {}, "", "", 0.0))
+    patch.setattr(style, "run", lambda p: Styled({"2-Styled-Diff": made.styled}, {}, {}, {}, {}, "", "", 0.0))
     return made
 
 

@@ -17,6 +17,11 @@ from diffusegen_core import features, metrics, phantom
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Evaluate
 
+# clean-fid's own: TorchScript, and an argument of scipy's that 1.18 takes away.
+pytestmark = [pytest.mark.filterwarnings("ignore:.*torch[.]jit.*is deprecated:DeprecationWarning"),
+              pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning"),
+              pytest.mark.filterwarnings("ignore:Matrix is singular")]
+
 RESNET = Evaluate(backbone="resnet18", weights="random", batch_size=4)
 INCEPTION = Evaluate(backbone="inception_v3_fid", weights="pretrained")
 

@@ -18,7 +18,8 @@ def diffusegen(*arguments: object) -> Result:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run folder with made-up synthetic pairs."""
-    p = params.validate({"run_dir": str(tmp_path / "run"), "data": {"count": 4, "image_size": 16}})
+    p = params.validate({"run_dir": str(tmp_path / "run"), "data": {"count": 4, "image_size": 16},
+                         "cluster": {"k": 2}})
     chapters.keep(p)
     for seed, folder in ((1, "inpaint/2-Diff"), (2, "style/2-Styled-Diff")):
         for i in range(3):
