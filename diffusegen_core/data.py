@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def write_phantoms(folder: Path, count: int, size: int, seed: int) -> None:
     """Draw phantoms into a dataset folder, which must be new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already. Phantoms go into a new or empty folder.")
-    for index in _counter(count):
+    for index in _counter(range(count)):
         image, mask, _ = phantom.draw(seed, index, size)
         write_pair(folder, _phantom_name(index), image, mask)
 
@@ -99,11 +99,11 @@ def load(p: Params) -> Pairs:
     if p.data.source == "phantom":
         report = None
         recipe = {"source": "phantom", "version": phantom.VERSION, "seed": p.seed, "count": p.data.count,
-                  "image_size": p.data.image_size}
+                  "image_size": p.data.image_size, **({"names": p.data.names} if p.data.names else {})}
     else:
         report = layouts.scan(_input_folder(p))
-        recipe = {**params.plain(p.data), "source": report.layout, "version": READER,
-                  "input": report.identity()}
+        asked = {name: value for name, value in params.plain(p.data).items() if name != "names" or value}
+        recipe = {**asked, "source": report.layout, "version": READER, "input": report.identity()}
     if runs.current(folder, recipe):
         pairs = _read(folder / "pairs.npz")
     else:
@@ -136,13 +136,23 @@ def _read(path: Path) -> Pairs:
 
 
 def _draw(p: Params) -> Pairs:
-    drawn = [phantom.draw(p.seed, index, p.data.image_size) for index in _counter(p.data.count)]
-    names = [_phantom_name(index) for index in range(p.data.count)]
-    return gather(names, np.stack([image for image, _, _ in drawn]), np.stack([mask for _, mask, _ in drawn]))
+    wanted = {_phantom_name(index): index for index in range(p.data.count)}
+    if p.data.names:
+        _refuse_unknown(p.data.names, set(wanted))
+        wanted = {name: index for name, index in wanted.items() if name in p.data.names}
+    drawn = [phantom.draw(p.seed, index, p.data.image_size) for index in _counter(wanted.values())]
+    return gather(list(wanted), np.stack([image for image, _, _ in drawn]),
+                  np.stack([mask for _, mask, _ in drawn]))
 
 
-def _counter(count: int) -> Iterable[int]:
-    return tqdm(range(count), desc="Drawing phantoms", unit="pair", leave=False, disable=None)
+def _refuse_unknown(names: list[str], known: set[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"Parameters: data.names: there is no pair {unknown[0]}"
+                        f"{f' (nor {len(unknown) - 1} more)' if len(unknown) > 1 else ''}.")
+
+
+def _counter(indices: Collection[int]) -> Iterable[int]:
+    return tqdm(indices, desc="Drawing phantoms", unit="pair", leave=False, disable=None)
 
 
 def _phantom_name(index: int) -> str:
@@ -176,6 +186,9 @@ def _from_folder(p: Params, report: Report) -> Pairs:
         layouts.require(report, p.cluster.k, len(kept))
         if report.problems:
             raise UserError(f"{report.brief()}\nMend the folder, or leave these out by data.on_bad: skip.")
+    if p.data.names:
+        _refuse_unknown(p.data.names, {name for name, _, _ in kept})
+        kept = [pair for pair in kept if pair[0] in p.data.names]
     if not kept:
         raise UserError(f"No pair is left for data.subset {subset}. {report.brief()}")
     names, images, masks = zip(*kept, strict=True)

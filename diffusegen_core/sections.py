@@ -22,6 +22,7 @@ class Data(Section):
         "all", description="the paper's 348 names, the rest, or all")
     count: PositiveInt | None = Field(
         48, description="use the first so many pairs; null: all (phantom needs it)")
+    names: list[str] | None = Field(None, min_length=1, description="of these, only the named; null: all")
     image_size: PositiveInt = Field(32, description="side of the square training images, pixels")
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
 
@@ -216,7 +217,9 @@ class Segment(Section):
 class Augment(Section):
     """Chapter 7 (paper 2.6.2): small real sets, with synthetic pairs of the same sources."""
 
-    sizes: list[PositiveInt] = Field([8], min_length=1, description="real pairs, the N's")
+    sizes: list[PositiveInt] | None = Field(
+        None, min_length=1, description="real pairs, the N's; null: the paper's 16, 32, 64 and 128, as far as "
+                                        "there are sources")
     ratios: list[PositiveInt] | None = Field(
         None, min_length=1, description="synthetic pairs a real one, the r's; null: 1 to inpaint.samples")
     alpha: float = Field(0.5, ge=0, le=1, description="probability that a real pair gets synthetic ones")
@@ -228,3 +231,4 @@ class Augment(Section):
     generator_sees: Literal["all", "subset"] = Field(
         "all", description="what the generator was trained on: all pairs of the run, as in the paper, or the "
                            "N real pairs alone, which trains one anew for each N and seed")
+    subset_clusters: PositiveInt = Field(1, description="K of a generator that sees a subset")

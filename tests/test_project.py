@@ -15,8 +15,8 @@ from diffusegen_core import params
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = {path.stem: path for path in sorted((ROOT / "diffusegen_core").glob("*.py"))}
-CHAPTERS = {"cluster", "train", "inpaint", "style", "evaluate", "segment"}
-ABOVE = {"cli", "book", "chapters", "figures", "tables", "front", "review", "published"}
+CHAPTERS = {"cluster", "train", "inpaint", "style", "gan", "evaluate", "trainsets", "segment", "augment"}
+ABOVE = {"cli", "book", "chapters", "figures", "tables", "front", "review", "published", "claims"}
 MOST_LINES = 350
 TOP_LEVEL = {
     ".ci", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "_config.yml", "benchmarks",

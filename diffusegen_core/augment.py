@@ -1,0 +1,125 @@
+"""Chapter 7: small sets of real pairs, augmented with synthetic ones (paper 2.6.2, 3.3.2, B.4.2).
+
+Of N real pairs a fifth chooses the best epoch. Each of the others is drawn, with probability alpha, to be
+replaced (or joined) by r of the synthetic pairs that were made of it. For one seed all data types have the
+same real pairs, and the same of them are drawn: comparisons are paired.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffusegen_core import experiments, fanout, gan, runs, seeds, segment, style, trainsets
+from diffusegen_core.errors import UserError
+from diffusegen_core.experiments import Experiment
+from diffusegen_core.params import Params
+from diffusegen_core.segment import Tested
+from diffusegen_core.trainsets import REAL, Choice, Sets
+
+TITLE = "Small sets"
+SIZES = (16, 32, 64, 128)  # the paper's
+
+
+def run(p: Params) -> Tested:
+    """Train and test what is not finished of chapter 7's grid, making first what earlier chapters have not.
+
+    Raises UserError as chapter 6 does, and where a size exceeds the number of sources.
+    """
+    sets, tests = trainsets.make(p), segment.checked(p)
+    if p.augment.generator_sees == "subset":
+        items = [fanout.Item(f"{size} pairs, seed {seed}", {"p": own(p, sets, size, seed)})
+                 for size in sizes(p, len(sets.real)) for seed in range(p.augment.seeds)]
+        fanout.run(style.run, items, "Generators that see a small set")
+    every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
+    choices = {e: chosen(p, mine, e) for e, mine in every.items()}
+    recipes = {e: segment.recipe(p, every[e], tests, e, *found) for e, found in choices.items()}
+    results = experiments.run(TITLE, recipes, work, p.folder / "augment",
+                              lambda e: segment.cost(p, *choices[e]), p=p)
+    return segment.tested(p, results, tests, "augment")
+
+
+def sizes(p: Params, sources: int) -> list[int]:
+    """The N's of a run with so many sources."""
+    if p.augment.sizes is None:
+        return [size for size in SIZES if size <= sources] or [sources]
+    if max(p.augment.sizes) > sources:
+        raise UserError(f"Parameters: augment.sizes: {max(p.augment.sizes)} is more than the {sources} sources "
+                        "that synthetic pairs were made of. Raise inpaint.sources, or leave that size out.")
+    return p.augment.sizes
+
+
+def grid(p: Params, sources: int) -> list[Experiment]:
+    """Every network of the chapter: N's, data types, r's and seeds. Real needs no r."""
+    ratios = p.augment.ratios or range(1, p.inpaint.samples + 1)
+    return [Experiment("augment", name, size=size, ratio=ratio, seed=seed)
+            for size in sizes(p, sources) for name in [REAL, *types(p)]
+            for ratio in ((None,) if name == REAL else ratios) for seed in range(p.augment.seeds)]
+
+
+def types(p: Params) -> list[str]:
+    """The data types beside Real; those of a generator that sees a subset bear its own number of clusters."""
+    subset = p.augment.generator_sees == "subset"
+    k = p.augment.subset_clusters if subset else p.cluster.k
+    if p.augment.types is None:
+        return [f"{k}-Styled-Diff", *([gan.GAN] if p.gan.source else [])]
+    have = [f"{k}-Diff", f"{k}-Styled-Diff", *([gan.GAN] if p.gan.source else [])] if subset else trainsets.types(p)
+    if unknown := [name for name in p.augment.types if name not in have]:
+        raise UserError(f"Parameters: augment.types: there is no data type {unknown[0]} to add; there are "
+                        f"{', '.join(have)}.")
+    return p.augment.types
+
+
+def subset(p: Params, sets: Sets, size: int, seed: int) -> tuple[list[str], list[str]]:
+    """The N real pairs of a seed: those to train on, and those that choose the best epoch."""
+    names = trainsets.shuffled(sets.real.names, p.seed, "augment", "subset", seed)[:size]
+    return trainsets.split(names, p.segment.validation, p.seed, "augment", "split", seed)
+
+
+def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
+    """The pairs that a network is trained on, and those, all real, that choose its best epoch.
+
+    A real pair of which nothing was made stays.
+    """
+    train, valid = subset(p, sets, e.size, e.seed)
+    if e.data_type == REAL:
+        return Choice(tuple(train)), Choice(tuple(valid))
+    made = sets.manifests[e.data_type].groupby("group")["name"].agg(list).to_dict()
+    real, synthetic = [], []
+    for name in train:
+        drawn = seeds.rng(p.seed, "augment", "drawn", e.seed, name).random() < p.augment.alpha
+        mine = trainsets.shuffled(made.get(name, []), p.seed, "augment", "samples", e.seed) if drawn else []
+        synthetic += mine[:e.ratio]
+        if not mine or p.augment.rule == "add":
+            real.append(name)
+    return Choice(tuple(real), tuple(synthetic)), Choice(tuple(valid))
+
+
+def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train and test one network of chapter 7."""
+    sets = of(p, trainsets.read(p), e)
+    images, facts = segment.trial(p, sets, e, folder, *chosen(p, sets, e))
+    return images, {**facts, "generator_sees": p.augment.generator_sees}
+
+
+def of(p: Params, sets: Sets, e: Experiment) -> Sets:
+    """The sets that an experiment draws from: the run's, or those of the generator that saw its subset."""
+    if p.augment.generator_sees == "all" or e.data_type in (REAL, gan.GAN):
+        return sets
+    theirs = trainsets.read(own(p, sets, e.size, e.seed))
+    return Sets(sets.real, theirs.folders, theirs.manifests)
+
+
+def own(p: Params, sets: Sets, size: int, seed: int) -> Params:
+    """The parameters of a run of its own, chapters 1 to 4, that knows the training pairs of a subset alone.
+
+    Those that choose the best epoch are kept from the generator as well.
+    """
+    train, _ = subset(p, sets, size, seed)
+    return p.model_copy(update={
+        "run_dir": str(p.folder / "augment" / "generators" / f"N{size}-seed{seed}"),
+        "data": p.data.model_copy(update={"names": train}),
+        "cluster": p.cluster.model_copy(update={"k": p.augment.subset_clusters}),
+        "train": p.train.model_copy(update={"full_images": None, "checkpoints": None}),
+        "inpaint": p.inpaint.model_copy(update={"sources": None}),
+        "gan": p.gan.model_copy(update={"source": None})})

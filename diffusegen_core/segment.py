@@ -1,0 +1,166 @@
+"""Chapter 6: networks that saw synthetic pairs alone, tested on real images (paper 2.6.1, 3.3.1, B.3, B.4).
+
+For every data type and N: the pairs with sample numbers up to N, four fifths to train on and the rest, of
+other sources, to choose the best epoch. Real is the ceiling: the same sources themselves.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core import data, experiments, intervals, overlap, runs, seeds, segnet, testsets, trainsets
+from diffusegen_core.errors import UserError
+from diffusegen_core.experiments import Experiment, Results
+from diffusegen_core.params import Params
+from diffusegen_core.testsets import TestSet
+from diffusegen_core.trainsets import REAL, Choice, Sets
+
+VERSION = 1  # raised when the same parameters would give other results
+TITLE = "Synthetic data alone"
+EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
+MEASURES = ("dice", "iou")
+TRIAL = 4  # batches of a trial
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A grid of networks and how they did."""
+
+    images: pd.DataFrame
+    """A row a test image and network: experiments.FIELDS, test_set, image, and the measures of overlap.scores."""
+    runs: pd.DataFrame
+    """A row a network: its name, experiments.FIELDS, status, train_pairs, valid_pairs, best_epoch, seconds."""
+    tests: list[TestSet]
+    encoder: str  # in words
+    folder: Path
+
+    @property
+    def seconds(self) -> float:
+        return float(self.runs["seconds"].sum()) if "seconds" in self.runs else 0.0
+
+
+def run(p: Params) -> Tested:
+    """Train and test what is not finished of chapter 6's grid, making first what earlier chapters have not.
+
+    Raises UserError where a test image is a training image, or a test set cannot be read.
+    """
+    sets, tests = trainsets.make(p), checked(p)
+    choices = {e: chosen(p, sets, e) for e in grid(p)}
+    recipes = {e: recipe(p, sets, tests, e, *found) for e, found in choices.items()}
+    results = experiments.run(TITLE, recipes, work, p.folder / "segment", lambda e: cost(p, *choices[e]), p=p)
+    return tested(p, results, tests, "segment")
+
+
+def grid(p: Params) -> list[Experiment]:
+    """Every network of the chapter: data types, N's and seeds."""
+    counts = p.segment.samples or range(1, p.inpaint.samples + 1)
+    return [Experiment("segment", name, samples=count, seed=seed)
+            for name in trainsets.wanted(p, p.segment.types, "segment.types")
+            for count in ((None,) if name == REAL else counts) for seed in range(p.segment.seeds)]
+
+
+def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
+    """The pairs that a network is trained on, and those that choose its best epoch: of other sources."""
+    seed = (p.seed, "segment", "split", e.seed)
+    if e.data_type == REAL:
+        train, valid = trainsets.split(sets.real.names, p.segment.validation, *seed)
+        return Choice(tuple(train)), Choice(tuple(valid))
+    m = sets.manifests[e.data_type]
+    m = m[m["sample"] <= e.samples]
+    _, valid = trainsets.split(list(m["group"].unique()), p.segment.validation, *seed)
+    for_choice = m["group"].isin(valid)
+    return Choice(synthetic=tuple(m.loc[~for_choice, "name"])), Choice(synthetic=tuple(m.loc[for_choice, "name"]))
+
+
+def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train and test one network of chapter 6."""
+    sets = trainsets.read(p)
+    return trial(p, sets, e, folder, *chosen(p, sets, e))
+
+
+# ---- what chapter 7 does as well
+
+
+def checked(p: Params) -> list[TestSet]:
+    """The test sets, of which none may hold a training image of the run (UserError)."""
+    tests = testsets.load(p)
+    testsets.refuse_leaks(tests, data.load(p))
+    return list(tests.values())
+
+
+def recipe(p: Params, sets: Sets, tests: list[TestSet], e: Experiment, train: Choice,
+           valid: Choice) -> runs.Recipe:
+    """What decides a network's results, beside what its experiment is."""
+    return {"version": VERSION, "net": segnet.decided_by(p.segment, net_seed(p, e)),
+            "train": trainsets.content(sets, e.data_type, train),
+            "valid": trainsets.content(sets, e.data_type, valid),
+            "tests": {test.name: test.pairs.digest for test in tests if test.pairs is not None}}
+
+
+def net_seed(p: Params, e: Experiment) -> int:
+    """The same for all data types, so that they start from the same weights."""
+    return seeds.derive(p.seed, "segmentation network", e.seed)
+
+
+def cost(p: Params, train: Choice, valid: Choice) -> float:
+    """How long a network takes beside others: images that pass through it, forward alone being a third."""
+    return p.segment.epochs * ((p.segment.epoch_images or len(train)) + len(valid) / 3)
+
+
+def trial(p: Params, sets: Sets, e: Experiment, folder: Path, train: Choice,
+          valid: Choice) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train one network and test it on every set: a row a test image, and facts about the training.
+
+    Into `folder` go the losses of every epoch, and a few predicted masks of every test set.
+    """
+    if not len(train) or not len(valid):
+        raise UserError(f"{e.label}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch by "
+                        "are too few.")
+    device, seed = runs.device(p.device), net_seed(p, e)
+    tests = [test for test in testsets.load(p).values() if test.pairs is not None]
+    fitted = segnet.fit(trainsets.load(sets, e.data_type, train), trainsets.load(sets, e.data_type, valid),
+                        p.segment, seed, folder, {"experiment": e.label}, device, e.label)
+    frames, kept = [], {}
+    for test in tests:
+        found = segnet.predict(fitted.net, test.pairs.images, p.segment, device)
+        frames.append(overlap.scores(found, test.pairs.masks).assign(test_set=test.name, image=test.pairs.names))
+        kept[test.name] = (found[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
+    runs.write_text(folder / "history.csv", fitted.history.to_csv(index=False))
+    runs.write(folder / "examples.npz", lambda file: np.savez(file, **kept))
+    images = pd.concat(frames) if frames else pd.DataFrame(columns=experiments.IMAGE)
+    return images, {"train_pairs": len(train), "real_pairs": len(train.real), "valid_pairs": len(valid),
+                    "best_epoch": fitted.best_epoch, "valid_iou": float(fitted.history["valid_iou"].max()),
+                    "seconds": fitted.seconds}
+
+
+def tested(p: Params, results: Results, tests: list[TestSet], chapter: str) -> Tested:
+    """The result that a page shows."""
+    return Tested(results.images, results.runs, tests, segnet.label(p.segment), p.folder / chapter)
+
+
+def summary(result: Tested, by: list[str], measure: str, p: Params) -> pd.DataFrame:
+    """Means of a measure with their intervals: a row for each combination of `by` and test set.
+
+    Columns: `by`, test_set, mean, low, high, images, seeds.
+    """
+    rows = []
+    for key, group in result.images.groupby([*by, "test_set"], sort=False, dropna=False):
+        found = intervals.interval(group, measure, p.segment.resamples, p.seed)
+        rows.append({**dict(zip([*by, "test_set"], key, strict=True)), **vars(found)})
+    return pd.DataFrame(rows, columns=[*by, "test_set", "mean", "low", "high", "images", "seeds"])
+
+
+def pace(p: Params) -> float:
+    """Seconds of training for one unit of `cost` on this machine, from a few batches of grey pictures."""
+    side, count, device = p.data.image_size, TRIAL * p.segment.batch_size, runs.device(p.device)
+    halves = np.arange(side)[None, None, None] < side // 2
+    grey = data.gather([str(i) for i in range(count)], np.full((count, 3, side, side), 128),
+                       np.broadcast_to(halves, (count, 1, side, side)))
+    settings = p.segment.model_copy(update={"epochs": 1, "epoch_images": None})
+    with tempfile.TemporaryDirectory() as folder:
+        done = segnet.fit(grey, grey.take([0]), settings, 0, Path(folder), {}, device, "Trial")
+    return done.seconds / count

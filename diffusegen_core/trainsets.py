@@ -1,0 +1,117 @@
+"""What segmentation networks are trained on: the run's real sources, and the synthetic pairs made of them.
+
+Whatever is drawn goes by source, each by a number of its own: a pair is never validated on its twin, and the
+same seed gives all data types the same sources, so that they can be compared pair by pair.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core import data, gan, inpaint, pairsets, runs, seeds, style
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+
+REAL = "Real"
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The real pairs that synthetic ones were made of, and a manifest of these for each data type."""
+
+    real: data.Pairs
+    folders: dict[str, Path]
+    manifests: dict[str, pd.DataFrame]
+    """Columns name, source and sample, and `group`: the source, or what stands for it where it is unknown."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Some pairs of a data type, real ones and synthetic ones, by name."""
+
+    real: tuple[str, ...] = ()
+    synthetic: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.real) + len(self.synthetic)
+
+
+def types(p: Params) -> dict[str, Path]:
+    """The synthetic data types that the parameters ask for, with their dataset folders, made or not."""
+    models = [f"{p.cluster.k}", *(["Full"] if p.train.full_images else [])]
+    found = {gan.GAN: p.folder / "gan" / gan.GAN} if p.gan.source else {}
+    for model in models:
+        found |= {f"{model}-Diff": p.folder / "inpaint" / f"{model}-Diff",
+                  f"{model}-Styled-Diff": p.folder / "style" / f"{model}-Styled-Diff"}
+    return found
+
+
+def wanted(p: Params, asked: list[str] | None, key: str) -> list[str]:
+    """The data types of a grid, Real among them; UserError for one that the run does not have."""
+    have = [REAL, *types(p)]
+    if unknown := [name for name in asked or [] if name not in have]:
+        raise UserError(f"Parameters: {key}: this run has no data type {unknown[0]}; it has {', '.join(have)}.")
+    return have if asked is None else [name for name in have if name in asked]
+
+
+def make(p: Params) -> Sets:
+    """The sets of a run, after making what chapters 3 and 4 and the GAN have not.
+
+    Raises UserError where a synthetic pair was made of an image that is none of the run's.
+    """
+    inpaint.run(p)
+    style.run(p)
+    gan.run(p)
+    sets = read(p)
+    ours = set(sets.real.names)
+    for name, manifest in sets.manifests.items():
+        foreign = manifest.loc[(manifest["source"] != "") & ~manifest["source"].isin(ours), "source"]
+        if len(foreign):
+            raise UserError(f"{name} holds pairs made of {foreign.iloc[0]}, which is no training pair of the run.")
+    return sets
+
+
+def read(p: Params) -> Sets:
+    """The sets of a run as they lie on the disk."""
+    pairs, folders = data.load(p), types(p)
+    used = min(len(pairs), p.inpaint.sources or len(pairs))
+    manifests = {}
+    for name, folder in folders.items():
+        m = pairsets.manifest(folder)
+        unknown = m["name"].map(lambda text: re.sub(r"_\d+(_img)?$", "", text))
+        manifests[name] = m[["name", "source", "sample"]].assign(group=m["source"].where(m["source"] != "", unknown))
+    return Sets(pairs.take(range(used)), folders, manifests)
+
+
+def load(sets: Sets, data_type: str, choice: Choice) -> data.Pairs:
+    """The chosen pairs in memory, real ones first."""
+    place = {name: i for i, name in enumerate(sets.real.names)}
+    parts = [sets.real.take([place[name] for name in choice.real])] if choice.real else []
+    if choice.synthetic:
+        parts.append(pairsets.load(sets.folders[data_type], choice.synthetic))
+    return data.gather([name for part in parts for name in part.names],
+                       *(np.concatenate([getattr(part, kind) for part in parts]) for kind in pairsets.KINDS))
+
+
+def content(sets: Sets, data_type: str, choice: Choice) -> str:
+    """A hash of what the chosen pairs show, from the stamps; images are not read."""
+    place = {name: i for i, name in enumerate(sets.real.names)}
+    made = runs.read_json(sets.folders[data_type] / runs.STAMP)["outputs"] if choice.synthetic else {}
+    return runs.key({"real": sets.real.take([place[name] for name in choice.real]).digest if choice.real else "",
+                     "synthetic": [made[f"{kind}/{name}.png"]["sha256"]
+                                   for name in choice.synthetic for kind in pairsets.KINDS]})
+
+
+def shuffled(names: list[str], *seed: object) -> list[str]:
+    """Names in the order of a number that each draws for itself: one more name moves no other."""
+    return sorted(names, key=lambda name: seeds.derive(*seed, name))
+
+
+def split(names: list[str], share: float, *seed: object) -> tuple[list[str], list[str]]:
+    """Names to train on, and the share that chooses the best epoch: at least one, and not all."""
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    order = shuffled(names, *seed)
+    return sorted(order[count:]), sorted(order[:count])
