@@ -9,13 +9,13 @@ from diffusegen_core import intervals
 
 def simulated(rng: np.random.Generator, mean: float, seeds: int, images: int, of_seed: float, of_image: float,
               rest: float = 0.1) -> pd.DataFrame:
-    """Rows seed, image, dice around `mean`, with deviations of seeds, of images and of both together."""
-    x = (mean + rng.normal(0, of_seed, (seeds, 1)) + rng.normal(0, of_image, (1, images))
-         + rng.normal(0, rest, (seeds, images)))
-    return frame(x)
+    """Values (seeds x images) around `mean`, with deviations of seeds, of images and of both together."""
+    return pd.DataFrame(mean + rng.normal(0, of_seed, (seeds, 1)) + rng.normal(0, of_image, (1, images))
+                        + rng.normal(0, rest, (seeds, images)))
 
 
 def frame(x: np.ndarray) -> pd.DataFrame:
+    """The same as rows with columns seed, image, dice."""
     names = [f"image_{i}" for i in range(x.shape[1])]
     return pd.DataFrame(x, columns=names).rename_axis("seed").reset_index().melt(
         "seed", var_name="image", value_name="dice")
@@ -28,7 +28,7 @@ def frame(x: np.ndarray) -> pd.DataFrame:
     (5, 0.02, 0.1)])
 def test_the_truth_lies_within_about_95_of_100_intervals(seeds: int, of_seed: float, of_image: float):
     rng = np.random.default_rng(1)
-    found = [intervals.interval(simulated(rng, 0.7, seeds, 60, of_seed, of_image), "dice", 400, seed)
+    found = [intervals.of(simulated(rng, 0.7, seeds, 60, of_seed, of_image), 400, seed)
              for seed in range(200)]
     assert 0.88 <= np.mean([i.low <= 0.7 <= i.high for i in found]) <= 0.99
     assert {(i.images, i.seeds) for i in found} == {(60, seeds)}
@@ -91,7 +91,7 @@ def test_where_nothing_varies_the_interval_is_a_point_and_one_image_has_none():
 
 
 def test_it_hangs_on_its_seed_and_not_on_the_order_of_the_rows():
-    rows = simulated(np.random.default_rng(4), 0.5, 3, 40, 0.02, 0.1)
+    rows = frame(simulated(np.random.default_rng(4), 0.5, 3, 40, 0.02, 0.1).to_numpy())
     first = intervals.interval(rows, "dice", 300, 7)
     assert intervals.interval(rows.sample(frac=1, random_state=0), "dice", 300, 7) == first
     assert intervals.interval(rows, "dice", 300, 8) != first
