@@ -75,7 +75,7 @@ class Results:
 
 def equal(experiment: Experiment) -> float:
     """The cost where experiments take about as long as each other."""
-    return 1.0
+    return 1
 
 
 def run(title: str, grid: Grid, work: Work, folder: Path, cost: Cost = equal, **arguments: Any) -> Results:
@@ -132,11 +132,17 @@ def read(grid: Grid, folder: Path) -> Results:
         else:
             row["status"] = f"failed: {failure['error']}" if failure else TO_DO
         rows.append(row)
-    integers = dict.fromkeys(["size", "samples", "ratio"], "Int64")
     empty = pd.DataFrame(columns=[*FIELDS, *IMAGE])
     images = pd.concat(tables, ignore_index=True)[list(empty)] if tables else empty
-    return Results(images.astype(integers),
-                   pd.DataFrame(rows, columns=None if rows else ["name", *FIELDS, "status"]).astype(integers))
+    told = pd.DataFrame(rows, columns=None if rows else ["name", *FIELDS, "status"])
+    return Results(images.astype(dict.fromkeys(["size", "samples", "ratio"], "Int64")),
+                   told.astype(dict.fromkeys(_integers(rows), "Int64")))
+
+
+def _integers(rows: list[dict[str, Any]]) -> list[str]:
+    """Columns that hold integers alone, and are to stay so beside missing values."""
+    return [name for name in dict.fromkeys(name for row in rows for name in row)
+            if all(isinstance(row[name], int) for row in rows if row.get(name) is not None)]
 
 
 def estimate(todo: Iterable[Experiment], cost: Cost, measured: Mapping[Experiment, float]) -> float | None:

@@ -19,10 +19,10 @@ class Item:
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    cost: float = 1.0  # how long it takes beside the others: for the time left
+    cost: float = 1  # how long it takes beside the others: for the time left
 
 
-def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: float = 0.0) -> list[Result]:
+def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: float = 0) -> list[Result]:
     """Call work(**item.arguments) for every item, in this process; results come in the order of the items.
 
     The progress is of the whole, of which `done` is the cost that needs no call.

@@ -111,6 +111,7 @@ def test_two_failures_leave_a_row_and_a_traceback_and_the_grid_goes_on(tmp_path:
     assert results.runs["status"].tolist() == ["ok", "failed: ValueError: two lines", "ok"]
     assert results.failed["name"].tolist() == [STYLED.named(GRID[STYLED])]
     assert set(results.images["data_type"]) == {"Real"}
+    assert results.runs["train_pairs"].to_csv(index=False).split() == ["train_pairs", "16", '""', "16"]
     folder = tmp_path / results.failed["name"].item()
     record = json.loads((folder / "failed.json").read_text())
     told = (folder / record["traceback"]).read_text()
@@ -182,20 +183,31 @@ def cost(experiment: Experiment) -> float:
     return 10.0 * (1 + (experiment.ratio or 0))
 
 
-def test_progress_is_of_the_whole_grid_and_goes_by_cost(tmp_path: Path, monkeypatch):
-    experiments.run("Grid", {STYLED: GRID[STYLED]}, Recorder(), tmp_path)
-    bars, real = [], fanout.bar
+@pytest.fixture
+def bars(monkeypatch) -> list:
+    """The progress bars that are made, each with the (done, total) that it started from."""
+    made, real = [], fanout.bar
 
     def bar(*args, **kwargs):
-        bars.append(real(*args, **kwargs))
-        bars[-1].start = (bars[-1].initial, bars[-1].total)
-        return bars[-1]
+        made.append(real(*args, **kwargs))
+        made[-1].began = (args[3], args[1])
+        return made[-1]
     monkeypatch.setattr(fanout, "bar", bar)
+    return made
+
+
+def test_progress_is_of_the_whole_grid_and_goes_by_cost(tmp_path: Path, bars: list):
+    experiments.run("Grid", {STYLED: GRID[STYLED]}, Recorder(), tmp_path)
     experiments.run("Grid", GRID, Recorder(), tmp_path, cost=cost)
-    assert bars[0].start == (40.0, 60.0)
-    assert bars[0].n == 60.0
-    assert "2 of 2: Real-N16-seed1" in str(bars[0])
-    assert "100%" in str(bars[0])
+    assert bars[-1].began == (40.0, 60.0)
+    assert bars[-1].n == 60.0
+    assert "100%" in str(bars[-1])
+    assert "2 of 2: Real-N16-seed1" in str(bars[-1])
+
+
+def test_progress_counts_where_experiments_are_alike(tmp_path: Path, bars: list):
+    experiments.run("Grid", GRID, Recorder(), tmp_path)
+    assert " 3/3 " in str(bars[-1])
 
 
 def test_an_estimate_scales_what_was_measured():
