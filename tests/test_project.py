@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = {path.stem: path for path in sorted((ROOT / "diffusegen_core").glob("*.py"))}
 CHAPTERS = {"cluster", "train", "inpaint", "style", "evaluate", "segment"}
-ABOVE = {"cli", "book", "chapters", "figures", "tables", "front", "review", "published"}
+ABOVE = {"cli", "book", "chapters", "claims", "figures", "tables", "front", "review", "published"}
 MOST_LINES = 350
 TOP_LEVEL = {
     ".ci", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "_config.yml", "benchmarks",
