@@ -19,19 +19,31 @@ class Item:
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    cost: float = 1  # how long it takes beside the others: for the time left
 
 
-def run(work: Callable[..., Result], items: Sequence[Item], title: str) -> list[Result]:
-    """Call work(**item.arguments) for every item, in this process; results come in the order of the items."""
+def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: float = 0) -> list[Result]:
+    """Call work(**item.arguments) for every item, in this process; results come in the order of the items.
+
+    The progress is of the whole, of which `done` is the cost that needs no call.
+    """
     results = []
-    with bar(title, len(items), "item", hidden=len(items) < 2) as outer:
-        for item in items:
-            outer.set_postfix_str(item.name)
+    total = done + sum(item.cost for item in items)
+    counts = total == len(items)
+    with bar(title, total, "item", done, hidden=len(items) < 2, shares=not counts) as outer:
+        for number, item in enumerate(items, 1):
+            outer.set_postfix_str(item.name if counts else f"{number} of {len(items)}: {item.name}")
             results.append(work(**item.arguments))
-            outer.update()
+            outer.update(item.cost)
     return results
 
 
-def bar(title: str, total: int, unit: str, done: int = 0, hidden: bool = False) -> tqdm:
-    """A progress bar with rate and time left; at most one line a second: a notebook keeps every line."""
-    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=hidden, mininterval=1.0, delay=1.0)
+def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
+        shares: bool = False) -> tqdm:
+    """A progress bar with rate and time left; at most one line a second: a notebook keeps every line.
+
+    With `shares` it shows per cent alone, and the time left goes by the mean rate.
+    """
+    style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
+    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=hidden, mininterval=1.0, delay=1.0,
+                **style)

@@ -53,6 +53,12 @@ def table(name: str) -> pd.DataFrame:
     return rows.astype(dict.fromkeys(integers, int)).assign(value=rows["printed"].map(_number))
 
 
+def kind(data_type: str) -> str:
+    """A data type without its cluster count, as Tables 1 and 2 write it: Styled-Diff for 20-Styled-Diff."""
+    number, _, rest = data_type.partition("-")
+    return rest if number.isdigit() else data_type
+
+
 def _number(printed: str) -> float:
     """The number behind a printed value, which may be in powers of ten: "-4.412 · 10⁻⁵"."""
     return float(printed.replace(" · 10", "e").translate(_SUPERSCRIPTS))

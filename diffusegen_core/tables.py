@@ -95,12 +95,13 @@ def line(p: Params) -> str:
     seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
     return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {runs.device_name(p.device)}; "
             f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
-            f"chapters {duration(seconds)}.")
+            f"chapters {runs.duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:
     """The wall time of a chapter's work (over all the calls that it took), and where its artifacts lie."""
-    frame = pd.DataFrame({"": ["wall time", "artifacts"], "this run": [duration(seconds), folder.name + "/"]})
+    frame = pd.DataFrame({"": ["wall time", "artifacts"],
+                          "this run": [runs.duration(seconds), folder.name + "/"]})
     return show(frame, f"{folder.name}-took",
                 "Wall time of this chapter's work, over all the calls that it took.")
 
@@ -178,7 +179,7 @@ def intrinsic(result: Evaluated, which: int) -> Table:
     known = ("FID", None, MS_SSIM)[which]
     values = result.values[result.values["metric"] == metric]
     paper = published.table("1").query("metric == @known") if known else published.table("1").head(0)
-    ours = {_kind(name): name for name in values["data type"].unique()}
+    ours = {published.kind(name): name for name in values["data type"].unique()}
     rows = []
     for kind in dict.fromkeys([*paper["data_type"], *ours]):
         mine = values[values["data type"] == ours.get(kind)]
@@ -262,14 +263,6 @@ def styled(result: Styled) -> Table:
                 {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: "41 s", "3 min 20 s", "2 h 5 min"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _data(p: Params) -> str:
     count = f"the first {p.data.count}" if p.data.count else "all"
     if p.data.source == "phantom":
@@ -279,12 +272,6 @@ def _data(p: Params) -> str:
     subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",
               "not348": "the pairs outside the paper's 348"}[p.data.subset]
     return f"{folder}: {subset}, {count} of them" if p.data.count else f"{folder}: {subset}"
-
-
-def _kind(data_type: str) -> str:
-    """A data type without its cluster count, as the paper's Table 1 writes it."""
-    number, _, kind = data_type.partition("-")
-    return kind if number.isdigit() else data_type
 
 
 def _sets(values: pd.DataFrame) -> list[int]:

@@ -3,14 +3,14 @@
 import pandas as pd
 import pytest
 
-from diffusegen_core import params, tables
+from diffusegen_core import params, runs, tables
 
 
 @pytest.mark.parametrize(("seconds", "words"), [
     (0.04, "0.0 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"),
     (3599.6, "1 h 0 min"), (7500, "2 h 5 min")])
 def test_durations_read_as_words(seconds: float, words: str):
-    assert tables.duration(seconds) == words
+    assert runs.duration(seconds) == words
 
 
 def test_a_name_from_a_stranger_stays_text():

@@ -1,0 +1,165 @@
+"""The verdicts: planted results get the verdict that they call for, and what is absent is said."""
+
+from dataclasses import replace
+from math import isnan
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffusegen_core import claims
+from diffusegen_core.claims import NOT_SUPPORTED, SUPPORTED, TOO_LITTLE
+from diffusegen_core.intervals import Interval
+
+TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
+
+
+def results(means: dict[str, float], chapter: str = "segment", seeds: int = 3, images: int = 60,
+            tests: tuple[str, ...] = TESTS, noise: float = 0.02) -> pd.DataFrame:
+    """Rows of data types "TYPE-SAMPLES" or "TYPE/SIZE/RATIO" with planted means of Dice; shared images."""
+    rng, rows = np.random.default_rng(0), []
+    for test_set in tests:
+        hard = rng.normal(0, 0.1, images)
+        for name, mean in means.items():
+            if chapter == "segment":
+                data_type, _, samples = name.rpartition("-")
+                fields = {"data_type": data_type, "samples": int(samples)}
+            else:
+                data_type, size, ratio = name.split("/")
+                fields = {"data_type": data_type, "size": int(size), "ratio": int(ratio) if ratio else None}
+            rows += [{"chapter": chapter, "seed": seed, "test_set": test_set, "image": str(i), "dice": value,
+                      **fields} for seed in range(seeds)
+                     for i, value in enumerate(mean + hard + rng.normal(0, noise, images))]
+    columns = ["chapter", "data_type", "size", "samples", "ratio", "seed", "test_set", "image", "dice"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(["size", "samples", "ratio"], "Int64"))
+
+
+def judged(frame: pd.DataFrame) -> dict[tuple[str, str], claims.Verdict]:
+    return {(v.claim, v.test_set): v for v in claims.judge(frame, 300, 0)}
+
+
+GOOD = {"20-Styled-Diff-1": 0.5, "20-Styled-Diff-3": 0.8, "20-Diff-3": 0.7, "GAN-1": 0.9, "GAN-3": 0.65}
+
+
+def test_planted_gains_support_every_claim_with_the_papers_difference_beside():
+    found = judged(results(GOOD))
+    assert len(found) == 4
+    assert {v.verdict for v in found.values()} == {SUPPORTED}
+    synthetic = found[claims.SYNTHETIC, "HyperKvasir"]
+    assert synthetic.comparison == "20-Styled-Diff-3 against GAN-3"
+    assert synthetic.difference == pytest.approx(0.15, abs=0.01)
+    assert synthetic.difference == pytest.approx(synthetic.dice[0] - synthetic.dice[1])
+    assert 0 < synthetic.low < synthetic.difference < synthetic.high
+    assert (synthetic.images, synthetic.seeds) == (60, 3)
+    published = {key: round(v.published, 4) for key, v in found.items()}
+    assert published == {(claims.SYNTHETIC, "HyperKvasir"): 0.1082, (claims.STYLING, "HyperKvasir"): 0.1526,
+                         (claims.TRANSFER, "CVC-ClinicDB"): 0.1804, (claims.TRANSFER, "PolypGen"): 0.0842}
+    assert set(claims.overall(list(found.values())).values()) == {SUPPORTED}
+
+
+def test_the_largest_number_that_both_have_is_compared():
+    found = judged(results({"4-Styled-Diff-1": 0.5, "4-Styled-Diff-2": 0.8, "4-Diff-2": 0.8, "GAN-1": 0.9}))
+    synthetic = found[claims.SYNTHETIC, "HyperKvasir"]
+    assert synthetic.comparison == "4-Styled-Diff-1 against GAN-1"
+    assert synthetic.verdict == NOT_SUPPORTED
+    assert synthetic.reason.endswith("below 0, the reverse of the claim.")
+    assert synthetic.published == pytest.approx(0.7444 - 0.6553)
+    assert found[claims.STYLING, "HyperKvasir"].comparison == "4-Styled-Diff-2 against 4-Diff-2"
+
+
+def test_types_of_the_full_model_are_not_taken_for_those_of_clusters():
+    found = judged(results({"Full-Styled-Diff-1": 0.9, "Full-Diff-1": 0.2, "GAN-1": 0.2}))
+    assert found[claims.STYLING, "HyperKvasir"].reason == "The results have no Styled-Diff-1 and no Diff-1."
+
+
+def test_equal_types_refute_a_claim_only_where_the_data_are_enough():
+    same = {"20-Styled-Diff-3": 0.7, "GAN-3": 0.7}
+    precise = judged(results(same, seeds=5, images=300, noise=0.01))[claims.SYNTHETIC, "HyperKvasir"]
+    assert precise.verdict == NOT_SUPPORTED
+    assert precise.reason.endswith("not as much as 0.01.")
+    vague = judged(results(same, seeds=3, images=30, noise=0.3))[claims.SYNTHETIC, "HyperKvasir"]
+    assert vague.low < 0 < claims.SMALLEST < vague.high
+    assert vague.verdict == TOO_LITTLE
+
+
+@pytest.mark.parametrize(("planted", "says"), [
+    ({"seeds": 1}, "1 seed in common"),
+    ({"images": 12}, "12 test images in common"),
+    ({"tests": ("CVC-ClinicDB",)}, "The results have no test set HyperKvasir.")])
+def test_too_little_is_too_little_however_large_the_gain(planted: dict, says: str):
+    found = judged(results(GOOD, **planted))[claims.SYNTHETIC, "HyperKvasir"]
+    assert found.verdict == TOO_LITTLE
+    assert found.reason.startswith(says)
+
+
+def test_seeds_that_the_other_type_failed_do_not_count():
+    frame = results(GOOD)
+    frame = frame[(frame["data_type"] != "GAN") | (frame["seed"] == 1)]
+    found = judged(frame)[claims.SYNTHETIC, "HyperKvasir"]
+    assert (found.verdict, found.seeds) == (TOO_LITTLE, 1)
+
+
+def test_networks_that_learned_nothing_say_nothing():
+    found = judged(results({"20-Styled-Diff-3": 0.02, "GAN-3": 0.0}))[claims.SYNTHETIC, "HyperKvasir"]
+    assert (found.verdict, found.reason[:28]) == (TOO_LITTLE, "Neither network segments: th")
+
+
+def test_an_absent_test_set_or_type_is_named_and_leaves_the_claim_open():
+    found = judged(results({"20-Styled-Diff-3": 0.8, "GAN-3": 0.6}, tests=("Phantom", "PolypGen")))
+    assert found[claims.SYNTHETIC, "Phantom"].verdict == SUPPORTED
+    assert found[claims.SYNTHETIC, "Phantom"].published == pytest.approx(0.1082)
+    styling = found[claims.STYLING, "Phantom"]
+    assert (styling.verdict, styling.reason) == (TOO_LITTLE, "The results have no Diff-3.")
+    assert isnan(styling.difference)
+    assert found[claims.TRANSFER, "PolypGen"].verdict == SUPPORTED
+    assert found[claims.TRANSFER, "CVC-ClinicDB"].reason == "The results have no test set CVC-ClinicDB."
+    assert claims.overall(list(found.values())) == {
+        claims.SYNTHETIC: SUPPORTED, claims.STYLING: TOO_LITTLE, claims.TRANSFER: TOO_LITTLE}
+
+
+def test_without_any_results_every_claim_is_open():
+    found = claims.judge(results({}), 300, 0)
+    assert [v.verdict for v in found] == [TOO_LITTLE] * 4
+    assert all("have no" in v.reason for v in found)
+
+
+def test_small_sets_are_judged_at_the_largest_ratio_for_each_size():
+    small = results({"Real/16/": 0.4, "20-Styled-Diff/16/1": 0.3, "20-Styled-Diff/16/3": 0.6, "GAN/16/3": 0.9,
+                     "Real/24/": 0.7, "20-Styled-Diff/24/3": 0.6}, "augment")
+    found = [v for v in claims.judge(pd.concat([results(GOOD), small]), 300, 0) if v.claim == claims.SMALL]
+    assert [v.verdict for v in found] == [SUPPORTED, NOT_SUPPORTED]
+    assert found[0].comparison == "20-Styled-Diff (r = 3) against Real, 16 real pairs"
+    assert found[0].published == pytest.approx(0.4529 - 0.3944)
+    assert isnan(found[1].published)
+    assert claims.overall(found) == {claims.SMALL: NOT_SUPPORTED}
+
+
+@pytest.mark.parametrize(("data_type", "ratio", "published"), [
+    ("10-Styled-Diff", 3, 0.5134 - 0.3944),  # the paper's own clusters
+    ("7-Styled-Diff", 3, 0.4529 - 0.3944),   # those it has not stand beside 20
+    ("20-Styled-Diff", 4, None)])
+def test_the_papers_gain_of_small_sets_is_that_of_the_same_clusters_and_r(data_type, ratio, published):
+    small = results({"Real/16/": 0.4, f"{data_type}/16/{ratio}": 0.6}, "augment")
+    found = claims.judge(small, 300, 0)[-1]
+    assert found.claim == claims.SMALL
+    assert isnan(found.published) if published is None else found.published == pytest.approx(published)
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [
+    (0.001, 0.2, SUPPORTED), (0.001, 0.008, SUPPORTED), (0.0, 0.2, TOO_LITTLE), (-0.1, 0.01, TOO_LITTLE),
+    (-0.1, 0.009, NOT_SUPPORTED), (0.0, 0.0, NOT_SUPPORTED), (-0.2, -0.1, NOT_SUPPORTED)])
+def test_the_rule_at_its_borders(low: float, high: float, verdict: str):
+    gain = Interval((low + high) / 2, low, high, claims.LEAST_IMAGES, claims.LEAST_SEEDS)
+    assert claims.decide(gain, 0.5)[0] == verdict
+    for little in (replace(gain, images=19), replace(gain, seeds=1)):
+        assert claims.decide(little, 0.5)[0] == TOO_LITTLE
+    assert claims.decide(gain, 0.09)[0] == TOO_LITTLE
+
+
+def test_the_text_has_every_claim_its_numbers_and_the_rule():
+    text = claims.describe(claims.judge(results(GOOD, tests=TESTS[:2]), 300, 0))
+    lines = text.splitlines()
+    assert lines[0] == f"{claims.SYNTHETIC} Supported."
+    assert lines[1].startswith("  20-Styled-Diff-3 against GAN-3 on HyperKvasir: The difference is +0.1")
+    assert f"{claims.TRANSFER} Too little data." in lines
+    assert lines[-1] == claims.RULE

@@ -1,0 +1,97 @@
+"""Intervals: they hold the truth as often as they say, over images and over seeds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffusegen_core import intervals
+
+
+def simulated(rng: np.random.Generator, mean: float, seeds: int, images: int, of_seed: float, of_image: float,
+              rest: float = 0.1) -> pd.DataFrame:
+    """Values (seeds x images) around `mean`, with deviations of seeds, of images and of both together."""
+    return pd.DataFrame(mean + rng.normal(0, of_seed, (seeds, 1)) + rng.normal(0, of_image, (1, images))
+                        + rng.normal(0, rest, (seeds, images)))
+
+
+def frame(x: np.ndarray) -> pd.DataFrame:
+    """The same as rows with columns seed, image, dice."""
+    names = [f"image_{i}" for i in range(x.shape[1])]
+    return pd.DataFrame(x, columns=names).rename_axis("seed").reset_index().melt(
+        "seed", var_name="image", value_name="dice")
+
+
+@pytest.mark.parametrize(("seeds", "of_seed", "of_image"), [
+    (1, 0.0, 0.2),    # images alone
+    (3, 0.0, 0.2),
+    (3, 0.05, 0.05),  # the chance of training outweighs that of the images
+    (5, 0.02, 0.1)])
+def test_the_truth_lies_within_about_95_of_100_intervals(seeds: int, of_seed: float, of_image: float):
+    rng = np.random.default_rng(1)
+    found = [intervals.of(simulated(rng, 0.7, seeds, 60, of_seed, of_image), 400, seed)
+             for seed in range(200)]
+    assert 0.88 <= np.mean([i.low <= 0.7 <= i.high for i in found]) <= 0.99
+    assert {(i.images, i.seeds) for i in found} == {(60, seeds)}
+
+
+def test_of_images_alone_it_is_the_textbooks():
+    x = np.random.default_rng(2).normal(0.6, 0.2, (1, 400))
+    found = intervals.interval(frame(x), "dice", 4000, 0)
+    half = 1.96 * x.std() / np.sqrt(400)
+    assert found.mean == pytest.approx(x.mean())
+    assert (found.low, found.high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.05 * half)
+
+
+def test_of_seeds_alone_it_is_students():
+    x = np.tile([[0.5], [0.6], [0.8]], (1, 10))
+    found = intervals.interval(frame(x), "dice", 4000, 0)
+    half = 4.303 * np.std([0.5, 0.6, 0.8], ddof=1) / np.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((x.mean() - half, x.mean() + half), rel=0.02)
+
+
+def test_pairs_cancel_what_they_share():
+    rng = np.random.default_rng(3)
+    hard = rng.normal(0.6, 0.2, (1, 100)) + rng.normal(0, 0.05, (3, 1))
+    better, worse = (frame(hard + gain + rng.normal(0, 0.02, (3, 100))) for gain in (0.03, 0.0))
+    together = intervals.paired(better, worse, "dice", 1000, 0)
+    alone = [intervals.interval(rows, "dice", 1000, 0) for rows in (better, worse)]
+    assert together.mean == pytest.approx(alone[0].mean - alone[1].mean)
+    assert 0 < together.low < 0.03 < together.high
+    assert together.high - together.low < 0.2 * (alone[0].high - alone[0].low)
+
+
+def test_only_what_both_have_is_compared():
+    a, b = (frame(np.arange(12).reshape(3, 4) * step) for step in (2.0, 1.0))
+    a, b = a[a["seed"] != 0], b[(b["seed"] != 2) & (b["image"] != "image_3")]
+    found = intervals.paired(a, b, "dice", 200, 0)
+    assert (found.mean, found.seeds, found.images) == (5.0, 1, 3)  # the second seed: 4, 5, 6
+    nothing = intervals.paired(a[a["seed"] == 2], b, "dice", 200, 0)
+    assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
+    assert (nothing.images, nothing.seeds) == (0, 0)
+
+
+def test_a_failed_seed_and_an_image_with_a_gap_are_left_out():
+    x = np.array([[0.1, 0.2, 0.3], [np.nan] * 3, [0.3, np.nan, 0.5]])
+    found = intervals.interval(frame(x), "dice", 200, 0)
+    assert (found.seeds, found.images, found.mean) == (2, 2, pytest.approx(0.3))
+
+
+def test_the_same_image_twice_is_refused():
+    rows = frame(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="duplicate"):
+        intervals.interval(pd.concat([rows, rows]), "dice", 200, 0)
+
+
+def test_where_nothing_varies_the_interval_is_a_point_and_one_image_has_none():
+    same = intervals.interval(frame(np.full((2, 5), 0.25)), "dice", 200, 0)
+    assert (same.mean, same.low, same.high) == pytest.approx((0.25, 0.25, 0.25))
+    one = intervals.interval(frame(np.array([[0.2], [0.4]])), "dice", 200, 0)
+    assert one.mean == pytest.approx(0.3)
+    assert np.isnan([one.low, one.high]).all()
+
+
+def test_it_hangs_on_its_seed_and_not_on_the_order_of_the_rows():
+    rows = frame(simulated(np.random.default_rng(4), 0.5, 3, 40, 0.02, 0.1).to_numpy())
+    first = intervals.interval(rows, "dice", 300, 7)
+    assert intervals.interval(rows.sample(frac=1, random_state=0), "dice", 300, 7) == first
+    assert intervals.interval(rows, "dice", 300, 8) != first
