@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffusegen_core import experiments, fanout, gan, runs, seeds, segment, style, trainsets
+from diffusegen_core import experiments, fanout, gan, seeds, segment, style, trainsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.experiments import Experiment
 from diffusegen_core.params import Params
@@ -39,13 +39,36 @@ def run(p: Params) -> Tested:
     return segment.tested(p, results, tests, "augment")
 
 
+def planned(p: Params) -> str:
+    """The chapter's grid in words, what of it is finished, and how long the rest will take."""
+    ready = trainsets.made(p) if p.augment.generator_sees == "all" else None
+    choices, recipes = {}, {}
+    for e in grid(p, trainsets.sources(p)):
+        choices[e] = chosen(p, ready, e) if ready else expected(p, e)
+        recipes[e] = segment.recipe(p, ready, segment.checked(p), e, *choices[e]) if ready else None
+    text = experiments.describe(TITLE, recipes, p.folder / "augment",
+                                lambda e: segment.cost(p, *choices[e]), lambda: segment.pace(p))
+    if p.augment.generator_sees == "subset":
+        sets = len(sizes(p, trainsets.sources(p))) * p.augment.seeds
+        text += f"\nBeside these, chapters 1 to 4 are run for {sets} small sets; their time is not estimated."
+    return text
+
+
+def expected(p: Params, e: Experiment) -> tuple[Choice, Choice]:
+    """As many nameless pairs as `chosen` will give on average, if none is left out."""
+    valid = trainsets.held_back(e.size, p.segment.validation)
+    drawn = 0 if e.ratio is None else round(p.augment.alpha * (e.size - valid))
+    real = e.size - valid - (drawn if p.augment.rule == "replace" else 0)
+    return Choice(("",) * real, ("",) * (drawn * (e.ratio or 0))), Choice(("",) * valid)
+
+
 def sizes(p: Params, sources: int) -> list[int]:
     """The N's of a run with so many sources."""
     if p.augment.sizes is None:
         return [size for size in SIZES if size <= sources] or [sources]
     if max(p.augment.sizes) > sources:
-        raise UserError(f"Parameters: augment.sizes: {max(p.augment.sizes)} is more than the {sources} sources "
-                        "that synthetic pairs were made of. Raise inpaint.sources, or leave that size out.")
+        raise UserError(f"Parameters: augment.sizes: {max(p.augment.sizes)} is more than the {sources} "
+                        "sources of synthetic pairs. Raise inpaint.sources, or leave that size out.")
     return p.augment.sizes
 
 
@@ -63,7 +86,8 @@ def types(p: Params) -> list[str]:
     k = p.augment.subset_clusters if subset else p.cluster.k
     if p.augment.types is None:
         return [f"{k}-Styled-Diff", *([gan.GAN] if p.gan.source else [])]
-    have = [f"{k}-Diff", f"{k}-Styled-Diff", *([gan.GAN] if p.gan.source else [])] if subset else trainsets.types(p)
+    own_types = [f"{k}-Diff", f"{k}-Styled-Diff", *([gan.GAN] if p.gan.source else [])]
+    have = own_types if subset else list(trainsets.types(p))
     if unknown := [name for name in p.augment.types if name not in have]:
         raise UserError(f"Parameters: augment.types: there is no data type {unknown[0]} to add; there are "
                         f"{', '.join(have)}.")

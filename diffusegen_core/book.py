@@ -20,7 +20,7 @@ from diffusegen_core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 FRONT = ["how_to_read", "method"]
-BACK = ["summary", "results_small", "references"]
+BACK = ["results_small", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
 FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
@@ -81,7 +81,7 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
     for name in absent:
         number, _, rest = name.partition("_")
         if number.isdigit():
-            words[name] = words[rest] = f"chapter {int(number)}"
+            words[name] = words[rest.partition("_")[0]] = f"chapter {int(number)}"
         else:
             words[name] = name.replace("_", " ")
     for figure in FIGURE.finditer(text):

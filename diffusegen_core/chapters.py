@@ -79,7 +79,7 @@ def executed(p: Params) -> list[Path]:
     """
     fields, found = list(Params.model_fields), []
     for path in sorted((p.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        name = path.stem.split("_", 1)[1]
+        name = path.stem.split("_")[1]  # of the section, too: 07_augment_small has p.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
         given = nbformat.read(path, as_version=4).metadata.get("papermill", {}).get("parameters", {})
         if all(given.get(field) == plain(p)[field] for field in used if field != "run_dir"):

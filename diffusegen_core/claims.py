@@ -10,8 +10,9 @@ from math import isnan, nan
 
 import pandas as pd
 
-from diffusegen_core import intervals, published
+from diffusegen_core import augment, intervals, published, segment
 from diffusegen_core.intervals import Interval
+from diffusegen_core.params import Params
 
 LEAST_IMAGES, LEAST_SEEDS = 20, 2
 SMALLEST = 0.01  # the smallest difference in Dice that anybody would care for
@@ -57,6 +58,12 @@ class Verdict:
     verdict: str = TOO_LITTLE
     reason: str = ""
     """A sentence."""
+
+
+def of(p: Params) -> list[Verdict]:
+    """The verdicts on a run, from its chapters 6 and 7; whatever is not there yet is made first."""
+    images = [segment.run(p).images, augment.run(p).images]
+    return judge(pd.concat([frame for frame in images if len(frame)] or images), p.segment.resamples, p.seed)
 
 
 def judge(images: pd.DataFrame, resamples: int, seed: int) -> list[Verdict]:

@@ -50,6 +50,8 @@ def run(
     last: Annotated[str | None, typer.Option("--to", help="Last chapter, by number or name.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Just this chapter; may be repeated.")] = None,
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
+    dry_run: Annotated[bool, typer.Option(
+        help="Only show the networks of chapters 6 and 7, and the time that they will take.")] = False,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     from diffusegen_core import params
@@ -58,6 +60,10 @@ def run(
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core import chapters, runs
     chosen = chapters.choose(first, last, only or [])
+    if dry_run:
+        from diffusegen_core import augment, segment
+        typer.echo("\n\n".join([segment.planned(p), augment.planned(p)]))
+        return
     with runs.lock(p.folder):
         chapters.keep(p)
         for chapter in chosen:

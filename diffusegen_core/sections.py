@@ -151,7 +151,7 @@ class Gan(Section):
     sources: PositiveInt | None = Field(4, description="use the first so many sources; null: inpaint.sources")
     samples: PositiveInt | None = Field(None, description="pairs for each source; null: inpaint.samples")
     min_side: PositiveInt = Field(12, description="side of the coarsest scale, px")
-    scale_factor: float = Field(0.6, gt=0, lt=1, description="side of a scale over that of the next finer one")
+    scale_factor: float = Field(0.6, gt=0, lt=1, description="side of a scale over that of the next finer")
     start_scale: NonNegativeInt = Field(
         0, description="the first scale that draws noise, from the coarsest (0), as in SinGAN-Seg's names")
     channels: PositiveInt = Field(16, description="width of a scale's networks")
@@ -218,8 +218,8 @@ class Augment(Section):
     """Chapter 7 (paper 2.6.2): small real sets, with synthetic pairs of the same sources."""
 
     sizes: list[PositiveInt] | None = Field(
-        None, min_length=1, description="real pairs, the N's; null: the paper's 16, 32, 64 and 128, as far as "
-                                        "there are sources")
+        None, min_length=1, description="real pairs, the N's; null: the paper's 16, 32, 64 and 128, as far "
+                                        "as there are sources")
     ratios: list[PositiveInt] | None = Field(
         None, min_length=1, description="synthetic pairs a real one, the r's; null: 1 to inpaint.samples")
     alpha: float = Field(0.5, ge=0, le=1, description="probability that a real pair gets synthetic ones")

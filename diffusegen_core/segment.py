@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import data, experiments, intervals, overlap, runs, seeds, segnet, testsets, trainsets
+from diffusegen_core import (
+    data,
+    experiments,
+    gan,
+    intervals,
+    overlap,
+    runs,
+    seeds,
+    segnet,
+    testsets,
+    trainsets,
+)
 from diffusegen_core.errors import UserError
 from diffusegen_core.experiments import Experiment, Results
 from diffusegen_core.params import Params
@@ -31,9 +42,9 @@ class Tested:
     """A grid of networks and how they did."""
 
     images: pd.DataFrame
-    """A row a test image and network: experiments.FIELDS, test_set, image, and the measures of overlap.scores."""
+    """A row a test image and network: experiments.FIELDS, test_set, image, the measures of overlap.scores."""
     runs: pd.DataFrame
-    """A row a network: its name, experiments.FIELDS, status, train_pairs, valid_pairs, best_epoch, seconds."""
+    """A row a network: name, experiments.FIELDS, status, and what `trial` tells of its training."""
     tests: list[TestSet]
     encoder: str  # in words
     folder: Path
@@ -55,6 +66,24 @@ def run(p: Params) -> Tested:
     return tested(p, results, tests, "segment")
 
 
+def planned(p: Params) -> str:
+    """The chapter's grid in words, what of it is finished, and how long the rest will take."""
+    sets, choices, recipes = trainsets.made(p), {}, {}
+    for e in grid(p):
+        choices[e] = chosen(p, sets, e) if sets else expected(p, e, trainsets.sources(p))
+        recipes[e] = recipe(p, sets, checked(p), e, *choices[e]) if sets else None
+    return experiments.describe(TITLE, recipes, p.folder / "segment", lambda e: cost(p, *choices[e]),
+                                lambda: pace(p))
+
+
+def expected(p: Params, e: Experiment, sources: int) -> tuple[Choice, Choice]:
+    """As many nameless pairs as `chosen` will give once they are made, if none is left out."""
+    count = gan.sources(p, sources) if e.data_type == gan.GAN else sources
+    valid = trainsets.held_back(count, p.segment.validation)
+    return (Choice(synthetic=("",) * ((count - valid) * (e.samples or 1))),
+            Choice(synthetic=("",) * (valid * (e.samples or 1))))
+
+
 def grid(p: Params) -> list[Experiment]:
     """Every network of the chapter: data types, N's and seeds."""
     counts = p.segment.samples or range(1, p.inpaint.samples + 1)
@@ -73,7 +102,8 @@ def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
     m = m[m["sample"] <= e.samples]
     _, valid = trainsets.split(list(m["group"].unique()), p.segment.validation, *seed)
     for_choice = m["group"].isin(valid)
-    return Choice(synthetic=tuple(m.loc[~for_choice, "name"])), Choice(synthetic=tuple(m.loc[for_choice, "name"]))
+    return (Choice(synthetic=tuple(m.loc[~for_choice, "name"])),
+            Choice(synthetic=tuple(m.loc[for_choice, "name"])))
 
 
 def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -118,8 +148,8 @@ def trial(p: Params, sets: Sets, e: Experiment, folder: Path, train: Choice,
     Into `folder` go the losses of every epoch, and a few predicted masks of every test set.
     """
     if not len(train) or not len(valid):
-        raise UserError(f"{e.label}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch by "
-                        "are too few.")
+        raise UserError(f"{e.label}: {len(train)} pairs to train on and {len(valid)} to choose the best "
+                        "epoch by are too few.")
     device, seed = runs.device(p.device), net_seed(p, e)
     tests = [test for test in testsets.load(p).values() if test.pairs is not None]
     fitted = segnet.fit(trainsets.load(sets, e.data_type, train), trainsets.load(sets, e.data_type, valid),
@@ -127,7 +157,8 @@ def trial(p: Params, sets: Sets, e: Experiment, folder: Path, train: Choice,
     frames, kept = [], {}
     for test in tests:
         found = segnet.predict(fitted.net, test.pairs.images, p.segment, device)
-        frames.append(overlap.scores(found, test.pairs.masks).assign(test_set=test.name, image=test.pairs.names))
+        frames.append(overlap.scores(found, test.pairs.masks)
+                      .assign(test_set=test.name, image=test.pairs.names))
         kept[test.name] = (found[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
     runs.write_text(folder / "history.csv", fitted.history.to_csv(index=False))
     runs.write(folder / "examples.npz", lambda file: np.savez(file, **kept))

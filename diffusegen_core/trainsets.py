@@ -53,7 +53,8 @@ def wanted(p: Params, asked: list[str] | None, key: str) -> list[str]:
     """The data types of a grid, Real among them; UserError for one that the run does not have."""
     have = [REAL, *types(p)]
     if unknown := [name for name in asked or [] if name not in have]:
-        raise UserError(f"Parameters: {key}: this run has no data type {unknown[0]}; it has {', '.join(have)}.")
+        raise UserError(f"Parameters: {key}: this run has no data type {unknown[0]}; it has "
+                        f"{', '.join(have)}.")
     return have if asked is None else [name for name in have if name in asked]
 
 
@@ -70,20 +71,30 @@ def make(p: Params) -> Sets:
     for name, manifest in sets.manifests.items():
         foreign = manifest.loc[(manifest["source"] != "") & ~manifest["source"].isin(ours), "source"]
         if len(foreign):
-            raise UserError(f"{name} holds pairs made of {foreign.iloc[0]}, which is no training pair of the run.")
+            raise UserError(f"{name} holds pairs made of {foreign.iloc[0]}, which is no training pair of the "
+                            "run.")
     return sets
+
+
+def made(p: Params) -> Sets | None:
+    """The sets of a run, if all are on the disk; nothing is made."""
+    return read(p) if all((folder / runs.STAMP).is_file() for folder in types(p).values()) else None
 
 
 def read(p: Params) -> Sets:
     """The sets of a run as they lie on the disk."""
-    pairs, folders = data.load(p), types(p)
-    used = min(len(pairs), p.inpaint.sources or len(pairs))
-    manifests = {}
+    folders, manifests = types(p), {}
     for name, folder in folders.items():
         m = pairsets.manifest(folder)
         unknown = m["name"].map(lambda text: re.sub(r"_\d+(_img)?$", "", text))
-        manifests[name] = m[["name", "source", "sample"]].assign(group=m["source"].where(m["source"] != "", unknown))
-    return Sets(pairs.take(range(used)), folders, manifests)
+        group = m["source"].where(m["source"] != "", unknown)
+        manifests[name] = m[["name", "source", "sample"]].assign(group=group)
+    return Sets(data.load(p).take(range(sources(p))), folders, manifests)
+
+
+def sources(p: Params) -> int:
+    """How many of the run's pairs synthetic ones are made of."""
+    return min(len(data.load(p)), p.inpaint.sources or len(data.load(p)))
 
 
 def load(sets: Sets, data_type: str, choice: Choice) -> data.Pairs:
@@ -99,9 +110,10 @@ def load(sets: Sets, data_type: str, choice: Choice) -> data.Pairs:
 def content(sets: Sets, data_type: str, choice: Choice) -> str:
     """A hash of what the chosen pairs show, from the stamps; images are not read."""
     place = {name: i for i, name in enumerate(sets.real.names)}
-    made = runs.read_json(sets.folders[data_type] / runs.STAMP)["outputs"] if choice.synthetic else {}
-    return runs.key({"real": sets.real.take([place[name] for name in choice.real]).digest if choice.real else "",
-                     "synthetic": [made[f"{kind}/{name}.png"]["sha256"]
+    files = runs.read_json(sets.folders[data_type] / runs.STAMP)["outputs"] if choice.synthetic else {}
+    real = sets.real.take([place[name] for name in choice.real]).digest if choice.real else ""
+    return runs.key({"real": real,
+                     "synthetic": [files[f"{kind}/{name}.png"]["sha256"]
                                    for name in choice.synthetic for kind in pairsets.KINDS]})
 
 
@@ -112,6 +124,10 @@ def shuffled(names: list[str], *seed: object) -> list[str]:
 
 def split(names: list[str], share: float, *seed: object) -> tuple[list[str], list[str]]:
     """Names to train on, and the share that chooses the best epoch: at least one, and not all."""
-    count = min(max(1, round(share * len(names))), len(names) - 1)
-    order = shuffled(names, *seed)
+    count, order = held_back(len(names), share), shuffled(names, *seed)
     return sorted(order[count:]), sorted(order[:count])
+
+
+def held_back(count: int, share: float) -> int:
+    """How many of so many sources choose the best epoch."""
+    return max(0, min(max(1, round(share * count)), count - 1))

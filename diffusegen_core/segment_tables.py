@@ -1,0 +1,209 @@
+"""Tables of chapters 6 and 7: this run's networks, test set by test set, beside the paper's."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from diffusegen_core import claims, gan, inpaint, published, runs, segment, style, train
+from diffusegen_core.claims import Verdict
+from diffusegen_core.params import Params
+from diffusegen_core.segment import Tested
+from diffusegen_core.tables import Table, show
+from diffusegen_core.trainsets import REAL
+
+PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
+WORDS = {"dice": "Dice", "iou": "IoU"}
+PAPER_TESTS = ["HyperKvasir", "CVC-ClinicDB", "PolypGen"]
+SMALL = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
+
+
+def tests(result: Tested) -> Table:
+    """The test sets, and why one is absent."""
+    frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
+                           "": test.note} for test in result.tests])
+    return show(frame, "segment-tests", "The images that the networks of this run are tested on; none of "
+                "them is a training image, nor has the pixels of one.")
+
+
+def alone(result: Tested, p: Params, measure: str) -> Table:
+    """Table 2: trained on synthetic data alone."""
+    ours = segment.summary(result, ["data_type", "samples"], measure, p)
+    ours["key"] = [_numbered(published.kind(name), n) for name, n in zip(ours["data_type"], ours["samples"],
+                                                                         strict=True)]
+    ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"], strict=True)]
+    paper = published.table("2").assign(key=lambda t: t["data_type"])
+    return _beside(result, ours, paper, measure, f"segment-{measure}",
+                   f"Trained on one data type alone: polyp {WORDS[measure]}, computed in this run, with 95 % "
+                   "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px.")
+
+
+def by_clusters(result: Tested, p: Params, measure: str) -> Table:
+    """Tables B3 and B4: by cluster count, inpainted and styled."""
+    ours = segment.summary(result, ["data_type", "samples"], measure, p)
+    ours = ours[ours["data_type"].str.match(r"\d+-")]
+    ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
+                                                                        strict=True)]
+    paper = pd.concat([published.table(name) for name in ("B3", "B4")])
+    paper = paper[paper["data_type"] != REAL].assign(key=lambda t: t["data_type"])
+    return _beside(result, ours, paper, measure, f"segment-clusters-{measure}",
+                   f"By cluster count: polyp {WORDS[measure]}, computed in this run, with 95 % intervals. "
+                   "Published: Tables B3 and B4 of the paper.", order=_by_kind)
+
+
+def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
+    """Tables B5 to B7 (B7 is Table 3): small real sets with r synthetic pairs for a real one."""
+    images = result.images[result.images["ratio"].isna() | (result.images["ratio"] == ratio)]
+    ours = segment.summary(_only(result, images), ["size", "data_type"], measure, p)
+    ours["key"] = list(zip(ours["size"].astype(int), ours["data_type"], strict=True))
+    ours["label"] = ours["data_type"]
+    paper = published.table(SMALL[ratio]) if ratio in SMALL else published.table("B5").head(0)
+    paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
+    note = f" Published: Table {SMALL[ratio]} of the paper, N of its 348 pairs." if ratio in SMALL else ""
+    return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
+                   f"Small real sets, r = {ratio}: polyp {WORDS[measure]}, computed in this run, with 95 % "
+                   f"intervals. {_rule(p)}{note}", order=_by_size, heading=("N", "data type"))
+
+
+def evaluator(result: Tested, p: Params, by: list[str], name: str) -> Table:
+    """The published evaluator's two-channel measures, means over images and seeds."""
+    groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
+    means = groups[["dice_both", "iou_both"]].mean().reset_index()
+    return show(_plain(means), name, "What the published evaluator (DivergentNets) prints, over both channels, "
+                "polyp and background: computed in this run, means over test images and seeds.",
+                {"soft Dice": ".3f", "IoU": ".3f"})
+
+
+def networks(result: Tested, by: list[str], name: str) -> Table:
+    """A row for each kind of network: how many were trained, on what, and how long it took."""
+    rows = []
+    for key, group in result.runs.groupby(by, sort=False, dropna=False):
+        done = group[group["status"] == "ok"]
+        rows.append({**dict(zip(by, key, strict=True)), "networks": len(group),
+                     "failed": int(group["status"].str.startswith("failed").sum()),
+                     **({"pairs": done["train_pairs"].mean(), "of them real": done["real_pairs"].mean(),
+                         "best epoch": done["best_epoch"].mean(), "validation IoU": done["valid_iou"].mean(),
+                         "seconds each": done["seconds"].mean()} if len(done) else {})})
+    return show(_plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
+                f"{result.encoder}: means over seeds. The pairs are those trained on; the rest of each set "
+                "chose the best epoch.",
+                {"pairs": ".1f", "of them real": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
+                 "seconds each": ".1f"})
+
+
+def failures(result: Tested, name: str) -> Table:
+    """What failed, and why; one row that says so where nothing did."""
+    failed = result.runs[result.runs["status"] != "ok"][["name", "status"]]
+    frame = failed if len(failed) else pd.DataFrame([{"name": "none", "status": "every network was trained"}])
+    return show(frame.rename(columns={"name": "network"}), name,
+                "Experiments of this run that have no result.")
+
+
+def costs(p: Params, result: Tested) -> Table:
+    """What a usable pair costs by each generator, training included, beside what it is worth."""
+    trained, made, styled, baseline = train.run(p), inpaint.run(p), style.run(p), gan.run(p)
+    rows = []
+    for name, manifest in made.manifests.items():
+        models = [trained.full] if name.startswith("Full") else trained.models
+        learning = sum(model.seconds for model in models)
+        painting = _seconds(made.folders[name])
+        twin = name.replace("Diff", "Styled-Diff")
+        rows += [(name, len(manifest), learning, painting),
+                 (twin, len(styled.manifests[twin]), learning, painting + _seconds(styled.folders[twin]))]
+    if baseline is not None and baseline.trained:
+        rows.insert(0, (gan.GAN, len(baseline.manifest), float("nan"), baseline.seconds))
+    first = result.tests[0].name
+    best = segment.summary(result, ["data_type", "samples"], "dice", p).query("test_set == @first")
+    frame = pd.DataFrame([{
+        "data type": name, "usable pairs": pairs, "training, s": learning, "making, s": making,
+        "s a pair": (making + (0 if pd.isna(learning) else learning)) / max(pairs, 1),
+        f"Dice, {first}": best.loc[best["data_type"] == name, "mean"].iloc[-1:].sum() or float("nan"),
+    } for name, pairs, learning, making in rows])
+    return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
+                "the network trained on all of them. A SinGAN is trained for each source: its training is "
+                "part of making.",
+                {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
+
+
+def overall(found: list[Verdict]) -> Table:
+    """One verdict a claim."""
+    frame = pd.DataFrame([{"the paper's claim": claim, "verdict on this run": verdict}
+                          for claim, verdict in claims.overall(found).items()])
+    return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them.")
+
+
+def verdicts(found: list[Verdict]) -> Table:
+    """The claims, comparison by comparison."""
+    frame = pd.DataFrame([{
+        "claim": verdict.claim, "compared": verdict.comparison, "test set": verdict.test_set,
+        "difference, this run": _interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
+        "difference, published": "" if pd.isna(verdict.published) else f"{verdict.published:+.4f}",
+        "verdict": verdict.verdict, "because": verdict.reason} for verdict in found])
+    return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, computed in "
+                f"this run; published: from the paper's own tables. {claims.RULE}")
+
+
+def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str, caption: str,
+            order: Callable | None = None, heading: tuple[str, ...] = ("data type",)) -> Table:
+    """A row for each key of ours or the paper's; for each test set our interval and the printed value."""
+    paper = paper[paper["metric"] == PRINTED[measure]]
+    keys = list(dict.fromkeys([*paper["key"], *ours["key"]]))
+    labels = dict(zip(ours["key"], ours["label"], strict=True))
+    rows = []
+    for key in sorted(keys, key=order) if order else keys:
+        parts = (*key[:-1], labels.get(key, key[-1])) if isinstance(key, tuple) else (labels.get(key, key),)
+        row = dict(zip(heading, map(str, parts), strict=True))
+        for test, printed in zip(result.tests, PAPER_TESTS, strict=True):
+            mine = ours[(ours["key"] == key) & (ours["test_set"] == test.name)]
+            theirs = paper[(paper["key"] == key) & (paper["test_set"] == printed)]
+            if test.pairs is not None:
+                row[f"{test.name}, this run"] = "".join(_interval(m.mean, m.low, m.high)
+                                                        for m in mine.itertuples(index=False))
+            row[f"{printed}, published"] = "".join(theirs["printed"])
+        rows.append(row)
+    return show(pd.DataFrame(rows), name, caption)
+
+
+def _numbered(name: str, n: object) -> str:
+    return name if pd.isna(n) else f"{name}-{int(n)}"
+
+
+def _by_kind(name: str) -> tuple:
+    k, kind, n = re.fullmatch(r"(\d+)-(.*)-(\d+)", name).groups()
+    return kind, int(n), int(k)
+
+
+def _by_size(key: tuple[int, str]) -> tuple:
+    size, name = key
+    digits = re.match(r"\d+", name)
+    return size, name != REAL, name == gan.GAN, int(digits[0]) if digits else 0
+
+
+def _rule(p: Params) -> str:
+    verb = "is replaced by" if p.augment.rule == "replace" else "is joined by"
+    saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the training pairs of the N"
+    return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their generator saw "
+            f"{saw}.")
+
+
+def _only(result: Tested, images: pd.DataFrame) -> Tested:
+    return Tested(images, result.runs, result.tests, result.encoder, result.folder)
+
+
+def _interval(mean: float, low: float, high: float, digits: str = ".3f") -> str:
+    if pd.isna(mean):
+        return ""
+    return f"{mean:{digits}}" if pd.isna(low) else f"{mean:{digits}} [{low:{digits}}, {high:{digits}}]"
+
+
+def _seconds(folder: Path) -> float:
+    return runs.read_json(folder / runs.STAMP)["seconds"]
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Headings in words, and counts that do not apply as empty text."""
+    frame = frame.rename(columns={"data_type": "data type", "samples": "N", "size": "N", "ratio": "r",
+                                  "test_set": "test set", "dice_both": "soft Dice", "iou_both": "IoU"})
+    return frame.assign(**{name: ["" if pd.isna(v) else str(int(v)) for v in frame[name]]
+                           for name in ("N", "r") if name in frame})
