@@ -192,7 +192,7 @@ class Segment(Section):
     epochs: PositiveInt = Field(12, description="passes over the training set")
     epoch_images: PositiveInt | None = Field(
         None, description="images that count as a pass; null: the training set once, as the paper's")
-    batch_size: PositiveInt = Field(16, description="images an optimizer step")
+    batch_size: PositiveInt = Field(16, ge=2, description="images an optimizer step, at least 2 (batch norm)")
     lr: float = Field(3e-3, gt=0, description="for the first lr_epochs epochs")
     lr_epochs: PositiveInt = Field(8)
     lr_after: float = Field(3e-4, gt=0, description="for the rest")

@@ -119,7 +119,8 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
     if complaints:
         raise UserError(f"{source} does not fit this network ({type(net).__name__}). Fields "
                         f"{'; '.join(complaints)}.")
-    net.load_state_dict(state, strict=False)
+    # Not the network's own, which some libraries replace by one that renames fields or takes no `strict`.
+    nn.Module.load_state_dict(net, state, strict=False)
 
 
 def _ask(published: Published) -> State | Path:
