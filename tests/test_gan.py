@@ -229,7 +229,7 @@ def test_more_sources_and_samples_keep_the_first(own: Params) -> None:
     assert contents(gan.run(own).folders["GAN"]) == before
 
 
-@pytest.mark.parametrize("change", [{"steps": 3}, {"start_scale": 1}, {"lr": 0.01}])
+@pytest.mark.parametrize("change", [{"steps": 3}, {"start_scale": 1}, {"noise": 0.5}])
 def test_a_changed_setting_makes_the_pairs_again(own: Params, change: dict) -> None:
     before = contents(gan.run(own).folders["GAN"])
     other = own.model_copy(update={"gan": own.gan.model_copy(update=change)})
