@@ -4,7 +4,6 @@ Every data type is compared with Real, all at the training size, in sets of one 
 of copies goes beyond the paper. A data type is not judged again while its images stay the same.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,14 +11,13 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import copies, data, fanout, inpaint, layouts, metrics, pairsets, runs, style
+from diffusegen_core import copies, data, fanout, gan, inpaint, metrics, pairsets, runs, style
 from diffusegen_core.copies import Found
 from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, plain, resolve
+from diffusegen_core.params import Params, plain
 
-REAL, GAN = "Real", "GAN"
+REAL = "Real"
 MS_SSIM = "MS-SSIM"
-SINGAN = re.compile(r"chk_id_(\d+)_gen_scale_0_(\d+)")  # source image, sample from 0
 CLOSEST = 5  # images of each data type that are kept for the figure
 LEAST = 3  # a set of fewer images has no distances
 
@@ -89,13 +87,13 @@ class Evaluated:
 
 
 def run(p: Params) -> Evaluated:
-    """Judge every data type of the run, making first what chapters 3 and 4 have not; from disk while current.
+    """Judge every data type of the run, making first what is not there yet; from disk while current.
 
     Raises UserError where the backbone or its weights cannot be had, or the GAN's pairs cannot be read.
     """
     folders: dict[str, Path | None] = {REAL: None}
-    if p.evaluate.gan:
-        folders[GAN] = resolve(p.evaluate.gan)
+    if baseline := gan.run(p):
+        folders |= baseline.folders
     made, styled = inpaint.run(p), style.run(p)
     for name, folder in made.folders.items():
         twin = name.replace("Diff", "Styled-Diff")
@@ -211,48 +209,26 @@ def _members(p: Params, data_type: str, folder: Path | None, pairs: data.Pairs) 
     if data_type == REAL:
         everyone = np.arange(len(pairs))
         return Members(pairs.names, np.ones(len(pairs), int), everyone, pairs.images, around, around)
-    if data_type == GAN:
-        return _gan(p, folder, len(pairs))
     manifest = pairsets.manifest(folder)
     # A pair that came to nothing has no files.
     manifest = manifest[[pairsets.files_of(folder, name)[0].is_file() for name in manifest["name"]]]
-    sources = manifest["source"].map({name: i for i, name in enumerate(pairs.names)}).to_numpy(dtype=int)
+    index = {"": -1} | {name: i for i, name in enumerate(pairs.names)}
+    sources = manifest["source"].map(index).to_numpy(dtype=int)
     numbers = manifest["sample"].to_numpy(dtype=int)
     if manifest.empty:
         return Members([], numbers, sources, pairs.images[:0], around[:0], around[:0])
     made = pairsets.load(folder, manifest["name"].tolist())
-    return Members(made.names, numbers, sources, made.images, around[sources],
-                   _around(p, made.masks) & around[sources])
-
-
-def _gan(p: Params, folder: Path, count: int) -> Members:
-    """Another generator's pairs, whose images are its own as a whole.
-
-    SinGAN-Seg's names tell source and sample; of its sources so many are taken, in order, as there are real
-    images. Pairs with other names are one set.
-    """
-    report = layouts.scan(folder)
-    found = [(pair, SINGAN.match(pair.name)) for pair in report.pairs]
-    sources = sorted({int(match[1]) for _, match in found if match})[:count]
-    numbers = {pair.name: int(match[2]) + 1 if match else 1 for pair, match in found
-               if match is None or int(match[1]) in sources}
-    report.pairs = [pair for pair, _ in found if 0 < numbers.get(pair.name, 0) <= p.evaluate.sets]
-    read = [(pair.name, *data.resized(image, mask, p.data.image_size))
-            for pair, image, mask in layouts.read(report)]
-    if report.problems or not read:
-        raise UserError(f"Parameters: evaluate.gan: {report.brief()}")
-    names, images, masks = zip(*read, strict=True)
-    polyps = _around(p, np.stack(masks))
-    return Members(list(names), np.array([numbers[name] for name in names]), np.full(len(names), -1),
-                   np.stack(images), np.ones_like(polyps), polyps)
+    polyps = _around(p, made.masks)
+    # A GAN's images are its own as a whole.
+    regions = np.ones_like(polyps) if data_type == gan.GAN else around[sources]
+    return Members(made.names, numbers, sources, made.images, regions, polyps & regions)
 
 
 def _identity(data_type: str, folder: Path | None) -> str | None:
     """What tells the images of a data type from others of its name."""
     if data_type == REAL:
         return None
-    return layouts.scan(folder).identity() if data_type == GAN else runs.key(
-        runs.read_json(folder / runs.STAMP)["outputs"])
+    return runs.key(runs.read_json(folder / runs.STAMP)["outputs"])
 
 
 def for_review(p: Params, real: Path) -> dict[str, Path]:

@@ -117,6 +117,8 @@ def _impossible(p: Params) -> list[str]:
     if size % 2 ** len(p.segment.decoder_channels):
         found.append(f"data.image_size {size} cannot be halved {len(p.segment.decoder_channels)} times, "
                      "as segment.decoder_channels asks.")
+    if p.gan.min_side <= 2 * p.gan.layers:
+        found.append(f"gan.min_side {p.gan.min_side} must be above twice gan.layers {p.gan.layers}.")
     blocks = levels * (p.model.res_blocks + 1)
     if p.style.zecon_blocks and max(p.style.zecon_blocks) >= blocks:
         found.append(f"style.zecon_blocks {max(p.style.zecon_blocks)} exceeds the network's last input block "

@@ -151,7 +151,8 @@ class Gan(Section):
     sources: PositiveInt | None = Field(4, description="use the first so many sources; null: inpaint.sources")
     samples: PositiveInt | None = Field(None, description="pairs for each source; null: inpaint.samples")
     min_side: PositiveInt = Field(12, description="side of the coarsest scale, px")
-    scale_factor: float = Field(0.6, gt=0, lt=1, description="side of a scale over that of the next finer")
+    scale_factor: float = Field(
+        0.6, gt=0, lt=1, description="side of a scale over the next finer one's; raised to fit whole scales")
     start_scale: NonNegativeInt = Field(
         0, description="the first scale that draws noise, from the coarsest (0), as in SinGAN-Seg's names")
     channels: PositiveInt = Field(16, description="width of a scale's networks")

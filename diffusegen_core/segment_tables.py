@@ -71,7 +71,7 @@ def evaluator(result: Tested, p: Params, by: list[str], name: str) -> Table:
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
     means = groups[["dice_both", "iou_both"]].mean().reset_index()
     return show(_plain(means), name, "What the published evaluator (DivergentNets) prints, over both channels, "
-                "polyp and background: computed in this run, means over test images and seeds.",
+                "polyp and background: computed in this run, means over images and seeds.",
                 {"soft Dice": ".3f", "IoU": ".3f"})
 
 

@@ -77,14 +77,15 @@ class Run:
                                 for name, source, sample, image, mask in pairs], self.real.names)
 
 
-def make_run(folder: Path, patch: pytest.MonkeyPatch, **settings: object) -> Run:
+def make_run(folder: Path, patch: pytest.MonkeyPatch, gan: dict | None = None, **settings: object) -> Run:
     p = params.validate({"run_dir": str(folder), "device": "cpu", "data": {"count": REAL, "image_size": SIZE},
-                         "evaluate": settings})
+                         "evaluate": settings, "gan": gan or {"source": None}})
     made = Run(p, data.load(p), folder / "inpaint" / "2-Diff", folder / "style" / "2-Styled-Diff")
     made.write()
     patch.setattr(metrics, "extract", colours)
     patch.setattr(inpaint, "run", lambda p: Inpainted({"2-Diff": made.diff}, {}, 0.0))
-    patch.setattr(style, "run", lambda p: Styled({"2-Styled-Diff": made.styled}, {}, {}, {}, {}, "", "", 0.0))
+    patch.setattr(style, "run", lambda p: Styled({"2-Styled-Diff": made.styled}, {}, {}, {}, {}, "",
+                                                   "", 0.0))
     return made
 
 
@@ -234,47 +235,47 @@ def test_without_any_synthetic_pair_the_page_says_so(made: Run) -> None:
 # Another generator
 
 
-def write_gan(folder: Path, sources: range, samples: range) -> Path:
-    for source in sources:
-        for sample in samples:
+def published(folder: Path) -> dict:
+    """The settings for a folder of pairs with SinGAN-Seg's names, of two samples for each of five sources."""
+    for source in range(5):
+        for sample in range(2):
             image, mask, _ = phantom.draw(8, 100 * source + sample, 48)
-            stem = f"chk_id_{source}_gen_scale_0_{sample}"
-            data.write_pair(folder, stem, image, mask)
-            for kind, word in (("images", "img"), ("masks", "mask")):
-                (folder / kind / f"{stem}.png").rename(folder / kind / f"{stem}_{word}.png")
-    return folder
+            data.write_pair(folder, f"chk_id_{source}_gen_scale_0_{sample}", image, mask)
+    return {"source": str(folder), "sources": None}
 
 
-def test_singan_segs_pairs_are_sets_by_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gan = write_gan(tmp_path / "gan", range(5, 5 + REAL + 2), range(4))
-    run = make_run(tmp_path / "run", monkeypatch, gan=str(gan), sets=2)
+def test_a_gans_pairs_are_sets_by_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", monkeypatch, published(tmp_path / "gan"))
     result = evaluate.run(run.p)
     assert list(result.folders) == ["Real", "GAN", "2-Diff", "2-Styled-Diff"]
-    mine = result.values[result.values["data type"] == "GAN"].query("metric == @result.metrics[0]")
-    assert mine["set"].tolist() == [1, 2]
-    assert mine["images"].tolist() == [REAL, REAL]  # as many sources as there are real images
+    mine = result.values[result.values["data type"] == "GAN"]
+    assert mine.loc[mine["metric"] == result.metrics[0], "images"].tolist() == [5, 5]
+    assert mine["set"].tolist() == [1, 1, 1, 2, 2, 2]
     audit = result.audit[result.audit["data type"] == "GAN"]
+    assert set(audit["source"]) == {""}
     assert not audit["own"].any()
     assert audit["score"].notna().all()
+    assert tables.intrinsic(result, 0).frame["data type"].tolist()[:2] == ["Real", "GAN"]
     figure = figures.copies(run.real, replace(result, audit=audit))
     plt.close(figure)
 
 
-def test_pairs_of_another_generator_with_other_names_are_one_set(tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    data.write_phantoms(tmp_path / "gan", 5, 40, seed=3)
-    run = make_run(tmp_path / "run", monkeypatch, gan=str(tmp_path / "gan"))
-    values = evaluate.run(run.p).values
-    mine = values[values["data type"] == "GAN"]
-    assert set(mine["set"]) == {1}
-    assert set(mine["images"]) == {5}
+def test_the_sources_of_our_own_gan_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", monkeypatch, {"sources": 3, "steps": 2, "channels": 4, "layers": 3,
+                                                   "min_side": 16})
+    result = evaluate.run(run.p)
+    audit = result.audit[result.audit["data type"] == "GAN"]
+    assert set(audit["source"]) <= set(run.real.names[:3])
+    assert len(audit) > 0
+    _, region = result.picture("GAN", audit.sort_values("score")["name"].iloc[0])
+    assert region.all(), "nothing of a GAN's image is the source's own"
 
 
 def test_pairs_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data.write_phantoms(tmp_path / "gan", 3, 40, seed=3)
-    (tmp_path / "gan" / "images" / "phantom_00001.png").write_bytes(b"no picture")
-    run = make_run(tmp_path / "run", monkeypatch, gan=str(tmp_path / "gan"))
-    with pytest.raises(UserError, match=r"evaluate\.gan: (?s:.*)phantom_00001\.png"):
+    settings = published(tmp_path / "gan")
+    (tmp_path / "gan" / "images" / "chk_id_1_gen_scale_0_1.png").write_bytes(b"no picture")
+    run = make_run(tmp_path / "run", monkeypatch, settings)
+    with pytest.raises(UserError, match=r"gan\.source: (?s:.*)chk_id_1_gen_scale_0_1\.png"):
         evaluate.run(run.p)
 
 
