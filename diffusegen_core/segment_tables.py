@@ -70,7 +70,7 @@ def evaluator(result: Tested, p: Params, by: list[str], name: str) -> Table:
     """The published evaluator's two-channel measures, means over images and seeds."""
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
     means = groups[["dice_both", "iou_both"]].mean().reset_index()
-    return show(_plain(means), name, "What the published evaluator (DivergentNets) prints, over both channels, "
+    return show(_plain(means), name, "What the published evaluator (DivergentNets) prints, of both channels, "
                 "polyp and background: computed in this run, means over images and seeds.",
                 {"soft Dice": ".3f", "IoU": ".3f"})
 

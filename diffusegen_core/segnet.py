@@ -75,6 +75,11 @@ def decided_by(s: Segment, seed: int) -> runs.Recipe:
             "weights": weights.identity(s.weights, _published(s), seed)}
 
 
+def label(s: Segment) -> str:
+    """The words that name the encoder and its weights in every output."""
+    return f"{s.encoder} ({weights.words(s.weights)})"
+
+
 def build(s: Segment, seed: int) -> nn.Module:
     """U-Net++ from normalised pixels (B, 3, S, S) to logits (B, 2, S, S) of background and polyp.
 
