@@ -148,7 +148,8 @@ class Gan(Section):
 
     source: str | None = Field(
         "singan", description="`singan` trains one here; or the folder of SinGAN-Seg's pairs; null: no GAN")
-    sources: PositiveInt | None = Field(4, description="use the first so many sources; null: inpaint.sources")
+    sources: PositiveInt | None = Field(
+        None, description="use the first so many sources; null: inpaint.sources")
     samples: PositiveInt | None = Field(None, description="pairs for each source; null: inpaint.samples")
     min_side: PositiveInt = Field(12, description="side of the coarsest scale, px")
     scale_factor: float = Field(
@@ -157,7 +158,7 @@ class Gan(Section):
         0, description="the first scale that draws noise, from the coarsest (0), as in SinGAN-Seg's names")
     channels: PositiveInt = Field(16, description="width of a scale's networks")
     layers: PositiveInt = Field(5, ge=2, description="convolutions of a scale's networks")
-    steps: PositiveInt = Field(40, description="optimizer steps of each network a scale")
+    steps: PositiveInt = Field(24, description="optimizer steps of each network a scale")
     lr: float = Field(5e-4, gt=0)
     gradient_penalty: float = Field(0.1, ge=0, description="weight of WGAN-GP's penalty")
     reconstruction: float = Field(10.0, ge=0, description="weight of the reconstruction loss, alpha")
@@ -192,7 +193,8 @@ class Segment(Section):
         description="width of the decoder from the deepest level up; as many levels as numbers")
     epochs: PositiveInt = Field(12, description="passes over the training set")
     epoch_images: PositiveInt | None = Field(
-        None, description="images that count as a pass; null: the training set once, as the paper's")
+        64, description="images that count as a pass; null: the training set once, as the paper's, which gives "
+                        "larger sets more steps")
     batch_size: PositiveInt = Field(16, ge=2, description="images an optimizer step, at least 2 (batch norm)")
     lr: float = Field(3e-3, gt=0, description="for the first lr_epochs epochs")
     lr_epochs: PositiveInt = Field(8)

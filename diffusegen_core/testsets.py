@@ -107,7 +107,7 @@ def _drawn(p: Params, name: str, pairs: Pairs, same_source: bool) -> TestSet:
 
 def _read(p: Params, name: str, source: str = "phantom", count: int | None = None) -> Pairs:
     """All pairs of a source, read and cached as those of a run of its own in `tests`."""
-    changed = {"source": source, "subset": "all", "count": count}
+    changed = {"source": source, "subset": "all", "count": count, "names": None}
     return data.load(p.model_copy(update={
         "run_dir": str(p.folder / "tests" / name), "data": p.data.model_copy(update=changed),
         "cluster": p.cluster.model_copy(update={"k": 1})}))  # for a test, one pair is not too few
