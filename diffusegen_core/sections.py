@@ -193,8 +193,8 @@ class Segment(Section):
         description="width of the decoder from the deepest level up; as many levels as numbers")
     epochs: PositiveInt = Field(12, description="passes over the training set")
     epoch_images: PositiveInt | None = Field(
-        64, description="images that count as a pass; null: the training set once, as the paper's, which gives "
-                        "larger sets more steps")
+        64, description="images that count as a pass; null: the training set once, as in the paper, so that "
+                        "a larger set gets more steps")
     batch_size: PositiveInt = Field(16, ge=2, description="images an optimizer step, at least 2 (batch norm)")
     lr: float = Field(3e-3, gt=0, description="for the first lr_epochs epochs")
     lr_epochs: PositiveInt = Field(8)
