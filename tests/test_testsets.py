@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from diffusegen_core import data, params, phantom, testsets
@@ -104,12 +105,21 @@ def test_names_count_within_one_source(nano, folder):
         testsets.refuse_leaks({HELD_OUT: test}, data.load(p))
 
 
-def test_the_papers_draw_on_real_pairs(nano, shared):
-    p = make(nano, {"test_count": 200, "cvc": str(shared / "data" / "cvc-clinicdb")},
-             source=str(shared / "data" / "kvasir-seg"), subset="paper348", count=None)
+def test_the_rest_of_the_papers_pairs_are_none_of_its_348(nano, shared, tmp_path):
+    some = tmp_path / "some"  # 6 of the paper's pairs and 9 others, and 8 of CVC-ClinicDB
+    manifest = pd.read_csv(shared / "data" / "kvasir-seg" / "manifest.csv")
+    paper, others = (manifest.loc[manifest["in_paper_348"] == listed, "name"] for listed in (1, 0))
+    assert (len(paper), len(others)) == (348, 652)
+    for kind in ("images", "masks"):
+        for name, stems in (("kvasir-seg", [*paper[:6], *others[:9]]), ("cvc-clinicdb", range(1, 9))):
+            (some / name / kind).mkdir(parents=True)
+            for stem in stems:
+                file = next((shared / "data" / name / kind).glob(f"{stem}.*"))
+                (some / name / kind / file.name).symlink_to(file)
+    p = make(nano, {"test_count": 5, "cvc": str(some / "cvc-clinicdb")}, source=str(some / "kvasir-seg"),
+             subset="paper348", count=4, on_bad="skip")
     tests = testsets.load(p)
     assert list(tests) == [KVASIR, CVC, POLYPGEN]
-    assert [test.note for test in tests.values()] == [
-        "200 of 652", "200 of 300", "not given: segment.polypgen"]
-    assert not set(tests[KVASIR].pairs.names) & set(data.paper_names())
+    assert [test.note for test in tests.values()] == ["5 of 9", "5 of 8", "not given: segment.polypgen"]
+    assert set(tests[KVASIR].pairs.names) < set(others)
     testsets.refuse_leaks(tests, data.load(p))
