@@ -142,7 +142,7 @@ class Style(Section):
 class Gan(Section):
     """The baseline of chapters 5 to 7: SinGAN-Seg's pairs (Thambawita et al. 2022), or a SinGAN of our own.
 
-    The sizes are for 32 px and seconds a source; the paper's profile has those of SinGAN (Shaham et al. 2019).
+    The sizes are for 32 px and seconds a source; paper.yaml has those of SinGAN (Shaham et al. 2019).
     """
 
     source: str | None = Field(
@@ -155,7 +155,7 @@ class Gan(Section):
     start_scale: NonNegativeInt = Field(
         0, description="the first scale that draws noise, from the coarsest (0), as in SinGAN-Seg's names")
     channels: PositiveInt = Field(
-        16, description="width of the networks of the first four scales; twice that in the next four, and so on")
+        16, description="width of the networks of the first four scales; doubles every four, twice")
     layers: PositiveInt = Field(4, ge=2, description="convolutions of a scale's networks")
     steps: PositiveInt = Field(40, description="optimizer steps of each network a scale")
     lr: float = Field(2e-3, gt=0, description="a tenth of it in the last fifth of the steps")
