@@ -143,7 +143,7 @@ class Style(Section):
 class Gan(Section):
     """The baseline of chapters 5 to 7: SinGAN-Seg's pairs (Thambawita et al. 2022), or a SinGAN of our own.
 
-    Sizes are those of SinGAN (Shaham et al. 2019) at 256 px; a net a scale, a pyramid a source image.
+    The sizes are for 32 px and seconds a source; paper.yaml has those of SinGAN (Shaham et al. 2019).
     """
 
     source: str | None = Field(
@@ -151,17 +151,18 @@ class Gan(Section):
     sources: PositiveInt | None = Field(
         None, description="use the first so many sources; null: inpaint.sources")
     samples: PositiveInt | None = Field(None, description="pairs for each source; null: inpaint.samples")
-    min_side: PositiveInt = Field(12, description="side of the coarsest scale, px")
+    min_side: PositiveInt = Field(10, description="side of the coarsest scale, px")
     scale_factor: float = Field(
-        0.6, gt=0, lt=1, description="side of a scale over the next finer one's; raised to fit whole scales")
+        0.5, gt=0, lt=1, description="side of a scale over the next finer one's; raised to fit whole scales")
     start_scale: NonNegativeInt = Field(
         0, description="the first scale that draws noise, from the coarsest (0), as in SinGAN-Seg's names")
-    channels: PositiveInt = Field(16, description="width of a scale's networks")
-    layers: PositiveInt = Field(5, ge=2, description="convolutions of a scale's networks")
-    steps: PositiveInt = Field(24, description="optimizer steps of each network a scale")
-    lr: float = Field(5e-4, gt=0)
-    gradient_penalty: float = Field(0.1, ge=0, description="weight of WGAN-GP's penalty")
-    reconstruction: float = Field(10.0, ge=0, description="weight of the reconstruction loss, alpha")
+    channels: PositiveInt = Field(
+        16, description="width of the networks of the first four scales; doubles every four, twice")
+    layers: PositiveInt = Field(4, ge=2, description="convolutions of a scale's networks")
+    steps: PositiveInt = Field(40, description="optimizer steps of each network a scale")
+    lr: float = Field(2e-3, gt=0, description="a tenth of it in the last fifth of the steps")
+    gradient_penalty: float = Field(1.0, ge=0, description="weight of WGAN-GP's penalty")
+    reconstruction: float = Field(20.0, ge=0, description="weight of the reconstruction loss, alpha")
     noise: float = Field(0.1, gt=0, description="noise of a finer scale over the error of the one before")
 
 
