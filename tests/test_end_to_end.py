@@ -68,12 +68,37 @@ def test_the_styled_pairs_keep_the_masks_that_they_were_given(run: Path) -> None
 
 
 def test_every_data_type_is_judged_and_nothing_lacks_a_source(run: Path) -> None:
-    types = ["Real", "2-Diff", "2-Styled-Diff"]
+    types = ["Real", "GAN", "2-Diff", "2-Styled-Diff"]
     assert sorted(path.parent.name for path in (run / "evaluate").glob("*/made.json")) == sorted(types)
     real = pd.read_csv(run / "evaluate" / "Real" / "values.csv").set_index(["metric", "set"])["value"]
     assert abs(real["FD-ResNet18 (random weights)", 1]) < 1e-3
     audit = pd.concat(pd.read_csv(run / "evaluate" / name / "audit.csv") for name in types)
     assert audit["source"].notna().all()
+
+
+def test_every_network_of_the_grids_has_a_result(run: Path) -> None:
+    for chapter, data_types in (("segment", ["Real", "GAN", "2-Diff", "2-Styled-Diff"]),
+                                ("augment", ["Real", "2-Styled-Diff", "GAN"])):
+        networks = pd.read_csv(run / chapter / "runs.csv")
+        assert networks["data_type"].tolist() == data_types
+        results = pd.read_csv(run / chapter / "results.csv")
+        finished = networks[networks["status"] == "ok"]
+        assert len(results) == 4 * len(finished)  # test images each
+        assert (results["dice"] >= results["iou"]).all()
+
+
+def test_the_summary_gives_a_verdict_on_every_claim(run: Path) -> None:
+    page = (run / "site/_build/html/08_summary.html").read_text(encoding="utf-8")
+    for words in ("better than trained on the GAN", "Styling consistently improves", "persists on different",
+                  "Small sets of real pairs", "too little data", "difference, published"):
+        assert words in page
+
+
+def test_the_grid_can_be_seen_before_it_is_run(run: Path) -> None:
+    done = diffusegen("run", "params.yaml", "--dry-run", folder=run)
+    assert done.returncode == 0, done.stderr
+    assert "Synthetic data alone: 4 experiments, 4 finished, 0 to do." in done.stdout
+    assert "Small sets: 3 experiments, 3 finished, 0 to do." in done.stdout
 
 
 def test_a_second_run_finds_everything_made(run: Path) -> None:
