@@ -42,7 +42,7 @@ def test_the_sides_go_down_to_the_least(size: int, least: int, factor: float, ex
 
 
 def test_a_network_sees_two_pixels_a_layer(image: torch.Tensor) -> None:
-    net = singan.network(4, 8, 1, 5, seeds.generator(0))
+    net = singan.network(8, 1, 5, seeds.generator(0))
     scores = net(image[None])
     assert scores.shape == (1, 1, 10, 10)
     changed = image[None].clone()
@@ -55,7 +55,7 @@ def test_a_network_sees_two_pixels_a_layer(image: torch.Tensor) -> None:
 
 
 def test_a_scale_without_an_effect_leaves_the_coarser_image(image: torch.Tensor) -> None:
-    net = singan.network(4, 8, 4, 5, seeds.generator(0))
+    net = singan.network(8, 4, 5, seeds.generator(0))
     for values in net[-1].parameters():
         torch.nn.init.zeros_(values)
     torch.testing.assert_close(singan.refine(net, torch.ones(1, 4, 20, 20), image[None]), image[None])
