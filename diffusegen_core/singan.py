@@ -22,7 +22,7 @@ CHANNELS = 4
 TURNS = 3  # steps of the critic before as many of the generator
 BETAS = (0.5, 0.999)  # of Adam
 DECAY = 0.8  # after this share of a scale's steps the learning rate is a tenth
-WIDER, WIDEST = 4, 4  # a network is twice as wide after so many scales, up to so many times
+WIDER, TIMES = 4, 2  # the networks are twice as wide after so many scales, and again, so many times
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def sides(size: int, settings: Gan) -> list[int]:
     return [round(size * ratio ** (1 - i / finer)) for i in range(finer)] + [size]
 
 
-def network(inputs: int, width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Sequential:
+def network(width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Sequential:
     """`layers` 3x3 convolutions without padding, so that the sides shrink by 2 a layer; drawn from `g`."""
     blocks: list[nn.Module] = []
-    for last in [inputs] + [width] * (layers - 2):
-        blocks += [nn.Conv2d(last, width, 3), nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(0.2)]
+    for inputs in [CHANNELS] + [width] * (layers - 2):
+        blocks += [nn.Conv2d(inputs, width, 3), nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(0.2)]
     net = nn.Sequential(*blocks, nn.Conv2d(width, outputs, 3)).to(g.device)
     for layer in net:
         if isinstance(layer, nn.Conv2d | nn.InstanceNorm2d):
@@ -89,6 +89,7 @@ def draw(pyramid: Pyramid, start_scale: int, generators: list[torch.Generator]) 
 
 
 def resized(images: Tensor, side: int) -> Tensor:
+    """The images (B, C, side, side), bicubic; a smaller side is antialiased."""
     return F.interpolate(images, (side, side), mode="bicubic", antialias=True)
 
 
@@ -103,11 +104,11 @@ def fit(image: Tensor, settings: Gan, seed: int, device: torch.device,
         real = resized(image, side).clamp(-1, 1)
         learnt = resized(draw(pyramid, n, [g]), side)
         noise = settings.noise * float(F.mse_loss(learnt, real).sqrt()) if n else 1.0
-        if n % WIDER == 0 and (n == 0 or n // WIDER < WIDEST.bit_length()):
-            width = settings.channels * 2 ** (n // WIDER)
-            nets = [network(CHANNELS, width, outputs, settings.layers, g) for outputs in (CHANNELS, 1)]
-        else:
+        width = settings.channels * 2 ** min(n // WIDER, TIMES)
+        if nets and nets[0][0].out_channels == width:
             nets = copy.deepcopy(nets)  # a scale starts from what the one before has learnt
+        else:
+            nets = [network(width, outputs, settings.layers, g) for outputs in (CHANNELS, 1)]
         train(pyramid, *nets, real, learnt, noise, settings, g, tick)
         pyramid.scales.append(Scale(nets[0], noise, side))
     return pyramid

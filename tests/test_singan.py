@@ -8,7 +8,7 @@ from diffusegen_core.params import Gan
 from diffusegen_core.singan import Pyramid
 
 CPU = torch.device("cpu")
-TINY = Gan(min_side=8, scale_factor=0.6, channels=8, layers=3, steps=30, lr=2e-3)
+TINY = Gan(min_side=8, scale_factor=0.6, channels=8, layers=3, steps=20, lr=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_the_sides_go_down_to_the_least(size: int, least: int, factor: float, ex
 
 
 def test_a_network_sees_two_pixels_a_layer(image: torch.Tensor) -> None:
-    net = singan.network(4, 8, 1, 5, seeds.generator(0))
+    net = singan.network(8, 1, 5, seeds.generator(0))
     scores = net(image[None])
     assert scores.shape == (1, 1, 10, 10)
     changed = image[None].clone()
@@ -55,7 +55,7 @@ def test_a_network_sees_two_pixels_a_layer(image: torch.Tensor) -> None:
 
 
 def test_a_scale_without_an_effect_leaves_the_coarser_image(image: torch.Tensor) -> None:
-    net = singan.network(4, 8, 4, 5, seeds.generator(0))
+    net = singan.network(8, 4, 5, seeds.generator(0))
     for values in net[-1].parameters():
         torch.nn.init.zeros_(values)
     torch.testing.assert_close(singan.refine(net, torch.ones(1, 4, 20, 20), image[None]), image[None])
@@ -79,7 +79,7 @@ def test_samples_are_whole_images_that_differ(pyramid: Pyramid, image: torch.Ten
     assert [scale.side for scale in pyramid.scales] == [8, 13, 20]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert float((samples[a] - samples[b]).abs().mean()) > 0.05
-    assert float(samples.mean()) == pytest.approx(float(image.mean()), abs=0.35)
+    assert float(samples.mean()) == pytest.approx(float(image.mean()), abs=0.15)
 
 
 def test_a_sample_depends_on_its_own_noise(pyramid: Pyramid) -> None:
@@ -97,7 +97,7 @@ def test_a_later_start_keeps_more_of_the_image(pyramid: Pyramid) -> None:
 
 
 def test_the_seed_alone_decides(image: torch.Tensor) -> None:
-    few = TINY.model_copy(update={"steps": 4})
+    few = TINY.model_copy(update={"steps": 2})
     torch.manual_seed(1)
     first = singan.draw(singan.fit(image, few, 5, CPU), 0, noise(1))
     torch.manual_seed(2)
