@@ -1,7 +1,6 @@
 """U-Net++: its weights, what a training draws, that it resumes bit for bit, and that it learns."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -240,16 +239,12 @@ def test_the_loss_is_the_published_one():
 
 
 def test_chance_before_and_skill_after(tmp_path):
-    s = Segment(encoder="mobilenet_v2", decoder_channels=[32, 16, 16], epochs=14, lr=3e-3, lr_epochs=10,
-                lr_after=3e-4, augment=False)
-    few, fresh = (pairs(0, 96, 32), pairs(96, 112, 32)), pairs(1000, 1040, 32)
-    start = time.monotonic()
+    s = settings(decoder_channels=[32, 16, 16], epochs=16, lr_epochs=12, batch_size=16, augment=False)
+    few, fresh = (pairs(0, 64, 32), pairs(64, 80, 32)), pairs(1000, 1040, 32)
 
     def dice(net) -> float:
         return overlap.scores(segnet.predict(net, fresh.images, s, CPU), fresh.masks)["dice"].mean()
 
-    untrained = dice(segnet.build(s, 0))
-    found = train(few, s, tmp_path)
-    print(untrained, dice(found.net), time.monotonic() - start)
-    assert untrained < 0.25
-    assert dice(found.net) > 0.5
+    # Chance: the polyp covers a twelfth, so a net that calls it everywhere scores about 0.15.
+    assert dice(segnet.build(s, 0)) < 0.25
+    assert dice(train(few, s, tmp_path).net) > 0.5
