@@ -214,8 +214,6 @@ def _members(p: Params, data_type: str, folder: Path | None, pairs: data.Pairs) 
     if data_type == GAN:
         return _gan(p, folder, len(pairs))
     manifest = pairsets.manifest(folder)
-    # A pair that came to nothing has no files.
-    manifest = manifest[[pairsets.files_of(folder, name)[0].is_file() for name in manifest["name"]]]
     sources = manifest["source"].map({name: i for i, name in enumerate(pairs.names)}).to_numpy(dtype=int)
     numbers = manifest["sample"].to_numpy(dtype=int)
     if manifest.empty:
