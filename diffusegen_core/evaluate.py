@@ -210,8 +210,6 @@ def _members(p: Params, data_type: str, folder: Path | None, pairs: data.Pairs) 
         everyone = np.arange(len(pairs))
         return Members(pairs.names, np.ones(len(pairs), int), everyone, pairs.images, around, around)
     manifest = pairsets.manifest(folder)
-    # A pair that came to nothing has no files.
-    manifest = manifest[[pairsets.files_of(folder, name)[0].is_file() for name in manifest["name"]]]
     index = {"": -1} | {name: i for i, name in enumerate(pairs.names)}
     sources = manifest["source"].map(index).to_numpy(dtype=int)
     numbers = manifest["sample"].to_numpy(dtype=int)

@@ -41,15 +41,16 @@ def colours(images: np.ndarray, *_: object) -> np.ndarray:
 def write_set(folder: Path, pairs: list[tuple], names: list[str]) -> None:
     """A dataset folder as chapters 3 and 4 leave it, from (name, source, sample, image, mask).
 
-    A pair whose image is None came to nothing.
+    A pair whose image is None came to nothing, and has no row.
     """
     runs.clear(folder)
     rows, files = [], []
     for name, source, sample, image, mask in pairs:
-        rows.append({"name": name, "source": names[source], "sample": sample})
         if image is not None:
+            rows.append({"name": name, "source": names[source], "sample": sample})
             files += data.write_pair(folder, name, image, mask)
-    manifest = runs.write_text(folder / "manifest.csv", pd.DataFrame(rows).to_csv(index=False))
+    table = pd.DataFrame(rows, columns=["name", "source", "sample"])
+    manifest = runs.write_text(folder / "manifest.csv", table.to_csv(index=False))
     runs.finish(folder, {}, [manifest, *files], 1.0)
 
 
