@@ -23,6 +23,7 @@ from scipy.spatial.distance import cdist
 SIDE = 64  # larger images are averaged down to it: a copy is a copy at this size
 SMOOTH = 1.0  # deviation of the smoothing, in pixels
 FLAT = 2.0  # grey levels; the contrast of a flatter region is not raised further
+TWIN = 0.25  # of the median score: real images below it are copies of each other
 NEXT = 10  # images that the nearest one is measured against
 PATCH = 96  # side of the patches whose features are compared
 MIDDLE, SPREAD = 128.0, 48.0  # mean and deviation that a patch is brought to inside its region
@@ -76,8 +77,13 @@ def patches(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def threshold(real: np.ndarray, quantile: float) -> float:
-    """The score below which an image is a near-copy: this quantile of the scores of real images."""
-    return float(np.nanquantile(real, quantile)) if np.isfinite(real).any() else 0.0
+    """The score below which an image is a near-copy: this quantile of the scores of real images.
+
+    Real images that are copies of each other, as the frames of a video are, do not lower it.
+    """
+    known = real[np.isfinite(real)]
+    usual = known[known > TWIN * np.median(known)] if len(known) else known
+    return float(np.quantile(usual, quantile)) if len(usual) else 0.0
 
 
 def summary(audit: pd.DataFrame, thresholds: tuple[float, float]) -> dict[str, float | int]:
@@ -85,8 +91,9 @@ def summary(audit: pd.DataFrame, thresholds: tuple[float, float]) -> dict[str, f
     pixels, features = audit["score"] < thresholds[0], audit["feature_score"] < thresholds[1]
     either = pixels | features
     return {"images": len(audit), "in pixels": int(pixels.sum()), "in features": int(features.sum()),
-            "either": int(either.sum()), "share": float(either.mean()),
-            "of their source": int((pixels & audit["own"]).sum())}
+            "either": int(either.sum()), "share": float(either.mean()) if len(audit) else float("nan"),
+            "of their source": int((pixels & audit["own"]).sum()),
+            "nearest to source": float(audit["own"].mean()) if len(audit) else float("nan")}
 
 
 def _nearest(distances: np.ndarray, own: np.ndarray | None) -> Found:

@@ -16,6 +16,7 @@ from diffusegen_core.copies import Found
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain
 
+VERSION = 1  # raised when the same images would get other numbers
 REAL = "Real"
 MS_SSIM = "MS-SSIM"
 CLOSEST = 5  # images of each data type that are kept for the figure
@@ -67,17 +68,20 @@ class Evaluated:
 
     @property
     def copies(self) -> pd.DataFrame:
-        """One row a data type: images, near-copies in pixels, in features, in either, the share of these, and
-        how many of those in pixels are of their own source. Real is judged each among the others."""
-        rows = {name: copies.summary(group, self.thresholds)
-                for name, group in self.audit.groupby("data type", sort=False)}
+        """One row a data type: images, near-copies in pixels, in features, in either, the share of these, how
+        many of those in pixels are of their own source, and the share of images to which in pixels no
+        training image is nearer than their source. Real is judged each among the others."""
+        rows = {name: copies.summary(self.audit[self.audit["data type"] == name], self.thresholds)
+                for name in self.folders}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data type")
 
     @property
     def closest(self) -> pd.DataFrame:
         """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row."""
         synthetic = self.audit[self.audit["data type"] != REAL].dropna(subset="score")
-        return synthetic.sort_values("score", kind="stable").drop_duplicates("name").head(CLOSEST)
+        ordered = synthetic.sort_values("score", kind="stable")
+        pair = ordered["data type"].str.replace("Styled-", "") + "/" + ordered["name"]
+        return ordered[~pair.duplicated()].head(CLOSEST)
 
     def picture(self, data_type: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """An image (3, S, S) of `closest`, and its filled region (S, S)."""
@@ -115,7 +119,7 @@ def judge(p: Params, data_type: str, folder: Path | None) -> float:
     """Compare one data type with Real and look for copies in it; the seconds that it took."""
     pairs, out = data.load(p), p.folder / "evaluate" / data_type
     settings = {name: plain(p.evaluate)[name] for name in ("sets", "kernel_subsets", "kernel_size")}
-    recipe = {"pairs": pairs.digest, "made": _identity(data_type, folder), "seed": p.seed,
+    recipe = {"version": VERSION, "pairs": pairs.digest, "made": _identity(data_type, folder), "seed": p.seed,
               "features": metrics.recipe(p.evaluate, p.seed), "dilate": p.inpaint.dilate, **settings}
     stamp = runs.current(out, recipe)
     if stamp is None:
@@ -142,7 +146,8 @@ def distances(p: Params, data_type: str, members: Members, pairs: data.Pairs) ->
         images = members.images[chosen]
         found = {}
         if data_type != REAL or number == 1:
-            found = _feature_distances(p, images, pairs, f"Features of {data_type}, set {number}")
+            found = _feature_distances(p, images, pairs, f"Features of {data_type}, set {number}",
+                                       data_type != REAL)
         # What has no known source may meet any real image.
         known = members.sources[chosen]
         others = metrics.partners(np.where(known < 0, np.arange(len(chosen)) % len(pairs), known), len(pairs),
@@ -154,12 +159,15 @@ def distances(p: Params, data_type: str, members: Members, pairs: data.Pairs) ->
     return pd.DataFrame(rows, columns=VALUES)
 
 
-def _feature_distances(p: Params, images: np.ndarray, pairs: data.Pairs, title: str) -> dict[str, float]:
+def _feature_distances(p: Params, images: np.ndarray, pairs: data.Pairs, title: str,
+                       independent: bool) -> dict[str, float]:
     e = p.evaluate
     ours, real = _features(p, images, title), _features(p, pairs.images, "Features of Real")
     frechet, kernel = metrics.names(e)
-    return {frechet: metrics.frechet(ours, real),
-            kernel: metrics.kernel(ours, real, p.seed, e.kernel_subsets, e.kernel_size)}
+    found = {frechet: metrics.frechet(ours, real)}
+    if independent:  # its estimate is of two independent sets, and means nothing for one
+        found[kernel] = metrics.kernel(ours, real, p.seed, e.kernel_subsets, e.kernel_size)
+    return found
 
 
 def audited(p: Params, data_type: str, members: Members, pairs: data.Pairs) -> pd.DataFrame:
@@ -232,12 +240,21 @@ def _identity(data_type: str, folder: Path | None) -> str | None:
 def for_review(p: Params, real: Path) -> dict[str, Path]:
     """The dataset folders that an expert compares (paper B.1): Real, written into `real` now, and the run's.
 
-    Raises UserError where the run has not made its synthetic pairs yet.
+    Raises UserError where the run has not made its synthetic pairs yet, or made them by other parameters.
     """
     folders = {f"{p.cluster.k}-Diff": "inpaint", f"{p.cluster.k}-Styled-Diff": "style"}
     for data_type, chapter in folders.items():
-        if not (p.folder / chapter / data_type / runs.STAMP).is_file():
+        folder = p.folder / chapter / data_type
+        recipe = (runs.read_json(folder / runs.STAMP) or {}).get("recipe")
+        if recipe is None or not runs.current(folder, recipe):
             raise UserError(f"{p.folder} has no finished {data_type}: run the chapter {chapter} first.")
+        asked = {"seed": p.seed, **plain(p)[chapter]}
+        used = {"seed": recipe.get("seed", p.seed), **recipe.get(chapter, {})}
+        if changed := [name for name, value in used.items() if asked[name] != value]:
+            raise UserError(f"{data_type} was made with another {changed[0]} than the run's parameters have "
+                            f"now: run the chapter {chapter} again first.")
+        if pairsets.manifest(folder).empty:
+            raise UserError(f"{data_type} has no pair to review: all of them were left out.")
     pairs = data.load(p)
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
         data.write_pair(real, name, image, mask)

@@ -86,7 +86,19 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
     side = size or chosen.size
     # pytorch-fid resizes without antialiasing.
     resize = Resize((side, side), antialias=backbone != INCEPTION)
-    return nn.Sequential(resize, Normalize(mean, deviation), net).eval().requires_grad_(False).to(device)
+    whole = nn.Sequential(resize, Normalize(mean, deviation), net).eval().requires_grad_(False)
+    if side != chosen.size:
+        _refuse_misfit(whole, backbone, side, chosen.size)
+    return whole.to(device)
+
+
+def _refuse_misfit(net: nn.Module, backbone: str, side: int, usual: int) -> None:
+    """UserError where a network cannot see images of an unusual side."""
+    try:
+        net(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError):
+        raise UserError(f"The backbone {backbone} cannot see images of {side} pixels. Its own size is "
+                        f"{usual}.") from None
 
 
 def load_cls(backbone: str, weights: str, input_range: InputRange, device: torch.device | str = "cpu",

@@ -206,6 +206,8 @@ def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources:
 def guidance(result: Styled, weights: dict[str, float], data_type: str | None = None) -> Figure:
     """The weighted losses over the steps and how far each pulls, means over the images of a data type."""
     steps = result.steps[data_type or next(iter(result.steps))]
+    if steps.empty:
+        return nothing("No image was guided.")
     means = steps.groupby("step").mean()
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
     for i, (term, weight) in enumerate(weights.items()):

@@ -6,6 +6,7 @@ as in the authors' code, not with the norms that A.3 prints.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -75,13 +76,18 @@ def mean_square(x: Tensor) -> Tensor:
     return x.square().flatten(1).mean(dim=1)
 
 
+# Frozen, so one of each serves all batches of a process.
+_cls_net = lru_cache(maxsize=1)(features.load_cls)
+_vgg_net = lru_cache(maxsize=1)(vgg.load)
+
+
 @dataclass(frozen=True)
 class Judge:
     """What the losses look through: networks that are frozen, differentiable and in eval mode."""
 
     net: UNet  # the model that styles
     cls_net: nn.Module
-    vgg_net: nn.Module
+    vgg_net: nn.Module | None  # None where its loss has no weight
     settings: Style
     blocks: list[int]  # of the encoder, for ZeCon
 
@@ -103,10 +109,9 @@ class Judge:
 
 def load(p: Params, net: UNet, device: torch.device) -> Judge:
     """The networks of a run's parameters, around the model that styles."""
-    settings = p.style
-    cls_net = features.load_cls(settings.backbone, settings.weights, settings.input_range, device, p.seed,
-                                settings.backbone_size)
-    vgg_net = vgg.load(settings.vgg, settings.vgg_weights, device, p.seed)
+    s = settings = p.style
+    cls_net = _cls_net(s.backbone, s.weights, s.input_range, device, p.seed, s.backbone_size)
+    vgg_net = _vgg_net(s.vgg, s.vgg_weights, device, p.seed) if s.lambda_vgg else None
     return Judge(net, cls_net, vgg_net, settings, settings.zecon_blocks or default_blocks(p.model))
 
 

@@ -12,6 +12,8 @@ import hashlib
 import os
 import tempfile
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,8 +238,11 @@ def _digest(image: np.ndarray) -> str:
 def _read(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         return {}
-    with np.load(file, allow_pickle=False) as stored:
-        return dict(zip(stored["digests"].tolist(), stored["rows"], strict=True))
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(zip(stored["digests"].tolist(), stored["rows"], strict=True))
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError):
+        return {}  # damaged: it is made again
 
 
 @contextlib.contextmanager

@@ -119,7 +119,9 @@ def _impossible(p: Params) -> list[str]:
                      "as segment.decoder_channels asks.")
     if p.gan.min_side <= 2 * p.gan.layers:
         found.append(f"gan.min_side {p.gan.min_side} must be above twice gan.layers {p.gan.layers}.")
-    blocks = levels * (p.model.res_blocks + 1)
+    blocks, compared = levels * (p.model.res_blocks + 1), p.style.zecon_blocks or []
+    if len(set(compared)) < len(compared):
+        found.append(f"style.zecon_blocks {compared} names a block twice.")
     if p.style.zecon_blocks and max(p.style.zecon_blocks) >= blocks:
         found.append(f"style.zecon_blocks {max(p.style.zecon_blocks)} exceeds the network's last input block "
                      f"{blocks - 1}.")

@@ -100,6 +100,10 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
     pictures = [{"image": _uri(_square(image, side)), "mask": _uri(_two_valued(_square(mask, side)))}
                 for _, _, image, mask in drawn]
     form = hashlib.sha256(json.dumps(pictures).encode()).hexdigest()[:12]
+    old = runs.read_json(out / "key.json")
+    if isinstance(old, dict) and old.get("form") != form:
+        raise UserError(f"{out} holds the key of another form, whose answers may be on their way. Move both "
+                        "away, or choose another folder.")
     items = {str(i): {"type": kind, "name": name} for i, (kind, name, _, _) in enumerate(drawn, start=1)}
     content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures}).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{form}}", content)

@@ -101,7 +101,7 @@ class Inpaint(Section):
         "any", description="cluster j ~ U{1..K}, or the source's own cluster")
     dilate: PositiveInt = Field(20, description="ellipse that widens the source mask, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
-    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
+    batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -131,12 +131,12 @@ class Style(Section):
         "vgg19", description="torchvision's, or the release with rescaled activations (another lambda_vgg)")
     vgg_weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     zecon_blocks: list[NonNegativeInt] | None = Field(
-        None, description="input blocks whose features are compared; null: the stem, and the last of each of "
-                          "the first four levels")
+        None, min_length=1, description="input blocks whose features are compared; null: the stem, and the "
+                                        "last of each of the first four levels")
     zecon_patches: PositiveInt = Field(256, description="most locations of an image that are compared")
     temperature: float = Field(0.07, gt=0, description="of the ZeCon loss")
     colour_transfer: bool = Field(True, description="give the result the source's colours")
-    batch_size: PositiveInt = Field(16, description="images in one network call; no effect on the result")
+    batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
 
 
@@ -179,14 +179,14 @@ class Evaluate(Section):
     copy_quantile: float = Field(
         0.01, gt=0, lt=0.5, description="the share of real images that would pass for near-copies of others; "
                                         "sets the audit's thresholds")
-    batch_size: PositiveInt = Field(32, description="images in one network call; no effect on the result")
+    batch_size: PositiveInt = Field(32, description="images in one network call; no effect beyond rounding")
     workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
 
 
 class Segment(Section):
     """Chapter 6 (paper 2.6.1, B.3). Network, training and test sets are those of chapter 7 as well."""
 
-    encoder: str = Field("mobilenet_v2", description="of U-Net++, as segmentation-models-pytorch names it")
+    encoder: str = Field("tu-test_resnet", description="of U-Net++, as segmentation-models-pytorch names it")
     weights: str = Field("random", description="of the encoder: `pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
     decoder_channels: list[PositiveInt] = Field(

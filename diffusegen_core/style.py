@@ -39,6 +39,7 @@ MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area
             "cls_after", "seam_before", "seam_after", "status"]
 PULLS = [f"pull_{name}" for name in guidance.TERMS]
 STEPS = ["name", "step", "level", *guidance.TERMS, "total", *PULLS, "shift", "noise"]
+COLUMNS = {"name": str, **dict.fromkeys(STEPS[1:], float)}
 Record = dict[str, float | int]
 
 
@@ -104,7 +105,7 @@ def run(p: Params) -> Styled:
         stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder, origin)
         folders[data_type], manifests[data_type] = folder, pairsets.manifest(folder)
         left_out[data_type] = pairsets.left_out(folder)
-        steps[data_type] = pd.read_csv(folder / "steps.csv").set_index("name")
+        steps[data_type] = pd.read_csv(folder / "steps.csv", dtype=COLUMNS).set_index("name")
         seconds += stamp["seconds"]
     return Styled(folders, origins, manifests, left_out, steps,
                   features.label(p.style.backbone, p.style.weights),
@@ -121,7 +122,7 @@ def decided_by(p: Params, jobs: list[Job], pairs: str, inpainted: dict[str, Any]
         "style": {key: value for key, value in plain(p.style).items()
                   if key not in ("weights", "vgg_weights", "batch_size")},
         "backbone": features.recipe(p.style.backbone, p.style.weights, p.style.input_range, p.seed),
-        "vgg": vgg.recipe(p.style.vgg, p.style.vgg_weights, p.seed),
+        "vgg": vgg.recipe(p.style.vgg, p.style.vgg_weights, p.seed) if p.style.lambda_vgg else None,
         "jobs": {job.name: [job.model, *(files[f"{kind}/{job.name}.png"] for kind in pairsets.KINDS)]
                  for job in jobs},
         "models": {job.model: inpainted["recipe"]["models"][job.model] for job in jobs}}

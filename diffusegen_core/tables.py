@@ -224,11 +224,11 @@ def by_clusters(result: Evaluated) -> Table:
 def copies(result: Evaluated) -> Table:
     """One row a data type: how many near-copies the audit found; the first row is what chance finds."""
     frame = result.copies.rename(index={"Real": "Real, each among the others"}, columns={
-        "share": "share", "of their source": "in pixels, of their own source"})
+        "of their source": "in pixels, of their own source", "nearest to source": "source is nearest"})
     pixels, features = result.thresholds
     caption = (f"Near-copies of training images, computed in this run: scores below {pixels:.3f} in pixels, "
                f"or below {features:.3f} in features of {result.backbone}.")
-    return show(frame, "evaluate-copies", caption, {"share": ".1%"})
+    return show(frame, "evaluate-copies", caption, {"share": ".1%", "source is nearest": ".0%"})
 
 
 def closest(result: Evaluated) -> Table:

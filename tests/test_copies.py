@@ -184,4 +184,18 @@ def test_the_summary_counts_what_is_below_the_thresholds() -> None:
     audit = pd.DataFrame({"score": [0.1, 0.5, 0.2, np.nan], "feature_score": [0.9, 0.1, 0.1, 0.9],
                           "own": [True, True, False, True]})
     assert copies.summary(audit, (0.3, 0.2)) == {
-        "images": 4, "in pixels": 2, "in features": 2, "either": 3, "share": 0.75, "of their source": 1}
+        "images": 4, "in pixels": 2, "in features": 2, "either": 3, "share": 0.75, "of their source": 1,
+        "nearest to source": 0.75}
+
+
+def test_real_images_that_are_copies_of_each_other_do_not_hide_other_copies(training: tuple) -> None:
+    images, regions = training[0], training[1]
+    alone = copies.in_pixels(images, regions, images, np.arange(len(images)))
+    twins = images.copy()
+    twins[1], twins[3] = images[0], images[2]
+    regions = regions.copy()
+    regions[1], regions[3] = regions[0], regions[2]
+    among = copies.in_pixels(twins, regions, twins, np.arange(len(twins)))
+    assert (among.score[:4] < 0.02).all()
+    before, after = (copies.threshold(found.score, QUANTILE) for found in (alone, among))
+    assert after > 0.8 * before

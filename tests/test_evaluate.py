@@ -214,7 +214,7 @@ def test_small_and_empty_sets_are_told_by_their_absence(made: Run) -> None:
     write_set(made.styled, [(*pair[:3], None, None) for pair in pairs], made.real.names)
     result = evaluate.run(made.p)
     assert set(result.values["data type"]) == {"Real"}
-    assert result.copies.index.tolist() == ["Real", "2-Diff"]
+    assert result.copies["images"].to_dict() == {"Real": REAL, "2-Diff": 2, "2-Styled-Diff": 0}
     for table in [*(tables.intrinsic(result, i) for i in range(3)), tables.by_clusters(result),
                   tables.copies(result), tables.closest(result)]:
         assert table._repr_markdown_()

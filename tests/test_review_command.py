@@ -22,8 +22,11 @@ def run(tmp_path: Path) -> Path:
                          "cluster": {"k": 2}})
     chapters.keep(p)
     for seed, folder in ((1, "inpaint/2-Diff"), (2, "style/2-Styled-Diff")):
-        for i in range(3):
-            data.write_pair(p.folder / folder, f"source_{i}_1", *phantom.draw(seed, i, 16)[:2])
+        names = [f"source_{i}_1" for i in range(3)]
+        for i, name in enumerate(names):
+            data.write_pair(p.folder / folder, name, *phantom.draw(seed, i, 16)[:2])
+        rows = "".join(f"{name},source\n" for name in names)
+        runs.write_text(p.folder / folder / "manifest.csv", f"name,source\n{rows}")
         runs.finish(p.folder / folder, {}, [], 0.0)
     return p.folder
 
@@ -53,6 +56,23 @@ def test_the_files_go_where_they_are_asked_for(run: Path, tmp_path: Path) -> Non
     assert diffusegen("review", "make", run, "--per-type", 2, "--out", tmp_path / "kit").exit_code == 0
     assert {path.name for path in (tmp_path / "kit").iterdir()} == {"form.html", "key.json"}
     assert not (run / "review").exists()
+
+
+def test_the_key_of_another_form_is_not_overwritten(run: Path) -> None:
+    assert diffusegen("review", "make", run, "--per-type", 2).exit_code == 0
+    assert diffusegen("review", "make", run, "--per-type", 2).exit_code == 0  # the same form
+    before = (run / "review" / "key.json").read_text()
+    result = diffusegen("review", "make", run, "--per-type", 3)
+    assert isinstance(result.exception, UserError)
+    assert "the key of another form" in str(result.exception)
+    assert (run / "review" / "key.json").read_text() == before
+
+
+def test_pairs_of_other_parameters_are_refused(run: Path) -> None:
+    runs.finish(run / "style" / "2-Styled-Diff", {"seed": 0, "style": {"max_shift": 0.7}}, [], 0.0)
+    result = diffusegen("review", "make", run)
+    assert isinstance(result.exception, UserError)
+    assert "made with another max_shift" in str(result.exception)
 
 
 @pytest.mark.parametrize(("gone", "chapter"), [("inpaint", "inpaint"), ("style", "style")])

@@ -201,9 +201,11 @@ def test_styling_brings_phantoms_closer_to_their_sources_and_smooths_the_seam() 
     assert (guided["cls_after"] < 0.7 * guided["cls_before"]).all()
     assert (guided["seam_after"] < 0.8 * guided["seam_before"]).all()
     assert guided["mask_dice"].mean() > 0.7
-    free = {f"lambda_{name}": 0.0 for name in guidance.TERMS if name != "rng"}
-    unguided = styled(**free, colour_transfer=False)
+    none = {f"lambda_{name}": 0.0 for name in guidance.TERMS if name != "rng"}
+    unguided = styled(**none)
     assert guided["cls_after"].mean() < 0.5 * unguided["cls_after"].mean()
+    by_cls = styled(**{**none, "lambda_sty": 10000.0})  # the loss on [CLS] alone
+    assert by_cls["cls_after"].mean() < 0.75 * unguided["cls_after"].mean()
 
 
 def test_the_seam_is_the_step_at_the_border() -> None:
