@@ -42,10 +42,11 @@ def run(p: Params) -> Tested:
 def planned(p: Params) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take."""
     ready = trainsets.made(p) if p.augment.generator_sees == "all" else None
+    tests = segment.checked(p) if ready else []
     choices, recipes = {}, {}
     for e in grid(p, trainsets.sources(p)):
         choices[e] = chosen(p, ready, e) if ready else expected(p, e)
-        recipes[e] = segment.recipe(p, ready, segment.checked(p), e, *choices[e]) if ready else None
+        recipes[e] = segment.recipe(p, ready, tests, e, *choices[e]) if ready else None
     text = experiments.describe(TITLE, recipes, p.folder / "augment",
                                 lambda e: segment.cost(p, *choices[e]), lambda: segment.pace(p))
     if p.augment.generator_sees == "subset":

@@ -1,7 +1,8 @@
 """A run whose synthetic pairs are written by hand and whose networks are not trained: for chapters 6, 7."""
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,14 @@ class Networks:
         return np.stack([1 - polyp, polyp], axis=1)
 
 
+@contextlib.contextmanager
+def unsynced() -> Iterator[None]:
+    """Files are not forced to the disk, which takes most of the time and guards against power cuts alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 def values(folder: Path, **sections: dict) -> Params:
     base = {"run_dir": str(folder), "device": "cpu", "data": {"count": REAL, "image_size": SIZE},
             "cluster": {"k": 2, "scan": [2, 3]}, "inpaint": {"samples": SAMPLES, "sources": SOURCES},
@@ -59,12 +68,6 @@ def of_sources(names: Iterable[str], samples: int = SAMPLES) -> list[Pair]:
 
 def write_set(folder: Path, pairs: list[Pair], seed: int = 0) -> None:
     """A dataset folder as chapters 3 and 4 and the GAN leave it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)  # takes most of the time, and guards against power cuts
-        _write_set(folder, pairs, seed)
-
-
-def _write_set(folder: Path, pairs: list[Pair], seed: int) -> None:
     runs.clear(folder)
     rng = np.random.default_rng(seed)
     files = []
