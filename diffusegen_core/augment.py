@@ -123,6 +123,9 @@ def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
 def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train and test one network of chapter 7."""
     sets = of(p, trainsets.read(p), e)
+    if e.data_type != REAL and not set(sets.manifests[e.data_type]["group"]) & set(sets.real.names):
+        raise UserError(f"{e.label}: of no pair of {e.data_type} is it known that it was made of one of the "
+                        "run's real pairs, so that none can replace or join its own.")
     images, facts = segment.trial(p, sets, e, folder, *chosen(p, sets, e))
     return images, {**facts, "generator_sees": p.augment.generator_sees}
 

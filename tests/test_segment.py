@@ -119,7 +119,8 @@ def test_no_source_is_both_trained_on_and_validated_on(written: Params, sets: Se
     ours = set(data.load(written).names)
     for e in segment.grid(written):
         train, valid = segment.chosen(written, sets, e)
-        assert len(train) and len(valid)
+        assert len(train)
+        assert len(valid)
         learned, kept = sources_of(sets, e, train), sources_of(sets, e, valid)
         assert not learned & kept
         assert learned | kept <= ours
