@@ -83,7 +83,7 @@ def write_set(folder: Path, pairs: list[Pair], seed: int = 0) -> None:
 
 def write_all(p: Params) -> None:
     for seed, folder in enumerate(trainsets.types(p).values()):
-        write_set(folder, of_sources(data.load(p).names[:trainsets.sources(p)]), seed)
+        write_set(folder, of_sources(data.load(p).names[:trainsets.sources(p)], p.inpaint.samples), seed)
 
 
 def forge(patch: pytest.MonkeyPatch) -> Networks:

@@ -108,7 +108,7 @@ def test_the_papers_sizes_as_far_as_there_are_sources(tmp_path: Path, sources: i
 
 
 def test_a_size_beyond_the_sources_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"augment\.sizes: 25 is more than the 24 sources .* inpaint\.sources"):
+    with pytest.raises(UserError, match=r"augment\.sizes: 25 is more than the 24 .* inpaint\.sources"):
         augment.grid(values(tmp_path, augment={"sizes": [4, 25]}), SOURCES)
 
 
