@@ -42,10 +42,11 @@ def run(p: Params) -> Tested:
 def planned(p: Params) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take."""
     ready = trainsets.made(p) if p.augment.generator_sees == "all" else None
+    tests = segment.checked(p) if ready else []
     choices, recipes = {}, {}
     for e in grid(p, trainsets.sources(p)):
         choices[e] = chosen(p, ready, e) if ready else expected(p, e)
-        recipes[e] = segment.recipe(p, ready, segment.checked(p), e, *choices[e]) if ready else None
+        recipes[e] = segment.recipe(p, ready, tests, e, *choices[e]) if ready else None
     text = experiments.describe(TITLE, recipes, p.folder / "augment",
                                 lambda e: segment.cost(p, *choices[e]), lambda: segment.pace(p))
     if p.augment.generator_sees == "subset":
@@ -122,6 +123,9 @@ def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
 def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train and test one network of chapter 7."""
     sets = of(p, trainsets.read(p), e)
+    if e.data_type != REAL and not set(sets.manifests[e.data_type]["group"]) & set(sets.real.names):
+        raise UserError(f"{e.label}: of no pair of {e.data_type} is it known that it was made of one of the "
+                        "run's real pairs, so that none can replace or join its own.")
     images, facts = segment.trial(p, sets, e, folder, *chosen(p, sets, e))
     return images, {**facts, "generator_sees": p.augment.generator_sees}
 

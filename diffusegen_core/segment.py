@@ -69,9 +69,10 @@ def run(p: Params) -> Tested:
 def planned(p: Params) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take."""
     sets, choices, recipes = trainsets.made(p), {}, {}
+    tests = checked(p) if sets else []
     for e in grid(p):
         choices[e] = chosen(p, sets, e) if sets else expected(p, e, trainsets.sources(p))
-        recipes[e] = recipe(p, sets, checked(p), e, *choices[e]) if sets else None
+        recipes[e] = recipe(p, sets, tests, e, *choices[e]) if sets else None
     return experiments.describe(TITLE, recipes, p.folder / "segment", lambda e: cost(p, *choices[e]),
                                 lambda: pace(p))
 
@@ -109,6 +110,9 @@ def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
 def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train and test one network of chapter 6."""
     sets = trainsets.read(p)
+    most = e.samples if e.data_type == REAL else sets.manifests[e.data_type]["sample"].max()
+    if e.samples and most < e.samples:
+        raise UserError(f"{e.label}: no source of {e.data_type} has {e.samples} pairs, but {most} at most.")
     return trial(p, sets, e, folder, *chosen(p, sets, e))
 
 

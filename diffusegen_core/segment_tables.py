@@ -114,11 +114,12 @@ def costs(p: Params, result: Tested) -> Table:
     if baseline is not None and baseline.trained:
         rows.insert(0, (gan.GAN, len(baseline.manifest), float("nan"), baseline.seconds))
     first = result.tests[0].name
-    best = segment.summary(result, ["data_type", "samples"], "dice", p).query("test_set == @first")
+    means = segment.summary(result, ["data_type", "samples"], "dice", p).query("test_set == @first")
+    best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples
     frame = pd.DataFrame([{
         "data type": name, "usable pairs": pairs, "training, s": learning, "making, s": making,
         "s a pair": (making + (0 if pd.isna(learning) else learning)) / max(pairs, 1),
-        f"Dice, {first}": best.loc[best["data_type"] == name, "mean"].iloc[-1:].sum() or float("nan"),
+        f"Dice, {first}": best.get(name, float("nan")),
     } for name, pairs, learning, making in rows])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
                 "the network trained on all of them. A SinGAN is trained for each source: its training is "
@@ -150,17 +151,17 @@ def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: st
     paper = paper[paper["metric"] == PRINTED[measure]]
     keys = list(dict.fromkeys([*paper["key"], *ours["key"]]))
     labels = dict(zip(ours["key"], ours["label"], strict=True))
+    mine = {(row.key, row.test_set): _interval(row.mean, row.low, row.high)
+            for row in ours.itertuples(index=False)}
+    theirs = {(row.key, row.test_set): row.printed for row in paper.itertuples(index=False)}
     rows = []
     for key in sorted(keys, key=order) if order else keys:
         parts = (*key[:-1], labels.get(key, key[-1])) if isinstance(key, tuple) else (labels.get(key, key),)
         row = dict(zip(heading, map(str, parts), strict=True))
         for test, printed in zip(result.tests, PAPER_TESTS, strict=True):
-            mine = ours[(ours["key"] == key) & (ours["test_set"] == test.name)]
-            theirs = paper[(paper["key"] == key) & (paper["test_set"] == printed)]
             if test.pairs is not None:
-                row[f"{test.name}, this run"] = "".join(_interval(m.mean, m.low, m.high)
-                                                        for m in mine.itertuples(index=False))
-            row[f"{printed}, published"] = "".join(theirs["printed"])
+                row[f"{test.name}, this run"] = mine.get((key, test.name), "")
+            row[f"{printed}, published"] = theirs.get((key, printed), "")
         rows.append(row)
     return show(pd.DataFrame(rows), name, caption)
 

@@ -4,7 +4,6 @@ Whatever is drawn goes by source, each by a number of its own: a pair is never v
 same seed gives all data types the same sources, so that they can be compared pair by pair.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def make(p: Params) -> Sets:
     style.run(p)
     gan.run(p)
     sets = read(p)
-    ours = set(sets.real.names)
+    ours = set(data.load(p).names)  # the GAN may have more sources than inpainting
     for name, manifest in sets.manifests.items():
         foreign = manifest.loc[(manifest["source"] != "") & ~manifest["source"].isin(ours), "source"]
         if len(foreign):
@@ -86,10 +85,15 @@ def read(p: Params) -> Sets:
     folders, manifests = types(p), {}
     for name, folder in folders.items():
         m = pairsets.manifest(folder)
-        unknown = m["name"].map(lambda text: re.sub(r"_\d+(_img)?$", "", text))
-        group = m["source"].where(m["source"] != "", unknown)
+        group = m["source"].where(m["source"] != "", m["name"].map(_group))
         manifests[name] = m[["name", "source", "sample"]].assign(group=group)
     return Sets(data.load(p).take(range(sources(p))), folders, manifests)
+
+
+def _group(name: str) -> str:
+    """What stands for the unknown source of a pair: SinGAN-Seg's number of it, or else the pair itself."""
+    match = gan.PUBLISHED.fullmatch(name)
+    return f"chk_id_{match[1]}" if match else name
 
 
 def sources(p: Params) -> int:

@@ -1,0 +1,437 @@
+"""Chapter 6: what each network sees, what makes it be trained again, and a grid that no failure stops."""
+
+import shutil
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import (
+    SIZE,
+    SOURCES,
+    Networks,
+    changed,
+    forge,
+    of_sources,
+    unsynced,
+    values,
+    write_all,
+    write_set,
+)
+
+from diffusegen_core import data, experiments, fanout, pairsets, runs, segment, segnet, testsets, trainsets
+from diffusegen_core.errors import UserError
+from diffusegen_core.experiments import Experiment
+from diffusegen_core.params import Params
+from diffusegen_core.trainsets import Choice, Sets
+
+SYNTHETIC = ("GAN", "2-Diff", "2-Styled-Diff")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast() -> Iterator[None]:
+    with unsynced():
+        yield
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    """A run that no test changes: three seeds, all types, and one styled pair that came to nothing."""
+    p = values(tmp_path_factory.mktemp("written") / "run", segment={"seeds": 3})
+    write_all(p)
+    pairs = of_sources(data.load(p).names[:SOURCES])
+    write_set(p.folder / "style" / "2-Styled-Diff", [pair for pair in pairs if pair[1] != "phantom_00005"], 9)
+    return p
+
+
+@pytest.fixture(scope="module")
+def sets(written: Params) -> Sets:
+    return trainsets.read(written)
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
+    return forge(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template") / "run"
+    write_all(small(folder))
+    return folder
+
+
+@pytest.fixture
+def own(template: Path, tmp_path: Path) -> Params:
+    """A run of the test's own: Real and 2-Diff, two samples of each of six sources."""
+    shutil.copytree(template, tmp_path / "run")
+    return small(tmp_path / "run")
+
+
+def small(folder: Path) -> Params:
+    return values(folder, gan={"source": None}, inpaint={"samples": 2, "sources": 6}, augment={"sizes": [4]},
+                  segment={"types": ["Real", "2-Diff"], "samples": [2]})
+
+
+def others(p: Params, **segment_values: object) -> Params:
+    return changed(p, segment=segment_values)
+
+
+# ---- the grid
+
+
+def test_the_grid_has_every_type_number_and_seed_and_real_once_a_seed(tmp_path: Path) -> None:
+    p = values(tmp_path, segment={"seeds": 2})
+    expected = [Experiment("segment", "Real", seed=0), Experiment("segment", "Real", seed=1)]
+    expected += [Experiment("segment", name, samples=n, seed=seed)
+                 for name in SYNTHETIC for n in (1, 2, 3) for seed in (0, 1)]
+    assert segment.grid(p) == expected
+
+
+def test_the_grid_is_as_asked(tmp_path: Path) -> None:
+    p = values(tmp_path, segment={"types": ["2-Diff", "Real"], "samples": [3]})
+    assert [e.label for e in segment.grid(p)] == ["Real-seed0", "2-Diff-3-seed0"]
+    assert segment.grid(others(p, types=[])) == []
+    full = values(tmp_path, train={"full_images": 9}, gan={"source": None}, inpaint={"samples": 1})
+    assert [e.data_type for e in segment.grid(full)] == ["Real", "2-Diff", "2-Styled-Diff", "Full-Diff",
+                                                         "Full-Styled-Diff"]
+
+
+def test_a_type_that_the_run_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"segment\.types: this run has no data type 20-Diff"):
+        segment.grid(values(tmp_path, segment={"types": ["20-Diff"]}))
+
+
+# ---- leakage
+
+
+def sources_of(sets: Sets, e: Experiment, choice: Choice) -> set[str]:
+    """The real images behind a choice, from the manifest."""
+    if not choice.synthetic:
+        return set(choice.real)
+    return set(choice.real) | set(sets.manifests[e.data_type].set_index("name").loc[list(choice.synthetic),
+                                                                                    "source"])
+
+
+def test_no_source_is_both_trained_on_and_validated_on(written: Params, sets: Sets) -> None:
+    ours = set(data.load(written).names)
+    for e in segment.grid(written):
+        train, valid = segment.chosen(written, sets, e)
+        assert len(train)
+        assert len(valid)
+        learned, kept = sources_of(sets, e, train), sources_of(sets, e, valid)
+        assert not learned & kept
+        assert learned | kept <= ours
+        assert bool(train.real) == bool(valid.real) == (e.data_type == "Real")
+
+
+def test_a_network_sees_its_own_pairs_up_to_its_number_and_all_of_them(written: Params, sets: Sets) -> None:
+    for e in segment.grid(written):
+        train, valid = segment.chosen(written, sets, e)
+        if e.data_type == "Real":
+            assert sorted(train.real + valid.real) == sets.real.names
+            continue
+        m = sets.manifests[e.data_type]
+        both = train.synthetic + valid.synthetic
+        assert sorted(both) == sorted(m.loc[m["sample"] <= e.samples, "name"])
+        count = m["source"].nunique()
+        assert len(sources_of(sets, e, valid)) == round(0.2 * count)
+
+
+def test_one_seed_keeps_the_same_sources_apart_for_all_and_another_others(written: Params,
+                                                                          sets: Sets) -> None:
+    kept = {}
+    for e in segment.grid(written):
+        kept.setdefault(e.seed, {})[e.data_type, e.samples] = sources_of(
+            sets, e, segment.chosen(written, sets, e)[1])
+    for found in kept.values():
+        real = found["Real", None]
+        for (name, _), mine in found.items():
+            # The sixth source came to nothing in styling, where another may take its place.
+            assert mine == real or (name == "2-Styled-Diff" and len(mine - real) <= 1)
+    assert len({frozenset(found["Real", None]) for found in kept.values()}) == 3
+    other = written.model_copy(update={"seed": 1})
+    e = Experiment("segment", "2-Diff", samples=1)
+    assert segment.chosen(other, sets, e) != segment.chosen(written, sets, e)
+
+
+def test_the_gans_unknown_sources_are_split_by_its_own_groups(own: Params) -> None:
+    p = changed(own, gan={"source": "elsewhere"})
+    write_set(p.folder / "gan" / "GAN", [(f"chk_id_{i}_gen_scale_0_{j}_img", "", j + 1)
+                                         for i in range(9, 14) for j in range(2)])
+    for seed in range(4):
+        e = Experiment("segment", "GAN", samples=2, seed=seed)
+        train, valid = segment.chosen(p, trainsets.read(p), e)
+        groups = [{name.split("_")[2] for name in choice.synthetic} for choice in (train, valid)]
+        assert [len(group) for group in groups] == [4, 1]
+        assert not groups[0] & groups[1]
+        assert [len(train), len(valid)] == [8, 2]
+
+
+def test_a_training_image_is_refused_as_a_test_image(own: Params, networks: Networks, tmp_path: Path) -> None:
+    pairs = data.load(own)
+    for i in range(2):
+        data.write_pair(tmp_path / "cvc", f"other_{i}", pairs.images[i], pairs.masks[i])
+    with pytest.raises(UserError, match=r"CVC-ClinicDB are .* other_0 \(the pixels of phantom_00000"):
+        segment.run(others(own, cvc=str(tmp_path / "cvc")))
+    assert not networks.given
+
+
+def test_a_set_with_a_foreign_source_is_refused(own: Params, networks: Networks) -> None:
+    write_set(own.folder / "style" / "2-Styled-Diff", of_sources(["phantom_99999"]))
+    with pytest.raises(UserError, match="phantom_99999"):
+        segment.run(own)
+    assert not networks.given
+
+
+# ---- recipes
+
+
+def recipe_of(p: Params, e: Experiment | None = None) -> runs.Recipe:
+    e, sets = e or Experiment("segment", "2-Diff", samples=2), trainsets.read(p)
+    return segment.recipe(p, sets, segment.checked(p), e, *segment.chosen(p, sets, e))
+
+
+@pytest.mark.parametrize("change", [
+    {"lr": 0.1}, {"epochs": 3}, {"epoch_images": None}, {"encoder": "resnet18"}, {"validation": 0.5},
+    {"augment": False}, {"test_count": 4}, {"batch_size": 4}, {"decoder_channels": [16, 8, 16]}])
+def test_what_decides_the_result_is_in_the_recipe(template: Path, change: dict) -> None:
+    p = small(template)
+    assert recipe_of(others(p, **change)) != recipe_of(p)
+
+
+@pytest.mark.parametrize("change", [
+    {"resamples": 7}, {"types": None}, {"samples": None}, {"checkpoint_every": 1}, {"seeds": 4}])
+def test_what_does_not_decide_it_is_not(template: Path, change: dict) -> None:
+    p = small(template)
+    assert recipe_of(others(p, **change)) == recipe_of(p)
+
+
+def test_seed_type_number_and_pairs_are_in_the_recipe(own: Params) -> None:
+    e = Experiment("segment", "2-Diff", samples=2)
+    found = [recipe_of(own, other) for other in (
+        e, Experiment("segment", "2-Diff", samples=1), Experiment("segment", "2-Styled-Diff", samples=2),
+        Experiment("segment", "Real"), Experiment("segment", "2-Diff", samples=2, seed=1))]
+    found.append(recipe_of(own.model_copy(update={"seed": 1}), e))
+    name = segment.chosen(own, trainsets.read(own), e)[1].synthetic[0]
+    folder = own.folder / "inpaint" / "2-Diff"
+    image, mask = pairsets.read_pair(folder, name)
+    data.write_pair(folder, name, 255 - image, mask)
+    runs.finish(folder, {}, [*folder.glob("*.csv"), *folder.rglob("*.png")], 7.0)
+    found.append(recipe_of(own, e))
+    assert len({runs.key(recipe) for recipe in found}) == len(found)
+
+
+def test_another_test_set_is_in_the_recipe(own: Params, tmp_path: Path) -> None:
+    data.write_phantoms(tmp_path / "cvc", 3, SIZE, seed=5)
+    assert recipe_of(others(own, cvc=str(tmp_path / "cvc"))) != recipe_of(own)
+
+
+def test_all_types_start_from_the_same_weights(written: Params) -> None:
+    found = {}
+    for e in segment.grid(written):
+        found.setdefault(e.seed, set()).add(segment.net_seed(written, e))
+    assert all(len(mine) == 1 for mine in found.values())
+    assert len(set.union(*found.values())) == 3
+
+
+# ---- the run
+
+
+def test_a_row_for_each_image_and_network_from_the_pairs_that_were_chosen(own: Params,
+                                                                          networks: Networks) -> None:
+    p = others(own, seeds=2)
+    result = segment.run(p)
+    sets = trainsets.read(p)
+    assert set(networks.given) == {e.label for e in segment.grid(p)}
+    for e in segment.grid(p):
+        train, valid = segment.chosen(p, sets, e)
+        assert networks.given[e.label] == ([*train.real, *train.synthetic], [*valid.real, *valid.synthetic])
+    phantoms = testsets.load(p)["Phantom"].pairs
+    assert len(result.images) == 4 * len(phantoms) == 20
+    assert list(result.images) == [*experiments.FIELDS, *experiments.IMAGE]
+    mine = result.images[(result.images["data_type"] == "2-Diff") & (result.images["seed"] == 1)]
+    assert mine["image"].tolist() == phantoms.names
+    assert (mine["samples"] == 2).all()
+    assert (result.images["dice"] >= result.images["iou"]).all()
+    assert result.runs[["train_pairs", "real_pairs", "valid_pairs"]].to_numpy().tolist() == [
+        [5, 5, 1]] * 2 + [[10, 0, 2]] * 2
+    assert result.runs[["best_epoch", "valid_iou", "seconds"]].to_numpy().tolist() == [[2, 0.4, 1.5]] * 4
+    assert result.seconds == 6.0
+    assert result.encoder == "mobilenet_v2 (random weights)"
+    assert pd.read_csv(p.folder / "segment" / "results.csv").shape == result.images.shape
+
+
+def test_a_second_run_trains_nothing_and_a_changed_pair_its_own_network(own: Params,
+                                                                        networks: Networks) -> None:
+    first = segment.run(own)
+    again = segment.run(others(own, resamples=9, checkpoint_every=1))  # the stand-in trains none twice
+    pd.testing.assert_frame_equal(again.images, first.images)
+    pd.testing.assert_frame_equal(again.runs, first.runs)
+    networks.given.clear()
+    write_set(own.folder / "inpaint" / "2-Diff", of_sources(data.load(own).names[:6], 2), seed=77)
+    segment.run(own)
+    assert set(networks.given) == {"2-Diff-2-seed0"}
+
+
+def test_a_network_that_fails_leaves_a_row_and_the_others_results(own: Params, networks: Networks) -> None:
+    networks.fails = lambda title: title.startswith("2-Diff")
+    result = segment.run(own)
+    assert result.runs["status"].tolist() == ["ok", "failed: UserError: This network was told to fail."]
+    assert set(result.images["data_type"]) == {"Real"}
+    networks.fails = lambda title: False
+    networks.given.clear()
+    assert segment.run(own).runs["status"].tolist() == ["ok", "ok"]
+    assert set(networks.given) == {"2-Diff-2-seed0"}, "Real was finished"
+
+
+@pytest.mark.parametrize("sources", [0, 1])
+def test_a_type_with_too_few_groups_is_a_failed_row_with_the_reason(own: Params, networks: Networks,
+                                                                    sources: int) -> None:
+    write_set(own.folder / "inpaint" / "2-Diff", of_sources(data.load(own).names[:sources], 2))
+    result = segment.run(own)
+    real, diff = result.runs["status"]
+    assert real == "ok"
+    assert diff == (f"failed: UserError: 2-Diff-2-seed0: {2 * sources} pairs to train on and 0 to choose the "
+                    "best epoch by are too few.")
+
+
+def test_a_number_that_no_source_has_is_a_failed_row(own: Params, networks: Networks) -> None:
+    """GAN-2 of a GAN with one pair a source would be GAN-1 under another name."""
+    p = changed(own, gan={"source": "elsewhere"}, segment={"types": ["GAN"], "samples": [1, 2]})
+    write_set(p.folder / "gan" / "GAN", [(f"fake_{i}", "", 1) for i in range(5)])
+    assert segment.run(p).runs["status"].tolist() == [
+        "ok", "failed: UserError: GAN-2-seed0: no source of GAN has 2 pairs, but 1 at most."]
+
+
+def test_the_masks_of_the_first_test_images_are_kept(own: Params, networks: Networks) -> None:
+    result = segment.run(own)
+    pairs = testsets.load(own)["Phantom"].pairs
+    for e, name in zip(segment.grid(own), result.runs["name"], strict=True):
+        with np.load(result.folder / name / "examples.npz") as kept:
+            found = networks.predict(segment.net_seed(own, e), pairs.images[:4], None, None)
+            np.testing.assert_array_equal(kept["Phantom"], found[:, 1])
+        assert pd.read_csv(result.folder / name / "history.csv")["epoch"].tolist() == [1, 2]
+
+
+def test_without_any_test_set_there_are_no_rows_and_no_failure(own: Params, networks: Networks) -> None:
+    result = segment.run(others(own, held_out=None))
+    assert result.images.empty
+    assert result.runs["status"].tolist() == ["ok", "ok"]
+    assert [test.pairs for test in result.tests] == [None] * 3
+
+
+def test_tiny_networks_are_trained_and_tested(own: Params) -> None:
+    """The whole way, with nothing in its place but chapters 2 to 4."""
+    with pytest.MonkeyPatch.context() as patch:
+        fit, predict = segnet.fit, segnet.predict
+        forge(patch)
+        patch.setattr(segnet, "fit", fit)
+        patch.setattr(segnet, "predict", predict)
+        p = others(own, epochs=2, epoch_images=8, batch_size=4)
+        result = segment.run(p)
+        assert result.runs["status"].tolist() == ["ok", "ok"]
+        assert result.images[["dice", "iou", "dice_both", "iou_both"]].stack().between(0, 1).all()
+        assert result.runs["best_epoch"].between(1, 2).all()
+        patch.setattr(segnet, "fit", None)
+        pd.testing.assert_frame_equal(segment.run(p).images, result.images)
+
+
+# ---- the plan
+
+
+def test_the_plan_before_and_after(own: Params, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "pace", lambda p: 0.01)
+    text = segment.planned(own)
+    assert text.startswith("Synthetic data alone: 2 experiments, 0 finished, 2 to do.\n")
+    # 12 epochs of 64 images each, and a third of what chooses the best epoch: 1 real pair, 2 synthetic ones.
+    assert f"time: {runs.duration(0.01 * 12 * (64 + 1 / 3 + 64 + 2 / 3))}, from a short trial" in text
+    segment.run(others(own, types=["Real"]))
+    text = segment.planned(own)
+    assert "2 experiments, 1 finished, 1 to do." in text
+    assert "from 1 finished experiment." in text
+    segment.run(own)
+    assert segment.planned(own).endswith("Nothing is left to do.")
+
+
+def test_the_plan_needs_no_synthetic_pairs_and_guesses_their_number(tmp_path: Path) -> None:
+    p = values(tmp_path / "run", segment={"types": ["Real", "GAN", "2-Diff"], "samples": [1, 3], "epochs": 1},
+               gan={"sources": 10})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment, "pace", lambda p: 1.0)
+        text = segment.planned(p)
+    assert "5 experiments, 0 finished, 5 to do." in text
+    assert not (p.folder / "segment").exists()
+    counts = {e.label: [len(choice) for choice in segment.expected(p, e, trainsets.sources(p))]
+              for e in segment.grid(p)}
+    assert counts == {"Real-seed0": [19, 5], "GAN-1-seed0": [8, 2], "GAN-3-seed0": [24, 6],
+                      "2-Diff-1-seed0": [19, 5], "2-Diff-3-seed0": [57, 15]}
+
+
+def test_what_is_expected_is_what_is_chosen(written: Params, sets: Sets) -> None:
+    for e in segment.grid(written):
+        if e.data_type != "2-Styled-Diff":  # of which a source came to nothing
+            assert [len(choice) for choice in segment.expected(written, e, SOURCES)] == [
+                len(choice) for choice in segment.chosen(written, sets, e)]
+
+
+def test_the_test_sets_are_read_once_for_a_plan(own: Params, networks: Networks,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, load = [], testsets.load
+    monkeypatch.setattr(testsets, "load", lambda p: calls.append(1) or load(p))
+    monkeypatch.setattr(segment, "pace", lambda p: 1.0)
+    segment.planned(own)
+    assert len(calls) == 1
+
+
+def test_cost_counts_the_images_of_an_epoch(own: Params) -> None:
+    train, valid = Choice(synthetic=("",) * 30), Choice(synthetic=("",) * 6)
+    assert segment.cost(others(own, epochs=5, epoch_images=None), train, valid) == 5 * (30 + 2)
+    assert segment.cost(others(own, epochs=5, epoch_images=64), train, valid) == 5 * (64 + 2)
+
+
+def test_the_progress_is_of_the_cost(own: Params, networks: Networks,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, go = [], fanout.run
+    monkeypatch.setattr(fanout, "run", lambda work, items, title, done=0: seen.append(
+        (title, [item.cost for item in items])) or go(work, items, title, done))
+    segment.run(others(own, epochs=3, epoch_images=None))
+    assert seen == [("Synthetic data alone", pytest.approx([3 * (5 + 1 / 3), 3 * (10 + 2 / 3)]))]
+
+
+# ---- means
+
+
+def results(rows: list[tuple]) -> segment.Tested:
+    frame = pd.DataFrame(rows, columns=["data_type", "samples", "seed", "test_set", "image", "dice"])
+    return segment.Tested(frame.astype({"samples": "Int64"}), pd.DataFrame(), [], "", Path())
+
+
+def test_means_have_a_row_for_each_kind_and_test_set(own: Params) -> None:
+    rng = np.random.default_rng(0)
+    kinds = [("Real", None, 0.7), ("2-Diff", 1, 0.3), ("2-Diff", 2, 0.5)]
+    rows = [(name, n, seed, test, str(i), rng.random() / 4 + base)
+            for (name, n, base), seed, test, i in product(kinds, range(2), ("A", "B"), range(6))]
+    found = segment.summary(results(rows), ["data_type", "samples"], "dice", own)
+    assert list(found) == ["data_type", "samples", "test_set", "mean", "low", "high", "images", "seeds"]
+    assert len(found) == 6
+    frame = results(rows).images
+    for row in found.itertuples():
+        n = frame["samples"].isna() if pd.isna(row.samples) else frame["samples"] == row.samples
+        mine = frame[(frame["data_type"] == row.data_type) & n & (frame["test_set"] == row.test_set)]
+        assert row.mean == pytest.approx(mine["dice"].mean())
+        assert row.low < row.mean < row.high
+        assert (row.images, row.seeds) == (6, 2)
+
+
+def test_means_of_nothing_have_the_same_columns(own: Params) -> None:
+    found = segment.summary(results([]), ["data_type", "samples"], "dice", own)
+    assert found.empty
+    assert "mean" in found
+
+
+def test_the_pace_is_measured(own: Params) -> None:
+    assert 0 < segment.pace(others(own, batch_size=2)) < 10
+    assert not (own.folder / "segment").exists()

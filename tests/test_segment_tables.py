@@ -1,0 +1,413 @@
+"""The pages of chapters 6 to 8: ours and the paper's each in its own cell, whatever a run has or lacks."""
+
+import ast
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+import pytest
+from made_up import SIZE, changed, forge, unsynced, values, write_all, write_set
+
+from diffusegen_core import (
+    claims,
+    data,
+    published,
+    segment,
+    segment_figures,
+    segment_tables,
+    testsets,
+    trainsets,
+)
+from diffusegen_core.chapters import NOTEBOOKS
+from diffusegen_core.experiments import FIELDS, IMAGE
+from diffusegen_core.figures import nothing
+from diffusegen_core.params import Params, plain
+from diffusegen_core.tables import Table
+
+TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
+OURS = ["HyperKvasir, this run", "CVC-ClinicDB, this run", "PolypGen, this run"]
+PAPERS = ["HyperKvasir, published", "CVC-ClinicDB, published", "PolypGen, published"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast() -> Iterator[None]:
+    with unsynced():
+        yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def p(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    return values(tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(scope="module")
+def pairs(p: Params) -> data.Pairs:
+    return data.load(p).take(range(3))
+
+
+def dice(data_type: str, n: int | None, test: str, seed: int, image: int) -> float:
+    """A planted value, of which the mean over images 0 to 2 and seeds 0 and 1 is a round number."""
+    base = 0.2 + 0.1 * len(data_type) / 10 + 0.03 * (n or 0) + 0.2 * (test == "CVC-ClinicDB")
+    return base + 0.01 * (image - 1) + 0.02 * (seed - 0.5)
+
+
+def planted(kinds: list[dict], pairs: data.Pairs, tests: tuple[str, ...] = TESTS,
+            seeds: int = 2) -> segment.Tested:
+    rows = []
+    for kind, seed, test, image in product(kinds, range(seeds), tests, range(3)):
+        value = dice(kind["data_type"], kind.get("samples"), test, seed, image)
+        rows.append({"chapter": "segment", "seed": seed, "test_set": test, "image": str(image), "dice": value,
+                     "iou": value / 2, "dice_both": 0.75, "iou_both": 0.25, **kind})
+    images = pd.DataFrame(rows, columns=[*FIELDS, *IMAGE])
+    done = images.drop_duplicates(FIELDS)[FIELDS].assign(
+        name="x", status="ok", train_pairs=10, real_pairs=4, valid_pairs=2, best_epoch=3, valid_iou=0.5,
+        seconds=2.0)
+    every = [testsets.TestSet(name, *((pairs, "3 of 9") if name in tests else (None, "not given")))
+             for name in TESTS]
+    integers = dict.fromkeys(["size", "samples", "ratio"], "Int64")
+    return segment.Tested(images.astype(integers), done.astype(integers), every, "in words", Path())
+
+
+def alone(name: str, *counts: int) -> list[dict]:
+    return [{"data_type": name, "samples": n} for n in counts]
+
+
+def small(name: str, size: int, ratio: int | None = None) -> dict:
+    return {"chapter": "augment", "data_type": name, "size": size, "ratio": ratio}
+
+
+REAL = {"data_type": "Real"}
+BOTH = [REAL, *alone("20-Diff", 1, 2), *alone("20-Styled-Diff", 1, 2)]
+
+
+def rows(table: Table, index: str = "data type") -> pd.DataFrame:
+    assert table._repr_markdown_()
+    assert table._repr_html_()
+    return table.frame.set_index(index)
+
+
+# ---- table 2
+
+
+def test_table_2_has_the_papers_values_in_the_papers_rows(p: Params, pairs: data.Pairs) -> None:
+    table = segment_tables.alone(planted(BOTH, pairs), p, "dice")
+    frame = rows(table)
+    assert list(frame) == [name for both in zip(OURS, PAPERS, strict=True) for name in both]
+    assert frame.index.tolist() == [
+        "Real", "GAN-1", "20-Diff-1", "20-Styled-Diff-1", "Full-Diff-1", "Full-Styled-Diff-1", "GAN-2",
+        "20-Diff-2", "20-Styled-Diff-2", "Full-Diff-2", "Full-Styled-Diff-2", "GAN-3", "Diff-3",
+        "Styled-Diff-3", "Full-Diff-3", "Full-Styled-Diff-3"]
+    # As printed in the paper, read there by eye.
+    assert frame.loc["Real", PAPERS].tolist() == ["0.8680", "0.7341", "0.6185"]
+    assert frame.loc["20-Styled-Diff-2", PAPERS].tolist() == ["0.7728", "0.6414", "0.5444"]
+    assert frame.loc["Full-Diff-2", PAPERS].tolist() == ["0.6597", "0.5880", "0.4894"]
+    assert frame.loc["GAN-3", PAPERS].tolist() == ["0.6960", "0.4945", "0.4911"]
+    iou = rows(segment_tables.alone(planted(BOTH, pairs), p, "iou"))
+    assert iou.loc["20-Styled-Diff-1", PAPERS].tolist() == ["0.6840", "0.6027", "0.5871"]
+
+
+def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: data.Pairs) -> None:
+    result = planted(BOTH, pairs)
+    frame, iou = rows(segment_tables.alone(result, p, "dice")), rows(segment_tables.alone(result, p, "iou"))
+    for name, n, test in product(("20-Diff", "20-Styled-Diff"), (1, 2), TESTS):
+        mean = dice(name, n, test, 0, 1) + 0.01
+        for table, value in ((frame, mean), (iou, mean / 2)):
+            text, _, interval = table.loc[f"{name}-{n}", f"{test}, this run"].partition(" ")
+            assert float(text) == pytest.approx(value, abs=6e-4)
+            low, high = map(float, interval.strip("[]").split(", "))
+            assert low < value < high
+    assert frame.loc["Real", OURS[0]].startswith("0.240 [")
+    assert (frame.loc[["GAN-1", "Diff-3", "Full-Diff-2"], OURS] == "").all().all()
+
+
+def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Params, pairs: data.Pairs) -> None:
+    frame = rows(segment_tables.alone(planted([REAL, *alone("4-Diff", 1, 4)], pairs), p, "dice"))
+    assert frame.loc["4-Diff-1", PAPERS[0]] == "0.6566"
+    assert "Diff-1" not in frame.index
+    assert frame.loc["4-Diff-4", PAPERS].tolist() == ["", "", ""], "the paper has no N = 4"
+    assert frame.loc["4-Diff-4", OURS[0]]
+
+
+def test_an_absent_test_set_has_no_column_of_ours_and_says_so(p: Params, pairs: data.Pairs) -> None:
+    result, augmented = (planted(kinds, pairs, tests=("HyperKvasir",)) for kinds in (BOTH, SMALL))
+    for table in (segment_tables.alone(result, p, "dice"), segment_tables.by_clusters(result, p, "iou"),
+                  segment_tables.small(augmented, p, "dice", 1)):
+        assert [name for name in table.frame if "this run" in name] == OURS[:1]
+        assert [name for name in table.frame if "published" in name] == PAPERS
+    frame = rows(segment_tables.tests(result), "test set")
+    assert frame["images"].tolist() == ["3", "0", "0"]
+    assert frame[""].tolist() == ["3 of 9", "not given", "not given"]
+
+
+# ---- tables B3 and B4
+
+
+def test_tables_b3_and_b4_have_a_row_for_each_cluster_count(p: Params, pairs: data.Pairs) -> None:
+    result = planted([*BOTH, *alone("4-Diff", 1), *alone("Full-Diff", 1), *alone("GAN", 1)], pairs)
+    frame = rows(segment_tables.by_clusters(result, p, "dice"))
+    assert frame.index.tolist()[:5] == ["4-Diff-1", "10-Diff-1", "20-Diff-1", "30-Diff-1", "40-Diff-1"]
+    assert len(frame) == 1 + 2 * 4 * 3
+    assert frame.loc["40-Styled-Diff-3", PAPERS].tolist() == ["0.6320", "0.6020", "0.4568"]
+    assert frame.loc["10-Styled-Diff-3", PAPERS].tolist() == ["0.7894", "0.7396", "0.5413"]
+    assert frame.loc["4-Diff-1", PAPERS].tolist() == ["", "", ""]
+    assert frame.loc["20-Styled-Diff-2", OURS[0]]
+    assert frame.loc["30-Diff-2", OURS].tolist() == ["", "", ""]
+    paper = published.table("B3").query("data_type == '30-Diff-2' and metric == 'IoU'")["printed"].tolist()
+    iou = rows(segment_tables.by_clusters(result, p, "iou"))
+    assert iou.loc["30-Diff-2", PAPERS].tolist() == paper
+    assert iou.loc["10-Styled-Diff-1", PAPERS].tolist() == ["0.6991", "0.6231", "0.5544"]
+
+
+# ---- tables B5 to B7
+
+
+SMALL = [small("Real", 16), *(small("20-Styled-Diff", 16, r) for r in (1, 2, 3)),
+         small("4-Styled-Diff", 24, 3), small("Real", 24)]
+
+
+@pytest.mark.parametrize(("ratio", "table", "styled", "gan"), [
+    (1, "B5", ["0.5162", "0.3587", "0.3694"], ["0.4835", "0.3778", "0.3727"]),
+    (2, "B6", ["0.5114", "0.3277", "0.3610"], ["0.4997", "0.4002", None]),
+    (3, "B7", ["0.4529", "0.3427", "0.3438"], ["0.4757", "0.3852", "0.3933"])])
+def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: data.Pairs, ratio: int, table: str,
+                                                         styled: list[str], gan: list) -> None:
+    made = segment_tables.small(planted(SMALL, pairs), p, "dice", ratio)
+    frame = rows(made, ["N", "data type"])
+    assert frame.loc[("16", "20-Styled-Diff"), PAPERS].tolist() == styled
+    shown = frame.loc[("16", "GAN"), PAPERS].tolist()
+    assert [value for value, known in zip(shown, gan, strict=True) if known] == [v for v in gan if v]
+    assert frame.loc[("16", "Real"), PAPERS].tolist() == ["0.3944", "0.3078", "0.3395"]
+    assert frame.loc[("128", "Real"), PAPERS[0]] == "0.8232"
+    assert f"Table {table} of the paper" in made.caption
+    assert made.name == f"tab-augment-dice-{ratio}"
+
+
+def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, pairs: data.Pairs) -> None:
+    result = planted(SMALL, pairs)
+    result.images.loc[result.images["ratio"] == 2, "dice"] += 0.4
+    first, second, third = (rows(segment_tables.small(result, p, "dice", r), ["N", "data type"])
+                            for r in (1, 2, 3))
+    styled = ("16", "20-Styled-Diff")
+    assert first.loc[styled, OURS[0]] == third.loc[styled, OURS[0]]
+    assert first.loc[styled, OURS[0]].startswith("0.340 [")
+    assert second.loc[styled, OURS[0]].startswith("0.740 [")
+    assert ("24", "4-Styled-Diff") in third.index
+    assert ("24", "4-Styled-Diff") not in first.index
+    for frame in (first, second, third):
+        assert frame.loc[("16", "Real"), OURS[0]].startswith("0.240 [")
+        assert frame.loc[("24", "Real"), PAPERS].tolist() == ["", "", ""]
+    assert [n for n, _ in third.index] == ["16"] * 6 + ["24"] * 2 + ["32"] * 6 + ["64"] * 6 + ["128"] * 6
+    assert [name for n, name in third.index if n == "16"] == [
+        "Real", "10-Styled-Diff", "20-Styled-Diff", "30-Styled-Diff", "40-Styled-Diff", "GAN"]
+
+
+def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: data.Pairs) -> None:
+    result = planted([small("Real", 16), small("4-Styled-Diff", 16, 5)], pairs)
+    table = segment_tables.small(result, p, "iou", 5)
+    frame = rows(table)
+    assert frame.index.tolist() == ["Real", "4-Styled-Diff"]
+    assert (frame[PAPERS] == "").all().all()
+    assert "Published" not in table.caption
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({}, "With probability 0.5 a real pair is replaced by r synthetic ones; their generator saw all"),
+    ({"rule": "add", "alpha": 1.0}, "With probability 1 a real pair is joined by r synthetic ones"),
+    ({"generator_sees": "subset"}, "their generator saw the training pairs of the N.")])
+def test_the_caption_states_the_rule(p: Params, pairs: data.Pairs, change: dict, words: str) -> None:
+    assert words in segment_tables.small(planted(SMALL, pairs), changed(p, augment=change), "dice", 3).caption
+
+
+# ---- the other tables
+
+
+def test_what_failed_is_counted_and_not_averaged(p: Params, pairs: data.Pairs) -> None:
+    result = planted([REAL, *alone("20-Diff", 1)], pairs)
+    result.runs.loc[result.runs.index[-1], ["status", "train_pairs", "seconds"]] = ["failed: why", None, None]
+    frame = rows(segment_tables.networks(result, ["data_type", "samples"], "networks"))
+    assert frame[["networks", "failed"]].to_numpy().tolist() == [["2", "0"], ["2", "1"]]
+    assert frame["N"].tolist() == ["", "1"]
+    told = frame[["pairs", "of them real", "seconds each"]].to_numpy().tolist()
+    assert told == [["10.0", "4.0", "2.0"]] * 2
+    assert segment_tables.failures(result, "failures").frame["status"].tolist() == ["failed: why"]
+    none = segment_tables.failures(planted([REAL], pairs), "failures").frame
+    assert none.to_numpy().tolist() == [["none", "every network was trained"]]
+
+
+def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: data.Pairs) -> None:
+    frame = segment_tables.evaluator(planted(BOTH, pairs), p, ["data_type", "samples"], "evaluator").frame
+    assert list(frame) == ["data type", "N", "test set", "soft Dice", "IoU"]
+    assert len(frame) == 5 * 3
+    assert set(frame["soft Dice"]) == {"0.750"}
+    assert set(frame["IoU"]) == {"0.250"}
+
+
+def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: data.Pairs) -> None:
+    """7 s a folder, 100 s a cluster's model, 300 s the full one's: see made_up."""
+    p = values(tmp_path / "run", inpaint={"samples": 2, "sources": 5}, train={"full_images": 9},
+               augment={"sizes": [4]})
+    write_all(p)
+    forge(monkeypatch)
+    result = planted([*alone("2-Diff", 2, 1), *alone("GAN", 2)], pairs)
+    result.images.loc[result.images["data_type"] == "GAN", "dice"] = 0.0
+    frame = rows(segment_tables.costs(p, result))
+    assert frame.index.tolist() == ["GAN", "2-Diff", "2-Styled-Diff", "Full-Diff", "Full-Styled-Diff"]
+    assert frame["usable pairs"].tolist() == ["10"] * 5
+    assert frame["training, s"].tolist() == ["", "200", "200", "300", "300"]
+    assert frame["making, s"].tolist() == ["7", "7", "14", "7", "14"]
+    assert frame["s a pair"].tolist() == ["0.7", "20.7", "21.4", "30.7", "31.4"]
+    assert frame["Dice, HyperKvasir"].tolist() == ["0.000", f"{dice('2-Diff', 2, '', 0, 1) + 0.01:.3f}",
+                                                   "", "", ""]
+    bought = rows(segment_tables.costs(changed(p, gan={"source": "elsewhere"}), result))
+    assert "GAN" not in bought.index, "nobody knows what it cost"
+
+
+# ---- claims
+
+
+def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    p = values(tmp_path / "run", segment={"seeds": 2, "test_count": 25, "samples": [3]},
+               augment={"sizes": [4], "seeds": 2, "ratios": [3]}, inpaint={"sources": 6}, data={"count": 9})
+    write_all(p)
+    forge(monkeypatch)
+    found = claims.of(p)
+    assert [v.claim for v in found] == [claims.SYNTHETIC, claims.STYLING, claims.TRANSFER, claims.TRANSFER,
+                                        claims.SMALL]
+    assert [v.test_set for v in found] == ["Phantom", "Phantom", "CVC-ClinicDB", "PolypGen", "Phantom"]
+    assert [v.comparison for v in found[:2]] == ["2-Styled-Diff-3 against GAN-3",
+                                                 "2-Styled-Diff-3 against 2-Diff-3"]
+    assert found[4].comparison == "2-Styled-Diff (r = 3) against Real, 4 real pairs"
+    # The stand-in's networks hang on the seed alone, so that no type is better than another.
+    assert [(v.difference, v.images, v.seeds) for v in (found[0], found[1], found[4])] == [(0.0, 25, 2)] * 3
+    table = pd.read_csv(p.folder / "segment" / "results.csv")
+    assert found[0].dice[0] == pytest.approx(table.loc[table["data_type"] == "GAN", "dice"].mean())
+    frame = rows(segment_tables.verdicts(found), "claim")
+    assert frame["difference, published"].tolist()[:2] == ["+0.1082", "+0.1526"]
+    assert frame["difference, this run"].tolist()[2] == ""
+    overall = rows(segment_tables.overall(found), "the paper's claim")
+    assert overall.loc[claims.TRANSFER, "verdict on this run"] == "too little data"
+    assert len(overall) == 4
+
+
+# ---- the pages, cell by cell
+
+
+RUNS = {
+    "whole": {},
+    "full": {"train": {"full_images": 9}, "augment": {"types": ["Full-Styled-Diff", "GAN"], "ratios": [2]}},
+    "no GAN": {"gan": {"source": None}},
+    "unknown sources": {"gan": {"source": "elsewhere"}},
+    "only Real": {"segment": {"types": ["Real"]}, "augment": {"types": []}},
+    "no Real": {"segment": {"types": ["2-Diff"], "samples": [2, 1]}, "augment": {"ratios": [1]}},
+    "an empty grid": {"segment": {"types": []}, "augment": {"types": []}},
+    "no test set": {"segment": {"held_out": None}},
+    "a seed fails": {"segment": {"samples": [2]}, "augment": {"ratios": [2]}},
+}
+FAILURES = {"all fail": lambda title: True, "Real fails": lambda title: title.startswith("Real"),
+            "a seed fails": lambda title: title.endswith("seed1")}
+
+
+def page(name: str, p: Params) -> dict[str, Table]:
+    """Run a notebook's cells with a run's parameters; every table that it shows, by name."""
+    space, tables = {}, {}
+    for cell in nbformat.read(next(NOTEBOOKS.glob(f"{name}*.ipynb")), as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        if "parameters" in cell.metadata.get("tags", []):
+            space.update(json.loads(json.dumps(plain(p))))
+            continue
+        body = ast.parse(cell.source)
+        last = body.body.pop() if isinstance(body.body[-1], ast.Expr) else None
+        exec(compile(body, name, "exec"), space)
+        shown = eval(compile(ast.Expression(last.value), name, "eval"), space) if last else None
+        if isinstance(shown, Table):
+            assert shown._repr_markdown_().startswith(":::{table} ")
+            assert shown._repr_html_()
+            assert shown.name not in tables
+            tables[shown.name] = shown
+    return tables
+
+
+@pytest.mark.parametrize("case", sorted({*RUNS, *FAILURES, "no pairs"}))
+def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                           case: str) -> None:
+    sections = {"segment": {}, "augment": {}, **RUNS.get(case, {})}
+    seeds = 2 if case in ("whole", "a seed fails") else 1
+    data.write_phantoms(tmp_path / "cvc", 5, SIZE, seed=5)
+    p = values(tmp_path / "run", **{
+        **sections, "inpaint": {"samples": 2, "sources": 6},
+        "segment": {"cvc": str(tmp_path / "cvc"), "seeds": seeds, "resamples": 9, "test_count": 3,
+                    **sections["segment"]},
+        "augment": {"sizes": [3, 6] if case == "whole" else [6], "seeds": seeds, **sections["augment"]},
+        "data": {"count": 9}})
+    if case == "no test set":
+        p = changed(p, segment={"cvc": None})
+    write_all(p)
+    networks = forge(monkeypatch)
+    networks.fails = FAILURES.get(case, networks.fails)
+    if case == "no pairs":
+        for folder in trainsets.types(p).values():
+            write_set(folder, [])
+    if case == "unknown sources":
+        write_set(trainsets.types(p)["GAN"], [(f"chk_id_{i}_gen_scale_0_{j}", "", j + 1)
+                                              for i in range(6) for j in range(2)])
+    pages = [page(name, p) for name in ("06", "07", "08")]
+    if case == "whole":
+        for number in plt.get_fignums():
+            plt.figure(number).canvas.draw()
+    plt.close("all")
+    alone = pages[0]["tab-segment-dice"].frame.set_index("data type")
+    assert alone.loc["Real", "HyperKvasir, published"] == "0.8680"
+    shown = [name for name in alone if "this run" in name]
+    assert shown == ([] if case == "no test set" else ["Phantom, this run", "CVC-ClinicDB, this run"])
+    has_real = bool(shown) and case not in ("all fail", "Real fails", "no Real", "an empty grid")
+    assert bool(shown and alone.loc["Real", shown[0]]) == has_real
+    failed = pages[0]["tab-segment-failures"].frame
+    assert (failed["network"].tolist() == ["none"]) == (case not in {*FAILURES, "no pairs"})
+    verdicts = pages[2]["tab-summary-claims"].frame
+    assert set(verdicts["verdict"]) <= {"supported", "not supported", "too little data"}
+    assert verdicts["because"].str.len().gt(10).all()
+
+
+# ---- figures
+
+
+def test_the_figures_say_why_they_are_empty(p: Params, pairs: data.Pairs) -> None:
+    empty = planted([], pairs)
+    for figure in (segment_figures.alone(empty, p), segment_figures.gains(empty, p),
+                   segment_figures.examples(empty)):
+        assert len(figure.axes) == 1
+        assert figure.axes[0].texts[0].get_text().endswith(".")
+        assert not figure.axes[0].axison
+        plt.close(figure)
+    assert type(nothing("")) is type(figure)
+
+
+def test_the_figure_of_chapter_6_has_a_mark_for_each_row(p: Params, pairs: data.Pairs) -> None:
+    figure = segment_figures.alone(planted(BOTH, pairs), p)
+    assert [ax.get_title() for ax in figure.axes] == list(TESTS)
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [
+        "20-Styled-Diff-2", "20-Styled-Diff-1", "20-Diff-2", "20-Diff-1", "Real"]
+    marks = [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert marks == pytest.approx([dice(n, k, TESTS[0], 0, 1) + 0.01 for n, k in (
+        ("20-Styled-Diff", 2), ("20-Styled-Diff", 1), ("20-Diff", 2), ("20-Diff", 1), ("Real", None))])
+    plt.close(figure)
+
+
+def test_the_gains_are_differences_from_real_of_the_same_size(p: Params, pairs: data.Pairs) -> None:
+    result = planted([small("Real", 16), small("Real", 32), small("20-Styled-Diff", 16, 1),
+                      small("20-Styled-Diff", 32, 1), small("GAN", 32, 1)], pairs)
+    images = result.images
+    images.loc[(images["size"] == 32) & (images["data_type"] == "20-Styled-Diff"), "dice"] += 0.2
+    figure = segment_figures.gains(result, p)
+    curves = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert curves["20-Styled-Diff, r = 1"] == pytest.approx([0.1, 0.3])
+    assert curves["GAN, r = 1"] == pytest.approx([float("nan"), -0.01], nan_ok=True)
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["16", "32"]
+    plt.close(figure)
