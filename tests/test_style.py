@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from diffusegen_core import (
     data,
     features,
+    figures,
     guidance,
     inpaint,
     pairsets,
@@ -20,6 +23,7 @@ from diffusegen_core import (
     runs,
     seeds,
     style,
+    tables,
     vgg,
     weights,
 )
@@ -323,3 +327,20 @@ def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> 
     outputs = {**stamp["outputs"], f"images/{name}.png": {"sha256": "other", "bytes": 1}}
     other_image = style.decided_by(run_of(), [job], "digest", {**stamp, "outputs": outputs})
     assert runs.differences(recipe(), other_image)
+
+
+def test_the_page_of_a_run_in_which_nothing_was_styled(tmp_path: Path) -> None:
+    name = "2-Styled-Diff"
+    for file, columns in (("manifest.csv", style.MANIFEST), ("left_out.csv", style.MANIFEST),
+                          ("steps.csv", style.STEPS)):
+        pd.DataFrame(columns=columns).to_csv(tmp_path / file, index=False)
+    nothing = pairsets.manifest(tmp_path)
+    steps = pd.read_csv(tmp_path / "steps.csv", dtype=style.COLUMNS).set_index("name")
+    result = style.Styled({name: tmp_path}, {name: tmp_path}, {name: nothing}, {name: nothing}, {name: steps},
+                          "net", "vgg", 0.0)
+    p = params.validate({})
+    assert tables.losses(p, result)._repr_markdown_()
+    assert tables.styled(result)._repr_markdown_()
+    no_pairs = data.gather([], np.zeros((0, 3, 8, 8)), np.zeros((0, 1, 8, 8)))
+    for figure in (figures.guidance(result, guidance.weights(p.style, 0)), figures.styling(no_pairs, result)):
+        assert "No image" in figure.axes[0].texts[0].get_text()
