@@ -87,7 +87,7 @@ def expected(p: Params, e: Experiment, sources: int) -> tuple[Choice, Choice]:
 
 def grid(p: Params) -> list[Experiment]:
     """Every network of the chapter: data types, N's and seeds."""
-    counts = p.segment.samples or range(1, p.inpaint.samples + 1)
+    counts = sorted(p.segment.samples or range(1, p.inpaint.samples + 1))
     return [Experiment("segment", name, samples=count, seed=seed)
             for name in trainsets.wanted(p, p.segment.types, "segment.types")
             for count in ((None,) if name == REAL else counts) for seed in range(p.segment.seeds)]

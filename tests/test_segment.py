@@ -94,6 +94,7 @@ def test_the_grid_is_as_asked(tmp_path: Path) -> None:
     p = values(tmp_path, segment={"types": ["2-Diff", "Real"], "samples": [3]})
     assert [e.label for e in segment.grid(p)] == ["Real-seed0", "2-Diff-3-seed0"]
     assert segment.grid(others(p, types=[])) == []
+    assert [e.samples for e in segment.grid(others(p, types=["GAN"], samples=[3, 1]))] == [1, 3]
     full = values(tmp_path, train={"full_images": 9}, gan={"source": None}, inpaint={"samples": 1})
     assert [e.data_type for e in segment.grid(full)] == ["Real", "2-Diff", "2-Styled-Diff", "Full-Diff",
                                                          "Full-Styled-Diff"]
