@@ -5,12 +5,13 @@ replaced (or joined) by r of the synthetic pairs that were made of it. For one s
 same real pairs, and the same of them are drawn: comparisons are paired.
 """
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from diffusegen_core import experiments, fanout, gan, seeds, segment, style, trainsets
+from diffusegen_core import experiments, fanout, gan, runs, seeds, segment, style, trainsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.experiments import Experiment
 from diffusegen_core.params import Params
@@ -30,7 +31,7 @@ def run(p: Params) -> Tested:
     if p.augment.generator_sees == "subset":
         items = [fanout.Item(f"{size} pairs, seed {seed}", {"p": own(p, sets, size, seed)})
                  for size in sizes(p, len(sets.real)) for seed in range(p.augment.seeds)]
-        fanout.run(style.run, items, "Generators that see a small set")
+        fanout.run(generate, items, "Generators that see a small set")
     every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
     choices = {e: chosen(p, mine, e) for e, mine in every.items()}
     recipes = {e: segment.recipe(p, every[e], tests, e, *found) for e, found in choices.items()}
@@ -39,14 +40,26 @@ def run(p: Params) -> Tested:
     return segment.tested(p, results, tests, "augment")
 
 
+def generate(p: Params) -> None:
+    """Chapters 1 to 4 for a small set. A failure is kept; the experiments that need the pairs tell it."""
+    note = p.folder / experiments.TRACEBACK
+    note.unlink(missing_ok=True)
+    try:
+        style.run(p)
+    except Exception:
+        runs.write_text(note, traceback.format_exc())
+
+
 def planned(p: Params) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take."""
-    ready = trainsets.made(p) if p.augment.generator_sees == "all" else None
+    ready = trainsets.made(p)
     tests = segment.checked(p) if ready else []
     choices, recipes = {}, {}
     for e in grid(p, trainsets.sources(p)):
-        choices[e] = chosen(p, ready, e) if ready else expected(p, e)
-        recipes[e] = segment.recipe(p, ready, tests, e, *choices[e]) if ready else None
+        mine = of(p, ready, e) if ready else None
+        known = mine is not None and (e.data_type == REAL or len(mine.manifests[e.data_type]) > 0)
+        choices[e] = chosen(p, mine, e) if known else expected(p, e)
+        recipes[e] = segment.recipe(p, mine, tests, e, *choices[e]) if known else None
     text = experiments.describe(TITLE, recipes, p.folder / "augment",
                                 lambda e: segment.cost(p, *choices[e]), lambda: segment.pace(p))
     if p.augment.generator_sees == "subset":
@@ -123,6 +136,9 @@ def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
 def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train and test one network of chapter 7."""
     sets = of(p, trainsets.read(p), e)
+    note = own(p, sets, e.size, e.seed).folder / experiments.TRACEBACK
+    if _needs_own(p, e) and note.is_file():
+        raise UserError(f"{e.label}: its generator failed; the traceback is in {note}.")
     if e.data_type != REAL and not set(sets.manifests[e.data_type]["group"]) & set(sets.real.names):
         raise UserError(f"{e.label}: of no pair of {e.data_type} is it known that it was made of one of the "
                         "run's real pairs, so that none can replace or join its own.")
@@ -132,10 +148,19 @@ def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str
 
 def of(p: Params, sets: Sets, e: Experiment) -> Sets:
     """The sets that an experiment draws from: the run's, or those of the generator that saw its subset."""
-    if p.augment.generator_sees == "all" or e.data_type in (REAL, gan.GAN):
+    if not _needs_own(p, e):
         return sets
-    theirs = trainsets.read(own(p, sets, e.size, e.seed))
-    return Sets(sets.real, theirs.folders, theirs.manifests)
+    theirs = own(p, sets, e.size, e.seed)
+    found = trainsets.made(theirs)
+    if found is None:  # its generator failed, or has not been trained yet
+        empty = pd.DataFrame(columns=["name", "source", "sample", "group"])
+        return Sets(sets.real, {}, dict.fromkeys(trainsets.types(theirs), empty))
+    return Sets(sets.real, found.folders, found.manifests)
+
+
+def _needs_own(p: Params, e: Experiment) -> bool:
+    """Whether an experiment's generator must see its subset alone. A SinGAN knows its own image only."""
+    return p.augment.generator_sees == "subset" and e.data_type not in (REAL, gan.GAN)
 
 
 def own(p: Params, sets: Sets, size: int, seed: int) -> Params:

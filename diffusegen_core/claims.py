@@ -14,7 +14,7 @@ from diffusegen_core import augment, intervals, published, segment
 from diffusegen_core.intervals import Interval
 from diffusegen_core.params import Params
 
-LEAST_IMAGES, LEAST_SEEDS = 20, 2
+LEAST_IMAGES, LEAST_SEEDS = 20, 3
 SMALLEST = 0.01  # the smallest difference in Dice that anybody would care for
 LEARNED = 0.1  # a network below this mean Dice does not segment
 

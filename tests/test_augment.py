@@ -18,7 +18,7 @@ from made_up import (
     write_set,
 )
 
-from diffusegen_core import augment, data, pairsets, runs, segment, style, testsets, trainsets
+from diffusegen_core import augment, data, pairsets, params, runs, segment, style, testsets, trainsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.experiments import Experiment
 from diffusegen_core.params import Params
@@ -457,3 +457,45 @@ def test_what_is_expected_is_the_mean_of_what_is_chosen(tmp_path: Path, rule: st
     assert (len(train.real), len(train.synthetic), len(valid)) == (*pairs, 2)
     train, valid = augment.expected(p, Experiment("augment", "Real", size=10))
     assert (len(train.real), len(train.synthetic), len(valid)) == (8, 0, 2)
+
+
+def test_a_generator_that_fails_fails_its_own_experiments_and_is_tried_again(
+        own: Params, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = changed(subset_params(own, seeds=2), gan={"source": None})
+    usual, broken = style.run, [True]
+
+    def styled(p: Params) -> object:
+        if p.cluster.k == 1:
+            if p.folder.name.endswith("seed1") and broken:
+                raise RuntimeError("no memory left")
+            write_all(p)
+        return usual(p)
+
+    monkeypatch.setattr(style, "run", styled)
+    runs_of = augment.run(p).runs.set_index(["data_type", "seed"])["status"]
+    assert runs_of["Real"].tolist() == ["ok"] * 2
+    assert runs_of["1-Styled-Diff", 0] == "ok"
+    assert "its generator failed" in runs_of["1-Styled-Diff", 1]
+    note = augment.own(p, trainsets.read(p), 5, 1).folder / "traceback.txt"
+    assert "no memory left" in note.read_text()
+    assert "3 finished, 1 to do" in augment.planned(p)
+    broken.clear()
+    assert (augment.run(p).runs["status"] == "ok").all()
+    assert not note.exists()
+
+
+def test_a_generator_is_trained_on_a_subset_from_its_pairs_to_the_result(nano: dict) -> None:
+    p = params.validate({**nano, "gan": {"source": None},
+                         "augment": {"sizes": [4], "generator_sees": "subset"},
+                         "segment": {**nano["segment"], "epochs": 1}})
+    result = augment.run(p)
+    status = result.runs.set_index("data_type")["status"]
+    assert status["Real"] == "ok"
+    e = next(e for e in augment.grid(p, 4) if e.data_type == "1-Styled-Diff")
+    mine = augment.own(p, trainsets.read(p), 4, 0)
+    train, _ = augment.subset(p, trainsets.read(p), 4, 0)
+    assert runs.read_json(mine.folder / "data" / "made.json")["pairs"] == len(train)
+    made = augment.of(p, trainsets.read(p), e).manifests["1-Styled-Diff"]
+    assert set(made["source"]) <= set(train)
+    # So small a model may paint no polyp at all.
+    assert status["1-Styled-Diff"] == "ok" if len(made) else "of no pair" in status["1-Styled-Diff"]

@@ -261,7 +261,7 @@ def test_a_row_for_each_image_and_network_from_the_pairs_that_were_chosen(own: P
         [5, 5, 1]] * 2 + [[10, 0, 2]] * 2
     assert result.runs[["best_epoch", "valid_iou", "seconds"]].to_numpy().tolist() == [[2, 0.4, 1.5]] * 4
     assert result.seconds == 6.0
-    assert result.encoder == "mobilenet_v2 (random weights)"
+    assert result.encoder == "tu-test_resnet (random weights)"
     assert pd.read_csv(p.folder / "segment" / "results.csv").shape == result.images.shape
 
 
