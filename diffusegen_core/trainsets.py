@@ -87,7 +87,8 @@ def read(p: Params) -> Sets:
         m = pairsets.manifest(folder)
         group = m["source"].where(m["source"] != "", m["name"].map(_group))
         manifests[name] = m[["name", "source", "sample"]].assign(group=group)
-    return Sets(data.load(p).take(range(sources(p))), folders, manifests)
+    pairs = data.load(p)
+    return Sets(pairs.take(range(_used(p, len(pairs)))), folders, manifests)
 
 
 def _group(name: str) -> str:
@@ -98,7 +99,11 @@ def _group(name: str) -> str:
 
 def sources(p: Params) -> int:
     """How many of the run's pairs synthetic ones are made of."""
-    return min(len(data.load(p)), p.inpaint.sources or len(data.load(p)))
+    return _used(p, len(data.load(p)))
+
+
+def _used(p: Params, pairs: int) -> int:
+    return min(pairs, p.inpaint.sources or pairs)
 
 
 def load(sets: Sets, data_type: str, choice: Choice) -> data.Pairs:
