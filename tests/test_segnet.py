@@ -14,7 +14,7 @@ from diffusegen_core.sections import Segment
 CPU = torch.device("cpu")
 # timm's own network for tests.
 TINY = {"encoder": "tu-test_resnet", "decoder_channels": [8, 8, 8], "epochs": 4, "lr_epochs": 2,
-        "batch_size": 3, "checkpoint_every": 1}
+        "epoch_images": None, "batch_size": 3, "checkpoint_every": 1}
 
 
 def settings(**values: object) -> Segment:
