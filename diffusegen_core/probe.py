@@ -5,7 +5,9 @@ a time as make a repetition short, and of a U-Net so large that one image takes 
 call and nothing else, for the sake of the memory: training and styling are then taken to go at that rate.
 """
 
+import contextlib
 import gc
+import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -205,7 +207,7 @@ def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
     once = p.segment.model_copy(update={"epochs": 1, "epoch_images": None, "batch_size": batch})
 
     def run() -> float:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # its bar
             return segnet.fit(pairs, pairs.take([0]), once, 0, Path(folder), {}, device, "Probe").seconds
 
     return Trial(images * work.segment.learn + work.segment.call, images, run)
