@@ -91,7 +91,7 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     count, note = pairs(p)
     if count < p.cluster.k:
         raise UserError(f"{p.data.source}: {count} pairs are too few for cluster.k {p.cluster.k}.")
-    device = runs.device_name(p.device)
+    p, device = at_hand(p)
     work = flops.count(p)
     table = pd.DataFrame(rows(p, count, work), columns=COLUMNS)
     rates = None
@@ -100,6 +100,15 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
             table["kind"] == kind, "flop"].sum()], seconds)
         table["seconds"] = table["flop"] / table["kind"].map(rates.set_index("kind")["rate"]).fillna(1)
     return Plan(table, p.profile, count, note, rates, device)
+
+
+def at_hand(p: Params) -> tuple[Params, str]:
+    """The parameters with the device that is there, and its name: where the wanted one is not, another."""
+    try:
+        return p, runs.device_name(p.device)
+    except UserError:
+        other = p.model_copy(update={"device": "auto"})
+        return other, f"{runs.device_name(other.device)} ({p.device}, which the parameters name, is not here)"
 
 
 def pairs(p: Params) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from diffusegen_core import (
     plan,
     probe,
     process,
+    runs,
     seeds,
     singan,
     style,
@@ -243,6 +244,14 @@ def recorded(forward, calls: list[int]):
         calls.append(len(x))
         return forward(net, x, t)
     return call
+
+
+def test_where_the_wanted_device_is_absent_the_plan_is_for_another():
+    p = profile("smoke", ("device", "cuda:99"))
+    found, device = plan.at_hand(p)
+    assert (found.device, found.data) == ("auto", p.data)
+    assert device.endswith("(cuda:99, which the parameters name, is not here)")
+    assert plan.at_hand(found) == (found, runs.device_name("auto"))
 
 
 # ---- the command
