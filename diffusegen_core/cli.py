@@ -73,6 +73,22 @@ def run(
             _build_book(p)
 
 
+@app.command(cls=_Run)
+def plan(
+    profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/paper.yaml.")],
+    overrides: Overrides = None,
+    seconds: Annotated[float, typer.Option(
+        min=0, help="For how long the device is probed, about; 0 leaves the times out.")] = 20.0,
+) -> None:
+    """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
+    from diffusegen_core import params
+    values = {"profile": profile.stem, **params.load(profile)}
+    p = params.validate(params.override(values, _pairs(overrides or [])))
+    # Imported only now, because they take seconds, and a wrong key is answered at once.
+    from diffusegen_core import plan as planning
+    typer.echo(planning.make(p, seconds).text)
+
+
 @app.command()
 def book(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],

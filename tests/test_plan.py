@@ -1,0 +1,274 @@
+"""The plan of a run: its work is the counted one, its images those of the chapters, its times finite."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from made_up import changed
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from typer.testing import CliRunner
+
+from diffusegen_core import (
+    cli,
+    data,
+    features,
+    flops,
+    guidance,
+    params,
+    plan,
+    probe,
+    process,
+    runs,
+    seeds,
+    singan,
+    style,
+    vgg,
+)
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+from diffusegen_core.unet import UNet
+
+PROFILES = Path(__file__).parents[1] / "params"
+CHAPTERS = ["1 cluster", "2 train", "3 inpaint", "4 style", "5 evaluate", "6 segment", "7 augment"]
+ENCODER = 565.5e9  # FLOP of the paper net's input blocks
+
+
+def profile(name: str, *changes: tuple[str, str]) -> Params:
+    values = params.override(params.load(PROFILES / f"{name}.yaml"), [("device", "cpu"), *changes])
+    return params.validate(values)
+
+
+@pytest.fixture(scope="module")
+def paper() -> tuple[Params, flops.Work, plan.Plan]:
+    p = profile("paper", ("data.source", "absent"))
+    work = flops.count(p)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flops, "count", lambda same: work)
+        return p, work, plan.make(p, 0)
+
+
+def of(made: plan.Plan, work: str):
+    row, = made.table[made.table["work"].str.startswith(work)].itertuples()
+    return row
+
+
+# ---- counted work
+
+def test_the_papers_work_is_the_one_that_was_counted_before(paper):
+    _, work, made = paper
+    assert work.unet.parameters == 526_560_520
+    assert work.unet.call == pytest.approx(2216e9, rel=0.001)
+    clusters, full, pairs = of(made, "cluster models"), of(made, "full-set model"), of(made, "20-Diff")
+    assert clusters.largest == pytest.approx(0.73e18, rel=0.03)
+    assert clusters.flop == pytest.approx(20 * clusters.largest)
+    assert full.flop == pytest.approx(1.33e18, rel=0.03)
+    assert (pairs.items, pairs.images) == (1044, 1044 * 960)
+    assert pairs.flop / pairs.items == pytest.approx(2.13e15, rel=0.03)
+    styled = of(made, "20-Styled-Diff")
+    assert styled.images == 1044 * 120
+    # The 1.1 PFLOP of the budget hold the gradients of the weights, which are frozen here.
+    of_weights = 120 * (work.unet.call + ENCODER)
+    assert styled.flop / styled.items + of_weights == pytest.approx(1.1e15, rel=0.05)
+
+
+def test_the_papers_models_take_the_disk_that_their_weights_do(paper):
+    _, work, made = paper
+    assert of(made, "cluster models").disk == 20 * 2 * 4 * work.unet.parameters
+    assert of(made, "full-set model").temporary == 4 * 4 * work.unet.parameters
+    assert made.table["temporary"].max() == of(made, "full-set model").temporary
+
+
+def test_half_the_images_are_half_the_work(paper):
+    p, work, _ = paper
+    t = p.train.model_copy(update={"images": 55_040, "full_images": None, "preview_every": 10**9})
+    rows = {row[1]: row for row in plan.generation(p.model_copy(update={"train": t}), 348, work)}
+    assert rows["cluster models"][4] == 20 * 55_040
+    assert rows["cluster models"][5] == 20 * 55_040 * work.unet.learn
+    assert not any("ull" in title for title in rows)
+
+
+class Counter(TorchDispatchMode):
+    """Counts what FlopCounterMode counts, but does not look at modules, whose hooks bear no autograd.grad."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=found)
+        return found
+
+
+def test_a_guided_step_is_counted_as_it_is_done(nano_params: Params):
+    # The patches that ZeCon compares with each other are not counted; with few of them that is little.
+    p = changed(nano_params, style={"zecon_patches": 8})
+    net = UNet(p.model, 16).eval().requires_grad_(False)
+    cls_net = features.load_cls(p.style.backbone, "random", p.style.input_range, size=p.style.backbone_size)
+    judge = guidance.Judge(net, cls_net, vgg.load(p.style.vgg, "random"), p.style,
+                           guidance.default_blocks(p.model))
+    s, x = process.schedule(p.process, p.style.respacing), torch.zeros(1, 4, 16, 16)
+    work = flops.count(p)
+    with torch.no_grad(), Counter() as look:
+        cls = judge.cls(x[:, :3])
+    assert len(work.guided) == 3
+    for step, counted in enumerate(work.guided):
+        # torch has no formula for a processor's fused attention.
+        with sdpa_kernel(SDPBackend.MATH), Counter() as counter:
+            style.guided_step(judge, s, guidance.Targets(x, x[:, :3], cls), x, 1, cls + 1,
+                              guidance.weights(p.style, step), [seeds.generator(0)], p.process.objective)
+        looks = 5 * look.total if step == 0 else 0
+        assert counted == pytest.approx(counter.total + looks, rel=0.002), step
+
+
+def test_a_pyramid_is_counted_as_it_is_trained(nano_params: Params):
+    settings = nano_params.gan
+    with FlopCounterMode(display=False) as counter:
+        pyramid = singan.fit(torch.zeros(4, 16, 16), settings, 0, torch.device("cpu"))
+    work = flops.count(nano_params)
+    assert work.pyramid == pytest.approx(counter.get_total_flops(), rel=0.02)
+    with FlopCounterMode(display=False) as counter:
+        singan.draw(pyramid, 0, [seeds.generator(0)])
+    assert work.drawn == counter.get_total_flops()
+
+
+# ---- images
+
+def test_the_smoke_profiles_images_are_those_of_its_chapters():
+    p = profile("smoke")
+    made = plan.make(p, 0)
+    assert (made.pairs, made.note) == (48, "phantoms")
+    assert of(made, "features of images and masks").images == 2 * 48
+    assert of(made, "cluster models").images == 4 * 1600
+    # Two grids (at steps 100 and 200) of 8 images in 25 steps, for each of 4 models.
+    assert of(made, "sample grids of the cluster models").images == 4 * 2 * 8 * 25
+    assert (of(made, "4-Diff").items, of(made, "4-Diff").images) == (32, 32 * 45)
+    assert (of(made, "4-Styled-Diff").items, of(made, "4-Styled-Diff").images) == (32, 32 * 15)
+    assert of(made, "GAN").items == 16
+    # Images: 48 and three data types of 32; boxes: 48 twice, for their mirror images, and those of the 96.
+    assert of(made, "features of images and polyps").images == 48 + 96 + 96 + 96
+    segment, augment = (made.table[made.table["chapter"] == c].iloc[0] for c in CHAPTERS[5:])
+    # Real once, and three data types with N = 1 and 2; of 16 sources 3 choose the best epoch.
+    assert (segment["items"], segment["images"]) == (7, 7 * (12 * 64 + 24) + 12 * (3 + 3 * 3 + 3 * 6))
+    assert (augment["items"], augment["images"]) == (5, 5 * (12 * 64 + 12 * 3 + 24))
+    assert list(made.chapters.index) == CHAPTERS
+    assert made.chapters["flop"].sum() == made.table["flop"].sum() < 50e12
+    assert made.chapters["disk"].sum() < 100e6
+
+
+def test_small_sets_with_generators_of_their_own_are_runs_of_their_own():
+    p = profile("smoke", ("augment.generator_sees", "subset"), ("augment.sizes", "[4, 8]"),
+                ("augment.seeds", "2"))
+    made = plan.make(p, 0)
+    mine = made.table[made.table["work"].str.startswith("generators of small sets")].set_index("kind")
+    # Of 4 pairs 1, and of 8 pairs 2, choose the best epoch, and are kept from the generator.
+    known = 2 * (3 + 6)
+    assert mine.loc["features", "images"] == 2 * known
+    assert mine.loc["training", "images"] == 4 * 1600
+    assert mine.loc["styling", "items"] == known * 2
+    assert set(mine["chapter"]) == {"7 augment"}
+
+
+def test_a_run_without_training_without_gan_has_neither():
+    made = plan.make(profile("smoke", ("train.checkpoints", "there"), ("gan.source", "null")), 0)
+    assert (of(made, "cluster models").images, of(made, "cluster models").flop) == (0, 0)
+    assert of(made, "cluster models").disk > 0
+    assert not made.table["work"].str.contains("GAN|grids").any()
+
+
+# ---- how many pairs there are
+
+@pytest.mark.parametrize(("changes", "count", "says"), [
+    ([], 348, "of the paper's 348; "),
+    ([("data.count", "30")], 30, "of the paper's 348; "),
+    ([("data.subset", "all"), ("data.count", "30")], 30, "data.count; "),
+])
+def test_the_papers_pairs_are_counted_without_the_data(changes, count, says):
+    found, note = plan.pairs(profile("paper", ("data.source", "absent"), *changes))
+    assert found == count
+    assert note.startswith(says)
+    assert "not there yet" in note
+
+
+def test_pairs_of_a_folder_are_counted(tmp_path: Path):
+    data.write_phantoms(tmp_path / "pairs", 5, 16, 0)
+    there = [("data.source", str(tmp_path / "pairs")), ("cluster.k", "2")]
+    assert plan.pairs(profile("smoke", *there)) == (5, f"in {tmp_path / 'pairs'}")
+    assert plan.pairs(profile("smoke", *there, ("data.count", "4")))[0] == 4
+    assert plan.pairs(profile("smoke", *there, ("data.subset", "paper348")))[0] == 0
+    with pytest.raises(UserError, match=r"5 pairs are too few for cluster\.k 6"):
+        plan.make(profile("smoke", *there, ("cluster.k", "6")), 0)
+
+
+def test_an_absent_folder_of_unknown_size_is_said_in_words():
+    with pytest.raises(UserError, match=r"absent is not there, .* or give data\.count"):
+        plan.make(profile("smoke", ("data.source", "absent"), ("data.count", "null")), 0)
+
+
+# ---- times
+
+def test_a_probe_gives_each_kind_a_rate_and_each_row_a_time(nano_params: Params):
+    p = changed(nano_params, evaluate={"batch_size": 4})
+    made = plan.make(p, 1)
+    assert list(made.rates["kind"]) == list(probe.KINDS)
+    assert (made.rates["repetitions"] >= 1).all()
+    assert np.isfinite(made.rates["rate"]).all()
+    assert np.isfinite(made.table["seconds"]).all()
+    assert (made.table["seconds"] > 0).all()
+    rates = made.rates.set_index("kind")["rate"]
+    training = of(made, "cluster models")
+    assert training.seconds == pytest.approx(training.flop / rates["training"])
+    assert made.chapters["seconds"].sum() == pytest.approx(made.table["seconds"].sum())
+    assert "Measured on" in made.text
+    assert not p.folder.exists()
+
+
+def test_a_network_too_large_for_a_processor_is_called_once_for_one_image(nano_params: Params, monkeypatch):
+    work = flops.count(nano_params)
+    monkeypatch.setattr(probe, "SHORT", work.unet.call / 4)
+    calls = []
+    monkeypatch.setattr(UNet, "forward", recorded(UNet.forward, calls))
+    found = probe.rates(nano_params, work, ["training", "styling"], 0.001).set_index("kind")
+    assert calls == [1]
+    assert set(found.index) == {"sampling", "training", "styling"}
+    assert (found["rate"] == found.loc["sampling", "rate"]).all()
+    assert list(found.loc[["training", "styling"], "how"]) == [probe.AS_CALL] * 2
+    assert found.loc["sampling", "how"] == "not warmed up, more than its share of the time"
+
+
+def recorded(forward, calls: list[int]):
+    def call(net, x, t):
+        calls.append(len(x))
+        return forward(net, x, t)
+    return call
+
+
+def test_where_the_wanted_device_is_absent_the_plan_is_for_another():
+    p = profile("smoke", ("device", "cuda:99"))
+    found, device = plan.at_hand(p)
+    assert (found.device, found.data) == ("auto", p.data)
+    assert device.endswith("(cuda:99, which the parameters name, is not here)")
+    assert plan.at_hand(found) == (found, runs.device_name("auto"))
+
+
+# ---- the command
+
+def test_the_command_shows_every_chapter_and_runs_nothing(nano: dict, tmp_path: Path):
+    file = tmp_path / "nano.yaml"
+    file.write_text(yaml.safe_dump(nano))
+    result = CliRunner().invoke(cli.app, ["plan", str(file), "-p", "train.images", "40", "--seconds", "0"])
+    assert result.exit_code == 0, result.exception
+    assert all(chapter in result.stdout for chapter in CHAPTERS)
+    for words in ("nano: 10 pairs (phantoms).", "largest item", "no time was measured", "Not counted:"):
+        assert words in result.stdout
+    assert " 80 " in next(line for line in result.stdout.splitlines() if "cluster models" in line)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    (0, "-"), (999, "999 FLOP"), (2.216e12, "2.22 TFLOP"), (999_600, "1.00 MFLOP"), (0.73e18, "730 PFLOP")])
+def test_flop_in_words(value: float, words: str):
+    assert plan.flop(value) == words
