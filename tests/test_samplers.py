@@ -3,11 +3,13 @@
 from itertools import pairwise
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from diffusegen_core import process, samplers, seeds
-from diffusegen_core.params import Process, Train
+from diffusegen_core import process, samplers, seeds, train
+from diffusegen_core.params import Params, Process, Train
 
 SHAPE = (4, 6, 6)
 MEAN, SPREAD = 0.1, 0.2  # of the data: within [-1, 1] by 4.5 deviations
@@ -129,3 +131,14 @@ def test_what_the_network_aims_at_is_kept_within_the_range(name: str, count: int
         return torch.full((len(x_t), 8, *SHAPE[1:]), -9.0)  # v = -9: an x0 far above 1
     x = samplers.SAMPLERS[name](far, process.schedule(EPS, count), SHAPE, own(2), "v")
     torch.testing.assert_close(x, torch.ones(2, *SHAPE), rtol=0, atol=1e-6)
+
+
+def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano_params: Params, monkeypatch):
+    monkeypatch.setitem(samplers.SAMPLERS, "ddim", lambda net, s, shape, own, objective: torch.ones(2, *shape))
+    for name, white in (("ancestral", False), ("ddim", True)):
+        p = nano_params.model_copy(update={"train": nano_params.train.model_copy(
+            update={"preview_sampler": name})})
+        train.preview(p, train.start(p, "test", torch.device("cpu")), p.folder / name, "test")
+        grid = np.asarray(Image.open(p.folder / name / "samples" / "0000000.png"))
+        assert grid.shape == (32, 32, 3)
+        assert bool((grid == 255).all()) == white
