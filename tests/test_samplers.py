@@ -134,7 +134,7 @@ def test_what_the_network_aims_at_is_kept_within_the_range(name: str, count: int
 
 
 def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano_params: Params, monkeypatch):
-    monkeypatch.setitem(samplers.SAMPLERS, "ddim", lambda net, s, shape, own, objective: torch.ones(2, *shape))
+    monkeypatch.setitem(samplers.SAMPLERS, "ddim", lambda net, s, shape, *rest: torch.ones(2, *shape))
     for name, white in (("ancestral", False), ("ddim", True)):
         p = nano_params.model_copy(update={"train": nano_params.train.model_copy(
             update={"preview_sampler": name})})
