@@ -48,12 +48,14 @@ def dpmpp(net: Network, s: Schedule, shape: tuple[int, int, int], generators: Ge
           objective: str) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): two-step and second order, in x0 and lambda.
 
-    Only the first step, which has nothing to look back to, and the last, whose h is infinite, have D = x0_t.
+    D is x0_t at the first step, which has nothing to look back to, at the last, whose h is infinite, and at
+    the one before: on a linear schedule its h is far larger than the h before it, and D would overshoot (the
+    authors' code lowers the order at the end as well, `lower_order_final`).
     """
     log_snr = 0.5 * (s.alpha_bar / (1 - s.alpha_bar)).log()
     h = log_snr[:-1] - log_snr[1:]  # of levels 1 and up
     look_back = torch.zeros_like(s.alpha_bar)
-    look_back[1:-1] = h[:-1] / (2 * h[1:])
+    look_back[2:-1] = h[1:-1] / (2 * h[2:])
     shrink = ((1 - s.alpha_bar_prev) / (1 - s.alpha_bar)).sqrt()
     weight = s.alpha_bar_prev.sqrt() - s.alpha_bar.sqrt() * shrink  # holds where h is infinite as well
     x, before = _noise(shape, generators), None
