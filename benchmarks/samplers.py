@@ -42,7 +42,7 @@ from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
 STEPS = [10, 25, 50, 100]
-SCHEDULES = ["200/10/5", "100/10/5", "50/10/3", "50/10/1"]  # respaced steps / jump length / resampling
+SCHEDULES = [(200, 10, 5), (100, 10, 5), (50, 10, 3), (50, 10, 1)]  # respaced steps, jump length, resampling
 
 
 @dataclass
@@ -188,21 +188,20 @@ def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, A
     return found | more
 
 
-def rows_of(b: Bench, parts: list[str], steps: list[int], schedules: list[str]) -> Iterator[dict[str, Any]]:
+def rows_of(b: Bench, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every line, the quickest of each part first."""
     drawn = [seeds.rng(b.p.seed, "samplers", "real", repeat).permutation(len(b.pairs))[:b.images]
              for repeat in range(b.repeats)]
     yield row(b, "real", 0, Made([b.pairs.images[places] for places in drawn]))
-    if "sampling" in parts:
+    if "sampling" in asked.parts:
         sampled(Bench(b.p, 1, 1, 1), "ddim", 2)  # the first call of a process is slow
-        for count in sorted(steps):
+        for count in sorted(asked.steps):
             for name in samplers.SAMPLERS:
                 yield row(b, f"{name} {count}", count, sampled(b, name, count))
-    for text in schedules[::-1] if "inpainting" in parts else ():
-        respacing, jump, resampling = map(int, text.split("/"))
-        calls = inpaint.network_calls(inpaint.repaint_levels(respacing, jump, resampling))
-        made, more = inpainted(b, respacing, jump, resampling)
-        yield row(b, f"RePaint {text}", calls, made, **more)
+    calls = {given: inpaint.network_calls(inpaint.repaint_levels(*given)) for given in asked.schedules}
+    for given in sorted(calls, key=calls.get) if "inpainting" in asked.parts else ():
+        made, more = inpainted(b, *given)
+        yield row(b, "RePaint " + "/".join(map(str, given)), calls[given], made, **more)
 
 
 def shown(rows: list[dict[str, Any]]) -> str:
@@ -222,24 +221,38 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def arguments() -> argparse.Namespace:
+def schedule(text: str) -> tuple[int, ...]:
+    """A RePaint schedule, such as 200/10/5; ValueError if it is none."""
+    respacing, jump, resampling = map(int, text.split("/"))
+    if not 0 < jump < respacing or resampling < 1:
+        raise ValueError(f"{text} cannot be walked")
+    return respacing, jump, resampling
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of a run with trained cluster models")
     parser.add_argument("--images", type=int, default=48, help="images a set, at least 3")
     parser.add_argument("--repeats", type=int, default=3, help="sets of other seeds")
     parser.add_argument("--batch", type=int, help="images a network call; the run's inpaint.batch_size")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of the samplers")
-    parser.add_argument("--schedules", nargs="+", default=SCHEDULES, help="respacing/jump_length/resampling")
+    parser.add_argument("--schedules", type=schedule, nargs="+", default=SCHEDULES,
+                        help="respacing/jump_length/resampling")
     parser.add_argument("--parts", nargs="+", default=["sampling", "inpainting"],
                         choices=["sampling", "inpainting"])
     parser.add_argument("--device", help="the run's, or another: cpu, cuda")
     parser.add_argument("--json", type=Path, help="write the table there, after every row")
-    return parser.parse_args()
+    asked = parser.parse_args(given)
+    if min(asked.images - 2, asked.repeats, asked.batch or 1, *asked.steps) < 1:
+        parser.error("there must be 3 images or more, and 1 or more of everything else")
+    return asked
 
 
-def main() -> None:
-    asked = arguments()
+def main(given: list[str] | None = None) -> None:
+    asked = arguments(given)
     p = chapters.kept(asked.run.resolve())
+    if (most := max(*asked.steps, *(respacing for respacing, _, _ in asked.schedules))) > p.process.steps:
+        raise UserError(f"{most} steps are more than the {p.process.steps} of the run's process.")
     p = p.model_copy(update={"device": asked.device or p.device})
     b = Bench(p, min(asked.images, len(data.load(p))), asked.repeats, asked.batch or p.inpaint.batch_size)
     models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.nets}
@@ -250,7 +263,7 @@ def main() -> None:
     print(*(f"{name}: {facts[name]}" for name in ("device", "commit", "images", "repeats", "backbone")),
           sep="\n", flush=True)
     rows = []
-    for found in rows_of(b, asked.parts, asked.steps, asked.schedules):
+    for found in rows_of(b, asked):
         rows.append(found)
         print(f"{found['what']} is measured.", flush=True)
         if asked.json:

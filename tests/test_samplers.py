@@ -1,6 +1,9 @@
 """The samplers against data of which the answer is known: normal, with a network that is their exact mean."""
 
+import json
+import runpy
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import process, samplers, seeds, train
+from diffusegen_core import chapters, process, samplers, seeds, train
 from diffusegen_core.params import Params, Process, Train
 
 SHAPE = (4, 6, 6)
@@ -142,3 +145,27 @@ def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano_params: Params, mo
         grid = np.asarray(Image.open(p.folder / name / "samples" / "0000000.png"))
         assert grid.shape == (32, 32, 3)
         assert bool((grid == 255).all()) == white
+
+
+def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(nano_params: Params, capsys):
+    e = nano_params.evaluate.model_copy(update={"backbone": "timm/test_nfnet"})
+    p = nano_params.model_copy(update={"evaluate": e, "train": nano_params.train.model_copy(
+        update={"images": 4, "preview_steps": 1})})
+    train.run(p)
+    chapters.keep(p)
+    main = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "samplers.py"))["main"]
+    file = p.folder / "found.json"
+    main([str(p.folder), "--images", "4", "--repeats", "2", "--steps", "3", "2",
+          "--schedules", "6/2/2", "4/2/1", "--json", str(file)])
+    found = json.loads(file.read_text())
+    assert (found["images"], found["repeats"], found["profile"]) == (4, 2, "nano")
+    assert {row["what"]: row["network calls"] for row in found["rows"]} == {
+        "real": 0, "ancestral 2": 2, "ddim 2": 2, "dpmpp 2": 2, "ancestral 3": 3, "ddim 3": 3, "dpmpp 3": 3,
+        "RePaint 4/2/1": 4, "RePaint 6/2/2": 10}
+    name = "FD-test_nfnet (random weights)"
+    for row in found["rows"]:
+        assert 0 < row[name]["least"] <= row[name]["median"] <= row[name]["largest"]
+        assert ("seconds an image" in row) == (row["what"] != "real")
+        assert (f"{name} of boxes" in row) == ("seam" in row) == row["what"].startswith("RePaint")
+    shown = capsys.readouterr().out
+    assert all(row["what"] in shown for row in found["rows"])
