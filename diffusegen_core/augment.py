@@ -173,6 +173,6 @@ def own(p: Params, sets: Sets, size: int, seed: int) -> Params:
         "run_dir": str(p.folder / "augment" / "generators" / f"N{size}-seed{seed}"),
         "data": p.data.model_copy(update={"names": train}),
         "cluster": p.cluster.model_copy(update={"k": p.augment.subset_clusters}),
-        "train": p.train.model_copy(update={"full_images": None, "checkpoints": None}),
+        "train": p.train.model_copy(update={"full_images": None, "base_images": None, "checkpoints": None}),
         "inpaint": p.inpaint.model_copy(update={"sources": None}),
         "gan": p.gan.model_copy(update={"source": None})})

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffusegen_core import runs, weights
 from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, plain
+from diffusegen_core.params import Params, plain, resolve
 from diffusegen_core.unet import UNet
 
 
@@ -51,6 +51,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def released(p: Params, name: str) -> Path | None:
+    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder."""
+    if p.train.checkpoints is None:
+        return None
+    folder = resolve(p.train.checkpoints)
+    stem = f"cluster_{int(name.removeprefix('cluster-'))}_" if name.startswith("cluster-") else name
+    found = sorted(f for pattern in (f"{stem}*.pt", f"{name}*.safetensors", f"{name}/model.safetensors")
+                   for f in folder.glob(pattern))
+    if len(found) != 1:
+        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; "
+                        f"one is needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
+    return found[0]
 
 
 def load_net(path: Path, p: Params, device: torch.device) -> UNet:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from diffusegen_core import seeds
 from diffusegen_core.sections import Process
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -174,15 +173,3 @@ def _normal_cdf(x: Tensor) -> Tensor:
 
 def _per_image(x: Tensor) -> Tensor:
     return x.flatten(1).mean(dim=1)
-
-
-@torch.inference_mode()
-def sample(net: Network, s: Schedule, shape: tuple[int, int, int], generators: list[torch.Generator],
-           objective: str) -> Tensor:
-    """New images (B, *shape) by ancestral sampling through all levels, each from its own generator."""
-    device = generators[0].device
-    x = seeds.normal_like(generators, torch.empty(len(generators), *shape, device=device))
-    for level in reversed(range(len(s))):
-        t = torch.full((len(x),), level, device=device)
-        x = denoised_once(reverse(net, s, x, t, objective), t, seeds.normal_like(generators, x))
-    return x

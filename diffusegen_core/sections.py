@@ -71,6 +71,8 @@ class Train(Section):
     images: PositiveInt = Field(1600, description="training images that a cluster model sees, the paper's T")
     full_images: PositiveInt | None = Field(
         None, description="T of a model of the full set (K = 1); null: none")
+    base_images: PositiveInt | None = Field(
+        None, description="T of a model of all pairs that cluster models start from; null: none")
     batch_size: PositiveInt = Field(8, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
     lr: float = Field(1e-3, gt=0)
@@ -84,6 +86,8 @@ class Train(Section):
     preview_every: PositiveInt = Field(100, description="optimizer steps between sample grids")
     preview_images: PositiveInt = Field(8, description="images of a sample grid")
     preview_steps: PositiveInt = Field(25, description="respaced steps of a sample grid")
+    preview_sampler: Literal["ancestral", "ddim", "dpmpp"] = Field(
+        "ancestral", description="of a sample grid: the reverse process, DDIM or DPM-Solver++(2M)")
     checkpoints: str | None = Field(
         None,
         description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")

@@ -105,7 +105,8 @@ def costs(p: Params, result: Tested) -> Table:
     trained, made, styled, baseline = train.run(p), inpaint.run(p), style.run(p), gan.run(p)
     rows = []
     for name, manifest in made.manifests.items():
-        models = [trained.full] if name.startswith("Full") else trained.models
+        base = [trained.base] if trained.base else []
+        models = [trained.full] if name.startswith("Full") else base + trained.models
         learning = sum(model.seconds for model in models)
         painting = _seconds(made.folders[name])
         twin = name.replace("Diff", "Styled-Diff")

@@ -131,6 +131,7 @@ def network(p: Params) -> Table:
     """The network of this run beside the paper's."""
     with torch.device("meta"):
         ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.data.image_size), (PAPER, 256)))
+    after = f", after {p.train.base_images:,} of a common base" if p.train.base_images else ""
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
             ("image size", str(p.data.image_size), "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
@@ -139,7 +140,7 @@ def network(p: Params) -> Table:
             ("attention at", " ".join(map(str, p.model.attention_resolutions)) or "none", "16"),
             ("objective", p.process.objective, "eps"),
             ("variance of a reverse step", p.process.variance, "learned"),
-            ("training images a cluster", f"{p.train.images:,}", "110,000"),
+            ("training images a cluster", f"{p.train.images:,}{after}", "110,000"),
             ("batch", str(p.train.batch_size), "128"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
     frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])

@@ -2,6 +2,10 @@
 
 Whatever a step draws (images, flips, timesteps, noise) comes from a seed of its own, so a run that was killed
 continues from its last checkpoint as if nothing had happened: on the CPU the final weights are the same bits.
+
+As an option, each cluster's model starts from the averaged weights of a base, one model of all pairs: the
+full set's where that is to see as many images, or else one beside it, and both start from nothing. Only the
+weights are taken over: the optimizer, the steps and the warm-up of the average begin anew.
 """
 
 import copy
@@ -18,19 +22,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, seeds
+from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, samplers, seeds
 from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, plain, resolve
+from diffusegen_core.params import Params, plain
 from diffusegen_core.unet import UNet, parameter_count
 
 log = logging.getLogger(__name__)
 
-FULL = "full"
+FULL, BASE = "full", "base"
+WEIGHTS = "model.safetensors"
 VERSION = 1  # raised when the same parameters would give other weights
 COLUMNS = ["loss", "mse", "vb", "grad_norm"]
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
-IRRELEVANT = {"images", "full_images", "micro_batch", "sample_weights", "checkpoint_every", "preview_every",
-              "preview_images", "preview_steps", "checkpoints"}
+IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "checkpoint_every",
+              "preview_every", "preview_images", "preview_steps", "preview_sampler", "checkpoints"}
 
 Watch = Callable[[Path], None]
 
@@ -39,7 +44,7 @@ Watch = Callable[[Path], None]
 class Model:
     """A trained model and what it took."""
 
-    name: str  # cluster-00, cluster-01, ... or full
+    name: str  # cluster-00, cluster-01, ..., full or base
     pairs: int
     images: int
     steps: int
@@ -50,15 +55,19 @@ class Model:
 
     @property
     def path(self) -> Path:
-        return self.folder / "model.safetensors"
+        return self.folder / WEIGHTS
 
 
 @dataclass(frozen=True)
 class Trained:
-    """All models of a run; `models[k]` is cluster k's, `full` the full set's where there is one."""
+    """All models of a run."""
 
     models: list[Model]
+    """One a cluster, in their order."""
     full: Model | None
+    """The full set's, where the parameters ask for one."""
+    base: Model | None = None
+    """What the clusters' started from, if they did not from nothing; it may be `full`."""
 
     @property
     def seconds(self) -> float:
@@ -66,7 +75,8 @@ class Trained:
 
     @property
     def all(self) -> list[Model]:
-        return self.models + ([self.full] if self.full else [])
+        first = [self.base] if self.base and self.base != self.full else []
+        return first + self.models + ([self.full] if self.full else [])
 
     @property
     def table(self) -> pd.DataFrame:
@@ -81,26 +91,42 @@ class Trained:
 def run(p: Params, watch: Watch | None = None) -> Trained:
     """Train every model that is not finished. `watch` is called with a model's folder at each sample grid."""
     clusters = cluster.run(p)
+    everyone = list(range(len(clusters.labels)))
+    base = train_model(p, base_of(p), everyone, watch) if base_of(p) else None
     jobs = {f"cluster-{k:02d}": [i for i, label in enumerate(clusters.labels) if label == k]
             for k in range(clusters.k)}
     if p.train.full_images:
-        jobs[FULL] = list(range(len(clusters.labels)))
-    items = [fanout.Item(name, {"p": p, "name": name, "indices": indices, "watch": watch})
+        jobs[FULL] = everyone
+    items = [fanout.Item(name, {"p": p, "name": name, "indices": indices, "watch": watch,
+                                "base": base.folder if base and name != FULL else None})
              for name, indices in jobs.items()]
     models = fanout.run(train_model, items, "Training")
     full = models.pop() if p.train.full_images else None
-    return Trained(models, full)
+    return Trained(models, full, base)
 
 
-def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = None) -> Model:
-    """Train one model on the pairs at `indices`, or continue it, or find it finished."""
+def base_of(p: Params) -> str | None:
+    """The name of the model that the clusters' start from; none where finished checkpoints are used."""
+    if p.train.base_images is None or p.train.checkpoints is not None:
+        return None
+    return FULL if p.train.base_images == p.train.full_images else BASE
+
+
+def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = None,
+                base: Path | None = None) -> Model:
+    """Train one model on the pairs at `indices`, or continue it, or find it finished.
+
+    `base` is the folder of the finished model whose averaged weights it starts from; None: from nothing.
+    """
     pairs = data.load(p).take(indices)
     folder = p.folder / "train" / name
-    images = p.train.full_images if name == FULL else p.train.images
+    images = {FULL: p.train.full_images, BASE: p.train.base_images}.get(name, p.train.images)
     recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
               **checkpoints.configuration(p),
               "train": {k: v for k, v in plain(p.train).items() if k not in IRRELEVANT}}
-    source = released(p, name)
+    if base:  # the stamp's hash, which has just been compared with the file
+        recipe["base"] = runs.read_json(base / runs.STAMP)["outputs"][WEIGHTS]["sha256"]
+    source = checkpoints.released(p, name)
     if source is not None:
         recipe = {"released": runs.sha256(source), "weights": p.train.sample_weights,
                   **checkpoints.configuration(p)}
@@ -109,23 +135,10 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
         if reasons := runs.stale(folder, recipe):
             log.warning("%s is made again: %s", folder, "; ".join(reasons))
             runs.clear(folder)
-        stamp = adopt(p, source, folder, recipe) if source else fit(p, name, pairs, folder, recipe, watch)
+        stamp = (adopt(p, source, folder, recipe) if source else
+                 fit(p, name, pairs, folder, recipe, watch, base))
     return Model(name, len(pairs), stamp["images"], stamp["steps"], stamp["loss"], stamp["seconds"],
                  stamp["parameters"], folder)
-
-
-def released(p: Params, name: str) -> Path | None:
-    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder."""
-    if p.train.checkpoints is None:
-        return None
-    folder = resolve(p.train.checkpoints)
-    stem = FULL if name == FULL else f"cluster_{int(name.split('-')[1])}_"
-    found = sorted(f for pattern in (f"{stem}*.pt", f"{name}*.safetensors", f"{name}/model.safetensors")
-                   for f in folder.glob(pattern))
-    if len(found) != 1:
-        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; "
-                        f"one is needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
-    return found[0]
 
 
 def adopt(p: Params, source: Path, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
@@ -133,7 +146,7 @@ def adopt(p: Params, source: Path, folder: Path, recipe: runs.Recipe) -> dict[st
     net = checkpoints.load_net(source, p, torch.device("cpu"))
     runs.clear(folder)
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
-    path = checkpoints.save(folder / "model.safetensors", tensors,
+    path = checkpoints.save(folder / WEIGHTS, tensors,
                             {"configuration": checkpoints.configuration(p)})
     return runs.finish(folder, recipe, [path], seconds=0.0, images=0, steps=0, loss=float("nan"),
                        parameters=parameter_count(net))
@@ -155,13 +168,13 @@ class State:
 
 
 def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Recipe,
-        watch: Watch | None) -> dict[str, Any]:
-    """The training loop, from nothing or from the last checkpoint to a stamped model."""
+        watch: Watch | None, base: Path | None = None) -> dict[str, Any]:
+    """The training loop, from nothing, a base or the last checkpoint to a stamped model."""
     device = runs.device(p.device)
     x = torch.from_numpy(data.to_bytes(data.to_tensor(pairs).numpy())).to(device)
     s = process.schedule(p.process).to(device)
     batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
-    state = start(p, name, device)
+    state = start(p, name, device, base)
     resume(state, folder / "checkpoint.safetensors", recipe)
     if state.step == 0:
         runs.clear(folder)  # sample grids of other parameters
@@ -186,11 +199,13 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
     return conclude(p, state, folder, recipe)
 
 
-def start(p: Params, name: str, device: torch.device) -> State:
-    """Untrained weights, seeded by the model's name."""
+def start(p: Params, name: str, device: torch.device, base: Path | None = None) -> State:
+    """Untrained weights, seeded by the model's name, or the base's averaged ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(p.seed, "train", name, "weights"))
         net = UNet(p.model, p.data.image_size).to(device)
+    if base:
+        net.load_state_dict(checkpoints.part(checkpoints.read(base / WEIGHTS)[0], "ema."))
     average = copy.deepcopy(net).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=p.train.lr, weight_decay=p.train.weight_decay)
     return State(net, average, optimizer, history=[])
@@ -295,7 +310,8 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
     side = p.data.image_size
     with runs.exact(), autocast(device, p.train.precision):
-        x = process.sample(state.average, s, (4, side, side), own, p.process.objective)
+        x = samplers.SAMPLERS[p.train.preview_sampler](state.average, s, (4, side, side), own,
+                                                       p.process.objective)
     pixels = data.to_bytes(x.float().cpu().numpy())
     rows = [pixels[:, :3], pixels[:, 3:].repeat(3, axis=1)]
     grid = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
@@ -305,7 +321,7 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
 
 def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
     """Write the finished model and its stamp; the checkpoint with the optimizer's moments has served."""
-    path = checkpoints.save(folder / "model.safetensors", weights_of(state),
+    path = checkpoints.save(folder / WEIGHTS, weights_of(state),
                             {"configuration": checkpoints.configuration(p), "recipe": recipe})
     losses = torch.stack(state.history)[:, 0]
     stamp = runs.finish(

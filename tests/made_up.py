@@ -115,7 +115,8 @@ def forge(patch: pytest.MonkeyPatch) -> Networks:
     def trained(p: Params) -> Trained:
         models = [Model(f"cluster-{k:02d}", 1, 1, 1, 0.5, 100.0, 1, Path()) for k in range(p.cluster.k)]
         full = Model("full", 1, 1, 1, 0.5, 300.0, 1, Path()) if p.train.full_images else None
-        return Trained(models, full)
+        base = Model("base", 1, 1, 1, 0.5, 50.0, 1, Path()) if p.train.base_images else None
+        return Trained(models, full, base)
 
     for module, stand_in in ((inpaint, inpainted), (style, styled), (gan, singan), (train, trained)):
         patch.setattr(module, "run", stand_in)

@@ -375,10 +375,12 @@ def test_the_generators_run_knows_the_training_pairs_of_the_subset_and_no_others
 
 
 def test_nothing_from_outside_reaches_the_generators_run(written: Params, sets: Sets) -> None:
-    """Neither checkpoints nor a full-set model, which saw more."""
-    p = changed(subset_params(written), train={"checkpoints": "elsewhere", "full_images": 9})
+    """Neither checkpoints nor a full-set model or base, which saw more."""
+    outside = {"checkpoints": "elsewhere", "full_images": 9, "base_images": 9}
+    p = changed(subset_params(written), train=outside)
     mine = augment.own(p, sets, 4, 0)
     assert (mine.train.checkpoints, mine.train.full_images, mine.gan.source) == (None, None, None)
+    assert mine.train.base_images is None
     assert mine.inpaint.sources is None
 
 

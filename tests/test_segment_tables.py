@@ -248,7 +248,7 @@ def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: data.
 
 
 def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: data.Pairs) -> None:
-    """7 s a folder, 100 s a cluster's model, 300 s the full one's: see made_up."""
+    """7 s a folder, 100 s a cluster's model, 300 s the full one's, 50 s a base: see made_up."""
     p = values(tmp_path / "run", inpaint={"samples": 2, "sources": 5}, train={"full_images": 9},
                augment={"sizes": [4]})
     write_all(p)
@@ -265,6 +265,8 @@ def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair
                                                    "", "", ""]
     bought = rows(segment_tables.costs(changed(p, gan={"source": "elsewhere"}), result))
     assert "GAN" not in bought.index, "nobody knows what it cost"
+    based = rows(segment_tables.costs(changed(p, train={"base_images": 9}), result))
+    assert based["training, s"].tolist() == ["", "250", "250", "300", "300"]
 
 
 # ---- claims

@@ -1,0 +1,278 @@
+"""Quality against network calls, with a trained run: samplers of whole pairs, and RePaint schedules.
+
+    python benchmarks/samplers.py runs/kvasir_cpu --images 48 --repeats 3 --json samplers.json
+
+For every sampler and number of steps, and for every RePaint schedule, the run's own models make as many sets
+of images as --repeats says, always from the same seeds. Each set is compared with all real images by chapter
+5's distances; "of boxes" compares the boxes around what was filled. A Fréchet distance hangs on the size of
+the set: rows compare at equal --images only, and the row "real" tells what so many of the real images have.
+Distances are the median of the sets and seconds that of the batches, with the least and the largest.
+"""
+
+import argparse
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from diffusegen_core import (
+    chapters,
+    checkpoints,
+    cluster,
+    data,
+    inpaint,
+    metrics,
+    process,
+    runs,
+    samplers,
+    seeds,
+    style,
+    train,
+)
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+
+STEPS = [10, 25, 50, 100]
+SCHEDULES = [(200, 10, 5), (100, 10, 5), (50, 10, 3), (50, 10, 1)]  # respaced steps, jump length, resampling
+
+
+@dataclass
+class Bench:
+    """A run's models and real pairs, and how much to measure."""
+
+    p: Params
+    images: int
+    repeats: int
+    batch: int
+
+    @cached_property
+    def device(self) -> torch.device:
+        return runs.device(self.p.device)
+
+    @cached_property
+    def pairs(self) -> data.Pairs:
+        return data.load(self.p)
+
+    @cached_property
+    def regions(self) -> np.ndarray:
+        """What chapter 3 fills of each real pair (N, S, S)."""
+        return np.stack([inpaint.dilated(mask[0], self.p.inpaint) for mask in self.pairs.masks])
+
+    @cached_property
+    def nets(self) -> dict[str, torch.nn.Module]:
+        """The cluster models, by name."""
+        folders = [self.p.folder / "train" / f"cluster-{k:02d}" for k in range(self.p.cluster.k)]
+        paths = [folder / train.WEIGHTS for folder in folders]
+        if absent := [path for path in paths if not path.is_file()]:
+            raise UserError(f"{absent[0]} is not there: run chapter 2 of that run first.")
+        return {path.parent.name: checkpoints.load_net(path, self.p, self.device) for path in paths}
+
+    @cached_property
+    def real(self) -> np.ndarray:
+        return self.features(self.pairs.images)
+
+    @cached_property
+    def real_boxes(self) -> np.ndarray:
+        return self.features(boxes(self.pairs.images, self.regions))
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return metrics.extract(images, self.p.evaluate, self.device, self.p.seed)
+
+
+@dataclass
+class Made:
+    """The images of one way to make them, set by set, and the seconds an image of each batch."""
+
+    sets: list[np.ndarray] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def timed(b: Bench, work: Callable[[], Tensor]) -> tuple[np.ndarray, float]:
+    """The result of a batch as (B, 4, S, S) float32, and the seconds that it took, copying included."""
+    began = time.perf_counter()
+    with runs.exact(), train.autocast(b.device, b.p.inpaint.precision):
+        x = work()
+    x = x.float().cpu().numpy()
+    return x, time.perf_counter() - began
+
+
+def batches(b: Bench, model_of: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The places of a set's images, in batches of one model each."""
+    for model in dict.fromkeys(model_of):
+        places = np.flatnonzero(np.array(model_of) == model)
+        for first in range(0, len(places), b.batch):
+            yield model, places[first:first + b.batch]
+
+
+def sampled(b: Bench, name: str, steps: int) -> Made:
+    """Whole pairs from noise; every cluster model makes the same share of a set."""
+    p, made, side = b.p, Made(), b.p.data.image_size
+    s = process.schedule(p.process, steps).to(b.device)
+    models = list(b.nets)
+    for repeat in range(b.repeats):
+        images = np.empty((b.images, 3, side, side), np.uint8)
+        for model, places in batches(b, [models[i % len(models)] for i in range(b.images)]):
+            own = [seeds.generator(p.seed, "samplers", repeat, i, device=b.device) for i in places]
+            x, seconds = timed(b, lambda model=model, own=own: samplers.SAMPLERS[name](
+                b.nets[model], s, (4, side, side), own, p.process.objective))
+            images[places] = data.to_bytes(x[:, :3])
+            made.seconds.append(seconds / len(places))
+        made.sets.append(images)
+    return made
+
+
+def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Made, dict[str, Any]]:
+    """Pairs as chapter 3 makes them, by another schedule; with the seams and empty masks of each set."""
+    p = b.p.model_copy(update={"inpaint": b.p.inpaint.model_copy(
+        update={"samples": b.repeats, "sources": b.images})})
+    s = process.schedule(p.process, respacing).to(b.device)
+    levels = inpaint.repaint_levels(respacing, jump, resampling)
+    labels = [int(label) for label in cluster.run(b.p).labels]
+    jobs = inpaint.plan(p, f"{p.cluster.k}-Diff", b.pairs.names, labels, p.cluster.k)
+    made, boxed, seams, empty = Made(), [], [], []
+    for sample in range(1, b.repeats + 1):
+        mine = [job for job in jobs if job.sample == sample]
+        images, masks = b.pairs.images[:len(mine)].copy(), np.empty_like(b.regions[:len(mine)])
+        for model, places in batches(b, [job.model for job in mine]):
+            regions = b.regions[places][:, None]
+            known = torch.from_numpy(1 - regions).float().to(b.device)
+            clean = data.to_tensor(b.pairs.take(places)).to(b.device)
+            own = [seeds.generator(mine[i].seed, "noise", device=b.device) for i in places]
+            x, seconds = timed(b, lambda model=model, clean=clean, known=known, own=own: inpaint.repaint(
+                b.nets[model], s, clean, known, levels, own, p.process.objective))
+            images[places] = np.where(regions > 0, data.to_bytes(x[:, :3]), images[places])
+            masks[places] = [inpaint.refined(channel, p.inpaint) for channel in x[:, 3]]
+            made.seconds.append(seconds / len(places))
+        made.sets.append(images)
+        regions = b.regions[:len(mine)]
+        boxed.append(metrics.frechet(b.features(boxes(images, regions)), b.real_boxes))
+        seams.append(float(np.mean([style.seam(*both) for both in zip(images, regions, strict=True)])))
+        empty.append(float(np.mean([not mask.any() for mask in masks])))
+    return made, {f"{metrics.names(p.evaluate)[0]} of boxes": spread(boxed), "seam": spread(seams),
+                  "empty masks": float(np.mean(empty))}
+
+
+def boxes(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """The bounding boxes of regions (N, S, S), cut from images (N, 3, S, S) uint8 and resized to S x S."""
+    side, found = images.shape[-1], []
+    for image, region in zip(images, regions, strict=True):
+        x, y, width, height = cv2.boundingRect(region) if region.any() else (0, 0, side, side)
+        cut = np.ascontiguousarray(image[:, y:y + height, x:x + width].transpose(1, 2, 0))
+        found.append(cv2.resize(cut, (side, side), interpolation=cv2.INTER_CUBIC).transpose(2, 0, 1))
+    return np.stack(found)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "least": min(values), "largest": max(values)}
+
+
+def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, Any]:
+    """One line of the table: the distances of every set to all real images."""
+    e, rows = b.p.evaluate, [b.features(images) for images in made.sets]
+    frechet, kernel = metrics.names(e)
+    found = {"what": what, "network calls": calls,
+             frechet: spread([metrics.frechet(one, b.real) for one in rows]),
+             kernel: spread([metrics.kernel(one, b.real, b.p.seed, e.kernel_subsets, e.kernel_size)
+                             for one in rows])}
+    if made.seconds:
+        found["seconds an image"] = spread(made.seconds)
+    return found | more
+
+
+def rows_of(b: Bench, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every line, the quickest of each part first."""
+    drawn = [seeds.rng(b.p.seed, "samplers", "real", repeat).permutation(len(b.pairs))[:b.images]
+             for repeat in range(b.repeats)]
+    yield row(b, "real", 0, Made([b.pairs.images[places] for places in drawn]))
+    if "sampling" in asked.parts:
+        sampled(Bench(b.p, 1, 1, 1), "ddim", 2)  # the first call of a process is slow
+        for count in sorted(asked.steps):
+            for name in samplers.SAMPLERS:
+                yield row(b, f"{name} {count}", count, sampled(b, name, count))
+    calls = {given: inpaint.network_calls(inpaint.repaint_levels(*given)) for given in asked.schedules}
+    for given in sorted(calls, key=calls.get) if "inpainting" in asked.parts else ():
+        made, more = inpainted(b, *given)
+        yield row(b, "RePaint " + "/".join(map(str, given)), calls[given], made, **more)
+
+
+def shown(rows: list[dict[str, Any]]) -> str:
+    """The rows as text: median [least, largest]."""
+    def cell(value: Any) -> str:
+        if isinstance(value, dict):
+            return f"{value['median']:.4g} [{value['least']:.4g}, {value['largest']:.4g}]"
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+    frame = pd.DataFrame([{name: cell(value) for name, value in row.items()} for row in rows])
+    return frame.fillna("").to_string(index=False)
+
+
+def commit() -> str:
+    """The commit of this checkout, where it is one."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent,
+                           capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def schedule(text: str) -> tuple[int, ...]:
+    """A RePaint schedule, such as 200/10/5; ValueError if it is none."""
+    respacing, jump, resampling = map(int, text.split("/"))
+    if not 0 < jump < respacing or resampling < 1:
+        raise ValueError(f"{text} cannot be walked")
+    return respacing, jump, resampling
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the folder of a run with trained cluster models")
+    parser.add_argument("--images", type=int, default=48, help="images a set, at least 3")
+    parser.add_argument("--repeats", type=int, default=3, help="sets of other seeds")
+    parser.add_argument("--batch", type=int, help="images a network call; the run's inpaint.batch_size")
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of the samplers")
+    parser.add_argument("--schedules", type=schedule, nargs="+", default=SCHEDULES,
+                        help="respacing/jump_length/resampling")
+    parser.add_argument("--parts", nargs="+", default=["sampling", "inpainting"],
+                        choices=["sampling", "inpainting"])
+    parser.add_argument("--device", help="the run's, or another: cpu, cuda")
+    parser.add_argument("--json", type=Path, help="write the table there, after every row")
+    asked = parser.parse_args(given)
+    if min(asked.images - 2, asked.repeats, asked.batch or 1, *asked.steps) < 1:
+        parser.error("there must be 3 images or more, and 1 or more of everything else")
+    return asked
+
+
+def main(given: list[str] | None = None) -> None:
+    asked = arguments(given)
+    p = chapters.kept(asked.run.resolve())
+    if (most := max(*asked.steps, *(respacing for respacing, _, _ in asked.schedules))) > p.process.steps:
+        raise UserError(f"{most} steps are more than the {p.process.steps} of the run's process.")
+    p = p.model_copy(update={"device": asked.device or p.device})
+    b = Bench(p, min(asked.images, len(data.load(p))), asked.repeats, asked.batch or p.inpaint.batch_size)
+    models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.nets}
+    facts = {"benchmark": "samplers", "commit": commit(), "device": runs.device_name(p.device),
+             "versions": runs.versions(), "profile": p.profile, "models": models, "images": b.images,
+             "repeats": b.repeats, "batch": b.batch, "precision": p.inpaint.precision,
+             "weights": p.train.sample_weights, "backbone": metrics.backbone(p.evaluate)}
+    print(*(f"{name}: {facts[name]}" for name in ("device", "commit", "images", "repeats", "backbone")),
+          sep="\n", flush=True)
+    rows = []
+    for found in rows_of(b, asked):
+        rows.append(found)
+        print(f"{found['what']} is measured.", flush=True)
+        if asked.json:
+            runs.write_json(asked.json.resolve(), {**facts, "rows": rows})
+    print(shown(rows))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,212 @@
+"""One base, many clusters: what is taken over, what makes a model again, and that nothing else changed."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from diffusegen_core import checkpoints, cluster, data, params, runs, tables, train, trainsets
+from diffusegen_core.params import Params
+
+CPU = torch.device("cpu")
+SHORT = {"images": 12, "checkpoint_every": 2, "preview_every": 100, "preview_images": 1, "preview_steps": 2}
+LABELS = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1]
+
+
+def changed(p: Params, **values: object) -> Params:
+    return p.model_copy(update={"train": p.train.model_copy(update=values)})
+
+
+def tensors_of(folder: Path, kind: str) -> dict[str, torch.Tensor]:
+    return checkpoints.part(checkpoints.read(folder / "model.safetensors")[0], f"{kind}.")
+
+
+def stamp(folder: Path) -> dict:
+    return runs.read_json(folder / runs.STAMP)
+
+
+def times(trained: train.Trained) -> dict[str, int]:
+    return {m.name: m.path.stat().st_mtime_ns for m in trained.all}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clustered() -> Iterator[None]:
+    """Two clusters of ten pairs, without a backbone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "run", lambda p: SimpleNamespace(labels=LABELS, k=2))
+        yield
+
+
+@pytest.fixture
+def alone(nano_params: Params) -> Params:
+    """Models that start from nothing."""
+    return changed(nano_params, **SHORT)
+
+
+@pytest.fixture
+def based(alone: Params) -> Params:
+    """Models that start from a base of 16 images."""
+    return changed(alone, base_images=16)
+
+
+@pytest.fixture(scope="module")
+def once(nano_values: dict, tmp_path_factory) -> Path:
+    """The run of `based`, finished."""
+    folder = tmp_path_factory.mktemp("once")
+    p = params.validate({**nano_values, "run_dir": str(folder)})
+    train.run(changed(p, **SHORT, base_images=16))
+    return folder
+
+
+@pytest.fixture
+def finished(based: Params, once: Path) -> Params:
+    """`based`, with a copy of that run."""
+    shutil.copytree(once, based.folder)
+    return based
+
+
+def test_recipes_without_a_base_are_what_they_were(alone: Params):
+    """Literally those of the release before: what was trained then is current now."""
+    p = changed(alone, full_images=8, preview_sampler="dpmpp")
+    made = {m.name: stamp(m.folder)["recipe"] for m in train.run(p).all}
+    assert list(made) == ["cluster-00", "cluster-01", "full"]
+    pairs = data.load(p)
+    for name, images in (("cluster-00", 12), ("full", 8)):
+        digest = made[name]["pairs"]
+        assert (digest == pairs.digest) == (name == "full")
+        assert made[name] == {
+            "version": 1, "pairs": digest, "seed": 0, "name": name, "images": images, "image_size": 16,
+            "model": {"base_channels": 32, "channel_mult": [1, 1], "res_blocks": 1,
+                      "attention_resolutions": [], "head_channels": 32, "dropout": 0.0},
+            "process": {"steps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "objective": "v",
+                        "variance": "posterior"},
+            "train": {"batch_size": 4, "lr": 1e-3, "weight_decay": 0.0, "flip": 0.5, "grad_clip": 1.0,
+                      "ema": 0.999, "precision": "fp32"}}
+
+
+def test_a_base_of_all_pairs_comes_first_and_the_clusters_start_from_it(based: Params, monkeypatch):
+    started, real = {}, train.start
+
+    def noted(p: Params, name: str, device: torch.device, base: Path | None = None) -> train.State:
+        state = real(p, name, device, base)
+        weights = [{k: v.clone() for k, v in net.state_dict().items()} for net in (state.net, state.average)]
+        started[name] = (*weights, len(state.optimizer.state), state.step)
+        return state
+    monkeypatch.setattr(train, "start", noted)
+    trained = train.run(based)
+    assert list(started) == ["base", "cluster-00", "cluster-01"]
+    assert (trained.base.name, trained.base.pairs, trained.full) == ("base", 10, None)
+    assert list(trained.table.index) == ["base", "cluster-00", "cluster-01"]
+    assert [(m.images, m.steps) for m in trained.all] == [(16, 4), (12, 3), (12, 3)]
+    assert trained.seconds == pytest.approx(sum(m.seconds for m in trained.all))
+
+    averaged, raw = (tensors_of(trained.base.folder, kind) for kind in ("ema", "raw"))
+    assert not all(torch.equal(averaged[k], raw[k]) for k in averaged), "the test must tell them apart"
+    for name in ("cluster-00", "cluster-01"):
+        net, average, moments, step = started[name]
+        assert (moments, step) == (0, 0)
+        assert all(torch.equal(net[k], averaged[k]) for k in averaged)
+        assert all(torch.equal(average[k], averaged[k]) for k in averaged)
+    own = [tensors_of(m.folder, "raw")["out.2.weight"] for m in trained.all]
+    assert not any(torch.equal(a, b) for a, b in ((own[0], own[1]), (own[1], own[2])))
+
+    recipe = stamp(trained.models[0].folder)["recipe"]
+    assert recipe["base"] == runs.sha256(trained.base.path)
+    assert "base" not in stamp(trained.base.folder)["recipe"]
+    assert "base_images" not in recipe["train"]
+    before = times(trained)
+    assert times(train.run(changed(based, preview_sampler="ddim"))) == before
+
+
+def test_another_base_makes_the_clusters_again_and_no_base_too(finished: Params, caplog):
+    first = train.run(finished)
+    before, hashed = times(first), runs.sha256(first.base.path)
+    with caplog.at_level(logging.WARNING):
+        longer = train.run(changed(finished, base_images=20))
+    assert all(value > before[name] for name, value in times(longer).items())
+    assert "images: 16 -> 20" in caplog.text
+    assert f"base: {hashed}" in caplog.text
+    before = times(longer)
+    without = train.run(changed(finished, base_images=None))
+    assert list(times(without)) == ["cluster-00", "cluster-01"]
+    assert all(value > before[name] for name, value in times(without).items())
+
+
+@pytest.mark.parametrize(("full_images", "base"), [(16, "full"), (24, "base")])
+def test_the_full_sets_model_is_the_base_where_both_see_as_many_images(
+        based: Params, monkeypatch, full_images: int, base: str):
+    fitted, real = [], train.fit
+    monkeypatch.setattr(train, "fit", lambda *args: fitted.append(args[1]) or real(*args))
+    trained = train.run(changed(based, full_images=full_images))
+    assert fitted == list(dict.fromkeys([base, "cluster-00", "cluster-01", "full"]))
+    assert (trained.base.name, trained.full.name, trained.full.images) == (base, "full", full_images)
+    assert [m.name for m in trained.all] == [*([] if base == "full" else ["base"]),
+                                             "cluster-00", "cluster-01", "full"]
+    assert "base" not in stamp(trained.full.folder)["recipe"], "it starts from nothing, whatever the base"
+    for model in trained.models:
+        assert stamp(model.folder)["recipe"]["base"] == runs.sha256(trained.base.path)
+
+
+class Killed(BaseException):
+    """Stands for a kill at one line: nothing of ours may catch it."""
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_fine_tuning_that_is_killed_ends_with_the_same_bits(finished: Params, once: Path, monkeypatch, step):
+    shutil.rmtree(finished.folder / "train" / "cluster-01")
+    real = train.optimize
+
+    def dying(p: Params, state: train.State, s: object, x: object, name: str) -> torch.Tensor:
+        if (name, state.step) == ("cluster-01", step):
+            raise Killed
+        return real(p, state, s, x, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "optimize", dying)
+        with pytest.raises(Killed):
+            train.run(finished)
+    taken = []
+    monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[-1]) or real(*args))
+    mine = train.run(finished).models[1].folder
+    assert taken == ["cluster-01"] * (3 - step)
+    for name in ("model.safetensors", "log.csv", "samples/0000012.png"):
+        assert (mine / name).read_bytes() == (once / "train" / "cluster-01" / name).read_bytes(), name
+
+
+def test_half_done_fine_tuning_starts_again_from_another_base(finished: Params, monkeypatch, caplog):
+    shutil.rmtree(finished.folder / "train" / "cluster-00")
+    real = train.optimize
+
+    def dying(p: Params, state: train.State, *rest: object) -> torch.Tensor:
+        if (rest[-1], state.step) == ("cluster-00", 2):
+            raise Killed
+        return real(p, state, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "optimize", dying)
+        with pytest.raises(Killed):
+            train.run(finished)
+    taken = []
+    monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[-1]) or real(*args))
+    train.run(changed(finished, base_images=8))
+    assert taken == ["base"] * 2 + ["cluster-00"] * 3 + ["cluster-01"] * 3
+    assert "Training starts again" in caplog.text
+
+
+def test_finished_checkpoints_need_no_base(based: Params, once: Path):
+    p = changed(based, checkpoints=str(once / "train"))
+    trained = train.run(p)
+    assert (trained.base, trained.full) == (None, None)
+    assert not (p.folder / "train" / "base").exists()
+    for model in trained.models:
+        theirs = once / "train" / model.name
+        assert stamp(model.folder)["recipe"]["released"] == runs.sha256(theirs / "model.safetensors")
+        wanted = tensors_of(theirs, "ema")
+        assert all(torch.equal(v, wanted[k]) for k, v in tensors_of(model.folder, "ema").items())
+
+
+def test_a_base_is_no_data_type_and_the_table_of_the_network_tells_of_it(based: Params):
+    assert not [name for name in trainsets.types(based) if name.startswith(("Full", "base"))]
+    assert "12, after 16 of a common base" in str(tables.network(based)._repr_html_())
