@@ -29,8 +29,8 @@ FULL = "full"
 VERSION = 1  # raised when the same parameters would give other weights
 COLUMNS = ["loss", "mse", "vb", "grad_norm"]
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
-IRRELEVANT = {"images", "full_images", "micro_batch", "sample_weights", "checkpoint_every", "preview_every",
-              "preview_images", "preview_steps", "checkpoints"}
+IRRELEVANT = {"images", "full_images", "micro_batch", "sample_weights", "compile", "checkpointing",
+              "checkpoint_every", "preview_every", "preview_images", "preview_steps", "checkpoints"}
 
 Watch = Callable[[Path], None]
 
@@ -192,7 +192,11 @@ def start(p: Params, name: str, device: torch.device) -> State:
         torch.manual_seed(seeds.derive(p.seed, "train", name, "weights"))
         net = UNet(p.model, p.data.image_size).to(device)
     average = copy.deepcopy(net).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=p.train.lr, weight_decay=p.train.weight_decay)
+    net.checkpointing = p.train.checkpointing
+    if p.train.compile:
+        net.compile_steps()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=p.train.lr, weight_decay=p.train.weight_decay,
+                                  fused=True)
     return State(net, average, optimizer, history=[])
 
 
@@ -212,9 +216,10 @@ def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str)
                                enabled=p.model.dropout > 0):
         if p.model.dropout > 0:
             torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
-        for part in torch.arange(batch, device=device).split(p.train.micro_batch or batch):
+        parts = (tensor.split(p.train.micro_batch or batch) for tensor in (x0, t, eps))
+        for part in zip(*parts, strict=True):
             with autocast(device, p.train.precision):
-                losses = process.losses(state.net, s, x0[part], t[part], eps[part], p.process.objective)
+                losses = process.losses(state.net, s, *part, p.process.objective)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[k].detach().sum() for k in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.net.parameters(), p.train.grad_clip or float("inf"))
@@ -282,7 +287,7 @@ def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
     for i, parameter in enumerate(state.net.parameters()):
         moments = checkpoints.part(tensors, f"optimizer.{i}.")
         state.optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()}
+            key: value.to(parameter.device) for key, value in moments.items()}
     state.history = list(tensors["history"].to(next(state.net.parameters()).device))
     state.seconds = header["seconds"]
     log.info("%s: continued at step %d", path, state.step)
