@@ -142,6 +142,7 @@ class Style(Section):
     colour_transfer: bool = Field(True, description="give the result the source's colours")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
+    checkpointing: bool = Field(False, description="as train.checkpointing")
 
 
 class Gan(Section):
