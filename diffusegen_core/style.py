@@ -144,6 +144,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     began = time.monotonic()
     device = runs.device(p.device)
     net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
+    net = net.fixed(p.style.precision)
     net.checkpointing = p.style.checkpointing
     judge = guidance.load(p, net, device)
     real = data.load(p).take([job.index for job in jobs])

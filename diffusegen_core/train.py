@@ -200,23 +200,28 @@ def start(p: Params, name: str, device: torch.device) -> State:
     return State(net, average, optimizer, history=[])
 
 
-def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
-    """One optimizer step over a batch, drawn with replacement so that a cluster of one image trains too."""
-    g = seeds.generator(p.seed, "train", name, state.step, device=x.device)
+def draw(p: Params, step: int, levels: int, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """A step's images, levels and noise, with replacement so that a cluster of one image trains too."""
+    g = seeds.generator(p.seed, "train", name, step, device=x.device)
     batch, device = p.train.batch_size, x.device
     x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
     flipped = torch.rand(batch, generator=g, device=device) < p.train.flip
     x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
-    t = torch.randint(len(s), (batch,), generator=g, device=device)
-    eps = torch.randn(x0.shape, generator=g, device=device)
+    t = torch.randint(levels, (batch,), generator=g, device=device)
+    return x0, t, torch.randn(x0.shape, generator=g, device=device)
 
+
+def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
+    """One optimizer step over a batch of x (N, 4, S, S) uint8; its row of COLUMNS, still on the device."""
+    batch, device = p.train.batch_size, x.device
+    drawn = draw(p, state.step, len(s), x, name)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [],
                                enabled=p.model.dropout > 0):
         if p.model.dropout > 0:
             torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
-        parts = (tensor.split(p.train.micro_batch or batch) for tensor in (x0, t, eps))
+        parts = (tensor.split(p.train.micro_batch or batch) for tensor in drawn)
         for part in zip(*parts, strict=True):
             with autocast(device, p.train.precision):
                 losses = process.losses(state.net, s, *part, p.process.objective)

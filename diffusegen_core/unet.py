@@ -93,8 +93,8 @@ class Step(nn.Sequential):
 class UNet(nn.Module):
     """(B, 4, S, S) at original timesteps (B,) -> (B, 8, S, S).
 
-    With `checkpointing` the gradient computes every step's activations again, so that memory holds little more
-    than the skip connections (Chen et al. 2016); the gradient is the same.
+    With `checkpointing` the gradient computes every step's activations again, so that memory holds little
+    more than the skip connections (Chen et al. 2016); the gradient is the same.
     """
 
     checkpointing = False
@@ -176,14 +176,25 @@ class UNet(nn.Module):
             x = self._run(step, embedding, x, skips.pop())
         return self.out(x)
 
-    def compile_steps(self) -> None:
+    def fixed(self, precision: str) -> "UNet":
+        """Itself, for sampling under autocast of this precision: weights rounded once, not in every call.
+
+        The results are the same bits. Autocast remembers its copies only of weights that learn.
+        """
+        if precision == "bf16":
+            for module in self.modules():
+                if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+                    module.bfloat16()
+        return self
+
+    def compile_steps(self, backend: str = "inductor") -> None:
         """Have every step compiled at its first call; names, shapes and values of the weights stay."""
         steps = [*self.input_blocks, self.middle_block, *self.output_blocks]
         # All steps are one code object, of which the compiler otherwise keeps eight versions.
         dynamo = torch._dynamo.config
         dynamo.recompile_limit = max(dynamo.recompile_limit, 2 * len(steps))
         for step in steps:
-            step.compile()
+            step.compile(backend=backend)
 
 
 def parameter_count(net: nn.Module) -> int:
