@@ -36,7 +36,7 @@ def run(arguments: list[str] | None = None) -> dict:
             way(f"{batch} at a time, bf16", batch, "bf16")]
     if options.reference:
         paint = reference.load(options.reference).inpainting(p, x[:1], known[:1], options.respacing)
-        ways.append(common.Way("authors' code, one at a time", 1, paint))
+        ways.insert(0, common.Way("authors' code, one at a time", 1, paint))
     rows = common.measure(ways, options.rounds, device)
     return common.report("inpaint", options, p, device, rows, respacing=options.respacing,
                          network_calls_an_image=inpaint.network_calls(levels))

@@ -40,7 +40,7 @@ def run(arguments: list[str] | None = None) -> dict:
     if options.reference:
         code = reference.load(options.reference)
         guide = code.styling(p, judge("fp32"), inpainted[:1], source[:1], len(levels))
-        ways.append(common.Way("authors' U-Net, process and ZeCon, one at a time", 1, guide))
+        ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, guide))
     rows = common.measure(ways, options.rounds, device)
     return common.report("style", options, p, device, rows, guided_steps_an_image=len(levels))
 
