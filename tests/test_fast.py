@@ -131,7 +131,7 @@ def test_the_encoder_stops_where_it_is_asked_to(p: Params):
     assert all(torch.equal(a, b) for a, b in zip(part, whole, strict=False))
 
 
-def trained(module: ModuleType, p: Params, steps: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+def trained(module: ModuleType, p: Params, steps: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     """History, weights and averaged weights of a few steps from stirred weights."""
     state, s = module.start(p, "cluster-00", CPU), process.schedule(p.process)
     stirred(state.net), stirred(state.average)
