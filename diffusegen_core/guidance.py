@@ -103,7 +103,7 @@ class Judge:
 
     def encoded(self, x: Tensor) -> list[Tensor]:
         """The model's own features of images (B, 4, H, W) at timestep 0, each (B, H*W, C)."""
-        found = self.net.encode(x, torch.zeros(len(x), device=x.device))
+        found = self.net.encode(x, torch.zeros(len(x), device=x.device), last=max(self.blocks))
         return [found[block].float().flatten(2).transpose(1, 2) for block in self.blocks]
 
 

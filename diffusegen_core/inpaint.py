@@ -172,6 +172,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     began = time.monotonic()
     device = runs.device(p.device)
     net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
+    net = net.fixed(p.inpaint.precision)
     s = process.schedule(p.process, p.inpaint.respacing).to(device)
     levels = repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
     pairs = data.load(p).take([job.index for job in jobs])

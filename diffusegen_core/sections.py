@@ -82,6 +82,10 @@ class Train(Section):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average after its warm-up")
     sample_weights: Literal["ema", "raw"] = Field("ema", description="the weights that later chapters use")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
+    compile: bool = Field(
+        False, description="compile the network's steps: a minute or more before the first, then faster")
+    checkpointing: bool = Field(
+        False, description="compute activations again for the gradient: less memory, a third more work")
     checkpoint_every: PositiveInt = Field(50, description="optimizer steps between checkpoints")
     preview_every: PositiveInt = Field(100, description="optimizer steps between sample grids")
     preview_images: PositiveInt = Field(8, description="images of a sample grid")
@@ -142,6 +146,7 @@ class Style(Section):
     colour_transfer: bool = Field(True, description="give the result the source's colours")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
+    checkpointing: bool = Field(False, description="as train.checkpointing")
 
 
 class Gan(Section):

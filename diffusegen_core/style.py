@@ -120,7 +120,7 @@ def decided_by(p: Params, jobs: list[Job], pairs: str, inpainted: dict[str, Any]
         "weights": p.train.sample_weights,
         "ellipses": [p.inpaint.dilate, p.inpaint.opening],
         "style": {key: value for key, value in plain(p.style).items()
-                  if key not in ("weights", "vgg_weights", "batch_size")},
+                  if key not in ("weights", "vgg_weights", "batch_size", "checkpointing")},
         "backbone": features.recipe(p.style.backbone, p.style.weights, p.style.input_range, p.seed),
         "vgg": vgg.recipe(p.style.vgg, p.style.vgg_weights, p.seed) if p.style.lambda_vgg else None,
         "jobs": {job.name: [job.model, *(files[f"{kind}/{job.name}.png"] for kind in pairsets.KINDS)]
@@ -144,6 +144,8 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     began = time.monotonic()
     device = runs.device(p.device)
     net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
+    net = net.fixed(p.style.precision)
+    net.checkpointing = p.style.checkpointing
     judge = guidance.load(p, net, device)
     real = data.load(p).take([job.index for job in jobs])
     painted = pairsets.load(origin, [job.name for job in jobs])
@@ -183,23 +185,32 @@ def guided(judge: guidance.Judge, s: process.Schedule, inpainted: Tensor, source
         cls = judge.cls(inpainted[:, :3])
     start = torch.full((len(inpainted),), levels[0], device=inpainted.device)
     x = process.noised(s, inpainted, start, seeds.normal_like(generators, inpainted))
-    records, status = [[] for _ in inpainted], [OK] * len(inpainted)
+    alive, tables = torch.ones_like(start, dtype=torch.bool), []
     for step, level in enumerate(levels):
         wanted = guidance.weights(judge.settings, step)
         x, cls, found = guided_step(judge, s, targets, x, level, cls, wanted, generators, objective)
+        alive = alive & torch.stack(list(found.values())).isfinite().all(dim=0)
+        x = torch.where(alive[:, None, None, None], x, torch.zeros_like(x))
+        tables.append(found)  # read after the last step: reading waits for the device
+        if tick:
+            tick(len(x))
+    return x, *told(tables, levels)
+
+
+def told(tables: list[dict[str, Tensor]], levels: list[int]) -> tuple[list[list[Record]], list[str]]:
+    """Each image's records and status, from the (B,) values of every step."""
+    count = len(next(iter(tables[0].values())))
+    records, status = [[] for _ in range(count)], [OK] * count
+    for step, (found, level) in enumerate(zip(tables, levels, strict=True), 1):
         table = {name: column.tolist() for name, column in found.items()}
         for i, ended in enumerate(status):
             wrong = [name for name, column in table.items() if not np.isfinite(column[i])]
             if ended == OK and wrong:
-                status[i] = f"stopped in step {step + 1} of {len(levels)}: not finite: {', '.join(wrong)}"
+                status[i] = f"stopped in step {step} of {len(levels)}: not finite: {', '.join(wrong)}"
             elif ended == OK:
-                records[i].append({"step": step + 1, "level": level,
+                records[i].append({"step": step, "level": level,
                                    **{name: significant(column[i]) for name, column in table.items()}})
-        alive = torch.tensor([ended == OK for ended in status], device=x.device)[:, None, None, None]
-        x = torch.where(alive, x, torch.zeros_like(x))
-        if tick:
-            tick(len(x))
-    return x, records, status
+    return records, status
 
 
 def guided_step(judge: guidance.Judge, s: process.Schedule, targets: guidance.Targets, x: Tensor, level: int,

@@ -34,8 +34,9 @@ WEIGHTS = "model.safetensors"
 VERSION = 1  # raised when the same parameters would give other weights
 COLUMNS = ["loss", "mse", "vb", "grad_norm"]
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
-IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "checkpoint_every",
-              "preview_every", "preview_images", "preview_steps", "preview_sampler", "checkpoints"}
+IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
+              "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
+              "preview_sampler", "checkpoints"}
 
 Watch = Callable[[Path], None]
 
@@ -207,29 +208,39 @@ def start(p: Params, name: str, device: torch.device, base: Path | None = None) 
     if base:
         net.load_state_dict(checkpoints.part(checkpoints.read(base / WEIGHTS)[0], "ema."))
     average = copy.deepcopy(net).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=p.train.lr, weight_decay=p.train.weight_decay)
+    net.checkpointing = p.train.checkpointing
+    if p.train.compile:
+        net.compile_steps()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=p.train.lr, weight_decay=p.train.weight_decay,
+                                  fused=True)
     return State(net, average, optimizer, history=[])
 
 
-def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
-    """One optimizer step over a batch, drawn with replacement so that a cluster of one image trains too."""
-    g = seeds.generator(p.seed, "train", name, state.step, device=x.device)
+def draw(p: Params, step: int, levels: int, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """A step's images, levels and noise, with replacement so that a cluster of one image trains too."""
+    g = seeds.generator(p.seed, "train", name, step, device=x.device)
     batch, device = p.train.batch_size, x.device
     x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
     flipped = torch.rand(batch, generator=g, device=device) < p.train.flip
     x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
-    t = torch.randint(len(s), (batch,), generator=g, device=device)
-    eps = torch.randn(x0.shape, generator=g, device=device)
+    t = torch.randint(levels, (batch,), generator=g, device=device)
+    return x0, t, torch.randn(x0.shape, generator=g, device=device)
 
+
+def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
+    """One optimizer step over a batch of x (N, 4, S, S) uint8; its row of COLUMNS, still on the device."""
+    batch, device = p.train.batch_size, x.device
+    drawn = draw(p, state.step, len(s), x, name)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [],
                                enabled=p.model.dropout > 0):
         if p.model.dropout > 0:
             torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
-        for part in torch.arange(batch, device=device).split(p.train.micro_batch or batch):
+        parts = (tensor.split(p.train.micro_batch or batch) for tensor in drawn)
+        for part in zip(*parts, strict=True):
             with autocast(device, p.train.precision):
-                losses = process.losses(state.net, s, x0[part], t[part], eps[part], p.process.objective)
+                losses = process.losses(state.net, s, *part, p.process.objective)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[k].detach().sum() for k in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.net.parameters(), p.train.grad_clip or float("inf"))
@@ -297,7 +308,7 @@ def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
     for i, parameter in enumerate(state.net.parameters()):
         moments = checkpoints.part(tensors, f"optimizer.{i}.")
         state.optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()}
+            key: value.to(parameter.device) for key, value in moments.items()}
     state.history = list(tensors["history"].to(next(state.net.parameters()).device))
     state.seconds = header["seconds"]
     log.info("%s: continued at step %d", path, state.step)

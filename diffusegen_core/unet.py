@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diffusegen_core.sections import Model
 
@@ -71,10 +72,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x).flatten(2))
-        q, k, v = qkv.view(batch, self.heads, 3, channels // self.heads, -1).transpose(-1, -2).unbind(2)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, -1)
-        return x + self.proj_out(h).view(batch, channels, height, width)
+        # Positions before channels: the fused kernels want a head's channels side by side.
+        positions = self.norm(x).flatten(2).transpose(1, 2)
+        qkv = F.linear(positions, self.qkv.weight[:, :, 0], self.qkv.bias)
+        q, k, v = qkv.view(batch, -1, self.heads, 3, channels // self.heads).transpose(1, 2).unbind(3)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        h = F.linear(h, self.proj_out.weight[:, :, 0], self.proj_out.bias)
+        return x + h.transpose(1, 2).reshape(batch, channels, height, width)
 
 
 class Step(nn.Sequential):
@@ -87,7 +91,13 @@ class Step(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """(B, 4, S, S) at original timesteps (B,) -> (B, 8, S, S)."""
+    """(B, 4, S, S) at original timesteps (B,) -> (B, 8, S, S).
+
+    With `checkpointing` the gradient computes every step's activations again, so that memory holds little
+    more than the skip connections (Chen et al. 2016); the gradient is the same.
+    """
+
+    checkpointing = False
 
     def __init__(self, model: Model, image_size: int):
         super().__init__()
@@ -139,25 +149,52 @@ class UNet(nn.Module):
     def embed(self, timestep: Tensor) -> Tensor:
         return self.time_embed(time_embedding(timestep, self.base_channels))
 
-    def encode(self, x: Tensor, timestep: Tensor) -> list[Tensor]:
-        """Features after each input block: skip connections, and what the ZeCon loss compares (paper A.3)."""
-        embedding = self.embed(timestep)
+    def encode(self, x: Tensor, timestep: Tensor, last: int | None = None) -> list[Tensor]:
+        """Features after each input block, up to `last`: what the ZeCon loss compares (paper A.3)."""
+        return self._down(x, self.embed(timestep), len(self.input_blocks) if last is None else last + 1)
+
+    def _down(self, x: Tensor, embedding: Tensor, count: int) -> list[Tensor]:
         features = []
-        for block in self.input_blocks:
-            x = block(x, embedding)
+        for step in self.input_blocks[:count]:
+            x = self._run(step, embedding, x)
             features.append(x)
         return features
 
+    def _run(self, step: Step, embedding: Tensor, *parts: Tensor) -> Tensor:
+        def joined(*parts: Tensor) -> Tensor:
+            return step(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], embedding)
+
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(joined, *parts, use_reentrant=False)
+        return joined(*parts)
+
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
         embedding = self.embed(timestep)
-        skips = []
-        for block in self.input_blocks:
-            x = block(x, embedding)
-            skips.append(x)
-        x = self.middle_block(x, embedding)
-        for block in self.output_blocks:
-            x = block(torch.cat([x, skips.pop()], dim=1), embedding)
+        skips = self._down(x, embedding, len(self.input_blocks))
+        x = self._run(self.middle_block, embedding, skips[-1])
+        for step in self.output_blocks:
+            x = self._run(step, embedding, x, skips.pop())
         return self.out(x)
+
+    def fixed(self, precision: str) -> "UNet":
+        """Itself, for sampling under autocast of this precision: weights rounded once, not in every call.
+
+        The results are the same bits. Autocast remembers its copies only of weights that learn.
+        """
+        if precision == "bf16":
+            for module in self.modules():
+                if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+                    module.bfloat16()
+        return self
+
+    def compile_steps(self, backend: str = "inductor") -> None:
+        """Have every step compiled at its first call; names, shapes and values of the weights stay."""
+        steps = [*self.input_blocks, self.middle_block, *self.output_blocks]
+        # All steps are one code object, of which the compiler otherwise keeps eight versions.
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, 2 * len(steps))
+        for step in steps:
+            step.compile(backend=backend)
 
 
 def parameter_count(net: nn.Module) -> int:

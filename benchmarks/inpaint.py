@@ -1,0 +1,55 @@
+"""Inpainting: different images in one batch against one image at a time, at equal network calls an image.
+
+The schedule is the paper's (jumps of 10 levels, r = 5), over fewer levels: the rate goes with the calls.
+"""
+
+import common
+import reference
+import torch
+
+from diffusegen_core import inpaint, process, runs, seeds, train
+from diffusegen_core.params import Params
+from diffusegen_core.unet import UNet
+
+JUMP_LENGTH, RESAMPLING = 10, 5
+
+
+def run(arguments: list[str] | None = None) -> dict:
+    """The benchmark, with command-line arguments; what it wrote."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--batch", type=int, help="images in a batch; default: inpaint.batch_size")
+    parser.add_argument("--respacing", type=int, default=12, help="levels; the paper has 200")
+    options = parser.parse_args(arguments)
+    p, device = common.setup(options)
+    batch = options.batch or p.inpaint.batch_size
+    levels = inpaint.repaint_levels(options.respacing, JUMP_LENGTH, RESAMPLING)
+    x = common.pixels(p, batch, device).float() / 127.5 - 1
+    known = torch.ones_like(x[:, :1])
+    known[:, :, known.shape[2] // 4:3 * known.shape[2] // 4, known.shape[3] // 4:3 * known.shape[3] // 4] = 0
+
+    def way(name: str, count: int, precision: str) -> common.Way:
+        net = common.sampler(p, device).fixed(precision)
+        return common.Way(name, count, lambda: painted(p, net, x[:count], known[:count], levels, precision,
+                                                       options.respacing))
+
+    ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
+            way(f"{batch} at a time, bf16", batch, "bf16")]
+    if options.reference:
+        paint = reference.load(options.reference).inpainting(p, x[:1], known[:1], options.respacing)
+        ways.insert(0, common.Way("authors' code, one at a time", 1, paint))
+    rows = common.measure(ways, options.rounds, device)
+    return common.report("inpaint", options, p, device, rows, respacing=options.respacing,
+                         network_calls_an_image=inpaint.network_calls(levels))
+
+
+def painted(p: Params, net: UNet, x: torch.Tensor, known: torch.Tensor, levels: list[int], precision: str,
+            respacing: int) -> torch.Tensor:
+    """One batch, as chapter 3 does it."""
+    s = process.schedule(p.process, respacing).to(x.device)
+    generators = [seeds.generator(0, "noise", i, device=x.device) for i in range(len(x))]
+    with runs.exact(), train.autocast(x.device, precision):
+        return inpaint.repaint(net, s, x, known, levels, generators, p.process.objective)
+
+
+if __name__ == "__main__":
+    common.main(run)

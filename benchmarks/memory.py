@@ -1,0 +1,51 @@
+"""Memory of training by micro-batches: the peak of one optimizer step of the whole batch, by ways.
+
+On a GPU it is what PyTorch allocated at most; on the CPU the growth of the process's peak, so one way a run.
+"""
+
+import resource
+
+import common
+import torch
+
+from diffusegen_core import process, train
+from diffusegen_core.unet import parameter_count
+
+GB = 1e9
+
+
+def run(arguments: list[str] | None = None) -> dict:
+    """The benchmark, with command-line arguments; what it wrote."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--batch", type=int, help="images an optimizer step; default: train.batch_size")
+    parser.add_argument("--micro-batch", type=int, help="images a forward pass; default: train.micro_batch")
+    parser.add_argument("--checkpointing", action="store_true", help="train.checkpointing")
+    options = parser.parse_args(arguments)
+    chosen = [("train.batch_size", options.batch), ("train.micro_batch", options.micro_batch),
+              ("train.checkpointing", options.checkpointing or None)]
+    changes = [[key, str(value).lower()] for key, value in chosen if value is not None]
+    options.changes = [*options.changes, *changes]
+    p, device = common.setup(options)
+    before = peak(device)
+    s = process.schedule(p.process).to(device)
+    x = common.pixels(p, p.train.batch_size, device)
+    state = train.start(p, "benchmark", device)
+    way = common.Way("one optimizer step", p.train.batch_size,
+                     lambda: train.optimize(p, state, s, x, "benchmark"))
+    rows = common.measure([way], options.rounds, device)
+    most = peak(device) - before
+    return common.report("memory", options, p, device, rows, batch_size=p.train.batch_size,
+                         micro_batch=p.train.micro_batch, checkpointing=p.train.checkpointing,
+                         precision=p.train.precision, parameters=parameter_count(state.net),
+                         peak_gb=round(most / GB, 3))
+
+
+def peak(device: torch.device) -> int:
+    """The most memory so far, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux
+
+
+if __name__ == "__main__":
+    common.main(run)

@@ -1,0 +1,60 @@
+"""The plain way to train: fp32, attention as its formula, the optimizer and the average weight by weight.
+
+What the fast way is measured against, and what it must agree with (tests/test_fast.py).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from diffusegen_core import process, train
+from diffusegen_core.params import Params
+from diffusegen_core.unet import Attention, UNet
+
+
+class PlainAttention(Attention):
+    """softmax(q k / sqrt(d)) v, the whole matrix in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x).flatten(2)).view(batch, self.heads, 3, channels // self.heads, -1)
+        q, k, v = qkv.unbind(2)
+        weights = (q.transpose(-1, -2) @ k / q.shape[2] ** 0.5).softmax(dim=-1)
+        h = (v @ weights.transpose(-1, -2)).reshape(batch, channels, -1)
+        return x + self.proj_out(h).view(batch, channels, height, width)
+
+
+def made_plain(net: UNet) -> UNet:
+    """The same network and weights, with plain attention."""
+    for module in net.modules():
+        if isinstance(module, Attention):
+            module.__class__ = PlainAttention
+    return net
+
+
+def start(p: Params, name: str, device: torch.device) -> train.State:
+    """As train.start, but plain."""
+    state = train.start(p, name, device)
+    made_plain(state.net)
+    state.optimizer = torch.optim.AdamW(state.net.parameters(), lr=p.train.lr,
+                                        weight_decay=p.train.weight_decay, foreach=False)
+    return state
+
+
+def optimize(p: Params, state: train.State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
+    """As train.optimize, but plain: the same images, levels and noise, in fp32."""
+    batch, rows = p.train.batch_size, []
+    drawn = train.draw(p, state.step, len(s), x, name)
+    state.optimizer.zero_grad()
+    for part in zip(*(tensor.split(p.train.micro_batch or batch) for tensor in drawn), strict=True):
+        losses = process.losses(state.net, s, *part, p.process.objective)
+        (losses["loss"].sum() / batch).backward()
+        rows.append(torch.stack([losses[key].detach().sum() for key in train.COLUMNS[:3]]))
+    norm = nn.utils.clip_grad_norm_(state.net.parameters(), p.train.grad_clip or float("inf"), foreach=False)
+    state.optimizer.step()
+    decay = min(p.train.ema, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        for average, weight in zip(state.average.parameters(), state.net.parameters(), strict=True):
+            average.mul_(decay).add_(weight, alpha=1 - decay)
+    row = torch.cat([sum(rows) / batch, norm.detach()[None]])
+    state.history.append(row)
+    return row

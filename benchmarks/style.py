@@ -1,0 +1,58 @@
+"""Styling: different images in one batch against one image at a time, at equal steps an image.
+
+All losses of the parameters count; the networks behind them have random weights, which take as long.
+"""
+
+import common
+import reference
+import torch
+
+from diffusegen_core import guidance, process, runs, seeds, style, train
+from diffusegen_core.params import Params
+
+
+def run(arguments: list[str] | None = None) -> dict:
+    """The benchmark, with command-line arguments; what it wrote."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--batch", type=int, help="images in a batch; default: style.batch_size")
+    parser.add_argument("--steps", type=int, default=4, help="guided steps, the noisiest; the paper has 120")
+    options = parser.parse_args(arguments)
+    changes = [["style.weights", "random"], ["style.vgg_weights", "random"]]
+    options.changes = [*options.changes, *changes]
+    p, device = common.setup(options)
+    batch = options.batch or p.style.batch_size
+    levels = list(reversed(range(p.style.respacing - p.style.skip)))[:options.steps]
+    x = common.pixels(p, 2 * batch, device).float() / 127.5 - 1
+    inpainted, source = x[:batch], x[batch:, :3]
+
+    def judge(precision: str) -> guidance.Judge:
+        net = common.sampler(p, device).fixed(precision)
+        net.checkpointing = p.style.checkpointing
+        return guidance.load(p, net, device)
+
+    def way(name: str, count: int, precision: str) -> common.Way:
+        own = judge(precision)
+        return common.Way(name, count, lambda: styled(p, own, inpainted[:count], source[:count], levels,
+                                                      precision))
+
+    ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
+            way(f"{batch} at a time, bf16", batch, "bf16")]
+    if options.reference:
+        code = reference.load(options.reference)
+        guide = code.styling(p, judge("fp32"), inpainted[:1], source[:1], len(levels))
+        ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, guide))
+    rows = common.measure(ways, options.rounds, device)
+    return common.report("style", options, p, device, rows, guided_steps_an_image=len(levels))
+
+
+def styled(p: Params, judge: guidance.Judge, inpainted: torch.Tensor, source: torch.Tensor, levels: list[int],
+           precision: str) -> torch.Tensor:
+    """One batch, as chapter 4 does it."""
+    s = process.schedule(p.process, p.style.respacing).to(inpainted.device)
+    generators = [seeds.generator(0, "noise", i, device=inpainted.device) for i in range(len(inpainted))]
+    with runs.exact(), train.autocast(inpainted.device, precision):
+        return style.guided(judge, s, inpainted, source, levels, generators, p.process.objective)[0]
+
+
+if __name__ == "__main__":
+    common.main(run)

@@ -1,0 +1,56 @@
+"""Training: images a second of the plain fp32 way, of ours, and of the authors' code with --reference DIR.
+
+Prints too which share of the device's measured bf16 matrix rate the network's counted work makes.
+"""
+
+import common
+import plain
+import reference
+import torch
+
+from diffusegen_core import process, train
+from diffusegen_core.params import Params
+
+NAME = "benchmark"
+
+
+def run(arguments: list[str] | None = None) -> dict:
+    """The benchmark, with command-line arguments; what it wrote."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--ways", nargs="+", choices=["plain", "fp32", "bf16", "compiled"],
+                        help="default: plain, fp32 and bf16; on a GPU bf16 and compiled, for each way's "
+                             "optimizer takes its memory")
+    parser.add_argument("--matmul", type=int, help="side of the product that measures the device")
+    options = parser.parse_args(arguments)
+    p, device = common.setup(options)
+    wanted = options.ways or (["bf16", "compiled"] if device.type == "cuda" else ["plain", "fp32", "bf16"])
+    s = process.schedule(p.process).to(device)
+    x = common.pixels(p, 2 * p.train.batch_size, device)
+    ways = [way(kind, p, s, x) for kind in wanted]
+    if options.reference:
+        step = reference.load(options.reference).training(p, x)
+        ways.insert(0, common.Way("authors' code, micro-batch 4", p.train.batch_size, step))
+    rows = common.measure(ways, options.rounds, device)
+    rate = common.matmul_rate(device, options.matmul or (8192 if device.type == "cuda" else 1024))
+    work = 3 * common.forward_flop(p)  # a backward pass is two forward passes
+    for row in rows:
+        row["share_of_matmul_rate"] = row["images_per_second"] * work / rate
+    return common.report(
+        "train", options, p, device, rows, batch_size=p.train.batch_size, micro_batch=p.train.micro_batch,
+        gflop_an_image=round(work / 1e9, 1), bf16_matmul_gflop_a_second=round(rate / 1e9, 1),
+        share_of_matmul_rate={row["way"]: round(row["share_of_matmul_rate"], 3) for row in rows})
+
+
+def way(kind: str, p: Params, s: process.Schedule, x: torch.Tensor) -> common.Way:
+    """One kind of training, ready to step."""
+    module = plain if kind == "plain" else train
+    own = p.model_copy(update={"train": p.train.model_copy(update={
+        "precision": "fp32" if kind in ("plain", "fp32") else "bf16", "compile": kind == "compiled"})})
+    state = module.start(own, NAME, x.device)
+    words = {"plain": "plain fp32", "fp32": "ours, fp32", "bf16": "ours, bf16",
+             "compiled": "ours, bf16, compiled"}
+    return common.Way(words[kind], p.train.batch_size, lambda: module.optimize(own, state, s, x, NAME))
+
+
+if __name__ == "__main__":
+    common.main(run)

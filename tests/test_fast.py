@@ -1,0 +1,258 @@
+"""Numerical equality before speed: each fast path against the plain fp32 one; and the benchmarks run."""
+
+import copy
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusegen_core import guidance, inpaint, params, process, runs, seeds, style, train
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+from diffusegen_core.unet import Attention, UNet
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+CPU = torch.device("cpu")
+FP32, BF16 = 1e-5, 2e-2
+
+
+def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A file of benchmarks/, which is no package."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for other in ("common", "plain", "reference"):
+        monkeypatch.delitem(sys.modules, other, raising=False)
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    """Relative in norm."""
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.fixture
+def p(nano: dict) -> Params:
+    """A small network with attention in the encoder, the middle and the decoder."""
+    nano["model"] = {**nano["model"], "channel_mult": [1, 2], "attention_resolutions": [8]}
+    nano["train"] = {**nano["train"], "micro_batch": 2, "lr": 1e-4, "grad_clip": 1.0}
+    return params.validate(nano)
+
+
+def changed(p: Params, section: str, **changes: object) -> Params:
+    return params.validate({**params.plain(p), section: {**params.plain(getattr(p, section)), **changes}})
+
+
+def stirred(net: UNet) -> UNet:
+    g = seeds.generator(0, "weights")
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=g))
+    return net
+
+
+def pixels(count: int, side: int = 16) -> Tensor:
+    return torch.randint(256, (count, 4, side, side), dtype=torch.uint8, generator=seeds.generator(0, "x"))
+
+
+def answer(net: UNet) -> tuple[Tensor, Tensor]:
+    """What a network says to fixed images, and the gradient of its mean square by all weights."""
+    x = pixels(3).float() / 127.5 - 1
+    net.zero_grad()
+    output = net(x, torch.tensor([0.0, 300.0, 999.0])).float()
+    output.square().mean().backward()
+    return output.detach(), torch.cat([weight.grad.flatten() for weight in net.parameters()])
+
+
+def test_attention_by_the_fused_kernel_is_the_formula(p: Params, monkeypatch: pytest.MonkeyPatch):
+    plain = benchmark("plain", monkeypatch)
+    net = stirred(UNet(p.model, 16))
+    slow = plain.made_plain(copy.deepcopy(net))
+    assert sum(type(module) is plain.PlainAttention for module in slow.modules()) == 4
+    assert sum(type(module) is Attention for module in net.modules()) == 4
+    wanted = answer(slow)
+    assert all(error(a, b) < FP32 for a, b in zip(answer(net), wanted, strict=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(0 < error(a, b) < BF16 for a, b in zip(answer(net), wanted, strict=True))
+
+
+def test_the_fused_kernel_is_the_one_that_runs(p: Params):
+    with torch.profiler.profile() as profile:
+        answer(stirred(UNet(p.model, 16)))
+    names = {event.key for event in profile.key_averages()}
+    assert any("flash_attention" in name for name in names)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointing_gives_the_same_gradients(p: Params, dropout: float):
+    net = stirred(UNet(changed(p, "model", dropout=dropout).model, 16)).train()
+    found = []
+    for net.checkpointing in (False, True):
+        torch.manual_seed(3)
+        found.append(answer(net))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_checkpointing_keeps_less_for_the_gradient(p: Params):
+    net, kept = stirred(UNet(p.model, 16)), []
+    for net.checkpointing in (False, True):
+        held: dict[int, int] = {}
+
+        def keep(tensor: Tensor, held: dict[int, int] = held) -> Tensor:
+            held[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = net(pixels(2).float(), torch.zeros(2))
+        kept.append(sum(held.values()))
+        del output
+    assert kept[1] < kept[0] / 2
+
+
+def test_compiled_steps_agree_and_keep_their_names(p: Params):
+    net = stirred(UNet(changed(p, "model", channel_mult=[1], attention_resolutions=[]).model, 16))
+    wanted, names = answer(net), list(net.state_dict())
+    net.compile_steps("aot_eager")  # captured and differentiated as for a GPU, without making kernels
+    assert all(error(a, b) < FP32 for a, b in zip(answer(net), wanted, strict=True))
+    assert list(net.state_dict()) == names
+
+
+def test_the_encoder_stops_where_it_is_asked_to(p: Params):
+    net = stirred(UNet(p.model, 16))
+    x, t = pixels(2).float(), torch.zeros(2)
+    whole, part = net.encode(x, t), net.encode(x, t, last=1)
+    assert len(part) == 2 < len(whole)
+    assert all(torch.equal(a, b) for a, b in zip(part, whole, strict=False))
+
+
+def trained(module: ModuleType, p: Params, steps: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """History, weights and averaged weights of a few steps from stirred weights."""
+    state, s = module.start(p, "cluster-00", CPU), process.schedule(p.process)
+    stirred(state.net), stirred(state.average)
+    for _ in range(steps):
+        module.optimize(p, state, s, pixels(6), "cluster-00")
+    weights = (torch.nn.utils.parameters_to_vector(net.parameters()) for net in (state.net, state.average))
+    return torch.stack(state.history), *(vector.detach() for vector in weights)
+
+
+def test_training_agrees_with_plain_training(p: Params, monkeypatch: pytest.MonkeyPatch):
+    plain = benchmark("plain", monkeypatch)
+    wanted = trained(plain, p)
+    for found, bound in ((trained(train, p), FP32),
+                         (trained(train, changed(p, "train", checkpointing=True)), FP32),
+                         (trained(train, changed(p, "train", precision="bf16")), BF16)):
+        assert [error(a, b) < bound for a, b in zip(found, wanted, strict=True)] == [True] * 3
+
+
+def test_speed_is_no_part_of_a_recipe(p: Params):
+    assert {"compile", "checkpointing"} <= train.IRRELEVANT
+    stamp = {"outputs": {}, "recipe": {"models": {}}}
+    one, other = (style.decided_by(q, [], "pairs", stamp)
+                  for q in (p, changed(p, "style", checkpointing=True, batch_size=1)))
+    assert one == other
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_weights_rounded_once_style_to_the_same_bits(p: Params, checkpointing: bool):
+    net = stirred(UNet(p.model, 16)).eval().requires_grad_(False)
+    once = copy.deepcopy(net).fixed("bf16")
+    once.checkpointing = checkpointing
+    assert once.middle_block[1].qkv.weight.dtype == torch.bfloat16
+    assert once.middle_block[1].norm.weight.dtype == torch.float32
+    assert styled(p, net, "bf16").equal(styled(p, once, "bf16"))
+    assert copy.deepcopy(net).fixed("fp32").out[2].weight.dtype == torch.float32
+
+
+def styled(p: Params, net: UNet, precision: str) -> Tensor:
+    x = pixels(4).float() / 127.5 - 1
+    judge = guidance.load(p, net, CPU)
+    generators = [seeds.generator(0, i) for i in range(2)]
+    with train.autocast(CPU, precision):
+        return style.guided(judge, process.schedule(p.process, 4), x[:2], x[2:, :3], [2, 1, 0], generators,
+                            p.process.objective)[0]
+
+
+@pytest.mark.parametrize("work", ["paint", "style"])
+def test_a_batch_agrees_with_single_images_in_fp32(p: Params, work: str):
+    net = stirred(UNet(p.model, 16)).eval().requires_grad_(False)
+    x = pixels(8).float() / 127.5 - 1
+    s = process.schedule(p.process, 6)
+
+    def made(net: UNet, images: range, precision: str = "fp32") -> Tensor:
+        chosen = x[images.start:images.stop]
+        generators = [seeds.generator(0, i) for i in images]
+        with runs.exact(), train.autocast(CPU, precision):
+            if work == "paint":
+                return inpaint.repaint(net, s, chosen, torch.zeros_like(chosen[:, :1]),
+                                       inpaint.repaint_levels(6, 2, 2), generators, p.process.objective)
+            sources = x[4 + images.start:4 + images.stop, :3]
+            return style.guided(guidance.load(p, net, CPU), s, chosen, sources, [2, 1, 0], generators,
+                                p.process.objective)[0]
+
+    singles = torch.cat([made(net, range(i, i + 1)) for i in range(4)])
+    assert error(made(net, range(4)), singles) < FP32
+    assert 0 < error(made(copy.deepcopy(net).fixed("bf16"), range(4), "bf16"), singles) < BF16
+
+
+TINY = ["--device", "cpu", "--params", str(BENCHMARKS.parent / "params" / "smoke.yaml"), "--rounds", "1",
+        "-p", "data.image_size", "16", "-p", "model.channel_mult", "[1]", "-p", "train.batch_size", "2",
+        "-p", "model.attention_resolutions", "[16]"]
+
+
+@pytest.mark.parametrize(("name", "arguments", "ways"), [
+    ("train", ["--matmul", "64"], 3),
+    ("inpaint", ["--batch", "2", "--respacing", "11"], 3),
+    ("style", ["--batch", "2", "--steps", "1"], 3),
+    ("memory", ["--micro-batch", "1", "--checkpointing"], 1),
+])
+def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], ways: int, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    out = tmp_path / "out.json"
+    benchmark(name, monkeypatch).run([*TINY, *arguments, "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert (found["benchmark"], found["rounds"], len(found["ways"])) == (name, 1, ways)
+    assert found["device"] in capsys.readouterr().out
+    assert {"torch", "python"} <= found["versions"].keys()
+    for way in found["ways"]:
+        assert way["slowest"] <= way["images_per_second"] <= way["fastest"]
+        assert [seconds > 0 for seconds in way["seconds"]] == [True]
+    base = found["ways"][0]
+    assert base["ratio"] == 1
+    assert found["ways"][-1]["ratio"] == pytest.approx(
+        found["ways"][-1]["images_per_second"] / base["images_per_second"])
+
+
+def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch):
+    common = benchmark("common", monkeypatch)
+    clock = iter([9, 9, 1, 4, 2, 8, 3, 6])  # two warm-ups, then three rounds of two ways
+    monkeypatch.setattr(common, "seconds", lambda way, device: next(clock))
+    one, two = common.measure([common.Way("a", 1, int), common.Way("b", 8, int)], 3, CPU)
+    assert (one["ratio"], two["ratio"]) == (1, 2)  # of 1 / (4 / 8), 2 / (8 / 8) and 3 / (6 / 8): the median
+    assert (one["images_per_second"], one["slowest"], one["fastest"]) == (1 / 2, 1 / 3, 1)
+
+
+def test_counted_work_is_the_papers(monkeypatch: pytest.MonkeyPatch):
+    common = benchmark("common", monkeypatch)
+    paper = params.validate(params.load(BENCHMARKS.parent / "params" / "paper.yaml"))
+    assert round(common.forward_flop(paper) / 1e9) == 2216
+
+
+def test_a_folder_that_is_no_checkout_of_the_authors_code_is_refused(tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch):
+    reference = benchmark("reference", monkeypatch)
+    with pytest.raises(UserError, match=r"no checkout of dsaragih/diffuse-gen"):
+        reference.load(tmp_path)
+    package = tmp_path / "guided_diffusion" / "guided_diffusion"
+    package.mkdir(parents=True)
+    (tmp_path / "optimization").mkdir()
+    for file in (*(package / f"{name}.py" for name in reference.WANTED), package / "__init__.py",
+                 tmp_path / "optimization" / "losses.py"):
+        file.write_text("import a_package_that_nobody_has\n")
+    with pytest.raises(UserError, match=r"a_package_that_nobody_has.*Install what it needs"):
+        reference.load(tmp_path)
