@@ -77,21 +77,28 @@ def expected(p: Params, e: Experiment) -> tuple[Choice, Choice]:
 
 
 def sizes(p: Params, sources: int) -> list[int]:
-    """The N's of a run with so many sources."""
-    if p.augment.sizes is None:
-        return [size for size in SIZES if size <= sources] or [sources]
-    if max(p.augment.sizes) > sources:
-        raise UserError(f"Parameters: augment.sizes: {max(p.augment.sizes)} is more than the {sources} "
-                        "sources of synthetic pairs. Raise inpaint.sources, or leave that size out.")
-    return p.augment.sizes
+    """The N's of a run with so many sources; UserError where one is more, or too few for its generator."""
+    found, problems = p.augment.sizes or [size for size in SIZES if size <= sources] or [sources], []
+    if max(found) > sources:
+        problems.append(f"augment.sizes: {max(found)} is more than the {sources} sources of synthetic pairs. "
+                        "Raise inpaint.sources, or leave that size out.")
+    fewest = min(found) - trainsets.held_back(min(found), p.segment.validation)
+    if p.augment.generator_sees == "subset" and p.augment.subset_clusters > fewest:
+        problems.append(f"augment.subset_clusters: {p.augment.subset_clusters} is more than the {fewest} "
+                        f"pairs that the generator of a set of {min(found)} sees. Ask for fewer clusters, or "
+                        "for larger augment.sizes.")
+    if problems:
+        raise UserError("Parameters: " + " ".join(problems))
+    return found
 
 
 def grid(p: Params, sources: int) -> list[Experiment]:
     """Every network of the chapter: N's, data types, r's and seeds. Real needs no r."""
-    ratios = p.augment.ratios or range(1, p.inpaint.samples + 1)
     return [Experiment("augment", name, size=size, ratio=ratio, seed=seed)
             for size in sizes(p, sources) for name in [REAL, *types(p)]
-            for ratio in ((None,) if name == REAL else ratios) for seed in range(p.augment.seeds)]
+            for ratio in ((None,) if name == REAL else
+                          trainsets.numbers(p, p.augment.ratios, name, "augment.ratios"))
+            for seed in range(p.augment.seeds)]
 
 
 def types(p: Params) -> list[str]:

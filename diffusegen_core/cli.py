@@ -51,18 +51,19 @@ def run(
     only: Annotated[list[str] | None, typer.Option(help="Just this chapter; may be repeated.")] = None,
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
     dry_run: Annotated[bool, typer.Option(
-        help="Only show the networks of chapters 6 and 7, and the time that they will take.")] = False,
+        help="Only show the networks of the chosen chapters among 6 and 7, and the time that they will "
+             "take. Nothing is written into the run folder.")] = False,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     from diffusegen_core import params
     values = {"profile": profile.stem, **params.load(profile)}
     p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core import chapters, runs
+    from diffusegen_core import chapters, preflight, runs
     chosen = chapters.choose(first, last, only or [])
+    preflight.check(p, chosen)
     if dry_run:
-        from diffusegen_core import augment, segment
-        typer.echo("\n\n".join([segment.planned(p), augment.planned(p)]))
+        typer.echo(preflight.dry_run(p, chosen))
         return
     with runs.lock(p.folder):
         chapters.keep(p)

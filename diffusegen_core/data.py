@@ -101,7 +101,7 @@ def load(p: Params) -> Pairs:
         recipe = {"source": "phantom", "version": phantom.VERSION, "seed": p.seed, "count": p.data.count,
                   "image_size": p.data.image_size, **({"names": p.data.names} if p.data.names else {})}
     else:
-        report = layouts.scan(_input_folder(p))
+        report = layouts.scan(input_folder(p))
         asked = {name: value for name, value in params.plain(p.data).items() if name != "names" or value}
         recipe = {**asked, "source": report.layout, "version": READER, "input": report.identity()}
     if runs.current(folder, recipe):
@@ -159,7 +159,8 @@ def _phantom_name(index: int) -> str:
     return f"phantom_{index:05d}"
 
 
-def _input_folder(p: Params) -> Path:
+def input_folder(p: Params) -> Path:
+    """The folder that data.source names; UserError where it and the run folder lie in each other."""
     source = params.resolve(p.data.source)
     if source == p.folder or source in p.folder.parents:
         raise UserError(f"run_dir {p.folder} lies in data.source {source}, which is never written to. "

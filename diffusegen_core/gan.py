@@ -101,14 +101,20 @@ def plan(p: Params, names: list[str]) -> list[Job]:
             for sample in range(1, samples(p) + 1) for index, name in enumerate(used)]
 
 
-def _train(p: Params, folder: Path) -> dict[str, Any]:
-    pairs, scales = data.load(p), len(singan.sides(p.data.image_size, p.gan))
+def refuse_impossible(p: Params) -> None:
+    """UserError where no SinGAN of these sizes can be trained."""
+    scales = len(singan.sides(p.data.image_size, p.gan))
     if p.gan.start_scale >= scales:
         raise UserError(f"Parameters: gan.start_scale: there are {scales} scales, 0 to {scales - 1}, so that "
                         f"none is left to draw noise at {p.gan.start_scale}.")
     if p.data.image_size <= 2 * p.gan.layers:
         raise UserError(f"Parameters: gan.layers: {p.gan.layers} convolutions see nothing of images of "
                         f"{p.data.image_size} pixels. Ask for fewer, or for no GAN by gan.source: null.")
+
+
+def _train(p: Params, folder: Path) -> dict[str, Any]:
+    refuse_impossible(p)
+    pairs = data.load(p)
     jobs = plan(p, pairs.names)
     recipe = {"version": VERSION, "seed": p.seed,
               "gan": {k: v for k, v in plain(p.gan).items() if k not in ("source", "sources", "samples")},
@@ -148,13 +154,7 @@ def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray,
 
 
 def _read(p: Params, folder: Path) -> dict[str, Any]:
-    origin = resolve(p.gan.source)
-    if p.folder in (origin, *origin.parents):
-        raise UserError(f"Parameters: gan.source: {origin} lies in run_dir {p.folder}, whose parts are "
-                        "replaced. Choose another run_dir.")
-    report = layouts.scan(origin)
-    if report.problems:
-        raise UserError(f"Parameters: gan.source: {report.brief()}")
+    report = scanned(p)
     jobs, made_by = found(p, report, len(data.load(p)))
     used = [report.pairs[job.index] for job in jobs]
     recipe = {"version": VERSION, "reader": data.READER, "image_size": p.data.image_size,
@@ -166,6 +166,18 @@ def _read(p: Params, folder: Path) -> dict[str, Any]:
     rows = pairsets.complete("Pairs of the GAN", folder, jobs, recipe, len(jobs), read_pairs, p=p,
                              report=report)
     return pairsets.finish(folder, recipe, rows, MANIFEST, made_by=made_by)
+
+
+def scanned(p: Params) -> layouts.Report:
+    """What lies in the folder that gan.source names, its images unopened; UserError with its problems."""
+    origin = resolve(p.gan.source)
+    if p.folder in (origin, *origin.parents):
+        raise UserError(f"Parameters: gan.source: {origin} lies in run_dir {p.folder}, whose parts are "
+                        "replaced. Choose another run_dir.")
+    report = layouts.scan(origin)
+    if report.problems:
+        raise UserError(f"Parameters: gan.source: {report.brief()}")
+    return report
 
 
 def found(p: Params, report: layouts.Report, count: int) -> tuple[list[Job], str]:

@@ -14,6 +14,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from diffusegen_core.errors import UserError
 STAMP = "made.json"
 WRITING = ".writing-"  # how unfinished files are called
 Recipe = dict[str, Any]
+_only_finished = ContextVar("only finished", default=False)
+
+
+class NotMadeError(Exception):
+    """Within `only_finished`: an artifact is not there, or is not what its recipe would make."""
 
 
 def write(path: Path, save: Callable[[Path], object]) -> Path:
@@ -106,7 +112,21 @@ def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **
 def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The stamp of the artifact in `folder`, if finished and still what `recipe` would make; else None."""
     stamp = _stamp(folder)
-    return stamp if stamp is not None and not _reasons(folder, stamp, recipe) else None
+    if stamp is not None and not _reasons(folder, stamp, recipe):
+        return stamp
+    if _only_finished.get():
+        raise NotMadeError(folder)
+    return None
+
+
+@contextlib.contextmanager
+def only_finished() -> Iterator[None]:
+    """Within, a chapter reads what is current and makes nothing: `current` raises NotMadeError for None."""
+    token = _only_finished.set(True)
+    try:
+        yield
+    finally:
+        _only_finished.reset(token)
 
 
 def stale(folder: Path, recipe: Recipe) -> list[str]:
@@ -201,6 +221,17 @@ def lock(run_dir: Path) -> Iterator[None]:
         for leftover in run_dir.rglob(f"{WRITING}*"):
             leftover.unlink()
         yield
+
+
+@contextlib.contextmanager
+def shadow(run_dir: Path) -> Iterator[Path]:
+    """A temporary run folder that holds what `run_dir` does, by links; what is written there stays there."""
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / "run"
+        if run_dir.is_dir():
+            shutil.copytree(run_dir, folder, copy_function=os.symlink,
+                            ignore=shutil.ignore_patterns(f"{WRITING}*"))
+        yield folder
 
 
 def clear(folder: Path) -> None:

@@ -216,7 +216,8 @@ class Segment(Section):
     types: list[str] | None = Field(
         None, description="data types to train on, such as Real or 20-Styled-Diff; null: all of the run")
     samples: list[PositiveInt] | None = Field(
-        None, min_length=1, description="synthetic pairs a source, the N's; null: 1 to inpaint.samples")
+        None, min_length=1, description="synthetic pairs a source, the N's; null: 1 to inpaint.samples, "
+                                        "of the GAN at most gan.samples")
     seeds: PositiveInt = Field(1, description="repetitions, each with a seed of its own")
     held_out: str | None = Field(
         "rest", description="test set of the training data's kind: `rest` draws from what data leaves over "
@@ -234,7 +235,8 @@ class Augment(Section):
         None, min_length=1, description="real pairs, the N's; null: the paper's 16, 32, 64 and 128, as far "
                                         "as there are sources")
     ratios: list[PositiveInt] | None = Field(
-        None, min_length=1, description="synthetic pairs a real one, the r's; null: 1 to inpaint.samples")
+        None, min_length=1, description="synthetic pairs a real one, the r's; null: 1 to inpaint.samples, of "
+                                        "the GAN at most gan.samples")
     alpha: float = Field(0.5, ge=0, le=1, description="probability that a real pair gets synthetic ones")
     rule: Literal["replace", "add"] = Field(
         "replace", description="they replace it (the tables' captions) or join it (the text)")
@@ -244,4 +246,5 @@ class Augment(Section):
     generator_sees: Literal["all", "subset"] = Field(
         "all", description="what the generator was trained on: all pairs of the run, as in the paper, or the "
                            "N real pairs alone, which trains one anew for each N and seed")
-    subset_clusters: PositiveInt = Field(1, description="K of a generator that sees a subset")
+    subset_clusters: PositiveInt = Field(
+        1, description="K of a generator that sees a subset, at most the training pairs of the smallest set")

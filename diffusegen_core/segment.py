@@ -23,6 +23,7 @@ from diffusegen_core import (
     segnet,
     testsets,
     trainsets,
+    weights,
 )
 from diffusegen_core.errors import UserError
 from diffusegen_core.experiments import Experiment, Results
@@ -87,10 +88,11 @@ def expected(p: Params, e: Experiment, sources: int) -> tuple[Choice, Choice]:
 
 def grid(p: Params) -> list[Experiment]:
     """Every network of the chapter: data types, N's and seeds."""
-    counts = sorted(p.segment.samples or range(1, p.inpaint.samples + 1))
     return [Experiment("segment", name, samples=count, seed=seed)
             for name in trainsets.wanted(p, p.segment.types, "segment.types")
-            for count in ((None,) if name == REAL else counts) for seed in range(p.segment.seeds)]
+            for count in ((None,) if name == REAL else sorted(
+                trainsets.numbers(p, p.segment.samples, name, "segment.samples")))
+            for seed in range(p.segment.seeds)]
 
 
 def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
@@ -190,12 +192,15 @@ def summary(result: Tested, by: list[str], measure: str, p: Params) -> pd.DataFr
 
 
 def pace(p: Params) -> float:
-    """Seconds of training for one unit of `cost` on this machine, from a few batches of grey pictures."""
+    """Seconds of training for one unit of `cost` on this machine, from a few batches of grey pictures.
+
+    The weights are random: they take as long as pretrained ones, and need no download.
+    """
     side, count, device = p.data.image_size, TRIAL * p.segment.batch_size, runs.device(p.device)
     halves = np.arange(side)[None, None, None] < side // 2
     grey = data.gather([str(i) for i in range(count)], np.full((count, 3, side, side), 128),
                        np.broadcast_to(halves, (count, 1, side, side)))
-    settings = p.segment.model_copy(update={"epochs": 1, "epoch_images": None})
+    settings = p.segment.model_copy(update={"epochs": 1, "epoch_images": None, "weights": weights.RANDOM})
     with tempfile.TemporaryDirectory() as folder:
         done = segnet.fit(grey, grey.take([0]), settings, 0, Path(folder), {}, device, "Trial")
     return done.seconds / count

@@ -57,6 +57,22 @@ def wanted(p: Params, asked: list[str] | None, key: str) -> list[str]:
     return have if asked is None else [name for name in have if name in asked]
 
 
+def numbers(p: Params, asked: list[int] | None, data_type: str, key: str) -> list[int]:
+    """The numbers of pairs a source that a grid has of a synthetic data type.
+
+    Null asks for 1 to inpaint.samples, as far as they are made; UserError where more is asked for than is.
+    """
+    source = "gan.samples" if data_type == gan.GAN and p.gan.samples else "inpaint.samples"
+    most = gan.samples(p) if data_type == gan.GAN else p.inpaint.samples
+    if asked is None:
+        return list(range(1, min(most, p.inpaint.samples) + 1))
+    if max(asked) > most:
+        raise UserError(f"Parameters: {key}: {max(asked)} is more than the {most} pairs of each source that "
+                        f"{data_type} has. Raise {source}, or leave {data_type} out of "
+                        f"{key.partition('.')[0]}.types.")
+    return asked
+
+
 def make(p: Params) -> Sets:
     """The sets of a run, after making what chapters 3 and 4 and the GAN have not.
 
@@ -76,8 +92,15 @@ def make(p: Params) -> Sets:
 
 
 def made(p: Params) -> Sets | None:
-    """The sets of a run, if all are on the disk; nothing is made."""
-    return read(p) if all((folder / runs.STAMP).is_file() for folder in types(p).values()) else None
+    """The sets of a run, if all that `make` would make is on the disk and current; nothing is made.
+
+    None as well where they cannot be made, for which `make` has the words.
+    """
+    try:
+        with runs.only_finished():
+            return make(p)
+    except (runs.NotMadeError, UserError):
+        return None
 
 
 def read(p: Params) -> Sets:

@@ -84,7 +84,7 @@ def words(spec: str) -> str:
 def identity(spec: str, published: Published, seed: int = 0) -> dict[str, str | int | None]:
     """What decides the weights, for recipes: the library's address, the seed, or the file's content."""
     if spec == PRETRAINED:
-        return {PRETRAINED: published.where}
+        return {PRETRAINED: _address(published)}
     if spec == RANDOM:
         return {RANDOM: seed}
     return {"sha256": runs.sha256(_file(spec))}
@@ -123,10 +123,15 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
     nn.Module.load_state_dict(net, state, strict=False)
 
 
-def _ask(published: Published) -> State | Path:
+def _address(published: Published) -> str:
     if published.where is None:
         raise UserError(f"{published.library} has no published weights for {published.network}. Give "
                         "`random`, or the path of a weights file.")
+    return published.where
+
+
+def _ask(published: Published) -> State | Path:
+    where = _address(published)
     silent = published.from_hub and not _answers(hub.ENDPOINT)
     try:
         with _guarded(cache_only=silent), torch.random.fork_rng(devices=[]):
@@ -135,7 +140,7 @@ def _ask(published: Published) -> State | Path:
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = f"{hub.ENDPOINT} does not answer and the cache lacks it." if silent else _first_line(error)
         raise UserError(f"The published weights of {published.network} could not be had: {published.library} "
-                        f"was asked for {published.where}. Reason: {reason} {published.by_hand} Or give the "
+                        f"was asked for {where}. Reason: {reason} {published.by_hand} Or give the "
                         "path of a weights file, or `random`, instead of `pretrained`.") from error
 
 

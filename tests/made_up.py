@@ -93,7 +93,10 @@ def forge(patch: pytest.MonkeyPatch) -> Networks:
     patch.setattr(segnet, "predict", networks.predict)
 
     def folders(p: Params, chapter: str) -> dict[str, Path]:
-        return {name: folder for name, folder in trainsets.types(p).items() if folder.parent.name == chapter}
+        found = {name: folder for name, folder in trainsets.types(p).items() if folder.parent.name == chapter}
+        for folder in found.values():
+            runs.current(folder, {})  # as chapters do, so that `only_finished` stops here where nothing is
+        return found
 
     def inpainted(p: Params) -> Inpainted:
         found = folders(p, "inpaint")

@@ -1,0 +1,137 @@
+"""What can be told of a run before it starts: the user's errors, and the networks of chapters 6 and 7.
+
+Chapter 6 comes after hours of others, and what it would refuse is refused here first. Folders are listed,
+no image is opened, and nothing is written.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from diffusegen_core import (
+    augment,
+    data,
+    features,
+    gan,
+    layouts,
+    metrics,
+    plan,
+    runs,
+    segment,
+    segnet,
+    testsets,
+    trainsets,
+    vgg,
+    weights,
+)
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+
+GRIDS = {"segment": segment.planned, "augment": augment.planned}
+# The chapters that come to a check; each makes first what it needs of chapters 1 to 4 and of the GAN.
+ALL = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment", "summary")
+NETWORKS = ("segment", "augment", "summary")
+ALONE, SMALL = ("segment", "summary"), ("augment", "summary")
+
+
+def check(p: Params, chapters: Sequence[Path]) -> None:
+    """UserError with a line for each error of the user that the chosen chapters would come to."""
+    chosen, problems = {_name(chapter) for chapter in chapters}, []
+    for needed_by, attempt in _attempts(p):
+        try:
+            if chosen & set(needed_by):
+                attempt()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+
+
+def dry_run(p: Params, chapters: Sequence[Path]) -> str:
+    """The grids of the chosen chapters, what of them is finished, and the time that the rest will take.
+
+    The run folder is read only; data that are not current are read into a temporary one.
+    """
+    grids = [GRIDS[_name(chapter)] for chapter in chapters if _name(chapter) in GRIDS]
+    if not grids:
+        return ("The chosen chapters train no segmentation networks, which are all that a dry run shows: "
+                "those of chapters 6 and 7. `diffusegen plan` shows the work of every chapter.")
+    with runs.shadow(p.folder) as folder:
+        mine = p.model_copy(update={"run_dir": str(folder)})
+        return "\n\n".join(planned(mine) for planned in grids)
+
+
+def _name(chapter: Path) -> str:
+    return chapter.stem.split("_")[1]
+
+
+def _attempts(p: Params) -> Iterator[tuple[Sequence[str], Callable[[], object]]]:
+    """What may fail, with the chapters that need it."""
+    s, c, y = p.segment, p.cluster, p.style
+    if p.data.source != "phantom":
+        yield ALL, partial(_readable, p, "data.source", p.data.source)
+    yield ALL, partial(features.recipe, c.backbone, c.weights, c.input_range)
+    yield ALL[3:], partial(features.recipe, y.backbone, y.weights, y.input_range)
+    if y.lambda_vgg:
+        yield ALL[3:], partial(vgg.recipe, y.vgg, y.vgg_weights, p.seed)
+    if p.gan.source:
+        yield ALL[4:], partial(_baseline, p)
+    yield ("evaluate",), partial(metrics.recipe, p.evaluate, p.seed)
+    yield NETWORKS, partial(_encoder, p)
+    for key, source in (("held_out", s.held_out), ("cvc", s.cvc), ("polypgen", s.polypgen)):
+        if source not in (None, testsets.REST):
+            yield NETWORKS, partial(_readable, p, f"segment.{key}", source)
+    yield ALONE, partial(trainsets.wanted, p, s.types, "segment.types")
+    if p.gan.source and (s.types is None or gan.GAN in s.types):
+        yield ALONE, partial(trainsets.numbers, p, s.samples, gan.GAN, "segment.samples")
+    yield SMALL, partial(augment.types, p)
+    if p.gan.source and (p.augment.types is None or gan.GAN in p.augment.types):
+        yield SMALL, partial(trainsets.numbers, p, p.augment.ratios, gan.GAN, "augment.ratios")
+    yield SMALL, partial(_sizes, p)
+
+
+def _readable(p: Params, key: str, source: str) -> None:
+    """UserError where a folder of pairs cannot be read, as far as its listing tells."""
+    part = p.data.model_copy(update={"source": source})
+    # A test set has its own part of the run folder, see testsets.
+    place = p.folder if key == "data.source" else p.folder / "tests" / key
+    try:
+        report = layouts.scan(data.input_folder(p.model_copy(update={"run_dir": str(place), "data": part})))
+    except UserError as error:
+        raise UserError(f"Parameters: {key}: {error}") from None
+    first = f"{report.problems[0].file}: {report.problems[0].problem}" if report.problems else ""
+    if first and p.data.on_bad == "refuse":
+        raise UserError(f"Parameters: {key}: {report.folder} has {len(report.problems)} problems, such as "
+                        f"{first}. `diffusegen data check` shows them all; mend the folder, or leave such "
+                        "pairs out by data.on_bad: skip.")
+    if not report.pairs:
+        raise UserError(f"Parameters: {key}: {report.folder} holds no pairs.")
+
+
+def _count(p: Params) -> int | None:
+    """How many pairs the run will have; None where that cannot be known, of which `_readable` tells."""
+    try:
+        return plan.pairs(p)[0]
+    except UserError:
+        return None
+
+
+def _baseline(p: Params) -> None:
+    if p.gan.source == "singan":
+        gan.refuse_impossible(p)
+    else:
+        gan.found(p, gan.scanned(p), _count(p) or 1)
+
+
+def _encoder(p: Params) -> None:
+    """UserError where there is no such network, or no file of its weights."""
+    with torch.device("meta"):  # nothing is computed
+        segnet.build(p.segment.model_copy(update={"weights": weights.RANDOM}), p.seed)
+    segnet.decided_by(p.segment, p.seed)
+
+
+def _sizes(p: Params) -> None:
+    if count := _count(p):
+        augment.sizes(p, min(count, p.inpaint.sources or count))
