@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from diffusegen_core import runs
+
 Result = TypeVar("Result")
 
 
@@ -30,7 +32,8 @@ def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: fl
     results = []
     total = done + sum(item.cost for item in items)
     counts = total == len(items)
-    with bar(title, total, "item", done, hidden=len(items) < 2, shares=not counts) as outer:
+    hidden = len(items) < 2 or not runs.making()
+    with bar(title, total, "item", done, hidden, shares=not counts) as outer:
         for number, item in enumerate(items, 1):
             outer.set_postfix_str(item.name if counts else f"{number} of {len(items)}: {item.name}")
             results.append(work(**item.arguments))

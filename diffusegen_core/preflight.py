@@ -39,12 +39,12 @@ ALONE, SMALL = ("segment", "summary"), ("augment", "summary")
 def check(p: Params, chapters: Sequence[Path]) -> None:
     """UserError with a line for each error of the user that the chosen chapters would come to."""
     chosen, problems = {_name(chapter) for chapter in chapters}, []
-    for needed_by, attempt in _attempts(p):
+    for needed_by, where, attempt in _attempts(p):
         try:
             if chosen & set(needed_by):
                 attempt()
         except UserError as error:
-            problems.append(str(error))
+            problems.append(f"Parameters: {where}: {error}" if where else str(error))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
 
@@ -67,47 +67,43 @@ def _name(chapter: Path) -> str:
     return chapter.stem.split("_")[1]
 
 
-def _attempts(p: Params) -> Iterator[tuple[Sequence[str], Callable[[], object]]]:
-    """What may fail, with the chapters that need it."""
-    s, c, y = p.segment, p.cluster, p.style
+def _attempts(p: Params) -> Iterator[tuple[Sequence[str], str, Callable[[], object]]]:
+    """What may fail: the chapters that need it, its parameter unless its own words name that, and a call."""
+    c, y, s, a = p.cluster, p.style, p.segment, p.augment
     if p.data.source != "phantom":
-        yield ALL, partial(_readable, p, "data.source", p.data.source)
-    yield ALL, partial(features.recipe, c.backbone, c.weights, c.input_range)
-    yield ALL[3:], partial(features.recipe, y.backbone, y.weights, y.input_range)
+        yield ALL, "data.source", partial(_readable, p, p.data.source, p.folder)
+    yield ALL, "cluster", partial(features.recipe, c.backbone, c.weights, c.input_range)
+    yield ALL[3:], "style", partial(features.recipe, y.backbone, y.weights, y.input_range)
     if y.lambda_vgg:
-        yield ALL[3:], partial(vgg.recipe, y.vgg, y.vgg_weights, p.seed)
+        yield ALL[3:], "style.vgg_weights", partial(vgg.recipe, y.vgg, y.vgg_weights, p.seed)
     if p.gan.source:
-        yield ALL[4:], partial(_baseline, p)
-    yield ("evaluate",), partial(metrics.recipe, p.evaluate, p.seed)
-    yield NETWORKS, partial(_encoder, p)
+        yield ALL[4:], "", partial(_baseline, p)
+    yield ("evaluate",), "evaluate", partial(metrics.recipe, p.evaluate, p.seed)
+    yield NETWORKS, "segment", partial(_encoder, p)
     for key, source in (("held_out", s.held_out), ("cvc", s.cvc), ("polypgen", s.polypgen)):
         if source not in (None, testsets.REST):
-            yield NETWORKS, partial(_readable, p, f"segment.{key}", source)
-    yield ALONE, partial(trainsets.wanted, p, s.types, "segment.types")
+            # A test set has its own part of the run folder, see testsets.
+            yield NETWORKS, f"segment.{key}", partial(_readable, p, source, p.folder / "tests" / key)
+    yield ALONE, "", partial(trainsets.wanted, p, s.types, "segment.types")
     if p.gan.source and (s.types is None or gan.GAN in s.types):
-        yield ALONE, partial(trainsets.numbers, p, s.samples, gan.GAN, "segment.samples")
-    yield SMALL, partial(augment.types, p)
-    if p.gan.source and (p.augment.types is None or gan.GAN in p.augment.types):
-        yield SMALL, partial(trainsets.numbers, p, p.augment.ratios, gan.GAN, "augment.ratios")
-    yield SMALL, partial(_sizes, p)
+        yield ALONE, "", partial(trainsets.numbers, p, s.samples, gan.GAN, "segment.samples")
+    yield SMALL, "", partial(augment.types, p)
+    if p.gan.source and (a.types is None or gan.GAN in a.types):
+        yield SMALL, "", partial(trainsets.numbers, p, a.ratios, gan.GAN, "augment.ratios")
+    yield SMALL, "", partial(_sizes, p)
 
 
-def _readable(p: Params, key: str, source: str) -> None:
-    """UserError where a folder of pairs cannot be read, as far as its listing tells."""
+def _readable(p: Params, source: str, place: Path) -> None:
+    """UserError where a folder of pairs cannot be read into `place`, as far as its listing tells."""
     part = p.data.model_copy(update={"source": source})
-    # A test set has its own part of the run folder, see testsets.
-    place = p.folder if key == "data.source" else p.folder / "tests" / key
-    try:
-        report = layouts.scan(data.input_folder(p.model_copy(update={"run_dir": str(place), "data": part})))
-    except UserError as error:
-        raise UserError(f"Parameters: {key}: {error}") from None
-    first = f"{report.problems[0].file}: {report.problems[0].problem}" if report.problems else ""
-    if first and p.data.on_bad == "refuse":
-        raise UserError(f"Parameters: {key}: {report.folder} has {len(report.problems)} problems, such as "
-                        f"{first}. `diffusegen data check` shows them all; mend the folder, or leave such "
-                        "pairs out by data.on_bad: skip.")
+    report = layouts.scan(data.input_folder(p.model_copy(update={"run_dir": str(place), "data": part})))
+    if report.problems and p.data.on_bad == "refuse":
+        first = report.problems[0]
+        raise UserError(f"{report.folder} has {len(report.problems)} problems, such as {first.file}: "
+                        f"{first.problem}. `diffusegen data check` shows them all; mend the folder, or leave "
+                        "such pairs out by data.on_bad: skip.")
     if not report.pairs:
-        raise UserError(f"Parameters: {key}: {report.folder} holds no pairs.")
+        raise UserError(f"{report.folder} holds no pairs.")
 
 
 def _count(p: Params) -> int | None:

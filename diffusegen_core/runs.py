@@ -114,7 +114,7 @@ def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     stamp = _stamp(folder)
     if stamp is not None and not _reasons(folder, stamp, recipe):
         return stamp
-    if _only_finished.get():
+    if not making():
         raise NotMadeError(folder)
     return None
 
@@ -127,6 +127,11 @@ def only_finished() -> Iterator[None]:
         yield
     finally:
         _only_finished.reset(token)
+
+
+def making() -> bool:
+    """Whether what is not finished is made: not within `only_finished`."""
+    return not _only_finished.get()
 
 
 def stale(folder: Path, recipe: Recipe) -> list[str]:

@@ -112,6 +112,17 @@ def test_a_size_beyond_the_sources_is_refused(tmp_path: Path) -> None:
         augment.grid(values(tmp_path, augment={"sizes": [4, 25]}), SOURCES)
 
 
+def test_more_clusters_than_a_generator_sees_pairs_are_refused(tmp_path: Path) -> None:
+    p = values(tmp_path, augment={"sizes": [4, 10], "generator_sees": "subset", "subset_clusters": 3})
+    assert augment.sizes(p, SOURCES) == [4, 10]
+    for change in ({"subset_clusters": 4}, {"subset_clusters": 14, "sizes": None}):
+        with pytest.raises(UserError, match=r"subset_clusters: \d+ is more than the (3|13) .*\.sizes"):
+            augment.sizes(others(p, **change), SOURCES)
+    assert augment.sizes(others(p, subset_clusters=4, generator_sees="all"), SOURCES) == [4, 10]
+    with pytest.raises(UserError, match=r"augment\.sizes: 30 .* augment\.subset_clusters: 4"):
+        augment.sizes(others(p, subset_clusters=4, sizes=[4, 30]), SOURCES)
+
+
 def test_the_types_are_as_asked(tmp_path: Path) -> None:
     p = values(tmp_path, augment={"types": ["2-Diff"]})
     assert augment.types(p) == ["2-Diff"]
@@ -458,6 +469,19 @@ def test_what_is_expected_is_the_mean_of_what_is_chosen(tmp_path: Path, rule: st
     assert (len(train.real), len(train.synthetic), len(valid)) == (*pairs, 2)
     train, valid = augment.expected(p, Experiment("augment", "Real", size=10))
     assert (len(train.real), len(train.synthetic), len(valid)) == (8, 0, 2)
+
+
+def test_pairs_of_another_generator_are_not_a_small_sets_own(own: Params, networks: Networks,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator that fails now may have left the pairs of other parameters."""
+    p = changed(subset_params(own), gan={"source": None})
+    mine = augment.own(p, trainsets.read(p), 5, 0)
+    write_all(mine)
+    e = augment.grid(p, 6)[-1]
+    assert len(augment.of(p, trainsets.read(p), e).manifests["1-Styled-Diff"])
+    folder = trainsets.types(mine)["1-Styled-Diff"]
+    monkeypatch.setattr(style, "run", lambda p: runs.current(folder, {"other": 1}))
+    assert augment.of(p, trainsets.read(p), e).manifests["1-Styled-Diff"].empty
 
 
 def test_a_generator_that_fails_fails_its_own_experiments_and_is_tried_again(

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusegen_core import __version__, book, chapters, cli, data, front, params, runs
+from diffusegen_core import __version__, book, chapters, cli, data, front, params, runs, weights
 from diffusegen_core.errors import UserError
 
 NAMES = [path.stem for path in chapters.every()]
@@ -65,13 +65,15 @@ def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(
     assert chapters.kept(p.folder) == p
 
 
-def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list):
-    result = call("run", "-p", "train.images", "7000", profile, "-p", "data.source", "/a=b", "--no-book",
+def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list, tmp_path: Path):
+    folder = tmp_path / "a=b"
+    data.write_phantoms(folder, 2, 16, 0)
+    result = call("run", "-p", "train.images", "7000", profile, "-p", "data.source", folder, "--no-book",
                   "-p", "model.attention_resolutions", "[16]", "-p", "seed=3", "--to", "1")
     assert result.exit_code == 0, result.exception
     (name, p), = executed
     assert name == "01_cluster"
-    assert (p.train.images, p.seed, p.data.source) == (7000, 3, "/a=b")
+    assert (p.train.images, p.seed, p.data.source) == (7000, 3, str(folder))
     assert p.model.attention_resolutions == [16]
 
 
@@ -84,6 +86,8 @@ def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, exe
     (("--from", "9"), "There is no chapter 9. The chapters are 01_cluster, 02_train, 03_inpaint"),
     (("--from", "inpaint", "--to", "cluster"), "--from inpaint comes after --to cluster"),
     (("--only", "train", "--to", "3"), "--only goes without --from and --to"),
+    (("-p", "segment.cvc", "/nowhere"), "segment.cvc: /nowhere is not a folder"),
+    (("-p", "segment.types", "[20-Diff]", "--dry-run"), "segment.types: this run has no data type 20-Diff"),
 ])
 def test_run_refuses_before_it_makes_anything(profile: Path, executed: list, words: tuple, says: str):
     result = call("run", profile, *words)
@@ -91,6 +95,24 @@ def test_run_refuses_before_it_makes_anything(profile: Path, executed: list, wor
     assert says in str(result.exception)
     assert executed == []
     assert list(profile.parent.iterdir()) == [profile]
+
+
+def test_a_dry_run_shows_the_chosen_grids_and_makes_nothing(profile: Path, executed: list, monkeypatch):
+    monkeypatch.setattr(weights, "_ask", None)
+    pretrained = ("-p", "segment.encoder", "resnet18", "-p", "segment.weights", "pretrained")
+    for words, titles in (((), (True, True)), (("--only", "7"), (False, True)),
+                          (("--to", "6"), (True, False)), (("--only", "3"), (False, False))):
+        result = call("run", profile, "--dry-run", *words, *pretrained)
+        assert result.exit_code == 0, result.exception
+        assert ("Synthetic data alone: " in result.stdout, "Small sets: " in result.stdout) == titles
+        assert ("no segmentation networks" in result.stdout) == (not any(titles))
+    assert list(profile.parent.iterdir()) == [profile]
+    assert executed == []
+
+
+def test_an_error_that_no_chosen_chapter_comes_to_does_not_stop_it(profile: Path, executed: list):
+    assert call("run", profile, "-p", "segment.cvc", "/nowhere", "--to", "5", "--no-book").exit_code == 0
+    assert [name for name, _ in executed] == NAMES[:5]
 
 
 @pytest.mark.parametrize(("chosen", "wanted"), [

@@ -204,3 +204,41 @@ def test_an_absent_gpu_is_named(monkeypatch):
     assert runs.device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="device: cuda:1 is asked for"):
         runs.device("cuda:1")
+
+
+# ---- reading only
+
+def test_only_finished_work_is_read_and_nothing_is_made(tmp_path: Path):
+    runs.finish(tmp_path, RECIPE, [], 1.0)
+    with runs.only_finished():
+        assert runs.current(tmp_path, RECIPE)["recipe"] == RECIPE
+        for folder, recipe in ((tmp_path, {**RECIPE, "seed": 1}), (tmp_path / "absent", RECIPE)):
+            with pytest.raises(runs.NotMadeError):
+                runs.current(folder, recipe)
+        assert not runs.making()
+    assert runs.making()
+    assert runs.current(tmp_path / "absent", RECIPE) is None
+
+
+def test_what_is_written_in_a_shadow_stays_there(tmp_path: Path):
+    folder = tmp_path / "run"
+    for name in ("data/pairs.npz", "data/made.json", "tests/CVC/made.json"):
+        runs.write_text(folder / name, name)
+    (folder / f"data/{runs.WRITING}half.json").write_text("{")
+    before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+    with runs.shadow(folder) as shadow:
+        assert (shadow / "data/pairs.npz").read_text() == "data/pairs.npz"
+        assert not list(shadow.rglob(f"{runs.WRITING}*"))
+        runs.clear(shadow / "data")
+        runs.write_text(shadow / "tests/CVC/made.json", "new")
+        runs.write_text(shadow / "more.txt", "new")
+    assert not shadow.exists()
+    assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
+    assert (folder / "tests/CVC/made.json").read_text() == "tests/CVC/made.json"
+
+
+def test_a_run_that_is_not_there_has_an_empty_shadow(tmp_path: Path):
+    with runs.shadow(tmp_path / "run") as shadow:
+        assert not shadow.exists()
+        runs.write_text(shadow / "data" / "a.txt", "new")
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """What networks may be trained on: the run's sources and what was made of them, drawn source by source."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from made_up import SAMPLES, SOURCES, changed, forge, of_sources, unsynced, values, write_all, write_set
 
-from diffusegen_core import data, pairsets, runs, trainsets
+from diffusegen_core import augment, data, pairsets, params, runs, segment, trainsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 from diffusegen_core.trainsets import Choice, Sets
@@ -110,6 +111,73 @@ def test_sets_are_made_when_all_have_a_stamp(own: Params) -> None:
     assert trainsets.made(own).real.names == data.load(own).names[:4]
     (own.folder / "style" / "2-Styled-Diff" / runs.STAMP).unlink()
     assert trainsets.made(own) is None
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Params:
+    """A tiny run that really went through chapters 1 to 4 and the GAN. No test changes it."""
+    p = params.validate({**nano_values, "run_dir": str(tmp_path_factory.mktemp("finished") / "run")})
+    trainsets.make(p)
+    return p
+
+
+def state(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
+def test_what_the_parameters_would_make_is_found_and_nothing_is_written(finished: Params) -> None:
+    before = state(finished.folder)
+    sets = trainsets.made(finished)
+    assert list(sets.folders) == ["GAN", "2-Diff", "2-Styled-Diff"]
+    assert sets.real.names == data.load(finished).names[:4]
+    assert state(finished.folder) == before
+
+
+@pytest.mark.parametrize("change", [
+    {"data": {"count": 9}}, {"cluster": {"k": 1}}, {"train": {"lr": 0.5}}, {"inpaint": {"resampling": 1}},
+    {"inpaint": {"samples": 2}}, {"style": {"skip": 2}}, {"gan": {"steps": 4}}, {"gan": {"start_scale": 9}}],
+    ids=str)
+def test_what_other_parameters_made_is_not_what_these_would(finished: Params, change: dict) -> None:
+    before = state(finished.folder)
+    assert trainsets.made(changed(finished, **change)) is None
+    assert state(finished.folder) == before
+
+
+def test_a_set_that_lost_a_file_is_not_made(finished: Params, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    p = finished.model_copy(update={"run_dir": str(tmp_path / "run")})
+    assert trainsets.made(p) is not None
+    next((p.folder / "train").rglob("model.safetensors")).unlink()
+    assert trainsets.made(p) is None
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(None, [1, 2, 3]), (2, [1, 2]), (5, [1, 2, 3])])
+def test_numbers_by_default_are_those_that_there_are_of_the_type(tmp_path: Path, samples: int | None,
+                                                                 expected: list[int]) -> None:
+    p = values(tmp_path, gan={"samples": samples})
+    assert trainsets.numbers(p, None, "GAN", "augment.ratios") == expected
+    assert trainsets.numbers(p, None, "2-Diff", "augment.ratios") == [1, 2, 3]
+
+
+def test_more_pairs_than_the_gan_makes_are_refused(tmp_path: Path) -> None:
+    p = values(tmp_path, gan={"samples": 2}, segment={"samples": [3, 1]}, augment={"ratios": [3]})
+    for grid, key in ((lambda: segment.grid(p), "segment.samples"),
+                      (lambda: augment.grid(p, SOURCES), "augment.ratios")):
+        section = key.partition(".")[0]
+        with pytest.raises(UserError, match=rf"{key}: 3 is more than the 2 .* GAN has\. Raise gan\.samples, "
+                                            rf"or leave GAN out of {section}\.types"):
+            grid()
+    without = changed(p, segment={"types": ["2-Diff"]}, augment={"types": ["2-Styled-Diff"]})
+    assert [e.samples for e in segment.grid(without)] == [1, 3]
+    assert {e.ratio for e in augment.grid(without, SOURCES)} == {None, 3}
+
+
+def test_the_grids_ask_by_default_for_no_more_pairs_than_the_gan_makes(tmp_path: Path) -> None:
+    p = values(tmp_path, gan={"samples": 1})
+    most = {"GAN": 1, "2-Diff": 3, "2-Styled-Diff": 3}
+    for grid, number in ((segment.grid(p), "samples"), (augment.grid(p, SOURCES), "ratio")):
+        for name in {e.data_type for e in grid} - {"Real"}:
+            assert {getattr(e, number) for e in grid if e.data_type == name} == set(range(1, most[name] + 1))
 
 
 # ---- choices of pairs

@@ -207,3 +207,9 @@ def test_words_and_identity(tmp_path):
     first = weights.identity(str(a), published())
     torch.save({"x": torch.zeros(2)}, a)
     assert weights.identity(str(a), published()) != first
+
+
+def test_what_was_never_published_has_no_identity():
+    """So that a recipe, which is cheap, tells it before hours of work."""
+    with pytest.raises(UserError, match="lib has no published weights for net"):
+        weights.identity("pretrained", published(where=None))

@@ -1,0 +1,193 @@
+"""Before a run starts: every error of the user that its chapters would come to, and the networks to train."""
+
+import time
+from pathlib import Path
+
+import pytest
+from made_up import changed, forge, values, write_all
+
+from diffusegen_core import chapters, data, layouts, params, preflight, segment, weights
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+
+
+def told(p: Params, *names: str) -> list[str]:
+    """The lines of the error for these chapters, or for all; none if there is none."""
+    try:
+        preflight.check(p, chapters.choose(only=list(names)))
+    except UserError as error:
+        return str(error).splitlines()
+    return []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of ten pairs."""
+    data.write_phantoms(tmp_path / "pairs", 10, 16, seed=5)
+    return tmp_path / "pairs"
+
+
+def state(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
+# ---- errors of the user
+
+
+def test_a_run_without_errors_goes_on_and_nothing_is_written(nano_params: Params, folder: Path) -> None:
+    p = changed(nano_params, data={"source": str(folder)}, segment={"cvc": str(folder)})
+    before = state(folder.parent)
+    assert told(p) == told(nano_params) == []
+    assert state(folder.parent) == before
+
+
+@pytest.mark.parametrize("profile", ["paper", "one_gpu", "kvasir_cpu", "smoke"])
+def test_every_profile_passes_where_its_data_are(profile: str, tmp_path: Path, folder: Path) -> None:
+    values = params.load(Path(__file__).parents[1] / "params" / f"{profile}.yaml")
+    p = params.validate({"profile": profile, **values, "run_dir": str(tmp_path / "run")})
+    if p.data.source != "phantom":
+        p = changed(p, data={"source": str(folder), "subset": "all"})
+    lines = told(p)
+    assert [line for line in lines if "augment.sizes" not in line] == []
+    assert bool(lines) == (profile in ("paper", "kvasir_cpu")), "ten pairs are no 128"
+
+
+ERRORS = [
+    ({"data": {"source": "/nowhere"}}, "data.source: /nowhere is not a folder", set("12345678")),
+    ({"cluster": {"weights": "/no.pth"}}, "cluster: There is no weights file /no.pth", set("12345678")),
+    ({"style": {"backbone": "resnet17"}}, "style: ", set("45678")),
+    ({"style": {"vgg_weights": "/no.pth"}}, "style.vgg_weights: There is no weights file", set("45678")),
+    ({"style": {"vgg": "vgg19_normalised", "vgg_weights": "pretrained"}}, "no published weights",
+     set("45678")),
+    ({"gan": {"start_scale": 9}}, "gan.start_scale: there are 2 scales", set("5678")),
+    ({"gan": {"layers": 8}}, "gan.layers: 8 convolutions see nothing", set("5678")),
+    ({"gan": {"source": "/nowhere"}}, "/nowhere is not a folder", set("5678")),
+    ({"evaluate": {"backbone": "resnet17"}}, "evaluate: ", {"5"}),
+    ({"segment": {"encoder": "resnet17"}}, "There is no segment.encoder resnet17", set("678")),
+    ({"segment": {"encoder": "resnet18", "decoder_channels": [8] * 6}},
+     "segment: segment.encoder resnet18 with 6", set("678")),
+    ({"segment": {"weights": "/no.pth"}}, "segment: There is no weights file", set("678")),
+    ({"segment": {"held_out": "/nowhere"}}, "segment.held_out: /nowhere is not a folder", set("678")),
+    ({"segment": {"cvc": "/nowhere"}}, "segment.cvc: /nowhere is not a folder", set("678")),
+    ({"segment": {"types": ["20-Diff"]}}, "segment.types: this run has no data type 20-Diff", set("68")),
+    ({"inpaint": {"samples": 3}, "gan": {"samples": 2}, "segment": {"samples": [3]}},
+     "segment.samples: 3 is more than the 2 pairs", set("68")),
+    ({"inpaint": {"samples": 3}, "gan": {"samples": 2}, "augment": {"ratios": [3]}},
+     "augment.ratios: 3 is more than the 2 pairs", set("78")),
+    ({"augment": {"types": ["20-Diff"]}}, "augment.types: there is no data type 20-Diff", set("78")),
+    ({"augment": {"sizes": [5]}}, "augment.sizes: 5 is more than the 4 sources", set("78")),
+    ({"augment": {"generator_sees": "subset", "subset_clusters": 4}}, "augment.subset_clusters: 4",
+     set("78")),
+]
+
+
+@pytest.mark.parametrize(("change", "says", "where"), ERRORS, ids=lambda value: str(value)[:60])
+def test_an_error_is_told_to_the_chapters_that_would_come_to_it(nano_params: Params, change: dict, says: str,
+                                                                where: set[str]) -> None:
+    p = changed(nano_params, **change)
+    for number in "12345678":
+        lines = told(p, number)
+        assert [says in line for line in lines] == [True] * (number in where), (number, lines)
+    assert not p.folder.exists()
+
+
+def test_all_errors_are_told_at_once_a_line_each(nano_params: Params) -> None:
+    p = changed(nano_params, segment={"types": ["20-Diff"], "cvc": "/nowhere", "polypgen": "/elsewhere",
+                                      "encoder": "resnet17"},
+                augment={"types": ["x"], "sizes": [9]}, gan={"start_scale": 9})
+    lines = told(p)
+    assert len(lines) == 7
+    for words in ("20-Diff", "/nowhere", "/elsewhere", "resnet17", "type x", "augment.sizes", "start_scale"):
+        assert sum(words in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("on_bad", ["refuse", "skip"])
+def test_the_problems_that_a_listing_shows_are_told(nano_params: Params, folder: Path, on_bad: str) -> None:
+    next((folder / "masks").iterdir()).unlink()
+    p = changed(nano_params, data={"on_bad": on_bad}, segment={"cvc": str(folder)})
+    lines = told(p, "segment")
+    assert len(lines) == (on_bad == "refuse")
+    assert all("segment.cvc: " in line and "has 1 problems, such as images/phantom" in line and
+               "missing mask" in line for line in lines)
+    for mask in (folder / "masks").iterdir():
+        mask.unlink()
+    assert "segment.cvc: " in told(p, "segment")[0]
+
+
+def test_a_run_folder_within_a_data_folder_is_refused(nano_params: Params, folder: Path) -> None:
+    p = nano_params.model_copy(update={"run_dir": str(folder / "run")})
+    for section, key in (("data", "source"), ("segment", "polypgen")):
+        line, = told(changed(p, **{section: {key: str(folder)}}), "6")
+        assert f"Parameters: {section}.{key}: run_dir " in line
+
+
+def test_the_pairs_of_a_gan_are_listed(nano_params: Params, folder: Path) -> None:
+    p = changed(nano_params, gan={"source": str(folder)})
+    assert told(p) == []
+    for scale in (0, 1):
+        image, mask = next((folder / "images").iterdir()), next((folder / "masks").iterdir())
+        for path in (image, mask):
+            path.rename(path.with_name(f"chk_id_1_gen_scale_{scale}_0_img.png"))
+    for path in folder.glob("*/phantom*"):
+        path.unlink()
+    line, = told(p, "evaluate")
+    assert "mixes pairs of the start scales [0, 1]" in line
+
+
+def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("too slow")
+    for module, name in ((layouts, "read"), (data, "load"), (weights, "_ask")):
+        monkeypatch.setattr(module, name, never)
+    p = changed(nano_params, data={"source": str(folder)}, gan={"source": str(folder)},
+                segment={"cvc": str(folder), "encoder": "resnet18", "weights": "pretrained"},
+                style={"weights": "pretrained"}, evaluate={"weights": "pretrained"})
+    told(p)
+    start = time.monotonic()
+    assert told(p) == []
+    assert time.monotonic() - start < 5
+
+
+# ---- the dry run
+
+
+@pytest.fixture
+def paces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusegen_core.segment.pace", lambda p: 1.0)
+
+
+@pytest.mark.parametrize(("last", "titles"), [
+    ("5", []), ("6", ["Synthetic data alone"]), ("8", ["Synthetic data alone", "Small sets"])])
+def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, last: str,
+                                             titles: list[str]) -> None:
+    text = preflight.dry_run(nano_params, chapters.choose(last=last))
+    for title in ("Synthetic data alone", "Small sets"):
+        assert (f"{title}: " in text) == (title in titles)
+    if not titles:
+        assert text.startswith("The chosen chapters train no segmentation networks")
+    assert not nano_params.folder.exists()
+
+
+def test_a_dry_run_leaves_data_of_other_parameters_alone(nano_params: Params, paces: None) -> None:
+    data.load(nano_params)
+    before = state(nano_params.folder)
+    for change in ({"count": 9}, {"image_size": 8}):
+        text = preflight.dry_run(changed(nano_params, data=change), chapters.every())
+        assert text.startswith("Synthetic data alone: 4 experiments, 0 finished")
+    assert state(nano_params.folder) == before
+
+
+def test_a_dry_run_counts_what_is_finished_and_leaves_test_sets_alone(
+        tmp_path: Path, folder: Path, paces: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    forge(monkeypatch)
+    p = values(tmp_path / "run", gan={"source": None}, inpaint={"samples": 1, "sources": 6},
+               segment={"types": ["Real", "2-Diff"]}, augment={"sizes": [4]})
+    write_all(p)
+    segment.run(p)
+    before = state(p.folder)
+    for change, finished in (({}, 2), ({"cvc": str(folder)}, 0), ({"test_count": 3}, 0)):
+        text = preflight.dry_run(changed(p, segment=change), chapters.every())
+        assert f"Synthetic data alone: 2 experiments, {finished} finished" in text
+        assert "Small sets: 2 experiments, 0 finished" in text
+    assert state(p.folder) == before
