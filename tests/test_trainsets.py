@@ -125,9 +125,12 @@ def state(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
 
-def test_what_the_parameters_would_make_is_found_and_nothing_is_written(finished: Params) -> None:
+def test_what_the_parameters_would_make_is_found_and_nothing_is_written(
+        finished: Params, capsys: pytest.CaptureFixture[str]) -> None:
     before = state(finished.folder)
+    capsys.readouterr()
     sets = trainsets.made(finished)
+    assert capsys.readouterr().err == "", "no progress bar of a training that there is not"
     assert list(sets.folders) == ["GAN", "2-Diff", "2-Styled-Diff"]
     assert sets.real.names == data.load(finished).names[:4]
     assert state(finished.folder) == before
