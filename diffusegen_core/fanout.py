@@ -32,8 +32,7 @@ def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: fl
     results = []
     total = done + sum(item.cost for item in items)
     counts = total == len(items)
-    hidden = len(items) < 2 or not runs.making()
-    with bar(title, total, "item", done, hidden, shares=not counts) as outer:
+    with bar(title, total, "item", done, hidden=len(items) < 2, shares=not counts) as outer:
         for number, item in enumerate(items, 1):
             outer.set_postfix_str(item.name if counts else f"{number} of {len(items)}: {item.name}")
             results.append(work(**item.arguments))
@@ -45,8 +44,8 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
         shares: bool = False) -> tqdm:
     """A progress bar with rate and time left; at most one line a second: a notebook keeps every line.
 
-    With `shares` it shows per cent alone, and the time left goes by the mean rate.
+    None is shown where nothing is made. With `shares` it shows per cent alone, and the time left goes by the mean rate.
     """
     style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
-    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=hidden, mininterval=1.0, delay=1.0,
-                **style)
+    return tqdm(desc=title, total=total, initial=done, unit=unit,
+                disable=hidden or not runs.making(), mininterval=1.0, delay=1.0, **style)

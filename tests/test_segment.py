@@ -21,18 +21,7 @@ from made_up import (
     write_set,
 )
 
-from diffusegen_core import (
-    data,
-    experiments,
-    fanout,
-    pairsets,
-    runs,
-    segment,
-    segnet,
-    testsets,
-    trainsets,
-    weights,
-)
+from diffusegen_core import data, experiments, fanout, pairsets, runs, segment, segnet, testsets, trainsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.experiments import Experiment
 from diffusegen_core.params import Params
@@ -445,7 +434,7 @@ def test_means_of_nothing_have_the_same_columns(own: Params) -> None:
 
 
 def test_the_pace_needs_no_pretrained_weights(own: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_ask", None)
+    monkeypatch.setattr("diffusegen_core.weights._ask", None)
     assert segment.pace(others(own, encoder="mobilenet_v2", weights="pretrained", batch_size=2)) > 0
 
 
