@@ -44,7 +44,8 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
         shares: bool = False) -> tqdm:
     """A progress bar with rate and time left; at most one line a second: a notebook keeps every line.
 
-    None is shown where nothing is made. With `shares` it shows per cent alone, and the time left goes by the mean rate.
+    With `shares` it shows per cent alone, and the time left goes by the mean rate. None is shown where
+    nothing is made.
     """
     style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
     return tqdm(desc=title, total=total, initial=done, unit=unit,
