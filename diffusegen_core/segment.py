@@ -33,7 +33,6 @@ from diffusegen_core.trainsets import REAL, Choice, Sets
 VERSION = 1  # raised when the same parameters would give other results
 TITLE = "Synthetic data alone"
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
-MEASURES = ("dice", "iou")
 TRIAL = 4  # batches of a trial
 
 
@@ -64,6 +63,15 @@ def run(p: Params) -> Tested:
     recipes = {e: recipe(p, sets, tests, e, *found) for e, found in choices.items()}
     results = experiments.run(TITLE, recipes, work, p.folder / "segment", lambda e: cost(p, *choices[e]), p=p)
     return tested(p, results, tests, "segment")
+
+
+def results(p: Params) -> Results | None:
+    """What there is of the chapter's grid, None if it was not run; nothing is made."""
+    sets, folder = trainsets.made(p), p.folder / "segment"
+    if sets is None or not (folder / experiments.RESULTS).is_file():
+        return None
+    tests = checked(p)
+    return experiments.read({e: recipe(p, sets, tests, e, *chosen(p, sets, e)) for e in grid(p)}, folder)
 
 
 def planned(p: Params) -> str:
