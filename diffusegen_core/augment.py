@@ -13,7 +13,7 @@ import pandas as pd
 
 from diffusegen_core import experiments, fanout, gan, runs, seeds, segment, style, trainsets
 from diffusegen_core.errors import UserError
-from diffusegen_core.experiments import Experiment, Results
+from diffusegen_core.experiments import Experiment
 from diffusegen_core.params import Params
 from diffusegen_core.segment import Tested
 from diffusegen_core.trainsets import REAL, Choice, Sets
@@ -38,17 +38,6 @@ def run(p: Params) -> Tested:
     results = experiments.run(TITLE, recipes, work, p.folder / "augment",
                               lambda e: segment.cost(p, *choices[e]), p=p)
     return segment.tested(p, results, tests, "augment")
-
-
-def results(p: Params) -> Results | None:
-    """What there is of the chapter's grid, None if it was not run; nothing is made."""
-    sets, folder = trainsets.made(p), p.folder / "augment"
-    if sets is None or not (folder / experiments.RESULTS).is_file():
-        return None
-    tests = segment.checked(p)
-    every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
-    return experiments.read({e: segment.recipe(p, mine, tests, e, *chosen(p, mine, e))
-                             for e, mine in every.items()}, folder)
 
 
 def generate(p: Params) -> None:
@@ -79,6 +68,17 @@ def planned(p: Params) -> str:
     return text
 
 
+def results(p: Params) -> experiments.Results | None:
+    """What there is of the chapter's grid, None if it was not run; nothing is made."""
+    sets, folder = trainsets.made(p), p.folder / "augment"
+    if sets is None or not (folder / experiments.RESULTS).is_file():
+        return None
+    tests = segment.checked(p)
+    every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
+    return experiments.read({e: segment.recipe(p, mine, tests, e, *chosen(p, mine, e))
+                             for e, mine in every.items()}, folder)
+
+
 def expected(p: Params, e: Experiment) -> tuple[Choice, Choice]:
     """As many nameless pairs as `chosen` will give on average, if none is left out."""
     valid = trainsets.held_back(e.size, p.segment.validation)
@@ -99,14 +99,10 @@ def sizes(p: Params, sources: int) -> list[int]:
 
 def grid(p: Params, sources: int) -> list[Experiment]:
     """Every network of the chapter: N's, data types, r's and seeds. Real needs no r."""
+    ratios = p.augment.ratios or range(1, p.inpaint.samples + 1)
     return [Experiment("augment", name, size=size, ratio=ratio, seed=seed)
             for size in sizes(p, sources) for name in [REAL, *types(p)]
-            for ratio in ((None,) if name == REAL else ratios(p)) for seed in range(p.augment.seeds)]
-
-
-def ratios(p: Params) -> list[int]:
-    """The r's of a run."""
-    return sorted(set(p.augment.ratios or range(1, p.inpaint.samples + 1)))
+            for ratio in ((None,) if name == REAL else ratios) for seed in range(p.augment.seeds)]
 
 
 def types(p: Params) -> list[str]:

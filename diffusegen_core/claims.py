@@ -71,8 +71,8 @@ class Verdict:
 def of(p: Params) -> list[Verdict]:
     """The verdicts on a run, from what its chapters 6 and 7 have found so far; nothing is made."""
     found = dict(zip(CHAPTERS, (segment.results(p), augment.results(p)), strict=True))
-    unfinished = [chapter for chapter, results in found.items()
-                  if results is None or (results.runs["status"] == experiments.TO_DO).any()]
+    unfinished = [chapter for chapter, results in found.items() if results is None or
+                  (results.runs["status"] == experiments.OK).sum() + len(results.failed) < len(results.runs)]
     frames = [results.images for results in found.values() if results is not None and len(results.images)]
     images = pd.concat(frames) if frames else pd.DataFrame(columns=[*FIELDS, *IMAGE])
     return judge(images, p.segment.resamples, p.seed, unfinished)
@@ -115,10 +115,10 @@ def _own(images: pd.DataFrame) -> str:
 
 def _full(images: pd.DataFrame, claim: str, other: str, test_set: str, resamples: int,
           seed: int) -> Iterator[Verdict]:
-    """Styled-Diff-N against another kind, for every N that both have."""
+    """Styled-Diff-N against another kind, for every N that both have on the test set."""
     types, arms = zip(*(_arm(images, kind) for kind in (STYLED, other)), strict=True)
-    both = set(arms[0]["samples"]) & set(arms[1]["samples"])
-    for n in sorted(both) or [max(images["samples"].dropna(), default=0)]:
+    here = [set(arm.loc[arm["test_set"] == test_set, "samples"]) for arm in arms]
+    for n in sorted(here[0] & here[1]) or [max(images["samples"].dropna(), default=0)]:
         names = [f"{name}-{n}" if n else name for name in types]
         paper = [_published("2", f"{kind}-{n}", test_set) for kind in (STYLED, other)]
         asked = Verdict(claim, " against ".join(names), test_set, paper[0] - paper[1])

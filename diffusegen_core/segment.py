@@ -33,6 +33,7 @@ from diffusegen_core.trainsets import REAL, Choice, Sets
 VERSION = 1  # raised when the same parameters would give other results
 TITLE = "Synthetic data alone"
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
+MEASURES = ("dice", "iou")
 TRIAL = 4  # batches of a trial
 
 
@@ -65,15 +66,6 @@ def run(p: Params) -> Tested:
     return tested(p, results, tests, "segment")
 
 
-def results(p: Params) -> Results | None:
-    """What there is of the chapter's grid, None if it was not run; nothing is made."""
-    sets, folder = trainsets.made(p), p.folder / "segment"
-    if sets is None or not (folder / experiments.RESULTS).is_file():
-        return None
-    tests = checked(p)
-    return experiments.read({e: recipe(p, sets, tests, e, *chosen(p, sets, e)) for e in grid(p)}, folder)
-
-
 def planned(p: Params) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take."""
     sets, choices, recipes = trainsets.made(p), {}, {}
@@ -83,6 +75,15 @@ def planned(p: Params) -> str:
         recipes[e] = recipe(p, sets, tests, e, *choices[e]) if sets else None
     return experiments.describe(TITLE, recipes, p.folder / "segment", lambda e: cost(p, *choices[e]),
                                 lambda: pace(p))
+
+
+def results(p: Params) -> Results | None:
+    """What there is of the chapter's grid, None if it was not run; nothing is made."""
+    sets, folder = trainsets.made(p), p.folder / "segment"
+    if sets is None or not (folder / experiments.RESULTS).is_file():
+        return None
+    tests = checked(p)
+    return experiments.read({e: recipe(p, sets, tests, e, *chosen(p, sets, e)) for e in grid(p)}, folder)
 
 
 def expected(p: Params, e: Experiment, sources: int) -> tuple[Choice, Choice]:

@@ -55,6 +55,11 @@ def by_clusters(result: Tested, p: Params, measure: str) -> Table:
                    "Published: Tables B3 and B4 of the paper.", order=_by_kind)
 
 
+def ratios(result: Tested) -> list[int]:
+    """The r's of a run, for `small`; 1 where it has Real alone, which needs none."""
+    return sorted(map(int, result.runs["ratio"].dropna().unique())) or [1]
+
+
 def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
     """Tables B5 to B7 (B7 is Table 3): small real sets with r synthetic pairs for a real one."""
     ours = _ours(_at(result, ratio), ["size", "data_type"], measure, p, p.augment.seeds)
@@ -153,7 +158,7 @@ def verdicts(found: list[Verdict]) -> Table:
         "images": verdict.images, "seeds": verdict.seeds,
         "difference, this run": _interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
         "difference, published": "" if pd.isna(verdict.published) else f"{verdict.published:+.4f}",
-        "verdict": verdict.verdict, "because": verdict.reason} for verdict in found])
+        "verdict": f"{verdict.verdict.capitalize()}. {verdict.reason}"} for verdict in found])
     return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, over the "
                 "images and seeds that both have, computed in this run; published: from the paper's own "
                 "tables. The numbers of the claims are those above.")
