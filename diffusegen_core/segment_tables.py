@@ -138,9 +138,13 @@ def costs(p: Params, result: Tested) -> Table:
 
 
 def overall(found: list[Verdict]) -> Table:
-    """One verdict a claim."""
-    frame = pd.DataFrame([{"": str(number), "the paper's claim": claim, "verdict on this run": verdict}
-                          for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1)])
+    """One verdict a claim, and how many of its comparisons support it."""
+    rows = []
+    for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
+        each = [v.verdict for v in found if v.claim == claim]
+        rows.append({"": str(number), "the paper's claim": claim, "verdict on this run": verdict,
+                     "comparisons": f"{each.count(claims.SUPPORTED)} of {len(each)} support it"})
+    frame = pd.DataFrame(rows)
     return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them.")
 
 

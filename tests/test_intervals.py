@@ -79,7 +79,7 @@ def test_a_failed_seed_and_an_image_with_a_gap_are_left_out():
 
 def test_a_run_needs_enough_resamples_for_the_ends_of_an_interval():
     assert params.validate({"segment": {"resamples": 200}}).segment.resamples == 200
-    with pytest.raises(UserError, match="segment.resamples"):
+    with pytest.raises(UserError, match=r"segment\.resamples"):
         params.validate({"segment": {"resamples": 199}})
 
 
