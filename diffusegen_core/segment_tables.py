@@ -143,7 +143,7 @@ def overall(found: list[Verdict]) -> Table:
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
         each = [v.verdict for v in found if v.claim == claim]
         rows.append({"": str(number), "the paper's claim": claim, "verdict on this run": verdict,
-                     "comparisons": f"{each.count(claims.SUPPORTED)} of {len(each)} support it"})
+                     "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
     frame = pd.DataFrame(rows)
     return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them.")
 

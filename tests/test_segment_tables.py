@@ -330,10 +330,10 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     assert len(overall) == 4
     assert frame.index.tolist() == ["1", "2", "3", "3", "4"]
     assert overall[""].tolist() == ["1", "2", "3", "4"]
-    assert overall.loc[claims.TRANSFER, "comparisons"] == "0 of 2 support it"
+    assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "0 of 2"
     better = [replace(v, verdict="supported") for v in found[:3]]
     overall = rows(segment_tables.overall([*better, *found[3:]]), "the paper's claim")
-    assert overall.loc[claims.TRANSFER, "comparisons"] == "1 of 2 support it"
+    assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "1 of 2"
     assert frame[["images", "seeds"]].to_numpy().tolist()[1:3] == [["25", "2"], ["0", "0"]]
 
 
