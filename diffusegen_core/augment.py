@@ -68,6 +68,17 @@ def planned(p: Params) -> str:
     return text
 
 
+def results(p: Params) -> experiments.Results | None:
+    """What there is of the chapter's grid, None if it was not run; nothing is made."""
+    sets, folder = trainsets.made(p), p.folder / "augment"
+    if sets is None or not (folder / experiments.RESULTS).is_file():
+        return None
+    tests = segment.checked(p)
+    every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
+    return experiments.read({e: segment.recipe(p, mine, tests, e, *chosen(p, mine, e))
+                             for e, mine in every.items()}, folder)
+
+
 def expected(p: Params, e: Experiment) -> tuple[Choice, Choice]:
     """As many nameless pairs as `chosen` will give on average, if none is left out."""
     valid = trainsets.held_back(e.size, p.segment.validation)

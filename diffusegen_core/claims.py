@@ -4,13 +4,14 @@ A comparison is of two data types on one test set: the difference in polyp Dice,
 the seeds and images that both have. Each comparison is judged for itself, as `RULE` says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from math import isnan, nan
 
 import pandas as pd
 
-from diffusegen_core import augment, intervals, published, segment
+from diffusegen_core import augment, experiments, intervals, published, segment
+from diffusegen_core.experiments import FIELDS, IMAGE
 from diffusegen_core.intervals import Interval
 from diffusegen_core.params import Params
 
@@ -19,11 +20,17 @@ SMALLEST = 0.01  # the smallest difference in Dice that anybody would care for
 LEARNED = 0.1  # a network below this mean Dice does not segment
 
 SUPPORTED, NOT_SUPPORTED, TOO_LITTLE = "supported", "not supported", "too little data"
-RULE = ("Supported: the 95 % interval of the difference in polyp Dice lies above 0. Not supported: "
-        f"otherwise, it lies below {SMALLEST}, the smallest difference of interest, so that what was claimed "
-        "is absent, too small to matter, or the reverse. Too little data: the interval holds both 0 and "
-        f"{SMALLEST}; or there are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data "
-        f"type or test set is absent; or neither network reaches a mean Dice of {LEARNED}.")
+RULE = {
+    SUPPORTED: "The 95 % interval of the difference in polyp Dice lies above 0.",
+    NOT_SUPPORTED: f"Otherwise, it lies below {SMALLEST}, the smallest difference of interest: what was "
+                   "claimed is absent, too small to matter, or the reverse.",
+    TOO_LITTLE: f"It holds both 0 and {SMALLEST}; or there are fewer than {LEAST_IMAGES} test images or "
+                f"{LEAST_SEEDS} seeds; or a data type or test set is absent; or neither network reaches a "
+                f"mean Dice of {LEARNED}.",
+}
+SEVERAL = ("A claim is supported if all its comparisons are, not supported if any is not, and otherwise "
+           "there is too little data. Intervals are not widened for the number of comparisons: the more "
+           "there are, the harder it is to be supported, and the easier to be refuted by chance.")
 
 SYNTHETIC = ("Trained entirely on the pipeline's synthetic pairs, segmentation is better than trained on the "
              "GAN's (abstract, section 3.3.1).")
@@ -35,7 +42,8 @@ SMALL = ("Small sets of real pairs give better segmentation when synthetic pairs
 REAL, GAN, DIFF, STYLED = "Real", "GAN", "Diff", "Styled-Diff"
 PAPERS_OWN = "HyperKvasir"
 TRANSFERS = ("CVC-ClinicDB", "PolypGen")
-FIXED_R = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table of small sets
+SMALL_SETS = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
+CHAPTERS = {"segment": 6, "augment": 7}
 
 
 @dataclass(frozen=True)
@@ -61,24 +69,34 @@ class Verdict:
 
 
 def of(p: Params) -> list[Verdict]:
-    """The verdicts on a run, from its chapters 6 and 7; whatever is not there yet is made first."""
-    images = [segment.run(p).images, augment.run(p).images]
-    return judge(pd.concat([frame for frame in images if len(frame)] or images), p.segment.resamples, p.seed)
+    """The verdicts on a run, from what its chapters 6 and 7 have found so far; nothing is made."""
+    found = dict(zip(CHAPTERS, (segment.results(p), augment.results(p)), strict=True))
+    unfinished = [chapter for chapter, results in found.items() if results is None or
+                  (results.runs["status"] == experiments.OK).sum() + len(results.failed) < len(results.runs)]
+    frames = [results.images for results in found.values() if results is not None and len(results.images)]
+    images = pd.concat(frames) if frames else pd.DataFrame(columns=[*FIELDS, *IMAGE])
+    return judge(images, p.segment.resamples, p.seed, unfinished)
 
 
-def judge(images: pd.DataFrame, resamples: int, seed: int) -> list[Verdict]:
+def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collection[str] = ()) -> list[Verdict]:
     """Every comparison behind the claims, from `Results.images` of chapters 6 and 7, joined or alone.
 
-    The first three claims compare, in chapter 6, at the largest number of pairs a source that both data types
-    have; the third has a verdict for each transfer test set. If chapter 7 has results, a fourth compares the
-    largest r with Real for each number of real pairs.
+    The first three claims compare, in chapter 6, for every number of pairs a source that both data types
+    have: on the run's own test set, on all that there are, on the transfer sets. The fourth compares, in
+    chapter 7, the largest r with Real for each number of real pairs. Where there is nothing to compare, one
+    verdict says what is missing. `unfinished` names the chapters that have still to be run.
     """
     images = images.assign(kind=images["data_type"].map(published.kind))
-    full, small = (images[images["chapter"] == chapter] for chapter in ("segment", "augment"))
-    own = _own(images)
-    asked = [(SYNTHETIC, GAN, own), (STYLING, DIFF, own), *((TRANSFER, GAN, name) for name in TRANSFERS)]
-    found = [_full(full, claim, other, test_set, resamples, seed) for claim, other, test_set in asked]
-    return found + list(_small(small, own, resamples, seed))
+    full, small = (images[images["chapter"] == chapter] for chapter in CHAPTERS)
+    own, there = _own(images), set(full["test_set"])
+    asked = [(SYNTHETIC, GAN, [own]), (STYLING, DIFF, [own, *(name for name in TRANSFERS if name in there)]),
+             (TRANSFER, GAN, TRANSFERS)]
+    found = [verdict for claim, other, tests in asked for test_set in tests
+             for verdict in _full(full, claim, other, test_set, resamples, seed)]
+    found += _small(small, own, resamples, seed)
+    for chapter in unfinished:
+        found = [_unfinished(verdict, chapter, images) for verdict in found]
+    return found
 
 
 def overall(verdicts: list[Verdict]) -> dict[str, str]:
@@ -90,43 +108,47 @@ def overall(verdicts: list[Verdict]) -> dict[str, str]:
     return found
 
 
-def describe(verdicts: list[Verdict]) -> str:
-    """The verdicts in plain text."""
-    lines = []
-    for claim, verdict in overall(verdicts).items():
-        lines.append(f"{claim} {verdict.capitalize()}.")
-        lines += [f"  {v.comparison} on {v.test_set}: {v.reason}" for v in verdicts if v.claim == claim]
-    return "\n".join([*lines, RULE])
-
-
 def _own(images: pd.DataFrame) -> str:
     """The test set of the training data's own kind, whatever this run calls it."""
     return next((name for name in images["test_set"].unique() if name not in TRANSFERS), PAPERS_OWN)
 
 
-def _full(images: pd.DataFrame, claim: str, other: str, test_set: str, resamples: int, seed: int) -> Verdict:
-    """Styled-Diff-N against another kind: N is the largest that both have."""
-    names, arms = zip(*(_arm(images, kind) for kind in (STYLED, other)), strict=True)
-    both = set(arms[0]["samples"]) & set(arms[1]["samples"])
-    n = max(both or images["samples"].dropna(), default=0)
-    names = [f"{name}-{n}" if n else name for name in names]
-    arms = [arm[arm["samples"] == n] for arm in arms]
-    paper = [_published("2", f"{kind}-{n}", test_set) for kind in (STYLED, other)]
-    asked = Verdict(claim, " against ".join(names), test_set, paper[0] - paper[1])
-    return _judged(asked, names, arms, images, resamples, seed)
+def _full(images: pd.DataFrame, claim: str, other: str, test_set: str, resamples: int,
+          seed: int) -> Iterator[Verdict]:
+    """Styled-Diff-N against another kind, for every N that both have on the test set."""
+    types, arms = zip(*(_arm(images, kind) for kind in (STYLED, other)), strict=True)
+    here = [set(arm.loc[arm["test_set"] == test_set, "samples"]) for arm in arms]
+    for n in sorted(here[0] & here[1]) or [max(images["samples"].dropna(), default=0)]:
+        names = [f"{name}-{n}" if n else name for name in types]
+        paper = [_published("2", f"{kind}-{n}", test_set) for kind in (STYLED, other)]
+        asked = Verdict(claim, " against ".join(names), test_set, paper[0] - paper[1])
+        yield _judged(asked, names, [arm[arm["samples"] == n] for arm in arms], images, resamples, seed)
 
 
 def _small(images: pd.DataFrame, test_set: str, resamples: int, seed: int) -> Iterator[Verdict]:
     """Styled-Diff at the largest r against Real, for each number of real pairs."""
+    if images.empty:
+        yield Verdict(SMALL, f"{STYLED} against {REAL}", test_set, nan,
+                      reason="The results have no small set.")
     for size, rows in images.groupby("size"):
         (name, styled), (_, real) = (_arm(rows, kind) for kind in (STYLED, REAL))
         r = max(styled["ratio"], default=0)
         names = [f"{name} (r = {r})" if r else name, REAL]
-        paper = [_published(FIXED_R.get(r), kind, test_set, size)
+        paper = [_published(SMALL_SETS.get(r), kind, test_set, size)
                  for kind in (name, f"20-{STYLED}", REAL)]
         gain = (paper[1] if isnan(paper[0]) else paper[0]) - paper[2]
         asked = Verdict(SMALL, f"{' against '.join(names)}, {size} real pairs", test_set, gain)
         yield _judged(asked, names, [styled[styled["ratio"] == r], real], rows, resamples, seed)
+
+
+def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict:
+    """The verdict, with what its reader is to do if it rests on a chapter that is not finished."""
+    if chapter != ("augment" if verdict.claim == SMALL else "segment"):
+        return verdict
+    if not (images["chapter"] == chapter).any():
+        return replace(verdict, reason=f"Not there yet: run chapter {CHAPTERS[chapter]}.")
+    return replace(verdict, reason=f"{verdict.reason} Some results are not there yet: run chapter "
+                                   f"{CHAPTERS[chapter]}.")
 
 
 def _judged(asked: Verdict, names: list[str], arms: list[pd.DataFrame], images: pd.DataFrame, resamples: int,
@@ -155,14 +177,13 @@ def decide(gain: Interval, best: float) -> tuple[str, str]:
                             "chance of training from the data.")
     if best < LEARNED:
         return TOO_LITTLE, f"Neither network segments: the better mean Dice is {best:.3f}."
-    numbers = f"The difference is {gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
     if gain.low > 0:
-        return SUPPORTED, f"{numbers}: above 0."
+        return SUPPORTED, "The interval lies above 0."
     if gain.high < 0:
-        return NOT_SUPPORTED, f"{numbers}: below 0, the reverse of the claim."
+        return NOT_SUPPORTED, "The interval lies below 0: the reverse of the claim."
     if gain.high < SMALLEST:
-        return NOT_SUPPORTED, f"{numbers}: not as much as {SMALLEST}."
-    return TOO_LITTLE, f"{numbers}: it holds both 0 and differences that matter."
+        return NOT_SUPPORTED, f"The interval lies below {SMALLEST}."
+    return TOO_LITTLE, "The interval holds both 0 and differences that matter."
 
 
 def _arm(images: pd.DataFrame, kind: str) -> tuple[str, pd.DataFrame]:

@@ -5,6 +5,9 @@ resampled with replacement. Of seeds there are only a few, and resampling them a
 range: on simulated data (3 seeds, 200 images, deviations of 0.05 and 0.1) such intervals held the truth in
 78 % of cases, and these in 95 %. Here the chance of training enters every resample as an error of the mean
 over seeds, drawn from Student's t.
+
+Images count as independent: of frames of one video the intervals are too narrow. And what all seeds share, as
+one set of synthetic pairs from one training of a generator, is a chance that no interval holds.
 """
 
 from dataclasses import dataclass

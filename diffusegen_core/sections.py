@@ -225,7 +225,8 @@ class Segment(Section):
     cvc: str | None = Field(None, description="the folder of CVC-ClinicDB; null: none")
     polypgen: str | None = Field(None, description="the folder of PolypGen's single frames; null: none")
     test_count: PositiveInt = Field(24, description="images drawn from each test set, or all it has")
-    resamples: PositiveInt = Field(1000, description="bootstrap samples of an interval")
+    resamples: int = Field(1000, ge=200, description="bootstrap samples of an interval, at least 200: of "
+                                                     "fewer, its ends are noise")
 
 
 class Augment(Section):

@@ -78,6 +78,15 @@ def planned(p: Params) -> str:
                                 lambda: pace(p))
 
 
+def results(p: Params) -> Results | None:
+    """What there is of the chapter's grid, None if it was not run; nothing is made."""
+    sets, folder = trainsets.made(p), p.folder / "segment"
+    if sets is None or not (folder / experiments.RESULTS).is_file():
+        return None
+    tests = checked(p)
+    return experiments.read({e: recipe(p, sets, tests, e, *chosen(p, sets, e)) for e in grid(p)}, folder)
+
+
 def expected(p: Params, e: Experiment, sources: int) -> tuple[Choice, Choice]:
     """As many nameless pairs as `chosen` will give once they are made, if none is left out."""
     count = gan.sources(p, sources) if e.data_type == gan.GAN else sources

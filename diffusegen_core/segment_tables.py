@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from diffusegen_core import claims, gan, inpaint, published, runs, segment, style, train
-from diffusegen_core.claims import Verdict
+from diffusegen_core.claims import SMALL_SETS, Verdict
+from diffusegen_core.experiments import OK
 from diffusegen_core.params import Params
 from diffusegen_core.segment import Tested
 from diffusegen_core.tables import Table, show
@@ -16,7 +18,8 @@ from diffusegen_core.trainsets import REAL
 PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
 WORDS = {"dice": "Dice", "iou": "IoU"}
 PAPER_TESTS = ["HyperKvasir", "CVC-ClinicDB", "PolypGen"]
-SMALL = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
+ABSENT = "not given"  # in the column of a test set that is not there
+FEWER = "†"  # at a value of fewer seeds than were asked for
 
 
 def tests(result: Tested) -> Table:
@@ -29,7 +32,7 @@ def tests(result: Tested) -> Table:
 
 def alone(result: Tested, p: Params, measure: str) -> Table:
     """Table 2: trained on synthetic data alone."""
-    ours = segment.summary(result, ["data_type", "samples"], measure, p)
+    ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
     ours["key"] = [_numbered(published.kind(name), n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                          strict=True)]
     ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"], strict=True)]
@@ -41,7 +44,7 @@ def alone(result: Tested, p: Params, measure: str) -> Table:
 
 def by_clusters(result: Tested, p: Params, measure: str) -> Table:
     """Tables B3 and B4: by cluster count, inpainted and styled."""
-    ours = segment.summary(result, ["data_type", "samples"], measure, p)
+    ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
     ours = ours[ours["data_type"].str.match(r"\d+-")]
     ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                         strict=True)]
@@ -52,15 +55,20 @@ def by_clusters(result: Tested, p: Params, measure: str) -> Table:
                    "Published: Tables B3 and B4 of the paper.", order=_by_kind)
 
 
+def ratios(result: Tested) -> list[int]:
+    """The r's of a run, for `small`; 1 where it has Real alone, which needs none."""
+    return sorted(map(int, result.runs["ratio"].dropna().unique())) or [1]
+
+
 def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
     """Tables B5 to B7 (B7 is Table 3): small real sets with r synthetic pairs for a real one."""
-    images = result.images[result.images["ratio"].isna() | (result.images["ratio"] == ratio)]
-    ours = segment.summary(_only(result, images), ["size", "data_type"], measure, p)
+    ours = _ours(_at(result, ratio), ["size", "data_type"], measure, p, p.augment.seeds)
     ours["key"] = list(zip(ours["size"].astype(int), ours["data_type"], strict=True))
     ours["label"] = ours["data_type"]
-    paper = published.table(SMALL[ratio]) if ratio in SMALL else published.table("B5").head(0)
+    known = SMALL_SETS.get(ratio)
+    paper = published.table(known) if known else published.table("B5").head(0)
     paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
-    note = f" Published: Table {SMALL[ratio]} of the paper, N of its 348 pairs." if ratio in SMALL else ""
+    note = f" Published: Table {known} of the paper, N of its 348 pairs." if known else ""
     return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    f"Small real sets, r = {ratio}: polyp {WORDS[measure]}, computed in this run, with 95 % "
                    f"intervals. {_rule(p)}{note}", order=_by_size, heading=("N", "data type"))
@@ -69,9 +77,9 @@ def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
 def evaluator(result: Tested, p: Params, by: list[str], name: str) -> Table:
     """The published evaluator's two-channel measures, means over images and seeds."""
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
-    means = groups[["dice_both", "iou_both"]].mean().reset_index()
-    return show(_plain(means), name, "What the published evaluator (DivergentNets) prints, of both channels, "
-                "polyp and background: computed in this run, means over images and seeds.",
+    means = groups[["dice_both", "iou_both"]].mean().assign(seeds=groups["seed"].nunique())
+    return show(_plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, of "
+                "both channels, polyp and background: computed in this run, means over images and seeds.",
                 {"soft Dice": ".3f", "IoU": ".3f"})
 
 
@@ -79,22 +87,23 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
     """A row for each kind of network: how many were trained, on what, and how long it took."""
     rows = []
     for key, group in result.runs.groupby(by, sort=False, dropna=False):
-        done = group[group["status"] == "ok"]
+        done = group[group["status"] == OK]
         rows.append({**dict(zip(by, key, strict=True)), "networks": len(group),
                      "failed": int(group["status"].str.startswith("failed").sum()),
-                     **({"pairs": done["train_pairs"].mean(), "of them real": done["real_pairs"].mean(),
+                     **({"real pairs": done["real_pairs"].mean(),
+                         "synthetic pairs": (done["train_pairs"] - done["real_pairs"]).mean(),
                          "best epoch": done["best_epoch"].mean(), "validation IoU": done["valid_iou"].mean(),
                          "seconds each": done["seconds"].mean()} if len(done) else {})})
     return show(_plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
-                f"{result.encoder}: means over seeds. The pairs are those trained on; the rest of each set "
-                "chose the best epoch.",
-                {"pairs": ".1f", "of them real": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
+                f"{result.encoder}: means over seeds. The pairs are those trained on, as they were drawn; "
+                "the rest of each set chose the best epoch.",
+                {"real pairs": ".1f", "synthetic pairs": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
                  "seconds each": ".1f"})
 
 
 def failures(result: Tested, name: str) -> Table:
     """What failed, and why; one row that says so where nothing did."""
-    failed = result.runs[result.runs["status"] != "ok"][["name", "status"]]
+    failed = result.runs[result.runs["status"] != OK][["name", "status"]]
     frame = failed if len(failed) else pd.DataFrame([{"name": "none", "status": "every network was trained"}])
     return show(frame.rename(columns={"name": "network"}), name,
                 "Experiments of this run that have no result.")
@@ -129,41 +138,58 @@ def costs(p: Params, result: Tested) -> Table:
 
 
 def overall(found: list[Verdict]) -> Table:
-    """One verdict a claim."""
-    frame = pd.DataFrame([{"the paper's claim": claim, "verdict on this run": verdict}
-                          for claim, verdict in claims.overall(found).items()])
+    """One verdict a claim, and how many of its comparisons support it."""
+    rows = []
+    for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
+        each = [v.verdict for v in found if v.claim == claim]
+        rows.append({"": str(number), "the paper's claim": claim, "verdict on this run": verdict,
+                     "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
+    frame = pd.DataFrame(rows)
     return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them.")
+
+
+def rule() -> Table:
+    """How a comparison is judged, and a claim from several."""
+    frame = pd.DataFrame({"verdict": claims.RULE.keys(), "when": claims.RULE.values()})
+    return show(frame, "summary-rule", f"How a comparison is judged. {claims.SEVERAL}")
 
 
 def verdicts(found: list[Verdict]) -> Table:
     """The claims, comparison by comparison."""
+    numbers = {claim: str(number) for number, claim in enumerate(claims.overall(found), 1)}
     frame = pd.DataFrame([{
-        "claim": verdict.claim, "compared": verdict.comparison, "test set": verdict.test_set,
+        "claim": numbers[verdict.claim], "compared": verdict.comparison, "test set": verdict.test_set,
+        "images": verdict.images, "seeds": verdict.seeds,
         "difference, this run": _interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
         "difference, published": "" if pd.isna(verdict.published) else f"{verdict.published:+.4f}",
-        "verdict": verdict.verdict, "because": verdict.reason} for verdict in found])
-    return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, computed in "
-                f"this run; published: from the paper's own tables. {claims.RULE}")
+        "verdict": f"{verdict.verdict.capitalize()}. {verdict.reason}"} for verdict in found])
+    return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, over the "
+                "images and seeds that both have, computed in this run; published: from the paper's own "
+                "tables. The numbers of the claims are those above.")
 
 
 def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str, caption: str,
             order: Callable | None = None, heading: tuple[str, ...] = ("data type",)) -> Table:
-    """A row for each key of ours or the paper's; for each test set our interval and the printed value."""
+    """A row for each key of ours or the paper's; for each test set our interval and the printed value.
+
+    `ours` has the columns key, label, test_set and text.
+    """
     paper = paper[paper["metric"] == PRINTED[measure]]
     keys = list(dict.fromkeys([*paper["key"], *ours["key"]]))
     labels = dict(zip(ours["key"], ours["label"], strict=True))
-    mine = {(row.key, row.test_set): _interval(row.mean, row.low, row.high)
-            for row in ours.itertuples(index=False)}
+    mine = {(row.key, row.test_set): row.text for row in ours.itertuples(index=False)}
     theirs = {(row.key, row.test_set): row.printed for row in paper.itertuples(index=False)}
     rows = []
     for key in sorted(keys, key=order) if order else keys:
         parts = (*key[:-1], labels.get(key, key[-1])) if isinstance(key, tuple) else (labels.get(key, key),)
         row = dict(zip(heading, map(str, parts), strict=True))
         for test, printed in zip(result.tests, PAPER_TESTS, strict=True):
-            if test.pairs is not None:
-                row[f"{test.name}, this run"] = mine.get((key, test.name), "")
-            row[f"{printed}, published"] = theirs.get((key, printed), "")
+            row[f"{test.name}, this run"] = mine.get((key, test.name), "" if test.pairs else ABSENT)
+            if theirs:
+                row[f"{printed}, published"] = theirs.get((key, printed), "")
         rows.append(row)
+    if any(FEWER in text for text in mine.values()):
+        caption += f" {FEWER} Of fewer seeds than were asked for, or none: the others failed."
     return show(pd.DataFrame(rows), name, caption)
 
 
@@ -189,8 +215,21 @@ def _rule(p: Params) -> str:
             f"{saw}.")
 
 
-def _only(result: Tested, images: pd.DataFrame) -> Tested:
-    return Tested(images, result.runs, result.tests, result.encoder, result.folder)
+def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:
+    """A row for each combination of `by` and test set: its interval as `text`, marked where seeds lack."""
+    found = segment.summary(result, by, measure, p)
+    found["text"] = [_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
+                     for row in found.itertuples(index=False)]
+    none = result.runs.groupby(by, sort=False, dropna=False).filter(lambda runs: (runs["status"] != OK).all())
+    tests = pd.DataFrame({"test_set": [test.name for test in result.tests if test.pairs], "text": FEWER})
+    return pd.concat([found, none[by].drop_duplicates().merge(tests, how="cross")])
+
+
+def _at(result: Tested, ratio: int) -> Tested:
+    """What has this r, and Real, which has none."""
+    images, networks = (frame[frame["ratio"].isna() | (frame["ratio"] == ratio)]
+                        for frame in (result.images, result.runs))
+    return replace(result, images=images, runs=networks)
 
 
 def _interval(mean: float, low: float, high: float, digits: str = ".3f") -> str:

@@ -47,7 +47,7 @@ NANO = {
     "style": {"respacing": 4, "skip": 1, "batch_size": 3},
     "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 3},
     "segment": {"decoder_channels": [8, 8, 8], "epochs": 2, "epoch_images": 4, "batch_size": 4,
-                "test_count": 4, "resamples": 100},
+                "test_count": 4, "resamples": 200},
     "augment": {"sizes": [4]},
 }
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffusegen_core import intervals
+from diffusegen_core import intervals, params
+from diffusegen_core.errors import UserError
 
 
 def simulated(rng: np.random.Generator, mean: float, seeds: int, images: int, of_seed: float, of_image: float,
@@ -74,6 +75,12 @@ def test_a_failed_seed_and_an_image_with_a_gap_are_left_out():
     x = np.array([[0.1, 0.2, 0.3], [np.nan] * 3, [0.3, np.nan, 0.5]])
     found = intervals.interval(frame(x), "dice", 200, 0)
     assert (found.seeds, found.images, found.mean) == (2, 2, pytest.approx(0.3))
+
+
+def test_a_run_needs_enough_resamples_for_the_ends_of_an_interval():
+    assert params.validate({"segment": {"resamples": 200}}).segment.resamples == 200
+    with pytest.raises(UserError, match=r"segment\.resamples"):
+        params.validate({"segment": {"resamples": 199}})
 
 
 def test_the_same_image_twice_is_refused():

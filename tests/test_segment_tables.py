@@ -2,7 +2,8 @@
 
 import ast
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from made_up import SIZE, changed, forge, unsynced, values, write_all, write_set
 
 from diffusegen_core import (
+    augment,
     claims,
     data,
     published,
@@ -133,12 +135,14 @@ def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Param
     assert frame.loc["4-Diff-4", OURS[0]]
 
 
-def test_an_absent_test_set_has_no_column_of_ours_and_says_so(p: Params, pairs: data.Pairs) -> None:
+def test_an_absent_test_set_is_a_column_that_says_so(p: Params, pairs: data.Pairs) -> None:
     result, augmented = (planted(kinds, pairs, tests=("HyperKvasir",)) for kinds in (BOTH, SMALL))
     for table in (segment_tables.alone(result, p, "dice"), segment_tables.by_clusters(result, p, "iou"),
                   segment_tables.small(augmented, p, "dice", 1)):
-        assert [name for name in table.frame if "this run" in name] == OURS[:1]
+        assert [name for name in table.frame if "this run" in name] == OURS
         assert [name for name in table.frame if "published" in name] == PAPERS
+        assert set(table.frame[OURS[1:]].to_numpy().ravel()) == {"not given"}
+        assert "not given" not in table.frame[OURS[0]].tolist()
     frame = rows(segment_tables.tests(result), "test set")
     assert frame["images"].tolist() == ["3", "0", "0"]
     assert frame[""].tolist() == ["3 of 9", "not given", "not given"]
@@ -211,7 +215,7 @@ def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: data.Pairs)
     table = segment_tables.small(result, p, "iou", 5)
     frame = rows(table)
     assert frame.index.tolist() == ["Real", "4-Styled-Diff"]
-    assert (frame[PAPERS] == "").all().all()
+    assert list(frame) == ["N", *OURS]
     assert "Published" not in table.caption
 
 
@@ -232,17 +236,44 @@ def test_what_failed_is_counted_and_not_averaged(p: Params, pairs: data.Pairs) -
     frame = rows(segment_tables.networks(result, ["data_type", "samples"], "networks"))
     assert frame[["networks", "failed"]].to_numpy().tolist() == [["2", "0"], ["2", "1"]]
     assert frame["N"].tolist() == ["", "1"]
-    told = frame[["pairs", "of them real", "seconds each"]].to_numpy().tolist()
-    assert told == [["10.0", "4.0", "2.0"]] * 2
+    told = frame[["real pairs", "synthetic pairs", "seconds each"]].to_numpy().tolist()
+    assert told == [["4.0", "6.0", "2.0"]] * 2
     assert segment_tables.failures(result, "failures").frame["status"].tolist() == ["failed: why"]
     none = segment_tables.failures(planted([REAL], pairs), "failures").frame
     assert none.to_numpy().tolist() == [["none", "every network was trained"]]
 
 
+def without(result: segment.Tested, data_type: str, seeds: Iterable[int]) -> segment.Tested:
+    """The result as it is where these seeds of a data type failed."""
+    gone, failed = ((frame["data_type"] == data_type) & frame["seed"].isin(seeds)
+                    for frame in (result.images, result.runs))
+    return replace(result, images=result.images[~gone],
+                   runs=result.runs.assign(status=result.runs["status"].mask(failed, "failed: why")))
+
+
+def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: data.Pairs) -> None:
+    p = changed(p, segment={"seeds": 2}, augment={"seeds": 2})
+    result = planted([*BOTH, *alone("GAN", 4)], pairs, tests=TESTS[:1])
+    for make in (segment_tables.alone, segment_tables.by_clusters):
+        whole = make(result, p, "dice")
+        assert "†" not in whole._repr_markdown_()
+        table = make(without(without(result, "20-Diff", [1]), "20-Styled-Diff", [0, 1]), p, "dice")
+        frame = rows(table)
+        assert "† Of fewer seeds" in table.caption
+        assert frame.loc["20-Diff-1", OURS[0]].endswith("] †")
+        assert frame.loc["20-Styled-Diff-2", OURS].tolist() == ["†", "not given", "not given"]
+        assert sum("†" in text for text in frame[OURS[0]]) == 4
+    few = without(planted(SMALL, pairs), "4-Styled-Diff", [0, 1])
+    marked = [rows(segment_tables.small(few, p, "iou", r), ["N", "data type"])[OURS[0]] for r in (1, 3)]
+    assert [[key for key, text in cells.items() if "†" in text] for cells in marked] == [
+        [], [("24", "4-Styled-Diff")]]
+
+
 def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: data.Pairs) -> None:
     frame = segment_tables.evaluator(planted(BOTH, pairs), p, ["data_type", "samples"], "evaluator").frame
-    assert list(frame) == ["data type", "N", "test set", "soft Dice", "IoU"]
+    assert list(frame) == ["data type", "N", "test set", "soft Dice", "IoU", "seeds"]
     assert len(frame) == 5 * 3
+    assert set(frame["seeds"]) == {"2"}
     assert set(frame["soft Dice"]) == {"0.750"}
     assert set(frame["IoU"]) == {"0.250"}
 
@@ -278,6 +309,8 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
                augment={"sizes": [4], "seeds": 2, "ratios": [3]}, inpaint={"sources": 6}, data={"count": 9})
     write_all(p)
     forge(monkeypatch)
+    segment.run(p)
+    augment.run(p)
     found = claims.of(p)
     assert [v.claim for v in found] == [claims.SYNTHETIC, claims.STYLING, claims.TRANSFER, claims.TRANSFER,
                                         claims.SMALL]
@@ -295,6 +328,43 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     overall = rows(segment_tables.overall(found), "the paper's claim")
     assert overall.loc[claims.TRANSFER, "verdict on this run"] == "too little data"
     assert len(overall) == 4
+    assert frame.index.tolist() == ["1", "2", "3", "3", "4"]
+    assert overall[""].tolist() == ["1", "2", "3", "4"]
+    assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "0 of 2"
+    better = [replace(v, verdict="supported") for v in found[:3]]
+    overall = rows(segment_tables.overall([*better, *found[3:]]), "the paper's claim")
+    assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "1 of 2"
+    assert frame[["images", "seeds"]].to_numpy().tolist()[1:3] == [["25", "2"], ["0", "0"]]
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_verdict_makes_nothing_and_says_what_is_to_be_run(tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    p = values(tmp_path / "run", segment={"samples": [3]}, augment={"sizes": [4], "ratios": [3]},
+               inpaint={"sources": 6}, data={"count": 9})
+    forge(monkeypatch)
+
+    def reasons(p: Params) -> list[str]:
+        before = files(tmp_path)
+        told = [v.reason for v in claims.of(p)]
+        assert files(tmp_path) == before
+        return told
+
+    nothing_yet = [*["Not there yet: run chapter 6."] * 4, "Not there yet: run chapter 7."]
+    assert reasons(p) == nothing_yet
+    write_all(p)
+    assert reasons(p) == nothing_yet
+    segment.run(p)
+    six, seven = reasons(p)[0], reasons(p)[-1]
+    assert (six[:31], seven) == ("5 test images in common are few", "Not there yet: run chapter 7.")
+    augment.run(p)
+    assert not any("run chapter" in reason for reason in reasons(p))
+    more = reasons(changed(p, augment={"seeds": 2}))
+    assert more[-1].endswith("Some results are not there yet: run chapter 7.")
+    assert not any("run chapter" in reason for reason in more[:-1])
 
 
 # ---- the pages, cell by cell
@@ -310,6 +380,7 @@ RUNS = {
     "an empty grid": {"segment": {"types": []}, "augment": {"types": []}},
     "no test set": {"segment": {"held_out": None}},
     "a seed fails": {"segment": {"samples": [2]}, "augment": {"ratios": [2]}},
+    "only r = 2, 4": {"inpaint": {"samples": 4}, "segment": {"samples": [4]}, "augment": {"ratios": [2, 4]}},
 }
 FAILURES = {"all fail": lambda title: True, "Real fails": lambda title: title.startswith("Real"),
             "a seed fails": lambda title: title.endswith("seed1")}
@@ -317,7 +388,16 @@ FAILURES = {"all fail": lambda title: True, "Real fails": lambda title: title.st
 
 def page(name: str, p: Params) -> dict[str, Table]:
     """Run a notebook's cells with a run's parameters; every table that it shows, by name."""
-    space, tables = {}, {}
+    tables = {}
+
+    def display(shown: object) -> None:
+        if isinstance(shown, Table):
+            assert shown._repr_markdown_().startswith(":::{table} ")
+            assert shown._repr_html_()
+            assert shown.name not in tables
+            tables[shown.name] = shown
+
+    space = {"display": display}
     for cell in nbformat.read(next(NOTEBOOKS.glob(f"{name}*.ipynb")), as_version=4).cells:
         if cell.cell_type != "code":
             continue
@@ -327,12 +407,7 @@ def page(name: str, p: Params) -> dict[str, Table]:
         body = ast.parse(cell.source)
         last = body.body.pop() if isinstance(body.body[-1], ast.Expr) else None
         exec(compile(body, name, "exec"), space)
-        shown = eval(compile(ast.Expression(last.value), name, "eval"), space) if last else None
-        if isinstance(shown, Table):
-            assert shown._repr_markdown_().startswith(":::{table} ")
-            assert shown._repr_html_()
-            assert shown.name not in tables
-            tables[shown.name] = shown
+        display(eval(compile(ast.Expression(last.value), name, "eval"), space) if last else None)
     return tables
 
 
@@ -343,8 +418,8 @@ def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monke
     seeds = 2 if case in ("whole", "a seed fails") else 1
     data.write_phantoms(tmp_path / "cvc", 5, SIZE, seed=5)
     p = values(tmp_path / "run", **{
-        **sections, "inpaint": {"samples": 2, "sources": 6},
-        "segment": {"cvc": str(tmp_path / "cvc"), "seeds": seeds, "resamples": 9, "test_count": 3,
+        **sections, "inpaint": {"samples": 2, "sources": 6, **sections.get("inpaint", {})},
+        "segment": {"cvc": str(tmp_path / "cvc"), "seeds": seeds, "resamples": 200, "test_count": 3,
                     **sections["segment"]},
         "augment": {"sizes": [3, 6] if case == "whole" else [6], "seeds": seeds, **sections["augment"]},
         "data": {"count": 9}})
@@ -367,14 +442,29 @@ def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monke
     alone = pages[0]["tab-segment-dice"].frame.set_index("data type")
     assert alone.loc["Real", "HyperKvasir, published"] == "0.8680"
     shown = [name for name in alone if "this run" in name]
-    assert shown == ([] if case == "no test set" else ["Phantom, this run", "CVC-ClinicDB, this run"])
-    has_real = bool(shown) and case not in ("all fail", "Real fails", "no Real", "an empty grid")
-    assert bool(shown and alone.loc["Real", shown[0]]) == has_real
+    assert shown == ["Phantom, this run", "CVC-ClinicDB, this run", "PolypGen, this run"]
+    assert set(alone[shown[-1]]) == {"not given"}
+    real = {"no test set": "not given", "all fail": "†", "Real fails": "†", "no Real": "",
+            "an empty grid": ""}.get(case, "0.")
+    assert alone.loc["Real", shown[0]].startswith(real)
+    assert bool(alone.loc["Real", shown[0]]) == bool(real)
+    ratios = {"full": [2], "a seed fails": [2], "only Real": [1], "no Real": [1], "an empty grid": [1],
+              "only r = 2, 4": [2, 4]}.get(case, [1, 2])
+    small = [name for name in pages[1] if name.startswith("tab-augment-dice")]
+    assert small == [f"tab-augment-dice-{r}" for r in ratios]
     failed = pages[0]["tab-segment-failures"].frame
     assert (failed["network"].tolist() == ["none"]) == (case not in {*FAILURES, "no pairs"})
-    verdicts = pages[2]["tab-summary-claims"].frame
-    assert set(verdicts["verdict"]) <= {"supported", "not supported", "too little data"}
-    assert verdicts["because"].str.len().gt(10).all()
+    assert pages[2]["tab-summary-rule"].frame["verdict"].tolist() == list(claims.RULE)
+    told = pages[2]["tab-summary-claims"].frame["verdict"]
+    assert told.str.fullmatch(r"(Supported|Not supported|Too little data)[.] [A-Z\d].{9,}[.]").all()
+
+
+@pytest.mark.parametrize("name", ["06", "07", "08"])
+def test_a_page_with_intervals_says_what_is_not_in_them(name: str) -> None:
+    cells = nbformat.read(next(NOTEBOOKS.glob(f"{name}*.ipynb")), as_version=4).cells
+    text = " ".join(" ".join(cell.source for cell in cells if cell.cell_type == "markdown").split())
+    assert "one set of synthetic pairs, from one training of the generator" in text
+    assert "frames of one video are not: for CVC-ClinicDB and PolypGen the intervals are too narrow" in text
 
 
 # ---- figures
