@@ -119,7 +119,7 @@ def costs(p: Params, result: Tested) -> Table:
     best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples
     frame = pd.DataFrame([{
         "data type": name, "usable pairs": pairs, "training, s": learning, "making, s": making,
-        "s a pair": (making + (0 if pd.isna(learning) else learning)) / max(pairs, 1),
+        "s a pair": (making + (0 if name == gan.GAN else learning)) / max(pairs, 1),
         f"Dice, {first}": best.get(name, float("nan")),
     } for name, pairs, learning, making in rows])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
