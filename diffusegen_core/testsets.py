@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations
 
+import cv2
 import numpy as np
-import torch
 
 from diffusegen_core import data, params, seeds
 from diffusegen_core.data import Pairs
@@ -179,8 +179,7 @@ def _hash(image: np.ndarray) -> bytes:
 
 def _looks(images: np.ndarray) -> np.ndarray:
     """What images (N, 3, S, S) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
-    # Image by image, which is faster than all at once.
-    grey = torch.from_numpy(np.stack([image.mean(axis=0, dtype=np.float32) for image in images]))
-    rows = torch.nn.functional.adaptive_avg_pool2d(grey, SIDE).flatten(1).numpy()
+    rows = np.stack([cv2.resize(image.mean(axis=0, dtype=np.float32), (SIDE, SIDE),
+                                interpolation=cv2.INTER_AREA).ravel() for image in images])
     rows = rows - rows.mean(axis=1, keepdims=True)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), FLAT * SIDE)
