@@ -36,7 +36,8 @@ def alone(result: Tested, p: Params, measure: str) -> Table:
     paper = published.table("2").assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-{measure}",
                    f"Trained on one data type alone: polyp {WORDS[measure]}, computed in this run, with 95 % "
-                   "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px.")
+                   "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
+                   f"{gan.caveat(p)} {train.caveat(p)}".strip())
 
 
 def by_clusters(result: Tested, p: Params, measure: str) -> Table:
