@@ -17,7 +17,6 @@ READY := $(VENV)/.ready
 UV := uv==0.13.9
 PYTHON ?=
 
-export NO_ALBUMENTATIONS_UPDATE := 1
 # Without compiled files every process would compile PyTorch's sources again.
 unexport PYTHONDONTWRITEBYTECODE
 

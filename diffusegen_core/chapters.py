@@ -1,6 +1,5 @@
 """The notebooks as a program: choose chapters, execute them with papermill, keep what was executed."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def execute(chapter: Path, p: Params) -> Path:
     folder = p.folder / "notebooks"
     failed = folder / "failed" / chapter.name
     failed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL,
                                    progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)

@@ -4,7 +4,10 @@ A checkpoint of ours is a safetensors file; its header holds the configuration a
 paper's authors, is a bare state dict in guided-diffusion naming. Nothing here ever executes a pickle.
 """
 
+import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusegen_core import runs, weights
+from diffusegen_core.data import Pairs
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain, resolve
-from diffusegen_core.unet import UNet
+from diffusegen_core.unet import UNet, parameter_count
 
 
 def configuration(p: Params) -> dict[str, Any]:
@@ -38,12 +42,28 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of a file of ours. UserError where it is truncated, or not ours."""
+    with _opened(path) as f:
+        return {name: f.get_tensor(name) for name in f.keys()}, _header(path, f)  # noqa: SIM118
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The header of a file of ours alone. UserError as `read`."""
+    with _opened(path) as f:
+        return _header(path, f)
+
+
+def _header(path: Path, f: safe_open) -> dict[str, Any]:
+    metadata = f.metadata() or {}
+    if "header" not in metadata:
+        raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
+    return json.loads(metadata["header"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as f:
-            metadata = f.metadata() or {}
-            if "header" not in metadata:
-                raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
-            return {name: f.get_tensor(name) for name in f.keys()}, json.loads(metadata["header"])  # noqa: SIM118
+            yield f
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None
 
@@ -65,6 +85,39 @@ def released(p: Params, name: str) -> Path | None:
         raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; "
                         f"one is needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
     return found[0]
+
+
+def fingerprints(pairs: Pairs) -> dict[str, str]:
+    """By name, a hash of an image's pixels: what the header of a model tells of those that it has seen."""
+    return {name: hashlib.sha256(image.tobytes()).hexdigest()[:16]
+            for name, image in zip(pairs.names, pairs.images, strict=True)}
+
+
+def seen(path: Path) -> dict[str, str] | None:
+    """The fingerprints of the images that a finished model was trained on; None where the file tells none."""
+    return header(path).get("seen") if path.suffix == ".safetensors" else None
+
+
+def refuse_strangers(path: Path, training: Pairs) -> None:
+    """UserError, naming images, where a model is known to have seen one that is no training image here."""
+    ours = set(fingerprints(training).values())
+    strangers = [name for name, pixels in (seen(path) or {}).items() if pixels not in ours]
+    if strangers:
+        more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
+        raise UserError(f"{path} was trained on images that are no training images of this run, and may be "
+                        f"test images: {', '.join(strangers[:5])}{more}. Give the run the pairs that the "
+                        "model was trained on, or another train.checkpoints.")
+
+
+def adopt(p: Params, source: Path, path: Path, recipe: runs.Recipe) -> dict[str, Any]:
+    """Take a finished checkpoint into the run as `path`, if it fits; the stamp of the artifact."""
+    net, known = load_net(source, p, torch.device("cpu")), seen(source)
+    runs.clear(path.parent)
+    tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
+    save(path, tensors, {"configuration": configuration(p), **({} if known is None else {"seen": known})})
+    return runs.finish(path.parent, recipe, [path], seconds=0.0, images=0, steps=0, loss=float("nan"),
+                       parameters=parameter_count(net),
+                       trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
 
 
 def load_net(path: Path, p: Params, device: torch.device) -> UNet:

@@ -1,7 +1,6 @@
 """The command `diffusegen`: run chapters, build the book, look after data."""
 
 import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -202,6 +201,5 @@ def _readable_errors() -> Iterator[None]:
 
 def main() -> None:
     """The console script."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     with _readable_errors():
         app()

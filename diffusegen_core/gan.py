@@ -6,6 +6,7 @@ its GANs each was made, but not which real image that one was trained on: whethe
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import data, fanout, layouts, pairsets, runs, seeds, singan
+from diffusegen_core import data, fanout, layouts, pairsets, runs, seeds, singan, testsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain, resolve
+from diffusegen_core.testsets import TestSet
 
 VERSION = 1  # raised when the same parameters would give other pairs
 GAN = "GAN"
@@ -41,11 +43,6 @@ class Made:
     trained: bool
     """Whether the GAN was trained here. If not, `seconds` is for reading alone."""
     seconds: float
-
-    @property
-    def sources_known(self) -> bool:
-        """Whether each pair's real image is known; if not, nobody can check that it is no test image."""
-        return bool((self.manifest["source"] != "").all())
 
     @property
     def seconds_per_image(self) -> float | None:
@@ -78,6 +75,44 @@ def run(p: Params) -> Made | None:
     stamp = _train(p, folder) if trained else _read(p, folder)
     return Made({GAN: folder}, pairsets.manifest(folder), pairsets.left_out(folder), stamp["made_by"],
                 trained, stamp["seconds"])
+
+
+def refuse_leaks(p: Params, tests: Mapping[str, TestSet]) -> None:
+    """UserError, naming the pairs, where one that was made elsewhere is a copy of a test image.
+
+    Of those made here each source is a training pair, and `trainsets.make` sees to it.
+    """
+    names = _foreign(p)
+    if not names:
+        return
+    pairs = pairsets.load(p.folder / "gan" / GAN, names)
+    for test in tests.values():
+        if test.pairs is not None and (found := testsets.copies(pairs, test.pairs)):
+            raise UserError(f"Parameters: gan.source: {len(found)} of the {len(pairs)} pairs are images of "
+                            f"the test set {test.name}: {testsets.listed(found)}. Choose other pairs, or "
+                            "another test set.")
+
+
+def caveat(p: Params) -> str:
+    """What a caption or a verdict must say of the GAN's pairs; "" where their sources are known."""
+    names = _foreign(p)
+    if not names:
+        return ""
+    said = ("The real images behind the GAN's pairs are not known, so that test images may be among them: "
+            "they are no copies of test images, and no more can be checked.")
+    if all(map(PUBLISHED.fullmatch, names)):
+        said += (" SinGAN-Seg's published pairs were made of all 1000 pairs of HyperKvasir, the test images "
+                 "included.")
+    return said
+
+
+def _foreign(p: Params) -> list[str]:
+    """The names of the pairs, made or read already, of which nobody knows the real image."""
+    folder = p.folder / "gan" / GAN
+    if p.gan.source is None or not (folder / runs.STAMP).is_file():
+        return []
+    manifest = pairsets.manifest(folder)
+    return manifest.loc[manifest["source"] == "", "name"].tolist()
 
 
 def samples(p: Params) -> int:

@@ -158,9 +158,10 @@ def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a page states."""
+    """The versions that a page states: of what computes its numbers, and of what makes the page."""
     found = {"diffusegen": __version__, "python": platform.python_version()}
-    for name in ("torch", "torchvision", "numpy", "scikit-learn", "papermill", "jupyter-book"):
+    for name in ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations",
+                 "clean-fid", "pytorch-msssim", "numpy", "scikit-learn", "papermill", "jupyter-book"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -131,9 +131,10 @@ def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str
 
 
 def checked(p: Params) -> list[TestSet]:
-    """The test sets, of which none may hold a training image of the run (UserError)."""
+    """The test sets, of which none may hold an image that is trained on (UserError)."""
     tests = testsets.load(p)
-    testsets.refuse_leaks(tests, data.load(p))
+    testsets.refuse_leaks(p, tests)
+    gan.refuse_leaks(p, tests)
     return list(tests.values())
 
 

@@ -39,7 +39,8 @@ def alone(result: Tested, p: Params, measure: str) -> Table:
     paper = published.table("2").assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-{measure}",
                    f"Trained on one data type alone: polyp {WORDS[measure]}, computed in this run, with 95 % "
-                   "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px.")
+                   "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
+                   f"{gan.caveat(p)} {train.caveat(p)}".strip())
 
 
 def by_clusters(result: Tested, p: Params, measure: str) -> Table:
@@ -128,7 +129,7 @@ def costs(p: Params, result: Tested) -> Table:
     best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples
     frame = pd.DataFrame([{
         "data type": name, "usable pairs": pairs, "training, s": learning, "making, s": making,
-        "s a pair": (making + (0 if pd.isna(learning) else learning)) / max(pairs, 1),
+        "s a pair": (making + (0 if name == gan.GAN else learning)) / max(pairs, 1),
         f"Dice, {first}": best.get(name, float("nan")),
     } for name, pairs, learning, making in rows])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "

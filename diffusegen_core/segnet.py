@@ -6,6 +6,7 @@ killed continues from its last checkpoint as if nothing had happened: on the CPU
 
 import copy
 import logging
+import os
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -158,6 +159,7 @@ def augmentation() -> "Compose":
 
     A wrong argument, which albumentations only warns about, is an error.
     """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
     import albumentations as A
     import cv2
 

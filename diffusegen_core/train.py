@@ -50,7 +50,7 @@ class Model:
     images: int
     steps: int
     loss: float  # mean over the last tenth of the steps
-    seconds: float
+    seconds: float  # NaN where it was trained elsewhere
     parameters: int
     folder: Path
 
@@ -72,7 +72,8 @@ class Trained:
 
     @property
     def seconds(self) -> float:
-        return sum(m.seconds for m in self.all)
+        """What was spent here: nothing on models that were trained elsewhere."""
+        return float(np.nansum([m.seconds for m in self.all]))
 
     @property
     def all(self) -> list[Model]:
@@ -119,7 +120,8 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
 
     `base` is the folder of the finished model whose averaged weights it starts from; None: from nothing.
     """
-    pairs = data.load(p).take(indices)
+    everyone = data.load(p)
+    pairs = everyone.take(indices)
     folder = p.folder / "train" / name
     images = {FULL: p.train.full_images, BASE: p.train.base_images}.get(name, p.train.images)
     recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
@@ -129,6 +131,7 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
         recipe["base"] = runs.read_json(base / runs.STAMP)["outputs"][WEIGHTS]["sha256"]
     source = checkpoints.released(p, name)
     if source is not None:
+        checkpoints.refuse_strangers(source, everyone)
         recipe = {"released": runs.sha256(source), "weights": p.train.sample_weights,
                   **checkpoints.configuration(p)}
     stamp = runs.current(folder, recipe)
@@ -136,21 +139,21 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
         if reasons := runs.stale(folder, recipe):
             log.warning("%s is made again: %s", folder, "; ".join(reasons))
             runs.clear(folder)
-        stamp = (adopt(p, source, folder, recipe) if source else
+        stamp = (checkpoints.adopt(p, source, folder / WEIGHTS, recipe) if source else
                  fit(p, name, pairs, folder, recipe, watch, base))
-    return Model(name, len(pairs), stamp["images"], stamp["steps"], stamp["loss"], stamp["seconds"],
+    seconds = stamp["seconds"] if source is None else float("nan")
+    return Model(name, len(pairs), stamp["images"], stamp["steps"], stamp["loss"], seconds,
                  stamp["parameters"], folder)
 
 
-def adopt(p: Params, source: Path, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
-    """Take a finished checkpoint into the run, after checking that it fits."""
-    net = checkpoints.load_net(source, p, torch.device("cpu"))
-    runs.clear(folder)
-    tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
-    path = checkpoints.save(folder / WEIGHTS, tensors,
-                            {"configuration": checkpoints.configuration(p)})
-    return runs.finish(folder, recipe, [path], seconds=0.0, images=0, steps=0, loss=float("nan"),
-                       parameters=parameter_count(net))
+def caveat(p: Params) -> str:
+    """What a caption or a verdict must say where models are adopted that may have seen any image; or ""."""
+    if p.train.checkpoints is None:
+        return ""
+    names = [f"cluster-{k:02d}" for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
+    unknown = [name for name in names if checkpoints.seen(checkpoints.released(p, name)) is None]
+    return (f"Of the {len(names)} diffusion models {len(unknown)} were trained elsewhere on unknown images, "
+            "so that test images may be among these." if unknown else "")
 
 
 @dataclass
@@ -197,7 +200,7 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
                 keep(state, folder, recipe)
             if shown and watch:
                 watch(folder)
-    return conclude(p, state, folder, recipe)
+    return conclude(p, state, folder, recipe, data.load(p) if base else pairs)
 
 
 def start(p: Params, name: str, device: torch.device, base: Path | None = None) -> State:
@@ -330,10 +333,14 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     runs.write(path, Image.fromarray(grid.transpose(1, 2, 0)).save)
 
 
-def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe) -> dict[str, Any]:
-    """Write the finished model and its stamp; the checkpoint with the optimizer's moments has served."""
-    path = checkpoints.save(folder / WEIGHTS, weights_of(state),
-                            {"configuration": checkpoints.configuration(p), "recipe": recipe})
+def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe, seen: data.Pairs) -> dict[str, Any]:
+    """Write the finished model and its stamp; the checkpoint with the optimizer's moments has served.
+
+    `seen`: the pairs that it was trained on, its base's among them.
+    """
+    path = checkpoints.save(folder / WEIGHTS, weights_of(state), {
+        "configuration": checkpoints.configuration(p), "recipe": recipe,
+        "seen": checkpoints.fingerprints(seen)})
     losses = torch.stack(state.history)[:, 0]
     stamp = runs.finish(
         folder, recipe, [path, folder / "log.csv"], state.seconds, images=state.step * p.train.batch_size,

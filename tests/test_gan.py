@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffusegen_core import data, fanout, gan, pairsets, params, phantom, runs, seeds, singan
+from diffusegen_core import data, fanout, gan, pairsets, params, phantom, runs, seeds, segment, singan
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
@@ -49,7 +49,9 @@ def test_without_a_source_there_is_no_gan(tmp_path: Path) -> None:
 def test_the_published_pairs_become_a_dataset(tmp_path: Path) -> None:
     """Sources in natural order (9 before 10), as many as real pairs; samples up to inpaint.samples."""
     origin = write_published(tmp_path / "gan", range(5, 13), range(3))
-    made = gan.run(make_params(tmp_path, source=str(origin)))
+    p = make_params(tmp_path, source=str(origin))
+    assert gan.caveat(p) == "", "nothing is made yet"
+    made = gan.run(p)
     folder = made.folders["GAN"]
     assert folder == tmp_path / "run" / "gan" / "GAN"
     names = [f"chk_id_{i}_gen_scale_0_{j}_img" for i in range(5, 11) for j in range(2)]
@@ -58,7 +60,8 @@ def test_the_published_pairs_become_a_dataset(tmp_path: Path) -> None:
     assert made.manifest.columns.tolist() == gan.MANIFEST
     for column, value in (("source", ""), ("source_cluster", -1), ("seed", -1), ("model", "SinGAN-Seg")):
         assert set(made.manifest[column]) == {value}
-    assert (made.sources_known, made.trained, made.seconds_per_image) == (False, False, None)
+    assert (made.trained, made.seconds_per_image) == (False, None)
+    assert "all 1000 pairs of HyperKvasir" in gan.caveat(p)
     assert made.made_by == "SinGAN-Seg's published pairs, noise from scale 0"
     assert data.check(folder).problems == []
     pairs = pairsets.load(folder, names)
@@ -87,11 +90,32 @@ def test_pairs_of_two_start_scales_are_not_mixed(tmp_path: Path) -> None:
 
 def test_pairs_with_other_names_are_one_set(tmp_path: Path) -> None:
     data.write_phantoms(tmp_path / "gan", REAL + 2, 24, seed=3)
-    made = gan.run(make_params(tmp_path, source=str(tmp_path / "gan")))
+    p = make_params(tmp_path, source=str(tmp_path / "gan"))
+    made = gan.run(p)
     assert made.manifest["name"].tolist() == [f"phantom_{i:05d}" for i in range(REAL)]
+    assert "not known" in gan.caveat(p)
+    assert "HyperKvasir" not in gan.caveat(p)
     assert set(made.manifest["sample"]) == {1}
     assert set(made.manifest["source"]) == {""}
     assert made.made_by == "another generator's pairs"
+
+
+def test_copies_of_test_images_are_refused(tmp_path: Path) -> None:
+    """Pairs 0 to 2 are darker copies of test images, 3 to 5 are not."""
+    for index in range(REAL):
+        image, mask, _ = phantom.draw(9, index, 24)
+        data.write_pair(tmp_path / "tests", f"t{index}", image, mask)
+        if index > 2:
+            image, mask, _ = phantom.draw(10, index, 24)
+        data.write_pair(tmp_path / "gan", f"g{index}", (0.9 * image).astype(np.uint8), mask)
+    p = make_params(tmp_path, source=str(tmp_path / "gan"))
+    gan.run(p)
+    segment.checked(p)
+    p = p.model_copy(update={"segment": p.segment.model_copy(update={"cvc": str(tmp_path / "tests")})})
+    told = (r"gan\.source: 3 of the 6 .* CVC-ClinicDB: g0 \(a copy of t0\), g1 \(a copy of t1\), "
+            r"g2 \(a copy of t2\)\. Choose")
+    with pytest.raises(UserError, match=told):
+        segment.checked(p)
 
 
 def test_all_problems_of_a_folder_are_told_at_once(tmp_path: Path) -> None:
@@ -172,7 +196,7 @@ def test_our_own_has_a_pyramid_for_each_source(own: Params) -> None:
     assert sorted(rows["name"]) == sorted(f"{name}_{j}" for name in names for j in (1, 2))
     assert rows["model"].tolist() == [f"singan-{name}" for name in rows["source"]]
     assert rows["seed"].is_unique
-    assert made.sources_known
+    assert gan.caveat(own) == ""
     assert made.made_by == "SinGAN trained here, noise from scale 0"
     assert made.seconds_per_image == pytest.approx(made.seconds / len(made.manifest))
     assert data.check(made.folders["GAN"]).problems == []
@@ -274,4 +298,4 @@ def test_names_with_brackets_or_na_are_sources_like_others(tmp_path: Path) -> No
     p = p.model_copy(update={"data": p.data.model_copy(update={"source": str(tmp_path / "pairs")})})
     made = gan.run(p)
     assert set(made.manifest["source"]) | set(made.left_out["source"]) == {"NA", "a[1]", "x y", "007"}
-    assert made.sources_known
+    assert gan.caveat(p) == ""

@@ -3,6 +3,7 @@
 import json
 import pickle
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,13 @@ def test_an_output_that_was_touched_is_noticed(artifact: Path, harm, reason: str
     harm(artifact / "sub" / "out.txt")
     assert runs.current(artifact, RECIPE) is None
     assert runs.stale(artifact, RECIPE) == [reason]
+
+
+def test_a_stamp_names_the_versions_of_all_that_computes_numbers(artifact: Path):
+    found = runs.read_json(artifact / runs.STAMP)["versions"]
+    for name in ("torch", "timm", "segmentation-models-pytorch", "albumentations", "clean-fid",
+                 "pytorch-msssim"):
+        assert found[name] == version(name)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"recipe": {}}', '{"outputs": {}}'])

@@ -17,11 +17,13 @@ from diffusegen_core import (
     augment,
     claims,
     data,
+    gan,
     published,
     segment,
     segment_figures,
     segment_tables,
     testsets,
+    train,
     trainsets,
 )
 from diffusegen_core.chapters import NOTEBOOKS
@@ -29,6 +31,7 @@ from diffusegen_core.experiments import FIELDS, IMAGE
 from diffusegen_core.figures import nothing
 from diffusegen_core.params import Params, plain
 from diffusegen_core.tables import Table
+from diffusegen_core.train import Trained
 
 TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
 OURS = ["HyperKvasir, this run", "CVC-ClinicDB, this run", "PolypGen, this run"]
@@ -298,6 +301,21 @@ def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair
     assert "GAN" not in bought.index, "nobody knows what it cost"
     based = rows(segment_tables.costs(changed(p, train={"base_images": 9}), result))
     assert based["training, s"].tolist() == ["", "250", "250", "300", "300"]
+    models = train.run(p)
+    elsewhere = [replace(model, seconds=float("nan")) for model in models.models]
+    monkeypatch.setattr(train, "run", lambda p: Trained(elsewhere, models.full))
+    adopted = rows(segment_tables.costs(p, result))
+    assert adopted["training, s"].tolist() == ["", "", "", "300", "300"]
+    assert adopted["s a pair"].tolist() == ["0.7", "", "", "30.7", "31.4"], "unknown, and not for nothing"
+
+
+def test_a_caption_says_what_nobody_knows_of_the_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            pairs: data.Pairs) -> None:
+    p, result = values(tmp_path / "run"), planted(alone("2-Diff", 1), pairs)
+    assert segment_tables.alone(result, p, "dice").caption.endswith("256 px.")
+    monkeypatch.setattr(gan, "caveat", lambda p: "Who knows.")
+    monkeypatch.setattr(train, "caveat", lambda p: "Nobody.")
+    assert segment_tables.alone(result, p, "dice").caption.endswith("256 px. Who knows. Nobody.")
 
 
 # ---- claims

@@ -1,6 +1,8 @@
 """U-Net++: its weights, what a training draws, that it resumes bit for bit, and that it learns."""
 
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -121,6 +123,14 @@ def test_batches_are_even_and_never_of_one_image(images, size, epoch_images):
     assert counts.max() - counts.min() <= 1
     if images > 3:
         assert not np.array_equal(order, np.concatenate(segnet.batches(images, s, 0, 1)))
+
+
+def test_albumentations_is_told_not_to_ask_the_network_before_it_is_imported(monkeypatch):
+    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE")
+    monkeypatch.setitem(sys.modules, "albumentations", None)
+    with pytest.raises(ImportError, match="albumentations"):
+        segnet.augmentation()
+    assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
 
 
 def test_augmentation_has_seeds_of_its_own_and_wrong_arguments_are_errors(few, monkeypatch):

@@ -1,10 +1,12 @@
 """Test sets: what is drawn, from where, what is absent and why, and no training image among them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image, ImageOps
 
 from diffusegen_core import data, params, phantom, testsets
 from diffusegen_core.errors import UserError
@@ -32,7 +34,7 @@ def test_fresh_phantoms_follow_those_of_the_data(nano):
     assert np.array_equal(fresh.images[1], image)
     assert np.array_equal(fresh.masks[1], mask)
     assert tests[PHANTOM].note == "4 fresh ones"
-    testsets.refuse_leaks(tests, data.load(p))
+    testsets.refuse_leaks(p, tests)
 
 
 def test_absent_sets_say_which_parameter_would_give_them(nano):
@@ -71,7 +73,7 @@ def test_the_rest_of_a_users_folder(nano, folder):
     test = testsets.load(p)[HELD_OUT]
     assert test.note == "3 of 4"
     assert set(test.pairs.names) < {f"phantom_{i:05d}" for i in range(3, 7)}
-    testsets.refuse_leaks({HELD_OUT: test}, data.load(p))
+    testsets.refuse_leaks(p, {HELD_OUT: test})
     none = testsets.load(make(nano, source=str(folder), count=None))[HELD_OUT]
     assert none.pairs is None
     assert none.note == "data.source has no pairs beside those that are trained on"
@@ -89,20 +91,110 @@ def test_bad_pairs_are_treated_as_those_of_the_data(nano, folder):
 def test_training_images_among_the_tests_are_refused(nano, folder):
     p = make({**nano, "seed": 5}, {"cvc": str(folder), "test_count": 7})  # the seed of the folder
     with pytest.raises(UserError, match=r"7 of the 7 .* CVC-ClinicDB .* phantom_00000 \(the pixels of "):
-        testsets.refuse_leaks(testsets.load(p), data.load(p))
+        testsets.refuse_leaks(p, testsets.load(p))
     other = make(nano, {"cvc": str(folder), "test_count": 7})  # same names, other pixels, another source
-    testsets.refuse_leaks(testsets.load(other), data.load(other))
+    testsets.refuse_leaks(other, testsets.load(other))
 
 
 def test_names_count_within_one_source(nano, folder):
     p = make(nano, {"held_out": str(folder), "test_count": 7}, source=str(folder), count=2)
     test = testsets.load(p)[HELD_OUT]
     assert test.same_source
-    other = data.gather(["phantom_00006"], np.zeros((1, 3, 16, 16)), np.ones((1, 1, 16, 16)))
-    with pytest.raises(UserError, match=r"phantom_00006 \(by name\)"):
-        testsets.refuse_leaks({HELD_OUT: test}, other)
     with pytest.raises(UserError, match=r"2 of the 7"):
-        testsets.refuse_leaks({HELD_OUT: test}, data.load(p))
+        testsets.refuse_leaks(p, {HELD_OUT: test})
+    pairs = data.gather(["phantom_00001", "phantom_00006"], np.zeros((2, 3, 16, 16)), np.ones((2, 1, 16, 16)))
+    with pytest.raises(UserError, match=r"1 of the 2 .*: phantom_00001 \(by name\)\."):
+        testsets.refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs)})
+    testsets.refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs, same_source=False)})
+
+
+def darker(image: Image.Image) -> Image.Image:
+    return image.point(lambda level: round(0.9 * level))
+
+
+def lighter(image: Image.Image) -> Image.Image:
+    return image.point(lambda level: min(255, round(1.1 * level)))
+
+
+def write(folder: Path, names: list[str], seed: int, change=Image.Image.copy, suffix: str = ".png") -> Path:
+    """Phantoms of a seed under other names, at 40 px, changed as pictures and encoded by the suffix."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for index, name in enumerate(names):
+        image, mask, _ = phantom.draw(seed, index, 40)
+        picture = change(Image.fromarray(image.transpose(1, 2, 0)))
+        picture.save(folder / "images" / f"{name}{suffix}", quality=75)
+        Image.fromarray(mask[0] * 255).resize(picture.size, 0).save(folder / "masks" / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize(("change", "suffix", "how"), [
+    (Image.Image.copy, ".jpg", "a copy of"),
+    (lighter, ".jpg", "a copy of"),
+    (darker, ".png", "a copy of"),
+    (lambda image: image.resize((52, 44)), ".jpg", "a copy of"),
+    (ImageOps.mirror, ".jpg", "a mirrored copy of"),
+])
+@pytest.mark.parametrize("key", ["held_out", "cvc"])
+def test_copies_of_training_images_are_refused(nano, tmp_path, key, change, suffix, how):
+    source = write(tmp_path / "source", ["a", "b", "c"], 5)
+    copy = write(tmp_path / "copy", ["x", "y", "z"], 5, change, suffix)
+    p = make(nano, {key: str(copy)}, source=str(source))
+    with pytest.raises(UserError, match=rf"3 of the 3 .* training images: x \({how} a\), y \({how} b\), z "):
+        testsets.refuse_leaks(p, testsets.load(p))
+    other = write(tmp_path / "other", ["a", "b", "c"], 6, change, suffix)
+    p = make(nano, {key: str(other)}, source=str(source))
+    testsets.refuse_leaks(p, testsets.load(p))
+
+
+def test_flat_images_are_copies_only_if_they_are_equal():
+    levels = np.array([0, 90, 200], np.uint8)[:, None, None, None]
+    flat = data.gather(["black", "grey", "white"], np.broadcast_to(levels, (3, 3, 20, 20)),
+                       np.ones((3, 1, 20, 20)))
+    noise = np.random.default_rng(0).integers(0, 2, flat.images.shape, np.uint8)
+    nearly = data.gather(flat.names, flat.images + noise, flat.masks)
+    assert testsets.copies(flat, nearly) == {}
+    assert testsets.copies(flat.take([1]), flat) == {"grey": "the pixels of grey"}
+
+
+def test_the_rest_of_a_folder_leaves_out_what_shows_the_same_as_a_training_image(nano, tmp_path):
+    source = write(tmp_path / "source", ["a", "b", "c", "d"], 5)
+    more = write(tmp_path / "more", ["x", "y"], 5, darker)
+    for kind in ("images", "masks"):
+        for file in (more / kind).iterdir():
+            file.rename(source / kind / file.name)
+    p = make(nano, source=str(source), count=2)
+    tests = testsets.load(p)
+    assert tests[HELD_OUT].pairs.names == ["c", "d"]
+    assert tests[HELD_OUT].note == "2 of 2; 2 copies left out"
+    testsets.refuse_leaks(p, tests)
+    p = make(nano, source=str(source), count=4)
+    assert testsets.load(p)[HELD_OUT].pairs is None
+
+
+def test_one_folder_as_two_test_sets_is_refused(nano, tmp_path):
+    folder = write(tmp_path / "set", ["a", "b", "c"], 5)
+    with pytest.raises(UserError, match=r"segment\.polypgen: .* is segment\.cvc as well"):
+        testsets.load(make(nano, {"cvc": str(folder), "polypgen": str(folder / "." / "")}))
+    again = write(tmp_path / "again", ["x", "y"], 5, suffix=".jpg")
+    p = make(nano, {"cvc": str(folder), "polypgen": str(again)})
+    with pytest.raises(UserError, match=r"2 of the 2 .* PolypGen are in .* CVC-ClinicDB as well: x \("):
+        testsets.refuse_leaks(p, testsets.load(p))
+
+
+def test_names_that_hyperkvasir_alone_has_count_everywhere(nano, tmp_path):
+    """Of the paper's 348 every one counts, since other runs' networks saw it; names like 001 never do."""
+    paper = data.paper_names()
+    source = write(tmp_path / "source", [*paper[:3], "001", "002"], 5)
+    held_out = write(tmp_path / "held_out", [*paper[2:4], "001", "ck2zzzzzzzzzzzzzzzzzzzzzz"], 6)
+    p = make(nano, {"held_out": str(held_out)}, source=str(source))
+    with pytest.raises(UserError, match=rf"1 of the 4 .*: {paper[2]} \(by name\)\."):
+        testsets.refuse_leaks(p, testsets.load(p))
+    p = make(nano, {"held_out": str(held_out)}, source=str(source), subset="paper348", on_bad="skip")
+    with pytest.raises(UserError, match=rf"2 of the 4 .*: {paper[2]} \(by name\), {paper[3]} \(by name\)\."):
+        testsets.refuse_leaks(p, testsets.load(p))
+    p = make(nano, {"held_out": str(held_out)}, source=str(source), subset="not348")
+    testsets.refuse_leaks(p, testsets.load(p))
 
 
 def test_the_rest_of_the_papers_pairs_are_none_of_its_348(nano, shared, tmp_path):
@@ -122,4 +214,4 @@ def test_the_rest_of_the_papers_pairs_are_none_of_its_348(nano, shared, tmp_path
     assert list(tests) == [KVASIR, CVC, POLYPGEN]
     assert [test.note for test in tests.values()] == ["5 of 9", "5 of 8", "not given: segment.polypgen"]
     assert set(tests[KVASIR].pairs.names) < set(others)
-    testsets.refuse_leaks(tests, data.load(p))
+    testsets.refuse_leaks(p, tests)

@@ -1,6 +1,7 @@
 """Training: it learns, and a killed run ends with the same bits as one that was left alone."""
 
 import logging
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -373,6 +374,69 @@ def test_models_of_another_run_are_used_with_the_weights_asked_for(nano_params: 
             wanted = checkpoints.part(tensors_of(theirs.folder), f"{kind}.")
             net = checkpoints.load_net(ours.path, p, CPU)
             assert all(torch.equal(value, wanted[name]) for name, value in net.state_dict().items())
+
+
+def test_models_tell_the_images_that_they_have_seen(nano_params: Params):
+    """Its own; with a base all, since that has seen them."""
+    pairs = data.load(nano_params)
+    model = train.train_model(nano_params, "cluster-00", [3, 5])
+    assert checkpoints.seen(model.path) == checkpoints.fingerprints(pairs.take([3, 5]))
+    based = train.train_model(nano_params, "cluster-01", [4], base=model.folder)
+    assert checkpoints.seen(based.path) == checkpoints.fingerprints(pairs)
+
+
+def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_already(
+        nano_params: Params, tmp_path: Path):
+    other = changed(nano_params, ("run_dir", tmp_path / "other"))
+    train.run(other)
+    assert train.caveat(other) == ""
+    p = changed(nano_params, ("train.checkpoints", other.folder / "train"))
+    adopted = train.run(p)
+    assert train.caveat(p) == ""
+    assert np.isnan([m.seconds for m in adopted.models]).all()
+    for m in adopted.models:
+        assert checkpoints.seen(m.path) == checkpoints.seen(other.folder / "train" / m.name / train.WEIGHTS)
+        assert runs.read_json(m.folder / runs.STAMP)["trained"] == "elsewhere on known images"
+    seen = set().union(*(checkpoints.seen(m.path) for m in adopted.models))
+    assert seen == set(data.load(p).names)
+    p = changed(p, ("data.count", 9))
+    with pytest.raises(UserError, match=r"no training images of this run.*: phantom_00009\."):
+        train.run(p)
+
+
+def test_models_that_tell_nothing_are_adopted_with_words_and_without_costs(
+        nano_params: Params, finished: Path):
+    p = changed(nano_params, ("train.checkpoints", finished), ("process.objective", "eps"))
+    trained = train.run(p)
+    assert np.isnan([m.seconds for m in trained.models]).all()
+    assert trained.seconds == 0
+    assert trained.table["minutes"].isna().all()
+    stamps = [runs.read_json(m.folder / runs.STAMP) for m in trained.models]
+    assert {stamp["trained"] for stamp in stamps} == {"elsewhere on unknown images"}
+    assert train.caveat(p).startswith("Of the 2 diffusion models 2 were trained elsewhere on unknown images")
+    (finished / "cluster_0_110000.pt").unlink()
+    known = train.train_model(changed(p, ("run_dir", p.folder / "own"), ("train.checkpoints", "null")),
+                              "cluster-00", [0])
+    shutil.copy(known.path, finished / "cluster-00.safetensors")
+    assert train.caveat(p).startswith("Of the 2 diffusion models 1 were")
+
+
+def test_an_older_model_of_ours_counts_as_unknown_only_when_it_is_adopted(
+        nano_params: Params, tmp_path: Path):
+    other = changed(nano_params, ("run_dir", tmp_path / "other"))
+    for model in train.run(other).models:  # as they were before their headers told the images
+        tensors, header = checkpoints.read(model.path)
+        del header["seen"]
+        checkpoints.save(model.path, tensors, header)
+        stamp = runs.read_json(model.folder / runs.STAMP)
+        runs.finish(model.folder, stamp["recipe"], [model.path], **{
+            name: stamp[name] for name in ("seconds", "images", "steps", "loss", "parameters")})
+    before = [m.path.stat().st_mtime_ns for m in train.run(other).models]
+    assert train.caveat(other) == ""
+    p = changed(nano_params, ("train.checkpoints", other.folder / "train"))
+    train.run(p)
+    assert "2 were trained elsewhere" in train.caveat(p)
+    assert [m.path.stat().st_mtime_ns for m in train.run(other).models] == before
 
 
 @pytest.mark.parametrize(("act", "override", "says"), [
