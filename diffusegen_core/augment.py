@@ -6,16 +6,17 @@ same real pairs, and the same of them are drawn: comparisons are paired.
 """
 
 import traceback
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from time import perf_counter
 
 import pandas as pd
 
 from diffusegen_core import experiments, fanout, gan, runs, seeds, segment, style, trainsets
 from diffusegen_core.errors import UserError
-from diffusegen_core.experiments import Experiment
+from diffusegen_core.experiments import Experiment, Place, Results
 from diffusegen_core.params import Params
 from diffusegen_core.segment import Tested
+from diffusegen_core.testsets import TestSet
 from diffusegen_core.trainsets import REAL, Choice, Sets
 
 TITLE = "Small sets"
@@ -28,26 +29,62 @@ def run(p: Params) -> Tested:
     Raises UserError as chapter 6 does, and where a size exceeds the number of sources.
     """
     sets, tests = trainsets.make(p), segment.checked(p)
-    if p.augment.generator_sees == "subset":
-        items = [fanout.Item(f"{size} pairs, seed {seed}", {"p": own(p, sets, size, seed)})
-                 for size in sizes(p, len(sets.real)) for seed in range(p.augment.seeds)]
-        fanout.run(generate, items, "Generators that see a small set")
+    small = [fanout.Item(f"{size} pairs, seed {seed}", {"p": own(p, sets, size, seed)})
+             for size, seed in _small(p, sets)]
+    fanout.run(generate, small, "Generators that see a small set")
     every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
     choices = {e: chosen(p, mine, e) for e, mine in every.items()}
     recipes = {e: segment.recipe(p, every[e], tests, e, *found) for e, found in choices.items()}
     results = experiments.run(TITLE, recipes, work, p.folder / "augment",
                               lambda e: segment.cost(p, *choices[e]), p=p)
-    return segment.tested(p, results, tests, "augment")
+    result = tested(p, sets, results, tests)
+    runs.write_text(result.folder / "generators.csv", result.generators.to_csv(index=False))
+    return result
+
+
+def tested(p: Params, sets: Sets, results: Results, tests: list[TestSet]) -> Tested:
+    """The result that a page shows, with the generators of the small sets."""
+    return replace(segment.tested(p, results, tests, "augment"), generators=generators(p, sets))
 
 
 def generate(p: Params) -> None:
     """Chapters 1 to 4 for a small set. A failure is kept; the experiments that need the pairs tell it."""
-    note = p.folder / experiments.TRACEBACK
+    note, before, start = p.folder / experiments.TRACEBACK, _stamped(p), perf_counter()
     note.unlink(missing_ok=True)
     try:
         style.run(p)
     except Exception:
         runs.write_text(note, traceback.format_exc())
+    if note.is_file() or _stamped(p) != before:  # to find all of it finished is no work
+        experiments.spend(p.folder, perf_counter() - start)
+
+
+def generators(p: Params, sets: Sets) -> pd.DataFrame:
+    """A row a generator that sees a small set alone: size, seed, status ("ok", "to do" or "failed"), seconds.
+
+    These are of chapters 1 to 4, with failed attempts and those with other parameters. Networks of several
+    data types and r's are trained on its pairs, so that no network's own seconds hold them.
+    """
+    rows = []
+    for size, seed in _small(p, sets):
+        mine = own(p, sets, size, seed)
+        failed = (mine.folder / experiments.TRACEBACK).is_file()
+        rows.append({"size": size, "seed": seed,
+                     "status": "failed" if failed else "to do" if trainsets.made(mine) is None else "ok",
+                     "seconds": max(experiments.seconds_in(mine.folder / experiments.SPENT), _stamped(mine))})
+    return pd.DataFrame(rows, columns=["size", "seed", "status", "seconds"])
+
+
+def _small(p: Params, sets: Sets) -> list[tuple[int, int]]:
+    """Size and seed of each small set that has a generator of its own."""
+    if p.augment.generator_sees != "subset":
+        return []
+    return [(size, seed) for size in sizes(p, len(sets.real)) for seed in range(p.augment.seeds)]
+
+
+def _stamped(p: Params) -> float:
+    """The seconds of all that is finished of a generator's run."""
+    return sum(map(experiments.seconds_in, p.folder.rglob(runs.STAMP)))
 
 
 def planned(p: Params) -> str:
@@ -151,8 +188,9 @@ def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
     return Choice(tuple(real), tuple(synthetic)), Choice(tuple(valid))
 
 
-def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
+def work(place: Place, p: Params) -> None:
     """Train and test one network of chapter 7."""
+    e = place.experiment
     sets = of(p, trainsets.read(p), e)
     note = own(p, sets, e.size, e.seed).folder / experiments.TRACEBACK
     if _needs_own(p, e) and note.is_file():
@@ -160,8 +198,7 @@ def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str
     if e.data_type != REAL and not set(sets.manifests[e.data_type]["group"]) & set(sets.real.names):
         raise UserError(f"{e.label}: of no pair of {e.data_type} is it known that it was made of one of the "
                         "run's real pairs, so that none can replace or join its own.")
-    images, facts = segment.trial(p, sets, e, folder, *chosen(p, sets, e))
-    return images, {**facts, "generator_sees": p.augment.generator_sees}
+    segment.trial(p, sets, place, *chosen(p, sets, e), generator_sees=p.augment.generator_sees)
 
 
 def of(p: Params, sets: Sets, e: Experiment) -> Sets:

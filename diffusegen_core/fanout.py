@@ -31,7 +31,7 @@ def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: fl
     """
     results = []
     total = done + sum(item.cost for item in items)
-    counts = total == len(items)
+    counts = not done and total == len(items)
     with bar(title, total, "item", done, hidden=len(items) < 2, shares=not counts) as outer:
         for number, item in enumerate(items, 1):
             outer.set_postfix_str(item.name if counts else f"{number} of {len(items)}: {item.name}")

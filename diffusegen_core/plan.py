@@ -226,9 +226,10 @@ def _networks(p: Params, work: flops.Work, chapter: str, grid: list[tuple]) -> t
         looked = s.epochs * len(valid) + tests
         images += learnt + looked
         each.append(learnt * work.segment.learn + looked * work.segment.call)
+    weights = FLOAT * work.segment.parameters
     # A checkpoint holds the weights, the best ones and two moments.
     return (chapter, "segmentation networks", "segmentation", len(grid), images, sum(each),
-            max(each, default=0.0), 0, 4 * FLOAT * work.segment.parameters)
+            max(each, default=0.0), len(grid) * weights if s.keep_weights else 0, 4 * weights)
 
 
 def _small_generators(p: Params, sources: int, work: flops.Work) -> list[tuple]:

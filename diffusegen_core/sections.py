@@ -213,6 +213,9 @@ class Segment(Section):
     augment: bool = Field(True, description="the paper's augmentation, through albumentations")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
     checkpoint_every: PositiveInt = Field(10, description="epochs between checkpoints")
+    keep_weights: bool = Field(
+        True, description="keep every trained network, so that another test set only scores it; a U-Net++ of "
+                          "se_resnext50_32x4d takes 200 MB. false: another test set trains it again")
     types: list[str] | None = Field(
         None, description="data types to train on, such as Real or 20-Styled-Diff; null: all of the run")
     samples: list[PositiveInt] | None = Field(

@@ -5,12 +5,13 @@ other sources, to choose the best epoch. Real is the ceiling: the same sources t
 """
 
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from diffusegen_core import (
     data,
@@ -26,15 +27,16 @@ from diffusegen_core import (
     weights,
 )
 from diffusegen_core.errors import UserError
-from diffusegen_core.experiments import Experiment, Results
+from diffusegen_core.experiments import Experiment, Place, Results
 from diffusegen_core.params import Params
 from diffusegen_core.testsets import TestSet
 from diffusegen_core.trainsets import REAL, Choice, Sets
 
-VERSION = 1  # raised when the same parameters would give other results
+VERSION = 2  # raised when the same parameters would give another network
+SCORES = 1  # raised when the same network would be scored, or shown, otherwise
 TITLE = "Synthetic data alone"
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
-MEASURES = ("dice", "iou")
+WEIGHTS, SHOWN = "model.safetensors", "examples.npz"
 TRIAL = 4  # batches of a trial
 
 
@@ -45,14 +47,19 @@ class Tested:
     images: pd.DataFrame
     """A row a test image and network: experiments.FIELDS, test_set, image, the measures of overlap.scores."""
     runs: pd.DataFrame
-    """A row a network: name, experiments.FIELDS, status, and what `trial` tells of its training."""
+    """A row a network: name, experiments.FIELDS, status, seconds, and what `trial` tells of its training."""
     tests: list[TestSet]
     encoder: str  # in words
     folder: Path
+    generators: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row a generator that was trained for a small set of chapter 7, none elsewhere; with its seconds."""
 
     @property
     def seconds(self) -> float:
-        return float(self.runs["seconds"].sum()) if "seconds" in self.runs else 0.0
+        """Of all networks, failed attempts included, and of each generator once, however many networks were
+        trained on its pairs: their own seconds do not hold it."""
+        return sum(float(frame["seconds"].sum()) for frame in (self.runs, self.generators)
+                   if "seconds" in frame)
 
 
 def run(p: Params) -> Tested:
@@ -105,26 +112,35 @@ def grid(p: Params) -> list[Experiment]:
 
 
 def chosen(p: Params, sets: Sets, e: Experiment) -> tuple[Choice, Choice]:
-    """The pairs that a network is trained on, and those that choose its best epoch: of other sources."""
+    """The pairs that a network is trained on, and those that choose its best epoch: of other sources.
+
+    A seed splits the run's sources once, and all data types keep to that. Groups that are none of these, such
+    as those of a GAN whose sources are not known, are split by themselves; so is a data type that would be
+    left without pairs on one side.
+    """
     seed = (p.seed, "segment", "split", e.seed)
+    train, valid = trainsets.split(sets.real.names, p.segment.validation, *seed)
     if e.data_type == REAL:
-        train, valid = trainsets.split(sets.real.names, p.segment.validation, *seed)
         return Choice(tuple(train)), Choice(tuple(valid))
     m = sets.manifests[e.data_type]
     m = m[m["sample"] <= e.samples]
-    _, valid = trainsets.split(list(m["group"].unique()), p.segment.validation, *seed)
-    for_choice = m["group"].isin(valid)
+    groups = set(m["group"])
+    _, others = trainsets.split(sorted(groups.difference(sets.real.names)), p.segment.validation, *seed)
+    kept = groups.intersection([*valid, *others])
+    if not kept or kept == groups:
+        _, kept = trainsets.split(sorted(groups), p.segment.validation, *seed)
+    for_choice = m["group"].isin(kept)
     return (Choice(synthetic=tuple(m.loc[~for_choice, "name"])),
             Choice(synthetic=tuple(m.loc[for_choice, "name"])))
 
 
-def work(e: Experiment, folder: Path, p: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
+def work(place: Place, p: Params) -> None:
     """Train and test one network of chapter 6."""
-    sets = trainsets.read(p)
+    e, sets = place.experiment, trainsets.read(p)
     most = e.samples if e.data_type == REAL else sets.manifests[e.data_type]["sample"].max()
     if e.samples and most < e.samples:
         raise UserError(f"{e.label}: no source of {e.data_type} has {e.samples} pairs, but {most} at most.")
-    return trial(p, sets, e, folder, *chosen(p, sets, e))
+    trial(p, sets, place, *chosen(p, sets, e))
 
 
 # ---- what chapter 7 does as well
@@ -140,11 +156,12 @@ def checked(p: Params) -> list[TestSet]:
 
 def recipe(p: Params, sets: Sets, tests: list[TestSet], e: Experiment, train: Choice,
            valid: Choice) -> runs.Recipe:
-    """What decides a network's results, beside what its experiment is."""
+    """What decides a network, beside what its experiment is; and by test set, what decides its scores."""
     return {"version": VERSION, "net": segnet.decided_by(p.segment, net_seed(p, e)),
             "train": trainsets.content(sets, e.data_type, train),
             "valid": trainsets.content(sets, e.data_type, valid),
-            "tests": {test.name: test.pairs.digest for test in tests if test.pairs is not None}}
+            "tests": {test.name: {"version": SCORES, "pairs": test.pairs.digest}
+                      for test in tests if test.pairs is not None}}
 
 
 def net_seed(p: Params, e: Experiment) -> int:
@@ -157,36 +174,59 @@ def cost(p: Params, train: Choice, valid: Choice) -> float:
     return p.segment.epochs * ((p.segment.epoch_images or len(train)) + len(valid) / 3)
 
 
-def trial(p: Params, sets: Sets, e: Experiment, folder: Path, train: Choice,
-          valid: Choice) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Train one network and test it on every set: a row a test image, and facts about the training.
+def trial(p: Params, sets: Sets, place: Place, train: Choice, valid: Choice, **facts: str) -> None:
+    """Train one network, unless its weights are kept, and test it on every set that it has no scores on.
 
-    Into `folder` go the losses of every epoch, and a few predicted masks of every test set.
+    Into its folder go the losses of every epoch, its weights if they are to be kept, and for each test set
+    the scores and a few predicted masks. `facts` are kept beside those about the training.
     """
     if not len(train) or not len(valid):
-        raise UserError(f"{e.label}: {len(train)} pairs to train on and {len(valid)} to choose the best "
-                        "epoch by are too few.")
-    device, seed = runs.device(p.device), net_seed(p, e)
-    tests = [test for test in testsets.load(p).values() if test.pairs is not None]
+        raise UserError(f"{place.experiment.label}: {len(train)} pairs to train on and {len(valid)} to "
+                        "choose the best epoch by are too few.")
+    if place.network and place.kept:
+        net = segnet.load(place.weights / WEIGHTS, p.segment, runs.device(p.device))
+    else:
+        net = _train(p, sets, place, train, valid, facts)
+    tests = testsets.load(p)
+    for name in place.untested:
+        _score(p, net, place, tests[name])
+
+
+def _train(p: Params, sets: Sets, place: Place, train: Choice, valid: Choice,
+           facts: dict[str, str]) -> nn.Module:
+    e = place.experiment
+    place.begin()
     fitted = segnet.fit(trainsets.load(sets, e.data_type, train), trainsets.load(sets, e.data_type, valid),
-                        p.segment, seed, folder, {"experiment": e.label}, device, e.label)
-    frames, kept = [], {}
-    for test in tests:
-        found = segnet.predict(fitted.net, test.pairs.images, p.segment, device)
-        frames.append(overlap.scores(found, test.pairs.masks)
-                      .assign(test_set=test.name, image=test.pairs.names))
-        kept[test.name] = (found[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
-    runs.write_text(folder / "history.csv", fitted.history.to_csv(index=False))
-    runs.write(folder / "examples.npz", lambda file: np.savez(file, **kept))
-    images = pd.concat(frames) if frames else pd.DataFrame(columns=experiments.IMAGE)
-    return images, {"train_pairs": len(train), "real_pairs": len(train.real), "valid_pairs": len(valid),
-                    "best_epoch": fitted.best_epoch, "valid_iou": float(fitted.history["valid_iou"].max()),
-                    "seconds": fitted.seconds}
+                        p.segment, net_seed(p, e), place.folder, {"experiment": e.label},
+                        runs.device(p.device), e.label)
+    if p.segment.keep_weights:
+        place.keep(lambda folder: segnet.save(folder / WEIGHTS, fitted.net))
+    history = runs.write_text(place.folder / "history.csv", fitted.history.to_csv(index=False))
+    place.trained([history], fitted.seconds, {
+        "train_pairs": len(train), "real_pairs": len(train.real), "valid_pairs": len(valid),
+        "best_epoch": fitted.best_epoch, "valid_iou": float(fitted.history["valid_iou"].max()), **facts})
+    return fitted.net
+
+
+def _score(p: Params, net: nn.Module, place: Place, test: TestSet) -> None:
+    began = time.monotonic()
+    found = segnet.predict(net, test.pairs.images, p.segment, runs.device(p.device))
+    masks = (found[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
+    kept = runs.write(place.test(test.name) / SHOWN, lambda file: np.savez(file, masks=masks))
+    images = overlap.scores(found, test.pairs.masks).assign(image=test.pairs.names)
+    place.tested(test.name, images, [kept], time.monotonic() - began)
 
 
 def tested(p: Params, results: Results, tests: list[TestSet], chapter: str) -> Tested:
     """The result that a page shows."""
     return Tested(results.images, results.runs, tests, segnet.label(p.segment), p.folder / chapter)
+
+
+def examples(result: Tested, name: str, test: str) -> np.ndarray:
+    """What a network, by its name in `runs`, took for polyp in the first images of a test set: (N, S, S) in
+    {0, 1}, at most EXAMPLES."""
+    with np.load(result.folder / name / "tests" / test / SHOWN) as kept:
+        return kept["masks"]
 
 
 def summary(result: Tested, by: list[str], measure: str, p: Params) -> pd.DataFrame:

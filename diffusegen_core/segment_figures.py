@@ -83,8 +83,7 @@ def examples(result: Tested, rows: int = 6) -> Figure:
             column = axes[:, left * shown + i]
             masks = [test.pairs.masks[i, 0]]
             for name in done["name"]:
-                with np.load(result.folder / name / "examples.npz") as kept:
-                    masks.append(kept[test.name][i])
+                masks.append(segment.examples(result, name, test.name)[i])
             for ax, mask in zip(column, masks, strict=True):
                 ax.axis("on")
                 picture(ax, test.pairs.images[i])

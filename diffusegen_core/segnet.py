@@ -141,6 +141,25 @@ def fit(train: Pairs, valid: Pairs, s: Segment, seed: int, folder: Path, recipe:
     return Fit(net.eval(), history, state.best_epoch, state.seconds)
 
 
+def save(path: Path, net: nn.Module) -> Path:
+    """Keep a trained network: its weights as they are, so that what it predicts stays the same."""
+    return checkpoints.save(path, net.state_dict(), {})
+
+
+def load(path: Path, s: Segment, device: torch.device) -> nn.Module:
+    """A network as `save` kept it, in eval mode; the weights that its encoder started from are not needed.
+
+    UserError where the libraries build another network by now.
+    """
+    net = build(s.model_copy(update={"weights": weights.RANDOM}), 0)
+    try:
+        net.load_state_dict(checkpoints.read(path)[0])
+    except RuntimeError:
+        raise UserError(f"{path} does not fit {s.encoder} as the installed libraries build it. Remove that "
+                        "file, and the network is trained again.") from None
+    return net.to(device).eval()
+
+
 def predict(net: nn.Module, images: np.ndarray, s: Segment, device: torch.device) -> np.ndarray:
     """Probabilities (N, 2, S, S), float32, of background and polyp, for images (N, 3, S, S), uint8 RGB.
 

@@ -40,6 +40,14 @@ class Networks:
         return Fit(seed, pd.DataFrame({"epoch": [1, 2], "loss": [0.9, 0.5], "valid_iou": [0.2, 0.4]}), 2, 1.5)
 
     @staticmethod
+    def save(path: Path, net: int) -> Path:
+        return runs.write_json(path, net)
+
+    @staticmethod
+    def load(path: Path, s: object, device: torch.device) -> int:
+        return runs.read_json(path)
+
+    @staticmethod
     def predict(net: int, images: np.ndarray, s: object, device: torch.device) -> np.ndarray:
         polyp = (images.mean(axis=1) > 100 + net % 40).astype(np.float32)
         return np.stack([1 - polyp, polyp], axis=1)
@@ -89,8 +97,8 @@ def write_all(p: Params) -> None:
 def forge(patch: pytest.MonkeyPatch) -> Networks:
     """Put what is on the disk in place of what chapters 2 to 4 and the GAN would make; no training."""
     networks = Networks()
-    patch.setattr(segnet, "fit", networks.fit)
-    patch.setattr(segnet, "predict", networks.predict)
+    for name in ("fit", "predict", "save", "load"):
+        patch.setattr(segnet, name, getattr(networks, name))
 
     def folders(p: Params, chapter: str) -> dict[str, Path]:
         found = {name: folder for name, folder in trainsets.types(p).items() if folder.parent.name == chapter}

@@ -501,12 +501,43 @@ def test_a_generator_that_fails_fails_its_own_experiments_and_is_tried_again(
     assert runs_of["Real"].tolist() == ["ok"] * 2
     assert runs_of["1-Styled-Diff", 0] == "ok"
     assert "its generator failed" in runs_of["1-Styled-Diff", 1]
+    assert augment.generators(p, trainsets.read(p))["status"].tolist() == ["ok", "failed"]
     note = augment.own(p, trainsets.read(p), 5, 1).folder / "traceback.txt"
     assert "no memory left" in note.read_text()
     assert "3 finished, 1 to do" in augment.planned(p)
     broken.clear()
     assert (augment.run(p).runs["status"] == "ok").all()
     assert not note.exists()
+
+
+def test_the_seconds_of_generators_count_once_and_not_again_where_nothing_is_made(
+        own: Params, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = subset_params(own, seeds=2, ratios=[1, 2])
+    usual, broken, now = style.run, [True], [0.0]
+
+    def styled(p: Params) -> object:
+        now[0] += 1  # to look for what is finished
+        if p.cluster.k == 1 and not runs.current(trainsets.types(p)["1-Styled-Diff"], {}):
+            now[0] += 30
+            if p.folder.name.endswith("seed1") and broken:
+                raise RuntimeError("no memory left")
+            write_all(p)
+        return usual(p)
+
+    monkeypatch.setattr(style, "run", styled)
+    monkeypatch.setattr(augment, "perf_counter", lambda: now[0])
+    first = augment.run(p)
+    assert first.generators["seconds"].tolist() == [31.0, 31.0]
+    assert first.seconds == pytest.approx(62.0 + first.runs["seconds"].sum())
+    broken.clear()
+    second = augment.run(p)
+    assert second.generators["seconds"].tolist() == [31.0, 62.0], "what failed and what came of it"
+    assert second.generators["status"].tolist() == ["ok", "ok"]
+    assert len(second.runs) == 6
+    assert second.seconds == pytest.approx(93.0 + second.runs["seconds"].sum())
+    table = pd.read_csv(second.folder / "generators.csv")
+    assert table.to_numpy().tolist() == [[5, 0, "ok", 31.0], [5, 1, "ok", 62.0]]
+    assert augment.run(own).generators.empty
 
 
 def test_a_generator_is_trained_on_a_subset_from_its_pairs_to_the_result(nano: dict) -> None:

@@ -10,31 +10,45 @@ import pandas as pd
 import pytest
 
 from diffusegen_core import experiments, fanout, runs
-from diffusegen_core.experiments import Experiment
+from diffusegen_core.experiments import Experiment, Place
 
 REAL = Experiment("augment", "Real", size=16, seed=0)
 STYLED = Experiment("augment", "20-Styled-Diff", size=16, ratio=3, seed=0)
-GRID = {e: {"epochs": 12, "data": e.data_type} for e in (REAL, STYLED, replace(REAL, seed=1))}
+TESTS = {"HyperKvasir": {"pairs": "a"}, "PolypGen": {"pairs": "b"}}
+IMAGES = {"HyperKvasir": ["007", "NA"], "PolypGen": ["007"], "CVC-ClinicDB": ["1"]}
+GRID = {e: {"epochs": 12, "data": e.data_type, "tests": TESTS} for e in (REAL, STYLED, replace(REAL, seed=1))}
 
 
-def answer(experiment: Experiment, dice: float = 0.5) -> tuple[pd.DataFrame, dict]:
-    rows = pd.DataFrame({"test_set": ["HyperKvasir", "HyperKvasir", "PolypGen"],
-                         "image": ["007", "NA", "007"], "dice": [dice, 1 / 3, 0.1], "iou": 0.2,
-                         "dice_both": 0.6, "iou_both": 0.7})
-    return rows, {"train_pairs": experiment.size, "best_epoch": 4}
+def answer(place: Place, dice: float = 0.5, seconds: float = 0.0) -> tuple[bool, list[str]]:
+    """Work as it should be: a network where none is kept, scores where there are none; and what it did."""
+    if untrained := not (place.network and place.kept):
+        place.begin()
+        place.keep(lambda folder: runs.write_text(folder / "model", place.experiment.label))
+        history = runs.write_text(place.folder / "history.csv", "loss")
+        place.trained([history], seconds, {"train_pairs": place.experiment.size, "best_epoch": 4})
+    untested = place.untested
+    for name in untested:
+        rows = pd.DataFrame({"image": IMAGES[name], "dice": [dice, 1 / 3][:len(IMAGES[name])], "iou": 0.2,
+                             "dice_both": 0.6, "iou_both": 0.7})
+        shown = runs.write_text(place.test(name) / "shown", name)
+        place.tested(name, rows, [shown], seconds / 10)
+    return untrained, untested
 
 
 class Recorder:
-    """Work that keeps a list of its calls and may have plans for some of them."""
+    """Work that keeps a list of its calls, and of what it did, and may have plans for some of them."""
 
     def __init__(self, *plans: Callable[[Experiment], object]):
-        self.calls, self.plans = [], list(plans)
+        self.calls, self.plans, self.trained, self.scored = [], list(plans), [], []
 
-    def __call__(self, experiment: Experiment, folder: Path) -> tuple[pd.DataFrame, dict]:
-        self.calls.append((experiment, folder))
+    def __call__(self, place: Place) -> None:
+        e = place.experiment
+        self.calls.append((e, place.folder))
         if self.plans:
-            self.plans.pop(0)(experiment)
-        return answer(experiment)
+            self.plans.pop(0)(e)
+        trained, scored = answer(place)
+        self.trained += [e] * trained
+        self.scored += [(e, name) for name in scored]
 
 
 def fails(error: BaseException) -> Callable[[Experiment], None]:
@@ -54,7 +68,7 @@ def test_a_name_is_readable_and_hashes_all_that_defines_the_experiment():
     assert Experiment("segment", "GAN", samples=2, seed=1).label == "GAN-2-seed1"
     others = [STYLED.named({"epochs": 13}), replace(STYLED, chapter="segment").named({"epochs": 12})]
     assert len({name, *others}) == 3
-    assert replace(STYLED).named({"epochs": 12}) == name
+    assert replace(STYLED).named({"epochs": 12, "tests": TESTS}) == name, "of the network, not of its tests"
 
 
 def test_a_grid_becomes_one_tidy_table(tmp_path: Path):
@@ -66,7 +80,8 @@ def test_a_grid_becomes_one_tidy_table(tmp_path: Path):
     assert len(results.images) == 9
     styled = results.images[results.images["data_type"] == "20-Styled-Diff"]
     assert styled["image"].tolist() == ["007", "NA", "007"]
-    assert styled["dice"].tolist() == [0.5, 1 / 3, 0.1]
+    assert styled["dice"].tolist() == [0.5, 1 / 3, 0.5]
+    assert styled["test_set"].tolist() == ["HyperKvasir", "HyperKvasir", "PolypGen"]
     assert (styled["ratio"] == 3).all()
     assert results.images.loc[results.images["data_type"] == "Real", "ratio"].isna().all()
     assert results.runs["status"].eq("ok").all()
@@ -83,10 +98,94 @@ def test_what_is_finished_is_not_done_again_unless_it_no_longer_holds(tmp_path: 
     assert again.calls == []
     pd.testing.assert_frame_equal(first.images, second.images)
     pd.testing.assert_frame_equal(first.runs, second.runs)
-    (tmp_path / REAL.named(GRID[REAL]) / "results.csv").write_text("")
-    changed = {**GRID, STYLED: {"epochs": 13}}
+    changed = {**GRID, STYLED: {"epochs": 13, "tests": TESTS}}
     experiments.run("Grid", changed, again, tmp_path)
-    assert [e for e, _ in again.calls] == [REAL, STYLED]
+    assert [e for e, _ in again.calls] == [STYLED]
+
+
+# ---- a network once, and its scores on each test set once
+
+
+def with_test(name: str, recipe: dict) -> dict:
+    return {e: {**known, "tests": {**TESTS, name: recipe}} for e, known in GRID.items()}
+
+
+def test_another_test_set_trains_nothing_and_scores_no_other(tmp_path: Path):
+    experiments.run("Grid", GRID, Recorder(), tmp_path)
+    more, new = Recorder(), with_test("CVC-ClinicDB", {"pairs": "c"})
+    results = experiments.run("Grid", new, more, tmp_path)
+    assert more.trained == []
+    assert more.scored == [(e, "CVC-ClinicDB") for e in GRID]
+    assert results.images.groupby("test_set", sort=False).size().tolist() == [6, 3, 3]
+    other = Recorder()
+    experiments.run("Grid", with_test("PolypGen", {"pairs": "others"}), other, tmp_path)
+    assert (other.trained, other.scored) == ([], [(e, "PolypGen") for e in GRID])
+    fewer = experiments.run("Grid", {e: {**r, "tests": {"HyperKvasir": {"pairs": "a"}}}
+                                     for e, r in GRID.items()}, other, tmp_path)
+    assert set(fewer.images["test_set"]) == {"HyperKvasir"}
+    assert len(other.calls) == 3
+
+
+@pytest.mark.parametrize("broken", ["results.csv", "shown", "made.json"])
+@pytest.mark.parametrize("how", ["lost", "cut"])
+def test_scores_that_are_not_whole_are_made_again_from_the_weights(tmp_path: Path, broken: str, how: str):
+    first = experiments.run("Grid", GRID, Recorder(), tmp_path)
+    file = tmp_path / REAL.named(GRID[REAL]) / "tests" / "PolypGen" / broken
+    content = file.read_text()
+    file.unlink() if how == "lost" else file.write_text(content[:-3])
+    again = Recorder()
+    pd.testing.assert_frame_equal(experiments.run("Grid", GRID, again, tmp_path).images, first.images)
+    assert (again.trained, again.scored) == ([], [(REAL, "PolypGen")])
+    assert broken == "made.json" or file.read_text() == content
+
+
+def test_a_lost_output_of_training_is_made_again_with_all_scores(tmp_path: Path):
+    """Another training may give another network, which no earlier score is of."""
+    experiments.run("Grid", GRID, Recorder(), tmp_path)
+    file = tmp_path / REAL.named(GRID[REAL]) / "history.csv"
+    file.unlink()
+    again = Recorder()
+    experiments.run("Grid", GRID, again, tmp_path)
+    assert (again.trained, again.scored) == ([REAL], [(REAL, name) for name in TESTS])
+    assert file.is_file()
+
+
+@pytest.mark.parametrize("damage", [lambda folder: runs.clear(folder),
+                                    lambda folder: (folder / "model").write_text("other"),
+                                    lambda folder: (folder / "made.json").write_text("{")])
+def test_results_hold_without_the_weights_that_another_test_set_needs(tmp_path: Path, damage: Callable):
+    experiments.run("Grid", GRID, Recorder(), tmp_path)
+    damage(tmp_path / REAL.named(GRID[REAL]) / "weights")
+    again = Recorder()
+    experiments.run("Grid", GRID, again, tmp_path)
+    assert again.calls == []
+    new = with_test("CVC-ClinicDB", {"pairs": "c"})
+    experiments.run("Grid", new, again, tmp_path)
+    assert again.trained == [REAL]
+    assert [name for e, name in again.scored if e == REAL] == [*TESTS, "CVC-ClinicDB"]
+
+
+def test_a_training_that_was_stopped_leaves_nothing_of_the_network_before_it(tmp_path: Path):
+    experiments.run("Grid", GRID, Recorder(), tmp_path)
+    place = Place(REAL, GRID[REAL], tmp_path / REAL.named(GRID[REAL]))
+    place.begin()
+    assert (place.network, place.kept, place.untested, place.status) == (None, False, list(TESTS), "to do")
+
+
+def test_what_lies_in_a_folder_from_elsewhere_is_not_read(tmp_path: Path):
+    """An earlier layout: all in one folder under one stamp."""
+    folder = tmp_path / REAL.named(GRID[REAL])
+    table = runs.write_text(folder / "results.csv", "test_set,image,dice\nHyperKvasir,1,0.9\n")
+    runs.finish(folder, {**GRID[REAL], "experiment": {}}, [table], 3.0, facts={})
+    runs.write_json(folder / "tests" / "PolypGen" / "made.json", ["no stamp"])
+    assert experiments.read(GRID, tmp_path).runs["status"].tolist() == ["to do"] * 3
+    results = experiments.run("Grid", GRID, Recorder(), tmp_path)
+    assert results.runs["status"].eq("ok").all()
+    assert len(results.images) == 9
+    assert results.images["dice"].max() == 0.5
+
+
+# ---- the grid as a whole
 
 
 def test_other_grids_leave_their_folders_but_no_rows(tmp_path: Path):
@@ -127,14 +226,15 @@ def test_two_failures_leave_a_row_and_a_traceback_and_the_grid_goes_on(tmp_path:
 
 
 def test_results_that_are_not_what_they_should_be_are_failures(tmp_path: Path):
-    def work(experiment: Experiment, folder: Path) -> tuple[pd.DataFrame, dict]:
-        rows, facts = answer(experiment)
-        if experiment == REAL:
-            rows["image"] = "same"
-        return (rows.drop(columns="iou") if experiment == STYLED else rows), facts
+    def work(place: Place) -> None:
+        if place.experiment == REAL:
+            place.tested("HyperKvasir", pd.DataFrame({"image": ["same"] * 2}), [], 0)
+        if place.experiment == STYLED:
+            place.tested("HyperKvasir", pd.DataFrame({"image": ["1"], "dice": 0.1}), [], 0)
+        answer(place)
     status = experiments.run("Grid", GRID, work, tmp_path).runs["status"].tolist()
-    assert status == ["failed: ValueError: the results have an image of a test set twice",
-                      "failed: KeyError: \"['iou'] not in index\"", "ok"]
+    assert status == ["failed: ValueError: the results have an image of HyperKvasir twice",
+                      "failed: KeyError: \"['iou', 'dice_both', 'iou_both'] not in index\"", "ok"]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
@@ -148,7 +248,7 @@ def test_an_interruption_is_no_failure_and_the_next_call_goes_on(tmp_path: Path,
 
 
 def test_where_all_fail_or_nothing_is_asked_the_tables_are_empty(tmp_path: Path):
-    def work(experiment: Experiment, folder: Path) -> None:
+    def work(place: Place) -> None:
         raise RuntimeError("no")
     for grid in (GRID, {}):
         results = experiments.run("Grid", grid, work, tmp_path)
@@ -157,10 +257,47 @@ def test_where_all_fail_or_nothing_is_asked_the_tables_are_empty(tmp_path: Path)
         assert len(results.failed) == len(results.runs) == len(grid)
 
 
-def test_work_may_know_its_seconds_better_than_the_clock(tmp_path: Path):
-    def work(experiment: Experiment, folder: Path, base: float) -> tuple[pd.DataFrame, dict]:
-        return answer(experiment)[0], {"seconds": base + experiment.seed}
-    assert experiments.run("Grid", GRID, work, tmp_path, base=40.0).runs["seconds"].tolist() == [40, 40, 41]
+@pytest.fixture
+def clock(monkeypatch) -> list:
+    """What time it is, in seconds, as work sets it."""
+    now = [100.0]
+    monkeypatch.setattr(experiments, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_the_seconds_of_an_experiment_are_of_all_its_attempts(tmp_path: Path, clock: list):
+    def work(place: Place) -> None:
+        clock[0] += 10 + place.experiment.seed
+        if place.experiment == STYLED or len(failures) == 0:
+            failures.append(place)
+            raise RuntimeError("no")
+        answer(place, seconds=2.0)
+    failures = []
+    first = experiments.run("Grid", GRID, work, tmp_path).runs
+    assert first["status"].str[:6].tolist() == ["ok", "failed", "ok"]
+    assert first["seconds"].tolist() == [20.0, 20.0, 11.0]
+    second = experiments.run("Grid", GRID, work, tmp_path).runs
+    assert second["seconds"].tolist() == [20.0, 40.0, 11.0]
+    table = pd.read_csv(tmp_path / "runs.csv")
+    assert table["seconds"].tolist() == [20.0, 40.0, 11.0]
+
+
+def test_the_seconds_of_a_stopped_attempt_count_and_those_that_training_remembers(tmp_path: Path,
+                                                                                  clock: list):
+    def stopped(experiment: Experiment) -> None:
+        clock[0] += 7
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run("Grid", GRID, Recorder(stopped), tmp_path)
+    assert experiments.read(GRID, tmp_path).runs["seconds"].tolist() == [7, 0, 0]
+    # A killed process writes nothing, but its checkpoint knows the time.
+    experiments.run("Grid", GRID, remembering, tmp_path)
+    assert experiments.read(GRID, tmp_path).runs["seconds"].tolist() == pytest.approx([60, 60, 60])
+
+
+def remembering(place: Place) -> None:
+    """Work that says of itself that training took 50 s, and each test 5."""
+    answer(place, seconds=50.0)
 
 
 def test_an_item_of_the_grid_can_be_sent_to_another_process(tmp_path: Path, monkeypatch):
@@ -170,11 +307,11 @@ def test_an_item_of_the_grid_can_be_sent_to_another_process(tmp_path: Path, monk
     experiments.run("Grid", GRID, sending, tmp_path, factor=0.5)
     for work, item in sent:
         work(**item.arguments)
-    assert experiments.read(GRID, tmp_path).images["dice"].max() == 0.5
+    assert experiments.read(GRID, tmp_path).runs["status"].eq("ok").all()
 
 
-def sending(experiment: Experiment, folder: Path, factor: float) -> tuple[pd.DataFrame, dict]:
-    return answer(experiment, factor)
+def sending(place: Place, factor: float) -> None:
+    answer(place, factor)
 
 
 # ---- time
@@ -210,11 +347,18 @@ def test_progress_counts_where_experiments_are_alike(tmp_path: Path, bars: list)
     assert " 3/3 " in str(bars[-1])
 
 
+def test_scoring_alone_is_a_small_part_of_the_progress(tmp_path: Path, bars: list):
+    experiments.run("Grid", GRID, Recorder(), tmp_path)
+    experiments.run("Grid", with_test("CVC-ClinicDB", {"pairs": "c"}), Recorder(), tmp_path)
+    assert bars[-1].began == pytest.approx((2.97, 3.0))
+    assert "100%" in str(bars[-1])
+    assert "/3.0" not in str(bars[-1]), "no count of items"
+
+
 def test_an_estimate_scales_what_was_measured():
-    todo = [STYLED, replace(STYLED, seed=1)]
-    assert experiments.estimate(todo, cost, {REAL: 6.0, replace(REAL, seed=1): 4.0}) == pytest.approx(40.0)
-    assert experiments.estimate(todo, cost, {}) is None
-    assert experiments.estimate([], cost, {REAL: 6.0}) == 0
+    assert experiments.estimate(80.0, cost, {REAL: 6.0, replace(REAL, seed=1): 4.0}) == pytest.approx(40.0)
+    assert experiments.estimate(80.0, cost, {}) is None
+    assert experiments.estimate(0, cost, {REAL: 6.0}) == 0
 
 
 def test_a_dry_run_shows_the_grid_and_the_time(tmp_path: Path):
@@ -230,10 +374,10 @@ def test_a_dry_run_shows_the_grid_and_the_time(tmp_path: Path):
 
 
 def test_a_dry_run_knows_what_is_finished_what_failed_and_what_it_cannot_know(tmp_path: Path):
-    def work(experiment: Experiment, folder: Path) -> tuple[pd.DataFrame, dict]:
-        if experiment == STYLED:
+    def work(place: Place) -> None:
+        if place.experiment == STYLED:
             raise RuntimeError("no")
-        return answer(experiment)[0], {"seconds": 5.0}
+        answer(place, seconds=5.0)
 
     def never() -> float:
         raise AssertionError("no trial is needed where something was measured")
@@ -245,6 +389,18 @@ def test_a_dry_run_knows_what_is_finished_what_failed_and_what_it_cannot_know(tm
     done = {e: GRID[e] for e in GRID if e != STYLED}
     assert experiments.describe("Small sets", done, tmp_path).endswith("Nothing is left to do.")
     assert experiments.describe("Small sets", {}, tmp_path).startswith("Small sets: 0 experiments")
+
+
+def test_a_dry_run_tells_what_is_only_to_be_scored(tmp_path: Path):
+    experiments.run("Grid", {e: GRID[e] for e in GRID if e != STYLED}, remembering, tmp_path)
+    new = with_test("CVC-ClinicDB", {"pairs": "c"})
+    assert experiments.read(new, tmp_path).runs["status"].tolist() == ["to score", "to do", "to score"]
+    text = experiments.describe("Small sets", new, tmp_path, cost, lambda: 1.0)
+    assert text.startswith("Small sets: 3 experiments, 0 finished, 2 to score, 1 to do.")
+    assert text.endswith(f"Estimated time: {runs.duration(40 + 2 * 10 * experiments.SCORING)}, from a short "
+                         "trial on this machine.")
+    runs.clear(tmp_path / REAL.named(new[REAL]) / "weights")
+    assert experiments.read(new, tmp_path).runs["status"].tolist() == ["to do", "to do", "to score"]
 
 
 def test_the_stamp_keeps_what_defines_the_experiment(tmp_path: Path):

@@ -82,6 +82,14 @@ def test_the_papers_models_take_the_disk_that_their_weights_do(paper):
     assert made.table["temporary"].max() == of(made, "full-set model").temporary
 
 
+def test_networks_that_are_kept_take_disk():
+    found = [plan.make(profile("smoke", ("segment.keep_weights", keep)), 0).table
+             for keep in ("true", "false")]
+    kept, gone = (table[table["work"] == "segmentation networks"] for table in found)
+    assert (kept["disk"] == kept["items"] * kept["temporary"] / 4).all()
+    assert (gone["disk"] == 0).all()
+
+
 def test_half_the_images_are_half_the_work(paper):
     p, work, _ = paper
     t = p.train.model_copy(update={"images": 55_040, "full_images": None, "preview_every": 10**9})

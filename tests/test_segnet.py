@@ -74,6 +74,21 @@ def test_the_encoder_takes_the_shared_weights(shared):
         segnet.build(settings(weights=str(path)), 0)
 
 
+def test_a_network_that_is_kept_predicts_the_same_without_the_weights_that_it_began_with(tmp_path):
+    """Batch norm has counted by then, so that its running means are kept as well."""
+    s = settings(weights=str(tmp_path / "gone.pth"))
+    net = segnet.build(settings(), 3)
+    images = pairs(0, 4).images
+    net.train()(torch.from_numpy(images).float())
+    segnet.save(tmp_path / "model.safetensors", net)
+    again = segnet.load(tmp_path / "model.safetensors", s, CPU)
+    assert not again.training
+    assert same(again.state_dict(), net.state_dict())
+    assert (segnet.predict(again, images, s, CPU) == segnet.predict(net, images, s, CPU)).all()
+    with pytest.raises(UserError, match=r"model\.safetensors does not fit tu-test_resnet.* Remove that file"):
+        segnet.load(tmp_path / "model.safetensors", settings(decoder_channels=[16, 8, 8]), CPU)
+
+
 def test_a_library_with_a_loader_of_its_own_is_no_matter(tmp_path):
     s = settings(encoder="densenet121")
     path = checkpoints.save(tmp_path / "w.safetensors", segnet.build(s, 1).encoder.state_dict(), {})
