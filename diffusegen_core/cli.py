@@ -52,19 +52,25 @@ def run(
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
     dry_run: Annotated[bool, typer.Option(
         help="Only show the networks of chapters 6 and 7, and the time that they will take.")] = False,
+    workers: Annotated[int | None, typer.Option(
+        min=1, help="Do the work in so many processes of this machine.")] = None,
+    scheduler: Annotated[str | None, typer.Option(
+        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tcp://HOST:8786.")] = None,
+    slurm: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     from diffusegen_core import params
     values = {"profile": profile.stem, **params.load(profile)}
     p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core import chapters, runs
+    from diffusegen_core import chapters, machines, runs
     chosen = chapters.choose(first, last, only or [])
     if dry_run:
         from diffusegen_core import augment, segment
         typer.echo("\n\n".join([segment.planned(p), augment.planned(p)]))
         return
-    with runs.lock(p.folder):
+    with runs.lock(p.folder), machines.hold(workers, scheduler, slurm):
         chapters.keep(p)
         for chapter in chosen:
             typer.echo(f"{chapter.stem}: running", err=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import data, fanout, layouts, pairsets, runs, seeds, singan
+from diffusegen_core import data, layouts, pairsets, progress, runs, seeds, singan
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain, resolve
 
@@ -128,7 +128,7 @@ def make_source(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> No
     device = runs.device(p.device)
     image = data.to_tensor(data.load(p).take([jobs[0].index]))[0]
     steps = p.gan.steps * len(singan.sides(p.data.image_size, p.gan))
-    with fanout.bar(jobs[0].model, steps, "step") as bar, runs.exact():
+    with progress.bar(jobs[0].model, steps, "step") as bar, runs.exact():
         pyramid = singan.fit(image, p.gan, seeds.derive(p.seed, "gan", jobs[0].source), device, bar.update)
         made = [singan.draw(pyramid, p.gan.start_scale, [seeds.generator(job.seed, "noise", device=device)])
                 for job in jobs]
