@@ -52,19 +52,25 @@ def run(
     dry_run: Annotated[bool, typer.Option(
         help="Only show the networks of the chosen chapters among 6 and 7, and the time that they will "
              "take. Nothing is written into the run folder.")] = False,
+    workers: Annotated[int | None, typer.Option(
+        min=1, help="Do the work in so many processes of this machine.")] = None,
+    scheduler: Annotated[str | None, typer.Option(
+        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tcp://HOST:8786.")] = None,
+    slurm: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     from diffusegen_core import params
     values = {"profile": profile.stem, **params.load(profile)}
     p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core import chapters, preflight, runs
+    from diffusegen_core import chapters, machines, preflight, runs
     chosen = chapters.choose(first, last, only or [])
     preflight.check(p, chosen)
     if dry_run:
         typer.echo(preflight.dry_run(p, chosen))
         return
-    with runs.lock(p.folder):
+    with runs.lock(p.folder), machines.hold(workers, scheduler, slurm):
         chapters.keep(p)
         for chapter in chosen:
             typer.echo(f"{chapter.stem}: running", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import data, fanout, features, runs, seeds
+from diffusegen_core import data, fanout, features, progress, runs, seeds
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
@@ -53,7 +53,8 @@ def run(p: Params) -> Clusters:
               "k": c.k, "scan": scan, "seed": p.seed}
     if runs.current(folder, recipe) is None:
         start = perf_counter()
-        rows = _rows(p, pairs, folder / "features")
+        fanout.run(extract, [fanout.Item("features of all pairs", {"p": p})], "Features")
+        rows = _rows(p, pairs)
         labels = _kmeans(rows, c.k, p.seed).labels_
         _refuse_empty(labels, c.k)
         curves = _scan(rows, scan, p.seed)
@@ -75,11 +76,16 @@ def _read(p: Params, folder: Path) -> Clusters:
         seconds=runs.read_json(folder / runs.STAMP)["seconds"], folder=folder)
 
 
-def _rows(p: Params, pairs: data.Pairs, folder: Path) -> np.ndarray:
+def extract(p: Params) -> None:
+    """Put the features of all pairs on the disk, if they are not there."""
+    _rows(p, data.load(p))
+
+
+def _rows(p: Params, pairs: data.Pairs) -> np.ndarray:
     """Features of image and mask side by side, (N, 2 D); float64, for small features vanish when squared."""
-    c = p.cluster
+    c, folder = p.cluster, p.folder / "cluster" / "features"
     found = features.cached(folder, {"images": pairs.images, "masks": 255 * pairs.masks.repeat(3, axis=1)},
-                            c.backbone, c.weights, c.input_range, runs.device(p.device), p.seed)
+                            c.backbone, c.weights, c.input_range, p.device, p.seed)
     return np.concatenate([found["images"], found["masks"]], axis=1, dtype=np.float64)
 
 
@@ -107,7 +113,7 @@ def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
     from sklearn.metrics import silhouette_score
 
     curves = []
-    with fanout.bar("KMeans over K", len(ks), "K") as bar:
+    with progress.bar("KMeans over K", len(ks), "K") as bar:
         for k in ks:
             fitted = _kmeans(rows, k, seed)
             if len(np.unique(fitted.labels_)) < k:

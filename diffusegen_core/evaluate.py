@@ -102,6 +102,10 @@ def run(p: Params) -> Evaluated:
     for name, folder in made.folders.items():
         twin = name.replace("Diff", "Styled-Diff")
         folders |= {name: folder, twin: styled.folders[twin]}
+    pairs = data.load(p)
+    if todo := {name: folder for name, folder in folders.items()
+                if not runs.current(p.folder / "evaluate" / name, decided_by(p, name, folder, pairs))}:
+        _extract_all(p, {REAL: None, **todo}, pairs)
     items = [fanout.Item(name, {"p": p, "data_type": name, "folder": folder})
              for name, folder in folders.items()]
     seconds = sum(fanout.run(judge, items, "Judging data types"))
@@ -115,12 +119,36 @@ def run(p: Params) -> Evaluated:
                      metrics.window_of(p.data.image_size), folders, seconds, home)
 
 
+def decided_by(p: Params, data_type: str, folder: Path | None, pairs: data.Pairs) -> runs.Recipe:
+    """What decides the judgement on a data type."""
+    settings = {name: plain(p.evaluate)[name] for name in ("sets", "kernel_subsets", "kernel_size")}
+    return {"version": VERSION, "pairs": pairs.digest, "made": _identity(data_type, folder), "seed": p.seed,
+            "features": metrics.recipe(p.evaluate, p.seed), "dilate": p.inpaint.dilate, **settings}
+
+
+def _extract_all(p: Params, folders: dict[str, Path | None], pairs: data.Pairs) -> None:
+    """Put all features that `judge` asks for into the store, batches of images side by side."""
+    counts = {name: len(pairs) if folder is None else len(pairsets.manifest(folder))
+              for name, folder in folders.items()}
+    fanout.run(extract, [
+        fanout.Item(f"{name}, from image {first + 1}", {"p": p, "data_type": name, "folder": folder,
+                                                        "first": first})
+        for name, folder in folders.items() for first in range(0, counts[name], metrics.CHUNK)], "Features")
+
+
+def extract(p: Params, data_type: str, folder: Path | None, first: int) -> None:
+    """Put the features of a batch of a data type's images, whole and around the polyp, into the store."""
+    members, batch = _members(p, data_type, folder, data.load(p)), slice(first, first + metrics.CHUNK)
+    images, polyps = members.images[batch], members.polyps[batch]
+    _features(p, images, f"Features of {data_type}")
+    for step in (1, -1) if data_type == REAL else (1,):  # the audit looks at mirrored training images, too
+        _polyp_features(p, images[..., ::step], polyps[..., ::step])
+
+
 def judge(p: Params, data_type: str, folder: Path | None) -> float:
     """Compare one data type with Real and look for copies in it; the seconds that it took."""
     pairs, out = data.load(p), p.folder / "evaluate" / data_type
-    settings = {name: plain(p.evaluate)[name] for name in ("sets", "kernel_subsets", "kernel_size")}
-    recipe = {"version": VERSION, "pairs": pairs.digest, "made": _identity(data_type, folder), "seed": p.seed,
-              "features": metrics.recipe(p.evaluate, p.seed), "dilate": p.inpaint.dilate, **settings}
+    recipe = decided_by(p, data_type, folder, pairs)
     stamp = runs.current(out, recipe)
     if stamp is None:
         start = perf_counter()

@@ -19,7 +19,7 @@ from huggingface_hub import constants as hub
 from torch import nn
 from torch.hub import get_dir, load_state_dict_from_url
 
-from diffusegen_core import fanout, runs
+from diffusegen_core import progress, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.weights import Published, fill, identity, seeded, words
 
@@ -58,9 +58,10 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
     ImageNet's mean and deviation, or (x - 128) / 128. `inception_v3_fid` has its own range. Raises UserError
     for an unknown backbone and for weights that cannot be had or do not fit.
     """
+    device = runs.device(device) if isinstance(device, str) else device
     net = load(backbone, weights, input_range, device, seed)
     rows = []
-    bar = fanout.bar(label(backbone, weights), len(images), "image")
+    bar = progress.bar(label(backbone, weights), len(images), "image")
     with torch.inference_mode(), runs.exact(), bar:
         for start in range(0, len(images), batch_size):
             batch = torch.from_numpy(images[start:start + batch_size].astype(np.float32))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import data, fanout, layouts, pairsets, runs, seeds, singan, testsets
+from diffusegen_core import data, layouts, pairsets, progress, runs, seeds, singan, testsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain, resolve
 from diffusegen_core.testsets import TestSet
@@ -159,7 +159,7 @@ def _train(p: Params, folder: Path) -> dict[str, Any]:
     if stamp := runs.current(folder, recipe):
         return stamp
     rows = pairsets.complete("SinGAN of each source", folder, jobs, recipe, samples(p), make_source, p=p)
-    return pairsets.finish(folder, recipe, rows, MANIFEST, device=runs.device_name(p.device),
+    return pairsets.finish(folder, recipe, rows, MANIFEST,
                            made_by=f"SinGAN trained here, noise from scale {p.gan.start_scale}")
 
 
@@ -169,7 +169,7 @@ def make_source(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> No
     device = runs.device(p.device)
     image = data.to_tensor(data.load(p).take([jobs[0].index]))[0]
     steps = p.gan.steps * len(singan.sides(p.data.image_size, p.gan))
-    with fanout.bar(jobs[0].model, steps, "step") as bar, runs.exact():
+    with progress.bar(jobs[0].model, steps, "step") as bar, runs.exact():
         pyramid = singan.fit(image, p.gan, seeds.derive(p.seed, "gan", jobs[0].source), device, bar.update)
         made = [singan.draw(pyramid, p.gan.start_scale, [seeds.generator(job.seed, "noise", device=device)])
                 for job in jobs]
@@ -177,12 +177,14 @@ def make_source(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> No
     seconds = (time.monotonic() - began) / len(jobs)
     for job, key, sample in zip(jobs, keys, x, strict=True):
         # As SinGAN-Seg's: half-way between its values the mask begins, and nothing else is done to it.
-        _keep(job, key, folder, data.to_bytes(sample[:3]), (sample[3:] > 0).astype(np.uint8), seconds)
+        _keep(job, key, folder, data.to_bytes(sample[:3]), (sample[3:] > 0).astype(np.uint8), seconds,
+              device=runs.device_name(p.device))
 
 
-def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray, seconds: float) -> None:
+def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray, seconds: float,
+          **facts: str) -> None:
     row = {"area": round(float(mask.mean()), 6), **{name: getattr(job, name) for name in MANIFEST[:-1]}}
-    pairsets.keep(folder, job.name, key, row, (image, mask) if mask.any() else None, seconds)
+    pairsets.keep(folder, job.name, key, row, (image, mask) if mask.any() else None, seconds, **facts)
 
 
 # ---- the published pairs, or another generator's

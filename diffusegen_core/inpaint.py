@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import checkpoints, cluster, data, fanout, pairsets, process, runs, seeds, train
+from diffusegen_core import checkpoints, cluster, data, pairsets, process, progress, runs, seeds, train
 from diffusegen_core.params import Params, plain
 from diffusegen_core.sections import FULL_SIZE, Inpaint
 
@@ -164,7 +164,7 @@ def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder
     """Make the missing pairs, then the manifest and the stamp."""
     rows = pairsets.complete(f"Inpainting {data_type}", folder, jobs, recipe, p.inpaint.batch_size,
                              make_batch, p=p)
-    return pairsets.finish(folder, recipe, rows, MANIFEST, device=runs.device_name(p.device))
+    return pairsets.finish(folder, recipe, rows, MANIFEST)
 
 
 def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> None:
@@ -179,7 +179,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     regions = np.stack([dilated(mask[0], p.inpaint) for mask in pairs.masks])[:, None]
     known = torch.from_numpy(1 - regions).float().to(device)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    with (fanout.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
+    with (progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
           runs.exact(), train.autocast(device, p.inpaint.precision)):
         x = repaint(net, s, data.to_tensor(pairs).to(device), known, levels, generators, p.process.objective,
                     bar.update)
@@ -199,4 +199,5 @@ def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask:
            "sample": job.sample, "seed": job.seed, "area_before": round(float(mask.mean()), 6),
            "area_after": round(float(new_mask.mean()), 6)}
     # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
-    pairsets.keep(folder, job.name, key, row, (image, new_mask[None]) if new_mask.any() else None, seconds)
+    pairsets.keep(folder, job.name, key, row, (image, new_mask[None]) if new_mask.any() else None, seconds,
+                  device=runs.device_name(p.device))

@@ -23,7 +23,7 @@ import torch
 from torch.hub import get_dir
 from torch.utils.data import DataLoader, Dataset
 
-from diffusegen_core import fanout, features, runs, seeds, weights
+from diffusegen_core import features, progress, runs, seeds, weights
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Evaluate
 
@@ -103,7 +103,7 @@ def extract(images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu",
     loader = DataLoader(Resized(images, side), batch_size=e.batch_size, num_workers=e.workers)
     exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
     rows = []
-    with torch.inference_mode(), exact, fanout.bar(title, len(images), "image") as bar:
+    with torch.inference_mode(), exact, progress.bar(title, len(images), "image") as bar:
         for batch in loader:
             rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())
             bar.update(len(batch))
@@ -121,18 +121,23 @@ def network(e: Evaluate, device: torch.device | str = "cpu",
 
 def cached(folder: Path, images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu", seed: int = 0,
            title: str = "Features") -> np.ndarray:
-    """`extract`, of each image once: kept in `folder` by the hash of its pixels, a file for each backbone."""
-    file = folder / f"{runs.key(recipe(e, seed))}.npz"
+    """`extract`, of each image once: kept by the hash of its pixels, in a folder for each backbone.
+
+    What is computed together is one file, so that workers can fill the folder side by side.
+    """
+    store = folder / runs.key(recipe(e, seed))
     digests = [_digest(image) for image in images]
-    known = _read(file)
+    known = {digest: row for file in sorted(store.glob("*.npz")) for digest, row in _read(file).items()}
     missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
     new = list(missing.items())
     for first in range(0, len(new), CHUNK):
         chunk = new[first:first + CHUNK]
         rows = extract(images[[i for _, i in chunk]], e, device, seed, title)
-        known |= {digest: row for (digest, _), row in zip(chunk, rows, strict=True)}
-        stored = {"digests": np.array(list(known)), "rows": np.stack(list(known.values()))}
-        runs.write(file, lambda path, stored=stored: np.savez(path, **stored))
+        found = dict(zip((digest for digest, _ in chunk), rows, strict=True))
+        stored = {"digests": np.array(list(found)), "rows": rows}
+        runs.write(store / f"{runs.key({'digests': list(found)})}.npz",
+                   lambda path, stored=stored: np.savez(path, **stored))
+        known |= found
     return np.stack([known[digest] for digest in digests])
 
 

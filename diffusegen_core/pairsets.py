@@ -66,6 +66,8 @@ def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str
         tables.append(runs.write_text(folder / name, frame.to_csv(index=False)))
     pairs = [file for row in rows if row["sha256"] for file in files_of(folder, row["row"]["name"])]
     seconds = sum(row["seconds"] for row in rows)
+    if devices := sorted({row["device"] for row in rows if "device" in row}):  # those of the workers
+        facts = {"device": ", ".join(devices), **facts}
     return runs.finish(folder, recipe, [*tables, *others, *pairs], seconds, **facts)
 
 

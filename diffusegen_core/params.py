@@ -8,7 +8,7 @@ property here.
 import contextlib
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import (
@@ -33,6 +33,8 @@ from diffusegen_core.sections import (
     Style,
     Train,
 )
+
+Typed = TypeVar("Typed", bound=Section)
 
 
 class Params(Section):
@@ -130,11 +132,16 @@ def _impossible(p: Params) -> list[str]:
 
 def validate(values: dict[str, Any]) -> Params:
     """Typed parameters from plain values; raises UserError with one readable line that names each bad key."""
+    return typed(Params, values, "Parameters")
+
+
+def typed(kind: type[Typed], values: dict[str, Any], title: str) -> Typed:
+    """`validate` for another kind of section; its complaints begin with the title."""
     try:
-        return Params.model_validate(_integers_to_floats(Params, values))
+        return kind.model_validate(_integers_to_floats(kind, values))
     except ValidationError as error:
-        lines = [_complaint(e) for e in error.errors()]
-        raise UserError("Parameters: " + " ".join(lines)) from None
+        lines = [_complaint(e, kind) for e in error.errors()]
+        raise UserError(f"{title}: " + " ".join(lines)) from None
 
 
 def from_notebook(namespace: dict[str, Any]) -> Params:
@@ -211,18 +218,18 @@ def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
     return fixed
 
 
-def _complaint(error: dict[str, Any]) -> str:
+def _complaint(error: dict[str, Any], kind: type[Section]) -> str:
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key{_nearest(place)}."
+        return f"{place}: unknown key{_nearest(place, kind)}."
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return f"{place}: {error['msg']}, not {error['input']!r}."
 
 
-def _nearest(place: str) -> str:
-    names = list(Params.model_fields)
-    for section, field in Params.model_fields.items():
+def _nearest(place: str, kind: type[Section]) -> str:
+    names = list(kind.model_fields)
+    for section, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             names += [f"{section}.{name}" for name in field.annotation.model_fields]
     close = difflib.get_close_matches(place, names, n=1)

@@ -20,7 +20,7 @@ import torch
 from huggingface_hub import constants as hub
 from torch import Tensor, nn
 
-from diffusegen_core import checkpoints, fanout, overlap, runs, seeds, weights
+from diffusegen_core import checkpoints, overlap, progress, runs, seeds, weights
 from diffusegen_core.data import Pairs
 from diffusegen_core.errors import UserError
 from diffusegen_core.features import RANGES
@@ -119,7 +119,7 @@ def fit(train: Pairs, valid: Pairs, s: Segment, seed: int, folder: Path, recipe:
     recipe = {**recipe, "net": decided_by(s, seed), "train": train.digest, "valid": valid.digest}
     _resume(state, path, recipe)
     began = time.monotonic() - state.seconds
-    with fanout.bar(title, s.epochs, "epoch", done=len(state.history)) as bar:
+    with progress.bar(title, s.epochs, "epoch", done=len(state.history)) as bar:
         while len(state.history) < s.epochs:
             loss = _epoch(state, train, s, seed, device)
             if not np.isfinite(loss):

@@ -19,12 +19,12 @@ from diffusegen_core import (
     checkpoints,
     colour,
     data,
-    fanout,
     features,
     guidance,
     inpaint,
     pairsets,
     process,
+    progress,
     runs,
     seeds,
     train,
@@ -136,7 +136,7 @@ def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder
     records = [{"name": row["row"]["name"], **record} for row in rows for record in row["steps"]]
     frame = pd.DataFrame(records, columns=STEPS)
     steps = runs.write(folder / "steps.csv", lambda file: frame.to_csv(file, index=False))
-    return pairsets.finish(folder, recipe, rows, MANIFEST, [steps], device=runs.device_name(p.device))
+    return pairsets.finish(folder, recipe, rows, MANIFEST, [steps])
 
 
 def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin: Path) -> None:
@@ -152,7 +152,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     s = process.schedule(p.process, p.style.respacing).to(device)
     levels = list(reversed(range(p.style.respacing - p.style.skip)))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    with (fanout.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar,
+    with (progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar,
           runs.exact(), train.autocast(device, p.style.precision)):
         x, records, status = guided(judge, s, data.to_tensor(painted).to(device),
                                     data.to_tensor(real)[:, :3].to(device), levels, generators,
@@ -168,7 +168,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
                **{name: significant(column[i]) if good else None for name, column in measures.items()},
                "status": status[i]}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
-                      steps=records[i])
+                      steps=records[i], device=runs.device_name(p.device))
 
 
 # x_t -> x' ~ p(x_{t-1} | x_t), then x_{t-1} = x' - shift of the losses' gradient with respect to x_t (A.3)

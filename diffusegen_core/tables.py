@@ -1,6 +1,8 @@
 """Tables of the book: numbered and captioned there, plain HTML in JupyterLab."""
 
+import contextlib
 import html
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import published, runs
+from diffusegen_core import fanout, published, runs
 from diffusegen_core.cluster import Clusters
 from diffusegen_core.data import Pairs
+from diffusegen_core.errors import UserError
 from diffusegen_core.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.inpaint import Inpainted, network_calls, repaint_levels
 from diffusegen_core.params import Params
@@ -80,11 +83,20 @@ def facts(p: Params, name: str) -> Table:
         "data": _data(p),
         "image size": f"{p.data.image_size} x {p.data.image_size} pixels",
         "seed": str(p.seed),
-        "device": runs.device_name(p.device),
+        "device": _devices(p),
         "versions": ", ".join(f"{k} {v}" for k, v in runs.versions().items()),
     }
     frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
     return show(frame, f"{name}-facts", "What this page was computed from.")
+
+
+def _devices(p: Params) -> str:
+    """What computes: this machine, or, where workers do, those that have made something of the run so far."""
+    if not os.environ.get(fanout.SCHEDULER):
+        with contextlib.suppress(UserError):  # a login node has no GPU
+            return runs.device_name(p.device)
+    stamps = [runs.read_json(path) or {} for path in p.folder.rglob(runs.STAMP)]
+    return ", ".join(sorted({stamp["device"] for stamp in stamps if "device" in stamp})) or "dask workers"
 
 
 def line(p: Params) -> str:
@@ -93,7 +105,7 @@ def line(p: Params) -> str:
     made = [runs.read_json(path) or {} for path in sorted(p.folder.rglob(runs.STAMP))
             if path.parent.name != "features"]
     seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
-    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {runs.device_name(p.device)}; "
+    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(p)}; "
             f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
             f"chapters {runs.duration(seconds)}.")
 

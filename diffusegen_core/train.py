@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from diffusegen_core import checkpoints, cluster, data, fanout, process, runs, samplers, seeds
+from diffusegen_core import checkpoints, cluster, data, fanout, process, progress, runs, samplers, seeds
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain
 from diffusegen_core.unet import UNet, parameter_count
@@ -94,15 +94,16 @@ def run(p: Params, watch: Watch | None = None) -> Trained:
     """Train every model that is not finished. `watch` is called with a model's folder at each sample grid."""
     clusters = cluster.run(p)
     everyone = list(range(len(clusters.labels)))
-    base = train_model(p, base_of(p), everyone, watch) if base_of(p) else None
+    first = [fanout.Item(name, {"p": p, "name": name, "indices": everyone}) for name in [base_of(p)] if name]
+    base = next(iter(fanout.run(train_model, first, "Training the base", watch=watch)), None)
     jobs = {f"cluster-{k:02d}": [i for i, label in enumerate(clusters.labels) if label == k]
             for k in range(clusters.k)}
     if p.train.full_images:
         jobs[FULL] = everyone
-    items = [fanout.Item(name, {"p": p, "name": name, "indices": indices, "watch": watch,
+    items = [fanout.Item(name, {"p": p, "name": name, "indices": indices,
                                 "base": base.folder if base and name != FULL else None})
              for name, indices in jobs.items()]
-    models = fanout.run(train_model, items, "Training")
+    models = fanout.run(train_model, items, "Training", watch=watch)
     full = models.pop() if p.train.full_images else None
     return Trained(models, full, base)
 
@@ -114,8 +115,7 @@ def base_of(p: Params) -> str | None:
     return FULL if p.train.base_images == p.train.full_images else BASE
 
 
-def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = None,
-                base: Path | None = None) -> Model:
+def train_model(p: Params, name: str, indices: list[int], base: Path | None = None) -> Model:
     """Train one model on the pairs at `indices`, or continue it, or find it finished.
 
     `base` is the folder of the finished model whose averaged weights it starts from; None: from nothing.
@@ -140,7 +140,7 @@ def train_model(p: Params, name: str, indices: list[int], watch: Watch | None = 
             log.warning("%s is made again: %s", folder, "; ".join(reasons))
             runs.clear(folder)
         stamp = (checkpoints.adopt(p, source, folder / WEIGHTS, recipe) if source else
-                 fit(p, name, pairs, folder, recipe, watch, base))
+                 fit(p, name, pairs, folder, recipe, base))
     seconds = stamp["seconds"] if source is None else float("nan")
     return Model(name, len(pairs), stamp["images"], stamp["steps"], stamp["loss"], seconds,
                  stamp["parameters"], folder)
@@ -172,7 +172,7 @@ class State:
 
 
 def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Recipe,
-        watch: Watch | None, base: Path | None = None) -> dict[str, Any]:
+        base: Path | None = None) -> dict[str, Any]:
     """The training loop, from nothing, a base or the last checkpoint to a stamped model."""
     device = runs.device(p.device)
     x = torch.from_numpy(data.to_bytes(data.to_tensor(pairs).numpy())).to(device)
@@ -183,7 +183,7 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
     if state.step == 0:
         runs.clear(folder)  # sample grids of other parameters
     began = time.monotonic() - state.seconds
-    with fanout.bar(name, total * batch, "image", done=state.step * batch) as bar:
+    with progress.bar(name, total * batch, "image", done=state.step * batch) as bar:
         while state.step < total:
             row = optimize(p, state, s, x, name)
             bar.update(batch)
@@ -198,8 +198,8 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
             if kept:  # after the sample grid, so that no interruption leaves the last one out
                 state.seconds = time.monotonic() - began
                 keep(state, folder, recipe)
-            if shown and watch:
-                watch(folder)
+            if shown:
+                progress.show(folder)
     return conclude(p, state, folder, recipe, data.load(p) if base else pairs)
 
 

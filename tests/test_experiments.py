@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diffusegen_core import experiments, fanout, runs
+from diffusegen_core import experiments, fanout, progress, runs
 from diffusegen_core.experiments import Experiment, Place
 
 REAL = Experiment("augment", "Real", size=16, seed=0)
@@ -323,13 +323,13 @@ def cost(experiment: Experiment) -> float:
 @pytest.fixture
 def bars(monkeypatch) -> list:
     """The progress bars that are made, each with the (done, total) that it started from."""
-    made, real = [], fanout.bar
+    made, real = [], progress.bar
 
     def bar(*args, **kwargs):
         made.append(real(*args, **kwargs))
         made[-1].began = (args[3], args[1])
         return made[-1]
-    monkeypatch.setattr(fanout, "bar", bar)
+    monkeypatch.setattr(progress, "bar", bar)
     return made
 
 

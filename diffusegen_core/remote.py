@@ -1,0 +1,193 @@
+"""Work items on dask workers: sent, watched, done again where a worker was lost.
+
+A worker has one unit of the resource `device` and one thread, so it does one item at a time. Items read and
+write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
+"""
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import torch
+from distributed import Client, Future, get_worker, wait
+from distributed.scheduler import KilledWorker
+
+from diffusegen_core import progress, runs
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params, home
+
+if TYPE_CHECKING:
+    from diffusegen_core.fanout import Item
+
+log = logging.getLogger(__name__)
+
+DEVICE = "device"  # the resource
+PATIENCE = 30.0  # seconds until it is said that no worker is there
+Result = TypeVar("Result")
+
+
+def connect(address: str) -> Client:
+    """A client of the scheduler at an address such as tcp://10.0.0.1:8786; UserError where there is none."""
+    try:
+        return Client(address, timeout="30s", name="diffusegen")
+    except (OSError, ValueError) as error:
+        raise UserError(f"There is no dask scheduler at {address}: {error}. "
+                        "Start one with `dask scheduler`, or leave --scheduler out.") from None
+
+
+def run(address: str, work: Callable[..., Result], items: "Sequence[Item]", title: str,
+        done: float) -> list[Result]:
+    """Call work(**item.arguments) on the workers of a scheduler; results come in the order of the items.
+
+    The first error ends it, and is raised here as it was raised there. UserError where the workers cannot do
+    such items, and where one item has cost several workers their lives.
+    """
+    with connect(address) as client:
+        _refuse_unfit(client)
+        heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
+        sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
+        futures = {key: client.submit(_do, key, work, item.arguments, home(), key=key, pure=False,
+                                      priority=item.cost, resources={DEVICE: 1})
+                   for key, item in sent.items()}
+        try:
+            total = done + sum(item.cost for item in items)
+            with progress.bar(title, total, "item", done, shares=True) as bar:
+                _follow(client, futures, _Board(sent, bar), heard)
+        finally:
+            client.cancel([future for future in futures.values() if not future.done()])
+        return [future.result() for future in futures.values()]
+
+
+def _follow(client: Client, futures: dict[str, Future], board: "_Board",
+            heard: "SimpleQueue[dict[str, Any]]") -> None:
+    """Wait for all, show what is heard of them, and raise the first error."""
+    names = {future.key: key for key, future in futures.items()}
+    pending, began, told = set(futures.values()), time.monotonic(), False
+    while pending:
+        try:
+            ready, pending = wait(pending, timeout=1, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            ready = set()
+        for message in _drained(heard):
+            board.hear(message)
+        for future in ready:
+            if future.status != "finished":
+                raise _explained(future, board.sent[names[future.key]].name)
+            board.finish(names[future.key])
+        if not told and time.monotonic() - began > PATIENCE:
+            told = True
+            if not client.scheduler_info(n_workers=1)["workers"]:
+                log.warning("The scheduler has no workers yet; waiting for the first.")
+
+
+class _Board:
+    """What is known of the items under way: one line for each at its end, all of them behind the bar."""
+
+    def __init__(self, sent: "dict[str, Item]", bar: Any) -> None:
+        self.sent, self.bar = sent, bar
+        self.at: dict[str, str] = {}  # the worker of an item
+        self.shares: dict[str, float] = {}
+        self.texts: dict[str, str] = {}
+        self.since: dict[str, float] = {}
+
+    def hear(self, message: dict[str, Any]) -> None:
+        key = message.get("item")
+        if key not in self.sent:  # of another client, or of what has been cancelled
+            return
+        if "begun" in message:
+            self._begin(key, message["begun"])
+        elif "look" in message:
+            if watch := progress.watcher.get():
+                watch(Path(message["look"]))
+        else:
+            self.shares[key], self.texts[key] = message["share"], message["text"]
+        self._show()
+
+    def _begin(self, key: str, worker: str) -> None:
+        if key in self.at:
+            log.warning("%s: %s was lost with it; %s goes on from what is on the disk.", self.sent[key].name,
+                        self.at[key], worker)
+        self.at[key], self.shares[key], self.since[key] = worker, 0.0, time.monotonic()
+
+    def finish(self, key: str) -> None:
+        worker = self.at.pop(key, "a worker")
+        took = runs.duration(time.monotonic() - self.since.get(key, time.monotonic()))
+        line = " ".join(f"{self.sent[key].name}: {took}, {worker} {self.texts.get(key, '')}".split())
+        self.bar.write(line, file=sys.stderr)
+        self.bar.update(self.sent[key].cost)
+        self._show()
+
+    def _show(self) -> None:
+        under_way = [f"{self.sent[key].name} {self.shares[key]:.0%}" for key in self.at]
+        self.bar.set_postfix_str(", ".join(under_way))
+
+
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path) -> Result:
+    """One item, in a worker; relative paths are from `start`, as in the client."""
+    worker = get_worker()
+    progress.item.set(key)
+    name = f"worker {worker.name} on {socket.gethostname()}"
+    progress.tell(begun=name)
+    if torch.cuda.is_available():  # several workers of a machine share out its cards
+        torch.cuda.set_device(_number(worker.name) % torch.cuda.device_count())
+    _refuse_blind(arguments, start, name)
+    os.chdir(start)
+    return work(**arguments)
+
+
+def _number(name: object) -> int:
+    """The number at the end of a worker's name, as in "3" or "SLURMCluster-2-1"."""
+    digits = str(name).rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _refuse_blind(arguments: dict[str, Any], start: Path, worker: str) -> None:
+    """UserError where the worker does not see what the client sees."""
+    nested = arguments.get("arguments")
+    found = [values.get("p") for values in (arguments, nested) if isinstance(values, dict)]
+    for folder in [start, *(p.folder for p in found if isinstance(p, Params))]:
+        if not folder.is_dir():
+            raise UserError(f"{worker} does not see the folder {folder}. The checkout and the run's folder "
+                            "must lie where all machines find them: -p run_dir DIR.")
+
+
+def _refuse_unfit(client: Client) -> None:
+    """UserError where there are workers, and none of them could ever take an item."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        return
+    fit = [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
+    if not fit:
+        raise UserError(f"None of the {len(workers)} workers offers the resource {DEVICE}. Start each as "
+                        f"`dask worker ADDRESS --nthreads 1 --resources {DEVICE}=1`, one for each GPU.")
+    if (threads := max(w["nthreads"] for w in fit)) > 1:
+        raise UserError(f"A worker has {threads} threads; items draw random numbers of torch's process, so a "
+                        "worker may have but one: --nthreads 1.")
+
+
+def _drained(queue: "SimpleQueue[dict[str, Any]]") -> list[dict[str, Any]]:
+    found = []
+    while True:
+        try:
+            found.append(queue.get_nowait())
+        except Empty:
+            return found
+
+
+def _explained(future: Future, name: str) -> BaseException:
+    """The error of a future that failed, or what it means that there is none."""
+    if future.status == "cancelled":
+        return UserError(f"{name}: the scheduler gave it up. See the scheduler's log.")
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return UserError(f"{name}: several workers died while they did it, perhaps for want of memory; the "
+                         "same command tries it again.")
+    return error.with_traceback(future.traceback())

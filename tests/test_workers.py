@@ -1,0 +1,261 @@
+"""Work items on dask workers: a scheduler and three workers, each a process, on loopback."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from distributed import Client
+
+from diffusegen_core import evaluate, fanout, inpaint, machines, params, progress, remote, runs
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+
+SILENCE = 5  # seconds until a worker that says nothing is taken for lost
+WORKERS = ("a", "b", "c")
+
+
+@dataclass
+class Machines:
+    """A scheduler and its workers, as processes."""
+
+    address: str
+    processes: dict[str, subprocess.Popen]  # of the workers, by name
+    client: Client
+
+    def doing(self, words: str, patience: float = 90) -> str:
+        """The name of a worker that is doing an item with these words in its name; waits until one does."""
+        stop = time.monotonic() + patience
+        while time.monotonic() < stop:
+            names = {w["name"]: where for where, w in self.client.scheduler_info(-1)["workers"].items()}
+            doing = self.client.processing()
+            for name, where in names.items():
+                if any(words in key for key in doing.get(where, ())) and name in self.processes:
+                    return name
+            time.sleep(0.05)
+        raise AssertionError(f"no worker did {words} within {patience} s")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machines]:
+    contact = tmp_path / "scheduler.json"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
+                       [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+                   "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{SILENCE}s"}
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+            "--no-dashboard", "--scheduler-file", str(contact)]
+    started = [subprocess.Popen(dask, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+    workers = {}
+    try:
+        for name in WORKERS:
+            workers[name] = subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(contact),
+                 "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name,
+                 "--memory-limit", "0", "--local-directory", str(tmp_path / "dask"),
+                 "--resources", f"{remote.DEVICE}=1"],
+                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        started += workers.values()
+        with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
+            client.wait_for_workers(len(WORKERS), timeout=90)
+            yield Machines(client.scheduler.address, workers, client)
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers: sums over threads differ in their last bits
+    yield
+    torch.set_num_threads(before)
+
+
+def slow(nano: dict, folder: Path) -> Params:
+    """A run whose models train for seconds, so that there is a middle to disturb."""
+    return params.validate({
+        **nano, "run_dir": str(folder), "data": {"count": 10, "image_size": 16},
+        "train": {**nano["train"], "images": 1600, "checkpoint_every": 10},
+        "inpaint": {**nano["inpaint"], "samples": 3, "sources": 6, "respacing": 60, "resampling": 4}})
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The recorded hash of every finished artifact's files."""
+    return {f"{stamp.parent.relative_to(folder)}/{name}": file["sha256"]
+            for stamp in sorted(folder.rglob(runs.STAMP))
+            for name, file in runs.read_json(stamp)["outputs"].items()
+            if not name.endswith("values.csv")}  # of a mean, not of an image
+
+
+def test_workers_make_what_one_process_makes_though_one_is_killed_and_one_falls_silent(
+        machine: Machines, nano: dict, tmp_path: Path, one_thread: None, monkeypatch, caplog) -> None:
+    alone, spread = slow(nano, tmp_path / "alone"), slow(nano, tmp_path / "spread")
+    inpaint.run(alone)
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    lost = []
+
+    def disturb() -> None:
+        folder = spread.folder / "train" / "cluster-00"
+        name = machine.doing("cluster-00")
+        while not (folder / "checkpoint.safetensors").is_file():
+            time.sleep(0.02)
+        machine.processes[name].kill()
+        lost.append(name)
+        name = machine.doing("phantom")
+        machine.processes.pop(lost[0])
+        machine.processes[name].send_signal(signal.SIGSTOP)
+        lost.append(name)
+
+    hand = threading.Thread(target=disturb, daemon=True)
+    hand.start()
+    made = inpaint.run(spread)
+    hand.join()
+    assert len(set(lost)) == 2
+    assert hashes(spread.folder) == hashes(alone.folder)
+    manifest = made.manifests["2-Diff"]
+    assert not manifest["name"].duplicated().any()
+    for name in lost:  # the log tells of both
+        assert f"worker {name} on " in caplog.text
+    assert caplog.text.count("was lost with it") == 2
+
+
+def test_workers_carry_every_chapter(machine: Machines, nano: dict, tmp_path: Path, one_thread: None,
+                                     monkeypatch, capfd) -> None:
+    from diffusegen_core import augment, segment
+    folders = {}
+    for name in ("alone", "spread"):
+        p = params.validate({**nano, "run_dir": str(tmp_path / name)})
+        if name == "spread":
+            monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+        evaluate.run(p)
+        folders[name] = p.folder, segment.run(p).images, augment.run(p).images
+    assert hashes(folders["spread"][0]) == hashes(folders["alone"][0])
+    for one, other in zip(folders["spread"][1:], folders["alone"][1:], strict=True):
+        assert len(one)
+        assert one.equals(other)
+    shown = capfd.readouterr().err
+    for item in ("cluster-01", "singan-phantom_00000", "2-Styled-Diff", "Real, from image 1", "Real-seed0"):
+        assert f"{item}" in shown
+    assert "worker a on" in shown
+
+
+def test_what_is_to_be_shown_reaches_the_client(machine: Machines, nano: dict, tmp_path: Path,
+                                                monkeypatch) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    seen = []
+    found = fanout.run(shown, [fanout.Item("a", {"folder": tmp_path})], "Showing", watch=seen.append)
+    assert found == [tmp_path]
+    assert seen == [tmp_path]
+
+
+def shown(folder: Path) -> Path:
+    progress.show(folder)
+    return folder
+
+
+def refused(text: str) -> None:
+    raise UserError(text)
+
+
+def nested(items: int) -> list[int]:
+    return fanout.run(doubled, [fanout.Item(str(i), {"x": i}) for i in range(items)], "Inside")
+
+
+def doubled(x: int) -> int:
+    return 2 * x
+
+
+def deadly() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_errors_and_results_come_as_from_this_process(machine: Machines, tmp_path: Path, nano_params: Params,
+                                                      monkeypatch) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    assert fanout.run(doubled, [fanout.Item("x", {"x": x}) for x in range(7)], "Doubling") == [
+        0, 2, 4, 6, 8, 10, 12]  # in their order, though all have one name
+    assert fanout.run(nested, [fanout.Item("n", {"items": 3})], "Nested") == [[0, 2, 4]]
+    with pytest.raises(UserError, match="the mask is missing"):
+        fanout.run(refused, [fanout.Item("r", {"text": "the mask is missing"})], "Refusing")
+    with pytest.raises(ZeroDivisionError):
+        fanout.run(broken, [fanout.Item("b")], "Broken")
+    with pytest.raises(UserError, match="does not see the folder"):
+        fanout.run(blind, [fanout.Item("p", {"p": nano_params})], "Blind")
+
+
+def broken() -> float:
+    return 1 / 0
+
+
+def blind(p: Params) -> None:
+    pass
+
+
+def test_an_item_that_kills_its_workers_is_given_up(machine: Machines, monkeypatch) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    machine.client.run_on_scheduler(set_allowed_failures, 1)
+    with pytest.raises(UserError, match="glutton: several workers died while they did it"):
+        fanout.run(deadly, [fanout.Item("glutton")], "Dying")
+
+
+def set_allowed_failures(count: int, dask_scheduler: object) -> None:
+    dask_scheduler.allowed_failures = count
+
+
+def test_without_a_scheduler_nothing_of_dask_is_touched() -> None:
+    code = ("import sys; from diffusegen_core import fanout; "
+            "print(fanout.run(abs, [], 'x'), 'distributed' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={k: v for k, v in os.environ.items() if k != fanout.SCHEDULER})
+    assert done.stdout.split() == ["[]", "False"]
+
+
+@pytest.mark.parametrize(("ways", "message"), [
+    ({"workers": 2, "scheduler": "tcp://127.0.0.1:1"}, "exclude each other"),
+    ({"slurm": "jobs: 0"}, r"jobs: Input should be greater than 0"),
+    ({"slurm": "job: 2"}, r"unknown key \(did you mean jobs\?\)"),
+])
+def test_machines_that_cannot_be_had_are_told_of(ways: dict, message: str, tmp_path: Path) -> None:
+    if "slurm" in ways:
+        file = tmp_path / "slurm.yaml"
+        file.write_text(ways["slurm"])
+        ways = {"slurm": file}
+    with pytest.raises(UserError, match=message), machines.hold(**ways):
+        pass
+
+
+def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
+    from distributed import LocalCluster
+    for options, message in (({}, "offers the resource device"),
+                             ({"resources": {"device": 1}, "threads_per_worker": 2}, "has 2 threads")):
+        with LocalCluster(n_workers=1, processes=False, dashboard_address=None,
+                          **{"threads_per_worker": 1, **options}) as cluster:
+            monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
+            with pytest.raises(UserError, match=message):
+                fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Refused")
+
+
+def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
+    monkeypatch.delenv(fanout.SCHEDULER, raising=False)
+    with machines.hold(workers=2):
+        pids = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
+        assert fanout.SCHEDULER in os.environ
+    assert len(set(pids)) == 2
+    assert os.getpid() not in pids
+    assert fanout.SCHEDULER not in os.environ
+
+
+def own_pid(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
