@@ -18,7 +18,7 @@ from diffusegen_core import evaluate, fanout, inpaint, machines, params, progres
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
-SILENCE = 5  # seconds until a worker that says nothing is taken for lost
+SILENCE = 10  # seconds until a worker that says nothing is taken for lost
 WORKERS = ("a", "b", "c")
 
 
@@ -59,7 +59,9 @@ def machine(tmp_path: Path) -> Iterator[Machines]:
                 [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(contact),
                  "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name,
                  "--memory-limit", "0", "--local-directory", str(tmp_path / "dask"),
-                 "--resources", f"{remote.DEVICE}=1"],
+                 "--resources", f"{remote.DEVICE}=1",
+                 # While it imports torch, a worker is silent for seconds.
+                 "--preload", "diffusegen_core.evaluate"],
                 env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
