@@ -83,11 +83,11 @@ def one_thread() -> Iterator[None]:
 
 
 def slow(nano: dict, folder: Path) -> Params:
-    """A run whose models train for seconds, so that there is a middle to disturb."""
+    """A run whose models train for some seconds, so that there is a middle to disturb."""
     return params.validate({
         **nano, "run_dir": str(folder), "data": {"count": 10, "image_size": 16},
-        "train": {**nano["train"], "images": 1600, "checkpoint_every": 10},
-        "inpaint": {**nano["inpaint"], "samples": 3, "sources": 6, "respacing": 60, "resampling": 4}})
+        "train": {**nano["train"], "images": 320, "checkpoint_every": 20},
+        "inpaint": {**nano["inpaint"], "samples": 3, "sources": 6, "respacing": 24, "resampling": 3}})
 
 
 def hashes(folder: Path) -> dict[str, str]:
