@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import torch
@@ -23,14 +23,24 @@ from diffusegen_core import progress, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, home
 
-if TYPE_CHECKING:
-    from diffusegen_core.fanout import Item
-
 log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
 PATIENCE = 30.0  # seconds until it is said that no worker is there
 Result = TypeVar("Result")
+
+
+class Item(Protocol):
+    """What is asked of a work item; see fanout.Item."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+
+    @property
+    def cost(self) -> float: ...
 
 
 def connect(address: str) -> Client:
@@ -42,7 +52,7 @@ def connect(address: str) -> Client:
                         "Start one with `dask scheduler`, or leave --scheduler out.") from None
 
 
-def run(address: str, work: Callable[..., Result], items: "Sequence[Item]", title: str,
+def run(address: str, work: Callable[..., Result], items: Sequence[Item], title: str,
         done: float) -> list[Result]:
     """Call work(**item.arguments) on the workers of a scheduler; results come in the order of the items.
 
@@ -91,7 +101,7 @@ def _follow(client: Client, futures: dict[str, Future], board: "_Board",
 class _Board:
     """What is known of the items under way: one line for each at its end, all of them behind the bar."""
 
-    def __init__(self, sent: "dict[str, Item]", bar: Any) -> None:
+    def __init__(self, sent: dict[str, Item], bar: Any) -> None:
         self.sent, self.bar = sent, bar
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}

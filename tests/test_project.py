@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = {path.stem: path for path in sorted((ROOT / "diffusegen_core").glob("*.py"))}
 CHAPTERS = {"cluster", "train", "inpaint", "style", "gan", "evaluate", "trainsets", "segment", "augment"}
 ABOVE = {"cli", "book", "chapters", "figures", "tables", "segment_figures", "segment_tables", "front",
-         "review", "published", "claims", "flops", "plan", "preflight", "probe"}
+         "review", "published", "claims", "flops", "machines", "plan", "preflight", "probe"}
 MOST_LINES = 350
 TOP_LEVEL = {
     ".ci", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "_config.yml", "benchmarks",
