@@ -84,6 +84,7 @@ def _attempts(p: Params) -> Iterator[tuple[Sequence[str], str, Callable[[], obje
         if source not in (None, testsets.REST):
             # A test set has its own part of the run folder, see testsets.
             yield NETWORKS, f"segment.{key}", partial(_readable, p, source, p.folder / "tests" / key)
+    yield NETWORKS, "", partial(testsets.refuse_twice, p)
     yield ALONE, "", partial(trainsets.wanted, p, s.types, "segment.types")
     if p.gan.source and (s.types is None or gan.GAN in s.types):
         yield ALONE, "", partial(trainsets.numbers, p, s.samples, gan.GAN, "segment.samples")

@@ -114,6 +114,14 @@ def test_the_problems_that_a_listing_shows_are_told(nano_params: Params, folder:
     assert "segment.cvc: " in told(p, "segment")[0]
 
 
+def test_a_folder_that_is_two_test_sets_is_told_before_the_first_chapter(nano_params: Params,
+                                                                         folder: Path) -> None:
+    p = changed(nano_params, segment={"cvc": str(folder), "polypgen": str(folder)})
+    assert told(p, "evaluate") == []
+    line, = told(p)
+    assert line.startswith(f"Parameters: segment.polypgen: {folder} is segment.cvc as well.")
+
+
 def test_a_run_folder_within_a_data_folder_is_refused(nano_params: Params, folder: Path) -> None:
     p = nano_params.model_copy(update={"run_dir": str(folder / "run")})
     for section, key in (("data", "source"), ("segment", "polypgen")):
