@@ -139,7 +139,7 @@ def rows(p: Params, count: int, work: flops.Work) -> list[tuple]:
     """The work of a run of `count` pairs, as rows of COLUMNS."""
     found = [*generation(p, count, work), *_gan(p, count, work), _evaluation(p, count, work)]
     sources = _sources(p, count)
-    of_synthetic = [(e, *segment.expected(p, e, sources)) for e in segment.grid(p)]
+    of_synthetic = [(e, *segment.expected(p, e, count)) for e in segment.grid(p)]
     of_small = [(e, *augment.expected(p, e)) for e in augment.grid(p, sources)]
     found.append(_networks(p, work, "6 segment", of_synthetic))
     if p.augment.generator_sees == "subset":
