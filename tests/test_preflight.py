@@ -55,6 +55,8 @@ def test_every_profile_passes_where_its_data_are(profile: str, tmp_path: Path, f
 ERRORS = [
     ({"data": {"source": "/nowhere"}}, "data.source: /nowhere is not a folder", set("12345678")),
     ({"cluster": {"weights": "/no.pth"}}, "cluster: There is no weights file /no.pth", set("12345678")),
+    ({"train": {"checkpoints": "/nowhere"}}, "train.checkpoints: /nowhere holds 0 checkpoints for cluster-00",
+     set("2345678")),
     ({"style": {"backbone": "resnet17"}}, "style: ", set("45678")),
     ({"style": {"vgg_weights": "/no.pth"}}, "style.vgg_weights: There is no weights file", set("45678")),
     ({"style": {"vgg": "vgg19_normalised", "vgg_weights": "pretrained"}}, "no published weights",
