@@ -27,7 +27,7 @@ def tests(result: Tested) -> Table:
     frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
                            "": test.note} for test in result.tests])
     return show(frame, "segment-tests", "The images that the networks of this run are tested on; none of "
-                "them is a training image, nor has the pixels of one.")
+                "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored.")
 
 
 def alone(result: Tested, p: Params, measure: str) -> Table:
@@ -71,9 +71,11 @@ def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
     paper = published.table(known) if known else published.table("B5").head(0)
     paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
     note = f" Published: Table {known} of the paper, N of its 348 pairs." if known else ""
+    # Models of a small set are always trained here.
+    unknown = _unknown(p) if p.augment.generator_sees == "all" else gan.caveat(p)
     return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    f"Small real sets, r = {ratio}: polyp {WORDS[measure]}, computed in this run, with 95 % "
-                   f"intervals. {_rule(p)}{note} {_unknown(p)}", order=_by_size,
+                   f"intervals. {_rule(p)}{note} {unknown}", order=_by_size,
                    heading=("N", "data type"))
 
 
@@ -220,8 +222,8 @@ def _by_size(key: tuple[int, str]) -> tuple:
 def _rule(p: Params) -> str:
     verb = "is replaced by" if p.augment.rule == "replace" else "is joined by"
     saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the training pairs of the N"
-    return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their generator saw "
-            f"{saw}.")
+    return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their diffusion "
+            f"models saw {saw}.")
 
 
 def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:

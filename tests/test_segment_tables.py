@@ -223,9 +223,9 @@ def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: data.Pairs)
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({}, "With probability 0.5 a real pair is replaced by r synthetic ones; their generator saw all"),
+    ({}, "With probability 0.5 a real pair is replaced by r synthetic ones; their diffusion models saw all"),
     ({"rule": "add", "alpha": 1.0}, "With probability 1 a real pair is joined by r synthetic ones"),
-    ({"generator_sees": "subset"}, "their generator saw the training pairs of the N.")])
+    ({"generator_sees": "subset"}, "their diffusion models saw the training pairs of the N.")])
 def test_the_caption_states_the_rule(p: Params, pairs: data.Pairs, change: dict, words: str) -> None:
     assert words in segment_tables.small(planted(SMALL, pairs), changed(p, augment=change), "dice", 3).caption
 
@@ -318,6 +318,8 @@ def test_a_caption_says_what_nobody_knows_of_the_generators(tmp_path: Path, monk
     assert segment_tables.alone(result, p, "dice").caption.endswith("256 px. Who knows. Nobody.")
     assert segment_tables.by_clusters(result, p, "dice").caption.endswith("of the paper. Nobody.")
     assert segment_tables.small(planted(SMALL, pairs), p, "dice", 1).caption.endswith("Who knows. Nobody.")
+    subset = changed(p, augment={"generator_sees": "subset"})
+    assert segment_tables.small(planted(SMALL, pairs), subset, "dice", 1).caption.endswith("Who knows.")
     assert segment_tables.overall([], p).caption.endswith("says of them. Who knows. Nobody.")
 
 
