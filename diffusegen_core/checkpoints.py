@@ -98,10 +98,12 @@ def seen(path: Path) -> dict[str, str] | None:
     return header(path).get("seen") if path.suffix == ".safetensors" else None
 
 
-def refuse_strangers(path: Path, training: Pairs) -> None:
+def refuse_strangers(path: Path, training: Pairs, p: Params) -> None:
     """UserError, naming images, where a model is known to have seen one that is no training image here."""
+    if known := seen(path):  # of another size, every image would be a stranger
+        refuse_other_configuration(path, header(path)["configuration"], p)
     ours = set(fingerprints(training).values())
-    strangers = [name for name, pixels in (seen(path) or {}).items() if pixels not in ours]
+    strangers = [name for name, pixels in (known or {}).items() if pixels not in ours]
     if strangers:
         more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         raise UserError(f"{path} was trained on images that are no training images of this run, and may be "

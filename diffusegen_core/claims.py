@@ -171,9 +171,9 @@ def _judged(asked: Verdict, names: list[str], arms: list[pd.DataFrame], images: 
 def decide(gain: Interval, best: float) -> tuple[str, str]:
     """The verdict by `RULE` and its reason, from a paired difference and the better mean Dice."""
     if gain.images < LEAST_IMAGES:
-        return TOO_LITTLE, f"{gain.images} test images in common are fewer than {LEAST_IMAGES}."
+        return TOO_LITTLE, f"Test images in common: {gain.images}, fewer than {LEAST_IMAGES}."
     if gain.seeds < LEAST_SEEDS:
-        return TOO_LITTLE, (f"{gain.seeds} seed in common is fewer than {LEAST_SEEDS}: nothing tells the "
+        return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell the "
                             "chance of training from the data.")
     if best < LEARNED:
         return TOO_LITTLE, f"Neither network segments: the better mean Dice is {best:.3f}."

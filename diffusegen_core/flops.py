@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusegen_core import features, guidance, seeds, segnet, singan, vgg, weights
-from diffusegen_core.params import Params, plain
+from diffusegen_core.params import Params
 from diffusegen_core.sections import Gan
 from diffusegen_core.unet import UNet, parameter_count
 
@@ -101,7 +101,7 @@ def _backbone(net: nn.Module, side: int) -> Backbone:
 
 def _unet(p: Params, net: UNet) -> Trained:
     """The U-Net; activations that are computed again for the gradient count again."""
-    net.checkpointing = plain(p.train).get("checkpointing", False)
+    net.checkpointing = p.train.checkpointing
     image = torch.empty(1, 4, p.data.image_size, p.data.image_size, device=META)
     call, gradient = both(lambda x: net(x, torch.zeros(1, device=META)), image)
     return Trained(call, call + gradient, parameter_count(net))
@@ -117,7 +117,7 @@ def _segmentation(net: nn.Module, side: int) -> Trained:
 def _guided(p: Params, net: UNet) -> list[float]:
     s, side = p.style, p.data.image_size
     net.requires_grad_(False)
-    net.checkpointing = plain(s).get("checkpointing", False)
+    net.checkpointing = s.checkpointing
     with META:
         cls_net = features.load_cls(s.backbone, weights.RANDOM, s.input_range, META, size=s.backbone_size)
         maps = vgg.load(s.vgg, weights.RANDOM, META)

@@ -21,10 +21,11 @@ from diffusegen_core import (
     runs,
     segment,
     singan,
+    train,
     trainsets,
 )
 from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, plain
+from diffusegen_core.params import Params
 
 COLUMNS = ["chapter", "work", "kind", "items", "images", "flop", "largest", "disk", "temporary"]
 SUMMED = ["items", "images", "flop", "disk"]
@@ -138,7 +139,7 @@ def rows(p: Params, count: int, work: flops.Work) -> list[tuple]:
     """The work of a run of `count` pairs, as rows of COLUMNS."""
     found = [*generation(p, count, work), *_gan(p, count, work), _evaluation(p, count, work)]
     sources = _sources(p, count)
-    of_synthetic = [(e, *segment.expected(p, e, sources)) for e in segment.grid(p)]
+    of_synthetic = [(e, *segment.expected(p, e, count)) for e in segment.grid(p)]
     of_small = [(e, *augment.expected(p, e)) for e in augment.grid(p, sources)]
     found.append(_networks(p, work, "6 segment", of_synthetic))
     if p.augment.generator_sees == "subset":
@@ -171,9 +172,8 @@ def _training(p: Params, work: flops.Work) -> Iterator[tuple]:
     """Chapter 2: the models, and their sample grids, which belong to the same items."""
     t, pixels = p.train, p.data.image_size ** 2
     weights, trained = FLOAT * work.unet.parameters, t.checkpoints is None
-    base = plain(t).get("base_images")
     models = [("cluster models", p.cluster.k, t.images), ("full-set model", 1, t.full_images),
-              ("base of the cluster models", 1, base if trained and base != t.full_images else None)]
+              ("base of the cluster models", 1, t.base_images if train.base_of(p) == train.BASE else None)]
     for title, count, images in models:
         if images and not trained:
             yield ("2 train", f"{title}, trained before", "training", count, 0, 0.0, 0.0,
@@ -221,8 +221,8 @@ def _networks(p: Params, work: flops.Work, chapter: str, grid: list[tuple]) -> t
     s = p.segment
     tests = s.test_count * sum(source is not None for source in (s.held_out, s.cvc, s.polypgen))
     images, each = 0, []
-    for _, train, valid in grid:
-        learnt = s.epochs * max(2, s.epoch_images or len(train))
+    for _, learn, valid in grid:
+        learnt = s.epochs * max(2, s.epoch_images or len(learn))
         looked = s.epochs * len(valid) + tests
         images += learnt + looked
         each.append(learnt * work.segment.learn + looked * work.segment.call)

@@ -22,6 +22,7 @@ from diffusegen_core import (
     segment,
     segnet,
     testsets,
+    train,
     trainsets,
     vgg,
     weights,
@@ -73,6 +74,7 @@ def _attempts(p: Params) -> Iterator[tuple[Sequence[str], str, Callable[[], obje
     if p.data.source != "phantom":
         yield ALL, "data.source", partial(_readable, p, p.data.source, p.folder)
     yield ALL, "cluster", partial(features.recipe, c.backbone, c.weights, c.input_range)
+    yield ALL[1:], "", partial(train.caveat, p)  # it asks for every finished checkpoint
     yield ALL[3:], "style", partial(features.recipe, y.backbone, y.weights, y.input_range)
     if y.lambda_vgg:
         yield ALL[3:], "style.vgg_weights", partial(vgg.recipe, y.vgg, y.vgg_weights, p.seed)
@@ -84,6 +86,7 @@ def _attempts(p: Params) -> Iterator[tuple[Sequence[str], str, Callable[[], obje
         if source not in (None, testsets.REST):
             # A test set has its own part of the run folder, see testsets.
             yield NETWORKS, f"segment.{key}", partial(_readable, p, source, p.folder / "tests" / key)
+    yield NETWORKS, "", partial(testsets.refuse_twice, p)
     yield ALONE, "", partial(trainsets.wanted, p, s.types, "segment.types")
     if p.gan.source and (s.types is None or gan.GAN in s.types):
         yield ALONE, "", partial(trainsets.numbers, p, s.samples, gan.GAN, "segment.samples")

@@ -79,7 +79,7 @@ def planned(p: Params) -> str:
     sets, choices, recipes = trainsets.made(p), {}, {}
     tests = checked(p) if sets else []
     for e in grid(p):
-        choices[e] = chosen(p, sets, e) if sets else expected(p, e, trainsets.sources(p))
+        choices[e] = chosen(p, sets, e) if sets else expected(p, e, len(data.load(p)))
         recipes[e] = recipe(p, sets, tests, e, *choices[e]) if sets else None
     return experiments.describe(TITLE, recipes, p.folder / "segment", lambda e: cost(p, *choices[e]),
                                 lambda: pace(p))
@@ -94,9 +94,9 @@ def results(p: Params) -> Results | None:
     return experiments.read({e: recipe(p, sets, tests, e, *chosen(p, sets, e)) for e in grid(p)}, folder)
 
 
-def expected(p: Params, e: Experiment, sources: int) -> tuple[Choice, Choice]:
-    """As many nameless pairs as `chosen` will give once they are made, if none is left out."""
-    count = gan.sources(p, sources) if e.data_type == gan.GAN else sources
+def expected(p: Params, e: Experiment, pairs: int) -> tuple[Choice, Choice]:
+    """As many nameless pairs as `chosen` will give of a run of so many, once made, if none is left out."""
+    count = gan.sources(p, pairs) if e.data_type == gan.GAN else trainsets.used(p, pairs)
     valid = trainsets.held_back(count, p.segment.validation)
     return (Choice(synthetic=("",) * ((count - valid) * (e.samples or 1))),
             Choice(synthetic=("",) * (valid * (e.samples or 1))))

@@ -27,7 +27,7 @@ def tests(result: Tested) -> Table:
     frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
                            "": test.note} for test in result.tests])
     return show(frame, "segment-tests", "The images that the networks of this run are tested on; none of "
-                "them is a training image, nor has the pixels of one.")
+                "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored.")
 
 
 def alone(result: Tested, p: Params, measure: str) -> Table:
@@ -40,7 +40,7 @@ def alone(result: Tested, p: Params, measure: str) -> Table:
     return _beside(result, ours, paper, measure, f"segment-{measure}",
                    f"Trained on one data type alone: polyp {WORDS[measure]}, computed in this run, with 95 % "
                    "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
-                   f"{gan.caveat(p)} {train.caveat(p)}".strip())
+                   f"{_unknown(p)}")
 
 
 def by_clusters(result: Tested, p: Params, measure: str) -> Table:
@@ -53,7 +53,8 @@ def by_clusters(result: Tested, p: Params, measure: str) -> Table:
     paper = paper[paper["data_type"] != REAL].assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-clusters-{measure}",
                    f"By cluster count: polyp {WORDS[measure]}, computed in this run, with 95 % intervals. "
-                   "Published: Tables B3 and B4 of the paper.", order=_by_kind)
+                   f"Published: Tables B3 and B4 of the paper. {train.caveat(p)}",
+                   order=_by_kind)
 
 
 def ratios(result: Tested) -> list[int]:
@@ -70,9 +71,12 @@ def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
     paper = published.table(known) if known else published.table("B5").head(0)
     paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
     note = f" Published: Table {known} of the paper, N of its 348 pairs." if known else ""
+    # Models of a small set are always trained here.
+    unknown = _unknown(p) if p.augment.generator_sees == "all" else gan.caveat(p)
     return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    f"Small real sets, r = {ratio}: polyp {WORDS[measure]}, computed in this run, with 95 % "
-                   f"intervals. {_rule(p)}{note}", order=_by_size, heading=("N", "data type"))
+                   f"intervals. {_rule(p)}{note} {unknown}", order=_by_size,
+                   heading=("N", "data type"))
 
 
 def evaluator(result: Tested, p: Params, by: list[str], name: str) -> Table:
@@ -138,15 +142,16 @@ def costs(p: Params, result: Tested) -> Table:
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
-def overall(found: list[Verdict]) -> Table:
-    """One verdict a claim, and how many of its comparisons support it."""
+def overall(found: list[Verdict], p: Params) -> Table:
+    """One verdict a claim, how many of its comparisons support it, and what is not known of the pairs."""
     rows = []
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
         each = [v.verdict for v in found if v.claim == claim]
         rows.append({"": str(number), "the paper's claim": claim, "verdict on this run": verdict,
                      "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
     frame = pd.DataFrame(rows)
-    return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them.")
+    return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them. "
+                f"{_unknown(p)}".strip())
 
 
 def rule() -> Table:
@@ -190,8 +195,13 @@ def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: st
                 row[f"{printed}, published"] = theirs.get((key, printed), "")
         rows.append(row)
     if any(FEWER in text for text in mine.values()):
-        caption += f" {FEWER} Of fewer seeds than were asked for, or none: the others failed."
-    return show(pd.DataFrame(rows), name, caption)
+        caption = f"{caption.strip()} {FEWER} Of fewer seeds than were asked for, or none: the others failed."
+    return show(pd.DataFrame(rows), name, caption.strip())
+
+
+def _unknown(p: Params) -> str:
+    """What nobody knows of the generators' training images; "" where all of it is known."""
+    return f"{gan.caveat(p)} {train.caveat(p)}".strip()
 
 
 def _numbered(name: str, n: object) -> str:
@@ -212,8 +222,8 @@ def _by_size(key: tuple[int, str]) -> tuple:
 def _rule(p: Params) -> str:
     verb = "is replaced by" if p.augment.rule == "replace" else "is joined by"
     saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the training pairs of the N"
-    return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their generator saw "
-            f"{saw}.")
+    return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their diffusion "
+            f"models saw {saw}.")
 
 
 def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:

@@ -45,14 +45,19 @@ def load(p: Params) -> dict[str, TestSet]:
     read as `data.load` reads one, `data.on_bad` included, and cached in the run's `tests` folder. UserError
     where a folder cannot be read, or is given twice.
     """
+    refuse_twice(p)
+    sets = [_held_out(p), _folder(p, CVC, "cvc"), _folder(p, POLYPGEN, "polypgen")]
+    return {one.name: one for one in sets}
+
+
+def refuse_twice(p: Params) -> None:
+    """UserError where one folder is to be two test sets."""
     given = [(key, params.resolve(source)) for key in ("held_out", "cvc", "polypgen")
              if (source := getattr(p.segment, key)) not in (None, REST)]
     for (first, one), (second, other) in combinations(given, 2):
         if one == other:
             raise UserError(f"Parameters: segment.{second}: {other} is segment.{first} as well. Name "
                             "another, or null.")
-    sets = [_held_out(p), _folder(p, CVC, "cvc"), _folder(p, POLYPGEN, "polypgen")]
-    return {one.name: one for one in sets}
 
 
 def refuse_leaks(p: Params, tests: Mapping[str, TestSet]) -> None:

@@ -131,7 +131,7 @@ def train_model(p: Params, name: str, indices: list[int], base: Path | None = No
         recipe["base"] = runs.read_json(base / runs.STAMP)["outputs"][WEIGHTS]["sha256"]
     source = checkpoints.released(p, name)
     if source is not None:
-        checkpoints.refuse_strangers(source, everyone)
+        checkpoints.refuse_strangers(source, everyone, p)
         recipe = {"released": runs.sha256(source), "weights": p.train.sample_weights,
                   **checkpoints.configuration(p)}
     stamp = runs.current(folder, recipe)

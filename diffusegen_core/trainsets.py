@@ -111,7 +111,7 @@ def read(p: Params) -> Sets:
         group = m["source"].where(m["source"] != "", m["name"].map(_group))
         manifests[name] = m[["name", "source", "sample"]].assign(group=group)
     pairs = data.load(p)
-    return Sets(pairs.take(range(_used(p, len(pairs)))), folders, manifests)
+    return Sets(pairs.take(range(used(p, len(pairs)))), folders, manifests)
 
 
 def _group(name: str) -> str:
@@ -122,10 +122,11 @@ def _group(name: str) -> str:
 
 def sources(p: Params) -> int:
     """How many of the run's pairs synthetic ones are made of."""
-    return _used(p, len(data.load(p)))
+    return used(p, len(data.load(p)))
 
 
-def _used(p: Params, pairs: int) -> int:
+def used(p: Params, pairs: int) -> int:
+    """How many of so many pairs synthetic ones are made of, other than by the GAN."""
     return min(pairs, p.inpaint.sources or pairs)
 
 

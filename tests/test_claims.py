@@ -112,8 +112,8 @@ def test_equal_types_refute_a_claim_only_where_the_data_are_enough():
 
 
 @pytest.mark.parametrize(("planted", "says"), [
-    ({"seeds": 1}, "1 seed in common"),
-    ({"images": 12}, "12 test images in common"),
+    ({"seeds": 1}, "Seeds in common: 1, "),
+    ({"images": 12}, "Test images in common: 12, "),
     ({"tests": ("CVC-ClinicDB",)}, "The results have no test set HyperKvasir.")])
 def test_too_little_is_too_little_however_large_the_gain(planted: dict, says: str):
     found = judged(results(GOOD, **planted))[claims.SYNTHETIC, "HyperKvasir"]

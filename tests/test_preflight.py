@@ -55,6 +55,8 @@ def test_every_profile_passes_where_its_data_are(profile: str, tmp_path: Path, f
 ERRORS = [
     ({"data": {"source": "/nowhere"}}, "data.source: /nowhere is not a folder", set("12345678")),
     ({"cluster": {"weights": "/no.pth"}}, "cluster: There is no weights file /no.pth", set("12345678")),
+    ({"train": {"checkpoints": "/nowhere"}}, "train.checkpoints: /nowhere holds 0 checkpoints for cluster-00",
+     set("2345678")),
     ({"style": {"backbone": "resnet17"}}, "style: ", set("45678")),
     ({"style": {"vgg_weights": "/no.pth"}}, "style.vgg_weights: There is no weights file", set("45678")),
     ({"style": {"vgg": "vgg19_normalised", "vgg_weights": "pretrained"}}, "no published weights",
@@ -112,6 +114,14 @@ def test_the_problems_that_a_listing_shows_are_told(nano_params: Params, folder:
     for mask in (folder / "masks").iterdir():
         mask.unlink()
     assert "segment.cvc: " in told(p, "segment")[0]
+
+
+def test_a_folder_that_is_two_test_sets_is_told_before_the_first_chapter(nano_params: Params,
+                                                                         folder: Path) -> None:
+    p = changed(nano_params, segment={"cvc": str(folder), "polypgen": str(folder)})
+    assert told(p, "evaluate") == []
+    line, = told(p)
+    assert line.startswith(f"Parameters: segment.polypgen: {folder} is segment.cvc as well.")
 
 
 def test_a_run_folder_within_a_data_folder_is_refused(nano_params: Params, folder: Path) -> None:

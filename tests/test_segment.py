@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import (
+    REAL,
     SIZE,
     SOURCES,
     Networks,
@@ -490,22 +491,22 @@ def test_the_plan_before_and_after(own: Params, networks: Networks, monkeypatch:
 
 def test_the_plan_needs_no_synthetic_pairs_and_guesses_their_number(tmp_path: Path) -> None:
     p = values(tmp_path / "run", segment={"types": ["Real", "GAN", "2-Diff"], "samples": [1, 3], "epochs": 1},
-               gan={"sources": 10})
+               gan={"sources": SOURCES + 1})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segment, "pace", lambda p: 1.0)
         text = segment.planned(p)
     assert "5 experiments, 0 finished, 5 to do." in text
     assert not (p.folder / "segment").exists()
-    counts = {e.label: [len(choice) for choice in segment.expected(p, e, trainsets.sources(p))]
+    counts = {e.label: [len(choice) for choice in segment.expected(p, e, REAL)]
               for e in segment.grid(p)}
-    assert counts == {"Real-seed0": [19, 5], "GAN-1-seed0": [8, 2], "GAN-3-seed0": [24, 6],
+    assert counts == {"Real-seed0": [19, 5], "GAN-1-seed0": [20, 5], "GAN-3-seed0": [60, 15],
                       "2-Diff-1-seed0": [19, 5], "2-Diff-3-seed0": [57, 15]}
 
 
 def test_what_is_expected_is_what_is_chosen(written: Params, sets: Sets) -> None:
     for e in segment.grid(written):
         if e.data_type != "2-Styled-Diff":  # of which a source came to nothing
-            assert [len(choice) for choice in segment.expected(written, e, SOURCES)] == [
+            assert [len(choice) for choice in segment.expected(written, e, REAL)] == [
                 len(choice) for choice in segment.chosen(written, sets, e)]
 
 

@@ -223,9 +223,9 @@ def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: data.Pairs)
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({}, "With probability 0.5 a real pair is replaced by r synthetic ones; their generator saw all"),
+    ({}, "With probability 0.5 a real pair is replaced by r synthetic ones; their diffusion models saw all"),
     ({"rule": "add", "alpha": 1.0}, "With probability 1 a real pair is joined by r synthetic ones"),
-    ({"generator_sees": "subset"}, "their generator saw the training pairs of the N.")])
+    ({"generator_sees": "subset"}, "their diffusion models saw the training pairs of the N.")])
 def test_the_caption_states_the_rule(p: Params, pairs: data.Pairs, change: dict, words: str) -> None:
     assert words in segment_tables.small(planted(SMALL, pairs), changed(p, augment=change), "dice", 3).caption
 
@@ -316,6 +316,11 @@ def test_a_caption_says_what_nobody_knows_of_the_generators(tmp_path: Path, monk
     monkeypatch.setattr(gan, "caveat", lambda p: "Who knows.")
     monkeypatch.setattr(train, "caveat", lambda p: "Nobody.")
     assert segment_tables.alone(result, p, "dice").caption.endswith("256 px. Who knows. Nobody.")
+    assert segment_tables.by_clusters(result, p, "dice").caption.endswith("of the paper. Nobody.")
+    assert segment_tables.small(planted(SMALL, pairs), p, "dice", 1).caption.endswith("Who knows. Nobody.")
+    subset = changed(p, augment={"generator_sees": "subset"})
+    assert segment_tables.small(planted(SMALL, pairs), subset, "dice", 1).caption.endswith("Who knows.")
+    assert segment_tables.overall([], p).caption.endswith("says of them. Who knows. Nobody.")
 
 
 # ---- claims
@@ -343,14 +348,14 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     frame = rows(segment_tables.verdicts(found), "claim")
     assert frame["difference, published"].tolist()[:2] == ["+0.1082", "+0.1526"]
     assert frame["difference, this run"].tolist()[2] == ""
-    overall = rows(segment_tables.overall(found), "the paper's claim")
+    overall = rows(segment_tables.overall(found, p), "the paper's claim")
     assert overall.loc[claims.TRANSFER, "verdict on this run"] == "too little data"
     assert len(overall) == 4
     assert frame.index.tolist() == ["1", "2", "3", "3", "4"]
     assert overall[""].tolist() == ["1", "2", "3", "4"]
     assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "0 of 2"
     better = [replace(v, verdict="supported") for v in found[:3]]
-    overall = rows(segment_tables.overall([*better, *found[3:]]), "the paper's claim")
+    overall = rows(segment_tables.overall([*better, *found[3:]], p), "the paper's claim")
     assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "1 of 2"
     assert frame[["images", "seeds"]].to_numpy().tolist()[1:3] == [["25", "2"], ["0", "0"]]
 
@@ -377,7 +382,7 @@ def test_a_verdict_makes_nothing_and_says_what_is_to_be_run(tmp_path: Path,
     assert reasons(p) == nothing_yet
     segment.run(p)
     six, seven = reasons(p)[0], reasons(p)[-1]
-    assert (six[:31], seven) == ("5 test images in common are few", "Not there yet: run chapter 7.")
+    assert (six[:24], seven) == ("Test images in common: 5", "Not there yet: run chapter 7.")
     augment.run(p)
     assert not any("run chapter" in reason for reason in reasons(p))
     more = reasons(changed(p, augment={"seeds": 2}))

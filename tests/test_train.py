@@ -404,6 +404,14 @@ def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_alrea
         train.run(p)
 
 
+def test_a_known_model_for_another_size_is_refused_for_its_size(nano_params: Params, tmp_path: Path):
+    other = changed(nano_params, ("run_dir", tmp_path / "other"))
+    train.run(other)
+    p = changed(nano_params, ("train.checkpoints", other.folder / "train"), ("data.image_size", 32))
+    with pytest.raises(UserError, match=r"does not fit the parameters.*image_size: 16 -> 32"):
+        train.run(p)
+
+
 def test_models_that_tell_nothing_are_adopted_with_words_and_without_costs(
         nano_params: Params, finished: Path):
     p = changed(nano_params, ("train.checkpoints", finished), ("process.objective", "eps"))
