@@ -56,7 +56,7 @@ def _header(path: Path, f: safe_open) -> dict[str, Any]:
     metadata = f.metadata() or {}
     if "header" not in metadata:
         raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
-    return dict(json.loads(metadata["header"]))
+    return json.loads(metadata["header"])
 
 
 @contextmanager

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 STAMP = "made.json"
 HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder that is held
 WRITING = ".writing-"  # how unfinished files are called
+LOCK = ".lock"
 SHOWN = 5  # reasons of a log line
 Recipe = dict[str, Any]
 _only_finished = ContextVar("only finished", default=False)
@@ -47,7 +48,7 @@ class NotMadeError(Exception):
 class Written(type(Path())):
     """Where a file was written, with the hash of what was: by now another process may have replaced it."""
 
-    sha256: str
+    sha256 = ""
 
     @classmethod
     def of(cls, path: Path, sha256: str) -> "Written":
@@ -126,7 +127,7 @@ def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **
         "recipe": recipe,
         "outputs": {str(path.relative_to(folder)): {
             "bytes": path.stat().st_size,
-            "sha256": path.sha256 if isinstance(path, Written) else sha256(path)} for path in outputs},
+            "sha256": getattr(path, "sha256", "") or sha256(path)} for path in outputs},
         "seconds": round(seconds, 3),
         "versions": versions(),
         "device": device_name(),
@@ -255,7 +256,7 @@ def lock(run_dir: Path) -> Iterator[None]:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        f = (run_dir / ".lock").open("a+")
+        f = (run_dir / LOCK).open("a+")
     except OSError as error:
         raise UserError(f"{run_dir} cannot be the run folder: {error.strerror}.") from None
     with f:
@@ -287,7 +288,7 @@ def shadow(run_dir: Path) -> Iterator[Path]:
         folder = Path(home) / "run"
         if run_dir.is_dir():
             shutil.copytree(run_dir, folder, copy_function=os.symlink,
-                            ignore=shutil.ignore_patterns(f"{WRITING}*"))
+                            ignore=shutil.ignore_patterns(f"{WRITING}*", LOCK))
         yield folder
 
 

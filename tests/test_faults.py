@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -127,6 +128,26 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_artifacts(
     child.join(timeout=300)
     assert child.exitcode == 0
     assert final(folder) == final(whole)
+
+
+def test_the_command_goes_on_after_its_processes_were_killed(whole: Path, nano: dict, tmp_path: Path):
+    folder = Path(nano["run_dir"])
+    profile = tmp_path / "nano.yaml"
+    profile.write_text(json.dumps(nano))  # which is YAML
+    command = [sys.executable, "-c", "from diffusegen_core.cli import main; main()", "run", profile,
+               "--only", "cluster", "--no-book"]
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    killed = start()
+    while not (folder / "data").is_dir() and killed.poll() is None:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert start().wait(timeout=300) == 0
+    assert final(folder, "data", "cluster") == final(whole, "data", "cluster")
+    assert (folder / "notebooks" / "01_cluster.ipynb").is_file()
 
 
 # ---- a full disk
@@ -387,6 +408,8 @@ def test_a_chapter_by_hand_beside_a_run_is_refused_and_told_who_holds_the_folder
             act(nano_params)
     with runs.only_finished(), pytest.raises(runs.NotMadeError):  # to read is allowed
         cluster.run(nano_params)
+    with runs.shadow(nano_params.folder) as shadow:  # a dry run
+        assert len(data.load(nano_params.model_copy(update={"run_dir": str(shadow)}))) == 10
     # What the holder has started, as its chapters' kernels and their workers, goes on.
     monkeypatch.setenv(runs.HOLDER, str(nano_params.folder))
     assert len(data.load(nano_params)) == 10
