@@ -23,6 +23,7 @@ TITLE = "Small sets"
 SIZES = (16, 32, 64, 128)  # the paper's
 
 
+@fanout.alone
 def run(p: Params) -> Tested:
     """Train and test what is not finished of chapter 7's grid, making first what earlier chapters have not.
 

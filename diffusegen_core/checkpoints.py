@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusegen_core import runs, weights
 from diffusegen_core.data import Pairs
@@ -28,14 +28,14 @@ def configuration(p: Params) -> dict[str, Any]:
     return {"image_size": p.data.image_size, "model": plain(p.model), "process": plain(p.process)}
 
 
-def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
-    """Write tensors and a JSON header, atomically."""
+def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], hashed: bool = True) -> Path:
+    """Write tensors and a JSON header, atomically; `hashed` as in `runs.write`."""
     # One key, because safetensors writes several in any order: the same content is the same bytes.
     metadata = {"header": json.dumps(header)}
     # Copies, because an adopted model's two sets of weights are the same memory, which the format refuses.
     copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     try:
-        return runs.write(path, lambda file: save_file(copies, file, metadata))
+        return runs.write(path, lambda file: save_file(copies, file, metadata), hashed)
     except SafetensorError as error:
         raise UserError(f"{path} could not be written: {error}.") from error
 
@@ -71,6 +71,33 @@ def _opened(path: Path) -> Iterator[safe_open]:
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def moments(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state, by names that `restore` knows."""
+    return {f"optimizer.{i}.{name}": value for i, parameter in enumerate(net.parameters())
+            for name, value in optimizer.state.get(parameter, {}).items()}
+
+
+def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `moments` gave; a parameter without gradients has none."""
+    for i, parameter in enumerate(net.parameters()):
+        if found := part(tensors, f"optimizer.{i}."):
+            optimizer.state[parameter] = {  # torch keeps the steps on the CPU, unless the optimizer is fused
+                name: value if name == "step" and not optimizer.defaults["fused"]
+                else value.to(parameter.device) for name, value in found.items()}
+
+
+def misfit(header: dict[str, Any], tensors: dict[str, Tensor], recipe: runs.Recipe, prefix: str,
+           net: nn.Module) -> list[str]:
+    """Why an unfinished training of this recipe cannot go on from a checkpoint; nothing where it can."""
+    if reasons := runs.differences(header.get("recipe", {}), recipe):
+        return reasons
+    found, wanted = part(tensors, prefix), net.state_dict()
+    if "history" not in tensors or {k: v.shape for k, v in found.items()} != {
+            k: v.shape for k, v in wanted.items()}:
+        return ["it is no unfinished training of this network"]
+    return []
 
 
 def released(p: Params, name: str) -> Path | None:
@@ -116,8 +143,9 @@ def adopt(p: Params, source: Path, path: Path, recipe: runs.Recipe) -> dict[str,
     net, known = load_net(source, p, torch.device("cpu")), seen(source)
     runs.clear(path.parent)
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
-    save(path, tensors, {"configuration": configuration(p), **({} if known is None else {"seen": known})})
-    return runs.finish(path.parent, recipe, [path], seconds=0.0, images=0, steps=0, loss=float("nan"),
+    made = save(path, tensors, {"configuration": configuration(p),
+                                **({} if known is None else {"seen": known})})
+    return runs.finish(path.parent, recipe, [made], seconds=0.0, images=0, steps=0, loss=float("nan"),
                        parameters=parameter_count(net),
                        trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
 

@@ -1,6 +1,7 @@
 """The command `diffusegen`: run chapters, build the book, look after data."""
 
 import contextlib
+import errno
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -197,12 +198,19 @@ def _pairs(overrides: list[str]) -> list[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
-    """A UserError is one message on stderr and exit code 2; all else is our fault and keeps its traceback."""
+    """A UserError, or a full disk, is one message on stderr and exit code 2; all else keeps its traceback."""
     try:
         yield
     except UserError as error:
-        typer.echo(f"diffusegen: {error}", err=True)
-        sys.exit(2)
+        message = str(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = f"{error.strerror}: make room, and the same command goes on."
+    else:
+        return
+    typer.echo(f"diffusegen: {message}", err=True)
+    sys.exit(2)
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ class Clusters:
     folder: Path
 
 
+@fanout.alone
 def run(p: Params) -> Clusters:
     """Cluster the run's pairs by KMeans on features of image and mask (paper 2.2); from disk while current.
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from diffusegen_core import layouts, params, phantom, runs
+from diffusegen_core import fanout, layouts, params, phantom, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.layouts import Pair, Problem, Report, check
 from diffusegen_core.params import Params
@@ -62,7 +62,15 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image * 127.5 + 127.5), 0, 255).astype(np.uint8)
 
 
-def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[Path, Path]:
+def grid(x: torch.Tensor) -> Image.Image:
+    """A picture of pairs (N, 4, S, S) in [-1, 1]: the images above, their masks below."""
+    pixels = to_bytes(x.float().cpu().numpy())
+    rows = [pixels[:, :3], pixels[:, 3:].repeat(3, axis=1)]
+    whole = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
+    return Image.fromarray(whole.transpose(1, 2, 0))
+
+
+def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[runs.Written, ...]:
     """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs (masks hold 0 and 255); both paths."""
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")
@@ -107,15 +115,16 @@ def load(p: Params) -> Pairs:
     if runs.current(folder, recipe):
         pairs = _read(folder / "pairs.npz")
     else:
-        runs.clear(folder)
-        pairs = _make(p, report, folder, recipe)
+        with fanout.hold(p.folder):
+            runs.clear(folder)
+            pairs = _make(p, report, folder, recipe)
     if len(pairs) < p.cluster.k:
         raise UserError(f"{p.data.source}: {len(pairs)} pairs are too few for cluster.k {p.cluster.k}.")
     return pairs
 
 
 def _make(p: Params, report: Report | None, folder: Path, recipe: dict[str, Any]) -> Pairs:
-    start, outputs, facts = time.monotonic(), [folder / "pairs.npz"], {}
+    start, outputs, facts = time.monotonic(), [], {}
     if report is None:
         pairs = _draw(p)
     else:
@@ -123,8 +132,8 @@ def _make(p: Params, report: Report | None, folder: Path, recipe: dict[str, Any]
         facts = {"layout": report.layout, "left_out": len(report.problems)}
         table = report.table()
         outputs.append(runs.write(folder / "left_out.csv", lambda path: table.to_csv(path, index=False)))
-    runs.write(outputs[0], lambda path: np.savez(path, names=np.array(pairs.names), images=pairs.images,
-                                                 masks=pairs.masks))
+    outputs.append(runs.write(folder / "pairs.npz", lambda path: np.savez(
+        path, names=np.array(pairs.names), images=pairs.images, masks=pairs.masks)))
     facts |= {"pairs": len(pairs), "digest": pairs.digest}
     runs.finish(folder, recipe, outputs, time.monotonic() - start, **facts)
     return pairs

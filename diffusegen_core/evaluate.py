@@ -90,6 +90,7 @@ class Evaluated:
             return stored["images"][i], stored["regions"][i]
 
 
+@fanout.alone
 def run(p: Params) -> Evaluated:
     """Judge every data type of the run, making first what is not there yet; from disk while current.
 

@@ -137,8 +137,8 @@ def cached(folder: Path, images: dict[str, np.ndarray], backbone: str, weights: 
         start = perf_counter()
         rows = {name: extract(pixels, backbone, weights, input_range, device, seed)
                 for name, pixels in images.items()}
-        runs.write(file, lambda path: np.savez(path, **rows))
-        runs.finish(folder, made_of, [file], perf_counter() - start)
+        written = runs.write(file, lambda path: np.savez(path, **rows))
+        runs.finish(folder, made_of, [written], perf_counter() - start)
     with np.load(file) as stored:
         return {name: stored[name] for name in images}
 

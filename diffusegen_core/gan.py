@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import data, layouts, pairsets, progress, runs, seeds, singan, testsets
+from diffusegen_core import data, fanout, layouts, pairsets, progress, runs, seeds, singan, testsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain, resolve
 from diffusegen_core.testsets import TestSet
@@ -63,6 +63,7 @@ class Job:
     source_cluster: int = -1
 
 
+@fanout.alone
 def run(p: Params) -> Made | None:
     """Make or read every pair that is not there yet; None where `gan.source` is null.
 

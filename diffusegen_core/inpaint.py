@@ -17,7 +17,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import checkpoints, cluster, data, pairsets, process, progress, runs, seeds, train
+from diffusegen_core import (
+    checkpoints,
+    cluster,
+    data,
+    fanout,
+    pairsets,
+    process,
+    progress,
+    runs,
+    seeds,
+    train,
+)
 from diffusegen_core.params import Params, plain
 from diffusegen_core.sections import FULL_SIZE, Inpaint
 
@@ -138,6 +149,7 @@ def plan(p: Params, data_type: str, names: list[str], labels: list[int], k: int)
     return jobs
 
 
+@fanout.alone
 def run(p: Params) -> Inpainted:
     """Make every pair that is not there yet, and the dataset folders with their manifests."""
     clusters, trained, pairs = cluster.run(p), train.run(p), data.load(p)

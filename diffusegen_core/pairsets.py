@@ -51,10 +51,15 @@ def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe,
 
 def keep(folder: Path, name: str, key: str, row: dict[str, Any], pair: tuple[np.ndarray, np.ndarray] | None,
          seconds: float, **facts: Any) -> None:
-    """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None if failed; then its row."""
+    """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None if failed; then its row.
+
+    What another worker has finished meanwhile, because this one had stopped, is left as it is.
+    """
+    if is_made(folder, name, key):
+        return
     files = data.write_pair(folder, name, *pair) if pair else ()
     runs.write_json(_row(folder, name), {
-        "key": key, "row": row, "sha256": [runs.sha256(file) for file in files], "seconds": seconds, **facts})
+        "key": key, "row": row, "sha256": [file.sha256 for file in files], "seconds": seconds, **facts})
 
 
 def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str],
@@ -64,7 +69,8 @@ def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str
     for name, made in (("manifest.csv", True), ("left_out.csv", False)):
         frame = pd.DataFrame([row["row"] for row in rows if bool(row["sha256"]) == made], columns=columns)
         tables.append(runs.write_text(folder / name, frame.to_csv(index=False)))
-    pairs = [file for row in rows if row["sha256"] for file in files_of(folder, row["row"]["name"])]
+    pairs = [runs.Written.of(file, made) for row in rows if row["sha256"]
+             for file, made in zip(files_of(folder, row["row"]["name"]), row["sha256"], strict=True)]
     seconds = sum(row["seconds"] for row in rows)
     if devices := sorted({row["device"] for row in rows if "device" in row}):  # those of the workers
         facts = {"device": ", ".join(devices), **facts}
@@ -107,7 +113,7 @@ def load(folder: Path, names: Sequence[str]) -> data.Pairs:
 def is_made(folder: Path, name: str, key: str) -> bool:
     """Whether a pair's row is current and its files, if it has any, are the ones that were written."""
     row = runs.read_json(_row(folder, name))
-    if row is None or row["key"] != key:
+    if not isinstance(row, dict) or row.get("key") != key:
         return False
     files = files_of(folder, name) if row["sha256"] else []
     return all(f.is_file() for f in files) and [runs.sha256(f) for f in files] == row["sha256"]

@@ -3,15 +3,21 @@
 A finished artifact is a folder with a `made.json`, written last: its recipe (every parameter, seed and input
 hash that decides the content), its output files with their hashes, and for the record the versions, the
 device and the seconds. It is current while the recipe is the same and the files are those that were written.
+
+Two processes may come to write one artifact: a worker that had stopped, was replaced, and goes on. A stamp
+tells the files that its own writer wrote, so that a mixture of theirs is not current, and is made again.
 """
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -24,8 +30,13 @@ import torch
 from diffusegen_core import __version__
 from diffusegen_core.errors import UserError
 
+log = logging.getLogger(__name__)
+
 STAMP = "made.json"
+HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder that is held
 WRITING = ".writing-"  # how unfinished files are called
+LOCK = ".lock"
+SHOWN = 5  # reasons of a log line
 Recipe = dict[str, Any]
 _only_finished = ContextVar("only finished", default=False)
 
@@ -34,8 +45,23 @@ class NotMadeError(Exception):
     """Within `only_finished`: an artifact is not there, or is not what its recipe would make."""
 
 
-def write(path: Path, save: Callable[[Path], object]) -> Path:
-    """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent."""
+class Written(type(Path())):
+    """Where a file was written, with the hash of what was: by now another process may have replaced it."""
+
+    sha256 = ""
+
+    @classmethod
+    def of(cls, path: Path, sha256: str) -> "Written":
+        written = cls(path)
+        written.sha256 = sha256
+        return written
+
+
+def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Path:
+    """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent.
+
+    The path that is returned tells the hash (Written), unless not `hashed`, which is for what no stamp names.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +72,7 @@ def write(path: Path, save: Callable[[Path], object]) -> Path:
         save(temporary)
         with temporary.open("rb") as f:
             os.fsync(f.fileno())
+        made = Written.of(path, sha256(temporary)) if hashed else path
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
@@ -53,7 +80,7 @@ def write(path: Path, save: Callable[[Path], object]) -> Path:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
-    return path
+    return made
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -98,8 +125,9 @@ def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **
     """Stamp the finished artifact in `folder`; `facts` are numbers worth keeping beside it."""
     stamp = {
         "recipe": recipe,
-        "outputs": {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-                    for path in outputs},
+        "outputs": {str(path.relative_to(folder)): {
+            "bytes": path.stat().st_size,
+            "sha256": getattr(path, "sha256", "") or sha256(path)} for path in outputs},
         "seconds": round(seconds, 3),
         "versions": versions(),
         "device": device_name(),
@@ -110,13 +138,25 @@ def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **
 
 
 def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The stamp of the artifact in `folder`, if finished and still what `recipe` would make; else None."""
+    """The stamp of the artifact in `folder`, if finished and still what `recipe` would make; else None.
+
+    Why a finished one no longer holds is logged.
+    """
     stamp = _stamp(folder)
-    if stamp is not None and not _reasons(folder, stamp, recipe):
+    reasons = [] if stamp is None else _reasons(folder, stamp, recipe)
+    if stamp is not None and not reasons:
         return stamp
+    if reasons:
+        _tell(folder, "; ".join(reasons[:SHOWN]) + (" ..." if len(reasons) > SHOWN else ""))
     if not making():
         raise NotMadeError(folder)
     return None
+
+
+@functools.lru_cache(maxsize=1000)
+def _tell(folder: Path, reasons: str) -> None:
+    """Log it once, however often it is asked."""
+    log.warning("%s no longer holds: %s", folder, reasons)
 
 
 @contextlib.contextmanager
@@ -211,22 +251,34 @@ def _processor() -> str:
 def lock(run_dir: Path) -> Iterator[None]:
     """Hold the run folder; a second holder is refused. The system frees it when the process ends, however.
 
-    The holder starts by removing what a killed one had half written.
+    The holder starts by removing what a killed one had half written. The environment tells the processes that
+    it starts, the chapters' kernels, that the folder is held for them.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        f = (run_dir / ".lock").open("w")
+        f = (run_dir / LOCK).open("a+")
     except OSError as error:
         raise UserError(f"{run_dir} cannot be the run folder: {error.strerror}.") from None
     with f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"Another run is at work in {run_dir}. Wait for it, or choose another run_dir.") from None
+            f.seek(0)
+            raise UserError(f"Another run is at work in {run_dir}: {f.read() or 'a process'}. Wait for it, "
+                            "or choose another run_dir.") from None
+        with contextlib.suppress(OSError):  # the disk may be full
+            os.ftruncate(f.fileno(), 0)
+            os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         for leftover in run_dir.rglob(f"{WRITING}*"):
-            leftover.unlink()
-        yield
+            leftover.unlink(missing_ok=True)
+        before = os.environ.get(HOLDER)
+        os.environ[HOLDER] = str(run_dir)
+        try:
+            yield
+        finally:
+            os.environ.pop(HOLDER)
+            if before is not None:
+                os.environ[HOLDER] = before
 
 
 @contextlib.contextmanager
@@ -236,7 +288,7 @@ def shadow(run_dir: Path) -> Iterator[Path]:
         folder = Path(home) / "run"
         if run_dir.is_dir():
             shutil.copytree(run_dir, folder, copy_function=os.symlink,
-                            ignore=shutil.ignore_patterns(f"{WRITING}*"))
+                            ignore=shutil.ignore_patterns(f"{WRITING}*", LOCK))
         yield folder
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from diffusegen_core import (
     data,
     experiments,
+    fanout,
     gan,
     intervals,
     overlap,
@@ -62,6 +63,7 @@ class Tested:
                    if "seconds" in frame)
 
 
+@fanout.alone
 def run(p: Params) -> Tested:
     """Train and test what is not finished of chapter 6's grid, making first what earlier chapters have not.
 
@@ -199,6 +201,8 @@ def _train(p: Params, sets: Sets, place: Place, train: Choice, valid: Choice,
     fitted = segnet.fit(trainsets.load(sets, e.data_type, train), trainsets.load(sets, e.data_type, valid),
                         p.segment, net_seed(p, e), place.folder, {"experiment": e.label},
                         runs.device(p.device), e.label)
+    if place.status == experiments.OK:  # this process had stopped, and another has finished in its place
+        return fitted.net
     if p.segment.keep_weights:
         place.keep(lambda folder: segnet.save(folder / WEIGHTS, fitted.net))
     history = runs.write_text(place.folder / "history.csv", fitted.history.to_csv(index=False))

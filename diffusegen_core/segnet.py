@@ -258,12 +258,11 @@ def _normalised(images: np.ndarray, s: Segment, device: torch.device) -> Tensor:
 
 
 def _keep(state: Training, path: Path, recipe: runs.Recipe) -> None:
-    moments = {f"optimizer.{i}.{name}": value for i, parameter in enumerate(state.net.parameters())
-               for name, value in state.optimizer.state.get(parameter, {}).items()}
     tensors = {**{f"net.{name}": value for name, value in state.net.state_dict().items()},
-               **{f"best.{name}": value for name, value in state.best.items()}, **moments,
+               **{f"best.{name}": value for name, value in state.best.items()},
+               **checkpoints.moments(state.net, state.optimizer),
                "history": torch.tensor(state.history, dtype=torch.float64)}
-    checkpoints.save(path, tensors, {"recipe": recipe, "seconds": state.seconds})
+    checkpoints.save(path, tensors, {"recipe": recipe, "seconds": state.seconds}, hashed=False)
 
 
 def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
@@ -274,17 +273,12 @@ def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
     except UserError as error:
         log.warning("%s Training starts again.", error)
         return
-    if reasons := runs.differences(header.get("recipe", {}), recipe):
+    if reasons := checkpoints.misfit(header, tensors, recipe, "net.", state.net):
         log.warning("%s belongs to another training (%s). Training starts again.", path, "; ".join(reasons))
         return
     state.net.load_state_dict(checkpoints.part(tensors, "net."))
     state.best = checkpoints.part(tensors, "best.")
-    for i, parameter in enumerate(state.net.parameters()):
-        # A level that the decoder does not use has no gradients and so no moments.
-        if moments := checkpoints.part(tensors, f"optimizer.{i}."):
-            state.optimizer.state[parameter] = {
-                name: value if name == "step" else value.to(parameter.device)
-                for name, value in moments.items()}
+    checkpoints.restore(state.net, state.optimizer, tensors)
     state.history = [tuple(row) for row in tensors["history"].tolist()]
     state.seconds = header["seconds"]
     log.info("%s: continued after epoch %d", path, len(state.history))

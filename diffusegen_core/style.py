@@ -19,6 +19,7 @@ from diffusegen_core import (
     checkpoints,
     colour,
     data,
+    fanout,
     features,
     guidance,
     inpaint,
@@ -93,6 +94,7 @@ def plan(p: Params, data_type: str, inpainted: pd.DataFrame, names: list[str]) -
             for row in inpainted.itertuples(index=False)]
 
 
+@fanout.alone
 def run(p: Params) -> Styled:
     """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests."""
     made, pairs = inpaint.run(p), data.load(p)

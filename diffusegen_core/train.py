@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from diffusegen_core import checkpoints, cluster, data, fanout, process, progress, runs, samplers, seeds
@@ -90,6 +89,7 @@ class Trained:
         } for m in self.all]).set_index("model")
 
 
+@fanout.alone
 def run(p: Params, watch: Watch | None = None) -> Trained:
     """Train every model that is not finished. `watch` is called with a model's folder at each sample grid."""
     clusters = cluster.run(p)
@@ -136,11 +136,12 @@ def train_model(p: Params, name: str, indices: list[int], base: Path | None = No
                   **checkpoints.configuration(p)}
     stamp = runs.current(folder, recipe)
     if stamp is None:
-        if reasons := runs.stale(folder, recipe):
-            log.warning("%s is made again: %s", folder, "; ".join(reasons))
+        if runs.stale(folder, recipe):
             runs.clear(folder)
         stamp = (checkpoints.adopt(p, source, folder / WEIGHTS, recipe) if source else
                  fit(p, name, pairs, folder, recipe, base))
+    if runs.making():  # the optimizer's moments have served
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     seconds = stamp["seconds"] if source is None else float("nan")
     return Model(name, len(pairs), stamp["images"], stamp["steps"], stamp["loss"], seconds,
                  stamp["parameters"], folder)
@@ -193,6 +194,8 @@ def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Reci
             if shown or kept:
                 bar.set_postfix(loss=f"{float(row[0]):.4f}")
                 refuse_divergence(row, name, state.step)
+            if (shown or kept) and (stamp := runs.current(folder, recipe)):
+                return stamp  # this process had stopped, and another has finished in its place
             if shown:
                 preview(p, state, folder, name)
             if kept:  # after the sample grid, so that no interruption leaves the last one out
@@ -274,14 +277,18 @@ def average_weights(state: State, decay: float) -> None:
 
 def keep(state: State, folder: Path, recipe: runs.Recipe) -> None:
     """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
-    moments = {f"optimizer.{i}.{key}": value for i, parameter in enumerate(state.net.parameters())
-               for key, value in state.optimizer.state[parameter].items()}
-    history = torch.stack(state.history).cpu()
-    tensors = {**weights_of(state), **moments, "history": history}
-    frame = pd.DataFrame(history.numpy(), columns=COLUMNS)
+    write_losses(state, folder)
+    tensors = {**weights_of(state), **checkpoints.moments(state.net, state.optimizer),
+               "history": torch.stack(state.history).cpu()}
+    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds},
+                     hashed=False)
+
+
+def write_losses(state: State, folder: Path) -> Path:
+    """The loss curve so far: a row a step."""
+    frame = pd.DataFrame(torch.stack(state.history).cpu().numpy(), columns=COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
-    runs.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
-    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds})
+    return runs.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
 
 
 def weights_of(state: State) -> dict[str, Tensor]:
@@ -299,8 +306,9 @@ def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
     except UserError as error:
         log.warning("%s Training starts again.", error)
         return
-    reasons = runs.differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0})
-    done, batch = len(tensors["history"]), recipe["train"]["batch_size"]
+    asked = {**header, "recipe": {**header.get("recipe", {}), "images": recipe["images"]}}
+    reasons = checkpoints.misfit(asked, tensors, recipe, "raw.", state.net)
+    done, batch = len(tensors.get("history", [])), recipe["train"]["batch_size"]
     if not reasons and done > -(-recipe["images"] // batch):
         reasons = [f"images: {done * batch} -> {recipe['images']}"]
     if reasons:
@@ -308,17 +316,14 @@ def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
         return
     state.net.load_state_dict(checkpoints.part(tensors, "raw."))
     state.average.load_state_dict(checkpoints.part(tensors, "ema."))
-    for i, parameter in enumerate(state.net.parameters()):
-        moments = checkpoints.part(tensors, f"optimizer.{i}.")
-        state.optimizer.state[parameter] = {
-            key: value.to(parameter.device) for key, value in moments.items()}
+    checkpoints.restore(state.net, state.optimizer, tensors)
     state.history = list(tensors["history"].to(next(state.net.parameters()).device))
     state.seconds = header["seconds"]
     log.info("%s: continued at step %d", path, state.step)
 
 
 def preview(p: Params, state: State, folder: Path, name: str) -> None:
-    """A grid of samples of the averaged weights, always from the same noise: images above, masks below."""
+    """A grid of samples of the averaged weights, always from the same noise."""
     device = next(state.net.parameters()).device
     s = process.schedule(p.process, p.train.preview_steps).to(device)
     own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
@@ -326,25 +331,20 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     with runs.exact(), autocast(device, p.train.precision):
         x = samplers.SAMPLERS[p.train.preview_sampler](state.average, s, (4, side, side), own,
                                                        p.process.objective)
-    pixels = data.to_bytes(x.float().cpu().numpy())
-    rows = [pixels[:, :3], pixels[:, 3:].repeat(3, axis=1)]
-    grid = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
     path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
-    runs.write(path, Image.fromarray(grid.transpose(1, 2, 0)).save)
+    runs.write(path, data.grid(x).save)
 
 
 def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe, seen: data.Pairs) -> dict[str, Any]:
-    """Write the finished model and its stamp; the checkpoint with the optimizer's moments has served.
+    """Write the finished model and its stamp.
 
     `seen`: the pairs that it was trained on, its base's among them.
     """
     path = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": checkpoints.configuration(p), "recipe": recipe,
         "seen": checkpoints.fingerprints(seen)})
-    losses = torch.stack(state.history)[:, 0]
-    stamp = runs.finish(
-        folder, recipe, [path, folder / "log.csv"], state.seconds, images=state.step * p.train.batch_size,
-        steps=state.step, loss=float(losses[-max(1, len(losses) // 10):].mean()),
+    losses = torch.stack(state.history[-max(1, state.step // 10):])[:, 0]
+    return runs.finish(
+        folder, recipe, [path, write_losses(state, folder)], state.seconds,
+        images=state.step * p.train.batch_size, steps=state.step, loss=float(losses.mean()),
         parameters=parameter_count(state.net), device=runs.device_name(p.device))
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return stamp

@@ -29,7 +29,10 @@ def shared() -> Path:
 def killable() -> multiprocessing.context.BaseContext:
     """Makes processes that may be killed, forked from one that imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diffusegen_core.train"])
+    context.set_forkserver_preload(["diffusegen_core.augment", "diffusegen_core.evaluate", "sklearn.cluster",
+                                    "sklearn.metrics", "torchvision.models", "torchvision.transforms.v2",
+                                    "segmentation_models_pytorch", "albumentations", "cleanfid.fid",
+                                    "pytorch_msssim"])
     return context
 
 

@@ -1,0 +1,537 @@
+"""Faults: kills, full disks, damaged files, changed inputs, a second run, a second writer, a wrong clock."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tqdm
+
+from diffusegen_core import (
+    augment,
+    checkpoints,
+    cluster,
+    data,
+    evaluate,
+    experiments,
+    fanout,
+    gan,
+    inpaint,
+    pairsets,
+    params,
+    progress,
+    runs,
+    segment,
+    segnet,
+    style,
+    train,
+)
+from diffusegen_core.errors import UserError
+from diffusegen_core.params import Params
+
+Context = multiprocessing.context.BaseContext
+CLOCKS = {"spent.json", "runs.csv", "generators.csv"}  # they hold seconds
+PASSING = {".lock", "features"}  # no artifacts: a cache is filled in any order
+
+
+def everything(values: dict) -> None:
+    """All chapters; to be killed."""
+    torch.set_num_threads(1)
+    p = params.validate(values)
+    evaluate.run(p)
+    segment.run(p)
+    augment.run(p)
+
+
+def final(folder: Path, *parts: str) -> dict[str, object]:
+    """What a run, or parts of it, has made: a hash of each file; of those that tell seconds, the rest."""
+    found = {}
+    for path in sorted(path for part in parts or [""] for path in (folder / part).rglob("*")):
+        name = path.relative_to(folder)
+        if not path.is_file() or path.name in CLOCKS or PASSING & set(name.parts):
+            continue
+        if path.suffix == ".json":
+            told = json.loads(path.read_text())
+            found[str(name)] = {key: value for key, value in told.items() if key != "seconds"}
+        else:
+            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums over threads differ in their last bits
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def nano_values(nano_values: dict) -> dict:
+    """Styled one by one: the losses that are noted have other last figures in another batch."""
+    return {**nano_values, "style": {**nano_values["style"], "batch_size": 1}}
+
+
+@pytest.fixture
+def nano(nano_values: dict, tmp_path: Path) -> dict:
+    return {**deepcopy(nano_values), "run_dir": str(tmp_path / "run")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, nano_values: dict, killable: Context) -> Path:
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    child = killable.Process(target=everything, args=({**nano_values, "run_dir": str(folder)},))
+    child.start()
+    child.join(timeout=300)
+    assert child.exitcode == 0
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, nano: dict) -> Params:
+    """A finished run of the test's own."""
+    shutil.copytree(whole, nano["run_dir"])
+    return params.validate(nano)
+
+
+# ---- kill -9
+
+def test_a_run_that_is_killed_ten_times_ends_with_the_same_artifacts(
+        whole: Path, nano: dict, killable: Context):
+    folder, chance = Path(nano["run_dir"]), random.Random(6)
+    for moment in sorted(chance.sample(range(2, int(0.95 * len(final(whole)))), 10)):
+        child = killable.Process(target=everything, args=(nano,))
+        child.start()
+        while sum(path.is_file() for path in folder.rglob("*")) < moment and child.is_alive():
+            time.sleep(0.01)
+        time.sleep(0.1 * chance.random())
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, "every kill must come in the middle"
+    child = killable.Process(target=everything, args=(nano,))
+    child.start()
+    child.join(timeout=300)
+    assert child.exitcode == 0
+    assert final(folder) == final(whole)
+
+
+def test_the_command_goes_on_after_its_processes_were_killed(whole: Path, nano: dict, tmp_path: Path):
+    folder = Path(nano["run_dir"])
+    profile = tmp_path / "nano.yaml"
+    profile.write_text(json.dumps(nano))  # which is YAML
+    command = [sys.executable, "-c", "from diffusegen_core.cli import main; main()", "run", profile,
+               "--only", "cluster", "--no-book"]
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    killed = start()
+    while not (folder / "data").is_dir() and killed.poll() is None:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert start().wait(timeout=300) == 0
+    assert final(folder, "data", "cluster") == final(whole, "data", "cluster")
+    assert (folder / "notebooks" / "01_cluster.ipynb").is_file()
+
+
+# ---- a full disk
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A small disk; a call gives its folder, with so many KiB of room beside what it holds."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def resize(room: int) -> Path:
+        mounted = folder.is_mount()
+        used = shutil.disk_usage(folder).used // 1024 if mounted else 0
+        options = f"{'remount,' * mounted}size={used + room}k"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True,
+                              text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a small disk cannot be mounted, which root may do: {done.stderr.strip()}")
+        return folder
+    yield resize
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(whole: Path, nano: dict, disk: Callable):
+    folder = disk(4) / "run"
+    p, places = params.validate({**nano, "run_dir": str(folder)}), []
+
+    def stop(room: int) -> None:
+        disk(room)
+        with pytest.raises(UserError, match=r"could not be written: .*No space") as caught:
+            style.run(p)
+        places.append(str(caught.value).removeprefix(f"{folder}/").split("/")[0])
+        assert not list(folder.rglob(f"{runs.WRITING}*"))
+    for room in (4, 12, 24, 3000, 9000):  # KiB; a checkpoint has 5400, and the new one is written beside it
+        stop(room)
+    disk(30_000)
+    train.run(p)
+    for room in (12, 50):
+        stop(room)
+    disk(1000)
+    style.run(p)
+    parts = ("data", "cluster", "train", "inpaint", "style")
+    assert final(folder, *parts) == final(whole, *parts)
+    assert {"data", "cluster", "train", "inpaint", "style"} <= set(places)
+
+
+def fill(path: Path) -> Path:
+    return runs.write(path, lambda file: file.write_bytes(bytes(10**6)))
+
+
+def test_a_disk_that_is_full_for_a_worker_is_told_here(disk: Callable, monkeypatch: pytest.MonkeyPatch):
+    from distributed import LocalCluster
+    folder = disk(64)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+                      resources={"device": 1}) as workers:
+        monkeypatch.setenv(fanout.SCHEDULER, workers.scheduler_address)
+        items = [fanout.Item("big", {"path": folder / "big"})]
+        with pytest.raises(UserError, match="big could not be written: No space left on device"):
+            fanout.run(fill, items, "Filling")
+        disk(2000)
+        assert [path.stat().st_size for path in fanout.run(fill, items, "Filling")] == [10**6]
+
+
+def test_a_network_for_whose_scores_there_is_no_room_is_tried_again(copy: Params, whole: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch):
+    victim = next((copy.folder / "segment").glob("Real-*"))
+    shutil.rmtree(victim)
+    real = runs.write
+
+    def full(path: Path, save: Callable, *rest: object) -> Path:
+        if path.name == experiments.RESULTS and path.parents[1].name == "tests":
+            raise UserError(f"{path} could not be written: No space left on device.")
+        return real(path, save, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write", full)
+        told = segment.run(copy).runs.set_index("data_type")["status"]
+    assert "No space left on device" in told["Real"]
+    assert told["2-Diff"] == "ok"
+    segment.run(copy)
+    assert final(copy.folder) == final(whole)
+
+
+def test_the_command_tells_of_a_full_disk_in_one_line(disk: Callable, capsys: pytest.CaptureFixture[str]):
+    from diffusegen_core.cli import _readable_errors
+    with pytest.raises(SystemExit) as stop, _readable_errors():
+        (disk(16) / "notebook.ipynb").write_bytes(bytes(10**6))  # as papermill does
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == ("diffusegen: No space left on device: make room, and the same command "
+                                       "goes on.\n")
+    with pytest.raises(PermissionError), _readable_errors():
+        raise PermissionError(13, "Permission denied")
+
+
+# ---- damage under what is finished
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def first(p: Params, pattern: str) -> Path:
+    return sorted(p.folder.glob(pattern))[0]
+
+
+def doubled(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[-1].replace("_1,", "_9,", 1), ""]))
+
+
+HARM = {  # by name of the artifact: a file of it, what happens to it, and why it no longer holds
+    "data": ("data/pairs.npz", halve, "pairs.npz is not the file that was written"),
+    "cluster": ("cluster/clusters.csv", lambda path: path.unlink(), "clusters.csv is missing"),
+    "train/cluster-01": ("train/cluster-01/model.safetensors", halve,
+                         "model.safetensors is not the file that was written"),
+    "inpaint/2-Diff": ("inpaint/2-Diff/masks/*.png", lambda path: path.unlink(), ".png is missing"),
+    "style/2-Styled-Diff": ("style/2-Styled-Diff/images/*.png", halve,
+                            ".png is not the file that was written"),
+    "gan/GAN": ("gan/GAN/manifest.csv", doubled, "manifest.csv is not the file that was written"),
+    "evaluate/Real": ("evaluate/Real/audit.csv", halve, "audit.csv is not the file that was written"),
+    "tests/Phantom": ("segment/Real-*/tests/*/results.csv", halve, "results.csv is not the file that was"),
+    "seed0": ("augment/Real-*/history.csv", lambda path: path.write_text(""), "history.csv is not the file"),
+}
+
+
+def test_what_is_damaged_is_named_and_made_again(copy: Params, whole: Path, nano: dict,
+                                                 caplog: pytest.LogCaptureFixture):
+    for pattern, harm, _ in HARM.values():
+        harm(first(copy, pattern))
+    everything(nano)
+    assert final(copy.folder) == final(whole)
+    told = [record.getMessage() for record in caplog.records]
+    for name, (_, _, reason) in HARM.items():
+        assert any(name in line.split(" no longer holds: ")[0] and reason in line for line in told), name
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"key"'])
+def test_a_pairs_row_that_is_none_makes_nothing_finished(copy: Params, whole: Path, text: str):
+    folder = copy.folder / "inpaint"
+    first(copy, "inpaint/rows/2-Diff/*.json").write_text(text)
+    (folder / "2-Diff" / runs.STAMP).unlink()
+    inpaint.run(copy)
+    assert final(copy.folder, "inpaint") == final(whole, "inpaint")
+
+
+@pytest.mark.parametrize("foreign", ["finished", "truncated", "other network", "no header", "text"])
+@pytest.mark.parametrize("kind", ["train", "segment"])
+def test_a_checkpoint_that_is_not_this_trainings_is_named_and_not_used(
+        copy: Params, whole: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+        kind: str, foreign: str):
+    folder = copy.folder / "train" / "cluster-00" if kind == "train" else first(copy, "segment/Real-*")
+    path, kept = folder / "checkpoint.safetensors", []
+    (folder / runs.STAMP).unlink()
+    real = checkpoints.save
+
+    def noting(file: Path, tensors: dict, header: dict, hashed: bool = True) -> Path:
+        if file == path:
+            kept.append((tensors, header))
+        return real(file, tensors, header, hashed)
+    act = {"train": lambda: train.run(copy), "segment": lambda: segment.run(short)}[kind]
+    short = copy.model_copy(update={"segment": copy.segment.model_copy(update={"checkpoint_every": 1})})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", noting)
+        act()
+    (folder / runs.STAMP).unlink()
+    tensors, header = kept[0]
+    if foreign == "finished":
+        weights = {name: x for name, x in tensors.items() if name.startswith(("raw.", "ema.", "net."))}
+        real(path, weights, header)
+    elif foreign == "other network":
+        real(path, {name: x[:1] if x.ndim else x for name, x in tensors.items()}, header)
+    elif foreign == "text":
+        path.write_text("a checkpoint")
+    else:
+        real(path, tensors, header if foreign == "truncated" else {})
+        if foreign == "truncated":
+            halve(path)
+    act()
+    line = next(m for m in (record.getMessage() for record in caplog.records) if str(path) in m)
+    assert "starts again" in line
+    assert final(copy.folder) == final(whole)
+
+
+# ---- changed parameters and inputs under what is finished
+
+def swap(folder: Path, p: Params) -> None:
+    """Another model under the name of the first."""
+    shutil.copy(folder / "cluster-01.safetensors", folder / "cluster-00.safetensors")
+
+
+def repaint(folder: Path, p: Params) -> None:
+    """Another image under the name of the first."""
+    image = np.ascontiguousarray(data.load(p).images[0][::-1])
+    data.write_pair(folder, "phantom_00000", image, data.load(p).masks[0])
+
+
+@pytest.mark.parametrize(("last", "section", "key", "change", "told"), [
+    (inpaint, "train", "checkpoints", swap,
+     {"train/cluster-00": "released: ", "inpaint/2-Diff": "models.cluster-00: "}),
+    (inpaint, "data", "source", repaint,
+     {"data": "input: ", "cluster": "data: ", "inpaint/2-Diff": "pairs: "}),
+    (style, "inpaint", "resampling", None,
+     {"inpaint/2-Diff": "inpaint.resampling: 2 -> 1", "style/2-Styled-Diff": "jobs.phantom_0000"}),
+])
+def test_what_changes_under_a_finished_run_is_named_and_nothing_is_mixed(
+        whole: Path, nano: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture, last: ModuleType,
+        section: str, key: str, change: Callable | None, told: dict[str, str]):
+    folder = tmp_path / "input"
+    if section == "train":
+        folder.mkdir()
+        for name in ("cluster-00", "cluster-01"):
+            shutil.copy(whole / "train" / name / train.WEIGHTS, folder / f"{name}.safetensors")
+    elif section == "data":
+        data.write_phantoms(folder, 10, 32, 0)
+
+    def at(name: str, value: object) -> Params:
+        return params.validate({**nano, "run_dir": str(tmp_path / name),
+                                section: {**nano[section], key: value}})
+    p = at("run", str(folder) if change else 2)
+    last.run(p)
+    assert "no longer holds" not in caplog.text
+    if change:
+        change(folder, p)
+    last.run(at("run", str(folder) if change else 1))
+    last.run(at("fresh", str(folder) if change else 1))
+    assert final(tmp_path / "run") == final(tmp_path / "fresh")
+    lines = [record.getMessage().split(" no longer holds: ") for record in caplog.records]
+    for name, reason in told.items():
+        assert any(line[0] == str(p.folder / name) and reason in line[1] for line in lines), name
+
+
+# ---- two runs in one folder
+
+def occupy(folder: Path, held: Any) -> None:
+    with runs.lock(folder):
+        held.set()
+        time.sleep(600)
+
+
+@pytest.fixture
+def occupied(nano: dict, killable: Context) -> Iterator[int]:
+    """Another process holds the run folder, as `diffusegen run` does; its number."""
+    held = killable.Event()
+    holder = killable.Process(target=occupy, args=(Path(nano["run_dir"]), held))
+    holder.start()
+    try:
+        assert held.wait(timeout=300)
+        yield holder.pid
+    finally:
+        holder.kill()
+        holder.join()
+
+
+def test_a_chapter_by_hand_beside_a_run_is_refused_and_told_who_holds_the_folder(
+        occupied: int, nano_params: Params, monkeypatch: pytest.MonkeyPatch):
+    for act in (data.load, cluster.run, train.run, inpaint.run, style.run, gan.run, evaluate.run, segment.run,
+                augment.run):
+        with pytest.raises(UserError, match=f"Another run is at work in .*: process {occupied} on "):
+            act(nano_params)
+    with runs.only_finished(), pytest.raises(runs.NotMadeError):  # to read is allowed
+        cluster.run(nano_params)
+    with runs.shadow(nano_params.folder) as shadow:  # a dry run
+        assert len(data.load(nano_params.model_copy(update={"run_dir": str(shadow)}))) == 10
+    # What the holder has started, as its chapters' kernels and their workers, goes on.
+    monkeypatch.setenv(runs.HOLDER, str(nano_params.folder))
+    assert len(data.load(nano_params)) == 10
+    monkeypatch.setenv(runs.HOLDER, "/another/run")
+    monkeypatch.setattr(progress, "worker", lambda: "a worker holds nothing")
+    assert cluster.run(nano_params).k == 2
+
+
+def test_a_notebook_that_is_left_open_holds_nothing(nano_params: Params):
+    cluster.run(nano_params)
+    with runs.lock(nano_params.folder):
+        assert os.environ[runs.HOLDER] == str(nano_params.folder)
+        assert cluster.run(nano_params).k == 2  # and within a run, its chapters are no second one
+        with fanout.hold(nano_params.folder / "augment" / "small"):
+            pass
+    assert runs.HOLDER not in os.environ
+
+
+# ---- two writers of one artifact
+
+def test_what_two_writers_have_mixed_is_not_current(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for writers in (["1", "2", "2", "1"], ["1", "2", "1", "2"]):
+        folder = tmp_path / "".join(writers)
+        files = {writer: [] for writer in writers}
+        for writer in writers:  # each writes a.txt first, and then b.txt
+            path = folder / "ab"[len(files[writer])]
+            files[writer].append(runs.write_text(path, f"by {writer}"))
+        mixed = len({(folder / name).read_text() for name in "ab"}) == 2
+        for writer in "12":
+            runs.finish(folder, {}, files[writer], 0)
+            whole = all(path.read_text() == f"by {writer}" for path in files[writer])
+            assert (runs.current(folder, {}) is not None) == whole
+        assert mixed == (writers[-1] == "1")
+    assert "is not the file that was written" in caplog.text
+
+
+def drawn(value: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full((3, 8, 8), value, np.uint8), np.ones((1, 8, 8), np.uint8)
+
+
+def test_a_pair_of_two_writers_is_made_again_and_a_finished_one_is_left(tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch):
+    real = data.write_pair
+
+    def overtaken(folder: Path, name: str, *pair: np.ndarray) -> tuple[Path, ...]:
+        files = real(folder, name, *pair)
+        real(folder, name, *drawn(2))  # by the other, which was stopped between its files and its row
+        return files
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "write_pair", overtaken)
+        pairsets.keep(tmp_path / "set", "a", "key", {"name": "a"}, drawn(1), 0)
+    assert not pairsets.is_made(tmp_path / "set", "a", "key")
+    pairsets.keep(tmp_path / "set", "a", "key", {"name": "a"}, drawn(3), 0)
+    pairsets.keep(tmp_path / "set", "a", "key", {"name": "a"}, drawn(4), 0)
+    assert pairsets.is_made(tmp_path / "set", "a", "key")
+    assert (pairsets.read_pair(tmp_path / "set", "a")[0] == 3).all()
+
+
+def model(values: dict) -> None:
+    torch.set_num_threads(1)
+    train.train_model(params.validate(values), "cluster-00", [0, 1, 2])
+
+
+def test_a_worker_that_was_stopped_and_replaced_changes_nothing_when_it_goes_on(
+        nano: dict, killable: Context):
+    nano["train"] |= {"images": 160}
+    folder = Path(nano["run_dir"]) / "train" / "cluster-00"
+    stopped, other = (killable.Process(target=model, args=(nano,)) for _ in range(2))
+    stopped.start()
+    try:
+        while not (folder / "checkpoint.safetensors").is_file():
+            time.sleep(0.001)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        other.start()
+        other.join(timeout=300)
+        assert other.exitcode == 0
+        before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
+    finally:
+        os.kill(stopped.pid, signal.SIGCONT)
+        stopped.join(timeout=300)
+    assert stopped.exitcode == 0
+    assert folder / runs.STAMP in before
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.*")} == before
+
+
+def test_a_network_that_another_has_finished_meanwhile_is_left(copy: Params, whole: Path,
+                                                               monkeypatch: pytest.MonkeyPatch):
+    folder = first(copy, "segment/Real-*")
+    shutil.rmtree(folder)
+    real = segnet.fit
+
+    def overtaken(*arguments: object) -> segnet.Fit:
+        with monkeypatch.context() as patch:
+            patch.setattr(segnet, "fit", real)
+            segment.run(copy)
+        before.update({path: path.stat().st_mtime_ns for path in folder.rglob("*.*")})
+        return real(*arguments)
+    before: dict[Path, int] = {}
+    monkeypatch.setattr(segnet, "fit", overtaken)
+    segment.run(copy)
+    before.pop(folder / experiments.SPENT)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")
+                      if path.name != experiments.SPENT}
+    assert final(copy.folder) == final(whole)
+
+
+# ---- the clock
+
+def test_a_clock_that_jumps_changes_nothing(copy: Params, whole: Path, nano: dict, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch):
+    chance = random.Random(6)
+    for module, name in ((time, "time"), (tqdm.std, "time")):
+        monkeypatch.setattr(module, name, lambda: chance.uniform(0, 4e9))
+    for path in copy.folder.rglob("*"):
+        os.utime(path, ns=(chance.randrange(4 * 10**18),) * 2)
+    before = {path: path.stat().st_mtime_ns for path in copy.folder.rglob(runs.STAMP)}
+    everything(nano)  # finds all of it made, however old or new it seems
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+    nano["run_dir"] = str(tmp_path / "jumping")
+    inpaint.run(params.validate(nano))
+    parts = ("data", "cluster", "train", "inpaint")
+    assert final(tmp_path / "jumping", *parts) == final(whole, *parts)
+    for stamp in (tmp_path / "jumping").rglob(runs.STAMP):
+        assert 0 <= runs.read_json(stamp)["seconds"] < 300
