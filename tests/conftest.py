@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -31,6 +32,14 @@ def killable() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["diffusegen_core.train"])
     return context
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers: sums over threads differ in their last bits
+    yield
+    torch.set_num_threads(before)
 
 
 NANO = {

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from distributed import Client
 
 from diffusegen_core import evaluate, fanout, inpaint, machines, params, progress, remote, runs
@@ -72,14 +71,6 @@ def machine(tmp_path: Path) -> Iterator[Machines]:
             process.send_signal(signal.SIGCONT)
             process.kill()
             process.wait()
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the workers: sums over threads differ in their last bits
-    yield
-    torch.set_num_threads(before)
 
 
 def slow(nano: dict, folder: Path) -> Params:
