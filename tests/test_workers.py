@@ -270,7 +270,7 @@ def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_pat
     assert all(0 < row["share_of_a_minute"] < 0.02 for row in found["overhead"])
     assert [row["models"] for row in found["scaling"]] == [2]
     first, *_, last = found["plan"]["rows"]
-    assert first["workers"], last["workers"] == (1, 64)
+    assert (first["workers"], last["workers"]) == (1, 64)
     assert first["seconds"] == pytest.approx(sum(
         sum(seconds) * (3 if len(seconds) > 1 else 1) for _, seconds in bench["measured"](p.folder)))
     assert 1 < last["speed_up"] < 64
