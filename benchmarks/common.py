@@ -167,6 +167,11 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
     return found
 
 
+def doze(seconds: float) -> None:
+    """Work that takes a known time; here, for a worker must be able to import it."""
+    time.sleep(seconds)
+
+
 def commit() -> str:
     """The checkout's commit, with a plus where files differ from it."""
     try:

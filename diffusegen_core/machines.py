@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from pydantic import Field, PositiveInt
 
-from diffusegen_core import params
 from diffusegen_core.errors import UserError
 from diffusegen_core.fanout import SCHEDULER
-from diffusegen_core.sections import Section
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -22,25 +19,6 @@ if TYPE_CHECKING:
 
 # A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
 SILENCE = "120s"
-
-
-class Slurm(Section):
-    """A job of Slurm that holds workers, and how many such jobs."""
-
-    jobs: PositiveInt = Field(1, description="jobs that are kept running, each on a node")
-    workers: PositiveInt = Field(
-        1, description="workers of a job, each does one item at a time; they share out the job's GPUs")
-    partition: str | None = Field(None, description="null: Slurm's default")
-    account: str | None = None
-    time: str = Field("24:00:00", description="walltime of a job; another goes on where it ended")
-    gpus: int = Field(1, ge=0, description="GPUs of a job")
-    cpus: PositiveInt = Field(8, description="processor cores of a job")
-    memory: str = Field("64GB", description="of a job")
-    options: list[str] = Field([], description="further options of sbatch, such as --constraint=a100")
-    before: list[str] = Field([], description="lines of the job before its workers, such as module load cuda")
-    interface: str | None = Field(
-        None, description="network interface of scheduler and workers, such as ib0; null: the first")
-    log_folder: str | None = Field(None, description="where Slurm's logs go; null: the working folder")
 
 
 @contextlib.contextmanager
@@ -57,8 +35,9 @@ def hold(workers: int | None = None, scheduler: str | None = None,
         if workers is not None:
             scheduler = held.enter_context(_local(workers)).scheduler_address
         elif slurm is not None:
-            settings = params.typed(Slurm, params.load(slurm), str(slurm))
-            scheduler = held.enter_context(_slurm(settings)).scheduler_address
+            from diffusegen_core import slurm as jobs
+            with _patient():
+                scheduler = held.enter_context(jobs.hold(slurm))
         if scheduler is None:
             yield
             return
@@ -86,22 +65,7 @@ def _local(workers: int) -> "Cluster":
             **dask.config.get("distributed.nanny.pre-spawn-environ"), **share}}), _patient():
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
                             resources={"device": 1}, host="127.0.0.1", silence_logs=logging.ERROR,
-                            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None)
-
-
-def _slurm(s: Slurm) -> "Cluster":
-    """A scheduler here, and jobs that start workers; a job that ends, however it ends, is replaced."""
-    from dask_jobqueue import SLURMCluster
-
-    asked = [f"--gres=gpu:{s.gpus}"] if s.gpus else []
-    with _patient():
-        cluster = SLURMCluster(
-            queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
-            job_cpu=s.cpus, memory=s.memory, worker_extra_args=["--resources", "device=1", "--no-dashboard"],
-            job_extra_directives=[*asked, *s.options], interface=s.interface, log_directory=s.log_folder,
-            job_script_prologue=[*s.before, f"export OMP_NUM_THREADS={max(1, s.cpus // s.workers)}"])
-    cluster.adapt(minimum_jobs=s.jobs, maximum_jobs=s.jobs)
-    return cluster
+                            dashboard_address="127.0.0.1:0")
 
 
 @contextlib.contextmanager
@@ -119,5 +83,6 @@ def _described(client: "Client", address: str) -> str:
     """Where the scheduler is, and its dashboard if it has one."""
     info = client.scheduler_info(n_workers=-1)
     port = info.get("services", {}).get("dashboard")
-    dashboard = f", dashboard {client.dashboard_link}" if port else ""
+    # Without bokeh there is a port, and nothing to see.
+    dashboard = f", dashboard {client.dashboard_link}" if port and find_spec("bokeh") else ""
     return f"Scheduler {address}, {len(info['workers'])} workers so far{dashboard}"

@@ -51,6 +51,8 @@ class Plan:
     rates: pd.DataFrame | None
     """What the probe found, a row a kind, columns as probe.COLUMNS; None if none was asked for."""
     device: str  # in words
+    beside: tuple[int, str] | None = None
+    """How many trainings of the run's model fit on the device at once, and why; None if not probed."""
 
     @property
     def chapters(self) -> pd.DataFrame:
@@ -79,6 +81,8 @@ class Plan:
         lines.append("")
         if self.rates is not None:
             lines += [f"Measured on {self.device}:", _rates(self.rates), ""]
+            if self.beside:
+                lines += ["Trainings side by side (--workers): {} ({}).".format(*self.beside), ""]
         else:
             lines += [f"The device is {self.device}; no time was measured (--seconds 0).", ""]
         return "\n".join([*lines, NOTES])
@@ -95,12 +99,14 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     p, device = at_hand(p)
     work = flops.count(p)
     table = pd.DataFrame(rows(p, count, work), columns=COLUMNS)
-    rates = None
+    rates = beside = None
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
         table["seconds"] = table["flop"] / table["kind"].map(rates.set_index("kind")["rate"]).fillna(1)
-    return Plan(table, p.profile, count, note, rates, device)
+        for _, training in rates[rates["kind"] == "training"].iterrows():
+            beside = probe.side_by_side(training, runs.device(p.device))
+    return Plan(table, p.profile, count, note, rates, device, beside)
 
 
 def at_hand(p: Params) -> tuple[Params, str]:

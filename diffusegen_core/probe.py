@@ -8,6 +8,7 @@ call and nothing else, for the sake of the memory: training and styling are then
 import contextlib
 import gc
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,10 +39,11 @@ from diffusegen_core.params import Params
 from diffusegen_core.unet import UNet
 
 KINDS = ("features", "sampling", "training", "styling", "GAN", "judging", "segmentation")
-COLUMNS = ["kind", "rate", "flop", "images", "repetitions", "seconds", "how"]
+COLUMNS = ["kind", "rate", "flop", "images", "repetitions", "seconds", "memory", "how"]
 SHORT = 4e11  # FLOP of a repetition that a processor does in some seconds
 BATCH = 32  # images in one call of features.extract
 BATCHES = 2  # of a training of the segmentation network
+CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
 AS_CALL = "not tried, for one image takes minutes: at the rate of sampling"
 
 
@@ -58,6 +60,8 @@ class Trial:
 def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.DataFrame:
     """Measure these kinds of work, in about so many seconds in all: a row each, columns COLUMNS.
 
+    Memory is the most bytes of a GPU that the kind took; nan on a processor.
+
     Each is done once to warm up and then until its share of the time is over, but at least once; what exceeds
     its share is said so, and what is long on a processor is not warmed up.
     """
@@ -73,8 +77,9 @@ def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.D
             call = next(row for row in found if row["kind"] == "sampling")
             found.append({**call, "kind": kind, "repetitions": 0, "seconds": 0.0, "how": AS_CALL})
             continue
+        _forget(device)
         trial = makers[kind](p, work, device)
-        found.append({"kind": kind, **_measured(trial, share, device)})
+        found.append({"kind": kind, **_measured(trial, share, device), "memory": _most(device)})
         del trial
         gc.collect()
     return pd.DataFrame(found, columns=COLUMNS)
@@ -92,6 +97,25 @@ def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, obj
     typical = float(np.median(spent))
     return {"rate": trial.flop / typical, "flop": trial.flop, "images": trial.images,
             "repetitions": len(spent), "seconds": sum(spent), "how": how}
+
+
+def side_by_side(training: pd.Series, device: torch.device) -> tuple[int, str]:
+    """How many trainings, of which this row of `rates` is one, fit on the device at once; why so many."""
+    if device.type != "cuda":
+        return os.cpu_count() or 1, "a core each; their memory was not measured"
+    each, total = training["memory"] + CONTEXT, torch.cuda.get_device_properties(device).total_memory
+    return int(total // each), f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each"
+
+
+def _forget(device: torch.device) -> None:
+    """Give back what earlier kinds took."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _most(device: torch.device) -> float:
+    return float(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else float("nan")
 
 
 def _timed(trial: Trial, device: torch.device) -> float:

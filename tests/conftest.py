@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -10,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read on import: no spinni
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from diffusegen_core import params
 
@@ -34,6 +36,15 @@ def killable() -> multiprocessing.context.BaseContext:
                                     "segmentation_models_pytorch", "albumentations", "cleanfid.fid",
                                     "pytorch_msssim"])
     return context
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers: sums over threads differ in their last bits
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 NANO = {

@@ -1,8 +1,11 @@
 """The plan of a run: its work is the counted one, its images those of the chapters, its times finite."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -231,7 +234,15 @@ def test_a_probe_gives_each_kind_a_rate_and_each_row_a_time(nano_params: Params)
     assert training.seconds == pytest.approx(training.flop / rates["training"])
     assert made.chapters["seconds"].sum() == pytest.approx(made.table["seconds"].sum())
     assert "Measured on" in made.text
+    assert f"Trainings side by side (--workers): {os.cpu_count()} (a core each;" in made.text
     assert not p.folder.exists()
+
+
+def test_as_many_trainings_fit_on_a_gpu_as_its_memory_holds(monkeypatch):
+    card = SimpleNamespace(total_memory=80e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    taken = pd.Series({"memory": 26e9})
+    assert probe.side_by_side(taken, torch.device("cuda")) == (3, "26.6 of 80.0 GB each")
 
 
 def test_a_network_too_large_for_a_processor_is_called_once_for_one_image(nano_params: Params, monkeypatch):

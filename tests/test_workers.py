@@ -1,6 +1,7 @@
 """Work items on dask workers: a scheduler and three workers, each a process, on loopback."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from distributed import Client
-from threadpoolctl import threadpool_limits
 
-from diffusegen_core import evaluate, fanout, inpaint, machines, params, progress, remote, runs
+from diffusegen_core import chapters, evaluate, fanout, inpaint, machines, params, progress, remote, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
@@ -87,15 +86,6 @@ def frail(tmp_path: Path) -> Iterator[Machines]:
     """A machine of a test's own, which may break it."""
     with start(tmp_path) as found:
         yield found
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the workers: sums over threads differ in their last bits
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(before)
 
 
 def slow(nano: dict, folder: Path) -> Params:
@@ -276,3 +266,26 @@ def own_pid(seconds: float) -> int:
     return os.getpid()
 
 
+
+
+def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_path: Path, monkeypatch,
+                                                             capsys) -> None:
+    monkeypatch.delenv(fanout.SCHEDULER, raising=False)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    bench = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fanout.py"))
+    p = params.validate(nano)
+    chapters.keep(p)
+    inpaint.run(p)
+    options = ["--items", "4", "--seconds", "0.01", "--rounds", "1", "--workers", "1", "--device", "cpu",
+               "--params", str(p.folder / "params.yaml"), "--times", "3"]
+    found = bench["run"]([*options, "--run", str(p.folder), "--out", str(tmp_path / "out.json")])
+    assert [row["workers"] for row in found["overhead"]] == [0, 1]
+    assert all(0 < row["share_of_a_minute"] < 0.02 for row in found["overhead"])
+    assert [row["models"] for row in found["scaling"]] == [2]
+    first, *_, last = found["plan"]["rows"]
+    assert (first["workers"], last["workers"]) == (1, 64)
+    assert first["seconds"] == pytest.approx(sum(
+        sum(seconds) * (3 if len(seconds) > 1 else 1) for _, seconds in bench["measured"](p.folder)))
+    assert 1 < last["speed_up"] < 64
+    assert "A simulation, not a measurement" in capsys.readouterr().out
+    assert bench["makespan"]([5, 4, 3, 3, 3], 2) == 10  # longest first, which is not the best: 9

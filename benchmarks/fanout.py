@@ -1,0 +1,158 @@
+"""Work items on workers: the cost of an item beyond its work, two workers or one, a plan for 1 to 64 GPUs.
+
+The plan is a simulation: it takes the seconds of each item of a finished run (--run DIR), deals them out to
+so many workers, longest first, and lets the next chapter begin when all items of the one before are done.
+"""
+
+import argparse
+import heapq
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import common
+import pandas as pd
+
+from diffusegen_core import chapters, cluster, fanout, machines, runs, train
+from diffusegen_core.params import Params
+
+WORKERS = [1, 2, 4, 8, 16, 32, 64]  # of the plan
+MINUTE = 60.0
+PARTS = ["overhead", "scaling", "plan"]
+
+
+def run(arguments: list[str] | None = None) -> dict[str, Any]:
+    """The benchmark, with command-line arguments; what it wrote."""
+    parser = common.parser(__doc__.splitlines()[0])
+    parser.set_defaults(params=common.ROOT / "params" / "smoke.yaml")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; the plan needs --run")
+    parser.add_argument("--items", type=int, default=20, help="of the overhead, that sleep")
+    parser.add_argument("--seconds", type=float, default=0.2, help="for how long each sleeps")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of this machine")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="a finished run, whose times make the plan")
+    parser.add_argument("--times", type=int, default=1, help="so many of each item of the run, in the plan")
+    options = parser.parse_args(arguments)
+    parts = options.parts or (PARTS if options.run else PARTS[:2])
+    if "plan" in parts and not options.run:
+        parser.error("the plan needs --run DIR")
+    p, _ = common.setup(options)
+    found = {"benchmark": "fanout", "date": date.today().isoformat(), "versions": runs.versions(),
+             "device": runs.device_name(options.device), "commit": common.commit()}
+    print(f"fanout: {found['device']}; commit {found['commit']}; {found['date']}")
+    for part in parts:
+        found[part] = {"overhead": overhead, "scaling": scaling, "plan": plan}[part](options, p)
+    out = options.out or common.ROOT / "benchmarks" / "results" / "fanout.json"
+    runs.write_json(out, found)
+    print(f"  written: {out}")
+    return found
+
+
+def overhead(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
+    """Seconds of an item beyond its work: in this process, and on workers, each first once to warm up."""
+    items = [fanout.Item(f"item {i}", {"seconds": options.seconds}) for i in range(options.items)]
+    rows = []
+    for workers in [None, *options.workers]:
+        began = time.perf_counter()
+        with machines.hold(workers=workers):
+            start = time.perf_counter() - began
+            fanout.run(common.doze, items[:2], "Warming up")
+            least = -(-options.items // (workers or 1)) * options.seconds
+            each = [(timed(lambda: fanout.run(common.doze, items, "Sleeping")) - least) / options.items
+                    for _ in range(options.rounds)]
+        typical = statistics.median(each)
+        rows.append({"workers": workers or 0, "start_seconds": start, "seconds_an_item": typical,
+                     "least": min(each), "most": max(each), "share_of_a_minute": typical / MINUTE})
+    print(f"\nOverhead of {options.items} items that sleep {options.seconds} s, {options.rounds} times")
+    shown(rows)
+    return rows
+
+
+def scaling(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
+    """The trainings of chapter 2 on so many workers, among which the machine's cores are shared out."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in options.workers:
+            own = p.model_copy(update={"run_dir": str(Path(folder) / str(workers))})
+            own.folder.mkdir(parents=True)
+            clusters = cluster.run(own)
+            with machines.hold(workers=workers):
+                seconds = timed(lambda: train.run(own))  # noqa: B023
+            rows.append({"workers": workers, "models": clusters.k + bool(own.train.full_images),
+                         "seconds": seconds, "ratio": (rows[0]["seconds"] if rows else seconds) / seconds})
+    print(f"\nTraining the models of {p.profile}, {p.train.images} images each")
+    shown(rows)
+    return rows
+
+
+def plan(options: argparse.Namespace, p: Params) -> dict[str, Any]:
+    """How long the items of a finished run would take on 1 to 64 workers."""
+    folder = options.run.resolve()
+    devices = sorted({runs.read_json(stamp)["device"] for stamp in folder.glob("*/*/made.json")})
+    barriers = [(chapter, seconds * options.times if len(seconds) > 1 else seconds)
+                for chapter, seconds in measured(folder) if seconds]
+    rows, alone = [], {}
+    for workers in WORKERS:
+        spans = {}
+        for chapter, seconds in barriers:
+            spans[chapter] = spans.get(chapter, 0.0) + makespan(seconds, workers)
+        alone = alone or spans
+        total = sum(spans.values())
+        rows.append({"workers": workers, "seconds": total, "speed_up": sum(alone.values()) / total,
+                     **{chapter: alone[chapter] / (workers * span) for chapter, span in spans.items()}})
+    count = sum(len(seconds) for _, seconds in barriers)
+    print(f"\nA simulation, not a measurement: {count} items, {options.times} of each of {folder.name}."
+          f"\nTheir times were measured on {'; '.join(devices)}. Every worker is taken to be one."
+          "\nPer chapter: the share of the workers' time that is work. Left out: figures, tables, the book,"
+          "\nand the waits of a queue.")
+    shown(rows)
+    return {"run": chapters.kept(folder).profile, "simulated_from": devices, "times": options.times,
+            "items": count, "rows": rows}
+
+
+def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
+    """Of a finished run, chapter by chapter: the seconds of the items that may go side by side."""
+    def stamps(pattern: str) -> list[float]:
+        return [runs.read_json(stamp)["seconds"] for stamp in sorted(folder.glob(pattern))]
+
+    yield "cluster", [sum(stamps("data/made.json") + stamps("cluster/made.json"))]
+    yield "train", stamps("train/*/made.json")
+    for chapter in ("inpaint", "style"):
+        for data_type in sorted(folder.glob(f"{chapter}/rows/*")):
+            yield chapter, batches(data_type)
+    yield "evaluate", stamps("evaluate/*/made.json")
+    for chapter in ("segment", "augment"):
+        if (table := folder / chapter / "runs.csv").is_file():
+            yield chapter, list(pd.read_csv(table)["seconds"])
+
+
+def batches(rows: Path) -> list[float]:
+    """The seconds of each batch: its images have one model, and each has the batch's mean."""
+    kept = sorted((row["row"]["model"], row["seconds"]) for row in map(runs.read_json, rows.glob("*.json")))
+    return [sum(seconds for _, seconds in batch) for _, batch in itertools.groupby(kept)]
+
+
+def makespan(seconds: list[float], workers: int) -> float:
+    """When the last of the items is done, if each worker takes the longest that is left."""
+    free = [0.0] * workers
+    for item in sorted(seconds, reverse=True):
+        heapq.heapreplace(free, free[0] + item)
+    return max(free)
+
+
+def timed(work: Any) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def shown(rows: list[dict[str, Any]]) -> None:
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.4g}".format))
+
+
+if __name__ == "__main__":
+    common.main(run)

@@ -1,0 +1,237 @@
+"""Work items in jobs of a real Slurm: its daemons on loopback, one node, in a folder of the test."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from test_workers import hashes
+
+from diffusegen_core import fanout, machines, params, train
+from diffusegen_core.errors import UserError
+
+SYSTEM = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where Debian has daemons
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
+MISSING = [name for name in PROGRAMS if not shutil.which(name, path=SYSTEM)]
+needs_slurm = pytest.mark.skipif(bool(MISSING), reason=f"Slurm is not installed: no {', '.join(MISSING)}")
+
+CONFIG = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge.socket
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=2
+NodeName=here NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4
+PartitionName=all Nodes=here Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], list[str]]]:
+    """Slurm, running; a function that gives the numbers of the jobs in its queue."""
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    (folder / "munge.key").chmod(0o600)
+    config = folder / "slurm.conf"
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    config.write_text(CONFIG.format(folder=folder, user=user, ports=free_ports(2),
+                                    host=socket.gethostname().partition(".")[0]))
+    daemons = []
+
+    def start(*command: str) -> None:
+        program = shutil.which(command[0], path=SYSTEM)
+        with (folder / f"{command[0]}.log").open("w") as log:
+            daemons.append(subprocess.Popen([program, *command[1:]], stdout=log, stderr=log, cwd=folder))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(config))
+        tests = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(tests))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        try:
+            start("munged", "--foreground", "--force", f"--socket={folder}/munge.socket",
+                  f"--key-file={folder}/munge.key", f"--pid-file={folder}/munged.pid",
+                  f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed")
+            until(lambda: (folder / "munge.socket").exists(), 10)
+            start("slurmctld", "-D", "-f", str(config))
+            start("slurmd", "-D", "-f", str(config))
+            until(lambda: "idle" in said("sinfo", "--noheader", "--format=%t"), 20)
+            yield lambda: said("squeue", "--noheader", "--format=%i").split()
+        finally:
+            said("scancel", "--me")
+            stop = time.monotonic() + 10
+            while said("squeue", "--noheader") and time.monotonic() < stop:
+                time.sleep(0.1)
+            for daemon in daemons:
+                daemon.kill()
+                daemon.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+
+
+def until(true: Callable[[], object], patience: float) -> None:
+    stop = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < stop, f"not within {patience} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def described(tmp_path: Path, monkeypatch) -> Callable[..., Path]:
+    """Writes the file of --slurm, with other lines than the usual."""
+    from diffusegen_core import slurm
+    monkeypatch.setattr(slurm, "PAUSE", 0.5)
+    monkeypatch.delenv(fanout.SCHEDULER, raising=False)
+
+    def write(**changes: str) -> Path:
+        values = {"gpus": "0", "cpus": "1", "memory": "null", "time": "'10'", "interface": "lo",
+                  "log_folder": str(tmp_path / "logs"), **changes}
+        file = tmp_path / "slurm.yaml"
+        file.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+        return file
+
+    return write
+
+
+def job_and_threads(seconds: float = 0.0) -> tuple[str, str, int]:
+    time.sleep(seconds)
+    return os.environ["SLURM_JOB_ID"], os.environ["MKL_NUM_THREADS"], os.getpid()
+
+
+def items(count: int, **arguments: object) -> list[fanout.Item]:
+    return [fanout.Item(f"item {i}", arguments) for i in range(count)]
+
+
+@needs_slurm
+def test_jobs_do_what_one_process_does_though_one_is_cancelled(
+        queue: Callable[[], list[str]], described: Callable[..., Path], nano: dict, tmp_path: Path,
+        one_thread: None, caplog) -> None:
+    alone, spread = (params.validate({
+        **nano, "run_dir": str(tmp_path / name),
+        "train": {**nano["train"], "images": 200, "checkpoint_every": 10}}) for name in ("alone", "spread"))
+    train.run(alone)
+    with machines.hold(slurm=described()):
+        found = fanout.run(job_and_threads, items(5), "Where")
+        [(job, threads, _)] = set(found)
+        assert (job, threads) == (queue()[0], "1")
+
+        def disturb() -> None:
+            checkpoint = spread.folder / "train" / "cluster-00" / "checkpoint.safetensors"
+            until(checkpoint.is_file, 60)
+            said("scancel", job)
+
+        hand = threading.Thread(target=disturb, daemon=True)
+        hand.start()
+        train.run(spread)
+        hand.join()
+        [other] = queue()
+        assert other != job
+    assert hashes(spread.folder) == hashes(alone.folder)
+    assert "was lost with it" in caplog.text
+    assert f"Job {job} of Slurm has ended" in caplog.text
+    assert (tmp_path / "logs" / f"slurm-{job}.out").is_file()
+    until(lambda: not queue(), 20)
+
+
+@needs_slurm
+def test_a_job_that_ends_before_its_worker_comes_is_replaced(
+        queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path, caplog) -> None:
+    mark = tmp_path / "mark"
+    with machines.hold(slurm=described(before=f"['test -e {mark} || {{ touch {mark}; exit 1; }}']")):
+        fanout.run(job_and_threads, items(1), "Where")
+    assert caplog.text.count("of Slurm has ended") == 1
+
+
+@needs_slurm
+def test_jobs_whose_run_was_killed_end_by_themselves(
+        queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path) -> None:
+    code = ("import test_slurm as t; from pathlib import Path\n"
+            "from diffusegen_core import fanout, machines\n"
+            f"with machines.hold(slurm=Path({str(described(workers='2', cpus='2'))!r})):\n"
+            f"    fanout.run(t.endless, t.items(2, folder=Path({str(tmp_path)!r})), 'Endless')\n")
+    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, 60)  # of one job
+    assert len(queue()) == 1
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    until(lambda: not queue(), 60)
+
+
+def endless(folder: Path) -> None:
+    (folder / f"worker-{os.getpid()}").touch()
+    while True:
+        time.sleep(0.1)
+
+
+@needs_slurm
+def test_an_interrupted_run_leaves_no_job(queue: Callable[[], list[str]],
+                                          described: Callable[..., Path]) -> None:
+    def interrupted() -> None:
+        with machines.hold(slurm=described(jobs="2")):
+            until(lambda: len(queue()) == 2, 20)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    until(lambda: not queue(), 20)
+
+
+@needs_slurm
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"memory": "64GB"}, "Requested node configuration is not available"),
+    ({"partition": "none"}, "invalid partition"),
+    ({"time": "a while"}, "Invalid --time"),
+])
+def test_what_slurm_refuses_is_said_before_the_run(
+        queue: Callable[[], list[str]], described: Callable[..., Path], changes: dict, message: str) -> None:
+    file = described(**changes)
+    with pytest.raises(UserError, match=f"{file}: Slurm refuses such a job: .*{message}"), \
+            machines.hold(slurm=file):
+        pass
+    assert fanout.SCHEDULER not in os.environ
+    assert not queue()
+
+
+def test_where_there_is_no_slurm_that_is_said(described: Callable[..., Path], monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="no sbatch here"), machines.hold(slurm=described()):
+        pass
