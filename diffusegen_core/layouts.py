@@ -70,7 +70,7 @@ class Report:
     files: list[Path] = field(default_factory=list)
 
     def add(self, path: Path, problem: str, detail: str) -> None:
-        self.problems.append(Problem(_printable(path.relative_to(self.folder).as_posix()), problem, detail))
+        self.problems.append(Problem(printable(path.relative_to(self.folder).as_posix()), problem, detail))
 
     def table(self) -> pd.DataFrame:
         """Every problem, one a row: file, problem, detail."""
@@ -164,7 +164,7 @@ def _decode(report: Report, path: Path) -> Image.Image | None:
         return rgb(path)
     except Exception as error:  # Decoders fail in many ways; a file that makes one fail is unreadable.
         detail = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
-        report.add(path, "unreadable", _printable(detail))
+        report.add(path, "unreadable", printable(detail))
         return None
 
 
@@ -265,7 +265,7 @@ def _by_name(report: Report, paths: list[Path], names: dict[str, str]) -> dict[s
     """The files under the name that pairs them; unusable names and files that share one are problems."""
     found = defaultdict(list)
     for path in paths:
-        if _printable(path.name) != path.name:
+        if printable(path.name) != path.name:
             report.add(path, "unusable name", "control characters, or bytes that are no text")
         else:
             found[names[path.stem]].append(path)
@@ -286,7 +286,7 @@ def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text with control characters, line breaks and undecodable bytes escaped."""
     bad = {"Cc", "Cs", "Zl", "Zp"}
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in bad else c for c in text)

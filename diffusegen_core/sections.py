@@ -38,6 +38,8 @@ class Cluster(Section):
         "imagenet", description="what the weights expect: ImageNet mean and deviation, or [-1, 1]")
     scan: list[PositiveInt] = Field(
         [2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
+    file: str | None = Field(
+        None, description="the authors' clusters_K.pkl, taken instead of clusters of our own; null: none")
 
 
 class Model(Section):

@@ -132,7 +132,9 @@ def clusters(result: Clusters) -> Table:
     sizes = sorted(result.sizes, reverse=True)
     frame = pd.DataFrame({"rank by size": range(1, result.k + 1), "pairs, this run": sizes})
     known = published.table("cluster_sizes").query("k == @result.k")["value"].astype(int)
-    caption = f"Cluster sizes, computed in this run from the features of {_cell(result.backbone)}."
+    taken = (f"taken from {_cell(result.file)}" if result.file else
+             f"computed in this run from the features of {_cell(result.backbone)}")
+    caption = f"Cluster sizes, {taken}."
     if len(known):
         frame["pairs, published"] = sorted(known, reverse=True)
         caption += " Published: the authors' clusters of the 348 pairs with Inception-v3."
