@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from diffusegen_core import __version__
-from diffusegen_core.errors import UserError
+from diffusegen_core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from diffusegen_core.params import Params
@@ -201,7 +201,8 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"diffusegen: {error}", err=True)
+        lines = f"diffusegen: {error}".split("\n")  # names from strangers may hold what moves a terminal
+        typer.echo("\n".join(map(printable, lines)), err=True)
         sys.exit(2)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from diffusegen_core import data, fanout, features, params, progress, published_clusters, runs, seeds
-from diffusegen_core.errors import UserError
-from diffusegen_core.layouts import printable
+from diffusegen_core.errors import UserError, printable
 from diffusegen_core.params import Params
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusegen_core.errors import UserError
-from diffusegen_core.layouts import EXTENSIONS, printable
+from diffusegen_core.errors import UserError, printable
+from diffusegen_core.layouts import EXTENSIONS
 
 MAX_BYTES, MAX_STEPS = 8 << 20, 100_000  # the published files have 110 kB and 500 opcodes
 

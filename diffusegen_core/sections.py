@@ -23,7 +23,7 @@ class Data(Section):
     count: PositiveInt | None = Field(
         48, description="use the first so many pairs; null: all (phantom needs it)")
     names: list[str] | None = Field(None, min_length=1, description="of these, only the named; null: all")
-    image_size: PositiveInt = Field(32, description="side of the square training images, pixels")
+    image_size: PositiveInt = Field(32, le=8192, description="side of the square training images, pixels")
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
 
 
