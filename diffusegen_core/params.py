@@ -219,7 +219,8 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 def _parsed(text: str, complaint: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # such as an impossible date
+    # Of the others the YAML library has some, for an impossible date or `!!bool a`.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"{complaint}: {printable(' '.join(str(error).split()))}") from None
     except RecursionError:
         raise UserError(f"{complaint}: it is nested too deeply.") from None

@@ -212,7 +212,13 @@ class _Machine:
         self.room -= len(content)
         if self.room < 0:
             raise _RefusedError(f"its arrays have more than {MAX_BYTES} bytes")
-        return np.frombuffer(content, np.dtype(kind.order + kind.code)).tolist() if content else []
+        if kind.code[0] != "U":
+            return np.frombuffer(content, np.dtype(kind.order + kind.code)).tolist() if content else []
+        # Not by NumPy, which makes strings of bytes that are no text.
+        text, size = content.decode("utf-32-be" if kind.order == ">" else "utf-32-le"), int(kind.code[1:])
+        if len(text) % size:
+            raise _RefusedError("an array is cut off")
+        return [text[at:at + size].rstrip("\0") for at in range(0, len(text), size)]
 
 
 def _text(value: Any) -> str:
