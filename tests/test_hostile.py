@@ -5,20 +5,23 @@ the module that reads them; here are the many.
 """
 
 import ast
+import html
 import io
 import json
 import os
-import pickle
 import random
 import re
 import struct
 import tempfile
 import time
 import zipfile
-from datetime import date
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -31,7 +34,17 @@ from PIL import Image
 from pydantic import BaseModel
 from safetensors.torch import save_file
 
-from diffusegen_core import checkpoints, cli, data, fetch, layouts, params, published_clusters, review, tables, weights
+from diffusegen_core import (
+    checkpoints,
+    cli,
+    data,
+    fetch,
+    layouts,
+    params,
+    review,
+    tables,
+    weights,
+)
 from diffusegen_core.errors import UserError, printable
 
 ROOT = Path(__file__).parents[1]
@@ -47,11 +60,17 @@ def leaves(section: type[BaseModel], prefix: str = "") -> list[str]:
     return found
 
 
-def refused(call, *arguments: object, names: str) -> str:
-    """What a refusal says, which is one that names the file or key and can be shown in any terminal."""
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    text = str(caught.value)
+def attempt(call: Callable, *arguments: object) -> tuple[object, str]:
+    """What a call returns, or what its refusal says; any other error is one."""
+    try:
+        return call(*arguments), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def refused(call: Callable, *arguments: object, names: str) -> str:
+    """What a refusal says, which names the file or key."""
+    _, text = attempt(call, *arguments)
     assert names in text
     return text
 
@@ -83,11 +102,12 @@ def test_a_bad_value_is_refused_by_its_key(key: str, value: object):
 def test_an_unknown_key_is_refused_by_its_name(key: str, value: object, section: str):
     assume(key not in (params.Params.model_fields if not section else
                        params.Params.model_fields[section].annotation.model_fields))
-    text = refused(params.validate, {section: {key: value}} if section else {key: value}, names=printable(key))
+    values = {section: {key: value}} if section else {key: value}
+    text = refused(params.validate, values, names=printable(key))
     assert text == printable(text)
 
 
-@settings(max_examples=250, parent=shared_fixture)
+@settings(max_examples=120, parent=shared_fixture)
 @given(st.data())
 def test_a_damaged_profile_is_read_or_refused(tmp_path_factory, nano_values, draw):
     path = tmp_path_factory.getbasetemp() / "stranger.yaml"
@@ -95,14 +115,13 @@ def test_a_damaged_profile_is_read_or_refused(tmp_path_factory, nano_values, dra
     place = draw.draw(st.integers(0, len(text)))
     cut = draw.draw(st.integers(0, 20))
     new = draw.draw(st.one_of(st.binary(max_size=6), st.sampled_from(
-        [b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system [x]", b"!!set ", b"!!binary ", b"? ", b"[", b"{",
-         b"!!timestamp ", b"0x" + 4000 * b"f", b"1:1:1", b"\x1b[2J", b"%YAML 9", b"---\n", b"!!int ", b"!!float "])))
+        [b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system [x]", b"!!set ", b"!!binary ", b"? ", b"[",
+         b"{", b"!!timestamp ", b"0x" + 4000 * b"f", b"1:1:1", b"\x1b[2J", b"%YAML 9", b"---\n", b"!!int ",
+         b"!!float "])))
     path.write_bytes(text[:place].encode() + new + text[place + cut:].encode())
-    try:
-        params.validate(params.load(path))
-    except UserError as error:
-        assert str(error).startswith((f"{path} ", "Parameters: ", "There can be no file"))
-        assert str(error) == printable(str(error))
+    p, text = attempt(lambda: params.validate(params.load(path)))
+    assert p or text.startswith((f"{path} ", "Parameters: ", "There can be no file"))
+    assert text == printable(text)
 
 
 def laughs() -> str:
@@ -111,7 +130,8 @@ def laughs() -> str:
 
 
 def merges() -> str:
-    lines = ["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30)]
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30)]
     return "\n".join(lines)
 
 
@@ -143,14 +163,13 @@ def test_yaml_that_would_not_end_is_refused_at_once(tmp_path: Path, text: str, s
 
 @pytest.mark.parametrize("path", ["a\0b", 300 * "a", 3000 * "a/", "~nobody-has-this-name/x", "\ud800"])
 def test_a_path_that_no_file_can_have_is_refused(path: str):
-    for values in ({"run_dir": path}, {"run_dir": "runs/x", "data": {"source": path}, "cluster": {"file": path}}):
+    for values in ({"run_dir": path}, {"run_dir": "runs/x", "data": {"source": path}}):
         with pytest.raises(UserError):
-            p = params.validate(values)
-            data.load(p)
+            data.input_folder(params.validate(values))
 
 
 def test_what_a_user_is_told_moves_no_terminal(tmp_path: Path, monkeypatch, capsys):
-    (tmp_path / "p.yaml").write_text('"\\e[2J\\nx\\u202e": 1\nrun_dir: "\\e]0;title\\a"\ndata: {source: "\\e[31m"}\n')
+    (tmp_path / "p.yaml").write_text('"\\e[2J\\nx\\u202e": 1\nrun_dir: "\\e]0;title\\a"\n')
     for profile in (tmp_path / "p.yaml", tmp_path / "absent\x1b[2J.yaml"):
         monkeypatch.setattr("sys.argv", ["diffusegen", "run", str(profile)])
         with pytest.raises(SystemExit) as stopped:
@@ -181,7 +200,7 @@ MASKS = {kind: encoded(kind, LABEL) for kind in KINDS}
 
 
 def loaded(image: bytes, mask: bytes, kind: str) -> list[str] | str:
-    """What a folder with this pair and a sound one gives: its names, or the refusal; never a partial output."""
+    """What a folder with this pair and a sound one gives: its names, or what is refused and left."""
     with tempfile.TemporaryDirectory() as place:
         for part, content in (("images", image), ("masks", mask)):
             folder = Path(place) / "set" / part
@@ -191,18 +210,16 @@ def loaded(image: bytes, mask: bytes, kind: str) -> list[str] | str:
         run = Path(place) / "run"
         p = params.validate({"run_dir": str(run), "cluster": {"k": 1},
                              "data": {"source": f"{place}/set", "count": None, "image_size": 16}})
-        try:
-            pairs = data.load(p)
-        except UserError as error:
+        pairs, text = attempt(data.load, p)
+        if text:
             assert not run.exists()
-            assert "Traceback" not in str(error)
-            return str(error)
+            return text
         assert pairs.images.shape == (len(pairs), 3, 16, 16)
         assert set(np.unique(pairs.masks)) <= {0, 1}
         return pairs.names
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(st.sampled_from(KINDS), st.floats(0, 0.6), st.sampled_from(["images", "masks"]))
 def test_a_truncated_picture_is_refused_by_its_name(kind: str, share: float, part: str):
     given_ = {"images": PICTURES[kind], "masks": MASKS[kind]}
@@ -210,33 +227,31 @@ def test_a_truncated_picture_is_refused_by_its_name(kind: str, share: float, par
     assert f"{part}/stranger.{kind}" in loaded(given_["images"], given_["masks"], kind)
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(st.sampled_from(KINDS), st.data(), st.sampled_from(["images", "masks"]))
 def test_a_damaged_picture_is_read_or_refused_by_its_name(kind: str, draw: st.DataObject, part: str):
     given_ = {"images": bytearray(PICTURES[kind]), "masks": bytearray(MASKS[kind])}
     spoilt = given_[part]
     for _ in range(draw.draw(st.integers(1, 4))):
-        place = draw.draw(st.integers(0, min(len(spoilt) - 1, 120) if draw.draw(st.booleans()) else len(spoilt) - 1))
-        new = draw.draw(st.one_of(st.binary(min_size=1, max_size=4), st.sampled_from([4 * b"\xff", 4 * b"\0"])))
+        last = min(len(spoilt), 120 if draw.draw(st.booleans()) else len(spoilt)) - 1
+        place = draw.draw(st.integers(0, last))
+        new = draw.draw(st.one_of(st.binary(min_size=1, max_size=4), st.sampled_from([bytes(4)])))
         spoilt[place:place + len(new)] = new
     found = loaded(bytes(given_["images"]), bytes(given_["masks"]), kind)
     assert found == ["sound", "stranger"] or f"stranger.{kind}" in found
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    import zlib
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(width: int, height: int, *extra: bytes, bits: int = 8, colour: int = 0, rows: bytes = b"") -> bytes:
-    import zlib
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join([chunk(b"IHDR", head), *extra,
                                             chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
 
 
 def text_bomb() -> bytes:
-    import zlib
     return chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(100_000_000)))
 
 
@@ -248,8 +263,7 @@ def text_bomb() -> bytes:
     ("png", png(24, 20, text_bomb(), rows=20 * bytes(25))),
     ("bmp", PICTURES["bmp"][:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + PICTURES["bmp"][26:]),
     ("bmp", PICTURES["bmp"][:18] + struct.pack("<ii", 24, -2**31) + PICTURES["bmp"][26:]),
-    ("jpg", re.sub(rb"\xff\xc0(...).{4}", lambda m: b"\xff\xc0" + m[1] + b"\xff\xff\xff\xff", PICTURES["jpg"],
-                   count=1, flags=re.DOTALL)),
+    ("jpg", re.sub(rb"(?s)(\xff\xc0...).{4}", b"\\1" + 4 * b"\xff", PICTURES["jpg"], count=1)),
     ("png", b"GIF89a" + bytes(100)),
     ("png", b"%!PS-Adobe-3.0 EPSF-3.0\n"),
     ("tif", b"II*\0\x08\0\0\0\0\0"),
@@ -273,8 +287,7 @@ def test_a_file_of_many_gigabytes_is_not_read_into_memory(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_16_bits_a_colour_are_read_as_8(kind: str, tmp_path: Path):
-    import cv2
-    deep = np.full((20, 24, 3), (40 * 257, 30 * 257, 200 * 257), np.uint16)  # OpenCV's order is blue, green, red
+    deep = np.full((20, 24, 3), (40 * 257, 30 * 257, 200 * 257), np.uint16)  # in OpenCV's order: BGR
     cv2.imwrite(str(tmp_path / f"a.{kind}"), deep)
     assert np.all(np.asarray(layouts.rgb(tmp_path / f"a.{kind}")) == (200, 30, 40))
 
@@ -292,17 +305,19 @@ def test_image_and_mask_are_turned_as_each_says(tmp_path: Path, turn: int):
 
 # ---- names
 
-NAMES = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="/\0"), min_size=1, max_size=60)
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=60)
 MARKUP = st.sampled_from([
-    "<script>alert(1)</script>", "{numref}`fig-samples`", "$\\frac{1}$", "a|b", "](javascript:x)", "```", ":::", "..",
-    "a\nb", "a\r:name: x", "\x1b[2J", "\u202egpj.exe", "&lt;", "{{ x }}", "[a](b)", "\\", "%", "(x)=", "a" * 190,
-    "é" * 110, "con", "-rf", "~", "#", "@", "$$", "\\begin{x}", "<!--"])
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "{numref}`fig-samples`", "$\\frac{1}$",
+    "a|b", "](javascript:x)", "```", ":::", "..",
+    "a\nb", "a\r:name: x", "\x1b[2J", "\u202egpj.exe", "&lt;",
+    "{{ x }}", "[a](b)", "\\", "%", "(x)=", "a" * 190, "é" * 110, "con", "-rf", "~", "#", "@", "$$",
+    "\\begin{x}", "<!--"])
 # As the book reads its pages, see _config.yml.
 MYST = create_md_parser(MdParserConfig(enable_extensions={"amsmath", "colon_fence", "deflist", "dollarmath"}),
                         RendererHTML)
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(st.one_of(MARKUP, NAMES, st.tuples(MARKUP, NAMES).map("".join)))
 def test_a_name_is_usable_or_named_as_what_it_is(name: str):
     assume("/" not in name and len(os.fsencode(name)) <= 250)
@@ -326,18 +341,15 @@ def test_a_name_is_usable_or_named_as_what_it_is(name: str):
             assert report.problems[0].file == f"images/{printable(name)}.png"
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(st.one_of(MARKUP, NAMES, st.tuples(MARKUP, NAMES, MARKUP).map("".join)))
 def test_a_name_is_only_text_in_the_book(name: str):
-    import pandas as pd
     shown = tables.show(pd.DataFrame({"name": [name]}), "t", f"Of {tables.escaped(name)}.")._repr_markdown_()
     opening, label, empty, *table, end, after = shown.split("\n")
     assert (label, empty, end, after) == (":name: tab-t", "", ":::", "")
     page = MYST.render("\n".join(table) + "\n\n" + opening.removeprefix(":::{table} "))
     text = re.sub(r"</?(table|thead|tbody|tr|th|td|p)( style=\"text-align:left\")?>|\n", "", page)
-    for markup in ("<", ">"):
-        assert markup not in text
-    import html
+    assert "<" not in text
     plain = " ".join(name.split())
     assert html.unescape(text) == f"name{plain}Of {plain}."
 
@@ -352,7 +364,8 @@ def test_the_review_form_holds_no_name(tmp_path: Path):
                     (tmp_path / kind / part / f"{name}.png").write_bytes(pictures["png"])
     (tmp_path / "Real" / "images" / "<img src=x>.png").write_bytes(PICTURES["png"])
     (tmp_path / "Real" / "masks" / "<img src=x>.png").write_bytes(MASKS["png"])
-    form, key = review.make({kind: tmp_path / kind for kind in ("Real", "K-Diff")}, tmp_path / "out", per_type=2)
+    folders = {kind: tmp_path / kind for kind in ("Real", "K-Diff")}
+    form, key = review.make(folders, tmp_path / "out", per_type=2)
     page = form.read_text()
     assert all(item["name"] not in page for item in json.loads(key.read_text())["items"].values()
                if item["name"] != "{{form}}")
@@ -369,11 +382,11 @@ def packed(files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-ARCHIVE = packed({"images/a.png": PICTURES["png"], "masks/a.png": MASKS["png"], "notes/n.txt": 200 * b"text "})
+ARCHIVE = packed({"images/a.png": PICTURES["png"], "masks/a.png": MASKS["png"], "notes/n.txt": 200 * b"text"})
 
 
 def extracted(content: bytes) -> str | None:
-    """What the refusal of an archive says, which leaves nothing; None where it was extracted into its folder."""
+    """What the refusal of an archive says, which leaves nothing; None where it went into its folder."""
     with tempfile.TemporaryDirectory() as place:
         archive = Path(place) / "deep" / "set.zip"
         archive.parent.mkdir()
@@ -382,21 +395,22 @@ def extracted(content: bytes) -> str | None:
         try:
             fetch._extract(archive, folder, record, {})
         except (UserError, OSError) as error:  # `fetch` makes a UserError of an OSError
+            said = str(error)
             assert set(Path(place).rglob("*")) <= {archive.parent, archive, record}
-            assert not isinstance(error, UserError) or str(archive) in str(error)
-            return str(error)
+            assert isinstance(error, OSError) or str(archive) in said  # noqa: PT017
+            return said
         assert {path.parts[0] for path in (p.relative_to(place) for p in Path(place).rglob("*"))} == {"deep"}
         assert {path.name for path in archive.parent.iterdir()} == {"set", "set.zip", "set.zip.json"}
         return None
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_archive_is_extracted_whole_or_not_at_all(draw: st.DataObject):
     content = bytearray(ARCHIVE)
     for _ in range(draw.draw(st.integers(1, 3))):
         place = draw.draw(st.integers(0, len(content) - 1))
-        new = draw.draw(st.one_of(st.binary(min_size=1, max_size=4), st.sampled_from([b"../", b"/", b"\xff\xff"])))
+        new = draw.draw(st.one_of(st.binary(min_size=1, max_size=4), st.sampled_from([b"../", b"/"])))
         content[place:place + len(new)] = new
     extracted(bytes(content))
 
@@ -422,172 +436,7 @@ def test_an_archive_that_lies_about_its_sizes():
     assert extracted(content.replace(struct.pack("<I", 3_000_000), struct.pack("<I", 1000))) is not None
 
 
-# ---- pickles and other programs
-
-
-class Bomb:
-    """Creates a file where something executes its pickle."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.target}",)
-
-
-class Evaluated:
-    def __reduce__(self) -> tuple:
-        return eval, ("1 + 1",)
-
-
-def authors(groups: list[list[str]], dtype: str = "U79", protocol: int = 4) -> bytes:
-    """A file as the authors' notebook writes it, with the NumPy of its time."""
-    content = pickle.dumps({k: np.array(names, dtype) for k, names in enumerate(groups)}, protocol)
-    return content.replace(b"\x16numpy._core.multiarray", b"\x15numpy.core.multiarray")
-
-
-def paths(*names: str) -> list[str]:
-    return [f"./guided_diffusion/segmented-images/masked-images/{name}.jpg" for name in names]
-
-
-GROUPS = [paths("a", "b"), paths("c"), paths("d.1", "e", "f")]
-WANTED = {0: ["a", "b"], 1: ["c"], 2: ["d.1", "e", "f"]}
-
-
-def read(tmp_path: Path, content: bytes) -> dict[int, list[str]]:
-    path = tmp_path / "clusters_3.pkl"
-    path.write_bytes(content)
-    return published_clusters.read(path)
-
-
-@pytest.mark.parametrize("content", [
-    authors(GROUPS), authors(GROUPS, protocol=3), authors(GROUPS, dtype=">U60"),
-    *(pickle.dumps(dict(enumerate(GROUPS)), protocol) for protocol in (2, 3, 4, 5)),
-    pickle.dumps({k: tuple(names) for k, names in enumerate(GROUPS)}),
-    pickle.dumps({np.int64(k): [np.str_(name) for name in names] for k, names in enumerate(GROUPS)}, 4),
-    pickle.dumps({k: np.array(GROUPS[k]) for k in (2, 0, 1)}, 4),
-], ids=["authors", "protocol 3", "big-endian", *(f"lists {n}" for n in (2, 3, 4, 5)), "tuples", "scalars", "order"])
-def test_published_clusters_are_read(tmp_path: Path, content: bytes):
-    found = read(tmp_path, content)
-    assert found == WANTED
-    assert [type(name) for names in found.values() for name in names] == 6 * [str]
-    assert list(found) == [0, 1, 2]
-
-
-def array(shape: bytes = b"K\x01\x85", kind: bytes = b"U1", data: bytes = b"B\x04\0\0\0a\0\0\0") -> bytes:
-    """The opcodes of an array."""
-    def text(value: bytes) -> bytes:
-        return b"\x8c" + bytes([len(value)]) + value
-
-    multiarray = text(b"numpy.core.multiarray")
-    return (multiarray + text(b"_reconstruct") + b"\x93" + text(b"numpy") + text(b"ndarray") + b"\x93K\0\x85C\x01b"
-            b"\x87R(K\x01" + shape + text(b"numpy") + text(b"dtype") + b"\x93" + text(kind) + b"\x89\x88\x87R\x89"
-            + data + b"tb")
-
-
-def dictionary(value: bytes, key: bytes = b"K\0") -> bytes:
-    return b"\x80\x04}" + key + value + b"s."
-
-
-def test_the_array_of_the_next_tests_is_one(tmp_path: Path):
-    assert read(tmp_path, dictionary(array())) == {0: ["a"]}
-
-
-@pytest.mark.parametrize(("content", "says"), [
-    (pickle.dumps({0: Evaluated()}), "it names builtins.eval"),
-    (pickle.dumps({0: Evaluated()}, 0), "it has the opcode"),
-    (pickle.dumps({0: np.array(["a"], object)}, 4), "no array of text or integers"),
-    (dictionary(array(kind=b"O")), "no array of text or integers"),
-    (dictionary(array(kind=b"O8")), "no array of text or integers"),
-    (dictionary(array(kind=b"f8")), "no array of text or integers"),
-    (dictionary(array(kind=b"V4")), "no array of text or integers"),
-    (dictionary(array(kind=b"U0")), "no array of text or integers"),
-    (dictionary(array(kind=b"U999999999")), "no array of text or integers"),
-    (dictionary(array(shape=b"J\xff\xff\xff\x7f\x85")), "has 2147483647 values and has not"),
-    (dictionary(array(shape=b"\x8a\x09\0\0\0\0\0\0\0\0\x01\x85")), "values and has not"),
-    (dictionary(array(shape=b"K\x01K\x01\x86")), "no array of text or integers"),
-    (dictionary(array(data=b"B\x04\0\0\0\xff\xff\xff\xff")), "damaged"),
-    (dictionary(array(kind=b"i4")), "holds something that is no name"),
-    (pickle.dumps({0: [1, 2]}), "holds something that is no name"),
-    (pickle.dumps({0: ["a", ["b"]]}), "holds something that is no name"),
-    (pickle.dumps({0: "abc"}), "cluster 0 is no list"),
-    (pickle.dumps({0: ["a"], 1: []}), "cluster 1 is empty"),
-    (authors([paths("a"), []]), "cluster 1 is empty"),
-    (pickle.dumps({0: ["a"], 1: ["b", "x/a.jpg"]}), "a is in cluster 0 and again in cluster 1"),
-    (pickle.dumps({0: ["a"], 2: ["b"]}), "no dictionary of the numbers"),
-    (pickle.dumps({"0": ["a"]}), "no cluster number"),
-    (pickle.dumps({True: ["a"]}), "no cluster number"),
-    (pickle.dumps({}), "no dictionary of the numbers"),
-    (pickle.dumps([["a"]]), "no dictionary of the numbers"),
-    (pickle.dumps({0: [1.5]}), "opcode BINFLOAT"),
-    (pickle.dumps({0: {"a"}}), "opcode EMPTY_SET"),
-    (pickle.dumps({0: date(2024, 1, 1)}), "it names datetime.date"),
-    (pickle.dumps({0: np.array(["a"])}, 5), "it names"),  # NumPy's own short way, by bytearrays
-    (dictionary(b")" + 90_000 * b"\x85"), "cluster 0 holds something that is no name"),
-    (dictionary(b"]", key=b")" + 90_000 * b"\x85"), "no cluster number"),
-    (b"\x80\x04)" + 90_000 * b"\x85" + b"\x8c\x01a\x93.", "a name in it is no text"),
-    (b"\x80\x04" + 5000 * b"(" + 5000 * b"t" + b".", "no dictionary of the numbers"),
-    (b"\x80\x04" + 200_000 * b")" + b".", "opcodes"),
-    (b"\x80\x04}q\0K\0h\0s.", "cluster 0 is no list"),  # a dictionary in itself
-    (dictionary(b"]q\0h\0a"), "holds something that is no name"),  # a list in itself
-    (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.", "damaged"),
-    (b"\x80\x04\x8e" + struct.pack("<Q", 2**64 - 1) + b"x.", "damaged"),
-    (b"\x80\x04\x8b\xff\xff\xff\x7f.", "damaged"),
-    (b"\x80\x04Nr\xff\xff\xff\xff.", "no dictionary of the numbers"),
-    (b"\x80\x04}K\0]K\0].", "no dictionary of the numbers"),
-    (b"cos\nsystem\n.", "it names os.system"),
-    (b"(S'touch x'\nios\nsystem\n.", "opcode STRING"),
-    (b"\x80\x02P1\n.", "opcode PERSID"),
-    (b"\x80\x02\x82\x01.", "opcode EXT1"),
-    (b"\x80\x05\x97.", "opcode NEXT_BUFFER"),
-    (b"I" + 10_000 * b"9" + b"\n.", "damaged"),
-    (b"", "damaged"), (b".", "damaged"), (b"\x80\x04R.", "damaged"), (b"\x80\x04a.", "damaged"),
-    (b"\x80\x04t.", "damaged"), (b"\x80\x04h\x05.", "damaged"), (b"PK\x03\x04" + bytes(30), "damaged"),
-    (bytes(8 << 20) + b".", "bytes"),
-], ids=str)
-def test_what_is_no_cluster_file_is_refused(tmp_path: Path, content: bytes, says: str):
-    start = time.monotonic()
-    assert says in refused(read, tmp_path, content, names=str(tmp_path / "clusters_3.pkl"))
-    assert time.monotonic() - start < 10
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_in_place_of_clusters_is_not_executed(tmp_path: Path, protocol: int):
-    target = tmp_path / "executed"
-    for bomb in ({0: Bomb(target)}, Bomb(target), {0: np.array([Bomb(target)], object)}):
-        content = pickle.dumps(bomb, protocol)
-        pickle.loads(content)
-        target.unlink()  # it does execute where it is unpickled
-        refused(read, tmp_path, content, names="clusters_3.pkl")
-        assert not target.exists()
-
-
-def test_one_array_asked_for_again_and_again_fills_no_memory(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(published_clusters, "MAX_BYTES", 10_000)
-    many = b"".join(b"K" + bytes([k]) + array(kind=b"U500", data=b"h\x07" if k else
-                                              b"B" + struct.pack("<I", 2000) + 2000 * b"\0" + b"q\x07")
-                    for k in range(9))
-    assert "its arrays have more than 10000 bytes" in refused(
-        read, tmp_path, b"\x80\x04}(" + many + b"u.", names="clusters_3.pkl")
-
-
-@settings(max_examples=400, parent=shared_fixture)
-@given(st.data())
-def test_damaged_clusters_are_read_or_refused(tmp_path: Path, draw: st.DataObject):
-    content = bytearray(draw.draw(st.sampled_from([
-        authors(GROUPS), pickle.dumps(dict(enumerate(GROUPS))), dictionary(array()), pickle.dumps(GROUPS, 0)])))
-    for _ in range(draw.draw(st.integers(1, 4))):
-        place = draw.draw(st.integers(0, len(content) - 1))
-        new = draw.draw(st.binary(min_size=0, max_size=3))
-        content[place:place + draw.draw(st.integers(0, 3))] = new
-    try:
-        found = read(tmp_path, bytes(content))
-    except UserError as error:
-        assert "clusters_3.pkl" in str(error)
-        assert str(error) == printable(str(error))
-    else:
-        assert list(found) == list(range(len(found)))
-        assert all(names and all(type(name) is str for name in names) for names in found.values())
+# ---- weights, checkpoints, programs
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -606,14 +455,13 @@ def test_damaged_weights_are_read_or_refused(tmp_path: Path, kind: str):
         for _ in range(chance.randint(1, 3)):
             place = chance.randrange(min(len(content), 400) if chance.random() < 0.7 else len(content))
             content[place] = chance.randrange(256)
-        path.write_bytes(content[:chance.choice([len(content), len(content), chance.randrange(len(content))])])
-        try:
-            weights.read(path)
-        except UserError as error:
-            assert str(path) in str(error)
+        path.write_bytes(content[:chance.choice([None, None, chance.randrange(len(content))])])
+        state, text = attempt(weights.read, path)
+        assert state is not None or str(path) in text
 
 
-@pytest.mark.parametrize("header", ["", "5", "[1]", "null", 50_000 * "[", '{"configuration": 5}', '{"seen": [1]}'])
+@pytest.mark.parametrize("header", [
+    "", "5", "[1]", "null", 50_000 * "[", '{"configuration": 5}', '{"seen": [1]}'])
 def test_a_checkpoint_with_a_strange_header_is_refused(tmp_path: Path, header: str):
     path = tmp_path / "model.safetensors"
     save_file({"raw.a": torch.zeros(1)}, path, {"header": header})
@@ -623,10 +471,11 @@ def test_a_checkpoint_with_a_strange_header_is_refused(tmp_path: Path, header: s
 
 def test_nothing_in_the_program_executes_a_file():
     """What unpickles, or evaluates, is nowhere called; YAML and arrays are read as plain data only."""
-    never = {"pickle.load", "pickle.loads", "pickle.Unpickler", "pd.read_pickle", "joblib.load", "torch.jit.load",
-             "torch.package.PackageImporter", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "os.system",
-             "np.fromfile", "marshal.loads", "shelve.open"}
-    told = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "False"), "yaml.load": (None, "_Loader")}
+    never = {"pickle.load", "pickle.loads", "pickle.Unpickler", "pd.read_pickle", "joblib.load",
+             "torch.jit.load", "torch.package.PackageImporter", "yaml.unsafe_load", "yaml.full_load", "eval",
+             "exec", "os.system", "marshal.loads", "shelve.open"}
+    told = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "False"),
+            "yaml.load": (None, "_Loader")}
     seen = set()
     for path in sorted((ROOT / "diffusegen_core").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -638,6 +487,6 @@ def test_nothing_in_the_program_executes_a_file():
             if name in told:
                 seen.add(name)
                 key, value = told[name]
-                values = {k.arg: ast.unparse(k.value) for k in node.keywords} | {None: ast.unparse(node.args[-1])}
-                assert values.get(key) == value, f"{path.name}: {name}"
+                given_ = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert (given_ | {None: ast.unparse(node.args[-1])}).get(key) == value, f"{path.name}: {name}"
     assert seen == set(told)

@@ -55,6 +55,7 @@ def test_every_profile_passes_where_its_data_are(profile: str, tmp_path: Path, f
 ERRORS = [
     ({"data": {"source": "/nowhere"}}, "data.source: /nowhere is not a folder", set("12345678")),
     ({"cluster": {"weights": "/no.pth"}}, "cluster: There is no weights file /no.pth", set("12345678")),
+    ({"cluster": {"file": "/no.pkl"}}, "cluster.file: /no.pkl cannot be read", set("12345678")),
     ({"style": {"backbone": "resnet17"}}, "style: ", set("45678")),
     ({"style": {"vgg_weights": "/no.pth"}}, "style.vgg_weights: There is no weights file", set("45678")),
     ({"style": {"vgg": "vgg19_normalised", "vgg_weights": "pretrained"}}, "no published weights",
