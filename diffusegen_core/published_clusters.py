@@ -147,6 +147,15 @@ class _Machine:
                 self.memo[len(self.memo) if name == "MEMOIZE" else value] = self.stack[-1]
             case "BINGET" | "LONG_BINGET":
                 self.stack.append(self.memo[value])
+            case _ if name in PLAIN:
+                self.stack.append(value)
+            case _ if name in CONSTANTS:
+                self.stack.append(CONSTANTS[name])
+            case _:
+                self._step_of_objects(name, value)
+
+    def _step_of_objects(self, name: str, value: Any) -> None:
+        match name:
             case "GLOBAL":
                 self.stack.append(_named(value))
             case "STACK_GLOBAL":
@@ -158,10 +167,6 @@ class _Machine:
             case "BUILD":
                 [state] = self._cut(len(self.stack) - 1)
                 self._build(self.stack[-1], state)
-            case _ if name in PLAIN:
-                self.stack.append(value)
-            case _ if name in CONSTANTS:
-                self.stack.append(CONSTANTS[name])
             case _:
                 raise _RefusedError(f"it has the opcode {name}")
 
