@@ -228,7 +228,7 @@ def own(p: Params, sets: Sets, size: int, seed: int) -> Params:
     return p.model_copy(update={
         "run_dir": str(p.folder / "augment" / "generators" / f"N{size}-seed{seed}"),
         "data": p.data.model_copy(update={"names": train}),
-        "cluster": p.cluster.model_copy(update={"k": p.augment.subset_clusters}),
+        "cluster": p.cluster.model_copy(update={"k": p.augment.subset_clusters, "file": None}),
         "train": p.train.model_copy(update={"full_images": None, "base_images": None, "checkpoints": None}),
         "inpaint": p.inpaint.model_copy(update={"sources": None}),
         "gan": p.gan.model_copy(update={"source": None})})

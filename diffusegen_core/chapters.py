@@ -1,5 +1,6 @@
 """The notebooks as a program: choose chapters, execute them with papermill, keep what was executed."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def executed(p: Params) -> list[Path]:
         name = path.stem.split("_")[1]  # of the section, too: 07_augment_small has p.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
         given = nbformat.read(path, as_version=4).metadata.get("papermill", {}).get("parameters", {})
+        with contextlib.suppress(UserError):  # a parameter that is newer than the page has its default
+            given = given and plain(validate(given))
         if all(given.get(field) == plain(p)[field] for field in used if field != "run_dir"):
             found.append(path)
     return found

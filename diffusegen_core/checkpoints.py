@@ -56,7 +56,14 @@ def _header(path: Path, f: safe_open) -> dict[str, Any]:
     metadata = f.metadata() or {}
     if "header" not in metadata:
         raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
-    return json.loads(metadata["header"])
+    try:
+        found = json.loads(metadata["header"])
+    except (ValueError, RecursionError):
+        found = None
+    parts = ("configuration", "seen")
+    if not isinstance(found, dict) or not all(isinstance(found.get(part, {}), dict) for part in parts):
+        raise UserError(f"{path} cannot be read as a checkpoint: its header is not one of ours.")
+    return found
 
 
 @contextmanager

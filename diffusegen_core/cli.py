@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from diffusegen_core import __version__
-from diffusegen_core.errors import UserError
+from diffusegen_core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from diffusegen_core.params import Params
@@ -209,7 +209,8 @@ def _readable_errors() -> Iterator[None]:
         message = f"{error.strerror}: make room, and the same command goes on."
     else:
         return
-    typer.echo(f"diffusegen: {message}", err=True)
+    lines = f"diffusegen: {message}".split("\n")  # names from strangers may hold what moves a terminal
+    typer.echo("\n".join(map(printable, lines)), err=True)
     sys.exit(2)
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import data, fanout, features, progress, runs, seeds
-from diffusegen_core.errors import UserError
+from diffusegen_core import data, fanout, features, params, progress, published_clusters, runs, seeds
+from diffusegen_core.errors import UserError, printable
 from diffusegen_core.params import Params
 
 if TYPE_CHECKING:
@@ -37,27 +37,36 @@ class Clusters:
     """The backbone and its weights, in words."""
     seconds: float
     folder: Path
+    file: str | None = None
+    """The name of the published file that they are taken from."""
 
 
 @fanout.alone
 def run(p: Params) -> Clusters:
     """Cluster the run's pairs by KMeans on features of image and mask (paper 2.2); from disk while current.
 
-    Raises UserError where the data, the backbone or its weights cannot be had, or where fewer pairs differ
-    than there are clusters.
+    Where `cluster.file` is given, its clusters are taken, and KMeans only draws the curves over K. Raises
+    UserError where the data, the backbone or its weights cannot be had, where fewer pairs differ than there
+    are clusters, or where the file's names are not those of the pairs.
     """
     pairs = data.load(p)
     different = _different(pairs, p.cluster.k)
     scan = sorted({k for k in p.cluster.scan if k < different})
     c, folder = p.cluster, p.folder / "cluster"
-    recipe = {"data": pairs.digest, "features": features.recipe(c.backbone, c.weights, c.input_range, p.seed),
-              "k": c.k, "scan": scan, "seed": p.seed}
+    labels = _taken(p, pairs) if c.file else None
+    recipe = {"data": pairs.digest, "k": c.k, "scan": scan, "seed": p.seed}
+    if looks(p):
+        recipe["features"] = features.recipe(c.backbone, c.weights, c.input_range, p.seed)
+    if labels is not None:
+        recipe["file"] = runs.sha256(params.resolve(c.file))
     if runs.current(folder, recipe) is None:
-        start = perf_counter()
-        fanout.run(extract, [fanout.Item("features of all pairs", {"p": p})], "Features")
-        rows = _rows(p, pairs)
-        labels = _kmeans(rows, c.k, p.seed).labels_
-        _refuse_empty(labels, c.k)
+        start, rows = perf_counter(), np.empty((len(pairs), 0))
+        if looks(p):
+            fanout.run(extract, [fanout.Item("features of all pairs", {"p": p})], "Features")
+            rows = _rows(p, pairs)
+        if labels is None:
+            labels = _kmeans(rows, c.k, p.seed).labels_
+            _refuse_empty(labels, c.k)
         curves = _scan(rows, scan, p.seed)
         table = pd.DataFrame({"name": pairs.names, "cluster": labels})
         outputs = [runs.write_text(folder / "clusters.csv", table.to_csv(index=False)),
@@ -74,7 +83,35 @@ def _read(p: Params, folder: Path) -> Clusters:
         sizes=np.bincount(labels, minlength=p.cluster.k).tolist(),
         scan=pd.read_csv(folder / "scan.csv"),
         backbone=features.label(p.cluster.backbone, p.cluster.weights),
-        seconds=runs.read_json(folder / runs.STAMP)["seconds"], folder=folder)
+        seconds=runs.read_json(folder / runs.STAMP)["seconds"], folder=folder,
+        file=Path(p.cluster.file).name if p.cluster.file else None)
+
+
+def looks(p: Params) -> bool:
+    """Whether the chapter needs features: not where a file gives the clusters and no curve is asked for."""
+    return p.cluster.file is None or bool(p.cluster.scan)
+
+
+def published(p: Params) -> dict[int, list[str]]:
+    """The names in each cluster of `cluster.file`. UserError where they are no clusters, or not cluster.k."""
+    path = params.resolve(p.cluster.file)
+    clusters = published_clusters.read(path)
+    if len(clusters) != p.cluster.k:
+        raise UserError(f"{path} holds {len(clusters)} clusters, but cluster.k is {p.cluster.k}.")
+    return clusters
+
+
+def _taken(p: Params, pairs: data.Pairs) -> np.ndarray:
+    """The published label of each pair. UserError where a name is in the file or among the pairs alone."""
+    path = params.resolve(p.cluster.file)
+    label = {name: k for k, names in published(p).items() for name in names}
+    for complaint, stray in (("does not have {} of the run", [n for n in pairs.names if n not in label]),
+                             ("has {}, not in the run", sorted(label.keys() - set(pairs.names)))):
+        if stray:
+            some = printable(f"{stray[0]} and {len(stray) - 1} more names" if stray[1:] else stray[0])
+            raise UserError(f"{path} {complaint.format(some)}. It must name the same pairs as the run; the "
+                            "authors' files name the paper's 348 (data.subset: paper348).")
+    return np.array([label[name] for name in pairs.names])
 
 
 def extract(p: Params) -> None:

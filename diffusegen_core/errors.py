@@ -1,5 +1,17 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and how the text of strangers is shown in it."""
+
+import unicodedata
 
 
 class UserError(Exception):
     """Something the user can mend. Its text is whole sentences, names the file or key, needs no traceback."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters, line breaks, undecodable bytes and turns of direction escaped."""
+    return "".join(c.encode("unicode_escape").decode() if _moves(c) else c for c in text)
+
+
+def _moves(c: str) -> bool:
+    turns = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    return unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(c) in turns

@@ -139,7 +139,7 @@ def cached(folder: Path, images: dict[str, np.ndarray], backbone: str, weights: 
                 for name, pixels in images.items()}
         written = runs.write(file, lambda path: np.savez(path, **rows))
         runs.finish(folder, made_of, [written], perf_counter() - start)
-    with np.load(file) as stored:
+    with np.load(file, allow_pickle=False) as stored:
         return {name: stored[name] for name in images}
 
 

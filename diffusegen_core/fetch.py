@@ -4,10 +4,13 @@
 SHA-256, and `DESTINATION/NAME` is the extracted folder. What is there already is not fetched again.
 """
 
+import lzma
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +27,9 @@ PIECE = 1 << 16
 # The published sets hold compressed pictures, which hardly shrink again; an archive beyond these is a bomb.
 MAX_BYTES, MAX_RATIO, MAX_FILES = 8 << 30, 100, 100_000
 NOTHING = "Nothing was extracted."
+# What zipfile raises for damaged archives; a ValueError for a name that is no text.
+UNSOUND = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError,
+           RuntimeError, ValueError)
 
 
 def fetch(name: str, destination: Path | str, url: str | None = None, sha256: str | None = None,
@@ -151,7 +157,7 @@ def _extract(archive: Path, folder: Path, record: Path, facts: dict[str, Any]) -
         temporary.chmod(0o755)
         runs.write_json(record, facts | {"contents": _contents(temporary)})
         temporary.rename(folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except UNSOUND as error:
         raise UserError(f"{archive} is no sound zip archive: {error}. Delete it to fetch it again.") from None
     except (FileExistsError, NotADirectoryError) as error:
         name = Path(error.filename).relative_to(temporary).as_posix()
@@ -166,7 +172,8 @@ def _judged(bundle: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     for member in members:
         path = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)
-        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+        if (path.is_absolute() or ".." in path.parts or "\\" in member.filename
+                or ":" in member.filename.partition("/")[0] or not path.parts):
             raise UserError(f"{archive}: the entry {member.filename!r} leads out of its folder. {NOTHING}")
         if kind not in (0, stat.S_IFREG):
             raise UserError(f"{archive}: the entry {member.filename!r} is no plain file. {NOTHING}")

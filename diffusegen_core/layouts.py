@@ -5,9 +5,9 @@ Kvasir-SEG, CVC-ClinicDB and PolypGen are recognised as well. Nothing here write
 """
 
 import hashlib
+import io
 import os
 import re
-import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,11 +20,13 @@ import pandas as pd
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
-from diffusegen_core.errors import UserError
+from diffusegen_core.errors import UserError, printable
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 FORMATS = ["JPEG", "PNG", "TIFF", "BMP"]
 MAX_PIXELS = 64_000_000  # no endoscope makes more; a decompression bomb does
+MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
+MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
 
 CENTRES = range(1, 7)
 # Layout: (prefix of the names, folder of the images, folder of the masks) for each of its parts.
@@ -70,7 +72,7 @@ class Report:
     files: list[Path] = field(default_factory=list)
 
     def add(self, path: Path, problem: str, detail: str) -> None:
-        self.problems.append(Problem(_printable(path.relative_to(self.folder).as_posix()), problem, detail))
+        self.problems.append(Problem(printable(path.relative_to(self.folder).as_posix()), problem, detail))
 
     def table(self) -> pd.DataFrame:
         """Every problem, one a row: file, problem, detail."""
@@ -94,7 +96,8 @@ class Report:
         """A sha256 over the relative names and the contents of all image files of the folder."""
         total = hashlib.sha256()
         for path in sorted(self.files):
-            content = hashlib.sha256(path.read_bytes() if os.access(path, os.R_OK) else b"")
+            with path.open("rb") if os.access(path, os.R_OK) else io.BytesIO() as f:
+                content = hashlib.file_digest(f, "sha256")
             total.update(os.fsencode(path.relative_to(self.folder)) + b"\0" + content.digest())
         return total.hexdigest()
 
@@ -164,7 +167,7 @@ def _decode(report: Report, path: Path) -> Image.Image | None:
         return rgb(path)
     except Exception as error:  # Decoders fail in many ways; a file that makes one fail is unreadable.
         detail = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
-        report.add(path, "unreadable", _printable(detail))
+        report.add(path, "unreadable", printable(detail))
         return None
 
 
@@ -172,6 +175,8 @@ def rgb(path: Path) -> Image.Image:
     """The whole picture as 8-bit RGB, turned as its EXIF tag says, transparency over black."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata, and about size, which is judged below
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         try:
             picture = Image.open(path, formats=FORMATS)
         except UnidentifiedImageError:
@@ -265,14 +270,24 @@ def _by_name(report: Report, paths: list[Path], names: dict[str, str]) -> dict[s
     """The files under the name that pairs them; unusable names and files that share one are problems."""
     found = defaultdict(list)
     for path in paths:
-        if _printable(path.name) != path.name:
-            report.add(path, "unusable name", "control characters, or bytes that are no text")
+        if why := _unusable(path.name):
+            report.add(path, "unusable name", why)
         else:
             found[names[path.stem]].append(path)
     for same in found.values():
         for path in same[1:]:
             report.add(path, "same name twice", f"as {same[0].name}")
     return found
+
+
+def _unusable(name: str) -> str | None:
+    if printable(name) != name:
+        return "control characters, or bytes that are no text"
+    if "\\" in name:
+        return "a backslash, which ends a folder's name on some systems"
+    size = len(os.fsencode(name))
+    return f"{size} bytes, and at most {MAX_NAME} leave room for the names of synthetic pairs" \
+        if size > MAX_NAME else None
 
 
 def _image_stem(mask: str, images: dict[str, list[Path]]) -> str:
@@ -284,9 +299,3 @@ def _image_stem(mask: str, images: dict[str, list[Path]]) -> str:
 def _natural(name: str) -> tuple[list[str | int], str]:
     """Sort 2 before 10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name
-
-
-def _printable(text: str) -> str:
-    """The text with control characters, line breaks and undecodable bytes escaped."""
-    bad = {"Cc", "Cs", "Zl", "Zp"}
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in bad else c for c in text)

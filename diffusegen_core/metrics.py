@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # whose numbers lie on the disk needs none of them.
 
 NETWORK = "inception-2015-12-05.pt"  # the name under which clean-fid looks for its network
+NETWORK_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 INCEPTION_SIDE = 299
 CHUNK = 512  # images between two writes of the feature cache
 WINDOW = 11  # MS-SSIM's, in pixels, where the image is large enough
@@ -212,28 +213,33 @@ def _cleanfid() -> weights.Published:
 
 def _download() -> Path:
     """Where clean-fid's network lies in torch's cache, after clean-fid's own download if it was not there."""
-    from cleanfid.inception_torchscript import InceptionV3W
+    from cleanfid.downloads_helper import check_download_inception
 
     path = Path(get_dir()) / "checkpoints" / NETWORK
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as fresh:
-            InceptionV3W(fresh, download=True)  # read as well: half a file does not stay
-            os.replace(Path(fresh) / NETWORK, path)
+            found = Path(check_download_inception(fresh))
+            if runs.sha256(found) != NETWORK_SHA256:
+                raise ValueError(f"What came is not {NETWORK}: its SHA-256 is another.")
+            os.replace(found, path)
     return path
 
 
 def _inception(path: Path) -> "InceptionV3W":
-    """clean-fid's wrapper around a TorchScript file of any name (which is no pickle, and runs no Python)."""
+    """clean-fid's wrapper around its TorchScript file, under any name. UserError for any other file.
+
+    TorchScript is a program: not of Python, but with operators that write files. So this one alone is run.
+    """
+    if runs.sha256(path) != NETWORK_SHA256:
+        raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}: its SHA-256 is "
+                        "another, and no other program is run. Give that file, `pretrained`, or another "
+                        "backbone.")
     from cleanfid.inception_torchscript import InceptionV3W
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / NETWORK).symlink_to(path)
-        try:
-            return InceptionV3W(folder, download=False)
-        except (RuntimeError, AttributeError):
-            raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}. Give that file, "
-                            "`pretrained`, or another backbone.") from None
+        return InceptionV3W(folder, download=False)
 
 
 def _digest(image: np.ndarray) -> str:

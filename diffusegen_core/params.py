@@ -7,6 +7,8 @@ property here.
 
 import contextlib
 import difflib
+import os
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from diffusegen_core.errors import UserError
+from diffusegen_core.errors import UserError, printable
 from diffusegen_core.sections import (
     Augment,
     Cluster,
@@ -35,6 +37,11 @@ from diffusegen_core.sections import (
 )
 
 Typed = TypeVar("Typed", bound=Section)
+MAX_TEXT = 1 << 20  # characters of a parameter file
+MAX_COMPLAINTS = 20
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 200
+_brief.maxlevel = 2
 
 
 class Params(Section):
@@ -140,7 +147,10 @@ def typed(kind: type[Typed], values: dict[str, Any], title: str) -> Typed:
     try:
         return kind.model_validate(_integers_to_floats(kind, values))
     except ValidationError as error:
-        lines = [_complaint(e, kind) for e in error.errors()]
+        found = error.errors()
+        lines = [_complaint(e, kind) for e in found[:MAX_COMPLAINTS]]
+        if len(found) > MAX_COMPLAINTS:
+            lines.append(f"And {len(found) - MAX_COMPLAINTS} more.")
         raise UserError(f"{title}: " + " ".join(lines)) from None
 
 
@@ -152,11 +162,15 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
 def load(path: Path | str) -> dict[str, Any]:
     """The plain values of a parameter file. Raises UserError where it is absent, no YAML, or no mapping."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as f:
+            text = f.read(MAX_TEXT + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, an impossible date
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    if len(text) > MAX_TEXT:
+        raise UserError(f"{path} has more than {MAX_TEXT} characters: no file of parameters is so long.")
+    values = _parsed(text, f"{path} is not YAML")
     if not isinstance(values, dict):
         raise UserError(f"{path} does not hold a mapping of parameters.")
     return values
@@ -172,12 +186,44 @@ def override(values: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, 
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise UserError(f"Parameters: {name}: {section} is a value, not a section.")
-        try:
-            place[last] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"Parameters: {name}: {text!r} is not YAML: "
-                            f"{' '.join(str(error).split())}") from None
+        place[last] = _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
     return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types, without what makes a short text endless, or one of its values vanish."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias (*NAME), which is not taken here",
+                                              self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key is there twice", node.start_mark)
+        return mapping
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "an integer of more than 64 bits",
+                                                    node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _parsed(text: str, complaint: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    # Of the others the YAML library has some, for an impossible date or `!!bool a`.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{complaint}: {printable(' '.join(str(error).split()))}") from None
+    except RecursionError:
+        raise UserError(f"{complaint}: it is nested too deeply.") from None
 
 
 def plain(p: Section) -> dict[str, Any]:
@@ -197,9 +243,14 @@ def home() -> Path:
 def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is expanded, and a relative one starts at home()."""
     try:
-        return (home() / Path(path).expanduser()).resolve()
+        found = (home() / Path(path).expanduser()).resolve()
+        if len(os.fsencode(found)) < 4096 and all(len(os.fsencode(part)) < 256 for part in found.parts):
+            return found
     except RuntimeError:
         raise UserError(f"The path {path} starts with the home folder of an unknown user.") from None
+    except ValueError:
+        pass  # a zero byte, or characters that no file name can have
+    raise UserError(f"There can be no file of the name {_brief.repr(str(path))}.")
 
 
 def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
@@ -219,12 +270,12 @@ def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
 
 
 def _complaint(error: dict[str, Any], kind: type[Section]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    place = printable(".".join(str(part)[:100] for part in error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key{_nearest(place, kind)}."
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    return f"{place}: {error['msg']}, not {error['input']!r}."
+    return f"{place}: {error['msg']}, not {_brief.repr(error['input'])}."
 
 
 def _nearest(place: str, kind: type[Section]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from diffusegen_core import (
     augment,
+    cluster,
     data,
     features,
     gan,
@@ -73,7 +74,10 @@ def _attempts(p: Params) -> Iterator[tuple[Sequence[str], str, Callable[[], obje
     c, y, s, a = p.cluster, p.style, p.segment, p.augment
     if p.data.source != "phantom":
         yield ALL, "data.source", partial(_readable, p, p.data.source, p.folder)
-    yield ALL, "cluster", partial(features.recipe, c.backbone, c.weights, c.input_range)
+    if c.file:
+        yield ALL, "cluster.file", partial(cluster.published, p)
+    if cluster.looks(p):
+        yield ALL, "cluster", partial(features.recipe, c.backbone, c.weights, c.input_range)
     yield ALL[1:], "", partial(train.caveat, p)  # it asks for every finished checkpoint
     yield ALL[3:], "style", partial(features.recipe, y.backbone, y.weights, y.input_range)
     if y.lambda_vgg:

@@ -23,7 +23,7 @@ class Data(Section):
     count: PositiveInt | None = Field(
         48, description="use the first so many pairs; null: all (phantom needs it)")
     names: list[str] | None = Field(None, min_length=1, description="of these, only the named; null: all")
-    image_size: PositiveInt = Field(32, description="side of the square training images, pixels")
+    image_size: PositiveInt = Field(32, le=8192, description="side of the square training images, pixels")
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
 
 
@@ -38,6 +38,8 @@ class Cluster(Section):
         "imagenet", description="what the weights expect: ImageNet mean and deviation, or [-1, 1]")
     scan: list[PositiveInt] = Field(
         [2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
+    file: str | None = Field(
+        None, description="the authors' clusters_K.pkl, taken instead of clusters of our own; null: none")
 
 
 class Model(Section):

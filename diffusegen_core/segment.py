@@ -229,7 +229,7 @@ def tested(p: Params, results: Results, tests: list[TestSet], chapter: str) -> T
 def examples(result: Tested, name: str, test: str) -> np.ndarray:
     """What a network, by its name in `runs`, took for polyp in the first images of a test set: (N, S, S) in
     {0, 1}, at most EXAMPLES."""
-    with np.load(result.folder / name / "tests" / test / SHOWN) as kept:
+    with np.load(result.folder / name / "tests" / test / SHOWN, allow_pickle=False) as kept:
         return kept["masks"]
 
 

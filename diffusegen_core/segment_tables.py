@@ -12,7 +12,7 @@ from diffusegen_core.claims import SMALL_SETS, Verdict
 from diffusegen_core.experiments import OK
 from diffusegen_core.params import Params
 from diffusegen_core.segment import Tested
-from diffusegen_core.tables import Table, show
+from diffusegen_core.tables import Table, escaped, show
 from diffusegen_core.trainsets import REAL
 
 PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
@@ -100,8 +100,8 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
                          "best epoch": done["best_epoch"].mean(), "validation IoU": done["valid_iou"].mean(),
                          "seconds each": done["seconds"].mean()} if len(done) else {})})
     return show(_plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
-                f"{result.encoder}: means over seeds. The pairs are those trained on, as they were drawn; "
-                "the rest of each set chose the best epoch.",
+                f"{escaped(result.encoder)}: means over seeds. The pairs are those trained on, as they were "
+                "drawn; the rest of each set chose the best epoch.",
                 {"real pairs": ".1f", "synthetic pairs": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
                  "seconds each": ".1f"})
 

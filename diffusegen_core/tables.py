@@ -59,7 +59,7 @@ class Table:
     # MyST's table directive; the book prefers this form over HTML.
     def _repr_markdown_(self) -> str:
         rows = [list(map(str, self.frame.columns)), ["---:" if n else ":---" for n in self.numeric]]
-        rows += [[_cell(value) for value in row] for row in self.frame.itertuples(index=False)]
+        rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
         return f":::{{table}} {self.caption}\n:name: {self.name}\n\n{body}\n:::\n"
 
@@ -132,7 +132,9 @@ def clusters(result: Clusters) -> Table:
     sizes = sorted(result.sizes, reverse=True)
     frame = pd.DataFrame({"rank by size": range(1, result.k + 1), "pairs, this run": sizes})
     known = published.table("cluster_sizes").query("k == @result.k")["value"].astype(int)
-    caption = f"Cluster sizes, computed in this run from the features of {_cell(result.backbone)}."
+    taken = (f"taken from {escaped(result.file)}" if result.file else
+             f"computed in this run from the features of {escaped(result.backbone)}")
+    caption = f"Cluster sizes, {taken}."
     if len(known):
         frame["pairs, published"] = sorted(known, reverse=True)
         caption += " Published: the authors' clusters of the 348 pairs with Inception-v3."
@@ -201,8 +203,8 @@ def intrinsic(result: Evaluated, which: int) -> Table:
             **{f"set {n}, this run": _single(mine.loc[mine["set"] == n, "value"]) for n in _sets(values)},
             "mean ± SD, this run": _spread(mine["value"], which),
             **({f"{known}, published": _printed(paper, kind)} if known else {})})
-    name, caption = (("frechet", f"Fréchet distance to Real, computed in this run: {metric}."),
-                     ("kernel", f"Kernel distance to Real, computed in this run: {metric}."),
+    name, caption = (("frechet", f"Fréchet distance to Real, computed in this run: {escaped(metric)}."),
+                     ("kernel", f"Kernel distance to Real, computed in this run: {escaped(metric)}."),
                      ("similarity", "MS-SSIM of shuffled pairs with Real, computed in this run."))[which]
     if known:
         caption += " Published: Table 1 of the paper, sets 1 to 3, 20 clusters, 348 images a set at 256 px."
@@ -210,7 +212,7 @@ def intrinsic(result: Evaluated, which: int) -> Table:
         window, scale = result.window
         caption += f" Window: {window} pixels{f', each pixel repeated {scale} times' if scale > 1 else ''}."
     if known and metric != known:
-        caption += f" {metric} is not on the scale of {known}."
+        caption += f" {escaped(metric)} is not on the scale of {known}."
     return show(pd.DataFrame(rows), f"evaluate-{name}", caption,
                 {f"set {n}, this run": DIGITS[which] for n in _sets(values)})
 
@@ -240,7 +242,7 @@ def copies(result: Evaluated) -> Table:
         "of their source": "in pixels, of their own source", "nearest to source": "source is nearest"})
     pixels, features = result.thresholds
     caption = (f"Near-copies of training images, computed in this run: scores below {pixels:.3f} in pixels, "
-               f"or below {features:.3f} in features of {result.backbone}.")
+               f"or below {features:.3f} in features of {escaped(result.backbone)}.")
     return show(frame, "evaluate-copies", caption, {"share": ".1%", "source is nearest": ".0%"})
 
 
@@ -264,15 +266,16 @@ def losses(p: Params, result: Styled) -> Table:
         "weight, published": float(published), "first step": ends[0][name], "last step": ends[1][name],
     } for name, (part, text, published) in LOSSES.items()])
     return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this "
-                f"run. [CLS] by {result.backbone}, maps by {result.vgg}.",
+                f"run. [CLS] by {escaped(result.backbone)}, maps by {escaped(result.vgg)}.",
                 {"weight, this run": ",g", "weight, published": ",g"})
 
 
 def styled(result: Styled) -> Table:
     """One row a data type: how much closer to the source, and how much less of a seam."""
     return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
-                f"source in the features of {result.backbone}, of the contrast at the border of the filled "
-                "region (grey levels), and of Dice between the mask and what styling made of its channel.",
+                f"source in the features of {escaped(result.backbone)}, of the contrast at the border of the "
+                "filled region (grey levels), and of Dice between the mask and what styling made of its "
+                "channel.",
                 {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
 
 
@@ -313,7 +316,7 @@ def _text(value: object, spec: str | None) -> str:
     return format(value, spec) if spec else str(value)
 
 
-# Names of files and folders come from strangers: nothing in a cell may become markup or end the cell.
-def _cell(value: str) -> str:
+def escaped(value: str) -> str:
+    """Text as MyST of a cell or a caption: names come from strangers, and nothing in them becomes markup."""
     text = html.escape(" ".join(value.split()), quote=False)
     return "".join(f"\\{c}" if c in "\\|`*_{}[]$#~" else c for c in text)

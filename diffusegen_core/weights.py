@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from diffusegen_core import params, runs, seeds
-from diffusegen_core.errors import UserError
+from diffusegen_core.errors import UserError, printable
 
 PRETRAINED, RANDOM = "pretrained", "random"
 State = dict[str, torch.Tensor]
@@ -186,8 +186,8 @@ def _tensors_only(path: Path) -> State:
         raise UserError(f"{path} is refused: it is not a torch file of tensors only, and nothing else in a "
                         "pickle is ever executed. Save it again as a plain state dict or as safetensors."
                         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as a weights file: {_first_line(error)}") from None
+    except Exception as error:  # torch fails in many ways at what is damaged
+        raise UserError(f"{path} cannot be read as a weights file: {printable(_first_line(error))}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} is not a state dict: it holds a {type(state).__name__}.")
     return state

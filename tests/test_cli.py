@@ -164,6 +164,21 @@ def test_a_moved_run_keeps_its_book(profile: Path, executed: list, tmp_path: Pat
     assert executed[-1] == ("book", moved)
 
 
+def test_a_page_from_before_a_parameter_stays_in_the_book(nano_params: params.Params):
+    given = params.plain(nano_params)
+    page = nano_params.folder / "notebooks" / f"{NAMES[0]}.ipynb"
+    page.parent.mkdir(parents=True)
+
+    def found(values: dict) -> list[Path]:
+        nbformat.write(nbformat.v4.new_notebook(metadata={"papermill": {"parameters": values}}), page)
+        return chapters.executed(nano_params)
+
+    del given["cluster"]["file"]
+    assert found(given) == [page]
+    given["cluster"]["k"] += 1
+    assert found(given) == found({}) == found({"no": "such key"}) == []
+
+
 def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_path: Path):
     folder = tmp_path / "pairs"
     drawn = call("data", "phantom", folder, "--count", 3, "--size", 16)

@@ -1,13 +1,15 @@
 """Chapter 1: groups that are there are found, each pair has one, and nothing is done twice."""
 
+import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.cluster
 
-from diffusegen_core import cluster, data, features, params, runs
+from diffusegen_core import cluster, data, features, params, runs, tables
 from diffusegen_core.errors import UserError
 
 
@@ -124,6 +126,57 @@ def test_a_second_run_reads_and_does_not_work(quick, pairs, monkeypatch):
     pairs(groups(per_group=3))
     assert run(quick, k=2).names == groups(per_group=3).names
     assert extracted
+
+
+def file_of(folder: Path, groups: list[list[str]]) -> str:
+    """The path of a file as the authors publish theirs."""
+    path = folder / "clusters_3.pkl"
+    path.write_bytes(pickle.dumps({k: np.array([f"./some/where/{name}.jpg" for name in names], str)
+                                   for k, names in enumerate(groups)}, 4))
+    return str(path)
+
+
+def test_published_clusters_are_taken(quick, pairs, tmp_path):
+    names = groups().names
+    given = [names[5:7], names[:5], names[7:]]
+    found = run(quick, file=file_of(tmp_path, given))
+    assert (found.sizes, found.file) == ([2, 5, 5], "clusters_3.pkl")
+    assert [[n for n, label in zip(found.names, found.labels, strict=True) if label == k]
+            for k in range(3)] == given
+    assert found.scan["k"].tolist() == [2, 3, 4]
+    assert "Cluster sizes, taken from clusters\\_3.pkl." in tables.clusters(found)._repr_markdown_()
+    other = run(quick, file=file_of(tmp_path, [names[:1], names[1:2], names[2:]]))
+    assert other.sizes == [1, 1, 10]
+    own = run(quick)
+    assert (own.sizes, own.file) == ([4, 4, 4], None)
+    assert set(runs.read_json(own.folder / runs.STAMP)["recipe"]) == {"data", "features", "k", "scan", "seed"}
+
+
+def test_published_clusters_without_curves_need_no_features(quick, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "extract", lambda *_, **__: pytest.fail("features were asked for"))
+    names = groups().names
+    found = run(quick, file=file_of(tmp_path, [names[:4], names[4:8], names[8:]]), scan=[],
+                weights="there/is/no/such.file")
+    assert found.sizes == [4, 4, 4]
+    assert found.scan.empty
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda names: [names[:4], names[4:8], names[9:]], "does not have pair_008 of the run"),
+    (lambda names: [names[:1], names[1:2], names[2:3]], "does not have pair_003 and 8 more names of the run"),
+    (lambda names: [names[:4], names[4:8], [*names[8:], "x\x1b[2J"]], r"has x\x1b[2J, not in the run"),
+    (lambda names: [names[:4], names[4:8], names[8:], ["x"]], "holds 4 clusters, but cluster.k is 3"),
+    (lambda names: [names[:4], names[4:], []], "cluster 2 is empty"),
+    (lambda names: None, "cannot be read: No such file"),
+])
+def test_published_clusters_of_other_pairs_are_refused_by_the_file(quick, pairs, tmp_path, change, says):
+    given = change(groups().names)
+    path = file_of(tmp_path, given) if given else str(tmp_path / "absent.pkl")
+    with pytest.raises(UserError) as refusal:
+        run(quick, file=path)
+    assert str(refusal.value).startswith(f"{path} ")
+    assert says in str(refusal.value)
+    assert not list((tmp_path / "run").rglob("clusters.csv"))
 
 
 def test_a_damaged_table_is_made_anew(quick, pairs):

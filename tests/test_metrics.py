@@ -13,7 +13,7 @@ from PIL import Image
 from pytorch_msssim import ms_ssim
 from torch import nn
 
-from diffusegen_core import features, metrics, phantom
+from diffusegen_core import features, metrics, phantom, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Evaluate
 
@@ -54,6 +54,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         torch.jit.save(torch.jit.script(Network().eval()), path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def trusted(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the stand-in for clean-fid's own file."""
+    monkeypatch.setattr(metrics, "NETWORK_SHA256", runs.sha256(network))
 
 
 def drawn(seed: int, count: int, size: int = 40) -> np.ndarray:
@@ -159,6 +165,28 @@ def test_a_file_that_is_not_the_network_is_refused(tmp_path: Path, sets: tuple) 
             metrics.extract(sets[0], Evaluate(backbone="inception_v3_fid", weights=str(path)))
     with pytest.raises(UserError, match="There is no weights file"):
         metrics.extract(sets[0], Evaluate(backbone="inception_v3_fid", weights=str(tmp_path / "none.pt")))
+
+
+class Writer(nn.Module):
+    """TorchScript that writes a file when it is called."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target, self.layers = target, Layers()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, self.target)
+        return self.layers(x)
+
+
+def test_torchscript_of_a_stranger_is_not_run(tmp_path: Path, sets: tuple) -> None:
+    path, target = tmp_path / metrics.NETWORK, tmp_path / "written"
+    torch.jit.save(torch.jit.script(Writer(str(target))), path)
+    torch.jit.load(path)(torch.zeros(1, 3, 48, 48))
+    target.unlink()  # it does write where it is run
+    with pytest.raises(UserError, match="its SHA-256 is another, and no other program is run"):
+        metrics.extract(sets[0], Evaluate(backbone="inception_v3_fid", weights=str(path)))
+    assert not target.exists()
 
 
 def test_clean_fids_download_is_asked_for_once(network: Path, torch_home: Path,

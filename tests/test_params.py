@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from diffusegen_core import params, tables
 from diffusegen_core.errors import UserError
 
-PROFILES = sorted((Path(__file__).parents[1] / "params").glob("*.yaml"))
+PROFILES = sorted(path for path in (Path(__file__).parents[1] / "params").glob("*.yaml")
+                  if path.stem != "slurm")  # which describes machines
 
 
 def keys(section: type[BaseModel], prefix: str = "") -> list[str]:

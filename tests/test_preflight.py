@@ -57,6 +57,7 @@ ERRORS = [
     ({"cluster": {"weights": "/no.pth"}}, "cluster: There is no weights file /no.pth", set("12345678")),
     ({"train": {"checkpoints": "/nowhere"}}, "train.checkpoints: /nowhere holds 0 checkpoints for cluster-00",
      set("2345678")),
+    ({"cluster": {"file": "/no.pkl"}}, "cluster.file: /no.pkl cannot be read", set("12345678")),
     ({"style": {"backbone": "resnet17"}}, "style: ", set("45678")),
     ({"style": {"vgg_weights": "/no.pth"}}, "style.vgg_weights: There is no weights file", set("45678")),
     ({"style": {"vgg": "vgg19_normalised", "vgg_weights": "pretrained"}}, "no published weights",

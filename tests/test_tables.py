@@ -1,5 +1,7 @@
 """Tables of the book: honest formats, and cells that nothing can break out of."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
@@ -26,6 +28,18 @@ def test_a_name_from_a_stranger_stays_text():
         assert markup not in rows[0]
     assert rows[0].replace("\\|", "").count("|") == 5
     assert "<script" not in tables.show(frame, "t", "Caption.")._repr_html_()
+
+
+def test_the_name_of_a_weights_file_stays_text_in_a_caption():
+    hostile = "resnet18 (<b>`x`{numref}$.pth)"
+    copies = pd.DataFrame({"share": [0.0]}, index=pd.Index(["Real"], name="data type"))
+    audited = SimpleNamespace(copies=copies, thresholds=(1.0, 1.0), backbone=hostile)
+    steps = pd.DataFrame([{"step": step, **dict.fromkeys(tables.LOSSES, 1.0)} for step in (1, 2)])
+    styled = SimpleNamespace(steps={"2-Styled-Diff": steps}, backbone=hostile, vgg=hostile, table=copies)
+    for shown in (tables.copies(audited), tables.styled(styled), tables.losses(params.Params(), styled)):
+        text = shown._repr_markdown_().split("\n")[0]
+        assert "&lt;b&gt;\\`x\\`\\{numref\\}\\$.pth" in text
+        assert hostile not in text
 
 
 def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_params: params.Params):
