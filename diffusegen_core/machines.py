@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from diffusegen_core.errors import UserError
 from diffusegen_core.fanout import SCHEDULER
 
 if TYPE_CHECKING:
-    from distributed import Client
     from distributed.deploy import Cluster
 
 # A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
@@ -43,7 +41,7 @@ def hold(workers: int | None = None, scheduler: str | None = None,
             return
         from diffusegen_core import remote
         with remote.connect(scheduler) as client:
-            typer.echo(_described(client, scheduler), err=True)
+            typer.echo(remote.described(client, scheduler), err=True)
         before = os.environ.get(SCHEDULER)
         os.environ[SCHEDULER] = scheduler
         try:
@@ -77,12 +75,3 @@ def _patient() -> Iterator[None]:
     chosen = any(name.upper().startswith("DASK_DISTRIBUTED__SCHEDULER__WORKER") for name in os.environ)
     with dask.config.set({} if chosen else {ttl: SILENCE}):
         yield
-
-
-def _described(client: "Client", address: str) -> str:
-    """Where the scheduler is, and its dashboard if it has one."""
-    info = client.scheduler_info(n_workers=-1)
-    port = info.get("services", {}).get("dashboard")
-    # Without bokeh there is a port, and nothing to see.
-    dashboard = f", dashboard {client.dashboard_link}" if port and find_spec("bokeh") else ""
-    return f"Scheduler {address}, {len(info['workers'])} workers so far{dashboard}"

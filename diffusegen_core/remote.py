@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -26,6 +27,7 @@ from diffusegen_core.params import Params, home
 log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
+_introduced: set[str] = set()
 PATIENCE = 30.0  # seconds until it is said that no worker is there
 Result = TypeVar("Result")
 
@@ -52,6 +54,15 @@ def connect(address: str) -> Client:
                         "Start one with `dask scheduler`, or leave --scheduler out.") from None
 
 
+def described(client: Client, address: str) -> str:
+    """Where the scheduler is, how many workers it has so far, and its dashboard if there is one."""
+    info = client.scheduler_info(n_workers=-1)
+    # Without bokeh there is a port, and nothing to see.
+    there = info.get("services", {}).get("dashboard") and find_spec("bokeh")
+    dashboard = f", dashboard {client.dashboard_link}" if there else ""
+    return f"Scheduler {address}, {len(info['workers'])} workers so far{dashboard}"
+
+
 def run(address: str, work: Callable[..., Result], items: Sequence[Item], title: str,
         done: float) -> list[Result]:
     """Call work(**item.arguments) on the workers of a scheduler; results come in the order of the items.
@@ -61,6 +72,9 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
     """
     with connect(address) as client:
         _refuse_unfit(client)
+        if address not in _introduced:  # once a notebook
+            _introduced.add(address)
+            print(described(client, address), file=sys.stderr)
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}

@@ -150,6 +150,7 @@ def test_workers_carry_every_chapter(machine: Machines, nano: dict, tmp_path: Pa
         assert len(one)
         assert one.equals(other)
     shown = capfd.readouterr().err
+    assert shown.count(f"Scheduler {machine.address}, 3 workers so far") == 1
     for item in ("cluster-01", "singan-phantom_00000", "2-Styled-Diff", "Real, from image 1", "Real-seed0"):
         assert f"{item}" in shown
     assert "worker a on" in shown
