@@ -156,7 +156,7 @@ def test_jobs_do_what_one_process_does_though_one_is_cancelled(
 
         def disturb() -> None:
             checkpoint = spread.folder / "train" / "cluster-00" / "checkpoint.safetensors"
-            until(checkpoint.is_file, 60)
+            until(checkpoint.is_file, 120)
             said("scancel", job)
 
         hand = threading.Thread(target=disturb, daemon=True)
@@ -189,11 +189,11 @@ def test_jobs_whose_run_was_killed_end_by_themselves(
             f"with machines.hold(slurm=Path({str(described(workers='2', cpus='2'))!r})):\n"
             f"    fanout.run(t.endless, t.items(2, folder=Path({str(tmp_path)!r})), 'Endless')\n")
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, 60)  # of one job
+    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, 120)  # of one job
     assert len(queue()) == 1
     run.send_signal(signal.SIGKILL)
     run.wait()
-    until(lambda: not queue(), 60)
+    until(lambda: not queue(), 120)  # 35 s where nothing else runs
 
 
 def endless(folder: Path) -> None:
