@@ -218,7 +218,8 @@ def device_name(name: str = "auto") -> str:
     chosen = device(name)
     if chosen.type == "cuda":
         return torch.cuda.get_device_name(chosen)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def device(name: str) -> torch.device:
