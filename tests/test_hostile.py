@@ -42,6 +42,7 @@ from diffusegen_core import (
     layouts,
     params,
     review,
+    runs,
     tables,
     weights,
 )
@@ -212,7 +213,7 @@ def loaded(image: bytes, mask: bytes, kind: str) -> list[str] | str:
                              "data": {"source": f"{place}/set", "count": None, "image_size": 16}})
         pairs, text = attempt(data.load, p)
         if text:
-            assert not run.exists()
+            assert {file.name for file in run.glob("*")} <= {runs.LOCK}
             return text
         assert pairs.images.shape == (len(pairs), 3, 16, 16)
         assert set(np.unique(pairs.masks)) <= {0, 1}
