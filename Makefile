@@ -24,7 +24,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
 
 book: $(READY)
-	@$(BIN)/diffusegen run params/smoke.yaml
+	@$(BIN)/diffusegen run params/smoke.yaml --workers 2
 
 test: $(READY)
 	@$(BIN)/python -m pytest
