@@ -107,15 +107,15 @@ def line(p: Params) -> str:
     seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
     return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(p)}; "
             f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
-            f"chapters {runs.duration(seconds)}.")
+            f"chapters, workers added up, {runs.duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:
-    """The wall time of a chapter's work (over all the calls that it took), and where its artifacts lie."""
+    """The wall time of a chapter's work, added up over calls and workers, and where its artifacts lie."""
     frame = pd.DataFrame({"": ["wall time", "artifacts"],
                           "this run": [runs.duration(seconds), folder.name + "/"]})
     return show(frame, f"{folder.name}-took",
-                "Wall time of this chapter's work, over all the calls that it took.")
+                "Wall time of this chapter's work, added up over the calls and workers that it took.")
 
 
 def pairs(loaded: Pairs) -> Table:
