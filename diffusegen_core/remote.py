@@ -4,6 +4,7 @@ A worker has one unit of the resource `device` and one thread, so it does one it
 write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
 """
 
+import hashlib
 import logging
 import os
 import socket
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
 _introduced: set[str] = set()
+# The code that this process has loaded: a worker that was started before a change would do what it did then.
+CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+                      ).hexdigest()
 PATIENCE = 30.0  # seconds from one look for workers to the next
 Result = TypeVar("Result")
 
@@ -79,7 +83,7 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = {key: client.submit(_do, key, work, item.arguments, home(), key=key, pure=False,
+        futures = {key: client.submit(_do, key, work, item.arguments, home(), CODE, key=key, pure=False,
                                       priority=item.cost, resources={DEVICE: 1})
                    for key, item in sent.items()}
         try:
@@ -158,12 +162,16 @@ class _Board:
         self.bar.set_postfix_str(", ".join(under_way))
 
 
-def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path) -> Result:
-    """One item, in a worker; relative paths are from `start`, as in the client."""
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path,
+        code: str) -> Result:
+    """One item, in a worker; relative paths are from `start`, and the code is the same, as in the client."""
     worker = get_worker()
     progress.item.set(key)
     name = f"worker {worker.name} on {socket.gethostname()}"
     progress.tell(begun=name)
+    if code != CODE:
+        raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
+                        "checkout.")
     if torch.cuda.is_available():  # several workers of a machine share out its cards
         torch.cuda.set_device(_number(worker.name) % torch.cuda.device_count())
     _refuse_blind(start, name)

@@ -214,6 +214,13 @@ def where(p: Params) -> Path:
     return p.folder
 
 
+def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    monkeypatch.setattr(remote, "CODE", "changed since the workers were started")
+    with pytest.raises(UserError, match="another version of diffusegen"):
+        fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Other")
+
+
 def test_a_scheduler_that_is_lost_is_told_of(frail: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, frail.address)
 
@@ -237,7 +244,8 @@ def test_workers_that_offer_nothing_are_told_of_though_they_come_late(monkeypatc
         def come() -> None:
             until(lambda: cluster.scheduler.tasks, 30)
             cluster.scale(1)
-            until(lambda: cluster.scheduler.workers and "No worker of the scheduler offers the resource device" in caplog.text, 30)
+            until(lambda: cluster.scheduler.workers, 30)
+            until(lambda: "No worker of the scheduler offers the resource device" in caplog.text, 30)
             cluster.new_spec["options"]["resources"] = {"device": 1}
             cluster.scale(2)
 
