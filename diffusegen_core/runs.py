@@ -142,7 +142,7 @@ def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 
     Why a finished one no longer holds is logged.
     """
-    stamp = _stamp(folder)
+    stamp = read_stamp(folder)
     reasons = [] if stamp is None else _reasons(folder, stamp, recipe)
     if stamp is not None and not reasons:
         return stamp
@@ -176,11 +176,12 @@ def making() -> bool:
 
 def stale(folder: Path, recipe: Recipe) -> list[str]:
     """Why a finished artifact in `folder` no longer holds, in readable lines; nothing where there is none."""
-    stamp = _stamp(folder)
+    stamp = read_stamp(folder)
     return [] if stamp is None else _reasons(folder, stamp, recipe)
 
 
-def _stamp(folder: Path) -> dict[str, Any] | None:
+def read_stamp(folder: Path) -> dict[str, Any] | None:
+    """What `finish` wrote into a folder, or None where nothing of its shape is there."""
     stamp = read_json(folder / STAMP)
     parts = [stamp.get(part) for part in ("recipe", "outputs")] if isinstance(stamp, dict) else [None]
     return stamp if all(isinstance(part, dict) for part in parts) else None
