@@ -50,8 +50,8 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
     """Write the sources of the book: pages, chapters, pictures, settings and table of contents."""
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(ROOT / "book", site)
-    if figures.is_dir():
-        shutil.copytree(figures, site / "figures")
+    if figures.is_dir() and not figures.is_symlink():
+        shutil.copytree(figures, site / "figures", ignore=_links)
     chapters = [path.stem for path in notebooks]
     front, back = ([name for name in names if (site / f"{name}.md").is_file()] for names in (FRONT, BACK))
     known = {*FRONT, *BACK, *(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
@@ -69,6 +69,11 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
     contents = [{"caption": caption, "chapters": [{"file": name} for name in names]}
                 for caption, names in parts.items() if names]
     _write(site / "_toc.yml", yaml.safe_dump({"format": "jb-book", "root": "index", "parts": contents}))
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """The links in a folder: in a stranger's run one may lead to anything, which the book would publish."""
+    return [name for name in names if (Path(folder) / name).is_symlink()]
 
 
 def _without_absent(text: str, absent: set[str], site: Path) -> str:

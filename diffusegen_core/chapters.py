@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
@@ -80,12 +81,26 @@ def executed(p: Params) -> list[Path]:
     for path in sorted((p.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         name = path.stem.split("_")[1]  # of the section, too: 07_augment_small has p.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
-        given = nbformat.read(path, as_version=4).metadata.get("papermill", {}).get("parameters", {})
+        given = _given(path)
         with contextlib.suppress(UserError):  # a parameter that is newer than the page has its default
             given = given and plain(validate(given))
         if all(given.get(field) == plain(p)[field] for field in used if field != "run_dir"):
             found.append(path)
     return found
+
+
+def _given(path: Path) -> dict[str, Any]:
+    """The parameters that an executed notebook was given."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        given = notebook.metadata.get("papermill", {}).get("parameters", {})
+    # The library has many; a notebook may be a stranger's.
+    except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
+            nbformat.ValidationError):
+        raise UserError(f"{path} cannot be read as a notebook. Move it away, and run its chapter "
+                        "again.") from None
+    return given if isinstance(given, dict) else {}
 
 
 def keep(p: Params) -> Path:

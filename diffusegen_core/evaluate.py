@@ -274,12 +274,12 @@ def for_review(p: Params, real: Path) -> dict[str, Path]:
     folders = {f"{p.cluster.k}-Diff": "inpaint", f"{p.cluster.k}-Styled-Diff": "style"}
     for data_type, chapter in folders.items():
         folder = p.folder / chapter / data_type
-        recipe = (runs.read_json(folder / runs.STAMP) or {}).get("recipe")
-        if recipe is None or not runs.current(folder, recipe):
+        stamp = runs.read_stamp(folder)
+        if stamp is None or not runs.current(folder, stamp["recipe"]):
             raise UserError(f"{p.folder} has no finished {data_type}: run the chapter {chapter} first.")
-        asked = {"seed": p.seed, **plain(p)[chapter]}
+        asked, recipe = {"seed": p.seed, **plain(p)[chapter]}, stamp["recipe"]
         used = {"seed": recipe.get("seed", p.seed), **recipe.get(chapter, {})}
-        if changed := [name for name, value in used.items() if asked[name] != value]:
+        if changed := [name for name, value in used.items() if asked.get(name) != value]:
             raise UserError(f"{data_type} was made with another {changed[0]} than the run's parameters have "
                             f"now: run the chapter {chapter} again first.")
         if pairsets.manifest(folder).empty:

@@ -4,12 +4,14 @@ A worker has one unit of the resource `device` and one thread, so it does one it
 write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
 """
 
+import hashlib
 import logging
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -28,7 +30,10 @@ log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
 _introduced: set[str] = set()
-PATIENCE = 30.0  # seconds until it is said that no worker is there
+# The code that this process has loaded: a worker that was started before a change would do what it did then.
+CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+                      ).hexdigest()
+PATIENCE = 30.0  # seconds from one look for workers to the next
 Result = TypeVar("Result")
 
 
@@ -78,7 +83,7 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = {key: client.submit(_do, key, work, item.arguments, home(), key=key, pure=False,
+        futures = {key: client.submit(_do, key, work, item.arguments, home(), CODE, key=key, pure=False,
                                       priority=item.cost, resources={DEVICE: 1})
                    for key, item in sent.items()}
         try:
@@ -94,22 +99,25 @@ def _follow(client: Client, futures: dict[str, Future], board: "_Board",
             heard: "SimpleQueue[dict[str, Any]]") -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
     names = {future.key: key for key, future in futures.items()}
-    pending, began, told = set(futures.values()), time.monotonic(), False
+    pending, looked, lacking = set(futures.values()), time.monotonic(), False
     while pending:
         try:
             ready, pending = wait(pending, timeout=1, return_when="FIRST_COMPLETED")
         except TimeoutError:
             ready = set()
+        except CancelledError:
+            raise UserError("The scheduler was lost, or gave the work up; its log may tell why. What is "
+                            "finished is on the disk; the same command goes on from there.") from None
         for message in _drained(heard):
             board.hear(message)
         for future in ready:
             if future.status != "finished":
                 raise _explained(future, board.sent[names[future.key]].name)
             board.finish(names[future.key])
-        if not told and time.monotonic() - began > PATIENCE:
-            told = True
-            if not client.scheduler_info(n_workers=1)["workers"]:
-                log.warning("The scheduler has no workers yet; waiting for the first.")
+        if time.monotonic() - looked > PATIENCE:
+            looked, before, lacking = time.monotonic(), lacking, not _fit(client)
+            if lacking and not before:
+                log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
 
 
 class _Board:
@@ -154,16 +162,22 @@ class _Board:
         self.bar.set_postfix_str(", ".join(under_way))
 
 
-def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path) -> Result:
-    """One item, in a worker; relative paths are from `start`, as in the client."""
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path,
+        code: str) -> Result:
+    """One item, in a worker; relative paths are from `start`, and the code is the same, as in the client."""
     worker = get_worker()
     progress.item.set(key)
     name = f"worker {worker.name} on {socket.gethostname()}"
     progress.tell(begun=name)
+    if code != CODE:
+        raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
+                        "checkout.")
     if torch.cuda.is_available():  # several workers of a machine share out its cards
         torch.cuda.set_device(_number(worker.name) % torch.cuda.device_count())
-    _refuse_blind(arguments, start, name)
-    os.chdir(start)
+    _refuse_blind(start, name)
+    os.chdir(start)  # a relative run_dir is found from here
+    for folder in _folders(arguments):
+        _refuse_blind(folder, name)
     return work(**arguments)
 
 
@@ -173,28 +187,38 @@ def _number(name: object) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def _refuse_blind(arguments: dict[str, Any], start: Path, worker: str) -> None:
-    """UserError where the worker does not see what the client sees."""
+def _folders(arguments: dict[str, Any]) -> list[Path]:
+    """The folders of the runs that an item is of."""
     nested = arguments.get("arguments")
     found = [values.get("p") for values in (arguments, nested) if isinstance(values, dict)]
-    for folder in [start, *(p.folder for p in found if isinstance(p, Params))]:
-        if not folder.is_dir():
-            raise UserError(f"{worker} does not see the folder {folder}. The checkout and the run's folder "
-                            "must lie where all machines find them: -p run_dir DIR.")
+    return [p.folder for p in found if isinstance(p, Params)]
+
+
+def _refuse_blind(folder: Path, worker: str) -> None:
+    """UserError where the worker does not see what the client sees."""
+    if not folder.is_dir():
+        raise UserError(f"{worker} does not see the folder {folder}. The checkout and the run's folder "
+                        "must lie where all machines find them: -p run_dir DIR.")
 
 
 def _refuse_unfit(client: Client) -> None:
     """UserError where there are workers, and none of them could ever take an item."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         return
-    fit = [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
+    fit = _fit(client)
     if not fit:
         raise UserError(f"None of the {len(workers)} workers offers the resource {DEVICE}. Start each as "
                         f"`dask worker ADDRESS --nthreads 1 --resources {DEVICE}=1`, one for each GPU.")
     if (threads := max(w["nthreads"] for w in fit)) > 1:
         raise UserError(f"A worker has {threads} threads; items draw random numbers of torch's process, so a "
                         "worker may have but one: --nthreads 1.")
+
+
+def _fit(client: Client) -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker that can take an item."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
 
 
 def _drained(queue: "SimpleQueue[dict[str, Any]]") -> list[dict[str, Any]]:
@@ -207,9 +231,7 @@ def _drained(queue: "SimpleQueue[dict[str, Any]]") -> list[dict[str, Any]]:
 
 
 def _explained(future: Future, name: str) -> BaseException:
-    """The error of a future that failed, or what it means that there is none."""
-    if future.status == "cancelled":
-        return UserError(f"{name}: the scheduler gave it up. See the scheduler's log.")
+    """The error of a future that failed."""
     error = future.exception()
     if isinstance(error, KilledWorker):
         return UserError(f"{name}: several workers died while they did it, perhaps for want of memory; the "

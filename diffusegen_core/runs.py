@@ -92,10 +92,10 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def read_json(path: Path) -> Any | None:
-    """The file's value, or None where it is absent or not JSON (half-written by something else)."""
+    """The file's value, or None where it is absent or not JSON (half-written, or a stranger's)."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
 
 
@@ -142,7 +142,7 @@ def current(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 
     Why a finished one no longer holds is logged.
     """
-    stamp = _stamp(folder)
+    stamp = read_stamp(folder)
     reasons = [] if stamp is None else _reasons(folder, stamp, recipe)
     if stamp is not None and not reasons:
         return stamp
@@ -176,13 +176,15 @@ def making() -> bool:
 
 def stale(folder: Path, recipe: Recipe) -> list[str]:
     """Why a finished artifact in `folder` no longer holds, in readable lines; nothing where there is none."""
-    stamp = _stamp(folder)
+    stamp = read_stamp(folder)
     return [] if stamp is None else _reasons(folder, stamp, recipe)
 
 
-def _stamp(folder: Path) -> dict[str, Any] | None:
+def read_stamp(folder: Path) -> dict[str, Any] | None:
+    """What `finish` wrote into a folder, or None where nothing of its shape is there."""
     stamp = read_json(folder / STAMP)
-    return stamp if isinstance(stamp, dict) and {"recipe", "outputs"} <= stamp.keys() else None
+    parts = [stamp.get(part) for part in ("recipe", "outputs")] if isinstance(stamp, dict) else [None]
+    return stamp if all(isinstance(part, dict) for part in parts) else None
 
 
 def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:
@@ -192,7 +194,8 @@ def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:
         path = folder / name
         if not path.is_file():
             reasons.append(f"{name} is missing")
-        elif path.stat().st_size != made["bytes"] or sha256(path) != made["sha256"]:
+        elif not isinstance(made, dict) or path.stat().st_size != made.get("bytes") or (
+                sha256(path) != made.get("sha256")):
             reasons.append(f"{name} is not the file that was written")
     return reasons
 
@@ -257,7 +260,9 @@ def lock(run_dir: Path) -> Iterator[None]:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        f = (run_dir / LOCK).open("a+")
+        # No link: what it leads to would be emptied, and a run's folder may be a stranger's.
+        how = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        f = os.fdopen(os.open(run_dir / LOCK, how, 0o666), "r+")
     except OSError as error:
         raise UserError(f"{run_dir} cannot be the run folder: {error.strerror}.") from None
     with f:
@@ -271,7 +276,8 @@ def lock(run_dir: Path) -> Iterator[None]:
             os.ftruncate(f.fileno(), 0)
             os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         for leftover in run_dir.rglob(f"{WRITING}*"):
-            leftover.unlink(missing_ok=True)
+            if not leftover.is_dir():
+                leftover.unlink(missing_ok=True)
         before = os.environ.get(HOLDER)
         os.environ[HOLDER] = str(run_dir)
         try:

@@ -55,6 +55,21 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     assert "figures/" not in opening
 
 
+def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("mine")
+    figures, site = tmp_path / "run" / "figures", tmp_path / "site"
+    figures.mkdir(parents=True)
+    (figures / "own.png").write_bytes(b"")
+    (figures / "file.png").symlink_to(tmp_path / "secret" / "key")
+    (figures / "folder").symlink_to(tmp_path / "secret")
+    book._lay_out(site, [], figures, "")
+    assert [path.name for path in (site / "figures").iterdir()] == ["own.png"]
+    (tmp_path / "whole").symlink_to(tmp_path / "secret")
+    book._lay_out(site, [], tmp_path / "whole", "")
+    assert not (site / "figures").exists()
+
+
 def test_every_wrong_reference_stops_the_book(tmp_path: Path) -> None:
     wrong = ("{numref}`fig-cluster-nowhere` {doc}`09_nowhere` {eq}`eq-nowhere` {cite}`nobody1999` "
              "![](figures/nowhere.png)")

@@ -176,7 +176,17 @@ def test_a_page_from_before_a_parameter_stays_in_the_book(nano_params: params.Pa
     del given["cluster"]["file"]
     assert found(given) == [page]
     given["cluster"]["k"] += 1
-    assert found(given) == found({}) == found({"no": "such key"}) == []
+    assert found(given) == found({}) == found({"no": "such key"}) == found([1]) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"nbformat": 4}', 50_000 * "[",
+                                  '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}'], ids=range(6))
+def test_a_page_that_is_no_notebook_is_named(nano_params: params.Params, text: str):
+    page = nano_params.folder / "notebooks" / f"{NAMES[0]}.ipynb"
+    page.parent.mkdir(parents=True)
+    page.write_text(text)
+    with pytest.raises(UserError, match=f"{page} cannot be read as a notebook"):
+        chapters.executed(nano_params)
 
 
 def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_path: Path):

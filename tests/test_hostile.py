@@ -38,6 +38,7 @@ from diffusegen_core import (
     checkpoints,
     cli,
     data,
+    evaluate,
     fetch,
     layouts,
     params,
@@ -371,6 +372,18 @@ def test_the_review_form_holds_no_name(tmp_path: Path):
     assert all(item["name"] not in page for item in json.loads(key.read_text())["items"].values()
                if item["name"] != "{{form}}")
     assert page.count("</script>") == review.TEMPLATE.read_text().count("</script>")
+
+
+@pytest.mark.parametrize(("stamp", "says"), [
+    ([1], "has no finished 2-Diff"),
+    ({"recipe": [], "outputs": {}}, "has no finished 2-Diff"),
+    ({"recipe": {}, "outputs": {"../../../x": {}}}, "has no finished 2-Diff"),
+    ({"recipe": {"inpaint": {"no such": 1}}, "outputs": {}}, "made with another no such"),
+])
+def test_a_run_with_strange_stamps_gets_no_review_form(nano_params: params.Params, tmp_path: Path,
+                                                       stamp: object, says: str):
+    runs.write_json(nano_params.folder / "inpaint" / "2-Diff" / runs.STAMP, stamp)
+    assert says in refused(evaluate.for_review, nano_params, tmp_path / "real", names="2-Diff")
 
 
 # ---- archives

@@ -101,7 +101,9 @@ def test_a_stamp_names_the_versions_of_all_that_computes_numbers(artifact: Path)
         assert found[name] == version(name)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"recipe": {}}', '{"outputs": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"recipe": {}}', '{"outputs": {}}',
+                                  '{"recipe": 1, "outputs": {}}', '{"recipe": {}, "outputs": []}',
+                                  '{"recipe": {}, "outputs": {"weights.bin": 1}}', 50_000 * "["])
 def test_a_stamp_that_is_none_makes_nothing_current(artifact: Path, text: str):
     (artifact / runs.STAMP).write_text(text)
     assert runs.current(artifact, RECIPE) is None
@@ -147,6 +149,19 @@ def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killabl
         assert not half.exists(), "what a killed run had half written goes"
     with runs.lock(run_dir):  # and it is given back at the end
         pass
+
+
+def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path):
+    letter = tmp_path / "letter"
+    letter.write_text("dear")
+    (tmp_path / "run" / ".writing-folder").mkdir(parents=True)
+    with runs.lock(tmp_path / "run"):  # what is no file of ours stays
+        pass
+    (tmp_path / "run" / runs.LOCK).unlink()
+    (tmp_path / "run" / runs.LOCK).symlink_to(letter)
+    with pytest.raises(UserError, match="cannot be the run folder"), runs.lock(tmp_path / "run"):
+        pass
+    assert letter.read_text() == "dear"
 
 
 # ---- seeds

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ class Machines:
     """A scheduler and its workers, as processes."""
 
     address: str
+    scheduler: subprocess.Popen
     processes: dict[str, subprocess.Popen]  # of the workers, by name
     client: Client
 
@@ -63,11 +64,11 @@ def start(folder: Path) -> Iterator[Machines]:
                  "--resources", f"{remote.DEVICE}=1",
                  # While it imports torch, a worker is silent for seconds.
                  "--preload", "diffusegen_core.evaluate"],
-                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
             client.wait_for_workers(len(WORKERS), timeout=90)
-            yield Machines(client.scheduler.address, workers, client)
+            yield Machines(client.scheduler.address, started[0], workers, client)
     finally:
         for process in started:
             process.send_signal(signal.SIGCONT)
@@ -113,8 +114,7 @@ def test_workers_make_what_one_process_makes_though_one_is_killed_and_one_falls_
     def disturb() -> None:
         folder = spread.folder / "train" / "cluster-00"
         name = frail.doing("cluster-00")
-        while not (folder / "checkpoint.safetensors").is_file():
-            time.sleep(0.02)
+        until((folder / "checkpoint.safetensors").is_file, 90)
         frail.processes[name].kill()
         lost.append(name)
         name = frail.doing("phantom")
@@ -198,6 +198,68 @@ def test_errors_and_results_come_as_from_this_process(machine: Machines, tmp_pat
         fanout.run(broken, [fanout.Item("b")], "Broken")
     with pytest.raises(UserError, match="does not see the folder"):
         fanout.run(blind, [fanout.Item("p", {"p": nano_params})], "Blind")
+
+
+def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: dict, tmp_path: Path,
+                                                     monkeypatch) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    monkeypatch.chdir(tmp_path)  # the workers were started elsewhere, and have been nowhere else yet
+    p = params.validate({**nano, "run_dir": "relative"})
+    p.folder.mkdir()
+    machine.client.run(os.chdir, "/")
+    assert fanout.run(where, [fanout.Item("w", {"p": p})], "Where") == [tmp_path.resolve() / "relative"]
+
+
+def where(p: Params) -> Path:
+    return p.folder
+
+
+def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    monkeypatch.setattr(remote, "CODE", "changed since the workers were started")
+    with pytest.raises(UserError, match="another version of diffusegen"):
+        fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Other")
+
+
+def test_a_scheduler_that_is_lost_is_told_of(frail: Machines, monkeypatch) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, frail.address)
+
+    def kill() -> None:
+        frail.doing("slow")
+        frail.scheduler.kill()
+
+    hand = threading.Thread(target=kill, daemon=True)
+    hand.start()
+    with pytest.raises(UserError, match=r"scheduler was lost.*the same command goes on"):
+        fanout.run(own_pid, [fanout.Item("slow", {"seconds": 60})], "Slow")
+    hand.join()
+
+
+def test_workers_that_offer_nothing_are_told_of_though_they_come_late(monkeypatch, caplog) -> None:
+    from distributed import LocalCluster
+    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
+
+        def come() -> None:
+            until(lambda: cluster.scheduler.tasks, 30)
+            cluster.scale(1)
+            until(lambda: cluster.scheduler.workers, 30)
+            until(lambda: "No worker of the scheduler offers the resource device" in caplog.text, 30)
+            cluster.new_spec["options"]["resources"] = {"device": 1}
+            cluster.scale(2)
+
+        hand = threading.Thread(target=come, daemon=True)
+        hand.start()
+        assert fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Late") == [2]
+        hand.join()
+
+
+def until(true: Callable[[], object], patience: float) -> None:
+    stop = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < stop, f"not within {patience} s"
+        time.sleep(0.05)
 
 
 def broken() -> float:
