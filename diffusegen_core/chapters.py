@@ -1,6 +1,7 @@
 """The notebooks as a program: choose chapters, execute them with papermill, keep what was executed."""
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def execute(chapter: Path, p: Params) -> Path:
     folder = p.folder / "notebooks"
     failed = folder / "failed" / chapter.name
     failed.parent.mkdir(parents=True, exist_ok=True)
+    for name, value in runs.ALLOCATOR.items():
+        os.environ.setdefault(name, value)
     try:
         papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL,
                                    progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)

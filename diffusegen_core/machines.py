@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from diffusegen_core import runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.fanout import SCHEDULER
 
@@ -60,7 +61,7 @@ def _local(workers: int) -> "Cluster":
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     share = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     with dask.config.set({"distributed.nanny.pre-spawn-environ": {
-            **dask.config.get("distributed.nanny.pre-spawn-environ"), **share}}), _patient():
+            **dask.config.get("distributed.nanny.pre-spawn-environ"), **share, **runs.ALLOCATOR}}), _patient():
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
                             resources={"device": 1}, host="127.0.0.1", silence_logs=logging.ERROR,
                             dashboard_address="127.0.0.1:0")

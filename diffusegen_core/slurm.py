@@ -12,7 +12,7 @@ from pathlib import Path
 from dask_jobqueue import SLURMCluster
 from pydantic import Field, PositiveInt
 
-from diffusegen_core import params
+from diffusegen_core import params, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.sections import Section
 
@@ -77,7 +77,8 @@ def _cluster(s: Slurm) -> SLURMCluster:
         # Slurm itself sees to the memory.
         worker_extra_args=["--resources", "device=1", "--no-dashboard", "--memory-limit", "0"],
         death_timeout=ORPHANED, job_name="diffusegen", job_extra_directives=[*asked, *s.options],
-        job_script_prologue=[*s.before, *(f"export {name}={threads}" for name in THREADS)],
+        job_script_prologue=[*s.before, *(f"export {name}={threads}" for name in THREADS),
+                             *(f"export {name}={value}" for name, value in runs.ALLOCATOR.items())],
         interface=s.interface,
         scheduler_options={"dashboard_address": ":0" if find_spec("bokeh") else "127.0.0.1:0"})
 
