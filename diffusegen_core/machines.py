@@ -60,8 +60,9 @@ def _local(workers: int) -> "Cluster":
 
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     share = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": {
-            **dask.config.get("distributed.nanny.pre-spawn-environ"), **share, **runs.ALLOCATOR}}), _patient():
+    usual = dask.config.get("distributed.nanny.pre-spawn-environ")
+    environment = {**usual, **share, **runs.ALLOCATOR}
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), _patient():
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
                             resources={"device": 1}, host="127.0.0.1", silence_logs=logging.ERROR,
                             dashboard_address="127.0.0.1:0")

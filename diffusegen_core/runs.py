@@ -33,8 +33,8 @@ from diffusegen_core.errors import UserError
 log = logging.getLogger(__name__)
 
 STAMP = "made.json"
-# For the environment of processes that compute: glibc then keeps freed tensors for the next step. Else each is
-# mapped anew, page by page, above all where Dask's own setting is the reverse.
+# For the environment of processes that compute: glibc then keeps freed tensors for the next step. Else each
+# is mapped anew, page by page, above all where Dask's own setting is the reverse.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder that is held
 WRITING = ".writing-"  # how unfinished files are called
