@@ -128,7 +128,7 @@ def cached(folder: Path, images: np.ndarray, e: Evaluate, device: torch.device |
     """
     store = folder / runs.key(recipe(e, seed))
     digests = [_digest(image) for image in images]
-    known = {digest: row for file in sorted(store.glob("*.npz")) for digest, row in _read(file).items()}
+    known = {digest: row for file in sorted(store.glob("[!.]*.npz")) for digest, row in _read(file).items()}
     missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
     new = list(missing.items())
     for first in range(0, len(new), CHUNK):

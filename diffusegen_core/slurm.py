@@ -103,7 +103,7 @@ def _keep(cluster: SLURMCluster, stop: threading.Event) -> None:
     while not stop.wait(pause):
         try:
             mended = cluster.sync(_replace, cluster)
-        except RuntimeError as error:  # a command of Slurm failed
+        except (RuntimeError, OSError) as error:  # a command of Slurm failed, or could not be started
             log.warning("Slurm: %s", _line(str(error)))
             mended = True
         pause = min(2 * pause, LONGEST) if mended else PAUSE

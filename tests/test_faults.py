@@ -481,6 +481,7 @@ def test_a_worker_that_was_stopped_and_replaced_changes_nothing_when_it_goes_on(
     stopped.start()
     try:
         while not (folder / "checkpoint.safetensors").is_file():
+            assert stopped.exitcode is None, "it ended without a checkpoint"
             time.sleep(0.001)
         os.kill(stopped.pid, signal.SIGSTOP)
         other.start()
@@ -488,7 +489,8 @@ def test_a_worker_that_was_stopped_and_replaced_changes_nothing_when_it_goes_on(
         assert other.exitcode == 0
         before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
     finally:
-        os.kill(stopped.pid, signal.SIGCONT)
+        if stopped.exitcode is None:
+            os.kill(stopped.pid, signal.SIGCONT)
         stopped.join(timeout=300)
     assert stopped.exitcode == 0
     assert folder / runs.STAMP in before

@@ -155,6 +155,18 @@ def test_an_image_is_extracted_once(sets: tuple, tmp_path: Path, monkeypatch: py
     assert extracted == [3]
 
 
+def test_what_another_worker_is_writing_is_not_read(sets: tuple, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "extract", lambda images, *_: np.zeros((len(images), 5), np.float32))
+    metrics.cached(tmp_path, sets[0][:2], RESNET)
+    [file] = tmp_path.glob("*/*.npz")
+    file.rename(file.with_name(f"{runs.WRITING}x.npz"))
+    read = []
+    monkeypatch.setattr(metrics, "_read", lambda file: read.append(file) or {})
+    metrics.cached(tmp_path, sets[0][:2], RESNET)
+    assert read == []
+
+
 def test_a_file_that_is_not_the_network_is_refused(tmp_path: Path, sets: tuple) -> None:
     plain = tmp_path / "state.pth"
     torch.save({"a": torch.zeros(1)}, plain)

@@ -231,6 +231,22 @@ def test_what_slurm_refuses_is_said_before_the_run(
     assert not queue()
 
 
+def test_a_command_of_slurm_that_cannot_be_started_does_not_end_the_looking(monkeypatch, caplog) -> None:
+    from diffusegen_core import slurm
+    stop = threading.Event()
+
+    class Cluster:
+        def sync(self, *arguments: object) -> bool:
+            if not caplog.text:
+                raise OSError("Cannot allocate memory")
+            stop.set()
+            return False
+
+    monkeypatch.setattr(slurm, "PAUSE", 0.01)
+    slurm._keep(Cluster(), stop)
+    assert "Slurm: Cannot allocate memory" in caplog.text
+
+
 def test_where_there_is_no_slurm_that_is_said(described: Callable[..., Path], monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="no sbatch here"), machines.hold(slurm=described()):
