@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from diffusegen_core import fanout, layouts, params, phantom, runs
+from diffusegen_core import fanout, layouts, params, phantom, progress, runs
 from diffusegen_core.errors import UserError
 from diffusegen_core.layouts import Pair, Problem, Report, check
 from diffusegen_core.params import Params
@@ -116,7 +116,8 @@ def load(p: Params) -> Pairs:
         pairs = _read(folder / "pairs.npz")
     else:
         with fanout.hold(p.folder):
-            runs.clear(folder)
+            if not progress.worker():  # others may be reading; files are replaced whole
+                runs.clear(folder)
             pairs = _make(p, report, folder, recipe)
     if len(pairs) < p.cluster.k:
         raise UserError(f"{p.data.source}: {len(pairs)} pairs are too few for cluster.k {p.cluster.k}.")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import dask
 from dask_jobqueue import SLURMCluster
 from pydantic import Field, PositiveInt
 
@@ -18,6 +19,7 @@ from diffusegen_core.sections import Section
 
 log = logging.getLogger(__name__)
 
+WALLTIMES = 50  # jobs that an item may outlast
 PAUSE = 10.0  # seconds from one look at the queue to the next
 LONGEST = 600.0  # the same where job after job ends at once
 ORPHANED = 60  # seconds until a worker that finds no scheduler ends
@@ -51,7 +53,9 @@ def hold(file: Path) -> Iterator[str]:
     to cancel end by themselves. UserError where Slurm is not here or refuses such a job.
     """
     settings = params.typed(Slurm, params.load(file), str(file))
-    with _cluster(settings) as cluster:
+    # Every job that ends at its walltime counts as a failure of the item that it was doing.
+    patience = {"distributed.scheduler.allowed-failures": WALLTIMES}
+    with dask.config.set(patience), _cluster(settings) as cluster:
         _refuse(cluster.job_script(), file)
         cluster.scale(jobs=settings.jobs)
         stop = threading.Event()

@@ -17,6 +17,8 @@ from threadpoolctl import threadpool_limits
 from diffusegen_core import params
 
 torch.set_num_threads(2)
+for name in ("DIFFUSEGEN_SCHEDULER", "DIFFUSEGEN_RUN"):  # of a run beside the tests
+    os.environ.pop(name, None)
 # The same inputs each time, so that a test fails where it is changed and nowhere else; machines may be slow.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
