@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
 SILENCE = "120s"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextlib.contextmanager
@@ -32,6 +33,7 @@ def hold(workers: int | None = None, scheduler: str | None = None,
         raise UserError("--workers, --scheduler and --slurm exclude each other.")
     with contextlib.ExitStack() as held:
         if workers is not None:
+            held.enter_context(_restored([*THREADS, *runs.ALLOCATOR]))
             scheduler = held.enter_context(_local(workers)).scheduler_address
         elif slurm is not None:
             from diffusegen_core import slurm as jobs
@@ -53,13 +55,26 @@ def hold(workers: int | None = None, scheduler: str | None = None,
                 os.environ[SCHEDULER] = before
 
 
+@contextlib.contextmanager
+def _restored(names: list[str]) -> Iterator[None]:
+    """Undo at the end what Dask sets for its workers in this process, and would not set anew."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 def _local(workers: int) -> "Cluster":
     """Workers of this machine, each a process with its share of the cores."""
     import dask
     from distributed import LocalCluster
 
     threads = str(max(1, (os.cpu_count() or 1) // workers))
-    share = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    share = dict.fromkeys(THREADS, threads)
     usual = dask.config.get("distributed.nanny.pre-spawn-environ")
     environment = {**usual, **share, **runs.ALLOCATOR}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), _patient():

@@ -316,12 +316,15 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
 
 def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
+    names = [*machines.THREADS, *runs.ALLOCATOR]
+    before = [os.environ.get(name) for name in names]
     with machines.hold(workers=2):
         pids = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
         assert fanout.SCHEDULER in os.environ
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
     assert fanout.SCHEDULER not in os.environ
+    assert [os.environ.get(name) for name in names] == before
 
 
 def own_pid(seconds: float) -> int:
