@@ -33,7 +33,8 @@ def hold(workers: int | None = None, scheduler: str | None = None,
         raise UserError("--workers, --scheduler and --slurm exclude each other.")
     with contextlib.ExitStack() as held:
         if workers is not None:
-            held.enter_context(_restored([*THREADS, *runs.ALLOCATOR]))
+            # Dask sets them for its workers in this process as well, and would not set them anew.
+            held.enter_context(runs.environment(dict.fromkeys([*THREADS, *runs.ALLOCATOR])))
             scheduler = held.enter_context(_local(workers)).scheduler_address
         elif slurm is not None:
             from diffusegen_core import slurm as jobs
@@ -45,27 +46,8 @@ def hold(workers: int | None = None, scheduler: str | None = None,
         from diffusegen_core import remote
         with remote.connect(scheduler) as client:
             typer.echo(remote.described(client, scheduler), err=True)
-        before = os.environ.get(SCHEDULER)
-        os.environ[SCHEDULER] = scheduler
-        try:
+        with runs.environment({SCHEDULER: scheduler}):
             yield
-        finally:
-            os.environ.pop(SCHEDULER)
-            if before is not None:
-                os.environ[SCHEDULER] = before
-
-
-@contextlib.contextmanager
-def _restored(names: list[str]) -> Iterator[None]:
-    """Undo at the end what Dask sets for its workers in this process, and would not set anew."""
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _local(workers: int) -> "Cluster":

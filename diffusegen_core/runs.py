@@ -281,14 +281,22 @@ def lock(run_dir: Path) -> Iterator[None]:
         for leftover in run_dir.rglob(f"{WRITING}*"):
             if not leftover.is_dir():
                 leftover.unlink(missing_ok=True)
-        before = os.environ.get(HOLDER)
-        os.environ[HOLDER] = str(run_dir)
-        try:
+        with environment({HOLDER: str(run_dir)}):
             yield
-        finally:
-            os.environ.pop(HOLDER)
-            if before is not None:
-                os.environ[HOLDER] = before
+
+
+@contextlib.contextmanager
+def environment(values: dict[str, str | None]) -> Iterator[None]:
+    """Set environment variables, None: leave it for now; at the end all of them are as they were before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
