@@ -27,11 +27,11 @@ import torch
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from made_up import keys
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 from PIL import Image
-from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from diffusegen_core import (
@@ -51,15 +51,6 @@ from diffusegen_core.errors import UserError, printable
 
 ROOT = Path(__file__).parents[1]
 shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def leaves(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key of the parameters."""
-    found = []
-    for name, field in section.model_fields.items():
-        nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        found += leaves(field.annotation, f"{name}.") if nested else [prefix + name]
-    return found
 
 
 def attempt(call: Callable, *arguments: object) -> tuple[object, str]:
@@ -89,7 +80,7 @@ BAD = st.one_of(
 
 
 @settings(max_examples=400)
-@given(st.sampled_from(leaves(params.Params)), BAD)
+@given(st.sampled_from(keys(params.Params)), BAD)
 def test_a_bad_value_is_refused_by_its_key(key: str, value: object):
     section, _, last = key.rpartition(".")
     values = {section: {last: value}} if section else {last: value}

@@ -4,22 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from made_up import keys
 
 from diffusegen_core import params, tables
 from diffusegen_core.errors import UserError
 
 PROFILES = sorted(path for path in (Path(__file__).parents[1] / "params").glob("*.yaml")
                   if path.stem != "slurm")  # which describes machines
-
-
-def keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key there is."""
-    found = []
-    for name, field in section.model_fields.items():
-        nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        found += keys(field.annotation, f"{name}.") if nested else [prefix + name]
-    return found
 
 
 def refusal(values: dict) -> str:
