@@ -6,7 +6,7 @@ seen. Images are resized bilinearly to the side that the library gives for the n
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from huggingface_hub import constants as hub
-from torch import nn
+from torch import Tensor, nn
 from torch.hub import get_dir, load_state_dict_from_url
 
 from diffusegen_core import progress, runs
@@ -76,7 +76,7 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
 
     `size` is another input side than the library gives, for a network that takes any.
     """
-    from torchvision.transforms.v2 import Normalize, Resize
+    from torchvision.transforms.v2 import Resize
 
     chosen = _find(backbone)
     net, unused = seeded(chosen.make, seed, backbone)
@@ -91,6 +91,18 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
     if side != chosen.size:
         _refuse_misfit(whole, backbone, side, chosen.size)
     return whole.to(device)
+
+
+class Normalize(nn.Module):
+    """(x - mean) / deviation by channel. torchvision's sends both to the device anew in every call."""
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]):
+        super().__init__()
+        for name, values in (("mean", mean), ("deviation", deviation)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
 
 
 def _refuse_misfit(net: nn.Module, backbone: str, side: int, usual: int) -> None:

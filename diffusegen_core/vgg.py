@@ -48,7 +48,6 @@ def recipe(name: str, weights: str, seed: int = 0) -> runs.Recipe:
 
 def _plain() -> tuple[nn.Module, Parts, tuple[str, ...]]:
     from torchvision.models.vgg import VGG19_Weights, make_layers
-    from torchvision.transforms.v2 import Normalize
 
     layers = make_layers([64, 64, "M", 128])
     for layer in layers:
@@ -56,9 +55,10 @@ def _plain() -> tuple[nn.Module, Parts, tuple[str, ...]]:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     transforms = VGG19_Weights.DEFAULT.transforms()
+    prepare = features.Normalize(transforms.mean, transforms.std)
     net = nn.Sequential(OrderedDict(features=layers))  # fields named as in the published file
     unused = tuple(f"features.{i}." for i in range(len(layers), 37))
-    return net, (Normalize(transforms.mean, transforms.std), layers[:2], layers[2:]), (*unused, "classifier.")
+    return net, (prepare, layers[:2], layers[2:]), (*unused, "classifier.")
 
 
 def _normalised() -> tuple[nn.Module, Parts, tuple[str, ...]]:
