@@ -44,6 +44,14 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Files are not forced to the disk here, which takes time and guards against power cuts alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def killable() -> multiprocessing.context.BaseContext:
     """Makes processes that may be killed, forked from one that imported everything and computed nothing."""
