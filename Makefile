@@ -26,8 +26,10 @@ help:
 book: $(READY)
 	@$(BIN)/diffusegen run params/smoke.yaml --workers 2
 
+# A process for each core, but at most four: each imports PyTorch anew. The tests of a file stay in one process,
+# as they share what they make; tests/conftest.py says which files come first, so that all end together.
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks

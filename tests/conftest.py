@@ -8,6 +8,8 @@ from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read on import: no spinning on shared cores
+# Where processes share the tests (see the Makefile), each has one core, and what it starts as well.
+os.environ.update({"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {})
 
 import hypothesis
 import pytest
@@ -16,12 +18,21 @@ from threadpoolctl import threadpool_limits
 
 from diffusegen_core import params
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 for name in ("DIFFUSEGEN_SCHEDULER", "DIFFUSEGEN_RUN"):  # of a run beside the tests
     os.environ.pop(name, None)
 # The same inputs each time, so that a test fails where it is changed and nowhere else; machines may be slow.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+# `make test` gives whole files to its processes, in this order: none is left alone with a long one.
+LONG = ("test_end_to_end.py", "test_faults.py", "test_workers.py", "test_slurm.py", "test_plan.py",
+        "test_train.py", "test_inpaint.py", "test_segment_tables.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +42,14 @@ def shared() -> Path:
     if not (folder / "fixtures").is_dir():
         pytest.skip("the shared folder with data, weights and fixtures is not beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Files are not forced to the disk here, which takes time and guards against power cuts alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(scope="session")

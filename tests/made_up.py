@@ -1,8 +1,6 @@
 """A run whose synthetic pairs are written by hand and whose networks are not trained: for chapters 6, 7."""
 
-import contextlib
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,14 +50,6 @@ class Networks:
     def predict(net: int, images: np.ndarray, s: object, device: torch.device) -> np.ndarray:
         polyp = (images.mean(axis=1) > 100 + net % 40).astype(np.float32)
         return np.stack([1 - polyp, polyp], axis=1)
-
-
-@contextlib.contextmanager
-def unsynced() -> Iterator[None]:
-    """Files are not forced to the disk, which takes most of the time and guards against power cuts alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
 
 
 def values(folder: Path, **sections: dict) -> Params:

@@ -12,7 +12,6 @@ from made_up import (
     changed,
     forge,
     of_sources,
-    unsynced,
     values,
     write_all,
     write_set,
@@ -26,12 +25,6 @@ from diffusegen_core.trainsets import Choice, Sets
 
 LOST = "phantom_00003"  # a source whose styled pairs all came to nothing
 SIZES, SEEDS = [4, 10, 24], 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    with unsynced():
-        yield
 
 
 @pytest.fixture(scope="module")

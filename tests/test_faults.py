@@ -202,7 +202,7 @@ def fill(path: Path) -> Path:
 def test_a_disk_that_is_full_for_a_worker_is_told_here(disk: Callable, monkeypatch: pytest.MonkeyPatch):
     from distributed import LocalCluster
     folder = disk(64)
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
                       resources={"device": 1}) as workers:
         monkeypatch.setenv(fanout.SCHEDULER, workers.scheduler_address)
         items = [fanout.Item("big", {"path": folder / "big"})]

@@ -53,40 +53,40 @@ def test_every_profile_passes_where_its_data_are(profile: str, tmp_path: Path, f
 
 
 ERRORS = [
-    ({"data": {"source": "/nowhere"}}, "data.source: /nowhere is not a folder", set("12345678")),
-    ({"cluster": {"weights": "/no.pth"}}, "cluster: There is no weights file /no.pth", set("12345678")),
+    ({"data": {"source": "/nowhere"}}, "data.source: /nowhere is not a folder", "12345678"),
+    ({"cluster": {"weights": "/no.pth"}}, "cluster: There is no weights file /no.pth", "12345678"),
     ({"train": {"checkpoints": "/nowhere"}}, "train.checkpoints: /nowhere holds 0 checkpoints for cluster-00",
-     set("2345678")),
-    ({"cluster": {"file": "/no.pkl"}}, "cluster.file: /no.pkl cannot be read", set("12345678")),
-    ({"style": {"backbone": "resnet17"}}, "style: ", set("45678")),
-    ({"style": {"vgg_weights": "/no.pth"}}, "style.vgg_weights: There is no weights file", set("45678")),
+     "2345678"),
+    ({"cluster": {"file": "/no.pkl"}}, "cluster.file: /no.pkl cannot be read", "12345678"),
+    ({"style": {"backbone": "resnet17"}}, "style: ", "45678"),
+    ({"style": {"vgg_weights": "/no.pth"}}, "style.vgg_weights: There is no weights file", "45678"),
     ({"style": {"vgg": "vgg19_normalised", "vgg_weights": "pretrained"}}, "no published weights",
-     set("45678")),
-    ({"gan": {"start_scale": 9}}, "gan.start_scale: there are 2 scales", set("5678")),
-    ({"gan": {"layers": 8}}, "gan.layers: 8 convolutions see nothing", set("5678")),
-    ({"gan": {"source": "/nowhere"}}, "/nowhere is not a folder", set("5678")),
-    ({"evaluate": {"backbone": "resnet17"}}, "evaluate: ", {"5"}),
-    ({"segment": {"encoder": "resnet17"}}, "There is no segment.encoder resnet17", set("678")),
+     "45678"),
+    ({"gan": {"start_scale": 9}}, "gan.start_scale: there are 2 scales", "5678"),
+    ({"gan": {"layers": 8}}, "gan.layers: 8 convolutions see nothing", "5678"),
+    ({"gan": {"source": "/nowhere"}}, "/nowhere is not a folder", "5678"),
+    ({"evaluate": {"backbone": "resnet17"}}, "evaluate: ", "5"),
+    ({"segment": {"encoder": "resnet17"}}, "There is no segment.encoder resnet17", "678"),
     ({"segment": {"encoder": "resnet18", "decoder_channels": [8] * 6}},
-     "segment: segment.encoder resnet18 with 6", set("678")),
-    ({"segment": {"weights": "/no.pth"}}, "segment: There is no weights file", set("678")),
-    ({"segment": {"held_out": "/nowhere"}}, "segment.held_out: /nowhere is not a folder", set("678")),
-    ({"segment": {"cvc": "/nowhere"}}, "segment.cvc: /nowhere is not a folder", set("678")),
-    ({"segment": {"types": ["20-Diff"]}}, "segment.types: this run has no data type 20-Diff", set("68")),
+     "segment: segment.encoder resnet18 with 6", "678"),
+    ({"segment": {"weights": "/no.pth"}}, "segment: There is no weights file", "678"),
+    ({"segment": {"held_out": "/nowhere"}}, "segment.held_out: /nowhere is not a folder", "678"),
+    ({"segment": {"cvc": "/nowhere"}}, "segment.cvc: /nowhere is not a folder", "678"),
+    ({"segment": {"types": ["20-Diff"]}}, "segment.types: this run has no data type 20-Diff", "68"),
     ({"inpaint": {"samples": 3}, "gan": {"samples": 2}, "segment": {"samples": [3]}},
-     "segment.samples: 3 is more than the 2 pairs", set("68")),
+     "segment.samples: 3 is more than the 2 pairs", "68"),
     ({"inpaint": {"samples": 3}, "gan": {"samples": 2}, "augment": {"ratios": [3]}},
-     "augment.ratios: 3 is more than the 2 pairs", set("78")),
-    ({"augment": {"types": ["20-Diff"]}}, "augment.types: there is no data type 20-Diff", set("78")),
-    ({"augment": {"sizes": [5]}}, "augment.sizes: 5 is more than the 4 sources", set("78")),
+     "augment.ratios: 3 is more than the 2 pairs", "78"),
+    ({"augment": {"types": ["20-Diff"]}}, "augment.types: there is no data type 20-Diff", "78"),
+    ({"augment": {"sizes": [5]}}, "augment.sizes: 5 is more than the 4 sources", "78"),
     ({"augment": {"generator_sees": "subset", "subset_clusters": 4}}, "augment.subset_clusters: 4",
-     set("78")),
+     "78"),
 ]
 
 
 @pytest.mark.parametrize(("change", "says", "where"), ERRORS, ids=lambda value: str(value)[:60])
 def test_an_error_is_told_to_the_chapters_that_would_come_to_it(nano_params: Params, change: dict, says: str,
-                                                                where: set[str]) -> None:
+                                                                where: str) -> None:
     p = changed(nano_params, **change)
     for number in "12345678":
         lines = told(p, number)

@@ -1,6 +1,7 @@
 """Artifacts, seeds and work items: atomic, honest about what made them, independent of the order."""
 
 import json
+import os
 import pickle
 import time
 from importlib.metadata import version
@@ -42,6 +43,13 @@ def test_the_file_appears_only_when_it_is_whole_and_keeps_its_suffix(tmp_path: P
         temporary.write_text("whole")
     assert runs.write(path, save).read_text() == "whole"
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, synced = tmp_path / "a.txt", []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.exists())))
+    runs.write_text(path, "whole")
+    assert synced == [(5, False)]
 
 
 def test_a_place_that_cannot_be_written_is_one_readable_error(tmp_path: Path):

@@ -1,7 +1,6 @@
 """Chapter 6: what each network sees, what makes it be trained again, and a grid that no failure stops."""
 
 import shutil
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from made_up import (
     changed,
     forge,
     of_sources,
-    unsynced,
     values,
     write_all,
     write_set,
@@ -40,12 +38,6 @@ from diffusegen_core.params import Params
 from diffusegen_core.trainsets import Choice, Sets
 
 SYNTHETIC = ("GAN", "2-Diff", "2-Styled-Diff")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    with unsynced():
-        yield
 
 
 @pytest.fixture(scope="module")

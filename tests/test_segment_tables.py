@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
-from made_up import SIZE, changed, forge, unsynced, values, write_all, write_set
+from made_up import SIZE, changed, forge, values, write_all, write_set
 
 from diffusegen_core import (
     augment,
@@ -39,9 +39,8 @@ PAPERS = ["HyperKvasir, published", "CVC-ClinicDB, published", "PolypGen, publis
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    with unsynced():
-        yield
+def closed() -> Iterator[None]:
+    yield
     plt.close("all")
 
 

@@ -2,23 +2,16 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import SAMPLES, SOURCES, changed, forge, of_sources, unsynced, values, write_all, write_set
+from made_up import SAMPLES, SOURCES, changed, forge, of_sources, values, write_all, write_set
 
 from diffusegen_core import augment, data, pairsets, params, runs, segment, trainsets
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 from diffusegen_core.trainsets import Choice, Sets
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    with unsynced():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,7 @@ from diffusegen_core import chapters, evaluate, fanout, inpaint, machines, param
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
-SILENCE = 10  # seconds until a worker that says nothing is taken for lost
-WORKERS = ("a", "b", "c")
+ANY_PORT = "127.0.0.1:0"
 
 
 @dataclass
@@ -33,30 +32,32 @@ class Machines:
     client: Client
 
     def doing(self, words: str, patience: float = 90) -> str:
-        """The name of a worker that is doing an item with these words in its name; waits until one does."""
+        """The name of a worker that has begun an item with these words in its name; waits until one has."""
         stop = time.monotonic() + patience
         while time.monotonic() < stop:
-            names = {w["name"]: where for where, w in self.client.scheduler_info(-1)["workers"].items()}
+            names = {where: w["name"] for where, w in self.client.scheduler_info(-1)["workers"].items()}
             doing = self.client.processing()
-            for name, where in names.items():
-                if any(words in key for key in doing.get(where, ())) and name in self.processes:
-                    return name
+            for _, told in self.client.get_events(progress.TOPIC):
+                key, where = told["item"], told["worker"]
+                if "begun" in told and words in key and key in doing.get(where, ()):
+                    return names[where]
             time.sleep(0.05)
         raise AssertionError(f"no worker did {words} within {patience} s")
 
 
 @contextmanager
-def start(folder: Path) -> Iterator[Machines]:
+def start(folder: Path, names: str = "abc", silence: int = 60) -> Iterator[Machines]:
+    """Workers of these names; one that says nothing for so many seconds is taken for lost."""
     contact = folder / "scheduler.json"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
                        [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-                   "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{SILENCE}s"}
+                   "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{silence}s"}
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
             "--no-dashboard", "--scheduler-file", str(contact)]
     started = [subprocess.Popen(dask, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
     workers = {}
     try:
-        for name in WORKERS:
+        for name in names:
             workers[name] = subprocess.Popen(
                 [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(contact),
                  "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name,
@@ -67,7 +68,7 @@ def start(folder: Path) -> Iterator[Machines]:
                 env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
-            client.wait_for_workers(len(WORKERS), timeout=90)
+            client.wait_for_workers(len(names), timeout=90)
             yield Machines(client.scheduler.address, started[0], workers, client)
     finally:
         for process in started:
@@ -83,9 +84,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 
 @pytest.fixture
-def frail(tmp_path: Path) -> Iterator[Machines]:
-    """A machine of a test's own, which may break it."""
-    with start(tmp_path) as found:
+def frail(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Machines]:
+    """A machine of a test's own, which may break it; the test may choose how it starts."""
+    with start(tmp_path, **getattr(request, "param", {})) as found:
         yield found
 
 
@@ -104,6 +105,7 @@ def hashes(folder: Path) -> dict[str, str]:
             for name, file in runs.read_json(stamp)["outputs"].items()}
 
 
+@pytest.mark.parametrize("frail", [{"silence": 10}], indirect=True, ids=["10 s"])
 def test_workers_make_what_one_process_makes_though_one_is_killed_and_one_falls_silent(
         frail: Machines, nano: dict, tmp_path: Path, one_thread: None, monkeypatch, caplog) -> None:
     alone, spread = slow(nano, tmp_path / "alone"), slow(nano, tmp_path / "spread")
@@ -221,6 +223,7 @@ def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> 
         fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Other")
 
 
+@pytest.mark.parametrize("frail", [{"names": "a"}], indirect=True, ids=["one worker"])
 def test_a_scheduler_that_is_lost_is_told_of(frail: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, frail.address)
 
@@ -238,7 +241,8 @@ def test_a_scheduler_that_is_lost_is_told_of(frail: Machines, monkeypatch) -> No
 def test_workers_that_offer_nothing_are_told_of_though_they_come_late(monkeypatch, caplog) -> None:
     from distributed import LocalCluster
     monkeypatch.setattr(remote, "PATIENCE", 0.5)
-    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False,
+                      dashboard_address=ANY_PORT) as cluster:
         monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
 
         def come() -> None:
@@ -307,7 +311,7 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
     from distributed import LocalCluster
     for options, message in (({}, "offers the resource device"),
                              ({"resources": {"device": 1}, "threads_per_worker": 2}, "has 2 threads")):
-        with LocalCluster(n_workers=1, processes=False, dashboard_address=None,
+        with LocalCluster(n_workers=1, processes=False, dashboard_address=ANY_PORT,
                           **{"threads_per_worker": 1, **options}) as cluster:
             monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
             with pytest.raises(UserError, match=message):
