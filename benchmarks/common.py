@@ -22,6 +22,7 @@ from diffusegen_core.params import Params
 from diffusegen_core.unet import IN_CHANNELS, UNet
 
 ROOT = Path(__file__).parents[1]
+CANDIDATES = ("channels_last", "compiled")  # to be measured on a GPU, and kept if they pay there
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ def parser(purpose: str) -> argparse.ArgumentParser:
                        help="a checkout of the authors' code (dsaragih/diffuse-gen), timed in the same run")
     found.add_argument("--out", type=Path, help="the JSON file; default: benchmarks/results/NAME.json")
     return found
+
+
+def add_candidates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=[],
+                        help="further ways, of which no chapter makes use yet")
 
 
 def main(work: Callable[[list[str] | None], object], arguments: list[str] | None = None) -> None:
@@ -118,10 +124,19 @@ def stir(net: torch.nn.Module) -> None:
             weight.add_(0.02 * torch.randn(weight.shape, generator=g).to(weight.device))
 
 
-def sampler(p: Params, device: torch.device) -> UNet:
+def sampler(p: Params, device: torch.device, precision: str, candidate: str | None = None) -> UNet:
     """A network to sample with, its weights as a trained one's: not zero."""
     net = UNet(p.model, p.data.image_size).to(device).eval().requires_grad_(False)
     stir(net)
+    return tried(net.fixed(precision), candidate)
+
+
+def tried(net: UNet, candidate: str | None) -> UNet:
+    """A network changed in a way that should pay on a GPU; what it computes stays."""
+    if candidate == "channels_last":
+        net.to(memory_format=torch.channels_last)
+    elif candidate == "compiled":
+        net.compile_steps()
     return net
 
 

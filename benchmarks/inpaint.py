@@ -19,6 +19,7 @@ def run(arguments: list[str] | None = None) -> dict:
     parser = common.parser(__doc__)
     parser.add_argument("--batch", type=int, help="images in a batch; default: inpaint.batch_size")
     parser.add_argument("--respacing", type=int, default=12, help="levels; the paper has 200")
+    common.add_candidates(parser)
     options = parser.parse_args(arguments)
     p, device = common.setup(options)
     batch = options.batch or p.inpaint.batch_size
@@ -27,13 +28,14 @@ def run(arguments: list[str] | None = None) -> dict:
     known = torch.ones_like(x[:, :1])
     known[:, :, known.shape[2] // 4:3 * known.shape[2] // 4, known.shape[3] // 4:3 * known.shape[3] // 4] = 0
 
-    def way(name: str, count: int, precision: str) -> common.Way:
-        net = common.sampler(p, device).fixed(precision)
+    def way(name: str, count: int, precision: str, candidate: str | None = None) -> common.Way:
+        net = common.sampler(p, device, precision, candidate)
         return common.Way(name, count, lambda: painted(p, net, x[:count], known[:count], levels, precision,
                                                        options.respacing))
 
     ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
-            way(f"{batch} at a time, bf16", batch, "bf16")]
+            way(f"{batch} at a time, bf16", batch, "bf16"),
+            *(way(f"the same, {candidate}", batch, "bf16", candidate) for candidate in options.candidates)]
     if options.reference:
         paint = reference.load(options.reference).inpainting(p, x[:1], known[:1], options.respacing)
         ways.insert(0, common.Way("authors' code, one at a time", 1, paint))

@@ -16,6 +16,7 @@ def run(arguments: list[str] | None = None) -> dict:
     parser = common.parser(__doc__)
     parser.add_argument("--batch", type=int, help="images in a batch; default: style.batch_size")
     parser.add_argument("--steps", type=int, default=4, help="guided steps, the noisiest; the paper has 120")
+    common.add_candidates(parser)
     options = parser.parse_args(arguments)
     changes = [["style.weights", "random"], ["style.vgg_weights", "random"]]
     options.changes = [*options.changes, *changes]
@@ -25,18 +26,19 @@ def run(arguments: list[str] | None = None) -> dict:
     x = common.pixels(p, 2 * batch, device).float() / 127.5 - 1
     inpainted, source = x[:batch], x[batch:, :3]
 
-    def judge(precision: str) -> guidance.Judge:
-        net = common.sampler(p, device).fixed(precision)
+    def judge(precision: str, candidate: str | None = None) -> guidance.Judge:
+        net = common.sampler(p, device, precision, candidate)
         net.checkpointing = p.style.checkpointing
         return guidance.load(p, net, device)
 
-    def way(name: str, count: int, precision: str) -> common.Way:
-        own = judge(precision)
+    def way(name: str, count: int, precision: str, candidate: str | None = None) -> common.Way:
+        own = judge(precision, candidate)
         return common.Way(name, count, lambda: styled(p, own, inpainted[:count], source[:count], levels,
                                                       precision))
 
     ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
-            way(f"{batch} at a time, bf16", batch, "bf16")]
+            way(f"{batch} at a time, bf16", batch, "bf16"),
+            *(way(f"the same, {candidate}", batch, "bf16", candidate) for candidate in options.candidates)]
     if options.reference:
         code = reference.load(options.reference)
         guide = code.styling(p, judge("fp32"), inpainted[:1], source[:1], len(levels))

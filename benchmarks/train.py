@@ -12,18 +12,21 @@ from diffusegen_core import process, train
 from diffusegen_core.params import Params
 
 NAME = "benchmark"
+WORDS = {"plain": "plain fp32", "fp32": "ours, fp32", "bf16": "ours, bf16",
+         "compiled": "ours, bf16, compiled", "channels_last": "ours, bf16, channels_last"}
+ON_GPU, ON_CPU = ["bf16", "compiled", "channels_last"], ["plain", "fp32", "bf16"]
 
 
 def run(arguments: list[str] | None = None) -> dict:
     """The benchmark, with command-line arguments; what it wrote."""
     parser = common.parser(__doc__)
-    parser.add_argument("--ways", nargs="+", choices=["plain", "fp32", "bf16", "compiled"],
-                        help="default: plain, fp32 and bf16; on a GPU bf16 and compiled, for each way's "
+    parser.add_argument("--ways", nargs="+", choices=list(WORDS),
+                        help=f"default: {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}, for each way's "
                              "optimizer takes its memory")
     parser.add_argument("--matmul", type=int, help="side of the product that measures the device")
     options = parser.parse_args(arguments)
     p, device = common.setup(options)
-    wanted = options.ways or (["bf16", "compiled"] if device.type == "cuda" else ["plain", "fp32", "bf16"])
+    wanted = options.ways or (ON_GPU if device.type == "cuda" else ON_CPU)
     s = process.schedule(p.process).to(device)
     x = common.pixels(p, 2 * p.train.batch_size, device)
     ways = [way(kind, p, s, x) for kind in wanted]
@@ -47,9 +50,10 @@ def way(kind: str, p: Params, s: process.Schedule, x: torch.Tensor) -> common.Wa
     own = p.model_copy(update={"train": p.train.model_copy(update={
         "precision": "fp32" if kind in ("plain", "fp32") else "bf16", "compile": kind == "compiled"})})
     state = module.start(own, NAME, x.device)
-    words = {"plain": "plain fp32", "fp32": "ours, fp32", "bf16": "ours, bf16",
-             "compiled": "ours, bf16, compiled"}
-    return common.Way(words[kind], p.train.batch_size, lambda: module.optimize(own, state, s, x, NAME))
+    if kind == "channels_last":
+        for net in (state.net, state.average):
+            common.tried(net, kind)
+    return common.Way(WORDS[kind], p.train.batch_size, lambda: module.optimize(own, state, s, x, NAME))
 
 
 if __name__ == "__main__":

@@ -207,8 +207,9 @@ TINY = ["--device", "cpu", "--params", str(BENCHMARKS.parent / "params" / "smoke
 
 @pytest.mark.parametrize(("name", "arguments", "ways"), [
     ("train", ["--matmul", "64"], 3),
-    ("inpaint", ["--batch", "2", "--respacing", "11"], 3),
-    ("style", ["--batch", "2", "--steps", "1"], 3),
+    ("train", ["--matmul", "64", "--ways", "bf16", "channels_last"], 2),
+    ("inpaint", ["--batch", "2", "--respacing", "11", "--candidates", "channels_last"], 4),
+    ("style", ["--batch", "2", "--steps", "1", "--candidates", "channels_last"], 4),
     ("memory", ["--micro-batch", "1", "--checkpointing"], 1),
 ])
 def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], ways: int, tmp_path: Path,
@@ -226,6 +227,20 @@ def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], wa
     assert base["ratio"] == 1
     assert found["ways"][-1]["ratio"] == pytest.approx(
         found["ways"][-1]["images_per_second"] / base["images_per_second"])
+
+
+def test_candidates_compute_the_same(p: Params, monkeypatch: pytest.MonkeyPatch):
+    common = benchmark("common", monkeypatch)
+    torch.manual_seed(0)
+    wanted = common.sampler(p, CPU, "fp32")
+    torch.manual_seed(0)
+    found = common.sampler(p, CPU, "fp32", "channels_last")
+    x, t = pixels(2).float() / 127.5 - 1, torch.zeros(2)
+    assert found.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert error(found(x, t), wanted(x, t)) < FP32
+    compiled = []
+    monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
+    assert compiled == [common.sampler(p, CPU, "fp32", "compiled")]
 
 
 def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch):
