@@ -33,7 +33,8 @@ MOST_ROWS = 12  # a figure of more clusters or models than this shows the first 
 
 
 def picture(ax: Axes, image: np.ndarray) -> None:
-    """An image (3, S, S) uint8 or a mask (1, S, S) in {0, 1}, without axes."""
+    """An image (3, S, S) uint8 or a mask (1, S, S) in {0, 1}, without ticks."""
+    ax.axis("on")  # which a board leaves off where there is no picture
     if len(image) == 1:
         ax.imshow(image[0], cmap="gray", vmin=0, vmax=1)
     else:
@@ -59,7 +60,6 @@ def samples(pairs: Pairs, count: int = 7) -> Figure:
     figure, axes = board(2, len(chosen))
     for column, i in enumerate(chosen):
         for ax, image in zip(axes[:, column], (pairs.images[i], pairs.masks[i]), strict=True):
-            ax.axis("on")
             picture(ax, image)
     return figure
 
@@ -71,7 +71,6 @@ def clusters(pairs: Pairs, result: Clusters, columns: int = 8) -> Figure:
     for k in shown:
         members = np.flatnonzero(result.labels == k)[:columns]
         for ax, i in zip(axes[k], members, strict=False):
-            ax.axis("on")
             picture(ax, pairs.images[i])
         axes[k, 0].set_ylabel(f"{k}  (n = {result.sizes[k]})", rotation=90)
     return figure
@@ -133,26 +132,37 @@ def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, so
     """
     data_type = data_type or next(iter(result.folders))
     manifest, folder = result.manifests[data_type], result.folders[data_type]
-    names = list(dict.fromkeys(manifest["source"]))
-    if not names:
+    if manifest.empty:
         return nothing("Every generated mask is empty: the models painted no polyp.")
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
-    each = min(most, int(manifest.groupby("source").size().max()))
-    blocks = 2 if len(chosen) > 1 else 1
-    figure, axes = board(2 * -(-len(chosen) // blocks), blocks * (each + 1))
-    for n, name in enumerate(chosen):
-        top, left = 2 * (n // blocks), (n % blocks) * (each + 1)
+    figure, blocks = in_blocks(manifest, sources, most)
+    for name, synthetic, axes in blocks:
         i = pairs.names.index(name)
-        columns = [(pairs.images[i], pairs.masks[i])]
-        columns += [read_pair(folder, new) for new in manifest.loc[manifest["source"] == name, "name"][:each]]
-        for column, pair in enumerate(columns, start=left):
-            for ax, image in zip(axes[top:top + 2, column], pair, strict=True):
-                ax.axis("on")
+        columns = [(pairs.images[i], pairs.masks[i]), *(read_pair(folder, new) for new in synthetic)]
+        for column, pair in zip(axes.T, columns, strict=False):
+            for ax, image in zip(column, pair, strict=True):
                 picture(ax, image)
-        axes[top, left].set_title("source")
-        if each:
-            axes[top, left + 1].set_title("synthetic")
+        axes[0, 0].set_title("source")
+        axes[0, 1].set_title("synthetic")
     return figure
+
+
+def in_blocks(manifest: pd.DataFrame, sources: int,
+              most: int) -> tuple[Figure, list[tuple[str, list[str], np.ndarray]]]:
+    """A figure with a block for each of so many sources, evenly spread; two blocks stand side by side.
+
+    Of each block the source's name, those of its synthetic pairs, at most so many, and the axes: two rows,
+    with one column more than pairs.
+    """
+    names = list(dict.fromkeys(manifest["source"]))
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
+    abreast, width = min(2, len(chosen)), 1 + min(most, int(manifest.groupby("source").size().max()))
+    figure, axes = board(2 * -(-len(chosen) // abreast), abreast * width)
+    blocks = []
+    for n, name in enumerate(chosen):
+        synthetic = manifest.loc[manifest["source"] == name, "name"].head(width - 1)
+        top, left = 2 * (n // abreast), n % abreast * width
+        blocks.append((name, list(synthetic), axes[top:top + 2, left:left + width]))
+    return figure, blocks
 
 
 def nothing(words: str) -> Figure:
@@ -184,21 +194,13 @@ def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources:
     `data_type` is the cluster models' unless another is named.
     """
     data_type = data_type or next(iter(result.folders))
-    manifest = result.manifests[data_type]
-    names = list(dict.fromkeys(manifest["source"]))
-    if not names:
+    if result.manifests[data_type].empty:
         return nothing("No image was styled.")
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
-    each = min(most, int(manifest.groupby("source").size().max()))
-    blocks = 2 if len(chosen) > 1 else 1
-    figure, axes = board(2 * -(-len(chosen) // blocks), blocks * (each + 1))
-    for n, name in enumerate(chosen):
-        top, left = 2 * (n // blocks), (n % blocks) * (each + 1)
-        axes[top, left].axis("on")
-        picture(axes[top, left], pairs.images[pairs.names.index(name)])
-        for column, new in enumerate(manifest.loc[manifest["source"] == name, "name"][:each], start=left + 1):
-            for ax, folder in zip(axes[top:top + 2, column], (result.origins, result.folders), strict=True):
-                ax.axis("on")
+    figure, blocks = in_blocks(result.manifests[data_type], sources, most)
+    for name, synthetic, axes in blocks:
+        picture(axes[0, 0], pairs.images[pairs.names.index(name)])
+        for column, new in zip(axes.T[1:], synthetic, strict=False):
+            for ax, folder in zip(column, (result.origins, result.folders), strict=True):
                 picture(ax, read_pair(folder[data_type], new)[0])
     return figure
 

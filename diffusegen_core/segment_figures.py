@@ -85,7 +85,6 @@ def examples(result: Tested, rows: int = 6) -> Figure:
             for name in done["name"]:
                 masks.append(segment.examples(result, name, test.name)[i])
             for ax, mask in zip(column, masks, strict=True):
-                ax.axis("on")
                 picture(ax, test.pairs.images[i])
                 if mask.any():
                     ax.contour(mask, [0.5], colors="white", linewidths=0.9)
