@@ -6,6 +6,7 @@ paper's authors, is a bare state dict in guided-diffusion naming. Nothing here e
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from diffusegen_core.data import Pairs
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, plain, resolve
 from diffusegen_core.unet import UNet, parameter_count
+
+log = logging.getLogger(__name__)
 
 
 def configuration(p: Params) -> dict[str, Any]:
@@ -78,6 +81,17 @@ def _opened(path: Path) -> Iterator[safe_open]:
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def left(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What an unfinished training left there, as `read`; None, with a warning, where that is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except UserError as error:
+        log.warning("%s Training starts again.", error)
+        return None
 
 
 def moments(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

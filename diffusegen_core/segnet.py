@@ -266,13 +266,10 @@ def _keep(state: Training, path: Path, recipe: runs.Recipe) -> None:
 
 
 def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
-    if not path.exists():
+    found = checkpoints.left(path)
+    if found is None:
         return
-    try:
-        tensors, header = checkpoints.read(path)
-    except UserError as error:
-        log.warning("%s Training starts again.", error)
-        return
+    tensors, header = found
     if reasons := checkpoints.misfit(header, tensors, recipe, "net.", state.net):
         log.warning("%s belongs to another training (%s). Training starts again.", path, "; ".join(reasons))
         return

@@ -299,13 +299,10 @@ def weights_of(state: State) -> dict[str, Tensor]:
 
 def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
     """Continue from a checkpoint of the same recipe; the number of images may have grown."""
-    if not path.exists():
+    found = checkpoints.left(path)
+    if found is None:
         return
-    try:
-        tensors, header = checkpoints.read(path)
-    except UserError as error:
-        log.warning("%s Training starts again.", error)
-        return
+    tensors, header = found
     asked = {**header, "recipe": {**header.get("recipe", {}), "images": recipe["images"]}}
     reasons = checkpoints.misfit(asked, tensors, recipe, "raw.", state.net)
     done, batch = len(tensors.get("history", [])), recipe["train"]["batch_size"]
