@@ -4,13 +4,14 @@ A worker has one unit of the resource `device` and one thread, so it does one it
 write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,7 +76,8 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
     The first error ends it, and is raised here as it was raised there. UserError where the workers cannot do
     such items, and where one item has cost several workers their lives.
     """
-    with connect(address) as client:
+    folders = {folder for item in items for folder in _folders(item.arguments)}
+    with connect(address) as client, _token(folders) as token:
         _refuse_unfit(client)
         if address not in _introduced:  # once a notebook
             _introduced.add(address)
@@ -83,8 +85,8 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = {key: client.submit(_do, key, work, item.arguments, home(), CODE, key=key, pure=False,
-                                      priority=item.cost, resources={DEVICE: 1})
+        futures = {key: client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key,
+                                      pure=False, priority=item.cost, resources={DEVICE: 1})
                    for key, item in sent.items()}
         try:
             total = done + sum(item.cost for item in items)
@@ -162,7 +164,24 @@ class _Board:
         self.bar.set_postfix_str(", ".join(under_way))
 
 
-def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path,
+@contextlib.contextmanager
+def _token(folders: set[Path]) -> Iterator[str]:
+    """The name of a file that lies in each of the folders while it lasts: by it a worker knows them.
+
+    A folder of the same path may be a disk of the worker's own.
+    """
+    name = f"{runs.WRITING}{uuid4().hex}"
+    files = [folder / name for folder in folders]
+    try:
+        for file in files:
+            runs.write_text(file, "")
+        yield name
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str,
         code: str) -> Result:
     """One item, in a worker; relative paths are from `start`, and the code is the same, as in the client."""
     worker = get_worker()
@@ -177,7 +196,7 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start:
     _refuse_blind(start, name)
     os.chdir(start)  # a relative run_dir is found from here
     for folder in _folders(arguments):
-        _refuse_blind(folder, name)
+        _refuse_blind(folder, name, token)
     return work(**arguments)
 
 
@@ -194,11 +213,12 @@ def _folders(arguments: dict[str, Any]) -> list[Path]:
     return [p.folder for p in found if isinstance(p, Params)]
 
 
-def _refuse_blind(folder: Path, worker: str) -> None:
-    """UserError where the worker does not see what the client sees."""
-    if not folder.is_dir():
-        raise UserError(f"{worker} does not see the folder {folder}. The checkout and the run's folder "
-                        "must lie where all machines find them: -p run_dir DIR.")
+def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:
+    """UserError where the worker does not see the client's folder, of which the token is."""
+    if not (folder / token).exists():
+        raise UserError(f"{worker} does not see the folder {folder}, or another under that name. The "
+                        "checkout and the run's folder must lie where all machines find them: "
+                        "-p run_dir DIR.")
 
 
 def _refuse_unfit(client: Client) -> None:

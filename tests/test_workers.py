@@ -186,8 +186,7 @@ def deadly() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_errors_and_results_come_as_from_this_process(machine: Machines, tmp_path: Path, nano_params: Params,
-                                                      monkeypatch) -> None:
+def test_errors_and_results_come_as_from_this_process(machine: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     assert fanout.run(doubled, [fanout.Item("x", {"x": x}) for x in range(7)], "Doubling") == [
         0, 2, 4, 6, 8, 10, 12]  # in their order, though all have one name
@@ -196,8 +195,25 @@ def test_errors_and_results_come_as_from_this_process(machine: Machines, tmp_pat
         fanout.run(refused, [fanout.Item("r", {"text": "the mask is missing"})], "Refusing")
     with pytest.raises(ZeroDivisionError):
         fanout.run(broken, [fanout.Item("b")], "Broken")
-    with pytest.raises(UserError, match="does not see the folder"):
-        fanout.run(blind, [fanout.Item("p", {"p": nano_params})], "Blind")
+
+
+@pytest.mark.parametrize("item", ["pairs", "experiment", "generator"])
+def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
+        machine: Machines, nano_params: Params, tmp_path: Path, monkeypatch, item: str) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    folder, shared = nano_params.folder, tmp_path / "shared"
+    arguments = {"p": nano_params}
+    if item == "experiment":
+        arguments = {"arguments": arguments}
+    if item != "generator":  # whose folder is not there before its run
+        folder.mkdir()
+    assert fanout.run(listed, [fanout.Item("a", arguments)] * 4, "Seeing") == [1] * 4
+    assert list(folder.iterdir()) == []
+    # To this process the run's folder is another than to the workers.
+    monkeypatch.setattr(remote, "_folders", lambda arguments: [shared])
+    with pytest.raises(UserError, match=f"worker [abc] on .* does not see the folder {folder}, or another"):
+        fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
+    assert list(folder.iterdir()) == list(shared.iterdir()) == []
 
 
 def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: dict, tmp_path: Path,
@@ -266,8 +282,8 @@ def broken() -> float:
     return 1 / 0
 
 
-def blind(p: Params) -> None:
-    pass
+def listed(p: Params | None = None, arguments: dict | None = None) -> int:
+    return len(list((p or arguments["p"]).folder.iterdir()))
 
 
 def test_an_item_that_kills_its_workers_is_given_up(frail: Machines, monkeypatch) -> None:
