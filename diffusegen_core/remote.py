@@ -5,12 +5,16 @@ write the run's folder, which all machines share; through the scheduler go names
 """
 
 import contextlib
+import errno
+import functools
 import hashlib
+import itertools
 import logging
 import os
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from importlib.util import find_spec
@@ -30,7 +34,7 @@ from diffusegen_core.params import Params, home
 log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
-_introduced: set[str] = set()
+_introduced: set[str] = set()  # schedulers, and cards that were warned of
 # The code that this process has loaded: a worker that was started before a change would do what it did then.
 CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
                       ).hexdigest()
@@ -82,6 +86,7 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         if address not in _introduced:  # once a notebook
             _introduced.add(address)
             print(described(client, address), file=sys.stderr)
+        _warn_of_one_card(client, {card for item in items for card in _cards(item.arguments)})
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
@@ -191,8 +196,8 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start:
     if code != CODE:
         raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
                         "checkout.")
-    if torch.cuda.is_available():  # several workers of a machine share out its cards
-        torch.cuda.set_device(_number(worker.name) % torch.cuda.device_count())
+    if torch.cuda.is_available() and not _cards(arguments):  # `cuda` alone means the one that is set
+        torch.cuda.set_device(_card()[0])
     _refuse_blind(start, name)
     os.chdir(start)  # a relative run_dir is found from here
     for folder in _folders(arguments):
@@ -200,17 +205,46 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start:
     return work(**arguments)
 
 
-def _number(name: object) -> int:
-    """The number at the end of a worker's name, as in "3" or "SLURMCluster-2-1"."""
-    digits = str(name).rpartition("-")[2]
-    return int(digits) if digits.isdecimal() else 0
+@functools.cache
+def _card() -> tuple[int, socket.socket]:
+    """The card that fewest workers of this machine have, and a hold on it, which ends with this process.
+
+    The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
+    """
+    hold = socket.socket(socket.AF_UNIX)
+    for number in itertools.count():
+        others, card = divmod(number, torch.cuda.device_count())
+        try:
+            hold.bind(f"\0diffusegen {torch.cuda.get_device_properties(card).uuid} {others}")
+            return card, hold
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
-def _folders(arguments: dict[str, Any]) -> list[Path]:
-    """The folders of the runs that an item is of."""
+def _warn_of_one_card(client: Client, cards: set[str]) -> None:
+    """Say, once a notebook, that workers of a machine have one card because the parameters name it."""
+    most = max(Counter(worker["host"] for worker in _fit(client)).values(), default=0)
+    for card in cards - _introduced if most > 1 else ():
+        _introduced.add(card)
+        log.warning("Parameters: device: %s is one card for all %d workers of a machine; with device: cuda "
+                    "they share out its cards.", card, most)
+
+
+def _runs(arguments: dict[str, Any]) -> list[Params]:
+    """The parameters of the runs that an item is of."""
     nested = arguments.get("arguments")
     found = [values.get("p") for values in (arguments, nested) if isinstance(values, dict)]
-    return [p.folder for p in found if isinstance(p, Params)]
+    return [p for p in found if isinstance(p, Params)]
+
+
+def _folders(arguments: dict[str, Any]) -> set[Path]:
+    return {p.folder for p in _runs(arguments)}
+
+
+def _cards(arguments: dict[str, Any]) -> set[str]:
+    """Such as cuda:1, where the parameters name one."""
+    return {p.device for p in _runs(arguments) if ":" in p.device}
 
 
 def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from distributed import Client
 
 from diffusegen_core import chapters, evaluate, fanout, inpaint, machines, params, progress, remote, runs
@@ -210,7 +212,7 @@ def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
     assert fanout.run(listed, [fanout.Item("a", arguments)] * 4, "Seeing") == [1] * 4
     assert list(folder.iterdir()) == []
     # To this process the run's folder is another than to the workers.
-    monkeypatch.setattr(remote, "_folders", lambda arguments: [shared])
+    monkeypatch.setattr(remote, "_folders", lambda arguments: {shared})
     with pytest.raises(UserError, match=f"worker [abc] on .* does not see the folder {folder}, or another"):
         fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
     assert list(folder.iterdir()) == list(shared.iterdir()) == []
@@ -228,6 +230,36 @@ def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: di
 
 def where(p: Params) -> Path:
     return p.folder
+
+
+def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties",
+                        lambda card: SimpleNamespace(uuid=f"test {os.getpid()} {card}"))
+    taken = [remote._card.__wrapped__() for _ in range(5)]
+    assert [card for card, _ in taken] == [0, 1, 0, 1, 0]
+    taken[1][1].close()  # as when a worker ends
+    assert remote._card.__wrapped__()[0] == 1
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("auto", [7]), ("cuda", [7]), ("cuda:1", [])])
+def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
+        nano: dict, monkeypatch, caplog, device: str, chosen: list[int]) -> None:
+    from distributed import LocalCluster
+    p, found = params.validate({**nano, "device": device}), []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(remote, "_card", lambda: (7, None))
+    monkeypatch.setattr(remote, "_introduced", set())
+    for workers in (1, 2):
+        with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None,
+                          resources={"device": 1}) as cluster:
+            monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
+            for _ in range(workers):
+                fanout.run(listed, [fanout.Item("x", {"p": p})], "Card")
+        warned = [line for line in caplog.messages if "cuda:1 is one card for all 2 workers" in line]
+        assert len(warned) == (workers > 1 and not chosen)
+    assert found == 3 * chosen
 
 
 def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> None:
