@@ -39,6 +39,7 @@ _introduced: set[str] = set()  # schedulers, and cards that were warned of
 CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
                       ).hexdigest()
 PATIENCE = 30.0  # seconds from one look for workers to the next
+TELLING = 1.0  # seconds until a worker's word has come
 Result = TypeVar("Result")
 
 
@@ -93,17 +94,17 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         futures = {key: client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key,
                                       pure=False, priority=item.cost, resources={DEVICE: 1})
                    for key, item in sent.items()}
-        try:
-            total = done + sum(item.cost for item in items)
-            with progress.bar(title, total, "item", done, shares=True) as bar:
-                _follow(client, futures, _Board(sent, bar), heard)
-        finally:
-            client.cancel([future for future in futures.values() if not future.done()])
+        total = done + sum(item.cost for item in items)
+        with progress.bar(title, total, "item", done, shares=True) as bar:
+            board = _Board(sent, bar, heard)
+            try:
+                _follow(client, futures, board)
+            finally:
+                _cancel(client, futures, board)
         return [future.result() for future in futures.values()]
 
 
-def _follow(client: Client, futures: dict[str, Future], board: "_Board",
-            heard: "SimpleQueue[dict[str, Any]]") -> None:
+def _follow(client: Client, futures: dict[str, Future], board: "_Board") -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
     names = {future.key: key for key, future in futures.items()}
     pending, looked, lacking = set(futures.values()), time.monotonic(), False
@@ -115,8 +116,7 @@ def _follow(client: Client, futures: dict[str, Future], board: "_Board",
         except CancelledError:
             raise UserError("The scheduler was lost, or gave the work up; its log may tell why. What is "
                             "finished is on the disk; the same command goes on from there.") from None
-        for message in _drained(heard):
-            board.hear(message)
+        board.listen()
         for future in ready:
             if future.status != "finished":
                 raise _explained(future, board.sent[names[future.key]].name)
@@ -127,17 +127,35 @@ def _follow(client: Client, futures: dict[str, Future], board: "_Board",
                 log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
 
 
+def _cancel(client: Client, futures: dict[str, Future], board: "_Board") -> None:
+    """Give up what has not begun, and tell what workers go on with: that cannot be taken from them."""
+    left = {key: future for key, future in futures.items() if not future.done()}
+    client.cancel(list(left.values()))
+    if left:
+        time.sleep(TELLING)
+        board.listen()
+        if begun := [board.sent[key].name for key in left if key in board.at]:
+            log.warning("What had not begun is given up. Workers are still at %s, until that or they end.",
+                        ", ".join(begun))
+
+
 class _Board:
     """What is known of the items under way: one line for each at its end, all of them behind the bar."""
 
-    def __init__(self, sent: dict[str, Item], bar: Any) -> None:
-        self.sent, self.bar = sent, bar
+    def __init__(self, sent: dict[str, Item], bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
+        self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
         self.texts: dict[str, str] = {}
         self.since: dict[str, float] = {}
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def listen(self) -> None:
+        """Take in what workers have said meanwhile."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._hear(self.heard.get_nowait())
+
+    def _hear(self, message: dict[str, Any]) -> None:
         key = message.get("item")
         if key not in self.sent:  # of another client, or of what has been cancelled
             return
@@ -273,15 +291,6 @@ def _fit(client: Client) -> list[dict[str, Any]]:
     """What the scheduler knows of each worker that can take an item."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
-
-
-def _drained(queue: "SimpleQueue[dict[str, Any]]") -> list[dict[str, Any]]:
-    found = []
-    while True:
-        try:
-            found.append(queue.get_nowait())
-        except Empty:
-            return found
 
 
 def _explained(future: Future, name: str) -> BaseException:

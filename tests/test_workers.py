@@ -310,6 +310,30 @@ def until(true: Callable[[], object], patience: float) -> None:
         time.sleep(0.05)
 
 
+def test_after_an_error_nothing_begins_and_what_goes_on_is_told(machine: Machines, tmp_path: Path,
+                                                                monkeypatch, caplog) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    items = [fanout.Item("bad", {"folder": tmp_path}, cost=9)]
+    items += [fanout.Item(f"item {i}", {"folder": tmp_path, "name": f"item {i}"}) for i in range(12)]
+    with pytest.raises(UserError, match="no more"):
+        fanout.run(until_stopped, items, "Stopping")
+    told = set(caplog.text.partition("Workers are still at ")[2].partition(", until")[0].split(", "))
+    (tmp_path / "stop").touch()
+    assert fanout.run(doubled, [fanout.Item("x", {"x": 1})] * 6, "After") == [2] * 6
+    until(lambda: told <= {path.name for path in tmp_path.iterdir()}, 30)
+    # The worker that failed may have taken another before it was told.
+    assert 2 <= len(told) <= len(list(tmp_path.glob("item *"))) <= 3
+
+
+def until_stopped(folder: Path, name: str | None = None) -> None:
+    """Note its name and go on until a file says stop; without a name, fail once two others are at it."""
+    if name is None:
+        until(lambda: len(list(folder.iterdir())) == 2, 30)
+        raise UserError("no more")
+    (folder / name).touch()
+    until((folder / "stop").exists, 60)
+
+
 def broken() -> float:
     return 1 / 0
 
