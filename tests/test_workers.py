@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from distributed import Client
@@ -389,10 +390,11 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
 def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
     names = [*machines.THREADS, *runs.ALLOCATOR]
-    before = [os.environ.get(name) for name in names]
+    before, ports = [os.environ.get(name) for name in names], listening()
     with machines.hold(workers=2):
         pids = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
         assert fanout.SCHEDULER in os.environ
+        assert {ip for ip, _ in listening() - ports} == {"127.0.0.1"}
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
     assert fanout.SCHEDULER not in os.environ
@@ -404,6 +406,11 @@ def own_pid(seconds: float) -> int:
     return os.getpid()
 
 
+def listening() -> set[tuple[str, int]]:
+    """Addresses and ports at which this process and those that it started can be reached."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {(at.laddr.ip, at.laddr.port) for process in processes for at in process.net_connections()
+            if at.status == psutil.CONN_LISTEN}
 
 
 def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_path: Path, monkeypatch,
