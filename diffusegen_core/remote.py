@@ -268,7 +268,7 @@ def _cards(arguments: dict[str, Any]) -> set[str]:
 def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:
     """UserError where the worker does not see the client's folder, of which the token is."""
     if not (folder / token).exists():
-        raise UserError(f"{worker} does not see the folder {folder}, or another under that name. The "
+        raise UserError(f"{worker} does not see the folder {folder}, or sees another of that name. The "
                         "checkout and the run's folder must lie where all machines find them: "
                         "-p run_dir DIR.")
 

@@ -36,14 +36,15 @@ class Machines:
     client: Client
 
     def doing(self, words: str, patience: float = 90) -> str:
-        """The name of a worker that is doing an item with these words in its name; waits until one does."""
+        """The name of a worker that has begun an item with these words in its name; waits until one has."""
         stop = time.monotonic() + patience
         while time.monotonic() < stop:
-            names = {w["name"]: where for where, w in self.client.scheduler_info(-1)["workers"].items()}
+            names = {where: w["name"] for where, w in self.client.scheduler_info(-1)["workers"].items()}
             doing = self.client.processing()
-            for name, where in names.items():
-                if any(words in key for key in doing.get(where, ())) and name in self.processes:
-                    return name
+            for _, told in self.client.get_events(progress.TOPIC):
+                key, where = told["item"], told["worker"]
+                if "begun" in told and words in key and key in doing.get(where, ()):
+                    return names[where]
             time.sleep(0.05)
         raise AssertionError(f"no worker did {words} within {patience} s")
 
@@ -214,7 +215,7 @@ def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
     assert list(folder.iterdir()) == []
     # To this process the run's folder is another than to the workers.
     monkeypatch.setattr(remote, "_folders", lambda arguments: {shared})
-    with pytest.raises(UserError, match=f"worker [abc] on .* does not see the folder {folder}, or another"):
+    with pytest.raises(UserError, match=f"worker [abc] on .* does not see the folder {folder}, or sees"):
         fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
     assert list(folder.iterdir()) == list(shared.iterdir()) == []
 
