@@ -33,7 +33,7 @@ def run(p: Params) -> Tested:
     small = [fanout.Item(f"{size} pairs, seed {seed}", {"p": own(p, sets, size, seed)})
              for size, seed in _small(p, sets)]
     fanout.run(generate, small, "Generators that see a small set")
-    every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
+    every = of_grid(p, sets)
     choices = {e: chosen(p, mine, e) for e, mine in every.items()}
     recipes = {e: segment.recipe(p, every[e], tests, e, *found) for e, found in choices.items()}
     results = experiments.run(TITLE, recipes, work, p.folder / "augment",
@@ -92,9 +92,9 @@ def planned(p: Params) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take."""
     ready = trainsets.made(p)
     tests = segment.checked(p) if ready else []
+    every = of_grid(p, ready) if ready else dict.fromkeys(grid(p, trainsets.sources(p)))
     choices, recipes = {}, {}
-    for e in grid(p, trainsets.sources(p)):
-        mine = of(p, ready, e) if ready else None
+    for e, mine in every.items():
         known = mine is not None and (e.data_type == REAL or len(mine.manifests[e.data_type]) > 0)
         choices[e] = chosen(p, mine, e) if known else expected(p, e)
         recipes[e] = segment.recipe(p, mine, tests, e, *choices[e]) if known else None
@@ -112,7 +112,7 @@ def results(p: Params) -> experiments.Results | None:
     if sets is None or not (folder / experiments.RESULTS).is_file():
         return None
     tests = segment.checked(p)
-    every = {e: of(p, sets, e) for e in grid(p, len(sets.real))}
+    every = of_grid(p, sets)
     return experiments.read({e: segment.recipe(p, mine, tests, e, *chosen(p, mine, e))
                              for e, mine in every.items()}, folder)
 
@@ -212,6 +212,19 @@ def of(p: Params, sets: Sets, e: Experiment) -> Sets:
         empty = pd.DataFrame(columns=["name", "source", "sample", "group"])
         return Sets(sets.real, {}, dict.fromkeys(trainsets.types(theirs), empty))
     return Sets(sets.real, found.folders, found.manifests)
+
+
+def of_grid(p: Params, sets: Sets) -> dict[Experiment, Sets]:
+    """The sets of every experiment of the grid; those of a generator, whose files are hashed, are looked at
+    once."""
+    known: dict[tuple[int, int] | None, Sets] = {None: sets}
+    found = {}
+    for e in grid(p, len(sets.real)):
+        key = (e.size, e.seed) if _needs_own(p, e) else None
+        if key not in known:
+            known[key] = of(p, sets, e)
+        found[e] = known[key]
+    return found
 
 
 def _needs_own(p: Params, e: Experiment) -> bool:

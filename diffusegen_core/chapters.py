@@ -9,8 +9,10 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
+import zmq
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from diffusegen_core import runs
 from diffusegen_core.errors import UserError
@@ -18,6 +20,8 @@ from diffusegen_core.params import Params, load, plain, validate
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 KERNEL = "python3"
+# Else each chapter begins with a warning that its kernel speaks in plain text.
+ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}})
 
 
 def every() -> list[Path]:
@@ -59,7 +63,7 @@ def execute(chapter: Path, p: Params) -> Path:
     for name, value in runs.ALLOCATOR.items():
         os.environ.setdefault(name, value)
     try:
-        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL,
+        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, config=ENCRYPTED,
                                    progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
         if error.ename == "UserError":

@@ -130,7 +130,8 @@ class Place:
         network, untested = self.network, self.untested
         if network and not untested:
             return OK
-        if failure := runs.read_json(self.folder / FAILED):
+        failure = runs.read_json(self.folder / FAILED)
+        if isinstance(failure, dict) and "error" in failure:
             return f"failed: {failure['error']}"
         return TO_SCORE if network and (self.weights / runs.STAMP).is_file() else TO_DO
 
@@ -211,9 +212,10 @@ def spend(folder: Path, seconds: float) -> None:
 
 
 def seconds_in(path: Path) -> float:
-    """The seconds that a stamp or a SPENT file tells; none where there is no such file."""
+    """The seconds that a stamp or a SPENT file tells; none where it is absent, or no such file."""
     told = runs.read_json(path)
-    return told.get("seconds", 0.0) if isinstance(told, dict) else 0.0
+    seconds = told.get("seconds") if isinstance(told, dict) else None
+    return seconds if isinstance(seconds, (int, float)) else 0.0
 
 
 def read(grid: Grid, folder: Path) -> Results:

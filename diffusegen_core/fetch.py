@@ -101,7 +101,8 @@ def _download(url: str, archive: Path, progress: bool) -> None:
 def _request(url: str, part: Path, notes: Path) -> requests.Response:
     """Ask for the rest of the file if part of it is here, else for the whole."""
     headers = {"Accept-Encoding": "identity"}
-    known: dict[str, Any] = runs.read_json(notes) or {}
+    found = runs.read_json(notes)
+    known: dict[str, Any] = found if isinstance(found, dict) else {}
     size = part.stat().st_size if part.exists() else 0
     resumed = {}
     if size and known.get("url") == url and known.get("validator"):

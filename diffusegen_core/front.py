@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffusegen_core import data, figures, runs
 from diffusegen_core.data import Pairs
-from diffusegen_core.pairsets import read_pair
+from diffusegen_core.pairsets import KINDS, read_pair
 from diffusegen_core.params import Params
 
 STAGES = [
@@ -72,7 +72,8 @@ def _made(p: Params, stage: str) -> np.ndarray | None:
         grids = sorted((p.folder / "train").glob("*/samples/*.png"))
         return _left_of(np.asarray(Image.open(grids[-1])), 3) if grids else None
     folder = p.folder / stage / f"{p.cluster.k}-{'Styled-' if stage == 'style' else ''}Diff"
-    names = sorted(f.stem for f in (folder / "images").glob("*.png"))
+    # A run that was killed may have written an image whose mask was to follow.
+    names = sorted(set.intersection(*({f.stem for f in (folder / kind).glob("*.png")} for kind in KINDS)))
     return _montage([read_pair(folder, name) for name in names[:3]]) if names else None
 
 

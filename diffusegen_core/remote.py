@@ -4,13 +4,18 @@ A worker has one unit of the resource `device` and one thread, so it does one it
 write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
 """
 
+import contextlib
+import errno
+import functools
 import hashlib
+import itertools
 import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +34,12 @@ from diffusegen_core.params import Params, home
 log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
-_introduced: set[str] = set()
+_introduced: set[str] = set()  # schedulers, and cards that were warned of
 # The code that this process has loaded: a worker that was started before a change would do what it did then.
 CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
                       ).hexdigest()
 PATIENCE = 30.0  # seconds from one look for workers to the next
+TELLING = 1.0  # seconds until a worker's word has come
 Result = TypeVar("Result")
 
 
@@ -75,28 +81,30 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
     The first error ends it, and is raised here as it was raised there. UserError where the workers cannot do
     such items, and where one item has cost several workers their lives.
     """
-    with connect(address) as client:
+    folders = {folder for item in items for folder in _folders(item.arguments)}
+    with connect(address) as client, _token(folders) as token:
         _refuse_unfit(client)
         if address not in _introduced:  # once a notebook
             _introduced.add(address)
             print(described(client, address), file=sys.stderr)
+        _warn_of_one_card(client, {card for item in items for card in _cards(item.arguments)})
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = {key: client.submit(_do, key, work, item.arguments, home(), CODE, key=key, pure=False,
-                                      priority=item.cost, resources={DEVICE: 1})
+        futures = {key: client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key,
+                                      pure=False, priority=item.cost, resources={DEVICE: 1})
                    for key, item in sent.items()}
-        try:
-            total = done + sum(item.cost for item in items)
-            with progress.bar(title, total, "item", done, shares=True) as bar:
-                _follow(client, futures, _Board(sent, bar), heard)
-        finally:
-            client.cancel([future for future in futures.values() if not future.done()])
+        total = done + sum(item.cost for item in items)
+        with progress.bar(title, total, "item", done, shares=True) as bar:
+            board = _Board(sent, bar, heard)
+            try:
+                _follow(client, futures, board)
+            finally:
+                _cancel(client, futures, board)
         return [future.result() for future in futures.values()]
 
 
-def _follow(client: Client, futures: dict[str, Future], board: "_Board",
-            heard: "SimpleQueue[dict[str, Any]]") -> None:
+def _follow(client: Client, futures: dict[str, Future], board: "_Board") -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
     names = {future.key: key for key, future in futures.items()}
     pending, looked, lacking = set(futures.values()), time.monotonic(), False
@@ -108,8 +116,7 @@ def _follow(client: Client, futures: dict[str, Future], board: "_Board",
         except CancelledError:
             raise UserError("The scheduler was lost, or gave the work up; its log may tell why. What is "
                             "finished is on the disk; the same command goes on from there.") from None
-        for message in _drained(heard):
-            board.hear(message)
+        board.listen()
         for future in ready:
             if future.status != "finished":
                 raise _explained(future, board.sent[names[future.key]].name)
@@ -120,17 +127,35 @@ def _follow(client: Client, futures: dict[str, Future], board: "_Board",
                 log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
 
 
+def _cancel(client: Client, futures: dict[str, Future], board: "_Board") -> None:
+    """Give up what has not begun, and tell what workers go on with: that cannot be taken from them."""
+    left = {key: future for key, future in futures.items() if not future.done()}
+    client.cancel(list(left.values()))
+    if left:
+        time.sleep(TELLING)
+        board.listen()
+        if begun := [board.sent[key].name for key in left if key in board.at]:
+            log.warning("What had not begun is given up. Workers are still at %s, until that or they end.",
+                        ", ".join(begun))
+
+
 class _Board:
     """What is known of the items under way: one line for each at its end, all of them behind the bar."""
 
-    def __init__(self, sent: dict[str, Item], bar: Any) -> None:
-        self.sent, self.bar = sent, bar
+    def __init__(self, sent: dict[str, Item], bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
+        self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
         self.texts: dict[str, str] = {}
         self.since: dict[str, float] = {}
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def listen(self) -> None:
+        """Take in what workers have said meanwhile."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._hear(self.heard.get_nowait())
+
+    def _hear(self, message: dict[str, Any]) -> None:
         key = message.get("item")
         if key not in self.sent:  # of another client, or of what has been cancelled
             return
@@ -162,7 +187,24 @@ class _Board:
         self.bar.set_postfix_str(", ".join(under_way))
 
 
-def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path,
+@contextlib.contextmanager
+def _token(folders: set[Path]) -> Iterator[str]:
+    """The name of a file that lies in each of the folders while it lasts: by it a worker knows them.
+
+    A folder of the same path may be a disk of the worker's own.
+    """
+    name = f"{runs.WRITING}{uuid4().hex}"
+    files = [folder / name for folder in folders]
+    try:
+        for file in files:
+            runs.write_text(file, "")
+        yield name
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str,
         code: str) -> Result:
     """One item, in a worker; relative paths are from `start`, and the code is the same, as in the client."""
     worker = get_worker()
@@ -172,33 +214,63 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start:
     if code != CODE:
         raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
                         "checkout.")
-    if torch.cuda.is_available():  # several workers of a machine share out its cards
-        torch.cuda.set_device(_number(worker.name) % torch.cuda.device_count())
+    if torch.cuda.is_available() and not _cards(arguments):  # `cuda` alone means the one that is set
+        torch.cuda.set_device(_card()[0])
     _refuse_blind(start, name)
     os.chdir(start)  # a relative run_dir is found from here
     for folder in _folders(arguments):
-        _refuse_blind(folder, name)
+        _refuse_blind(folder, name, token)
     return work(**arguments)
 
 
-def _number(name: object) -> int:
-    """The number at the end of a worker's name, as in "3" or "SLURMCluster-2-1"."""
-    digits = str(name).rpartition("-")[2]
-    return int(digits) if digits.isdecimal() else 0
+@functools.cache
+def _card() -> tuple[int, socket.socket]:
+    """The card that fewest workers of this machine have, and a hold on it, which ends with this process.
+
+    The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
+    """
+    hold = socket.socket(socket.AF_UNIX)
+    for number in itertools.count():
+        others, card = divmod(number, torch.cuda.device_count())
+        try:
+            hold.bind(f"\0diffusegen {torch.cuda.get_device_properties(card).uuid} {others}")
+            return card, hold
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
-def _folders(arguments: dict[str, Any]) -> list[Path]:
-    """The folders of the runs that an item is of."""
+def _warn_of_one_card(client: Client, cards: set[str]) -> None:
+    """Say, once a notebook, that workers of a machine have one card because the parameters name it."""
+    most = max(Counter(worker["host"] for worker in _fit(client)).values(), default=0)
+    for card in cards - _introduced if most > 1 else ():
+        _introduced.add(card)
+        log.warning("Parameters: device: %s is one card for all %d workers of a machine; with device: cuda "
+                    "they share out its cards.", card, most)
+
+
+def _runs(arguments: dict[str, Any]) -> list[Params]:
+    """The parameters of the runs that an item is of."""
     nested = arguments.get("arguments")
     found = [values.get("p") for values in (arguments, nested) if isinstance(values, dict)]
-    return [p.folder for p in found if isinstance(p, Params)]
+    return [p for p in found if isinstance(p, Params)]
 
 
-def _refuse_blind(folder: Path, worker: str) -> None:
-    """UserError where the worker does not see what the client sees."""
-    if not folder.is_dir():
-        raise UserError(f"{worker} does not see the folder {folder}. The checkout and the run's folder "
-                        "must lie where all machines find them: -p run_dir DIR.")
+def _folders(arguments: dict[str, Any]) -> set[Path]:
+    return {p.folder for p in _runs(arguments)}
+
+
+def _cards(arguments: dict[str, Any]) -> set[str]:
+    """Such as cuda:1, where the parameters name one."""
+    return {p.device for p in _runs(arguments) if ":" in p.device}
+
+
+def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:
+    """UserError where the worker does not see the client's folder, of which the token is."""
+    if not (folder / token).exists():
+        raise UserError(f"{worker} does not see the folder {folder}, or sees another of that name. The "
+                        "checkout and the run's folder must lie where all machines find them: "
+                        "-p run_dir DIR.")
 
 
 def _refuse_unfit(client: Client) -> None:
@@ -219,15 +291,6 @@ def _fit(client: Client) -> list[dict[str, Any]]:
     """What the scheduler knows of each worker that can take an item."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
-
-
-def _drained(queue: "SimpleQueue[dict[str, Any]]") -> list[dict[str, Any]]:
-    found = []
-    while True:
-        try:
-            found.append(queue.get_nowait())
-        except Empty:
-            return found
 
 
 def _explained(future: Future, name: str) -> BaseException:

@@ -186,8 +186,9 @@ def stale(folder: Path, recipe: Recipe) -> list[str]:
 def read_stamp(folder: Path) -> dict[str, Any] | None:
     """What `finish` wrote into a folder, or None where nothing of its shape is there."""
     stamp = read_json(folder / STAMP)
-    parts = [stamp.get(part) for part in ("recipe", "outputs")] if isinstance(stamp, dict) else [None]
-    return stamp if all(isinstance(part, dict) for part in parts) else None
+    shape = {"recipe": dict, "outputs": dict, "seconds": (int, float), "device": str}
+    whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
+    return stamp if whole else None
 
 
 def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,16 +96,19 @@ def _devices(p: Params) -> str:
     if not os.environ.get(fanout.SCHEDULER):
         with contextlib.suppress(UserError):  # a login node has no GPU
             return runs.device_name(p.device)
-    stamps = [runs.read_json(path) or {} for path in p.folder.rglob(runs.STAMP)]
-    return ", ".join(sorted({stamp["device"] for stamp in stamps if "device" in stamp})) or "dask workers"
+    return ", ".join(sorted({stamp["device"] for stamp in _stamps(p).values()})) or "dask workers"
+
+
+def _stamps(p: Params) -> dict[Path, dict[str, Any]]:
+    """The stamp of each folder of the run that has a whole one."""
+    folders = sorted(path.parent for path in p.folder.rglob(runs.STAMP))
+    return {folder: stamp for folder in folders if (stamp := runs.read_stamp(folder))}
 
 
 def line(p: Params) -> str:
     """The facts of a run in one line, for the foot of every page."""
     # A chapter's own time holds that of its features.
-    made = [runs.read_json(path) or {} for path in sorted(p.folder.rglob(runs.STAMP))
-            if path.parent.name != "features"]
-    seconds = sum(stamp.get("seconds", 0.0) for stamp in made)
+    seconds = sum(stamp["seconds"] for folder, stamp in _stamps(p).items() if folder.name != "features")
     return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(p)}; "
             f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
             f"chapters, workers added up, {runs.duration(seconds)}.")

@@ -425,6 +425,26 @@ def test_the_synthetic_pairs_come_from_the_generators_own_folders(own: Params, n
     assert not networks.given
 
 
+def test_a_generators_files_are_hashed_once_for_all_its_experiments(own: Params, networks: Networks,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    p = subset_params(own, sizes=[4, 5], seeds=2, ratios=[1, 2], types=["1-Diff", "1-Styled-Diff"])
+    sets = trainsets.read(p)
+    for size, seed in augment._small(p, sets):
+        write_all(augment.own(p, sets, size, seed))
+    monkeypatch.setattr(segment, "pace", lambda p: 1.0)
+    looked, made = [], trainsets.made
+    monkeypatch.setattr(trainsets, "made", lambda p: looked.append(p.folder) or made(p))
+    assert "20 experiments, 0 finished" in augment.planned(p)
+    assert sorted(looked) == sorted([p.folder, *(augment.own(p, sets, *small).folder
+                                                 for small in augment._small(p, sets))])
+    every = augment.of_grid(p, sets)
+    assert list(every) == augment.grid(p, len(sets.real))
+    for e, mine in every.items():
+        one = augment.of(p, sets, e)
+        assert mine.folders == one.folders
+        assert all(mine.manifests[name].equals(one.manifests[name]) for name in one.manifests)
+
+
 def test_the_plan_of_subsets_says_what_is_not_estimated(own: Params, networks: Networks,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "pace", lambda p: 1.0)

@@ -6,8 +6,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from diffusegen_core import book
+from diffusegen_core import book, data, front, params
 from diffusegen_core.errors import UserError
+from diffusegen_core.pairsets import read_pair
 
 TABLE = """:::{table} Sizes, computed in this run.
 :name: tab-cluster-sizes
@@ -53,6 +54,19 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     opening = index.read_text(encoding="utf-8")
     assert "Inpainting (not in this run)" in opening
     assert "figures/" not in opening
+
+
+def test_the_pictures_show_no_image_whose_mask_was_not_written(nano_params: params.Params) -> None:
+    pairs = data.load(nano_params)
+    folder = nano_params.folder / "inpaint" / "2-Diff"
+    for name in ("a_1", "b_1"):
+        data.write_pair(folder, name, pairs.images[0], pairs.masks[0])
+    (folder / "masks" / "a_1.png").unlink()
+    shown = front._made(nano_params, "inpaint")
+    assert shown.shape == front._montage([read_pair(folder, "b_1")]).shape
+    (folder / "masks" / "b_1.png").unlink()
+    front.draw(nano_params)
+    assert (nano_params.folder / "figures" / "scheme.png").is_file()
 
 
 def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_chapters_are_chosen_by_number_or_name(chosen: dict, wanted: list[str]):
     ("import os\nos._exit(9)", "01_x failed: its process was killed"),
 ])
 def test_a_chapter_that_fails_says_so_and_keeps_what_it_did(
-        nano_params: params.Params, tmp_path: Path, source: str, says: str):
+        nano_params: params.Params, tmp_path: Path, capfd: pytest.CaptureFixture, source: str, says: str):
     chapter = tmp_path / "01_x.ipynb"
     cells = [nbformat.v4.new_code_cell("seed = None", metadata={"tags": ["parameters"]}),
              nbformat.v4.new_code_cell("print('seed is', seed)"), nbformat.v4.new_code_cell(source)]
@@ -144,6 +144,7 @@ def test_a_chapter_that_fails_says_so_and_keeps_what_it_did(
     with pytest.raises(UserError) as caught:
         chapters.execute(chapter, nano_params)
     assert str(caught.value).startswith(says)
+    assert "without encryption" not in capfd.readouterr().err
     failed = nano_params.folder / "notebooks" / "failed" / "01_x.ipynb"
     assert "seed is 0" in failed.read_text()
     assert not (nano_params.folder / "notebooks" / "01_x.ipynb").exists()

@@ -172,6 +172,18 @@ def test_a_training_that_was_stopped_leaves_nothing_of_the_network_before_it(tmp
     assert (place.network, place.kept, place.untested, place.status) == (None, False, list(TESTS), "to do")
 
 
+@pytest.mark.parametrize("text", ["[1]", "3", '"text"', "{}", '{"seconds": "3"}'])
+def test_files_that_are_not_of_their_shape_count_as_absent(tmp_path: Path, text: str):
+    folder = tmp_path / REAL.named(GRID[REAL])
+    folder.mkdir()
+    for name in (experiments.FAILED, experiments.SPENT, runs.STAMP):
+        (folder / name).write_text(text)
+    found = experiments.read(GRID, tmp_path).runs.set_index("name").loc[folder.name]
+    assert (found["status"], found["seconds"]) == ("to do", 0)
+    results = experiments.run("Grid", GRID, Recorder(), tmp_path)
+    assert results.runs["status"].eq("ok").all()
+
+
 def test_what_lies_in_a_folder_from_elsewhere_is_not_read(tmp_path: Path):
     """An earlier layout: all in one folder under one stamp."""
     folder = tmp_path / REAL.named(GRID[REAL])

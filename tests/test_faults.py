@@ -57,6 +57,29 @@ def everything(values: dict) -> None:
     augment.run(p)
 
 
+def files(folder: Path) -> int:
+    """How many there are."""
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+def everything_until(values: dict, moment: int, torn: bool) -> None:
+    """All chapters, killed once the run holds so many files: between two writes, or, `torn`, amid one."""
+    folder, real = Path(values["run_dir"]), runs.write
+
+    def write(path: Path, save: Callable[[Path], object], *rest: object) -> Path:
+        def save_half(temporary: Path) -> None:
+            save(temporary)
+            if torn and files(folder) >= moment:
+                halve(temporary)
+                os.kill(os.getpid(), signal.SIGKILL)
+        made = real(path, save_half, *rest)
+        if not torn and files(folder) >= moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made
+    runs.write = write
+    everything(values)
+
+
 def final(folder: Path, *parts: str) -> dict[str, object]:
     """What a run, or parts of it, has made: a hash of each file; of those that tell seconds, the rest."""
     found = {}
@@ -114,14 +137,10 @@ def copy(whole: Path, nano: dict) -> Params:
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_artifacts(
         whole: Path, nano: dict, killable: Context):
     folder, chance = Path(nano["run_dir"]), random.Random(6)
-    for moment in sorted(chance.sample(range(2, int(0.95 * len(final(whole)))), 10)):
-        child = killable.Process(target=everything, args=(nano,))
+    for number, moment in enumerate(sorted(chance.sample(range(2, files(whole)), 10))):
+        child = killable.Process(target=everything_until, args=(nano, moment, number % 2 == 0))
         child.start()
-        while sum(path.is_file() for path in folder.rglob("*")) < moment and child.is_alive():
-            time.sleep(0.01)
-        time.sleep(0.1 * chance.random())
-        child.kill()
-        child.join()
+        child.join(timeout=300)
         assert child.exitcode == -signal.SIGKILL, "every kill must come in the middle"
     child = killable.Process(target=everything, args=(nano,))
     child.start()

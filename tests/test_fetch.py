@@ -154,6 +154,15 @@ def test_a_file_that_changed_meanwhile_is_not_joined_to_the_old_part(server, tmp
     assert (tmp_path / "set.zip").read_bytes() == server.content
 
 
+@pytest.mark.parametrize("notes", ["[1]", "3", "{"])
+def test_damaged_notes_about_a_part_start_anew(server, tmp_path, notes):
+    interrupt(server, tmp_path, after=100_000)
+    (tmp_path / "set.zip.part.json").write_text(notes)
+    get(server, tmp_path)
+    assert server.asked == [None, None]
+    assert (tmp_path / "set.zip").read_bytes() == server.content
+
+
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
 def test_a_file_that_nothing_identifies_starts_anew(server, tmp_path, etag):
     server.etag = etag

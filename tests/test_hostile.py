@@ -365,11 +365,14 @@ def test_the_review_form_holds_no_name(tmp_path: Path):
     assert page.count("</script>") == review.TEMPLATE.read_text().count("</script>")
 
 
+STAMP = {"seconds": 1, "device": "x"}
+
+
 @pytest.mark.parametrize(("stamp", "says"), [
     ([1], "has no finished 2-Diff"),
-    ({"recipe": [], "outputs": {}}, "has no finished 2-Diff"),
-    ({"recipe": {}, "outputs": {"../../../x": {}}}, "has no finished 2-Diff"),
-    ({"recipe": {"inpaint": {"no such": 1}}, "outputs": {}}, "made with another no such"),
+    ({**STAMP, "recipe": [], "outputs": {}}, "has no finished 2-Diff"),
+    ({**STAMP, "recipe": {}, "outputs": {"../../../x": {}}}, "has no finished 2-Diff"),
+    ({**STAMP, "recipe": {"inpaint": {"no such": 1}}, "outputs": {}}, "made with another no such"),
 ])
 def test_a_run_with_strange_stamps_gets_no_review_form(nano_params: params.Params, tmp_path: Path,
                                                        stamp: object, says: str):

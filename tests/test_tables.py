@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from diffusegen_core import params, runs, tables
+from diffusegen_core import fanout, params, runs, tables
 
 
 @pytest.mark.parametrize(("seconds", "words"), [
@@ -49,3 +49,16 @@ def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_param
     network = tables.network(nano_params).frame.set_index("")
     assert network.loc["parameters", "the paper"] == "526.56 M"
     assert (network["this run"] != "").all()
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "{", '{"recipe": {}, "outputs": {}, "device": "x"}',
+                                  '{"recipe": {}, "outputs": {}, "seconds": "3", "device": "x"}',
+                                  '{"recipe": {}, "outputs": {}, "seconds": 3, "device": ["x"]}'])
+def test_a_stamp_that_is_none_tells_a_page_nothing(nano_params: params.Params, monkeypatch, text: str):
+    monkeypatch.setenv(fanout.SCHEDULER, "tcp://127.0.0.1:1")  # so that the stamps tell the devices
+    runs.finish(nano_params.folder / "cluster", {}, [], 70, device="Abacus")
+    (nano_params.folder / "train").mkdir()
+    (nano_params.folder / "train" / runs.STAMP).write_text(text)
+    assert "; Abacus; " in tables.line(nano_params)
+    assert tables.line(nano_params).endswith("1 min 10 s.")
+    assert "| device | Abacus |" in tables.facts(nano_params, "x")._repr_markdown_()

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
+import torch
 from distributed import Client
 
 from diffusegen_core import chapters, evaluate, fanout, inpaint, machines, params, progress, remote, runs
@@ -188,8 +191,7 @@ def deadly() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_errors_and_results_come_as_from_this_process(machine: Machines, tmp_path: Path, nano_params: Params,
-                                                      monkeypatch) -> None:
+def test_errors_and_results_come_as_from_this_process(machine: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     assert fanout.run(doubled, [fanout.Item("x", {"x": x}) for x in range(7)], "Doubling") == [
         0, 2, 4, 6, 8, 10, 12]  # in their order, though all have one name
@@ -198,8 +200,25 @@ def test_errors_and_results_come_as_from_this_process(machine: Machines, tmp_pat
         fanout.run(refused, [fanout.Item("r", {"text": "the mask is missing"})], "Refusing")
     with pytest.raises(ZeroDivisionError):
         fanout.run(broken, [fanout.Item("b")], "Broken")
-    with pytest.raises(UserError, match="does not see the folder"):
-        fanout.run(blind, [fanout.Item("p", {"p": nano_params})], "Blind")
+
+
+@pytest.mark.parametrize("item", ["pairs", "experiment", "generator"])
+def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
+        machine: Machines, nano_params: Params, tmp_path: Path, monkeypatch, item: str) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    folder, shared = nano_params.folder, tmp_path / "shared"
+    arguments = {"p": nano_params}
+    if item == "experiment":
+        arguments = {"arguments": arguments}
+    if item != "generator":  # whose folder is not there before its run
+        folder.mkdir()
+    assert fanout.run(listed, [fanout.Item("a", arguments)] * 4, "Seeing") == [1] * 4
+    assert list(folder.iterdir()) == []
+    # To this process the run's folder is another than to the workers.
+    monkeypatch.setattr(remote, "_folders", lambda arguments: {shared})
+    with pytest.raises(UserError, match=f"worker [abc] on .* does not see the folder {folder}, or sees"):
+        fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
+    assert list(folder.iterdir()) == list(shared.iterdir()) == []
 
 
 def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: dict, tmp_path: Path,
@@ -214,6 +233,36 @@ def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: di
 
 def where(p: Params) -> Path:
     return p.folder
+
+
+def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties",
+                        lambda card: SimpleNamespace(uuid=f"test {os.getpid()} {card}"))
+    taken = [remote._card.__wrapped__() for _ in range(5)]
+    assert [card for card, _ in taken] == [0, 1, 0, 1, 0]
+    taken[1][1].close()  # as when a worker ends
+    assert remote._card.__wrapped__()[0] == 1
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("auto", [7]), ("cuda", [7]), ("cuda:1", [])])
+def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
+        nano: dict, monkeypatch, caplog, device: str, chosen: list[int]) -> None:
+    from distributed import LocalCluster
+    p, found = params.validate({**nano, "device": device}), []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(remote, "_card", lambda: (7, None))
+    monkeypatch.setattr(remote, "_introduced", set())
+    for workers in (1, 2):
+        with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None,
+                          resources={"device": 1}) as cluster:
+            monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
+            for _ in range(workers):
+                fanout.run(listed, [fanout.Item("x", {"p": p})], "Card")
+        warned = [line for line in caplog.messages if "cuda:1 is one card for all 2 workers" in line]
+        assert len(warned) == (workers > 1 and not chosen)
+    assert found == 3 * chosen
 
 
 def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> None:
@@ -266,12 +315,36 @@ def until(true: Callable[[], object], patience: float) -> None:
         time.sleep(0.05)
 
 
+def test_after_an_error_nothing_begins_and_what_goes_on_is_told(machine: Machines, tmp_path: Path,
+                                                                monkeypatch, caplog) -> None:
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    items = [fanout.Item("bad", {"folder": tmp_path}, cost=9)]
+    items += [fanout.Item(f"item {i}", {"folder": tmp_path, "name": f"item {i}"}) for i in range(12)]
+    with pytest.raises(UserError, match="no more"):
+        fanout.run(until_stopped, items, "Stopping")
+    told = set(caplog.text.partition("Workers are still at ")[2].partition(", until")[0].split(", "))
+    (tmp_path / "stop").touch()
+    assert fanout.run(doubled, [fanout.Item("x", {"x": 1})] * 6, "After") == [2] * 6
+    until(lambda: told <= {path.name for path in tmp_path.iterdir()}, 30)
+    # The worker that failed may have taken another before it was told.
+    assert 2 <= len(told) <= len(list(tmp_path.glob("item *"))) <= 3
+
+
+def until_stopped(folder: Path, name: str | None = None) -> None:
+    """Note its name and go on until a file says stop; without a name, fail once two others are at it."""
+    if name is None:
+        until(lambda: len(list(folder.iterdir())) == 2, 30)
+        raise UserError("no more")
+    (folder / name).touch()
+    until((folder / "stop").exists, 60)
+
+
 def broken() -> float:
     return 1 / 0
 
 
-def blind(p: Params) -> None:
-    pass
+def listed(p: Params | None = None, arguments: dict | None = None) -> int:
+    return len(list((p or arguments["p"]).folder.iterdir()))
 
 
 def test_an_item_that_kills_its_workers_is_given_up(frail: Machines, monkeypatch) -> None:
@@ -321,10 +394,11 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
 def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
     names = [*machines.THREADS, *runs.ALLOCATOR]
-    before = [os.environ.get(name) for name in names]
+    before, ports = [os.environ.get(name) for name in names], listening()
     with machines.hold(workers=2):
         pids = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
         assert fanout.SCHEDULER in os.environ
+        assert {ip for ip, _ in listening() - ports} == {"127.0.0.1"}
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
     assert fanout.SCHEDULER not in os.environ
@@ -336,6 +410,11 @@ def own_pid(seconds: float) -> int:
     return os.getpid()
 
 
+def listening() -> set[tuple[str, int]]:
+    """Addresses and ports at which this process and those that it started can be reached."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {(at.laddr.ip, at.laddr.port) for process in processes for at in process.net_connections()
+            if at.status == psutil.CONN_LISTEN}
 
 
 def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_path: Path, monkeypatch,
