@@ -102,9 +102,8 @@ def extract(images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu",
     """
     net, side = network(e, device, seed)
     loader = DataLoader(Resized(images, side), batch_size=e.batch_size, num_workers=e.workers)
-    exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
     rows = []
-    with torch.inference_mode(), exact, progress.bar(title, len(images), "image") as bar:
+    with torch.inference_mode(), runs.exact(), progress.bar(title, len(images), "image") as bar:
         for batch in loader:
             rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())
             bar.update(len(batch))

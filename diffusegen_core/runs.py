@@ -215,9 +215,13 @@ def versions() -> dict[str, str]:
 
 
 def exact() -> contextlib.AbstractContextManager:
-    """For sampling on a GPU: convolutions without TF32 and without a choice of algorithm by trial, so that an
-    image's result hangs neither on its batch nor on the moment."""
-    return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+    """For sampling on a GPU: convolutions without TF32 and without a choice of algorithm by trial.
+
+    So what they give does not hang on the moment. Matrix products may still differ in their last bits by the
+    size of the batch.
+    """
+    # All of it named: what is not is switched off, cuDNN itself too.
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def device_name(name: str = "auto") -> str:

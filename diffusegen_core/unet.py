@@ -6,6 +6,7 @@ the time embedding scales and shifts the second normalisation of every residual 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -187,14 +188,15 @@ class UNet(nn.Module):
                     module.bfloat16()
         return self
 
-    def compile_steps(self, backend: str = "inductor") -> None:
+    def compile_steps(self, backend: str | Callable = "inductor") -> None:
         """Have every step compiled at its first call; names, shapes and values of the weights stay."""
         steps = [*self.input_blocks, self.middle_block, *self.output_blocks]
         # All steps are one code object, of which the compiler otherwise keeps eight versions.
         dynamo = torch._dynamo.config
         dynamo.recompile_limit = max(dynamo.recompile_limit, 2 * len(steps))
         for step in steps:
-            step.compile(backend=backend)
+            # Else what differs between two steps is taken for what changes from call to call.
+            step.compile(backend=backend, dynamic=False)
 
 
 def parameter_count(net: nn.Module) -> int:

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -121,6 +122,25 @@ def test_compiled_steps_agree_and_keep_their_names(p: Params):
     net.compile_steps("aot_eager")  # captured and differentiated as for a GPU, without making kernels
     assert all(error(a, b) < FP32 for a, b in zip(answer(net), wanted, strict=True))
     assert list(net.state_dict()) == names
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_step_is_compiled_for_its_own_shapes(p: Params, checkpointing: bool):
+    torch._dynamo.reset()
+    net, shapes = stirred(UNet(p.model, 16)), []
+    wanted = answer(net)
+
+    def record(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        shapes.append([isinstance(x, (int, torch.SymInt)) or any(isinstance(side, torch.SymInt) for side in
+                                                                 x.shape) for x in inputs])
+        return graph
+
+    net.checkpointing = checkpointing
+    net.compile_steps(record)
+    found = answer(net)
+    assert all(error(a, b) < FP32 for a, b in zip(found, wanted, strict=True))
+    assert len(shapes) == len(net.input_blocks) + 1 + len(net.output_blocks)
+    assert not any(any(symbolic) for symbolic in shapes)
 
 
 def test_the_encoder_stops_where_it_is_asked_to(p: Params):

@@ -230,6 +230,15 @@ def test_json_is_written_sorted_and_read_back(tmp_path: Path):
     assert runs.read_json(path / "below") is None
 
 
+def test_sampling_is_exact_with_the_usual_convolutions():
+    before = torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
+    with runs.exact():
+        cudnn = torch.backends.cudnn
+        assert (cudnn.enabled, cudnn.deterministic) == (True, True)
+        assert (cudnn.benchmark, cudnn.allow_tf32) == (False, False)
+    assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
+
+
 def test_an_absent_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert runs.device("auto") == torch.device("cpu")
