@@ -173,7 +173,8 @@ def adopt(p: Params, source: Path, path: Path, recipe: runs.Recipe) -> dict[str,
 
 def load_net(path: Path, p: Params, device: torch.device) -> UNet:
     """A checkpoint's network, ours or released, in eval mode. UserError names every field that differs."""
-    net = UNet(p.model, p.data.image_size)
+    with torch.device("meta"):  # no weights are drawn that the file's would replace
+        net = UNet(p.model, p.data.image_size)
     if path.suffix == ".safetensors":
         tensors, header = read(path)
         if "configuration" not in header:
@@ -186,7 +187,7 @@ def load_net(path: Path, p: Params, device: torch.device) -> UNet:
                             f"{p.process.objective}.")
         state = weights.read(path)
     refuse_other_shapes(path, state, net)
-    net.load_state_dict(state)
+    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     return net.to(device).eval().requires_grad_(False)
 
 

@@ -164,7 +164,7 @@ def run(p: Params) -> Inpainted:
                       k: v for k, v in plain(p.inpaint).items()
                       if k not in ("samples", "sources", "model_of", "batch_size")},
                   "jobs": {job.name: job.model for job in jobs},
-                  "models": {name: runs.sha256(models[name].path)
+                  "models": {name: runs.stamped_hash(models[name].path)
                              for name in sorted({j.model for j in jobs})}}
         stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder)
         folders[data_type], seconds = folder, seconds + stamp["seconds"]

@@ -37,10 +37,12 @@ class Schedule:
 
 
 def respaced(steps: int, count: int) -> list[int]:
-    """`count` of the timesteps 0..steps-1, evenly spread, both ends kept."""
+    """`count` of the timesteps 0..steps-1, evenly spread, both ends kept; of one step the noisiest alone."""
     if not 1 <= count <= steps:
         raise ValueError(f"cannot take {count} of {steps} timesteps")
-    stride = (steps - 1) / (count - 1) if count > 1 else 1.0
+    if count == 1:
+        return [steps - 1]
+    stride = (steps - 1) / (count - 1)
     return [round(stride * i) for i in range(count)]
 
 

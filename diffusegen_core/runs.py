@@ -191,6 +191,11 @@ def read_stamp(folder: Path) -> dict[str, Any] | None:
     return stamp if whole else None
 
 
+def stamped_hash(path: Path) -> str:
+    """The hash of a file as its folder's stamp tells it, with which `current` has just compared the file."""
+    return read_stamp(path.parent)["outputs"][path.name]["sha256"]
+
+
 def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:
     # Through JSON, so that tuples and lists compare equal.
     reasons = differences(stamp["recipe"], json.loads(json.dumps(recipe)))

@@ -127,8 +127,8 @@ def train_model(p: Params, name: str, indices: list[int], base: Path | None = No
     recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
               **checkpoints.configuration(p),
               "train": {k: v for k, v in plain(p.train).items() if k not in IRRELEVANT}}
-    if base:  # the stamp's hash, which has just been compared with the file
-        recipe["base"] = runs.read_json(base / runs.STAMP)["outputs"][WEIGHTS]["sha256"]
+    if base:
+        recipe["base"] = runs.stamped_hash(base / WEIGHTS)
     source = checkpoints.released(p, name)
     if source is not None:
         checkpoints.refuse_strangers(source, everyone, p)

@@ -190,7 +190,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
                              "is_current_stream_capturing": False, "get_rng_state": torch.zeros(1),
                              "max_memory_reserved": 1_000_000_000}.items():
             patched.setattr(torch.cuda, name, lambda *args, answer=answer: answer)
-        for name in ("_lazy_init", "synchronize", "empty_cache", "reset_peak_memory_stats", "set_rng_state"):
+        for name in ("_lazy_init", "empty_cache", "reset_peak_memory_stats", "set_rng_state"):
             patched.setattr(torch.cuda, name, lambda *args: None)
         # Its tensors have no version counters, which views of a wrapped tensor ask for.
         patched.setattr(torch.inference_mode, "__enter__", torch.no_grad.__enter__)
@@ -201,4 +201,5 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
         patched.setattr(torch, "Generator", EitherGenerator)
         patched.setattr(torch, "autocast", Autocast)
         with Detour() as detour, Pretence(detour) as pretence:
+            patched.setattr(torch.cuda, "synchronize", lambda *args: pretence.waits.update(["synchronize"]))
             yield pretence

@@ -57,6 +57,16 @@ def test_a_model_of_ours_comes_back_with_the_weights_asked_for(tmp_path: Path, w
     assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
+def test_no_weights_are_drawn_for_those_of_a_file(tmp_path: Path):
+    p, before = with_(), torch.get_rng_state()
+    path = ours(p, tmp_path / "model.safetensors")
+    torch.set_rng_state(before)
+    net = checkpoints.load_net(path, p, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {w.device for w in net.parameters()} == {CPU}
+    assert not any(w.requires_grad for w in net.parameters())
+
+
 def test_tensors_that_share_memory_or_are_not_contiguous_survive(tmp_path: Path):
     x = torch.arange(6.0).view(2, 3)
     path = tmp_path / "x.safetensors"

@@ -50,7 +50,8 @@ def test_the_pretended_device_refuses_what_cuda_refuses(gpu: Pretence):
 @pytest.mark.parametrize("wait", [
     float, bool, torch.nonzero, lambda x: x.cpu(), lambda x: x.to("cpu"), lambda x: x.tolist(),
     lambda x: x[x > 0], lambda x: x[torch.zeros(1).long()], lambda x: x + torch.ones(1).to(CUDA),
-    lambda x: torch.tensor([1.0], device=x.device), lambda x: x.new_tensor([1.0])])
+    lambda x: torch.tensor([1.0], device=x.device), lambda x: x.new_tensor([1.0]),
+    lambda x: torch.cuda.synchronize(x.device)])
 def test_it_counts_what_the_host_waits_for(gpu: Pretence, wait: Callable):
     x = torch.ones(1, device="cuda")
     wait(x)

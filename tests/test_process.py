@@ -75,6 +75,10 @@ def test_respacing_never_repeats_a_timestep():
             assert (found[0], found[-1], len(found)) == (0, steps - 1, count)
 
 
+def test_one_step_starts_where_there_is_nothing_but_noise():
+    assert process.respaced(1000, 1) == [999]
+
+
 @pytest.mark.parametrize("count", [0, 1001])
 def test_respacing_refuses_what_it_cannot_take(count: int):
     with pytest.raises(ValueError, match="1000 timesteps"):
