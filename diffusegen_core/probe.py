@@ -139,7 +139,7 @@ def _fitting(batch: int, flop: float, device: torch.device, least: int = 1) -> i
 def _sampling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     """One call of RePaint."""
     images = _fitting(p.inpaint.batch_size, work.unet.call, device)
-    net = _unet(p, device)
+    net = _unet(p, device, p.inpaint.precision)
     s = process.schedule(p.process, p.inpaint.respacing).to(device)
     top = p.inpaint.respacing - 1
     known = torch.zeros(images, 1, p.data.image_size, p.data.image_size, device=device)
@@ -173,7 +173,7 @@ def _styling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     images = _fitting(c.batch_size, flop, device)
     cls_net = features.load_cls(c.backbone, weights.RANDOM, c.input_range, device, size=c.backbone_size)
     maps = vgg.load(c.vgg, weights.RANDOM, device) if c.lambda_vgg else None
-    judge = guidance.Judge(_unet(p, device), cls_net, maps, c,
+    judge = guidance.Judge(_unet(p, device, c.precision, c.checkpointing), cls_net, maps, c,
                            c.zecon_blocks or guidance.default_blocks(p.model))
     s, x = process.schedule(p.process, c.respacing).to(device), _images(p, images, device)
     wanted, generators = guidance.weights(c, last), _generators(images, device)
@@ -237,9 +237,11 @@ def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
     return Trial(images * work.segment.learn + work.segment.call, images, run)
 
 
-def _unet(p: Params, device: torch.device) -> UNet:
+def _unet(p: Params, device: torch.device, precision: str, checkpointing: bool = False) -> UNet:
     with torch.device(device):
-        return UNet(p.model, p.data.image_size).eval().requires_grad_(False)
+        net = UNet(p.model, p.data.image_size).eval().requires_grad_(False)
+    net.checkpointing = checkpointing
+    return net.fixed(precision)
 
 
 def _images(p: Params, count: int, device: torch.device) -> torch.Tensor:

@@ -265,6 +265,22 @@ def recorded(forward, calls: list[int]):
     return call
 
 
+def test_sampling_and_styling_are_probed_as_their_chapters_do_them(nano_params: Params, monkeypatch):
+    p = changed(nano_params, inpaint={"precision": "bf16"},
+                style={"precision": "bf16", "checkpointing": True})
+    work, seen = flops.count(p), []
+    monkeypatch.setattr(UNet, "forward", noted(UNet.forward, seen))
+    probe.rates(p, work, ["sampling", "styling"], 0.001)
+    assert set(seen) == {(torch.bfloat16, False), (torch.bfloat16, True)}
+
+
+def noted(forward, seen: list[tuple[torch.dtype, bool]]):
+    def call(net, x, t):
+        seen.append((net.input_blocks[0][0].weight.dtype, net.checkpointing))
+        return forward(net, x, t)
+    return call
+
+
 def test_where_the_wanted_device_is_absent_the_plan_is_for_another():
     p = profile("smoke", ("device", "cuda:99"))
     found, device = plan.at_hand(p)
