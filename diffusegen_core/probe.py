@@ -1,8 +1,9 @@
 """How fast a device does each kind of work of a run: FLOP a second, measured on networks with random weights.
 
 Each kind is done as its chapter does it, at the run's sizes and precision. A processor gets as few images at
-a time as make a repetition short, and of a U-Net so large that one image takes it minutes it computes one
-call and nothing else, for the sake of the memory: training and styling are then taken to go at that rate.
+a time as make a repetition short, and of a SinGAN only the coarse scales; of a U-Net so large that one image
+takes it minutes it computes one call and nothing else, for the sake of the memory: training and styling are
+then taken to go at that rate.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ from diffusegen_core.unet import UNet
 
 KINDS = ("features", "sampling", "training", "styling", "GAN", "judging", "segmentation")
 COLUMNS = ["kind", "rate", "flop", "images", "repetitions", "seconds", "memory", "how"]
-SHORT = 4e11  # FLOP of a repetition that a processor does in some seconds
+SHORT = 2e11  # FLOP of a repetition that a processor does in some seconds
 BATCH = 32  # images in one call of features.extract
 BATCHES = 2  # of a training of the segmentation network
 CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
@@ -55,6 +56,8 @@ class Trial:
     images: int
     run: Callable[[], float | None]
     """Does it, and gives the seconds where those are not the whole time of the call."""
+    how: str = ""
+    """What of the work it leaves out."""
 
 
 def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.DataFrame:
@@ -63,7 +66,7 @@ def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.D
     Memory is the most bytes of a GPU that the kind took; nan on a processor.
 
     Each is done once to warm up and then until its share of the time is over, but at least once; what exceeds
-    its share is said so, and what is long on a processor is not warmed up.
+    its share is said so, and where the first time does on a processor, it is the only one.
     """
     p, device = flops.random(p), runs.device(p.device)
     makers = {"features": _features, "sampling": _sampling, "training": _training, "styling": _styling,
@@ -86,14 +89,13 @@ def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.D
 
 
 def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, object]:
-    slow = device.type == "cpu" and trial.flop > 2 * SHORT
-    if not slow:
-        _timed(trial, device)
-    spent = []
+    first = _timed(trial, device)
+    cold = device.type == "cpu" and first > share
+    spent = [first] if cold else []
     while not spent or sum(spent) + min(spent) < share:
         spent.append(_timed(trial, device))
     how = "more than its share of the time" if sum(spent) > 1.5 * share else ""
-    how = ", ".join(filter(None, ["not warmed up" if slow else "", how]))
+    how = ", ".join(filter(None, [trial.how, "not warmed up" if cold else "", how]))
     typical = float(np.median(spent))
     return {"rate": trial.flop / typical, "flop": trial.flop, "images": trial.images,
             "repetitions": len(spent), "seconds": sum(spent), "how": how}
@@ -213,12 +215,15 @@ def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: t
 
 
 def _gan(p: Params, work: flops.Work, device: torch.device) -> Trial:
-    """A pyramid of few steps a scale; of one, where that is long."""
-    few = p.gan.model_copy(update={"steps": singan.TURNS})
-    if device.type == "cpu" and flops.fitting(few, p.data.image_size) > SHORT:
+    """A pyramid of few steps a scale; where that is long, of one, and of the scales that are not."""
+    few, side, how = p.gan.model_copy(update={"steps": singan.TURNS}), p.data.image_size, ""
+    if device.type == "cpu" and flops.fitting(few, side) > SHORT:
         few = p.gan.model_copy(update={"steps": 1})
-    image = _images(p, 1, device)[0]
-    return Trial(flops.fitting(few, p.data.image_size), 1, lambda: singan.fit(image, few, 0, device) and None)
+        summed = np.cumsum(flops.by_scale(few, side))
+        side = singan.sides(side, few)[max(0, int((summed <= SHORT).sum()) - 1)]
+        how = f"scales up to {side} pixels"
+    image = singan.resized(_images(p, 1, device), side)[0]
+    return Trial(flops.fitting(few, side), 1, lambda: singan.fit(image, few, 0, device) and None, how)
 
 
 def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:

@@ -265,6 +265,30 @@ def recorded(forward, calls: list[int]):
     return call
 
 
+def test_of_a_long_pyramid_a_processor_fits_the_coarse_scales(nano_params: Params, monkeypatch):
+    p = changed(nano_params, gan={"min_side": 7})
+    work = flops.count(p)
+    once = p.gan.model_copy(update={"steps": 1})
+    sides = singan.sides(16, once)
+    fitted = []
+    monkeypatch.setattr(singan, "fit", lambda image, *rest: fitted.append(image.shape[-1]))
+    for count in (0, 1, 2):
+        monkeypatch.setattr(probe, "SHORT", sum(flops.by_scale(once, 16)[:count]) + 1)
+        found = probe.rates(p, work, ["GAN"], 0.001).set_index("kind").loc["GAN"]
+        side = sides[max(count - 1, 0)]
+        assert set(fitted) == {side}
+        assert found["flop"] == flops.fitting(once, side)
+        assert found["how"].startswith(f"scales up to {side} pixels")
+        fitted.clear()
+
+
+def test_what_a_processor_takes_long_for_it_does_once(nano_params: Params, monkeypatch):
+    work, calls = flops.count(nano_params), []
+    monkeypatch.setattr(UNet, "forward", recorded(UNet.forward, calls))
+    assert probe.rates(nano_params, work, ["sampling"], 1e-6)["repetitions"].tolist() == [1]
+    assert len(calls) == 1
+
+
 def test_sampling_and_styling_are_probed_as_their_chapters_do_them(nano_params: Params, monkeypatch):
     p = changed(nano_params, inpaint={"precision": "bf16"},
                 style={"precision": "bf16", "checkpointing": True})

@@ -10,7 +10,8 @@ from diffusegen_core import fanout, params, runs, tables
 
 @pytest.mark.parametrize(("seconds", "words"), [
     (0.04, "0.0 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"),
-    (3599.6, "1 h 0 min"), (7500, "2 h 5 min")])
+    (3599.6, "1 h 0 min"), (7500, "2 h 5 min"),
+    (172_740, "47 h 59 min"), (172_800, "2 d 0 h"), (97_543_440, "1128 d 23 h")])
 def test_durations_read_as_words(seconds: float, words: str):
     assert runs.duration(seconds) == words
 
