@@ -45,6 +45,17 @@ SHORT = 2e11  # FLOP of a repetition that a processor does in some seconds
 BATCH = 32  # images in one call of features.extract
 BATCHES = 2  # of a training of the segmentation network
 CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
+SPARE = 0.05  # of a GPU's memory, which no plan is to fill
+FULL = "out of memory"
+MEND = {
+    "features": "name a smaller cluster.backbone",
+    "sampling": "lower inpaint.batch_size",
+    "training": "lower train.micro_batch, or set train.checkpointing",
+    "styling": "lower style.batch_size, or set style.checkpointing",
+    "GAN": "lower gan.channels",
+    "judging": "lower evaluate.batch_size",
+    "segmentation": "lower segment.batch_size",
+}
 AS_CALL = "not tried, for one image takes minutes: at the rate of sampling"
 
 
@@ -63,7 +74,8 @@ class Trial:
 def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.DataFrame:
     """Measure these kinds of work, in about so many seconds in all: a row each, columns COLUMNS.
 
-    Memory is the most bytes of a GPU that the kind took; nan on a processor.
+    Memory is the most bytes of a GPU that the kind took; nan on a processor. A kind that finds too little has
+    neither rate nor memory, which are nan, and what to lower as its `how`.
 
     Each is done once to warm up and then until its share of the time is over, but at least once; what exceeds
     its share is said so, and where the first time does on a processor, it is the only one.
@@ -81,9 +93,12 @@ def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.D
             found.append({**call, "kind": kind, "repetitions": 0, "seconds": 0.0, "how": AS_CALL})
             continue
         _forget(device)
-        trial = makers[kind](p, work, device)
-        found.append({"kind": kind, **_measured(trial, share, device), "memory": _most(device)})
-        del trial
+        try:
+            row = {**_measured(makers[kind](p, work, device), share, device), "memory": _most(device)}
+        except torch.OutOfMemoryError:
+            row = {"rate": np.nan, "flop": 0.0, "images": 0, "repetitions": 0, "seconds": 0.0,
+                   "memory": np.nan, "how": f"{FULL}: {MEND[kind]}"}
+        found.append({"kind": kind, **row})
         gc.collect()
     return pd.DataFrame(found, columns=COLUMNS)
 
@@ -101,12 +116,17 @@ def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, obj
             "repetitions": len(spent), "seconds": sum(spent), "how": how}
 
 
-def side_by_side(training: pd.Series, device: torch.device) -> tuple[int, str]:
-    """How many trainings, of which this row of `rates` is one, fit on the device at once; why so many."""
+def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
+    """How many workers fit on the device at once, whatever they do of what `rates` found; why so many."""
     if device.type != "cuda":
         return os.cpu_count() or 1, "a core each; their memory was not measured"
-    each, total = training["memory"] + CONTEXT, torch.cuda.get_device_properties(device).total_memory
-    return int(total // each), f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each"
+    memory = found.set_index("kind")["memory"]
+    if memory.isna().any():
+        return 0, f"{memory.index[memory.isna()][0]} alone takes more memory than there is"
+    each, total = memory.max() + CONTEXT, torch.cuda.get_device_properties(device).total_memory
+    return int((1 - SPARE) * total // each), (
+        f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each, for {memory.idxmax()}, which takes the most of all "
+        f"work; {SPARE:.0%} are left free")
 
 
 def _forget(device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """The plan of a run: its work is the counted one, its images those of the chapters, its times finite."""
 
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -234,15 +235,47 @@ def test_a_probe_gives_each_kind_a_rate_and_each_row_a_time(nano_params: Params)
     assert training.seconds == pytest.approx(training.flop / rates["training"])
     assert made.chapters["seconds"].sum() == pytest.approx(made.table["seconds"].sum())
     assert "Measured on" in made.text
-    assert f"Trainings side by side (--workers): {os.cpu_count()} (a core each;" in made.text
+    assert f"Workers side by side (--workers): {os.cpu_count()} (a core each;" in made.text
     assert not p.folder.exists()
 
 
-def test_as_many_trainings_fit_on_a_gpu_as_its_memory_holds(monkeypatch):
+def test_as_many_workers_fit_on_a_gpu_as_its_memory_holds_of_the_largest_work(monkeypatch):
     card = SimpleNamespace(total_memory=80e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    taken = pd.Series({"memory": 26e9})
-    assert probe.side_by_side(taken, torch.device("cuda")) == (3, "26.6 of 80.0 GB each")
+    taken = pd.DataFrame({"kind": ["sampling", "training", "styling"], "memory": [5e9, 18e9, 25.4e9]})
+    # Three would take 78 GB, more than 95 % of the card.
+    assert probe.side_by_side(taken, torch.device("cuda")) == (
+        2, "26.0 of 80.0 GB each, for styling, which takes the most of all work; 5% are left free")
+    taken.loc[1, "memory"] = np.nan
+    assert probe.side_by_side(taken, torch.device("cuda")) == (
+        0, "training alone takes more memory than there is")
+
+
+def test_work_that_finds_too_little_memory_has_no_time_and_says_what_to_lower(
+        nano_params: Params, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    monkeypatch.setattr(style, "guided_step", too_much)
+    monkeypatch.setattr(probe, "_most", lambda device: 2.5e9)
+    made = plan.make(changed(nano_params, evaluate={"batch_size": 4}), 0.1)
+    rates = made.rates.set_index("kind")
+    assert list(rates.index[rates["rate"].isna()]) == ["styling"]
+    assert rates.loc["styling", "how"] == (
+        "out of memory: lower style.batch_size, or set style.checkpointing")
+    assert list(made.chapters.index[made.chapters["seconds"].isna()]) == ["4 style"]
+    lines = made.text.splitlines()
+    assert next(line for line in lines if " 2-Styled-Diff" in line).count("unknown") == 2
+    assert next(line for line in lines if line.startswith("In all")).endswith("; time: unknown.")
+    measured = lines[lines.index(f"Measured on {made.device}:"):]
+    assert "memory" in measured[1].split()
+    assert next(line for line in measured if "training" in line).split()[6:8] == ["2.50", "GB"]
+
+
+@pytest.mark.parametrize("kind", probe.KINDS)
+def test_what_a_kind_of_work_is_told_to_lower_is_a_parameter(kind: str):
+    values = params.Params().model_dump()
+    section, key = re.search(r"(\w+)\.(\w+)", probe.MEND[kind]).groups()
+    assert key in values[section]
 
 
 def test_a_network_too_large_for_a_processor_is_called_once_for_one_image(nano_params: Params, monkeypatch):
