@@ -85,7 +85,7 @@ def plan(
     profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/paper.yaml.")],
     overrides: Overrides = None,
     seconds: Annotated[float, typer.Option(
-        min=0, help="For how long the device is probed, about; 0 leaves the times out.")] = 20.0,
+        help="For how long the device is probed, about; 0 leaves the times out.")] = 20.0,
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
     from diffusegen_core import params

@@ -31,6 +31,7 @@ from diffusegen_core.params import Params
 COLUMNS = ["chapter", "work", "kind", "items", "images", "flop", "largest", "disk", "temporary"]
 SUMMED = ["items", "images", "flop", "disk"]
 FLOAT = 4  # bytes of a number
+LONGEST = 3600  # seconds of a probe
 NOTES = """\
 Images are passes of one image through a network; of a SinGAN, steps of its networks. The largest item is
 what one machine does in one piece: a model, a batch of images, a source, an experiment. Disk is at most what
@@ -94,8 +95,11 @@ class Plan:
 def make(p: Params, seconds: float = 20.0) -> Plan:
     """Count a run's work and, unless `seconds` is 0, probe the device for about so long.
 
-    Raises UserError where the number of pairs cannot be known, or a parameter names what there is not.
+    Raises UserError where the number of pairs cannot be known, a parameter names a network that there is not,
+    or the probe would not end.
     """
+    if not 0 <= seconds <= LONGEST:
+        raise UserError(f"--seconds {seconds:g}: the device can be probed for 0 to {LONGEST} seconds.")
     count, note = pairs(p)
     if count < p.cluster.k:
         raise UserError(f"{p.data.source}: {count} pairs are too few for cluster.k {p.cluster.k}.")

@@ -346,6 +346,13 @@ def test_where_the_wanted_device_is_absent_the_plan_is_for_another():
     assert plan.at_hand(found) == (found, runs.device_name("auto"))
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -1, 3601])
+def test_a_probe_without_an_end_is_refused(nano_params: Params, monkeypatch, seconds: float):
+    monkeypatch.setattr(probe, "rates", None)  # it would not come back
+    with pytest.raises(UserError, match=f"^--seconds {seconds:g}: the device can be probed for 0 to 3600"):
+        plan.make(nano_params, seconds)
+
+
 # ---- the command
 
 def test_the_command_shows_every_chapter_and_runs_nothing(nano: dict, tmp_path: Path):
