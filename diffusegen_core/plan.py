@@ -37,7 +37,8 @@ Images are passes of one image through a network; of a SinGAN, steps of its netw
 what one machine does in one piece: a model, a batch of images, a source, an experiment. Disk is at most what
 is kept: pixels as if not compressed, weights at 4 bytes. Work is convolutions and matrix products.
 Not counted: reading and decoding, K-means, distances and the audit's correlations, norms and optimizers,
-augmentation, tables, figures and the book, caches of test sets; nor pairs that will be left out."""
+augmentation, tables, figures and the book, caches of test sets; nor pairs that will be left out; nor loading
+models and writing checkpoints{checkpoints}."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class Plan:
                 lines += ["Workers side by side (--workers): {} ({}).".format(*self.beside), ""]
         else:
             lines += [f"The device is {self.device}; no time was measured (--seconds 0).", ""]
-        return "\n".join([*lines, NOTES])
+        checkpoint = self.table.loc[self.table["kind"] == "training", "temporary"].max()
+        written = f" ({size(checkpoint)} every train.checkpoint_every steps)" if checkpoint else ""
+        return "\n".join([*lines, NOTES.format(checkpoints=written)])
 
 
 def make(p: Params, seconds: float = 20.0) -> Plan:

@@ -363,8 +363,32 @@ def test_the_command_shows_every_chapter_and_runs_nothing(nano: dict, tmp_path: 
     assert all(chapter in result.stdout for chapter in CHAPTERS)
     for words in ("nano: 10 pairs (phantoms).", "largest item", "no time was measured", "Not counted:"):
         assert words in result.stdout
+    assert "refuses" not in result.stdout
     assert " 80 " in next(line for line in result.stdout.splitlines() if "cluster models" in line)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_command_tells_what_a_run_would_miss(nano: dict, tmp_path: Path):
+    file = tmp_path / "nano.yaml"
+    file.write_text(yaml.safe_dump(nano))
+    keys = ("gan.source", "train.checkpoints", "segment.cvc", "segment.polypgen", "cluster.file")
+    asked = [word for key in keys for word in ("-p", key, f"/nowhere/{key}")]
+    result = CliRunner().invoke(cli.app, ["plan", str(file), *asked, "--seconds", "0"])
+    assert result.exit_code == 0, result.exception
+    plain, notes = result.stdout.split("\nAs things are, `diffusegen run` refuses these parameters:\n")
+    assert all(chapter in plain for chapter in CHAPTERS)
+    lines = notes.splitlines()
+    assert len(lines) == len(keys)
+    for key in keys:
+        assert any(f"{key}: /nowhere/{key} " in line for line in lines), key
+
+
+def test_writing_checkpoints_is_not_counted_and_that_is_said(paper):
+    words = " ".join(paper[2].text.split())
+    assert words.endswith("nor loading models and writing checkpoints "
+                          "(8.42 GB every train.checkpoint_every steps).")
+    adopted = plan.make(profile("smoke", ("train.checkpoints", "there")), 0).text
+    assert adopted.endswith("writing checkpoints.")
 
 
 @pytest.mark.parametrize(("value", "words"), [
