@@ -49,7 +49,7 @@ def problems(p: Params, chosen: Collection[str] = ALL) -> list[str]:
     found = []
     for needed_by, where, attempt in _attempts(p):
         try:
-            if set(chosen) & set(needed_by):
+            if set(needed_by).intersection(chosen):
                 attempt()
         except UserError as error:
             found.append(f"Parameters: {where}: {error}" if where else str(error))

@@ -46,8 +46,7 @@ BATCH = 32  # images in one call of features.extract
 BATCHES = 2  # of a training of the segmentation network
 CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
 SPARE = 0.05  # of a GPU's memory, which no plan is to fill
-FULL = "out of memory"
-MEND = {
+MEND = {  # what helps a kind of work whose memory does not suffice
     "features": "name a smaller cluster.backbone",
     "sampling": "lower inpaint.batch_size",
     "training": "lower train.micro_batch, or set train.checkpointing",
@@ -97,7 +96,7 @@ def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.D
             row = {**_measured(makers[kind](p, work, device), share, device), "memory": _most(device)}
         except torch.OutOfMemoryError:
             row = {"rate": np.nan, "flop": 0.0, "images": 0, "repetitions": 0, "seconds": 0.0,
-                   "memory": np.nan, "how": f"{FULL}: {MEND[kind]}"}
+                   "memory": np.nan, "how": f"out of memory: {MEND[kind]}"}
         found.append({"kind": kind, **row})
         gc.collect()
     return pd.DataFrame(found, columns=COLUMNS)
@@ -241,7 +240,7 @@ def _gan(p: Params, work: flops.Work, device: torch.device) -> Trial:
         few = p.gan.model_copy(update={"steps": 1})
         summed = np.cumsum(flops.by_scale(few, side))
         side = singan.sides(side, few)[max(0, int((summed <= SHORT).sum()) - 1)]
-        how = f"scales up to {side} pixels"
+        how = f"scales up to {side} pixels" if side < p.data.image_size else ""
     image = singan.resized(_images(p, 1, device), side)[0]
     return Trial(flops.fitting(few, side), 1, lambda: singan.fit(image, few, 0, device) and None, how)
 
