@@ -85,7 +85,7 @@ def plan(
     profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/paper.yaml.")],
     overrides: Overrides = None,
     seconds: Annotated[float, typer.Option(
-        min=0, help="For how long the device is probed, about; 0 leaves the times out.")] = 20.0,
+        help="For how long the device is probed, about; at most 3600; 0 leaves the times out.")] = 20.0,
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
     from diffusegen_core import params
@@ -93,7 +93,11 @@ def plan(
     p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core import plan as planning
+    from diffusegen_core import preflight
     typer.echo(planning.make(p, seconds).text)
+    if problems := preflight.problems(p):
+        typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
+        typer.echo(_printable("\n".join(problems)))
 
 
 @app.command()
@@ -209,9 +213,13 @@ def _readable_errors() -> Iterator[None]:
         message = f"{error.strerror}: make room, and the same command goes on."
     else:
         return
-    lines = f"diffusegen: {message}".split("\n")  # names from strangers may hold what moves a terminal
-    typer.echo("\n".join(map(printable, lines)), err=True)
+    typer.echo(_printable(f"diffusegen: {message}"), err=True)
     sys.exit(2)
+
+
+def _printable(lines: str) -> str:
+    """Names from strangers may hold what moves a terminal."""
+    return "\n".join(map(printable, lines.split("\n")))
 
 
 def main() -> None:

@@ -138,10 +138,15 @@ def _guided(p: Params, net: UNet) -> list[float]:
     return [steps[0] + looks, *steps[1:]]
 
 
-# As singan.train: a turn draws the coarser scales anew, and trains the critic or the generator.
 def fitting(settings: Gan, side: int) -> float:
     """FLOP of training a SinGAN of one image."""
-    total, pyramid = 0.0, None
+    return sum(by_scale(settings, side))
+
+
+# As singan.train: a turn draws the coarser scales anew, and trains the critic or the generator.
+def by_scale(settings: Gan, side: int) -> list[float]:
+    """The same for each of its scales, from the coarsest on."""
+    found, pyramid = [], None
     for n, (net, critic, scale) in enumerate(_scales(settings, side)):
         real = torch.empty(1, singan.CHANNELS, scale, scale, device=META)
         pyramid = pyramid or singan.Pyramid([], real[:, :1])
@@ -151,9 +156,9 @@ def fitting(settings: Gan, side: int) -> float:
             lambda: singan.critic_loss(critic, real, real, 1.0, _generator()).backward())  # noqa: B023
         made = of(lambda: critic(singan.refine(net, given, given)[:1]).mean().backward(  # noqa: B023
             inputs=list(net.parameters())))  # noqa: B023
-        total += coarser + settings.steps * (2 * coarser + judged + made)
+        found.append(coarser + settings.steps * (2 * coarser + judged + made))
         pyramid.scales.append(singan.Scale(net, 1.0, scale))
-    return total
+    return found
 
 
 def _drawing(settings: Gan, side: int) -> float:

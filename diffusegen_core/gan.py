@@ -212,7 +212,10 @@ def scanned(p: Params) -> layouts.Report:
     if p.folder in (origin, *origin.parents):
         raise UserError(f"Parameters: gan.source: {origin} lies in run_dir {p.folder}, whose parts are "
                         "replaced. Choose another run_dir.")
-    report = layouts.scan(origin)
+    try:
+        report = layouts.scan(origin)
+    except UserError as error:
+        raise UserError(f"Parameters: gan.source: {error}") from None
     if report.problems:
         raise UserError(f"Parameters: gan.source: {report.brief()}")
     return report

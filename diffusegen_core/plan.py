@@ -7,6 +7,7 @@ reaches on the device (see `probe`). Every number is for a run from nothing, in 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from diffusegen_core import (
@@ -30,12 +31,14 @@ from diffusegen_core.params import Params
 COLUMNS = ["chapter", "work", "kind", "items", "images", "flop", "largest", "disk", "temporary"]
 SUMMED = ["items", "images", "flop", "disk"]
 FLOAT = 4  # bytes of a number
+LONGEST = 3600  # seconds of a probe
 NOTES = """\
 Images are passes of one image through a network; of a SinGAN, steps of its networks. The largest item is
 what one machine does in one piece: a model, a batch of images, a source, an experiment. Disk is at most what
 is kept: pixels as if not compressed, weights at 4 bytes. Work is convolutions and matrix products.
 Not counted: reading and decoding, K-means, distances and the audit's correlations, norms and optimizers,
-augmentation, tables, figures and the book, caches of test sets; nor pairs that will be left out."""
+augmentation, tables, figures and the book, caches of test sets; nor pairs that will be left out; nor loading
+models and writing checkpoints{checkpoints}."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Plan:
     """A run before it runs."""
 
     table: pd.DataFrame
-    """A row a kind of work of a chapter, columns COLUMNS: FLOP, bytes; and `seconds` where it was probed."""
+    """A row a kind of work of a chapter, columns COLUMNS: FLOP, bytes; and `seconds` where it was probed, nan
+    where the probe ran out of memory."""
     profile: str
     pairs: int
     note: str
@@ -52,47 +56,53 @@ class Plan:
     """What the probe found, a row a kind, columns as probe.COLUMNS; None if none was asked for."""
     device: str  # in words
     beside: tuple[int, str] | None = None
-    """How many trainings of the run's model fit on the device at once, and why; None if not probed."""
+    """How many workers fit on the device at once, and why; None if not probed."""
 
     @property
     def chapters(self) -> pd.DataFrame:
         """The sums of each chapter, and its largest item."""
         summed = [*SUMMED, *(["seconds"] if "seconds" in self.table else [])]
         return self.table.groupby("chapter", sort=False).agg(
-            {**dict.fromkeys(summed, "sum"), "largest": "max", "temporary": "max"})
+            {**dict.fromkeys(summed, lambda column: column.sum(skipna=False)), "largest": "max",
+             "temporary": "max"})
 
     @property
     def text(self) -> str:
         """The plan as text, for a terminal."""
-        shown, total = self.table, self.table[[c for c in (*SUMMED, "seconds") if c in self.table]].sum()
+        shown, total = self.table, self.table[SUMMED].sum()
         columns = {
             "chapter": shown["chapter"], "work": shown["work"], "items": shown["items"].map("{:,}".format),
             "images": shown["images"].map("{:,}".format), "FLOP": shown["flop"].map(flop),
             "largest item": shown["largest"].map(flop), "disk": shown["disk"].map(size)}
         lines = [f"{self.profile}: {self.pairs} pairs ({self.note})."]
         if self.rates is not None:
-            columns["time"] = shown["seconds"].map(runs.duration)
+            columns["time"] = shown["seconds"].map(_time)
             columns["of the largest"] = (shown["seconds"] * (shown["largest"] / shown["flop"]).fillna(0)
-                                         ).map(runs.duration)
+                                         ).map(_time)
         lines.append(pd.DataFrame(columns).to_string(index=False))
+        time = "" if self.rates is None else f"; time: {_time(shown['seconds'].sum(skipna=False))}"
         lines.append(f"In all {flop(total['flop'])}, {size(total['disk'])} on disk and at most "
-                     f"{size(self.table['temporary'].max())} of checkpoints beside it"
-                     + (f"; {runs.duration(total['seconds'])}." if self.rates is not None else "."))
+                     f"{size(self.table['temporary'].max())} of checkpoints beside it{time}.")
         lines.append("")
         if self.rates is not None:
             lines += [f"Measured on {self.device}:", _rates(self.rates), ""]
             if self.beside:
-                lines += ["Trainings side by side (--workers): {} ({}).".format(*self.beside), ""]
+                lines += ["Workers side by side (--workers): {} ({}).".format(*self.beside), ""]
         else:
             lines += [f"The device is {self.device}; no time was measured (--seconds 0).", ""]
-        return "\n".join([*lines, NOTES])
+        checkpoint = self.table.loc[self.table["kind"] == "training", "temporary"].max()
+        written = f" ({size(checkpoint)} every train.checkpoint_every steps)" if checkpoint else ""
+        return "\n".join([*lines, NOTES.format(checkpoints=written)])
 
 
 def make(p: Params, seconds: float = 20.0) -> Plan:
     """Count a run's work and, unless `seconds` is 0, probe the device for about so long.
 
-    Raises UserError where the number of pairs cannot be known, or a parameter names what there is not.
+    Raises UserError where the number of pairs cannot be known, a parameter names a network that there is not,
+    or the probe would not end.
     """
+    if not 0 <= seconds <= LONGEST:
+        raise UserError(f"--seconds {seconds:g}: the device can be probed for 0 to {LONGEST} seconds.")
     count, note = pairs(p)
     if count < p.cluster.k:
         raise UserError(f"{p.data.source}: {count} pairs are too few for cluster.k {p.cluster.k}.")
@@ -103,9 +113,9 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
-        table["seconds"] = table["flop"] / table["kind"].map(rates.set_index("kind")["rate"]).fillna(1)
-        for _, training in rates[rates["kind"] == "training"].iterrows():
-            beside = probe.side_by_side(training, runs.device(p.device))
+        rate = table["kind"].map(rates.set_index("kind")["rate"])
+        table["seconds"] = (table["flop"] / rate).where(table["flop"] > 0, 0.0)
+        beside = probe.side_by_side(rates, runs.device(p.device))
     return Plan(table, p.profile, count, note, rates, device, beside)
 
 
@@ -266,8 +276,12 @@ def size(value: float) -> str:
     return _scaled(value, ["B", "kB", "MB", "GB", "TB", "PB"])
 
 
+def _time(seconds: float) -> str:
+    return "unknown" if np.isnan(seconds) else runs.duration(seconds)
+
+
 def _scaled(value: float, units: list[str]) -> str:
-    if not value:
+    if not value or np.isnan(value):
         return "-"
     power = 0
     while value >= 999.5 and power < len(units) - 1:
@@ -278,7 +292,10 @@ def _scaled(value: float, units: list[str]) -> str:
 
 def _rates(rates: pd.DataFrame) -> str:
     shown = pd.DataFrame({
-        "work": rates["kind"], "rate": [f"{flop(rate)}/s" for rate in rates["rate"]],
+        "work": rates["kind"],
+        "rate": ["-" if np.isnan(rate) else f"{flop(rate)}/s" for rate in rates["rate"]],
         "images": rates["images"], "repetitions": rates["repetitions"],
-        "seconds": rates["seconds"].map("{:.2f}".format), "how": rates["how"]})
+        "seconds": rates["seconds"].map("{:.2f}".format),
+        **({"memory": rates["memory"].map(size)} if rates["memory"].notna().any() else {}),
+        "how": rates["how"]})
     return shown.to_string(index=False)

@@ -4,7 +4,7 @@ Chapter 6 comes after hours of others, and what it would refuse is refused here 
 no image is opened, and nothing is written.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,15 +40,20 @@ ALONE, SMALL = ("segment", "summary"), ("augment", "summary")
 
 def check(p: Params, chapters: Sequence[Path]) -> None:
     """UserError with a line for each error of the user that the chosen chapters would come to."""
-    chosen, problems = {_name(chapter) for chapter in chapters}, []
+    if found := problems(p, {_name(chapter) for chapter in chapters}):
+        raise UserError("\n".join(found))
+
+
+def problems(p: Params, chosen: Collection[str] = ALL) -> list[str]:
+    """The same errors of chapters that are given by their names."""
+    found = []
     for needed_by, where, attempt in _attempts(p):
         try:
-            if chosen & set(needed_by):
+            if set(needed_by).intersection(chosen):
                 attempt()
         except UserError as error:
-            problems.append(f"Parameters: {where}: {error}" if where else str(error))
-    if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))
+            found.append(f"Parameters: {where}: {error}" if where else str(error))
+    return list(dict.fromkeys(found))
 
 
 def dry_run(p: Params, chapters: Sequence[Path]) -> str:

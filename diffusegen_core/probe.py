@@ -1,8 +1,9 @@
 """How fast a device does each kind of work of a run: FLOP a second, measured on networks with random weights.
 
 Each kind is done as its chapter does it, at the run's sizes and precision. A processor gets as few images at
-a time as make a repetition short, and of a U-Net so large that one image takes it minutes it computes one
-call and nothing else, for the sake of the memory: training and styling are then taken to go at that rate.
+a time as make a repetition short, and of a SinGAN only the coarse scales; of a U-Net so large that one image
+takes it minutes it computes one call and nothing else, for the sake of the memory: training and styling are
+then taken to go at that rate.
 """
 
 import contextlib
@@ -40,10 +41,20 @@ from diffusegen_core.unet import UNet
 
 KINDS = ("features", "sampling", "training", "styling", "GAN", "judging", "segmentation")
 COLUMNS = ["kind", "rate", "flop", "images", "repetitions", "seconds", "memory", "how"]
-SHORT = 4e11  # FLOP of a repetition that a processor does in some seconds
+SHORT = 2e11  # FLOP of a repetition that a processor does in some seconds
 BATCH = 32  # images in one call of features.extract
 BATCHES = 2  # of a training of the segmentation network
 CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
+SPARE = 0.05  # of a GPU's memory, which no plan is to fill
+MEND = {  # what helps a kind of work whose memory does not suffice
+    "features": "name a smaller cluster.backbone",
+    "sampling": "lower inpaint.batch_size",
+    "training": "lower train.micro_batch, or set train.checkpointing",
+    "styling": "lower style.batch_size, or set style.checkpointing",
+    "GAN": "lower gan.channels",
+    "judging": "lower evaluate.batch_size",
+    "segmentation": "lower segment.batch_size",
+}
 AS_CALL = "not tried, for one image takes minutes: at the rate of sampling"
 
 
@@ -55,15 +66,18 @@ class Trial:
     images: int
     run: Callable[[], float | None]
     """Does it, and gives the seconds where those are not the whole time of the call."""
+    how: str = ""
+    """What of the work it leaves out."""
 
 
 def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.DataFrame:
     """Measure these kinds of work, in about so many seconds in all: a row each, columns COLUMNS.
 
-    Memory is the most bytes of a GPU that the kind took; nan on a processor.
+    Memory is the most bytes of a GPU that the kind took; nan on a processor. A kind that finds too little has
+    neither rate nor memory, which are nan, and what to lower as its `how`.
 
     Each is done once to warm up and then until its share of the time is over, but at least once; what exceeds
-    its share is said so, and what is long on a processor is not warmed up.
+    its share is said so, and where the first time does on a processor, it is the only one.
     """
     p, device = flops.random(p), runs.device(p.device)
     makers = {"features": _features, "sampling": _sampling, "training": _training, "styling": _styling,
@@ -78,33 +92,40 @@ def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.D
             found.append({**call, "kind": kind, "repetitions": 0, "seconds": 0.0, "how": AS_CALL})
             continue
         _forget(device)
-        trial = makers[kind](p, work, device)
-        found.append({"kind": kind, **_measured(trial, share, device), "memory": _most(device)})
-        del trial
+        try:
+            row = {**_measured(makers[kind](p, work, device), share, device), "memory": _most(device)}
+        except torch.OutOfMemoryError:
+            row = {"rate": np.nan, "flop": 0.0, "images": 0, "repetitions": 0, "seconds": 0.0,
+                   "memory": np.nan, "how": f"out of memory: {MEND[kind]}"}
+        found.append({"kind": kind, **row})
         gc.collect()
     return pd.DataFrame(found, columns=COLUMNS)
 
 
 def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, object]:
-    slow = device.type == "cpu" and trial.flop > 2 * SHORT
-    if not slow:
-        _timed(trial, device)
-    spent = []
+    first = _timed(trial, device)
+    cold = device.type == "cpu" and first > share
+    spent = [first] if cold else []
     while not spent or sum(spent) + min(spent) < share:
         spent.append(_timed(trial, device))
     how = "more than its share of the time" if sum(spent) > 1.5 * share else ""
-    how = ", ".join(filter(None, ["not warmed up" if slow else "", how]))
+    how = ", ".join(filter(None, [trial.how, "not warmed up" if cold else "", how]))
     typical = float(np.median(spent))
     return {"rate": trial.flop / typical, "flop": trial.flop, "images": trial.images,
             "repetitions": len(spent), "seconds": sum(spent), "how": how}
 
 
-def side_by_side(training: pd.Series, device: torch.device) -> tuple[int, str]:
-    """How many trainings, of which this row of `rates` is one, fit on the device at once; why so many."""
+def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
+    """How many workers fit on the device at once, whatever they do of what `rates` found; why so many."""
     if device.type != "cuda":
         return os.cpu_count() or 1, "a core each; their memory was not measured"
-    each, total = training["memory"] + CONTEXT, torch.cuda.get_device_properties(device).total_memory
-    return int(total // each), f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each"
+    memory = found.set_index("kind")["memory"]
+    if memory.isna().any():
+        return 0, f"{memory.index[memory.isna()][0]} alone takes more memory than there is"
+    each, total = memory.max() + CONTEXT, torch.cuda.get_device_properties(device).total_memory
+    return int((1 - SPARE) * total // each), (
+        f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each, for {memory.idxmax()}, which takes the most of all "
+        f"work; {SPARE:.0%} are left free")
 
 
 def _forget(device: torch.device) -> None:
@@ -139,7 +160,7 @@ def _fitting(batch: int, flop: float, device: torch.device, least: int = 1) -> i
 def _sampling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     """One call of RePaint."""
     images = _fitting(p.inpaint.batch_size, work.unet.call, device)
-    net = _unet(p, device)
+    net = _unet(p, device, p.inpaint.precision)
     s = process.schedule(p.process, p.inpaint.respacing).to(device)
     top = p.inpaint.respacing - 1
     known = torch.zeros(images, 1, p.data.image_size, p.data.image_size, device=device)
@@ -173,7 +194,7 @@ def _styling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     images = _fitting(c.batch_size, flop, device)
     cls_net = features.load_cls(c.backbone, weights.RANDOM, c.input_range, device, size=c.backbone_size)
     maps = vgg.load(c.vgg, weights.RANDOM, device) if c.lambda_vgg else None
-    judge = guidance.Judge(_unet(p, device), cls_net, maps, c,
+    judge = guidance.Judge(_unet(p, device, c.precision, c.checkpointing), cls_net, maps, c,
                            c.zecon_blocks or guidance.default_blocks(p.model))
     s, x = process.schedule(p.process, c.respacing).to(device), _images(p, images, device)
     wanted, generators = guidance.weights(c, last), _generators(images, device)
@@ -213,12 +234,15 @@ def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: t
 
 
 def _gan(p: Params, work: flops.Work, device: torch.device) -> Trial:
-    """A pyramid of few steps a scale; of one, where that is long."""
-    few = p.gan.model_copy(update={"steps": singan.TURNS})
-    if device.type == "cpu" and flops.fitting(few, p.data.image_size) > SHORT:
+    """A pyramid of few steps a scale; where that is long, of one, and of the scales that are not."""
+    few, side, how = p.gan.model_copy(update={"steps": singan.TURNS}), p.data.image_size, ""
+    if device.type == "cpu" and flops.fitting(few, side) > SHORT:
         few = p.gan.model_copy(update={"steps": 1})
-    image = _images(p, 1, device)[0]
-    return Trial(flops.fitting(few, p.data.image_size), 1, lambda: singan.fit(image, few, 0, device) and None)
+        summed = np.cumsum(flops.by_scale(few, side))
+        side = singan.sides(side, few)[max(0, int((summed <= SHORT).sum()) - 1)]
+        how = f"scales up to {side} pixels" if side < p.data.image_size else ""
+    image = singan.resized(_images(p, 1, device), side)[0]
+    return Trial(flops.fitting(few, side), 1, lambda: singan.fit(image, few, 0, device) and None, how)
 
 
 def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
@@ -237,9 +261,11 @@ def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
     return Trial(images * work.segment.learn + work.segment.call, images, run)
 
 
-def _unet(p: Params, device: torch.device) -> UNet:
+def _unet(p: Params, device: torch.device, precision: str, checkpointing: bool = False) -> UNet:
     with torch.device(device):
-        return UNet(p.model, p.data.image_size).eval().requires_grad_(False)
+        net = UNet(p.model, p.data.image_size).eval().requires_grad_(False)
+    net.checkpointing = checkpointing
+    return net.fixed(precision)
 
 
 def _images(p: Params, count: int, device: torch.device) -> torch.Tensor:

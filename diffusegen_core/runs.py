@@ -249,11 +249,14 @@ def device(name: str) -> torch.device:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "41 s", "3 min 20 s", "2 h 5 min"."""
+    """Seconds in words: "41 s", "3 min 20 s", "2 h 5 min", "3 d 7 h"."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    hours = minutes // 60
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {rest} s"
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import fanout, published, runs
+from diffusegen_core import fanout, published, runs, train
 from diffusegen_core.cluster import Clusters
 from diffusegen_core.data import Pairs
 from diffusegen_core.errors import UserError
@@ -149,7 +149,7 @@ def network(p: Params) -> Table:
     """The network of this run beside the paper's."""
     with torch.device("meta"):
         ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.data.image_size), (PAPER, 256)))
-    after = f", after {p.train.base_images:,} of a common base" if p.train.base_images else ""
+    after = f", after {p.train.base_images:,} of a common base" if train.base_of(p) else ""
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
             ("image size", str(p.data.image_size), "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),

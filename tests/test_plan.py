@@ -1,6 +1,7 @@
 """The plan of a run: its work is the counted one, its images those of the chapters, its times finite."""
 
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -234,15 +235,47 @@ def test_a_probe_gives_each_kind_a_rate_and_each_row_a_time(nano_params: Params)
     assert training.seconds == pytest.approx(training.flop / rates["training"])
     assert made.chapters["seconds"].sum() == pytest.approx(made.table["seconds"].sum())
     assert "Measured on" in made.text
-    assert f"Trainings side by side (--workers): {os.cpu_count()} (a core each;" in made.text
+    assert f"Workers side by side (--workers): {os.cpu_count()} (a core each;" in made.text
     assert not p.folder.exists()
 
 
-def test_as_many_trainings_fit_on_a_gpu_as_its_memory_holds(monkeypatch):
+def test_as_many_workers_fit_on_a_gpu_as_its_memory_holds_of_the_largest_work(monkeypatch):
     card = SimpleNamespace(total_memory=80e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    taken = pd.Series({"memory": 26e9})
-    assert probe.side_by_side(taken, torch.device("cuda")) == (3, "26.6 of 80.0 GB each")
+    taken = pd.DataFrame({"kind": ["sampling", "training", "styling"], "memory": [5e9, 18e9, 25.4e9]})
+    # Three would take 78 GB, more than 95 % of the card.
+    assert probe.side_by_side(taken, torch.device("cuda")) == (
+        2, "26.0 of 80.0 GB each, for styling, which takes the most of all work; 5% are left free")
+    taken.loc[1, "memory"] = np.nan
+    assert probe.side_by_side(taken, torch.device("cuda")) == (
+        0, "training alone takes more memory than there is")
+
+
+def test_work_that_finds_too_little_memory_has_no_time_and_says_what_to_lower(
+        nano_params: Params, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    monkeypatch.setattr(style, "guided_step", too_much)
+    monkeypatch.setattr(probe, "_most", lambda device: 2.5e9)
+    made = plan.make(changed(nano_params, evaluate={"batch_size": 4}), 0.1)
+    rates = made.rates.set_index("kind")
+    assert list(rates.index[rates["rate"].isna()]) == ["styling"]
+    assert rates.loc["styling", "how"] == (
+        "out of memory: lower style.batch_size, or set style.checkpointing")
+    assert list(made.chapters.index[made.chapters["seconds"].isna()]) == ["4 style"]
+    lines = made.text.splitlines()
+    assert next(line for line in lines if " 2-Styled-Diff" in line).count("unknown") == 2
+    assert next(line for line in lines if line.startswith("In all")).endswith("; time: unknown.")
+    measured = lines[lines.index(f"Measured on {made.device}:"):]
+    assert "memory" in measured[1].split()
+    assert next(line for line in measured if "training" in line).split()[6:8] == ["2.50", "GB"]
+
+
+@pytest.mark.parametrize("kind", probe.KINDS)
+def test_what_a_kind_of_work_is_told_to_lower_is_a_parameter(kind: str):
+    values = params.Params().model_dump()
+    section, key = re.search(r"(\w+)\.(\w+)", probe.MEND[kind]).groups()
+    assert key in values[section]
 
 
 def test_a_network_too_large_for_a_processor_is_called_once_for_one_image(nano_params: Params, monkeypatch):
@@ -265,12 +298,59 @@ def recorded(forward, calls: list[int]):
     return call
 
 
+def test_of_a_long_pyramid_a_processor_fits_the_coarse_scales(nano_params: Params, monkeypatch):
+    p = changed(nano_params, gan={"min_side": 7})
+    work = flops.count(p)
+    once = p.gan.model_copy(update={"steps": 1})
+    sides = singan.sides(16, once)
+    fitted = []
+    monkeypatch.setattr(singan, "fit", lambda image, *rest: fitted.append(image.shape[-1]))
+    for count in (0, 1, 2, len(sides)):
+        monkeypatch.setattr(probe, "SHORT", sum(flops.by_scale(once, 16)[:count]) + 1)
+        found = probe.rates(p, work, ["GAN"], 0.001).set_index("kind").loc["GAN"]
+        side = sides[max(count - 1, 0)]
+        assert set(fitted) == {side}
+        assert found["flop"] == flops.fitting(once, side)
+        assert found["how"].startswith(f"scales up to {side} pixels") == (side < 16)
+        fitted.clear()
+
+
+def test_what_a_processor_takes_long_for_it_does_once(nano_params: Params, monkeypatch):
+    work, calls = flops.count(nano_params), []
+    monkeypatch.setattr(UNet, "forward", recorded(UNet.forward, calls))
+    assert probe.rates(nano_params, work, ["sampling"], 1e-6)["repetitions"].tolist() == [1]
+    assert len(calls) == 1
+
+
+def test_sampling_and_styling_are_probed_as_their_chapters_do_them(nano_params: Params, monkeypatch):
+    p = changed(nano_params, inpaint={"precision": "bf16"},
+                style={"precision": "bf16", "checkpointing": True})
+    work, seen = flops.count(p), []
+    monkeypatch.setattr(UNet, "forward", noted(UNet.forward, seen))
+    probe.rates(p, work, ["sampling", "styling"], 0.001)
+    assert set(seen) == {(torch.bfloat16, False), (torch.bfloat16, True)}
+
+
+def noted(forward, seen: list[tuple[torch.dtype, bool]]):
+    def call(net, x, t):
+        seen.append((net.input_blocks[0][0].weight.dtype, net.checkpointing))
+        return forward(net, x, t)
+    return call
+
+
 def test_where_the_wanted_device_is_absent_the_plan_is_for_another():
     p = profile("smoke", ("device", "cuda:99"))
     found, device = plan.at_hand(p)
     assert (found.device, found.data) == ("auto", p.data)
     assert device.endswith("(cuda:99, which the parameters name, is not here)")
     assert plan.at_hand(found) == (found, runs.device_name("auto"))
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -1, 3601])
+def test_a_probe_without_an_end_is_refused(nano_params: Params, monkeypatch, seconds: float):
+    monkeypatch.setattr(probe, "rates", None)  # it would not come back
+    with pytest.raises(UserError, match=f"^--seconds {seconds:g}: the device can be probed for 0 to 3600"):
+        plan.make(nano_params, seconds)
 
 
 # ---- the command
@@ -283,8 +363,32 @@ def test_the_command_shows_every_chapter_and_runs_nothing(nano: dict, tmp_path: 
     assert all(chapter in result.stdout for chapter in CHAPTERS)
     for words in ("nano: 10 pairs (phantoms).", "largest item", "no time was measured", "Not counted:"):
         assert words in result.stdout
+    assert "refuses" not in result.stdout
     assert " 80 " in next(line for line in result.stdout.splitlines() if "cluster models" in line)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_command_tells_what_a_run_would_miss(nano: dict, tmp_path: Path):
+    file = tmp_path / "nano.yaml"
+    file.write_text(yaml.safe_dump(nano))
+    keys = ("gan.source", "train.checkpoints", "segment.cvc", "segment.polypgen", "cluster.file")
+    asked = [word for key in keys for word in ("-p", key, f"/nowhere/{key}")]
+    result = CliRunner().invoke(cli.app, ["plan", str(file), *asked, "--seconds", "0"])
+    assert result.exit_code == 0, result.exception
+    plain, notes = result.stdout.split("\nAs things are, `diffusegen run` refuses these parameters:\n")
+    assert all(chapter in plain for chapter in CHAPTERS)
+    lines = notes.splitlines()
+    assert len(lines) == len(keys)
+    for key in keys:
+        assert any(f"{key}: /nowhere/{key} " in line for line in lines), key
+
+
+def test_writing_checkpoints_is_not_counted_and_that_is_said(paper):
+    words = " ".join(paper[2].text.split())
+    assert words.endswith("nor loading models and writing checkpoints "
+                          "(8.42 GB every train.checkpoint_every steps).")
+    adopted = plan.make(profile("smoke", ("train.checkpoints", "there")), 0).text
+    assert adopted.endswith("writing checkpoints.")
 
 
 @pytest.mark.parametrize(("value", "words"), [

@@ -64,7 +64,7 @@ ERRORS = [
      "45678"),
     ({"gan": {"start_scale": 9}}, "gan.start_scale: there are 2 scales", "5678"),
     ({"gan": {"layers": 8}}, "gan.layers: 8 convolutions see nothing", "5678"),
-    ({"gan": {"source": "/nowhere"}}, "/nowhere is not a folder", "5678"),
+    ({"gan": {"source": "/nowhere"}}, "gan.source: /nowhere is not a folder", "5678"),
     ({"evaluate": {"backbone": "resnet17"}}, "evaluate: ", "5"),
     ({"segment": {"encoder": "resnet17"}}, "There is no segment.encoder resnet17", "678"),
     ({"segment": {"encoder": "resnet18", "decoder_channels": [8] * 6}},

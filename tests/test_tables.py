@@ -4,13 +4,15 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from made_up import changed
 
 from diffusegen_core import fanout, params, runs, tables
 
 
 @pytest.mark.parametrize(("seconds", "words"), [
     (0.04, "0.0 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"),
-    (3599.6, "1 h 0 min"), (7500, "2 h 5 min")])
+    (3599.6, "1 h 0 min"), (7500, "2 h 5 min"),
+    (172_740, "47 h 59 min"), (172_800, "2 d 0 h"), (97_543_440, "1128 d 23 h")])
 def test_durations_read_as_words(seconds: float, words: str):
     assert runs.duration(seconds) == words
 
@@ -49,6 +51,14 @@ def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_param
     network = tables.network(nano_params).frame.set_index("")
     assert network.loc["parameters", "the paper"] == "526.56 M"
     assert (network["this run"] != "").all()
+
+
+def test_a_common_base_is_told_where_there_is_one(nano_params: params.Params):
+    def images(**settings: object) -> str:
+        network = tables.network(changed(nano_params, train=settings)).frame.set_index("")
+        return network.loc["training images a cluster", "this run"]
+    assert images(base_images=8) == "24, after 8 of a common base"
+    assert images(base_images=8, checkpoints="elsewhere") == images() == "24"
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", "{", '{"recipe": {}, "outputs": {}, "device": "x"}',
