@@ -1,9 +1,11 @@
 """What the benchmarks share: ways to do one thing, timed in turn in one process; a table and a JSON file."""
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from diffusegen_core import params, runs, seeds
+from diffusegen_core import flops, params, runs, seeds
 from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 from diffusegen_core.unet import IN_CHANNELS, UNet
 
 ROOT = Path(__file__).parents[1]
-CANDIDATES = ("channels_last", "compiled")  # to be measured on a GPU, and kept if they pay there
+# To be measured on a GPU, and kept if they pay there.
+CANDIDATES = ("channels_last", "compiled", "compiled_channels_last")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,37 @@ class Way:
     run: Callable[[], object]
 
 
-def parser(purpose: str) -> argparse.ArgumentParser:
+def positive(text: str) -> int:
+    """An option's type: an integer of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of 1 or more")
+    return int(text)
+
+
+def target(text: str) -> Path:
+    """An option's type: a file that can be written, which is tried before hours of measuring."""
+    path = Path(text)
+    try:
+        if path.is_dir():
+            raise ValueError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {error}") from None
+    return path
+
+
+class Different(argparse.Action):
+    """An option of several values, none of them twice."""
+
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: Any,
+                 option: str | None = None) -> None:
+        if len(set(values)) < len(values):
+            raise argparse.ArgumentError(self, "a value is there twice")
+        setattr(options, self.dest, values)
+
+
+def parser(name: str, purpose: str) -> argparse.ArgumentParser:
     """The options of every benchmark."""
     found = argparse.ArgumentParser(description=purpose)
     found.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
@@ -42,32 +74,45 @@ def parser(purpose: str) -> argparse.ArgumentParser:
                                                    "kvasir_cpu.yaml on the CPU")
     found.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), dest="changes",
                        help="another value, as of diffusegen run")
-    found.add_argument("--rounds", type=int, default=5, help="timings of each way, in turn")
-    found.add_argument("--reference", type=Path, metavar="DIR",
-                       help="a checkout of the authors' code (dsaragih/diffuse-gen), timed in the same run")
-    found.add_argument("--out", type=Path, help="the JSON file; default: benchmarks/results/NAME.json")
+    found.add_argument("--rounds", type=positive, default=5, help="timings of each way, in turn")
+    found.add_argument("--out", type=target, default=str(ROOT / "benchmarks" / "results" / f"{name}.json"),
+                       help=f"the JSON file; default: benchmarks/results/{name}.json")
     return found
 
 
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reference", type=Path, metavar="DIR",
+                        help="a checkout of the authors' code (dsaragih/diffuse-gen), timed in the same run")
+
+
 def add_candidates(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=[],
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=[], action=Different,
                         help="further ways, of which no chapter makes use yet")
 
 
 def main(work: Callable[[list[str] | None], object], arguments: list[str] | None = None) -> None:
-    """Run a benchmark as a command: an error that a user can mend is one sentence, not a traceback."""
+    """Run a benchmark as a command: an error that a user can mend is one sentence and exit code 2."""
     try:
         work(arguments)
     except UserError as error:
-        sys.exit(f"Error: {error}")
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
-def setup(options: argparse.Namespace) -> tuple[Params, torch.device]:
-    """The parameters and the device that the options name."""
-    device = runs.device(options.device)
+def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tuple[Params, torch.device]:
+    """The parameters and the device that the options name.
+
+    `own` has the values that the benchmark itself sets, by dotted key; -p may not name them as well.
+    """
+    device = runs.device(params.validate({"device": options.device}).device)
+    own = {"device": options.device} | (own or {})
+    for key, _ in options.changes:
+        if any(f"{name}.".startswith(f"{key}.") for name in own):
+            raise UserError(f"-p {key}: this benchmark sets {', '.join(own)} itself, by options or always.")
     default = "kvasir_cpu.yaml" if device.type == "cpu" else "paper.yaml"
-    profile = options.params or ROOT / "params" / default
-    return params.validate(params.override(params.load(profile), options.changes)), device
+    values = params.load(options.params or ROOT / "params" / default)
+    changes = [*options.changes, *((key, json.dumps(value)) for key, value in own.items())]
+    return params.validate(params.override(values, changes)), device
 
 
 def measure(ways: list[Way], rounds: int, device: torch.device) -> list[dict[str, Any]]:
@@ -124,31 +169,28 @@ def stir(net: torch.nn.Module) -> None:
             weight.add_(0.02 * torch.randn(weight.shape, generator=g).to(weight.device))
 
 
-def sampler(p: Params, device: torch.device, precision: str, candidate: str | None = None) -> UNet:
+def sampler(p: Params, device: torch.device, precision: str, candidate: str = "") -> UNet:
     """A network to sample with, its weights as a trained one's: not zero."""
     net = UNet(p.model, p.data.image_size).to(device).eval().requires_grad_(False)
     stir(net)
     return tried(net.fixed(precision), candidate)
 
 
-def tried(net: UNet, candidate: str | None) -> UNet:
+def tried(net: UNet, candidate: str) -> UNet:
     """A network changed in a way that should pay on a GPU; what it computes stays."""
-    if candidate == "channels_last":
+    if "channels_last" in candidate:
         net.to(memory_format=torch.channels_last)
-    elif candidate == "compiled":
+    if "compiled" in candidate:
         net.compile_steps()
     return net
 
 
-def forward_flop(p: Params) -> int:
+def forward_flop(p: Params) -> float:
     """Counted operations of one network call for one image: 2 for each multiplication and its addition."""
     side = p.data.image_size
-    with torch.device("meta"):
-        net = UNet(p.model, side)
-        x, t = torch.zeros(1, IN_CHANNELS, side, side), torch.zeros(1)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(x, t)
-    return counter.get_total_flops()
+    with flops.META:
+        net, x, t = UNet(p.model, side), torch.zeros(1, IN_CHANNELS, side, side), torch.zeros(1)
+    return flops.of(lambda: net(x, t))
 
 
 def matmul_rate(device: torch.device, side: int) -> float:
@@ -165,7 +207,7 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
     found = {
         "benchmark": name, "date": date.today().isoformat(), "device": runs.device_name(str(device)),
         "versions": runs.versions(), "commit": commit(), "rounds": options.rounds,
-        "image_size": p.data.image_size, "model": params.plain(p.model), **facts, "ways": rows}
+        "params": params.plain(p), "options": told(options), **facts, "ways": rows}
     versions = ", ".join(f"{key} {found['versions'][key]}" for key in ("diffusegen", "python", "torch"))
     print(f"\n{name}: {found['device']}; {versions}; commit {found['commit']}; {found['date']}")
     for key, value in facts.items():
@@ -176,10 +218,20 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
         spread = f"({row['slowest']:.3g} to {row['fastest']:.3g})"
         print(f"  {row['way']:{width}}  {row['images_per_second']:8.3g}  {spread:20}  "
               f"{row['first_seconds']:8.1f} s  {row['ratio']:6.2f}")
-    out = options.out or ROOT / "benchmarks" / "results" / f"{name}.json"
-    runs.write_json(out, found)
-    print(f"  written: {out}")
+    write(options, found)
     return found
+
+
+def told(options: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for beside the parameters, as JSON; of the authors' code only whether it was there."""
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
+             if name not in ("device", "params", "changes", "rounds", "out")}
+    return asked | ({"reference": bool(options.reference)} if "reference" in asked else {})
+
+
+def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    runs.write_json(options.out, found)
+    print(f"  written: {options.out}")
 
 
 def doze(seconds: float) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import common
 import pandas as pd
 
-from diffusegen_core import chapters, cluster, fanout, machines, runs, train
+from diffusegen_core import chapters, cluster, fanout, machines, params, runs, train
+from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
 WORKERS = [1, 2, 4, 8, 16, 32, 64]  # of the plan
@@ -28,27 +29,35 @@ PARTS = ["overhead", "scaling", "plan"]
 
 def run(arguments: list[str] | None = None) -> dict[str, Any]:
     """The benchmark, with command-line arguments; what it wrote."""
-    parser = common.parser(__doc__.splitlines()[0])
+    parser = common.parser("fanout", __doc__.splitlines()[0])
     parser.set_defaults(params=common.ROOT / "params" / "smoke.yaml")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; the plan needs --run")
-    parser.add_argument("--items", type=int, default=20, help="of the overhead, that sleep")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, action=common.Different,
+                        help="default: all; the plan needs --run")
+    parser.add_argument("--items", type=common.positive, default=20, help="of the overhead, that sleep")
     parser.add_argument("--seconds", type=float, default=0.2, help="for how long each sleeps")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of this machine")
+    parser.add_argument("--workers", type=common.positive, nargs="+", default=[1, 2],
+                        action=common.Different, help="of this machine")
     parser.add_argument("--run", type=Path, metavar="DIR", help="a finished run, whose times make the plan")
-    parser.add_argument("--times", type=int, default=1, help="so many of each item of the run, in the plan")
+    parser.add_argument("--times", type=common.positive, default=1,
+                        help="so many of each item of the run, in the plan")
     options = parser.parse_args(arguments)
-    parts = options.parts or (PARTS if options.run else PARTS[:2])
+    parts = options.parts = options.parts or (PARTS if options.run else PARTS[:2])
     if "plan" in parts and not options.run:
         parser.error("the plan needs --run DIR")
+    if not 0 < options.seconds < float("inf"):
+        parser.error("--seconds must be a number above 0")
+    if options.run:
+        p = chapters.kept(options.run.resolve())
+        if not any(sum(seconds) for _, seconds in measured(p.folder)):
+            raise UserError(f"{options.run} has no finished item, of which a plan could be made.")
     p, _ = common.setup(options)
     found = {"benchmark": "fanout", "date": date.today().isoformat(), "versions": runs.versions(),
-             "device": runs.device_name(options.device), "commit": common.commit()}
+             "device": runs.device_name(options.device), "commit": common.commit(),
+             "params": params.plain(p), "options": common.told(options), "rounds": options.rounds}
     print(f"fanout: {found['device']}; commit {found['commit']}; {found['date']}")
     for part in parts:
         found[part] = {"overhead": overhead, "scaling": scaling, "plan": plan}[part](options, p)
-    out = options.out or common.ROOT / "benchmarks" / "results" / "fanout.json"
-    runs.write_json(out, found)
-    print(f"  written: {out}")
+    common.write(options, found)
     return found
 
 

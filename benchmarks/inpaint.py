@@ -16,19 +16,22 @@ JUMP_LENGTH, RESAMPLING = 10, 5
 
 def run(arguments: list[str] | None = None) -> dict:
     """The benchmark, with command-line arguments; what it wrote."""
-    parser = common.parser(__doc__)
-    parser.add_argument("--batch", type=int, help="images in a batch; default: inpaint.batch_size")
-    parser.add_argument("--respacing", type=int, default=12, help="levels; the paper has 200")
+    parser = common.parser("inpaint", __doc__)
+    parser.add_argument("--batch", type=common.positive,
+                        help="images in a batch; default: inpaint.batch_size")
+    parser.add_argument("--respacing", type=common.positive, default=12, help="levels; the paper has 200")
     common.add_candidates(parser)
+    common.add_reference(parser)
     options = parser.parse_args(arguments)
-    p, device = common.setup(options)
-    batch = options.batch or p.inpaint.batch_size
+    p, device = common.setup(options, {"inpaint.respacing": options.respacing,
+                                       "inpaint.jump_length": JUMP_LENGTH, "inpaint.resampling": RESAMPLING})
+    batch = options.batch = options.batch or p.inpaint.batch_size
     levels = inpaint.repaint_levels(options.respacing, JUMP_LENGTH, RESAMPLING)
     x = common.pixels(p, batch, device).float() / 127.5 - 1
     known = torch.ones_like(x[:, :1])
     known[:, :, known.shape[2] // 4:3 * known.shape[2] // 4, known.shape[3] // 4:3 * known.shape[3] // 4] = 0
 
-    def way(name: str, count: int, precision: str, candidate: str | None = None) -> common.Way:
+    def way(name: str, count: int, precision: str, candidate: str = "") -> common.Way:
         net = common.sampler(p, device, precision, candidate)
         return common.Way(name, count, lambda: painted(p, net, x[:count], known[:count], levels, precision,
                                                        options.respacing))

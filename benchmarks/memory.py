@@ -16,16 +16,16 @@ GB = 1e9
 
 def run(arguments: list[str] | None = None) -> dict:
     """The benchmark, with command-line arguments; what it wrote."""
-    parser = common.parser(__doc__)
-    parser.add_argument("--batch", type=int, help="images an optimizer step; default: train.batch_size")
-    parser.add_argument("--micro-batch", type=int, help="images a forward pass; default: train.micro_batch")
+    parser = common.parser("memory", __doc__)
+    parser.add_argument("--batch", type=common.positive,
+                        help="images an optimizer step; default: train.batch_size")
+    parser.add_argument("--micro-batch", type=common.positive,
+                        help="images a forward pass; default: train.micro_batch")
     parser.add_argument("--checkpointing", action="store_true", help="train.checkpointing")
     options = parser.parse_args(arguments)
-    chosen = [("train.batch_size", options.batch), ("train.micro_batch", options.micro_batch),
-              ("train.checkpointing", options.checkpointing or None)]
-    changes = [[key, str(value).lower()] for key, value in chosen if value is not None]
-    options.changes = [*options.changes, *changes]
-    p, device = common.setup(options)
+    own = {"train.batch_size": options.batch, "train.micro_batch": options.micro_batch,
+           "train.checkpointing": options.checkpointing}
+    p, device = common.setup(options, {key: value for key, value in own.items() if value})
     before = peak(device)
     s = process.schedule(p.process).to(device)
     x = common.pixels(p, p.train.batch_size, device)

@@ -5,12 +5,12 @@
 For every sampler and number of steps, and for every RePaint schedule, the run's own models make as many sets
 of images as --repeats says, always from the same seeds. Each set is compared with all real images by chapter
 5's distances; "of boxes" compares the boxes around what was filled. A Fréchet distance hangs on the size of
-the set: rows compare at equal --images only, and the row "real" tells what so many of the real images have.
+the set: rows compare at equal --images only. The row "real" has so many of the real images, drawn anew for
+each set; "the sources themselves" are those that RePaint fills, unchanged. `--parts sources` measures these.
 Distances are the median of the sets and seconds that of the batches, with the least and the largest.
 """
 
 import argparse
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import common
 import cv2
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from diffusegen_core import (
     data,
     inpaint,
     metrics,
+    params,
     process,
     runs,
     samplers,
@@ -43,6 +45,8 @@ from diffusegen_core.params import Params
 
 STEPS = [10, 25, 50, 100]
 SCHEDULES = [(200, 10, 5), (100, 10, 5), (50, 10, 3), (50, 10, 1)]  # respaced steps, jump length, resampling
+PARTS = ["sources", "sampling", "inpainting"]
+MOST = 100  # a schedule has at most so many times the network calls of the whole process
 
 
 @dataclass
@@ -60,7 +64,12 @@ class Bench:
 
     @cached_property
     def pairs(self) -> data.Pairs:
-        return data.load(self.p)
+        return finished(data.load, self.p)
+
+    @cached_property
+    def labels(self) -> list[int]:
+        """The cluster of each real pair."""
+        return [int(label) for label in finished(cluster.run, self.p).labels]
 
     @cached_property
     def regions(self) -> np.ndarray:
@@ -69,12 +78,13 @@ class Bench:
 
     @cached_property
     def nets(self) -> dict[str, torch.nn.Module]:
-        """The cluster models, by name."""
+        """The cluster models, by name, as chapter 3 samples with them."""
         folders = [self.p.folder / "train" / f"cluster-{k:02d}" for k in range(self.p.cluster.k)]
         paths = [folder / train.WEIGHTS for folder in folders]
         if absent := [path for path in paths if not path.is_file()]:
             raise UserError(f"{absent[0]} is not there: run chapter 2 of that run first.")
-        return {path.parent.name: checkpoints.load_net(path, self.p, self.device) for path in paths}
+        return {path.parent.name: checkpoints.load_net(path, self.p, self.device).fixed(
+            self.p.inpaint.precision) for path in paths}
 
     @cached_property
     def real(self) -> np.ndarray:
@@ -86,6 +96,16 @@ class Bench:
 
     def features(self, images: np.ndarray) -> np.ndarray:
         return metrics.extract(images, self.p.evaluate, self.device, self.p.seed)
+
+
+def finished(read: Callable[[Params], Any], p: Params) -> Any:
+    """What a chapter made, in whose place the benchmark makes nothing."""
+    try:
+        with runs.only_finished():
+            return read(p)
+    except runs.NotMadeError as error:
+        raise UserError(f"{error} is not what the run's parameters would make: run chapters 1 and 2 of that "
+                        "run first.") from None
 
 
 @dataclass
@@ -136,9 +156,8 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
         update={"samples": b.repeats, "sources": b.images})})
     s = process.schedule(p.process, respacing).to(b.device)
     levels = inpaint.repaint_levels(respacing, jump, resampling)
-    labels = [int(label) for label in cluster.run(b.p).labels]
-    jobs = inpaint.plan(p, f"{p.cluster.k}-Diff", b.pairs.names, labels, p.cluster.k)
-    made, boxed, seams, empty = Made(), [], [], []
+    jobs = inpaint.plan(p, f"{p.cluster.k}-Diff", b.pairs.names, b.labels, p.cluster.k)
+    made, empty = Made(), []
     for sample in range(1, b.repeats + 1):
         mine = [job for job in jobs if job.sample == sample]
         images, masks = b.pairs.images[:len(mine)].copy(), np.empty_like(b.regions[:len(mine)])
@@ -153,12 +172,17 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
             masks[places] = [inpaint.refined(channel, p.inpaint) for channel in x[:, 3]]
             made.seconds.append(seconds / len(places))
         made.sets.append(images)
-        regions = b.regions[:len(mine)]
+        empty.append(float(np.mean([not mask.any() for mask in masks])))
+    return made, {**filled(b, made), "empty masks": float(np.mean(empty))}
+
+
+def filled(b: Bench, made: Made) -> dict[str, Any]:
+    """Sets of the first sources where chapter 3 fills them: their boxes, and the contrast at the border."""
+    regions, boxed, seams = b.regions[:b.images], [], []
+    for images in made.sets:
         boxed.append(metrics.frechet(b.features(boxes(images, regions)), b.real_boxes))
         seams.append(float(np.mean([style.seam(*both) for both in zip(images, regions, strict=True)])))
-        empty.append(float(np.mean([not mask.any() for mask in masks])))
-    return made, {f"{metrics.names(p.evaluate)[0]} of boxes": spread(boxed), "seam": spread(seams),
-                  "empty masks": float(np.mean(empty))}
+    return {f"{metrics.names(b.p.evaluate)[0]} of boxes": spread(boxed), "seam": spread(seams)}
 
 
 def boxes(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
@@ -188,20 +212,31 @@ def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, A
     return found | more
 
 
+def warm(b: Bench) -> None:
+    """A call of each model, for the first ones of a process are slow."""
+    x = torch.zeros(min(b.batch, b.images), 4, *[b.p.data.image_size] * 2, device=b.device)
+    for net in b.nets.values():
+        timed(b, lambda net=net: net(x, x[:, 0, 0, 0]))
+
+
 def rows_of(b: Bench, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every line, the quickest of each part first."""
     drawn = [seeds.rng(b.p.seed, "samplers", "real", repeat).permutation(len(b.pairs))[:b.images]
              for repeat in range(b.repeats)]
     yield row(b, "real", 0, Made([b.pairs.images[places] for places in drawn]))
+    if "sources" in asked.parts:
+        made = Made([b.pairs.images[:b.images]])
+        yield row(b, "the sources themselves", 0, made, **filled(b, made))
+    if asked.parts != ["sources"]:
+        warm(b)
     if "sampling" in asked.parts:
-        sampled(Bench(b.p, 1, 1, 1), "ddim", 2)  # the first call of a process is slow
         for count in sorted(asked.steps):
             for name in samplers.SAMPLERS:
                 yield row(b, f"{name} {count}", count, sampled(b, name, count))
-    calls = {given: inpaint.network_calls(inpaint.repaint_levels(*given)) for given in asked.schedules}
-    for given in sorted(calls, key=calls.get) if "inpainting" in asked.parts else ():
-        made, more = inpainted(b, *given)
-        yield row(b, "RePaint " + "/".join(map(str, given)), calls[given], made, **more)
+    if "inpainting" in asked.parts:
+        for given in sorted(asked.schedules, key=lambda given: network_calls(*given)):
+            made, more = inpainted(b, *given)
+            yield row(b, "RePaint " + "/".join(map(str, given)), network_calls(*given), made, **more)
 
 
 def shown(rows: list[dict[str, Any]]) -> str:
@@ -214,50 +249,62 @@ def shown(rows: list[dict[str, Any]]) -> str:
     return frame.fillna("").to_string(index=False)
 
 
-def commit() -> str:
-    """The commit of this checkout, where it is one."""
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent,
-                           capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def schedule(text: str) -> tuple[int, ...]:
+def schedule(text: str) -> tuple[int, int, int]:
     """A RePaint schedule, such as 200/10/5; ValueError if it is none."""
     respacing, jump, resampling = map(int, text.split("/"))
-    if not 0 < jump < respacing or resampling < 1:
-        raise ValueError(f"{text} cannot be walked")
     return respacing, jump, resampling
+
+
+def settings(asked: argparse.Namespace) -> Params:
+    """The run's parameters, on the device asked for. UserError for steps and schedules that they refuse."""
+    values = params.plain(chapters.kept(asked.run.resolve()))
+    p = params.validate({**values, "device": asked.device or values["device"]})
+    if "sampling" in asked.parts and max(asked.steps) > p.process.steps:
+        raise UserError(f"{max(asked.steps)} steps are more than the {p.process.steps} of the run's process.")
+    for given in asked.schedules if "inpainting" in asked.parts else ():
+        changed = dict(zip(("respacing", "jump_length", "resampling"), given, strict=True))
+        params.validate({**values, "inpaint": values["inpaint"] | changed})
+        if (calls := network_calls(*given)) > MOST * p.process.steps:
+            raise UserError(f"--schedules {'/'.join(map(str, given))} has {calls} network calls an image, "
+                            f"more than {MOST} times the {p.process.steps} steps of the run's process.")
+    return p
+
+
+def network_calls(respacing: int, jump: int, resampling: int) -> int:
+    """Of an image by this schedule, without walking it."""
+    return respacing + len(range(0, respacing - jump, jump)) * (resampling - 1) * jump
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of a run with trained cluster models")
-    parser.add_argument("--images", type=int, default=48, help="images a set, at least 3")
-    parser.add_argument("--repeats", type=int, default=3, help="sets of other seeds")
-    parser.add_argument("--batch", type=int, help="images a network call; the run's inpaint.batch_size")
-    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of the samplers")
+    parser.add_argument("--images", type=common.positive, default=48, help="images a set, at least 3")
+    parser.add_argument("--repeats", type=common.positive, default=3, help="sets of other seeds")
+    parser.add_argument("--batch", type=common.positive,
+                        help="images a network call; the run's inpaint.batch_size")
+    parser.add_argument("--steps", type=common.positive, nargs="+", default=STEPS,
+                        action=common.Different, help="of the samplers")
     parser.add_argument("--schedules", type=schedule, nargs="+", default=SCHEDULES,
-                        help="respacing/jump_length/resampling")
-    parser.add_argument("--parts", nargs="+", default=["sampling", "inpainting"],
-                        choices=["sampling", "inpainting"])
+                        action=common.Different, help="respacing/jump_length/resampling")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, action=common.Different,
+                        help="default: all")
     parser.add_argument("--device", help="the run's, or another: cpu, cuda")
-    parser.add_argument("--json", type=Path, help="write the table there, after every row")
+    parser.add_argument("--json", type=common.target, help="write the table there, after every row")
     asked = parser.parse_args(given)
-    if min(asked.images - 2, asked.repeats, asked.batch or 1, *asked.steps) < 1:
-        parser.error("there must be 3 images or more, and 1 or more of everything else")
+    if asked.images < 3:
+        parser.error("--images must be 3 or more")
     return asked
 
 
 def main(given: list[str] | None = None) -> None:
     asked = arguments(given)
-    p = chapters.kept(asked.run.resolve())
-    if (most := max(*asked.steps, *(respacing for respacing, _, _ in asked.schedules))) > p.process.steps:
-        raise UserError(f"{most} steps are more than the {p.process.steps} of the run's process.")
-    p = p.model_copy(update={"device": asked.device or p.device})
-    b = Bench(p, min(asked.images, len(data.load(p))), asked.repeats, asked.batch or p.inpaint.batch_size)
+    p = settings(asked)
+    images = min(asked.images, len(finished(data.load, p)))
+    b = Bench(p, images, asked.repeats, asked.batch or p.inpaint.batch_size)
     models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.nets}
-    facts = {"benchmark": "samplers", "commit": commit(), "device": runs.device_name(p.device),
-             "versions": runs.versions(), "profile": p.profile, "models": models, "images": b.images,
+    facts = {"benchmark": "samplers", "commit": common.commit(), "device": runs.device_name(p.device),
+             "versions": runs.versions(), "profile": p.profile, "params": params.plain(p),
+             "models": models, "clusters": np.bincount(b.labels).tolist(), "images": b.images,
              "repeats": b.repeats, "batch": b.batch, "precision": p.inpaint.precision,
              "weights": p.train.sample_weights, "backbone": metrics.backbone(p.evaluate)}
     print(*(f"{name}: {facts[name]}" for name in ("device", "commit", "images", "repeats", "backbone")),
@@ -272,7 +319,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(str(error)) from None
+    common.main(main)

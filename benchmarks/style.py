@@ -8,30 +8,34 @@ import reference
 import torch
 
 from diffusegen_core import guidance, process, runs, seeds, style, train
+from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params
 
 
 def run(arguments: list[str] | None = None) -> dict:
     """The benchmark, with command-line arguments; what it wrote."""
-    parser = common.parser(__doc__)
-    parser.add_argument("--batch", type=int, help="images in a batch; default: style.batch_size")
-    parser.add_argument("--steps", type=int, default=4, help="guided steps, the noisiest; the paper has 120")
+    parser = common.parser("style", __doc__)
+    parser.add_argument("--batch", type=common.positive, help="images in a batch; default: style.batch_size")
+    parser.add_argument("--steps", type=common.positive, default=4,
+                        help="guided steps, the noisiest; the paper has 120")
     common.add_candidates(parser)
+    common.add_reference(parser)
     options = parser.parse_args(arguments)
-    changes = [["style.weights", "random"], ["style.vgg_weights", "random"]]
-    options.changes = [*options.changes, *changes]
-    p, device = common.setup(options)
-    batch = options.batch or p.style.batch_size
-    levels = list(reversed(range(p.style.respacing - p.style.skip)))[:options.steps]
+    p, device = common.setup(options, {"style.weights": "random", "style.vgg_weights": "random"})
+    batch = options.batch = options.batch or p.style.batch_size
+    levels = list(reversed(range(p.style.respacing - p.style.skip)))
+    if options.steps > len(levels):
+        raise UserError(f"--steps {options.steps} is more than the {len(levels)} guided steps.")
+    levels = levels[:options.steps]
     x = common.pixels(p, 2 * batch, device).float() / 127.5 - 1
     inpainted, source = x[:batch], x[batch:, :3]
 
-    def judge(precision: str, candidate: str | None = None) -> guidance.Judge:
+    def judge(precision: str, candidate: str = "") -> guidance.Judge:
         net = common.sampler(p, device, precision, candidate)
         net.checkpointing = p.style.checkpointing
         return guidance.load(p, net, device)
 
-    def way(name: str, count: int, precision: str, candidate: str | None = None) -> common.Way:
+    def way(name: str, count: int, precision: str, candidate: str = "") -> common.Way:
         own = judge(precision, candidate)
         return common.Way(name, count, lambda: styled(p, own, inpainted[:count], source[:count], levels,
                                                       precision))

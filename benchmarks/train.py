@@ -13,28 +13,33 @@ from diffusegen_core.params import Params
 
 NAME = "benchmark"
 WORDS = {"plain": "plain fp32", "fp32": "ours, fp32", "bf16": "ours, bf16",
-         "compiled": "ours, bf16, compiled", "channels_last": "ours, bf16, channels_last"}
+         "compiled": "ours, bf16, compiled", "channels_last": "ours, bf16, channels_last",
+         "compiled_channels_last": "ours, bf16, compiled, channels_last"}
 ON_GPU, ON_CPU = ["bf16", "compiled", "channels_last"], ["plain", "fp32", "bf16"]
 
 
 def run(arguments: list[str] | None = None) -> dict:
     """The benchmark, with command-line arguments; what it wrote."""
-    parser = common.parser(__doc__)
-    parser.add_argument("--ways", nargs="+", choices=list(WORDS),
-                        help=f"default: {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}, for each way's "
-                             "optimizer takes its memory")
-    parser.add_argument("--matmul", type=int, help="side of the product that measures the device")
+    parser = common.parser("train", __doc__)
+    parser.add_argument("--ways", nargs="+", choices=list(WORDS), action=common.Different,
+                        help=f"default: {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}. Of all "
+                             "ways weights, average, gradients and moments stay on the device, 20 bytes a "
+                             "weight (10.5 GB a way for the paper's network): where memory is short, name "
+                             "fewer ways, or take -p train.micro_batch 8")
+    common.add_reference(parser)
+    parser.add_argument("--matmul", type=common.positive, help="side of the product that measures the device")
     options = parser.parse_args(arguments)
     p, device = common.setup(options)
-    wanted = options.ways or (ON_GPU if device.type == "cuda" else ON_CPU)
+    options.ways = options.ways or (ON_GPU if device.type == "cuda" else ON_CPU)
+    options.matmul = options.matmul or (8192 if device.type == "cuda" else 1024)
     s = process.schedule(p.process).to(device)
     x = common.pixels(p, 2 * p.train.batch_size, device)
-    ways = [way(kind, p, s, x) for kind in wanted]
+    ways = [way(kind, p, s, x) for kind in options.ways]
     if options.reference:
         step = reference.load(options.reference).training(p, x)
         ways.insert(0, common.Way("authors' code, micro-batch 4", p.train.batch_size, step))
     rows = common.measure(ways, options.rounds, device)
-    rate = common.matmul_rate(device, options.matmul or (8192 if device.type == "cuda" else 1024))
+    rate = common.matmul_rate(device, options.matmul)
     work = 3 * common.forward_flop(p)  # a backward pass is two forward passes
     for row in rows:
         row["share_of_matmul_rate"] = row["images_per_second"] * work / rate
@@ -48,11 +53,11 @@ def way(kind: str, p: Params, s: process.Schedule, x: torch.Tensor) -> common.Wa
     """One kind of training, ready to step."""
     module = plain if kind == "plain" else train
     own = p.model_copy(update={"train": p.train.model_copy(update={
-        "precision": "fp32" if kind in ("plain", "fp32") else "bf16", "compile": kind == "compiled"})})
+        "precision": "fp32" if kind in ("plain", "fp32") else "bf16", "compile": "compiled" in kind})})
     state = module.start(own, NAME, x.device)
-    if kind == "channels_last":
+    if "channels_last" in kind:
         for net in (state.net, state.average):
-            common.tried(net, kind)
+            common.tried(net, "channels_last")
     return common.Way(WORDS[kind], p.train.batch_size, lambda: module.optimize(own, state, s, x, NAME))
 
 

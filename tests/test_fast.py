@@ -227,18 +227,25 @@ TINY = ["--device", "cpu", "--params", str(BENCHMARKS.parent / "params" / "smoke
 
 @pytest.mark.parametrize(("name", "arguments", "ways"), [
     ("train", ["--matmul", "64"], 3),
-    ("train", ["--matmul", "64", "--ways", "bf16", "channels_last"], 2),
+    ("train", ["--matmul", "64", "--ways", "bf16", "channels_last", "compiled_channels_last"], 3),
     ("inpaint", ["--batch", "2", "--respacing", "11", "--candidates", "channels_last"], 4),
     ("style", ["--batch", "2", "--steps", "1", "--candidates", "channels_last"], 4),
     ("memory", ["--micro-batch", "1", "--checkpointing"], 1),
 ])
 def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], ways: int, tmp_path: Path,
                                              monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    out = tmp_path / "out.json"
+    out = tmp_path / "new" / "out.json"
+    monkeypatch.setattr(UNet, "compile_steps", lambda net: None)  # which takes a minute here
     benchmark(name, monkeypatch).run([*TINY, *arguments, "--out", str(out)])
     found = json.loads(out.read_text())
     assert (found["benchmark"], found["rounds"], len(found["ways"])) == (name, 1, ways)
     assert found["device"] in capsys.readouterr().out
+    assert params.validate(found["params"]).data.image_size == 16
+    asked = {"train": {"matmul": 64, "reference": False}, "memory": {"micro_batch": 1, "checkpointing": True},
+             "inpaint": {"batch": 2, "respacing": 11, "candidates": ["channels_last"], "reference": False},
+             "style": {"batch": 2, "steps": 1, "candidates": ["channels_last"], "reference": False}}[name]
+    assert found["options"].items() >= asked.items()
+    assert len(found["options"].get("ways", found["ways"])) == ways
     assert {"torch", "python"} <= found["versions"].keys()
     for way in found["ways"]:
         assert way["slowest"] <= way["images_per_second"] <= way["fastest"]
@@ -261,6 +268,69 @@ def test_candidates_compute_the_same(p: Params, monkeypatch: pytest.MonkeyPatch)
     compiled = []
     monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
     assert compiled == [common.sampler(p, CPU, "fp32", "compiled")]
+    both = common.sampler(p, CPU, "fp32", "compiled_channels_last")
+    assert compiled[1] is both
+    assert both.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_training_can_be_compiled_and_channels_last_at_once(p: Params, monkeypatch: pytest.MonkeyPatch):
+    compiled, states, start = [], [], train.start
+    monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
+    monkeypatch.setattr(train, "start", lambda *given: states.append(start(*given)) or states[-1])
+    benchmark("train", monkeypatch).way("compiled_channels_last", p, process.schedule(p.process), pixels(4))
+    assert compiled == [states[0].net]
+    for net in (states[0].net, states[0].average):
+        assert net.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("name", "options", "complaint"), [
+    ("train", ["--rounds", "0"], "argument --rounds: '0' is not an integer of 1 or more"),
+    ("memory", ["--rounds", "-1"], "argument --rounds: '-1' is not"),
+    ("train", ["--matmul", "-5"], "argument --matmul: '-5' is not"),
+    ("train", ["--ways", "bf16", "bf16"], "argument --ways: a value is there twice"),
+    ("style", ["--candidates", "compiled", "compiled"], "argument --candidates: a value is there twice"),
+    ("inpaint", ["--batch", "-3"], "argument --batch: '-3' is not"),
+    ("style", ["--batch", "0"], "argument --batch: '0' is not"),
+    ("memory", ["--micro-batch", "0.5"], "argument --micro-batch: '0.5' is not"),
+    ("inpaint", ["--respacing", "0"], "argument --respacing: '0' is not"),
+    ("inpaint", ["--respacing", "5000"], "inpaint.respacing 5000 exceeds process.steps 1000."),
+    ("inpaint", ["--respacing", "10"], "inpaint.jump_length 10 must be below inpaint.respacing 10."),
+    ("style", ["--steps", "-1"], "argument --steps: '-1' is not"),
+    ("style", ["--steps", "16"], "Error: --steps 16 is more than the 15 guided steps."),
+    ("style", ["-p", "style.weights", "pretrained"], "-p style.weights: this benchmark sets "),
+    ("inpaint", ["-p", "inpaint", "{}"], "-p inpaint: this benchmark sets "),
+    ("memory", ["-p", "train.batch_size", "4", "--batch", "2"], "-p train.batch_size: this benchmark sets "),
+    ("train", ["-p", "device", "cuda"], "-p device: this benchmark sets device itself"),
+    ("train", ["--device", "zzz"], "device: String should match pattern"),
+    ("inpaint", ["--device", "mps"], "device: String should match pattern"),
+    ("memory", ["--reference", "."], "unrecognized arguments: --reference"),
+    ("fanout", ["--reference", "."], "unrecognized arguments: --reference"),
+    ("fanout", ["--items", "0"], "argument --items: '0' is not"),
+    ("fanout", ["--workers", "0"], "argument --workers: '0' is not"),
+    ("fanout", ["--times", "0"], "argument --times: '0' is not"),
+    ("fanout", ["--seconds", "nan"], "--seconds must be a number above 0"),
+    ("fanout", ["--run", "/nowhere"], "Error: /nowhere is not a run"),
+])
+def test_an_option_that_no_benchmark_can_use_is_refused_in_a_sentence(
+        name: str, options: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture):
+    run = benchmark(name, monkeypatch).run
+    with pytest.raises(SystemExit, match=r"^2$"):
+        sys.modules["common"].main(run, [*TINY, "--out", str(tmp_path / "out.json"), *options])
+    assert complaint in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", [".", "file/out.json", "a" * 300])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+        out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    (tmp_path / "file").touch()
+    run = benchmark("train", monkeypatch).run
+    monkeypatch.setattr(train, "start", lambda *_: pytest.fail("it began"))
+    with pytest.raises(SystemExit, match=r"^2$"):
+        run([*TINY, "--out", str(tmp_path / out)])
+    assert "argument --out: " in (told := capsys.readouterr().err)
+    assert "cannot be written" in told
 
 
 def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch):

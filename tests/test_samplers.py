@@ -2,17 +2,33 @@
 
 import json
 import runpy
+import shutil
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import chapters, process, samplers, seeds, train
+from diffusegen_core import (
+    chapters,
+    checkpoints,
+    data,
+    inpaint,
+    metrics,
+    params,
+    process,
+    samplers,
+    seeds,
+    style,
+    train,
+)
+from diffusegen_core.errors import UserError
 from diffusegen_core.params import Params, Process, Train
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 SHAPE = (4, 6, 6)
 MEAN, SPREAD = 0.1, 0.2  # of the data: within [-1, 1] by 4.5 deviations
@@ -147,25 +163,93 @@ def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano_params: Params, mo
         assert bool((grid == 255).all()) == white
 
 
-def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(nano_params: Params, capsys):
+@pytest.fixture
+def trained(nano_params: Params) -> Params:
+    """A run with chapters 1 and 2, small and quick to judge."""
     e = nano_params.evaluate.model_copy(update={"backbone": "timm/test_nfnet"})
-    p = nano_params.model_copy(update={"evaluate": e, "train": nano_params.train.model_copy(
-        update={"images": 4, "preview_steps": 1})})
+    p = nano_params.model_copy(update={
+        "evaluate": e, "inpaint": nano_params.inpaint.model_copy(update={"precision": "bf16"}),
+        "train": nano_params.train.model_copy(update={"images": 4, "preview_steps": 1})})
     train.run(p)
     chapters.keep(p)
-    main = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "samplers.py"))["main"]
-    file = p.folder / "found.json"
-    main([str(p.folder), "--images", "4", "--repeats", "2", "--steps", "3", "2",
-          "--schedules", "6/2/2", "4/2/1", "--json", str(file)])
+    return p
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What benchmarks/samplers.py defines."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return runpy.run_path(str(BENCHMARKS / "samplers.py"))
+
+
+def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Params, benchmark: dict, capsys,
+                                                                    monkeypatch: pytest.MonkeyPatch):
+    loaded, load = [], checkpoints.load_net
+    monkeypatch.setattr(checkpoints, "load_net", lambda *given: loaded.append(load(*given)) or loaded[-1])
+    file = trained.folder / "found.json"
+    benchmark["main"]([str(trained.folder), "--images", "4", "--repeats", "2", "--steps", "3", "2",
+                       "--schedules", "6/2/2", "4/2/1", "--json", str(file)])
     found = json.loads(file.read_text())
     assert (found["images"], found["repeats"], found["profile"]) == (4, 2, "nano")
+    assert found["params"] == params.plain(trained) | {"run_dir": str(trained.folder)}
     assert {row["what"]: row["network calls"] for row in found["rows"]} == {
-        "real": 0, "ancestral 2": 2, "ddim 2": 2, "dpmpp 2": 2, "ancestral 3": 3, "ddim 3": 3, "dpmpp 3": 3,
-        "RePaint 4/2/1": 4, "RePaint 6/2/2": 10}
+        "real": 0, "the sources themselves": 0, "ancestral 2": 2, "ddim 2": 2, "dpmpp 2": 2,
+        "ancestral 3": 3, "ddim 3": 3, "dpmpp 3": 3, "RePaint 4/2/1": 4, "RePaint 6/2/2": 10}
     name = "FD-test_nfnet (random weights)"
     for row in found["rows"]:
         assert 0 < row[name]["least"] <= row[name]["median"] <= row[name]["largest"]
-        assert ("seconds an image" in row) == (row["what"] != "real")
-        assert (f"{name} of boxes" in row) == ("seam" in row) == row["what"].startswith("RePaint")
+        assert ("seconds an image" in row) == (row["what"] not in ("real", "the sources themselves"))
+        filled = row["what"].startswith("RePaint") or row["what"] == "the sources themselves"
+        assert (f"{name} of boxes" in row) == ("seam" in row) == filled
     shown = capsys.readouterr().out
     assert all(row["what"] in shown for row in found["rows"])
+    # Loaded once each, and rounded as chapter 3 does it.
+    assert [net.input_blocks[0][0].weight.dtype for net in loaded] == [torch.bfloat16] * trained.cluster.k
+
+
+def test_the_sources_themselves_are_measured_without_a_network_call(trained: Params, benchmark: dict):
+    file = trained.folder / "found.json"
+    benchmark["main"]([str(trained.folder), "--images", "5", "--parts", "sources", "--json", str(file)])
+    _, row = json.loads(file.read_text())["rows"]
+    pairs = data.load(trained)
+    regions = [inpaint.dilated(mask[0], trained.inpaint) for mask in pairs.masks[:5]]
+    seams = [style.seam(*both) for both in zip(pairs.images[:5], regions, strict=True)]
+    assert row["seam"]["median"] == row["seam"]["largest"] == pytest.approx(float(np.mean(seams)))
+    e = trained.evaluate
+    first, all_of_them = (metrics.extract(images, e, torch.device("cpu"), trained.seed)
+                          for images in (pairs.images[:5], pairs.images))
+    assert row[metrics.names(e)[0]]["median"] == pytest.approx(metrics.frechet(first, all_of_them))
+
+
+@pytest.mark.parametrize("gone", ["data", "cluster"])
+def test_the_benchmark_makes_nothing_in_a_chapters_place(gone: str, trained: Params, benchmark: dict):
+    shutil.rmtree(trained.folder / gone)
+    with pytest.raises(UserError, match=rf"{gone} is not what the run's parameters would make: run chapter"):
+        benchmark["main"]([str(trained.folder), "--images", "4", "--parts", "sources"])
+    assert not (trained.folder / gone).exists()
+
+
+@pytest.mark.parametrize(("options", "complaint"), [
+    (["--schedules", "5000/10/5"], r"inpaint\.respacing 5000 exceeds process\.steps 1000\."),
+    (["--schedules", "5/5/2"], r"inpaint\.jump_length 5 must be below"),
+    (["--schedules", "5/4/0"], r"inpaint\.resampling: .*greater than 0"),
+    (["--schedules", "5/4/1000000"], r"has 4000001 network calls an image, more than"),
+    (["--steps", "1001"], r"1001 steps are more than the 1000"),
+    (["--device", "mps"], r"device: .*, not 'mps'"),
+])
+def test_the_benchmark_refuses_what_the_parameters_would(options: list[str], complaint: str, benchmark: dict,
+                                                         nano_params: Params):
+    chapters.keep(nano_params)
+    with pytest.raises(UserError, match=complaint):
+        benchmark["main"]([str(nano_params.folder), *options])
+
+
+@pytest.mark.parametrize("options", [
+    ["--schedules", "5/4"], ["--schedules", "5/4/1", "5/4/1"], ["--steps", "0"], ["--batch", "-3"],
+    ["--images", "2"], ["--repeats", "0"], ["--json", str(Path(__file__).parent)]])
+def test_an_option_that_the_benchmark_cannot_use_is_one_sentence(options: list[str], benchmark: dict,
+                                                                 nano_params: Params, capsys):
+    chapters.keep(nano_params)
+    with pytest.raises(SystemExit, match="2"):
+        benchmark["main"]([str(nano_params.folder), *options])
+    assert f"error: {'argument ' if options[0] != '--images' else ''}{options[0]}" in capsys.readouterr().err

@@ -424,10 +424,14 @@ def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_pat
     bench = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fanout.py"))
     p = params.validate(nano)
     chapters.keep(p)
+    with pytest.raises(UserError, match="has no finished item"):
+        bench["run"](["--run", str(p.folder), "--out", str(tmp_path / "out.json")])
     inpaint.run(p)
     options = ["--items", "4", "--seconds", "0.01", "--rounds", "1", "--workers", "1", "--device", "cpu",
                "--params", str(p.folder / "params.yaml"), "--times", "3"]
     found = bench["run"]([*options, "--run", str(p.folder), "--out", str(tmp_path / "out.json")])
+    assert (found["params"]["profile"], found["options"]["times"]) == ("nano", 3)
+    assert runs.read_json(tmp_path / "out.json")["options"] == found["options"]
     assert [row["workers"] for row in found["overhead"]] == [0, 1]
     assert all(0 < row["share_of_a_minute"] < 0.02 for row in found["overhead"])
     assert [row["models"] for row in found["scaling"]] == [2]
