@@ -25,7 +25,7 @@ def run(arguments: list[str] | None = None) -> dict:
                         help=f"default: {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}. Of all "
                              "ways weights, average, gradients and moments stay on the device, 20 bytes a "
                              "weight (10.5 GB a way for the paper's network): where memory is short, name "
-                             "fewer ways, or take -p train.micro_batch 8")
+                             "fewer ways, or take -p train.micro_batch 4")
     common.add_reference(parser)
     parser.add_argument("--matmul", type=common.positive, help="side of the product that measures the device")
     options = parser.parse_args(arguments)
