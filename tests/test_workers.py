@@ -255,8 +255,8 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
     monkeypatch.setattr(remote, "_card", lambda: (7, None))
     monkeypatch.setattr(remote, "_introduced", set())
     for workers in (1, 2):
-        with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None,
-                          resources={"device": 1}) as cluster:
+        with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, resources={"device": 1},
+                          dashboard_address=ANY_PORT) as cluster:
             monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
             for _ in range(workers):
                 fanout.run(listed, [fanout.Item("x", {"p": p})], "Card")
