@@ -22,6 +22,8 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 KERNEL = "python3"
 # Else each chapter begins with a warning that its kernel speaks in plain text.
 ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}})
+# Libraries look for widgets to draw their progress with; a chapter's bars are text.
+QUIET = "ignore:IProgress not found"
 
 
 def every() -> list[Path]:
@@ -60,7 +62,7 @@ def execute(chapter: Path, p: Params) -> Path:
     folder = p.folder / "notebooks"
     failed = folder / "failed" / chapter.name
     failed.parent.mkdir(parents=True, exist_ok=True)
-    for name, value in runs.ALLOCATOR.items():
+    for name, value in {**runs.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
     try:
         papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, config=ENCRYPTED,

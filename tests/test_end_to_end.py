@@ -35,13 +35,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Path:
     return folder / "run"
 
 
-def test_every_chapter_was_executed_without_warnings_about_parameters(run: Path) -> None:
+def test_every_chapter_was_executed_without_warnings(run: Path) -> None:
     executed = sorted((run / "notebooks").glob("*.ipynb"))
     assert [path.name for path in executed] == [path.name for path in chapters.every()]
     for path in executed:
         cells = json.loads(path.read_text())["cells"]
         outputs = [o for cell in cells for o in cell.get("outputs", [])]
         assert not [o for o in outputs if o["output_type"] == "error"], path
+        assert "Warning" not in "".join(line for o in outputs for line in o.get("text", [])), path
         assert any("injected-parameters" in cell["metadata"].get("tags", []) for cell in cells), path
 
 
