@@ -17,10 +17,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from diffusegen_core import flops, params, runs, seeds
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
-from diffusegen_core.unet import IN_CHANNELS, UNet
+from diffusegen_core.base import devices, params, runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.models.unet import IN_CHANNELS, UNet
+from diffusegen_core.planning import flops
 
 ROOT = Path(__file__).parents[1]
 # To be measured on a GPU, and kept if they pay there.
@@ -104,7 +105,7 @@ def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tup
 
     `own` has the values that the benchmark itself sets, by dotted key; -p may not name them as well.
     """
-    device = runs.device(params.validate({"device": options.device}).device)
+    device = devices.device(params.validate({"device": options.device}).device)
     own = {"device": options.device} | (own or {})
     for key, _ in options.changes:
         if any(f"{name}.".startswith(f"{key}.") for name in own):
@@ -205,7 +206,7 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
            rows: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
     """Print a small table and write everything as JSON; what was written."""
     found = {
-        "benchmark": name, "date": date.today().isoformat(), "device": runs.device_name(str(device)),
+        "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device)),
         "versions": runs.versions(), "commit": commit(), "rounds": options.rounds,
         "params": params.plain(p), "options": told(options), **facts, "ways": rows}
     versions = ", ".join(f"{key} {found['versions'][key]}" for key in ("diffusegen", "python", "torch"))

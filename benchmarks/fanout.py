@@ -18,9 +18,12 @@ from typing import Any
 import common
 import pandas as pd
 
-from diffusegen_core import chapters, cluster, fanout, machines, params, runs, train
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import cluster, train
+from diffusegen_core.base import devices, params, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.report import chapters
+from diffusegen_core.work import fanout, machines
 
 WORKERS = [1, 2, 4, 8, 16, 32, 64]  # of the plan
 MINUTE = 60.0
@@ -52,7 +55,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
             raise UserError(f"{options.run} has no finished item, of which a plan could be made.")
     p, _ = common.setup(options)
     found = {"benchmark": "fanout", "date": date.today().isoformat(), "versions": runs.versions(),
-             "device": runs.device_name(options.device), "commit": common.commit(),
+             "device": devices.name(options.device), "commit": common.commit(),
              "params": params.plain(p), "options": common.told(options), "rounds": options.rounds}
     print(f"fanout: {found['device']}; commit {found['commit']}; {found['date']}")
     for part in parts:

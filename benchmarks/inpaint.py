@@ -7,9 +7,11 @@ import common
 import reference
 import torch
 
-from diffusegen_core import inpaint, process, runs, seeds, train
-from diffusegen_core.params import Params
-from diffusegen_core.unet import UNet
+from diffusegen_core import inpaint
+from diffusegen_core.base import devices, seeds
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import process
+from diffusegen_core.models.unet import UNet
 
 JUMP_LENGTH, RESAMPLING = 10, 5
 
@@ -52,7 +54,7 @@ def painted(p: Params, net: UNet, x: torch.Tensor, known: torch.Tensor, levels: 
     """One batch, as chapter 3 does it."""
     s = process.schedule(p.process, respacing).to(x.device)
     generators = [seeds.generator(0, "noise", i, device=x.device) for i in range(len(x))]
-    with runs.exact(), train.autocast(x.device, precision):
+    with devices.exact(), devices.autocast(x.device, precision):
         return inpaint.repaint(net, s, x, known, levels, generators, p.process.objective)
 
 

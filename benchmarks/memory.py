@@ -8,8 +8,9 @@ import resource
 import common
 import torch
 
-from diffusegen_core import process, train
-from diffusegen_core.unet import parameter_count
+from diffusegen_core import train
+from diffusegen_core.models import process
+from diffusegen_core.models.unet import parameter_count
 
 GB = 1e9
 

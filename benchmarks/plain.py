@@ -6,9 +6,10 @@ What the fast way is measured against, and what it must agree with (tests/test_f
 import torch
 from torch import Tensor, nn
 
-from diffusegen_core import process, train
-from diffusegen_core.params import Params
-from diffusegen_core.unet import Attention, UNet
+from diffusegen_core import train
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import process
+from diffusegen_core.models.unet import Attention, UNet
 
 
 class PlainAttention(Attention):

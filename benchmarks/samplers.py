@@ -25,23 +25,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import (
-    chapters,
-    checkpoints,
-    cluster,
-    data,
-    inpaint,
-    metrics,
-    params,
-    process,
-    runs,
-    samplers,
-    seeds,
-    style,
-    train,
-)
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import cluster, inpaint, style, train
+from diffusegen_core.base import devices, params, runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.measures import metrics
+from diffusegen_core.models import checkpoints, process, samplers
+from diffusegen_core.pairs import data
+from diffusegen_core.report import chapters
 
 STEPS = [10, 25, 50, 100]
 SCHEDULES = [(200, 10, 5), (100, 10, 5), (50, 10, 3), (50, 10, 1)]  # respaced steps, jump length, resampling
@@ -60,7 +51,7 @@ class Bench:
 
     @cached_property
     def device(self) -> torch.device:
-        return runs.device(self.p.device)
+        return devices.device(self.p.device)
 
     @cached_property
     def pairs(self) -> data.Pairs:
@@ -119,7 +110,7 @@ class Made:
 def timed(b: Bench, work: Callable[[], Tensor]) -> tuple[np.ndarray, float]:
     """The result of a batch as (B, 4, S, S) float32, and the seconds that it took, copying included."""
     began = time.perf_counter()
-    with runs.exact(), train.autocast(b.device, b.p.inpaint.precision):
+    with devices.exact(), devices.autocast(b.device, b.p.inpaint.precision):
         x = work()
     x = x.float().cpu().numpy()
     return x, time.perf_counter() - began
@@ -302,7 +293,7 @@ def main(given: list[str] | None = None) -> None:
     images = min(asked.images, len(finished(data.load, p)))
     b = Bench(p, images, asked.repeats, asked.batch or p.inpaint.batch_size)
     models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.nets}
-    facts = {"benchmark": "samplers", "commit": common.commit(), "device": runs.device_name(p.device),
+    facts = {"benchmark": "samplers", "commit": common.commit(), "device": devices.name(p.device),
              "versions": runs.versions(), "profile": p.profile, "params": params.plain(p),
              "models": models, "clusters": np.bincount(b.labels).tolist(), "images": b.images,
              "repeats": b.repeats, "batch": b.batch, "precision": p.inpaint.precision,

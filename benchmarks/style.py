@@ -7,9 +7,11 @@ import common
 import reference
 import torch
 
-from diffusegen_core import guidance, process, runs, seeds, style, train
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import style
+from diffusegen_core.base import devices, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import guidance, process
 
 
 def run(arguments: list[str] | None = None) -> dict:
@@ -56,7 +58,7 @@ def styled(p: Params, judge: guidance.Judge, inpainted: torch.Tensor, source: to
     """One batch, as chapter 4 does it."""
     s = process.schedule(p.process, p.style.respacing).to(inpainted.device)
     generators = [seeds.generator(0, "noise", i, device=inpainted.device) for i in range(len(inpainted))]
-    with runs.exact(), train.autocast(inpainted.device, precision):
+    with devices.exact(), devices.autocast(inpainted.device, precision):
         return style.guided(judge, s, inpainted, source, levels, generators, p.process.objective)[0]
 
 

@@ -11,13 +11,15 @@ from time import perf_counter
 
 import pandas as pd
 
-from diffusegen_core import experiments, fanout, gan, runs, seeds, segment, style, trainsets
-from diffusegen_core.errors import UserError
-from diffusegen_core.experiments import Experiment, Place, Results
-from diffusegen_core.params import Params
+from diffusegen_core import gan, segment, style, trainsets
+from diffusegen_core.base import runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.pairs.testsets import TestSet
 from diffusegen_core.segment import Tested
-from diffusegen_core.testsets import TestSet
 from diffusegen_core.trainsets import REAL, Choice, Sets
+from diffusegen_core.work import experiments, fanout
+from diffusegen_core.work.experiments import Experiment, Place, Results
 
 TITLE = "Small sets"
 SIZES = (16, 32, 64, 128)  # the paper's

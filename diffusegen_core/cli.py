@@ -13,10 +13,10 @@ import typer
 from typer.core import TyperCommand
 
 from diffusegen_core import __version__
-from diffusegen_core.errors import UserError, printable
+from diffusegen_core.base.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from diffusegen_core.params import Params
+    from diffusegen_core.base.params import Params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
@@ -61,11 +61,14 @@ def run(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
-    from diffusegen_core import params
+    from diffusegen_core.base import params
     values = {"profile": profile.stem, **params.load(profile)}
     p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core import chapters, machines, preflight, runs
+    from diffusegen_core.base import runs
+    from diffusegen_core.planning import preflight
+    from diffusegen_core.report import chapters
+    from diffusegen_core.work import machines
     chosen = chapters.choose(first, last, only or [])
     preflight.check(p, chosen)
     if dry_run:
@@ -88,12 +91,12 @@ def plan(
         help="For how long the device is probed, about; at most 3600; 0 leaves the times out.")] = 20.0,
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
-    from diffusegen_core import params
+    from diffusegen_core.base import params
     values = {"profile": profile.stem, **params.load(profile)}
     p = params.validate(params.override(values, _pairs(overrides or [])))
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core import plan as planning
-    from diffusegen_core import preflight
+    from diffusegen_core.planning import plan as planning
+    from diffusegen_core.planning import preflight
     typer.echo(planning.make(p, seconds).text)
     if problems := preflight.problems(p):
         typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
@@ -105,7 +108,8 @@ def book(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
 ) -> None:
     """Build the book of a run from the chapters that were executed."""
-    from diffusegen_core import chapters, runs
+    from diffusegen_core.base import runs
+    from diffusegen_core.report import chapters
     p = chapters.kept(folder.resolve())
     with runs.lock(p.folder):
         _build_book(p)
@@ -117,7 +121,7 @@ def data_check(
     clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
 ) -> None:
     """Show every problem of a data folder in one table; exit 1 if there is any."""
-    from diffusegen_core import data
+    from diffusegen_core.pairs import data
     report = data.check(folder, clusters)
     typer.echo(report.text)
     raise typer.Exit(1 if report.problems else 0)
@@ -131,7 +135,7 @@ def data_fetch(
     sha256: Annotated[str | None, typer.Option(help="Refuse an archive with another SHA-256.")] = None,
 ) -> None:
     """Download a published archive, resuming where an earlier call stopped, and unpack it."""
-    from diffusegen_core import fetch
+    from diffusegen_core.pairs import fetch
     typer.echo(f"The pairs: {fetch.fetch(name, to, url=url, sha256=sha256)}")
 
 
@@ -143,7 +147,7 @@ def data_phantom(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw a dataset folder of phantoms: colonoscopy-like pairs with exact masks."""
-    from diffusegen_core import data
+    from diffusegen_core.pairs import data
     data.write_phantoms(folder, count, size, seed)
     typer.echo(f"{count} pairs: {folder}")
 
@@ -155,7 +159,8 @@ def review_make(
     out: Annotated[Path | None, typer.Option(help="Where form and key go; by default RUN/review.")] = None,
 ) -> None:
     """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
-    from diffusegen_core import chapters, evaluate, review
+    from diffusegen_core import evaluate
+    from diffusegen_core.report import chapters, review
     p = chapters.kept(folder.resolve())
     with tempfile.TemporaryDirectory() as real:
         folders = evaluate.for_review(p, Path(real))
@@ -171,7 +176,7 @@ def review_score(
     key: Annotated[Path, typer.Argument(help="The key of that form.")],
 ) -> None:
     """Show the answers by data type (Table B1), with accuracy, precision and recall."""
-    from diffusegen_core import review
+    from diffusegen_core.report import review
     typer.echo(review.describe(review.score(answers, key)))
 
 
@@ -183,8 +188,8 @@ def version() -> None:
 
 def _build_book(p: "Params") -> None:
     """Draw the pictures that open the book, build it, and say where it lies."""
-    from diffusegen_core import book as book_module
-    from diffusegen_core import chapters, front, tables
+    from diffusegen_core.report import book as book_module
+    from diffusegen_core.report import chapters, front, tables
     front.draw(p)
     path = book_module.build(p.folder, notebooks=chapters.executed(p), footer=tables.line(p))
     typer.echo(f"The book: {path}")

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import data, fanout, features, params, progress, published_clusters, runs, seeds
-from diffusegen_core.errors import UserError, printable
-from diffusegen_core.params import Params
+from diffusegen_core.base import params, progress, runs, seeds
+from diffusegen_core.base.errors import UserError, printable
+from diffusegen_core.base.params import Params
+from diffusegen_core.measures import features
+from diffusegen_core.pairs import data, published_clusters
+from diffusegen_core.work import fanout
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans

@@ -11,10 +11,14 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import copies, data, fanout, gan, inpaint, metrics, pairsets, runs, style
-from diffusegen_core.copies import Found
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, plain
+from diffusegen_core import gan, inpaint, style
+from diffusegen_core.base import devices, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params, plain
+from diffusegen_core.measures import copies, metrics
+from diffusegen_core.measures.copies import Found
+from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same images would get other numbers
 REAL = "Real"
@@ -181,7 +185,7 @@ def distances(p: Params, data_type: str, members: Members, pairs: data.Pairs) ->
         known = members.sources[chosen]
         others = metrics.partners(np.where(known < 0, np.arange(len(chosen)) % len(pairs), known), len(pairs),
                                   p.seed, number)
-        alike = metrics.similarity(images, pairs.images[others], runs.device(p.device))
+        alike = metrics.similarity(images, pairs.images[others], devices.device(p.device))
         rows += [(data_type, number, metric, value, len(chosen), metrics.backbone(p.evaluate))
                  for metric, value in found.items()]
         rows.append((data_type, number, MS_SSIM, float(alike.mean()), len(chosen), ""))
@@ -225,7 +229,7 @@ def _columns(prefix: str, found: Found, names: list[str]) -> dict[str, object]:
 
 def _features(p: Params, images: np.ndarray, title: str) -> np.ndarray:
     store = p.folder / "evaluate" / "features"
-    return metrics.cached(store, images, p.evaluate, runs.device(p.device), p.seed, title)
+    return metrics.cached(store, images, p.evaluate, devices.device(p.device), p.seed, title)
 
 
 def _polyp_features(p: Params, images: np.ndarray, regions: np.ndarray) -> np.ndarray:

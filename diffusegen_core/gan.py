@@ -15,10 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import data, fanout, layouts, pairsets, progress, runs, seeds, singan, testsets
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, plain, resolve
-from diffusegen_core.testsets import TestSet
+from diffusegen_core.base import devices, progress, runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params, plain, resolve
+from diffusegen_core.models import singan
+from diffusegen_core.pairs import data, layouts, pairsets, testsets
+from diffusegen_core.pairs.testsets import TestSet
+from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same parameters would give other pairs
 GAN = "GAN"
@@ -167,10 +170,10 @@ def _train(p: Params, folder: Path) -> dict[str, Any]:
 def make_source(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> None:
     """Train a pyramid on one source and draw its samples, each by itself; the pyramid is not kept."""
     began = time.monotonic()
-    device = runs.device(p.device)
+    device = devices.device(p.device)
     image = data.to_tensor(data.load(p).take([jobs[0].index]))[0]
     steps = p.gan.steps * len(singan.sides(p.data.image_size, p.gan))
-    with progress.bar(jobs[0].model, steps, "step") as bar, runs.exact():
+    with progress.bar(jobs[0].model, steps, "step") as bar, devices.exact():
         pyramid = singan.fit(image, p.gan, seeds.derive(p.seed, "gan", jobs[0].source), device, bar.update)
         made = [singan.draw(pyramid, p.gan.start_scale, [seeds.generator(job.seed, "noise", device=device)])
                 for job in jobs]
@@ -179,7 +182,7 @@ def make_source(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> No
     for job, key, sample in zip(jobs, keys, x, strict=True):
         # As SinGAN-Seg's: half-way between its values the mask begins, and nothing else is done to it.
         _keep(job, key, folder, data.to_bytes(sample[:3]), (sample[3:] > 0).astype(np.uint8), seconds,
-              device=runs.device_name(p.device))
+              device=devices.name(p.device))
 
 
 def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray, seconds: float,

@@ -17,20 +17,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import (
-    checkpoints,
-    cluster,
-    data,
-    fanout,
-    pairsets,
-    process,
-    progress,
-    runs,
-    seeds,
-    train,
-)
-from diffusegen_core.params import Params, plain
-from diffusegen_core.sections import FULL_SIZE, Inpaint
+from diffusegen_core import cluster, train
+from diffusegen_core.base import devices, progress, runs, seeds
+from diffusegen_core.base.params import Params, plain
+from diffusegen_core.base.sections import FULL_SIZE, Inpaint
+from diffusegen_core.models import checkpoints, process
+from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area_before", "area_after"]
@@ -182,7 +175,7 @@ def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder
 def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> None:
     """Inpaint one batch with one model and write its pairs."""
     began = time.monotonic()
-    device = runs.device(p.device)
+    device = devices.device(p.device)
     net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
     net = net.fixed(p.inpaint.precision)
     s = process.schedule(p.process, p.inpaint.respacing).to(device)
@@ -192,7 +185,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     known = torch.from_numpy(1 - regions).float().to(device)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with (progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
-          runs.exact(), train.autocast(device, p.inpaint.precision)):
+          devices.exact(), devices.autocast(device, p.inpaint.precision)):
         x = repaint(net, s, data.to_tensor(pairs).to(device), known, levels, generators, p.process.objective,
                     bar.update)
     x = x.float().cpu().numpy()
@@ -212,4 +205,4 @@ def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask:
            "area_after": round(float(new_mask.mean()), 6)}
     # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
     pairsets.keep(folder, job.name, key, row, (image, new_mask[None]) if new_mask.any() else None, seconds,
-                  device=runs.device_name(p.device))
+                  device=devices.name(p.device))

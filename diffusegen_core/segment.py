@@ -13,25 +13,17 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from diffusegen_core import (
-    data,
-    experiments,
-    fanout,
-    gan,
-    intervals,
-    overlap,
-    runs,
-    seeds,
-    segnet,
-    testsets,
-    trainsets,
-    weights,
-)
-from diffusegen_core.errors import UserError
-from diffusegen_core.experiments import Experiment, Place, Results
-from diffusegen_core.params import Params
-from diffusegen_core.testsets import TestSet
+from diffusegen_core import gan, trainsets
+from diffusegen_core.base import devices, runs, seeds, weights
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.measures import intervals, overlap
+from diffusegen_core.models import segnet
+from diffusegen_core.pairs import data, testsets
+from diffusegen_core.pairs.testsets import TestSet
 from diffusegen_core.trainsets import REAL, Choice, Sets
+from diffusegen_core.work import experiments, fanout
+from diffusegen_core.work.experiments import Experiment, Place, Results
 
 VERSION = 2  # raised when the same parameters would give another network
 SCORES = 1  # raised when the same network would be scored, or shown, otherwise
@@ -186,7 +178,7 @@ def trial(p: Params, sets: Sets, place: Place, train: Choice, valid: Choice, **f
         raise UserError(f"{place.experiment.label}: {len(train)} pairs to train on and {len(valid)} to "
                         "choose the best epoch by are too few.")
     if place.network and place.kept:
-        net = segnet.load(place.weights / WEIGHTS, p.segment, runs.device(p.device))
+        net = segnet.load(place.weights / WEIGHTS, p.segment, devices.device(p.device))
     else:
         net = _train(p, sets, place, train, valid, facts)
     tests = testsets.load(p)
@@ -200,7 +192,7 @@ def _train(p: Params, sets: Sets, place: Place, train: Choice, valid: Choice,
     place.begin()
     fitted = segnet.fit(trainsets.load(sets, e.data_type, train), trainsets.load(sets, e.data_type, valid),
                         p.segment, net_seed(p, e), place.folder, {"experiment": e.label},
-                        runs.device(p.device), e.label)
+                        devices.device(p.device), e.label)
     if place.status == experiments.OK:  # this process had stopped, and another has finished in its place
         return fitted.net
     if p.segment.keep_weights:
@@ -214,7 +206,7 @@ def _train(p: Params, sets: Sets, place: Place, train: Choice, valid: Choice,
 
 def _score(p: Params, net: nn.Module, place: Place, test: TestSet) -> None:
     began = time.monotonic()
-    found = segnet.predict(net, test.pairs.images, p.segment, runs.device(p.device))
+    found = segnet.predict(net, test.pairs.images, p.segment, devices.device(p.device))
     masks = (found[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
     kept = runs.write(place.test(test.name) / SHOWN, lambda file: np.savez(file, masks=masks))
     images = overlap.scores(found, test.pairs.masks).assign(image=test.pairs.names)
@@ -250,7 +242,7 @@ def pace(p: Params) -> float:
 
     The weights are random: they take as long as pretrained ones, and need no download.
     """
-    side, count, device = p.data.image_size, TRIAL * p.segment.batch_size, runs.device(p.device)
+    side, count, device = p.data.image_size, TRIAL * p.segment.batch_size, devices.device(p.device)
     halves = np.arange(side)[None, None, None] < side // 2
     grey = data.gather([str(i) for i in range(count)], np.full((count, 3, side, side), 128),
                        np.broadcast_to(halves, (count, 1, side, side)))

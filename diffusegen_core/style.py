@@ -15,24 +15,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import (
-    checkpoints,
-    colour,
-    data,
-    fanout,
-    features,
-    guidance,
-    inpaint,
-    pairsets,
-    process,
-    progress,
-    runs,
-    seeds,
-    train,
-    vgg,
-)
-from diffusegen_core.params import Params, plain
-from diffusegen_core.sections import FULL_STEPS, Style
+from diffusegen_core import inpaint
+from diffusegen_core.base import devices, progress, runs, seeds
+from diffusegen_core.base.params import Params, plain
+from diffusegen_core.base.sections import FULL_STEPS, Style
+from diffusegen_core.measures import features, vgg
+from diffusegen_core.models import checkpoints, colour, guidance, process
+from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same parameters would give other pairs
 OK = "ok"
@@ -144,7 +134,7 @@ def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder
 def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin: Path) -> None:
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()
-    device = runs.device(p.device)
+    device = devices.device(p.device)
     net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
     net = net.fixed(p.style.precision)
     net.checkpointing = p.style.checkpointing
@@ -155,7 +145,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     levels = list(reversed(range(p.style.respacing - p.style.skip)))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with (progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar,
-          runs.exact(), train.autocast(device, p.style.precision)):
+          devices.exact(), devices.autocast(device, p.style.precision)):
         x, records, status = guided(judge, s, data.to_tensor(painted).to(device),
                                     data.to_tensor(real)[:, :3].to(device), levels, generators,
                                     p.process.objective, bar.update)
@@ -170,7 +160,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
                **{name: significant(column[i]) if good else None for name, column in measures.items()},
                "status": status[i]}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
-                      steps=records[i], device=runs.device_name(p.device))
+                      steps=records[i], device=devices.name(p.device))
 
 
 # x_t -> x' ~ p(x_{t-1} | x_t), then x_{t-1} = x' - shift of the losses' gradient with respect to x_t (A.3)

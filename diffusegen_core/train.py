@@ -21,10 +21,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from diffusegen_core import checkpoints, cluster, data, fanout, process, progress, runs, samplers, seeds
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, plain
-from diffusegen_core.unet import UNet, parameter_count
+from diffusegen_core import cluster
+from diffusegen_core.base import devices, progress, runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params, plain
+from diffusegen_core.models import checkpoints, process, samplers
+from diffusegen_core.models.unet import UNet, parameter_count
+from diffusegen_core.pairs import data
+from diffusegen_core.work import fanout
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +179,7 @@ class State:
 def fit(p: Params, name: str, pairs: data.Pairs, folder: Path, recipe: runs.Recipe,
         base: Path | None = None) -> dict[str, Any]:
     """The training loop, from nothing, a base or the last checkpoint to a stamped model."""
-    device = runs.device(p.device)
+    device = devices.device(p.device)
     x = torch.from_numpy(data.to_bytes(data.to_tensor(pairs).numpy())).to(device)
     s = process.schedule(p.process).to(device)
     batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
@@ -245,7 +249,7 @@ def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str)
             torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
         parts = (tensor.split(p.train.micro_batch or batch) for tensor in drawn)
         for part in zip(*parts, strict=True):
-            with autocast(device, p.train.precision):
+            with devices.autocast(device, p.train.precision):
                 losses = process.losses(state.net, s, *part, p.process.objective)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[k].detach().sum() for k in COLUMNS[:3]])
@@ -262,10 +266,6 @@ def refuse_divergence(row: Tensor, name: str, step: int) -> None:
     if not row.isfinite().all():
         raise UserError(f"{name}: the training diverged: at step {step} the loss is {float(row[0])} and the "
                         f"gradient's norm {float(row[3])}. Lower train.lr, or set train.grad_clip.")
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 # The average starts as the weights' own short mean, so that a few hundred steps do not sample a random start.
@@ -325,7 +325,7 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     s = process.schedule(p.process, p.train.preview_steps).to(device)
     own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
     side = p.data.image_size
-    with runs.exact(), autocast(device, p.train.precision):
+    with devices.exact(), devices.autocast(device, p.train.precision):
         x = samplers.SAMPLERS[p.train.preview_sampler](state.average, s, (4, side, side), own,
                                                        p.process.objective)
     path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
@@ -344,4 +344,4 @@ def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe, seen: d
     return runs.finish(
         folder, recipe, [path, write_losses(state, folder)], state.seconds,
         images=state.step * p.train.batch_size, steps=state.step, loss=float(losses.mean()),
-        parameters=parameter_count(state.net), device=runs.device_name(p.device))
+        parameters=parameter_count(state.net), device=devices.name(p.device))

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import data, gan, inpaint, pairsets, runs, seeds, style
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import gan, inpaint, style
+from diffusegen_core.base import runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.pairs import data, pairsets
 
 REAL = "Real"
 

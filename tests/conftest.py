@@ -16,7 +16,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from diffusegen_core import params
+from diffusegen_core.base import params
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 for name in ("DIFFUSEGEN_SCHEDULER", "DIFFUSEGEN_RUN"):  # of a run beside the tests

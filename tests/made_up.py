@@ -10,12 +10,15 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from diffusegen_core import data, gan, inpaint, pairsets, params, runs, segnet, style, train, trainsets
-from diffusegen_core.errors import UserError
+from diffusegen_core import gan, inpaint, style, train, trainsets
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
 from diffusegen_core.gan import Made
 from diffusegen_core.inpaint import Inpainted
-from diffusegen_core.params import Params
-from diffusegen_core.segnet import Fit
+from diffusegen_core.models import segnet
+from diffusegen_core.models.segnet import Fit
+from diffusegen_core.pairs import data, pairsets
 from diffusegen_core.style import Styled
 from diffusegen_core.train import Model, Trained
 

@@ -17,11 +17,13 @@ from made_up import (
     write_set,
 )
 
-from diffusegen_core import augment, data, pairsets, params, runs, segment, style, testsets, trainsets
-from diffusegen_core.errors import UserError
-from diffusegen_core.experiments import Experiment
-from diffusegen_core.params import Params
+from diffusegen_core import augment, segment, style, trainsets
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.pairs import data, pairsets, testsets
 from diffusegen_core.trainsets import Choice, Sets
+from diffusegen_core.work.experiments import Experiment
 
 LOST = "phantom_00003"  # a source whose styled pairs all came to nothing
 SIZES, SEEDS = [4, 10, 24], 4

@@ -6,9 +6,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from diffusegen_core import book, data, front, params
-from diffusegen_core.errors import UserError
-from diffusegen_core.pairsets import read_pair
+from diffusegen_core.base import params
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.pairs import data
+from diffusegen_core.pairs.pairsets import read_pair
+from diffusegen_core.report import book, front
 
 TABLE = """:::{table} Sizes, computed in this run.
 :name: tab-cluster-sizes

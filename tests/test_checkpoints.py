@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffusegen_core import checkpoints, params, seeds
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
-from diffusegen_core.unet import UNet
+from diffusegen_core.base import params, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import checkpoints
+from diffusegen_core.models.unet import UNet
 
 CPU = torch.device("cpu")
 # The configuration of the fixture adm_tiny.

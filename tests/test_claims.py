@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffusegen_core import claims
-from diffusegen_core.claims import NOT_SUPPORTED, SUPPORTED, TOO_LITTLE
-from diffusegen_core.intervals import Interval
+from diffusegen_core.measures.intervals import Interval
+from diffusegen_core.report import claims
+from diffusegen_core.report.claims import NOT_SUPPORTED, SUPPORTED, TOO_LITTLE
 
 TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
 

@@ -13,8 +13,11 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusegen_core import __version__, book, chapters, cli, data, front, params, runs, weights
-from diffusegen_core.errors import UserError
+from diffusegen_core import __version__, cli
+from diffusegen_core.base import params, runs, weights
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.pairs import data
+from diffusegen_core.report import book, chapters, front
 
 NAMES = [path.stem for path in chapters.every()]
 
@@ -129,7 +132,7 @@ def test_chapters_are_chosen_by_number_or_name(chosen: dict, wanted: list[str]):
 # ---- executing a chapter
 
 @pytest.mark.parametrize(("source", "says"), [
-    ("from diffusegen_core.errors import UserError\nraise UserError('Place the file by hand.')",
+    ("from diffusegen_core.base.errors import UserError\nraise UserError('Place the file by hand.')",
      "01_x: Place the file by hand."),
     ("1 / 0", "01_x failed: ZeroDivisionError: division by zero The traceback is in "),
     ("import os\nos._exit(9)", "01_x failed: its process was killed"),

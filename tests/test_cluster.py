@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 import sklearn.cluster
 
-from diffusegen_core import cluster, data, features, params, runs, tables
-from diffusegen_core.errors import UserError
+from diffusegen_core import cluster
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.measures import features
+from diffusegen_core.pairs import data
+from diffusegen_core.report import tables
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffusegen_core import copies, features, inpaint, phantom
-from diffusegen_core.params import Inpaint
+from diffusegen_core import inpaint
+from diffusegen_core.base.params import Inpaint
+from diffusegen_core.measures import copies, features
+from diffusegen_core.pairs import phantom
 
 SIZE, COUNT = 64, 50
 QUANTILE = 0.01

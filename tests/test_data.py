@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusegen_core import data, layouts, params
-from diffusegen_core.errors import UserError
+from diffusegen_core.base import params
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.pairs import data, layouts
 
 RED = (200, 40, 30)
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from pretended import Pretence, pretended
 
-from diffusegen_core import flops, params, probe, runs, style
-from diffusegen_core.params import Params
+from diffusegen_core import style
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.params import Params
+from diffusegen_core.planning import flops, probe
 
 CUDA = torch.device("cuda")
 

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from browser import Browser
 
-from diffusegen_core import chapters, data, pairsets
+from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.report import chapters
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
 

@@ -9,22 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from diffusegen_core import (
-    data,
-    evaluate,
-    figures,
-    inpaint,
-    metrics,
-    pairsets,
-    params,
-    phantom,
-    runs,
-    style,
-    tables,
-)
-from diffusegen_core.errors import UserError
+from diffusegen_core import evaluate, inpaint, style
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.errors import UserError
 from diffusegen_core.evaluate import Evaluated
 from diffusegen_core.inpaint import Inpainted
+from diffusegen_core.measures import metrics
+from diffusegen_core.pairs import data, pairsets, phantom
+from diffusegen_core.report import figures, tables
 from diffusegen_core.style import Styled
 
 SIZE, REAL, SOURCES, SAMPLES = 32, 14, 6, 2

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusegen_core import guidance, inpaint, params, process, runs, seeds, style, train
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
-from diffusegen_core.unet import Attention, UNet
+from diffusegen_core import inpaint, style, train
+from diffusegen_core.base import devices, params, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import guidance, process
+from diffusegen_core.models.unet import Attention, UNet
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -193,7 +195,7 @@ def styled(p: Params, net: UNet, precision: str) -> Tensor:
     x = pixels(4).float() / 127.5 - 1
     judge = guidance.load(p, net, CPU)
     generators = [seeds.generator(0, i) for i in range(2)]
-    with train.autocast(CPU, precision):
+    with devices.autocast(CPU, precision):
         return style.guided(judge, process.schedule(p.process, 4), x[:2], x[2:, :3], [2, 1, 0], generators,
                             p.process.objective)[0]
 
@@ -207,7 +209,7 @@ def test_a_batch_agrees_with_single_images_in_fp32(p: Params, work: str):
     def made(net: UNet, images: range, precision: str = "fp32") -> Tensor:
         chosen = x[images.start:images.stop]
         generators = [seeds.generator(0, i) for i in images]
-        with runs.exact(), train.autocast(CPU, precision):
+        with devices.exact(), devices.autocast(CPU, precision):
             if work == "paint":
                 return inpaint.repaint(net, s, chosen, torch.zeros_like(chosen[:, :1]),
                                        inpaint.repaint_levels(6, 2, 2), generators, p.process.objective)

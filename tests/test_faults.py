@@ -21,27 +21,13 @@ import pytest
 import torch
 import tqdm
 
-from diffusegen_core import (
-    augment,
-    checkpoints,
-    cluster,
-    data,
-    evaluate,
-    experiments,
-    fanout,
-    gan,
-    inpaint,
-    pairsets,
-    params,
-    progress,
-    runs,
-    segment,
-    segnet,
-    style,
-    train,
-)
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import augment, cluster, evaluate, gan, inpaint, segment, style, train
+from diffusegen_core.base import params, progress, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import checkpoints, segnet
+from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.work import experiments, fanout
 
 Context = multiprocessing.context.BaseContext
 CLOCKS = {"spent.json", "runs.csv", "generators.csv"}  # they hold seconds

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusegen_core import data, fetch, runs
-from diffusegen_core.errors import UserError
+from diffusegen_core.base import runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.pairs import data, fetch
 
 
 class Server(ThreadingHTTPServer):

@@ -9,8 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusegen_core import checkpoints, cluster, data, params, runs, tables, train, trainsets
-from diffusegen_core.params import Params
+from diffusegen_core import cluster, train, trainsets
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import checkpoints
+from diffusegen_core.pairs import data
+from diffusegen_core.report import tables
 
 CPU = torch.device("cpu")
 SHORT = {"images": 12, "checkpoint_every": 2, "preview_every": 100, "preview_images": 1, "preview_steps": 2}

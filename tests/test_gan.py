@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffusegen_core import data, fanout, gan, pairsets, params, phantom, runs, seeds, segment, singan
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import gan, segment
+from diffusegen_core.base import params, runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import singan
+from diffusegen_core.pairs import data, pairsets, phantom
+from diffusegen_core.work import fanout
 
 REAL = 6
 

@@ -10,9 +10,11 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from diffusegen_core import colour, features, guidance, params, seeds, vgg, weights
-from diffusegen_core.errors import UserError
-from diffusegen_core.unet import UNet
+from diffusegen_core.base import params, seeds, weights
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.measures import features, vgg
+from diffusegen_core.models import colour, guidance
+from diffusegen_core.models.unet import UNet
 
 
 def doubles(*shape: int, seed: int = 0) -> Tensor:

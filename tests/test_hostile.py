@@ -34,20 +34,12 @@ from myst_parser.parsers.mdit import create_md_parser
 from PIL import Image
 from safetensors.torch import save_file
 
-from diffusegen_core import (
-    checkpoints,
-    cli,
-    data,
-    evaluate,
-    fetch,
-    layouts,
-    params,
-    review,
-    runs,
-    tables,
-    weights,
-)
-from diffusegen_core.errors import UserError, printable
+from diffusegen_core import cli, evaluate
+from diffusegen_core.base import params, runs, weights
+from diffusegen_core.base.errors import UserError, printable
+from diffusegen_core.models import checkpoints
+from diffusegen_core.pairs import data, fetch, layouts
+from diffusegen_core.report import review, tables
 
 ROOT = Path(__file__).parents[1]
 shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -485,7 +477,7 @@ def test_nothing_in_the_program_executes_a_file():
     told = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "False"),
             "yaml.load": (None, "_Loader")}
     seen = set()
-    for path in sorted((ROOT / "diffusegen_core").glob("*.py")):
+    for path in sorted((ROOT / "diffusegen_core").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue

@@ -12,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import cluster, data, inpaint, pairsets, params, process, runs, seeds, train
-from diffusegen_core.params import Inpaint, Params
-from diffusegen_core.unet import UNet
+from diffusegen_core import cluster, inpaint, train
+from diffusegen_core.base import params, runs, seeds
+from diffusegen_core.base.params import Inpaint, Params
+from diffusegen_core.models import process
+from diffusegen_core.models.unet import UNet
+from diffusegen_core.pairs import data, pairsets
 
 
 def changed(p: Params, *overrides: tuple[str, object]) -> Params:

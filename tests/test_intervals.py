@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffusegen_core import intervals, params
-from diffusegen_core.errors import UserError
+from diffusegen_core.base import params
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.measures import intervals
 
 
 def simulated(rng: np.random.Generator, mean: float, seeds: int, images: int, of_seed: float, of_image: float,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score
 
-from diffusegen_core import overlap
+from diffusegen_core.measures import overlap
 
 
 def predictions(n: int = 40, side: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -16,25 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from typer.testing import CliRunner
 
-from diffusegen_core import (
-    cli,
-    data,
-    features,
-    flops,
-    guidance,
-    params,
-    plan,
-    probe,
-    process,
-    runs,
-    seeds,
-    singan,
-    style,
-    vgg,
-)
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
-from diffusegen_core.unet import UNet
+from diffusegen_core import cli, style
+from diffusegen_core.base import devices, params, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.measures import features, vgg
+from diffusegen_core.models import guidance, process, singan
+from diffusegen_core.models.unet import UNet
+from diffusegen_core.pairs import data
+from diffusegen_core.planning import flops, plan, probe
 
 PROFILES = Path(__file__).parents[1] / "params"
 CHAPTERS = ["1 cluster", "2 train", "3 inpaint", "4 style", "5 evaluate", "6 segment", "7 augment"]
@@ -343,7 +333,7 @@ def test_where_the_wanted_device_is_absent_the_plan_is_for_another():
     found, device = plan.at_hand(p)
     assert (found.device, found.data) == ("auto", p.data)
     assert device.endswith("(cuda:99, which the parameters name, is not here)")
-    assert plan.at_hand(found) == (found, runs.device_name("auto"))
+    assert plan.at_hand(found) == (found, devices.name("auto"))
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -1, 3601])

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 from made_up import changed, forge, values, write_all
 
-from diffusegen_core import chapters, data, layouts, params, preflight, segment, weights
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import segment
+from diffusegen_core.base import params, weights
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.pairs import data, layouts
+from diffusegen_core.planning import preflight
+from diffusegen_core.report import chapters
 
 
 def told(p: Params, *names: str) -> list[str]:

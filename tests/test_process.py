@@ -9,9 +9,10 @@ import torch
 from safetensors import safe_open
 from torch.distributions import Normal, kl_divergence
 
-from diffusegen_core import checkpoints, process, samplers, seeds
-from diffusegen_core.params import Model, Process
-from diffusegen_core.unet import UNet
+from diffusegen_core.base import seeds
+from diffusegen_core.base.params import Model, Process
+from diffusegen_core.models import checkpoints, process, samplers
+from diffusegen_core.models.unet import UNet
 
 PAPER = Process(objective="eps", variance="learned")
 SHAPE = (4, 3, 3)

@@ -13,8 +13,8 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from diffusegen_core import published, review
-from diffusegen_core.errors import UserError
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.report import published, review
 
 STYLED = "20-<script>alert('Styled')</script>"
 KINDS = {"Real": (".jpg", (48, 40)), "20-Diff": (".png", (36, 36)), STYLED: (".png", (44, 44))}

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from diffusegen_core import chapters, data, params, phantom, runs
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.errors import UserError
 from diffusegen_core.cli import app
-from diffusegen_core.errors import UserError
+from diffusegen_core.pairs import data, phantom
+from diffusegen_core.report import chapters
 
 
 def diffusegen(*arguments: object) -> Result:

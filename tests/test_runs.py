@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusegen_core import fanout, runs, seeds
-from diffusegen_core.errors import UserError
+from diffusegen_core.base import devices, runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.work import fanout
 
 RECIPE = {"seed": 0, "train": {"lr": 0.1, "mult": [1, 2]}, "data": "abc"}
 
@@ -232,7 +233,7 @@ def test_json_is_written_sorted_and_read_back(tmp_path: Path):
 
 def test_sampling_is_exact_with_the_usual_convolutions():
     before = torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
-    with runs.exact():
+    with devices.exact():
         cudnn = torch.backends.cudnn
         assert (cudnn.enabled, cudnn.deterministic) == (True, True)
         assert (cudnn.benchmark, cudnn.allow_tf32) == (False, False)
@@ -241,9 +242,9 @@ def test_sampling_is_exact_with_the_usual_convolutions():
 
 def test_an_absent_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert runs.device("auto") == torch.device("cpu")
+    assert devices.device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="device: cuda:1 is asked for"):
-        runs.device("cuda:1")
+        devices.device("cuda:1")
 
 
 # ---- reading only

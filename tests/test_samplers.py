@@ -12,21 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import (
-    chapters,
-    checkpoints,
-    data,
-    inpaint,
-    metrics,
-    params,
-    process,
-    samplers,
-    seeds,
-    style,
-    train,
-)
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params, Process, Train
+from diffusegen_core import inpaint, style, train
+from diffusegen_core.base import params, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params, Process, Train
+from diffusegen_core.measures import metrics
+from diffusegen_core.models import checkpoints, process, samplers
+from diffusegen_core.pairs import data
+from diffusegen_core.report import chapters
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

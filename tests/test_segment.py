@@ -20,22 +20,16 @@ from made_up import (
     write_set,
 )
 
-from diffusegen_core import (
-    data,
-    experiments,
-    fanout,
-    overlap,
-    pairsets,
-    runs,
-    segment,
-    segnet,
-    testsets,
-    trainsets,
-)
-from diffusegen_core.errors import UserError
-from diffusegen_core.experiments import Experiment
-from diffusegen_core.params import Params
+from diffusegen_core import segment, trainsets
+from diffusegen_core.base import runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.measures import overlap
+from diffusegen_core.models import segnet
+from diffusegen_core.pairs import data, pairsets, testsets
 from diffusegen_core.trainsets import Choice, Sets
+from diffusegen_core.work import experiments, fanout
+from diffusegen_core.work.experiments import Experiment
 
 SYNTHETIC = ("GAN", "2-Diff", "2-Styled-Diff")
 
@@ -558,7 +552,7 @@ def test_means_of_nothing_have_the_same_columns(own: Params) -> None:
 
 
 def test_the_pace_needs_no_pretrained_weights(own: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusegen_core.weights._ask", None)
+    monkeypatch.setattr("diffusegen_core.base.weights._ask", None)
     assert segment.pace(others(own, encoder="mobilenet_v2", weights="pretrained", batch_size=2)) > 0
 
 

@@ -13,25 +13,15 @@ import pandas as pd
 import pytest
 from made_up import SIZE, changed, forge, values, write_all, write_set
 
-from diffusegen_core import (
-    augment,
-    claims,
-    data,
-    gan,
-    published,
-    segment,
-    segment_figures,
-    segment_tables,
-    testsets,
-    train,
-    trainsets,
-)
-from diffusegen_core.chapters import NOTEBOOKS
-from diffusegen_core.experiments import FIELDS, IMAGE
-from diffusegen_core.figures import nothing
-from diffusegen_core.params import Params, plain
-from diffusegen_core.tables import Table
+from diffusegen_core import augment, gan, segment, train, trainsets
+from diffusegen_core.base.params import Params, plain
+from diffusegen_core.pairs import data, testsets
+from diffusegen_core.report import claims, published, segment_figures, segment_tables
+from diffusegen_core.report.chapters import NOTEBOOKS
+from diffusegen_core.report.figures import nothing
+from diffusegen_core.report.tables import Table
 from diffusegen_core.train import Trained
+from diffusegen_core.work.experiments import FIELDS, IMAGE
 
 TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
 OURS = ["HyperKvasir, this run", "CVC-ClinicDB, this run", "PolypGen, this run"]

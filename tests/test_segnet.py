@@ -9,9 +9,12 @@ import pytest
 import torch
 from huggingface_hub import constants as hub
 
-from diffusegen_core import checkpoints, data, overlap, phantom, segnet, weights
-from diffusegen_core.errors import UserError
-from diffusegen_core.sections import Segment
+from diffusegen_core.base import weights
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.sections import Segment
+from diffusegen_core.measures import overlap
+from diffusegen_core.models import checkpoints, segnet
+from diffusegen_core.pairs import data, phantom
 
 CPU = torch.device("cpu")
 # timm's own network for tests.

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from diffusegen_core import data, phantom, seeds, singan
-from diffusegen_core.params import Gan
-from diffusegen_core.singan import Pyramid
+from diffusegen_core.base import seeds
+from diffusegen_core.base.params import Gan
+from diffusegen_core.models import singan
+from diffusegen_core.models.singan import Pyramid
+from diffusegen_core.pairs import data, phantom
 
 CPU = torch.device("cpu")
 TINY = Gan(min_side=8, scale_factor=0.6, channels=8, layers=3, steps=20, lr=2e-3)

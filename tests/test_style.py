@@ -10,25 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusegen_core import (
-    data,
-    features,
-    figures,
-    guidance,
-    inpaint,
-    pairsets,
-    params,
-    phantom,
-    process,
-    runs,
-    seeds,
-    style,
-    tables,
-    vgg,
-    weights,
-)
-from diffusegen_core.params import Params, Style
-from diffusegen_core.unet import UNet
+from diffusegen_core import inpaint, style
+from diffusegen_core.base import params, runs, seeds, weights
+from diffusegen_core.base.params import Params, Style
+from diffusegen_core.measures import features, vgg
+from diffusegen_core.models import guidance, process
+from diffusegen_core.models.unet import UNet
+from diffusegen_core.pairs import data, pairsets, phantom
+from diffusegen_core.report import figures, tables
 
 CPU = torch.device("cpu")
 SIDE = 32

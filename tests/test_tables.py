@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from made_up import changed
 
-from diffusegen_core import fanout, params, runs, tables
+from diffusegen_core.base import params, runs
+from diffusegen_core.report import tables
+from diffusegen_core.work import fanout
 
 
 @pytest.mark.parametrize(("seconds", "words"), [

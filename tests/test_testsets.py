@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from diffusegen_core import data, params, phantom, testsets
-from diffusegen_core.errors import UserError
-from diffusegen_core.testsets import CVC, HELD_OUT, KVASIR, PHANTOM, POLYPGEN
+from diffusegen_core.base import params
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.pairs import data, phantom, testsets
+from diffusegen_core.pairs.testsets import CVC, HELD_OUT, KVASIR, PHANTOM, POLYPGEN
 
 
 def make(nano: dict, segment: dict | None = None, **values: object) -> params.Params:

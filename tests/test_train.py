@@ -12,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import checkpoints, data, params, process, runs, train
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import train
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import checkpoints, process
+from diffusegen_core.pairs import data
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from made_up import SAMPLES, SOURCES, changed, forge, of_sources, values, write_all, write_set
 
-from diffusegen_core import augment, data, pairsets, params, runs, segment, trainsets
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import augment, segment, trainsets
+from diffusegen_core.base import params, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.pairs import data, pairsets
 from diffusegen_core.trainsets import Choice, Sets
 
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from diffusegen_core import seeds, tables
-from diffusegen_core.params import Model
-from diffusegen_core.unet import UNet, parameter_count, time_embedding
+from diffusegen_core.base import seeds
+from diffusegen_core.base.params import Model
+from diffusegen_core.models.unet import UNet, parameter_count, time_embedding
+from diffusegen_core.report import tables
 
 
 def tiny(**changes: object) -> Model:

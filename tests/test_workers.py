@@ -18,9 +18,12 @@ import pytest
 import torch
 from distributed import Client
 
-from diffusegen_core import chapters, evaluate, fanout, inpaint, machines, params, progress, remote, runs
-from diffusegen_core.errors import UserError
-from diffusegen_core.params import Params
+from diffusegen_core import evaluate, inpaint
+from diffusegen_core.base import devices, params, progress, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.report import chapters
+from diffusegen_core.work import fanout, machines, remote
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -393,7 +396,7 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
 
 def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
-    names = [*machines.THREADS, *runs.ALLOCATOR]
+    names = [*machines.THREADS, *devices.ALLOCATOR]
     before, ports = [os.environ.get(name) for name in names], listening()
     with machines.hold(workers=2):
         pids = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, seeds, parameters, artifacts on disk, progress, pretrained weights."""

@@ -1,0 +1,1 @@
+"""Numbers from images and masks: features, distances, copies, overlap, and their intervals."""

@@ -1,0 +1,267 @@
+"""How near a set of images is to another, and how much its images vary (paper 2.5): FID, KID, MS-SSIM.
+
+FID and KID are clean-fid's (Parmar et al. 2022): its resizing, its Inception-v3, its distances. With another
+backbone the numbers are on another scale and bear its name: FD-MobileNetV2 is the same Fréchet distance of
+MobileNetV2's features, KD-MobileNetV2 the kernel distance. Distances depend on the number of images, too: the
+Fréchet distance is biased upwards in small sets, and below 2048 images Inception's covariance is not of full
+rank. The kernel distance has no such bias.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.hub import get_dir
+from torch.utils.data import DataLoader, Dataset
+
+from diffusegen_core.base import devices, progress, runs, seeds, weights
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Evaluate
+from diffusegen_core.measures import features
+
+if TYPE_CHECKING:
+    from cleanfid.inception_torchscript import InceptionV3W
+
+# clean-fid, torchvision and pytorch-msssim are imported where they are used: they take seconds, and a chapter
+# whose numbers lie on the disk needs none of them.
+
+NETWORK = "inception-2015-12-05.pt"  # the name under which clean-fid looks for its network
+NETWORK_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+INCEPTION_SIDE = 299
+CHUNK = 512  # images between two writes of the feature cache
+WINDOW = 11  # MS-SSIM's, in pixels, where the image is large enough
+HALVINGS = 4  # between the five scales of MS-SSIM
+
+
+def is_fid(e: Evaluate) -> bool:
+    """Whether the distances are FID and KID themselves, not those of another network."""
+    return e.backbone == features.INCEPTION and e.weights != weights.RANDOM
+
+
+def names(e: Evaluate) -> tuple[str, str]:
+    """What the Fréchet and the kernel distance are called: FID and KID, or FD-NETWORK and KD-NETWORK."""
+    if is_fid(e):
+        return "FID", "KID"
+    import torchvision
+
+    network = e.backbone.removeprefix("timm/")
+    if e.backbone in torchvision.models.list_models(module=torchvision.models):
+        # torchvision's enumerations bear the published spelling: MobileNet_V2_Weights.
+        spelled = torchvision.models.get_model_weights(e.backbone).__name__
+        network = spelled.removesuffix("_Weights").replace("_", "")
+    note = " (random weights)" if e.weights == weights.RANDOM else ""
+    return f"FD-{network}{note}", f"KD-{network}{note}"
+
+
+def backbone(e: Evaluate) -> str:
+    """The network behind the distances, in words."""
+    if is_fid(e):
+        return f"clean-fid's Inception-v3 ({weights.words(e.weights)})"
+    return features.label(e.backbone, e.weights)
+
+
+def recipe(e: Evaluate, seed: int = 0) -> runs.Recipe:
+    """What decides the features of given pixels."""
+    if is_fid(e):
+        made_by = {"backbone": "clean-fid", "weights": weights.identity(e.weights, _cleanfid())}
+    else:
+        made_by = features.recipe(e.backbone, e.weights, e.input_range, seed)
+    return {**made_by, "resize": "clean-fid"}
+
+
+class Resized(Dataset):
+    """Images (N, 3, H, W), uint8, as clean-fid hands them to a network: bicubic, antialiased, not rounded."""
+
+    def __init__(self, images: np.ndarray, side: int) -> None:
+        self.images, self.side = images, side
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        from cleanfid.resize import make_resizer
+
+        # Made here, for it cannot be pickled, as worker processes may ask.
+        resize = make_resizer("PIL", False, "bicubic", (self.side, self.side))
+        return resize(self.images[i].transpose(1, 2, 0)).transpose(2, 0, 1)
+
+
+def extract(images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu", seed: int = 0,
+            title: str = "Features") -> np.ndarray:
+    """Features (N, D), float32, of images (N, 3, H, W), uint8 RGB, resized as clean-fid does.
+
+    Raises UserError for an unknown backbone and for weights that cannot be had or do not fit.
+    """
+    net, side = network(e, device, seed)
+    loader = DataLoader(Resized(images, side), batch_size=e.batch_size, num_workers=e.workers)
+    rows = []
+    with torch.inference_mode(), devices.exact(), progress.bar(title, len(images), "image") as bar:
+        for batch in loader:
+            rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())
+            bar.update(len(batch))
+    return np.concatenate(rows)
+
+
+def network(e: Evaluate, device: torch.device | str = "cpu",
+            seed: int = 0) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
+    """The map from RGB pixels (B, 3, side, side), float in 0..255, to features (B, D), and that side."""
+    if is_fid(e):
+        return _inception(weights.place(e.weights, _cleanfid())).to(device).eval(), INCEPTION_SIDE
+    net = features.load(e.backbone, e.weights, e.input_range, device, seed)
+    return net, net[0].size[0]  # its own resizing does nothing to an image of its side
+
+
+def cached(folder: Path, images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu", seed: int = 0,
+           title: str = "Features") -> np.ndarray:
+    """`extract`, of each image once: kept by the hash of its pixels, in a folder for each backbone.
+
+    What is computed together is one file, so that workers can fill the folder side by side.
+    """
+    store = folder / runs.key(recipe(e, seed))
+    digests = [_digest(image) for image in images]
+    known = {digest: row for file in sorted(store.glob("[!.]*.npz")) for digest, row in _read(file).items()}
+    missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
+    new = list(missing.items())
+    for first in range(0, len(new), CHUNK):
+        chunk = new[first:first + CHUNK]
+        rows = extract(images[[i for _, i in chunk]], e, device, seed, title)
+        found = dict(zip((digest for digest, _ in chunk), rows, strict=True))
+        stored = {"digests": np.array(list(found)), "rows": rows}
+        runs.write(store / f"{runs.key({'digests': list(found)})}.npz",
+                   lambda path, stored=stored: np.savez(path, **stored))
+        known |= found
+    return np.stack([known[digest] for digest in digests])
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """clean-fid's Fréchet distance of Gaussians fitted to features (N, D) and (M, D); 0 for equal sets."""
+    from cleanfid import fid
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # scipy's, of an argument that goes and of singular matrices
+        return float(fid.fid_from_feats(a, b))
+
+
+def kernel(a: np.ndarray, b: np.ndarray, seed: int, subsets: int, most: int) -> float:
+    """clean-fid's kernel distance: MMD² with the kernel (x·y / D + 1)³, unbiased, so it may fall below 0.
+
+    The mean over `subsets` random subsets of `most` features, or of as many as the smaller set has.
+    """
+    from cleanfid import fid
+
+    if len(a) == len(b) <= most:
+        subsets = 1  # every subset would be the whole
+    with _numpy_seed(seeds.derive(seed, "kernel distance") % 2**32):
+        return fid.kernel_distance(a.astype(np.float64), b.astype(np.float64), subsets, most)
+
+
+def similarity(x: np.ndarray, y: np.ndarray, device: torch.device | str = "cpu",
+               batch_size: int = 64) -> np.ndarray:
+    """MS-SSIM (N,) of image pairs, x and y (N, 3, S, S), uint8; data range 255, five scales as published."""
+    from pytorch_msssim import ms_ssim
+
+    window, scale = window_of(x.shape[-1])
+    found = []
+    for first in range(0, len(x), batch_size):
+        pair = [torch.from_numpy(s[first:first + batch_size]).to(device).float() for s in (x, y)]
+        pair = [s.repeat_interleave(scale, 2).repeat_interleave(scale, 3) for s in pair]
+        found.append(ms_ssim(*pair, data_range=255, size_average=False, win_size=window).cpu().numpy())
+    return np.concatenate(found)
+
+
+def window_of(side: int) -> tuple[int, int]:
+    """MS-SSIM's window for images of this side, in pixels, and how many times each pixel is repeated first.
+
+    The window must fit into the image after four halvings, and be odd: 11, as published, above 160 px; 3 down
+    to 33 px. Below, pixels are doubled until 3 fits, so the finest scales see the doubled image.
+    """
+    scale = 1
+    while side * scale <= 2 * 2**HALVINGS:
+        scale *= 2
+    fitting = [window for window in range(3, WINDOW + 1, 2) if side * scale > (window - 1) * 2**HALVINGS]
+    return max(fitting), scale
+
+
+def partners(sources: np.ndarray, count: int, seed: int, number: int) -> np.ndarray:
+    """For each source index (0 to count - 1) the index of the real image that its pair is compared with.
+
+    The real images are shuffled into a circle and each source meets the one some steps further, so no image
+    meets its own source, which would count what inpainting leaves as it was.
+    """
+    random = seeds.rng(seed, "shuffled pairs", number)
+    circle = random.permutation(count)
+    place = np.argsort(circle)
+    steps = int(random.integers(1, count)) if count > 1 else 0
+    return circle[(place[sources] + steps) % count]
+
+
+def _cleanfid() -> weights.Published:
+    from cleanfid import downloads_helper
+
+    url = downloads_helper.inception_url
+    return weights.Published(features.INCEPTION, "clean-fid", url, features.by_hand(url), _download)
+
+
+def _download() -> Path:
+    """Where clean-fid's network lies in torch's cache, after clean-fid's own download if it was not there."""
+    from cleanfid.downloads_helper import check_download_inception
+
+    path = Path(get_dir()) / "checkpoints" / NETWORK
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as fresh:
+            found = Path(check_download_inception(fresh))
+            if runs.sha256(found) != NETWORK_SHA256:
+                raise ValueError(f"What came is not {NETWORK}: its SHA-256 is another.")
+            os.replace(found, path)
+    return path
+
+
+def _inception(path: Path) -> "InceptionV3W":
+    """clean-fid's wrapper around its TorchScript file, under any name. UserError for any other file.
+
+    TorchScript is a program: not of Python, but with operators that write files. So this one alone is run.
+    """
+    if runs.sha256(path) != NETWORK_SHA256:
+        raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}: its SHA-256 is "
+                        "another, and no other program is run. Give that file, `pretrained`, or another "
+                        "backbone.")
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / NETWORK).symlink_to(path)
+        return InceptionV3W(folder, download=False)
+
+
+def _digest(image: np.ndarray) -> str:
+    return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(zip(stored["digests"].tolist(), stored["rows"], strict=True))
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError):
+        return {}  # damaged: it is made again
+
+
+@contextlib.contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """NumPy's global generator, the only one that clean-fid draws from, seeded and then put back."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,1 @@
+"""The networks and the mathematics around them: diffusion, guidance, segmentation, SinGAN."""

@@ -1,0 +1,1 @@
+"""Image+mask pairs: drawn, fetched, checked, read, written, and held out for tests."""

@@ -1,0 +1,184 @@
+"""The work of each network on one image, counted before anything runs: floating-point operations and weights.
+
+The networks are made without memory (torch's `meta` device) and with random weights, so that the paper's are
+counted in seconds and nothing is downloaded. Counted are convolutions and matrix products, an addition and a
+multiplication as two; the rest (norms, resizing, the optimizer) is a small part.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusegen_core.base import seeds, weights
+from diffusegen_core.base.params import Params
+from diffusegen_core.base.sections import Gan
+from diffusegen_core.measures import features, vgg
+from diffusegen_core.models import guidance, segnet, singan
+from diffusegen_core.models.unet import UNet, parameter_count
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that only looks: FLOP an image, and how many features it gives."""
+
+    call: float
+    width: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that is trained: FLOP an image of a call, and of a call and its gradient; its weights."""
+
+    call: float
+    learn: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOP of everything that a run does often, each for one image."""
+
+    cluster: Backbone
+    judge: Backbone
+    """Of chapter 5."""
+    unet: Trained
+    guided: list[float]
+    """Of styling, step by step, the first with what comes before and after the steps."""
+    pyramid: float
+    """Of a SinGAN's training on one image; 0 where the run trains none."""
+    drawn: float
+    """Of an image that it makes."""
+    segment: Trained
+
+
+def count(p: Params) -> Work:
+    """Count a run's networks at its sizes. UserError for a network that there is not, or not at this size."""
+    c, e, side = p.cluster, p.evaluate, p.data.image_size
+    with META:
+        net = UNet(p.model, side)
+        segmentation = segnet.build(random(p).segment, p.seed)
+        cluster = features.load(c.backbone, weights.RANDOM, c.input_range, META)
+        judge = features.load(e.backbone, weights.RANDOM, e.input_range, META)
+    trained = p.gan.source == "singan"
+    return Work(
+        _backbone(cluster, side), _backbone(judge, side), _unet(p, net), _guided(p, net),
+        fitting(p.gan, side) if trained else 0.0, _drawing(p.gan, side) if trained else 0.0,
+        _segmentation(segmentation, side))
+
+
+def random(p: Params) -> Params:
+    """The same run with random weights in every network: as much work, and no download."""
+    return p.model_copy(update={
+        "cluster": p.cluster.model_copy(update={"weights": weights.RANDOM}),
+        "style": p.style.model_copy(update={"weights": weights.RANDOM, "vgg_weights": weights.RANDOM}),
+        "evaluate": p.evaluate.model_copy(update={"weights": weights.RANDOM}),
+        "segment": p.segment.model_copy(update={"weights": weights.RANDOM})})
+
+
+def of(call: Callable[[], object]) -> float:
+    """The FLOP of a call."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def both(net: Callable[[Tensor], Tensor | list[Tensor]], x: Tensor) -> tuple[float, float]:
+    """FLOP of a call, and of the gradient of what it gives, of everything that asks for one."""
+    found = []
+    call = of(lambda: found.append(net(x)))
+    outputs = found[0] if isinstance(found[0], list) else found
+    return call, of(lambda: sum(output.sum() for output in outputs).backward())
+
+
+def _backbone(net: nn.Module, side: int) -> Backbone:
+    found = []
+    flop = of(lambda: found.append(net(torch.empty(1, 3, side, side, device=META))))
+    return Backbone(flop, found[0].flatten(1).shape[1])
+
+
+def _unet(p: Params, net: UNet) -> Trained:
+    """The U-Net; activations that are computed again for the gradient count again."""
+    net.checkpointing = p.train.checkpointing
+    image = torch.empty(1, 4, p.data.image_size, p.data.image_size, device=META)
+    call, gradient = both(lambda x: net(x, torch.zeros(1, device=META)), image)
+    return Trained(call, call + gradient, parameter_count(net))
+
+
+def _segmentation(net: nn.Module, side: int) -> Trained:
+    """U-Net++. Its gradient is twice a call: torch counts a grouped convolution's as that of a whole one."""
+    call = of(lambda: net(torch.empty(2, 3, side, side, device=META))) / 2
+    return Trained(call, 3 * call, parameter_count(net))
+
+
+# As style.guided_step: the U-Net's call and its gradient; [CLS]; each loss's own look, and its gradient.
+def _guided(p: Params, net: UNet) -> list[float]:
+    s, side = p.style, p.data.image_size
+    net.requires_grad_(False)
+    net.checkpointing = s.checkpointing
+    with META:
+        cls_net = features.load_cls(s.backbone, weights.RANDOM, s.input_range, META, size=s.backbone_size)
+        maps = vgg.load(s.vgg, weights.RANDOM, META)
+        image = torch.empty(1, 4, side, side, requires_grad=True)
+        colours = torch.empty(1, 3, side, side, requires_grad=True)
+        zero = torch.zeros(1)
+        blocks = s.zecon_blocks or guidance.default_blocks(p.model)
+        encoded = guidance.Judge(net, cls_net, maps, s, blocks).encoded
+        call = both(lambda x: net(x, zero), image)
+        parts = {"zecon": both(encoded, image), "vgg": both(maps, colours)}
+        cls = both(cls_net, colours)
+    # Two calls, for the image and for its reference.
+    pulls = {name: 2 * forward + back for name, (forward, back) in parts.items()}
+    pulls |= {"sty": cls[1], "sem": cls[1]}
+    steps = [sum(call) + cls[0] + sum(pulls.get(name, 0.0) for name in guidance.weights(s, step))
+             for step in range(s.respacing - s.skip)]
+    looks = 5 * cls[0]  # source and inpainted image before the steps; both and the result for the manifest
+    return [steps[0] + looks, *steps[1:]]
+
+
+def fitting(settings: Gan, side: int) -> float:
+    """FLOP of training a SinGAN of one image."""
+    return sum(by_scale(settings, side))
+
+
+# As singan.train: a turn draws the coarser scales anew, and trains the critic or the generator.
+def by_scale(settings: Gan, side: int) -> list[float]:
+    """The same for each of its scales, from the coarsest on."""
+    found, pyramid = [], None
+    for n, (net, critic, scale) in enumerate(_scales(settings, side)):
+        real = torch.empty(1, singan.CHANNELS, scale, scale, device=META)
+        pyramid = pyramid or singan.Pyramid([], real[:, :1])
+        coarser = of(lambda: singan.draw(pyramid, n, [_generator()]))  # noqa: B023
+        given = torch.cat([real, real])
+        judged = of(lambda: singan.refine(net, real, real).detach()) + of(  # noqa: B023
+            lambda: singan.critic_loss(critic, real, real, 1.0, _generator()).backward())  # noqa: B023
+        made = of(lambda: critic(singan.refine(net, given, given)[:1]).mean().backward(  # noqa: B023
+            inputs=list(net.parameters())))  # noqa: B023
+        found.append(coarser + settings.steps * (2 * coarser + judged + made))
+        pyramid.scales.append(singan.Scale(net, 1.0, scale))
+    return found
+
+
+def _drawing(settings: Gan, side: int) -> float:
+    scales = [singan.Scale(net, 1.0, scale) for net, _, scale in _scales(settings, side)]
+    fixed = torch.empty(1, 1, scales[0].side, scales[0].side, device=META)
+    return of(lambda: singan.draw(singan.Pyramid(scales, fixed), 0, [_generator()]))
+
+
+def _scales(settings: Gan, side: int) -> list[tuple[nn.Sequential, nn.Sequential, int]]:
+    """Generator, critic and side of each scale, as singan.fit makes them."""
+    found = []
+    for n, scale in enumerate(singan.sides(side, settings)):
+        width = settings.channels * 2 ** min(n // singan.WIDER, singan.TIMES)
+        net, critic = (singan.network(width, outputs, settings.layers, _generator()).to(META)
+                       for outputs in (singan.CHANNELS, 1))
+        found.append((net, critic, scale))
+    return found
+
+
+def _generator() -> torch.Generator:
+    return seeds.generator(0, "count")

@@ -1,0 +1,268 @@
+"""How fast a device does each kind of work of a run: FLOP a second, measured on networks with random weights.
+
+Each kind is done as its chapter does it, at the run's sizes and precision. A processor gets as few images at
+a time as make a repetition short, and of a SinGAN only the coarse scales; of a U-Net so large that one image
+takes it minutes it computes one call and nothing else, for the sake of the memory: training and styling are
+then taken to go at that rate.
+"""
+
+import contextlib
+import gc
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from diffusegen_core import inpaint, style, train
+from diffusegen_core.base import devices, seeds, weights
+from diffusegen_core.base.params import Params
+from diffusegen_core.measures import features, vgg
+from diffusegen_core.models import guidance, process, segnet, singan
+from diffusegen_core.models.unet import UNet
+from diffusegen_core.pairs import data
+from diffusegen_core.planning import flops
+
+KINDS = ("features", "sampling", "training", "styling", "GAN", "judging", "segmentation")
+COLUMNS = ["kind", "rate", "flop", "images", "repetitions", "seconds", "memory", "how"]
+SHORT = 2e11  # FLOP of a repetition that a processor does in some seconds
+BATCH = 32  # images in one call of features.extract
+BATCHES = 2  # of a training of the segmentation network
+CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
+SPARE = 0.05  # of a GPU's memory, which no plan is to fill
+MEND = {  # what helps a kind of work whose memory does not suffice
+    "features": "name a smaller cluster.backbone",
+    "sampling": "lower inpaint.batch_size",
+    "training": "lower train.micro_batch, or set train.checkpointing",
+    "styling": "lower style.batch_size, or set style.checkpointing",
+    "GAN": "lower gan.channels",
+    "judging": "lower evaluate.batch_size",
+    "segmentation": "lower segment.batch_size",
+}
+AS_CALL = "not tried, for one image takes minutes: at the rate of sampling"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One repetition of a kind of work."""
+
+    flop: float
+    images: int
+    run: Callable[[], float | None]
+    """Does it, and gives the seconds where those are not the whole time of the call."""
+    how: str = ""
+    """What of the work it leaves out."""
+
+
+def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.DataFrame:
+    """Measure these kinds of work, in about so many seconds in all: a row each, columns COLUMNS.
+
+    Memory is the most bytes of a GPU that the kind took; nan on a processor. A kind that finds too little has
+    neither rate nor memory, which are nan, and what to lower as its `how`.
+
+    Each is done once to warm up and then until its share of the time is over, but at least once; what exceeds
+    its share is said so, and where the first time does on a processor, it is the only one.
+    """
+    p, device = flops.random(p), devices.device(p.device)
+    makers = {"features": _features, "sampling": _sampling, "training": _training, "styling": _styling,
+              "GAN": _gan, "judging": _judging, "segmentation": _segmentation}
+    # A call comes first, for others may have to go by its rate.
+    wanted = [kind for kind in KINDS if kind in kinds or kind == "sampling"]
+    share, found = seconds / len(wanted), []
+    for kind in wanted:
+        too_large = {"training": work.unet.learn, "styling": max(work.guided)}.get(kind, 0) > SHORT
+        if device.type == "cpu" and too_large and 2 * work.unet.call > SHORT:
+            call = next(row for row in found if row["kind"] == "sampling")
+            found.append({**call, "kind": kind, "repetitions": 0, "seconds": 0.0, "how": AS_CALL})
+            continue
+        _forget(device)
+        try:
+            row = {**_measured(makers[kind](p, work, device), share, device), "memory": _most(device)}
+        except torch.OutOfMemoryError:
+            row = {"rate": np.nan, "flop": 0.0, "images": 0, "repetitions": 0, "seconds": 0.0,
+                   "memory": np.nan, "how": f"out of memory: {MEND[kind]}"}
+        found.append({"kind": kind, **row})
+        gc.collect()
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, object]:
+    first = _timed(trial, device)
+    cold = device.type == "cpu" and first > share
+    spent = [first] if cold else []
+    while not spent or sum(spent) + min(spent) < share:
+        spent.append(_timed(trial, device))
+    how = "more than its share of the time" if sum(spent) > 1.5 * share else ""
+    how = ", ".join(filter(None, [trial.how, "not warmed up" if cold else "", how]))
+    typical = float(np.median(spent))
+    return {"rate": trial.flop / typical, "flop": trial.flop, "images": trial.images,
+            "repetitions": len(spent), "seconds": sum(spent), "how": how}
+
+
+def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
+    """How many workers fit on the device at once, whatever they do of what `rates` found; why so many."""
+    if device.type != "cuda":
+        return os.cpu_count() or 1, "a core each; their memory was not measured"
+    memory = found.set_index("kind")["memory"]
+    if memory.isna().any():
+        return 0, f"{memory.index[memory.isna()][0]} alone takes more memory than there is"
+    each, total = memory.max() + CONTEXT, torch.cuda.get_device_properties(device).total_memory
+    return int((1 - SPARE) * total // each), (
+        f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each, for {memory.idxmax()}, which takes the most of all "
+        f"work; {SPARE:.0%} are left free")
+
+
+def _forget(device: torch.device) -> None:
+    """Give back what earlier kinds took."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _most(device: torch.device) -> float:
+    return float(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else float("nan")
+
+
+def _timed(trial: Trial, device: torch.device) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    seconds = trial.run()
+    _wait(device)
+    return max(seconds or time.perf_counter() - began, 1e-9)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _fitting(batch: int, flop: float, device: torch.device, least: int = 1) -> int:
+    """As many images of a batch as make a short repetition on a processor; all of them on a GPU."""
+    return batch if device.type != "cpu" else max(least, min(batch, int(SHORT / max(flop, 1))))
+
+
+def _sampling(p: Params, work: flops.Work, device: torch.device) -> Trial:
+    """One call of RePaint."""
+    images = _fitting(p.inpaint.batch_size, work.unet.call, device)
+    net = _unet(p, device, p.inpaint.precision)
+    s = process.schedule(p.process, p.inpaint.respacing).to(device)
+    top = p.inpaint.respacing - 1
+    known = torch.zeros(images, 1, p.data.image_size, p.data.image_size, device=device)
+    x, generators = _images(p, images, device), _generators(images, device)
+
+    def run() -> None:
+        with devices.exact(), devices.autocast(device, p.inpaint.precision):
+            inpaint.repaint(net, s, x, known, [top, top - 1], generators, p.process.objective)
+
+    return Trial(images * work.unet.call, images, run)
+
+
+def _training(p: Params, work: flops.Work, device: torch.device) -> Trial:
+    """One optimizer step, in the run's micro-batches."""
+    images = _fitting(p.train.batch_size, work.unet.learn, device)
+    micro = min(p.train.micro_batch or images, images)
+    changed = p.train.model_copy(update={"batch_size": images, "micro_batch": micro})
+    p = p.model_copy(update={"train": changed})
+    state, s = train.start(p, "probe", device), process.schedule(p.process).to(device)
+    x = torch.full((2, 4, p.data.image_size, p.data.image_size), 128, dtype=torch.uint8, device=device)
+
+    def run() -> None:
+        train.optimize(p, state, s, x, "probe")
+
+    return Trial(images * work.unet.learn, images, run)
+
+
+def _styling(p: Params, work: flops.Work, device: torch.device) -> Trial:
+    """One guided step, the last, which has no semantic divergence where others have none."""
+    c, flop, last = p.style, work.guided[-1], len(work.guided) - 1
+    images = _fitting(c.batch_size, flop, device)
+    cls_net = features.load_cls(c.backbone, weights.RANDOM, c.input_range, device, size=c.backbone_size)
+    maps = vgg.load(c.vgg, weights.RANDOM, device) if c.lambda_vgg else None
+    judge = guidance.Judge(_unet(p, device, c.precision, c.checkpointing), cls_net, maps, c,
+                           c.zecon_blocks or guidance.default_blocks(p.model))
+    s, x = process.schedule(p.process, c.respacing).to(device), _images(p, images, device)
+    wanted, generators = guidance.weights(c, last), _generators(images, device)
+    with torch.no_grad():
+        cls = judge.cls(x[:, :3])
+
+    def run() -> None:
+        with devices.exact(), devices.autocast(device, c.precision):
+            style.guided_step(judge, s, guidance.Targets(x, x[:, :3], cls), x, 0, cls, wanted, generators,
+                              p.process.objective)
+
+    return Trial(images * flop, images, run)
+
+
+def _features(p: Params, work: flops.Work, device: torch.device) -> Trial:
+    c = p.cluster
+    return _looking(p, features.load(c.backbone, c.weights, c.input_range, device), work.cluster.call,
+                    BATCH, device)
+
+
+def _judging(p: Params, work: flops.Work, device: torch.device) -> Trial:
+    e = p.evaluate
+    return _looking(p, features.load(e.backbone, e.weights, e.input_range, device), work.judge.call,
+                    e.batch_size, device)
+
+
+def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: torch.device) -> Trial:
+    """One batch through a backbone."""
+    images = _fitting(batch, flop, device)
+    pixels = torch.full((images, 3, p.data.image_size, p.data.image_size), 128.0, device=device)
+
+    def run() -> None:
+        with torch.inference_mode(), devices.exact():
+            net(pixels).cpu()
+
+    return Trial(images * flop, images, run)
+
+
+def _gan(p: Params, work: flops.Work, device: torch.device) -> Trial:
+    """A pyramid of few steps a scale; where that is long, of one, and of the scales that are not."""
+    few, side, how = p.gan.model_copy(update={"steps": singan.TURNS}), p.data.image_size, ""
+    if device.type == "cpu" and flops.fitting(few, side) > SHORT:
+        few = p.gan.model_copy(update={"steps": 1})
+        summed = np.cumsum(flops.by_scale(few, side))
+        side = singan.sides(side, few)[max(0, int((summed <= SHORT).sum()) - 1)]
+        how = f"scales up to {side} pixels" if side < p.data.image_size else ""
+    image = singan.resized(_images(p, 1, device), side)[0]
+    return Trial(flops.fitting(few, side), 1, lambda: singan.fit(image, few, 0, device) and None, how)
+
+
+def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
+    """An epoch of a few batches, drawn and augmented as in a training."""
+    batch = _fitting(p.segment.batch_size, work.segment.learn, device, least=2)
+    images, side = BATCHES * batch if batch > 2 else batch, p.data.image_size
+    halves = np.arange(side)[None, None, None] < side // 2
+    pairs = data.gather([str(i) for i in range(images)], np.full((images, 3, side, side), 128, np.uint8),
+                        np.broadcast_to(halves, (images, 1, side, side)))
+    once = p.segment.model_copy(update={"epochs": 1, "epoch_images": None, "batch_size": batch})
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # its bar
+            return segnet.fit(pairs, pairs.take([0]), once, 0, Path(folder), {}, device, "Probe").seconds
+
+    return Trial(images * work.segment.learn + work.segment.call, images, run)
+
+
+def _unet(p: Params, device: torch.device, precision: str, checkpointing: bool = False) -> UNet:
+    with torch.device(device):
+        net = UNet(p.model, p.data.image_size).eval().requires_grad_(False)
+    net.checkpointing = checkpointing
+    return net.fixed(precision)
+
+
+def _images(p: Params, count: int, device: torch.device) -> torch.Tensor:
+    """Noise (count, 4, S, S) within [-1, 1]."""
+    shape = count, 4, p.data.image_size, p.data.image_size
+    return seeds.normal_like(_generators(count, device), torch.empty(shape, device=device)).tanh()
+
+
+def _generators(count: int, device: torch.device) -> list[torch.Generator]:
+    return [seeds.generator(0, "probe", i, device=device) for i in range(count)]

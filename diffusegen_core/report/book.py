@@ -1,0 +1,142 @@
+"""From executed chapters to a rendered book: lay out a folder of sources, then let Jupyter Book build it.
+
+The book is built from whatever the run holds. A page may refer to a chapter that was not run, or to a picture
+that was not made: such a reference becomes plain text here, so that a wrong one still fails the build.
+"""
+
+import html
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from diffusegen_core.base.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+FRONT = ["how_to_read", "method"]
+BACK = ["results_small", "references"]
+
+ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
+FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
+
+
+def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") -> Path:
+    """Build the book of a run and return the path of its index.html.
+
+    `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
+    is a plain line that every page carries. The sources go to run_dir/site, fresh each time. Raises UserError
+    where the pages are not found or Jupyter Book warns of anything.
+    """
+    if not (ROOT / "_config.yml").is_file():
+        raise UserError(f"The book's pages are not in {ROOT}. Install DiffuseGen from its checkout with "
+                        "`pip install -e .`.")
+    if notebooks is None:
+        notebooks = list((run_dir / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    site = run_dir / "site"
+    _lay_out(site, sorted(notebooks), run_dir / "figures", footer)
+    _render(site)
+    pages = site / "_build" / "html"
+    _add_mathjax(pages / "_static" / "mathjax")
+    return pages / "index.html"
+
+
+def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> None:
+    """Write the sources of the book: pages, chapters, pictures, settings and table of contents."""
+    shutil.rmtree(site, ignore_errors=True)
+    shutil.copytree(ROOT / "book", site)
+    if figures.is_dir() and not figures.is_symlink():
+        shutil.copytree(figures, site / "figures", ignore=_links)
+    chapters = [path.stem for path in notebooks]
+    front, back = ([name for name in names if (site / f"{name}.md").is_file()] for names in (FRONT, BACK))
+    known = {*FRONT, *BACK, *(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+    absent = known.difference(chapters, front, back)
+    for page in site.glob("*.md"):
+        _write(page, _without_absent(page.read_text(encoding="utf-8"), absent, site))
+    for path in notebooks:
+        notebook = json.loads(_without_absent(path.read_text(encoding="utf-8"), absent, site))
+        _fold_parameters(notebook["cells"])
+        _write(site / path.name, json.dumps(notebook))
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    settings["sphinx"]["config"]["html_theme_options"]["extra_footer"] = html.escape(footer)
+    _write(site / "_config.yml", yaml.safe_dump(settings))
+    parts = {"About": front, "Chapters": chapters, "Results and sources": back}
+    contents = [{"caption": caption, "chapters": [{"file": name} for name in names]}
+                for caption, names in parts.items() if names]
+    _write(site / "_toc.yml", yaml.safe_dump({"format": "jb-book", "root": "index", "parts": contents}))
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """The links in a folder: in a stranger's run one may lead to anything, which the book would publish."""
+    return [name for name in names if (Path(folder) / name).is_symlink()]
+
+
+def _without_absent(text: str, absent: set[str], site: Path) -> str:
+    """MyST text, or a notebook's JSON, with plain words for references to what is absent.
+
+    Absent are pages and chapters (02_train), a chapter's labels (KIND-CHAPTER-NAME, as fig-train-loss), and
+    figures whose picture was not made, which go as a whole.
+    """
+    words = {}
+    for name in absent:
+        number, _, rest = name.partition("_")
+        if number.isdigit():
+            words[name] = words[rest.partition("_")[0]] = f"chapter {int(number)}"
+        else:
+            words[name] = name.replace("_", " ")
+    for figure in FIGURE.finditer(text):
+        if not (site / figure["picture"]).is_file():
+            words[figure["name"]] = "a figure"
+            text = text.replace(figure[0], "")
+
+    def plain(role: re.Match[str]) -> str:
+        label = role["target"].split("-")
+        word = words.get(role["target"]) or (words.get(label[1]) if len(label) > 2 else None)
+        return f"{role['title'] or word} (not in this run)" if word else role[0]
+
+    return ROLE.sub(plain, text)
+
+
+def _fold_parameters(cells: list[dict]) -> None:
+    """Show the values that were used, folded, instead of the defaults that papermill overrode."""
+    def tagged(tag: str) -> list[dict]:
+        return [cell for cell in cells if tag in cell["metadata"].get("tags", [])]
+
+    injected = tagged("injected-parameters")
+    for cell in tagged("parameters") if injected else []:
+        cells.remove(cell)
+    for cell in injected:
+        cell["metadata"]["tags"].append("hide-input")
+        prompt = "Parameters of this run"
+        cell["metadata"]["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
+
+
+def _render(site: Path) -> None:
+    """Run Jupyter Book, every warning an error."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+               "build", str(site), "-n", "-W", "--keep-going", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
+                          stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONUTF8": "1"})
+    if done.returncode:
+        output = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr + done.stdout)
+        lines = [line for line in output.splitlines() if line.strip(" =")]
+        wrong = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines
+        raise UserError("\n".join(["The book was not built:", *wrong[-15:]]))
+
+
+def _add_mathjax(folder: Path) -> None:
+    """Copy the one file of MathJax that the pages load: TeX in, SVG out, its glyphs included."""
+    package = importlib.util.find_spec("sphinx-mathjax-offline")
+    if package is None:
+        raise UserError("The package sphinx-mathjax-offline is not installed; the book's formulas need it.")
+    folder.mkdir(parents=True)
+    shutil.copy(Path(package.origin).parent / "static" / "mathjax" / "tex-svg.js", folder)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,295 @@
+"""Every figure of the book, in one style: readable in print, safe for colour-blind readers."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import DisplayHandle, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from diffusegen_core.cluster import Clusters
+from diffusegen_core.evaluate import REAL, Evaluated
+from diffusegen_core.inpaint import Inpainted
+from diffusegen_core.pairs.data import Pairs
+from diffusegen_core.pairs.pairsets import read_pair
+from diffusegen_core.style import Styled
+from diffusegen_core.train import Trained
+
+# Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+LINES = ["-", "--", "-.", ":"]
+STYLE = {
+    "figure.dpi": 110, "savefig.dpi": 160, "figure.constrained_layout.use": True,
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "axes.prop_cycle": plt.cycler(color=COLOURS), "image.interpolation": "nearest",
+}
+plt.rcParams.update(STYLE)
+WIDTH = 7.0  # inches, the text width of a printed page
+MOST_ROWS = 12  # a figure of more clusters or models than this shows the first ones
+
+
+def picture(ax: Axes, image: np.ndarray) -> None:
+    """An image (3, S, S) uint8 or a mask (1, S, S) in {0, 1}, without ticks."""
+    ax.axis("on")  # which a board leaves off where there is no picture
+    if len(image) == 1:
+        ax.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+    else:
+        ax.imshow(image.transpose(1, 2, 0))
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def board(rows: int, columns: int, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns square pictures."""
+    side = width / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(width, side * rows * 1.04), squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    for ax in axes.flat:
+        ax.axis("off")
+    return figure, axes
+
+
+def samples(pairs: Pairs, count: int = 7) -> Figure:
+    """Figure 1: samples of the dataset, image above mask, spread over the whole set."""
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
+    figure, axes = board(2, len(chosen))
+    for column, i in enumerate(chosen):
+        for ax, image in zip(axes[:, column], (pairs.images[i], pairs.masks[i]), strict=True):
+            picture(ax, image)
+    return figure
+
+
+def clusters(pairs: Pairs, result: Clusters, columns: int = 8) -> Figure:
+    """Figure 3: images of one cluster in each row."""
+    shown = range(min(result.k, MOST_ROWS))
+    figure, axes = board(len(shown), columns)
+    for k in shown:
+        members = np.flatnonzero(result.labels == k)[:columns]
+        for ax, i in zip(axes[k], members, strict=False):
+            picture(ax, pairs.images[i])
+        axes[k, 0].set_ylabel(f"{k}  (n = {result.sizes[k]})", rotation=90)
+    return figure
+
+
+def scan(result: Clusters) -> Figure:
+    """Silhouette and inertia over K; the run's own K is marked."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
+    for ax, column, colour in zip(axes, ("silhouette", "inertia"), COLOURS, strict=False):
+        ax.plot(result.scan["k"], result.scan[column], "o-", color=colour, markersize=4)
+        ax.axvline(result.k, color="0.6", linewidth=1, linestyle=":")
+        ax.set(xlabel="number of clusters K", ylabel=column)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def losses(trained: Trained) -> Figure:
+    """The training loss of every model over the images it has seen, smoothed over a fortieth of the run."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.8))
+    for i, model in enumerate(trained.all[:MOST_ROWS]):
+        _curve(ax, model.folder, model.images / max(model.steps, 1), model.name,
+               COLOURS[i % len(COLOURS)], LINES[(i // len(COLOURS)) % len(LINES)])
+    ax.set(xlabel="training images seen", ylabel="loss (smoothed)", yscale="log")
+    if ax.lines:
+        ax.legend(ncols=4)
+    return figure
+
+
+def _curve(ax: Axes, folder: Path, batch: float, label: str, colour: str, line: str) -> None:
+    path = folder / "log.csv"
+    if not path.exists():  # a checkpoint that was taken over has no curve
+        return
+    log = pd.read_csv(path)
+    smooth = log["loss"].rolling(max(1, len(log) // 40), min_periods=1).mean()
+    ax.plot(log["step"] * batch, smooth, label=label, color=colour, linestyle=line, linewidth=1.3)
+
+
+def grids(trained: Trained) -> Figure:
+    """The last sample grid of every model: images above, their masks below."""
+    last = [(m.name, sorted((m.folder / "samples").glob("*.png"))[-1]) for m in trained.all[:MOST_ROWS]
+            if list((m.folder / "samples").glob("*.png"))]
+    if not last:
+        return nothing("These models were taken over, not trained here: there are no sample grids.")
+    pictures = [(name, np.asarray(Image.open(path))) for name, path in last]
+    heights = [image.shape[0] / image.shape[1] for _, image in pictures]
+    figure, axes = plt.subplots(len(last), 1, squeeze=False, height_ratios=heights,
+                                figsize=(WIDTH, (WIDTH - 0.3) * sum(heights) + 0.06 * len(last)))
+    for ax, (name, image) in zip(axes[:, 0], pictures, strict=True):
+        picture(ax, image.transpose(2, 0, 1))
+        ax.set_ylabel(name)
+    return figure
+
+
+def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, sources: int = 4,
+               most: int = 3) -> Figure:
+    """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones.
+
+    `data_type` is the cluster models' unless another is named.
+    """
+    data_type = data_type or next(iter(result.folders))
+    manifest, folder = result.manifests[data_type], result.folders[data_type]
+    if manifest.empty:
+        return nothing("Every generated mask is empty: the models painted no polyp.")
+    figure, blocks = in_blocks(manifest, sources, most)
+    for name, synthetic, axes in blocks:
+        i = pairs.names.index(name)
+        columns = [(pairs.images[i], pairs.masks[i]), *(read_pair(folder, new) for new in synthetic)]
+        for column, pair in zip(axes.T, columns, strict=False):
+            for ax, image in zip(column, pair, strict=True):
+                picture(ax, image)
+        axes[0, 0].set_title("source")
+        axes[0, 1].set_title("synthetic")
+    return figure
+
+
+def in_blocks(manifest: pd.DataFrame, sources: int,
+              most: int) -> tuple[Figure, list[tuple[str, list[str], np.ndarray]]]:
+    """A figure with a block for each of so many sources, evenly spread; two blocks stand side by side.
+
+    Of each block the source's name, those of its synthetic pairs, at most so many, and the axes: two rows,
+    with one column more than pairs.
+    """
+    names = list(dict.fromkeys(manifest["source"]))
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
+    abreast, width = min(2, len(chosen)), 1 + min(most, int(manifest.groupby("source").size().max()))
+    figure, axes = board(2 * -(-len(chosen) // abreast), abreast * width)
+    blocks = []
+    for n, name in enumerate(chosen):
+        synthetic = manifest.loc[manifest["source"] == name, "name"].head(width - 1)
+        top, left = 2 * (n // abreast), n % abreast * width
+        blocks.append((name, list(synthetic), axes[top:top + 2, left:left + width]))
+    return figure, blocks
+
+
+def nothing(words: str) -> Figure:
+    """A figure that says in words why there is none."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.6))
+    ax.axis("off")
+    ax.text(0.5, 0.5, words, ha="center", va="center")
+    return figure
+
+
+def areas(result: Inpainted) -> Figure:
+    """The area of each generated mask against its source's, as shares of the image."""
+    if not any(len(m) for m in result.manifests.values()):
+        return nothing("There is no generated mask to measure.")
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.5))
+    for (name, m), marker in zip(result.manifests.items(), "osv^", strict=False):
+        ax.plot(m["area_before"], m["area_after"], marker, markersize=3.5, alpha=0.6, label=name)
+    top = max(m[["area_before", "area_after"]].to_numpy().max() for m in result.manifests.values() if len(m))
+    ax.plot([0, top], [0, top], color="0.6", linewidth=1, linestyle=":")
+    ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
+    ax.legend()
+    return figure
+
+
+def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources: int = 4,
+            most: int = 3) -> Figure:
+    """Figure 6: a source in the first column of each block, then its inpainted images above the styled ones.
+
+    `data_type` is the cluster models' unless another is named.
+    """
+    data_type = data_type or next(iter(result.folders))
+    if result.manifests[data_type].empty:
+        return nothing("No image was styled.")
+    figure, blocks = in_blocks(result.manifests[data_type], sources, most)
+    for name, synthetic, axes in blocks:
+        picture(axes[0, 0], pairs.images[pairs.names.index(name)])
+        for column, new in zip(axes.T[1:], synthetic, strict=False):
+            for ax, folder in zip(column, (result.origins, result.folders), strict=True):
+                picture(ax, read_pair(folder[data_type], new)[0])
+    return figure
+
+
+def guidance(result: Styled, weights: dict[str, float], data_type: str | None = None) -> Figure:
+    """The weighted losses over the steps and how far each pulls, means over the images of a data type."""
+    steps = result.steps[data_type or next(iter(result.steps))]
+    if steps.empty:
+        return nothing("No image was guided.")
+    means = steps.groupby("step").mean()
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+    for i, (term, weight) in enumerate(weights.items()):
+        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)], "linewidth": 1.3}
+        loss, pull = (means[column].abs().replace(0, np.nan) for column in (term, f"pull_{term}"))
+        axes[0].plot(weight * loss, label=f"\u2212{term}" if term == "sem" else term, **style)
+        axes[1].plot(pull, **style)
+    axes[1].plot(means["noise"], color="0.6", linewidth=1, label="the step's noise")
+    axes[1].plot(means["shift"], color="black", linewidth=2, label="the shift that was made")
+    axes[0].set(xlabel="step", ylabel="weighted loss", yscale="log")
+    axes[1].set(xlabel="step", ylabel="RMS over the image", yscale="log")
+    figure.legend(loc="outside upper center", ncols=5)
+    return figure
+
+
+class Watch:
+    """A live view for JupyterLab: the loss curve and the newest sample grid of the model in training.
+
+    Pass it as `train.run(p, watch=figures.Watch())`; it is called with the model's folder at every
+    sample grid.
+    """
+
+    def __init__(self) -> None:
+        self.handle: DisplayHandle | None = None
+
+    def __call__(self, folder: Path) -> None:
+        figure = progress(folder)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+        plt.close(figure)
+
+
+def progress(folder: Path) -> Figure:
+    """The loss curve of one model so far, beside its newest sample grid."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.1), width_ratios=[1, 1.6])
+    _curve(left, folder, 1, folder.name, COLOURS[0], "-")
+    left.set(xlabel="step", ylabel="loss", yscale="log", title=folder.name)
+    newest = sorted((folder / "samples").glob("*.png"))[-1]
+    picture(right, np.asarray(Image.open(newest)).transpose(2, 0, 1))
+    right.set_title(f"samples after {int(newest.stem)} images")
+    return figure
+
+
+def copies(pairs: Pairs, result: Evaluated) -> Figure:
+    """The likeliest copies above their nearest training images, with the filled region outlined."""
+    if result.closest.empty:
+        return nothing("There is no synthetic image to look at.")
+    rows = list(result.closest.itertuples())
+    side = WIDTH / max(len(rows), 3)
+    figure, axes = plt.subplots(2, len(rows), squeeze=False, figsize=(side * len(rows), 2 * side + 0.55))
+    for column, row in zip(axes.T, rows, strict=True):
+        data_type = result.audit.loc[row.Index, "data type"]
+        image, region = result.picture(data_type, row.name)
+        nearest = pairs.images[pairs.names.index(row.nearest)]
+        if row.flipped:
+            nearest = nearest[..., ::-1]
+        titles = (f"{data_type}\nscore {row.score:.2f}",
+                  f"{'its source' if row.own else 'another image'}{', mirrored' * row.flipped}")
+        for ax, shown, title in zip(column, (image, nearest), titles, strict=True):
+            picture(ax, shown)
+            ax.set_title(title, fontsize=7.5)
+            if not region.all():
+                ax.contour(region, [0.5], colors="white", linewidths=0.9)
+    return figure
+
+
+def copy_scores(result: Evaluated) -> Figure:
+    """The share of images with at most a given score, in pixels and in features; thresholds are dotted."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
+    for ax, column, title, threshold in zip(axes, ("score", "feature_score"), ("in pixels", "in features"),
+                                            result.thresholds, strict=True):
+        for i, (name, group) in enumerate(result.audit.groupby("data type", sort=False)):
+            scores = group[column].dropna()
+            if len(scores):
+                colour = "black" if name == REAL else COLOURS[(i - 1) % len(COLOURS)]
+                ax.ecdf(scores, label=name, color=colour, linestyle=LINES[i % len(LINES)], linewidth=1.3)
+        ax.axvline(threshold, color="0.5", linewidth=1, linestyle=":")
+        ax.set(xlabel=f"score {title}", xlim=(0, None))
+    axes[0].set(ylabel="share of images")
+    axes[0].legend(loc="upper left")
+    return figure

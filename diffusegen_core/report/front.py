@@ -1,0 +1,123 @@
+"""The two pictures that open the book, drawn from the run's data: samples, and the scheme of the method."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
+
+from diffusegen_core.base import runs
+from diffusegen_core.base.params import Params
+from diffusegen_core.pairs import data
+from diffusegen_core.pairs.data import Pairs
+from diffusegen_core.pairs.pairsets import KINDS, read_pair
+from diffusegen_core.report import figures
+
+STAGES = [
+    ("a", "cluster", "similar pairs together,\nby their features"),
+    ("b", "train", "a 4-channel diffusion\nmodel for each cluster"),
+    ("c", "inpaint", "a new polyp and its mask\nin a real image"),
+    ("d", "style", "colours guided towards\nthe real image"),
+]
+
+
+def draw(p: Params) -> list[Path]:
+    """Write samples.png and scheme.png into the figures folder of the run."""
+    pairs = data.load(p)
+    written = []
+    for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(p, pairs))):
+        path = p.folder / "figures" / f"{name}.png"
+        written.append(runs.write(path, lambda file, figure=figure: figure.savefig(file)))
+        plt.close(figure)
+    return written
+
+
+def scheme(p: Params, pairs: Pairs) -> Figure:
+    """Figure 2: the four stages, each with a picture that this run made, or its name if it made none."""
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 1.95), layout="none")
+    ax.set(xlim=(0, 10), ylim=(0, 10 * 1.95 / figures.WIDTH), position=(0, 0, 1, 1))
+    ax.axis("off")
+    ax.grid(False)
+    boxes = [("", f"{len(pairs)} pairs", "images and\ntheir masks",
+              _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)]))]
+    boxes += [(letter, name, text, _made(p, name)) for letter, name, text in STAGES]
+    for n, (letter, name, text, image) in enumerate(boxes):
+        left = 0.06 + 2.0 * n
+        middle = left + 0.86
+        ax.add_patch(FancyBboxPatch((left + 0.04, 0.14), 1.64, 2.5, linewidth=0.8, edgecolor="0.55",
+                                    facecolor="0.975", boxstyle="round,pad=0.04,rounding_size=0.1"))
+        title = f"$\\bf{{{letter}}}$  {name}" if letter else name
+        ax.text(middle, 2.43, title, ha="center", va="center", fontsize=9)
+        if image is None:
+            ax.text(middle, 1.5, "not in this run", ha="center", va="center", fontsize=7.5, color="0.45")
+        else:
+            ax.imshow(image, extent=_fit(image, left + 0.06, 0.78, 1.6, 1.45), aspect="auto", zorder=3)
+        ax.text(middle, 0.42, text, ha="center", va="center", fontsize=6.4, linespacing=1.35)
+        if n:
+            ax.add_patch(FancyArrowPatch((left - 0.27, 1.5), (left, 1.5), arrowstyle="-|>",
+                                         mutation_scale=9, color=figures.COLOURS[0]))
+    return figure
+
+
+def _spread(pairs: Pairs) -> np.ndarray:
+    return np.unique(np.linspace(0, len(pairs) - 1, 3).round().astype(int))
+
+
+def _made(p: Params, stage: str) -> np.ndarray | None:
+    """A picture of what the run made in a stage, or None."""
+    if stage == "cluster":
+        return _clustered(p)
+    if stage == "train":
+        grids = sorted((p.folder / "train").glob("*/samples/*.png"))
+        return _left_of(np.asarray(Image.open(grids[-1])), 3) if grids else None
+    folder = p.folder / stage / f"{p.cluster.k}-{'Styled-' if stage == 'style' else ''}Diff"
+    # A run that was killed may have written an image whose mask was to follow.
+    names = sorted(set.intersection(*({f.stem for f in (folder / kind).glob("*.png")} for kind in KINDS)))
+    return _montage([read_pair(folder, name) for name in names[:3]]) if names else None
+
+
+def _clustered(p: Params) -> np.ndarray | None:
+    # Three members each of the first clusters, a cluster a row.
+    path = p.folder / "cluster" / "clusters.csv"
+    if not path.is_file():
+        return None
+    pairs, frame = data.load(p), pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    index = {name: i for i, name in enumerate(pairs.names)}
+    if not index.keys() >= set(frame["name"]):  # clusters of other data, which this run has not replaced yet
+        return None
+    rows = [[pairs.images[index[name]] for name in members["name"][:3]]
+            for _, members in frame.groupby("cluster")]
+    blank = np.full_like(pairs.images[0], 255)
+    return _tiles([(row + [blank] * 3)[:3] for row in rows[:3]])
+
+
+def _montage(found: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Images above their masks."""
+    return _tiles([[image for image, _ in found], [np.repeat(mask * 255, 3, axis=0) for _, mask in found]])
+
+
+def _tiles(rows: list[list[np.ndarray]]) -> np.ndarray:
+    def padded(image: np.ndarray) -> np.ndarray:
+        edge = max(1, image.shape[-1] // 16)
+        return np.pad(image.astype(np.uint8), ((0, 0), (edge, edge), (edge, edge)), constant_values=249)
+
+    lines = [np.concatenate([padded(i) for i in row], axis=2) for row in rows]
+    return np.concatenate(lines, axis=1).transpose(1, 2, 0)
+
+
+def _left_of(grid: np.ndarray, columns: int) -> np.ndarray:
+    side = grid.shape[0] // 2  # a sample grid is one row of images over one of masks
+    return grid[:, :side * columns]
+
+
+def _fit(image: np.ndarray, left: float, bottom: float, width: float, height: float) -> tuple[float, ...]:
+    """The extent of a picture, centred in a box without distortion (axis units are equally long)."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    w, h = image.shape[1] * scale, image.shape[0] * scale
+    x, y = left + (width - w) / 2, bottom + (height - h) / 2
+    return (x, x + w, y, y + h)
+
+

@@ -1,0 +1,224 @@
+"""The expert review kit (paper 2.5, B.1, Figure 4, Table B1): a form for the reviewer, a key for us, a score.
+
+The form is one HTML file that works from the disk and asks nothing of the network. It must not tell the data
+types apart: all pictures are brought to one square size and encoded anew as PNG without metadata, masks are
+two-valued, the order is shuffled, and neither types nor file names are in it. Those are in the key file,
+which stays with us.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import reprlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from scipy.stats import binomtest
+
+from diffusegen_core.base import runs, seeds
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.pairs import layouts
+
+REAL = "Real"  # the data type that is not synthetic; the positive of precision and recall
+
+# What is asked about each pair, in Table B1's words, and the keys that answer it.
+QUESTIONS = {
+    "quality": {
+        "title": "Image Quality", "answers": ("Good", "Moderate", "Poor"), "keys": ("1", "2", "3")},
+    "segmentation": {
+        "title": "Segmentation Quality", "answers": ("Good", "Moderate", "Poor"), "keys": ("4", "5", "6")},
+    "origin": {
+        "title": "Real or Fake", "answers": ("Real", "Fake"), "keys": ("R", "F")},
+}
+
+TEMPLATE = Path(__file__).with_name("review_form.html")
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+# An answer that was not given is null: the form exports every question of every pair.
+_Answer = create_model("_Answer", __base__=_File, **{
+    name: (Literal[question["answers"]] | None, ...) for name, question in QUESTIONS.items()})
+
+
+class _Answers(_File):
+    form: str
+    answers: dict[str, _Answer]
+
+
+class _Item(_File):
+    type: str
+    name: str
+
+
+class _Key(_File):
+    form: str
+    items: dict[str, _Item] = Field(min_length=1)
+
+
+AnyFile = TypeVar("AnyFile", bound=_File)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A reviewer's answers by data type.
+
+    counts: Table B1, a row for each data type, columns (question, answer).
+    answered: how many pairs have an answer, by question; `pairs` is how many the form has.
+    agreement: rows Accuracy, Precision, Recall with "real" as the positive; columns hits, of, value, low,
+        high, the last two a Wilson 95 % interval. A rate of nothing (0 of 0) is NaN.
+    """
+
+    counts: pd.DataFrame
+    answered: pd.Series
+    pairs: int
+    agreement: pd.DataFrame
+
+
+def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
+         max_side: int = 512) -> tuple[Path, Path]:
+    """Write `out`/form.html and `out`/key.json with `per_type` pairs drawn from each dataset folder.
+
+    `folders` maps data types, "Real" among them, to dataset folders. Pictures are squared, as for training,
+    to the smallest side among them or `max_side` pixels, because a difference in sharpness would give a type
+    away. The same arguments write the same files. Raises UserError for a folder with too few pairs or a
+    picture that cannot be read.
+    """
+    if REAL not in folders:
+        raise UserError(f"The review compares with real images: one of the data types must be named {REAL}.")
+    drawn = [(kind, *pair) for kind, folder in folders.items()
+             for pair in _draw(kind, Path(folder), per_type, seed)]
+    drawn = [drawn[i] for i in seeds.rng(seed, "review", "order").permutation(len(drawn))]
+    side = min(max_side, *(min(image.size) for _, _, image, _ in drawn))
+    pictures = [{"image": _uri(_square(image, side)), "mask": _uri(_two_valued(_square(mask, side)))}
+                for _, _, image, mask in drawn]
+    form = hashlib.sha256(json.dumps(pictures).encode()).hexdigest()[:12]
+    old = runs.read_json(out / "key.json")
+    if isinstance(old, dict) and old.get("form") != form:
+        raise UserError(f"{out} holds the key of another form, whose answers may be on their way. Move both "
+                        "away, or choose another folder.")
+    items = {str(i): {"type": kind, "name": name} for i, (kind, name, _, _) in enumerate(drawn, start=1)}
+    content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures}).replace("<", "\\u003c")
+    page = TEMPLATE.read_text(encoding="utf-8").replace("{{form}}", content)
+    return (runs.write_text(out / "form.html", page),
+            runs.write_json(out / "key.json", {"form": form, "items": items}))
+
+
+def score(answers: Path, key: Path) -> Score:
+    """Table B1 and the agreement from a file that the form exported and its key file.
+
+    Unanswered questions are left out. Raises UserError, naming the file, where one is not such a file, the
+    answers belong to another form, lack a pair, hold an unknown value, or are all still open.
+    """
+    given, made = _read(answers, _Answers, "exported answers"), _read(key, _Key, "a key file")
+    if given.form != made.form:
+        raise UserError(f"{answers} belongs to form {_printable(given.form)}, but {key} is the key of form "
+                        f"{_printable(made.form)}.")
+    if stray := sorted(given.answers.keys() ^ made.items.keys()):
+        problem = "lacks pair" if stray[0] in made.items else "answers a pair that the form does not have,"
+        raise UserError(f"{answers} {problem} {_printable(stray[0])}: export them from the form again.")
+    rows = pd.DataFrame([{"Data type": item.type} | given.answers[number].model_dump()
+                         for number, item in made.items.items()])
+    answered = rows[list(QUESTIONS)].notna().sum()
+    if not answered.any():
+        raise UserError(f"{answers} holds no answer yet.")
+    titles = {name: question["title"] for name, question in QUESTIONS.items()}
+    return Score(_counts(rows), answered.rename(titles), len(rows), _agreement(rows))
+
+
+def describe(result: Score) -> str:
+    """The score as text for a terminal."""
+    counts = result.counts.rename(index=_printable)
+    lines = [counts.to_string(), "", f"Answered, of {result.pairs} pairs: "
+             + ", ".join(f"{title} {n}" for title, n in result.answered.items()) + "."]
+    for name, rate in result.agreement.iterrows():
+        value, low, high = (f"{100 * rate[column]:.1f}" for column in ("value", "low", "high"))
+        lines.append(f"{name} {value} % ({rate.hits:.0f} of {rate.of:.0f}), 95 % interval {low} to {high} %."
+                     if rate.of else f"{name}: nothing to count.")
+    return "\n".join(lines)
+
+
+def _draw(kind: str, folder: Path, count: int, seed: int) -> list[tuple[str, Image.Image, Image.Image]]:
+    """So many pairs of a dataset: name, image, mask."""
+    report = layouts.scan(folder)
+    if len(report.pairs) < count:
+        raise UserError(f"{folder} has {len(report.pairs)} pairs; the review needs {count} of {kind}.")
+    chosen = seeds.rng(seed, "review", kind).choice(len(report.pairs), count, replace=False)
+    pairs = [report.pairs[i] for i in chosen]
+    return [(pair.name, _picture(pair.image), _picture(pair.mask)) for pair in pairs]
+
+
+def _picture(path: Path) -> Image.Image:
+    # Not layouts.read: an empty mask is unusable for training, but a failure that the reviewer should see.
+    try:
+        return layouts.rgb(path)
+    except Exception as error:  # Decoders fail in many ways.
+        raise UserError(f"{path} cannot be read as a picture: {error}.") from None
+
+
+def _square(picture: Image.Image, side: int) -> Image.Image:
+    return picture.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def _two_valued(mask: Image.Image) -> Image.Image:
+    return Image.fromarray(np.where(np.asarray(mask).max(axis=2) > 127, np.uint8(255), np.uint8(0)))
+
+
+def _uri(picture: Image.Image) -> str:
+    """The picture as a data URI: a PNG that holds nothing but pixels."""
+    picture.info.clear()  # the encoder would write some of it
+    data = io.BytesIO()
+    picture.save(data, "PNG", compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _read(path: Path, model: type[AnyFile], what: str) -> AnyFile:
+    try:
+        return model.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(_printable(str(part)) for part in first["loc"])
+        known = first["type"] in ("missing", "json_invalid")
+        value = "" if known else f", not {reprlib.repr(first['input'])}"
+        raise UserError(f"{path} is not {what}: {place and place + ': '}{first['msg']}{value}.") from None
+
+
+def _counts(rows: pd.DataFrame) -> pd.DataFrame:
+    types = sorted(rows["Data type"].unique(), key=lambda kind: (kind != REAL, kind))
+    tables = {question["title"]: pd.crosstab(rows["Data type"], rows[name])
+              .reindex(index=types, columns=list(question["answers"]), fill_value=0)
+              for name, question in QUESTIONS.items()}
+    return pd.concat(tables, axis=1).rename_axis(index="Data type", columns=(None, None))
+
+
+def _agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    judged = rows.dropna(subset="origin")
+    real, said_real = judged["Data type"] == REAL, judged["origin"] == "Real"
+    both = real & said_real
+    return pd.DataFrame.from_dict({
+        "Accuracy": _rate((real == said_real).sum(), len(judged)),
+        "Precision": _rate(both.sum(), said_real.sum()),
+        "Recall": _rate(both.sum(), real.sum()),
+    }, orient="index")
+
+
+def _rate(hits: int, of: int) -> dict[str, float]:
+    if of == 0:
+        return {"hits": 0, "of": 0, "value": float("nan"), "low": 0.0, "high": 1.0}
+    interval = binomtest(int(hits), int(of)).proportion_ci(0.95, method="wilson")
+    return {"hits": int(hits), "of": int(of), "value": hits / of, "low": interval.low, "high": interval.high}
+
+
+def _printable(text: str) -> str:
+    """Text from a file, safe in a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,95 @@
+"""Figures of chapters 6 and 7, in the style of `figures`."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from diffusegen_core import segment
+from diffusegen_core.base.params import Params
+from diffusegen_core.measures import intervals
+from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, board, nothing, picture
+from diffusegen_core.segment import Tested
+from diffusegen_core.trainsets import REAL
+
+MARKERS = "osDv^P"
+
+
+def alone(result: Tested, p: Params) -> Figure:
+    """Polyp Dice of every data type and N with its interval, a panel for each test set; Real is the line."""
+    if result.images.empty:
+        return nothing("No network was tested.")
+    found = segment.summary(result, ["data_type", "samples"], "dice", p)
+    names = list(dict.fromkeys(found["test_set"]))
+    figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True,
+                                figsize=(WIDTH, 0.9 + 0.24 * found.groupby("test_set").size().max()))
+    for ax, name in zip(axes[0], names, strict=True):
+        rows = found[found["test_set"] == name].iloc[::-1].reset_index(drop=True)
+        kinds = list(dict.fromkeys(found["data_type"]))
+        for i, row in rows.iterrows():
+            kind = kinds.index(row["data_type"])
+            colour = "black" if row["data_type"] == REAL else COLOURS[kind % len(COLOURS)]
+            ax.plot([row["low"], row["high"]], [i, i], color=colour, linewidth=1.3)
+            ax.plot(row["mean"], i, MARKERS[kind % len(MARKERS)], color=colour, markersize=4)
+        for real in rows.loc[rows["data_type"] == REAL, "mean"]:
+            ax.axvline(real, color="0.6", linewidth=1, linestyle=":")
+        ax.set(title=name, xlabel="polyp Dice", xlim=(0, 1))
+        ax.set_yticks(rows.index, [row["data_type"] if pd.isna(row["samples"]) else
+                                   f"{row['data_type']}-{row['samples']}" for _, row in rows.iterrows()])
+    return figure
+
+
+def gains(result: Tested, p: Params) -> Figure:
+    """The gain in polyp Dice over Real against N, with paired intervals: a panel for each test set."""
+    images = result.images
+    synthetic = images[images["data_type"] != REAL]
+    if synthetic.empty or not (images["data_type"] == REAL).any():
+        return nothing("There is nothing to compare with Real.")
+    names = list(dict.fromkeys(images["test_set"]))
+    figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 3.0))
+    kinds = list(synthetic.groupby(["data_type", "ratio"], sort=False).groups)
+    sizes = sorted(images["size"].unique())
+    for ax, name in zip(axes[0], names, strict=True):
+        here = images[images["test_set"] == name]
+        for i, (data_type, ratio) in enumerate(kinds):
+            found = [(sizes.index(size), intervals.paired(
+                rows[(rows["data_type"] == data_type) & (rows["ratio"] == ratio)],
+                rows[rows["data_type"] == REAL], "dice", p.segment.resamples, p.seed))
+                for size, rows in here.groupby("size")]
+            x = np.array([place for place, _ in found]) + (i - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
+            style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.3}
+            ax.vlines(x, [gain.low for _, gain in found], [gain.high for _, gain in found], **style)
+            ax.plot(x, [gain.mean for _, gain in found], MARKERS[i % len(MARKERS)], markersize=4,
+                    linestyle=LINES[i % len(LINES)], label=f"{data_type}, r = {ratio}", **style)
+        ax.axhline(0, color="0.5", linewidth=1, linestyle=":")
+        ax.set(title=name, xlabel="real pairs N")
+        ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes[0, 0].set_ylabel("gain in polyp Dice over Real")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def examples(result: Tested, rows: int = 6) -> Figure:
+    """Test images with the true outline, and below what networks of the first seed took for polyp."""
+    tests = [test for test in result.tests if test.pairs is not None]
+    done = result.runs[(result.runs["status"] == "ok") & (result.runs["seed"] == 0)]
+    # Of each data type the network with the most synthetic pairs.
+    done = done.groupby("data_type", sort=False).tail(1).head(rows)
+    if done.empty or not tests:
+        return nothing("No network was tested.")
+    shown = min(segment.EXAMPLES, max(len(test.pairs) for test in tests))
+    figure, axes = board(len(done) + 1, shown * len(tests))
+    for left, test in enumerate(tests):
+        for i in range(min(shown, len(test.pairs))):
+            column = axes[:, left * shown + i]
+            masks = [test.pairs.masks[i, 0]]
+            for name in done["name"]:
+                masks.append(segment.examples(result, name, test.name)[i])
+            for ax, mask in zip(column, masks, strict=True):
+                picture(ax, test.pairs.images[i])
+                if mask.any():
+                    ax.contour(mask, [0.5], colors="white", linewidths=0.9)
+        axes[0, left * shown].set_title(test.name, loc="left")
+    for ax, name in zip(axes[:, 0], ["true", *done["data_type"]], strict=True):
+        ax.set_ylabel(name, fontsize=7)
+    return figure

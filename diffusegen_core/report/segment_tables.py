@@ -1,0 +1,263 @@
+"""Tables of chapters 6 and 7: this run's networks, test set by test set, beside the paper's."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from diffusegen_core import gan, inpaint, segment, style, train
+from diffusegen_core.base import runs
+from diffusegen_core.base.params import Params
+from diffusegen_core.report import claims, published
+from diffusegen_core.report.claims import SMALL_SETS, Verdict
+from diffusegen_core.report.tables import Table, escaped, show
+from diffusegen_core.segment import Tested
+from diffusegen_core.trainsets import REAL
+from diffusegen_core.work.experiments import OK
+
+PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
+WORDS = {"dice": "Dice", "iou": "IoU"}
+PAPER_TESTS = ["HyperKvasir", "CVC-ClinicDB", "PolypGen"]
+ABSENT = "not given"  # in the column of a test set that is not there
+FEWER = "†"  # at a value of fewer seeds than were asked for
+
+
+def tests(result: Tested) -> Table:
+    """The test sets, and why one is absent."""
+    frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
+                           "": test.note} for test in result.tests])
+    return show(frame, "segment-tests", "The images that the networks of this run are tested on; none of "
+                "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored.")
+
+
+def alone(result: Tested, p: Params, measure: str) -> Table:
+    """Table 2: trained on synthetic data alone."""
+    ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
+    ours["key"] = [_numbered(published.kind(name), n) for name, n in zip(ours["data_type"], ours["samples"],
+                                                                         strict=True)]
+    ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"], strict=True)]
+    paper = published.table("2").assign(key=lambda t: t["data_type"])
+    return _beside(result, ours, paper, measure, f"segment-{measure}",
+                   f"Trained on one data type alone: polyp {WORDS[measure]}, computed in this run, with 95 % "
+                   "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
+                   f"{_unknown(p)}")
+
+
+def by_clusters(result: Tested, p: Params, measure: str) -> Table:
+    """Tables B3 and B4: by cluster count, inpainted and styled."""
+    ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
+    ours = ours[ours["data_type"].str.match(r"\d+-")]
+    ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
+                                                                        strict=True)]
+    paper = pd.concat([published.table(name) for name in ("B3", "B4")])
+    paper = paper[paper["data_type"] != REAL].assign(key=lambda t: t["data_type"])
+    return _beside(result, ours, paper, measure, f"segment-clusters-{measure}",
+                   f"By cluster count: polyp {WORDS[measure]}, computed in this run, with 95 % intervals. "
+                   f"Published: Tables B3 and B4 of the paper. {train.caveat(p)}",
+                   order=_by_kind)
+
+
+def ratios(result: Tested) -> list[int]:
+    """The r's of a run, for `small`; 1 where it has Real alone, which needs none."""
+    return sorted(map(int, result.runs["ratio"].dropna().unique())) or [1]
+
+
+def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
+    """Tables B5 to B7 (B7 is Table 3): small real sets with r synthetic pairs for a real one."""
+    ours = _ours(_at(result, ratio), ["size", "data_type"], measure, p, p.augment.seeds)
+    ours["key"] = list(zip(ours["size"].astype(int), ours["data_type"], strict=True))
+    ours["label"] = ours["data_type"]
+    known = SMALL_SETS.get(ratio)
+    paper = published.table(known) if known else published.table("B5").head(0)
+    paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
+    note = f" Published: Table {known} of the paper, N of its 348 pairs." if known else ""
+    # Models of a small set are always trained here.
+    unknown = _unknown(p) if p.augment.generator_sees == "all" else gan.caveat(p)
+    return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
+                   f"Small real sets, r = {ratio}: polyp {WORDS[measure]}, computed in this run, with 95 % "
+                   f"intervals. {_rule(p)}{note} {unknown}", order=_by_size,
+                   heading=("N", "data type"))
+
+
+def evaluator(result: Tested, p: Params, by: list[str], name: str) -> Table:
+    """The published evaluator's two-channel measures, means over images and seeds."""
+    groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
+    means = groups[["dice_both", "iou_both"]].mean().assign(seeds=groups["seed"].nunique())
+    return show(_plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, of "
+                "both channels, polyp and background: computed in this run, means over images and seeds.",
+                {"soft Dice": ".3f", "IoU": ".3f"})
+
+
+def networks(result: Tested, by: list[str], name: str) -> Table:
+    """A row for each kind of network: how many were trained, on what, and how long it took."""
+    rows = []
+    for key, group in result.runs.groupby(by, sort=False, dropna=False):
+        done = group[group["status"] == OK]
+        rows.append({**dict(zip(by, key, strict=True)), "networks": len(group),
+                     "failed": int(group["status"].str.startswith("failed").sum()),
+                     **({"real pairs": done["real_pairs"].mean(),
+                         "synthetic pairs": (done["train_pairs"] - done["real_pairs"]).mean(),
+                         "best epoch": done["best_epoch"].mean(), "validation IoU": done["valid_iou"].mean(),
+                         "seconds each": done["seconds"].mean()} if len(done) else {})})
+    return show(_plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
+                f"{escaped(result.encoder)}: means over seeds. The pairs are those trained on, as they were "
+                "drawn; the rest of each set chose the best epoch.",
+                {"real pairs": ".1f", "synthetic pairs": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
+                 "seconds each": ".1f"})
+
+
+def failures(result: Tested, name: str) -> Table:
+    """What failed, and why; one row that says so where nothing did."""
+    failed = result.runs[result.runs["status"] != OK][["name", "status"]]
+    frame = failed if len(failed) else pd.DataFrame([{"name": "none", "status": "every network was trained"}])
+    return show(frame.rename(columns={"name": "network"}), name,
+                "Experiments of this run that have no result.")
+
+
+def costs(p: Params, result: Tested) -> Table:
+    """What a usable pair costs by each generator, training included, beside what it is worth."""
+    trained, made, styled, baseline = train.run(p), inpaint.run(p), style.run(p), gan.run(p)
+    rows = []
+    for name, manifest in made.manifests.items():
+        base = [trained.base] if trained.base else []
+        models = [trained.full] if name.startswith("Full") else base + trained.models
+        learning = sum(model.seconds for model in models)
+        painting = _seconds(made.folders[name])
+        twin = name.replace("Diff", "Styled-Diff")
+        rows += [(name, len(manifest), learning, painting),
+                 (twin, len(styled.manifests[twin]), learning, painting + _seconds(styled.folders[twin]))]
+    if baseline is not None and baseline.trained:
+        rows.insert(0, (gan.GAN, len(baseline.manifest), float("nan"), baseline.seconds))
+    first = result.tests[0].name
+    means = segment.summary(result, ["data_type", "samples"], "dice", p).query("test_set == @first")
+    best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples
+    frame = pd.DataFrame([{
+        "data type": name, "usable pairs": pairs, "training, s": learning, "making, s": making,
+        "s a pair": (making + (0 if name == gan.GAN else learning)) / max(pairs, 1),
+        f"Dice, {first}": best.get(name, float("nan")),
+    } for name, pairs, learning, making in rows])
+    return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
+                "the network trained on all of them. A SinGAN is trained for each source: its training is "
+                "part of making.",
+                {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
+
+
+def overall(found: list[Verdict], p: Params) -> Table:
+    """One verdict a claim, how many of its comparisons support it, and what is not known of the pairs."""
+    rows = []
+    for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
+        each = [v.verdict for v in found if v.claim == claim]
+        rows.append({"": str(number), "the paper's claim": claim, "verdict on this run": verdict,
+                     "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
+    frame = pd.DataFrame(rows)
+    return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them. "
+                f"{_unknown(p)}".strip())
+
+
+def rule() -> Table:
+    """How a comparison is judged, and a claim from several."""
+    frame = pd.DataFrame({"verdict": claims.RULE.keys(), "when": claims.RULE.values()})
+    return show(frame, "summary-rule", f"How a comparison is judged. {claims.SEVERAL}")
+
+
+def verdicts(found: list[Verdict]) -> Table:
+    """The claims, comparison by comparison."""
+    numbers = {claim: str(number) for number, claim in enumerate(claims.overall(found), 1)}
+    frame = pd.DataFrame([{
+        "claim": numbers[verdict.claim], "compared": verdict.comparison, "test set": verdict.test_set,
+        "images": verdict.images, "seeds": verdict.seeds,
+        "difference, this run": _interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
+        "difference, published": "" if pd.isna(verdict.published) else f"{verdict.published:+.4f}",
+        "verdict": f"{verdict.verdict.capitalize()}. {verdict.reason}"} for verdict in found])
+    return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, over the "
+                "images and seeds that both have, computed in this run; published: from the paper's own "
+                "tables. The numbers of the claims are those above.")
+
+
+def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str, caption: str,
+            order: Callable | None = None, heading: tuple[str, ...] = ("data type",)) -> Table:
+    """A row for each key of ours or the paper's; for each test set our interval and the printed value.
+
+    `ours` has the columns key, label, test_set and text.
+    """
+    paper = paper[paper["metric"] == PRINTED[measure]]
+    keys = list(dict.fromkeys([*paper["key"], *ours["key"]]))
+    labels = dict(zip(ours["key"], ours["label"], strict=True))
+    mine = {(row.key, row.test_set): row.text for row in ours.itertuples(index=False)}
+    theirs = {(row.key, row.test_set): row.printed for row in paper.itertuples(index=False)}
+    rows = []
+    for key in sorted(keys, key=order) if order else keys:
+        parts = (*key[:-1], labels.get(key, key[-1])) if isinstance(key, tuple) else (labels.get(key, key),)
+        row = dict(zip(heading, map(str, parts), strict=True))
+        for test, printed in zip(result.tests, PAPER_TESTS, strict=True):
+            row[f"{test.name}, this run"] = mine.get((key, test.name), "" if test.pairs else ABSENT)
+            if theirs:
+                row[f"{printed}, published"] = theirs.get((key, printed), "")
+        rows.append(row)
+    if any(FEWER in text for text in mine.values()):
+        caption = f"{caption.strip()} {FEWER} Of fewer seeds than were asked for, or none: the others failed."
+    return show(pd.DataFrame(rows), name, caption.strip())
+
+
+def _unknown(p: Params) -> str:
+    """What nobody knows of the generators' training images; "" where all of it is known."""
+    return f"{gan.caveat(p)} {train.caveat(p)}".strip()
+
+
+def _numbered(name: str, n: object) -> str:
+    return name if pd.isna(n) else f"{name}-{int(n)}"
+
+
+def _by_kind(name: str) -> tuple:
+    k, kind, n = re.fullmatch(r"(\d+)-(.*)-(\d+)", name).groups()
+    return kind, int(n), int(k)
+
+
+def _by_size(key: tuple[int, str]) -> tuple:
+    size, name = key
+    digits = re.match(r"\d+", name)
+    return size, name != REAL, name == gan.GAN, int(digits[0]) if digits else 0
+
+
+def _rule(p: Params) -> str:
+    verb = "is replaced by" if p.augment.rule == "replace" else "is joined by"
+    saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the training pairs of the N"
+    return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their diffusion "
+            f"models saw {saw}.")
+
+
+def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:
+    """A row for each combination of `by` and test set: its interval as `text`, marked where seeds lack."""
+    found = segment.summary(result, by, measure, p)
+    found["text"] = [_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
+                     for row in found.itertuples(index=False)]
+    none = result.runs.groupby(by, sort=False, dropna=False).filter(lambda runs: (runs["status"] != OK).all())
+    tests = pd.DataFrame({"test_set": [test.name for test in result.tests if test.pairs], "text": FEWER})
+    return pd.concat([found, none[by].drop_duplicates().merge(tests, how="cross")])
+
+
+def _at(result: Tested, ratio: int) -> Tested:
+    """What has this r, and Real, which has none."""
+    images, networks = (frame[frame["ratio"].isna() | (frame["ratio"] == ratio)]
+                        for frame in (result.images, result.runs))
+    return replace(result, images=images, runs=networks)
+
+
+def _interval(mean: float, low: float, high: float, digits: str = ".3f") -> str:
+    if pd.isna(mean):
+        return ""
+    return f"{mean:{digits}}" if pd.isna(low) else f"{mean:{digits}} [{low:{digits}}, {high:{digits}}]"
+
+
+def _seconds(folder: Path) -> float:
+    return runs.read_json(folder / runs.STAMP)["seconds"]
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Headings in words, and counts that do not apply as empty text."""
+    frame = frame.rename(columns={"data_type": "data type", "samples": "N", "size": "N", "ratio": "r",
+                                  "test_set": "test set", "dice_both": "soft Dice", "iou_both": "IoU"})
+    return frame.assign(**{name: ["" if pd.isna(v) else str(int(v)) for v in frame[name]]
+                           for name in ("N", "r") if name in frame})

@@ -1,0 +1,329 @@
+"""Tables of the book: numbered and captioned there, plain HTML in JupyterLab."""
+
+import contextlib
+import html
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from diffusegen_core import train
+from diffusegen_core.base import devices, runs
+from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.params import Params
+from diffusegen_core.base.sections import Model
+from diffusegen_core.cluster import Clusters
+from diffusegen_core.evaluate import MS_SSIM, Evaluated
+from diffusegen_core.inpaint import Inpainted, network_calls, repaint_levels
+from diffusegen_core.models.unet import UNet, parameter_count
+from diffusegen_core.pairs.data import Pairs
+from diffusegen_core.report import published
+from diffusegen_core.style import Styled
+from diffusegen_core.train import Trained
+from diffusegen_core.work import fanout
+
+# The paper's network (method.md 3).
+PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
+              head_channels=64)
+
+# Of the Fréchet distance, the kernel distance and MS-SSIM: formats of a value and of a deviation.
+DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
+
+# The losses of styling: what each compares, and the weight that the paper gives it (B.5).
+LOSSES = {
+    "zecon": ("content", "patches of the U-Net's encoder, with the inpainted image's", 500),
+    "vgg": ("content", "maps of VGG-19 after conv1_1 and conv2_1, with the inpainted image's", 100),
+    "mse": ("content", "pixels, with the inpainted image's", 5000),
+    "sty": ("style", "[CLS], with the real source's", 10000),
+    "l2": ("style", "pixels, with the real source's", 10000),
+    "sem": ("style", "[CLS], with that of the step before, to differ", 40000),
+    "rng": ("style", "pixels, with the range from -1 to 1", 200),
+}
+
+Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame of ready-made text, with the label and caption that the book gives it."""
+
+    frame: pd.DataFrame
+    numeric: list[bool]
+    name: str
+    caption: str
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(index=False, border=0)
+
+    # MyST's table directive; the book prefers this form over HTML.
+    def _repr_markdown_(self) -> str:
+        rows = [list(map(str, self.frame.columns)), ["---:" if n else ":---" for n in self.numeric]]
+        rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
+        body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        return f":::{{table}} {self.caption}\n:name: {self.name}\n\n{body}\n:::\n"
+
+
+def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None) -> Table:
+    """A table labelled tab-`name`; the index becomes columns.
+
+    Floats get three significant figures or `formats`.
+    """
+    flat = frame.reset_index() if frame.index.name or frame.index.nlevels > 1 else frame
+    numeric = [pd.api.types.is_numeric_dtype(flat[column]) for column in flat.columns]
+    text = pd.DataFrame({column: [_text(value, (formats or {}).get(column)) for value in flat[column]]
+                         for column in flat.columns})
+    return Table(text, numeric, f"tab-{name}", caption)
+
+
+def facts(p: Params, name: str) -> Table:
+    """What a page must state about its run: profile, data, seed, device, versions."""
+    rows = {
+        "profile": p.profile,
+        "data": _data(p),
+        "image size": f"{p.data.image_size} x {p.data.image_size} pixels",
+        "seed": str(p.seed),
+        "device": _devices(p),
+        "versions": ", ".join(f"{k} {v}" for k, v in runs.versions().items()),
+    }
+    frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
+    return show(frame, f"{name}-facts", "What this page was computed from.")
+
+
+def _devices(p: Params) -> str:
+    """What computes: this machine, or, where workers do, those that have made something of the run so far."""
+    if not os.environ.get(fanout.SCHEDULER):
+        with contextlib.suppress(UserError):  # a login node has no GPU
+            return devices.name(p.device)
+    return ", ".join(sorted({stamp["device"] for stamp in _stamps(p).values()})) or "dask workers"
+
+
+def _stamps(p: Params) -> dict[Path, dict[str, Any]]:
+    """The stamp of each folder of the run that has a whole one."""
+    folders = sorted(path.parent for path in p.folder.rglob(runs.STAMP))
+    return {folder: stamp for folder in folders if (stamp := runs.read_stamp(folder))}
+
+
+def line(p: Params) -> str:
+    """The facts of a run in one line, for the foot of every page."""
+    # A chapter's own time holds that of its features.
+    seconds = sum(stamp["seconds"] for folder, stamp in _stamps(p).items() if folder.name != "features")
+    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(p)}; "
+            f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
+            f"chapters, workers added up, {runs.duration(seconds)}.")
+
+
+def took(seconds: float, folder: Path) -> Table:
+    """The wall time of a chapter's work, added up over calls and workers, and where its artifacts lie."""
+    frame = pd.DataFrame({"": ["wall time", "artifacts"],
+                          "this run": [runs.duration(seconds), folder.name + "/"]})
+    return show(frame, f"{folder.name}-took",
+                "Wall time of this chapter's work, added up over the calls and workers that it took.")
+
+
+def pairs(loaded: Pairs) -> Table:
+    """What the pairs of the run are like."""
+    area = loaded.masks.mean(axis=(1, 2, 3))
+    rows = {"pairs": str(len(loaded)), "smallest polyp": f"{area.min():.2%} of the image",
+            "median": f"{np.median(area):.2%}", "largest": f"{area.max():.2%}"}
+    frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
+    return show(frame, "cluster-pairs", "The pairs and the area of their polyps, computed in this run.")
+
+
+def clusters(result: Clusters) -> Table:
+    """Cluster sizes, beside the published ones where this K has them."""
+    sizes = sorted(result.sizes, reverse=True)
+    frame = pd.DataFrame({"rank by size": range(1, result.k + 1), "pairs, this run": sizes})
+    known = published.table("cluster_sizes").query("k == @result.k")["value"].astype(int)
+    taken = (f"taken from {escaped(result.file)}" if result.file else
+             f"computed in this run from the features of {escaped(result.backbone)}")
+    caption = f"Cluster sizes, {taken}."
+    if len(known):
+        frame["pairs, published"] = sorted(known, reverse=True)
+        caption += " Published: the authors' clusters of the 348 pairs with Inception-v3."
+    return show(frame, "cluster-sizes", caption)
+
+
+def network(p: Params) -> Table:
+    """The network of this run beside the paper's."""
+    with torch.device("meta"):
+        ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.data.image_size), (PAPER, 256)))
+    after = f", after {p.train.base_images:,} of a common base" if train.base_of(p) else ""
+    rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
+            ("image size", str(p.data.image_size), "256"),
+            ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
+            ("multipliers", " ".join(map(str, p.model.channel_mult)), " ".join(map(str, PAPER.channel_mult))),
+            ("residual blocks a level", str(p.model.res_blocks), str(PAPER.res_blocks)),
+            ("attention at", " ".join(map(str, p.model.attention_resolutions)) or "none", "16"),
+            ("objective", p.process.objective, "eps"),
+            ("variance of a reverse step", p.process.variance, "learned"),
+            ("training images a cluster", f"{p.train.images:,}{after}", "110,000"),
+            ("batch", str(p.train.batch_size), "128"),
+            ("learning rate", f"{p.train.lr:g}", "5e-05")]
+    frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])
+    return show(frame, "train-network",
+                "The network and its training in this run, and the paper's: as published, or where the paper "
+                "is silent as in its authors' code. Parameters are counted from the sizes.")
+
+
+def models(result: Trained) -> Table:
+    """One row a model: pairs, images, loss, time."""
+    return show(result.table, "train-models", "The models of this run.",
+                {"final loss": ".4f", "minutes": ".2f", "images/s": ".1f", "images": ",d"})
+
+
+def repaint(p: Params) -> Table:
+    """The RePaint schedule of this run beside the paper's."""
+    columns = {}
+    for name, given in (("this run", (p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)),
+                        ("the paper", (200, 10, 5))):
+        levels = repaint_levels(*given)
+        columns[name] = [*map(str, given), f"{len(levels) - 1:,}", f"{network_calls(levels):,}"]
+    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
+                               "network calls"], **columns})
+    return show(frame, "inpaint-schedule", "The RePaint schedule of this run, and the paper's as published. "
+                "Transitions and calls are counted from the first three rows.")
+
+
+def inpainted(result: Inpainted) -> Table:
+    """One row a data type."""
+    return show(result.table, "inpaint-types", "Synthetic pairs of this run. Areas are shares of the image.",
+                {"mean area before": ".3f", "mean area after": ".3f"})
+
+
+def intrinsic(result: Evaluated, which: int) -> Table:
+    """Table 1 for one of the three metrics, 0 to 2: this run's sets, beside the paper's where it has them."""
+    metric = result.metrics[which]
+    known = ("FID", None, MS_SSIM)[which]
+    values = result.values[result.values["metric"] == metric]
+    paper = published.table("1").query("metric == @known") if known else published.table("1").head(0)
+    ours = {published.kind(name): name for name in values["data type"].unique()}
+    rows = []
+    for kind in dict.fromkeys([*paper["data_type"], *ours]):
+        mine = values[values["data type"] == ours.get(kind)]
+        rows.append({
+            "data type": ours.get(kind, kind), "images": f"{mine['images'].max():d}" if len(mine) else "",
+            **{f"set {n}, this run": _single(mine.loc[mine["set"] == n, "value"]) for n in _sets(values)},
+            "mean ± SD, this run": _spread(mine["value"], which),
+            **({f"{known}, published": _printed(paper, kind)} if known else {})})
+    name, caption = (("frechet", f"Fréchet distance to Real, computed in this run: {escaped(metric)}."),
+                     ("kernel", f"Kernel distance to Real, computed in this run: {escaped(metric)}."),
+                     ("similarity", "MS-SSIM of shuffled pairs with Real, computed in this run."))[which]
+    if known:
+        caption += " Published: Table 1 of the paper, sets 1 to 3, 20 clusters, 348 images a set at 256 px."
+    if which == 2:
+        window, scale = result.window
+        caption += f" Window: {window} pixels{f', each pixel repeated {scale} times' if scale > 1 else ''}."
+    if known and metric != known:
+        caption += f" {escaped(metric)} is not on the scale of {known}."
+    return show(pd.DataFrame(rows), f"evaluate-{name}", caption,
+                {f"set {n}, this run": DIGITS[which] for n in _sets(values)})
+
+
+def by_clusters(result: Evaluated) -> Table:
+    """Table B2: the paper's values by cluster count, beside this run's for its own."""
+    frechet, _, similarity = result.metrics
+    paper = published.table("B2")
+    ours = [name for name in result.folders if name[0].isdigit()]
+    rows = []
+    for name in sorted({*paper["data_type"], *ours}, key=lambda n: ("Styled" in n, int(n.split("-")[0]))):
+        mine = result.values[result.values["data type"] == name]
+        rows.append({
+            "data type": name,
+            **{f"{metric}, this run": _spread(mine.loc[mine["metric"] == metric, "value"], which)
+               for which, metric in ((0, frechet), (2, similarity))},
+            **{f"{metric}, published": _printed(paper[paper["metric"] == metric], name)
+               for metric in ("FID", MS_SSIM)}})
+    caption = ("By cluster count: mean and standard deviation over the sets of this run, beside sets 1 to 3 "
+               "of the paper's Table B2.")
+    return show(pd.DataFrame(rows), "evaluate-clusters", caption)
+
+
+def copies(result: Evaluated) -> Table:
+    """One row a data type: how many near-copies the audit found; the first row is what chance finds."""
+    frame = result.copies.rename(index={"Real": "Real, each among the others"}, columns={
+        "of their source": "in pixels, of their own source", "nearest to source": "source is nearest"})
+    pixels, features = result.thresholds
+    caption = (f"Near-copies of training images, computed in this run: scores below {pixels:.3f} in pixels, "
+               f"or below {features:.3f} in features of {escaped(result.backbone)}.")
+    return show(frame, "evaluate-copies", caption, {"share": ".1%", "source is nearest": ".0%"})
+
+
+def closest(result: Evaluated) -> Table:
+    """The likeliest copies, with what they are likeliest copies of."""
+    columns = {"data type": "data type", "name": "image", "nearest": "nearest training image",
+               "flipped": "mirrored", "distance": "distance", "score": "score",
+               "feature_score": "score in features"}
+    frame = result.closest[list(columns)].rename(columns=columns)
+    frame["mirrored"] = ["yes" if flipped else "no" for flipped in frame["mirrored"]]
+    return show(frame, "evaluate-closest", "The lowest scores in pixels of this run's synthetic images.",
+                dict.fromkeys(("distance", "score", "score in features"), ".3f"))
+
+
+def losses(p: Params, result: Styled) -> Table:
+    """The losses of styling, their weights, and their means over all images in the first and last step."""
+    steps = pd.concat(result.steps.values())
+    ends = [steps[steps["step"] == step].mean(numeric_only=True) for step in (1, steps["step"].max())]
+    frame = pd.DataFrame([{
+        "loss": name, "part": part, "compares": text, "weight, this run": getattr(p.style, f"lambda_{name}"),
+        "weight, published": float(published), "first step": ends[0][name], "last step": ends[1][name],
+    } for name, (part, text, published) in LOSSES.items()])
+    return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this "
+                f"run. [CLS] by {escaped(result.backbone)}, maps by {escaped(result.vgg)}.",
+                {"weight, this run": ",g", "weight, published": ",g"})
+
+
+def styled(result: Styled) -> Table:
+    """One row a data type: how much closer to the source, and how much less of a seam."""
+    return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
+                f"source in the features of {escaped(result.backbone)}, of the contrast at the border of the "
+                "filled region (grey levels), and of Dice between the mask and what styling made of its "
+                "channel.",
+                {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
+
+
+def _data(p: Params) -> str:
+    count = f"the first {p.data.count}" if p.data.count else "all"
+    if p.data.source == "phantom":
+        return f"{p.data.count} phantoms (drawn by code, no patient's image)"
+    # The folder's own name only: a page that is passed on should not carry a path of this machine.
+    folder = p.data.source.rstrip("/").rsplit("/", 1)[-1]
+    subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",
+              "not348": "the pairs outside the paper's 348"}[p.data.subset]
+    return f"{folder}: {subset}, {count} of them" if p.data.count else f"{folder}: {subset}"
+
+
+def _sets(values: pd.DataFrame) -> list[int]:
+    return sorted(values["set"].unique())
+
+
+def _single(values: pd.Series) -> float:
+    return float(values.iloc[0]) if len(values) else float("nan")
+
+
+def _spread(values: pd.Series, which: int) -> str:
+    """Mean and standard deviation over the sets (their number divides, as in the paper's "65.99 ± 0.37")."""
+    if not len(values):
+        return ""
+    mean = format(values.mean(), DIGITS[which])
+    return f"{mean} ± {format(values.std(ddof=0), SPREAD[which])}" if len(values) > 1 else mean
+
+
+def _printed(paper: pd.DataFrame, data_type: str) -> str:
+    return ", ".join(paper.loc[paper["data_type"] == data_type, "printed"])
+
+
+def _text(value: object, spec: str | None) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else format(value, spec or ".3g")
+    return format(value, spec) if spec else str(value)
+
+
+def escaped(value: str) -> str:
+    """Text as MyST of a cell or a caption: names come from strangers, and nothing in them becomes markup."""
+    text = html.escape(" ".join(value.split()), quote=False)
+    return "".join(f"\\{c}" if c in "\\|`*_{}[]$#~" else c for c in text)
