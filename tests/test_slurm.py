@@ -187,7 +187,7 @@ def test_a_job_that_ends_before_its_worker_comes_is_replaced(
 def test_jobs_whose_run_was_killed_end_by_themselves(
         queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path) -> None:
     code = ("import test_slurm as t; from pathlib import Path\n"
-            "from diffusegen_core import fanout, machines\n"
+            "from diffusegen_core.work import fanout, machines\n"
             f"with machines.hold(slurm=Path({str(described(workers='2', cpus='2'))!r})):\n"
             f"    fanout.run(t.endless, t.items(2, folder=Path({str(tmp_path)!r})), 'Endless')\n")
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -362,7 +362,7 @@ def set_allowed_failures(count: int, dask_scheduler: object) -> None:
 
 
 def test_without_a_scheduler_nothing_of_dask_is_touched() -> None:
-    code = ("import sys; from diffusegen_core import fanout; "
+    code = ("import sys; from diffusegen_core.work import fanout; "
             "print(fanout.run(abs, [], 'x'), 'distributed' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env={k: v for k, v in os.environ.items() if k != fanout.SCHEDULER})

@@ -66,7 +66,7 @@ def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: fl
     token = progress.watcher.set(watch)
     try:
         if (address := os.environ.get(SCHEDULER)) and runs.making() and not progress.worker():
-            from diffusegen_core import remote  # dask takes a second to import
+            from diffusegen_core.work import remote  # dask takes a second to import
             return remote.run(address, work, items, title, done)
         return _here(work, items, title, done)
     finally:
