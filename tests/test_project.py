@@ -136,6 +136,15 @@ def test_a_module_imports_nothing_from_above(name: str) -> None:
     assert [other for other in imported(MODULES[name]) if layer(other) > layer(name)] == []
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_imports_of_the_package_is_there(name: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):  # what is imported within a function, too
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            place = ROOT.joinpath(*node.module.split("."))
+            files = [place / f"{alias.name}.py" for alias in node.names if alias.name != "__version__"]
+            assert all(file.is_file() for file in (files if place.is_dir() else [place.with_suffix(".py")]))
+
+
 def test_no_two_modules_have_one_name() -> None:
     assert len(MODULES) == len([path for path in PACKAGE.rglob("*.py") if path.stem != "__init__"])
 
