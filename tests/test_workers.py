@@ -396,7 +396,7 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
 
 def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
-    names = [*machines.THREADS, *devices.ALLOCATOR]
+    names = [*devices.THREADS, *devices.ALLOCATOR]
     before, ports = [os.environ.get(name) for name in names], listening()
     with machines.hold(workers=2):
         pids = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")

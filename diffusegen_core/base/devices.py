@@ -8,6 +8,8 @@ import torch
 
 from diffusegen_core.base.errors import UserError
 
+# The environment variables by which a process is told how many threads to compute with.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # For the environment of processes that compute: glibc then keeps freed tensors for the next step. Else each
 # is mapped anew, page by page, above all where Dask's own setting is the reverse.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)}

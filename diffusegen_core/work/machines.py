@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
 SILENCE = "120s"
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextlib.contextmanager
@@ -34,7 +33,7 @@ def hold(workers: int | None = None, scheduler: str | None = None,
     with contextlib.ExitStack() as held:
         if workers is not None:
             # Dask sets them for its workers in this process as well, and would not set them anew.
-            held.enter_context(runs.environment(dict.fromkeys([*THREADS, *devices.ALLOCATOR])))
+            held.enter_context(runs.environment(dict.fromkeys([*devices.THREADS, *devices.ALLOCATOR])))
             scheduler = held.enter_context(_local(workers)).scheduler_address
         elif slurm is not None:
             from diffusegen_core.work import slurm as jobs
@@ -56,7 +55,7 @@ def _local(workers: int) -> "Cluster":
     from distributed import LocalCluster
 
     threads = str(max(1, (os.cpu_count() or 1) // workers))
-    share = dict.fromkeys(THREADS, threads)
+    share = dict.fromkeys(devices.THREADS, threads)
     usual = dask.config.get("distributed.nanny.pre-spawn-environ")
     environment = {**usual, **share, **devices.ALLOCATOR}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), _patient():

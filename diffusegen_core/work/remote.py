@@ -91,9 +91,8 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = {key: client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key,
-                                      pure=False, priority=item.cost, resources={DEVICE: 1})
-                   for key, item in sent.items()}
+        futures = [client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key, pure=False,
+                                 priority=item.cost, resources={DEVICE: 1}) for key, item in sent.items()]
         total = done + sum(item.cost for item in items)
         with progress.bar(title, total, "item", done, shares=True) as bar:
             board = _Board(sent, bar, heard)
@@ -101,13 +100,12 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
                 _follow(client, futures, board)
             finally:
                 _cancel(client, futures, board)
-        return [future.result() for future in futures.values()]
+        return [future.result() for future in futures]
 
 
-def _follow(client: Client, futures: dict[str, Future], board: "_Board") -> None:
+def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
-    names = {future.key: key for key, future in futures.items()}
-    pending, looked, lacking = set(futures.values()), time.monotonic(), False
+    pending, looked, lacking = set(futures), time.monotonic(), False
     while pending:
         try:
             ready, pending = wait(pending, timeout=1, return_when="FIRST_COMPLETED")
@@ -119,22 +117,22 @@ def _follow(client: Client, futures: dict[str, Future], board: "_Board") -> None
         board.listen()
         for future in ready:
             if future.status != "finished":
-                raise _explained(future, board.sent[names[future.key]].name)
-            board.finish(names[future.key])
+                raise _explained(future, board.sent[future.key].name)
+            board.finish(future.key)
         if time.monotonic() - looked > PATIENCE:
             looked, before, lacking = time.monotonic(), lacking, not _fit(client)
             if lacking and not before:
                 log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
 
 
-def _cancel(client: Client, futures: dict[str, Future], board: "_Board") -> None:
+def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
     """Give up what has not begun, and tell what workers go on with: that cannot be taken from them."""
-    left = {key: future for key, future in futures.items() if not future.done()}
-    client.cancel(list(left.values()))
+    left = [future for future in futures if not future.done()]
+    client.cancel(left)
     if left:
         time.sleep(TELLING)
         board.listen()
-        if begun := [board.sent[key].name for key in left if key in board.at]:
+        if begun := [board.sent[f.key].name for f in left if f.key in board.at]:
             log.warning("What had not begun is given up. Workers are still at %s, until that or they end.",
                         ", ".join(begun))
 

@@ -23,7 +23,6 @@ WALLTIMES = 50  # jobs that an item may outlast
 PAUSE = 10.0  # seconds from one look at the queue to the next
 LONGEST = 600.0  # the same where job after job ends at once
 ORPHANED = 60  # seconds until a worker that finds no scheduler ends
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Slurm(Section):
@@ -81,7 +80,7 @@ def _cluster(s: Slurm) -> SLURMCluster:
         # Slurm itself sees to the memory.
         worker_extra_args=["--resources", "device=1", "--no-dashboard", "--memory-limit", "0"],
         death_timeout=ORPHANED, job_name="diffusegen", job_extra_directives=[*asked, *s.options],
-        job_script_prologue=[*s.before, *(f"export {name}={threads}" for name in THREADS),
+        job_script_prologue=[*s.before, *(f"export {name}={threads}" for name in devices.THREADS),
                              *(f"export {name}={value}" for name, value in devices.ALLOCATOR.items())],
         interface=s.interface,
         scheduler_options={"dashboard_address": ":0" if find_spec("bokeh") else "127.0.0.1:0"})
