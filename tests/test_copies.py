@@ -129,6 +129,7 @@ def test_the_score_by_hand() -> None:
     assert np.isnan(found.distance[2])
     without = copies.in_features(np.array([[8.0]]), training, np.array([3]))
     assert (without.index[0], without.distance[0]) == (2, 4)
+    assert np.isnan(copies.in_features(np.array([[np.nan]]), training, np.array([0])).distance[0])
 
 
 def test_by_features_a_copy_is_found_wherever_it_is_put(training: tuple, fresh: tuple) -> None:

@@ -426,6 +426,11 @@ def test_resizing_keeps_areas_and_no_polyp_vanishes(nano, folder):
     assert loaded(nano, folder, "e")[1].sum() >= 1
 
 
+def test_a_polyp_of_one_pixel_stays_one_pixel_at_its_place():
+    _, small = data.resized(picture((1000, 1000)), mask((1000, 1000), (400, 700, 401, 701)), 32)
+    assert np.argwhere(small[0]).tolist() == [[700 * 32 // 1000, 400 * 32 // 1000]]
+
+
 def test_phantoms_load_and_stay(nano_params):
     pairs = data.load(nano_params)
     assert pairs.images.shape == (10, 3, 16, 16)

@@ -100,9 +100,9 @@ def _nearest(distances: np.ndarray, own: np.ndarray | None) -> Found:
     """From distances (Q, 2 N) to the training images and to their mirror images."""
     plain, flipped = np.split(distances, 2, axis=1)
     both = np.minimum(plain, flipped)
+    known = ~np.isnan(both[:, 0])
     if own is not None:
         both[np.arange(len(both)), own] = np.inf
-    known = ~np.isnan(both[:, 0])
     index = np.where(known, np.nan_to_num(both, nan=np.inf).argmin(axis=1), 0)
     ordered = np.sort(both, axis=1)
     others = np.where(np.isfinite(ordered), ordered, np.nan)[:, 1:NEXT + 1]

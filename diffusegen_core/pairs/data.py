@@ -220,5 +220,7 @@ def resized(image: Image.Image, mask: Image.Image, size: int) -> tuple[np.ndarra
     """The image (3, size, size) and its mask (1, size, size) in {0, 1}; no polyp vanishes, however small."""
     small = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     cover = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))
+    if not cover.any():  # so small that it rounds to nothing
+        cover = np.asarray(mask.convert("F").resize((size, size), Image.Resampling.BILINEAR))
     polyp = cover > 127 if cover.max() > 127 else cover == cover.max()
     return small.transpose(2, 0, 1), polyp[None].astype(np.uint8)
