@@ -194,6 +194,13 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
     assert asked == [True]
 
 
+def test_a_user_who_is_offline_asks_no_hub(monkeypatch):
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(weights.requests, "head", lambda *_, **__: pytest.fail("the hub was asked"))
+    source = net()
+    assert same(weights.fill(net(), "pretrained", published(source.state_dict, from_hub=True)), source)
+
+
 def test_words_and_identity(tmp_path):
     assert weights.words("random") == "random weights"
     assert weights.words("pretrained") == "pretrained"

@@ -6,7 +6,6 @@ executed. Nothing falls back to anything else: weights that cannot be had are a 
 """
 
 import contextlib
-import os
 import pickle
 import socket
 from collections.abc import Callable, Iterator
@@ -132,7 +131,7 @@ def _address(published: Published) -> str:
 
 def _ask(published: Published) -> State | Path:
     where = _address(published)
-    silent = published.from_hub and not _answers(hub.ENDPOINT)
+    silent = published.from_hub and not hub.HF_HUB_OFFLINE and not _answers(hub.ENDPOINT)
     try:
         with _guarded(cache_only=silent), torch.random.fork_rng(devices=[]):
             return published.load()
@@ -148,20 +147,15 @@ def _ask(published: Published) -> State | Path:
 def _guarded(cache_only: bool) -> Iterator[None]:
     """Library loaders as we want them: no pickle executed, no silent server or hub waited for."""
     timeout, offline = socket.getdefaulttimeout(), hub.HF_HUB_OFFLINE
-    force = os.environ.get(FORCE_TENSORS_ONLY)
     socket.setdefaulttimeout(PATIENCE)
     # A hub that does not answer: its client would retry for most of a minute.
     hub.HF_HUB_OFFLINE = offline or cache_only
-    os.environ[FORCE_TENSORS_ONLY] = "1"
     try:
-        yield
+        with runs.environment({FORCE_TENSORS_ONLY: "1"}):
+            yield
     finally:
         socket.setdefaulttimeout(timeout)
         hub.HF_HUB_OFFLINE = offline
-        if force is None:
-            del os.environ[FORCE_TENSORS_ONLY]
-        else:
-            os.environ[FORCE_TENSORS_ONLY] = force
 
 
 def _answers(address: str) -> bool:
