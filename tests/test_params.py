@@ -223,3 +223,9 @@ def test_relative_paths_start_at_the_checkout_and_else_where_one_stands(tmp_path
     assert params.resolve("/a/../b") == Path("/b")
     assert params.resolve("~/data") == tmp_path / "me" / "data"
     assert params.Params(run_dir="~/run").folder == tmp_path / "me" / "run"
+
+
+def test_links_that_lead_in_a_circle_are_a_path_where_nothing_is(tmp_path: Path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert not params.resolve(tmp_path / "a").exists()

@@ -243,7 +243,8 @@ def home() -> Path:
 def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is expanded, and a relative one starts at home()."""
     try:
-        found = (home() / Path(path).expanduser()).resolve()
+        # Not Path.resolve, which fails at links that lead in a circle.
+        found = Path(os.path.realpath(home() / Path(path).expanduser()))
         if len(os.fsencode(found)) < 4096 and all(len(os.fsencode(part)) < 256 for part in found.parts):
             return found
     except RuntimeError:
