@@ -138,5 +138,5 @@ def _remove_others(folder: Path, has_files: dict[str, bool]) -> None:
     places = {folder.parent / "rows" / folder.name: set(has_files), **{folder / kind: made for kind in KINDS}}
     for place, wanted in places.items():
         for file in place.iterdir() if place.is_dir() else ():
-            if file.stem not in wanted:
-                file.unlink()
+            if file.stem not in wanted and not file.is_dir():  # a file manager's, or a notebook's
+                file.unlink(missing_ok=True)
