@@ -118,6 +118,11 @@ def test_an_encoder_that_cannot_be_had(encoder, words):
         segnet.build(settings(encoder=encoder), 0)
 
 
+def test_a_recipe_of_an_unknown_encoder_is_refused_in_words():
+    with pytest.raises(UserError, match="Did you mean mobilenet_v2"):
+        segnet.decided_by(settings(encoder="mobilenet_v22"), 0)
+
+
 def test_predictions_hang_on_no_other_image_and_the_input_range_matters(few):
     net, images = segnet.build(settings(), 0), few[0].images
     whole = segnet.predict(net, images, settings(batch_size=7), CPU)

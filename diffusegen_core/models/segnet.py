@@ -91,7 +91,7 @@ def build(s: Segment, seed: int) -> nn.Module:
     """
     import segmentation_models_pytorch as smp
 
-    _refuse_unknown(s.encoder)
+    published = _published(s)
     try:
         net = weights.seeded(lambda: smp.UnetPlusPlus(
             s.encoder, encoder_depth=len(s.decoder_channels), encoder_weights=None,
@@ -101,7 +101,7 @@ def build(s: Segment, seed: int) -> nn.Module:
                         f"segment.decoder_channels: {error}. Choose another.") from None
     fields = net.encoder.state_dict()
     unused = tuple(head for head in HEADS if not any(name.startswith(head) for name in fields))
-    weights.fill(net.encoder, s.weights, _published(s), unused)
+    weights.fill(net.encoder, s.weights, published, unused)
     return net
 
 
@@ -284,9 +284,13 @@ def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
 
 
 def _published(s: Segment) -> weights.Published:
-    """What segmentation-models-pytorch has for an encoder: its own copies on the hub, or timm's."""
+    """What segmentation-models-pytorch has for an encoder: its own copies on the hub, or timm's.
+
+    UserError for an unknown encoder.
+    """
     from segmentation_models_pytorch.encoders import encoders, get_encoder
 
+    _refuse_unknown(s.encoder)
     depth = len(s.decoder_channels)
     if s.encoder.startswith(TIMM):
         import timm
