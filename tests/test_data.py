@@ -227,6 +227,14 @@ def test_float_tiff_image(nano, folder):
     assert np.all(loaded(nano, folder, "d")[0] == 128)
 
 
+def test_a_float_tiff_with_holes_is_black_in_them_alone(tmp_path):
+    values = np.full((20, 24), 0.5, np.float32)
+    values[:10] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    seen = np.asarray(layouts.rgb(tmp_path / "a.tif"))
+    assert (seen[:10].max(), seen[10:].min(), seen[10:].max()) == (0, 128, 128)
+
+
 def test_cmyk_and_palette_and_transparent_images(nano, folder):
     picture().convert("CMYK").save(folder / "images/d.jpg", quality=100)
     picture().convert("P", palette=Image.Palette.ADAPTIVE).save(folder / "images/e.png")

@@ -197,9 +197,10 @@ def rgb(path: Path) -> Image.Image:
 
 def _eight_bits(values: np.ndarray) -> Image.Image:
     # Deep greys come as 0..65535, sometimes as 0..255 in a wide type, and as 0..1 in floating point.
+    values = np.nan_to_num(values)
     largest = values.max()
     full = 1.0 if values.dtype.kind == "f" and largest <= 1 else 255.0 if largest <= 255 else 65535.0
-    return Image.fromarray(np.round(np.clip(np.nan_to_num(values) / full, 0, 1) * 255).astype(np.uint8))
+    return Image.fromarray(np.round(np.clip(values / full, 0, 1) * 255).astype(np.uint8))
 
 
 def _malformed_tiff(path: Path) -> Image.Image:
