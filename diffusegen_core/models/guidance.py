@@ -109,10 +109,10 @@ class Judge:
 
 def load(p: Params, net: UNet, device: torch.device) -> Judge:
     """The networks of a run's parameters, around the model that styles."""
-    s = settings = p.style
+    s = p.style
     cls_net = _cls_net(s.backbone, s.weights, s.input_range, device, p.seed, s.backbone_size)
     vgg_net = _vgg_net(s.vgg, s.vgg_weights, device, p.seed) if s.lambda_vgg else None
-    return Judge(net, cls_net, vgg_net, settings, settings.zecon_blocks or default_blocks(p.model))
+    return Judge(net, cls_net, vgg_net, s, s.zecon_blocks or default_blocks(p.model))
 
 
 def default_blocks(model: Model) -> list[int]:
