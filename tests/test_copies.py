@@ -183,6 +183,14 @@ def test_patches_show_the_region_alone_whatever_its_light(training: tuple, fresh
     assert np.abs(patches[1:].astype(int) - patches[:-1]).mean() > 15
 
 
+def test_a_region_of_one_pixel_stays_one_when_the_image_is_shrunk() -> None:
+    images, regions = (part[:1] for part in draw(0, 1, 256))
+    regions = np.zeros_like(regions)
+    regions[0, 9, 41] = 1
+    assert copies.patches(images, regions).shape == (1, 3, copies.PATCH, copies.PATCH)
+    assert np.argwhere(copies._inside(regions[0])).tolist() == [[9 // 4, 41 // 4]]
+
+
 def test_the_summary_counts_what_is_below_the_thresholds() -> None:
     audit = pd.DataFrame({"score": [0.1, 0.5, 0.2, np.nan], "feature_score": [0.9, 0.1, 0.1, 0.9],
                           "own": [True, True, False, True]})

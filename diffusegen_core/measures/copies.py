@@ -145,8 +145,9 @@ def _smoothed(images: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _inside(region: np.ndarray) -> np.ndarray:
-    """A region (S, S) as booleans, at the size of the shrunk images."""
-    return _shrunk((region[None, None] > 0).astype(np.float32))[0, 0] >= 0.5
+    """A region (S, S) as booleans, at the size of the shrunk images; none vanishes, however small."""
+    cover = _shrunk((region[None, None] > 0).astype(np.float32))[0, 0]
+    return (cover > 0) & (cover >= min(0.5, cover.max()))
 
 
 def _mirrored(images: np.ndarray) -> np.ndarray:
