@@ -461,7 +461,8 @@ def test_damaged_weights_are_read_or_refused(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("header", [
-    "", "5", "[1]", "null", 50_000 * "[", '{"configuration": 5}', '{"seen": [1]}'])
+    "", "5", "[1]", "null", 50_000 * "[", '{"configuration": 5}', '{"recipe": 3}',
+    '{"seen": [1]}'])
 def test_a_checkpoint_with_a_strange_header_is_refused(tmp_path: Path, header: str):
     path = tmp_path / "model.safetensors"
     save_file({"raw.a": torch.zeros(1)}, path, {"header": header})

@@ -63,7 +63,7 @@ def _header(path: Path, f: safe_open) -> dict[str, Any]:
         found = json.loads(metadata["header"])
     except (ValueError, RecursionError):
         found = None
-    parts = ("configuration", "seen")
+    parts = ("configuration", "recipe", "seen")
     if not isinstance(found, dict) or not all(isinstance(found.get(part, {}), dict) for part in parts):
         raise UserError(f"{path} cannot be read as a checkpoint: its header is not one of ours.")
     return found
