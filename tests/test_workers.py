@@ -398,19 +398,22 @@ def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
     names = [*devices.THREADS, *devices.ALLOCATOR]
     before, ports = [os.environ.get(name) for name in names], listening()
+    monkeypatch.setattr("dask.system.CPU_COUNT", 6)  # of a larger machine
     with machines.hold(workers=2):
-        pids = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
+        found = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
+        pids, threads = zip(*found, strict=True)
         assert fanout.SCHEDULER in os.environ
         assert {ip for ip, _ in listening() - ports} == {"127.0.0.1"}
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
+    assert set(threads) == {"3"}
     assert fanout.SCHEDULER not in os.environ
     assert [os.environ.get(name) for name in names] == before
 
 
-def own_pid(seconds: float) -> int:
+def own_pid(seconds: float) -> tuple[int, str]:
     time.sleep(seconds)
-    return os.getpid()
+    return os.getpid(), os.environ["MKL_NUM_THREADS"]
 
 
 def listening() -> set[tuple[str, int]]:

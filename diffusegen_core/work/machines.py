@@ -52,9 +52,10 @@ def hold(workers: int | None = None, scheduler: str | None = None,
 def _local(workers: int) -> "Cluster":
     """Workers of this machine, each a process with its share of the cores."""
     import dask
+    from dask.system import CPU_COUNT  # those that this process may use
     from distributed import LocalCluster
 
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = str(max(1, CPU_COUNT // workers))
     share = dict.fromkeys(devices.THREADS, threads)
     usual = dask.config.get("distributed.nanny.pre-spawn-environ")
     environment = {**usual, **share, **devices.ALLOCATOR}
