@@ -1,1 +1,1 @@
-"""What everything stands on: errors, seeds, parameters, artifacts on disk, progress, pretrained weights."""
+"""What everything stands on: errors, seeds, parameters, devices, artifacts on disk, progress, weights."""

@@ -1,10 +1,17 @@
-"""The one exception that a user is meant to read, and how the text of strangers is shown in it."""
+"""The one exception that a user is meant to read; how long lists and strangers' text are shown in it."""
 
 import unicodedata
+from collections.abc import Sequence
 
 
 class UserError(Exception):
     """Something the user can mend. Its text is whole sentences, names the file or key, needs no traceback."""
+
+
+def some(names: Sequence[str], few: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - few
+    return ", ".join(names[:few]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -19,9 +19,10 @@ from huggingface_hub import constants as hub
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.hub import get_dir
 
 from diffusegen_core.base import params, runs, seeds
-from diffusegen_core.base.errors import UserError, printable
+from diffusegen_core.base.errors import UserError, printable, some
 
 PRETRAINED, RANDOM = "pretrained", "random"
 State = dict[str, torch.Tensor]
@@ -75,6 +76,12 @@ def place(spec: str, published: Published) -> Path:
     return _ask(published) if spec == PRETRAINED else _file(spec)
 
 
+def by_hand(url: str) -> str:
+    """How a person without a network places a file of torch's hub, as one sentence."""
+    folder = Path(get_dir()) / "checkpoints"
+    return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
+
+
 def words(spec: str) -> str:
     """The words that name the weights in every output: pretrained, random weights, or the file's name."""
     return {PRETRAINED: PRETRAINED, RANDOM: "random weights"}.get(spec) or Path(spec).name
@@ -99,8 +106,8 @@ def read(spec: str | Path) -> State:
     strange = [str(name) for name, value in state.items()
                if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
     if strange:
-        raise UserError(f"{path} is not a plain state dict: {_some(strange)} is not a named tensor. Save the "
-                        "state dict inside it as a file of its own.")
+        raise UserError(f"{path} is not a plain state dict: {some(strange, 3)} is not a named tensor. Save "
+                        "the state dict inside it as a file of its own.")
     return dict(state)
 
 
@@ -113,7 +120,7 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
     unexpected = [name for name in state if name not in expected]
     shapes = [f"{name} {list(value.shape)} instead of {list(expected[name].shape)}"
               for name, value in state.items() if name in expected and value.shape != expected[name].shape]
-    complaints = [f"{title}: {_some(names)}" for title, names in
+    complaints = [f"{title}: {some(names, 3)}" for title, names in
                   (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)) if names]
     if complaints:
         raise UserError(f"{source} does not fit this network ({type(net).__name__}). Fields "
@@ -185,11 +192,6 @@ def _tensors_only(path: Path) -> State:
     if not isinstance(state, dict):
         raise UserError(f"{path} is not a state dict: it holds a {type(state).__name__}.")
     return state
-
-
-def _some(names: list[str], few: int = 3) -> str:
-    rest = len(names) - few
-    return ", ".join(names[:few]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from huggingface_hub import constants as hub
 from torch import Tensor, nn
-from torch.hub import get_dir, load_state_dict_from_url
+from torch.hub import load_state_dict_from_url
 
 from diffusegen_core.base import devices, progress, runs
 from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.weights import Published, fill, identity, seeded, words
+from diffusegen_core.base.weights import Published, by_hand, fill, identity, seeded, words
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -153,12 +153,6 @@ def cached(folder: Path, images: dict[str, np.ndarray], backbone: str, weights: 
         runs.finish(folder, made_of, [written], perf_counter() - start)
     with np.load(file, allow_pickle=False) as stored:
         return {name: stored[name] for name in images}
-
-
-def by_hand(url: str) -> str:
-    """How a person without a network places a file of torch's hub, as one sentence."""
-    folder = Path(get_dir()) / "checkpoints"
-    return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
 
 
 def _is_transformer(net: nn.Module) -> bool:

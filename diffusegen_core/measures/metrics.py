@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffusegen_core.base import devices, progress, runs, seeds, weights
 from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Evaluate
+from diffusegen_core.base.sections import Evaluate
 from diffusegen_core.measures import features
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _cleanfid() -> weights.Published:
     from cleanfid import downloads_helper
 
     url = downloads_helper.inception_url
-    return weights.Published(features.INCEPTION, "clean-fid", url, features.by_hand(url), _download)
+    return weights.Published(features.INCEPTION, "clean-fid", url, weights.by_hand(url), _download)
 
 
 def _download() -> Path:

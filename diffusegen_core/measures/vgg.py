@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusegen_core.base import runs
-from diffusegen_core.base.weights import Published, fill, identity, seeded
+from diffusegen_core.base.weights import Published, by_hand, fill, identity, seeded
 from diffusegen_core.measures import features
 
 Parts = tuple[nn.Module, nn.Module, nn.Module]
@@ -75,5 +75,5 @@ def _published(name: str) -> Published:
     from torchvision.models.vgg import VGG19_Weights, vgg19
 
     best = VGG19_Weights.DEFAULT
-    return Published(name, "torchvision", best.url if name == "vgg19" else None, features.by_hand(best.url),
+    return Published(name, "torchvision", best.url if name == "vgg19" else None, by_hand(best.url),
                      lambda: vgg19(weights=best).state_dict())

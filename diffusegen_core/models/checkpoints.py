@@ -18,12 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusegen_core.base import runs, weights
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.errors import UserError, some
 from diffusegen_core.base.params import Params, plain, resolve
 from diffusegen_core.models.unet import UNet, parameter_count
 from diffusegen_core.pairs.data import Pairs
 
 log = logging.getLogger(__name__)
+
+SHOWN = 4  # tensors that a misfit names
 
 
 def configuration(p: Params) -> dict[str, Any]:
@@ -153,10 +155,9 @@ def refuse_strangers(path: Path, training: Pairs, p: Params) -> None:
     ours = set(fingerprints(training).values())
     strangers = [name for name, pixels in (known or {}).items() if pixels not in ours]
     if strangers:
-        more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         raise UserError(f"{path} was trained on images that are no training images of this run, and may be "
-                        f"test images: {', '.join(strangers[:5])}{more}. Give the run the pairs that the "
-                        "model was trained on, or another train.checkpoints.")
+                        f"test images: {some(strangers)}. Give the run the pairs that the model was trained "
+                        "on, or another train.checkpoints.")
 
 
 def adopt(p: Params, source: Path, path: Path, recipe: runs.Recipe) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def refuse_other_configuration(path: Path, found: dict[str, Any], p: Params) -> 
                         + "; ".join(differing) + ".")
 
 
-def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet, shown: int = 4) -> None:
+def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet) -> None:
     """UserError unless the state dict has the network's names and shapes; it says which are off."""
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
@@ -207,9 +208,9 @@ def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet, shown: 
     lines = [f"{name}: {found.get(name, 'absent')} in the file, "
              f"{wanted.get(name, 'absent')} in the parameters"
              for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-    more = f"; and {len(lines) - shown} more tensors" if len(lines) > shown else ""
+    more = [f"and {len(lines) - SHOWN} more tensors"] if len(lines) > SHOWN else []
     raise UserError(f"{path} does not fit the parameters: "
-                    + "; ".join(_summary(found, wanted) + lines[:shown]) + more + ".")
+                    + "; ".join(_summary(found, wanted) + lines[:SHOWN] + more) + ".")
 
 
 def _summary(found: dict[str, tuple], wanted: dict[str, tuple]) -> list[str]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from diffusegen_core.base import params, seeds
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.errors import UserError, some
 from diffusegen_core.base.params import Params
 from diffusegen_core.pairs import data
 from diffusegen_core.pairs.data import Pairs
@@ -102,10 +102,9 @@ def copies(pairs: Pairs, others: Pairs) -> dict[str, str]:
     return found
 
 
-def listed(found: Mapping[str, str], shown: int = 5) -> str:
+def listed(found: Mapping[str, str]) -> str:
     """The first few of what `copies` found, and how many more."""
-    more = f" and {len(found) - shown} more" if len(found) > shown else ""
-    return ", ".join(f"{name} ({how})" for name, how in list(found.items())[:shown]) + more
+    return some([f"{name} ({how})" for name, how in found.items()])
 
 
 def _held_out(p: Params) -> TestSet:
