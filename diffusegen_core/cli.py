@@ -121,8 +121,8 @@ def data_check(
     clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
 ) -> None:
     """Show every problem of a data folder in one table; exit 1 if there is any."""
-    from diffusegen_core.pairs import data
-    report = data.check(folder, clusters)
+    from diffusegen_core.pairs import layouts
+    report = layouts.check(folder, clusters)
     typer.echo(report.text)
     raise typer.Exit(1 if report.problems else 0)
 

@@ -50,7 +50,7 @@ def make(nano: dict, folder: Path, **values: object) -> params.Params:
 
 def only(folder: Path, clusters: int | None = None) -> tuple[str, str, str]:
     """The one problem of the folder."""
-    (problem,) = data.check(folder, clusters).problems
+    (problem,) = layouts.check(folder, clusters).problems
     return problem.file, problem.problem, problem.detail
 
 
@@ -67,7 +67,7 @@ def listing(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def test_a_sound_folder_has_no_problems(folder):
-    report = data.check(folder, clusters=3)
+    report = layouts.check(folder, clusters=3)
     assert [pair.name for pair in report.pairs] == ["a", "b", "c"]
     assert report.problems == []
     assert report.table().columns.tolist() == ["file", "problem", "detail"]
@@ -80,7 +80,7 @@ def test_truncated_and_foreign_files_are_unreadable(folder):
     (folder / "images/a.png").write_bytes(whole[: len(whole) // 2])
     (folder / "masks/b.png").write_text("no picture")
     (folder / "images/c.png").write_bytes(b"")
-    report = data.check(folder, clusters=0)
+    report = layouts.check(folder, clusters=0)
     assert [(p.file, p.problem) for p in report.problems if p.file != "."] == [
         ("images/a.png", "unreadable"), ("masks/b.png", "unreadable"), ("images/c.png", "unreadable")]
     assert report.pairs == []
@@ -92,7 +92,7 @@ def test_truncated_files_of_each_format(folder, suffix):
     path = folder / f"images/d{suffix}"
     Image.fromarray(noise).save(path)
     mask((64, 64)).save(folder / "masks/d.png")
-    assert data.check(folder).problems == []
+    assert layouts.check(folder).problems == []
     path.write_bytes(path.read_bytes()[:-3000])
     assert only(folder)[:2] == (f"images/d{suffix}", "unreadable")
 
@@ -100,7 +100,7 @@ def test_truncated_files_of_each_format(folder, suffix):
 def test_missing_mask_and_mask_without_image(folder):
     picture().save(folder / "images/d.jpg")
     mask().save(folder / "masks/e.png")
-    found = [(p.file, p.problem) for p in data.check(folder).problems]
+    found = [(p.file, p.problem) for p in layouts.check(folder).problems]
     assert found == [("images/d.jpg", "missing mask"), ("masks/e.png", "mask without image")]
 
 
@@ -138,7 +138,7 @@ def test_same_name_twice(folder, part):
     file, problem, detail = only(folder)
     assert (problem, {file, f"{part}/{detail.removeprefix('as ')}"}) == (
         "same name twice", {f"{part}/a.bmp", f"{part}/a.png"})
-    assert [pair.name for pair in data.check(folder).pairs] == ["b", "c"]
+    assert [pair.name for pair in layouts.check(folder).pairs] == ["b", "c"]
 
 
 def test_mask_beside_its_twin_with_the_suffix(folder):
@@ -153,7 +153,7 @@ def test_fewer_pairs_than_clusters(folder):
 def test_decompression_bomb_is_a_row(folder, monkeypatch):
     monkeypatch.setattr(layouts, "MAX_PIXELS", 24 * 20)
     add(folder, "d", picture((48, 40)), mask((48, 40)))
-    found = [(p.file, p.problem) for p in data.check(folder).problems]
+    found = [(p.file, p.problem) for p in layouts.check(folder).problems]
     assert found == [("images/d.png", "unreadable"), ("masks/d.png", "unreadable")]
 
 
@@ -167,7 +167,7 @@ def test_a_header_that_claims_gigapixels_is_a_row(folder):
 
 def test_name_with_a_line_break_is_escaped(folder):
     add(folder, "two\nlines")
-    report = data.check(folder)
+    report = layouts.check(folder)
     assert [(p.file, p.problem) for p in report.problems] == [
         ("images/two\\nlines.png", "unusable name"), ("masks/two\\nlines.png", "unusable name")]
     assert "two\nlines" not in report.text
@@ -178,7 +178,7 @@ def test_bytes_that_are_no_text_in_a_name(folder):
         os.rename(folder / "images/a.png", os.fsencode(folder) + b"/images/\xff.png")
     except OSError:
         pytest.skip("this file system takes no such name")
-    report = data.check(folder)
+    report = layouts.check(folder)
     assert [(p.problem) for p in report.problems] == ["unusable name", "mask without image"]
     report.text.encode("utf-8")
 
@@ -187,7 +187,7 @@ def test_every_problem_in_one_pass(folder):
     add(folder, "d", label=mask((9, 9), (0, 0, 2, 2), 100))
     (folder / "images/a.png").write_bytes(b"x")
     (folder / "masks/b.png").unlink()
-    report = data.check(folder, clusters=5)
+    report = layouts.check(folder, clusters=5)
     assert sorted((p.file, p.problem) for p in report.problems) == [
         (".", "too few pairs"), ("images/a.png", "unreadable"), ("images/b.png", "missing mask"),
         ("masks/d.png", "empty mask"), ("masks/d.png", "size mismatch")]
@@ -283,7 +283,7 @@ def test_masks_suffix_extensions_and_natural_order(tmp_path):
     (tmp_path / "masks/2_mask.PNG").rename(tmp_path / "masks/2.JPG_mask.bmp")
     (tmp_path / "images/notes.txt").write_text("not a picture, so nothing to say about it")
     (tmp_path / "images/._9.png").write_text("what a Mac leaves in archives")
-    report = data.check(tmp_path)
+    report = layouts.check(tmp_path)
     assert [pair.name for pair in report.pairs] == ["2.JPG", "9", "10"]
     assert report.problems == []
 
@@ -292,7 +292,7 @@ def test_synthetic_pairs_of_singan_seg(tmp_path):
     add(tmp_path, "chk_id_1_gen_scale_0_0_img")
     masks = tmp_path / "masks"
     (masks / "chk_id_1_gen_scale_0_0_img.png").rename(masks / "chk_id_1_gen_scale_0_0_mask.png")
-    assert [pair.name for pair in data.check(tmp_path).pairs] == ["chk_id_1_gen_scale_0_0_img"]
+    assert [pair.name for pair in layouts.check(tmp_path).pairs] == ["chk_id_1_gen_scale_0_0_img"]
 
 
 @pytest.mark.parametrize("name", ["with space", "ünï-ço∂é 图", "<b>&amp;", "b..c", "a'b\"c;$(x)", "x_mask"])
@@ -320,7 +320,7 @@ def test_odd_names_pass_through(nano, folder, name):
 def test_published_layouts(tmp_path, images, masks, layout):
     add(tmp_path, "1", images=images, masks=masks)
     (tmp_path / "bounding-boxes.json").write_text("{}")
-    report = data.check(tmp_path)
+    report = layouts.check(tmp_path)
     assert (report.layout, [pair.name for pair in report.pairs]) == (layout, ["1"])
     assert report.problems == []
 
@@ -332,19 +332,19 @@ def test_polypgen_keeps_names_apart_over_its_centres(tmp_path):
                 masks=f"data_C{centre}/masks_C{centre}", suffix="_mask.png")
     (tmp_path / "data_C3/images_C3").mkdir(parents=True)
     picture().save(tmp_path / "data_C3/images_C3/x1.jpg")
-    report = data.check(tmp_path)
+    report = layouts.check(tmp_path)
     assert report.layout == "PolypGen"
     assert [pair.name for pair in report.pairs] == ["C1_x1", "C1_x2", "C6_x1", "C6_x2"]
     assert [(p.file, p.problem) for p in report.problems] == [("data_C3/images_C3/x1.jpg", "missing mask")]
-    assert [pair.name for pair in data.check(tmp_path / "data_C6").pairs] == ["C6_x1", "C6_x2"]
+    assert [pair.name for pair in layouts.check(tmp_path / "data_C6").pairs] == ["C6_x1", "C6_x2"]
 
 
 def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match=r"segmented-images/images.*PNG/Original.*data_C1/images_C1"):
-        data.check(tmp_path)
+        layouts.check(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
-        data.check(tmp_path / "absent")
+        layouts.check(tmp_path / "absent")
 
 
 # Loading
@@ -365,7 +365,7 @@ def test_a_long_table_is_cut_in_the_error_and_whole_in_the_report(nano, folder):
         mask().save(folder / f"masks/extra{number}.png")
     with pytest.raises(UserError, match="and 10 more"):
         data.load(make(nano, folder))
-    assert "extra49" in data.check(folder).text
+    assert "extra49" in layouts.check(folder).text
 
 
 def test_skip_still_needs_a_pair_for_each_cluster(nano, folder):
@@ -398,7 +398,7 @@ def test_the_cache_serves_the_same_pairs_and_notices_every_change(nano, folder, 
 def test_the_input_folder_is_never_written_to(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     before = listing(folder)
-    data.check(folder)
+    layouts.check(folder)
     data.load(make(nano, folder, on_bad="skip"))
     assert listing(folder) == before
     with pytest.raises(UserError, match="never written to"):
@@ -484,7 +484,7 @@ def test_written_pairs_are_read_back_exactly(nano, nano_params):
 
 def test_phantom_folders(tmp_path):
     data.write_phantoms(tmp_path / "p", 3, 16, 0)
-    assert len(data.check(tmp_path / "p", clusters=3).pairs) == 3
+    assert len(layouts.check(tmp_path / "p", clusters=3).pairs) == 3
     with pytest.raises(UserError, match="new or empty"):
         data.write_phantoms(tmp_path / "p", 3, 16, 0)
 
@@ -502,6 +502,6 @@ def test_the_papers_348_in_kvasir(shared, nano):
 
 
 def test_cvc_clinicdb_is_sound_and_in_the_order_of_its_frames(shared):
-    report = data.check(shared / "data/cvc-clinicdb", clusters=40)
+    report = layouts.check(shared / "data/cvc-clinicdb", clusters=40)
     assert [pair.name for pair in report.pairs] == [str(number) for number in range(1, 301)]
     assert report.problems == []

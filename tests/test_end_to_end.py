@@ -13,7 +13,7 @@ import pytest
 import yaml
 from browser import Browser
 
-from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.pairs import layouts, pairsets
 from diffusegen_core.report import chapters
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
@@ -55,7 +55,7 @@ def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -
     files = {path.stem for kind in pairsets.KINDS for path in (folder / kind).glob("*.png")}
     assert files == set(manifest["name"])
     if len(manifest):
-        report = data.check(folder)
+        report = layouts.check(folder)
         assert report.problems == []
         assert [pair.name for pair in report.pairs] == sorted(manifest["name"])
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from diffusegen_core.base import runs
 from diffusegen_core.base.errors import UserError
-from diffusegen_core.pairs import data, fetch
+from diffusegen_core.pairs import fetch, layouts
 
 
 class Server(ThreadingHTTPServer):
@@ -104,7 +104,7 @@ def server() -> Iterator[Server]:
 
 
 def get(server: Server, destination: Path, **options: str) -> Path:
-    return fetch.fetch("hyperkvasir", destination, url=server.url, progress=False, **options)
+    return fetch.fetch("hyperkvasir", destination, url=server.url, **options)
 
 
 def interrupt(server: Server, destination: Path, after: int) -> None:
@@ -117,7 +117,7 @@ def interrupt(server: Server, destination: Path, after: int) -> None:
 def test_fetches_extracts_records_and_does_not_ask_again(server, tmp_path):
     folder = get(server, tmp_path)
     assert folder == tmp_path / "hyperkvasir"
-    report = data.check(folder)
+    report = layouts.check(folder)
     assert (report.layout, report.problems) == ("HyperKvasir", [])
     assert [pair.name for pair in report.pairs] == ["x"]
     record = runs.read_json(tmp_path / "set.zip.json")
@@ -184,7 +184,7 @@ def test_an_archive_whose_extraction_was_interrupted_is_not_fetched_again(server
     (tmp_path / "set.zip").write_bytes(server.content)
     (tmp_path / ".extracting-old").mkdir()
     (tmp_path / "set.zip.json").write_text('{"sha256": "x", "contents": {"files": 2, "bytes": 9}}')
-    assert len(data.check(get(server, tmp_path)).pairs) == 1
+    assert len(layouts.check(get(server, tmp_path)).pairs) == 1
     assert server.asked == []
 
 
@@ -220,9 +220,9 @@ def test_no_server_and_no_such_name(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"http://127.0.0.1:{closed.server_port}/set.zip"
     with pytest.raises(UserError, match="the connection failed"):
-        fetch.fetch("hyperkvasir", tmp_path, url=url, progress=False)
+        fetch.fetch("hyperkvasir", tmp_path, url=url)
     with pytest.raises(UserError, match="nothing://"):
-        fetch.fetch("hyperkvasir", tmp_path, url="nothing://x/set.zip", progress=False)
+        fetch.fetch("hyperkvasir", tmp_path, url="nothing://x/set.zip")
     with pytest.raises(UserError, match="Known: hyperkvasir"):
         fetch.fetch("imagenet", tmp_path)
 

@@ -14,7 +14,7 @@ from diffusegen_core.base import params, runs, seeds
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params
 from diffusegen_core.models import singan
-from diffusegen_core.pairs import data, pairsets, phantom
+from diffusegen_core.pairs import data, layouts, pairsets, phantom
 from diffusegen_core.work import fanout
 
 REAL = 6
@@ -67,7 +67,7 @@ def test_the_published_pairs_become_a_dataset(tmp_path: Path) -> None:
     assert (made.trained, made.seconds_per_image) == (False, None)
     assert "all 1000 pairs of HyperKvasir" in gan.caveat(p)
     assert made.made_by == "SinGAN-Seg's published pairs, noise from scale 0"
-    assert data.check(folder).problems == []
+    assert layouts.check(folder).problems == []
     pairs = pairsets.load(folder, names)
     image, mask, _ = phantom.draw(8, 701, 24)
     expected = data.resized(Image.fromarray(image.transpose(1, 2, 0)), Image.fromarray(mask[0] * 255), 16)
@@ -203,7 +203,7 @@ def test_our_own_has_a_pyramid_for_each_source(own: Params) -> None:
     assert gan.caveat(own) == ""
     assert made.made_by == "SinGAN trained here, noise from scale 0"
     assert made.seconds_per_image == pytest.approx(made.seconds / len(made.manifest))
-    assert data.check(made.folders["GAN"]).problems == []
+    assert layouts.check(made.folders["GAN"]).problems == []
     pairs = pairsets.load(made.folders["GAN"], made.manifest["name"].tolist())
     assert pairs.images.shape[1:] == (3, 16, 16)
     assert made.manifest["area"].tolist() == pytest.approx(pairs.masks.mean(axis=(1, 2, 3)), abs=1e-6)

@@ -265,7 +265,7 @@ def test_a_file_of_many_gigabytes_is_not_read_into_memory(tmp_path: Path):
         for name in "ab":
             (tmp_path / part / f"{name}.png").write_bytes(pictures["png"])
     os.truncate(tmp_path / "images" / "a.png", layouts.MAX_BYTES + 1)  # sparse: it takes no room
-    [problem] = data.check(tmp_path).problems
+    [problem] = layouts.check(tmp_path).problems
     assert (problem.file, problem.problem) == ("images/a.png", "unreadable")
     assert "million bytes" in problem.detail
 
@@ -310,7 +310,7 @@ def test_a_name_is_usable_or_named_as_what_it_is(name: str):
         for part, pictures in (("images", PICTURES), ("masks", MASKS)):
             (Path(place) / part).mkdir()
             (Path(place) / part / f"{name}.png").write_bytes(pictures["png"])
-        report = data.check(place)
+        report = layouts.check(place)
         assert report.text == "\n".join(map(printable, report.text.split("\n")))
         if name.startswith("."):  # hidden
             assert (report.pairs, report.files) == ([], [])

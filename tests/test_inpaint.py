@@ -17,7 +17,7 @@ from diffusegen_core.base import params, runs, seeds
 from diffusegen_core.base.params import Inpaint, Params
 from diffusegen_core.models import process
 from diffusegen_core.models.unet import UNet
-from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.pairs import data, layouts, pairsets
 
 
 def changed(p: Params, *overrides: tuple[str, object]) -> Params:
@@ -286,7 +286,7 @@ def test_the_output_is_a_dataset_with_a_manifest_that_is_true(p: Params):
             assert row.source_cluster == clusters.labels[i]
             assert row.name == f"{row.source}_{row.sample}"
             made += 1
-        report = data.check(folder)
+        report = layouts.check(folder)
         assert report.problems == []
         assert sorted(pair.name for pair in report.pairs) == sorted(manifest["name"])
         assert result.table.loc[data_type, "pairs"] == 4 - len(left_out)

@@ -16,7 +16,7 @@ from diffusegen_core.base.params import Params, Style
 from diffusegen_core.measures import features, vgg
 from diffusegen_core.models import guidance, process
 from diffusegen_core.models.unet import UNet
-from diffusegen_core.pairs import data, pairsets, phantom
+from diffusegen_core.pairs import data, layouts, pairsets, phantom
 from diffusegen_core.report import figures, tables
 
 CPU = torch.device("cpu")
@@ -299,7 +299,7 @@ def test_a_stopped_pair_is_reported_and_left_out(run_of: Callable[..., Params],
     assert int(result.table.loc["2-Styled-Diff", "stopped"]) == len(stopped)
     row = json.loads((folder.parent / "rows" / folder.name / f"{stopped['name'].iloc[0]}.json").read_text())
     assert row["sha256"] == []
-    assert data.check(folder).pairs
+    assert layouts.check(folder).pairs
 
 
 def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> None:

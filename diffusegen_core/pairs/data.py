@@ -17,11 +17,8 @@ from diffusegen_core.base import params, progress, runs
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params
 from diffusegen_core.pairs import layouts, phantom
-from diffusegen_core.pairs.layouts import Pair, Problem, Report, check
+from diffusegen_core.pairs.layouts import Problem, Report
 from diffusegen_core.work import fanout
-
-__all__ = ["Pair", "Pairs", "Problem", "Report", "check", "gather", "load", "paper_names", "to_bytes",
-           "to_tensor", "write_pair", "write_phantoms"]
 
 READER = 1  # raised when the same files would be read to other pixels
 

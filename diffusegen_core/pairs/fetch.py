@@ -32,9 +32,8 @@ UNSOUND = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFErro
            RuntimeError, ValueError)
 
 
-def fetch(name: str, destination: Path | str, url: str | None = None, sha256: str | None = None,
-          progress: bool = True) -> Path:
-    """Download and extract a published data set; returns its folder, which `data.check` recognises.
+def fetch(name: str, destination: Path | str, url: str | None = None, sha256: str | None = None) -> Path:
+    """Download and extract a published data set; returns its folder, which `layouts.check` recognises.
 
     The SHA-256 of the archive is computed and recorded, and compared where one is given. An interrupted
     download goes on where it stopped when the same call is made again. Raises UserError where the name is
@@ -55,7 +54,7 @@ def fetch(name: str, destination: Path | str, url: str | None = None, sha256: st
             if folder.exists():
                 raise UserError(f"{folder} is there already and is not what was fetched. Move it away first.")
             if not archive.exists():
-                _download(url, archive, progress)
+                _download(url, archive)
             digest = runs.sha256(archive)
             _compare(archive, digest, sha256)
             _extract(archive, folder, record, {"url": url, "sha256": digest, "bytes": archive.stat().st_size})
@@ -75,7 +74,7 @@ def _contents(folder: Path) -> dict[str, int]:
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
-def _download(url: str, archive: Path, progress: bool) -> None:
+def _download(url: str, archive: Path) -> None:
     """Bring the file at `url` here, going on from ARCHIVE.part where the server still has that same file."""
     part, notes = (archive.with_name(f"{archive.name}.part{suffix}") for suffix in ("", ".json"))
     try:
@@ -85,8 +84,7 @@ def _download(url: str, archive: Path, progress: bool) -> None:
             total = start + int(length) if length else None
             # Noted before the first byte, so that a later call knows which file this is the beginning of.
             runs.write_json(notes, {"url": url, "validator": _validator(response)})
-            bar = tqdm(desc=archive.name, total=total, initial=start, unit="B", unit_scale=True,
-                       disable=not progress)
+            bar = tqdm(desc=archive.name, total=total, initial=start, unit="B", unit_scale=True, disable=None)
             with bar, part.open("ab" if start else "wb") as f:
                 for piece in response.iter_content(PIECE):
                     bar.update(f.write(piece))
