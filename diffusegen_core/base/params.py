@@ -78,9 +78,10 @@ class Params(Section):
 
 def _impossible(p: Params) -> list[str]:
     """Combinations that cannot run, each as one sentence."""
-    size, levels = p.data.image_size, len(p.model.channel_mult)
-    sides = [size // 2**level for level in range(levels)]
-    widths = [p.model.base_channels * m for m in p.model.channel_mult]
+    return [*_impossible_data(p), *_impossible_sizes(p), *_impossible_steps(p)]
+
+
+def _impossible_data(p: Params) -> list[str]:
     found = []
     if p.folder in (home(), *home().parents) and not (p.folder / "params.yaml").is_file():
         found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; "
@@ -91,6 +92,17 @@ def _impossible(p: Params) -> list[str]:
         found.append(f"data.subset {p.data.subset} needs the real images, not phantoms.")
     if p.data.count is not None and p.cluster.k > p.data.count:
         found.append(f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count.")
+    for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
+        if counts and max(counts) > p.inpaint.samples:
+            found.append(f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}.")
+    return found
+
+
+def _impossible_sizes(p: Params) -> list[str]:
+    size, levels = p.data.image_size, len(p.model.channel_mult)
+    sides = [size // 2**level for level in range(levels)]
+    widths = [p.model.base_channels * m for m in p.model.channel_mult]
+    found = []
     if size % 2 ** (levels - 1):
         found.append(f"data.image_size {size} cannot be halved {levels - 1} times, "
                      "as model.channel_mult asks.")
@@ -102,6 +114,22 @@ def _impossible(p: Params) -> list[str]:
     for side, width in zip(sides, widths, strict=True):
         if (side in p.model.attention_resolutions or side == sides[-1]) and width % p.model.head_channels:
             found.append(f"model.head_channels {p.model.head_channels} does not divide the width {width}.")
+    if size % 2 ** len(p.segment.decoder_channels):
+        found.append(f"data.image_size {size} cannot be halved {len(p.segment.decoder_channels)} times, "
+                     "as segment.decoder_channels asks.")
+    if p.gan.min_side <= 2 * p.gan.layers:
+        found.append(f"gan.min_side {p.gan.min_side} must be above twice gan.layers {p.gan.layers}.")
+    blocks, compared = levels * (p.model.res_blocks + 1), p.style.zecon_blocks or []
+    if len(set(compared)) < len(compared):
+        found.append(f"style.zecon_blocks {compared} names a block twice.")
+    if compared and max(compared) >= blocks:
+        found.append(f"style.zecon_blocks {max(compared)} exceeds the network's last input block "
+                     f"{blocks - 1}.")
+    return found
+
+
+def _impossible_steps(p: Params) -> list[str]:
+    found = []
     if p.process.beta_start > p.process.beta_end:
         found.append("process.beta_start is larger than process.beta_end.")
     if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
@@ -120,20 +148,6 @@ def _impossible(p: Params) -> list[str]:
     if not (p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
             or p.style.lambda_l2 or p.style.lambda_rng):
         found.append("style: one of the weights lambda_* besides lambda_sem must be above 0.")
-    for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
-        if counts and max(counts) > p.inpaint.samples:
-            found.append(f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}.")
-    if size % 2 ** len(p.segment.decoder_channels):
-        found.append(f"data.image_size {size} cannot be halved {len(p.segment.decoder_channels)} times, "
-                     "as segment.decoder_channels asks.")
-    if p.gan.min_side <= 2 * p.gan.layers:
-        found.append(f"gan.min_side {p.gan.min_side} must be above twice gan.layers {p.gan.layers}.")
-    blocks, compared = levels * (p.model.res_blocks + 1), p.style.zecon_blocks or []
-    if len(set(compared)) < len(compared):
-        found.append(f"style.zecon_blocks {compared} names a block twice.")
-    if p.style.zecon_blocks and max(p.style.zecon_blocks) >= blocks:
-        found.append(f"style.zecon_blocks {max(p.style.zecon_blocks)} exceeds the network's last input block "
-                     f"{blocks - 1}.")
     return found
 
 
