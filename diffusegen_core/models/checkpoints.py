@@ -193,6 +193,7 @@ def load_net(path: Path, p: Params, device: torch.device) -> UNet:
 
 
 def refuse_other_configuration(path: Path, found: dict[str, Any], p: Params) -> None:
+    """UserError, naming each difference, unless a file's configuration is that of the parameters."""
     differing = runs.differences(found, configuration(p))
     if differing:
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "

@@ -148,6 +148,7 @@ class UNet(nn.Module):
             _zeroed(nn.Conv2d(channels, OUT_CHANNELS, 3, padding=1)))
 
     def embed(self, timestep: Tensor) -> Tensor:
+        """What every residual block is told of the timesteps (B,): (B, 4 * base_channels)."""
         return self.time_embed(time_embedding(timestep, self.base_channels))
 
     def encode(self, x: Tensor, timestep: Tensor, last: int | None = None) -> list[Tensor]:
