@@ -121,7 +121,10 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def finish(folder: Path, recipe: Recipe, outputs: list[Path], seconds: float, **facts: Any) -> dict[str, Any]:
-    """Stamp the finished artifact in `folder`; `facts` are numbers worth keeping beside it."""
+    """Stamp the finished artifact in `folder`, with `facts` worth keeping beside it, which JSON can hold.
+
+    The fact `device` says what has computed; without it the stamp names what `auto` means in this process.
+    """
     stamp = {
         "recipe": recipe,
         "outputs": {str(path.relative_to(folder)): {
