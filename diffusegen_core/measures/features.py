@@ -6,7 +6,7 @@ seen. Images are resized bilinearly to the side that the library gives for the n
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,11 +60,17 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
     """
     device = devices.device(device) if isinstance(device, str) else device
     net = load(backbone, weights, input_range, device, seed)
+    batches = (torch.from_numpy(images[start:start + batch_size].astype(np.float32))
+               for start in range(0, len(images), batch_size))
+    return seen(net, batches, device, label(backbone, weights), len(images))
+
+
+def seen(net: Callable[[Tensor], Tensor], batches: Iterable[Tensor], device: torch.device | str, title: str,
+         count: int) -> np.ndarray:
+    """What a network gives for batches (B, 3, H, W) of `count` images: rows (N, D), float32."""
     rows = []
-    bar = progress.bar(label(backbone, weights), len(images), "image")
-    with torch.inference_mode(), devices.exact(), bar:
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(images[start:start + batch_size].astype(np.float32))
+    with torch.inference_mode(), devices.exact(), progress.bar(title, count, "image") as bar:
+        for batch in batches:
             rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())
             bar.update(len(batch))
     return np.concatenate(rows)

@@ -23,7 +23,7 @@ import torch
 from torch.hub import get_dir
 from torch.utils.data import DataLoader, Dataset
 
-from diffusegen_core.base import devices, progress, runs, seeds, weights
+from diffusegen_core.base import runs, seeds, weights
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.sections import Evaluate
 from diffusegen_core.measures import features
@@ -103,12 +103,7 @@ def extract(images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu",
     """
     net, side = network(e, device, seed)
     loader = DataLoader(Resized(images, side), batch_size=e.batch_size, num_workers=e.workers)
-    rows = []
-    with torch.inference_mode(), devices.exact(), progress.bar(title, len(images), "image") as bar:
-        for batch in loader:
-            rows.append(net(batch.to(device)).flatten(1).float().cpu().numpy())
-            bar.update(len(batch))
-    return np.concatenate(rows)
+    return features.seen(net, loader, device, title, len(images))
 
 
 def network(e: Evaluate, device: torch.device | str = "cpu",
