@@ -82,6 +82,11 @@ def by_hand(url: str) -> str:
     return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
 
 
+def hub_folder(repository: str) -> Path:
+    """Where the client of the Hugging Face hub keeps what it has of a repository."""
+    return Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
 def words(spec: str) -> str:
     """The words that name the weights in every output: pretrained, random weights, or the file's name."""
     return {PRETRAINED: PRETRAINED, RANDOM: "random weights"}.get(spec) or Path(spec).name

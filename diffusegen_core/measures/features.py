@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from huggingface_hub import constants as hub
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
 from diffusegen_core.base import devices, progress, runs
 from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.weights import Published, by_hand, fill, identity, seeded, words
+from diffusegen_core.base.weights import Published, by_hand, fill, hub_folder, identity, seeded, words
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -247,10 +246,9 @@ def _published_by_timm(name: str, config: "PretrainedCfg") -> Published:
 
     if config.hf_hub_id is None:
         return Published(name, "timm", config.url or None, by_hand(config.url or ""), load)
-    folder = Path(hub.HF_HUB_CACHE) / f"models--{config.hf_hub_id.replace('/', '--')}"
     file = config.hf_hub_filename or "model.safetensors"
-    copied = (f"Without a network, copy the folder {folder} from a machine that has it, or download {file} "
-              "of that hub id elsewhere.")
+    copied = (f"Without a network, copy the folder {hub_folder(config.hf_hub_id)} from a machine that has "
+              f"it, or download {file} of that hub id elsewhere.")
     return Published(name, "timm", config.hf_hub_id, copied, load, from_hub=True)
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from huggingface_hub import constants as hub
 from torch import Tensor, nn
 
 from diffusegen_core.base import devices, progress, runs, seeds, weights
@@ -301,8 +300,8 @@ def _published(s: Segment) -> weights.Published:
         settings = encoders[s.encoder]["pretrained_settings"]
         name = "imagenet" if "imagenet" in settings else next(iter(settings))
         where = settings[name]["repo_id"]
-    copied = Path(hub.HF_HUB_CACHE) / f"models--{str(where).replace('/', '--')}"
-    by_hand = f"Without a network, copy the folder {copied} from a machine that has it."
+    by_hand = (f"Without a network, copy the folder {weights.hub_folder(str(where))} from a machine that has "
+               "it.")
     return weights.Published(s.encoder, "segmentation-models-pytorch", where, by_hand,
                              lambda: get_encoder(s.encoder, depth=depth, weights=name).state_dict(),
                              from_hub=True)
