@@ -1,6 +1,7 @@
 """What the benchmarks share: ways to do one thing, timed in turn in one process; a table and a JSON file."""
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -30,11 +31,11 @@ CANDIDATES = ("channels_last", "compiled", "compiled_channels_last")
 
 @dataclass(frozen=True)
 class Way:
-    """One way to make `images` images by a call of `run`."""
+    """One way to make `images` images by a call of what `prepare` gives."""
 
     name: str
     images: int
-    run: Callable[[], object]
+    prepare: Callable[[], Callable[[], object]]
 
 
 def positive(text: str) -> int:
@@ -96,8 +97,13 @@ def main(work: Callable[[list[str] | None], object], arguments: list[str] | None
     try:
         work(arguments)
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        message = str(error)
+    except torch.OutOfMemoryError:
+        message = "The device's memory does not suffice. Lower the batch."
+    else:
+        return
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tuple[Params, torch.device]:
@@ -116,37 +122,51 @@ def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tup
     return params.validate(params.override(values, changes)), device
 
 
-def measure(ways: list[Way], rounds: int, device: torch.device) -> list[dict[str, Any]]:
+def measure(ways: list[Way], rounds: int, device: torch.device) -> tuple[list[dict[str, Any]], list[str]]:
     """Each way once to warm up, compile and choose kernels; then `rounds` times each, in turn: A B A B.
 
-    A ratio is taken round by round against the first way, so what slows the machine down for a while slows
-    both. Rates are images a second.
+    Gives a row a way, and the names of those for which the device's memory did not suffice: they end there,
+    and the others go on. UserError if it suffices for none. A ratio is taken round by round against the first
+    way that has a row, so what slows the machine down for a while slows both. Rates are images a second.
     """
-    first = {way.name: seconds(way, device) for way in ways}
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    taken = {way.name: [] for way in ways}
-    for _ in range(rounds):
+    calls, taken, full = {}, {way.name: [] for way in ways}, []
+    for turn in range(1 + rounds):
         for way in ways:
-            taken[way.name].append(seconds(way, device) / way.images)
-    base = taken[ways[0].name]
-    rows = []
+            if way.name in full:
+                continue
+            try:
+                if turn == 0:
+                    gc.collect()
+                    calls[way.name] = way.prepare()
+                taken[way.name].append(seconds(calls[way.name], device))
+            except torch.OutOfMemoryError:
+                calls.pop(way.name, None)
+                full.append(way.name)
+        if turn == 0 and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+    if len(full) == len(ways):
+        raise UserError("The device's memory suffices for no way. Lower the batch or, in training, the "
+                        "micro-batch.")
+    rows, base = [], None
     for way in ways:
-        each = taken[way.name]
+        if way.name in full:
+            continue
+        first, *spent = taken[way.name]
+        each = [value / way.images for value in spent]
+        base = base or each
         rows.append({
-            "way": way.name, "images": way.images, "first_seconds": first[way.name],
-            "seconds": [value * way.images for value in each],
+            "way": way.name, "images": way.images, "first_seconds": first, "seconds": spent,
             "images_per_second": 1 / statistics.median(each), "slowest": 1 / max(each),
             "fastest": 1 / min(each),
             "ratio": statistics.median(a / b for a, b in zip(base, each, strict=True))})
-    return rows
+    return rows, full
 
 
-def seconds(way: Way, device: torch.device) -> float:
-    """How long one call takes, until the device has done it."""
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes, until the device has done it."""
     synchronise(device)
     start = time.perf_counter()
-    way.run()
+    call()
     synchronise(device)
     return time.perf_counter() - start
 
@@ -197,28 +217,30 @@ def forward_flop(p: Params) -> float:
 def matmul_rate(device: torch.device, side: int) -> float:
     """Operations a second of a bf16 product of square matrices, the best of five: what the device can do."""
     a = torch.randn(side, side, device=device).bfloat16()
-    way = Way("matmul", 1, lambda: a @ a)
-    seconds(way, device)
-    return 2 * side**3 / min(seconds(way, device) for _ in range(5))
+    seconds(lambda: a @ a, device)
+    return 2 * side**3 / min(seconds(lambda: a @ a, device) for _ in range(5))
 
 
 def report(name: str, options: argparse.Namespace, p: Params, device: torch.device,
-           rows: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Print a small table and write everything as JSON; what was written."""
+           rows: list[dict[str, Any]], full: list[str], **facts: Any) -> dict[str, Any]:
+    """Print a small table of what `measure` gave, and write everything as JSON; what was written."""
     found = {
         "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device)),
         "versions": runs.versions(), "commit": commit(), "rounds": options.rounds,
-        "params": params.plain(p), "options": told(options), **facts, "ways": rows}
+        "params": params.plain(p), "options": told(options), **facts, "ways": rows,
+        "out_of_memory": full}
     versions = ", ".join(f"{key} {found['versions'][key]}" for key in ("diffusegen", "python", "torch"))
     print(f"\n{name}: {found['device']}; {versions}; commit {found['commit']}; {found['date']}")
     for key, value in facts.items():
         print(f"  {key.replace('_', ' ')}: {value}")
-    width = max(len(row["way"]) for row in rows)
+    width = max(map(len, [*(row["way"] for row in rows), *full]))
     print(f"  {'':{width}}  images/s  (slowest to fastest)  first call   ratio")
     for row in rows:
         spread = f"({row['slowest']:.3g} to {row['fastest']:.3g})"
         print(f"  {row['way']:{width}}  {row['images_per_second']:8.3g}  {spread:20}  "
               f"{row['first_seconds']:8.1f} s  {row['ratio']:6.2f}")
+    for name in full:
+        print(f"  {name:{width}}  out of memory")
     write(options, found)
     return found
 

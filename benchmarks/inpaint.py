@@ -3,6 +3,8 @@
 The schedule is the paper's (jumps of 10 levels, r = 5), over fewer levels: the rate goes with the calls.
 """
 
+from collections.abc import Callable
+
 import common
 import reference
 import torch
@@ -34,18 +36,21 @@ def run(arguments: list[str] | None = None) -> dict:
     known[:, :, known.shape[2] // 4:3 * known.shape[2] // 4, known.shape[3] // 4:3 * known.shape[3] // 4] = 0
 
     def way(name: str, count: int, precision: str, candidate: str = "") -> common.Way:
-        net = common.sampler(p, device, precision, candidate)
-        return common.Way(name, count, lambda: painted(p, net, x[:count], known[:count], levels, precision,
-                                                       options.respacing))
+        def prepare() -> Callable[[], object]:
+            net = common.sampler(p, device, precision, candidate)
+            return lambda: painted(p, net, x[:count], known[:count], levels, precision, options.respacing)
+
+        return common.Way(name, count, prepare)
 
     ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
             way(f"{batch} at a time, bf16", batch, "bf16"),
             *(way(f"the same, {candidate}", batch, "bf16", candidate) for candidate in options.candidates)]
     if options.reference:
-        paint = reference.load(options.reference).inpainting(p, x[:1], known[:1], options.respacing)
-        ways.insert(0, common.Way("authors' code, one at a time", 1, paint))
-    rows = common.measure(ways, options.rounds, device)
-    return common.report("inpaint", options, p, device, rows, respacing=options.respacing,
+        code = reference.load(options.reference)
+        ways.insert(0, common.Way("authors' code, one at a time", 1, lambda: code.inpainting(
+            p, x[:1], known[:1], options.respacing)))
+    rows, full = common.measure(ways, options.rounds, device)
+    return common.report("inpaint", options, p, device, rows, full, respacing=options.respacing,
                          network_calls_an_image=inpaint.network_calls(levels))
 
 

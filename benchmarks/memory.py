@@ -4,13 +4,15 @@ On a GPU it is what PyTorch allocated at most; on the CPU the growth of the proc
 """
 
 import resource
+from collections.abc import Callable
 
 import common
 import torch
 
 from diffusegen_core import train
 from diffusegen_core.models import process
-from diffusegen_core.models.unet import parameter_count
+from diffusegen_core.models.unet import UNet, parameter_count
+from diffusegen_core.planning import flops
 
 GB = 1e9
 
@@ -27,17 +29,22 @@ def run(arguments: list[str] | None = None) -> dict:
     own = {"train.batch_size": options.batch, "train.micro_batch": options.micro_batch,
            "train.checkpointing": options.checkpointing}
     p, device = common.setup(options, {key: value for key, value in own.items() if value})
+    with flops.META:
+        parameters = parameter_count(UNet(p.model, p.data.image_size))
     before = peak(device)
     s = process.schedule(p.process).to(device)
     x = common.pixels(p, p.train.batch_size, device)
-    state = train.start(p, "benchmark", device)
-    way = common.Way("one optimizer step", p.train.batch_size,
-                     lambda: train.optimize(p, state, s, x, "benchmark"))
-    rows = common.measure([way], options.rounds, device)
+
+    def prepare() -> Callable[[], object]:
+        state = train.start(p, "benchmark", device)
+        return lambda: train.optimize(p, state, s, x, "benchmark")
+
+    way = common.Way("one optimizer step", p.train.batch_size, prepare)
+    rows, full = common.measure([way], options.rounds, device)
     most = peak(device) - before
-    return common.report("memory", options, p, device, rows, batch_size=p.train.batch_size,
+    return common.report("memory", options, p, device, rows, full, batch_size=p.train.batch_size,
                          micro_batch=p.train.micro_batch, checkpointing=p.train.checkpointing,
-                         precision=p.train.precision, parameters=parameter_count(state.net),
+                         precision=p.train.precision, parameters=parameters,
                          peak_gb=round(most / GB, 3))
 
 

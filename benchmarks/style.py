@@ -3,6 +3,8 @@
 All losses of the parameters count; the networks behind them have random weights, which take as long.
 """
 
+from collections.abc import Callable
+
 import common
 import reference
 import torch
@@ -38,19 +40,21 @@ def run(arguments: list[str] | None = None) -> dict:
         return guidance.load(p, net, device)
 
     def way(name: str, count: int, precision: str, candidate: str = "") -> common.Way:
-        own = judge(precision, candidate)
-        return common.Way(name, count, lambda: styled(p, own, inpainted[:count], source[:count], levels,
-                                                      precision))
+        def prepare() -> Callable[[], object]:
+            own = judge(precision, candidate)
+            return lambda: styled(p, own, inpainted[:count], source[:count], levels, precision)
+
+        return common.Way(name, count, prepare)
 
     ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
             way(f"{batch} at a time, bf16", batch, "bf16"),
             *(way(f"the same, {candidate}", batch, "bf16", candidate) for candidate in options.candidates)]
     if options.reference:
         code = reference.load(options.reference)
-        guide = code.styling(p, judge("fp32"), inpainted[:1], source[:1], len(levels))
-        ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, guide))
-    rows = common.measure(ways, options.rounds, device)
-    return common.report("style", options, p, device, rows, guided_steps_an_image=len(levels))
+        ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, lambda: code.styling(
+            p, judge("fp32"), inpainted[:1], source[:1], len(levels))))
+    rows, full = common.measure(ways, options.rounds, device)
+    return common.report("style", options, p, device, rows, full, guided_steps_an_image=len(levels))
 
 
 def styled(p: Params, judge: guidance.Judge, inpainted: torch.Tensor, source: torch.Tensor, levels: list[int],

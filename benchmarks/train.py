@@ -3,6 +3,8 @@
 Prints too which share of the device's measured bf16 matrix rate the network's counted work makes.
 """
 
+from collections.abc import Callable
+
 import common
 import plain
 import reference
@@ -37,29 +39,35 @@ def run(arguments: list[str] | None = None) -> dict:
     x = common.pixels(p, 2 * p.train.batch_size, device)
     ways = [way(kind, p, s, x) for kind in options.ways]
     if options.reference:
-        step = reference.load(options.reference).training(p, x)
-        ways.insert(0, common.Way("authors' code, micro-batch 4", p.train.batch_size, step))
-    rows = common.measure(ways, options.rounds, device)
+        code = reference.load(options.reference)
+        ways.insert(0, common.Way("authors' code, micro-batch 4", p.train.batch_size,
+                                  lambda: code.training(p, x)))
+    rows, full = common.measure(ways, options.rounds, device)
     rate = common.matmul_rate(device, options.matmul)
     work = 3 * common.forward_flop(p)  # a backward pass is two forward passes
     for row in rows:
         row["share_of_matmul_rate"] = row["images_per_second"] * work / rate
     return common.report(
-        "train", options, p, device, rows, batch_size=p.train.batch_size, micro_batch=p.train.micro_batch,
-        gflop_an_image=round(work / 1e9, 1), bf16_matmul_gflop_a_second=round(rate / 1e9, 1),
+        "train", options, p, device, rows, full, batch_size=p.train.batch_size,
+        micro_batch=p.train.micro_batch, gflop_an_image=round(work / 1e9, 1),
+        bf16_matmul_gflop_a_second=round(rate / 1e9, 1),
         share_of_matmul_rate={row["way"]: round(row["share_of_matmul_rate"], 3) for row in rows})
 
 
 def way(kind: str, p: Params, s: process.Schedule, x: torch.Tensor) -> common.Way:
-    """One kind of training, ready to step."""
+    """One kind of training; prepared, a call is a step."""
     module = plain if kind == "plain" else train
     own = p.model_copy(update={"train": p.train.model_copy(update={
         "precision": "fp32" if kind in ("plain", "fp32") else "bf16", "compile": "compiled" in kind})})
-    state = module.start(own, NAME, x.device)
-    if "channels_last" in kind:
-        for net in (state.net, state.average):
-            common.tried(net, "channels_last")
-    return common.Way(WORDS[kind], p.train.batch_size, lambda: module.optimize(own, state, s, x, NAME))
+
+    def prepare() -> Callable[[], object]:
+        state = module.start(own, NAME, x.device)
+        if "channels_last" in kind:
+            for net in (state.net, state.average):
+                common.tried(net, "channels_last")
+        return lambda: module.optimize(own, state, s, x, NAME)
+
+    return common.Way(WORDS[kind], p.train.batch_size, prepare)
 
 
 if __name__ == "__main__":

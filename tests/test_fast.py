@@ -1,9 +1,12 @@
 """Numerical equality before speed: each fast path against the plain fp32 one; and the benchmarks run."""
 
+import argparse
 import copy
+import gc
 import importlib.util
 import json
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -279,7 +282,10 @@ def test_training_can_be_compiled_and_channels_last_at_once(p: Params, monkeypat
     compiled, states, start = [], [], train.start
     monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
     monkeypatch.setattr(train, "start", lambda *given: states.append(start(*given)) or states[-1])
-    benchmark("train", monkeypatch).way("compiled_channels_last", p, process.schedule(p.process), pixels(4))
+    way = benchmark("train", monkeypatch).way("compiled_channels_last", p, process.schedule(p.process),
+                                              pixels(4))
+    assert not states  # nothing lies on the device before its turn
+    way.prepare()
     assert compiled == [states[0].net]
     for net in (states[0].net, states[0].average):
         assert net.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -338,10 +344,56 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
 def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch):
     common = benchmark("common", monkeypatch)
     clock = iter([9, 9, 1, 4, 2, 8, 3, 6])  # two warm-ups, then three rounds of two ways
-    monkeypatch.setattr(common, "seconds", lambda way, device: next(clock))
-    one, two = common.measure([common.Way("a", 1, int), common.Way("b", 8, int)], 3, CPU)
+    monkeypatch.setattr(common, "seconds", lambda call, device: next(clock))
+    (one, two), full = common.measure([common.Way("a", 1, int), common.Way("b", 8, int)], 3, CPU)
+    assert not full
     assert (one["ratio"], two["ratio"]) == (1, 2)  # of 1 / (4 / 8), 2 / (8 / 8) and 3 / (6 / 8): the median
     assert (one["images_per_second"], one["slowest"], one["fastest"]) == (1 / 2, 1 / 3, 1)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_a_way_that_finds_too_little_memory_ends_alone_and_gives_back_its_own(
+        fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    common = benchmark("common", monkeypatch)
+    held, calls = [], []
+
+    def prepare() -> Callable:
+        net = torch.nn.Linear(2, 2)
+        held.append(weakref.ref(net))
+        if fails_at == 0:
+            raise torch.OutOfMemoryError
+
+        def step() -> None:
+            calls.append(net(torch.zeros(1, 2)))
+            if len(calls) == fails_at:
+                raise torch.OutOfMemoryError
+
+        return step
+
+    large, small = common.Way("large", 1, prepare), common.Way("small", 1, lambda: lambda: None)
+    rows, full = common.measure([large, small], 2, CPU)
+    assert ([row["way"] for row in rows], full, len(calls)) == (["small"], ["large"], fails_at)
+    assert (rows[0]["ratio"], len(rows[0]["seconds"])) == (1, 2)
+    calls.clear()
+    gc.collect()
+    assert held[0]() is None
+    options = argparse.Namespace(out=tmp_path / "out.json", rounds=2)
+    found = common.report("any", options, params.validate({}), CPU, rows, full)
+    assert found["out_of_memory"] == ["large"]
+    assert "large  out of memory" in capsys.readouterr().out
+
+
+def test_too_little_memory_for_anything_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture):
+    common = benchmark("common", monkeypatch)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    for work in (full, lambda _: common.measure([common.Way("alone", 1, full)], 1, CPU)):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            common.main(work)
+        assert "Error: The device's memory" in capsys.readouterr().err
 
 
 def test_counted_work_is_the_papers(monkeypatch: pytest.MonkeyPatch):
