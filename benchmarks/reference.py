@@ -69,7 +69,7 @@ class Code:
     losses: ModuleType
 
     def made(self, p: Params, device: torch.device, respacing: int | None = None) -> tuple[Any, Any]:
-        """Their U-Net of the parameters' shape, with stirred weights, and their diffusion."""
+        """Their U-Net of the parameters' shape, untrained, and their diffusion."""
         m, s = p.model, self.script_util
         net, diffusion = s.create_model_and_diffusion(**{
             **s.model_and_diffusion_defaults(), "image_size": p.data.image_size, "in_channels": 4,
@@ -79,11 +79,14 @@ class Code:
             "resblock_updown": True, "use_scale_shift_norm": True, "learn_sigma": True,
             "noise_schedule": "linear", "diffusion_steps": p.process.steps, "rescale_timesteps": True,
             "timestep_respacing": str(respacing or ""), "use_fp16": device.type == "cuda"})
-        common.stir(net)
         return net.to(device), diffusion
 
     def training(self, p: Params, x: Tensor) -> Callable[[], None]:
-        """A step of p.train.batch_size images in micro-batches of 4, as their TrainLoop.run_step."""
+        """A step of p.train.batch_size images in micro-batches of 4, as their TrainLoop.run_step.
+
+        It starts from untrained weights, as ours does: from stirred ones the gradients overflow in half
+        precision, and a step that overflows leaves the optimizer out.
+        """
         net, diffusion = self.made(p, x.device)
         net.train()
         trainer = self.fp16_util.MixedPrecisionTrainer(model=net, use_fp16=x.is_cuda)
@@ -102,7 +105,9 @@ class Code:
         return step
 
     def sampler(self, p: Params, device: torch.device, respacing: int) -> tuple[Any, Any]:
+        """Their U-Net as `common.sampler` makes ours, in half precision on a GPU, and their diffusion."""
         net, diffusion = self.made(p, device, respacing)
+        common.stir(net)
         net.requires_grad_(False).eval()
         for name, weight in net.named_parameters():  # their checkpointed attention asks for these gradients
             weight.requires_grad_(any(part in name for part in ("qkv", "norm", "proj")))
@@ -122,7 +127,8 @@ class Code:
         """Their guided sampling of one image, with their ZeCon, range and VGG losses.
 
         [CLS] is of our network, so that both ways look through the same one. As in their code a step calls
-        the U-Net twice: for the step itself and for the gradient.
+        the U-Net twice: for the step itself and for the gradient. The steps are the last ones, for their loop
+        ends at level 0; of these as many have the semantic divergence as of ours.
         """
         net, diffusion = self.sampler(p, inpainted.device, p.style.respacing)
         deep = max(guidance.default_blocks(p.model))
@@ -136,13 +142,15 @@ class Code:
                 x = x.detach().requires_grad_()
                 level = (t * diffusion.num_timesteps / 1000).long()
                 x0 = diffusion.p_mean_variance(net, x, level, clip_denoised=False)["pred_xstart"]
-                part = float(diffusion.sqrt_one_minus_alphas_cumprod[level[0].item()])
+                place = level[0].item()
+                part = float(diffusion.sqrt_one_minus_alphas_cumprod[place])
                 seen = part * x0 + (1 - part) * x
 
                 def reference() -> Tensor:
                     return part * inpainted + (1 - part) * diffusion.q_sample(inpainted, level)
 
-                loss = self.loss(p, net, judge, seen, x0, reference, source, before[0], level)
+                wanted = guidance.weights(p.style, steps - 1 - place)
+                loss = self.loss(wanted, net, judge, seen, x0, reference, source, before[0])
                 before[0] = seen[:, :3].detach()
                 return -torch.autograd.grad(loss, x)[0], False
 
@@ -150,22 +158,26 @@ class Code:
             net, tuple(inpainted.shape), clip_denoised=False, model_kwargs={}, cond_fn=pull,
             skip_timesteps=p.style.respacing - steps, init_image=inpainted)
 
-    def loss(self, p: Params, net: Any, judge: guidance.Judge, seen: Tensor, x0: Tensor,
-             reference: Callable[[], Tensor], source: Tensor, before: Tensor, level: Tensor) -> Tensor:
+    def loss(self, wanted: dict[str, float], net: Any, judge: guidance.Judge, seen: Tensor, x0: Tensor,
+             reference: Callable[[], Tensor], source: Tensor, before: Tensor) -> Tensor:
         """The weighted sum, every network called as often as theirs are, and read after every loss."""
-        s, colours = p.style, seen[:, :3]
-        found = [
-            s.lambda_sty * guidance.sty_loss(judge.cls(colours), judge.cls(source)).mean(),
-            s.lambda_l2 * guidance.l2_loss(colours, source).mean(),
-            s.lambda_rng * self.losses.range_loss(x0).sum(),
-            s.lambda_zecon * self.losses.zecon_loss_direct(net, seen, reference(), torch.zeros_like(level)),
-            s.lambda_vgg * guidance.vgg_loss(judge.maps(colours), judge.maps(reference()[:, :3])).mean(),
-            s.lambda_mse * guidance.mse_loss(colours, reference()[:, :3]).mean(),
-        ]
-        if s.lambda_sem:
+        colours = seen[:, :3]
+
+        def sem() -> Tensor:
             with torch.no_grad():
                 previous = judge.cls(before)
-            found.append(s.lambda_sem * guidance.sem_loss(judge.cls(colours), previous).mean())
+            return guidance.sem_loss(judge.cls(colours), previous)
+
+        compute = {
+            "zecon": lambda: self.losses.zecon_loss_direct(net, seen, reference(), seen.new_zeros(len(seen))),
+            "vgg": lambda: guidance.vgg_loss(judge.maps(colours), judge.maps(reference()[:, :3])),
+            "mse": lambda: guidance.mse_loss(colours, reference()[:, :3]),
+            "sty": lambda: guidance.sty_loss(judge.cls(colours), judge.cls(source)),
+            "l2": lambda: guidance.l2_loss(colours, source),
+            "sem": sem,
+            "rng": lambda: self.losses.range_loss(x0),
+        }
+        found = [weight * compute[name]().sum() for name, weight in wanted.items()]
         for value in found:
             value.item()
         return sum(found)

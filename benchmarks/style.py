@@ -1,6 +1,7 @@
 """Styling: different images in one batch against one image at a time, at equal steps an image.
 
-All losses of the parameters count; the networks behind them have random weights, which take as long.
+All losses of the parameters count, the semantic divergence in as large a share of the steps as in a whole
+styling; the networks behind them have random weights, which take as long.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def run(arguments: list[str] | None = None) -> dict:
     """The benchmark, with command-line arguments; what it wrote."""
     parser = common.parser("style", __doc__)
     parser.add_argument("--batch", type=common.positive, help="images in a batch; default: style.batch_size")
-    parser.add_argument("--steps", type=common.positive, default=4,
+    parser.add_argument("--steps", type=common.positive, default=6,
                         help="guided steps, the noisiest; the paper has 120")
     common.add_candidates(parser)
     common.add_reference(parser)
@@ -30,6 +31,8 @@ def run(arguments: list[str] | None = None) -> dict:
     levels = list(reversed(range(p.style.respacing - p.style.skip)))
     if options.steps > len(levels):
         raise UserError(f"--steps {options.steps} is more than the {len(levels)} guided steps.")
+    semantic = round(p.style.semantic_steps * options.steps / len(levels))
+    p = p.model_copy(update={"style": p.style.model_copy(update={"semantic_steps": semantic})})
     levels = levels[:options.steps]
     x = common.pixels(p, 2 * batch, device).float() / 127.5 - 1
     inpainted, source = x[:batch], x[batch:, :3]
@@ -54,7 +57,8 @@ def run(arguments: list[str] | None = None) -> dict:
         ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, lambda: code.styling(
             p, judge("fp32"), inpainted[:1], source[:1], len(levels))))
     rows, full = common.measure(ways, options.rounds, device)
-    return common.report("style", options, p, device, rows, full, guided_steps_an_image=len(levels))
+    return common.report("style", options, p, device, rows, full, guided_steps_an_image=len(levels),
+                         semantic_steps=semantic)
 
 
 def styled(p: Params, judge: guidance.Judge, inpainted: torch.Tensor, source: torch.Tensor, levels: list[int],

@@ -261,6 +261,16 @@ def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], wa
         found["ways"][-1]["images_per_second"] / base["images_per_second"])
 
 
+@pytest.mark.parametrize(("steps", "semantic"), [(1, 0), (6, 1), (15, 2)])
+def test_few_guided_steps_have_each_loss_in_as_large_a_share_as_all(
+        steps: int, semantic: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = set()
+    monkeypatch.setattr(style, "guided", lambda judge, s, x, source, levels, *_: seen.add(
+        (judge.settings.semantic_steps, len(levels))) or (x,))
+    benchmark("style", monkeypatch).run([*TINY, "--steps", str(steps), "--out", str(tmp_path / "out.json")])
+    assert seen == {(semantic, steps)}
+
+
 def test_candidates_compute_the_same(p: Params, monkeypatch: pytest.MonkeyPatch):
     common = benchmark("common", monkeypatch)
     torch.manual_seed(0)
