@@ -1,6 +1,7 @@
 """Memory of training by micro-batches: the peak of one optimizer step of the whole batch, by ways.
 
-On a GPU it is what PyTorch allocated at most; on the CPU the growth of the process's peak, so one way a run.
+On a GPU it is what PyTorch reserved of it at most, to which the driver's own half gigabyte or so comes; on
+the CPU the growth of the process's peak, so one way a run.
 """
 
 import resource
@@ -51,7 +52,7 @@ def run(arguments: list[str] | None = None) -> dict:
 def peak(device: torch.device) -> int:
     """The most memory so far, in bytes."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from pretended import pretended
 from torch import Tensor
 
 from diffusegen_core import inpaint, style, train
@@ -259,6 +260,19 @@ def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], wa
     assert base["ratio"] == 1
     assert found["ways"][-1]["ratio"] == pytest.approx(
         found["ways"][-1]["images_per_second"] / base["images_per_second"])
+
+
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("train", ["--matmul", "8", "--ways", "bf16", "channels_last"]),
+    ("memory", ["--micro-batch", "1", "--checkpointing"])])
+def test_a_benchmark_measures_on_the_device(name: str, arguments: list[str], tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch):
+    run = benchmark(name, monkeypatch).run
+    with pretended(monkeypatch) as gpu:
+        found = run([*TINY, *arguments, "--device", "cuda", "--out", str(tmp_path / "out.json")])
+    assert found["device"] == "pretended GPU"
+    # Before and after what is timed, which is done once to warm up and once in earnest.
+    assert gpu.waits["synchronize"] >= 4 * len(found["ways"])
 
 
 @pytest.mark.parametrize(("steps", "semantic"), [(1, 0), (6, 1), (15, 2)])
