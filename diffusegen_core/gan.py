@@ -20,12 +20,13 @@ from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params, plain, resolve
 from diffusegen_core.models import singan
 from diffusegen_core.pairs import data, layouts, pairsets, testsets
+from diffusegen_core.pairs.pairsets import Job
 from diffusegen_core.pairs.testsets import TestSet
 from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same parameters would give other pairs
 GAN = "GAN"
-MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area"]
+MANIFEST = [*pairsets.ORIGIN, "area"]
 # Source image, start scale, and sample from 0.
 PUBLISHED = re.compile(r"chk_id_(\d+)_gen_scale_(\d+)_(\d+)(?:_img)?")
 EMPTY = "empty mask"  # a generator's doing, and no fault of the folder: such a pair is left out
@@ -51,19 +52,6 @@ class Made:
     def seconds_per_image(self) -> float | None:
         """What a usable pair cost, training included; None where the GAN was not trained here."""
         return self.seconds / len(self.manifest) if self.trained and len(self.manifest) else None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One pair to make or to read."""
-
-    name: str
-    source: str
-    model: str
-    sample: int  # 1 .. N
-    seed: int
-    index: int  # of the source in the run's pairs; of a pair that is read, in the folder
-    source_cluster: int = -1
 
 
 @fanout.alone
@@ -135,8 +123,8 @@ def sources(p: Params, count: int) -> int:
 def plan(p: Params, names: list[str]) -> list[Job]:
     """Every pair of our own: a model for each source, a seed for each pair."""
     used = names[:sources(p, len(names))]
-    return [Job(f"{name}_{sample}", name, f"singan-{name}", sample,
-                seeds.derive(p.seed, "gan", name, sample), index)
+    return [Job(index, f"{name}_{sample}", name, -1, f"singan-{name}", sample,
+                seeds.derive(p.seed, "gan", name, sample))
             for sample in range(1, samples(p) + 1) for index, name in enumerate(used)]
 
 
@@ -187,7 +175,7 @@ def make_source(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> No
 
 def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray, seconds: float,
           **facts: str) -> None:
-    row = {"area": round(float(mask.mean()), 6), **{name: getattr(job, name) for name in MANIFEST[:-1]}}
+    row = {**job.origin, "area": round(float(mask.mean()), 6)}
     pairsets.keep(folder, job.name, key, row, (image, mask) if mask.any() else None, seconds, **facts)
 
 
@@ -238,7 +226,7 @@ def found(p: Params, report: layouts.Report, count: int) -> tuple[list[Job], str
     number = [(int(match[1]), int(match[3]) + 1) if known else (index, 1)
               for index, match in enumerate(matches)]
     used = set(sorted({source for source, _ in number})[:sources(p, count)])
-    jobs = [Job(pair.name, "", "SinGAN-Seg" if known else "other", sample, -1, index)
+    jobs = [Job(index, pair.name, "", -1, "SinGAN-Seg" if known else "other", sample, -1)
             for index, (pair, (source, sample)) in enumerate(zip(report.pairs, number, strict=True))
             if source in used and sample <= samples(p)]
     if not jobs:

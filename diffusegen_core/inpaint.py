@@ -23,10 +23,11 @@ from diffusegen_core.base.params import Params, plain
 from diffusegen_core.base.sections import FULL_SIZE, Inpaint
 from diffusegen_core.models import checkpoints, process
 from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.pairs.pairsets import Job
 from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same parameters would give other pairs
-MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area_before", "area_after"]
+MANIFEST = [*pairsets.ORIGIN, "area_before", "area_after"]
 
 
 @dataclass(frozen=True)
@@ -114,22 +115,6 @@ def refined(channel: np.ndarray, settings: Inpaint) -> np.ndarray:
     return (opened > 0).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One synthetic pair to make."""
-
-    index: int  # of the source in the run's pairs
-    source: str
-    source_cluster: int
-    model: str
-    sample: int  # 1 .. N
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.source}_{self.sample}"
-
-
 def plan(p: Params, data_type: str, names: list[str], labels: list[int], k: int) -> list[Job]:
     """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's cluster."""
     jobs = []
@@ -138,7 +123,7 @@ def plan(p: Params, data_type: str, names: list[str], labels: list[int], k: int)
             seed = seeds.derive(p.seed, "inpaint", data_type, name, sample)
             j = int(seeds.rng(seed, "model").integers(k)) if p.inpaint.model_of == "any" else labels[index]
             model = train.FULL if data_type.startswith("Full") else f"cluster-{j:02d}"
-            jobs.append(Job(index, name, labels[index], model, sample, seed))
+            jobs.append(Job(index, f"{name}_{sample}", name, labels[index], model, sample, seed))
     return jobs
 
 
@@ -200,8 +185,7 @@ def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask:
     """One synthetic pair as 8-bit PNGs; outside the region the image's bytes are the source's own."""
     image = np.where(region > 0, data.to_bytes(sample[:3]), source)
     new_mask = refined(sample[3], p.inpaint)
-    row = {"name": job.name, "source": job.source, "source_cluster": job.source_cluster, "model": job.model,
-           "sample": job.sample, "seed": job.seed, "area_before": round(float(mask.mean()), 6),
+    row = {**job.origin, "area_before": round(float(mask.mean()), 6),
            "area_after": round(float(new_mask.mean()), 6)}
     # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
     pairsets.keep(folder, job.name, key, row, (image, new_mask[None]) if new_mask.any() else None, seconds,

@@ -22,12 +22,13 @@ from diffusegen_core.base.sections import FULL_STEPS, Style
 from diffusegen_core.measures import features, vgg
 from diffusegen_core.models import checkpoints, colour, guidance, process
 from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.pairs.pairsets import Job
 from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same parameters would give other pairs
 OK = "ok"
-MANIFEST = ["name", "source", "source_cluster", "model", "sample", "seed", "area", "mask_dice", "cls_before",
-            "cls_after", "seam_before", "seam_after", "status"]
+MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "seam_before", "seam_after",
+            "status"]
 PULLS = [f"pull_{name}" for name in guidance.TERMS]
 STEPS = ["name", "step", "level", *guidance.TERMS, "total", *PULLS, "shift", "noise"]
 COLUMNS = {"name": str, **dict.fromkeys(STEPS[1:], float)}
@@ -61,19 +62,6 @@ class Styled:
                (("[CLS] distance", "cls"), ("seam", "seam")) for when in ("before", "after")},
             "mask Dice": m["mask_dice"].mean(),
         } for name, m in self.manifests.items()]).set_index("data type")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One pair to style."""
-
-    index: int  # of the source in the run's pairs
-    name: str
-    source: str
-    source_cluster: int
-    model: str
-    sample: int
-    seed: int
 
 
 def plan(p: Params, data_type: str, inpainted: pd.DataFrame, names: list[str]) -> list[Job]:
@@ -156,7 +144,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
         good = status[i] == OK
         mask = painted.masks[i]
-        row = {**{name: getattr(job, name) for name in MANIFEST[:6]}, "area": round(float(mask.mean()), 6),
+        row = {**job.origin, "area": round(float(mask.mean()), 6),
                **{name: significant(column[i]) if good else None for name, column in measures.items()},
                "status": status[i]}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,

@@ -305,7 +305,7 @@ def test_a_stopped_pair_is_reported_and_left_out(run_of: Callable[..., Params],
 def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> None:
     stamp = runs.read_json(inpaint.run(run_of()).folders["2-Diff"] / runs.STAMP)
     name, model = next(iter(stamp["recipe"]["jobs"].items()))
-    job = style.Job(0, name, name, 0, model, 1, 5)
+    job = pairsets.Job(0, name, name, 0, model, 1, 5)
 
     def recipe(**settings: object) -> runs.Recipe:
         return style.decided_by(run_of(**settings), [job], "digest", stamp)

@@ -5,8 +5,9 @@ came to nothing has a row as well, but no files: it is listed in left_out.csv, n
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,16 +19,25 @@ from diffusegen_core.work import fanout
 
 KINDS = ("images", "masks")
 Row = dict[str, Any]
+ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # of a manifest, the first columns
 
 
-class Job(Protocol):
-    """One pair to make; whatever else its chapter must know is the chapter's."""
+@dataclass(frozen=True)
+class Job:
+    """One synthetic pair to make, or to read."""
+
+    index: int  # of the source in the run's pairs; of a pair that is read, in its folder
+    name: str
+    source: str  # "" where it is not known
+    source_cluster: int  # -1 where no cluster has a part in it
+    model: str
+    sample: int  # 1 .. N
+    seed: int  # -1 where it is not known
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def model(self) -> str: ...
+    def origin(self) -> Row:
+        """What a manifest tells of it, whatever came of it: the columns ORIGIN."""
+        return {name: getattr(self, name) for name in ORIGIN}
 
 
 def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe, batch_size: int,
