@@ -30,7 +30,7 @@ from diffusegen_core.base import devices, params, runs, seeds
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params
 from diffusegen_core.measures import metrics
-from diffusegen_core.models import checkpoints, process, samplers
+from diffusegen_core.models import process, samplers
 from diffusegen_core.pairs import data
 from diffusegen_core.report import chapters
 
@@ -74,8 +74,8 @@ class Bench:
         paths = [folder / train.WEIGHTS for folder in folders]
         if absent := [path for path in paths if not path.is_file()]:
             raise UserError(f"{absent[0]} is not there: run chapter 2 of that run first.")
-        return {path.parent.name: checkpoints.load_net(path, self.p, self.device).fixed(
-            self.p.inpaint.precision) for path in paths}
+        return {folder.name: inpaint.painter(self.p, folder.name, self.p.inpaint.precision)
+                for folder in folders}
 
     @cached_property
     def real(self) -> np.ndarray:

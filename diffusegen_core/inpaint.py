@@ -22,6 +22,7 @@ from diffusegen_core.base import devices, progress, runs, seeds
 from diffusegen_core.base.params import Params, plain
 from diffusegen_core.base.sections import FULL_SIZE, Inpaint
 from diffusegen_core.models import checkpoints, process
+from diffusegen_core.models.unet import UNet
 from diffusegen_core.pairs import data, pairsets
 from diffusegen_core.pairs.pairsets import Job
 from diffusegen_core.work import fanout
@@ -161,8 +162,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     """Inpaint one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(p.device)
-    net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
-    net = net.fixed(p.inpaint.precision)
+    net = painter(p, jobs[0].model, p.inpaint.precision)
     s = process.schedule(p.process, p.inpaint.respacing).to(device)
     levels = repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
     pairs = data.load(p).take([job.index for job in jobs])
@@ -178,6 +178,12 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     for job, key, sample, source, mask, region in zip(
             jobs, keys, x, pairs.images, pairs.masks, regions, strict=True):
         write_pair(job, key, sample, source, mask, region, p, folder, seconds)
+
+
+def painter(p: Params, model: str, precision: str) -> UNet:
+    """A finished model of chapter 2 by its name, on the run's device, to sample with under autocast."""
+    path = p.folder / "train" / model / train.WEIGHTS
+    return checkpoints.load_net(path, p, devices.device(p.device)).fixed(precision)
 
 
 def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask: np.ndarray,

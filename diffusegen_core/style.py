@@ -20,7 +20,7 @@ from diffusegen_core.base import devices, progress, runs, seeds
 from diffusegen_core.base.params import Params, plain
 from diffusegen_core.base.sections import FULL_STEPS, Style
 from diffusegen_core.measures import features, vgg
-from diffusegen_core.models import checkpoints, colour, guidance, process
+from diffusegen_core.models import colour, guidance, process
 from diffusegen_core.pairs import data, pairsets
 from diffusegen_core.pairs.pairsets import Job
 from diffusegen_core.work import fanout
@@ -123,8 +123,7 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(p.device)
-    net = checkpoints.load_net(p.folder / "train" / jobs[0].model / "model.safetensors", p, device)
-    net = net.fixed(p.style.precision)
+    net = inpaint.painter(p, jobs[0].model, p.style.precision)
     net.checkpointing = p.style.checkpointing
     judge = guidance.load(p, net, device)
     real = data.load(p).take([job.index for job in jobs])
