@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,18 @@ def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tup
     values = params.load(options.params or ROOT / "params" / default)
     changes = [*options.changes, *((key, json.dumps(value)) for key, value in own.items())]
     return params.validate(params.override(values, changes)), device
+
+
+def one_or_many(batch: int, candidates: list[str],
+                prepare: Callable[[int, str, str], Callable[[], object]]) -> list[Way]:
+    """One image at a time, in fp32 and bf16, and a batch at a time, as it is and with each candidate.
+
+    `prepare` gets how many images, the precision and the candidate ("" for none).
+    """
+    kinds = [("one at a time, fp32", 1, "fp32", ""), ("one at a time, bf16", 1, "bf16", ""),
+             (f"{batch} at a time, bf16", batch, "bf16", ""),
+             *((f"the same, {candidate}", batch, "bf16", candidate) for candidate in candidates)]
+    return [Way(name, count, partial(prepare, count, *how)) for name, count, *how in kinds]
 
 
 def measure(ways: list[Way], rounds: int, device: torch.device) -> tuple[list[dict[str, Any]], list[str]]:

@@ -104,7 +104,7 @@ def scaling(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
 def plan(options: argparse.Namespace, p: Params) -> dict[str, Any]:
     """How long the items of a finished run would take on 1 to 64 workers."""
     folder = options.run.resolve()
-    devices = sorted({runs.read_json(stamp)["device"] for stamp in folder.glob("*/*/made.json")})
+    measured_on = sorted({runs.read_json(stamp)["device"] for stamp in folder.glob("*/*/made.json")})
     barriers = [(chapter, seconds * options.times if len(seconds) > 1 else seconds)
                 for chapter, seconds in measured(folder) if seconds]
     rows, alone = [], {}
@@ -118,11 +118,11 @@ def plan(options: argparse.Namespace, p: Params) -> dict[str, Any]:
                      **{chapter: alone[chapter] / (workers * span) for chapter, span in spans.items()}})
     count = sum(len(seconds) for _, seconds in barriers)
     print(f"\nA simulation, not a measurement: {count} items, {options.times} of each of {folder.name}."
-          f"\nTheir times were measured on {'; '.join(devices)}. Every worker is taken to be one."
+          f"\nTheir times were measured on {'; '.join(measured_on)}. Every worker is taken to be one."
           "\nPer chapter: the share of the workers' time that is work. Left out: figures, tables, the book,"
           "\nand the waits of a queue.")
     shown(rows)
-    return {"run": chapters.kept(folder).profile, "simulated_from": devices, "times": options.times,
+    return {"run": chapters.kept(folder).profile, "simulated_from": measured_on, "times": options.times,
             "items": count, "rows": rows}
 
 

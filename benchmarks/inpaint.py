@@ -32,19 +32,14 @@ def run(arguments: list[str] | None = None) -> dict:
     batch = options.batch = options.batch or p.inpaint.batch_size
     levels = inpaint.repaint_levels(options.respacing, JUMP_LENGTH, RESAMPLING)
     x = common.pixels(p, batch, device).float() / 127.5 - 1
-    known = torch.ones_like(x[:, :1])
-    known[:, :, known.shape[2] // 4:3 * known.shape[2] // 4, known.shape[3] // 4:3 * known.shape[3] // 4] = 0
+    known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
+    known[:, :, middle, middle] = 0
 
-    def way(name: str, count: int, precision: str, candidate: str = "") -> common.Way:
-        def prepare() -> Callable[[], object]:
-            net = common.sampler(p, device, precision, candidate)
-            return lambda: painted(p, net, x[:count], known[:count], levels, precision, options.respacing)
+    def prepare(count: int, precision: str, candidate: str) -> Callable[[], object]:
+        net = common.sampler(p, device, precision, candidate)
+        return lambda: painted(p, net, x[:count], known[:count], levels, precision, options.respacing)
 
-        return common.Way(name, count, prepare)
-
-    ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
-            way(f"{batch} at a time, bf16", batch, "bf16"),
-            *(way(f"the same, {candidate}", batch, "bf16", candidate) for candidate in options.candidates)]
+    ways = common.one_or_many(batch, options.candidates, prepare)
     if options.reference:
         code = reference.load(options.reference)
         ways.insert(0, common.Way("authors' code, one at a time", 1, lambda: code.inpainting(

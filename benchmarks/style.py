@@ -42,16 +42,11 @@ def run(arguments: list[str] | None = None) -> dict:
         net.checkpointing = p.style.checkpointing
         return guidance.load(p, net, device)
 
-    def way(name: str, count: int, precision: str, candidate: str = "") -> common.Way:
-        def prepare() -> Callable[[], object]:
-            own = judge(precision, candidate)
-            return lambda: styled(p, own, inpainted[:count], source[:count], levels, precision)
+    def prepare(count: int, precision: str, candidate: str) -> Callable[[], object]:
+        own = judge(precision, candidate)
+        return lambda: styled(p, own, inpainted[:count], source[:count], levels, precision)
 
-        return common.Way(name, count, prepare)
-
-    ways = [way("one at a time, fp32", 1, "fp32"), way("one at a time, bf16", 1, "bf16"),
-            way(f"{batch} at a time, bf16", batch, "bf16"),
-            *(way(f"the same, {candidate}", batch, "bf16", candidate) for candidate in options.candidates)]
+    ways = common.one_or_many(batch, options.candidates, prepare)
     if options.reference:
         code = reference.load(options.reference)
         ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, lambda: code.styling(
