@@ -247,6 +247,9 @@ def pace(p: Params) -> float:
     grey = data.gather([str(i) for i in range(count)], np.full((count, 3, side, side), 128),
                        np.broadcast_to(halves, (count, 1, side, side)))
     settings = p.segment.model_copy(update={"epochs": 1, "epoch_images": None, "weights": weights.RANDOM})
-    with tempfile.TemporaryDirectory() as folder:
-        done = segnet.fit(grey, grey.take([0]), settings, 0, Path(folder), {}, device, "Trial")
+    # The first batch of a process waits for libraries to load, which no training of many epochs feels.
+    for images in (p.segment.batch_size, count):
+        with tempfile.TemporaryDirectory() as folder:
+            done = segnet.fit(grey.take(range(images)), grey.take([0]), settings, 0, Path(folder), {}, device,
+                              "Trial")
     return done.seconds / count

@@ -3,6 +3,7 @@
 import shutil
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -554,6 +555,12 @@ def test_means_of_nothing_have_the_same_columns(own: Params) -> None:
 def test_the_pace_needs_no_pretrained_weights(own: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffusegen_core.base.weights._ask", None)
     assert segment.pace(others(own, encoder="mobilenet_v2", weights="pretrained", batch_size=2)) > 0
+
+
+def test_the_pace_is_that_of_a_process_that_is_warm(own: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = iter([100.0, 2.0])
+    monkeypatch.setattr(segnet, "fit", lambda *_: SimpleNamespace(seconds=next(spent)))
+    assert segment.pace(others(own, batch_size=2)) == 2.0 / (2 * segment.TRIAL)
 
 
 def test_the_pace_is_measured(own: Params) -> None:
