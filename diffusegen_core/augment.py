@@ -15,9 +15,10 @@ from diffusegen_core import gan, segment, style, trainsets
 from diffusegen_core.base import runs, seeds
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params
+from diffusegen_core.pairs.data import REAL
 from diffusegen_core.pairs.testsets import TestSet
 from diffusegen_core.segment import Tested
-from diffusegen_core.trainsets import REAL, Choice, Sets
+from diffusegen_core.trainsets import Choice, Sets
 from diffusegen_core.work import experiments, fanout
 from diffusegen_core.work.experiments import Experiment, Place, Results
 

@@ -18,10 +18,10 @@ from diffusegen_core.base.params import Params, plain
 from diffusegen_core.measures import copies, metrics
 from diffusegen_core.measures.copies import Found
 from diffusegen_core.pairs import data, pairsets
+from diffusegen_core.pairs.data import REAL
 from diffusegen_core.work import fanout
 
 VERSION = 1  # raised when the same images would get other numbers
-REAL = "Real"
 MS_SSIM = "MS-SSIM"
 CLOSEST = 5  # images of each data type that are kept for the figure
 LEAST = 3  # a set of fewer images has no distances
@@ -105,7 +105,7 @@ def run(p: Params) -> Evaluated:
         folders |= baseline.folders
     made, styled = inpaint.run(p), style.run(p)
     for name, folder in made.folders.items():
-        twin = name.replace("Diff", "Styled-Diff")
+        twin = style.of(name)
         folders |= {name: folder, twin: styled.folders[twin]}
     pairs = data.load(p)
     if todo := {name: folder for name, folder in folders.items()

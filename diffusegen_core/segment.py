@@ -20,8 +20,9 @@ from diffusegen_core.base.params import Params
 from diffusegen_core.measures import intervals, overlap
 from diffusegen_core.models import segnet
 from diffusegen_core.pairs import data, testsets
+from diffusegen_core.pairs.data import REAL
 from diffusegen_core.pairs.testsets import TestSet
-from diffusegen_core.trainsets import REAL, Choice, Sets
+from diffusegen_core.trainsets import Choice, Sets
 from diffusegen_core.work import experiments, fanout
 from diffusegen_core.work.experiments import Experiment, Place, Results
 

@@ -64,6 +64,11 @@ class Styled:
         } for name, m in self.manifests.items()]).set_index("data type")
 
 
+def of(inpainted: str) -> str:
+    """The data type that styling makes of one: "20-Styled-Diff" of "20-Diff"."""
+    return inpainted.replace("Diff", "Styled-Diff")
+
+
 def plan(p: Params, data_type: str, inpainted: pd.DataFrame, names: list[str]) -> list[Job]:
     """Every inpainted pair of a manifest, to be styled by the model that painted it."""
     index = {name: i for i, name in enumerate(names)}
@@ -77,7 +82,7 @@ def run(p: Params) -> Styled:
     """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests."""
     made, pairs = inpaint.run(p), data.load(p)
     folders, manifests, left_out, steps, seconds = {}, {}, {}, {}, 0.0
-    origins = {name.replace("Diff", "Styled-Diff"): folder for name, folder in made.folders.items()}
+    origins = {of(name): folder for name, folder in made.folders.items()}
     for data_type, origin in origins.items():
         folder = p.folder / "style" / data_type
         jobs = plan(p, data_type, pairsets.manifest(origin), pairs.names)

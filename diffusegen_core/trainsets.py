@@ -15,8 +15,7 @@ from diffusegen_core.base import runs, seeds
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params
 from diffusegen_core.pairs import data, pairsets
-
-REAL = "Real"
+from diffusegen_core.pairs.data import REAL
 
 
 @dataclass(frozen=True)

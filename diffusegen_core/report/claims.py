@@ -12,8 +12,10 @@ import pandas as pd
 
 from diffusegen_core import augment, segment
 from diffusegen_core.base.params import Params
+from diffusegen_core.gan import GAN
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
+from diffusegen_core.pairs.data import REAL
 from diffusegen_core.report import published
 from diffusegen_core.work import experiments
 from diffusegen_core.work.experiments import FIELDS, IMAGE
@@ -42,7 +44,7 @@ TRANSFER = "The improvement over the GAN persists on different datasets (abstrac
 SMALL = ("Small sets of real pairs give better segmentation when synthetic pairs augment them than with "
          "standard augmentation alone (section 3.3.2).")
 
-REAL, GAN, DIFF, STYLED = "Real", "GAN", "Diff", "Styled-Diff"
+DIFF, STYLED = "Diff", "Styled-Diff"
 PAPERS_OWN = "HyperKvasir"
 TRANSFERS = ("CVC-ClinicDB", "PolypGen")
 SMALL_SETS = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffusegen_core.cluster import Clusters
-from diffusegen_core.evaluate import REAL, Evaluated
+from diffusegen_core.evaluate import Evaluated
 from diffusegen_core.inpaint import Inpainted
-from diffusegen_core.pairs.data import Pairs
+from diffusegen_core.pairs.data import REAL, Pairs
 from diffusegen_core.pairs.pairsets import read_pair
 from diffusegen_core.style import Styled
 from diffusegen_core.train import Trained

@@ -24,8 +24,7 @@ from scipy.stats import binomtest
 from diffusegen_core.base import runs, seeds
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.pairs import layouts
-
-REAL = "Real"  # the data type that is not synthetic; the positive of precision and recall
+from diffusegen_core.pairs.data import REAL
 
 # What is asked about each pair, in Table B1's words, and the keys that answer it.
 QUESTIONS = {

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from diffusegen_core import segment
 from diffusegen_core.base.params import Params
 from diffusegen_core.measures import intervals
+from diffusegen_core.pairs.data import REAL
 from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, board, nothing, picture
 from diffusegen_core.segment import Tested
-from diffusegen_core.trainsets import REAL
 
 MARKERS = "osDv^P"
 

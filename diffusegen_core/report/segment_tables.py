@@ -10,11 +10,11 @@ import pandas as pd
 from diffusegen_core import gan, inpaint, segment, style, train
 from diffusegen_core.base import runs
 from diffusegen_core.base.params import Params
+from diffusegen_core.pairs.data import REAL
 from diffusegen_core.report import claims, published
 from diffusegen_core.report.claims import SMALL_SETS, Verdict
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.segment import Tested
-from diffusegen_core.trainsets import REAL
 from diffusegen_core.work.experiments import OK
 
 PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
@@ -125,7 +125,7 @@ def costs(p: Params, result: Tested) -> Table:
         models = [trained.full] if name.startswith("Full") else base + trained.models
         learning = sum(model.seconds for model in models)
         painting = _seconds(made.folders[name])
-        twin = name.replace("Diff", "Styled-Diff")
+        twin = style.of(name)
         rows += [(name, len(manifest), learning, painting),
                  (twin, len(styled.manifests[twin]), learning, painting + _seconds(styled.folders[twin]))]
     if baseline is not None and baseline.trained:
