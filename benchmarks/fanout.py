@@ -133,13 +133,13 @@ def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
 
     yield "cluster", [sum(stamps("data/made.json") + stamps("cluster/made.json"))]
     yield "train", stamps("train/*/made.json")
-    for chapter in ("inpaint", "style"):
+    for chapter in ("inpaint", "style", "gan"):
         for data_type in sorted(folder.glob(f"{chapter}/rows/*")):
             yield chapter, batches(data_type)
     yield "evaluate", stamps("evaluate/*/made.json")
-    for chapter in ("segment", "augment"):
-        if (table := folder / chapter / "runs.csv").is_file():
-            yield chapter, list(pd.read_csv(table)["seconds"])
+    for table in ("segment/runs.csv", "augment/generators.csv", "augment/runs.csv"):
+        if (folder / table).is_file():
+            yield table.partition("/")[0], list(pd.read_csv(folder / table)["seconds"])
 
 
 def batches(rows: Path) -> list[float]:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from distributed import Client
 
-from diffusegen_core import evaluate, inpaint
+from diffusegen_core import evaluate, gan, inpaint
 from diffusegen_core.base import devices, params, progress, runs
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params
@@ -433,6 +433,12 @@ def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_pat
     with pytest.raises(UserError, match="has no finished item"):
         bench["run"](["--run", str(p.folder), "--out", str(tmp_path / "out.json")])
     inpaint.run(p)
+    gan.run(p)
+    runs.write_text(p.folder / "augment" / "generators.csv", "size,seed,seconds\n4,0,1.5\n4,1,2\n")
+    every = list(bench["measured"](p.folder))
+    assert [name for name, _ in every] == ["cluster", "train", "inpaint", "gan", "evaluate", "augment"]
+    assert len(dict(every)["gan"]) == p.gan.sources
+    assert dict(every)["augment"] == [1.5, 2]
     options = ["--items", "4", "--seconds", "0.01", "--rounds", "1", "--workers", "1", "--device", "cpu",
                "--params", str(p.folder / "params.yaml"), "--times", "3"]
     found = bench["run"]([*options, "--run", str(p.folder), "--out", str(tmp_path / "out.json")])
