@@ -61,9 +61,7 @@ def run(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
-    from diffusegen_core.base import params
-    values = {"profile": profile.stem, **params.load(profile)}
-    p = params.validate(params.override(values, _pairs(overrides or [])))
+    p = _parameters(profile, overrides or [])
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core.base import runs
     from diffusegen_core.planning import preflight
@@ -91,10 +89,8 @@ def plan(
         help="For how long the device is probed, about; at most 3600; 0 leaves the times out.")] = 20.0,
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
-    from diffusegen_core.base import params
-    values = {"profile": profile.stem, **params.load(profile)}
-    p = params.validate(params.override(values, _pairs(overrides or [])))
-    # Imported only now, because they take seconds, and a wrong key is answered at once.
+    p = _parameters(profile, overrides or [])
+    # Imported only now, because they take seconds.
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
     typer.echo(planning.make(p, seconds).text)
@@ -195,14 +191,16 @@ def _build_book(p: "Params") -> None:
     typer.echo(f"The book: {path}")
 
 
-def _pairs(overrides: list[str]) -> list[tuple[str, str]]:
+def _parameters(profile: Path, overrides: list[str]) -> "Params":
+    """A profile's parameters, of which some have other values, each as KEY=VALUE."""
+    from diffusegen_core.base import params
     pairs = []
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
         pairs.append((key, value))
-    return pairs
+    return params.validate(params.override({"profile": profile.stem, **params.load(profile)}, pairs))
 
 
 @contextlib.contextmanager

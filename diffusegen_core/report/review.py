@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from scipy.stats import binomtest
 
 from diffusegen_core.base import runs, seeds
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.base.errors import UserError, printable
 from diffusegen_core.pairs import layouts
 from diffusegen_core.pairs.data import REAL
 
@@ -119,11 +119,11 @@ def score(answers: Path, key: Path) -> Score:
     """
     given, made = _read(answers, _Answers, "exported answers"), _read(key, _Key, "a key file")
     if given.form != made.form:
-        raise UserError(f"{answers} belongs to form {_printable(given.form)}, but {key} is the key of form "
-                        f"{_printable(made.form)}.")
+        raise UserError(f"{answers} belongs to form {printable(given.form)}, but {key} is the key of form "
+                        f"{printable(made.form)}.")
     if stray := sorted(given.answers.keys() ^ made.items.keys()):
         problem = "lacks pair" if stray[0] in made.items else "answers a pair that the form does not have,"
-        raise UserError(f"{answers} {problem} {_printable(stray[0])}: export them from the form again.")
+        raise UserError(f"{answers} {problem} {printable(stray[0])}: export them from the form again.")
     rows = pd.DataFrame([{"Data type": item.type} | given.answers[number].model_dump()
                          for number, item in made.items.items()])
     answered = rows[list(QUESTIONS)].notna().sum()
@@ -135,7 +135,7 @@ def score(answers: Path, key: Path) -> Score:
 
 def describe(result: Score) -> str:
     """The score as text for a terminal."""
-    counts = result.counts.rename(index=_printable)
+    counts = result.counts.rename(index=printable)
     lines = [counts.to_string(), "", f"Answered, of {result.pairs} pairs: "
              + ", ".join(f"{title} {n}" for title, n in result.answered.items()) + "."]
     for name, rate in result.agreement.iterrows():
@@ -186,7 +186,7 @@ def _read(path: Path, model: type[AnyFile], what: str) -> AnyFile:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(_printable(str(part)) for part in first["loc"])
+        place = ".".join(printable(str(part)) for part in first["loc"])
         known = first["type"] in ("missing", "json_invalid")
         value = "" if known else f", not {reprlib.repr(first['input'])}"
         raise UserError(f"{path} is not {what}: {place and place + ': '}{first['msg']}{value}.") from None
@@ -216,8 +216,3 @@ def _rate(hits: int, of: int) -> dict[str, float]:
         return {"hits": 0, "of": 0, "value": float("nan"), "low": 0.0, "high": 1.0}
     interval = binomtest(int(hits), int(of)).proportion_ci(0.95, method="wilson")
     return {"hits": int(hits), "of": int(of), "value": hits / of, "low": interval.low, "high": interval.high}
-
-
-def _printable(text: str) -> str:
-    """Text from a file, safe in a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
