@@ -69,12 +69,13 @@ class Different(argparse.Action):
         setattr(options, self.dest, values)
 
 
-def parser(name: str, purpose: str) -> argparse.ArgumentParser:
-    """The options of every benchmark."""
+def parser(name: str, purpose: str, profile: str = "") -> argparse.ArgumentParser:
+    """The options of every benchmark; without a profile of its own the device decides."""
     found = argparse.ArgumentParser(description=purpose)
     found.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    found.add_argument("--params", type=Path, help="a parameter file; default: paper.yaml on a GPU, and "
-                                                   "kvasir_cpu.yaml on the CPU")
+    found.add_argument("--params", type=Path, default=ROOT / "params" / profile if profile else None,
+                       help="a parameter file; default: "
+                            f"{profile or 'paper.yaml on a GPU, and kvasir_cpu.yaml on the CPU'}")
     found.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), dest="changes",
                        help="another value, as of diffusegen run")
     found.add_argument("--rounds", type=positive, default=5, help="timings of each way, in turn")

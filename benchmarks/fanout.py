@@ -32,8 +32,7 @@ PARTS = ["overhead", "scaling", "plan"]
 
 def run(arguments: list[str] | None = None) -> dict[str, Any]:
     """The benchmark, with command-line arguments; what it wrote."""
-    parser = common.parser("fanout", __doc__.splitlines()[0])
-    parser.set_defaults(params=common.ROOT / "params" / "smoke.yaml")
+    parser = common.parser("fanout", __doc__.splitlines()[0], "smoke.yaml")
     parser.add_argument("--parts", nargs="+", choices=PARTS, action=common.Different,
                         help="default: all; the plan needs --run")
     parser.add_argument("--items", type=common.positive, default=20, help="of the overhead, that sleep")
