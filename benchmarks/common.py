@@ -136,44 +136,47 @@ def one_or_many(batch: int, candidates: list[str],
     return [Way(name, count, partial(prepare, count, *how)) for name, count, *how in kinds]
 
 
-def measure(ways: list[Way], rounds: int, device: torch.device) -> tuple[list[dict[str, Any]], list[str]]:
+Failed = dict[str, str]  # a way -> why it has no figure
+
+
+def measure(ways: list[Way], rounds: int, device: torch.device) -> tuple[list[dict[str, Any]], Failed]:
     """Each way once to warm up, compile and choose kernels; then `rounds` times each, in turn: A B A B.
 
-    Gives a row a way, and the names of those for which the device's memory did not suffice: they end there,
-    and the others go on. UserError if it suffices for none. A ratio is taken round by round against the first
-    way that has a row, so what slows the machine down for a while slows both. Rates are images a second.
+    A way for which memory does not suffice, or which cannot be compiled here, ends, and the others go on;
+    UserError if none is left. A ratio is taken round by round against the first row, so what slows the
+    machine down for a while slows both. Rates are images a second.
     """
-    calls, taken, full = {}, {way.name: [] for way in ways}, []
+    calls, taken, failed = {}, {way.name: [] for way in ways}, {}
     for turn in range(1 + rounds):
         for way in ways:
-            if way.name in full:
+            if way.name in failed:
                 continue
             try:
                 if turn == 0:
                     gc.collect()
                     calls[way.name] = way.prepare()
                 taken[way.name].append(seconds(calls[way.name], device))
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, torch._dynamo.exc.TorchDynamoException) as error:
                 calls.pop(way.name, None)
-                full.append(way.name)
+                failed[way.name] = ("out of memory" if isinstance(error, torch.OutOfMemoryError) else
+                                    f"not compiled: {type(error).__name__}")
         if turn == 0 and device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-    if len(full) == len(ways):
-        raise UserError("The device's memory suffices for no way. Lower the batch or, in training, the "
-                        "micro-batch.")
-    rows, base = [], None
-    for way in ways:
-        if way.name in full:
-            continue
-        first, *spent = taken[way.name]
-        each = [value / way.images for value in spent]
-        base = base or each
-        rows.append({
-            "way": way.name, "images": way.images, "first_seconds": first, "seconds": spent,
+    done = [way for way in ways if way.name not in failed]
+    if not done:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise UserError(f"No way could be measured ({reasons}). Where memory did not suffice, lower the "
+                        "batch or, in training, the micro-batch.")
+    return [_row(way, taken[way.name], taken[done[0].name], done[0].images) for way in done], failed
+
+
+def _row(way: Way, taken: list[float], base: list[float], base_images: int) -> dict[str, Any]:
+    first, *spent = taken
+    each, base = [value / way.images for value in spent], [value / base_images for value in base[1:]]
+    return {"way": way.name, "images": way.images, "first_seconds": first, "seconds": spent,
             "images_per_second": 1 / statistics.median(each), "slowest": 1 / max(each),
             "fastest": 1 / min(each),
-            "ratio": statistics.median(a / b for a, b in zip(base, each, strict=True))})
-    return rows, full
+            "ratio": statistics.median(a / b for a, b in zip(base, each, strict=True))}
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -236,25 +239,24 @@ def matmul_rate(device: torch.device, side: int) -> float:
 
 
 def report(name: str, options: argparse.Namespace, p: Params, device: torch.device,
-           rows: list[dict[str, Any]], full: list[str], **facts: Any) -> dict[str, Any]:
+           rows: list[dict[str, Any]], failed: Failed, **facts: Any) -> dict[str, Any]:
     """Print a small table of what `measure` gave, and write everything as JSON; what was written."""
     found = {
         "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device)),
         "versions": runs.versions(), "commit": commit(), "rounds": options.rounds,
-        "params": params.plain(p), "options": told(options), **facts, "ways": rows,
-        "out_of_memory": full}
+        "params": params.plain(p), "options": told(options), **facts, "ways": rows, "failed": failed}
     versions = ", ".join(f"{key} {found['versions'][key]}" for key in ("diffusegen", "python", "torch"))
     print(f"\n{name}: {found['device']}; {versions}; commit {found['commit']}; {found['date']}")
     for key, value in facts.items():
         print(f"  {key.replace('_', ' ')}: {value}")
-    width = max(map(len, [*(row["way"] for row in rows), *full]))
+    width = max(map(len, [*(row["way"] for row in rows), *failed]))
     print(f"  {'':{width}}  images/s  (slowest to fastest)  first call   ratio")
     for row in rows:
         spread = f"({row['slowest']:.3g} to {row['fastest']:.3g})"
         print(f"  {row['way']:{width}}  {row['images_per_second']:8.3g}  {spread:20}  "
               f"{row['first_seconds']:8.1f} s  {row['ratio']:6.2f}")
-    for name in full:
-        print(f"  {name:{width}}  out of memory")
+    for name, reason in failed.items():
+        print(f"  {name:{width}}  {reason}")
     write(options, found)
     return found
 

@@ -44,8 +44,8 @@ def run(arguments: list[str] | None = None) -> dict:
         code = reference.load(options.reference)
         ways.insert(0, common.Way("authors' code, one at a time", 1, lambda: code.inpainting(
             p, x[:1], known[:1], options.respacing)))
-    rows, full = common.measure(ways, options.rounds, device)
-    return common.report("inpaint", options, p, device, rows, full, respacing=options.respacing,
+    rows, failed = common.measure(ways, options.rounds, device)
+    return common.report("inpaint", options, p, device, rows, failed, respacing=options.respacing,
                          network_calls_an_image=inpaint.network_calls(levels))
 
 

@@ -41,9 +41,9 @@ def run(arguments: list[str] | None = None) -> dict:
         return lambda: train.optimize(p, state, s, x, "benchmark")
 
     way = common.Way("one optimizer step", p.train.batch_size, prepare)
-    rows, full = common.measure([way], options.rounds, device)
+    rows, failed = common.measure([way], options.rounds, device)
     most = peak(device) - before
-    return common.report("memory", options, p, device, rows, full, batch_size=p.train.batch_size,
+    return common.report("memory", options, p, device, rows, failed, batch_size=p.train.batch_size,
                          micro_batch=p.train.micro_batch, checkpointing=p.train.checkpointing,
                          precision=p.train.precision, parameters=parameters,
                          peak_gb=round(most / GB, 3))

@@ -51,8 +51,8 @@ def run(arguments: list[str] | None = None) -> dict:
         code = reference.load(options.reference)
         ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, lambda: code.styling(
             p, judge("fp32"), inpainted[:1], source[:1], len(levels))))
-    rows, full = common.measure(ways, options.rounds, device)
-    return common.report("style", options, p, device, rows, full, guided_steps_an_image=len(levels),
+    rows, failed = common.measure(ways, options.rounds, device)
+    return common.report("style", options, p, device, rows, failed, guided_steps_an_image=len(levels),
                          semantic_steps=semantic)
 
 

@@ -42,13 +42,13 @@ def run(arguments: list[str] | None = None) -> dict:
         code = reference.load(options.reference)
         ways.insert(0, common.Way("authors' code, micro-batch 4", p.train.batch_size,
                                   lambda: code.training(p, x)))
-    rows, full = common.measure(ways, options.rounds, device)
+    rows, failed = common.measure(ways, options.rounds, device)
     rate = common.matmul_rate(device, options.matmul)
     work = 3 * common.forward_flop(p)  # a backward pass is two forward passes
     for row in rows:
         row["share_of_matmul_rate"] = row["images_per_second"] * work / rate
     return common.report(
-        "train", options, p, device, rows, full, batch_size=p.train.batch_size,
+        "train", options, p, device, rows, failed, batch_size=p.train.batch_size,
         micro_batch=p.train.micro_batch, gflop_an_image=round(work / 1e9, 1),
         bf16_matmul_gflop_a_second=round(rate / 1e9, 1),
         share_of_matmul_rate={row["way"]: round(row["share_of_matmul_rate"], 3) for row in rows})

@@ -369,15 +369,19 @@ def test_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch):
     common = benchmark("common", monkeypatch)
     clock = iter([9, 9, 1, 4, 2, 8, 3, 6])  # two warm-ups, then three rounds of two ways
     monkeypatch.setattr(common, "seconds", lambda call, device: next(clock))
-    (one, two), full = common.measure([common.Way("a", 1, int), common.Way("b", 8, int)], 3, CPU)
-    assert not full
+    (one, two), failed = common.measure([common.Way("a", 1, int), common.Way("b", 8, int)], 3, CPU)
+    assert not failed
     assert (one["ratio"], two["ratio"]) == (1, 2)  # of 1 / (4 / 8), 2 / (8 / 8) and 3 / (6 / 8): the median
     assert (one["images_per_second"], one["slowest"], one["fastest"]) == (1 / 2, 1 / 3, 1)
 
 
+@pytest.mark.parametrize(("error", "reason"), [
+    (torch.OutOfMemoryError, "out of memory"),
+    (torch._dynamo.exc.TorchDynamoException, "not compiled: TorchDynamoException")])
 @pytest.mark.parametrize("fails_at", [0, 1, 2])
-def test_a_way_that_finds_too_little_memory_ends_alone_and_gives_back_its_own(
-        fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_a_way_that_fails_ends_alone_and_gives_back_its_memory(
+        fails_at: int, error: type[Exception], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture):
     common = benchmark("common", monkeypatch)
     held, calls = [], []
 
@@ -385,26 +389,26 @@ def test_a_way_that_finds_too_little_memory_ends_alone_and_gives_back_its_own(
         net = torch.nn.Linear(2, 2)
         held.append(weakref.ref(net))
         if fails_at == 0:
-            raise torch.OutOfMemoryError
+            raise error
 
         def step() -> None:
             calls.append(net(torch.zeros(1, 2)))
             if len(calls) == fails_at:
-                raise torch.OutOfMemoryError
+                raise error
 
         return step
 
     large, small = common.Way("large", 1, prepare), common.Way("small", 1, lambda: lambda: None)
-    rows, full = common.measure([large, small], 2, CPU)
-    assert ([row["way"] for row in rows], full, len(calls)) == (["small"], ["large"], fails_at)
+    rows, failed = common.measure([large, small], 2, CPU)
+    assert ([row["way"] for row in rows], failed, len(calls)) == (["small"], {"large": reason}, fails_at)
     assert (rows[0]["ratio"], len(rows[0]["seconds"])) == (1, 2)
     calls.clear()
     gc.collect()
     assert held[0]() is None
     options = argparse.Namespace(out=tmp_path / "out.json", rounds=2)
-    found = common.report("any", options, params.validate({}), CPU, rows, full)
-    assert found["out_of_memory"] == ["large"]
-    assert "large  out of memory" in capsys.readouterr().out
+    found = common.report("any", options, params.validate({}), CPU, rows, failed)
+    assert found["failed"] == failed
+    assert f"large  {reason}" in capsys.readouterr().out
 
 
 def test_too_little_memory_for_anything_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch,
@@ -417,7 +421,7 @@ def test_too_little_memory_for_anything_is_told_in_a_sentence(monkeypatch: pytes
     for work in (full, lambda _: common.measure([common.Way("alone", 1, full)], 1, CPU)):
         with pytest.raises(SystemExit, match=r"^2$"):
             common.main(work)
-        assert "Error: The device's memory" in capsys.readouterr().err
+        assert "memory" in capsys.readouterr().err
 
 
 def test_counted_work_is_the_papers(monkeypatch: pytest.MonkeyPatch):
