@@ -155,11 +155,10 @@ def review_make(
     out: Annotated[Path | None, typer.Option(help="Where form and key go; by default RUN/review.")] = None,
 ) -> None:
     """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
-    from diffusegen_core import evaluate
     from diffusegen_core.report import chapters, review
     p = chapters.kept(folder.resolve())
     with tempfile.TemporaryDirectory() as real:
-        folders = evaluate.for_review(p, Path(real))
+        folders = review.folders_of(p, Path(real))
         form, key = review.make(folders, out or p.folder / "review", per_type, p.seed)
     typer.echo(f"The form: {form}\nIts key:  {key}")
     typer.echo("Send the reviewer the form alone: the key says which pairs are real. The form exports the "

@@ -13,7 +13,6 @@ import pandas as pd
 
 from diffusegen_core import gan, inpaint, style
 from diffusegen_core.base import devices, runs
-from diffusegen_core.base.errors import UserError
 from diffusegen_core.base.params import Params, plain
 from diffusegen_core.measures import copies, metrics
 from diffusegen_core.measures.copies import Found
@@ -268,30 +267,6 @@ def _identity(data_type: str, folder: Path | None) -> str | None:
     if data_type == REAL:
         return None
     return runs.key(runs.read_json(folder / runs.STAMP)["outputs"])
-
-
-def for_review(p: Params, real: Path) -> dict[str, Path]:
-    """The dataset folders that an expert compares (paper B.1): Real, written into `real` now, and the run's.
-
-    Raises UserError where the run has not made its synthetic pairs yet, or made them by other parameters.
-    """
-    folders = {f"{p.cluster.k}-Diff": "inpaint", f"{p.cluster.k}-Styled-Diff": "style"}
-    for data_type, chapter in folders.items():
-        folder = p.folder / chapter / data_type
-        stamp = runs.read_stamp(folder)
-        if stamp is None or not runs.current(folder, stamp["recipe"]):
-            raise UserError(f"{p.folder} has no finished {data_type}: run the chapter {chapter} first.")
-        asked, recipe = {"seed": p.seed, **plain(p)[chapter]}, stamp["recipe"]
-        used = {"seed": recipe.get("seed", p.seed), **recipe.get(chapter, {})}
-        if changed := [name for name, value in used.items() if asked.get(name) != value]:
-            raise UserError(f"{data_type} was made with another {changed[0]} than the run's parameters have "
-                            f"now: run the chapter {chapter} again first.")
-        if pairsets.manifest(folder).empty:
-            raise UserError(f"{data_type} has no pair to review: all of them were left out.")
-    pairs = data.load(p)
-    for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
-        data.write_pair(real, name, image, mask)
-    return {REAL: real} | {name: p.folder / chapter / name for name, chapter in folders.items()}
 
 
 def _read(file: Path) -> pd.DataFrame:

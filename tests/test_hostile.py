@@ -34,7 +34,7 @@ from myst_parser.parsers.mdit import create_md_parser
 from PIL import Image
 from safetensors.torch import save_file
 
-from diffusegen_core import cli, evaluate
+from diffusegen_core import cli
 from diffusegen_core.base import params, runs, weights
 from diffusegen_core.base.errors import UserError, printable
 from diffusegen_core.models import checkpoints
@@ -369,7 +369,7 @@ STAMP = {"seconds": 1, "device": "x"}
 def test_a_run_with_strange_stamps_gets_no_review_form(nano_params: params.Params, tmp_path: Path,
                                                        stamp: object, says: str):
     runs.write_json(nano_params.folder / "inpaint" / "2-Diff" / runs.STAMP, stamp)
-    assert says in refused(evaluate.for_review, nano_params, tmp_path / "real", names="2-Diff")
+    assert says in refused(review.folders_of, nano_params, tmp_path / "real", names="2-Diff")
 
 
 # ---- archives

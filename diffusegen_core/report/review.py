@@ -23,7 +23,8 @@ from scipy.stats import binomtest
 
 from diffusegen_core.base import runs, seeds
 from diffusegen_core.base.errors import UserError, printable
-from diffusegen_core.pairs import layouts
+from diffusegen_core.base.params import Params, plain
+from diffusegen_core.pairs import data, layouts, pairsets
 from diffusegen_core.pairs.data import REAL
 
 # What is asked about each pair, in Table B1's words, and the keys that answer it.
@@ -80,6 +81,30 @@ class Score:
     answered: pd.Series
     pairs: int
     agreement: pd.DataFrame
+
+
+def folders_of(p: Params, real: Path) -> dict[str, Path]:
+    """The dataset folders that an expert compares (paper B.1): Real, written into `real` now, and the run's.
+
+    Raises UserError where the run has not made its synthetic pairs yet, or made them by other parameters.
+    """
+    made = {f"{p.cluster.k}-Diff": "inpaint", f"{p.cluster.k}-Styled-Diff": "style"}
+    for data_type, chapter in made.items():
+        folder = p.folder / chapter / data_type
+        stamp = runs.read_stamp(folder)
+        if stamp is None or not runs.current(folder, stamp["recipe"]):
+            raise UserError(f"{p.folder} has no finished {data_type}: run the chapter {chapter} first.")
+        asked, recipe = {"seed": p.seed, **plain(p)[chapter]}, stamp["recipe"]
+        used = {"seed": recipe.get("seed", p.seed), **recipe.get(chapter, {})}
+        if changed := [name for name, value in used.items() if asked.get(name) != value]:
+            raise UserError(f"{data_type} was made with another {changed[0]} than the run's parameters have "
+                            f"now: run the chapter {chapter} again first.")
+        if pairsets.manifest(folder).empty:
+            raise UserError(f"{data_type} has no pair to review: all of them were left out.")
+    pairs = data.load(p)
+    for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
+        data.write_pair(real, name, image, mask)
+    return {REAL: real} | {name: p.folder / chapter / name for name, chapter in made.items()}
 
 
 def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
@@ -174,9 +199,9 @@ def _two_valued(mask: Image.Image) -> Image.Image:
 def _uri(picture: Image.Image) -> str:
     """The picture as a data URI: a PNG that holds nothing but pixels."""
     picture.info.clear()  # the encoder would write some of it
-    data = io.BytesIO()
-    picture.save(data, "PNG", compress_level=9)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    png = io.BytesIO()
+    picture.save(png, "PNG", compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
 def _read(path: Path, model: type[AnyFile], what: str) -> AnyFile:
