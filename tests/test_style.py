@@ -331,5 +331,5 @@ def test_the_page_of_a_run_in_which_nothing_was_styled(tmp_path: Path) -> None:
     assert tables.losses(p, result)._repr_markdown_()
     assert tables.styled(result)._repr_markdown_()
     no_pairs = data.gather([], np.zeros((0, 3, 8, 8)), np.zeros((0, 1, 8, 8)))
-    for figure in (figures.guidance(result, guidance.weights(p.style, 0)), figures.styling(no_pairs, result)):
+    for figure in (figures.guidance(p, result), figures.styling(no_pairs, result)):
         assert "No image" in figure.axes[0].texts[0].get_text()

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from diffusegen_core.base.params import Params
 from diffusegen_core.cluster import Clusters
 from diffusegen_core.evaluate import Evaluated
 from diffusegen_core.inpaint import Inpainted
+from diffusegen_core.models.guidance import weights
 from diffusegen_core.pairs.data import REAL, Pairs
 from diffusegen_core.pairs.pairsets import read_pair
 from diffusegen_core.style import Styled
@@ -30,6 +32,7 @@ STYLE = {
 plt.rcParams.update(STYLE)
 WIDTH = 7.0  # inches, the text width of a printed page
 MOST_ROWS = 12  # a figure of more clusters or models than this shows the first ones
+BLOCKS, MOST_PAIRS = 4, 3  # a figure of sources and their synthetic pairs shows so many
 
 
 def picture(ax: Axes, image: np.ndarray) -> None:
@@ -124,17 +127,16 @@ def grids(trained: Trained) -> Figure:
     return figure
 
 
-def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, sources: int = 4,
-               most: int = 3) -> Figure:
+def inpainting(pairs: Pairs, result: Inpainted) -> Figure:
     """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones.
 
-    `data_type` is the cluster models' unless another is named.
+    They are those of the cluster models.
     """
-    data_type = data_type or next(iter(result.folders))
-    manifest, folder = result.manifests[data_type], result.folders[data_type]
+    data_type, folder = next(iter(result.folders.items()))
+    manifest = result.manifests[data_type]
     if manifest.empty:
         return nothing("Every generated mask is empty: the models painted no polyp.")
-    figure, blocks = in_blocks(manifest, sources, most)
+    figure, blocks = in_blocks(manifest)
     for name, synthetic, axes in blocks:
         i = pairs.names.index(name)
         columns = [(pairs.images[i], pairs.masks[i]), *(read_pair(folder, new) for new in synthetic)]
@@ -146,16 +148,16 @@ def inpainting(pairs: Pairs, result: Inpainted, data_type: str | None = None, so
     return figure
 
 
-def in_blocks(manifest: pd.DataFrame, sources: int,
-              most: int) -> tuple[Figure, list[tuple[str, list[str], np.ndarray]]]:
-    """A figure with a block for each of so many sources, evenly spread; two blocks stand side by side.
+def in_blocks(manifest: pd.DataFrame) -> tuple[Figure, list[tuple[str, list[str], np.ndarray]]]:
+    """A figure with a block for each of BLOCKS sources, evenly spread; two blocks stand side by side.
 
-    Of each block the source's name, those of its synthetic pairs, at most so many, and the axes: two rows,
+    Of each block the source's name, those of its synthetic pairs, at most MOST_PAIRS, and the axes: two rows,
     with one column more than pairs.
     """
     names = list(dict.fromkeys(manifest["source"]))
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, sources).round().astype(int))]
-    abreast, width = min(2, len(chosen)), 1 + min(most, int(manifest.groupby("source").size().max()))
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, BLOCKS).round().astype(int))]
+    abreast = min(2, len(chosen))
+    width = 1 + min(MOST_PAIRS, int(manifest.groupby("source").size().max()))
     figure, axes = board(2 * -(-len(chosen) // abreast), abreast * width)
     blocks = []
     for n, name in enumerate(chosen):
@@ -187,16 +189,15 @@ def areas(result: Inpainted) -> Figure:
     return figure
 
 
-def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources: int = 4,
-            most: int = 3) -> Figure:
+def styling(pairs: Pairs, result: Styled) -> Figure:
     """Figure 6: a source in the first column of each block, then its inpainted images above the styled ones.
 
-    `data_type` is the cluster models' unless another is named.
+    They are those of the cluster models.
     """
-    data_type = data_type or next(iter(result.folders))
+    data_type = next(iter(result.folders))
     if result.manifests[data_type].empty:
         return nothing("No image was styled.")
-    figure, blocks = in_blocks(result.manifests[data_type], sources, most)
+    figure, blocks = in_blocks(result.manifests[data_type])
     for name, synthetic, axes in blocks:
         picture(axes[0, 0], pairs.images[pairs.names.index(name)])
         for column, new in zip(axes.T[1:], synthetic, strict=False):
@@ -205,14 +206,14 @@ def styling(pairs: Pairs, result: Styled, data_type: str | None = None, sources:
     return figure
 
 
-def guidance(result: Styled, weights: dict[str, float], data_type: str | None = None) -> Figure:
-    """The weighted losses over the steps and how far each pulls, means over the images of a data type."""
-    steps = result.steps[data_type or next(iter(result.steps))]
+def guidance(p: Params, result: Styled) -> Figure:
+    """The weighted losses over the steps and how far each pulls, means over the cluster models' images."""
+    steps = next(iter(result.steps.values()))
     if steps.empty:
         return nothing("No image was guided.")
     means = steps.groupby("step").mean()
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
-    for i, (term, weight) in enumerate(weights.items()):
+    for i, (term, weight) in enumerate(weights(p.style, 0).items()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)], "linewidth": 1.3}
         loss, pull = (means[column].abs().replace(0, np.nan) for column in (term, f"pull_{term}"))
         axes[0].plot(weight * loss, label=f"\u2212{term}" if term == "sem" else term, **style)
