@@ -139,8 +139,8 @@ def costs(p: Params, result: Tested) -> Table:
         f"Dice, {first}": best.get(name, float("nan")),
     } for name, pairs, learning, making in rows])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
-                "the network trained on all of them. A SinGAN is trained for each source: its training is "
-                "part of making.",
+                "the network trained on the most of them. A SinGAN is trained for each source: its training "
+                "is part of making.",
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
