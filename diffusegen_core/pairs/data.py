@@ -21,7 +21,7 @@ from diffusegen_core.pairs.layouts import Problem, Report
 from diffusegen_core.work import fanout
 
 REAL = "Real"  # the data type of the run's own pairs, beside those of synthetic ones
-READER = 1  # raised when the same files would be read to other pixels
+READER = 2  # raised when the same files would be read to other pixels
 
 
 @dataclass(frozen=True)
