@@ -65,7 +65,9 @@ class Table:
         rows = [list(map(str, self.frame.columns)), ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        return f":::{{table}} {self.caption}\n:name: {self.name}\n\n{body}\n:::\n"
+        # By this class the stylesheet knows which column must not break at hyphens.
+        kinds = [f":class: kind-{i}\n" for i, name in enumerate(self.frame.columns, 1) if name == "data type"]
+        return f":::{{table}} {self.caption}\n:name: {self.name}\n{''.join(kinds)}\n{body}\n:::\n"
 
 
 def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None) -> Table:
