@@ -149,6 +149,18 @@ def test_every_step_is_compiled_for_its_own_shapes(p: Params, checkpointing: boo
     assert not any(any(symbolic) for symbolic in shapes)
 
 
+def test_steps_are_compiled_with_and_without_gradients_and_in_each_layout(p: Params):
+    torch._dynamo.reset()
+    graphs = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        net = stirred(UNet(p.model, 16)).to(memory_format=layout)
+        net.compile_steps(lambda graph, _: graphs.append(graph) or graph)
+        answer(net)
+        with torch.no_grad():
+            net(pixels(2).float(), torch.zeros(2))
+    assert len(graphs) == 4 * (len(net.input_blocks) + 1 + len(net.output_blocks))
+
+
 def test_the_encoder_stops_where_it_is_asked_to(p: Params):
     net = stirred(UNet(p.model, 16))
     x, t = pixels(2).float(), torch.zeros(2)

@@ -192,9 +192,10 @@ class UNet(nn.Module):
     def compile_steps(self, backend: str | Callable = "inductor") -> None:
         """Have every step compiled at its first call; names, shapes and values of the weights stay."""
         steps = [*self.input_blocks, self.middle_block, *self.output_blocks]
-        # All steps are one code object, of which the compiler otherwise keeps eight versions.
+        # All steps are one code object, of which the compiler otherwise keeps eight versions. A step may have
+        # four: with and without gradients, in two layouts of memory. What is beyond runs uncompiled.
         dynamo = torch._dynamo.config
-        dynamo.recompile_limit = max(dynamo.recompile_limit, 2 * len(steps))
+        dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(steps))
         for step in steps:
             # Else what differs between two steps is taken for what changes from call to call.
             step.compile(backend=backend, dynamic=False)
