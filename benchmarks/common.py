@@ -151,9 +151,9 @@ def measure(ways: list[Way], rounds: int, device: torch.device) -> tuple[list[di
         for way in ways:
             if way.name in failed:
                 continue
+            gc.collect()  # what a way that has failed leaves is held by cycles
             try:
                 if turn == 0:
-                    gc.collect()
                     calls[way.name] = way.prepare()
                 taken[way.name].append(seconds(calls[way.name], device))
             except (torch.OutOfMemoryError, torch._dynamo.exc.TorchDynamoException) as error:

@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import gc
 import importlib.util
 import json
 import sys
@@ -395,10 +394,11 @@ def test_a_way_that_fails_ends_alone_and_gives_back_its_memory(
         fails_at: int, error: type[Exception], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture):
     common = benchmark("common", monkeypatch)
-    held, calls = [], []
+    held, calls, freed = [], [], []
 
     def prepare() -> Callable:
         net = torch.nn.Linear(2, 2)
+        net.cycle = [net]
         held.append(weakref.ref(net))
         if fails_at == 0:
             raise error
@@ -410,13 +410,12 @@ def test_a_way_that_fails_ends_alone_and_gives_back_its_memory(
 
         return step
 
-    large, small = common.Way("large", 1, prepare), common.Way("small", 1, lambda: lambda: None)
+    large, small = common.Way("large", 1, prepare), common.Way(
+        "small", 1, lambda: lambda: freed.append(held[0]() is None))
     rows, failed = common.measure([large, small], 2, CPU)
     assert ([row["way"] for row in rows], failed, len(calls)) == (["small"], {"large": reason}, fails_at)
     assert (rows[0]["ratio"], len(rows[0]["seconds"])) == (1, 2)
-    calls.clear()
-    gc.collect()
-    assert held[0]() is None
+    assert freed == [fails_at < 2, True, True]
     options = argparse.Namespace(out=tmp_path / "out.json", rounds=2)
     found = common.report("any", options, params.validate({}), CPU, rows, failed)
     assert found["failed"] == failed
