@@ -9,7 +9,6 @@ then taken to go at that rate.
 import contextlib
 import gc
 import io
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -108,7 +107,8 @@ def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, obj
 def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
     """How many workers fit on the device at once, whatever they do of what `rates` found; why so many."""
     if device.type != "cuda":
-        return os.cpu_count() or 1, "a core each; their memory was not measured"
+        from dask.system import CPU_COUNT  # those that this process may use, as --workers shares them out
+        return CPU_COUNT, "a core each; their memory was not measured"
     memory = found.set_index("kind")["memory"]
     if memory.isna().any():
         return 0, f"{memory.index[memory.isna()][0]} alone takes more memory than there is"
