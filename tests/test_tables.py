@@ -1,5 +1,6 @@
 """Tables of the book: honest formats, and cells that nothing can break out of."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -9,6 +10,8 @@ from made_up import changed
 from diffusegen_core.base import params, runs
 from diffusegen_core.report import tables
 from diffusegen_core.work import fanout
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(("seconds", "words"), [
@@ -32,6 +35,13 @@ def test_a_name_from_a_stranger_stays_text():
         assert markup not in rows[0]
     assert rows[0].replace("\\|", "").count("|") == 5
     assert "<script" not in tables.show(frame, "t", "Caption.")._repr_html_()
+
+
+def test_data_types_in_a_second_column_have_the_class_by_which_the_stylesheet_keeps_them_in_one_line():
+    frame = pd.DataFrame({"test set": ["CVC-ClinicDB"], "data type": ["20-Diff"]})
+    assert tables.show(frame, "t", "Caption.")._repr_markdown_().split("\n")[1:4] == [
+        ":name: tab-t", ":class: kind-2", ""]
+    assert "table.kind-2 td:nth-child(2)" in (ROOT / "book" / "_static" / "book.css").read_text()
 
 
 def test_the_name_of_a_weights_file_stays_text_in_a_caption():
