@@ -63,7 +63,7 @@ def run(
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     p = _parameters(profile, overrides or [])
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core.base import runs
+    from diffusegen_core.base import devices, runs
     from diffusegen_core.planning import preflight
     from diffusegen_core.report import chapters
     from diffusegen_core.work import machines
@@ -72,6 +72,8 @@ def run(
     if dry_run:
         typer.echo(preflight.dry_run(p, chosen))
         return
+    if scheduler is None and slurm is None:  # else other machines must have it
+        devices.device(p.device)
     with runs.lock(p.folder), machines.hold(workers, scheduler, slurm):
         chapters.keep(p)
         for chapter in chosen:

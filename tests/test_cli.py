@@ -17,6 +17,7 @@ from diffusegen_core import __version__, cli
 from diffusegen_core.base import params, runs, weights
 from diffusegen_core.base.errors import UserError
 from diffusegen_core.pairs import data
+from diffusegen_core.planning import preflight
 from diffusegen_core.report import book, chapters, front
 
 NAMES = [path.stem for path in chapters.every()]
@@ -51,6 +52,18 @@ def test_help_explains_run_and_its_options():
     text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", call("run", "--help").stdout).split())
     for words in ("--from", "--to", "--only", "--no-book", "-p KEY VALUE A parameter, such as"):
         assert words in text
+
+
+@pytest.mark.parametrize(("where", "refused"), [
+    ([], True), (["--dry-run"], False), (["--workers", "2"], True)])
+def test_a_device_that_is_not_there_is_refused_at_once(where: list, refused: bool, profile: Path,
+                                                       executed: list, monkeypatch):
+    monkeypatch.setattr(preflight, "dry_run", lambda p, chosen: "dry")
+    result = call("run", profile, "-p", "device", "cuda:77", *where)
+    assert bool(result.exception) == refused
+    assert ("cuda:77 is asked for" in str(result.exception)) == refused
+    assert executed == []
+    assert not params.validate(params.load(profile)).folder.exists()
 
 
 def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(

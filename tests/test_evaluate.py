@@ -291,6 +291,15 @@ def test_table_1_keeps_this_run_and_the_paper_apart(whole: tuple[Run, Evaluated]
     assert "FID" not in " ".join(name for name in frame.columns if "this run" in name)
 
 
+def test_table_1_tells_the_size_of_each_set_where_they_differ(whole: tuple[Run, Evaluated]) -> None:
+    values = whole[1].values.copy()
+    values.loc[(values["data type"] == "2-Diff") & (values["set"] == 2), "images"] = 77
+    frame = tables.intrinsic(replace(whole[1], values=values), 0).frame.set_index("data type")
+    one, other = frame.loc["2-Diff", "images"].split(", ")
+    assert (int(one) < 77, other) == (True, "77")
+    assert frame.loc["Real", "images"].isdigit()
+
+
 def test_the_kernel_distance_stands_alone_and_ms_ssim_beside_the_papers(whole: tuple[Run, Evaluated]) -> None:
     assert not [name for name in tables.intrinsic(whole[1], 1).frame.columns if "published" in name]
     frame = tables.intrinsic(whole[1], 2).frame.set_index("data type")

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from made_up import changed, forge, values, write_all
 
 from diffusegen_core import segment
@@ -96,6 +97,19 @@ def test_an_error_is_told_to_the_chapters_that_would_come_to_it(nano_params: Par
         lines = told(p, number)
         assert [says in line for line in lines] == [True] * (number in where), (number, lines)
     assert not p.folder.exists()
+
+
+@pytest.mark.parametrize(("section", "key", "where"), [
+    ("cluster", "weights", "12345678"), ("style", "weights", "45678"), ("style", "vgg_weights", "45678"),
+    ("evaluate", "weights", "5"), ("segment", "weights", "678")])
+def test_a_file_of_other_weights_is_told_to_the_chapters_that_would_load_it(
+        section: str, key: str, where: str, nano_params: Params, tmp_path: Path) -> None:
+    torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    p = changed(nano_params, **{section: {key: str(tmp_path / "other.pth")}})
+    for number in "12345678":
+        lines = told(p, number)
+        assert ["other.pth does not fit this network" in line for line in lines] == [True] * (
+            number in where), (number, lines)
 
 
 def test_all_errors_are_told_at_once_a_line_each(nano_params: Params) -> None:

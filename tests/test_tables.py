@@ -44,6 +44,12 @@ def test_data_types_in_a_second_column_have_the_class_by_which_the_stylesheet_ke
     assert "table.kind-2 td:nth-child(2)" in (ROOT / "book" / "_static" / "book.css").read_text()
 
 
+def test_small_numbers_are_powers_of_ten_as_in_the_paper():
+    frame = pd.DataFrame({"x": [1.14e-5, 0.25, 2e6, float("nan")]})
+    assert [text.replace("\u00a0", " ") for text in tables.show(frame, "t", "C.").frame["x"]] == [
+        "1.14 · 10⁻⁵", "0.25", "2 · 10⁶", ""]
+
+
 def test_the_name_of_a_weights_file_stays_text_in_a_caption():
     hostile = "resnet18 (<b>`x`{numref}$.pth)"
     copies = pd.DataFrame({"share": [0.0]}, index=pd.Index(["Real"], name="data type"))

@@ -1,7 +1,7 @@
 """What can be told of a run before it starts: the user's errors, and the networks of chapters 6 and 7.
 
 Chapter 6 comes after hours of others, and what it would refuse is refused here first. Folders are listed,
-no image is opened, and nothing is written.
+files of weights are read, no image is opened, and nothing is written.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -71,13 +71,19 @@ def _attempts(p: Params) -> Iterator[tuple[Sequence[str], str, Callable[[], obje
         yield ALL, "cluster.file", partial(cluster.published, p)
     if cluster.looks(p):
         yield ALL, "cluster", partial(features.recipe, c.backbone, c.weights, c.input_range)
+        yield ALL, "cluster", partial(_fitting, c.weights, features.load, c.backbone, c.weights,
+                                      c.input_range)
     yield ALL[1:], "", partial(train.caveat, p)  # it asks for every finished checkpoint
     yield ALL[3:], "style", partial(features.recipe, y.backbone, y.weights, y.input_range)
+    yield ALL[3:], "style", partial(_fitting, y.weights, features.load_cls, y.backbone, y.weights,
+                                    y.input_range, size=y.backbone_size)
     if y.lambda_vgg:
         yield ALL[3:], "style.vgg_weights", partial(vgg.recipe, y.vgg, y.vgg_weights, p.seed)
+        yield ALL[3:], "style.vgg_weights", partial(_fitting, y.vgg_weights, vgg.load, y.vgg, y.vgg_weights)
     if p.gan.source:
         yield ALL[4:], "", partial(_baseline, p)
     yield ("evaluate",), "evaluate", partial(metrics.recipe, p.evaluate, p.seed)
+    yield ("evaluate",), "evaluate", partial(_fitting, p.evaluate.weights, metrics.network, p.evaluate)
     yield NETWORKS, "segment", partial(_encoder, p)
     for key, source in (("held_out", s.held_out), ("cvc", s.cvc), ("polypgen", s.polypgen)):
         if source not in (None, testsets.REST):
@@ -121,11 +127,21 @@ def _baseline(p: Params) -> None:
         gan.found(p, gan.scanned(p), _count(p) or 1)
 
 
+def _fitting(spec: str, load: Callable[..., object], *arguments: object, **options: object) -> None:
+    """UserError where a file of weights is none of the network that `load` loads.
+
+    What a library would download is left to it.
+    """
+    if spec not in (weights.PRETRAINED, weights.RANDOM):
+        load(*arguments, **options)
+
+
 def _encoder(p: Params) -> None:
     """UserError where there is no such network, or no file of its weights."""
     with torch.device("meta"):  # nothing is computed
         segnet.build(p.segment.model_copy(update={"weights": weights.RANDOM}), p.seed)
     segnet.decided_by(p.segment, p.seed)
+    _fitting(p.segment.weights, segnet.build, p.segment, p.seed)
 
 
 def _sizes(p: Params) -> None:

@@ -33,6 +33,7 @@ PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, 
 
 # Of the Fréchet distance, the kernel distance and MS-SSIM: formats of a value and of a deviation.
 DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # The losses of styling: what each compares, and the weight that the paper gives it (B.5).
 LOSSES = {
@@ -208,7 +209,7 @@ def intrinsic(result: Evaluated, which: int) -> Table:
     for kind in dict.fromkeys([*paper["data_type"], *ours]):
         mine = values[values["data type"] == ours.get(kind)]
         rows.append({
-            "data type": ours.get(kind, kind), "images": f"{mine['images'].max():d}" if len(mine) else "",
+            "data type": ours.get(kind, kind), "images": ", ".join(map(str, mine["images"].unique())),
             **{f"set {n}, this run": _single(mine.loc[mine["set"] == n, "value"]) for n in _sets(values)},
             "mean ± SD, this run": _spread(mine["value"], which),
             **({f"{known}, published": _printed(paper, kind)} if known else {})})
@@ -311,8 +312,8 @@ def _spread(values: pd.Series, which: int) -> str:
     """Mean and standard deviation over the sets (their number divides, as in the paper's "65.99 ± 0.37")."""
     if not len(values):
         return ""
-    mean = format(values.mean(), DIGITS[which])
-    return f"{mean} ± {format(values.std(ddof=0), SPREAD[which])}" if len(values) > 1 else mean
+    mean = _number(values.mean(), DIGITS[which])
+    return f"{mean} ± {_number(values.std(ddof=0), SPREAD[which])}" if len(values) > 1 else mean
 
 
 def _printed(paper: pd.DataFrame, data_type: str) -> str:
@@ -321,8 +322,14 @@ def _printed(paper: pd.DataFrame, data_type: str) -> str:
 
 def _text(value: object, spec: str | None) -> str:
     if isinstance(value, float):
-        return "" if pd.isna(value) else format(value, spec or ".3g")
+        return "" if pd.isna(value) else _number(value, spec or ".3g")
     return format(value, spec) if spec else str(value)
+
+
+def _number(value: float, spec: str) -> str:
+    """A number as the paper prints it, small ones with a power of ten that no line breaks: "3.8 · 10⁻⁵"."""
+    mantissa, _, exponent = format(value, spec).partition("e")
+    return f"{mantissa}\u00a0·\u00a010{str(int(exponent)).translate(RAISED)}" if exponent else mantissa
 
 
 def escaped(value: str) -> str:
