@@ -18,6 +18,7 @@ from diffusegen_core.base.errors import UserError, printable
 if TYPE_CHECKING:
     from diffusegen_core.base.params import Params
 
+INTERRUPTED = 130  # typer's exit code after Ctrl-C
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
 data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
@@ -206,7 +207,10 @@ def _parameters(profile: Path, overrides: list[str]) -> "Params":
 
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
-    """A UserError, or a full disk, is one message on stderr and exit code 2; all else keeps its traceback."""
+    """A UserError, or a full disk, is one message on stderr and exit code 2; an interruption is a line.
+
+    All else keeps its traceback.
+    """
     try:
         yield
     except UserError as error:
@@ -215,6 +219,10 @@ def _readable_errors() -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         message = f"{error.strerror}: make room, and the same command goes on."
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("diffusegen: interrupted; the same command goes on from here.", err=True)
+        raise
     else:
         return
     typer.echo(_printable(f"diffusegen: {message}"), err=True)

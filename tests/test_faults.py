@@ -155,6 +155,22 @@ def test_the_command_goes_on_after_its_processes_were_killed(whole: Path, nano: 
     assert (folder / "notebooks" / "01_cluster.ipynb").is_file()
 
 
+def test_an_interrupted_run_ends_with_one_line(nano: dict, tmp_path: Path):
+    profile, folder = tmp_path / "nano.yaml", Path(nano["run_dir"])
+    profile.write_text(json.dumps({**nano, "train": {**nano["train"], "images": 10**6}}))
+    command = [sys.executable, "-c", "from diffusegen_core.cli import main; main()", "run", str(profile),
+               "--only", "train", "--no-book"]
+    with (tmp_path / "said").open("w+") as said:
+        run = subprocess.Popen(command, start_new_session=True, stdout=said, stderr=said)
+        while not list(folder.glob("train/*/log.csv")) and run.poll() is None:
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+        assert run.wait(timeout=60) == 130
+    text = (tmp_path / "said").read_text()
+    assert text.endswith("diffusegen: interrupted; the same command goes on from here.\n")
+    assert "Traceback" not in text
+
+
 # ---- a full disk
 
 @pytest.fixture

@@ -20,8 +20,10 @@ from diffusegen_core.base.params import Params, load, plain, validate
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 KERNEL = "python3"
-# Else each chapter begins with a warning that its kernel speaks in plain text.
-ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}})
+# Else each chapter begins with a warning that its kernel speaks in plain text, and one that is interrupted
+# ends with a traceback of the kernel's own.
+CALM = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"},
+               "NotebookClient": {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]}})
 # Libraries look for widgets to draw their progress with; a chapter's bars are text.
 QUIET = "ignore:IProgress not found"
 
@@ -65,7 +67,7 @@ def execute(chapter: Path, p: Params) -> Path:
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
     try:
-        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, config=ENCRYPTED,
+        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, config=CALM,
                                    progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
         if error.ename == "UserError":
