@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -67,13 +68,13 @@ def run(
     from diffusegen_core.base import devices, runs
     from diffusegen_core.planning import preflight
     from diffusegen_core.report import chapters
-    from diffusegen_core.work import machines
+    from diffusegen_core.work import fanout, machines
     chosen = chapters.choose(first, last, only or [])
     preflight.check(p, chosen)
     if dry_run:
         typer.echo(preflight.dry_run(p, chosen))
         return
-    if scheduler is None and slurm is None:  # else other machines must have it
+    if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(p.device)
     with runs.lock(p.folder), machines.hold(workers, scheduler, slurm):
         chapters.keep(p)

@@ -19,6 +19,7 @@ from diffusegen_core.base.errors import UserError
 from diffusegen_core.pairs import data
 from diffusegen_core.planning import preflight
 from diffusegen_core.report import book, chapters, front
+from diffusegen_core.work import fanout
 
 NAMES = [path.stem for path in chapters.every()]
 
@@ -64,6 +65,13 @@ def test_a_device_that_is_not_there_is_refused_at_once(where: list, refused: boo
     assert ("cuda:77 is asked for" in str(result.exception)) == refused
     assert executed == []
     assert not params.validate(params.load(profile)).folder.exists()
+
+
+def test_a_device_may_be_that_of_the_workers_alone(profile: Path, executed: list, monkeypatch):
+    monkeypatch.setenv(fanout.SCHEDULER, "tcp://127.0.0.1:1")
+    result = call("run", profile, "-p", "device", "cuda:77")
+    assert result.exit_code == 0, result.exception
+    assert [name for name, _ in executed] == [*NAMES, "book"]
 
 
 def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(

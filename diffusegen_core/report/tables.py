@@ -66,9 +66,9 @@ class Table:
         rows = [list(map(str, self.frame.columns)), ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        # By this class the stylesheet knows which column must not break at hyphens.
-        kinds = [f":class: kind-{i}\n" for i, name in enumerate(self.frame.columns, 1) if name == "data type"]
-        return f":::{{table}} {self.caption}\n:name: {self.name}\n{''.join(kinds)}\n{body}\n:::\n"
+        # By this class the stylesheet knows that the second column must not break at hyphens.
+        kinds = ":class: kind-2\n" if list(self.frame.columns[1:2]) == ["data type"] else ""
+        return f":::{{table}} {self.caption}\n:name: {self.name}\n{kinds}\n{body}\n:::\n"
 
 
 def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None) -> Table:
@@ -327,7 +327,7 @@ def _text(value: object, spec: str | None) -> str:
 
 
 def _number(value: float, spec: str) -> str:
-    """A number as the paper prints it, small ones with a power of ten that no line breaks: "3.8 · 10⁻⁵"."""
+    """A number as the paper prints it; what has a power of ten stays in one line: "3.8 · 10⁻⁵"."""
     mantissa, _, exponent = format(value, spec).partition("e")
     return f"{mantissa}\u00a0·\u00a010{str(int(exponent)).translate(RAISED)}" if exponent else mantissa
 
