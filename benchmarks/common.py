@@ -19,11 +19,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from diffusegen_core.base import devices, params, runs, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models.unet import IN_CHANNELS, UNet
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
 from diffusegen_core.planning import flops
+from diffusegen_core.store import runs, seeds
 
 ROOT = Path(__file__).parents[1]
 # To be measured on a GPU, and kept if they pay there.

@@ -18,12 +18,13 @@ from typing import Any
 import common
 import pandas as pd
 
-from diffusegen_core import cluster, train
-from diffusegen_core.base import devices, params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.report import chapters
-from diffusegen_core.work import fanout, machines
+from diffusegen_core import notebooks
+from diffusegen_core.chapters import cluster, train
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.parallel import fanout, machines
+from diffusegen_core.store import runs
 
 WORKERS = [1, 2, 4, 8, 16, 32, 64]  # of the plan
 MINUTE = 60.0
@@ -49,7 +50,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     if not 0 < options.seconds < float("inf"):
         parser.error("--seconds must be a number above 0")
     if options.run:
-        p = chapters.kept(options.run.resolve())
+        p = notebooks.kept(options.run.resolve())
         if not any(sum(seconds) for _, seconds in measured(p.folder)):
             raise UserError(f"{options.run} has no finished item, of which a plan could be made.")
     p, _ = common.setup(options)
@@ -121,7 +122,7 @@ def plan(options: argparse.Namespace, p: Params) -> dict[str, Any]:
           "\nPer chapter: the share of the workers' time that is work. Left out: figures, tables, the book,"
           "\nand the waits of a queue.")
     shown(rows)
-    return {"run": chapters.kept(folder).profile, "simulated_from": measured_on, "times": options.times,
+    return {"run": notebooks.kept(folder).profile, "simulated_from": measured_on, "times": options.times,
             "items": count, "rows": rows}
 
 

@@ -9,11 +9,12 @@ import common
 import reference
 import torch
 
-from diffusegen_core import inpaint
-from diffusegen_core.base import devices, seeds
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import process
-from diffusegen_core.models.unet import UNet
+from diffusegen_core.chapters import inpaint
+from diffusegen_core.config import devices
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.store import seeds
 
 JUMP_LENGTH, RESAMPLING = 10, 5
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import common
 import torch
 
-from diffusegen_core import train
-from diffusegen_core.models import process
-from diffusegen_core.models.unet import UNet, parameter_count
+from diffusegen_core.chapters import train
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.planning import flops
 
 GB = 1e9

@@ -6,10 +6,10 @@ What the fast way is measured against, and what it must agree with (tests/test_f
 import torch
 from torch import Tensor, nn
 
-from diffusegen_core import train
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import process
-from diffusegen_core.models.unet import Attention, UNet
+from diffusegen_core.chapters import train
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.unet import Attention, UNet
 
 
 class PlainAttention(Attention):

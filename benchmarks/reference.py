@@ -21,9 +21,9 @@ import common
 import torch
 from torch import Tensor
 
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import guidance
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import guidance
 
 MICRO_BATCH = 4
 WANTED = ("script_util", "fp16_util", "nn", "logger")

@@ -25,14 +25,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import cluster, inpaint, style, train
-from diffusegen_core.base import devices, params, runs, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
+from diffusegen_core import notebooks
+from diffusegen_core.chapters import cluster, inpaint, style, train
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset
+from diffusegen_core.diffusion import process, samplers
 from diffusegen_core.measures import metrics
-from diffusegen_core.models import process, samplers
-from diffusegen_core.pairs import data
-from diffusegen_core.report import chapters
+from diffusegen_core.store import runs, seeds
 
 STEPS = [10, 25, 50, 100]
 SCHEDULES = [(200, 10, 5), (100, 10, 5), (50, 10, 3), (50, 10, 1)]  # respaced steps, jump length, resampling
@@ -54,8 +55,8 @@ class Bench:
         return devices.device(self.p.device)
 
     @cached_property
-    def pairs(self) -> data.Pairs:
-        return finished(data.load, self.p)
+    def pairs(self) -> dataset.Pairs:
+        return finished(dataset.load, self.p)
 
     @cached_property
     def labels(self) -> list[int]:
@@ -135,7 +136,7 @@ def sampled(b: Bench, name: str, steps: int) -> Made:
             own = [seeds.generator(p.seed, "samplers", repeat, i, device=b.device) for i in places]
             x, seconds = timed(b, lambda model=model, own=own: samplers.SAMPLERS[name](
                 b.nets[model], s, (4, side, side), own, p.process.objective))
-            images[places] = data.to_bytes(x[:, :3])
+            images[places] = dataset.to_bytes(x[:, :3])
             made.seconds.append(seconds / len(places))
         made.sets.append(images)
     return made
@@ -155,11 +156,11 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
         for model, places in batches(b, [job.model for job in mine]):
             regions = b.regions[places][:, None]
             known = torch.from_numpy(1 - regions).float().to(b.device)
-            clean = data.to_tensor(b.pairs.take(places)).to(b.device)
+            clean = dataset.to_tensor(b.pairs.take(places)).to(b.device)
             own = [seeds.generator(mine[i].seed, "noise", device=b.device) for i in places]
             x, seconds = timed(b, lambda model=model, clean=clean, known=known, own=own: inpaint.repaint(
                 b.nets[model], s, clean, known, levels, own, p.process.objective))
-            images[places] = np.where(regions > 0, data.to_bytes(x[:, :3]), images[places])
+            images[places] = np.where(regions > 0, dataset.to_bytes(x[:, :3]), images[places])
             masks[places] = [inpaint.refined(channel, p.inpaint) for channel in x[:, 3]]
             made.seconds.append(seconds / len(places))
         made.sets.append(images)
@@ -248,7 +249,7 @@ def schedule(text: str) -> tuple[int, int, int]:
 
 def settings(asked: argparse.Namespace) -> Params:
     """The run's parameters, on the device asked for. UserError for steps and schedules that they refuse."""
-    values = params.plain(chapters.kept(asked.run.resolve()))
+    values = params.plain(notebooks.kept(asked.run.resolve()))
     p = params.validate({**values, "device": asked.device or values["device"]})
     if "sampling" in asked.parts and max(asked.steps) > p.process.steps:
         raise UserError(f"{max(asked.steps)} steps are more than the {p.process.steps} of the run's process.")
@@ -290,7 +291,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 def main(given: list[str] | None = None) -> None:
     asked = arguments(given)
     p = settings(asked)
-    images = min(asked.images, len(finished(data.load, p)))
+    images = min(asked.images, len(finished(dataset.load, p)))
     b = Bench(p, images, asked.repeats, asked.batch or p.inpaint.batch_size)
     models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.nets}
     facts = {"benchmark": "samplers", "commit": common.commit(), "device": devices.name(p.device),

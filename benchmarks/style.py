@@ -10,11 +10,12 @@ import common
 import reference
 import torch
 
-from diffusegen_core import style
-from diffusegen_core.base import devices, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import guidance, process
+from diffusegen_core.chapters import style
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.store import seeds
 
 
 def run(arguments: list[str] | None = None) -> dict:

@@ -10,9 +10,9 @@ import plain
 import reference
 import torch
 
-from diffusegen_core import train
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import process
+from diffusegen_core.chapters import train
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import process
 
 NAME = "benchmark"
 WORDS = {"plain": "plain fp32", "fp32": "ours, fp32", "bf16": "ours, bf16",

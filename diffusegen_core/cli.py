@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperCommand
 
 from diffusegen_core import __version__
-from diffusegen_core.base.errors import UserError, printable
+from diffusegen_core.config.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from diffusegen_core.base.params import Params
+    from diffusegen_core.config.params import Params
 
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -65,11 +65,12 @@ def run(
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     p = _parameters(profile, overrides or [])
     # Imported only now, because they take seconds, and a wrong key is answered at once.
-    from diffusegen_core.base import devices, runs
+    from diffusegen_core import notebooks
+    from diffusegen_core.config import devices
+    from diffusegen_core.parallel import fanout, machines
     from diffusegen_core.planning import preflight
-    from diffusegen_core.report import chapters
-    from diffusegen_core.work import fanout, machines
-    chosen = chapters.choose(first, last, only or [])
+    from diffusegen_core.store import runs
+    chosen = notebooks.choose(first, last, only or [])
     preflight.check(p, chosen)
     if dry_run:
         typer.echo(preflight.dry_run(p, chosen))
@@ -77,10 +78,10 @@ def run(
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(p.device)
     with runs.lock(p.folder), machines.hold(workers, scheduler, slurm):
-        chapters.keep(p)
+        notebooks.keep(p)
         for chapter in chosen:
             typer.echo(f"{chapter.stem}: running", err=True)
-            chapters.execute(chapter, p)
+            notebooks.execute(chapter, p)
         if book:
             _build_book(p)
 
@@ -108,9 +109,9 @@ def book(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
 ) -> None:
     """Build the book of a run from the chapters that were executed."""
-    from diffusegen_core.base import runs
-    from diffusegen_core.report import chapters
-    p = chapters.kept(folder.resolve())
+    from diffusegen_core import notebooks
+    from diffusegen_core.store import runs
+    p = notebooks.kept(folder.resolve())
     with runs.lock(p.folder):
         _build_book(p)
 
@@ -121,7 +122,7 @@ def data_check(
     clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
 ) -> None:
     """Show every problem of a data folder in one table; exit 1 if there is any."""
-    from diffusegen_core.pairs import layouts
+    from diffusegen_core.data import layouts
     report = layouts.check(folder, clusters)
     typer.echo(report.text)
     raise typer.Exit(1 if report.problems else 0)
@@ -135,7 +136,7 @@ def data_fetch(
     sha256: Annotated[str | None, typer.Option(help="Refuse an archive with another SHA-256.")] = None,
 ) -> None:
     """Download a published archive, resuming where an earlier call stopped, and unpack it."""
-    from diffusegen_core.pairs import fetch
+    from diffusegen_core.data import fetch
     typer.echo(f"The pairs: {fetch.fetch(name, to, url=url, sha256=sha256)}")
 
 
@@ -147,8 +148,8 @@ def data_phantom(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw a dataset folder of phantoms: colonoscopy-like pairs with exact masks."""
-    from diffusegen_core.pairs import data
-    data.write_phantoms(folder, count, size, seed)
+    from diffusegen_core.data import dataset
+    dataset.write_phantoms(folder, count, size, seed)
     typer.echo(f"{count} pairs: {folder}")
 
 
@@ -159,8 +160,9 @@ def review_make(
     out: Annotated[Path | None, typer.Option(help="Where form and key go; by default RUN/review.")] = None,
 ) -> None:
     """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
-    from diffusegen_core.report import chapters, review
-    p = chapters.kept(folder.resolve())
+    from diffusegen_core import notebooks
+    from diffusegen_core.report import review
+    p = notebooks.kept(folder.resolve())
     with tempfile.TemporaryDirectory() as real:
         folders = review.folders_of(p, Path(real))
         form, key = review.make(folders, out or p.folder / "review", per_type, p.seed)
@@ -187,16 +189,17 @@ def version() -> None:
 
 def _build_book(p: "Params") -> None:
     """Draw the pictures that open the book, build it, and say where it lies."""
+    from diffusegen_core import notebooks
     from diffusegen_core.report import book as book_module
-    from diffusegen_core.report import chapters, front, tables
+    from diffusegen_core.report import front, tables
     front.draw(p)
-    path = book_module.build(p.folder, notebooks=chapters.executed(p), footer=tables.line(p))
+    path = book_module.build(p.folder, notebooks=notebooks.executed(p), footer=tables.line(p))
     typer.echo(f"The book: {path}")
 
 
 def _parameters(profile: Path, overrides: list[str]) -> "Params":
     """A profile's parameters, of which some have other values, each as KEY=VALUE."""
-    from diffusegen_core.base import params
+    from diffusegen_core.config import params
     pairs = []
     for text in overrides:
         key, equals, value = text.partition("=")

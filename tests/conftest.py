@@ -16,7 +16,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from diffusegen_core.base import params
+from diffusegen_core.config import params
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 for name in ("DIFFUSEGEN_SCHEDULER", "DIFFUSEGEN_RUN"):  # of a run beside the tests
@@ -56,7 +56,8 @@ def unsynced() -> Iterator[None]:
 def killable() -> multiprocessing.context.BaseContext:
     """Makes processes that may be killed, forked from one that imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diffusegen_core.augment", "diffusegen_core.evaluate", "sklearn.cluster",
+    context.set_forkserver_preload(["diffusegen_core.chapters.augment", "diffusegen_core.chapters.evaluate",
+                                    "sklearn.cluster",
                                     "sklearn.metrics", "torchvision.models", "torchvision.transforms.v2",
                                     "segmentation_models_pytorch", "albumentations", "cleanfid.fid",
                                     "pytorch_msssim"])

@@ -10,17 +10,18 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from diffusegen_core import gan, inpaint, style, train, trainsets
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.gan import Made
-from diffusegen_core.inpaint import Inpainted
-from diffusegen_core.models import segnet
-from diffusegen_core.models.segnet import Fit
-from diffusegen_core.pairs import data, pairsets
-from diffusegen_core.style import Styled
-from diffusegen_core.train import Model, Trained
+from diffusegen_core.chapters import gan, inpaint, style, train
+from diffusegen_core.chapters.gan import Made
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.style import Styled
+from diffusegen_core.chapters.train import Model, Trained
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.segmentation import segnet, trainsets
+from diffusegen_core.segmentation.segnet import Fit
+from diffusegen_core.store import runs
 
 SIZE, REAL, SOURCES, SAMPLES = 16, 26, 24, 3
 Pair = tuple[str, str, int]  # name, source, sample
@@ -33,7 +34,7 @@ class Networks:
     given: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
     fails: Callable[[str], bool] = lambda title: False
 
-    def fit(self, train_pairs: data.Pairs, valid: data.Pairs, s: object, seed: int, folder: Path,
+    def fit(self, train_pairs: dataset.Pairs, valid: dataset.Pairs, s: object, seed: int, folder: Path,
             recipe: runs.Recipe, device: torch.device, title: str) -> Fit:
         assert title not in self.given, "the same network again"
         if self.fails(title):
@@ -76,7 +77,7 @@ def write_set(folder: Path, pairs: list[Pair], seed: int = 0) -> None:
     for name, _, _ in pairs:
         mask = np.zeros((1, SIZE, SIZE), np.uint8)
         mask[0, 4:9, 3:8] = 1
-        files += data.write_pair(folder, name, rng.integers(0, 256, (3, SIZE, SIZE), np.uint8), mask)
+        files += dataset.write_pair(folder, name, rng.integers(0, 256, (3, SIZE, SIZE), np.uint8), mask)
     frame = pd.DataFrame(pairs, columns=["name", "source", "sample"])
     files += [runs.write_text(folder / name, table.to_csv(index=False))
               for name, table in (("manifest.csv", frame), ("left_out.csv", frame.head(0)))]
@@ -85,7 +86,7 @@ def write_set(folder: Path, pairs: list[Pair], seed: int = 0) -> None:
 
 def write_all(p: Params) -> None:
     for seed, folder in enumerate(trainsets.types(p).values()):
-        write_set(folder, of_sources(data.load(p).names[:trainsets.sources(p)], p.inpaint.samples), seed)
+        write_set(folder, of_sources(dataset.load(p).names[:trainsets.sources(p)], p.inpaint.samples), seed)
 
 
 def forge(patch: pytest.MonkeyPatch) -> Networks:

@@ -17,13 +17,15 @@ from made_up import (
     write_set,
 )
 
-from diffusegen_core import augment, segment, style, trainsets
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.pairs import data, pairsets, testsets
-from diffusegen_core.trainsets import Choice, Sets
-from diffusegen_core.work.experiments import Experiment
+from diffusegen_core.chapters import augment, segment, style
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, pairsets, testsets
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.experiments import Experiment
+from diffusegen_core.segmentation.trainsets import Choice, Sets
+from diffusegen_core.store import runs
 
 LOST = "phantom_00003"  # a source whose styled pairs all came to nothing
 SIZES, SEEDS = [4, 10, 24], 4
@@ -34,7 +36,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Params:
     """A run that no test changes."""
     p = values(tmp_path_factory.mktemp("written") / "run", augment={"sizes": SIZES, "seeds": SEEDS})
     write_all(p)
-    pairs = of_sources(data.load(p).names[:SOURCES])
+    pairs = of_sources(dataset.load(p).names[:SOURCES])
     write_set(p.folder / "style" / "2-Styled-Diff", [pair for pair in pairs if pair[1] != LOST], 9)
     return p
 
@@ -253,7 +255,7 @@ def test_alpha_1_replaces_every_real_pair_that_has_synthetic_ones(written: Param
 
 
 def test_more_than_there_are_takes_what_there_is(own: Params) -> None:
-    names = data.load(own).names[:6]
+    names = dataset.load(own).names[:6]
     fewer = [pair for pair in of_sources(names, 2) if pair[1:] != (names[1], 2)]
     write_set(own.folder / "style" / "2-Styled-Diff", fewer)
     p = others(own, sizes=[6])
@@ -289,7 +291,7 @@ def test_both_chapters_start_from_the_same_weights_and_share_the_test_images(own
                                                                              networks: Networks) -> None:
     small_sets, alone = augment.run(own), segment.run(changed(own, segment={"types": ["Real"]}))
     assert set(small_sets.images["image"]) == set(alone.images["image"])
-    assert set(networks.given["Real-N5-seed0"][0]) < set(data.load(own).names[:6])
+    assert set(networks.given["Real-N5-seed0"][0]) < set(dataset.load(own).names[:6])
 
 
 @pytest.mark.parametrize("pairs", [[], [(f"chk_id_{i}_gen_scale_0_{j}_img", "", j + 1) for i in range(6)
@@ -318,8 +320,8 @@ def test_a_single_pair_cannot_be_split(own: Params, networks: Networks) -> None:
 
 def test_a_foreign_source_and_a_training_image_in_a_test_set_are_refused(own: Params, networks: Networks,
                                                                          tmp_path: Path) -> None:
-    pairs = data.load(own)
-    data.write_pair(tmp_path / "polypgen", "other", pairs.images[9], pairs.masks[9])
+    pairs = dataset.load(own)
+    dataset.write_pair(tmp_path / "polypgen", "other", pairs.images[9], pairs.masks[9])
     with pytest.raises(UserError, match="PolypGen are training images: other"):
         augment.run(changed(own, segment={"polypgen": str(tmp_path / "polypgen")}))
     write_set(own.folder / "style" / "2-Styled-Diff", of_sources(["phantom_99999"]))
@@ -367,7 +369,7 @@ def test_the_generators_run_knows_the_training_pairs_of_the_subset_and_no_others
         for seed in range(SEEDS):
             train, valid = augment.subset(p, sets, size, seed)
             mine = augment.own(p, sets, size, seed)
-            known = data.load(mine)
+            known = dataset.load(mine)
             assert known.names == train
             assert not set(known.names) & set(valid)
             places = [sets.real.names.index(name) for name in train]
@@ -393,7 +395,7 @@ def test_nothing_from_outside_reaches_the_generators_run(written: Params, sets: 
 def test_the_synthetic_pairs_come_from_the_generators_own_folders(own: Params, networks: Networks,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     p = changed(subset_params(own, seeds=2), gan={"source": "singan"})
-    write_set(p.folder / "gan" / "GAN", of_sources(data.load(p).names[:6], 2))
+    write_set(p.folder / "gan" / "GAN", of_sources(dataset.load(p).names[:6], 2))
     usual, asked = style.run, []
 
     def styled(p: Params) -> object:

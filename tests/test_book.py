@@ -6,10 +6,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from diffusegen_core.base import params
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.pairs import data
-from diffusegen_core.pairs.pairsets import read_pair
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset
+from diffusegen_core.data.pairsets import read_pair
 from diffusegen_core.report import book, front
 
 TABLE = """:::{table} Sizes, computed in this run.
@@ -59,10 +59,10 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
 
 
 def test_the_pictures_show_no_image_whose_mask_was_not_written(nano_params: params.Params) -> None:
-    pairs = data.load(nano_params)
+    pairs = dataset.load(nano_params)
     folder = nano_params.folder / "inpaint" / "2-Diff"
     for name in ("a_1", "b_1"):
-        data.write_pair(folder, name, pairs.images[0], pairs.masks[0])
+        dataset.write_pair(folder, name, pairs.images[0], pairs.masks[0])
     (folder / "masks" / "a_1.png").unlink()
     shown = front._made(nano_params, "inpaint")
     assert shown.shape == front._montage([read_pair(folder, "b_1")]).shape

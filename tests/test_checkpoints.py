@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffusegen_core.base import params, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import checkpoints
-from diffusegen_core.models.unet import UNet
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.store import seeds
 
 CPU = torch.device("cpu")
 # The configuration of the fixture adm_tiny.

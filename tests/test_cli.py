@@ -13,15 +13,17 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusegen_core import __version__, cli
-from diffusegen_core.base import params, runs, weights
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.pairs import data
+from diffusegen_core import __version__, cli, notebooks
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset
+from diffusegen_core.networks import weights
+from diffusegen_core.parallel import fanout
 from diffusegen_core.planning import preflight
-from diffusegen_core.report import book, chapters, front
-from diffusegen_core.work import fanout
+from diffusegen_core.report import book, front
+from diffusegen_core.store import runs
 
-NAMES = [path.stem for path in chapters.every()]
+NAMES = [path.stem for path in notebooks.every()]
 
 
 def call(*words: object):
@@ -40,7 +42,7 @@ def profile(nano: dict, tmp_path: Path) -> Path:
 def executed(monkeypatch) -> list[tuple]:
     """Chapters that the command would have executed, with their parameters, and books it would have built."""
     calls = []
-    monkeypatch.setattr(chapters, "execute", lambda chapter, p: calls.append((chapter.stem, p)))
+    monkeypatch.setattr(notebooks, "execute", lambda chapter, p: calls.append((chapter.stem, p)))
     monkeypatch.setattr(front, "draw", lambda p: None)
     monkeypatch.setattr(
         book, "build", lambda folder, **more: calls.append(("book", folder)) or folder / "index.html")
@@ -80,18 +82,18 @@ def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(
         with pytest.raises(UserError, match="Another run"), runs.lock(p.folder):
             pass
         executed.append((chapter.stem, p))
-    monkeypatch.setattr(chapters, "execute", inside)
+    monkeypatch.setattr(notebooks, "execute", inside)
     result = call("run", profile)
     assert result.exit_code == 0, result.exception
     p = params.validate(params.load(profile))
     assert executed == [*((name, p) for name in NAMES), ("book", p.folder)]
     assert f"The book: {p.folder / 'index.html'}" in result.stdout
-    assert chapters.kept(p.folder) == p
+    assert notebooks.kept(p.folder) == p
 
 
 def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list, tmp_path: Path):
     folder = tmp_path / "a=b"
-    data.write_phantoms(folder, 2, 16, 0)
+    dataset.write_phantoms(folder, 2, 16, 0)
     result = call("run", "-p", "train.images", "7000", profile, "-p", "data.source", folder, "--no-book",
                   "-p", "model.attention_resolutions", "[16]", "-p", "seed=3", "--to", "1")
     assert result.exit_code == 0, result.exception
@@ -147,13 +149,13 @@ def test_an_error_that_no_chosen_chapter_comes_to_does_not_stop_it(profile: Path
     ({"only": ["inpaint", "1", "inpaint"]}, [NAMES[0], NAMES[2]]),
 ])
 def test_chapters_are_chosen_by_number_or_name(chosen: dict, wanted: list[str]):
-    assert [chapter.stem for chapter in chapters.choose(**chosen)] == wanted
+    assert [chapter.stem for chapter in notebooks.choose(**chosen)] == wanted
 
 
 # ---- executing a chapter
 
 @pytest.mark.parametrize(("source", "says"), [
-    ("from diffusegen_core.base.errors import UserError\nraise UserError('Place the file by hand.')",
+    ("from diffusegen_core.config.errors import UserError\nraise UserError('Place the file by hand.')",
      "01_x: Place the file by hand."),
     ("1 / 0", "01_x failed: ZeroDivisionError: division by zero The traceback is in "),
     ("import os\nos._exit(9)", "01_x failed: its process was killed"),
@@ -166,7 +168,7 @@ def test_a_chapter_that_fails_says_so_and_keeps_what_it_did(
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), chapter)
     with pytest.raises(UserError) as caught:
-        chapters.execute(chapter, nano_params)
+        notebooks.execute(chapter, nano_params)
     assert str(caught.value).startswith(says)
     assert "without encryption" not in capfd.readouterr().err
     failed = nano_params.folder / "notebooks" / "failed" / "01_x.ipynb"
@@ -196,7 +198,7 @@ def test_a_page_from_before_a_parameter_stays_in_the_book(nano_params: params.Pa
 
     def found(values: dict) -> list[Path]:
         nbformat.write(nbformat.v4.new_notebook(metadata={"papermill": {"parameters": values}}), page)
-        return chapters.executed(nano_params)
+        return notebooks.executed(nano_params)
 
     del given["cluster"]["file"]
     assert found(given) == [page]
@@ -211,7 +213,7 @@ def test_a_page_that_is_no_notebook_is_named(nano_params: params.Params, text: s
     page.parent.mkdir(parents=True)
     page.write_text(text)
     with pytest.raises(UserError, match=f"{page} cannot be read as a notebook"):
-        chapters.executed(nano_params)
+        notebooks.executed(nano_params)
 
 
 def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_path: Path):
@@ -238,7 +240,7 @@ def test_a_run_never_replaces_the_data_that_lie_in_its_folder(nano: dict, tmp_pa
         nano |= {"data": {"source": str(folder), "image_size": 16}, "run_dir": str(run_dir)}
         inside = params.validate(nano)
         with pytest.raises(UserError, match="Choose another run_dir"):
-            data.load(inside)
+            dataset.load(inside)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before != {}
 
 

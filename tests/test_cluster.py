@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import sklearn.cluster
 
-from diffusegen_core import cluster
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.measures import features
-from diffusegen_core.pairs import data
+from diffusegen_core.chapters import cluster
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset
+from diffusegen_core.networks import features
 from diffusegen_core.report import tables
+from diffusegen_core.store import runs
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def quick(nano):
     return nano
 
 
-def groups(per_group: int = 4, size: int = 16) -> data.Pairs:
+def groups(per_group: int = 4, size: int = 16) -> dataset.Pairs:
     """Pairs of three kinds that anyone would tell apart, one after the other."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 12, (3 * per_group, 3, size, size), dtype=np.uint8)
@@ -33,14 +34,14 @@ def groups(per_group: int = 4, size: int = 16) -> data.Pairs:
     for i in range(3 * per_group):
         images[i, i // per_group] += 200
         masks[i, 0, :2 + 5 * (i // per_group), :size - i % 2] = 1
-    return data.gather([f"pair_{i:03d}" for i in range(3 * per_group)], images, masks)
+    return dataset.gather([f"pair_{i:03d}" for i in range(3 * per_group)], images, masks)
 
 
 @pytest.fixture
 def pairs(monkeypatch):
-    """Makes `data.load` give the three groups, or whatever pairs it is called with."""
-    def give(given: data.Pairs) -> data.Pairs:
-        monkeypatch.setattr(data, "load", lambda p: given)
+    """Makes `dataset.load` give the three groups, or whatever pairs it is called with."""
+    def give(given: dataset.Pairs) -> dataset.Pairs:
+        monkeypatch.setattr(dataset, "load", lambda p: given)
         return given
 
     give(groups())
@@ -65,7 +66,7 @@ def test_well_separated_groups_are_recovered(quick, pairs):
 
 def test_the_mask_matters_too(quick, pairs):
     alike = groups()
-    pairs(data.gather(alike.names, np.broadcast_to(alike.images[:1], alike.images.shape), alike.masks))
+    pairs(dataset.gather(alike.names, np.broadcast_to(alike.images[:1], alike.images.shape), alike.masks))
     found = run(quick, scan=[])
     assert [len(set(found.labels[i:i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
     assert len(found.scan) == 0
@@ -91,7 +92,7 @@ def test_a_singleton_is_a_cluster(quick, pairs):
 
 def test_more_clusters_than_different_pairs_are_refused(quick, pairs):
     three = groups().take([0, 4, 8])
-    twins = data.gather([*three.names, "copy_a", "copy_b"], three.images[[0, 1, 2, 0, 1]],
+    twins = dataset.gather([*three.names, "copy_a", "copy_b"], three.images[[0, 1, 2, 0, 1]],
                         three.masks[[0, 1, 2, 0, 1]])
     pairs(twins)
     with pytest.raises(UserError) as refusal:
@@ -191,7 +192,7 @@ def test_a_damaged_table_is_made_anew(quick, pairs):
 
 def test_names_like_numbers_and_missing_values_stay_names(quick, pairs):
     three = groups().take([0, 4, 8])
-    pairs(data.gather(["001", "1e3", "NA"], three.images, three.masks))
+    pairs(dataset.gather(["001", "1e3", "NA"], three.images, three.masks))
     assert run(quick, k=2, scan=[]).names == ["001", "1e3", "NA"]
 
 

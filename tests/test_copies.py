@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffusegen_core import inpaint
-from diffusegen_core.base.params import Inpaint
-from diffusegen_core.measures import copies, features
-from diffusegen_core.pairs import phantom
+from diffusegen_core.chapters import inpaint
+from diffusegen_core.config.params import Inpaint
+from diffusegen_core.data import phantom
+from diffusegen_core.measures import copies
+from diffusegen_core.networks import features
 
 SIZE, COUNT = 64, 50
 QUANTILE = 0.01

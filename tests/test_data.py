@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusegen_core.base import params
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.pairs import data, layouts
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset, layouts
 
 RED = (200, 40, 30)
 
@@ -126,7 +126,7 @@ def test_threshold_is_above_127_and_noise_around_black_and_white_is_fine(nano, f
     noisy = np.where(np.asarray(mask((16, 16), (4, 4, 12, 12))) > 0, rng.integers(128, 256, (16, 16)),
                      rng.integers(0, 128, (16, 16))).astype(np.uint8)
     add(folder, "d", picture((16, 16)), Image.fromarray(noisy))
-    pairs = data.load(make(nano, folder))
+    pairs = dataset.load(make(nano, folder))
     expected = np.zeros((16, 16), np.uint8)
     expected[4:12, 4:12] = 1
     np.testing.assert_array_equal(pairs.masks[pairs.names.index("d"), 0], expected)
@@ -198,7 +198,7 @@ def test_every_problem_in_one_pass(folder):
 
 
 def loaded(nano: dict, folder: Path, name: str, **values: object) -> tuple[np.ndarray, np.ndarray]:
-    pairs = data.load(make(nano, folder, **values))
+    pairs = dataset.load(make(nano, folder, **values))
     at = pairs.names.index(name)
     return pairs.images[at], pairs.masks[at, 0]
 
@@ -211,7 +211,7 @@ def loaded(nano: dict, folder: Path, name: str, **values: object) -> tuple[np.nd
 ], ids=["rgb", "1-bit", "palette", "grey+alpha", "rgba", "red", "mask in alpha", "16-bit"])
 def test_masks_of_any_kind_are_the_same_mask(nano, folder, label):
     add(folder, "d", label=label)
-    pairs = data.load(make(nano, folder))
+    pairs = dataset.load(make(nano, folder))
     np.testing.assert_array_equal(pairs.masks[3], pairs.masks[0])
 
 
@@ -243,7 +243,7 @@ def test_cmyk_and_palette_and_transparent_images(nano, folder):
     clear.save(folder / "images/f.png")
     for name in "def":
         mask().save(folder / f"masks/{name}.png")
-    pairs = data.load(make(nano, folder))
+    pairs = dataset.load(make(nano, folder))
     for at, expected in ((3, RED), (4, RED), (5, (0, 0, 0))):
         assert np.abs(pairs.images[at].reshape(3, -1).T.astype(int) - expected).max() <= 6
 
@@ -298,9 +298,9 @@ def test_synthetic_pairs_of_singan_seg(tmp_path):
 @pytest.mark.parametrize("name", ["with space", "ünï-ço∂é 图", "<b>&amp;", "b..c", "a'b\"c;$(x)", "x_mask"])
 def test_odd_names_pass_through(nano, folder, name):
     add(folder, name)
-    assert name in data.load(make(nano, folder)).names
+    assert name in dataset.load(make(nano, folder)).names
     copy = folder.parent / "copy"
-    data.write_pair(copy, name, np.zeros((3, 16, 16), np.uint8), np.ones((1, 16, 16), np.uint8))
+    dataset.write_pair(copy, name, np.zeros((3, 16, 16), np.uint8), np.ones((1, 16, 16), np.uint8))
     assert (copy / f"masks/{name}.png").is_file()
 
 
@@ -353,9 +353,9 @@ def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
 def test_refuse_shows_the_table_and_skip_records_what_it_left_out(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"images/b\.png +unreadable"):
-        data.load(make(nano, folder))
+        dataset.load(make(nano, folder))
     p = make(nano, folder, on_bad="skip")
-    assert data.load(p).names == ["a", "c"]
+    assert dataset.load(p).names == ["a", "c"]
     assert [(row["file"], row["problem"]) for row in rows(p.folder / "data/left_out.csv")] == [
         ("images/b.png", "unreadable")]
 
@@ -364,7 +364,7 @@ def test_a_long_table_is_cut_in_the_error_and_whole_in_the_report(nano, folder):
     for number in range(50):
         mask().save(folder / f"masks/extra{number}.png")
     with pytest.raises(UserError, match="and 10 more"):
-        data.load(make(nano, folder))
+        dataset.load(make(nano, folder))
     assert "extra49" in layouts.check(folder).text
 
 
@@ -372,59 +372,59 @@ def test_skip_still_needs_a_pair_for_each_cluster(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     (folder / "images/a.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"1 pairs are too few for cluster\.k 2"):
-        data.load(make(nano, folder, on_bad="skip"))
+        dataset.load(make(nano, folder, on_bad="skip"))
     (folder / "images/c.png").write_bytes(b"x")
     with pytest.raises(UserError, match="No pair is left"):
-        data.load(make(nano, folder, on_bad="skip"))
+        dataset.load(make(nano, folder, on_bad="skip"))
 
 
 def test_the_cache_serves_the_same_pairs_and_notices_every_change(nano, folder, monkeypatch):
     p = make(nano, folder)
-    first = data.load(p)
+    first = dataset.load(p)
     with monkeypatch.context() as patch:
         patch.setattr(layouts, "read", lambda report: pytest.fail("the cache was not used"))
-        again = data.load(p)
+        again = dataset.load(p)
     assert (again.names, again.digest) == (first.names, first.digest)
     np.testing.assert_array_equal(again.images, first.images)
     add(folder, "b", picture(colour=(10, 200, 30)))
-    changed = data.load(p)
+    changed = dataset.load(p)
     assert changed.digest != first.digest
     assert changed.images[1, 1].min() > 190
-    assert data.load(make(nano, folder, image_size=8)).images.shape == (3, 3, 8, 8)
+    assert dataset.load(make(nano, folder, image_size=8)).images.shape == (3, 3, 8, 8)
     (p.folder / "data/pairs.npz").write_bytes(b"half")
-    assert data.load(p).digest == changed.digest
+    assert dataset.load(p).digest == changed.digest
 
 
 def test_the_input_folder_is_never_written_to(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     before = listing(folder)
     layouts.check(folder)
-    data.load(make(nano, folder, on_bad="skip"))
+    dataset.load(make(nano, folder, on_bad="skip"))
     assert listing(folder) == before
     with pytest.raises(UserError, match="never written to"):
-        data.load(params.validate(nano | {"run_dir": str(folder / "run"), "data": {
+        dataset.load(params.validate(nano | {"run_dir": str(folder / "run"), "data": {
             "source": str(folder), "count": None, "image_size": 16}}))
 
 
 def test_count_takes_the_first_usable_pairs(nano, folder):
     (folder / "images/a.png").write_bytes(b"x")
-    assert data.load(make(nano, folder, count=2, on_bad="skip")).names == ["b", "c"]
-    assert data.load(make(nano, folder, count=9, on_bad="skip")).names == ["b", "c"]
+    assert dataset.load(make(nano, folder, count=2, on_bad="skip")).names == ["b", "c"]
+    assert dataset.load(make(nano, folder, count=9, on_bad="skip")).names == ["b", "c"]
 
 
 def test_subsets_by_the_papers_names(nano, folder):
-    names = data.paper_names()
+    names = dataset.paper_names()
     assert len(set(names)) == 348
     with pytest.raises(UserError, match="0 of the 348"):
-        data.load(make(nano, folder, subset="paper348"))
+        dataset.load(make(nano, folder, subset="paper348"))
     add(folder, names[5])
     add(folder, names[3])
     with pytest.raises(UserError, match=f"2 of the 348 .*{names[0]}"):
-        data.load(make(nano, folder, subset="paper348"))
+        dataset.load(make(nano, folder, subset="paper348"))
     p = make(nano, folder, subset="paper348", on_bad="skip")
-    assert sorted(data.load(p).names) == sorted([names[3], names[5]])
+    assert sorted(dataset.load(p).names) == sorted([names[3], names[5]])
     assert rows(p.folder / "data/left_out.csv")[0]["detail"].startswith("2 of the 348")
-    assert data.load(make(nano, folder, subset="not348")).names == ["a", "b", "c"]
+    assert dataset.load(make(nano, folder, subset="not348")).names == ["a", "b", "c"]
 
 
 def test_resizing_keeps_areas_and_no_polyp_vanishes(nano, folder):
@@ -435,24 +435,24 @@ def test_resizing_keeps_areas_and_no_polyp_vanishes(nano, folder):
 
 
 def test_a_polyp_of_one_pixel_stays_one_pixel_at_its_place():
-    _, small = data.resized(picture((1000, 1000)), mask((1000, 1000), (400, 700, 401, 701)), 32)
+    _, small = dataset.resized(picture((1000, 1000)), mask((1000, 1000), (400, 700, 401, 701)), 32)
     assert np.argwhere(small[0]).tolist() == [[700 * 32 // 1000, 400 * 32 // 1000]]
 
 
 def test_phantoms_load_and_stay(nano_params):
-    pairs = data.load(nano_params)
+    pairs = dataset.load(nano_params)
     assert pairs.images.shape == (10, 3, 16, 16)
     assert pairs.images.dtype == np.uint8
     assert set(np.unique(pairs.masks)) == {0, 1}
     assert len(set(pairs.names)) == len(pairs) == 10
-    assert data.load(nano_params).digest == pairs.digest
+    assert dataset.load(nano_params).digest == pairs.digest
     stamp = json.loads((nano_params.folder / "data/made.json").read_text())
     assert (stamp["recipe"]["source"], stamp["recipe"]["seed"], stamp["pairs"]) == ("phantom", 0, 10)
-    assert data.load(nano_params.model_copy(update={"seed": 1})).digest != pairs.digest
+    assert dataset.load(nano_params.model_copy(update={"seed": 1})).digest != pairs.digest
 
 
 def test_take_and_digest(nano_params):
-    pairs = data.load(nano_params)
+    pairs = dataset.load(nano_params)
     some = pairs.take([4, 1])
     assert some.names == [pairs.names[4], pairs.names[1]]
     np.testing.assert_array_equal(some.masks[1], pairs.masks[1])
@@ -461,32 +461,32 @@ def test_take_and_digest(nano_params):
 
 
 def test_to_tensor_is_in_the_models_range():
-    pairs = data.gather(["x"], np.full((1, 3, 2, 2), 255, np.uint8), np.array([[[[0, 1], [1, 0]]]], np.uint8))
-    x = data.to_tensor(pairs)
+    pairs = dataset.gather(["x"], np.full((1, 3, 2, 2), 255, np.uint8), np.array([[[[0, 1], [1, 0]]]], np.uint8))
+    x = dataset.to_tensor(pairs)
     assert x.dtype.is_floating_point
     assert x.shape == (1, 4, 2, 2)
     assert x[0, :3].unique().tolist() == [1.0]
     assert x[0, 3].tolist() == [[-1.0, 1.0], [1.0, -1.0]]
-    black = data.gather(["x"], np.zeros((1, 3, 2, 2), np.uint8), pairs.masks)
-    assert data.to_tensor(black)[0, :3].unique().tolist() == [-1.0]
+    black = dataset.gather(["x"], np.zeros((1, 3, 2, 2), np.uint8), pairs.masks)
+    assert dataset.to_tensor(black)[0, :3].unique().tolist() == [-1.0]
 
 
 def test_written_pairs_are_read_back_exactly(nano, nano_params):
-    pairs = data.load(nano_params)
+    pairs = dataset.load(nano_params)
     copy = nano_params.folder.parent / "copy"
     for name, image, label in zip(pairs.names, pairs.images, pairs.masks, strict=True):
-        data.write_pair(copy, name, image, label)
+        dataset.write_pair(copy, name, image, label)
     assert sorted(path.name for path in copy.iterdir()) == ["images", "masks"]
-    assert data.load(make(nano, copy)).digest == pairs.digest
+    assert dataset.load(make(nano, copy)).digest == pairs.digest
     with pytest.raises(ValueError, match="plain file name"):
-        data.write_pair(copy, "../x", pairs.images[0], pairs.masks[0])
+        dataset.write_pair(copy, "../x", pairs.images[0], pairs.masks[0])
 
 
 def test_phantom_folders(tmp_path):
-    data.write_phantoms(tmp_path / "p", 3, 16, 0)
+    dataset.write_phantoms(tmp_path / "p", 3, 16, 0)
     assert len(layouts.check(tmp_path / "p", clusters=3).pairs) == 3
     with pytest.raises(UserError, match="new or empty"):
-        data.write_phantoms(tmp_path / "p", 3, 16, 0)
+        dataset.write_phantoms(tmp_path / "p", 3, 16, 0)
 
 
 # The real sets
@@ -494,8 +494,8 @@ def test_phantom_folders(tmp_path):
 
 def test_the_papers_348_in_kvasir(shared, nano):
     p = make(nano, shared / "data/kvasir-seg", subset="paper348")
-    pairs = data.load(p)
-    assert sorted(pairs.names) == sorted(data.paper_names())
+    pairs = dataset.load(p)
+    assert sorted(pairs.names) == sorted(dataset.paper_names())
     assert rows(p.folder / "data/left_out.csv") == []  # none of the 1000 pairs has a problem
     assert 0.1 < pairs.masks.mean() < 0.25
     assert pairs.masks.reshape(348, -1).max(axis=1).min() == 1

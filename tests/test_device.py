@@ -7,10 +7,11 @@ import pytest
 import torch
 from pretended import Pretence, pretended
 
-from diffusegen_core import style
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.params import Params
+from diffusegen_core.chapters import style
+from diffusegen_core.config import params
+from diffusegen_core.config.params import Params
 from diffusegen_core.planning import flops, probe
+from diffusegen_core.store import runs
 
 CUDA = torch.device("cuda")
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from browser import Browser
 
-from diffusegen_core.pairs import layouts, pairsets
-from diffusegen_core.report import chapters
+from diffusegen_core import notebooks
+from diffusegen_core.data import layouts, pairsets
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
 
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Path:
 
 def test_every_chapter_was_executed_without_warnings(run: Path) -> None:
     executed = sorted((run / "notebooks").glob("*.ipynb"))
-    assert [path.name for path in executed] == [path.name for path in chapters.every()]
+    assert [path.name for path in executed] == [path.name for path in notebooks.every()]
     for path in executed:
         cells = json.loads(path.read_text())["cells"]
         outputs = [o for cell in cells for o in cell.get("outputs", [])]
@@ -112,15 +112,15 @@ def test_a_second_run_finds_everything_made(run: Path) -> None:
 
 
 def test_a_chapter_of_other_parameters_is_not_in_the_book(run: Path) -> None:
-    p = chapters.kept(run)
-    assert [path.name for path in chapters.executed(p)] == [path.name for path in chapters.every()]
+    p = notebooks.kept(run)
+    assert [path.name for path in notebooks.executed(p)] == [path.name for path in notebooks.every()]
     other = p.model_copy(update={"train": p.train.model_copy(update={"lr": 0.5})})
-    assert [path.name for path in chapters.executed(other)] == ["01_cluster.ipynb"]
+    assert [path.name for path in notebooks.executed(other)] == ["01_cluster.ipynb"]
 
 
 def test_every_page_opens_offline_without_errors(run: Path) -> None:
     pages = sorted(p for p in (run / "site/_build/html").glob("*.html") if p.name not in ("genindex.html",))
-    assert len(pages) >= 4 + len(chapters.every())
+    assert len(pages) >= 4 + len(notebooks.every())
     with Browser() as browser:
         for page in pages:
             wide, narrow = browser.open_page(page), browser.open_page(page, width=390)
@@ -139,7 +139,7 @@ def test_the_book_states_what_it_was_made_from(run: Path) -> None:
 
 def test_a_notebook_runs_with_papermill_alone_and_without_warnings(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ipynb"
-    done = subprocess.run([sys.executable, "-m", "papermill", chapters.every()[0], out, "-k", "python3",
+    done = subprocess.run([sys.executable, "-m", "papermill", notebooks.every()[0], out, "-k", "python3",
                            "-f", run / "params.yaml"], capture_output=True, text=True, timeout=300,
                           cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from diffusegen_core import evaluate, inpaint, style
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.evaluate import Evaluated
-from diffusegen_core.inpaint import Inpainted
+from diffusegen_core.chapters import evaluate, inpaint, style
+from diffusegen_core.chapters.evaluate import Evaluated
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.style import Styled
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset, pairsets, phantom
 from diffusegen_core.measures import metrics
-from diffusegen_core.pairs import data, pairsets, phantom
 from diffusegen_core.report import figures, tables
-from diffusegen_core.style import Styled
+from diffusegen_core.store import runs
 
 SIZE, REAL, SOURCES, SAMPLES = 32, 14, 6, 2
 COPY, OF = "phantom_00002_1", 9  # a synthetic pair that holds the mirrored polyp of this training image
@@ -40,7 +41,7 @@ def write_set(folder: Path, pairs: list[tuple], names: list[str]) -> None:
     for name, source, sample, image, mask in pairs:
         if image is not None:
             rows.append({"name": name, "source": names[source], "sample": sample})
-            files += data.write_pair(folder, name, image, mask)
+            files += dataset.write_pair(folder, name, image, mask)
     table = pd.DataFrame(rows, columns=["name", "source", "sample"])
     manifest = runs.write_text(folder / "manifest.csv", table.to_csv(index=False))
     runs.finish(folder, {}, [manifest, *files], 1.0)
@@ -51,7 +52,7 @@ class Run:
     """A run whose chapters 3 and 4 are made up, so that nothing is trained."""
 
     p: params.Params
-    real: data.Pairs
+    real: dataset.Pairs
     diff: Path
     styled: Path
 
@@ -73,7 +74,7 @@ class Run:
 def make_run(folder: Path, patch: pytest.MonkeyPatch, gan: dict | None = None, **settings: object) -> Run:
     p = params.validate({"run_dir": str(folder), "device": "cpu", "data": {"count": REAL, "image_size": SIZE},
                          "evaluate": settings, "gan": gan or {"source": None}})
-    made = Run(p, data.load(p), folder / "inpaint" / "2-Diff", folder / "style" / "2-Styled-Diff")
+    made = Run(p, dataset.load(p), folder / "inpaint" / "2-Diff", folder / "style" / "2-Styled-Diff")
     made.write()
     patch.setattr(metrics, "extract", colours)
     patch.setattr(inpaint, "run", lambda p: Inpainted({"2-Diff": made.diff}, {}, 0.0))
@@ -184,7 +185,7 @@ def test_only_what_changed_is_judged_again(made: Run) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in (made.p.folder / "evaluate").rglob(runs.STAMP)}
     name = pairsets.manifest(made.styled)["name"][0]
     image, mask = pairsets.read_pair(made.styled, name)
-    write_again = [*data.write_pair(made.styled, name, 255 - image, mask), made.styled / "manifest.csv"]
+    write_again = [*dataset.write_pair(made.styled, name, 255 - image, mask), made.styled / "manifest.csv"]
     runs.finish(made.styled, {}, write_again, 1.0)
     evaluate.run(made.p)
     changed = [path.parent.name for path, time in stamps.items() if path.stat().st_mtime_ns != time]
@@ -233,7 +234,7 @@ def published(folder: Path) -> dict:
     for source in range(5):
         for sample in range(2):
             image, mask, _ = phantom.draw(8, 100 * source + sample, 48)
-            data.write_pair(folder, f"chk_id_{source}_gen_scale_0_{sample}", image, mask)
+            dataset.write_pair(folder, f"chk_id_{source}_gen_scale_0_{sample}", image, mask)
     return {"source": str(folder), "sources": None}
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diffusegen_core.base import progress, runs
-from diffusegen_core.work import experiments, fanout
-from diffusegen_core.work.experiments import Experiment, Place
+from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.segmentation import experiments
+from diffusegen_core.segmentation.experiments import Experiment, Place
+from diffusegen_core.store import runs
 
 REAL = Experiment("augment", "Real", size=16, seed=0)
 STYLED = Experiment("augment", "20-Styled-Diff", size=16, ratio=3, seed=0)

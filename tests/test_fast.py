@@ -15,12 +15,13 @@ import torch
 from pretended import pretended
 from torch import Tensor
 
-from diffusegen_core import inpaint, style, train
-from diffusegen_core.base import devices, params, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import guidance, process
-from diffusegen_core.models.unet import Attention, UNet
+from diffusegen_core.chapters import inpaint, style, train
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion.unet import Attention, UNet
+from diffusegen_core.store import seeds
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")

@@ -21,13 +21,15 @@ import pytest
 import torch
 import tqdm
 
-from diffusegen_core import augment, cluster, evaluate, gan, inpaint, segment, style, train
-from diffusegen_core.base import params, progress, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import checkpoints, segnet
-from diffusegen_core.pairs import data, pairsets
-from diffusegen_core.work import experiments, fanout
+from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, segment, style, train
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.segmentation import experiments, segnet
+from diffusegen_core.store import runs
 
 Context = multiprocessing.context.BaseContext
 CLOCKS = {"spent.json", "runs.csv", "generators.csv"}  # they hold seconds
@@ -360,8 +362,8 @@ def swap(folder: Path, p: Params) -> None:
 
 def repaint(folder: Path, p: Params) -> None:
     """Another image under the name of the first."""
-    image = np.ascontiguousarray(data.load(p).images[0][::-1])
-    data.write_pair(folder, "phantom_00000", image, data.load(p).masks[0])
+    image = np.ascontiguousarray(dataset.load(p).images[0][::-1])
+    dataset.write_pair(folder, "phantom_00000", image, dataset.load(p).masks[0])
 
 
 @pytest.mark.parametrize(("last", "section", "key", "change", "told"), [
@@ -381,7 +383,7 @@ def test_what_changes_under_a_finished_run_is_named_and_nothing_is_mixed(
         for name in ("cluster-00", "cluster-01"):
             shutil.copy(whole / "train" / name / train.WEIGHTS, folder / f"{name}.safetensors")
     elif section == "data":
-        data.write_phantoms(folder, 10, 32, 0)
+        dataset.write_phantoms(folder, 10, 32, 0)
 
     def at(name: str, value: object) -> Params:
         return params.validate({**nano, "run_dir": str(tmp_path / name),
@@ -423,17 +425,17 @@ def occupied(nano: dict, killable: Context) -> Iterator[int]:
 
 def test_a_chapter_by_hand_beside_a_run_is_refused_and_told_who_holds_the_folder(
         occupied: int, nano_params: Params, monkeypatch: pytest.MonkeyPatch):
-    for act in (data.load, cluster.run, train.run, inpaint.run, style.run, gan.run, evaluate.run, segment.run,
+    for act in (dataset.load, cluster.run, train.run, inpaint.run, style.run, gan.run, evaluate.run, segment.run,
                 augment.run):
         with pytest.raises(UserError, match=f"Another run is at work in .*: process {occupied} on "):
             act(nano_params)
     with runs.only_finished(), pytest.raises(runs.NotMadeError):  # to read is allowed
         cluster.run(nano_params)
     with runs.shadow(nano_params.folder) as shadow:  # a dry run
-        assert len(data.load(nano_params.model_copy(update={"run_dir": str(shadow)}))) == 10
+        assert len(dataset.load(nano_params.model_copy(update={"run_dir": str(shadow)}))) == 10
     # What the holder has started, as its chapters' kernels and their workers, goes on.
     monkeypatch.setenv(runs.HOLDER, str(nano_params.folder))
-    assert len(data.load(nano_params)) == 10
+    assert len(dataset.load(nano_params)) == 10
     monkeypatch.setenv(runs.HOLDER, "/another/run")
     monkeypatch.setattr(progress, "worker", lambda: "a worker holds nothing")
     assert cluster.run(nano_params).k == 2
@@ -473,14 +475,14 @@ def drawn(value: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_pair_of_two_writers_is_made_again_and_a_finished_one_is_left(tmp_path: Path,
                                                                         monkeypatch: pytest.MonkeyPatch):
-    real = data.write_pair
+    real = dataset.write_pair
 
     def overtaken(folder: Path, name: str, *pair: np.ndarray) -> tuple[Path, ...]:
         files = real(folder, name, *pair)
         real(folder, name, *drawn(2))  # by the other, which was stopped between its files and its row
         return files
     with monkeypatch.context() as patch:
-        patch.setattr(data, "write_pair", overtaken)
+        patch.setattr(dataset, "write_pair", overtaken)
         pairsets.keep(tmp_path / "set", "a", "key", {"name": "a"}, drawn(1), 0)
     assert not pairsets.is_made(tmp_path / "set", "a", "key")
     pairsets.keep(tmp_path / "set", "a", "key", {"name": "a"}, drawn(3), 0)

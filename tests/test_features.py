@@ -10,8 +10,8 @@ from huggingface_hub import constants as hub
 from pytorch_fid import inception as fid
 from torch.nn.functional import interpolate
 
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.measures import features
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.networks import features
 
 SMALL = "timm/test_resnet"  # timm's own network for tests: 96 features, 160 px
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusegen_core.base import runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.pairs import fetch, layouts
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import fetch, layouts
+from diffusegen_core.store import runs
 
 
 class Server(ThreadingHTTPServer):

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusegen_core import cluster, train, trainsets
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import checkpoints
-from diffusegen_core.pairs import data
+from diffusegen_core.chapters import cluster, train
+from diffusegen_core.config import params
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset
+from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.report import tables
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.store import runs
 
 CPU = torch.device("cpu")
 SHORT = {"images": 12, "checkpoint_every": 2, "preview_every": 100, "preview_images": 1, "preview_steps": 2}
@@ -78,7 +80,7 @@ def test_recipes_without_a_base_are_what_they_were(alone: Params):
     p = changed(alone, full_images=8, preview_sampler="dpmpp")
     made = {m.name: stamp(m.folder)["recipe"] for m in train.run(p).all}
     assert list(made) == ["cluster-00", "cluster-01", "full"]
-    pairs = data.load(p)
+    pairs = dataset.load(p)
     for name, images in (("cluster-00", 12), ("full", 8)):
         digest = made[name]["pairs"]
         assert (digest == pairs.digest) == (name == "full")

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffusegen_core import gan, segment
-from diffusegen_core.base import params, runs, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import singan
-from diffusegen_core.pairs import data, layouts, pairsets, phantom
-from diffusegen_core.work import fanout
+from diffusegen_core.chapters import gan, segment
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, layouts, pairsets, phantom
+from diffusegen_core.networks import singan
+from diffusegen_core.parallel import fanout
+from diffusegen_core.store import runs, seeds
 
 REAL = 6
 
@@ -41,7 +42,7 @@ def write_published(folder: Path, sources: range, samples: range, scale: int = 0
         for sample in samples:
             image, mask, _ = phantom.draw(8, 100 * source + sample, 24)
             stem = f"chk_id_{source}_gen_scale_{scale}_{sample}"
-            for file, word in zip(data.write_pair(folder, stem, image, mask), ("img", "mask"), strict=True):
+            for file, word in zip(dataset.write_pair(folder, stem, image, mask), ("img", "mask"), strict=True):
                 file.rename(file.with_name(f"{stem}_{word}.png"))
     return folder
 
@@ -70,7 +71,7 @@ def test_the_published_pairs_become_a_dataset(tmp_path: Path) -> None:
     assert layouts.check(folder).problems == []
     pairs = pairsets.load(folder, names)
     image, mask, _ = phantom.draw(8, 701, 24)
-    expected = data.resized(Image.fromarray(image.transpose(1, 2, 0)), Image.fromarray(mask[0] * 255), 16)
+    expected = dataset.resized(Image.fromarray(image.transpose(1, 2, 0)), Image.fromarray(mask[0] * 255), 16)
     index = names.index("chk_id_7_gen_scale_0_1_img")
     np.testing.assert_array_equal(pairs.images[index], expected[0])
     np.testing.assert_array_equal(pairs.masks[index], expected[1])
@@ -93,7 +94,7 @@ def test_pairs_of_two_start_scales_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_pairs_with_other_names_are_one_set(tmp_path: Path) -> None:
-    data.write_phantoms(tmp_path / "gan", REAL + 2, 24, seed=3)
+    dataset.write_phantoms(tmp_path / "gan", REAL + 2, 24, seed=3)
     p = make_params(tmp_path, source=str(tmp_path / "gan"))
     made = gan.run(p)
     assert made.manifest["name"].tolist() == [f"phantom_{i:05d}" for i in range(REAL)]
@@ -108,10 +109,10 @@ def test_copies_of_test_images_are_refused(tmp_path: Path) -> None:
     """Pairs 0 to 2 are darker copies of test images, 3 to 5 are not."""
     for index in range(REAL):
         image, mask, _ = phantom.draw(9, index, 24)
-        data.write_pair(tmp_path / "tests", f"t{index}", image, mask)
+        dataset.write_pair(tmp_path / "tests", f"t{index}", image, mask)
         if index > 2:
             image, mask, _ = phantom.draw(10, index, 24)
-        data.write_pair(tmp_path / "gan", f"g{index}", (0.9 * image).astype(np.uint8), mask)
+        dataset.write_pair(tmp_path / "gan", f"g{index}", (0.9 * image).astype(np.uint8), mask)
     p = make_params(tmp_path, source=str(tmp_path / "gan"))
     gan.run(p)
     segment.checked(p)
@@ -196,7 +197,7 @@ def own(trained: Path, tmp_path: Path) -> Params:
 def test_our_own_has_a_pyramid_for_each_source(own: Params) -> None:
     made = gan.run(own)
     rows = pd.concat([made.manifest, made.left_out])
-    names = data.load(own).names[:3]
+    names = dataset.load(own).names[:3]
     assert sorted(rows["name"]) == sorted(f"{name}_{j}" for name in names for j in (1, 2))
     assert rows["model"].tolist() == [f"singan-{name}" for name in rows["source"]]
     assert rows["seed"].is_unique
@@ -271,7 +272,7 @@ def test_a_mask_without_a_polyp_is_left_out(own: Params, monkeypatch: pytest.Mon
     draw = singan.draw
     monkeypatch.setattr(singan, "draw", lambda pyramid, start, generators: draw(
         pyramid, start, generators) - 5 * (generators[0].initial_seed() == lost))
-    job = gan.plan(own, data.load(own).names)[1]
+    job = gan.plan(own, dataset.load(own).names)[1]
     lost = seeds.derive(job.seed, "noise")
     runs.clear(own.folder / "gan")
     made = gan.run(own)
@@ -297,7 +298,7 @@ def test_our_own_takes_the_place_of_the_published_pairs(tmp_path: Path) -> None:
 def test_names_with_brackets_or_na_are_sources_like_others(tmp_path: Path) -> None:
     for i, name in enumerate(["NA", "a[1]", "x y", "007"]):
         image, mask, _ = phantom.draw(1, i, 16)
-        data.write_pair(tmp_path / "pairs", name, image, mask)
+        dataset.write_pair(tmp_path / "pairs", name, image, mask)
     p = make_params(tmp_path)
     p = p.model_copy(update={"data": p.data.model_copy(update={"source": str(tmp_path / "pairs")})})
     made = gan.run(p)

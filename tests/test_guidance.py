@@ -10,11 +10,12 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from diffusegen_core.base import params, seeds, weights
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.measures import features, vgg
-from diffusegen_core.models import colour, guidance
-from diffusegen_core.models.unet import UNet
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.diffusion import colour, guidance
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.networks import features, vgg, weights
+from diffusegen_core.store import seeds
 
 
 def doubles(*shape: int, seed: int = 0) -> Tensor:

@@ -35,11 +35,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from diffusegen_core import cli
-from diffusegen_core.base import params, runs, weights
-from diffusegen_core.base.errors import UserError, printable
-from diffusegen_core.models import checkpoints
-from diffusegen_core.pairs import data, fetch, layouts
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.data import dataset, fetch, layouts
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.networks import weights
 from diffusegen_core.report import review, tables
+from diffusegen_core.store import runs
 
 ROOT = Path(__file__).parents[1]
 shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -150,7 +152,7 @@ def test_yaml_that_would_not_end_is_refused_at_once(tmp_path: Path, text: str, s
 def test_a_path_that_no_file_can_have_is_refused(path: str):
     for values in ({"run_dir": path}, {"run_dir": "runs/x", "data": {"source": path}}):
         with pytest.raises(UserError):
-            data.input_folder(params.validate(values))
+            dataset.input_folder(params.validate(values))
 
 
 def test_what_a_user_is_told_moves_no_terminal(tmp_path: Path, monkeypatch, capsys):
@@ -195,7 +197,7 @@ def loaded(image: bytes, mask: bytes, kind: str) -> list[str] | str:
         run = Path(place) / "run"
         p = params.validate({"run_dir": str(run), "cluster": {"k": 1},
                              "data": {"source": f"{place}/set", "count": None, "image_size": 16}})
-        pairs, text = attempt(data.load, p)
+        pairs, text = attempt(dataset.load, p)
         if text:
             assert {file.name for file in run.glob("*")} <= {runs.LOCK}
             return text
@@ -318,7 +320,7 @@ def test_a_name_is_usable_or_named_as_what_it_is(name: str):
             assert [pair.name for pair in report.pairs] == [name]
             assert printable(name) == name
             copy = Path(place) / "copy"
-            data.write_pair(copy, f"{name}_12", np.zeros((3, 4, 4), np.uint8), np.ones((1, 4, 4), np.uint8))
+            dataset.write_pair(copy, f"{name}_12", np.zeros((3, 4, 4), np.uint8), np.ones((1, 4, 4), np.uint8))
             assert {path.relative_to(copy).as_posix() for path in copy.rglob("*.png")} == {
                 f"images/{name}_12.png", f"masks/{name}_12.png"}
         else:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import cluster, inpaint, train
-from diffusegen_core.base import params, runs, seeds
-from diffusegen_core.base.params import Inpaint, Params
-from diffusegen_core.models import process
-from diffusegen_core.models.unet import UNet
-from diffusegen_core.pairs import data, layouts, pairsets
+from diffusegen_core.chapters import cluster, inpaint, train
+from diffusegen_core.config import params
+from diffusegen_core.config.params import Inpaint, Params
+from diffusegen_core.data import dataset, layouts, pairsets
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.store import runs, seeds
 
 
 def changed(p: Params, *overrides: tuple[str, object]) -> Params:
@@ -61,16 +62,16 @@ def net() -> UNet:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> data.Pairs:
+def pairs() -> dataset.Pairs:
     rng = np.random.default_rng(0)
     masks = np.zeros((7, 1, 16, 16), np.uint8)
     for i, mask in enumerate(masks):
         mask[0, 3 + i % 3:9 + i, 2 + i:11] = 1
     images = rng.integers(0, 256, (7, 3, 16, 16), dtype=np.uint8)
-    return data.gather([f"p{i}" for i in range(7)], images, masks)
+    return dataset.gather([f"p{i}" for i in range(7)], images, masks)
 
 
-def painted(net: UNet, pairs: data.Pairs, rows: list[int], objective: str = "v") -> torch.Tensor:
+def painted(net: UNet, pairs: dataset.Pairs, rows: list[int], objective: str = "v") -> torch.Tensor:
     """The float result for some of the pairs, in one batch."""
     given = Inpaint(respacing=25, jump_length=5, resampling=3)
     s = process.schedule(params.Process(objective=objective), given.respacing)
@@ -78,26 +79,26 @@ def painted(net: UNet, pairs: data.Pairs, rows: list[int], objective: str = "v")
     some = pairs.take(rows)
     known = torch.from_numpy(np.stack([[1 - inpaint.dilated(mask[0], given)] for mask in some.masks])).float()
     own = [seeds.generator(0, "image", row) for row in rows]
-    return inpaint.repaint(net, s, data.to_tensor(some), known, levels, own, objective)
+    return inpaint.repaint(net, s, dataset.to_tensor(some), known, levels, own, objective)
 
 
 @pytest.mark.parametrize("objective", ["eps", "v"])
-def test_a_result_does_not_depend_on_batch_size_order_or_shard(net: UNet, pairs: data.Pairs, objective: str):
+def test_a_result_does_not_depend_on_batch_size_order_or_shard(net: UNet, pairs: dataset.Pairs, objective: str):
     whole = painted(net, pairs, list(range(7)), objective)
     assert float(whole.std()) > 0.1
     for rows in ([3], [6, 2, 4], [5, 1, 0, 3, 6, 2, 4]):
         torch.testing.assert_close(painted(net, pairs, rows, objective), whole[rows], rtol=0, atol=1e-5)
 
 
-def test_images_of_a_batch_get_noise_of_their_own(net: UNet, pairs: data.Pairs):
+def test_images_of_a_batch_get_noise_of_their_own(net: UNet, pairs: dataset.Pairs):
     same = pairs.take([0, 0])
-    x = painted(net, data.gather(["a", "b"], same.images, same.masks), [0, 1])
+    x = painted(net, dataset.gather(["a", "b"], same.images, same.masks), [0, 1])
     assert float((x[0] - x[1]).abs().max()) > 0.5
 
 
 @pytest.mark.parametrize("objective", ["eps", "v"])
-def test_known_pixels_come_back_exact_in_all_four_channels(net: UNet, pairs: data.Pairs, objective: str):
-    x, x0 = painted(net, pairs, list(range(7)), objective), data.to_tensor(pairs)
+def test_known_pixels_come_back_exact_in_all_four_channels(net: UNet, pairs: dataset.Pairs, objective: str):
+    x, x0 = painted(net, pairs, list(range(7)), objective), dataset.to_tensor(pairs)
     known = torch.from_numpy(np.stack([inpaint.dilated(m[0], Inpaint()) for m in pairs.masks])) == 0
     for i in range(7):
         assert torch.equal(x[i][:, known[i]], x0[i][:, known[i]])
@@ -105,9 +106,9 @@ def test_known_pixels_come_back_exact_in_all_four_channels(net: UNet, pairs: dat
         assert (known[i].any(), (~known[i]).any()) == (True, True)
 
 
-def test_the_known_part_reaches_the_network_noised_to_the_level_at_hand(pairs: data.Pairs):
+def test_the_known_part_reaches_the_network_noised_to_the_level_at_hand(pairs: dataset.Pairs):
     s = process.schedule(params.Process(), 50)
-    x_known = data.to_tensor(pairs.take([0] * 7))
+    x_known = dataset.to_tensor(pairs.take([0] * 7))
     seen = []
 
     def watching(x_t: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -124,7 +125,7 @@ def test_the_known_part_reaches_the_network_noised_to_the_level_at_hand(pairs: d
         assert float(noise.std()) == pytest.approx(1, abs=0.05)
 
 
-def test_a_jump_back_keeps_the_variance_that_its_level_has(pairs: data.Pairs):
+def test_a_jump_back_keeps_the_variance_that_its_level_has(pairs: dataset.Pairs):
     """Where the network knows that the image is black, x follows q at every level, after any jump."""
     s = process.schedule(params.Process(), 50)
     alpha_bar = torch.linspace(1 - 1e-4, 1 - 0.02, 1000, dtype=torch.float64).cumprod(0)
@@ -255,7 +256,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_the_output_is_a_dataset_with_a_manifest_that_is_true(p: Params):
     result = inpaint.run(p)
     assert list(result.folders) == ["2-Diff", "Full-Diff"]
-    source, clusters = data.load(p), cluster.run(p)
+    source, clusters = dataset.load(p), cluster.run(p)
     changed_pixels = made = 0
     for data_type, folder in result.folders.items():
         manifest = result.manifests[data_type]
@@ -395,9 +396,9 @@ def test_a_changed_parameter_makes_the_pairs_again(p: Params, override: tuple):
 
 
 def test_a_source_may_be_called_na(p: Params, tmp_path: Path):
-    drawn = data.load(p)
+    drawn = dataset.load(p)
     for i, name in enumerate(["NA", "null", "007", "nan"]):
-        data.write_pair(tmp_path / "pairs", name, drawn.images[i], drawn.masks[i])
+        dataset.write_pair(tmp_path / "pairs", name, drawn.images[i], drawn.masks[i])
     own = changed(p, ("data.source", tmp_path / "pairs"), ("data.count", "null"),
                   ("run_dir", tmp_path / "own"), ("train.full_images", "null"))
     result = inpaint.run(own)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffusegen_core.base import params
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.measures import intervals
 
 

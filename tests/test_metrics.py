@@ -13,11 +13,12 @@ from PIL import Image
 from pytorch_msssim import ms_ssim
 from torch import nn
 
-from diffusegen_core.base import runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Evaluate
-from diffusegen_core.measures import features, metrics
-from diffusegen_core.pairs import phantom
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Evaluate
+from diffusegen_core.data import phantom
+from diffusegen_core.measures import metrics
+from diffusegen_core.networks import features
+from diffusegen_core.store import runs
 
 # clean-fid's own: TorchScript, and an argument of scipy's that 1.18 takes away.
 pytestmark = [pytest.mark.filterwarnings("ignore:.*torch[.]jit.*is deprecated:DeprecationWarning"),

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from made_up import keys
 
-from diffusegen_core.base import params
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import tables
 
 PROFILES = sorted(path for path in (Path(__file__).parents[1] / "params").glob("*.yaml")

@@ -7,7 +7,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from diffusegen_core.pairs import phantom
+from diffusegen_core.data import phantom
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from typer.testing import CliRunner
 
-from diffusegen_core import cli, style
-from diffusegen_core.base import devices, params, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.measures import features, vgg
-from diffusegen_core.models import guidance, process, singan
-from diffusegen_core.models.unet import UNet
-from diffusegen_core.pairs import data
+from diffusegen_core import cli
+from diffusegen_core.chapters import style
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset
+from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.networks import features, singan, vgg
 from diffusegen_core.planning import flops, plan, probe
+from diffusegen_core.store import seeds
 
 PROFILES = Path(__file__).parents[1] / "params"
 CHAPTERS = ["1 cluster", "2 train", "3 inpaint", "4 style", "5 evaluate", "6 segment", "7 augment"]
@@ -195,7 +197,7 @@ def test_the_papers_pairs_are_counted_without_the_data(changes, count, says):
 
 
 def test_pairs_of_a_folder_are_counted(tmp_path: Path):
-    data.write_phantoms(tmp_path / "pairs", 5, 16, 0)
+    dataset.write_phantoms(tmp_path / "pairs", 5, 16, 0)
     there = [("data.source", str(tmp_path / "pairs")), ("cluster.k", "2")]
     assert plan.pairs(profile("smoke", *there)) == (5, f"in {tmp_path / 'pairs'}")
     assert plan.pairs(profile("smoke", *there, ("data.count", "4")))[0] == 4

@@ -7,19 +7,20 @@ import pytest
 import torch
 from made_up import changed, forge, values, write_all
 
-from diffusegen_core import segment
-from diffusegen_core.base import params, weights
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.pairs import data, layouts
+from diffusegen_core import notebooks
+from diffusegen_core.chapters import segment
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, layouts
+from diffusegen_core.networks import weights
 from diffusegen_core.planning import preflight
-from diffusegen_core.report import chapters
 
 
 def told(p: Params, *names: str) -> list[str]:
     """The lines of the error for these chapters, or for all; none if there is none."""
     try:
-        preflight.check(p, chapters.choose(only=list(names)))
+        preflight.check(p, notebooks.choose(only=list(names)))
     except UserError as error:
         return str(error).splitlines()
     return []
@@ -28,7 +29,7 @@ def told(p: Params, *names: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of ten pairs."""
-    data.write_phantoms(tmp_path / "pairs", 10, 16, seed=5)
+    dataset.write_phantoms(tmp_path / "pairs", 10, 16, seed=5)
     return tmp_path / "pairs"
 
 
@@ -167,7 +168,7 @@ def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder:
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("too slow")
-    for module, name in ((layouts, "read"), (data, "load"), (weights, "_ask")):
+    for module, name in ((layouts, "read"), (dataset, "load"), (weights, "_ask")):
         monkeypatch.setattr(module, name, never)
     p = changed(nano_params, data={"source": str(folder)}, gan={"source": str(folder)},
                 segment={"cvc": str(folder), "encoder": "resnet18", "weights": "pretrained"},
@@ -190,7 +191,7 @@ def paces(monkeypatch: pytest.MonkeyPatch) -> None:
     ("5", []), ("6", ["Synthetic data alone"]), ("8", ["Synthetic data alone", "Small sets"])])
 def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, last: str,
                                              titles: list[str]) -> None:
-    text = preflight.dry_run(nano_params, chapters.choose(last=last))
+    text = preflight.dry_run(nano_params, notebooks.choose(last=last))
     for title in ("Synthetic data alone", "Small sets"):
         assert (f"{title}: " in text) == (title in titles)
     if not titles:
@@ -199,10 +200,10 @@ def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, l
 
 
 def test_a_dry_run_leaves_data_of_other_parameters_alone(nano_params: Params, paces: None) -> None:
-    data.load(nano_params)
+    dataset.load(nano_params)
     before = state(nano_params.folder)
     for change in ({"count": 9}, {"image_size": 8}):
-        text = preflight.dry_run(changed(nano_params, data=change), chapters.every())
+        text = preflight.dry_run(changed(nano_params, data=change), notebooks.every())
         assert text.startswith("Synthetic data alone: 4 experiments, 0 finished")
     assert state(nano_params.folder) == before
 
@@ -216,7 +217,7 @@ def test_a_dry_run_counts_what_is_finished_and_leaves_test_sets_alone(
     segment.run(p)
     before = state(p.folder)
     for change, finished in (({}, 2), ({"cvc": str(folder)}, 0), ({"test_count": 3}, 0)):
-        text = preflight.dry_run(changed(p, segment=change), chapters.every())
+        text = preflight.dry_run(changed(p, segment=change), notebooks.every())
         assert f"Synthetic data alone: 2 experiments, {finished} finished" in text
         assert "Small sets: 2 experiments, 0 finished" in text
     assert state(p.folder) == before

@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from torch.distributions import Normal, kl_divergence
 
-from diffusegen_core.base import seeds
-from diffusegen_core.base.params import Model, Process
-from diffusegen_core.models import checkpoints, process, samplers
-from diffusegen_core.models.unet import UNet
+from diffusegen_core.config.params import Model, Process
+from diffusegen_core.diffusion import checkpoints, process, samplers
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.store import seeds
 
 PAPER = Process(objective="eps", variance="learned")
 SHAPE = (4, 3, 3)

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffusegen_core.base import params
+from diffusegen_core.config import params
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "diffusegen_core"
 MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if path.stem != "__init__"}
 # The folders of the package, each of which may import what stands before it; "" is itself: the chapters.
-LAYERS = ["base", "measures", "work", "pairs", "models", "", "planning", "report"]
+LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation", "chapters",
+          "planning", "report", ""]
 TOP = "cli"  # beside the chapters, above all
 MOST_LINES = 350
 TOP_LEVEL = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import published
 
 ROWS = {"1": 32, "2": 96, "3": 144, "B1": 24, "B2": 48, "B3": 78, "B4": 78, "B5": 144, "B6": 144, "B7": 144}

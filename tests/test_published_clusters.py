@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusegen_core.base.errors import UserError, printable
-from diffusegen_core.pairs import published_clusters
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.data import published_clusters
 
 
 class Bomb:

@@ -13,7 +13,7 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import published, review
 
 STYLED = "20-<script>alert('Styled')</script>"

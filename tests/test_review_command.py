@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
+from diffusegen_core import notebooks
 from diffusegen_core.cli import app
-from diffusegen_core.pairs import data, phantom
-from diffusegen_core.report import chapters
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset, phantom
+from diffusegen_core.store import runs
 
 
 def diffusegen(*arguments: object) -> Result:
@@ -22,11 +23,11 @@ def run(tmp_path: Path) -> Path:
     """A run folder with made-up synthetic pairs."""
     p = params.validate({"run_dir": str(tmp_path / "run"), "data": {"count": 4, "image_size": 16},
                          "cluster": {"k": 2}})
-    chapters.keep(p)
+    notebooks.keep(p)
     for seed, folder in ((1, "inpaint/2-Diff"), (2, "style/2-Styled-Diff")):
         names = [f"source_{i}_1" for i in range(3)]
         for i, name in enumerate(names):
-            data.write_pair(p.folder / folder, name, *phantom.draw(seed, i, 16)[:2])
+            dataset.write_pair(p.folder / folder, name, *phantom.draw(seed, i, 16)[:2])
         rows = "".join(f"{name},source\n" for name in names)
         runs.write_text(p.folder / folder / "manifest.csv", f"name,source\n{rows}")
         runs.finish(p.folder / folder, {}, [], 0.0)

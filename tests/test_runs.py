@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from diffusegen_core.base import devices, runs, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.work import fanout
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.parallel import fanout
+from diffusegen_core.store import runs, seeds
 
 RECIPE = {"seed": 0, "train": {"lr": 0.1, "mult": [1, 2]}, "data": "abc"}
 

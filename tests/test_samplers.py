@@ -12,14 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import inpaint, style, train
-from diffusegen_core.base import params, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params, Process, Train
+from diffusegen_core import notebooks
+from diffusegen_core.chapters import inpaint, style, train
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params, Process, Train
+from diffusegen_core.data import dataset
+from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.measures import metrics
-from diffusegen_core.models import checkpoints, process, samplers
-from diffusegen_core.pairs import data
-from diffusegen_core.report import chapters
+from diffusegen_core.store import seeds
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -164,7 +165,7 @@ def trained(nano_params: Params) -> Params:
         "evaluate": e, "inpaint": nano_params.inpaint.model_copy(update={"precision": "bf16"}),
         "train": nano_params.train.model_copy(update={"images": 4, "preview_steps": 1})})
     train.run(p)
-    chapters.keep(p)
+    notebooks.keep(p)
     return p
 
 
@@ -204,7 +205,7 @@ def test_the_sources_themselves_are_measured_without_a_network_call(trained: Par
     file = trained.folder / "found.json"
     benchmark["main"]([str(trained.folder), "--images", "5", "--parts", "sources", "--json", str(file)])
     _, row = json.loads(file.read_text())["rows"]
-    pairs = data.load(trained)
+    pairs = dataset.load(trained)
     regions = [inpaint.dilated(mask[0], trained.inpaint) for mask in pairs.masks[:5]]
     seams = [style.seam(*both) for both in zip(pairs.images[:5], regions, strict=True)]
     assert row["seam"]["median"] == row["seam"]["largest"] == pytest.approx(float(np.mean(seams)))
@@ -232,7 +233,7 @@ def test_the_benchmark_makes_nothing_in_a_chapters_place(gone: str, trained: Par
 ])
 def test_the_benchmark_refuses_what_the_parameters_would(options: list[str], complaint: str, benchmark: dict,
                                                          nano_params: Params):
-    chapters.keep(nano_params)
+    notebooks.keep(nano_params)
     with pytest.raises(UserError, match=complaint):
         benchmark["main"]([str(nano_params.folder), *options])
 
@@ -242,7 +243,7 @@ def test_the_benchmark_refuses_what_the_parameters_would(options: list[str], com
     ["--images", "2"], ["--repeats", "0"], ["--json", str(Path(__file__).parent)]])
 def test_an_option_that_the_benchmark_cannot_use_is_one_sentence(options: list[str], benchmark: dict,
                                                                  nano_params: Params, capsys):
-    chapters.keep(nano_params)
+    notebooks.keep(nano_params)
     with pytest.raises(SystemExit, match="2"):
         benchmark["main"]([str(nano_params.folder), *options])
     assert f"error: {'argument ' if options[0] != '--images' else ''}{options[0]}" in capsys.readouterr().err

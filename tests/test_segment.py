@@ -21,16 +21,16 @@ from made_up import (
     write_set,
 )
 
-from diffusegen_core import segment, trainsets
-from diffusegen_core.base import runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
+from diffusegen_core.chapters import segment
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, pairsets, testsets
 from diffusegen_core.measures import overlap
-from diffusegen_core.models import segnet
-from diffusegen_core.pairs import data, pairsets, testsets
-from diffusegen_core.trainsets import Choice, Sets
-from diffusegen_core.work import experiments, fanout
-from diffusegen_core.work.experiments import Experiment
+from diffusegen_core.parallel import fanout
+from diffusegen_core.segmentation import experiments, segnet, trainsets
+from diffusegen_core.segmentation.experiments import Experiment
+from diffusegen_core.segmentation.trainsets import Choice, Sets
+from diffusegen_core.store import runs
 
 SYNTHETIC = ("GAN", "2-Diff", "2-Styled-Diff")
 
@@ -40,7 +40,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Params:
     """A run that no test changes: three seeds, all types, and one styled pair that came to nothing."""
     p = values(tmp_path_factory.mktemp("written") / "run", segment={"seeds": 3})
     write_all(p)
-    pairs = of_sources(data.load(p).names[:SOURCES])
+    pairs = of_sources(dataset.load(p).names[:SOURCES])
     write_set(p.folder / "style" / "2-Styled-Diff", [pair for pair in pairs if pair[1] != "phantom_00005"], 9)
     return p
 
@@ -116,7 +116,7 @@ def sources_of(sets: Sets, e: Experiment, choice: Choice) -> set[str]:
 
 
 def test_no_source_is_both_trained_on_and_validated_on(written: Params, sets: Sets) -> None:
-    ours = set(data.load(written).names)
+    ours = set(dataset.load(written).names)
     for e in segment.grid(written):
         train, valid = segment.chosen(written, sets, e)
         assert len(train)
@@ -181,7 +181,7 @@ def test_a_type_with_pairs_on_one_side_alone_is_split_by_itself(written: Params,
 
 
 def test_sources_that_only_the_gan_has_are_split_beside_the_others(written: Params, sets: Sets) -> None:
-    names = data.load(written).names
+    names = dataset.load(written).names
     assert len(names) > SOURCES
     more = pd.DataFrame(of_sources(names, 1), columns=["name", "source", "sample"])
     gan = Sets(sets.real, sets.folders, {"GAN": more.assign(group=more["source"])})
@@ -208,9 +208,9 @@ def test_the_gans_unknown_sources_are_split_by_its_own_groups(own: Params) -> No
 
 
 def test_a_training_image_is_refused_as_a_test_image(own: Params, networks: Networks, tmp_path: Path) -> None:
-    pairs = data.load(own)
+    pairs = dataset.load(own)
     for i in range(2):
-        data.write_pair(tmp_path / "cvc", f"other_{i}", pairs.images[i], pairs.masks[i])
+        dataset.write_pair(tmp_path / "cvc", f"other_{i}", pairs.images[i], pairs.masks[i])
     with pytest.raises(UserError, match=r"CVC-ClinicDB are .* other_0 \(the pixels of phantom_00000"):
         segment.run(others(own, cvc=str(tmp_path / "cvc")))
     assert not networks.given
@@ -256,14 +256,14 @@ def test_seed_type_number_and_pairs_are_in_the_recipe(own: Params) -> None:
     name = segment.chosen(own, trainsets.read(own), e)[1].synthetic[0]
     folder = own.folder / "inpaint" / "2-Diff"
     image, mask = pairsets.read_pair(folder, name)
-    data.write_pair(folder, name, 255 - image, mask)
+    dataset.write_pair(folder, name, 255 - image, mask)
     runs.finish(folder, {}, [*folder.glob("*.csv"), *folder.rglob("*.png")], 7.0)
     found.append(recipe_of(own, e))
     assert len({runs.key(recipe) for recipe in found}) == len(found)
 
 
 def test_another_test_set_changes_its_own_part_of_the_recipe(own: Params, tmp_path: Path) -> None:
-    data.write_phantoms(tmp_path / "cvc", 3, SIZE, seed=5)
+    dataset.write_phantoms(tmp_path / "cvc", 3, SIZE, seed=5)
     first, more, fewer = (recipe_of(others(own, **change)) for change in (
         {}, {"cvc": str(tmp_path / "cvc")}, {"test_count": 4}))
     tests = [recipe.pop("tests") for recipe in (first, more, fewer)]
@@ -315,7 +315,7 @@ def test_a_second_run_trains_nothing_and_a_changed_pair_its_own_network(own: Par
     pd.testing.assert_frame_equal(again.images, first.images)
     pd.testing.assert_frame_equal(again.runs, first.runs)
     networks.given.clear()
-    write_set(own.folder / "inpaint" / "2-Diff", of_sources(data.load(own).names[:6], 2), seed=77)
+    write_set(own.folder / "inpaint" / "2-Diff", of_sources(dataset.load(own).names[:6], 2), seed=77)
     segment.run(own)
     assert set(networks.given) == {"2-Diff-2-seed0"}
 
@@ -334,7 +334,7 @@ def test_a_network_that_fails_leaves_a_row_and_the_others_results(own: Params, n
 @pytest.mark.parametrize("sources", [0, 1])
 def test_a_type_with_too_few_groups_is_a_failed_row_with_the_reason(own: Params, networks: Networks,
                                                                     sources: int) -> None:
-    write_set(own.folder / "inpaint" / "2-Diff", of_sources(data.load(own).names[:sources], 2))
+    write_set(own.folder / "inpaint" / "2-Diff", of_sources(dataset.load(own).names[:sources], 2))
     p = others(own, epoch_images=None)  # a pass over nothing costs nothing, and is an experiment all the same
     result = segment.run(p)
     real, diff = result.runs["status"]
@@ -391,7 +391,7 @@ def looked(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_another_test_set_is_scored_by_the_networks_that_there_are(own: Params, looked: list[int],
                                                                    tmp_path: Path) -> None:
     first = segment.run(own)
-    data.write_phantoms(tmp_path / "cvc", 3, SIZE, seed=5)
+    dataset.write_phantoms(tmp_path / "cvc", 3, SIZE, seed=5)
     p = others(own, cvc=str(tmp_path / "cvc"))
     looked.clear()
     more = segment.run(p)  # the stand-in trains none twice

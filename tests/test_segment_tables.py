@@ -13,15 +13,16 @@ import pandas as pd
 import pytest
 from made_up import SIZE, changed, forge, values, write_all, write_set
 
-from diffusegen_core import augment, gan, segment, train, trainsets
-from diffusegen_core.base.params import Params, plain
-from diffusegen_core.pairs import data, testsets
+from diffusegen_core.chapters import augment, gan, segment, train
+from diffusegen_core.chapters.train import Trained
+from diffusegen_core.config.params import Params, plain
+from diffusegen_core.data import dataset, testsets
+from diffusegen_core.notebooks import NOTEBOOKS
 from diffusegen_core.report import claims, published, segment_figures, segment_tables
-from diffusegen_core.report.chapters import NOTEBOOKS
 from diffusegen_core.report.figures import nothing
 from diffusegen_core.report.tables import Table
-from diffusegen_core.train import Trained
-from diffusegen_core.work.experiments import FIELDS, IMAGE
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
 TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
 OURS = ["HyperKvasir, this run", "CVC-ClinicDB, this run", "PolypGen, this run"]
@@ -40,8 +41,8 @@ def p(tmp_path_factory: pytest.TempPathFactory) -> Params:
 
 
 @pytest.fixture(scope="module")
-def pairs(p: Params) -> data.Pairs:
-    return data.load(p).take(range(3))
+def pairs(p: Params) -> dataset.Pairs:
+    return dataset.load(p).take(range(3))
 
 
 def dice(data_type: str, n: int | None, test: str, seed: int, image: int) -> float:
@@ -50,7 +51,7 @@ def dice(data_type: str, n: int | None, test: str, seed: int, image: int) -> flo
     return base + 0.01 * (image - 1) + 0.02 * (seed - 0.5)
 
 
-def planted(kinds: list[dict], pairs: data.Pairs, tests: tuple[str, ...] = TESTS,
+def planted(kinds: list[dict], pairs: dataset.Pairs, tests: tuple[str, ...] = TESTS,
             seeds: int = 2) -> segment.Tested:
     rows = []
     for kind, seed, test, image in product(kinds, range(seeds), tests, range(3)):
@@ -88,7 +89,7 @@ def rows(table: Table, index: str = "data type") -> pd.DataFrame:
 # ---- table 2
 
 
-def test_table_2_has_the_papers_values_in_the_papers_rows(p: Params, pairs: data.Pairs) -> None:
+def test_table_2_has_the_papers_values_in_the_papers_rows(p: Params, pairs: dataset.Pairs) -> None:
     table = segment_tables.alone(planted(BOTH, pairs), p, "dice")
     frame = rows(table)
     assert list(frame) == [name for both in zip(OURS, PAPERS, strict=True) for name in both]
@@ -105,7 +106,7 @@ def test_table_2_has_the_papers_values_in_the_papers_rows(p: Params, pairs: data
     assert iou.loc["20-Styled-Diff-1", PAPERS].tolist() == ["0.6840", "0.6027", "0.5871"]
 
 
-def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: data.Pairs) -> None:
+def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: dataset.Pairs) -> None:
     result = planted(BOTH, pairs)
     frame, iou = rows(segment_tables.alone(result, p, "dice")), rows(segment_tables.alone(result, p, "iou"))
     for name, n, test in product(("20-Diff", "20-Styled-Diff"), (1, 2), TESTS):
@@ -119,7 +120,7 @@ def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: d
     assert (frame.loc[["GAN-1", "Diff-3", "Full-Diff-2"], OURS] == "").all().all()
 
 
-def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Params, pairs: data.Pairs) -> None:
+def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Params, pairs: dataset.Pairs) -> None:
     frame = rows(segment_tables.alone(planted([REAL, *alone("4-Diff", 1, 4)], pairs), p, "dice"))
     assert frame.loc["4-Diff-1", PAPERS[0]] == "0.6566"
     assert "Diff-1" not in frame.index
@@ -127,7 +128,7 @@ def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Param
     assert frame.loc["4-Diff-4", OURS[0]]
 
 
-def test_an_absent_test_set_is_a_column_that_says_so(p: Params, pairs: data.Pairs) -> None:
+def test_an_absent_test_set_is_a_column_that_says_so(p: Params, pairs: dataset.Pairs) -> None:
     result, augmented = (planted(kinds, pairs, tests=("HyperKvasir",)) for kinds in (BOTH, SMALL))
     for table in (segment_tables.alone(result, p, "dice"), segment_tables.by_clusters(result, p, "iou"),
                   segment_tables.small(augmented, p, "dice", 1)):
@@ -143,7 +144,7 @@ def test_an_absent_test_set_is_a_column_that_says_so(p: Params, pairs: data.Pair
 # ---- tables B3 and B4
 
 
-def test_tables_b3_and_b4_have_a_row_for_each_cluster_count(p: Params, pairs: data.Pairs) -> None:
+def test_tables_b3_and_b4_have_a_row_for_each_cluster_count(p: Params, pairs: dataset.Pairs) -> None:
     result = planted([*BOTH, *alone("4-Diff", 1), *alone("Full-Diff", 1), *alone("GAN", 1)], pairs)
     frame = rows(segment_tables.by_clusters(result, p, "dice"))
     assert frame.index.tolist()[:5] == ["4-Diff-1", "10-Diff-1", "20-Diff-1", "30-Diff-1", "40-Diff-1"]
@@ -170,7 +171,7 @@ SMALL = [small("Real", 16), *(small("20-Styled-Diff", 16, r) for r in (1, 2, 3))
     (1, "B5", ["0.5162", "0.3587", "0.3694"], ["0.4835", "0.3778", "0.3727"]),
     (2, "B6", ["0.5114", "0.3277", "0.3610"], ["0.4997", "0.4002", None]),
     (3, "B7", ["0.4529", "0.3427", "0.3438"], ["0.4757", "0.3852", "0.3933"])])
-def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: data.Pairs, ratio: int, table: str,
+def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: dataset.Pairs, ratio: int, table: str,
                                                          styled: list[str], gan: list) -> None:
     made = segment_tables.small(planted(SMALL, pairs), p, "dice", ratio)
     frame = rows(made, ["N", "data type"])
@@ -183,7 +184,7 @@ def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: data.
     assert made.name == f"tab-augment-dice-{ratio}"
 
 
-def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, pairs: data.Pairs) -> None:
+def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, pairs: dataset.Pairs) -> None:
     result = planted(SMALL, pairs)
     result.images.loc[result.images["ratio"] == 2, "dice"] += 0.4
     first, second, third = (rows(segment_tables.small(result, p, "dice", r), ["N", "data type"])
@@ -202,7 +203,7 @@ def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, 
         "Real", "10-Styled-Diff", "20-Styled-Diff", "30-Styled-Diff", "40-Styled-Diff", "GAN"]
 
 
-def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: data.Pairs) -> None:
+def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: dataset.Pairs) -> None:
     result = planted([small("Real", 16), small("4-Styled-Diff", 16, 5)], pairs)
     table = segment_tables.small(result, p, "iou", 5)
     frame = rows(table)
@@ -215,14 +216,14 @@ def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: data.Pairs)
     ({}, "With probability 0.5 a real pair is replaced by r synthetic ones; their diffusion models saw all"),
     ({"rule": "add", "alpha": 1.0}, "With probability 1 a real pair is joined by r synthetic ones"),
     ({"generator_sees": "subset"}, "their diffusion models saw the training pairs of the N.")])
-def test_the_caption_states_the_rule(p: Params, pairs: data.Pairs, change: dict, words: str) -> None:
+def test_the_caption_states_the_rule(p: Params, pairs: dataset.Pairs, change: dict, words: str) -> None:
     assert words in segment_tables.small(planted(SMALL, pairs), changed(p, augment=change), "dice", 3).caption
 
 
 # ---- the other tables
 
 
-def test_what_failed_is_counted_and_not_averaged(p: Params, pairs: data.Pairs) -> None:
+def test_what_failed_is_counted_and_not_averaged(p: Params, pairs: dataset.Pairs) -> None:
     result = planted([REAL, *alone("20-Diff", 1)], pairs)
     result.runs.loc[result.runs.index[-1], ["status", "train_pairs", "seconds"]] = ["failed: why", None, None]
     frame = rows(segment_tables.networks(result, ["data_type", "samples"], "networks"))
@@ -243,7 +244,7 @@ def without(result: segment.Tested, data_type: str, seeds: Iterable[int]) -> seg
                    runs=result.runs.assign(status=result.runs["status"].mask(failed, "failed: why")))
 
 
-def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: data.Pairs) -> None:
+def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: dataset.Pairs) -> None:
     p = changed(p, segment={"seeds": 2}, augment={"seeds": 2})
     result = planted([*BOTH, *alone("GAN", 4)], pairs, tests=TESTS[:1])
     for make in (segment_tables.alone, segment_tables.by_clusters):
@@ -261,7 +262,7 @@ def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: data.P
         [], [("24", "4-Styled-Diff")]]
 
 
-def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: data.Pairs) -> None:
+def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: dataset.Pairs) -> None:
     frame = segment_tables.evaluator(planted(BOTH, pairs), p, ["data_type", "samples"], "evaluator").frame
     assert list(frame) == ["data type", "N", "test set", "soft Dice", "IoU", "seeds"]
     assert len(frame) == 5 * 3
@@ -270,7 +271,7 @@ def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: data.
     assert set(frame["IoU"]) == {"0.250"}
 
 
-def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: data.Pairs) -> None:
+def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: dataset.Pairs) -> None:
     """7 s a folder, 100 s a cluster's model, 300 s the full one's, 50 s a base: see made_up."""
     p = values(tmp_path / "run", inpaint={"samples": 2, "sources": 5}, train={"full_images": 9},
                augment={"sizes": [4]})
@@ -299,7 +300,7 @@ def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair
 
 
 def test_a_caption_says_what_nobody_knows_of_the_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                            pairs: data.Pairs) -> None:
+                                                            pairs: dataset.Pairs) -> None:
     p, result = values(tmp_path / "run"), planted(alone("2-Diff", 1), pairs)
     assert segment_tables.alone(result, p, "dice").caption.endswith("256 px.")
     monkeypatch.setattr(gan, "caveat", lambda p: "Who knows.")
@@ -428,7 +429,7 @@ def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monke
                                                            case: str) -> None:
     sections = {"segment": {}, "augment": {}, **RUNS.get(case, {})}
     seeds = 2 if case in ("whole", "a seed fails") else 1
-    data.write_phantoms(tmp_path / "cvc", 5, SIZE, seed=5)
+    dataset.write_phantoms(tmp_path / "cvc", 5, SIZE, seed=5)
     p = values(tmp_path / "run", **{
         **sections, "inpaint": {"samples": 2, "sources": 6, **sections.get("inpaint", {})},
         "segment": {"cvc": str(tmp_path / "cvc"), "seeds": seeds, "resamples": 200, "test_count": 3,
@@ -482,7 +483,7 @@ def test_a_page_with_intervals_says_what_is_not_in_them(name: str) -> None:
 # ---- figures
 
 
-def test_the_figures_say_why_they_are_empty(p: Params, pairs: data.Pairs) -> None:
+def test_the_figures_say_why_they_are_empty(p: Params, pairs: dataset.Pairs) -> None:
     empty = planted([], pairs)
     for figure in (segment_figures.alone(empty, p), segment_figures.gains(empty, p),
                    segment_figures.examples(empty)):
@@ -493,7 +494,7 @@ def test_the_figures_say_why_they_are_empty(p: Params, pairs: data.Pairs) -> Non
     assert type(nothing("")) is type(figure)
 
 
-def test_the_figure_of_chapter_6_has_a_mark_for_each_row(p: Params, pairs: data.Pairs) -> None:
+def test_the_figure_of_chapter_6_has_a_mark_for_each_row(p: Params, pairs: dataset.Pairs) -> None:
     figure = segment_figures.alone(planted(BOTH, pairs), p)
     assert [ax.get_title() for ax in figure.axes] == list(TESTS)
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [
@@ -504,7 +505,7 @@ def test_the_figure_of_chapter_6_has_a_mark_for_each_row(p: Params, pairs: data.
     plt.close(figure)
 
 
-def test_the_gains_are_differences_from_real_of_the_same_size(p: Params, pairs: data.Pairs) -> None:
+def test_the_gains_are_differences_from_real_of_the_same_size(p: Params, pairs: dataset.Pairs) -> None:
     result = planted([small("Real", 16), small("Real", 32), small("20-Styled-Diff", 16, 1),
                       small("20-Styled-Diff", 32, 1), small("GAN", 32, 1)], pairs)
     images = result.images

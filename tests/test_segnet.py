@@ -9,12 +9,13 @@ import pytest
 import torch
 from huggingface_hub import constants as hub
 
-from diffusegen_core.base import weights
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.sections import Segment
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.sections import Segment
+from diffusegen_core.data import dataset, phantom
+from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
-from diffusegen_core.models import checkpoints, segnet
-from diffusegen_core.pairs import data, phantom
+from diffusegen_core.networks import weights
+from diffusegen_core.segmentation import segnet
 
 CPU = torch.device("cpu")
 # timm's own network for tests.
@@ -26,14 +27,14 @@ def settings(**values: object) -> Segment:
     return Segment(**{**TINY, **values})
 
 
-def pairs(start: int, stop: int, side: int = 16) -> data.Pairs:
+def pairs(start: int, stop: int, side: int = 16) -> dataset.Pairs:
     drawn = [phantom.draw(0, index, side) for index in range(start, stop)]
-    return data.gather([f"p{index}" for index in range(start, stop)],
+    return dataset.gather([f"p{index}" for index in range(start, stop)],
                        np.stack([image for image, _, _ in drawn]), np.stack([mask for _, mask, _ in drawn]))
 
 
 @pytest.fixture(scope="module")
-def few() -> tuple[data.Pairs, data.Pairs]:
+def few() -> tuple[dataset.Pairs, dataset.Pairs]:
     return pairs(0, 7), pairs(7, 10)
 
 

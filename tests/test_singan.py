@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from diffusegen_core.base import seeds
-from diffusegen_core.base.params import Gan
-from diffusegen_core.models import singan
-from diffusegen_core.models.singan import Pyramid
-from diffusegen_core.pairs import data, phantom
+from diffusegen_core.config.params import Gan
+from diffusegen_core.data import dataset, phantom
+from diffusegen_core.networks import singan
+from diffusegen_core.networks.singan import Pyramid
+from diffusegen_core.store import seeds
 
 CPU = torch.device("cpu")
 TINY = Gan(min_side=8, scale_factor=0.6, channels=8, layers=3, steps=20, lr=2e-3)
@@ -17,7 +17,7 @@ TINY = Gan(min_side=8, scale_factor=0.6, channels=8, layers=3, steps=20, lr=2e-3
 def image() -> torch.Tensor:
     """A phantom (4, 20, 20)."""
     drawn, mask, _ = phantom.draw(0, 0, 20)
-    return data.to_tensor(data.gather(["a"], drawn[None], mask[None]))[0]
+    return dataset.to_tensor(dataset.gather(["a"], drawn[None], mask[None]))[0]
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from test_workers import hashes
 
-from diffusegen_core import train
-from diffusegen_core.base import params
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.work import fanout, machines
+from diffusegen_core.chapters import train
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.parallel import fanout, machines
 
 SYSTEM = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where Debian has daemons
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
@@ -120,7 +120,7 @@ def until(true: Callable[[], object], patience: float) -> None:
 @pytest.fixture
 def described(tmp_path: Path, monkeypatch) -> Callable[..., Path]:
     """Writes the file of --slurm, with other lines than the usual."""
-    from diffusegen_core.work import slurm
+    from diffusegen_core.parallel import slurm
     monkeypatch.setattr(slurm, "PAUSE", 0.5)
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
 
@@ -234,7 +234,7 @@ def test_what_slurm_refuses_is_said_before_the_run(
 
 
 def test_a_command_of_slurm_that_cannot_be_started_does_not_end_the_looking(monkeypatch, caplog) -> None:
-    from diffusegen_core.work import slurm
+    from diffusegen_core.parallel import slurm
     stop = threading.Event()
 
     class Cluster:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusegen_core import inpaint, style
-from diffusegen_core.base import params, runs, seeds, weights
-from diffusegen_core.base.params import Params, Style
-from diffusegen_core.measures import features, vgg
-from diffusegen_core.models import guidance, process
-from diffusegen_core.models.unet import UNet
-from diffusegen_core.pairs import data, layouts, pairsets, phantom
+from diffusegen_core.chapters import inpaint, style
+from diffusegen_core.config import params
+from diffusegen_core.config.params import Params, Style
+from diffusegen_core.data import dataset, layouts, pairsets, phantom
+from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.networks import features, vgg, weights
 from diffusegen_core.report import figures, tables
+from diffusegen_core.store import runs, seeds
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -172,18 +173,18 @@ class Gaussian:
 
 def test_styling_brings_phantoms_closer_to_their_sources_and_smooths_the_seam() -> None:
     drawn = [phantom.draw(7, index, SIDE)[:2] for index in range(48)]
-    pairs = data.gather([f"p{i}" for i in range(48)], *(np.stack(kind) for kind in zip(*drawn, strict=True)))
-    net = Gaussian(data.to_tensor(pairs), tiny_net(SIDE))
+    pairs = dataset.gather([f"p{i}" for i in range(48)], *(np.stack(kind) for kind in zip(*drawn, strict=True)))
+    net = Gaussian(dataset.to_tensor(pairs), tiny_net(SIDE))
     p = params.validate({"data": {"image_size": SIDE}, "style": SMALL})
     real = pairs.take(range(8))
     regions = np.stack([inpaint.dilated(mask[0], p.inpaint) for mask in real.masks])
     other = np.roll(pairs.images[:8], 3, axis=0)[:, ::-1]  # other images with red and blue swapped
-    painted = data.gather(real.names, np.where(regions[:, None] > 0, other, real.images), real.masks)
+    painted = dataset.gather(real.names, np.where(regions[:, None] > 0, other, real.images), real.masks)
 
     def styled(**settings: object) -> dict[str, np.ndarray]:
         judge = tiny_judge(net, **settings)
         s = process.schedule(p.process, judge.settings.respacing)
-        x, _, status = style.guided(judge, s, data.to_tensor(painted), data.to_tensor(real)[:, :3],
+        x, _, status = style.guided(judge, s, dataset.to_tensor(painted), dataset.to_tensor(real)[:, :3],
                                     list(reversed(range(15))), generators(list(range(8))), "v")
         assert status == [style.OK] * 8
         images = np.stack([style.finished(a[:3].numpy(), b, judge.settings)
@@ -330,6 +331,6 @@ def test_the_page_of_a_run_in_which_nothing_was_styled(tmp_path: Path) -> None:
     p = params.validate({})
     assert tables.losses(p, result)._repr_markdown_()
     assert tables.styled(result)._repr_markdown_()
-    no_pairs = data.gather([], np.zeros((0, 3, 8, 8)), np.zeros((0, 1, 8, 8)))
+    no_pairs = dataset.gather([], np.zeros((0, 3, 8, 8)), np.zeros((0, 1, 8, 8)))
     for figure in (figures.guidance(p, result), figures.styling(no_pairs, result)):
         assert "No image" in figure.axes[0].texts[0].get_text()

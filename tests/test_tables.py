@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from made_up import changed
 
-from diffusegen_core.base import params, runs
+from diffusegen_core.config import params
+from diffusegen_core.parallel import fanout
 from diffusegen_core.report import tables
-from diffusegen_core.work import fanout
+from diffusegen_core.store import runs
 
 ROOT = Path(__file__).parents[1]
 

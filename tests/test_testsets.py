@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from diffusegen_core.base import params
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.pairs import data, phantom, testsets
-from diffusegen_core.pairs.testsets import CVC, HELD_OUT, KVASIR, PHANTOM, POLYPGEN
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset, phantom, testsets
+from diffusegen_core.data.testsets import CVC, HELD_OUT, KVASIR, PHANTOM, POLYPGEN
 
 
 def make(nano: dict, segment: dict | None = None, **values: object) -> params.Params:
@@ -21,7 +21,7 @@ def make(nano: dict, segment: dict | None = None, **values: object) -> params.Pa
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    data.write_phantoms(tmp_path / "set", 7, 16, seed=5)
+    dataset.write_phantoms(tmp_path / "set", 7, 16, seed=5)
     return tmp_path / "set"
 
 
@@ -103,7 +103,7 @@ def test_names_count_within_one_source(nano, folder):
     assert test.same_source
     with pytest.raises(UserError, match=r"2 of the 7"):
         testsets.refuse_leaks(p, {HELD_OUT: test})
-    pairs = data.gather(["phantom_00001", "phantom_00006"], np.zeros((2, 3, 16, 16)), np.ones((2, 1, 16, 16)))
+    pairs = dataset.gather(["phantom_00001", "phantom_00006"], np.zeros((2, 3, 16, 16)), np.ones((2, 1, 16, 16)))
     with pytest.raises(UserError, match=r"1 of the 2 .*: phantom_00001 \(by name\)\."):
         testsets.refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs)})
     testsets.refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs, same_source=False)})
@@ -150,10 +150,10 @@ def test_copies_of_training_images_are_refused(nano, tmp_path, key, change, suff
 
 def test_flat_images_are_copies_only_if_they_are_equal():
     levels = np.array([0, 90, 200], np.uint8)[:, None, None, None]
-    flat = data.gather(["black", "grey", "white"], np.broadcast_to(levels, (3, 3, 20, 20)),
+    flat = dataset.gather(["black", "grey", "white"], np.broadcast_to(levels, (3, 3, 20, 20)),
                        np.ones((3, 1, 20, 20)))
     noise = np.random.default_rng(0).integers(0, 2, flat.images.shape, np.uint8)
-    nearly = data.gather(flat.names, flat.images + noise, flat.masks)
+    nearly = dataset.gather(flat.names, flat.images + noise, flat.masks)
     assert testsets.copies(flat, nearly) == {}
     assert testsets.copies(flat.take([1]), flat) == {"grey": "the pixels of grey"}
 
@@ -185,7 +185,7 @@ def test_one_folder_as_two_test_sets_is_refused(nano, tmp_path):
 
 def test_names_that_hyperkvasir_alone_has_count_everywhere(nano, tmp_path):
     """Of the paper's 348 every one counts, since other runs' networks saw it; names like 001 never do."""
-    paper = data.paper_names()
+    paper = dataset.paper_names()
     source = write(tmp_path / "source", [*paper[:3], "001", "002"], 5)
     held_out = write(tmp_path / "held_out", [*paper[2:4], "001", "ck2zzzzzzzzzzzzzzzzzzzzzz"], 6)
     p = make(nano, {"held_out": str(held_out)}, source=str(source))

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import train
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import checkpoints, process
-from diffusegen_core.pairs import data
+from diffusegen_core.chapters import train
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset
+from diffusegen_core.diffusion import checkpoints, process
+from diffusegen_core.store import runs
 
 CPU = torch.device("cpu")
 
@@ -30,8 +31,8 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoints.read(folder / "model.safetensors")[0]
 
 
-def batches(p: Params, pairs: data.Pairs) -> tuple[train.State, process.Schedule, torch.Tensor]:
-    x = (data.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8)
+def batches(p: Params, pairs: dataset.Pairs) -> tuple[train.State, process.Schedule, torch.Tensor]:
+    x = (dataset.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8)
     return train.start(p, "test", CPU), process.schedule(p.process), x
 
 
@@ -41,9 +42,9 @@ def batches(p: Params, pairs: data.Pairs) -> tuple[train.State, process.Schedule
 def test_two_images_are_learned_by_heart(nano_params: Params, objective: str, share: float):
     p = changed(nano_params, ("process.objective", objective), ("train.lr", 0.006), ("train.batch_size", 8),
                 ("train.flip", 0))
-    pairs = data.load(p).take([0, 1])
+    pairs = dataset.load(p).take([0, 1])
     state, s, x = batches(p, pairs)
-    x0 = data.to_tensor(pairs)[torch.arange(64) % 2]
+    x0 = dataset.to_tensor(pairs)[torch.arange(64) % 2]
     t = torch.arange(64) * 15 + 20
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
 
@@ -72,7 +73,7 @@ def test_images_are_drawn_from_the_whole_cluster_and_flipped_as_asked(nano_param
     for flip in (0.0, 0.25, 1.0):
         seen.clear()
         p = changed(nano_params, ("train.flip", flip), ("train.batch_size", 50))
-        state, s, x = batches(p, data.load(p))
+        state, s, x = batches(p, dataset.load(p))
         for _ in range(8):
             train.optimize(p, state, s, x, "test")
         x0, t = (torch.cat(column) for column in zip(*seen, strict=True))
@@ -97,7 +98,7 @@ def _note(seen: list, net: torch.nn.Module, x0: torch.Tensor, t: torch.Tensor) -
 def test_micro_batches_sum_to_the_batch(nano_params: Params, micro: int):
     whole = changed(nano_params, ("train.batch_size", 8), ("train.grad_clip", "null"))
     parts = changed(whole, ("train.micro_batch", micro))
-    pairs, rows, gradients = data.load(whole), [], []
+    pairs, rows, gradients = dataset.load(whole), [], []
     for p in (whole, parts):
         state, s, x = batches(p, pairs)
         for parameter in state.net.parameters():  # the zeroed layers would hide most gradients
@@ -110,7 +111,7 @@ def test_micro_batches_sum_to_the_batch(nano_params: Params, micro: int):
 
 def test_the_gradient_is_clipped_to_its_largest_norm(nano_params: Params):
     p = changed(nano_params, ("train.grad_clip", 0.01))
-    state, s, x = batches(p, data.load(p))
+    state, s, x = batches(p, dataset.load(p))
     row = train.optimize(p, state, s, x, "test")
     clipped = torch.cat([p.grad.flatten() for p in state.net.parameters()]).norm()
     assert float(row[3]) > 0.1
@@ -250,7 +251,7 @@ def test_a_kill_before_any_write_is_made_good(
         nano_params: Params, tmp_path: Path, monkeypatch, module, name: str, call: int):
     """The ten writes of six steps: log and checkpoint at 2, grid at 3, log and checkpoint at 4, grid, log,
     checkpoint, model and stamp at 6."""
-    data.load(nano_params)
+    dataset.load(nano_params)
     alone = train.train_model(changed(nano_params, ("run_dir", tmp_path / "alone")), "cluster-00", [0, 1])
     real, calls = getattr(module, name), []
 
@@ -381,7 +382,7 @@ def test_models_of_another_run_are_used_with_the_weights_asked_for(nano_params: 
 
 def test_models_tell_the_images_that_they_have_seen(nano_params: Params):
     """Its own; with a base all, since that has seen them."""
-    pairs = data.load(nano_params)
+    pairs = dataset.load(nano_params)
     model = train.train_model(nano_params, "cluster-00", [3, 5])
     assert checkpoints.seen(model.path) == checkpoints.fingerprints(pairs.take([3, 5]))
     based = train.train_model(nano_params, "cluster-01", [4], base=model.folder)
@@ -401,7 +402,7 @@ def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_alrea
         assert checkpoints.seen(m.path) == checkpoints.seen(other.folder / "train" / m.name / train.WEIGHTS)
         assert runs.read_json(m.folder / runs.STAMP)["trained"] == "elsewhere on known images"
     seen = set().union(*(checkpoints.seen(m.path) for m in adopted.models))
-    assert seen == set(data.load(p).names)
+    assert seen == set(dataset.load(p).names)
     p = changed(p, ("data.count", 9))
     with pytest.raises(UserError, match=r"no training images of this run.*: phantom_00009\."):
         train.run(p)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from made_up import SAMPLES, SOURCES, changed, forge, of_sources, values, write_all, write_set
 
-from diffusegen_core import augment, segment, trainsets
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.pairs import data, pairsets
-from diffusegen_core.trainsets import Choice, Sets
+from diffusegen_core.chapters import augment, segment
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.trainsets import Choice, Sets
+from diffusegen_core.store import runs
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_an_unknown_data_type_is_refused_with_those_that_there_are(tmp_path: Pat
 
 
 def test_the_real_pairs_are_the_sources(written: Params, sets: Sets) -> None:
-    assert sets.real.names == data.load(written).names[:SOURCES]
+    assert sets.real.names == dataset.load(written).names[:SOURCES]
     for name in ("GAN", "2-Diff", "2-Styled-Diff"):
         manifest = sets.manifests[name]
         assert len(manifest) == SOURCES * SAMPLES
@@ -89,7 +91,7 @@ def test_an_empty_manifest_is_read(own: Params) -> None:
 
 
 def test_a_pair_made_of_a_foreign_image_is_refused(own: Params) -> None:
-    names = data.load(own).names[:4]
+    names = dataset.load(own).names[:4]
     write_set(own.folder / "style" / "2-Styled-Diff", of_sources([*names, "phantom_00999"]))
     with pytest.raises(UserError, match="2-Styled-Diff holds pairs made of phantom_00999, which is no train"):
         trainsets.make(own)
@@ -97,13 +99,13 @@ def test_a_pair_made_of_a_foreign_image_is_refused(own: Params) -> None:
 
 def test_more_sources_for_the_gan_than_for_inpainting_are_no_foreigners(own: Params) -> None:
     p = changed(own, gan={"source": "singan", "sources": 6})
-    write_set(p.folder / "gan" / "GAN", of_sources(data.load(p).names[:6]))
+    write_set(p.folder / "gan" / "GAN", of_sources(dataset.load(p).names[:6]))
     assert trainsets.make(p).manifests["GAN"]["group"].nunique() == 6
     assert len(trainsets.make(p).real) == 4
 
 
 def test_sets_are_made_when_all_have_a_stamp(own: Params) -> None:
-    assert trainsets.made(own).real.names == data.load(own).names[:4]
+    assert trainsets.made(own).real.names == dataset.load(own).names[:4]
     (own.folder / "style" / "2-Styled-Diff" / runs.STAMP).unlink()
     assert trainsets.made(own) is None
 
@@ -127,7 +129,7 @@ def test_what_the_parameters_would_make_is_found_and_nothing_is_written(
     sets = trainsets.made(finished)
     assert capsys.readouterr().err == "", "no progress bar of a training that there is not"
     assert list(sets.folders) == ["GAN", "2-Diff", "2-Styled-Diff"]
-    assert sets.real.names == data.load(finished).names[:4]
+    assert sets.real.names == dataset.load(finished).names[:4]
     assert state(finished.folder) == before
 
 
@@ -207,7 +209,7 @@ def test_a_choices_hash_is_of_what_its_pairs_show(own: Params) -> None:
 
     def repaint(name: str) -> str:
         image, mask = pairsets.read_pair(folder, name)
-        data.write_pair(folder, name, 255 - image, mask)
+        dataset.write_pair(folder, name, 255 - image, mask)
         runs.finish(folder, {}, [*folder.glob("*.csv"), *folder.rglob("*.png")], 7.0)
         return trainsets.content(trainsets.read(own), "2-Diff", choice)
 

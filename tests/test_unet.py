@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from diffusegen_core.base import seeds
-from diffusegen_core.base.params import Model
-from diffusegen_core.models.unet import UNet, parameter_count, time_embedding
+from diffusegen_core.config.params import Model
+from diffusegen_core.diffusion.unet import UNet, parameter_count, time_embedding
 from diffusegen_core.report import tables
+from diffusegen_core.store import seeds
 
 
 def tiny(**changes: object) -> Model:

@@ -14,8 +14,8 @@ from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 from torch import nn
 
-from diffusegen_core.base import weights
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.networks import weights
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port of this machine, where nothing listens
 

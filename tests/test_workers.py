@@ -18,12 +18,13 @@ import pytest
 import torch
 from distributed import Client
 
-from diffusegen_core import evaluate, gan, inpaint
-from diffusegen_core.base import devices, params, progress, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.report import chapters
-from diffusegen_core.work import fanout, machines, remote
+from diffusegen_core import notebooks
+from diffusegen_core.chapters import evaluate, gan, inpaint
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.parallel import fanout, machines, progress, remote
+from diffusegen_core.store import runs
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -70,7 +71,7 @@ def start(folder: Path, names: str = "abc", silence: int = 60) -> Iterator[Machi
                  "--memory-limit", "0", "--local-directory", str(folder / "dask"),
                  "--resources", f"{remote.DEVICE}=1",
                  # While it imports torch, a worker is silent for seconds.
-                 "--preload", "diffusegen_core.evaluate"],
+                 "--preload", "diffusegen_core.chapters.evaluate"],
                 env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
@@ -145,7 +146,7 @@ def test_workers_make_what_one_process_makes_though_one_is_killed_and_one_falls_
 
 def test_workers_carry_every_chapter(machine: Machines, nano: dict, tmp_path: Path, one_thread: None,
                                      monkeypatch, capfd) -> None:
-    from diffusegen_core import augment, segment
+    from diffusegen_core.chapters import augment, segment
     folders = {}
     for name in ("alone", "spread"):
         p = params.validate({**nano, "run_dir": str(tmp_path / name)})
@@ -429,7 +430,7 @@ def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_pat
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     bench = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fanout.py"))
     p = params.validate(nano)
-    chapters.keep(p)
+    notebooks.keep(p)
     with pytest.raises(UserError, match="has no finished item"):
         bench["run"](["--run", str(p.folder), "--out", str(tmp_path / "out.json")])
     inpaint.run(p)

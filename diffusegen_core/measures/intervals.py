@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from diffusegen_core.base import seeds
+from diffusegen_core.store import seeds
 
 TAILS = [2.5, 97.5]  # per cent
 

@@ -23,10 +23,10 @@ import torch
 from torch.hub import get_dir
 from torch.utils.data import DataLoader, Dataset
 
-from diffusegen_core.base import runs, seeds, weights
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.sections import Evaluate
-from diffusegen_core.measures import features
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.sections import Evaluate
+from diffusegen_core.networks import features, weights
+from diffusegen_core.store import runs, seeds
 
 if TYPE_CHECKING:
     from cleanfid.inception_torchscript import InceptionV3W

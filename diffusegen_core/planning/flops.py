@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusegen_core.base import seeds, weights
-from diffusegen_core.base.params import Params
-from diffusegen_core.base.sections import Gan
-from diffusegen_core.measures import features, vgg
-from diffusegen_core.models import guidance, segnet, singan
-from diffusegen_core.models.unet import UNet, parameter_count
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import Gan
+from diffusegen_core.diffusion import guidance
+from diffusegen_core.diffusion.unet import UNet, parameter_count
+from diffusegen_core.networks import features, singan, vgg, weights
+from diffusegen_core.segmentation import segnet
+from diffusegen_core.store import seeds
 
 META = torch.device("meta")
 

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import augment, gan, inpaint, segment, train, trainsets
-from diffusegen_core.base import devices, params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import singan
-from diffusegen_core.pairs import data, layouts
+from diffusegen_core.chapters import augment, gan, inpaint, segment, train
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, layouts
+from diffusegen_core.networks import singan
 from diffusegen_core.planning import flops, probe
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.store import runs
 
 COLUMNS = ["chapter", "work", "kind", "items", "images", "flop", "largest", "disk", "temporary"]
 SUMMED = ["items", "images", "flop", "disk"]
@@ -123,7 +125,7 @@ def pairs(p: Params) -> tuple[int, str]:
     d = p.data
     if d.source == "phantom":
         return len(d.names or range(d.count)), "phantoms"
-    folder, listed = params.resolve(d.source), data.paper_names()
+    folder, listed = params.resolve(d.source), dataset.paper_names()
     if folder.is_dir():
         wanted = [pair.name for pair in layouts.scan(folder).pairs
                   if d.subset == "all" or (pair.name in listed) == (d.subset == "paper348")][:d.count]
@@ -240,7 +242,7 @@ def _networks(p: Params, work: flops.Work, chapter: str, grid: list[tuple]) -> t
 
 def _small_generators(p: Params, sources: int, work: flops.Work) -> list[tuple]:
     """Chapters 1 to 4 of every small set whose generator sees it alone, summed over the sets."""
-    nameless = data.Pairs([str(i) for i in range(sources)], None, None, "")
+    nameless = dataset.Pairs([str(i) for i in range(sources)], None, None, "")
     sets = trainsets.Sets(nameless, {}, {})
     small = [augment.own(p, sets, n, seed)
              for n in augment.sizes(p, sources) for seed in range(p.augment.seeds)]

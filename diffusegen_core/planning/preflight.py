@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from diffusegen_core import augment, cluster, gan, segment, train, trainsets
-from diffusegen_core.base import runs, weights
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.measures import features, metrics, vgg
-from diffusegen_core.models import segnet
-from diffusegen_core.pairs import data, layouts, testsets
+from diffusegen_core.chapters import augment, cluster, gan, segment, train
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, layouts, testsets
+from diffusegen_core.measures import metrics
+from diffusegen_core.networks import features, vgg, weights
 from diffusegen_core.planning import plan
+from diffusegen_core.segmentation import segnet, trainsets
+from diffusegen_core.store import runs
 
 GRIDS = {"segment": segment.planned, "augment": augment.planned}
 # The chapters that come to a check; each makes first what it needs of chapters 1 to 4 and of the GAN.
@@ -102,7 +103,7 @@ def _attempts(p: Params) -> Iterator[tuple[Sequence[str], str, Callable[[], obje
 def _readable(p: Params, source: str, place: Path) -> None:
     """UserError where a folder of pairs cannot be read into `place`, as far as its listing tells."""
     part = p.data.model_copy(update={"source": source})
-    report = layouts.scan(data.input_folder(p.model_copy(update={"run_dir": str(place), "data": part})))
+    report = layouts.scan(dataset.input_folder(p.model_copy(update={"run_dir": str(place), "data": part})))
     if report.problems and p.data.on_bad == "refuse":
         first = report.problems[0]
         raise UserError(f"{report.folder} has {len(report.problems)} problems, such as {first.file}: "

@@ -19,14 +19,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import inpaint, style, train
-from diffusegen_core.base import devices, seeds, weights
-from diffusegen_core.base.params import Params
-from diffusegen_core.measures import features, vgg
-from diffusegen_core.models import guidance, process, segnet, singan
-from diffusegen_core.models.unet import UNet
-from diffusegen_core.pairs import data
+from diffusegen_core.chapters import inpaint, style, train
+from diffusegen_core.config import devices
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset
+from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.networks import features, singan, vgg, weights
 from diffusegen_core.planning import flops
+from diffusegen_core.segmentation import segnet
+from diffusegen_core.store import seeds
 
 KINDS = ("features", "sampling", "training", "styling", "GAN", "judging", "segmentation")
 COLUMNS = ["kind", "rate", "flop", "images", "repetitions", "seconds", "memory", "how"]
@@ -240,7 +242,7 @@ def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
     batch = _fitting(p.segment.batch_size, work.segment.learn, device, least=2)
     images, side = BATCHES * batch if batch > 2 else batch, p.data.image_size
     halves = np.arange(side)[None, None, None] < side // 2
-    pairs = data.gather([str(i) for i in range(images)], np.full((images, 3, side, side), 128, np.uint8),
+    pairs = dataset.gather([str(i) for i in range(images)], np.full((images, 3, side, side), 128, np.uint8),
                         np.broadcast_to(halves, (images, 1, side, side)))
     once = p.segment.model_copy(update={"epochs": 1, "epoch_images": None, "batch_size": batch})
 

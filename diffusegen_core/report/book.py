@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FRONT = ["how_to_read", "method"]

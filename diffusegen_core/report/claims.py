@@ -10,15 +10,15 @@ from math import isnan, nan
 
 import pandas as pd
 
-from diffusegen_core import augment, segment
-from diffusegen_core.base.params import Params
-from diffusegen_core.gan import GAN
+from diffusegen_core.chapters import augment, segment
+from diffusegen_core.chapters.gan import GAN
+from diffusegen_core.config.params import Params
+from diffusegen_core.data.dataset import REAL
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
-from diffusegen_core.pairs.data import REAL
 from diffusegen_core.report import published
-from diffusegen_core.work import experiments
-from diffusegen_core.work.experiments import FIELDS, IMAGE
+from diffusegen_core.segmentation import experiments
+from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
 LEAST_IMAGES, LEAST_SEEDS = 20, 3
 SMALLEST = 0.01  # the smallest difference in Dice that anybody would care for

@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffusegen_core.base.params import Params
-from diffusegen_core.cluster import Clusters
-from diffusegen_core.evaluate import Evaluated
-from diffusegen_core.inpaint import Inpainted
-from diffusegen_core.models.guidance import weights
-from diffusegen_core.pairs.data import REAL, Pairs
-from diffusegen_core.pairs.pairsets import read_pair
-from diffusegen_core.style import Styled
-from diffusegen_core.train import Trained
+from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.evaluate import Evaluated
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.style import Styled
+from diffusegen_core.chapters.train import Trained
+from diffusegen_core.config.params import Params
+from diffusegen_core.data.dataset import REAL, Pairs
+from diffusegen_core.data.pairsets import read_pair
+from diffusegen_core.diffusion.guidance import weights
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]

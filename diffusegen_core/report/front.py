@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
-from diffusegen_core.base import runs
-from diffusegen_core.base.params import Params
-from diffusegen_core.pairs import data
-from diffusegen_core.pairs.data import Pairs
-from diffusegen_core.pairs.pairsets import KINDS, read_pair
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.pairsets import KINDS, read_pair
 from diffusegen_core.report import figures
+from diffusegen_core.store import runs
 
 STAGES = [
     ("a", "cluster", "similar pairs together,\nby their features"),
@@ -26,7 +26,7 @@ STAGES = [
 
 def draw(p: Params) -> list[Path]:
     """Write samples.png and scheme.png into the figures folder of the run."""
-    pairs = data.load(p)
+    pairs = dataset.load(p)
     written = []
     for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(p, pairs))):
         path = p.folder / "figures" / f"{name}.png"
@@ -84,7 +84,7 @@ def _clustered(p: Params) -> np.ndarray | None:
     path = p.folder / "cluster" / "clusters.csv"
     if not path.is_file():
         return None
-    pairs, frame = data.load(p), pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    pairs, frame = dataset.load(p), pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
     index = {name: i for i, name in enumerate(pairs.names)}
     if not index.keys() >= set(frame["name"]):  # clusters of other data, which this run has not replaced yet
         return None

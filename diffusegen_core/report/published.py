@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "paper"
 

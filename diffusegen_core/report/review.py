@@ -21,11 +21,11 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from scipy.stats import binomtest
 
-from diffusegen_core.base import runs, seeds
-from diffusegen_core.base.errors import UserError, printable
-from diffusegen_core.base.params import Params, plain
-from diffusegen_core.pairs import data, layouts, pairsets
-from diffusegen_core.pairs.data import REAL
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.params import Params, plain
+from diffusegen_core.data import dataset, layouts, pairsets
+from diffusegen_core.data.dataset import REAL
+from diffusegen_core.store import runs, seeds
 
 # What is asked about each pair, in Table B1's words, and the keys that answer it.
 QUESTIONS = {
@@ -101,9 +101,9 @@ def folders_of(p: Params, real: Path) -> dict[str, Path]:
                             f"now: run the chapter {chapter} again first.")
         if pairsets.manifest(folder).empty:
             raise UserError(f"{data_type} has no pair to review: all of them were left out.")
-    pairs = data.load(p)
+    pairs = dataset.load(p)
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
-        data.write_pair(real, name, image, mask)
+        dataset.write_pair(real, name, image, mask)
     return {REAL: real} | {name: p.folder / chapter / name for name, chapter in made.items()}
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from diffusegen_core import segment
-from diffusegen_core.base.params import Params
+from diffusegen_core.chapters import segment
+from diffusegen_core.chapters.segment import Tested
+from diffusegen_core.config.params import Params
+from diffusegen_core.data.dataset import REAL
 from diffusegen_core.measures import intervals
-from diffusegen_core.pairs.data import REAL
 from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, board, nothing, picture
-from diffusegen_core.segment import Tested
 
 MARKERS = "osDv^P"
 

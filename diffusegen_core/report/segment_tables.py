@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusegen_core import gan, inpaint, segment, style, train
-from diffusegen_core.base import runs
-from diffusegen_core.base.params import Params
-from diffusegen_core.pairs.data import REAL
+from diffusegen_core.chapters import gan, inpaint, segment, style, train
+from diffusegen_core.chapters.segment import Tested
+from diffusegen_core.config.params import Params
+from diffusegen_core.data.dataset import REAL
 from diffusegen_core.report import claims, published
 from diffusegen_core.report.claims import SMALL_SETS, Verdict
 from diffusegen_core.report.tables import Table, escaped, show
-from diffusegen_core.segment import Tested
-from diffusegen_core.work.experiments import OK
+from diffusegen_core.segmentation.experiments import OK
+from diffusegen_core.store import runs
 
 PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
 WORDS = {"dice": "Dice", "iou": "IoU"}

@@ -12,20 +12,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core import train
-from diffusegen_core.base import devices, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.base.params import Params
-from diffusegen_core.base.sections import Model
-from diffusegen_core.cluster import Clusters
-from diffusegen_core.evaluate import MS_SSIM, Evaluated
-from diffusegen_core.inpaint import Inpainted, network_calls, repaint_levels
-from diffusegen_core.models.unet import UNet, parameter_count
-from diffusegen_core.pairs.data import Pairs
+from diffusegen_core.chapters import train
+from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.evaluate import MS_SSIM, Evaluated
+from diffusegen_core.chapters.inpaint import Inpainted, network_calls, repaint_levels
+from diffusegen_core.chapters.style import Styled
+from diffusegen_core.chapters.train import Trained
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import Model
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.diffusion.unet import UNet, parameter_count
+from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
-from diffusegen_core.style import Styled
-from diffusegen_core.train import Trained
-from diffusegen_core.work import fanout
+from diffusegen_core.store import runs
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],

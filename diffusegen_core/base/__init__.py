@@ -1,1 +1,0 @@
-"""What everything stands on: errors, seeds, parameters, devices, artifacts on disk, progress, weights."""

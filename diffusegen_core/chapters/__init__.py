@@ -1,0 +1,1 @@
+"""The chapters of the book, each a function of its inputs."""

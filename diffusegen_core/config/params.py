@@ -1,0 +1,302 @@
+"""Every parameter of the program, once: names, types, units, defaults and what cannot go together.
+
+The defaults are the smoke profile, so a notebook opened by hand runs with them. A profile is a YAML file
+with the same sections; a section names only what it changes. Whatever can be derived from these values is a
+property here.
+"""
+
+import contextlib
+import difflib
+import os
+import reprlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.sections import (
+    Augment,
+    Cluster,
+    Data,
+    Evaluate,
+    Gan,
+    Inpaint,
+    Model,
+    Process,
+    Section,
+    Segment,
+    Style,
+    Train,
+)
+
+Typed = TypeVar("Typed", bound=Section)
+MAX_TEXT = 1 << 20  # characters of a parameter file
+MAX_COMPLAINTS = 20
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 200
+_brief.maxlevel = 2
+
+
+class Params(Section):
+    """A whole run."""
+
+    profile: str = Field("smoke", min_length=1, description="the name of the run's parameter set")
+    run_dir: str | None = Field(None, description="where artifacts go; null: runs/PROFILE")
+    seed: int = Field(0, ge=0)
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
+    data: Data = Data()
+    cluster: Cluster = Cluster()
+    model: Model = Model()
+    process: Process = Process()
+    train: Train = Train()
+    inpaint: Inpaint = Inpaint()
+    style: Style = Style()
+    gan: Gan = Gan()
+    evaluate: Evaluate = Evaluate()
+    segment: Segment = Segment()
+    augment: Augment = Augment()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, absolute."""
+        return resolve(self.run_dir or f"runs/{self.profile}")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Params":
+        if found := _impossible(self):
+            raise ValueError(" ".join(found))
+        return self
+
+
+def _impossible(p: Params) -> list[str]:
+    """Combinations that cannot run, each as one sentence."""
+    return [*_impossible_data(p), *_impossible_sizes(p), *_impossible_steps(p)]
+
+
+def _impossible_data(p: Params) -> list[str]:
+    found = []
+    if p.folder in (home(), *home().parents) and not (p.folder / "params.yaml").is_file():
+        found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; "
+                     "name a folder of its own.")
+    if p.data.source == "phantom" and p.data.count is None:
+        found.append("data.count must say how many phantoms to draw.")
+    if p.data.source == "phantom" and p.data.subset != "all":
+        found.append(f"data.subset {p.data.subset} needs the real images, not phantoms.")
+    if p.data.count is not None and p.cluster.k > p.data.count:
+        found.append(f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count.")
+    for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
+        if counts and max(counts) > p.inpaint.samples:
+            found.append(f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}.")
+    return found
+
+
+def _impossible_sizes(p: Params) -> list[str]:
+    size, levels = p.data.image_size, len(p.model.channel_mult)
+    sides = [size // 2**level for level in range(levels)]
+    widths = [p.model.base_channels * m for m in p.model.channel_mult]
+    found = []
+    if size % 2 ** (levels - 1):
+        found.append(f"data.image_size {size} cannot be halved {levels - 1} times, "
+                     "as model.channel_mult asks.")
+    if p.model.base_channels % 32:
+        found.append(f"model.base_channels {p.model.base_channels} is not a multiple of 32 (group norm).")
+    for side in p.model.attention_resolutions:
+        if side not in sides:
+            found.append(f"model.attention_resolutions {side} is not one of the sides {sides}.")
+    for side, width in zip(sides, widths, strict=True):
+        if (side in p.model.attention_resolutions or side == sides[-1]) and width % p.model.head_channels:
+            found.append(f"model.head_channels {p.model.head_channels} does not divide the width {width}.")
+    if size % 2 ** len(p.segment.decoder_channels):
+        found.append(f"data.image_size {size} cannot be halved {len(p.segment.decoder_channels)} times, "
+                     "as segment.decoder_channels asks.")
+    if p.gan.min_side <= 2 * p.gan.layers:
+        found.append(f"gan.min_side {p.gan.min_side} must be above twice gan.layers {p.gan.layers}.")
+    blocks, compared = levels * (p.model.res_blocks + 1), p.style.zecon_blocks or []
+    if len(set(compared)) < len(compared):
+        found.append(f"style.zecon_blocks {compared} names a block twice.")
+    if compared and max(compared) >= blocks:
+        found.append(f"style.zecon_blocks {max(compared)} exceeds the network's last input block "
+                     f"{blocks - 1}.")
+    return found
+
+
+def _impossible_steps(p: Params) -> list[str]:
+    found = []
+    if p.process.beta_start > p.process.beta_end:
+        found.append("process.beta_start is larger than process.beta_end.")
+    if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
+        found.append(f"train.micro_batch {p.train.micro_batch} exceeds "
+                     f"train.batch_size {p.train.batch_size}.")
+    for name, steps in (("inpaint.respacing", p.inpaint.respacing),
+                        ("style.respacing", p.style.respacing),
+                        ("train.preview_steps", p.train.preview_steps)):
+        if steps > p.process.steps:
+            found.append(f"{name} {steps} exceeds process.steps {p.process.steps}.")
+    if p.inpaint.jump_length >= p.inpaint.respacing:
+        found.append(f"inpaint.jump_length {p.inpaint.jump_length} must be below "
+                     f"inpaint.respacing {p.inpaint.respacing}.")
+    if p.style.skip >= p.style.respacing:
+        found.append(f"style.skip {p.style.skip} must be below style.respacing {p.style.respacing}.")
+    if not (p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
+            or p.style.lambda_l2 or p.style.lambda_rng):
+        found.append("style: one of the weights lambda_* besides lambda_sem must be above 0.")
+    return found
+
+
+def validate(values: dict[str, Any]) -> Params:
+    """Typed parameters from plain values; raises UserError with one readable line that names each bad key."""
+    return typed(Params, values, "Parameters")
+
+
+def typed(kind: type[Typed], values: dict[str, Any], title: str) -> Typed:
+    """`validate` for another kind of section; its complaints begin with the title."""
+    try:
+        return kind.model_validate(_integers_to_floats(kind, values))
+    except ValidationError as error:
+        found = error.errors()
+        lines = [_complaint(e, kind) for e in found[:MAX_COMPLAINTS]]
+        if len(found) > MAX_COMPLAINTS:
+            lines.append(f"And {len(found) - MAX_COMPLAINTS} more.")
+        raise UserError(f"{title}: " + " ".join(lines)) from None
+
+
+def from_notebook(namespace: dict[str, Any]) -> Params:
+    """The parameters in a notebook's namespace, after papermill's injection: `from_notebook(globals())`."""
+    return validate({name: namespace[name] for name in Params.model_fields if name in namespace})
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """The plain values of a parameter file. Raises UserError where it is absent, no YAML, or no mapping."""
+    try:
+        with Path(path).open(encoding="utf-8") as f:
+            text = f.read(MAX_TEXT + 1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    if len(text) > MAX_TEXT:
+        raise UserError(f"{path} has more than {MAX_TEXT} characters: no file of parameters is so long.")
+    values = _parsed(text, f"{path} is not YAML")
+    if not isinstance(values, dict):
+        raise UserError(f"{path} does not hold a mapping of parameters.")
+    return values
+
+
+def override(values: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """A copy of `values` with dotted keys replaced, each value read as YAML: ("train.images", "7000")."""
+    merged = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    for name, text in pairs:
+        *sections, last = name.split(".")
+        place = merged
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UserError(f"Parameters: {name}: {section} is a value, not a section.")
+        place[last] = _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types, without what makes a short text endless, or one of its values vanish."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias (*NAME), which is not taken here",
+                                              self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key is there twice", node.start_mark)
+        return mapping
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "an integer of more than 64 bits",
+                                                    node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _parsed(text: str, complaint: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    # Of the others the YAML library has some, for an impossible date or `!!bool a`.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{complaint}: {printable(' '.join(str(error).split()))}") from None
+    except RecursionError:
+        raise UserError(f"{complaint}: it is nested too deeply.") from None
+
+
+def plain(p: Section) -> dict[str, Any]:
+    """The parameters as plain values, for papermill, YAML and recipes."""
+    return p.model_dump(mode="json")
+
+
+def home() -> Path:
+    """The folder that relative paths start from: the checkout around the working directory, or else that."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    return here
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path; `~` is expanded, and a relative one starts at home()."""
+    try:
+        # Not Path.resolve, which fails at links that lead in a circle.
+        found = Path(os.path.realpath(home() / Path(path).expanduser()))
+        if len(os.fsencode(found)) < 4096 and all(len(os.fsencode(part)) < 256 for part in found.parts):
+            return found
+    except RuntimeError:
+        raise UserError(f"The path {path} starts with the home folder of an unknown user.") from None
+    except ValueError:
+        pass  # a zero byte, or characters that no file name can have
+    raise UserError(f"There can be no file of the name {_brief.repr(str(path))}.")
+
+
+def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
+    # YAML reads `lr: 1` as an integer and `1e-4` as a string; both are plainly meant as numbers.
+    if not isinstance(values, dict):
+        return values
+    fixed = dict(values)
+    for name, field in section.model_fields.items():
+        if name not in fixed:
+            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            fixed[name] = _integers_to_floats(field.annotation, fixed[name])
+        elif field.annotation in (float, float | None) and not isinstance(fixed[name], bool):
+            with contextlib.suppress(TypeError, ValueError):
+                fixed[name] = float(fixed[name])
+    return fixed
+
+
+def _complaint(error: dict[str, Any], kind: type[Section]) -> str:
+    place = printable(".".join(str(part)[:100] for part in error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key{_nearest(place, kind)}."
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{place}: {error['msg']}, not {_brief.repr(error['input'])}."
+
+
+def _nearest(place: str, kind: type[Section]) -> str:
+    names = list(kind.model_fields)
+    for section, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += [f"{section}.{name}" for name in field.annotation.model_fields]
+    close = difflib.get_close_matches(place, names, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,1 @@
+"""The diffusion model: process, network, samplers, guidance, checkpoints."""

@@ -1,0 +1,177 @@
+"""The diffusion process: schedule, respacing, posterior, predictions, losses, a step either way (paper A.1).
+
+Levels are respaced indices 0 (least noise) to S-1. The network always sees the original timestep, as a float.
+Everything is per image: t has shape (B,), images (B, C, H, W) in [-1, 1]. C channels of the network's
+output are the prediction (eps or v), the other C interpolate the log-variance (Nichol and Dhariwal 2021,
+equation 15).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from diffusegen_core.config.sections import Process
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every coefficient by level, shape (S,), float64."""
+
+    timestep: Tensor  # the original timestep that the network sees
+    beta: Tensor
+    alpha_bar: Tensor
+    alpha_bar_prev: Tensor
+    posterior_log_variance: Tensor  # of q(x_{t-1} | x_t, x0); level 0 repeats level 1, where it would be -inf
+    top_log_variance: Tensor  # upper bound of the reverse step's: beta's, or the posterior's if that is used
+
+    def __len__(self) -> int:
+        return len(self.beta)
+
+    def to(self, device: torch.device | str) -> "Schedule":
+        return Schedule(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def respaced(steps: int, count: int) -> list[int]:
+    """`count` of the timesteps 0..steps-1, evenly spread, both ends kept; of one step the noisiest alone."""
+    if not 1 <= count <= steps:
+        raise ValueError(f"cannot take {count} of {steps} timesteps")
+    if count == 1:
+        return [steps - 1]
+    stride = (steps - 1) / (count - 1)
+    return [round(stride * i) for i in range(count)]
+
+
+def schedule(process: Process, respacing: int | None = None) -> Schedule:
+    """The linear schedule, or `respacing` of its timesteps: alpha_bar is kept there, beta follows from it."""
+    beta = torch.linspace(process.beta_start, process.beta_end, process.steps, dtype=torch.float64)
+    timestep = torch.tensor(respaced(process.steps, respacing or process.steps))
+    alpha_bar = torch.cumprod(1 - beta, dim=0)[timestep]
+    alpha_bar_prev = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+    beta = 1 - alpha_bar / alpha_bar_prev
+    variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    variance[0] = variance[1] if len(variance) > 1 else beta[0]
+    top = beta if process.variance == "learned" else variance
+    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log(), top.log())
+
+
+def at(coefficient: Tensor, t: Tensor) -> Tensor:
+    """The coefficient at each image's level, shaped (B, 1, 1, 1), float32."""
+    return coefficient[t].float()[:, None, None, None]
+
+
+# x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (A1)
+def noised(s: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """x_t ~ q(x_t | x0), with the given standard normal eps."""
+    return at(s.alpha_bar.sqrt(), t) * x0 + at((1 - s.alpha_bar).sqrt(), t) * eps
+
+
+# x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps; the paper has a variance of beta_t (1 - beta_t), a typo
+def noised_once(s: Schedule, x_prev: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """x_t ~ q(x_t | x_{t-1}): one respaced step forward, to level t."""
+    return at((1 - s.beta).sqrt(), t) * x_prev + at(s.beta.sqrt(), t) * eps
+
+
+# v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x0 (Salimans and Ho 2022)
+def velocity(s: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """The target of the `v` objective."""
+    return at(s.alpha_bar.sqrt(), t) * eps - at((1 - s.alpha_bar).sqrt(), t) * x0
+
+
+def predicted_x0(s: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, objective: str) -> Tensor:
+    """x0 from the network's eps or v (Tweedie's formula)."""
+    if objective == "v":
+        return at(s.alpha_bar.sqrt(), t) * x_t - at((1 - s.alpha_bar).sqrt(), t) * prediction
+    return at(s.alpha_bar.rsqrt(), t) * x_t - at((1 / s.alpha_bar - 1).sqrt(), t) * prediction
+
+
+# mu = (sqrt(alpha_bar_prev) beta x0 + sqrt(alpha) (1 - alpha_bar_prev) x_t) / (1 - alpha_bar)
+def posterior_mean(s: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The mean of q(x_{t-1} | x_t, x0) (Ho et al. 2020, equation 7)."""
+    of_x0 = s.beta * s.alpha_bar_prev.sqrt() / (1 - s.alpha_bar)
+    of_x_t = (1 - s.beta).sqrt() * (1 - s.alpha_bar_prev) / (1 - s.alpha_bar)
+    return at(of_x0, t) * x0 + at(of_x_t, t) * x_t
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """p(x_{t-1} | x_t) and the x0 that it aims at, each (B, C, H, W)."""
+
+    mean: Tensor
+    log_variance: Tensor
+    x0: Tensor
+
+
+def call(net: Network, s: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
+    """The network's raw output (B, 2C, H, W) at level t, float32."""
+    return net(x_t, s.timestep[t].float()).float()
+
+
+def interpret(s: Schedule, x_t: Tensor, t: Tensor, output: Tensor, objective: str,
+              clip: bool = True) -> Reverse:
+    """The reverse step that a raw output means; `clip` keeps x0 within [-1, 1]."""
+    prediction, fraction = output.chunk(2, dim=1)
+    x0 = predicted_x0(s, x_t, t, prediction, objective)
+    if clip:
+        x0 = x0.clamp(-1, 1)
+    # log variance between its bounds: the posterior's (-1) and the schedule's upper one (+1)
+    low, high = at(s.posterior_log_variance, t), at(s.top_log_variance, t)
+    fraction = (fraction + 1) / 2
+    log_variance = fraction * high + (1 - fraction) * low
+    return Reverse(posterior_mean(s, x0, x_t, t), log_variance, x0)
+
+
+def reverse(net: Network, s: Schedule, x_t: Tensor, t: Tensor, objective: str, clip: bool = True) -> Reverse:
+    """p(x_{t-1} | x_t) from one network call."""
+    return interpret(s, x_t, t, call(net, s, x_t, t), objective, clip)
+
+
+# x_{t-1} = mu + sigma_t eps, without noise at level 0 (A2)
+def denoised_once(r: Reverse, t: Tensor, eps: Tensor) -> Tensor:
+    """x_{t-1} ~ p(x_{t-1} | x_t)."""
+    return r.mean + (t > 0).float()[:, None, None, None] * (0.5 * r.log_variance).exp() * eps
+
+
+def losses(net: Network, s: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
+           objective: str) -> dict[str, Tensor]:
+    """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for variance, `loss` the sum."""
+    x_t = noised(s, x0, t, eps)
+    output = call(net, s, x_t, t)
+    prediction, fraction = output.chunk(2, dim=1)
+    target = eps if objective == "eps" else velocity(s, x0, t, eps)
+    mse = _per_image((target - prediction) ** 2)
+    # The variational term trains the variance alone, so the mean is detached (Nichol and Dhariwal 2021, 3.1).
+    r = interpret(s, x_t, t, torch.cat([prediction.detach(), fraction], dim=1), objective, clip=False)
+    vb = variational_bound(s, x0, x_t, t, r)
+    return {"mse": mse, "vb": vb, "loss": mse + vb}
+
+
+# L_t = KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)); L_0 = -log p(x0 | x_1)
+def variational_bound(s: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, r: Reverse) -> Tensor:
+    """The term of the variational bound at level t, (B,), bits per dimension."""
+    true_mean, true_log_variance = posterior_mean(s, x0, x_t, t), at(s.posterior_log_variance, t)
+    kl = 0.5 * (r.log_variance - true_log_variance - 1 + (true_log_variance - r.log_variance).exp()
+                + (true_mean - r.mean) ** 2 * (-r.log_variance).exp())
+    nll = -log_likelihood_of_bytes(x0, r.mean, (0.5 * r.log_variance).exp())
+    return torch.where(t == 0, _per_image(nll), _per_image(kl)) / math.log(2)
+
+
+def log_likelihood_of_bytes(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+    """log probability of 8-bit values, scaled to [-1, 1], under a Gaussian; outer bins reach to infinity."""
+    above = _normal_cdf((x - mean + 1 / 255) / sigma)
+    below = _normal_cdf((x - mean - 1 / 255) / sigma)
+    probability = torch.where(x < -0.999, above, torch.where(x > 0.999, 1 - below, above - below))
+    return probability.clamp(min=1e-12).log()
+
+
+# The tanh approximation of the normal distribution that released models were trained with.
+def _normal_cdf(x: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _per_image(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(dim=1)

@@ -1,0 +1,212 @@
+"""The ADM U-Net (Dhariwal and Nichol 2021): image and mask in, prediction and variance out.
+
+Module names and order are those of the public guided-diffusion code, so released checkpoints load by name.
+Every level has residual blocks, attention where asked, and a residual block that halves or doubles the side;
+the time embedding scales and shifts the second normalisation of every residual block.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffusegen_core.config.sections import Model
+
+IN_CHANNELS = 4  # RGB and mask
+OUT_CHANNELS = 2 * IN_CHANNELS  # the prediction, and the variance interpolation
+GROUPS = 32
+
+
+def time_embedding(timestep: Tensor, width: int) -> Tensor:
+    """Sinusoids of the original timestep (B,), shape (B, width): cosines first, then sines."""
+    half = width // 2
+    frequency = torch.exp(-math.log(10000) * torch.arange(half, device=timestep.device) / half)
+    angle = timestep.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class ResBlock(nn.Module):
+    """Two normalised convolutions over a skip connection; `side` halves ("down") or doubles ("up") images."""
+
+    def __init__(self, channels: int, out_channels: int, embedding: int, dropout: float, side: str = "same"):
+        super().__init__()
+        self.side = side
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out_channels))
+        self.out_layers = nn.Sequential(
+            nn.GroupNorm(GROUPS, out_channels), nn.SiLU(), nn.Dropout(dropout),
+            _zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)))
+        same = channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+
+    def _resized(self, x: Tensor) -> Tensor:
+        if self.side == "down":
+            return F.avg_pool2d(x, 2)
+        if self.side == "up":
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        return x
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        norm, activation, convolution = self.in_layers
+        h = convolution(self._resized(activation(norm(x))))
+        scale, shift = self.emb_layers(embedding)[:, :, None, None].chunk(2, dim=1)
+        norm, *rest = self.out_layers
+        h = norm(h) * (1 + scale) + shift
+        for layer in rest:
+            h = layer(h)
+        return self.skip_connection(self._resized(x)) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions; heads are the outer split of qkv, as in the released weights."""
+
+    def __init__(self, channels: int, head_channels: int):
+        super().__init__()
+        self.heads = channels // head_channels
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        # Positions before channels: the fused kernels want a head's channels side by side.
+        positions = self.norm(x).flatten(2).transpose(1, 2)
+        qkv = F.linear(positions, self.qkv.weight[:, :, 0], self.qkv.bias)
+        q, k, v = qkv.view(batch, -1, self.heads, 3, channels // self.heads).transpose(1, 2).unbind(3)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        h = F.linear(h, self.proj_out.weight[:, :, 0], self.proj_out.bias)
+        return x + h.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+class Step(nn.Sequential):
+    """Layers of one step; residual blocks get the time embedding."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+class UNet(nn.Module):
+    """(B, 4, S, S) at original timesteps (B,) -> (B, 8, S, S).
+
+    With `checkpointing` the gradient computes every step's activations again, so that memory holds little
+    more than the skip connections (Chen et al. 2016); the gradient is the same.
+    """
+
+    checkpointing = False
+
+    def __init__(self, model: Model, image_size: int):
+        super().__init__()
+        base = model.base_channels
+        embedding = 4 * base
+        widths = [base * multiplier for multiplier in model.channel_mult]
+        sides = [image_size // 2**level for level in range(len(widths))]
+        last = len(widths) - 1
+
+        def residual(channels: int, out_channels: int, side: str = "same") -> ResBlock:
+            return ResBlock(channels, out_channels, embedding, model.dropout, side)
+
+        def attention(level: int) -> list[Attention]:
+            wanted = sides[level] in model.attention_resolutions
+            return [Attention(widths[level], model.head_channels)] if wanted else []
+
+        self.base_channels = base
+        self.time_embed = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(),
+                                        nn.Linear(embedding, embedding))
+
+        channels = widths[0]
+        skips = [channels]
+        self.input_blocks = nn.ModuleList([Step(nn.Conv2d(IN_CHANNELS, channels, 3, padding=1))])
+        for level, width in enumerate(widths):
+            for _ in range(model.res_blocks):
+                self.input_blocks.append(Step(residual(channels, width), *attention(level)))
+                channels = width
+                skips.append(channels)
+            if level != last:
+                self.input_blocks.append(Step(residual(channels, channels, "down")))
+                skips.append(channels)
+
+        self.middle_block = Step(
+            residual(channels, channels), Attention(channels, model.head_channels),
+            residual(channels, channels))
+
+        self.output_blocks = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            for block in range(model.res_blocks + 1):
+                layers = [residual(channels + skips.pop(), width), *attention(level)]
+                if level and block == model.res_blocks:
+                    layers.append(residual(width, width, "up"))
+                self.output_blocks.append(Step(*layers))
+                channels = width
+        self.out = nn.Sequential(
+            nn.GroupNorm(GROUPS, channels), nn.SiLU(),
+            _zeroed(nn.Conv2d(channels, OUT_CHANNELS, 3, padding=1)))
+
+    def embed(self, timestep: Tensor) -> Tensor:
+        """What every residual block is told of the timesteps (B,): (B, 4 * base_channels)."""
+        return self.time_embed(time_embedding(timestep, self.base_channels))
+
+    def encode(self, x: Tensor, timestep: Tensor, last: int | None = None) -> list[Tensor]:
+        """Features after each input block, up to `last`: what the ZeCon loss compares (paper A.3)."""
+        return self._down(x, self.embed(timestep), len(self.input_blocks) if last is None else last + 1)
+
+    def _down(self, x: Tensor, embedding: Tensor, count: int) -> list[Tensor]:
+        features = []
+        for step in self.input_blocks[:count]:
+            x = self._run(step, embedding, x)
+            features.append(x)
+        return features
+
+    def _run(self, step: Step, embedding: Tensor, *parts: Tensor) -> Tensor:
+        def joined(*parts: Tensor) -> Tensor:
+            return step(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], embedding)
+
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(joined, *parts, use_reentrant=False)
+        return joined(*parts)
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        embedding = self.embed(timestep)
+        skips = self._down(x, embedding, len(self.input_blocks))
+        x = self._run(self.middle_block, embedding, skips[-1])
+        for step in self.output_blocks:
+            x = self._run(step, embedding, x, skips.pop())
+        return self.out(x)
+
+    def fixed(self, precision: str) -> "UNet":
+        """Itself, for sampling under autocast of this precision: weights rounded once, not in every call.
+
+        The results are the same bits. Autocast remembers its copies only of weights that learn.
+        """
+        if precision == "bf16":
+            for module in self.modules():
+                if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+                    module.bfloat16()
+        return self
+
+    def compile_steps(self, backend: str | Callable = "inductor") -> None:
+        """Have every step compiled at its first call; names, shapes and values of the weights stay."""
+        steps = [*self.input_blocks, self.middle_block, *self.output_blocks]
+        # All steps are one code object, of which the compiler otherwise keeps eight versions. A step may have
+        # four: with and without gradients, in two layouts of memory. What is beyond runs uncompiled.
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(steps))
+        for step in steps:
+            # Else what differs between two steps is taken for what changes from call to call.
+            step.compile(backend=backend, dynamic=False)
+
+
+def parameter_count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+# Every residual branch starts as nothing, so that the untrained net is the identity of its skips.
+def _zeroed(layer: nn.Module) -> nn.Module:
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer

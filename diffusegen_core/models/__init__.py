@@ -1,1 +1,0 @@
-"""The networks and the mathematics around them: diffusion, guidance, segmentation, SinGAN."""

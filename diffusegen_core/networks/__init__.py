@@ -1,0 +1,1 @@
+"""Networks that are not ours, their weights, and a SinGAN."""

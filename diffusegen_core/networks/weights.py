@@ -1,0 +1,205 @@
+"""The one place where pretrained weights are resolved: `pretrained`, `random`, or a path to a file.
+
+`pretrained` asks the library that publishes the weights, with its own loader and cache. `random` is named so
+in every output. A file is a state dict: safetensors, or a torch file of tensors only, for no pickle is ever
+executed. Nothing falls back to anything else: weights that cannot be had are a UserError with what to do.
+"""
+
+import contextlib
+import pickle
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+import torch
+from huggingface_hub import constants as hub
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.hub import get_dir
+
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError, printable, some
+from diffusegen_core.store import runs, seeds
+
+PRETRAINED, RANDOM = "pretrained", "random"
+State = dict[str, torch.Tensor]
+Made = TypeVar("Made")
+
+# Seconds that a silent server is waited for.
+PATIENCE = 10.0
+# torch's own switch; torchvision's loader has no parameter for it.
+FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a library finds the published weights of one network, and how to ask it for them."""
+
+    network: str
+    library: str
+    where: str | None
+    """The address or hub id; None where the library has no weights for this network."""
+    by_hand: str
+    """How a person without a network places the file, as one sentence."""
+    load: Callable[[], State | Path]
+    """The library's own loader and cache; gives a path where the file holds a whole network (see `place`)."""
+    from_hub: bool = False
+    """Whether `where` is a Hugging Face hub id."""
+
+
+def seeded(make: Callable[[], Made], seed: int, *names: object) -> Made:
+    """What `make` returns, its random numbers drawn from `seed`; torch's global state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the GPUs too.
+        torch.default_generator.manual_seed(seeds.derive(seed, "weights", *names))
+        return make()
+
+
+def fill(net: nn.Module, spec: str, published: Published, unused: tuple[str, ...] = ()) -> nn.Module:
+    """Load into `net` the weights that `spec` names; `random` leaves it as it was made (see `seeded`).
+
+    Fields that start with a prefix in `unused`, such as those of a classifier that the network lacks, are not
+    loaded. Raises UserError where the weights cannot be had, or do not fit.
+    """
+    if spec == PRETRAINED:
+        fit(net, _ask(published), f"What {published.library} has for {published.network}", unused)
+    elif spec != RANDOM:
+        fit(net, read(spec), str(params.resolve(spec)), unused)
+    return net
+
+
+def place(spec: str, published: Published) -> Path:
+    """The file that `spec` names, for weights that come with their network, in one file."""
+    return _ask(published) if spec == PRETRAINED else _file(spec)
+
+
+def by_hand(url: str) -> str:
+    """How a person without a network places a file of torch's hub, as one sentence."""
+    folder = Path(get_dir()) / "checkpoints"
+    return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
+
+
+def hub_folder(repository: str) -> Path:
+    """Where the client of the Hugging Face hub keeps what it has of a repository."""
+    return Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+def words(spec: str) -> str:
+    """The words that name the weights in every output: pretrained, random weights, or the file's name."""
+    return {PRETRAINED: PRETRAINED, RANDOM: "random weights"}.get(spec) or Path(spec).name
+
+
+def identity(spec: str, published: Published, seed: int = 0) -> dict[str, str | int | None]:
+    """What decides the weights, for recipes: the library's address, the seed, or the file's content."""
+    if spec == PRETRAINED:
+        return {PRETRAINED: _address(published)}
+    if spec == RANDOM:
+        return {RANDOM: seed}
+    return {"sha256": runs.sha256(_file(spec))}
+
+
+def read(spec: str | Path) -> State:
+    """The tensors in a file, by field name, on the CPU. UserError where it is absent or no state dict."""
+    path = _file(spec)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else _tensors_only(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a weights file: {_first_line(error)}") from None
+    strange = [str(name) for name, value in state.items()
+               if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
+    if strange:
+        raise UserError(f"{path} is not a plain state dict: {some(strange, 3)} is not a named tensor. Save "
+                        "the state dict inside it as a file of its own.")
+    return dict(state)
+
+
+def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ()) -> None:
+    """Load `state` into `net`, without fields that start with a prefix in `unused`; UserError on a misfit."""
+    state = {name: value for name, value in state.items() if not name.startswith(unused)}
+    expected = net.state_dict()
+    # A counter that old files lack and that evaluation never reads.
+    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in expected]
+    shapes = [f"{name} {list(value.shape)} instead of {list(expected[name].shape)}"
+              for name, value in state.items() if name in expected and value.shape != expected[name].shape]
+    complaints = [f"{title}: {some(names, 3)}" for title, names in
+                  (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)) if names]
+    if complaints:
+        raise UserError(f"{source} does not fit this network ({type(net).__name__}). Fields "
+                        f"{'; '.join(complaints)}.")
+    # Not the network's own, which some libraries replace by one that renames fields or takes no `strict`.
+    nn.Module.load_state_dict(net, state, strict=False)
+
+
+def _address(published: Published) -> str:
+    if published.where is None:
+        raise UserError(f"{published.library} has no published weights for {published.network}. Give "
+                        "`random`, or the path of a weights file.")
+    return published.where
+
+
+def _ask(published: Published) -> State | Path:
+    where = _address(published)
+    silent = published.from_hub and not hub.HF_HUB_OFFLINE and not _answers(hub.ENDPOINT)
+    try:
+        with _guarded(cache_only=silent), torch.random.fork_rng(devices=[]):
+            return published.load()
+    # No network, an HTTP or hub error; a wrong hash; a cached file that is no state dict.
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = f"{hub.ENDPOINT} does not answer and the cache lacks it." if silent else _first_line(error)
+        raise UserError(f"The published weights of {published.network} could not be had: {published.library} "
+                        f"was asked for {where}. Reason: {reason} {published.by_hand} Or give the "
+                        "path of a weights file, or `random`, instead of `pretrained`.") from error
+
+
+@contextlib.contextmanager
+def _guarded(cache_only: bool) -> Iterator[None]:
+    """Library loaders as we want them: no pickle executed, no silent server or hub waited for."""
+    timeout, offline = socket.getdefaulttimeout(), hub.HF_HUB_OFFLINE
+    socket.setdefaulttimeout(PATIENCE)
+    # A hub that does not answer: its client would retry for most of a minute.
+    hub.HF_HUB_OFFLINE = offline or cache_only
+    try:
+        with runs.environment({FORCE_TENSORS_ONLY: "1"}):
+            yield
+    finally:
+        socket.setdefaulttimeout(timeout)
+        hub.HF_HUB_OFFLINE = offline
+
+
+def _answers(address: str) -> bool:
+    try:
+        requests.head(address, timeout=PATIENCE)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def _file(spec: str | Path) -> Path:
+    path = params.resolve(spec)
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}. Weights are `pretrained`, `random`, or a path.")
+    return path
+
+
+def _tensors_only(path: Path) -> State:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{path} is refused: it is not a torch file of tensors only, and nothing else in a "
+                        "pickle is ever executed. Save it again as a plain state dict or as safetensors."
+                        ) from None
+    except Exception as error:  # torch fails in many ways at what is damaged
+        raise UserError(f"{path} cannot be read as a weights file: {printable(_first_line(error))}") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is not a state dict: it holds a {type(state).__name__}.")
+    return state
+
+
+def _first_line(error: BaseException) -> str:
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return line if line.endswith(".") else f"{line}."

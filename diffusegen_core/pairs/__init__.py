@@ -1,1 +1,0 @@
-"""Image+mask pairs: drawn, fetched, checked, read, written, and held out for tests."""

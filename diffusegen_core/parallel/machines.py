@@ -1,0 +1,77 @@
+"""The machines of a run: this process alone, workers here, those of a dask scheduler, or jobs of Slurm."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.parallel.fanout import SCHEDULER
+from diffusegen_core.store import runs
+
+if TYPE_CHECKING:
+    from distributed.deploy import Cluster
+
+# A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
+SILENCE = "120s"
+
+
+@contextlib.contextmanager
+def hold(workers: int | None = None, scheduler: str | None = None,
+         slurm: Path | None = None) -> Iterator[None]:
+    """While it lasts, work items go to dask workers: so many here, those of a scheduler, or jobs of Slurm.
+
+    With none of them nothing is started, and no port opened. The chapters, processes of their own, find the
+    scheduler by the environment variable DIFFUSEGEN_SCHEDULER. UserError for more than one of the three.
+    """
+    if sum(value is not None for value in (workers, scheduler, slurm)) > 1:
+        raise UserError("--workers, --scheduler and --slurm exclude each other.")
+    with contextlib.ExitStack() as held:
+        if workers is not None:
+            # Dask sets them for its workers in this process as well, and would not set them anew.
+            held.enter_context(runs.environment(dict.fromkeys([*devices.THREADS, *devices.ALLOCATOR])))
+            scheduler = held.enter_context(_local(workers)).scheduler_address
+        elif slurm is not None:
+            from diffusegen_core.parallel import slurm as jobs
+            with _patient():
+                scheduler = held.enter_context(jobs.hold(slurm))
+        if scheduler is None:
+            yield
+            return
+        from diffusegen_core.parallel import remote
+        with remote.connect(scheduler) as client:
+            typer.echo(remote.described(client, scheduler), err=True)
+        with runs.environment({SCHEDULER: scheduler}):
+            yield
+
+
+def _local(workers: int) -> "Cluster":
+    """Workers of this machine, each a process with its share of the cores."""
+    import dask
+    from dask.system import CPU_COUNT  # those that this process may use
+    from distributed import LocalCluster
+
+    threads = str(max(1, CPU_COUNT // workers))
+    share = dict.fromkeys(devices.THREADS, threads)
+    usual = dask.config.get("distributed.nanny.pre-spawn-environ")
+    environment = {**usual, **share, **devices.ALLOCATOR}
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), _patient():
+        return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
+                            resources={"device": 1}, host="127.0.0.1", silence_logs=logging.ERROR,
+                            dashboard_address="127.0.0.1:0")
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Dask's settings while a scheduler starts: what the user has set stays."""
+    import dask
+
+    ttl = "distributed.scheduler.worker-ttl"
+    chosen = any(name.upper().startswith("DASK_DISTRIBUTED__SCHEDULER__WORKER") for name in os.environ)
+    with dask.config.set({} if chosen else {ttl: SILENCE}):
+        yield

@@ -1,0 +1,65 @@
+"""Progress: bars where the work is done; messages to whoever waits for it, where a dask worker does it."""
+
+import io
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from diffusegen_core.store import runs
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+TOPIC = "diffusegen"  # of the messages in dask's events
+
+item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
+watcher: ContextVar[Callable[[Path], object] | None] = ContextVar("watcher", default=None)
+
+
+def worker() -> "Worker | None":
+    """The dask worker whose task calls this, if one does."""
+    if "distributed" not in sys.modules:  # it takes a second to import, and workers have it
+        return None
+    from distributed import get_worker
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def tell(**message: Any) -> None:
+    """Send a message about the item at hand from its worker to the client."""
+    worker().log_event(TOPIC, {"item": item.get(), **message})
+
+
+def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
+        shares: bool = False) -> tqdm:
+    """A progress bar with rate and time left; at most one line a second: a notebook keeps every line.
+
+    With `shares` it shows per cent alone, and the time left goes by the mean rate. None is shown where
+    nothing is made.
+    """
+    style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
+    kind, place = (_Told, {"file": io.StringIO()}) if worker() else (tqdm, {})
+    return kind(desc=title, total=total, initial=done, unit=unit, disable=hidden or not runs.making(),
+                mininterval=1.0, delay=1.0, **style, **place)
+
+
+def show(folder: Path) -> None:
+    """Say that there is something new to look at in a folder, to whoever watches."""
+    if worker():
+        tell(look=str(folder))
+    elif watch := watcher.get():
+        watch(folder)
+
+
+class _Told(tqdm):
+    """A bar in a worker: what it would show goes to the client."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        share = self.n / self.total if self.total else 0.0
+        tell(share=share, text=self.format_meter(**{**self.format_dict, "ncols": 0, "bar_format": "{r_bar}"}))

@@ -1,0 +1,301 @@
+"""Work items on dask workers: sent, watched, done again where a worker was lost.
+
+A worker has one unit of the resource `device` and one thread, so it does one item at a time. Items read and
+write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import itertools
+import logging
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from importlib.util import find_spec
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
+
+import torch
+from distributed import Client, Future, get_worker, wait
+from distributed.scheduler import KilledWorker
+
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params, home
+from diffusegen_core.parallel import progress
+from diffusegen_core.store import runs
+
+log = logging.getLogger(__name__)
+
+DEVICE = "device"  # the resource
+_introduced: set[str] = set()  # schedulers, and cards that were warned of
+# The code that this process has loaded: a worker that was started before a change would do what it did then.
+SOURCES = sorted(Path(__file__).parents[1].rglob("*.py"))
+CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()
+PATIENCE = 30.0  # seconds from one look for workers to the next
+TELLING = 1.0  # seconds until a worker's word has come
+Result = TypeVar("Result")
+
+
+class Item(Protocol):
+    """What is asked of a work item; see fanout.Item."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+
+    @property
+    def cost(self) -> float: ...
+
+
+def connect(address: str) -> Client:
+    """A client of the scheduler at an address such as tcp://10.0.0.1:8786; UserError where there is none."""
+    try:
+        return Client(address, timeout="30s", name="diffusegen")
+    except (OSError, ValueError) as error:
+        raise UserError(f"There is no dask scheduler at {address}: {error}. "
+                        "Start one with `dask scheduler`, or leave --scheduler out.") from None
+
+
+def described(client: Client, address: str) -> str:
+    """Where the scheduler is, how many workers it has so far, and its dashboard if there is one."""
+    info = client.scheduler_info(n_workers=-1)
+    # Without bokeh there is a port, and nothing to see.
+    there = info.get("services", {}).get("dashboard") and find_spec("bokeh")
+    dashboard = f", dashboard {client.dashboard_link}" if there else ""
+    return f"Scheduler {address}, {len(info['workers'])} workers so far{dashboard}"
+
+
+def run(address: str, work: Callable[..., Result], items: Sequence[Item], title: str,
+        done: float) -> list[Result]:
+    """Call work(**item.arguments) on the workers of a scheduler; results come in the order of the items.
+
+    The first error ends it, and is raised here as it was raised there. UserError where the workers cannot do
+    such items, and where one item has cost several workers their lives.
+    """
+    folders = {folder for item in items for folder in _folders(item.arguments)}
+    with connect(address) as client, _token(folders) as token:
+        _refuse_unfit(client)
+        if address not in _introduced:  # once a notebook
+            _introduced.add(address)
+            print(described(client, address), file=sys.stderr)
+        _warn_of_one_card(client, {card for item in items for card in _cards(item.arguments)})
+        heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
+        sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
+        futures = [client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key, pure=False,
+                                 priority=item.cost, resources={DEVICE: 1}) for key, item in sent.items()]
+        total = done + sum(item.cost for item in items)
+        with progress.bar(title, total, "item", done, shares=True) as bar:
+            board = _Board(sent, bar, heard)
+            try:
+                _follow(client, futures, board)
+            finally:
+                _cancel(client, futures, board)
+        return [future.result() for future in futures]
+
+
+def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
+    """Wait for all, show what is heard of them, and raise the first error."""
+    pending, looked, lacking = set(futures), time.monotonic(), False
+    while pending:
+        try:
+            ready, pending = wait(pending, timeout=1, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            ready = set()
+        except CancelledError:
+            raise UserError("The scheduler was lost, or gave the work up; its log may tell why. What is "
+                            "finished is on the disk; the same command goes on from there.") from None
+        board.listen()
+        for future in ready:
+            if future.status != "finished":
+                raise _explained(future, board.sent[future.key].name)
+            board.finish(future.key)
+        if time.monotonic() - looked > PATIENCE:
+            looked, before, lacking = time.monotonic(), lacking, not _fit(client)
+            if lacking and not before:
+                log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
+
+
+def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
+    """Give up what has not begun, and tell what workers go on with: that cannot be taken from them."""
+    left = [future for future in futures if not future.done()]
+    client.cancel(left)
+    if left:
+        time.sleep(TELLING)
+        board.listen()
+        if begun := [board.sent[f.key].name for f in left if f.key in board.at]:
+            log.warning("What had not begun is given up. Workers are still at %s, until that or they end.",
+                        ", ".join(begun))
+
+
+class _Board:
+    """What is known of the items under way: one line for each at its end, all of them behind the bar."""
+
+    def __init__(self, sent: dict[str, Item], bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
+        self.sent, self.bar, self.heard = sent, bar, heard
+        self.at: dict[str, str] = {}  # the worker of an item
+        self.shares: dict[str, float] = {}
+        self.texts: dict[str, str] = {}
+        self.since: dict[str, float] = {}
+
+    def listen(self) -> None:
+        """Take in what workers have said meanwhile."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._hear(self.heard.get_nowait())
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        key = message.get("item")
+        if key not in self.sent:  # of another client, or of what has been cancelled
+            return
+        if "begun" in message:
+            self._begin(key, message["begun"])
+        elif "look" in message:
+            if watch := progress.watcher.get():
+                watch(Path(message["look"]))
+        else:
+            self.shares[key], self.texts[key] = message["share"], message["text"]
+        self._show()
+
+    def _begin(self, key: str, worker: str) -> None:
+        if key in self.at:
+            log.warning("%s: %s was lost with it; %s goes on from what is on the disk.", self.sent[key].name,
+                        self.at[key], worker)
+        self.at[key], self.shares[key], self.since[key] = worker, 0.0, time.monotonic()
+
+    def finish(self, key: str) -> None:
+        worker = self.at.pop(key, "a worker")
+        took = runs.duration(time.monotonic() - self.since.get(key, time.monotonic()))
+        line = " ".join(f"{self.sent[key].name}: {took}, {worker} {self.texts.get(key, '')}".split())
+        self.bar.write(line, file=sys.stderr)
+        self.bar.update(self.sent[key].cost)
+        self._show()
+
+    def _show(self) -> None:
+        under_way = [f"{self.sent[key].name} {self.shares[key]:.0%}" for key in self.at]
+        self.bar.set_postfix_str(", ".join(under_way))
+
+
+@contextlib.contextmanager
+def _token(folders: set[Path]) -> Iterator[str]:
+    """The name of a file that lies in each of the folders while it lasts: by it a worker knows them.
+
+    A folder of the same path may be a disk of the worker's own.
+    """
+    name = f"{runs.WRITING}{uuid4().hex}"
+    files = [folder / name for folder in folders]
+    try:
+        for file in files:
+            runs.write_text(file, "")
+        yield name
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str,
+        code: str) -> Result:
+    """One item, in a worker; relative paths are from `start`, and the code is the same, as in the client."""
+    worker = get_worker()
+    progress.item.set(key)
+    name = f"worker {worker.name} on {socket.gethostname()}"
+    progress.tell(begun=name)
+    if code != CODE:
+        raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
+                        "checkout.")
+    if torch.cuda.is_available() and not _cards(arguments):  # `cuda` alone means the one that is set
+        torch.cuda.set_device(_card()[0])
+    _refuse_blind(start, name)
+    os.chdir(start)  # a relative run_dir is found from here
+    for folder in _folders(arguments):
+        _refuse_blind(folder, name, token)
+    return work(**arguments)
+
+
+@functools.cache
+def _card() -> tuple[int, socket.socket]:
+    """The card that fewest workers of this machine have, and a hold on it, which ends with this process.
+
+    The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
+    """
+    hold = socket.socket(socket.AF_UNIX)
+    for number in itertools.count():
+        others, card = divmod(number, torch.cuda.device_count())
+        try:
+            hold.bind(f"\0diffusegen {torch.cuda.get_device_properties(card).uuid} {others}")
+            return card, hold
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
+def _warn_of_one_card(client: Client, cards: set[str]) -> None:
+    """Say, once a notebook, that workers of a machine have one card because the parameters name it."""
+    most = max(Counter(worker["host"] for worker in _fit(client)).values(), default=0)
+    for card in cards - _introduced if most > 1 else ():
+        _introduced.add(card)
+        log.warning("Parameters: device: %s is one card for all %d workers of a machine; with device: cuda "
+                    "they share out its cards.", card, most)
+
+
+def _runs(arguments: dict[str, Any]) -> list[Params]:
+    """The parameters of the runs that an item is of."""
+    nested = arguments.get("arguments")
+    found = [values.get("p") for values in (arguments, nested) if isinstance(values, dict)]
+    return [p for p in found if isinstance(p, Params)]
+
+
+def _folders(arguments: dict[str, Any]) -> set[Path]:
+    return {p.folder for p in _runs(arguments)}
+
+
+def _cards(arguments: dict[str, Any]) -> set[str]:
+    """Such as cuda:1, where the parameters name one."""
+    return {p.device for p in _runs(arguments) if ":" in p.device}
+
+
+def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:
+    """UserError where the worker does not see the client's folder, of which the token is."""
+    if not (folder / token).exists():
+        raise UserError(f"{worker} does not see the folder {folder}, or sees another of that name. The "
+                        "checkout and the run's folder must lie where all machines find them: "
+                        "-p run_dir DIR.")
+
+
+def _refuse_unfit(client: Client) -> None:
+    """UserError where there are workers, and none of them could ever take an item."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        return
+    fit = _fit(client)
+    if not fit:
+        raise UserError(f"None of the {len(workers)} workers offers the resource {DEVICE}. Start each as "
+                        f"`dask worker ADDRESS --nthreads 1 --resources {DEVICE}=1`, one for each GPU.")
+    if (threads := max(w["nthreads"] for w in fit)) > 1:
+        raise UserError(f"A worker has {threads} threads; items draw random numbers of torch's process, so a "
+                        "worker may have but one: --nthreads 1.")
+
+
+def _fit(client: Client) -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker that can take an item."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
+
+
+def _explained(future: Future, name: str) -> BaseException:
+    """The error of a future that failed."""
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return UserError(f"{name}: several workers died while they did it, perhaps for want of memory; the "
+                         "same command tries it again.")
+    return error.with_traceback(future.traceback())

@@ -1,0 +1,130 @@
+"""Workers in jobs of Slurm: refused before they are submitted, or submitted, and replaced when they end."""
+
+import contextlib
+import logging
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import dask
+from dask_jobqueue import SLURMCluster
+from pydantic import Field, PositiveInt
+
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.sections import Section
+
+log = logging.getLogger(__name__)
+
+WALLTIMES = 50  # jobs that an item may outlast
+PAUSE = 10.0  # seconds from one look at the queue to the next
+LONGEST = 600.0  # the same where job after job ends at once
+ORPHANED = 60  # seconds until a worker that finds no scheduler ends
+
+
+class Slurm(Section):
+    """A job of Slurm that holds workers, and how many such jobs."""
+
+    jobs: PositiveInt = Field(1, description="jobs that are kept running, each on a node")
+    workers: PositiveInt = Field(
+        1, description="workers of a job, each does one item at a time; they share out the job's GPUs")
+    partition: str | None = Field(None, description="null: Slurm's default")
+    account: str | None = None
+    time: str = Field("24:00:00", description="walltime of a job, in quotes; another goes on where it ended")
+    gpus: int = Field(1, ge=0, description="GPUs of a job")
+    cpus: PositiveInt = Field(8, description="processor cores of a job")
+    memory: str | None = Field("64GB", description="of a job; null: what Slurm gives, if it knows of none")
+    options: list[str] = Field([], description="further options of sbatch, such as --constraint=a100")
+    before: list[str] = Field([], description="lines of the job before its workers, such as module load cuda")
+    interface: str | None = Field(
+        None, description="network interface of scheduler and workers, such as ib0; null: the first")
+    log_folder: str | None = Field(None, description="where Slurm's logs go; null: the working folder")
+
+
+@contextlib.contextmanager
+def hold(file: Path) -> Iterator[str]:
+    """While it lasts, a scheduler here and jobs as the file describes them; gives the scheduler's address.
+
+    A job that ends, however it ends, is replaced. At the end the jobs are cancelled; jobs that nobody is left
+    to cancel end by themselves. UserError where Slurm is not here or refuses such a job.
+    """
+    settings = params.typed(Slurm, params.load(file), str(file))
+    # Every job that ends at its walltime counts as a failure of the item that it was doing.
+    patience = {"distributed.scheduler.allowed-failures": WALLTIMES}
+    with dask.config.set(patience), _cluster(settings) as cluster:
+        _refuse(cluster.job_script(), file)
+        cluster.scale(jobs=settings.jobs)
+        stop = threading.Event()
+        keeper = threading.Thread(target=_keep, args=(cluster, stop), daemon=True)
+        keeper.start()
+        try:
+            yield cluster.scheduler_address
+        finally:
+            stop.set()
+            keeper.join()
+
+
+def _cluster(s: Slurm) -> SLURMCluster:
+    """The scheduler, and how its jobs will be."""
+    asked = [f"--gres=gpu:{s.gpus}"] if s.gpus else []
+    if s.log_folder:
+        asked.append(f'--output="{s.log_folder}/slurm-%j.out"')
+        Path(s.log_folder).mkdir(parents=True, exist_ok=True)
+    threads = max(1, s.cpus // s.workers)
+    return SLURMCluster(
+        queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
+        job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
+        # Slurm itself sees to the memory.
+        worker_extra_args=["--resources", "device=1", "--no-dashboard", "--memory-limit", "0"],
+        death_timeout=ORPHANED, job_name="diffusegen", job_extra_directives=[*asked, *s.options],
+        job_script_prologue=[*s.before, *(f"export {name}={threads}" for name in devices.THREADS),
+                             *(f"export {name}={value}" for name, value in devices.ALLOCATOR.items())],
+        interface=s.interface,
+        scheduler_options={"dashboard_address": ":0" if find_spec("bokeh") else "127.0.0.1:0"})
+
+
+def _refuse(script: str, file: Path) -> None:
+    """UserError where Slurm would not take a job."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as job:
+        job.write(script)
+        job.flush()
+        try:
+            subprocess.run(["sbatch", "--test-only", job.name], check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise UserError("There is no sbatch here: --slurm is for a machine from which jobs of Slurm are "
+                            "submitted.") from None
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"{file}: Slurm refuses such a job: {_line(error.stderr)}") from None
+
+
+def _keep(cluster: SLURMCluster, stop: threading.Event) -> None:
+    """Look at the queue until told to stop; ever more rarely while there is something to mend each time."""
+    pause = PAUSE
+    while not stop.wait(pause):
+        try:
+            mended = cluster.sync(_replace, cluster)
+        except (RuntimeError, OSError) as error:  # a command of Slurm failed, or could not be started
+            log.warning("Slurm: %s", _line(str(error)))
+            mended = True
+        pause = min(2 * pause, LONGEST) if mended else PAUSE
+
+
+async def _replace(cluster: SLURMCluster) -> bool:
+    """Submit another job for each that is in the queue no more; whether there was one."""
+    jobs = dict(cluster.workers)  # before the queue is asked: a job that comes later is not in the answer
+    queue = (await cluster.job_cls._call(["squeue", "--me", "--noheader", "--format=%i"])).split()
+    ended = [name for name, job in jobs.items() if job.job_id not in queue and name in cluster.workers]
+    for name in ended:
+        job = cluster.workers.pop(name)
+        if job.job_id:
+            log.warning("Job %s of Slurm has ended; its log is slurm-%s.out. Another takes its place.",
+                        job.job_id, job.job_id)
+    await cluster
+    return bool(ended)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

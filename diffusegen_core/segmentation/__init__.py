@@ -1,0 +1,1 @@
+"""Segmentation networks, what they are trained on, and grids of experiments."""

@@ -1,0 +1,323 @@
+"""The segmentation network of chapters 6 and 7, U-Net++, and its training (paper 2.6, B.3; method.md 7).
+
+Whatever an epoch draws (order, augmentation, dropout) comes from seeds of its own, so a training that was
+killed continues from its last checkpoint as if nothing had happened: on the CPU with the same bits.
+"""
+
+import copy
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import plain
+from diffusegen_core.config.sections import Segment
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.measures import overlap
+from diffusegen_core.networks import weights
+from diffusegen_core.networks.features import RANGES
+from diffusegen_core.parallel import progress
+from diffusegen_core.store import runs, seeds
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+# segmentation-models-pytorch, timm and albumentations are imported where they are used: they take seconds.
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raised when the same parameters and pairs would give another network
+# What decides the trained network, beside its encoder's weights, the pairs and the seed.
+DECIDES = ["encoder", "input_range", "decoder_channels", "epochs", "epoch_images", "batch_size", "lr",
+           "lr_epochs", "lr_after", "augment", "precision"]
+# How the fields of classifiers begin; an encoder that has such a field itself needs it.
+HEADS = ("classifier.", "fc.", "_fc.", "last_linear.", "linear.", "head.")
+TIMM = "tu-"  # how segmentation-models-pytorch names timm's networks
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained network and what it took."""
+
+    net: nn.Module  # with the weights of its best epoch, in eval mode
+    history: pd.DataFrame  # epoch (from 1), loss, valid_iou
+    best_epoch: int
+    seconds: float
+
+
+@dataclass
+class Training:
+    """All that an epoch changes."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    best: State
+    history: list[tuple[float, float]] = field(default_factory=list)  # loss, and IoU of the validation pairs
+    seconds: float = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, with the highest IoU; of several the first."""
+        return 1 + max(range(len(self.history)), key=lambda epoch: self.history[epoch][1])
+
+
+def decided_by(s: Segment, seed: int) -> runs.Recipe:
+    """What decides the trained network, beside the pairs."""
+    return {"version": VERSION, "seed": seed, **{name: plain(s)[name] for name in DECIDES},
+            "weights": weights.identity(s.weights, _published(s), seed)}
+
+
+def label(s: Segment) -> str:
+    """The words that name the encoder and its weights in every output."""
+    return f"{s.encoder} ({weights.words(s.weights)})"
+
+
+def build(s: Segment, seed: int) -> nn.Module:
+    """U-Net++ from normalised pixels (B, 3, S, S) to logits (B, 2, S, S) of background and polyp.
+
+    Its encoder's weights are those that `s.weights` names; all others are drawn from `seed`. UserError for an
+    unknown encoder, one that cannot be cut to that many levels, and weights that cannot be had or do not fit.
+    """
+    import segmentation_models_pytorch as smp
+
+    published = _published(s)
+    try:
+        net = weights.seeded(lambda: smp.UnetPlusPlus(
+            s.encoder, encoder_depth=len(s.decoder_channels), encoder_weights=None,
+            decoder_channels=s.decoder_channels, classes=2), seed, "segment")
+    except (ValueError, TypeError, IndexError) as error:  # no U-Net++ of it, or not so deep
+        raise UserError(f"segment.encoder {s.encoder} with {len(s.decoder_channels)} levels of "
+                        f"segment.decoder_channels: {error}. Choose another.") from None
+    fields = net.encoder.state_dict()
+    unused = tuple(head for head in HEADS if not any(name.startswith(head) for name in fields))
+    weights.fill(net.encoder, s.weights, published, unused)
+    return net
+
+
+def fit(train: Pairs, valid: Pairs, s: Segment, seed: int, folder: Path, recipe: runs.Recipe,
+        device: torch.device, title: str) -> Fit:
+    """Train on `train`, choose the epoch by the polyp's mean IoU over `valid`; or continue, if `folder` has
+    a checkpoint of the same `recipe`, parameters and pairs. The checkpoint is removed at the end.
+
+    Raises UserError where either set is empty and where the training diverges.
+    """
+    if not len(train) or not len(valid):
+        raise UserError(f"{title}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch "
+                        "by; both need at least one. Change segment.validation, or give more pairs.")
+    net = build(s, seed).to(device)
+    state = Training(net, torch.optim.Adam(net.parameters(), lr=s.lr), best={})
+    path = folder / "checkpoint.safetensors"
+    recipe = {**recipe, "net": decided_by(s, seed), "train": train.digest, "valid": valid.digest}
+    _resume(state, path, recipe)
+    began = time.monotonic() - state.seconds
+    with progress.bar(title, s.epochs, "epoch", done=len(state.history)) as bar:
+        while len(state.history) < s.epochs:
+            loss = _epoch(state, train, s, seed, device)
+            if not np.isfinite(loss):
+                raise UserError(f"{title}: the training diverged: in epoch {len(state.history) + 1} the loss "
+                                f"is {loss}. Lower segment.lr.")
+            iou = float(overlap.scores(predict(net, valid.images, s, device), valid.masks)["iou"].mean())
+            state.history.append((loss, iou))
+            if state.best_epoch == len(state.history):
+                state.best = copy.deepcopy(net.state_dict())
+            state.seconds = time.monotonic() - began
+            bar.set_postfix(loss=f"{loss:.3f}", valid_iou=f"{iou:.3f}")
+            bar.update()
+            if len(state.history) % s.checkpoint_every == 0:
+                _keep(state, path, recipe)
+    path.unlink(missing_ok=True)
+    net.load_state_dict(state.best)
+    history = pd.DataFrame(state.history, columns=["loss", "valid_iou"])
+    history.insert(0, "epoch", range(1, len(history) + 1))
+    return Fit(net.eval(), history, state.best_epoch, state.seconds)
+
+
+def save(path: Path, net: nn.Module) -> Path:
+    """Keep a trained network: its weights as they are, so that what it predicts stays the same."""
+    return checkpoints.save(path, net.state_dict(), {})
+
+
+def load(path: Path, s: Segment, device: torch.device) -> nn.Module:
+    """A network as `save` kept it, in eval mode; the weights that its encoder started from are not needed.
+
+    UserError where the libraries build another network by now.
+    """
+    net = build(s.model_copy(update={"weights": weights.RANDOM}), 0)
+    try:
+        net.load_state_dict(checkpoints.read(path)[0])
+    except RuntimeError:
+        raise UserError(f"{path} does not fit {s.encoder} as the installed libraries build it. Remove that "
+                        "file, and the network is trained again.") from None
+    return net.to(device).eval()
+
+
+def predict(net: nn.Module, images: np.ndarray, s: Segment, device: torch.device) -> np.ndarray:
+    """Probabilities (N, 2, S, S), float32, of background and polyp, for images (N, 3, S, S), uint8 RGB.
+
+    Always in fp32 and eval mode: an image's result hangs on no other image.
+    """
+    net.eval()
+    rows = []
+    with torch.inference_mode(), devices.exact():
+        for batch in np.split(images, range(s.batch_size, len(images), s.batch_size)):
+            rows.append(net(_normalised(batch, s, device)).softmax(1).cpu().numpy())
+    return np.concatenate(rows)
+
+
+def augmentation() -> "Compose":
+    """The transforms that the paper names, with the values of its authors' code (dsaragih/divergent-nets).
+
+    A wrong argument, which albumentations only warns about, is an error.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
+    import albumentations as A
+    import cv2
+
+    shift = (-0.1, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return A.Compose([
+            A.HorizontalFlip(p=0.5),
+            # ShiftScaleRotate of old; the authors rotate by nothing.
+            A.Affine(translate_percent={"x": shift, "y": shift}, scale=(0.5, 1.5), keep_ratio=True,
+                     rotate=0.0, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST,
+                     border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=0, p=1.0),
+            A.OneOf([A.CLAHE(p=1.0),
+                     # RandomBrightness of old.
+                     A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.0, p=1.0),
+                     A.RandomGamma(p=1.0)], p=0.9),
+        ])
+
+
+def batches(images: int, s: Segment, seed: int, epoch: int) -> list[np.ndarray]:
+    """Positions in the training set, batch by batch, of one epoch (from 0).
+
+    Every image comes once before any comes again. No batch has a single image, of which batch norm cannot
+    tell a deviation: the sizes are as even as can be, and a single training image comes twice.
+    """
+    wanted = max(2, s.epoch_images or images)
+    rng = seeds.rng(seed, "segment", "order", epoch)
+    order = np.concatenate([rng.permutation(images) for _ in range(-(-wanted // images))])[:wanted]
+    return np.array_split(order, min(-(-wanted // s.batch_size), wanted // 2))
+
+
+def _epoch(state: Training, train: Pairs, s: Segment, seed: int, device: torch.device) -> float:
+    """One pass; the mean loss of its batches."""
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    # The published loss, on the polyp's channel over the whole batch; its smoothing term of 1 counts double.
+    dice = DiceLoss("multiclass", classes=[1], smooth=0.5).to(device)
+    epoch = len(state.history)
+    transform, losses, drawn = augmentation() if s.augment else None, [], 0
+    for group in state.optimizer.param_groups:
+        group["lr"] = s.lr if epoch < s.lr_epochs else s.lr_after
+    state.net.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seeds.derive(seed, "segment", "dropout", epoch))
+        for batch in batches(len(train), s, seed, epoch):
+            names = [seeds.derive(seed, "segment", "augment", epoch, drawn + i) for i in range(len(batch))]
+            images, masks = _draw(train, batch, transform, names)
+            drawn += len(batch)
+            state.optimizer.zero_grad(set_to_none=True)
+            with devices.autocast(device, s.precision):
+                logits = state.net(_normalised(images, s, device))
+            loss = dice(logits.float(), torch.from_numpy(masks).to(device, torch.int64))
+            loss.backward()
+            state.optimizer.step()
+            losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def _draw(train: Pairs, batch: np.ndarray, transform: "Compose | None",
+          own: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Images (B, 3, S, S) and masks (B, S, S) of a batch, each augmented with a seed of its own."""
+    if transform is None:
+        return train.images[batch], train.masks[batch, 0]
+    images, masks = [], []
+    for position, seed in zip(batch, own, strict=True):
+        transform.set_random_seed(seed)
+        pixels = np.ascontiguousarray(train.images[position].transpose(1, 2, 0))
+        drawn = transform(image=pixels, mask=train.masks[position, 0])
+        images.append(drawn["image"].transpose(2, 0, 1))
+        masks.append(drawn["mask"])
+    return np.stack(images), np.stack(masks)
+
+
+def _normalised(images: np.ndarray, s: Segment, device: torch.device) -> Tensor:
+    mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in RANGES[s.input_range])
+    return (torch.from_numpy(images).to(device).float() - mean) / deviation
+
+
+def _keep(state: Training, path: Path, recipe: runs.Recipe) -> None:
+    tensors = {**{f"net.{name}": value for name, value in state.net.state_dict().items()},
+               **{f"best.{name}": value for name, value in state.best.items()},
+               **checkpoints.moments(state.net, state.optimizer),
+               "history": torch.tensor(state.history, dtype=torch.float64)}
+    checkpoints.save(path, tensors, {"recipe": recipe, "seconds": state.seconds}, hashed=False)
+
+
+def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
+    found = checkpoints.left(path)
+    if found is None:
+        return
+    tensors, header = found
+    if reasons := checkpoints.misfit(header, tensors, recipe, "net.", state.net):
+        log.warning("%s belongs to another training (%s). Training starts again.", path, "; ".join(reasons))
+        return
+    state.net.load_state_dict(checkpoints.part(tensors, "net."))
+    state.best = checkpoints.part(tensors, "best.")
+    checkpoints.restore(state.net, state.optimizer, tensors)
+    state.history = [tuple(row) for row in tensors["history"].tolist()]
+    state.seconds = header["seconds"]
+    log.info("%s: continued after epoch %d", path, len(state.history))
+
+
+def _published(s: Segment) -> weights.Published:
+    """What segmentation-models-pytorch has for an encoder: its own copies on the hub, or timm's.
+
+    UserError for an unknown encoder.
+    """
+    from segmentation_models_pytorch.encoders import encoders, get_encoder
+
+    _refuse_unknown(s.encoder)
+    depth = len(s.decoder_channels)
+    if s.encoder.startswith(TIMM):
+        import timm
+
+        config = timm.get_pretrained_cfg(s.encoder.removeprefix(TIMM))
+        name, where = True, config and config.hf_hub_id
+    else:
+        settings = encoders[s.encoder]["pretrained_settings"]
+        name = "imagenet" if "imagenet" in settings else next(iter(settings))
+        where = settings[name]["repo_id"]
+    by_hand = (f"Without a network, copy the folder {weights.hub_folder(str(where))} from a machine that has "
+               "it.")
+    return weights.Published(s.encoder, "segmentation-models-pytorch", where, by_hand,
+                             lambda: get_encoder(s.encoder, depth=depth, weights=name).state_dict(),
+                             from_hub=True)
+
+
+def _refuse_unknown(encoder: str) -> None:
+    import timm
+    from segmentation_models_pytorch.encoders import encoders
+
+    known = timm.is_model(encoder.removeprefix(TIMM)) if encoder.startswith(TIMM) else encoder in encoders
+    if not known:
+        names = [*encoders, *(f"{TIMM}{name}" for name in timm.list_models())]
+        close = get_close_matches(encoder, names, n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise UserError(f"There is no segment.encoder {encoder}.{meant} It is a name that "
+                        f"segmentation-models-pytorch knows, or {TIMM}NAME of a timm model.")

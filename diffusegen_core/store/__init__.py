@@ -1,0 +1,1 @@
+"""Artifacts on disk: written whole, stamped with what made them; locks and seeds."""
