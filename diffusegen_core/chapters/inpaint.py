@@ -5,9 +5,7 @@ Every image has a seed and noise of its own: batch size, order, shards and inter
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from diffusegen_core.chapters import cluster, train
 from diffusegen_core.config import devices
@@ -24,7 +21,8 @@ from diffusegen_core.config.sections import FULL_SIZE, Inpaint
 from diffusegen_core.data import dataset, pairsets
 from diffusegen_core.data.pairsets import Job
 from diffusegen_core.diffusion import checkpoints, process
-from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.store import runs, seeds
 
@@ -48,52 +46,6 @@ class Inpainted:
             "models": m["model"].nunique(), "empty masks": len(pairsets.left_out(self.folders[name])),
             "mean area before": m["area_before"].mean(), "mean area after": m["area_after"].mean(),
         } for name, m in self.manifests.items()]).set_index("data type")
-
-
-# RePaint (Lugmayr et al. 2022, algorithm 1): down one level at a time; after every jump_length levels,
-# r - 1 times, jump_length levels back up.
-def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
-    """The levels visited, from count - 1 to -1 (the clean image): neighbours in the list differ by one."""
-    jumps = dict.fromkeys(range(0, count - jump_length, jump_length), resampling - 1)
-    level, levels = count - 1, [count - 1]
-    while level >= 0:
-        level -= 1
-        levels.append(level)
-        if jumps.get(level, 0) > 0:
-            jumps[level] -= 1
-            for _ in range(jump_length):
-                level += 1
-                levels.append(level)
-    return levels
-
-
-@torch.inference_mode()
-def repaint(net: process.Network, s: process.Schedule, x_known: Tensor, known: Tensor, levels: list[int],
-            generators: list[torch.Generator], objective: str,
-            tick: Callable[[int], object] | None = None) -> Tensor:
-    """Fill what is not `known` (B, 1, H, W; 1 known, 0 to fill) in x_known (B, C, H, W).
-
-    Known pixels come back exact. Each image draws from its own generator alone. Equation A3 with the known
-    part noised to the level at hand.
-    """
-    x = seeds.normal_like(generators, x_known)
-    for level, following in pairwise(levels):
-        t = torch.full((len(x),), level, device=x.device)
-        eps = seeds.normal_like(generators, x)
-        if following < level:
-            x = known * process.noised(s, x_known, t, eps) + (1 - known) * x
-            r = process.reverse(net, s, x, t, objective)
-            x = process.denoised_once(r, t, seeds.normal_like(generators, x))
-            if tick:
-                tick(len(x))
-        else:
-            x = process.noised_once(s, x, t + 1, eps)
-    return torch.where(known > 0, x_known, x)
-
-
-def network_calls(levels: list[int]) -> int:
-    """How many of the transitions are steps down, each a network call."""
-    return sum(after < before for before, after in pairwise(levels))
 
 
 def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
@@ -163,17 +115,15 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
     """Inpaint one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(p.device)
-    net = painter(p, jobs[0].model, p.inpaint.precision)
-    s = process.schedule(p.process, p.inpaint.respacing).to(device)
+    diffusion = painter(p, jobs[0].model, p.inpaint.precision).respaced(p.inpaint.respacing)
     levels = repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
     pairs = dataset.load(p).take([job.index for job in jobs])
     regions = np.stack([dilated(mask[0], p.inpaint) for mask in pairs.masks])[:, None]
     known = torch.from_numpy(1 - regions).float().to(device)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    with (progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
-          devices.exact(), devices.autocast(device, p.inpaint.precision)):
-        x = repaint(net, s, dataset.to_tensor(pairs).to(device), known, levels, generators, p.process.objective,
-                    bar.update)
+    with progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar:
+        x = repaint(diffusion, dataset.to_tensor(pairs).to(device), known, levels, generators,
+                    tick=bar.update)
     x = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
     for job, key, sample, source, mask, region in zip(
@@ -181,10 +131,11 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path) -> Non
         write_pair(job, key, sample, source, mask, region, p, folder, seconds)
 
 
-def painter(p: Params, model: str, precision: str) -> UNet:
-    """A finished model of chapter 2 by its name, on the run's device, to sample with under autocast."""
-    path = p.folder / "train" / model / train.WEIGHTS
-    return checkpoints.load_net(path, p, devices.device(p.device)).fixed(precision)
+def painter(p: Params, model: str, precision: str) -> Diffusion:
+    """A finished model of chapter 2 by its name, on the run's device."""
+    path, device = p.folder / "train" / model / train.WEIGHTS, devices.device(p.device)
+    net = checkpoints.load_net(path, p, device).fixed(precision)
+    return Diffusion(net, process.schedule(p.process).to(device), p.process.objective, precision=precision)
 
 
 def write_pair(job: Job, key: str, sample: np.ndarray, source: np.ndarray, mask: np.ndarray,

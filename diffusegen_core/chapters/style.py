@@ -1,11 +1,10 @@
 """Chapter 4: the inpainted images, guided back towards the real image that they came from (paper 2.4, A.3).
 
 An inpainted pair is noised part of the way and denoised again by the model that painted it; in each step the
-losses of `guidance` pull. The mask stays. As in chapter 3, a pair depends on its own seed alone.
+losses of `diffusion.losses` pull. The mask stays. As in chapter 3, a pair depends on its own seed alone.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,20 @@ from torch import Tensor
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params, plain
-from diffusegen_core.config.sections import FULL_STEPS, Style
+from diffusegen_core.config.sections import Style
 from diffusegen_core.data import dataset, pairsets
 from diffusegen_core.data.pairsets import Job
-from diffusegen_core.diffusion import colour, guidance, process
+from diffusegen_core.diffusion import colour, losses
+from diffusegen_core.diffusion.guided import MEASURED, OK, Judge, guided, load_judge, significant
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.store import runs, seeds
 
 VERSION = 1  # raised when the same parameters would give other pairs
-OK = "ok"
 MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "seam_before", "seam_after",
             "status"]
-PULLS = [f"pull_{name}" for name in guidance.TERMS]
-STEPS = ["name", "step", "level", *guidance.TERMS, "total", *PULLS, "shift", "noise"]
+STEPS = ["name", "step", "level", *MEASURED]
 COLUMNS = {"name": str, **dict.fromkeys(STEPS[1:], float)}
-Record = dict[str, float | int]
 
 
 @dataclass(frozen=True)
@@ -129,19 +126,16 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(p.device)
-    net = inpaint.painter(p, jobs[0].model, p.style.precision)
-    net.checkpointing = p.style.checkpointing
-    judge = guidance.load(p, net, device)
+    diffusion = inpaint.painter(p, jobs[0].model, p.style.precision).respaced(p.style.respacing)
+    diffusion.net.checkpointing = p.style.checkpointing
+    judge = load_judge(p.style, p.model, p.seed, device)
     real = dataset.load(p).take([job.index for job in jobs])
     painted = pairsets.load(origin, [job.name for job in jobs])
-    s = process.schedule(p.process, p.style.respacing).to(device)
     levels = list(reversed(range(p.style.respacing - p.style.skip)))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    with (progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar,
-          devices.exact(), devices.autocast(device, p.style.precision)):
-        x, records, status = guided(judge, s, dataset.to_tensor(painted).to(device),
-                                    dataset.to_tensor(real)[:, :3].to(device), levels, generators,
-                                    p.process.objective, bar.update)
+    with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
+        x, records, status = guided(diffusion, judge, dataset.to_tensor(painted).to(device),
+                                    dataset.to_tensor(real)[:, :3].to(device), levels, generators, bar.update)
     styled = np.stack([finished(sample[:3], source, p.style)
                        for sample, source in zip(x.float().cpu().numpy(), real.images, strict=True)])
     measures = measured(judge, x, styled, painted, real, p)
@@ -156,107 +150,6 @@ def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin
                       steps=records[i], device=devices.name(p.device))
 
 
-# x_t -> x' ~ p(x_{t-1} | x_t), then x_{t-1} = x' - shift of the losses' gradient with respect to x_t (A.3)
-def guided(judge: guidance.Judge, s: process.Schedule, inpainted: Tensor, source: Tensor, levels: list[int],
-           generators: list[torch.Generator], objective: str,
-           tick: Callable[[int], object] | None = None) -> tuple[Tensor, list[list[Record]], list[str]]:
-    """Guide inpainted images (B, 4, H, W) towards their sources (B, 3, H, W), from the noisiest level down.
-
-    Gives the images (B, 4, H, W), and for each the losses of its steps and its status. An image whose loss or
-    gradient is not finite is stopped there: its status names the step and the loss, the others go on.
-    """
-    with torch.no_grad():
-        targets = guidance.Targets(inpainted, source, judge.cls(source))
-        cls = judge.cls(inpainted[:, :3])
-    start = torch.full((len(inpainted),), levels[0], device=inpainted.device)
-    x = process.noised(s, inpainted, start, seeds.normal_like(generators, inpainted))
-    alive, tables = torch.ones_like(start, dtype=torch.bool), []
-    for step, level in enumerate(levels):
-        wanted = guidance.weights(judge.settings, step)
-        x, cls, found = guided_step(judge, s, targets, x, level, cls, wanted, generators, objective)
-        alive = alive & torch.stack(list(found.values())).isfinite().all(dim=0)
-        x = torch.where(alive[:, None, None, None], x, torch.zeros_like(x))
-        tables.append(found)  # read after the last step: reading waits for the device
-        if tick:
-            tick(len(x))
-    return x, *told(tables, levels)
-
-
-def told(tables: list[dict[str, Tensor]], levels: list[int]) -> tuple[list[list[Record]], list[str]]:
-    """Each image's records and status, from the (B,) values of every step."""
-    count = len(next(iter(tables[0].values())))
-    records, status = [[] for _ in range(count)], [OK] * count
-    for step, (found, level) in enumerate(zip(tables, levels, strict=True), 1):
-        table = {name: column.tolist() for name, column in found.items()}
-        for i, ended in enumerate(status):
-            wrong = [name for name, column in table.items() if not np.isfinite(column[i])]
-            if ended == OK and wrong:
-                status[i] = f"stopped in step {step} of {len(levels)}: not finite: {', '.join(wrong)}"
-            elif ended == OK:
-                records[i].append({"step": step, "level": level,
-                                   **{name: significant(column[i]) for name, column in table.items()}})
-    return records, status
-
-
-def guided_step(judge: guidance.Judge, s: process.Schedule, targets: guidance.Targets, x: Tensor, level: int,
-                previous_cls: Tensor, wanted: dict[str, float], generators: list[torch.Generator],
-                objective: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """One step down: the images, their [CLS], and (B,) each the wanted losses and what came of them.
-
-    The losses see the mix s x0_hat + (1 - s) x_t, s = sqrt(1 - alpha_bar_t), and the content to keep is mixed
-    with a noised copy of itself in the same way, as in the authors' code. They see x0_hat as predicted; the
-    step itself clips it to [-1, 1], as chapter 3 does.
-    """
-    x = x.detach().requires_grad_()
-    t = torch.full((len(x),), level, device=x.device)
-    output = process.call(judge.net, s, x, t)
-    x0 = process.interpret(s, x, t, output, objective, clip=False).x0
-    part = process.at((1 - s.alpha_bar).sqrt(), t)
-    mixed = part * x0 + (1 - part) * x
-    noised = process.noised(s, targets.inpainted, t, seeds.normal_like(generators, x))
-    reference = part * targets.inpainted + (1 - part) * noised
-
-    seen_x0, seen = (image.detach().requires_grad_() for image in (x0, mixed))
-    cls = judge.cls(seen[:, :3])
-    found = guidance.values(judge, targets, wanted, seen_x0, seen, reference, cls, previous_cls, generators)
-    pulls = guidance.pulls(found, wanted, seen_x0, seen)
-    with torch.no_grad():
-        r = process.interpret(s, x, t, output, objective)
-        x_next = process.denoised_once(r, t, seeds.normal_like(generators, x))
-    shift = back(pulls, x0, mixed, x, r.log_variance, judge.settings)
-    found = {**found, "total": guidance.total(found, wanted),
-             **{f"pull_{name}": guidance.rms(strength(r.log_variance, judge.settings) * pull)
-                for name, pull in pulls.items()},
-             "shift": guidance.rms(shift), "noise": guidance.rms((r.log_variance / 2).exp())}
-    return x_next - shift, cls.detach(), {name: column.detach() for name, column in found.items()}
-
-
-# paper: x_{t-1} = x' - gradient (A.3); the authors' code: x_{t-1} = x' - variance * gradient
-def strength(log_variance: Tensor, settings: Style) -> Tensor:
-    """What a gradient is multiplied by. The paper's 1 is for 200 steps; a longer step counts for several."""
-    if settings.guidance == "variance":
-        return log_variance.exp()
-    return torch.full_like(log_variance, FULL_STEPS / settings.respacing)
-
-
-def back(pulls: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log_variance: Tensor,
-         settings: Style) -> Tensor:
-    """The shift (B, 4, H, W) that a step subtracts: the pulls on x0 and the mix, taken back to x_t.
-
-    Where `max_shift` is set, neither one loss's pull nor the shift has a larger RMS than that many times the
-    step's noise: no loss drowns the others, and the next level gets an image about as noisy as it expects.
-    """
-    factor = strength(log_variance, settings)
-    if settings.max_shift is not None:
-        most = settings.max_shift * guidance.rms((log_variance / 2).exp())
-        pulls = {name: guidance.limited(pull, most / guidance.rms(factor)) for name, pull in pulls.items()}
-    on_x0 = pulls.get("rng", torch.zeros_like(x0))
-    on_mixed = sum((pull for name, pull in pulls.items() if name != "rng"), torch.zeros_like(x0))
-    gradient, = torch.autograd.grad([x0, mixed], x, [on_x0, on_mixed])
-    shift = factor * gradient
-    return shift if settings.max_shift is None else guidance.limited(shift, most)
-
-
 def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarray:
     """The styled image (3, S, S) as uint8, with the colours of its source (3, S, S) uint8 if asked."""
     image = image.clip(-1, 1)
@@ -266,7 +159,7 @@ def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarr
 
 
 @torch.no_grad()
-def measured(judge: guidance.Judge, x: Tensor, styled: np.ndarray, painted: dataset.Pairs, real: dataset.Pairs,
+def measured(judge: Judge, x: Tensor, styled: np.ndarray, painted: dataset.Pairs, real: dataset.Pairs,
              p: Params) -> dict[str, list[float]]:
     """The manifest's measures: x (B, 4, S, S) is as the last step left it, styled (B, 3, S, S) uint8."""
     def cls(images: np.ndarray) -> Tensor:
@@ -277,16 +170,11 @@ def measured(judge: guidance.Judge, x: Tensor, styled: np.ndarray, painted: data
     source = cls(real.images)
     return {
         "mask_dice": [dice(a, b[0]) for a, b in zip(drawn, painted.masks, strict=True)],
-        "cls_before": guidance.sty_loss(cls(painted.images), source).tolist(),
-        "cls_after": guidance.sty_loss(cls(styled), source).tolist(),
+        "cls_before": losses.sty_loss(cls(painted.images), source).tolist(),
+        "cls_after": losses.sty_loss(cls(styled), source).tolist(),
         "seam_before": [seam(a, b) for a, b in zip(painted.images, regions, strict=True)],
         "seam_after": [seam(a, b) for a, b in zip(styled, regions, strict=True)],
     }
-
-
-def significant(value: float) -> float:
-    """The value to six figures, for files."""
-    return float(f"{value:.6g}")
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -27,6 +27,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.data import dataset
 from diffusegen_core.diffusion import checkpoints, process, samplers
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.store import runs, seeds
@@ -326,9 +327,8 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     s = process.schedule(p.process, p.train.preview_steps).to(device)
     own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
     side = p.data.image_size
-    with devices.exact(), devices.autocast(device, p.train.precision):
-        x = samplers.SAMPLERS[p.train.preview_sampler](state.average, s, (4, side, side), own,
-                                                       p.process.objective)
+    diffusion = Diffusion(state.average, s, p.process.objective, precision=p.train.precision)
+    x = samplers.sample(diffusion, (4, side, side), own, samplers.SAMPLERS[p.train.preview_sampler])
     path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
     runs.write(path, dataset.grid(x).save)
 

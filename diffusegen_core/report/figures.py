@@ -18,7 +18,7 @@ from diffusegen_core.chapters.train import Trained
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.dataset import REAL, Pairs
 from diffusegen_core.data.pairsets import read_pair
-from diffusegen_core.diffusion.guidance import weights
+from diffusegen_core.diffusion.losses import weights
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]

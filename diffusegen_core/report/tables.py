@@ -15,7 +15,7 @@ import torch
 from diffusegen_core.chapters import train
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import MS_SSIM, Evaluated
-from diffusegen_core.chapters.inpaint import Inpainted, network_calls, repaint_levels
+from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.train import Trained
 from diffusegen_core.config import devices
@@ -23,6 +23,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Model
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.diffusion.repaint import network_calls, repaint_levels
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
