@@ -8,7 +8,6 @@ full set's where that is to see as many images, or else one beside it, and both 
 weights are taken over: the optimizer, the steps and the warm-up of the average begin anew.
 """
 
-import copy
 import logging
 import time
 from collections.abc import Callable
@@ -19,16 +18,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from diffusegen_core.chapters import cluster
 from diffusegen_core.config import devices
-from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.data import dataset
 from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.unet import UNet, parameter_count
+from diffusegen_core.diffusion.training import (
+    COLUMNS,
+    State,
+    Training,
+    optimize,
+    refuse_divergence,
+    restore,
+    snapshot,
+    start,
+    weights_of,
+)
+from diffusegen_core.diffusion.unet import parameter_count
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.store import runs, seeds
 
@@ -37,7 +45,6 @@ log = logging.getLogger(__name__)
 FULL, BASE = "full", "base"
 WEIGHTS = "model.safetensors"
 VERSION = 1  # raised when the same parameters would give other weights
-COLUMNS = ["loss", "mse", "vb", "grad_norm"]
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
 IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
               "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
@@ -163,19 +170,9 @@ def caveat(p: Params) -> str:
             "so that test images may be among these." if unknown else "")
 
 
-@dataclass
-class State:
-    """All that a step changes."""
-
-    net: UNet
-    average: UNet
-    optimizer: torch.optim.Optimizer
-    history: list[Tensor]  # a row of COLUMNS a step
-    seconds: float = 0.0
-
-    @property
-    def step(self) -> int:
-        return len(self.history)
+def training_of(p: Params, name: str) -> Training:
+    """What decides a model's training, beside its images."""
+    return Training(name, p.model, p.process, p.train, p.data.image_size, p.seed)
 
 
 def fit(p: Params, name: str, pairs: dataset.Pairs, folder: Path, recipe: runs.Recipe,
@@ -185,14 +182,16 @@ def fit(p: Params, name: str, pairs: dataset.Pairs, folder: Path, recipe: runs.R
     x = torch.from_numpy(dataset.to_bytes(dataset.to_tensor(pairs).numpy())).to(device)
     s = process.schedule(p.process).to(device)
     batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
-    state = start(p, name, device, base)
+    training = training_of(p, name)
+    first = checkpoints.part(checkpoints.read(base / WEIGHTS)[0], "ema.") if base else None
+    state = start(training, device, first)
     resume(state, folder / "checkpoint.safetensors", recipe)
     if state.step == 0:
         runs.clear(folder)  # sample grids of other parameters
     began = time.monotonic() - state.seconds
     with progress.bar(name, total * batch, "image", done=state.step * batch) as bar:
         while state.step < total:
-            row = optimize(p, state, s, x, name)
+            row = optimize(training, state, s, x)
             bar.update(batch)
             done = state.step == total
             shown = done or state.step % p.train.preview_every == 0
@@ -212,91 +211,18 @@ def fit(p: Params, name: str, pairs: dataset.Pairs, folder: Path, recipe: runs.R
     return conclude(p, state, folder, recipe, dataset.load(p) if base else pairs)
 
 
-def start(p: Params, name: str, device: torch.device, base: Path | None = None) -> State:
-    """Untrained weights, seeded by the model's name, or the base's averaged ones."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.derive(p.seed, "train", name, "weights"))
-        net = UNet(p.model, p.data.image_size).to(device)
-    if base:
-        net.load_state_dict(checkpoints.part(checkpoints.read(base / WEIGHTS)[0], "ema."))
-    average = copy.deepcopy(net).eval().requires_grad_(False)
-    net.checkpointing = p.train.checkpointing
-    if p.train.compile:
-        net.compile_steps()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=p.train.lr, weight_decay=p.train.weight_decay,
-                                  fused=True)
-    return State(net, average, optimizer, history=[])
-
-
-def draw(p: Params, step: int, levels: int, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """A step's images, levels and noise, with replacement so that a cluster of one image trains too."""
-    g = seeds.generator(p.seed, "train", name, step, device=x.device)
-    batch, device = p.train.batch_size, x.device
-    x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
-    flipped = torch.rand(batch, generator=g, device=device) < p.train.flip
-    x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
-    t = torch.randint(levels, (batch,), generator=g, device=device)
-    return x0, t, torch.randn(x0.shape, generator=g, device=device)
-
-
-def optimize(p: Params, state: State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
-    """One optimizer step over a batch of x (N, 4, S, S) uint8; its row of COLUMNS, still on the device."""
-    batch, device = p.train.batch_size, x.device
-    drawn = draw(p, state.step, len(s), x, name)
-    sums = torch.zeros(3, device=device)
-    state.optimizer.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [],
-                               enabled=p.model.dropout > 0):
-        if p.model.dropout > 0:
-            torch.manual_seed(seeds.derive(p.seed, "train", name, state.step, "dropout"))
-        parts = (tensor.split(p.train.micro_batch or batch) for tensor in drawn)
-        for part in zip(*parts, strict=True):
-            with devices.autocast(device, p.train.precision):
-                losses = process.losses(state.net, s, *part, p.process.objective)
-            (losses["loss"].sum() / batch).backward()
-            sums += torch.stack([losses[k].detach().sum() for k in COLUMNS[:3]])
-    norm = nn.utils.clip_grad_norm_(state.net.parameters(), p.train.grad_clip or float("inf"))
-    state.optimizer.step()
-    average_weights(state, p.train.ema)
-    row = torch.cat([sums / batch, norm.detach()[None]])
-    state.history.append(row)
-    return row
-
-
-def refuse_divergence(row: Tensor, name: str, step: int) -> None:
-    """UserError where loss or gradient is no number any more; the last checkpoint is from before."""
-    if not row.isfinite().all():
-        raise UserError(f"{name}: the training diverged: at step {step} the loss is {float(row[0])} and the "
-                        f"gradient's norm {float(row[3])}. Lower train.lr, or set train.grad_clip.")
-
-
-# The average starts as the weights' own short mean, so that a few hundred steps do not sample a random start.
-@torch.no_grad()
-def average_weights(state: State, decay: float) -> None:
-    decay = min(decay, (1 + state.step) / (10 + state.step))
-    torch._foreach_lerp_(list(state.average.parameters()), list(state.net.parameters()), 1 - decay)
-
-
 def keep(state: State, folder: Path, recipe: runs.Recipe) -> None:
     """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
     write_losses(state, folder)
-    tensors = {**weights_of(state), **checkpoints.moments(state.net, state.optimizer),
-               "history": torch.stack(state.history).cpu()}
-    checkpoints.save(folder / "checkpoint.safetensors", tensors, {"recipe": recipe, "seconds": state.seconds},
-                     hashed=False)
+    checkpoints.save(folder / "checkpoint.safetensors", snapshot(state),
+                     {"recipe": recipe, "seconds": state.seconds}, hashed=False)
 
 
 def write_losses(state: State, folder: Path) -> Path:
     """The loss curve so far: a row a step."""
-    frame = pd.DataFrame(torch.stack(state.history).cpu().numpy(), columns=COLUMNS)
+    frame = pd.DataFrame(state.history.rows().numpy(), columns=COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
     return runs.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
-
-
-def weights_of(state: State) -> dict[str, Tensor]:
-    """Both sets of weights, under their prefixes."""
-    return {**{f"raw.{k}": v for k, v in state.net.state_dict().items()},
-            **{f"ema.{k}": v for k, v in state.average.state_dict().items()}}
 
 
 def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
@@ -313,11 +239,7 @@ def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
     if reasons:
         log.warning("%s belongs to other parameters (%s). Training starts again.", path, "; ".join(reasons))
         return
-    state.net.load_state_dict(checkpoints.part(tensors, "raw."))
-    state.average.load_state_dict(checkpoints.part(tensors, "ema."))
-    checkpoints.restore(state.net, state.optimizer, tensors)
-    state.history = list(tensors["history"].to(next(state.net.parameters()).device))
-    state.seconds = header["seconds"]
+    restore(state, tensors, header["seconds"])
     log.info("%s: continued at step %d", path, state.step)
 
 
@@ -333,7 +255,8 @@ def preview(p: Params, state: State, folder: Path, name: str) -> None:
     runs.write(path, dataset.grid(x).save)
 
 
-def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe, seen: dataset.Pairs) -> dict[str, Any]:
+def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe,
+             seen: dataset.Pairs) -> dict[str, Any]:
     """Write the finished model and its stamp.
 
     `seen`: the pairs that it was trained on, its base's among them.
@@ -341,8 +264,7 @@ def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe, seen: d
     path = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": checkpoints.configuration(p), "recipe": recipe,
         "seen": checkpoints.fingerprints(seen)})
-    losses = torch.stack(state.history[-max(1, state.step // 10):])[:, 0]
     return runs.finish(
         folder, recipe, [path, write_losses(state, folder)], state.seconds,
-        images=state.step * p.train.batch_size, steps=state.step, loss=float(losses.mean()),
+        images=state.step * p.train.batch_size, steps=state.step, loss=state.history.final_loss(),
         parameters=parameter_count(state.net), device=devices.name(p.device))
