@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from diffusegen_core.store import runs
-
 if TYPE_CHECKING:
     from distributed import Worker
 
@@ -40,12 +38,11 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
         shares: bool = False) -> tqdm:
     """A progress bar with rate and time left; at most one line a second: a notebook keeps every line.
 
-    With `shares` it shows per cent alone, and the time left goes by the mean rate. None is shown where
-    nothing is made.
+    With `shares` it shows per cent alone, and the time left goes by the mean rate.
     """
     style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
     kind, place = (_Told, {"file": io.StringIO()}) if worker() else (tqdm, {})
-    return kind(desc=title, total=total, initial=done, unit=unit, disable=hidden or not runs.making(),
+    return kind(desc=title, total=total, initial=done, unit=unit, disable=hidden,
                 mininterval=1.0, delay=1.0, **style, **place)
 
 

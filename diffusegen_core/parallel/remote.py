@@ -28,9 +28,11 @@ from distributed import Client, Future, get_worker, wait
 from distributed.scheduler import KilledWorker
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, home
+from diffusegen_core.config.params import home
+from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import progress
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
+from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +177,7 @@ class _Board:
 
     def finish(self, key: str) -> None:
         worker = self.at.pop(key, "a worker")
-        took = runs.duration(time.monotonic() - self.since.get(key, time.monotonic()))
+        took = duration(time.monotonic() - self.since.get(key, time.monotonic()))
         line = " ".join(f"{self.sent[key].name}: {took}, {worker} {self.texts.get(key, '')}".split())
         self.bar.write(line, file=sys.stderr)
         self.bar.update(self.sent[key].cost)
@@ -192,15 +194,15 @@ def _token(folders: set[Path]) -> Iterator[str]:
 
     A folder of the same path may be a disk of the worker's own.
     """
-    name = f"{runs.WRITING}{uuid4().hex}"
-    files = [folder / name for folder in folders]
+    name = f"{files.WRITING}{uuid4().hex}"
+    tokens = [folder / name for folder in folders]
     try:
-        for file in files:
-            runs.write_text(file, "")
+        for token in tokens:
+            files.write_text(token, "")
         yield name
     finally:
-        for file in files:
-            file.unlink(missing_ok=True)
+        for token in tokens:
+            token.unlink(missing_ok=True)
 
 
 def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str,
@@ -248,20 +250,21 @@ def _warn_of_one_card(client: Client, cards: set[str]) -> None:
                     "they share out its cards.", card, most)
 
 
-def _runs(arguments: dict[str, Any]) -> list[Params]:
-    """The parameters of the runs that an item is of."""
+def _workspaces(arguments: dict[str, Any]) -> list[Workspace]:
+    """Those of the runs that an item is of."""
     nested = arguments.get("arguments")
-    found = [values.get("p") for values in (arguments, nested) if isinstance(values, dict)]
-    return [p for p in found if isinstance(p, Params)]
+    values = [*arguments.values(), *(nested.values() if isinstance(nested, dict) else ())]
+    own = [getattr(value, "workspace", value) for value in values]  # of a whole run, its own
+    return [value for value in own if isinstance(value, Workspace)]
 
 
 def _folders(arguments: dict[str, Any]) -> set[Path]:
-    return {p.folder for p in _runs(arguments)}
+    return {ws.folder for ws in _workspaces(arguments)}
 
 
 def _cards(arguments: dict[str, Any]) -> set[str]:
     """Such as cuda:1, where the parameters name one."""
-    return {p.device for p in _runs(arguments) if ":" in p.device}
+    return {ws.device for ws in _workspaces(arguments) if ":" in ws.device}
 
 
 def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:
