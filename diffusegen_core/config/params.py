@@ -20,6 +20,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.sections import (
@@ -236,7 +237,7 @@ def _annotation(name: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """YAML's plain types, without what makes a short text endless, or one of its values vanish."""
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an alias (*NAME), which is not taken here",
                                               self.peek_event().start_mark)
@@ -313,7 +314,7 @@ def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
     return fixed
 
 
-def _complaint(error: dict[str, Any], kind: type[Section]) -> str:
+def _complaint(error: ErrorDetails, kind: type[Section]) -> str:
     place = printable(".".join(str(part)[:100] for part in error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key{_nearest(place, kind)}."

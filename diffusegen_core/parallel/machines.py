@@ -15,7 +15,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.parallel.fanout import SCHEDULER
 
 if TYPE_CHECKING:
-    from distributed.deploy import Cluster
+    from distributed.deploy.cluster import Cluster
 
 # A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
 SILENCE = "120s"

@@ -30,8 +30,9 @@ def worker() -> "Worker | None":
 
 
 def tell(**message: Any) -> None:
-    """Send a message about the item at hand from its worker to the client."""
-    worker().log_event(TOPIC, {"item": item.get(), **message})
+    """Send a message about the item at hand from its worker, if this is one, to the client."""
+    if here := worker():
+        here.log_event(TOPIC, {"item": item.get(), **message})
 
 
 def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,

@@ -231,8 +231,9 @@ def _card() -> tuple[int, socket.socket]:
     The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
     """
     hold = socket.socket(socket.AF_UNIX)
-    for number in itertools.count():
-        others, card = divmod(number, torch.cuda.device_count())
+    numbers = itertools.count()
+    while True:
+        others, card = divmod(next(numbers), torch.cuda.device_count())
         try:
             hold.bind(f"\0diffusegen {torch.cuda.get_device_properties(card).uuid} {others}")
             return card, hold
