@@ -14,13 +14,14 @@ never loses: what no longer fits is set aside in the run folder (see store.artif
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from diffusegen_core.chapters import cluster, evaluate, gan, inpaint, style, train
+from diffusegen_core.chapters import cluster, inpaint, style, train
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.gan import Gan
@@ -31,7 +32,7 @@ from diffusegen_core.chapters.train import Trained, Watch
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, testsets
+from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.segmentation.trainsets import Sets
@@ -176,8 +177,7 @@ class Run:
         with lock.hold(self.folder):
             self.keep_params()
             self._results.clear()  # those of grids may be of what was finished so far
-            self._result(name, Workspace(self.folder, self.params.seed, self.params.device, again=again), watch)
-        return self._results[name]
+            return self._result(name, replace(self.workspace, again=again), watch)
 
     def _result(self, name: str, ws: Workspace, watch: Watch | None) -> Any:
         if name not in self._results:
@@ -240,14 +240,15 @@ def _refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:
     """UserError for names that papermill was given and that are no parameters."""
     cells = namespace.get("In", [])
     injected = [cell for cell in cells if isinstance(cell, str) and cell.startswith("# Parameters\n")]
-    names = [line.partition("=")[0].strip() for cell in injected for line in cell.splitlines() if " = " in line]
+    names = [line.partition("=")[0].strip() for cell in injected for line in cell.splitlines()
+             if " = " in line]
     for name in names:
         if name.isidentifier() and name not in known:
             params.validate({name: None})  # its words name the nearest parameter
 
 
 def _refuse_own_parts(p: Params) -> None:
-    """UserError where the run is told to read from its own folder, whose parts it makes, or lies in its data."""
+    """UserError where the run is told to read from its own folder, or lies in a folder of data."""
     given = {"data.source": p.data.source, "cluster.file": p.cluster.file,
              "train.checkpoints": p.train.checkpoints, "gan.source": p.gan.source,
              "segment.held_out": p.segment.held_out, "segment.cvc": p.segment.cvc,
@@ -257,8 +258,8 @@ def _refuse_own_parts(p: Params) -> None:
             continue
         path = params.resolve(value)
         if p.folder in (path, *path.parents):
-            raise UserError(f"Parameters: {name}: {path} lies in the run folder {p.folder}, whose parts the run "
-                            "makes itself. Name another folder, or choose another run_dir.")
+            raise UserError(f"Parameters: {name}: {path} lies in the run folder {p.folder}, whose parts the "
+                            "run makes itself. Name another folder, or choose another run_dir.")
         if path in p.folder.parents and name != "train.checkpoints":
-            raise UserError(f"Parameters: run_dir: {p.folder} lies in {name} {path}, which is never written to. "
-                            "Choose another run_dir.")
+            raise UserError(f"Parameters: run_dir: {p.folder} lies in {name} {path}, which is never written "
+                            "to. Choose another run_dir.")
