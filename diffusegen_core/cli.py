@@ -116,7 +116,8 @@ def plan(
 @app.command()
 def status(
     folder: RunFolder,
-    verify: Annotated[bool, typer.Option(help="Compare the hash of every file, not only size and time.")] = False,
+    verify: Annotated[bool, typer.Option(
+        help="Compare the hash of every file, and not size and time alone.")] = False,
 ) -> None:
     """Show what of a run is made, what is not, and what was changed by hand."""
     from diffusegen_core.config.text import size
@@ -129,8 +130,8 @@ def status(
         typer.echo(_printable(line))
     if put_by := aside.kept(this.folder):
         total = size(sum(one.bytes for one in put_by))
-        typer.echo(f"Set aside or unfinished: {len(put_by)} items, {total}; `diffusegen clean {folder}` lists "
-                   "them.")
+        typer.echo(f"Set aside or unfinished: {len(put_by)} items, {total}; `diffusegen clean {folder}` "
+                   "lists them.")
 
 
 @app.command()
@@ -257,7 +258,8 @@ def _run(profile: Path, overrides: list[str]) -> "Run":
             raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
         pairs.append((name, value))
     changes = params.override({}, pairs)
-    params.validate(params.merged({**params.load(profile), "profile": profile.stem}, changes))
+    path = params.profile_file(profile)
+    params.validate(params.merged({**params.load(path), "profile": path.stem}, changes))
     from diffusegen_core.run import Run  # it takes seconds, and a wrong key is answered at once
     return Run.create(profile, changes)
 

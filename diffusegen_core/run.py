@@ -59,7 +59,7 @@ class Run:
         the file and lies in runs/NAME, or in `folder`. Raises UserError for keys or values that there are
         not, and where the folder holds anything but a run.
         """
-        path = _profile(profile)
+        path = params.profile_file(profile)
         values = params.merged({**params.load(path), "profile": path.stem}, changes or {})
         if folder is not None:
             values["run_dir"] = str(folder)
@@ -89,7 +89,7 @@ class Run:
         place = params.resolve(profile)
         if lock.is_run(place):
             return cls.open(place, changes)
-        folder = params.resolve(run_dir or f"runs/{_profile(profile).stem}")
+        folder = params.resolve(run_dir or f"runs/{params.profile_file(profile).stem}")
         return cls.open(folder, changes) if lock.is_run(folder) else cls.create(profile, changes, run_dir)
 
     @classmethod
@@ -224,16 +224,6 @@ class Run:
             except UserError as error:
                 rows.append((name, "refused", str(error)))
         return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
-
-
-def _profile(profile: str | Path) -> Path:
-    """The parameter file that a path or the name of a profile means. UserError where there is none."""
-    named = params.resolve(f"params/{profile}.yaml") if Path(profile).name == str(profile) else None
-    for path in (Path(profile), params.resolve(profile), named):
-        if path is not None and path.is_file():
-            return path
-    raise UserError(f"There is no parameter file {profile}, nor a profile of that name in "
-                    f"{params.resolve('params')}.")
 
 
 def _refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:

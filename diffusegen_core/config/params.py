@@ -185,6 +185,16 @@ def load(path: Path | str) -> dict[str, Any]:
     return values
 
 
+def profile_file(profile: str | Path) -> Path:
+    """The parameter file that a path or the name of a profile means. UserError where there is none."""
+    named = resolve(f"params/{profile}.yaml") if Path(profile).name == str(profile) else None
+    for path in (Path(profile), resolve(profile), named):
+        if path is not None and path.is_file():
+            return path
+    raise UserError(f"There is no parameter file {profile}, nor a profile of that name in "
+                    f"{resolve('params')}.")
+
+
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `values` with changes, of which a key is a section, or dotted: {"train.images": 7000}."""
     result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
