@@ -48,6 +48,8 @@ class Styled:
     """
 
     sets: dict[DataType, PairSet]
+    origins: dict[DataType, PairSet]
+    """The inpainted pairs behind each set."""
     steps: dict[DataType, pd.DataFrame]
     """Columns as guided.STEPS, the pair's name as index; losses unweighted, the last three RMS over an
     image."""
@@ -76,12 +78,12 @@ def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, sett
 
     Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled.
     """
-    sets, steps = {}, {}
+    sets, origins, steps = {}, {}, {}
     for origin in inpainted.sets.values():
         one = _set(ws, pairs, models, origin, settings, inpaint)
-        sets[one.data_type] = one
+        sets[one.data_type], origins[one.data_type] = one, origin
         steps[one.data_type] = pd.read_csv(one.folder / "steps.csv", dtype=COLUMNS).set_index("name")
-    return Styled(sets, steps, features.label(settings.backbone, settings.weights),
+    return Styled(sets, origins, steps, features.label(settings.backbone, settings.weights),
                   features.label(settings.vgg, settings.vgg_weights))
 
 

@@ -13,13 +13,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import files
 
 ROOT = Path(__file__).parents[2]
-FRONT = ["how_to_read", "method"]
+MARK = ".built.json"  # names the files of a site folder that are ours
+FRONT = ["how_to_read", "method", "api"]
 BACK = ["results_small", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
@@ -43,13 +46,15 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
     _render(site)
     pages = site / "_build" / "html"
     _add_mathjax(pages / "_static" / "mathjax")
+    _mark(site)
     return pages / "index.html"
 
 
 def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> None:
     """Write the sources of the book: pages, chapters, pictures, settings and table of contents."""
-    shutil.rmtree(site, ignore_errors=True)
-    shutil.copytree(ROOT / "book", site)
+    _clear(site)
+    shutil.copytree(ROOT / "book", site, dirs_exist_ok=True)
+    _mark(site)
     if figures.is_dir() and not figures.is_symlink():
         shutil.copytree(figures, site / "figures", ignore=_links)
     chapters = [path.stem for path in notebooks]
@@ -60,7 +65,7 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
         _write(page, _without_absent(page.read_text(encoding="utf-8"), absent, site))
     for path in notebooks:
         notebook = json.loads(_without_absent(path.read_text(encoding="utf-8"), absent, site))
-        _fold_parameters(notebook["cells"])
+        _fold_parameters(notebook)
         _write(site / path.name, json.dumps(notebook))
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     settings["sphinx"]["config"]["html_theme_options"]["extra_footer"] = html.escape(footer)
@@ -69,6 +74,22 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
     contents = [{"caption": caption, "chapters": [{"file": name} for name in names]}
                 for caption, names in parts.items() if names]
     _write(site / "_toc.yml", yaml.safe_dump({"format": "jb-book", "root": "index", "parts": contents}))
+
+
+def _clear(site: Path) -> None:
+    """Remove what an earlier build has left there, and nothing else. UserError where none has."""
+    if site.is_symlink() or (site.exists() and not (site / MARK).is_file()):
+        raise UserError(f"{site} is not a folder that a book was built in. Move it away, for it would be "
+                        "replaced.")
+    for name in files.read_json(site / MARK) or []:
+        (site / name).unlink(missing_ok=True)
+    files.without_empty(site)
+
+
+def _mark(site: Path) -> None:
+    """Note which files a build has made: the next one removes these."""
+    (site / MARK).unlink(missing_ok=True)
+    files.write_json(site / MARK, [*files.below(site), MARK])
 
 
 def _links(folder: str, names: list[str]) -> list[str]:
@@ -102,15 +123,17 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
     return ROLE.sub(plain, text)
 
 
-def _fold_parameters(cells: list[dict]) -> None:
-    """Show the values that were used, folded, instead of the defaults that papermill overrode."""
-    def tagged(tag: str) -> list[dict]:
-        return [cell for cell in cells if tag in cell["metadata"].get("tags", [])]
+def _fold_parameters(notebook: dict[str, Any]) -> None:
+    """Show all values of the run, folded, in place of the cells that say where the run lies."""
+    def tagged(tag: str) -> list[dict[str, Any]]:
+        return [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
 
+    values = notebook["metadata"].get("diffusegen", {}).get("params", {})
     injected = tagged("injected-parameters")
     for cell in tagged("parameters") if injected else []:
-        cells.remove(cell)
+        notebook["cells"].remove(cell)
     for cell in injected:
+        cell["source"] = "\n".join(f"{name} = {value!r}" for name, value in values.items())
         cell["metadata"]["tags"].append("hide-input")
         prompt = "Parameters of this run"
         cell["metadata"]["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
