@@ -19,6 +19,7 @@ import yaml
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import ASIDE, MAKING, into_place
 
 ROOT = Path(__file__).parents[2]
 MARK = ".built.json"  # names the files of a site folder that are ours
@@ -33,28 +34,29 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
     """Build the book of a run and return the path of its index.html.
 
     `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
-    is a plain line that every page carries. The sources go to run_dir/site, fresh each time. Raises UserError
-    where the pages are not found or Jupyter Book warns of anything.
+    is a plain line that every page carries. The sources go to run_dir/site, anew each time; what others have put there stays.
+    Raises UserError where the pages are not found or Jupyter Book warns of anything.
     """
     if not (ROOT / "_config.yml").is_file():
         raise UserError(f"The book's pages are not in {ROOT}. Install DiffuseGen from its checkout with "
                         "`pip install -e .`.")
     if notebooks is None:
         notebooks = list((run_dir / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    site = run_dir / "site"
-    _lay_out(site, sorted(notebooks), run_dir / "figures", footer)
-    _render(site)
-    pages = site / "_build" / "html"
-    _add_mathjax(pages / "_static" / "mathjax")
-    _mark(site)
-    return pages / "index.html"
+    fresh, site = run_dir / MAKING / "site", run_dir / "site"
+    _refuse_foreign(site)
+    shutil.rmtree(fresh, ignore_errors=True)  # an interrupted build's
+    _lay_out(fresh, sorted(notebooks), run_dir / "figures", footer)
+    _render(fresh)
+    _add_mathjax(fresh / "_build" / "html" / "_static" / "mathjax")
+    files.write_json(fresh / MARK, files.below(fresh))
+    _clear(site)
+    into_place(fresh, site, run_dir / ASIDE / "site")
+    return site / "_build" / "html" / "index.html"
 
 
 def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> None:
     """Write the sources of the book: pages, chapters, pictures, settings and table of contents."""
-    _clear(site)
-    shutil.copytree(ROOT / "book", site, dirs_exist_ok=True)
-    _mark(site)
+    shutil.copytree(ROOT / "book", site)
     if figures.is_dir() and not figures.is_symlink():
         shutil.copytree(figures, site / "figures", ignore=_links)
     chapters = [path.stem for path in notebooks]
@@ -76,20 +78,18 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
     _write(site / "_toc.yml", yaml.safe_dump({"format": "jb-book", "root": "index", "parts": contents}))
 
 
-def _clear(site: Path) -> None:
-    """Remove what an earlier build has left there, and nothing else. UserError where none has."""
+def _refuse_foreign(site: Path) -> None:
+    """UserError where something lies in the book's place that no build has made."""
     if site.is_symlink() or (site.exists() and not (site / MARK).is_file()):
-        raise UserError(f"{site} is not a folder that a book was built in. Move it away, for it would be "
-                        "replaced.")
-    for name in files.read_json(site / MARK) or []:
+        raise UserError(f"{site} is not a folder that a book was built in. Move it away: the book goes there.")
+
+
+def _clear(site: Path) -> None:
+    """Remove what an earlier build has made, and nothing else."""
+    for name in [*(files.read_json(site / MARK) or []), MARK]:
         (site / name).unlink(missing_ok=True)
-    files.without_empty(site)
-
-
-def _mark(site: Path) -> None:
-    """Note which files a build has made: the next one removes these."""
-    (site / MARK).unlink(missing_ok=True)
-    files.write_json(site / MARK, [*files.below(site), MARK])
+    if site.is_dir():
+        files.without_empty(site)
 
 
 def _links(folder: str, names: list[str]) -> list[str]:

@@ -138,7 +138,7 @@ class Artifact:
         files.write_json(making / STAMP, stamp)
         if not self._finished_elsewhere():
             self._make_room(stamp)
-            _move(making, self.folder, self.run / ASIDE / self.name)
+            into_place(making, self.folder, self.run / ASIDE / self.name)
         return self.stamp
 
     def earlier(self) -> Iterator[Path]:
@@ -177,7 +177,7 @@ class Artifact:
             if stamp is None or self._differing(stamp) or altered(folder, stamp):
                 continue
             self._make_room(stamp)
-            _move(folder, self.folder, aside)
+            into_place(folder, self.folder, aside)
             if folder != self._making:
                 log.warning("%s: taken back from %s.", self.name, folder.relative_to(self.run))
             return True
@@ -266,8 +266,8 @@ def _described(path: Path) -> dict[str, Any]:
             "sha256": getattr(path, "sha256", "") or files.sha256(path)}
 
 
-def _move(source: Path, folder: Path, aside: Path) -> None:
-    """Move a finished artifact into place, as a whole, so that a kill leaves it here or there.
+def into_place(source: Path, folder: Path, aside: Path) -> None:
+    """Move a finished folder into place, as a whole, so that a kill leaves it here or there.
 
     Others' files that lie there are parked in `aside` meanwhile; one that is in the way stays there.
     """
