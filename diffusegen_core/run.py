@@ -196,7 +196,8 @@ class Run:
             "cluster": lambda: cluster.run(ws, get("data"), p.cluster),
             "train": lambda: train.run(ws, get("data"), get("cluster"), p.train, p.model, p.process, watch),
             "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint),
-            "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint),
+            "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
+                                       p.model),
         }
 
     def keep_params(self) -> Path:

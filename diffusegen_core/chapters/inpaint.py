@@ -113,10 +113,9 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pa
     filled = regions.all_dilated(sources.masks, settings.dilate)[:, None]
     known = torch.from_numpy(1 - filled).float().to(device)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    with (progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar,
-          devices.exact(), devices.autocast(device, settings.precision)):
+    with progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar:
         x = repaint(diffusion, dataset.to_tensor(sources).to(device), known, levels, generators,
-                    samplers.SAMPLERS[settings.sampler], tick=bar.update)
+                    samplers.SAMPLERS[settings.sampler], bar.update)
     samples = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):

@@ -1,7 +1,7 @@
 """Chapter 4: the inpainted images, guided back towards the real image that they came from (paper 2.4, A.3).
 
 An inpainted pair is noised part of the way and denoised again by the model that painted it; in each step the
-losses of `guidance` pull. The mask stays. As in chapter 3, a pair depends on its own seed alone.
+losses of `diffusion.losses` pull. The mask stays. As in chapter 3, a pair depends on its own seed alone.
 """
 
 import time
@@ -19,12 +19,12 @@ from diffusegen_core.chapters.train import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
-from diffusegen_core.config.sections import Inpaint, Style
+from diffusegen_core.config.sections import Inpaint, Model, Style
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, Row
 from diffusegen_core.data.types import DataType
-from diffusegen_core.diffusion import checkpoints, colour, guidance, guided
+from diffusegen_core.diffusion import checkpoints, colour, guided, losses
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.parallel import progress
 from diffusegen_core.store import files, seeds
@@ -34,7 +34,7 @@ from diffusegen_core.store.workspace import Workspace
 VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "seam_before", "seam_after",
             "status"]
-COLUMNS = {"name": str, **dict.fromkeys(guided.STEPS, float)}
+COLUMNS = {"name": str, **dict.fromkeys(["step", "level", *guided.MEASURED], float)}
 IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # or told by what they stand for
 
 
@@ -51,8 +51,8 @@ class Styled:
     origins: dict[DataType, PairSet]
     """The inpainted pairs behind each set."""
     steps: dict[DataType, pd.DataFrame]
-    """Columns as guided.STEPS, the pair's name as index; losses unweighted, the last three RMS over an
-    image."""
+    """Columns step, level and guided.MEASURED, the pair's name as index; losses are unweighted, and the last
+    three RMS over an image."""
     backbone: str
     """In words, as `vgg`."""
     vgg: str
@@ -73,14 +73,15 @@ class Styled:
 
 
 def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, settings: Style,
-        inpaint: Inpaint) -> Styled:
+        inpaint: Inpaint, network: Model) -> Styled:
     """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests.
 
-    Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled.
+    Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled. `network` says
+    which blocks of the models ZeCon compares.
     """
     sets, origins, steps = {}, {}, {}
     for origin in inpainted.sets.values():
-        one = _set(ws, pairs, models, origin, settings, inpaint)
+        one = _set(ws, pairs, models, origin, settings, inpaint, network)
         sets[one.data_type], origins[one.data_type] = one, origin
         steps[one.data_type] = pd.read_csv(one.folder / "steps.csv", dtype=COLUMNS).set_index("name")
     return Styled(sets, origins, steps, features.label(settings.backbone, settings.weights),
@@ -101,15 +102,15 @@ def check(p: Params) -> Iterator[str]:
                             "style.vgg_weights")
 
 
-def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style,
-         inpaint: Inpaint) -> PairSet:
+def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, inpaint: Inpaint,
+         network: Model) -> PairSet:
     data_type = origin.data_type.styled
     jobs = plan(ws.seed, data_type, origin.manifest, pairs.names)
     artifact = ws.artifact(data_type.artifact, recipe(ws, pairs, jobs, models, origin, settings, inpaint))
     if not artifact.made():
         pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
                       extra=_write_steps, ws=ws, pairs=pairs.stored, origin=origin.folder, settings=settings,
-                      inpaint=inpaint, weights=models.weights,
+                      inpaint=inpaint, network=network, weights=models.weights,
                       models={name: models[name].path for name in artifact.recipe["models"]})
     return pairsets.read(artifact, data_type)
 
@@ -144,33 +145,34 @@ def _write_steps(folder: Path, rows: list[Row]) -> list[Path]:
 
 
 def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pairs: Path, origin: Path,
-               models: dict[str, Path], weights: str, settings: Style, inpaint: Inpaint) -> None:
+               models: dict[str, Path], weights: str, settings: Style, inpaint: Inpaint,
+               network: Model) -> None:
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(ws.device)
     diffusion = checkpoints.load(models[jobs[0].model], weights, device,
                                  settings.precision).respaced(settings.respacing)
     diffusion.net.checkpointing = settings.checkpointing
-    judge = guidance.load(settings, diffusion, device, ws.seed)
+    judge = guided.load_judge(settings, network, ws.seed, device)
     real = dataset.read(pairs).take([job.index for job in jobs])
     painted = pairsets.load(origin, [job.name for job in jobs])
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    count = settings.respacing - settings.skip
-    with (progress.bar(jobs[0].model, count * len(jobs), "step") as bar,
-          devices.exact(), devices.autocast(device, settings.precision)):
-        result = guided.guided(judge, dataset.to_tensor(painted).to(device),
-                               dataset.to_tensor(real)[:, :3].to(device), generators, tick=bar.update)
+    levels = list(reversed(range(settings.respacing - settings.skip)))
+    with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
+        x, records, status = guided.guided(
+            diffusion, judge, dataset.to_tensor(painted).to(device),
+            dataset.to_tensor(real)[:, :3].to(device), levels, generators, bar.update)
     styled = np.stack([finished(sample[:3], source, settings) for sample, source in
-                       zip(result.x.float().cpu().numpy(), real.images, strict=True)])
-    measures = measured(judge, result.x, styled, painted, real, inpaint)
+                       zip(x.float().cpu().numpy(), real.images, strict=True)])
+    measures = measured(judge, x, styled, painted, real, inpaint)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
-        good, mask = result.status[i] == guided.OK, painted.masks[i]
+        good, mask = status[i] == guided.OK, painted.masks[i]
         row = {**job.origin, "area": round(float(mask.mean()), 6),
                **{name: guided.significant(column[i]) if good else None for name, column in measures.items()},
-               "status": result.status[i]}
+               "status": status[i]}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
-                      steps=result.records[i], device=devices.name(ws.device))
+                      steps=records[i], device=devices.name(ws.device))
 
 
 def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarray:
@@ -182,7 +184,7 @@ def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarr
 
 
 @torch.no_grad()
-def measured(judge: guidance.Judge, x: Tensor, styled: np.ndarray, painted: Pairs, real: Pairs,
+def measured(judge: guided.Judge, x: Tensor, styled: np.ndarray, painted: Pairs, real: Pairs,
              inpaint: Inpaint) -> dict[str, list[float]]:
     """The manifest's measures: x (B, 4, S, S) is as the last step left it, styled (B, 3, S, S) uint8."""
     def cls(images: np.ndarray) -> Tensor:
@@ -193,8 +195,8 @@ def measured(judge: guidance.Judge, x: Tensor, styled: np.ndarray, painted: Pair
     source = cls(real.images)
     return {
         "mask_dice": [regions.mask_dice(a, b[0]) for a, b in zip(drawn, painted.masks, strict=True)],
-        "cls_before": guidance.sty_loss(cls(painted.images), source).tolist(),
-        "cls_after": guidance.sty_loss(cls(styled), source).tolist(),
+        "cls_before": losses.sty_loss(cls(painted.images), source).tolist(),
+        "cls_after": losses.sty_loss(cls(styled), source).tolist(),
         "seam_before": [regions.seam(a, b) for a, b in zip(painted.images, filled, strict=True)],
         "seam_after": [regions.seam(a, b) for a, b in zip(styled, filled, strict=True)],
     }

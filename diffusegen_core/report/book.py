@@ -34,7 +34,8 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
     """Build the book of a run and return the path of its index.html.
 
     `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
-    is a plain line that every page carries. The sources go to run_dir/site, anew each time; what others have put there stays.
+    is a plain line that every page carries. The sources go to run_dir/site, anew each time;
+    what others have put there stays.
     Raises UserError where the pages are not found or Jupyter Book warns of anything.
     """
     if not (ROOT / "_config.yml").is_file():
@@ -81,7 +82,8 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
 def _refuse_foreign(site: Path) -> None:
     """UserError where something lies in the book's place that no build has made."""
     if site.is_symlink() or (site.exists() and not (site / MARK).is_file()):
-        raise UserError(f"{site} is not a folder that a book was built in. Move it away: the book goes there.")
+        raise UserError(f"{site} is not a folder that a book was built in. Move it away: the book goes "
+                        "there.")
 
 
 def _clear(site: Path) -> None:
