@@ -172,7 +172,7 @@ def network(p: Params) -> Table:
             ("objective", p.process.objective, "eps"),
             ("variance of a reverse step", p.process.variance, "learned"),
             ("training images a cluster", f"{p.train.images:,}{after}", "110,000"),
-            ("batch", str(p.train.batch_size), "128"),
+            ("batch", str(p.train.batch_size), "1"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
     frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])
     return show(frame, "train-network",
