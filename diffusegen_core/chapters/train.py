@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,21 @@ from diffusegen_core.config.sections import Process, Train
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import BASE, FULL, cluster_model
-from diffusegen_core.diffusion import checkpoints, process, samplers, training
+from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.training import State
-from diffusegen_core.diffusion.unet import parameter_count
+from diffusegen_core.diffusion.process import Schedule
+from diffusegen_core.diffusion.training import (
+    COLUMNS,
+    State,
+    Training,
+    optimize,
+    refuse_divergence,
+    restore,
+    snapshot,
+    start,
+    weights_of,
+)
+from diffusegen_core.diffusion.unet import IN_CHANNELS, parameter_count
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact, Recipe, differences, read_stamp
@@ -151,16 +163,16 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     names = [cluster_model(k) for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
-    yield from refusals(lambda name=name: _judged(p, name) for name in names)  # type: ignore[misc]
+    yield from refusals(partial(_usable, p, name) for name in names)
     if p.train.preview_sampler not in samplers.SAMPLERS:
         yield (f"Parameters: train.preview_sampler: there is no sampler {p.train.preview_sampler}; there are "
                f"{', '.join(samplers.SAMPLERS)}.")
 
 
-def _judged(p: Params, name: str) -> None:
-    """UserError where a finished checkpoint that the parameters name is absent, or does not fit."""
+def _usable(p: Params, name: str) -> None:
+    """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
     if source := checkpoints.released(p.train, name):
-        checkpoints.adoptable(source, p.train.sample_weights, p.model, p.process, p.data.image_size)
+        _judged(source, Training(name, p.model, p.process, p.train, p.data.image_size, p.seed))
 
 
 def base_of(settings: Train) -> str | None:
@@ -170,38 +182,43 @@ def base_of(settings: Train) -> str | None:
     return FULL if settings.base_images == settings.full_images else BASE
 
 
+def images_of(settings: Train, name: str) -> int:
+    """How many images a model is to see, by its name."""
+    return {FULL: settings.full_images, BASE: settings.base_images}.get(name) or settings.images
+
+
 @dataclass(frozen=True)
 class Task:
     """One model to train."""
 
     ws: Workspace
-    name: str
+    training: Training
     everyone: Pairs
     own: Pairs
     """Those that it is trained on."""
-    settings: Train
-    network: Network
-    process: Process
     base: Path | None
     """The folder of the finished model whose averaged weights it starts from; None: from nothing."""
 
     @property
+    def name(self) -> str:
+        return self.training.name
+
+    @property
     def images(self) -> int:
         """How many it is to see."""
-        other = {FULL: self.settings.full_images, BASE: self.settings.base_images}
-        return other.get(self.name) or self.settings.images
+        return images_of(self.training.settings, self.name)
 
     @property
     def steps(self) -> int:
-        return -(-self.images // self.settings.batch_size)
+        return -(-self.images // self.training.settings.batch_size)
 
     @property
     def configuration(self) -> dict[str, Any]:
-        return checkpoints.configuration(self.network, self.process, self.own.image_size)
+        return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size)
 
     @property
     def recipe(self) -> Recipe:
-        decisive = {k: v for k, v in plain(self.settings).items() if k not in IRRELEVANT}
+        decisive = {k: v for k, v in plain(self.training.settings).items() if k not in IRRELEVANT}
         recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
                   "images": self.images, **self.configuration, "train": decisive}
         if self.base:
@@ -215,7 +232,8 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
                 process: Process, base: Path | None = None) -> Model:
     """Train one model on the pairs at `indices`, or continue it, or find it finished."""
     everyone = dataset.read(pairs)
-    task = Task(ws, name, everyone, everyone.take(indices), settings, network, process, base)
+    training = Training(name, network, process, settings, everyone.image_size, ws.seed)
+    task = Task(ws, training, everyone, everyone.take(indices), base)
     source = checkpoints.released(settings, name)
     if source:
         artifact = _adopted(task, source)
@@ -231,15 +249,14 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
 
 def _adopted(task: Task, source: Path) -> Artifact:
     """A finished checkpoint, taken into the run if it fits and is not known to have seen other images."""
-    recipe = {"released": files.remembered_sha256(source), "weights": task.settings.sample_weights,
+    recipe = {"released": files.remembered_sha256(source), "weights": task.training.settings.sample_weights,
               **task.configuration}
     artifact = task.ws.artifact(f"train/{task.name}", recipe)
     if artifact.made():
         return artifact
     # It is judged before anything changes.
-    checkpoints.refuse_strangers(source, task.everyone, task.network, task.process)
-    diffusion = checkpoints.adoptable(source, task.settings.sample_weights, task.network, task.process,
-                                      task.own.image_size)
+    checkpoints.refuse_strangers(source, task.everyone, task.configuration)
+    diffusion = _judged(source, task.training)
     known, folder = checkpoints.seen(source), artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
     header = {"configuration": task.configuration, **({} if known is None else {"seen": known})}
@@ -249,31 +266,39 @@ def _adopted(task: Task, source: Path) -> Artifact:
     return artifact
 
 
+def _judged(source: Path, training: Training) -> Diffusion:
+    """The model of a finished checkpoint. UserError where it is damaged, or does not fit."""
+    if source.suffix != ".safetensors":
+        return checkpoints.load_released(source, training.model, training.process, training.image_size)
+    wanted = checkpoints.configuration(training.model, training.process, training.image_size)
+    checkpoints.refuse_other_configuration(source, checkpoints.header(source), wanted)
+    return checkpoints.load(source, training.settings.sample_weights)
+
+
 def _fit(task: Task, artifact: Artifact) -> None:
     """The training loop: from nothing, a base, a checkpoint or a shorter training, to a stamped model."""
-    settings, device = task.settings, devices.device(task.ws.device)
+    training, settings, device = task.training, task.training.settings, devices.device(task.ws.device)
     folder = artifact.begin()
     x = torch.from_numpy(dataset.to_bytes(dataset.to_tensor(task.own).numpy())).to(device)
-    schedule = process.schedule(task.process).to(device)
-    state = training.start(task.network, settings, task.own.image_size, task.ws.seed, task.name, device,
-                           checkpoints.read(task.base / WEIGHTS)[0] if task.base else None)
+    schedule = process.schedule(training.process).to(device)
+    base = checkpoints.part(checkpoints.read(task.base / WEIGHTS)[0], "ema.") if task.base else None
+    state = start(training, device, base)
     _resume(state, artifact, folder, task.steps)
     began, batch = time.monotonic() - state.seconds, settings.batch_size
     with progress.bar(task.name, task.steps * batch, "image", done=state.step * batch) as bar:
         while state.step < task.steps:
-            row = training.optimize(state, schedule, x, settings, task.process.objective, task.ws.seed,
-                                    task.name)
+            row = optimize(training, state, schedule, x)
             bar.update(batch)
             done = state.step == task.steps
             shown = done or state.step % settings.preview_every == 0
             kept = done or state.step % settings.checkpoint_every == 0
             if shown or kept:
                 bar.set_postfix(loss=f"{float(row[0]):.4f}")
-                training.refuse_divergence(row, task.name, state.step)
+                refuse_divergence(row, task.name, state.step)
                 if artifact.made():
                     return  # this process had stopped, and another has finished in its place
             if shown:
-                _preview(task, state, folder)
+                _preview(task, state, schedule, folder)
             if kept:  # after the sample grid, so that no interruption leaves the last one out
                 state.seconds = time.monotonic() - began
                 _keep(state, folder, artifact.recipe)
@@ -283,38 +308,40 @@ def _fit(task: Task, artifact: Artifact) -> None:
 
 
 def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
-    """Take up the furthest training that differs from this one in the number of images alone."""
+    """Take up the furthest training that differs from this one in the number of images alone.
+
+    An interrupted one left a checkpoint; a finished one, the model and its optimizer's state.
+    """
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
-    sources = [(place / CHECKPOINT, place / CHECKPOINT) for place in unfinished]
-    sources += [(place / WEIGHTS, place / OPTIMIZER) for place in artifact.earlier()]
-    reached = []
-    for weights, optimizer in sources:
-        header = checkpoints.left(weights, optimizer)
+    sources = [[place / CHECKPOINT] for place in unfinished]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier()]
+    reached: list[tuple[int, list[Path]]] = []
+    for paths in sources:
+        header = checkpoints.left(paths[-1]) if all(path.is_file() for path in paths) else None
         if header is None:
             continue
         differing = differences({**header["recipe"], "images": 0}, {**artifact.recipe, "images": 0})
-        if differing and weights.parent == folder:
-            log.warning("%s belongs to other parameters (%s). Training starts again.", weights,
+        if differing and paths[0].parent == folder:
+            log.warning("%s belongs to other parameters (%s). Training starts again.", paths[0],
                         "; ".join(differing))
         elif not differing and header["steps"] <= steps:
-            reached.append((header["steps"], weights, optimizer, header))
+            reached.append((header["steps"], paths))
     if reached:
-        done, weights, optimizer, header = max(reached, key=lambda one: one[0])
-        training.resume(state, *checkpoints.both(weights, optimizer))
-        state.seconds = header["seconds"]
-        log.info("%s: continued at step %d", weights, done)
+        done, paths = max(reached, key=lambda one: one[0])
+        tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
+        restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
+        log.info("%s: continued at step %d", paths[0], done)
 
 
-def _preview(task: Task, state: State, folder: Path) -> None:
+def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None:
     """A grid of samples of the averaged weights, always from the same noise."""
-    settings, device = task.settings, state.device
-    schedule = process.schedule(task.process, settings.preview_steps).to(device)
-    own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=device)
+    training, settings = task.training, task.training.settings
+    own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=schedule.alpha_bar.device)
            for i in range(settings.preview_images)]
-    diffusion = Diffusion(state.average, schedule, task.process.objective)
-    side = task.own.image_size
-    with devices.exact(), devices.autocast(device, settings.precision):
-        x = samplers.sample(diffusion, (4, side, side), own, samplers.SAMPLERS[settings.preview_sampler])
+    diffusion = Diffusion(state.average, schedule, training.process.objective,
+                          precision=settings.precision).respaced(settings.preview_steps)
+    side = training.image_size
+    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own, samplers.SAMPLERS[settings.preview_sampler])
     path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
     files.write(path, dataset.grid(x).save)
 
@@ -322,33 +349,29 @@ def _preview(task: Task, state: State, folder: Path) -> None:
 def _keep(state: State, folder: Path, recipe: Recipe) -> None:
     """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
     _write_curve(state, folder)
-    tensors = {**training.weights_of(state), **checkpoints.moments(state.net, state.optimizer),
-               "history": state.history_so_far()}
-    checkpoints.save(folder / CHECKPOINT, tensors,
+    checkpoints.save(folder / CHECKPOINT, snapshot(state),
                      {"recipe": recipe, "seconds": state.seconds, "steps": state.step}, hashed=False)
 
 
 def _write_curve(state: State, folder: Path) -> None:
     """The loss curve so far: a row a step."""
-    frame = pd.DataFrame(state.history_so_far().numpy(), columns=training.COLUMNS)
+    frame = pd.DataFrame(state.history.rows().numpy(), columns=COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
     files.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
 
 
 def _conclude(task: Task, state: State, artifact: Artifact, folder: Path) -> None:
-    """Write the finished model, and what it would take to train it further; then its stamp."""
+    """Write the finished model, and what it takes to train it further; then its stamp."""
     # A base has seen all pairs, and so has what started from it.
-    seen = task.everyone if task.base else task.own
-    header = {"configuration": task.configuration, "recipe": artifact.recipe, "seconds": state.seconds,
-              "steps": state.step, "seen": checkpoints.fingerprints(seen)}
-    weights = checkpoints.save(folder / WEIGHTS, training.weights_of(state), header)
-    if task.settings.keep_optimizer:
+    seen = checkpoints.fingerprints(task.everyone if task.base else task.own)
+    reached = {"recipe": artifact.recipe, "seconds": state.seconds, "steps": state.step}
+    weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
+        "configuration": task.configuration, "seen": seen, **reached})
+    if task.training.settings.keep_optimizer:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
-                                              "history": state.history_so_far()},
-                         {"recipe": artifact.recipe, "steps": state.step, "seconds": state.seconds})
+                                              "history": state.history.rows()}, reached, hashed=False)
     _write_curve(state, folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # what it held is in the two files
-    losses = state.history_so_far()[-max(1, state.step // 10):, 0]
-    artifact.finish([weights], state.seconds, images=state.step * task.settings.batch_size, steps=state.step,
-                    loss=float(losses.mean()), parameters=parameter_count(state.net),
+    artifact.finish([weights], state.seconds, images=state.step * task.training.settings.batch_size,
+                    steps=state.step, loss=state.history.final_loss(), parameters=parameter_count(state.net),
                     device=devices.name(task.ws.device))
