@@ -28,7 +28,8 @@ from diffusegen_core.chapters.gan import Gan
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.segment import Tested
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Trained, Watch
+from diffusegen_core.chapters.train import Watch
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.train import Trained
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint

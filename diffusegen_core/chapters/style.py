@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.train import Trained
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain

@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
@@ -51,7 +51,7 @@ from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-WEIGHTS, OPTIMIZER, CHECKPOINT = "model.safetensors", "optimizer.safetensors", "checkpoint.safetensors"
+OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
 VERSION = 1  # raised when the same parameters would give other weights
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
 IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
@@ -60,80 +60,6 @@ IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_wei
 
 Watch = Callable[[str, Path], object]
 """Called with a model's name and the folder of its curve and sample grids, whenever there is a new one."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model and what it took."""
-
-    name: str
-    """cluster-00, cluster-01, ..., full or base."""
-    pairs: int
-    images: int
-    steps: int
-    loss: float
-    """Mean over the last tenth of the steps."""
-    seconds: float
-    """NaN where it was trained elsewhere."""
-    parameters: int
-    folder: Path
-    sha256: str
-    """Of its weights file."""
-
-    @property
-    def path(self) -> Path:
-        return self.folder / WEIGHTS
-
-
-@dataclass(frozen=True)
-class Trained:
-    """All models of a run."""
-
-    models: list[Model]
-    """One a cluster, in their order."""
-    full: Model | None
-    """The full set's, where the parameters ask for one."""
-    base: Model | None = None
-    """What the clusters' started from, if they did not from nothing; it may be `full`."""
-    weights: str = "ema"
-    """The set of weights that later chapters use: "ema" or "raw"."""
-
-    @property
-    def seconds(self) -> float:
-        """What was spent here: nothing on models that were trained elsewhere."""
-        return float(np.nansum([model.seconds for model in self.all]))
-
-    @property
-    def all(self) -> list[Model]:
-        first = [self.base] if self.base and self.base != self.full else []
-        return first + self.models + ([self.full] if self.full else [])
-
-    def __getitem__(self, name: str) -> Model:
-        """A model by its name. Raises KeyError with the names that there are."""
-        for model in self.all:
-            if model.name == name:
-                return model
-        raise KeyError(f"there is no model {name}; there are {', '.join(model.name for model in self.all)}")
-
-    def load(self, name: str = cluster_model(0), device: str = "auto", precision: str = "fp32") -> Diffusion:
-        """A model, ready to sample with: `run.models.load("cluster-03").sample(4)`."""
-        return checkpoints.load(self[name].path, self.weights, devices.device(device), precision)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row a model."""
-        return pd.DataFrame([{
-            "model": m.name, "pairs": m.pairs, "images": m.images, "steps": m.steps, "final loss": m.loss,
-            "minutes": m.seconds / 60,
-            "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
-        } for m in self.all]).set_index("model")
-
-    @property
-    def caveat(self) -> str:
-        """What a caption or a verdict must say where models are adopted that may have seen any image."""
-        unknown = [model.name for model in self.all if checkpoints.seen(model.path) is None]
-        return (f"Of the {len(self.all)} diffusion models {len(unknown)} were trained elsewhere on unknown "
-                "images, so that test images may be among these." if unknown else "")
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
@@ -341,7 +267,8 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
     diffusion = Diffusion(state.average, schedule, training.process.objective,
                           precision=settings.precision).respaced(settings.preview_steps)
     side = training.image_size
-    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own, samplers.SAMPLERS[settings.preview_sampler])
+    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own,
+                        samplers.SAMPLERS[settings.preview_sampler])
     path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
     files.write(path, dataset.grid(x).save)
 

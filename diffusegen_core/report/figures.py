@@ -14,7 +14,7 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Trained
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.dataset import REAL, Pairs
 from diffusegen_core.data.pairsets import read_pair

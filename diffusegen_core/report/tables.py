@@ -16,7 +16,7 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Trained
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
