@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from typer.testing import CliRunner
 
 from diffusegen_core import cli
-from diffusegen_core.chapters import style
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -250,7 +249,7 @@ def test_work_that_finds_too_little_memory_has_no_time_and_says_what_to_lower(
         nano_params: Params, monkeypatch):
     def too_much(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
-    monkeypatch.setattr(style, "guided_step", too_much)
+    monkeypatch.setattr(GuidedStep, "__call__", too_much)
     monkeypatch.setattr(probe, "_most", lambda device: 2.5e9)
     made = plan.make(changed(nano_params, evaluate={"batch_size": 4}), 0.1)
     rates = made.rates.set_index("kind")
