@@ -163,12 +163,6 @@ def test_all_problems_of_a_folder_are_told_at_once(tmp_path: Path) -> None:
         make(make_params(tmp_path, source=str(origin)))
 
 
-@pytest.mark.parametrize("inside", ["run", "run/gan/GAN"])
-def test_a_runs_own_folder_is_not_read(tmp_path: Path, inside: str) -> None:
-    with pytest.raises(UserError, match="lies in run_dir"):
-        make(make_params(tmp_path, source=str(tmp_path / inside)))
-
-
 def test_a_folder_without_pairs_is_told(tmp_path: Path) -> None:
     for kind in pairsets.KINDS:
         (tmp_path / "gan" / kind).mkdir(parents=True)

@@ -105,12 +105,6 @@ def test_a_read_only_workspace_reads_what_there_is_and_makes_nothing(nano, folde
     assert read[CVC].pairs.digest == made[CVC].pairs.digest
 
 
-def test_a_test_set_in_the_run_folder_is_refused_by_name(nano):
-    p = make(nano, {"polypgen": str(Path(nano["run_dir"]) / "data")})
-    with pytest.raises(UserError, match=r"segment\.polypgen: .* lies in run_dir"):
-        load(p)
-
-
 def test_the_draw_depends_on_the_seed_and_takes_all_of_a_small_set(nano, folder):
     drawn = {seed: load(make({**nano, "seed": seed}, {"cvc": str(folder)}))[CVC].pairs.names
              for seed in range(4)}

@@ -187,7 +187,7 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
         # A run that was copied to another machine.
         return ws.artifact(GAN.artifact, {**known["recipe"], "version": VERSION, "reader": dataset.READER,
                                           "image_size": pairs.image_size})
-    report = scanned(ws, settings)
+    report = scanned(settings)
     jobs, made_by = chosen(report, settings, len(pairs))
     used = [report.pairs[job.index] for job in jobs]
     before = files.read_json(ws.folder / GAN.artifact / SOURCE)
@@ -207,10 +207,9 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
     return artifact
 
 
-def scanned(ws: Workspace, settings: Gan) -> layouts.Report:
+def scanned(settings: Gan) -> layouts.Report:
     """What lies in the folder that gan.source names, its images unopened; UserError with its problems."""
     origin = resolve(str(settings.source))
-    ws.refuse_own("gan.source", origin)
     try:
         report = layouts.scan(origin)
     except UserError as error:

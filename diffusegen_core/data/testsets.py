@@ -52,10 +52,9 @@ def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[
     From each, `test_count` pairs are drawn by the run's seed, in the set's own order. A folder is read as
     `dataset.load` reads one, `data.on_bad` included. All its pairs are the artifact tests/NAME, those that
     were drawn tests/NAME-drawn. `training` are the run's pairs, and `data` is where they come from.
-    UserError where a folder cannot be read, is given twice, or lies in the run folder.
+    UserError where a folder cannot be read, or is given twice.
     """
     refuse_twice(settings)
-    refuse_own(ws, settings)
     source = _Source(ws, training, data, settings)
     sets = [_held_out(source), _folder(source, CVC, "cvc"), _folder(source, POLYPGEN, "polypgen")]
     return {test.name: test for test in sets}
@@ -73,12 +72,6 @@ def refuse_twice(settings: Segment) -> None:
         if one == other:
             raise UserError(f"Parameters: segment.{second}: {other} is segment.{first} as well. Name "
                             "another, or null.")
-
-
-def refuse_own(ws: Workspace, settings: Segment) -> None:
-    """UserError where a test set is to be read from the run's own folder."""
-    for key, folder in folders(settings).items():
-        ws.refuse_own(f"segment.{key}", folder)
 
 
 def refuse_leaks(training: Pairs, data: Data, tests: Mapping[str, TestSet]) -> None:
