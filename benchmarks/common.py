@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that 
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
 from diffusegen_core.planning import flops
 from diffusegen_core.store import runs, seeds
@@ -208,11 +210,12 @@ def stir(net: torch.nn.Module) -> None:
             weight.add_(0.02 * torch.randn(weight.shape, generator=g).to(weight.device))
 
 
-def sampler(p: Params, device: torch.device, precision: str, candidate: str = "") -> UNet:
-    """A network to sample with, its weights as a trained one's: not zero."""
+def sampler(p: Params, device: torch.device, precision: str, candidate: str = "") -> Diffusion:
+    """A model to sample with, its weights as a trained one's: not zero."""
     net = UNet(p.model, p.data.image_size).to(device).eval().requires_grad_(False)
     stir(net)
-    return tried(net.fixed(precision), candidate)
+    return Diffusion(tried(net.fixed(precision), candidate), process.schedule(p.process).to(device),
+                     p.process.objective, precision=precision)
 
 
 def tried(net: UNet, candidate: str) -> UNet:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion import guidance
+from diffusegen_core.diffusion import losses
+from diffusegen_core.diffusion.guided import Judge, default_blocks
 
 MICRO_BATCH = 4
 WANTED = ("script_util", "fp16_util", "nn", "logger")
@@ -122,7 +123,7 @@ class Code:
         return lambda: diffusion.p_sample_loop(
             net, tuple(x.shape), clip_denoised=False, model_kwargs={}, init_image=image, inpainting=True)
 
-    def styling(self, p: Params, judge: guidance.Judge, inpainted: Tensor, source: Tensor,
+    def styling(self, p: Params, judge: Judge, inpainted: Tensor, source: Tensor,
                 steps: int) -> Callable[[], None]:
         """Their guided sampling of one image, with their ZeCon, range and VGG losses.
 
@@ -131,7 +132,7 @@ class Code:
         ends at level 0; of these as many have the semantic divergence as of ours.
         """
         net, diffusion = self.sampler(p, inpainted.device, p.style.respacing)
-        deep = max(guidance.default_blocks(p.model))
+        deep = max(default_blocks(p.model))
         if deep < 11:  # their ZeCon compares these blocks of any network
             raise UserError("The authors' styling needs 2 residual blocks a level and at least 4 levels, as "
                             f"the paper's network, so that input block 11 exists; here the last is {deep}.")
@@ -149,7 +150,7 @@ class Code:
                 def reference() -> Tensor:
                     return part * inpainted + (1 - part) * diffusion.q_sample(inpainted, level)
 
-                wanted = guidance.weights(p.style, steps - 1 - place)
+                wanted = losses.weights(p.style, steps - 1 - place)
                 loss = self.loss(wanted, net, judge, seen, x0, reference, source, before[0])
                 before[0] = seen[:, :3].detach()
                 return -torch.autograd.grad(loss, x)[0], False
@@ -158,7 +159,7 @@ class Code:
             net, tuple(inpainted.shape), clip_denoised=False, model_kwargs={}, cond_fn=pull,
             skip_timesteps=p.style.respacing - steps, init_image=inpainted)
 
-    def loss(self, wanted: dict[str, float], net: Any, judge: guidance.Judge, seen: Tensor, x0: Tensor,
+    def loss(self, wanted: dict[str, float], net: Any, judge: Judge, seen: Tensor, x0: Tensor,
              reference: Callable[[], Tensor], source: Tensor, before: Tensor) -> Tensor:
         """The weighted sum, every network called as often as theirs are, and read after every loss."""
         colours = seen[:, :3]
@@ -166,14 +167,14 @@ class Code:
         def sem() -> Tensor:
             with torch.no_grad():
                 previous = judge.cls(before)
-            return guidance.sem_loss(judge.cls(colours), previous)
+            return losses.sem_loss(judge.cls(colours), previous)
 
         compute = {
             "zecon": lambda: self.losses.zecon_loss_direct(net, seen, reference(), seen.new_zeros(len(seen))),
-            "vgg": lambda: guidance.vgg_loss(judge.maps(colours), judge.maps(reference()[:, :3])),
-            "mse": lambda: guidance.mse_loss(colours, reference()[:, :3]),
-            "sty": lambda: guidance.sty_loss(judge.cls(colours), judge.cls(source)),
-            "l2": lambda: guidance.l2_loss(colours, source),
+            "vgg": lambda: losses.vgg_loss(judge.maps(colours), judge.maps(reference()[:, :3])),
+            "mse": lambda: losses.mse_loss(colours, reference()[:, :3]),
+            "sty": lambda: losses.sty_loss(judge.cls(colours), judge.cls(source)),
+            "l2": lambda: losses.l2_loss(colours, source),
             "sem": sem,
             "rng": lambda: self.losses.range_loss(x0),
         }

@@ -31,7 +31,10 @@ from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import process, samplers
+from diffusegen_core.diffusion import samplers
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.process import levels_of
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels
 from diffusegen_core.measures import metrics
 from diffusegen_core.store import runs, seeds
 
@@ -69,7 +72,7 @@ class Bench:
         return np.stack([inpaint.dilated(mask[0], self.p.inpaint) for mask in self.pairs.masks])
 
     @cached_property
-    def nets(self) -> dict[str, torch.nn.Module]:
+    def models(self) -> dict[str, Diffusion]:
         """The cluster models, by name, as chapter 3 samples with them."""
         folders = [self.p.folder / "train" / f"cluster-{k:02d}" for k in range(self.p.cluster.k)]
         paths = [folder / train.WEIGHTS for folder in folders]
@@ -108,12 +111,10 @@ class Made:
     seconds: list[float] = field(default_factory=list)
 
 
-def timed(b: Bench, work: Callable[[], Tensor]) -> tuple[np.ndarray, float]:
+def timed(work: Callable[[], Tensor]) -> tuple[np.ndarray, float]:
     """The result of a batch as (B, 4, S, S) float32, and the seconds that it took, copying included."""
     began = time.perf_counter()
-    with devices.exact(), devices.autocast(b.device, b.p.inpaint.precision):
-        x = work()
-    x = x.float().cpu().numpy()
+    x = work().float().cpu().numpy()
     return x, time.perf_counter() - began
 
 
@@ -128,14 +129,14 @@ def batches(b: Bench, model_of: list[str]) -> Iterator[tuple[str, np.ndarray]]:
 def sampled(b: Bench, name: str, steps: int) -> Made:
     """Whole pairs from noise; every cluster model makes the same share of a set."""
     p, made, side = b.p, Made(), b.p.data.image_size
-    s = process.schedule(p.process, steps).to(b.device)
-    models = list(b.nets)
+    models = list(b.models)
     for repeat in range(b.repeats):
         images = np.empty((b.images, 3, side, side), np.uint8)
         for model, places in batches(b, [models[i % len(models)] for i in range(b.images)]):
             own = [seeds.generator(p.seed, "samplers", repeat, i, device=b.device) for i in places]
-            x, seconds = timed(b, lambda model=model, own=own: samplers.SAMPLERS[name](
-                b.nets[model], s, (4, side, side), own, p.process.objective))
+            diffusion = b.models[model].respaced(steps)
+            x, seconds = timed(lambda diffusion=diffusion, own=own: samplers.sample(
+                diffusion, (4, side, side), own, samplers.SAMPLERS[name]))
             images[places] = dataset.to_bytes(x[:, :3])
             made.seconds.append(seconds / len(places))
         made.sets.append(images)
@@ -146,8 +147,7 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
     """Pairs as chapter 3 makes them, by another schedule; with the seams and empty masks of each set."""
     p = b.p.model_copy(update={"inpaint": b.p.inpaint.model_copy(
         update={"samples": b.repeats, "sources": b.images})})
-    s = process.schedule(p.process, respacing).to(b.device)
-    levels = inpaint.repaint_levels(respacing, jump, resampling)
+    levels = repaint_levels(respacing, jump, resampling)
     jobs = inpaint.plan(p, f"{p.cluster.k}-Diff", b.pairs.names, b.labels, p.cluster.k)
     made, empty = Made(), []
     for sample in range(1, b.repeats + 1):
@@ -158,8 +158,9 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
             known = torch.from_numpy(1 - regions).float().to(b.device)
             clean = dataset.to_tensor(b.pairs.take(places)).to(b.device)
             own = [seeds.generator(mine[i].seed, "noise", device=b.device) for i in places]
-            x, seconds = timed(b, lambda model=model, clean=clean, known=known, own=own: inpaint.repaint(
-                b.nets[model], s, clean, known, levels, own, p.process.objective))
+            diffusion = b.models[model].respaced(respacing)
+            x, seconds = timed(lambda diffusion=diffusion, clean=clean, known=known, own=own: repaint(
+                diffusion, clean, known, levels, own))
             images[places] = np.where(regions > 0, dataset.to_bytes(x[:, :3]), images[places])
             masks[places] = [inpaint.refined(channel, p.inpaint) for channel in x[:, 3]]
             made.seconds.append(seconds / len(places))
@@ -207,8 +208,9 @@ def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, A
 def warm(b: Bench) -> None:
     """A call of each model, for the first ones of a process are slow."""
     x = torch.zeros(min(b.batch, b.images), 4, *[b.p.data.image_size] * 2, device=b.device)
-    for net in b.nets.values():
-        timed(b, lambda net=net: net(x, x[:, 0, 0, 0]))
+    for diffusion in b.models.values():
+        with torch.inference_mode(), diffusion.autocast():
+            timed(lambda diffusion=diffusion: diffusion.call(x, levels_of(0, x)))
 
 
 def rows_of(b: Bench, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -293,7 +295,7 @@ def main(given: list[str] | None = None) -> None:
     p = settings(asked)
     images = min(asked.images, len(finished(dataset.load, p)))
     b = Bench(p, images, asked.repeats, asked.batch or p.inpaint.batch_size)
-    models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.nets}
+    models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.models}
     facts = {"benchmark": "samplers", "commit": common.commit(), "device": devices.name(p.device),
              "versions": runs.versions(), "profile": p.profile, "params": params.plain(p),
              "models": models, "clusters": np.bincount(b.labels).tolist(), "images": b.images,

@@ -10,11 +10,9 @@ import common
 import reference
 import torch
 
-from diffusegen_core.chapters import style
-from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion.guided import Judge, guided, load_judge
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.store import seeds
 
 
@@ -38,32 +36,28 @@ def run(arguments: list[str] | None = None) -> dict:
     x = common.pixels(p, 2 * batch, device).float() / 127.5 - 1
     inpainted, source = x[:batch], x[batch:, :3]
 
-    def judge(precision: str, candidate: str = "") -> guidance.Judge:
-        net = common.sampler(p, device, precision, candidate)
-        net.checkpointing = p.style.checkpointing
-        return guidance.load(p, net, device)
+    judge = load_judge(p.style, p.model, p.seed, device)
 
     def prepare(count: int, precision: str, candidate: str) -> Callable[[], object]:
-        own = judge(precision, candidate)
-        return lambda: styled(p, own, inpainted[:count], source[:count], levels, precision)
+        diffusion = common.sampler(p, device, precision, candidate).respaced(p.style.respacing)
+        diffusion.net.checkpointing = p.style.checkpointing
+        return lambda: styled(diffusion, judge, inpainted[:count], source[:count], levels)
 
     ways = common.one_or_many(batch, options.candidates, prepare)
     if options.reference:
         code = reference.load(options.reference)
         ways.insert(0, common.Way("authors' U-Net, process and ZeCon, one at a time", 1, lambda: code.styling(
-            p, judge("fp32"), inpainted[:1], source[:1], len(levels))))
+            p, judge, inpainted[:1], source[:1], len(levels))))
     rows, failed = common.measure(ways, options.rounds, device)
     return common.report("style", options, p, device, rows, failed, guided_steps_an_image=len(levels),
                          semantic_steps=semantic)
 
 
-def styled(p: Params, judge: guidance.Judge, inpainted: torch.Tensor, source: torch.Tensor, levels: list[int],
-           precision: str) -> torch.Tensor:
+def styled(diffusion: Diffusion, judge: Judge, inpainted: torch.Tensor, source: torch.Tensor,
+           levels: list[int]) -> torch.Tensor:
     """One batch, as chapter 4 does it."""
-    s = process.schedule(p.process, p.style.respacing).to(inpainted.device)
     generators = [seeds.generator(0, "noise", i, device=inpainted.device) for i in range(len(inpainted))]
-    with devices.exact(), devices.autocast(inpainted.device, precision):
-        return style.guided(judge, s, inpainted, source, levels, generators, p.process.objective)[0]
+    return guided(diffusion, judge, inpainted, source, levels, generators)[0]
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def refresh(root: Path) -> Iterator[str]:
-    """Copy each chapter whose copy is absent or unchanged. Yields a line about each changed one that is old."""
+    """Copy each chapter whose copy is absent or unchanged. Yields a line about a changed one that is old."""
     cited = _cited(root / "book" / "references.bib")
     (root / FOLDER).mkdir(exist_ok=True)
     for chapter in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):

@@ -15,11 +15,14 @@ import torch
 from pretended import pretended
 from torch import Tensor
 
-from diffusegen_core.chapters import inpaint, style, train
-from diffusegen_core.config import devices, params
+from diffusegen_core.chapters import style, train
+from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.guided import guided, load_judge
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels
 from diffusegen_core.diffusion.unet import Attention, UNet
 from diffusegen_core.store import seeds
 
@@ -209,11 +212,10 @@ def test_weights_rounded_once_style_to_the_same_bits(p: Params, checkpointing: b
 
 def styled(p: Params, net: UNet, precision: str) -> Tensor:
     x = pixels(4).float() / 127.5 - 1
-    judge = guidance.load(p, net, CPU)
+    judge = load_judge(p.style, p.model, p.seed, CPU)
     generators = [seeds.generator(0, i) for i in range(2)]
-    with devices.autocast(CPU, precision):
-        return style.guided(judge, process.schedule(p.process, 4), x[:2], x[2:, :3], [2, 1, 0], generators,
-                            p.process.objective)[0]
+    diffusion = Diffusion(net, process.schedule(p.process, 4), p.process.objective, precision=precision)
+    return guided(diffusion, judge, x[:2], x[2:, :3], [2, 1, 0], generators)[0]
 
 
 @pytest.mark.parametrize("work", ["paint", "style"])
@@ -225,13 +227,13 @@ def test_a_batch_agrees_with_single_images_in_fp32(p: Params, work: str):
     def made(net: UNet, images: range, precision: str = "fp32") -> Tensor:
         chosen = x[images.start:images.stop]
         generators = [seeds.generator(0, i) for i in images]
-        with devices.exact(), devices.autocast(CPU, precision):
-            if work == "paint":
-                return inpaint.repaint(net, s, chosen, torch.zeros_like(chosen[:, :1]),
-                                       inpaint.repaint_levels(6, 2, 2), generators, p.process.objective)
-            sources = x[4 + images.start:4 + images.stop, :3]
-            return style.guided(guidance.load(p, net, CPU), s, chosen, sources, [2, 1, 0], generators,
-                                p.process.objective)[0]
+        diffusion = Diffusion(net, s, p.process.objective, precision=precision)
+        if work == "paint":
+            return repaint(diffusion, chosen, torch.zeros_like(chosen[:, :1]), repaint_levels(6, 2, 2),
+                           generators)
+        sources = x[4 + images.start:4 + images.stop, :3]
+        judge = load_judge(p.style, p.model, p.seed, CPU)
+        return guided(diffusion, judge, chosen, sources, [2, 1, 0], generators)[0]
 
     singles = torch.cat([made(net, range(i, i + 1)) for i in range(4)])
     assert error(made(net, range(4)), singles) < FP32
@@ -291,26 +293,26 @@ def test_a_benchmark_measures_on_the_device(name: str, arguments: list[str], tmp
 @pytest.mark.parametrize(("steps", "semantic"), [(1, 0), (6, 1), (15, 2)])
 def test_few_guided_steps_have_each_loss_in_as_large_a_share_as_all(
         steps: int, semantic: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen = set()
-    monkeypatch.setattr(style, "guided", lambda judge, s, x, source, levels, *_: seen.add(
+    seen, module = set(), benchmark("style", monkeypatch)
+    monkeypatch.setattr(module, "guided", lambda diffusion, judge, x, source, levels, *_: seen.add(
         (judge.settings.semantic_steps, len(levels))) or (x,))
-    benchmark("style", monkeypatch).run([*TINY, "--steps", str(steps), "--out", str(tmp_path / "out.json")])
+    module.run([*TINY, "--steps", str(steps), "--out", str(tmp_path / "out.json")])
     assert seen == {(semantic, steps)}
 
 
 def test_candidates_compute_the_same(p: Params, monkeypatch: pytest.MonkeyPatch):
     common = benchmark("common", monkeypatch)
     torch.manual_seed(0)
-    wanted = common.sampler(p, CPU, "fp32")
+    wanted = common.sampler(p, CPU, "fp32").net
     torch.manual_seed(0)
-    found = common.sampler(p, CPU, "fp32", "channels_last")
+    found = common.sampler(p, CPU, "fp32", "channels_last").net
     x, t = pixels(2).float() / 127.5 - 1, torch.zeros(2)
     assert found.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
     assert error(found(x, t), wanted(x, t)) < FP32
     compiled = []
     monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
-    assert compiled == [common.sampler(p, CPU, "fp32", "compiled")]
-    both = common.sampler(p, CPU, "fp32", "compiled_channels_last")
+    assert compiled == [common.sampler(p, CPU, "fp32", "compiled").net]
+    both = common.sampler(p, CPU, "fp32", "compiled_channels_last").net
     assert compiled[1] is both
     assert both.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
 

@@ -12,10 +12,22 @@ from torch.autograd import gradcheck
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.diffusion import colour, guidance
+from diffusegen_core.diffusion import colour, losses
+from diffusegen_core.diffusion.guided import (
+    GuidedStep,
+    Judge,
+    Targets,
+    View,
+    default_blocks,
+    load_judge,
+    pulls,
+    total,
+)
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import features, vgg, weights
 from diffusegen_core.store import seeds
+
+MODEL = params.Model(channel_mult=[1, 1], attention_resolutions=[], head_channels=32)
 
 
 def doubles(*shape: int, seed: int = 0) -> Tensor:
@@ -43,13 +55,13 @@ def test_zecon_equals_the_sum_by_hand() -> None:
     queries = [doubles(2, 5, 3), doubles(2, 4, 7)]
     keys = [doubles(2, 5, 3, seed=1), doubles(2, 4, 7, seed=1)]
     for temperature in (0.07, 0.5):
-        found = guidance.zecon_loss(queries, keys, temperature)
+        found = losses.zecon_loss(queries, keys, temperature)
         np.testing.assert_allclose(found, zecon_by_hand(queries, keys, temperature), rtol=1e-10)
 
 
 def test_zecon_gives_its_keys_no_gradient() -> None:
     query, key = doubles(2, 5, 3).requires_grad_(), doubles(2, 5, 3, seed=1).requires_grad_()
-    query_gradient, key_gradient = torch.autograd.grad(guidance.zecon_loss([query], [key], 0.07).sum(),
+    query_gradient, key_gradient = torch.autograd.grad(losses.zecon_loss([query], [key], 0.07).sum(),
                                                        [query, key], allow_unused=True)
     assert key_gradient is None
     assert query_gradient.abs().max() > 0.1
@@ -58,121 +70,119 @@ def test_zecon_gives_its_keys_no_gradient() -> None:
 def test_zecon_is_lowest_where_query_equals_key() -> None:
     keys = torch.eye(6, dtype=torch.float64)[None] - 1 / 6  # a simplex: all patches are equally unlike
     query = keys.clone().requires_grad_()
-    lowest = guidance.zecon_loss([query], [keys], 0.5)
+    lowest = losses.zecon_loss([query], [keys], 0.5)
     gradient, = torch.autograd.grad(lowest.sum(), query)
     assert gradient.abs().max() < 1e-12
     for seed in range(20):
-        other = guidance.zecon_loss([keys + 0.3 * doubles(1, 6, 6, seed=seed)], [keys], 0.5)
+        other = losses.zecon_loss([keys + 0.3 * doubles(1, 6, 6, seed=seed)], [keys], 0.5)
         assert other > lowest + 0.01
     features = doubles(1, 30, 16)  # and of any features: lower than for other patches, in any order
-    own = guidance.zecon_loss([features], [features], 0.07)
+    own = losses.zecon_loss([features], [features], 0.07)
     for seed in range(20):
         order = np.random.default_rng(seed).permutation(30)
-        assert guidance.zecon_loss([features[:, order]], [features], 0.07) > own + 1
+        assert losses.zecon_loss([features[:, order]], [features], 0.07) > own + 1
 
 
 def test_mean_squared_losses_equal_numpy() -> None:
     x, y = doubles(3, 3, 4, 4), doubles(3, 3, 4, 4, seed=1)
     expected = [np.mean((a.numpy() - b.numpy()) ** 2) for a, b in zip(x, y, strict=True)]
-    for loss in (guidance.mse_loss, guidance.l2_loss):
+    for loss in (losses.mse_loss, losses.l2_loss):
         np.testing.assert_allclose(loss(x, y), expected, rtol=1e-12)
     cls, other = doubles(3, 9), doubles(3, 9, seed=1)
     distance = np.linalg.norm(cls.numpy() - other.numpy(), axis=1) ** 2 / 9
-    np.testing.assert_allclose(guidance.sty_loss(cls, other), distance, rtol=1e-12)
-    np.testing.assert_allclose(guidance.sem_loss(cls, other), -distance, rtol=1e-12)
+    np.testing.assert_allclose(losses.sty_loss(cls, other), distance, rtol=1e-12)
+    np.testing.assert_allclose(losses.sem_loss(cls, other), -distance, rtol=1e-12)
     maps, reference = [x, doubles(3, 2, 2, 2)], [y, doubles(3, 2, 2, 2, seed=1)]
     both = [sum(np.mean((m[i].numpy() - r[i].numpy()) ** 2) for m, r in zip(maps, reference, strict=True))
             for i in range(3)]
-    np.testing.assert_allclose(guidance.vgg_loss(maps, reference), both, rtol=1e-12)
+    np.testing.assert_allclose(losses.vgg_loss(maps, reference), both, rtol=1e-12)
 
 
 def test_range_counts_only_what_lies_outside() -> None:
     x = torch.tensor([[0.5, -1.0, 1.0, 0.0], [1.5, -3.0, 0.2, 1.0]], dtype=torch.float64).reshape(2, 1, 2, 2)
-    np.testing.assert_allclose(guidance.rng_loss(x), [0, (0.5**2 + 2**2) / 4], rtol=1e-12)
+    np.testing.assert_allclose(losses.rng_loss(x), [0, (0.5**2 + 2**2) / 4], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("loss", "shape"), [
-    (lambda x: guidance.zecon_loss([x], [doubles(2, 5, 3, seed=1)], 0.07), (2, 5, 3)),
-    (lambda x: guidance.vgg_loss([x, x**2], [doubles(2, 3, 4, 4, seed=1)] * 2), (2, 3, 4, 4)),
-    (lambda x: guidance.mse_loss(x, doubles(2, 3, 4, 4, seed=1)), (2, 3, 4, 4)),
-    (lambda x: guidance.sty_loss(x, doubles(2, 7, seed=1)), (2, 7)),
-    (lambda x: guidance.l2_loss(x, doubles(2, 3, 4, 4, seed=1)), (2, 3, 4, 4)),
-    (lambda x: guidance.sem_loss(x, doubles(2, 7, seed=1)), (2, 7)),
-    (lambda x: guidance.rng_loss(2 * x), (2, 4, 4, 4)),
-], ids=guidance.TERMS)
+    (lambda x: losses.zecon_loss([x], [doubles(2, 5, 3, seed=1)], 0.07), (2, 5, 3)),
+    (lambda x: losses.vgg_loss([x, x**2], [doubles(2, 3, 4, 4, seed=1)] * 2), (2, 3, 4, 4)),
+    (lambda x: losses.mse_loss(x, doubles(2, 3, 4, 4, seed=1)), (2, 3, 4, 4)),
+    (lambda x: losses.sty_loss(x, doubles(2, 7, seed=1)), (2, 7)),
+    (lambda x: losses.l2_loss(x, doubles(2, 3, 4, 4, seed=1)), (2, 3, 4, 4)),
+    (lambda x: losses.sem_loss(x, doubles(2, 7, seed=1)), (2, 7)),
+    (lambda x: losses.rng_loss(2 * x), (2, 4, 4, 4)),
+], ids=losses.TERMS)
 def test_a_gradient_equals_finite_differences(loss, shape) -> None:
     assert gradcheck(loss, doubles(*shape).requires_grad_(), eps=1e-6, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
-def judge() -> guidance.Judge:
+def judge() -> Judge:
     """All seven losses over tiny random networks, at 16 px."""
-    p = params.validate({"data": {"image_size": 16}, "device": "cpu",
-                         "model": {"channel_mult": [1, 1], "attention_resolutions": [], "head_channels": 32},
-                         "style": {"backbone": "timm/test_resnet", "backbone_size": 32, "zecon_patches": 40}})
-    net = weights.seeded(lambda: UNet(p.model, 16), 0)
-    return guidance.load(p, net.eval().requires_grad_(False), torch.device("cpu"))
+    settings = params.Style(backbone="timm/test_resnet", backbone_size=32, zecon_patches=40)
+    return load_judge(settings, MODEL, 0, torch.device("cpu"))
 
 
-def gradient_of_all(judge: guidance.Judge, rows: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+def gradient_of_all(judge: Judge, rows: list[int]) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of these of four images, and the gradient of their weighted sum."""
     x, reference = (doubles(4, 4, 16, 16, seed=seed)[rows].float() for seed in (0, 1))
     source, previous = doubles(4, 3, 16, 16)[rows].float(), doubles(4, 3, 16, 16, seed=2)[rows].float()
-    targets = guidance.Targets(reference, source, judge.cls(source))
+    step = GuidedStep(judge, Targets.of(judge, reference, source))
+    step.previous_cls = judge.cls(previous)
+    net = weights.seeded(lambda: UNet(MODEL, 16), 0).eval().requires_grad_(False)
     generators = [seeds.generator(0, row) for row in rows]
     x.requires_grad_()
-    wanted = guidance.weights(judge.settings, 0)
-    found = guidance.values(judge, targets, wanted, x, x, reference, judge.cls(x[:, :3]), judge.cls(previous),
-                            generators)
-    return found, torch.autograd.grad(guidance.total(found, wanted).sum(), x)[0]
+    wanted = losses.weights(judge.settings, 0)
+    found = step.values(net, View(x, x, reference, judge.cls(x[:, :3])), wanted, generators)
+    return found, torch.autograd.grad(total(found, wanted).sum(), x)[0]
 
 
-def test_an_images_losses_and_gradient_are_its_own(judge: guidance.Judge) -> None:
+def test_an_images_losses_and_gradient_are_its_own(judge: Judge) -> None:
     found, gradient = gradient_of_all(judge, [0, 1, 2, 3])
-    assert tuple(found) == guidance.TERMS
+    assert tuple(found) == losses.TERMS
     for rows in ([2], [3, 1], [1, 2, 0]):
         part, of_part = gradient_of_all(judge, rows)
-        for name in guidance.TERMS:
+        for name in losses.TERMS:
             torch.testing.assert_close(part[name], found[name][rows], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(of_part, gradient[rows], rtol=1e-3,
                                    atol=1e-5 * float(gradient.abs().max()))
 
 
-def test_the_total_is_the_weighted_sum(judge: guidance.Judge) -> None:
+def test_the_total_is_the_weighted_sum(judge: Judge) -> None:
     found, _ = gradient_of_all(judge, [0, 1])
     by_hand = (500 * found["zecon"] + 100 * found["vgg"] + 5000 * found["mse"] + 10000 * found["sty"]
                + 10000 * found["l2"] + 40000 * found["sem"] + 200 * found["rng"])
-    torch.testing.assert_close(guidance.total(found, guidance.weights(params.Style(), 0)), by_hand)
+    torch.testing.assert_close(total(found, losses.weights(params.Style(), 0)), by_hand)
 
 
 def test_weights_of_zero_and_later_steps_drop_out() -> None:
     settings = params.Style(semantic_steps=19, lambda_vgg=0.0)
-    assert set(guidance.weights(settings, 18)) == set(guidance.TERMS) - {"vgg"}
-    assert set(guidance.weights(settings, 19)) == set(guidance.TERMS) - {"vgg", "sem"}
+    assert set(losses.weights(settings, 18)) == set(losses.TERMS) - {"vgg"}
+    assert set(losses.weights(settings, 19)) == set(losses.TERMS) - {"vgg", "sem"}
 
 
 def test_all_weights_at_zero_are_refused() -> None:
-    off = {f"lambda_{name}": 0 for name in guidance.TERMS if name != "sem"}
+    off = {f"lambda_{name}": 0 for name in losses.TERMS if name != "sem"}
     with pytest.raises(UserError, match="besides lambda_sem must be above 0"):
         params.validate({"style": off})
 
 
 def test_the_encoders_blocks() -> None:
     paper = params.Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, head_channels=64)
-    assert guidance.default_blocks(paper) == [0, 2, 5, 8, 11]
+    assert default_blocks(paper) == [0, 2, 5, 8, 11]
     for mult, res_blocks in (([1], 1), ([1, 2], 1), ([1, 1, 2, 2], 1), ([1, 2, 2], 3)):
         model = params.Model(channel_mult=mult, res_blocks=res_blocks, attention_resolutions=[])
         sides = [f.shape[-1] for f in UNet(model, 16).encode(torch.zeros(1, 4, 16, 16), torch.zeros(1))]
         last_of_each = [max(i for i, side in enumerate(sides) if side == 16 // 2**level and (
             level == 0 or sides[i - 1] == side)) for level in range(len(mult))]
-        assert guidance.default_blocks(model) == [0, *last_of_each]
+        assert default_blocks(model) == [0, *last_of_each]
     with pytest.raises(UserError, match="zecon_blocks 4 exceeds the network's last input block 3"):
         params.validate({"style": {"zecon_blocks": [0, 4]}})
 
 
 def test_patches_are_distinct_and_each_images_own() -> None:
     def drawn(rows: list[int]) -> list[Tensor]:
-        return guidance.patches([seeds.generator(0, row) for row in rows], [64, 16], 20)
+        return losses.patches([seeds.generator(0, row) for row in rows], [64, 16], 20)
 
     first, second = drawn([0, 1])
     assert first.shape == (2, 20)
@@ -181,35 +191,35 @@ def test_patches_are_distinct_and_each_images_own() -> None:
     assert not torch.equal(first[0], first[1])
     assert torch.equal(drawn([1])[0][0], first[1])
     layer = doubles(2, 64, 3)
-    torch.testing.assert_close(guidance.chosen([layer], [first])[0][1, 4], layer[1, first[1, 4]])
+    torch.testing.assert_close(losses.chosen([layer], [first])[0][1, 4], layer[1, first[1, 4]])
 
 
 def test_a_weight_means_the_same_at_every_size() -> None:
     moved = {}
     for side in (256, 32):
         x = torch.ones(1, 4, side, side, dtype=torch.float64, requires_grad=True)
-        found = {"mse": guidance.mse_loss(x, 0 * x.detach())}
-        moved[side] = guidance.pulls(found, {"mse": 5000.0}, x, x)["mse"].unique()
+        found = {"mse": losses.mse_loss(x, 0 * x.detach())}
+        moved[side] = pulls(found, {"mse": 5000.0}, View(x, x, x, x))["mse"].unique()
     torch.testing.assert_close(moved[32], moved[256])
     assert moved[256].tolist() == pytest.approx([5000 * 2 / (4 * 256 * 256)])
 
 
 def test_the_range_pulls_at_the_clean_image_and_the_others_at_the_mix() -> None:
     x0, x = (doubles(1, 4, 8, 8, seed=seed).requires_grad_() for seed in (0, 1))
-    found = {"rng": guidance.rng_loss(x0), "l2": guidance.l2_loss(x, 0 * x.detach())}
-    pulls = guidance.pulls(found, {"rng": 200.0, "l2": 10000.0}, x0, x)
+    found = {"rng": losses.rng_loss(x0), "l2": losses.l2_loss(x, 0 * x.detach())}
+    gradients = pulls(found, {"rng": 200.0, "l2": 10000.0}, View(x0, x, x, x))
     outside = (x0 - x0.clamp(-1, 1)).detach()
-    torch.testing.assert_close(pulls["rng"], 200 * 2 * outside / 256 * (8 / 256) ** 2)
-    torch.testing.assert_close(pulls["l2"], 10000 * 2 * x.detach() / 256 * (8 / 256) ** 2)
+    torch.testing.assert_close(gradients["rng"], 200 * 2 * outside / 256 * (8 / 256) ** 2)
+    torch.testing.assert_close(gradients["l2"], 10000 * 2 * x.detach() / 256 * (8 / 256) ** 2)
 
 
 def test_an_image_is_scaled_down_to_the_limit_and_never_up() -> None:
     x = doubles(3, 4, 8, 8) * torch.tensor([1e-6, 1e12, 0])[:, None, None, None]
     most = torch.full((3,), 0.2, dtype=torch.float64)
-    limited = guidance.limited(x, most)
+    limited = losses.limited(x, most)
     torch.testing.assert_close(limited[[0, 2]], x[[0, 2]])
-    assert float(guidance.rms(limited)[1]) == pytest.approx(0.2)
-    torch.testing.assert_close(limited[1] / 0.2, x[1] / guidance.rms(x)[1])
+    assert float(losses.rms(limited)[1]) == pytest.approx(0.2)
+    torch.testing.assert_close(limited[1] / 0.2, x[1] / losses.rms(x)[1])
 
 
 def test_vgg19_is_torchvisions(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from diffusegen_core.config import params
 from diffusegen_core.config.params import Inpaint, Params
 from diffusegen_core.data import dataset, layouts, pairsets
 from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import runs, seeds
 
@@ -31,9 +33,9 @@ def changed(p: Params, *overrides: tuple[str, object]) -> Params:
     (200, 10, 5, 1720, 960), (100, 10, 5, 820, 460), (50, 10, 3, 210, 130), (250, 10, 10, 4570, 2410),
     (25, 5, 2, 65, 45), (10, 3, 1, 10, 10), (2, 1, 4, 8, 5)])
 def test_repaint_visits_as_many_levels_as_published(count, jump, resampling, transitions, calls):
-    levels = inpaint.repaint_levels(count, jump, resampling)
+    levels = repaint_levels(count, jump, resampling)
     assert len(levels) - 1 == transitions
-    assert inpaint.network_calls(levels) == calls
+    assert network_calls(levels) == calls
     assert (levels[0], levels[-1], max(levels), min(levels)) == (count - 1, -1, count - 1, -1)
     assert levels.index(-1) == len(levels) - 1
     steps = [after - before for before, after in pairwise(levels)]
@@ -46,7 +48,7 @@ def test_repaint_visits_as_many_levels_as_published(count, jump, resampling, tra
 
 
 def test_the_first_levels_of_a_small_schedule_by_hand():
-    assert inpaint.repaint_levels(5, 2, 2) == [4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0, -1]
+    assert repaint_levels(5, 2, 2) == [4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0, -1]
 
 
 # ---- one image at a time
@@ -75,11 +77,11 @@ def painted(net: UNet, pairs: dataset.Pairs, rows: list[int], objective: str = "
     """The float result for some of the pairs, in one batch."""
     given = Inpaint(respacing=25, jump_length=5, resampling=3)
     s = process.schedule(params.Process(objective=objective), given.respacing)
-    levels = inpaint.repaint_levels(given.respacing, given.jump_length, given.resampling)
+    levels = repaint_levels(given.respacing, given.jump_length, given.resampling)
     some = pairs.take(rows)
     known = torch.from_numpy(np.stack([[1 - inpaint.dilated(mask[0], given)] for mask in some.masks])).float()
     own = [seeds.generator(0, "image", row) for row in rows]
-    return inpaint.repaint(net, s, dataset.to_tensor(some), known, levels, own, objective)
+    return repaint(Diffusion(net, s, objective), dataset.to_tensor(some), known, levels, own)
 
 
 @pytest.mark.parametrize("objective", ["eps", "v"])
@@ -114,9 +116,9 @@ def test_the_known_part_reaches_the_network_noised_to_the_level_at_hand(pairs: d
     def watching(x_t: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         seen.append((int(timestep[0]), x_t))
         return torch.zeros(len(x_t), 8, 16, 16)
-    levels = inpaint.repaint_levels(50, 10, 2)
+    levels = repaint_levels(50, 10, 2)
     own = [seeds.generator(0, i) for i in range(7)]
-    inpaint.repaint(watching, s, x_known, torch.ones(7, 1, 16, 16), levels, own, "v")
+    repaint(Diffusion(watching, s, "v"), x_known, torch.ones(7, 1, 16, 16), levels, own)
     assert [t for t, _ in seen] == [int(s.timestep[a]) for a, b in pairwise(levels) if b < a]
     for t, x_t in seen:
         alpha_bar = float(torch.linspace(1 - 1e-4, 1 - 0.02, 1000, dtype=torch.float64)[:t + 1].prod())
@@ -137,8 +139,8 @@ def test_a_jump_back_keeps_the_variance_that_its_level_has(pairs: dataset.Pairs)
         eps = (x_t + a**0.5) / (1 - a) ** 0.5
         return torch.cat([eps, torch.full_like(eps, -1.0)], dim=1)  # the posterior's own variance
     own = [seeds.generator(1, i) for i in range(7)]
-    x = inpaint.repaint(knowing, s, torch.ones(7, 4, 16, 16), torch.zeros(7, 1, 16, 16),
-                        inpaint.repaint_levels(50, 10, 3), own, "eps")
+    x = repaint(Diffusion(knowing, s, "eps"), torch.ones(7, 4, 16, 16), torch.zeros(7, 1, 16, 16),
+                repaint_levels(50, 10, 3), own)
     np.testing.assert_allclose(seen, 1, atol=0.05)
     torch.testing.assert_close(x, -torch.ones_like(x), atol=1e-3, rtol=0)
 

@@ -21,7 +21,9 @@ from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.guided import GuidedStep, Judge, Targets, default_blocks
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import features, singan, vgg
 from diffusegen_core.planning import flops, plan, probe
@@ -111,20 +113,21 @@ def test_a_guided_step_is_counted_as_it_is_done(nano_params: Params):
     p = changed(nano_params, style={"zecon_patches": 8})
     net = UNet(p.model, 16).eval().requires_grad_(False)
     cls_net = features.load_cls(p.style.backbone, "random", p.style.input_range, size=p.style.backbone_size)
-    judge = guidance.Judge(net, cls_net, vgg.load(p.style.vgg, "random"), p.style,
-                           guidance.default_blocks(p.model))
-    s, x = process.schedule(p.process, p.style.respacing), torch.zeros(1, 4, 16, 16)
+    judge = Judge(cls_net, vgg.load(p.style.vgg, "random"), p.style, default_blocks(p.model))
+    diffusion = Diffusion(net, process.schedule(p.process, p.style.respacing), p.process.objective)
+    x = torch.zeros(1, 4, 16, 16)
     work = flops.count(p)
     with torch.no_grad(), Counter() as look:
-        cls = judge.cls(x[:, :3])
+        judge.cls(x[:, :3])
     assert len(work.guided) == 3
-    for step, counted in enumerate(work.guided):
+    for number, counted in enumerate(work.guided):
+        step = GuidedStep(judge, Targets.of(judge, x, x[:, :3]), number)
+        step.previous_cls = step.previous_cls + 1
         # torch has no formula for a processor's fused attention.
         with sdpa_kernel(SDPBackend.MATH), Counter() as counter:
-            style.guided_step(judge, s, guidance.Targets(x, x[:, :3], cls), x, 1, cls + 1,
-                              guidance.weights(p.style, step), [seeds.generator(0)], p.process.objective)
-        looks = 5 * look.total if step == 0 else 0
-        assert counted == pytest.approx(counter.total + looks, rel=0.002), step
+            step(diffusion, x, torch.ones(1, dtype=torch.long), [seeds.generator(0)])
+        looks = 5 * look.total if number == 0 else 0
+        assert counted == pytest.approx(counter.total + looks, rel=0.002), number
 
 
 def test_a_pyramid_is_counted_as_it_is_trained(nano_params: Params):

@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from diffusegen_core.config.params import Model, Process
 from diffusegen_core.diffusion import checkpoints, process, samplers
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
 
@@ -280,7 +281,7 @@ def test_sampling_with_a_network_that_knows_the_answer_finds_it(objective: str, 
     x0 = images(3, "x0").clamp(-1, 1)
     s = process.schedule(PAPER, respacing)
     own = [seeds.generator(0, i) for i in range(3)]
-    found = samplers.ancestral(all_knowing(x0, objective), s, SHAPE, own, objective)
+    found = samplers.sample(Diffusion(all_knowing(x0, objective), s, objective), SHAPE, own)
     torch.testing.assert_close(found, x0, rtol=1e-4, atol=1e-4)
 
 

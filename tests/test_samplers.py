@@ -19,6 +19,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, Process, Train
 from diffusegen_core.data import dataset
 from diffusegen_core.diffusion import checkpoints, process, samplers
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.measures import metrics
 from diffusegen_core.store import seeds
 
@@ -76,6 +77,11 @@ def end_of_the_ode(s: process.Schedule, count: int) -> torch.Tensor:
     return exact_mean(last.sqrt() * MEAN + scale * (x - first.sqrt() * MEAN), last)
 
 
+def sampled(name: str, net: process.Network, s: process.Schedule, generators: list[torch.Generator],
+            objective: str) -> torch.Tensor:
+    return samplers.sample(Diffusion(net, s, objective), SHAPE, generators, samplers.SAMPLERS[name])
+
+
 def test_every_sampler_can_be_asked_for():
     assert get_args(Train.model_fields["preview_sampler"].annotation) == tuple(samplers.SAMPLERS)
 
@@ -84,7 +90,7 @@ def test_every_sampler_can_be_asked_for():
 @pytest.mark.parametrize("name", SOLVERS)
 def test_normal_data_get_their_mean_and_deviation_in_few_steps(name: str, objective: str):
     net = ideal(objective, told_lambda)
-    x = samplers.SAMPLERS[name](net, even(30), SHAPE, own(40), objective)
+    x = sampled(name, net, even(30), own(40), objective)
     assert (x.shape, x.dtype) == ((40, *SHAPE), torch.float32)
     # 5,760 values: a standard error of 0.003 and 0.002; DDIM is short of the deviation by its error.
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.01)
@@ -95,7 +101,7 @@ def test_normal_data_get_their_mean_and_deviation_in_few_steps(name: str, object
 def test_the_respaced_linear_schedule_leads_to_the_same_data(name: str):
     """All of the process's own steps lead where the ODE does, and a tenth of them near it."""
     net, wanted = ideal("eps", told_timestep), end_of_the_ode(process.schedule(EPS), 4)
-    every, tenth = (samplers.SAMPLERS[name](net, process.schedule(EPS, count), SHAPE, own(4), "eps")
+    every, tenth = (sampled(name, net, process.schedule(EPS, count), own(4), "eps")
                     for count in (1000, 100))
     assert float((every - wanted).norm() / (wanted - MEAN).norm()) < 0.01
     assert float((tenth - wanted).norm() / (wanted - MEAN).norm()) < 0.1
@@ -107,17 +113,17 @@ def test_the_error_falls_by_the_samplers_order(name: str, order: int):
     errors = []
     for count in (41, 81, 161, 321):
         s = even(count)
-        x = samplers.SAMPLERS[name](ideal("v", told_lambda), s, SHAPE, own(3), "v")
+        x = sampled(name, ideal("v", told_lambda), s, own(3), "v")
         errors.append(float((x - end_of_the_ode(s, 3)).norm()))
     falls = [before / after for before, after in pairwise(errors)]
     assert all(2**order * 0.9 < fall < 2**order * 1.1 for fall in falls), falls
 
 
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
-def test_an_image_hangs_on_its_own_generator_alone(name: str):
+def test_an_image_depends_on_its_own_generator_alone(name: str):
     net, s = ideal("v", told_timestep), process.schedule(EPS, 8)
-    together, again = (samplers.SAMPLERS[name](net, s, SHAPE, own(3), "v") for _ in range(2))
-    alone = samplers.SAMPLERS[name](net, s, SHAPE, own(3)[2:], "v")
+    together, again = (sampled(name, net, s, own(3), "v") for _ in range(2))
+    alone = sampled(name, net, s, own(3)[2:], "v")
     assert torch.equal(together, again)
     assert torch.equal(together[2:], alone)
     assert not torch.equal(together[0], together[1])
@@ -130,7 +136,7 @@ def test_a_network_call_a_level_from_the_noisiest_on_and_no_noise_but_the_first(
     def net(x_t: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         told.append(float(timestep[0]))
         return ideal("v", told_timestep)(x_t, timestep)
-    samplers.SAMPLERS[name](net, s, SHAPE, generators, "v")
+    sampled(name, net, s, generators, "v")
     assert told == s.timestep.flip(0).tolist()
     fresh = own(1)
     seeds.normal_like(fresh, torch.empty(1, *SHAPE))
@@ -142,12 +148,12 @@ def test_a_network_call_a_level_from_the_noisiest_on_and_no_noise_but_the_first(
 def test_what_the_network_aims_at_is_kept_within_the_range(name: str, count: int):
     def far(x_t: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return torch.full((len(x_t), 8, *SHAPE[1:]), -9.0)  # v = -9: an x0 far above 1
-    x = samplers.SAMPLERS[name](far, process.schedule(EPS, count), SHAPE, own(2), "v")
+    x = sampled(name, far, process.schedule(EPS, count), own(2), "v")
     torch.testing.assert_close(x, torch.ones(2, *SHAPE), rtol=0, atol=1e-6)
 
 
 def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano_params: Params, monkeypatch):
-    monkeypatch.setitem(samplers.SAMPLERS, "ddim", lambda net, s, shape, *rest: torch.ones(2, *shape))
+    monkeypatch.setitem(samplers.SAMPLERS, "ddim", lambda diffusion, x_t, *rest: (torch.ones_like(x_t),) * 2)
     for name, white in (("ancestral", False), ("ddim", True)):
         p = nano_params.model_copy(update={"train": nano_params.train.model_copy(
             update={"preview_sampler": name})})

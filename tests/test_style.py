@@ -14,7 +14,9 @@ from diffusegen_core.chapters import inpaint, style
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params, Style
 from diffusegen_core.data import dataset, layouts, pairsets, phantom
-from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion import losses, process
+from diffusegen_core.diffusion.guided import OK, GuidedStep, Judge, Record, Targets, guided
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import features, vgg, weights
 from diffusegen_core.report import figures, tables
@@ -39,10 +41,10 @@ def tiny_net(side: int = 16) -> UNet:
     return weights.seeded(make, 0).eval().requires_grad_(False)
 
 
-def tiny_judge(net: object, **settings: object) -> guidance.Judge:
+def tiny_judge(**settings: object) -> Judge:
     given = Style(**{**SMALL, **settings})
     cls_net = features.load_cls(given.backbone, "random", "imagenet", CPU, 0, given.backbone_size)
-    return guidance.Judge(net, cls_net, vgg.load("vgg19", "random", CPU, 0), given, [0, 1, 3])
+    return Judge(cls_net, vgg.load("vgg19", "random", CPU, 0), given, [0, 1, 3])
 
 
 def generators(rows: list[int]) -> list[torch.Generator]:
@@ -58,16 +60,15 @@ class Linear:
 
 @pytest.mark.parametrize("rule", ["paper", "variance"])
 def test_a_guided_step_by_hand(rule: str) -> None:
-    off = {f"lambda_{name}": 0.0 for name in guidance.TERMS if name not in ("mse", "l2")}
-    judge = tiny_judge(Linear(), guidance=rule, max_shift=None, **off)
+    off = {f"lambda_{name}": 0.0 for name in losses.TERMS if name not in ("mse", "l2")}
+    judge = tiny_judge(guidance=rule, max_shift=None, lambda_mse=1e5, lambda_l2=2e5, **off)
     s = process.schedule(params.Process(variance="learned"), 25)
     rng = np.random.default_rng(0)
     x, inpainted = (torch.from_numpy(rng.standard_normal((2, 4, 16, 16))).float() for _ in range(2))
     source = inpainted[:, :3].flip(0)
-    targets = guidance.Targets(inpainted, source, judge.cls(source))
-    level = 12
-    found_x, _, found = style.guided_step(judge, s, targets, x, level, judge.cls(source),
-                                          {"mse": 1e5, "l2": 2e5}, generators([0, 1]), "v")
+    step, level = GuidedStep(judge, Targets.of(judge, inpainted, source)), 12
+    found_x, _ = step(Diffusion(Linear(), s, "v"), x, torch.full((2,), level), generators([0, 1]))
+    found, = step.measured
 
     draws = generators([0, 1])
     noise, eps = seeds.normal_like(draws, x), seeds.normal_like(draws, x)
@@ -92,18 +93,18 @@ def test_a_guided_step_by_hand(rule: str) -> None:
 
 
 def test_the_shift_stays_within_the_limit_and_no_loss_drowns_the_others() -> None:
-    judge = tiny_judge(tiny_net(), lambda_sty=1e9, max_shift=0.3)
+    judge = tiny_judge(lambda_sty=1e9, max_shift=0.3)
     _, records, status = course(judge, [0, 1], scale=1.0)
-    assert status == [style.OK] * 2
+    assert status == [OK] * 2
     for record in (r for rows in records for r in rows):
         assert record["pull_sty"] > 100 * record["noise"]
         assert record["shift"] <= 0.3 * record["noise"] * 1.001
-    free = tiny_judge(tiny_net(), max_shift=None)
+    free = tiny_judge(max_shift=None)
     assert max(r["shift"] / r["noise"] for rows in course(free, [0, 1])[1] for r in rows) > 0.3
 
 
-def course(judge: guidance.Judge, rows: list[int], scale: float = 1.0, spoilt: int | None = None
-           ) -> tuple[Tensor, list[list[style.Record]], list[str]]:
+def course(judge: Judge, rows: list[int], scale: float = 1.0, spoilt: int | None = None
+           ) -> tuple[Tensor, list[list[Record]], list[str]]:
     """Guide these of four fixed images through the levels."""
     rng = np.random.default_rng(1)
     inpainted = torch.from_numpy(rng.uniform(-1, 1, (4, 4, 16, 16))).float()[rows]
@@ -112,11 +113,11 @@ def course(judge: guidance.Judge, rows: list[int], scale: float = 1.0, spoilt: i
         source[spoilt, 0, 0, 0] = torch.nan
     s = process.schedule(params.Process(), judge.settings.respacing)
     levels = list(reversed(range(judge.settings.respacing - judge.settings.skip)))
-    return style.guided(judge, s, inpainted, source, levels, generators(rows), "v")
+    return guided(Diffusion(tiny_net(), s, "v"), judge, inpainted, source, levels, generators(rows))
 
 
 def test_an_images_result_depends_on_its_own_seed_alone() -> None:
-    judge = tiny_judge(tiny_net(), respacing=12, skip=5)
+    judge = tiny_judge(respacing=12, skip=5)
     whole, records, _ = course(judge, [0, 1, 2, 3])
     assert whole.abs().mean() > 0.1
     for rows in ([2], [3, 1, 0], [1, 2]):
@@ -127,10 +128,10 @@ def test_an_images_result_depends_on_its_own_seed_alone() -> None:
 
 
 def test_an_image_that_is_not_finite_stops_alone() -> None:
-    judge = tiny_judge(tiny_net(), respacing=12, skip=5)
+    judge = tiny_judge(respacing=12, skip=5)
     whole, _, _ = course(judge, [0, 1, 2])
     x, records, status = course(judge, [0, 1, 2], spoilt=1)
-    assert status[0] == status[2] == style.OK
+    assert status[0] == status[2] == OK
     assert status[1].startswith("stopped in step 1 of 7: not finite: ")
     assert "l2" in status[1]
     assert [len(rows) for rows in records] == [7, 0, 7]
@@ -139,12 +140,12 @@ def test_an_image_that_is_not_finite_stops_alone() -> None:
 
 
 def test_a_record_holds_every_loss() -> None:
-    judge = tiny_judge(tiny_net(), respacing=12, skip=5, semantic_steps=2)
+    judge = tiny_judge(respacing=12, skip=5, semantic_steps=2)
     _, records, _ = course(judge, [0])
     assert [r["step"] for r in records[0]] == list(range(1, 8))
     assert [r["level"] for r in records[0]] == list(reversed(range(7)))
     assert [("sem" in r) for r in records[0]] == [True, True] + [False] * 5
-    for name in set(guidance.TERMS) - {"sem"}:
+    for name in set(losses.TERMS) - {"sem"}:
         assert all(np.isfinite(r[name]) and np.isfinite(r[f"pull_{name}"]) for r in records[0])
     assert set(records[0][0]) == set(style.STEPS) - {"name"}
 
@@ -182,22 +183,23 @@ def test_styling_brings_phantoms_closer_to_their_sources_and_smooths_the_seam() 
     painted = dataset.gather(real.names, np.where(regions[:, None] > 0, other, real.images), real.masks)
 
     def styled(**settings: object) -> dict[str, np.ndarray]:
-        judge = tiny_judge(net, **settings)
+        judge = tiny_judge(**settings)
         s = process.schedule(p.process, judge.settings.respacing)
-        x, _, status = style.guided(judge, s, dataset.to_tensor(painted), dataset.to_tensor(real)[:, :3],
-                                    list(reversed(range(15))), generators(list(range(8))), "v")
-        assert status == [style.OK] * 8
+        x, _, status = guided(Diffusion(net, s, "v"), judge, dataset.to_tensor(painted),
+                              dataset.to_tensor(real)[:, :3], list(reversed(range(15))),
+                              generators(list(range(8))))
+        assert status == [OK] * 8
         images = np.stack([style.finished(a[:3].numpy(), b, judge.settings)
                            for a, b in zip(x, real.images, strict=True)])
         return {k: np.array(v) for k, v in style.measured(judge, x, images, painted, real, p).items()}
 
-    guided = styled()
-    assert (guided["cls_after"] < 0.7 * guided["cls_before"]).all()
-    assert (guided["seam_after"] < 0.8 * guided["seam_before"]).all()
-    assert guided["mask_dice"].mean() > 0.7
-    none = {f"lambda_{name}": 0.0 for name in guidance.TERMS if name != "rng"}
+    styled_by_all = styled()
+    assert (styled_by_all["cls_after"] < 0.7 * styled_by_all["cls_before"]).all()
+    assert (styled_by_all["seam_after"] < 0.8 * styled_by_all["seam_before"]).all()
+    assert styled_by_all["mask_dice"].mean() > 0.7
+    none = {f"lambda_{name}": 0.0 for name in losses.TERMS if name != "rng"}
     unguided = styled(**none)
-    assert guided["cls_after"].mean() < 0.5 * unguided["cls_after"].mean()
+    assert styled_by_all["cls_after"].mean() < 0.5 * unguided["cls_after"].mean()
     by_cls = styled(**{**none, "lambda_sty": 10000.0})  # the loss on [CLS] alone
     assert by_cls["cls_after"].mean() < 0.75 * unguided["cls_after"].mean()
 
@@ -245,7 +247,7 @@ def test_a_run_makes_dataset_folders_with_the_masks_it_was_given(run_of: Callabl
     for data_type, origin in zip(result.folders, made.folders, strict=True):
         folder, manifest = result.folders[data_type], result.manifests[data_type]
         assert list(manifest.columns) == style.MANIFEST
-        assert (manifest["status"] == style.OK).all()
+        assert (manifest["status"] == OK).all()
         before = made.manifests[origin]
         for column in ("name", "source", "source_cluster", "model", "sample"):
             assert list(manifest[column]) == list(before[column])
@@ -281,10 +283,9 @@ def test_a_stopped_pair_is_reported_and_left_out(run_of: Callable[..., Params],
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     through = style.guided
 
-    def spoil(judge: guidance.Judge, s: process.Schedule, inpainted: Tensor, source: Tensor,
-              *rest: object) -> tuple:
+    def spoil(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, *rest: object) -> tuple:
         source[0] = torch.inf
-        return through(judge, s, inpainted, source, *rest)
+        return through(diffusion, judge, inpainted, source, *rest)
 
     monkeypatch.setattr(style, "guided", spoil)
     result = style.run(run_of(temperature=0.08, batch_size=16))

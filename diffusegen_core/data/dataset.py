@@ -63,6 +63,11 @@ class Pairs:
         rows = np.asarray(indices, dtype=np.int64)
         return gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
 
+    def named(self, names: Sequence[str]) -> "Pairs":
+        """The pairs of these names, in this order."""
+        place = {name: i for i, name in enumerate(self.names)}
+        return self.take([place[name] for name in names])
+
 
 def gather(names: list[str], images: np.ndarray, masks: np.ndarray) -> Pairs:
     """Pairs from names, images (N, 3, S, S) uint8 and masks (N, 1, S, S) in {0, 1}; computes the digest."""
@@ -130,6 +135,15 @@ def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data") -> P
     if len(pairs) < least:
         raise UserError(f"{settings.source}: {len(pairs)} pairs are too few for cluster.k {least}.")
     return pairs
+
+
+def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
+    """Pairs that lie in memory, kept as the artifact `name`, so that another process can read them."""
+    artifact = ws.artifact(name, {"pairs": pairs.digest})
+    if not artifact.made():
+        folder, start = artifact.begin(), time.monotonic()
+        artifact.finish([_write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
+    return read(artifact.file(PAIRS))
 
 
 @lru_cache(maxsize=8)

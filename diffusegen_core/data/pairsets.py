@@ -5,6 +5,7 @@ that failed has a row as well, but no files: it is listed in left_out.csv, not i
 made with other parameters takes over the pairs of an earlier one that these parameters do not change.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from diffusegen_core.store.artifacts import Artifact, Recipe, Stamp, key
 
 KINDS = ("images", "masks")
 Row = dict[str, Any]
+# How SinGAN-Seg names its published pairs: source image, start scale, and sample from 0.
+SINGAN_SEG = re.compile(r"chk_id_(\d+)_gen_scale_(\d+)_(\d+)(?:_img)?")
 ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # of a manifest, the first columns
 
 

@@ -8,7 +8,7 @@ equation 15).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,12 +28,19 @@ class Schedule:
     alpha_bar_prev: Tensor
     posterior_log_variance: Tensor  # of q(x_{t-1} | x_t, x0); level 0 repeats level 1, where it would be -inf
     top_log_variance: Tensor  # upper bound of the reverse step's: beta's, or the posterior's if that is used
+    variance: str = "posterior"  # of the reverse step, as process.variance
 
     def __len__(self) -> int:
         return len(self.beta)
 
     def to(self, device: torch.device | str) -> "Schedule":
-        return Schedule(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+    def respaced(self, count: int) -> "Schedule":
+        """`count` of its levels, evenly spread: alpha_bar is kept there, and beta follows from it."""
+        kept = torch.tensor(respaced(len(self), count), device=self.alpha_bar.device)
+        return _schedule(self.timestep[kept], self.alpha_bar[kept], self.variance)
 
 
 def respaced(steps: int, count: int) -> list[int]:
@@ -47,21 +54,35 @@ def respaced(steps: int, count: int) -> list[int]:
 
 
 def schedule(process: Process, respacing: int | None = None) -> Schedule:
-    """The linear schedule, or `respacing` of its timesteps: alpha_bar is kept there, beta follows from it."""
+    """The linear schedule of all timesteps, or of `respacing` of them."""
     beta = torch.linspace(process.beta_start, process.beta_end, process.steps, dtype=torch.float64)
-    timestep = torch.tensor(respaced(process.steps, respacing or process.steps))
-    alpha_bar = torch.cumprod(1 - beta, dim=0)[timestep]
-    alpha_bar_prev = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+    whole = _schedule(torch.arange(process.steps), torch.cumprod(1 - beta, dim=0), process.variance)
+    return whole if respacing is None else whole.respaced(respacing)
+
+
+def _schedule(timestep: Tensor, alpha_bar: Tensor, reverse_variance: str) -> Schedule:
+    """Every coefficient from alpha_bar at its levels."""
+    alpha_bar_prev = torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
     beta = 1 - alpha_bar / alpha_bar_prev
     variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
     variance[0] = variance[1] if len(variance) > 1 else beta[0]
-    top = beta if process.variance == "learned" else variance
-    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log(), top.log())
+    top = beta if reverse_variance == "learned" else variance
+    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log(), top.log(), reverse_variance)
 
 
 def at(coefficient: Tensor, t: Tensor) -> Tensor:
     """The coefficient at each image's level, shaped (B, 1, 1, 1), float32."""
-    return coefficient[t].float()[:, None, None, None]
+    return column(coefficient[t])
+
+
+def column(values: Tensor) -> Tensor:
+    """A value for each image (B,), shaped (B, 1, 1, 1) to multiply images with, float32."""
+    return values.float()[:, None, None, None]
+
+
+def levels_of(level: int, x: Tensor) -> Tensor:
+    """The same level for every image of x (B, ...): its t (B,)."""
+    return torch.full((len(x),), level, device=x.device)
 
 
 # x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (A1)

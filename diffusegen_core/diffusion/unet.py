@@ -116,6 +116,7 @@ class UNet(nn.Module):
             return [Attention(widths[level], model.head_channels)] if wanted else []
 
         self.base_channels = base
+        self.image_size = image_size
         self.time_embed = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(),
                                         nn.Linear(embedding, embedding))
 

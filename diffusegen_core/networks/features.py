@@ -20,7 +20,17 @@ from torch.hub import load_state_dict_from_url
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.networks.weights import Published, by_hand, fill, hub_folder, identity, seeded, words
+from diffusegen_core.networks.weights import (
+    PRETRAINED,
+    RANDOM,
+    Published,
+    by_hand,
+    fill,
+    hub_folder,
+    identity,
+    seeded,
+    words,
+)
 from diffusegen_core.parallel import progress
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Recipe, key
@@ -276,3 +286,13 @@ def _unknown(name: str, known: list[str]) -> UserError:
     meant = f" Did you mean {close[0]}?" if close else ""
     return UserError(f"There is no backbone {name}.{meant} A backbone is {INCEPTION}, a torchvision "
                      "classification model, or timm/NAME.")
+
+
+def refuse_unfit(weights: str, load_network: Callable[..., object], *arguments: object,
+                 **options: object) -> None:
+    """UserError where a file of weights is none of the network that `load_network(*arguments)` loads.
+
+    What a library would download is left to it.
+    """
+    if weights not in (PRETRAINED, RANDOM):
+        load_network(*arguments, **options)

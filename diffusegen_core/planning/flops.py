@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Gan
-from diffusegen_core.diffusion import guidance
+from diffusegen_core.diffusion import losses
+from diffusegen_core.diffusion.guided import Judge, default_blocks
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.networks import features, singan, vgg, weights
 from diffusegen_core.segmentation import segnet
@@ -116,7 +117,7 @@ def _segmentation(net: nn.Module, side: int) -> Trained:
     return Trained(call, 3 * call, parameter_count(net))
 
 
-# As style.guided_step: the U-Net's call and its gradient; [CLS]; each loss's own look, and its gradient.
+# As guided.GuidedStep: the U-Net's call and its gradient; [CLS]; each loss's own look, and its gradient.
 def _guided(p: Params, net: UNet) -> list[float]:
     s, side = p.style, p.data.image_size
     net.requires_grad_(False)
@@ -127,15 +128,15 @@ def _guided(p: Params, net: UNet) -> list[float]:
         image = torch.empty(1, 4, side, side, requires_grad=True)
         colours = torch.empty(1, 3, side, side, requires_grad=True)
         zero = torch.zeros(1)
-        blocks = s.zecon_blocks or guidance.default_blocks(p.model)
-        encoded = guidance.Judge(net, cls_net, maps, s, blocks).encoded
+        blocks = s.zecon_blocks or default_blocks(p.model)
+        judge = Judge(cls_net, maps, s, blocks)
         call = both(lambda x: net(x, zero), image)
-        parts = {"zecon": both(encoded, image), "vgg": both(maps, colours)}
+        parts = {"zecon": both(lambda x: judge.encoded(net, x), image), "vgg": both(maps, colours)}
         cls = both(cls_net, colours)
     # Two calls, for the image and for its reference.
     pulls = {name: 2 * forward + back for name, (forward, back) in parts.items()}
     pulls |= {"sty": cls[1], "sem": cls[1]}
-    steps = [sum(call) + cls[0] + sum(pulls.get(name, 0.0) for name in guidance.weights(s, step))
+    steps = [sum(call) + cls[0] + sum(pulls.get(name, 0.0) for name in losses.weights(s, step))
              for step in range(s.respacing - s.skip)]
     looks = 5 * cls[0]  # source and inpainted image before the steps; both and the result for the manifest
     return [steps[0] + looks, *steps[1:]]

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import augment, gan, inpaint, segment, train
+from diffusegen_core.chapters import augment, gan, segment, train
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, layouts
+from diffusegen_core.diffusion import repaint
 from diffusegen_core.networks import singan
 from diffusegen_core.planning import flops, probe
 from diffusegen_core.segmentation import trainsets
@@ -164,8 +165,8 @@ def generation(p: Params, count: int, work: flops.Work) -> Iterator[tuple]:
     yield from _training(p, work)
     pairs, batch = _sources(p, count) * p.inpaint.samples, p.inpaint.batch_size
     names = [f"{p.cluster.k}-{{}}", *(["Full-{}"] if p.train.full_images else [])]
-    levels = inpaint.repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
-    calls, steps, styled = inpaint.network_calls(levels), len(work.guided), sum(work.guided)
+    levels = repaint.repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
+    calls, steps, styled = repaint.network_calls(levels), len(work.guided), sum(work.guided)
     for name in names:
         yield ("3 inpaint", f"{name.format('Diff')}, {calls} calls each", "sampling", pairs, pairs * calls,
                pairs * calls * work.unet.call, min(pairs, batch) * calls * work.unet.call,

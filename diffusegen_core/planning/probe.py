@@ -19,11 +19,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core.chapters import inpaint, style, train
+from diffusegen_core.chapters import train
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import guidance, process
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.guided import GuidedStep, Judge, Targets, default_blocks
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.process import levels_of
+from diffusegen_core.diffusion.repaint import repaint
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import features, singan, vgg, weights
 from diffusegen_core.planning import flops
@@ -152,15 +156,13 @@ def _fitting(batch: int, flop: float, device: torch.device, least: int = 1) -> i
 def _sampling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     """One call of RePaint."""
     images = _fitting(p.inpaint.batch_size, work.unet.call, device)
-    net = _unet(p, device, p.inpaint.precision)
-    s = process.schedule(p.process, p.inpaint.respacing).to(device)
+    diffusion = _diffusion(p, device, p.inpaint.precision).respaced(p.inpaint.respacing)
     top = p.inpaint.respacing - 1
     known = torch.zeros(images, 1, p.data.image_size, p.data.image_size, device=device)
     x, generators = _images(p, images, device), _generators(images, device)
 
     def run() -> None:
-        with devices.exact(), devices.autocast(device, p.inpaint.precision):
-            inpaint.repaint(net, s, x, known, [top, top - 1], generators, p.process.objective)
+        repaint(diffusion, x, known, [top, top - 1], generators)
 
     return Trial(images * work.unet.call, images, run)
 
@@ -186,17 +188,15 @@ def _styling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     images = _fitting(c.batch_size, flop, device)
     cls_net = features.load_cls(c.backbone, weights.RANDOM, c.input_range, device, size=c.backbone_size)
     maps = vgg.load(c.vgg, weights.RANDOM, device) if c.lambda_vgg else None
-    judge = guidance.Judge(_unet(p, device, c.precision, c.checkpointing), cls_net, maps, c,
-                           c.zecon_blocks or guidance.default_blocks(p.model))
-    s, x = process.schedule(p.process, c.respacing).to(device), _images(p, images, device)
-    wanted, generators = guidance.weights(c, last), _generators(images, device)
-    with torch.no_grad():
-        cls = judge.cls(x[:, :3])
+    diffusion = _diffusion(p, device, c.precision).respaced(c.respacing)
+    diffusion.net.checkpointing = c.checkpointing
+    judge = Judge(cls_net, maps, c, c.zecon_blocks or default_blocks(p.model))
+    x, generators = _images(p, images, device), _generators(images, device)
+    step = GuidedStep(judge, Targets.of(judge, x, x[:, :3]), last)
 
     def run() -> None:
-        with devices.exact(), devices.autocast(device, c.precision):
-            style.guided_step(judge, s, guidance.Targets(x, x[:, :3], cls), x, 0, cls, wanted, generators,
-                              p.process.objective)
+        with diffusion.autocast():
+            step(diffusion, x, levels_of(0, x), generators)
 
     return Trial(images * flop, images, run)
 
@@ -253,11 +253,10 @@ def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
     return Trial(images * work.segment.learn + work.segment.call, images, run)
 
 
-def _unet(p: Params, device: torch.device, precision: str, checkpointing: bool = False) -> UNet:
+def _diffusion(p: Params, device: torch.device, precision: str) -> Diffusion:
     with torch.device(device):
-        net = UNet(p.model, p.data.image_size).eval().requires_grad_(False)
-    net.checkpointing = checkpointing
-    return net.fixed(precision)
+        net = UNet(p.model, p.data.image_size).eval().requires_grad_(False).fixed(precision)
+    return Diffusion(net, process.schedule(p.process).to(device), p.process.objective, precision=precision)
 
 
 def _images(p: Params, count: int, device: torch.device) -> torch.Tensor:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 STAMP = "made.json"
 MAKING, ASIDE = "making", "aside"  # folders of a run
+STRANGERS = "strangers"  # in ASIDE/NAME: files that are not the program's
 SHOWN = 5  # reasons of a log line
 Recipe = dict[str, Any]
 Stamp = dict[str, Any]
@@ -137,7 +138,7 @@ class Artifact:
         files.write_json(making / STAMP, stamp)
         if not self._finished_elsewhere():
             self._make_room(stamp)
-            _move(making, self.folder, self.run / ASIDE / self.name)
+            into_place(making, self.folder, self.run / ASIDE / self.name)
         return self.stamp
 
     def earlier(self) -> Iterator[Path]:
@@ -169,17 +170,14 @@ class Artifact:
             "aside what is there now.")
 
     def _taken_back(self) -> bool:
-        """Look for this artifact among what was set aside, and what a killed process had all but moved."""
+        """Look for this artifact among what was set aside, or what a killed process had finished."""
         aside = self.run / ASIDE / self.name
         for folder in (self._making, *sorted(aside.glob(f"{self.key}*"))):
             stamp = read_stamp(folder)
-            if stamp is None or self._differing(stamp):
-                continue
-            # A move that was cut short has brought some of the files into place already.
-            if altered(folder, stamp).keys() & altered(self.folder, stamp).keys():
+            if stamp is None or self._differing(stamp) or altered(folder, stamp):
                 continue
             self._make_room(stamp)
-            _move(folder, self.folder, aside)
+            into_place(folder, self.folder, aside)
             if folder != self._making:
                 log.warning("%s: taken back from %s.", self.name, folder.relative_to(self.run))
             return True
@@ -268,31 +266,27 @@ def _described(path: Path) -> dict[str, Any]:
             "sha256": getattr(path, "sha256", "") or files.sha256(path)}
 
 
-def _move(source: Path, folder: Path, aside: Path) -> None:
-    """Move a finished artifact into place. The stamp comes last, so that a killed move can be taken up again.
+def into_place(source: Path, folder: Path, aside: Path) -> None:
+    """Move a finished folder into place, as a whole, so that a kill leaves it here or there.
 
-    A stranger's file that is in the way goes to a folder of its own in `aside`.
+    Others' files that lie there are parked in `aside` meanwhile; one that is in the way stays there.
     """
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(source, folder)
-    else:
-        for name in sorted(files.below(source), key=lambda name: name == STAMP):
-            target = folder / name
-            if os.path.lexists(target):
-                _out_of_the_way(target, name, aside)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(source / name, target)
-        files.without_empty(source)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        parked = _free(aside / STRANGERS)
+        parked.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, parked)
+    os.rename(source, folder)
+    for parked in sorted(aside.glob(f"{STRANGERS}*")):  # and what a killed process has left there
+        for name in files.below(parked):
+            if os.path.lexists(folder / name):
+                log.warning("%s was in the way of the run's own; it is now %s.", folder / name, parked / name)
+            else:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(parked / name, folder / name)
+        files.without_empty(parked)
     with contextlib.suppress(OSError):  # others are still at work beside it
         os.removedirs(source.parent)
-
-
-def _out_of_the_way(path: Path, name: str, aside: Path) -> None:
-    target = _free(aside / "strangers") / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(path, target)
-    log.warning("%s was in the way and is not of this run; it is now %s.", path, target)
 
 
 def _free(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.store.artifacts import Artifact, Recipe
 
 
@@ -23,6 +24,12 @@ class Workspace:
     def artifact(self, name: str, recipe: Recipe) -> Artifact:
         """What lies, or is going to lie, in the folder `name` of the run."""
         return Artifact(self.folder, name, recipe, self.writable, self.again)
+
+    def refuse_own(self, key: str, path: Path) -> None:
+        """UserError where the input that a parameter names lies in the run folder."""
+        if self.folder in (path, *path.parents):
+            raise UserError(f"Parameters: {key}: {path} lies in run_dir {self.folder}, whose parts are "
+                            "replaced. Choose another run_dir.")
 
     @property
     def read_only(self) -> "Workspace":

@@ -1,0 +1,262 @@
+"""The guided loop: an image goes down the levels while the gradient of the losses pulls at it (paper A.3).
+
+In each step the model aims at a clean image, the losses judge it, and the gradient of their sum, taken back
+through the network to x_t, is subtracted from the x_{t-1} that the step draws. So the image stays close in
+content to the inpainted one, and comes close in style to the real source.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffusegen_core.config.sections import FULL_SIZE, FULL_STEPS, Model, Style
+from diffusegen_core.diffusion import losses
+from diffusegen_core.diffusion.losses import limited, rms
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.process import at, denoised_once, levels_of
+from diffusegen_core.diffusion.samplers import Generators, Tick
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.networks import features, vgg
+from diffusegen_core.store import seeds
+
+OK = "ok"
+PULLS = [f"pull_{name}" for name in losses.TERMS]
+# Of every step: the losses, unweighted, and their weighted sum; the last three kinds are RMS over an image.
+MEASURED = [*losses.TERMS, "total", *PULLS, "shift", "noise"]
+Record = dict[str, float | int]
+
+# Frozen, so one of each serves all batches of a process.
+_cls_net = lru_cache(maxsize=1)(features.load_cls)
+_vgg_net = lru_cache(maxsize=1)(vgg.load)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the losses look through beside the model itself, with their weights.
+
+    The networks are frozen, differentiable and in eval mode.
+    """
+
+    cls_net: nn.Module
+    vgg_net: nn.Module | None  # None where its loss has no weight
+    settings: Style
+    blocks: list[int]  # of the model's encoder, for ZeCon
+
+    def cls(self, x: Tensor) -> Tensor:
+        """[CLS], or what stands in for it, of colours (B, 3, H, W): (B, D), full precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.cls_net(x * 127.5 + 127.5).flatten(1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """VGG's maps of colours (B, 3, H, W), full precision."""
+        assert self.vgg_net is not None, "its loss has no weight"
+        with torch.autocast(x.device.type, enabled=False):
+            return self.vgg_net(x)
+
+    def encoded(self, net: UNet, x: Tensor) -> list[Tensor]:
+        """The model's own features of images (B, 4, H, W) at timestep 0, each (B, H*W, C)."""
+        encoded = net.encode(x, torch.zeros(len(x), device=x.device), last=max(self.blocks))
+        return [encoded[block].float().flatten(2).transpose(1, 2) for block in self.blocks]
+
+
+def load_judge(settings: Style, model: Model, seed: int, device: torch.device) -> Judge:
+    """The networks that chapter 4's parameters name. UserError for weights that cannot be had."""
+    cls_net = _cls_net(settings.backbone, settings.weights, settings.input_range, device, seed,
+                       settings.backbone_size)
+    vgg_net = _vgg_net(settings.vgg, settings.vgg_weights, device, seed) if settings.lambda_vgg else None
+    return Judge(cls_net, vgg_net, settings, settings.zecon_blocks or default_blocks(model))
+
+
+def default_blocks(model: Model) -> list[int]:
+    """The stem, and the last block of each of the first four levels: 0 2 5 8 11 in the paper's network."""
+    each = model.res_blocks + 1
+    return [0] + [level * each + model.res_blocks for level in range(min(4, len(model.channel_mult)))]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch is guided towards; the source's [CLS] is computed once."""
+
+    inpainted: Tensor  # (B, 4, H, W)
+    source: Tensor  # (B, 3, H, W)
+    source_cls: Tensor  # (B, D)
+
+    @classmethod
+    def of(cls, judge: Judge, inpainted: Tensor, source: Tensor) -> "Targets":
+        with torch.no_grad():
+            return cls(inpainted, source, judge.cls(source))
+
+
+@dataclass(frozen=True)
+class View:
+    """What the losses of one step look at, images (B, 4, H, W)."""
+
+    x0: Tensor  # the clean image that the model aims at, as predicted
+    mixed: Tensor  # with x_t
+    reference: Tensor  # the inpainted image, mixed likewise with its own noised copy
+    cls: Tensor  # [CLS] of the mix (B, D)
+
+
+# x_t -> x' ~ p(x_{t-1} | x_t), then x_{t-1} = x' - shift of the losses' gradient with respect to x_t (A.3)
+def guided(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, levels: list[int],
+           generators: Generators, tick: Tick | None = None) -> tuple[Tensor, list[list[Record]], list[str]]:
+    """Guide inpainted images (B, 4, H, W) towards their sources (B, 3, H, W), from the noisiest level down.
+
+    Gives the images (B, 4, H, W), and for each the losses of its steps and its status. An image whose loss or
+    gradient is not finite is stopped there: its status names the step and the loss, the others go on.
+    """
+    with diffusion.autocast():
+        step = GuidedStep(judge, Targets.of(judge, inpainted, source))
+        x = diffusion.noised(inpainted, levels_of(levels[0], inpainted),
+                             seeds.normal_like(generators, inpainted))
+        alive, x0 = torch.ones(len(x), dtype=torch.bool, device=x.device), None
+        for level in levels:
+            x, x0 = step(diffusion, x, levels_of(level, x), generators, x0)
+            alive = alive & torch.stack(list(step.measured[-1].values())).isfinite().all(dim=0)
+            x = torch.where(alive[:, None, None, None], x, torch.zeros_like(x))
+            if tick:
+                tick(len(x))
+    return x, *told(step.measured, levels)  # read after the last step: reading waits for the device
+
+
+class GuidedStep:
+    """One step down under guidance: a `samplers.Step` that remembers what it saw and measured.
+
+    The losses see the mix s x0_hat + (1 - s) x_t, s = sqrt(1 - alpha_bar_t), and the content to keep is mixed
+    with a noised copy of itself in the same way, as in the authors' code. They see x0_hat as predicted; the
+    step itself clips it as the model does, as chapter 3.
+    """
+
+    def __init__(self, judge: Judge, targets: Targets, number: int = 0):
+        """`number`: of the guided steps that came before, on which the semantic divergence depends."""
+        self.judge, self.targets, self.number = judge, targets, number
+        self.measured: list[dict[str, Tensor]] = []  # of each step, MEASURED as far as they count, each (B,)
+        with torch.no_grad():
+            self.previous_cls = judge.cls(targets.inpainted[:, :3])
+
+    def __call__(self, diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
+                 before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        wanted = losses.weights(self.judge.settings, self.number + len(self.measured))
+        x = x_t.detach().requires_grad_()
+        output = diffusion.call(x, t)
+        x0 = diffusion.interpret(x, t, output, clip=False).x0
+        share = at((1 - diffusion.schedule.alpha_bar).sqrt(), t)
+        mixed = share * x0 + (1 - share) * x
+        view = self._view(diffusion, x0, mixed, t, generators)
+        values = self.values(diffusion.net, view, wanted, generators)
+        gradients = pulls(values, wanted, view)
+        with torch.no_grad():
+            reverse = diffusion.interpret(x, t, output)
+            x_next = denoised_once(reverse, t, seeds.normal_like(generators, x))
+        shift = back(gradients, x0, mixed, x, reverse.log_variance, self.judge.settings)
+        factor = strength(reverse.log_variance, self.judge.settings)
+        self._remember(view, {
+            **values, "total": total(values, wanted),
+            **{f"pull_{name}": rms(factor * gradient) for name, gradient in gradients.items()},
+            "shift": rms(shift), "noise": rms((reverse.log_variance / 2).exp())})
+        return x_next - shift, reverse.x0
+
+    def _view(self, diffusion: Diffusion, x0: Tensor, mixed: Tensor, t: Tensor,
+              generators: Generators) -> View:
+        """What the losses see, cut off from the network: `back` takes their gradient on from here."""
+        share = at((1 - diffusion.schedule.alpha_bar).sqrt(), t)
+        noised = diffusion.noised(self.targets.inpainted, t, seeds.normal_like(generators, x0))
+        reference = share * self.targets.inpainted + (1 - share) * noised
+        seen_x0, seen_mix = (image.detach().requires_grad_() for image in (x0, mixed))
+        return View(seen_x0, seen_mix, reference, self.judge.cls(seen_mix[:, :3]))
+
+    def values(self, net: UNet, view: View, wanted: dict[str, float],
+               generators: Generators) -> dict[str, Tensor]:
+        """The wanted losses, each (B,). The mask channel counts for the encoder and the range alone."""
+        judge, targets = self.judge, self.targets
+        colours, reference_colours = view.mixed[:, :3], view.reference[:, :3]
+
+        def zecon() -> Tensor:
+            queries, keys = judge.encoded(net, view.mixed), judge.encoded(net, view.reference)
+            places = losses.patches(generators, [key.shape[1] for key in keys], judge.settings.zecon_patches)
+            return losses.zecon_loss(losses.chosen(queries, places), losses.chosen(keys, places),
+                                     judge.settings.temperature)
+
+        compute: dict[str, Callable[[], Tensor]] = {
+            "zecon": zecon,
+            "vgg": lambda: losses.vgg_loss(judge.maps(colours), judge.maps(reference_colours)),
+            "mse": lambda: losses.mse_loss(colours, reference_colours),
+            "sty": lambda: losses.sty_loss(view.cls, targets.source_cls),
+            "l2": lambda: losses.l2_loss(colours, targets.source),
+            "sem": lambda: losses.sem_loss(view.cls, self.previous_cls),
+            "rng": lambda: losses.rng_loss(view.x0),
+        }
+        return {name: compute[name]() for name in wanted}
+
+    def _remember(self, view: View, measured: dict[str, Tensor]) -> None:
+        self.previous_cls = view.cls.detach()
+        self.measured.append({name: values.detach() for name, values in measured.items()})
+
+
+def total(values: dict[str, Tensor], wanted: dict[str, float]) -> Tensor:
+    """The weighted sum, (B,)."""
+    return sum(weight * values[name] for name, weight in wanted.items())
+
+
+def pulls(values: dict[str, Tensor], wanted: dict[str, float], view: View) -> dict[str, Tensor]:
+    """The gradient of each weighted loss with respect to what it looks at: the mix, or x0 for the range.
+
+    The gradient of a mean over pixels grows as the image shrinks; it is brought to 256 px, for which the
+    weights are given.
+    """
+    scale = (view.mixed.shape[-1] / FULL_SIZE) ** 2
+    return {name: scale * torch.autograd.grad(weight * values[name].sum(),
+                                              view.x0 if name == "rng" else view.mixed,
+                                              retain_graph=True)[0] for name, weight in wanted.items()}
+
+
+# paper: x_{t-1} = x' - gradient (A.3); the authors' code: x_{t-1} = x' - variance * gradient
+def strength(log_variance: Tensor, settings: Style) -> Tensor:
+    """What a gradient is multiplied by. The paper's 1 is for 200 steps; a longer step counts for several."""
+    if settings.guidance == "variance":
+        return log_variance.exp()
+    return torch.full_like(log_variance, FULL_STEPS / settings.respacing)
+
+
+def back(pulls: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log_variance: Tensor,
+         settings: Style) -> Tensor:
+    """The shift (B, 4, H, W) that a step subtracts: the pulls on x0 and the mix, taken back to x_t.
+
+    Where `max_shift` is set, neither one loss's pull nor the shift has a larger RMS than that many times the
+    step's noise: no loss drowns the others, and the next level gets an image about as noisy as it expects.
+    """
+    factor = strength(log_variance, settings)
+    if settings.max_shift is not None:
+        most = settings.max_shift * rms((log_variance / 2).exp())
+        pulls = {name: limited(pull, most / rms(factor)) for name, pull in pulls.items()}
+    on_x0 = pulls.get("rng", torch.zeros_like(x0))
+    on_mixed = sum((pull for name, pull in pulls.items() if name != "rng"), torch.zeros_like(x0))
+    gradient, = torch.autograd.grad([x0, mixed], x, [on_x0, on_mixed])
+    shift = factor * gradient
+    return shift if settings.max_shift is None else limited(shift, most)
+
+
+def told(measured: list[dict[str, Tensor]], levels: list[int]) -> tuple[list[list[Record]], list[str]]:
+    """Each image's records and status, from the (B,) values of every step."""
+    count = len(next(iter(measured[0].values())))
+    records: list[list[Record]] = [[] for _ in range(count)]
+    status = [OK] * count
+    for step, (values, level) in enumerate(zip(measured, levels, strict=True), 1):
+        table = {name: column.tolist() for name, column in values.items()}
+        for i, ended in enumerate(status):
+            wrong = [name for name, column in table.items() if not np.isfinite(column[i])]
+            if ended == OK and wrong:
+                status[i] = f"stopped in step {step} of {len(levels)}: not finite: {', '.join(wrong)}"
+            elif ended == OK:
+                records[i].append({"step": step, "level": level,
+                                   **{name: significant(column[i]) for name, column in table.items()}})
+    return records, status
+
+
+def significant(value: float) -> float:
+    """The value to six figures, for files."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,165 @@
+"""A diffusion model as one thing: network, schedule and objective travel together.
+
+    diffusion = checkpoints.load("runs/mine/train/cluster-00/model.safetensors")
+    pairs = diffusion.sample(10, seed=0)
+    filled = diffusion.fill(image, region, n=4, seed=0)
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.process import Reverse, Schedule
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels
+from diffusegen_core.diffusion.samplers import SAMPLERS, Generators, sample
+from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
+from diffusegen_core.store import seeds
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A network with the process that it was trained for; network and schedule are on one device.
+
+    Images are (B, 4, S, S) in [-1, 1]: RGB, and the mask as -1 or +1. Levels t (B,) are respaced indices.
+    """
+
+    net: UNet
+    schedule: Schedule
+    objective: str  # what the network predicts: "eps" or "v"
+    clip: bool = True  # whether the predicted x0 is kept within [-1, 1]
+    precision: str = "fp32"  # of network calls: "fp32", or "bf16" by autocast
+
+    @property
+    def device(self) -> torch.device:
+        return self.schedule.alpha_bar.device
+
+    @property
+    def image_size(self) -> int:
+        """The side S of its images, in pixels."""
+        return self.net.image_size
+
+    def respaced(self, count: int) -> "Diffusion":
+        """The same model over `count` of its levels: so many network calls from noise to an image."""
+        if count == len(self.schedule):
+            return self
+        # On the CPU, so that every device computes with the same coefficients.
+        return replace(self, schedule=self.schedule.to("cpu").respaced(count).to(self.device))
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Around network calls: the model's precision, and convolutions that are the same every time."""
+        with devices.exact(), devices.autocast(self.device, self.precision):
+            yield
+
+    def call(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The network's raw output (B, 8, S, S), float32; its meaning is `interpret`'s."""
+        return process.call(self.net, self.schedule, x_t, t)
+
+    def interpret(self, x_t: Tensor, t: Tensor, output: Tensor, clip: bool | None = None) -> Reverse:
+        """The reverse step that a raw output means; `clip` as the model's where it is not given."""
+        return process.interpret(self.schedule, x_t, t, output, self.objective,
+                                 self.clip if clip is None else clip)
+
+    def reverse(self, x_t: Tensor, t: Tensor, clip: bool | None = None) -> Reverse:
+        """p(x_{t-1} | x_t), and the x0 that it aims at, from one network call."""
+        return self.interpret(x_t, t, self.call(x_t, t), clip)
+
+    def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x0), with the given standard normal eps."""
+        return process.noised(self.schedule, x0, t, eps)
+
+    def noised_once(self, x_prev: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x_{t-1}): one level up, to level t."""
+        return process.noised_once(self.schedule, x_prev, t, eps)
+
+    def sample(self, n: int, seed: int = 0, steps: int = 50, sampler: str = "ancestral",
+               batch_size: int = 16) -> Pairs:
+        """`n` new pairs from noise, in `steps` network calls each; `sampler` is one of SAMPLERS.
+
+        A mask is the fourth channel cut at its mid-value. Pair i depends on `seed` and i alone, whatever
+        `n` and `batch_size` are.
+        """
+        if sampler not in SAMPLERS:
+            raise UserError(f"There is no sampler {sampler}. Samplers are {', '.join(SAMPLERS)}.")
+        model = self._few(steps)
+        shape = (IN_CHANNELS, self.image_size, self.image_size)
+        batches = [sample(model, shape, self._generators(seed, "sample", part), SAMPLERS[sampler])
+                   for part in _parts(n, batch_size)]
+        return _pairs("sample", torch.cat(batches))
+
+    def fill(self, image: np.ndarray, region: np.ndarray, n: int = 1, seed: int = 0,
+             mask: np.ndarray | None = None, respacing: int = 50, jump_length: int = 10, resampling: int = 3,
+             batch_size: int = 16) -> Pairs:
+        """`n` pairs from an image of one's own, whose `region` is painted anew by RePaint.
+
+        `image` is (3, S, S) or (S, S, 3), uint8 RGB; `region` (S, S), to fill where it is not 0. Outside it
+        the image comes back byte for byte. `mask` (S, S), lesion where it is not 0, says where the lesion is
+        to be; without it the model chooses within the region, and outside there is none. Result i depends on
+        `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
+        """
+        model, side = self._few(respacing), self.image_size
+        given, fill = _planar(image, side), _plane("region", region, side)
+        lesion = np.zeros((side, side), np.uint8) if mask is None else _plane("mask", mask, side)
+        known = np.repeat(1 - fill[None], IN_CHANNELS, axis=0)
+        if mask is not None:
+            known[3] = 1
+        pair = dataset.gather(["given"], given[None], lesion[None, None])
+        levels = repaint_levels(respacing, jump_length, resampling)
+        batches = []
+        for part in _parts(n, batch_size):
+            repeated = (len(part), -1, -1, -1)
+            batches.append(repaint(
+                model, dataset.to_tensor(pair).to(self.device).expand(repeated),
+                torch.from_numpy(known)[None].float().to(self.device).expand(repeated),
+                levels, self._generators(seed, "fill", part)))
+        filled = _pairs("fill", torch.cat(batches))
+        return dataset.gather(filled.names, np.where(fill > 0, filled.images, given), filled.masks)
+
+    def _few(self, steps: int) -> "Diffusion":
+        if not 1 <= steps <= len(self.schedule):
+            raise UserError(f"{steps} steps are not possible: the model has 1 to {len(self.schedule)}.")
+        return self.respaced(steps)
+
+    def _generators(self, seed: int, what: str, numbers: range) -> Generators:
+        return [seeds.generator(seed, what, number, device=self.device) for number in numbers]
+
+
+def _parts(count: int, batch_size: int) -> list[range]:
+    if count < 1 or batch_size < 1:
+        raise UserError("The number of images and the batch size must be 1 or more.")
+    return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+
+
+def _pairs(what: str, x: Tensor) -> Pairs:
+    """Pairs from images (N, 4, S, S) in [-1, 1]; the mask is cut at its mid-value."""
+    pixels = x.float().cpu().numpy()
+    names = [f"{what}_{number:04d}" for number in range(len(pixels))]
+    return dataset.gather(names, dataset.to_bytes(pixels[:, :3]), pixels[:, 3:] > 0)
+
+
+def _planar(image: np.ndarray, side: int) -> np.ndarray:
+    """An image as (3, S, S) uint8."""
+    pixels = np.asarray(image)
+    if pixels.shape == (side, side, 3):
+        pixels = pixels.transpose(2, 0, 1)
+    if pixels.shape != (3, side, side) or pixels.dtype != np.uint8:
+        raise UserError(f"The image must be ({side}, {side}, 3) or (3, {side}, {side}), uint8; it is "
+                        f"{pixels.shape}, {pixels.dtype}.")
+    return pixels
+
+
+def _plane(what: str, values: np.ndarray, side: int) -> np.ndarray:
+    """A region or mask as (S, S) in {0, 1}."""
+    plane = np.asarray(values)
+    if plane.shape != (side, side):
+        raise UserError(f"The {what} must be ({side}, {side}); it is {plane.shape}.")
+    return (plane != 0).astype(np.uint8)
