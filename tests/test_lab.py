@@ -1,6 +1,7 @@
 """`make lab`: copies of the chapters follow them until a reader changes them, and git sees nothing of it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_saving_a_chapter_itself_keeps_no_results(checkout: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of a JupyterLab that was started as `make lab` does, and its log."""
+    """The port of a JupyterLab that was started as `make lab` does, and its log."""
     log, token = tmp_path / "log", "token"
     command = [sys.executable, "-m", "diffusegen_core.lab", "--no-browser", "--allow-root",
                "--ServerApp.port=0", f"--IdentityProvider.token={token}"]
@@ -121,11 +122,11 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + SECONDS
-        while "http://127.0.0.1:" not in log.read_text():
+        while not (address := re.search(r"http://127\.0\.0\.1:(\d+)/lab", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-        yield log.read_text().partition("http://127.0.0.1:")[2].partition("/")[0], log
+        yield address[1], log
     finally:
         process.terminate()
         process.wait(SECONDS)
