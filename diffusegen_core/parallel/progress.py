@@ -1,6 +1,7 @@
 """Progress: bars where the work is done; messages to whoever waits for it, where a dask worker does it."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -37,12 +38,12 @@ def tell(**message: Any) -> None:
 
 def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
         shares: bool = False) -> tqdm:
-    """A progress bar with rate and time left; at most one line a second: a notebook keeps every line.
+    """A progress bar with rate and time left: a widget in JupyterLab, else text, at most one line a second.
 
-    With `shares` it shows per cent alone, and the time left goes by the mean rate.
+    With `shares` it shows per cent alone, and the time left is estimated from the mean rate.
     """
     style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
-    kind, place = (_Told, {"file": io.StringIO()}) if worker() else (tqdm, {})
+    kind, place = (_Told, {"file": io.StringIO()}) if worker() else (_shown(), {})
     return kind(desc=title, total=total, initial=done, unit=unit, disable=hidden,
                 mininterval=1.0, delay=1.0, **style, **place)
 
@@ -53,6 +54,14 @@ def show(folder: Path) -> None:
         tell(look=str(folder))
     elif watch := watcher.get():
         watch(folder)
+
+
+def _shown() -> type[tqdm]:
+    """The kind of bar that suits the place. papermill keeps what a chapter shows, and widgets do not last."""
+    if "JPY_SESSION_NAME" not in os.environ:  # the Jupyter server sets it for its kernels
+        return tqdm
+    from tqdm.notebook import tqdm as widget
+    return widget
 
 
 class _Told(tqdm):

@@ -27,6 +27,7 @@ FRONT = ["how_to_read", "method", "api"]
 BACK = ["results_small", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
 
 
@@ -69,6 +70,7 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
     for path in notebooks:
         notebook = json.loads(_without_absent(path.read_text(encoding="utf-8"), absent, site))
         _fold_parameters(notebook)
+        _drop_widgets(notebook)
         _write(site / path.name, json.dumps(notebook))
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     settings["sphinx"]["config"]["html_theme_options"]["extra_footer"] = html.escape(footer)
@@ -139,6 +141,14 @@ def _fold_parameters(notebook: dict[str, Any]) -> None:
         cell["metadata"]["tags"].append("hide-input")
         prompt = "Parameters of this run"
         cell["metadata"]["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
+
+
+def _drop_widgets(notebook: dict) -> None:
+    """Leave out a library's progress bars: pages with widgets load their code from the network."""
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
 
 
 def _render(site: Path) -> None:
