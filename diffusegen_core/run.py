@@ -28,13 +28,14 @@ from diffusegen_core.chapters.gan import Gan
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.segment import Tested
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Trained, Watch
+from diffusegen_core.chapters.train import Trained
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
+from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.store import files, lock
 from diffusegen_core.store.artifacts import ASIDE, NotMadeError, key
