@@ -36,6 +36,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
+from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.store import files, lock
 from diffusegen_core.store.artifacts import ASIDE, NotMadeError, key

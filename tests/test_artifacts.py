@@ -1,5 +1,6 @@
 """What is finished stays: artifacts are made beside, moved into place, set aside and taken back."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -47,6 +48,58 @@ def test_an_artifact_is_made_beside_its_place_and_moved_there_whole(tmp_path: Pa
     assert artifact.stamp["steps"] == 3
     assert artifact.hash_of("model.txt") == files.sha256(artifact.file("model.txt"))
     assert not (tmp_path / MAKING).exists()
+
+
+RECIPE = {"seed": 0, "train": {"lr": 0.1, "mult": [1, 2]}, "data": "abc"}
+
+
+def test_tuples_are_lists_in_a_recipe(tmp_path: Path):
+    tuples = {**RECIPE, "train": {"lr": 0.1, "mult": (1, 2)}}
+    for recipe in (RECIPE, tuples):
+        artifact = Artifact(tmp_path, NAME, recipe)
+        if not artifact.made():
+            artifact.begin()
+            artifact.finish([], 1.23456)
+        assert artifact.stamp["seconds"] == 1.235
+    assert not (tmp_path / ASIDE).exists()
+
+
+@pytest.mark.parametrize(("changed", "lines"), [
+    ({**RECIPE, "seed": 1}, ["seed: 0 -> 1"]),
+    ({**RECIPE, "train": {"lr": 0.2, "mult": [1, 3]}},
+     ["train.lr: 0.1 -> 0.2", "train.mult: [1, 2] -> [1, 3]"]),
+    ({**RECIPE, "more": True}, ["more: None -> True"]),
+    ({"seed": 0, "train": {"lr": 0.1, "mult": [1, 2]}}, ["data: abc -> None"]),
+    (dict(reversed(RECIPE.items())), []),
+])
+def test_what_differs_between_two_recipes_is_told_and_decides_their_keys(changed: dict, lines: list[str]):
+    assert artifacts.differences(RECIPE, changed) == lines
+    assert (artifacts.key(RECIPE) == artifacts.key(changed)) == (not lines)
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "3", "null", "{}", '{"recipe": {}}', '{"outputs": {}}',
+    '{"recipe": 1, "outputs": {}, "shown": {}, "seconds": 1, "device": "cpu"}',
+    '{"recipe": {}, "outputs": [], "shown": {}, "seconds": 1, "device": "cpu"}',
+    '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": "1", "device": "cpu"}', 50_000 * "["])
+def test_a_stamp_that_is_none_is_a_strangers_file(tmp_path: Path, text: str):
+    files.write_text(tmp_path / NAME / artifacts.STAMP, text)
+    artifact = Artifact(tmp_path, NAME, {"value": 1})
+    assert not artifact.made()
+    with pytest.raises(NotMadeError, match="has no finished train/cluster-00"):
+        _ = artifact.stamp
+    make(tmp_path, 1)
+    assert artifact.made()
+    assert [path.read_text() for path in (tmp_path / ASIDE).rglob("made.json")] == [text]
+
+
+@pytest.mark.parametrize("described", ["1", '{"bytes": 7}', '{"bytes": 7, "mtime_ns": 0, "sha256": "abc"}'])
+def test_a_stamp_that_describes_an_output_wrongly_is_refused(tmp_path: Path, described: str):
+    files.write_text(tmp_path / NAME / artifacts.STAMP, '{"recipe": {"value": 1}, "outputs": {"model.txt": '
+                     f'{described}}}, "shown": {{}}, "seconds": 1, "device": "cpu"}}')
+    files.write_text(tmp_path / NAME / "model.txt", "model 1")
+    with pytest.raises(UserError, match=r"model\.txt is not the file that was written"):
+        Artifact(tmp_path, NAME, {"value": 1}).made()
 
 
 def test_a_changed_recipe_sets_aside_and_a_restored_one_takes_back(tmp_path: Path,
@@ -170,7 +223,7 @@ def test_the_same_made_by_two_is_kept_once(tmp_path: Path):
 
 # ---- any sequence of changes and kills
 
-steps = st.lists(st.tuples(st.integers(0, 3), st.one_of(st.none(), st.integers(0, 14))), min_size=1, max_size=8)
+steps = st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(0, 14)), min_size=1, max_size=8)
 
 
 @settings(max_examples=60)
@@ -185,10 +238,8 @@ def test_after_any_changes_and_kills_everything_finished_or_foreign_is_there_bit
         with pytest.MonkeyPatch.context() as patch:
             if kill is not None:
                 _kill_after(patch, kill)
-            try:
+            with contextlib.suppress(Killed):
                 make(run, value)
-            except Killed:
-                pass
         if kill is None:
             finished.add(value)
             assert (run / NAME / "model.txt").read_text() == f"model {value}"

@@ -10,7 +10,7 @@ a finished model are kept, and what a step draws depends on its number alone.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from diffusegen_core.diffusion.training import (
 )
 from diffusegen_core.diffusion.unet import IN_CHANNELS, parameter_count
 from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact, Recipe, differences, read_stamp
 from diffusegen_core.store.workspace import Workspace
@@ -57,9 +58,6 @@ VERSION = 1  # raised when the same parameters would give other weights
 IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
               "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
               "preview_sampler", "checkpoints", "keep_optimizer"}
-
-Watch = Callable[[str, Path], object]
-"""Called with a model's name and the folder of its curve and sample grids, whenever there is a new one."""
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,

@@ -8,7 +8,6 @@ whose worker was lost can be done again by another.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from diffusegen_core.parallel import progress
@@ -27,12 +26,12 @@ class Item:
 
 
 def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: float = 0,
-        watch: Callable[[Path], object] | None = None) -> list[Result]:
+        watch: progress.Watch | None = None) -> list[Result]:
     """Call work(**item.arguments) for every item; results come in the order of the items.
 
     The calls are made in this process, or, where the environment names a dask scheduler, by its workers; what
     a worker fans out in its turn it does itself. The progress is of the whole, of which `done` is the cost
-    that needs no call. `watch` is called in this process with each folder that the work wants shown.
+    that needs no call. `watch` is called in this process with whatever the work wants shown.
     """
     if not items:
         return []

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 TOPIC = "diffusegen"  # of the messages in dask's events
 
 item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
-watcher: ContextVar[Callable[[Path], object] | None] = ContextVar("watcher", default=None)
+Watch = Callable[[str, Path], object]
+"""Called with the name and the folder of what there is to look at, whenever there is something new."""
+watcher: ContextVar[Watch | None] = ContextVar("watcher", default=None)
 
 
 def worker() -> "Worker | None":
@@ -48,12 +50,12 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
                 mininterval=1.0, delay=1.0, **style, **place)
 
 
-def show(folder: Path) -> None:
-    """Say that there is something new to look at in a folder, to whoever watches."""
+def show(name: str, folder: Path) -> None:
+    """Say that there is something new to look at of `name`, in a folder, to whoever watches."""
     if worker():
-        tell(look=str(folder))
+        tell(look=[name, str(folder)])
     elif watch := watcher.get():
-        watch(folder)
+        watch(name, folder)
 
 
 def _shown() -> type[tqdm]:

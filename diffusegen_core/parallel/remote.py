@@ -164,7 +164,8 @@ class _Board:
             self._begin(key, message["begun"])
         elif "look" in message:
             if watch := progress.watcher.get():
-                watch(Path(message["look"]))
+                name, folder = message["look"]
+                watch(name, Path(folder))
         else:
             self.shares[key], self.texts[key] = message["share"], message["text"]
         self._show()

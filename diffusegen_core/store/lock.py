@@ -29,7 +29,9 @@ def refuse_foreign(folder: Path) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} cannot be the run folder: it is a file.")
-    present = sorted(path.name for path in folder.iterdir() if path.name != LOCK) if folder.is_dir() else []
+    present = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ())
+                     # What a kill leaves before there is the mark.
+                     if path.name != LOCK and not path.name.startswith(files.WRITING))
     if present:
         raise UserError(f"{folder} cannot be the run folder: it holds files that are no run's "
                         f"({some(present)}). Choose another run_dir.")
