@@ -119,8 +119,8 @@ def line(run: Run) -> str:
     """The facts of a run in one line, for the foot of every page."""
     p, seconds = run.params, sum(stamp["seconds"] for stamp in _stamps(run))
     return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(run)}; "
-            f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; wall time of all "
-            f"chapters, workers added up, {duration(seconds)}.")
+            f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; wall time of "
+            f"all chapters, workers added up, {duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:
