@@ -1,9 +1,9 @@
 # make book    run the smoke profile end to end and build the book
 # make test    run the tests
-# make lab     open the chapters in JupyterLab
-# make lint    check the style of the code
+# make lab     open copies of the chapters in JupyterLab; LAB="--no-browser" passes options on
+# make lint    check the style of the code and its types
 # make lock    resolve the dependencies anew into requirements.lock
-# make clean   remove what was set up and built; runs/ and data/ stay
+# make clean   remove what was set up and built; runs/, data/ and lab/ stay
 #
 # Each sets up .venv first where needed. PYTHON=/path/to/python3.12 chooses the interpreter.
 
@@ -32,10 +32,11 @@ test: $(READY)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lab: $(READY)
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/python -m diffusegen_core.lab $(LAB)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
+	@$(BIN)/mypy
 
 # The lock names no server, so that it serves any mirror; every file is held by its hash.
 lock: $(BIN)/uv
@@ -44,7 +45,7 @@ lock: $(BIN)/uv
 	@echo "requirements.lock is written."
 
 clean:
-	@rm -rf $(VENV) .pytest_cache .ruff_cache diffusegen.egg-info
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache diffusegen.egg-info
 
 $(READY): requirements.lock pyproject.toml | $(BIN)/uv
 	@echo "Installing the locked packages into $(VENV) ..."

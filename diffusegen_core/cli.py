@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,9 +19,10 @@ from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from diffusegen_core.config.params import Params
+    from diffusegen_core.run import Run
 
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
+_terminated: list[int] = []  # signals that asked this process to end
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
 data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
@@ -27,6 +30,7 @@ app.add_typer(data_app, name="data")
 review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
 app.add_typer(review_app, name="review")
 
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]
 Overrides = Annotated[list[str] | None, typer.Option(
     "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
 
@@ -51,6 +55,9 @@ def run(
     first: Annotated[str | None, typer.Option("--from", help="First chapter, by number or name.")] = None,
     last: Annotated[str | None, typer.Option("--to", help="Last chapter, by number or name.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Just this chapter; may be repeated.")] = None,
+    remake: Annotated[list[str] | None, typer.Option(
+        help="Make again what was changed by hand in this chapter, after setting it aside; may be "
+             "repeated.")] = None,
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
     dry_run: Annotated[bool, typer.Option(
         help="Only show the networks of the chosen chapters among 6 and 7, and the time that they will "
@@ -63,27 +70,29 @@ def run(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
-    p = _parameters(profile, overrides or [])
+    this = _run(profile, overrides or [])
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core import notebooks
     from diffusegen_core.config import devices
     from diffusegen_core.parallel import fanout, machines
     from diffusegen_core.planning import preflight
-    from diffusegen_core.store import runs
+    from diffusegen_core.store import lock
     chosen = notebooks.choose(first, last, only or [])
-    preflight.check(p, chosen)
+    preflight.check(this, [notebooks.chapter_of(path) for path in chosen])
     if dry_run:
-        typer.echo(preflight.dry_run(p, chosen))
+        typer.echo(preflight.dry_run(this, [notebooks.chapter_of(path) for path in chosen]))
         return
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
-        devices.device(p.device)
-    with runs.lock(p.folder), machines.hold(workers, scheduler, slurm):
-        notebooks.keep(p)
-        for chapter in chosen:
-            typer.echo(f"{chapter.stem}: running", err=True)
-            notebooks.execute(chapter, p)
+        devices.device(this.params.device)
+    with lock.hold(this.folder), machines.hold(workers, scheduler, slurm):
+        this.keep_params()
+        for name in remake or []:
+            this.make(name, again=True)
+        for notebook in chosen:
+            typer.echo(f"{notebook.stem}: running", err=True)
+            notebooks.execute(notebook, this)
         if book:
-            _build_book(p)
+            _build_book(this)
 
 
 @app.command(cls=_Run)
@@ -94,7 +103,7 @@ def plan(
         help="For how long the device is probed, about; at most 3600; 0 leaves the times out.")] = 20.0,
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
-    p = _parameters(profile, overrides or [])
+    p = _run(profile, overrides or []).params
     # Imported only now, because they take seconds.
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
@@ -105,15 +114,56 @@ def plan(
 
 
 @app.command()
-def book(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
+def status(
+    folder: RunFolder,
+    verify: Annotated[bool, typer.Option(
+        help="Compare the hash of every file, and not size and time alone.")] = False,
 ) -> None:
+    """Show what of a run is made, what is not, and what was changed by hand."""
+    from diffusegen_core.config.text import size
+    from diffusegen_core.run import Run
+    from diffusegen_core.store import aside
+    this = Run.open(folder)
+    for row in this.status().itertuples():
+        typer.echo(f"{row.Index:10} {row.status:8} {_printable(row.reason)}".rstrip())
+    for line in this.changed_by_hand(verify):
+        typer.echo(_printable(line))
+    if put_by := aside.kept(this.folder):
+        total = size(sum(one.bytes for one in put_by))
+        typer.echo(f"Set aside or unfinished: {len(put_by)} items, {total}; `diffusegen clean {folder}` "
+                   "lists them.")
+
+
+@app.command()
+def clean(
+    folder: RunFolder,
+    remove: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Remove this one of those listed, or `all`; may be repeated.")] = None,
+) -> None:
+    """List what is set aside in a run folder, or unfinished there; remove it only if asked to."""
+    from diffusegen_core.config.text import duration, size
+    from diffusegen_core.run import Run
+    from diffusegen_core.store import aside, lock
+    this = Run.open(folder)
+    if remove:
+        with lock.hold(this.folder):
+            typer.echo(f"Removed: {size(aside.remove(this.folder, remove))}.")
+    items = aside.kept(this.folder)
+    for one in items:
+        took = "unfinished" if one.seconds is None else f"{duration(one.seconds)} of work"
+        typer.echo(f"{size(one.bytes):>8}  {took:22} {_printable(one.name)}")
+    typer.echo(f"{len(items)} items are set aside or unfinished, {size(sum(one.bytes for one in items))}."
+               if items else "Nothing is set aside.")
+
+
+@app.command()
+def book(folder: RunFolder) -> None:
     """Build the book of a run from the chapters that were executed."""
-    from diffusegen_core import notebooks
-    from diffusegen_core.store import runs
-    p = notebooks.kept(folder.resolve())
-    with runs.lock(p.folder):
-        _build_book(p)
+    from diffusegen_core.run import Run
+    from diffusegen_core.store import lock
+    this = Run.open(folder)
+    with lock.hold(this.folder):
+        _build_book(this)
 
 
 @data_app.command("check")
@@ -122,8 +172,9 @@ def data_check(
     clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
 ) -> None:
     """Show every problem of a data folder in one table; exit 1 if there is any."""
+    from diffusegen_core.config import params
     from diffusegen_core.data import layouts
-    report = layouts.check(folder, clusters)
+    report = layouts.check(folder if folder.exists() else params.resolve(folder), clusters)
     typer.echo(report.text)
     raise typer.Exit(1 if report.problems else 0)
 
@@ -155,17 +206,17 @@ def data_phantom(
 
 @review_app.command("make")
 def review_make(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
+    folder: RunFolder,
     per_type: Annotated[int, typer.Option(min=1, help="Pairs of each data type.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Where form and key go; by default RUN/review.")] = None,
 ) -> None:
     """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
-    from diffusegen_core import notebooks
     from diffusegen_core.report import review
-    p = notebooks.kept(folder.resolve())
+    from diffusegen_core.run import Run
+    this = Run.open(folder)
     with tempfile.TemporaryDirectory() as real:
-        folders = review.folders_of(p, Path(real))
-        form, key = review.make(folders, out or p.folder / "review", per_type, p.seed)
+        folders = review.folders_of(this, Path(real))
+        form, key = review.make(folders, out or this.folder / "review", per_type, this.params.seed)
     typer.echo(f"The form: {form}\nIts key:  {key}")
     typer.echo("Send the reviewer the form alone: the key says which pairs are real. The form exports the "
                "answers as a file; `diffusegen review score ANSWERS KEY` reads it.")
@@ -187,26 +238,30 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _build_book(p: "Params") -> None:
+def _build_book(this: "Run") -> None:
     """Draw the pictures that open the book, build it, and say where it lies."""
     from diffusegen_core import notebooks
     from diffusegen_core.report import book as book_module
     from diffusegen_core.report import front, tables
-    front.draw(p)
-    path = book_module.build(p.folder, notebooks=notebooks.executed(p), footer=tables.line(p))
+    front.draw(this)
+    path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this))
     typer.echo(f"The book: {path}")
 
 
-def _parameters(profile: Path, overrides: list[str]) -> "Params":
-    """A profile's parameters, of which some have other values, each as KEY=VALUE."""
+def _run(profile: Path, overrides: list[str]) -> "Run":
+    """The run of a profile, of which some parameters have other values, each as KEY=VALUE."""
     from diffusegen_core.config import params
     pairs = []
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
             raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
-        pairs.append((key, value))
-    return params.validate(params.override({"profile": profile.stem, **params.load(profile)}, pairs))
+        pairs.append((name, value))
+    changes = params.override({}, pairs)
+    path = params.profile_file(profile)
+    params.validate(params.merged({**params.load(path), "profile": path.stem}, changes))
+    from diffusegen_core.run import Run  # it takes seconds, and a wrong key is answered at once
+    return Run.create(profile, changes)
 
 
 @contextlib.contextmanager
@@ -225,12 +280,20 @@ def _readable_errors() -> Iterator[None]:
         message = f"{error.strerror}: make room, and the same command goes on."
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            typer.echo("diffusegen: interrupted; the same command goes on from here.", err=True)
+            how = "told to end" if _terminated else "interrupted"
+            typer.echo(f"diffusegen: {how}; the same command goes on from here.", err=True)
+            sys.exit(128 + signal.SIGTERM if _terminated else INTERRUPTED)
         raise
     else:
         return
     typer.echo(_printable(f"diffusegen: {message}"), err=True)
     sys.exit(2)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM, as a scheduler sends it at a job's end, is an interruption like Ctrl-C."""
+    _terminated.append(number)
+    raise KeyboardInterrupt
 
 
 def _printable(lines: str) -> str:
@@ -240,5 +303,6 @@ def _printable(lines: str) -> str:
 
 def main() -> None:
     """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
     with _readable_errors():
         app()

@@ -1,6 +1,5 @@
 """The notebooks as a program: choose chapters, execute them with papermill, keep what was executed."""
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 import zmq
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -16,16 +14,20 @@ from traitlets.config import Config
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, load, plain, validate
-from diffusegen_core.store import runs
+from diffusegen_core.config.params import Params, home, plain
+from diffusegen_core.run import Run
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import ASIDE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 KERNEL = "python3"
+OWN = "diffusegen"  # what an executed notebook's metadata tells under this name: the parameters of its run
+WRITTEN = "written.json"  # hashes of the executed notebooks, as they were written
 # Else each chapter begins with a warning that its kernel speaks in plain text, and one that is interrupted
 # ends with a traceback of the kernel's own.
 CALM = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"},
                "NotebookClient": {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]}})
-# Libraries look for widgets to draw their progress with; a chapter's bars are text.
+# In a terminal the bars of a chapter are text, whatever a library would draw them with.
 QUIET = "ignore:IProgress not found"
 
 
@@ -34,95 +36,125 @@ def every() -> list[Path]:
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
+def chapter_of(notebook: Path) -> str:
+    """The chapter that a notebook shows: "augment" of 07_augment_small."""
+    return notebook.stem.split("_")[1]
+
+
 def choose(first: str | None = None, last: str | None = None, only: list[str] | None = None) -> list[Path]:
     """A slice of the chapters, each named by its number ("2", "02") or name ("train", "02_train")."""
-    found = every()
+    notebooks = every()
     if only:
         if first or last:
             raise UserError("--only goes without --from and --to.")
-        chosen = {_find(name, found) for name in only}
-        return [chapter for chapter in found if chapter in chosen]
-    start = found.index(_find(first, found)) if first else 0
-    stop = found.index(_find(last, found)) + 1 if last else len(found)
+        chosen = {_find(name, notebooks) for name in only}
+        return [notebook for notebook in notebooks if notebook in chosen]
+    start = notebooks.index(_find(first, notebooks)) if first else 0
+    stop = notebooks.index(_find(last, notebooks)) + 1 if last else len(notebooks)
     if start >= stop:
         raise UserError(f"--from {first} comes after --to {last}.")
-    return found[start:stop]
+    return notebooks[start:stop]
 
 
-def _find(name: str, found: list[Path]) -> Path:
-    for chapter in found:
-        number, word = chapter.stem.split("_", 1)
-        if name in (chapter.stem, word, number, number.lstrip("0")):
-            return chapter
-    raise UserError(f"There is no chapter {name}. The chapters are {', '.join(c.stem for c in found)}.")
+def _find(name: str, notebooks: list[Path]) -> Path:
+    for notebook in notebooks:
+        number, word = notebook.stem.split("_", 1)
+        if name in (notebook.stem, word, number, number.lstrip("0")):
+            return notebook
+    raise UserError(f"There is no chapter {name}. The chapters are {', '.join(c.stem for c in notebooks)}.")
 
 
-def execute(chapter: Path, p: Params) -> Path:
+def execute(notebook: Path, run: Run) -> Path:
     """Run one chapter. Raises UserError: what the chapter itself said, or where the traceback lies.
 
-    The executed notebook goes to notebooks/ of the run, or to notebooks/failed/ with its error.
+    While it runs, the notebook lies in notebooks/running/ of the run; then in notebooks/, or, with its error,
+    in notebooks/failed/. An executed one that it replaces is set aside if it was edited, or tells of other
+    parameters.
     """
-    folder = p.folder / "notebooks"
-    failed = folder / "failed" / chapter.name
-    failed.parent.mkdir(parents=True, exist_ok=True)
+    folder = run.folder / "notebooks"
+    running = folder / "running" / notebook.name
+    running.parent.mkdir(parents=True, exist_ok=True)
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
     try:
-        papermill.execute_notebook(str(chapter), str(failed), plain(p), kernel_name=KERNEL, config=CALM,
-                                   progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
+        papermill.execute_notebook(str(notebook), str(running), {"profile": _told(run.folder), "changes": {}},
+                                   kernel_name=KERNEL, config=CALM, progress_bar=False,
+                                   stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
-        if error.ename == "UserError":
-            raise UserError(f"{chapter.stem}: {error.evalue}") from None
-        raise UserError(f"{chapter.stem} failed: {error.ename}: {error.evalue} "
+        failed = _failed(running)
+        if error.ename in ("UserError", "NotMadeError"):
+            raise UserError(f"{notebook.stem}: {error.evalue}") from None
+        raise UserError(f"{notebook.stem} failed: {error.ename}: {error.evalue} "
                         f"The traceback is in {failed}.") from None
     except DeadKernelError:
-        raise UserError(f"{chapter.stem} failed: its process was killed, perhaps for want of memory. "
-                        f"What it had done is in {failed}; the same command continues it.") from None
-    notebook = nbformat.read(failed, as_version=4)
-    path = runs.write(folder / chapter.name, lambda file: nbformat.write(notebook, file))
-    failed.unlink()
+        raise UserError(f"{notebook.stem} failed: its process was killed, perhaps for want of memory. What "
+                        f"it had done is in {_failed(running)}; the same command continues it.") from None
+    return _keep(running, folder / notebook.name, run)
+
+
+def _told(folder: Path) -> str:
+    """The run folder as a notebook is told it: a page that is passed on should not carry this machine's."""
+    return str(folder.relative_to(home())) if folder.is_relative_to(home()) else str(folder)
+
+
+def _failed(running: Path) -> Path:
+    failed = running.parents[1] / "failed" / running.name
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    return running.replace(failed)
+
+
+def _keep(running: Path, path: Path, run: Run) -> Path:
+    """Move an executed notebook into place, with the parameters of its run in its metadata."""
+    notebook = nbformat.read(running, as_version=4)
+    notebook.metadata[OWN] = {"params": _params(run.params)}
+    record = files.read_json(path.parent / WRITTEN) or {}
+    if path.is_file():
+        before = _own(path).get("params")
+        if before != _params(run.params) or files.sha256(path) != record.get(path.name):
+            aside = run.folder / ASIDE / "notebooks" / f"{path.stem}-{files.sha256(path)[:16]}.ipynb"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(aside)
+    files.write(path, lambda file: nbformat.write(notebook, file))
+    files.write_json(path.parent / WRITTEN, {**record, path.name: files.sha256(path)})
+    running.unlink()
     return path
 
 
-def executed(p: Params) -> list[Path]:
+def executed(run: Run) -> list[Path]:
     """The executed chapters that were given these parameters, as far as a chapter and those before it go.
 
     A chapter left over from other parameters would tell of another run.
     """
-    fields, found = list(Params.model_fields), []
-    for path in sorted((p.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        name = path.stem.split("_")[1]  # of the section, too: 07_augment_small has p.augment
+    fields, holding = [name for name in Params.model_fields if name not in ("run_dir", "profile")], []
+    for path in sorted((run.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        name = chapter_of(path)  # of the section, too: 07_augment_small has params.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
-        given = _given(path)
-        with contextlib.suppress(UserError):  # a parameter that is newer than the page has its default
-            given = given and plain(validate(given))
-        if all(given.get(field) == plain(p)[field] for field in used if field != "run_dir"):
-            found.append(path)
-    return found
+        told, asked = _own(path).get("params", {}), _params(run.params)
+        if all(_same(told.get(field), asked[field]) for field in used):
+            holding.append(path)
+    return holding
 
 
-def _given(path: Path) -> dict[str, Any]:
-    """The parameters that an executed notebook was given."""
+def _same(told: Any, asked: Any) -> bool:
+    """Whether a section is as it was told; a parameter that is newer than the page does not count."""
+    if isinstance(told, dict) and isinstance(asked, dict):
+        return all(value == asked.get(name, value) for name, value in told.items())
+    return bool(told == asked)
+
+
+def _params(values: Params) -> dict[str, Any]:
+    return {name: value for name, value in plain(values).items() if name != "run_dir"}
+
+
+def _own(path: Path) -> dict[str, Any]:
+    """What an executed notebook's metadata tells of its run."""
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-        given = notebook.metadata.get("papermill", {}).get("parameters", {})
+        told = notebook.metadata.get(OWN, {})
     # The library has many; a notebook may be a stranger's.
     except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
             nbformat.ValidationError):
         raise UserError(f"{path} cannot be read as a notebook. Move it away, and run its chapter "
                         "again.") from None
-    return given if isinstance(given, dict) else {}
-
-
-def keep(p: Params) -> Path:
-    """Write the run's parameters into its folder, where `diffusegen book` finds them again."""
-    return runs.write_text(p.folder / "params.yaml", yaml.safe_dump(plain(p), sort_keys=False))
-
-
-def kept(folder: Path) -> Params:
-    """The parameters of the run in `folder`."""
-    path = folder / "params.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a run: it has no params.yaml. `diffusegen run` makes one.")
-    return validate({**load(path), "run_dir": str(folder)})
+    return dict(told) if isinstance(told, dict) else {}

@@ -6,25 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from pydantic import BaseModel
 
-from diffusegen_core.chapters import gan, inpaint, style, train
-from diffusegen_core.chapters.gan import Made
-from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Model, Trained
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, pairsets
-from diffusegen_core.segmentation import segnet, trainsets
+from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.types import DataType
 from diffusegen_core.segmentation.segnet import Fit
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.workspace import Workspace
 
 SIZE, REAL, SOURCES, SAMPLES = 16, 26, 24, 3
 Pair = tuple[str, str, int]  # name, source, sample
+Draw = Callable[[str], tuple[np.ndarray, np.ndarray]]  # by the name of a pair its image and mask
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Networks:
     fails: Callable[[str], bool] = lambda title: False
 
     def fit(self, train_pairs: dataset.Pairs, valid: dataset.Pairs, s: object, seed: int, folder: Path,
-            recipe: runs.Recipe, device: torch.device, title: str) -> Fit:
+            recipe: Recipe, device: torch.device, title: str) -> Fit:
         assert title not in self.given, "the same network again"
         if self.fails(title):
             raise UserError("This network was told to fail.")
@@ -44,11 +42,11 @@ class Networks:
 
     @staticmethod
     def save(path: Path, net: int) -> Path:
-        return runs.write_json(path, net)
+        return files.write_json(path, net)
 
     @staticmethod
     def load(path: Path, s: object, device: torch.device) -> int:
-        return runs.read_json(path)
+        return files.read_json(path)
 
     @staticmethod
     def predict(net: int, images: np.ndarray, s: object, device: torch.device) -> np.ndarray:
@@ -69,64 +67,27 @@ def of_sources(names: Iterable[str], samples: int = SAMPLES) -> list[Pair]:
     return [(f"{name}_{sample}", name, sample) for sample in range(1, samples + 1) for name in names]
 
 
-def write_set(folder: Path, pairs: list[Pair], seed: int = 0) -> None:
-    """A dataset folder as chapters 3 and 4 and the GAN leave it."""
-    runs.clear(folder)
+def noise(seed: int) -> Draw:
+    """Draws a pair of noise with a square polyp, one after the other."""
     rng = np.random.default_rng(seed)
-    files = []
-    for name, _, _ in pairs:
-        mask = np.zeros((1, SIZE, SIZE), np.uint8)
-        mask[0, 4:9, 3:8] = 1
-        files += dataset.write_pair(folder, name, rng.integers(0, 256, (3, SIZE, SIZE), np.uint8), mask)
-    frame = pd.DataFrame(pairs, columns=["name", "source", "sample"])
-    files += [runs.write_text(folder / name, table.to_csv(index=False))
-              for name, table in (("manifest.csv", frame), ("left_out.csv", frame.head(0)))]
-    runs.finish(folder, {}, files, 7.0)
+    mask = np.zeros((1, SIZE, SIZE), np.uint8)
+    mask[0, 4:9, 3:8] = 1
+    return lambda name: (rng.integers(0, 256, (3, SIZE, SIZE), np.uint8), mask)
 
 
-def write_all(p: Params) -> None:
-    for seed, folder in enumerate(trainsets.types(p).values()):
-        write_set(folder, of_sources(dataset.load(p).names[:trainsets.sources(p)], p.inpaint.samples), seed)
-
-
-def forge(patch: pytest.MonkeyPatch) -> Networks:
-    """Put what is on the disk in place of what chapters 2 to 4 and the GAN would make; no training."""
-    networks = Networks()
-    for name in ("fit", "predict", "save", "load"):
-        patch.setattr(segnet, name, getattr(networks, name))
-
-    def folders(p: Params, chapter: str) -> dict[str, Path]:
-        found = {name: folder for name, folder in trainsets.types(p).items() if folder.parent.name == chapter}
-        for folder in found.values():
-            runs.current(folder, {})  # as chapters do, so that `only_finished` stops here where nothing is
-        return found
-
-    def inpainted(p: Params) -> Inpainted:
-        found = folders(p, "inpaint")
-        return Inpainted(found, {name: pairsets.manifest(folder) for name, folder in found.items()}, 7.0)
-
-    def styled(p: Params) -> Styled:
-        found = folders(p, "style")
-        return Styled(found, {}, {name: pairsets.manifest(folder) for name, folder in found.items()}, {}, {},
-                      "", "", 7.0)
-
-    def singan(p: Params) -> Made | None:
-        found = folders(p, "gan")
-        if not found:
-            return None
-        folder = found[gan.GAN]
-        return Made(found, pairsets.manifest(folder), pairsets.left_out(folder), "", p.gan.source == "singan",
-                    7.0)
-
-    def trained(p: Params) -> Trained:
-        models = [Model(f"cluster-{k:02d}", 1, 1, 1, 0.5, 100.0, 1, Path()) for k in range(p.cluster.k)]
-        full = Model("full", 1, 1, 1, 0.5, 300.0, 1, Path()) if p.train.full_images else None
-        base = Model("base", 1, 1, 1, 0.5, 50.0, 1, Path()) if p.train.base_images else None
-        return Trained(models, full, base)
-
-    for module, stand_in in ((inpaint, inpainted), (style, styled), (gan, singan), (train, trained)):
-        patch.setattr(module, "run", stand_in)
-    return networks
+def write_set(ws: Workspace, data_type: DataType, pairs: list[Pair], draw: Draw) -> PairSet:
+    """A set of synthetic pairs as chapters 3 and 4 and the GAN leave it."""
+    drawn = {name: draw(name) for name, _, _ in pairs}
+    content = [[*pair, *map(files.pixel_hash, drawn[pair[0]])] for pair in pairs]
+    artifact = ws.artifact(data_type.artifact, {"made up": content})
+    if not artifact.made():
+        folder = artifact.begin()
+        outputs = [file for name, pair in drawn.items() for file in dataset.write_pair(folder, name, *pair)]
+        frame = pd.DataFrame(pairs, columns=["name", "source", "sample"])
+        outputs += [files.write_text(folder / name, table.to_csv(index=False))
+                    for name, table in (("manifest.csv", frame), ("left_out.csv", frame.head(0)))]
+        artifact.finish(outputs, 7.0)
+    return pairsets.read(artifact, data_type)
 
 
 def changed(p: Params, **sections: dict) -> Params:

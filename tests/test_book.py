@@ -23,7 +23,7 @@ TABLE = """:::{table} Sizes, computed in this run.
 
 def chapter(folder: Path, text: str) -> Path:
     """A run folder whose only executed chapter is the first one, with `text` on its page."""
-    def cell(source: str, tag: str, **output: str) -> nbformat.NotebookNode:
+    def cell(source: str, tag: str, **output: str | dict) -> nbformat.NotebookNode:
         found = [new_output("display_data", data=output)] if output else []
         return new_code_cell(source, metadata={"tags": [tag]}, outputs=found)
 
@@ -33,11 +33,17 @@ def chapter(folder: Path, text: str) -> Path:
         cell("# Parameters\nseed = 3", "injected-parameters"),
         cell("tables.clusters(clusters)", "sizes",
              **{"text/html": "<table></table>", "text/markdown": TABLE, "text/plain": "a table"}),
+        cell("fetch()", "bar", **{book.WIDGET: {"model_id": "1", "version_major": 2, "version_minor": 0},
+                                  "text/plain": "weights:   0%|"}),
     ]
     path = folder / "notebooks" / "01_cluster.ipynb"
     path.parent.mkdir(parents=True)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    box = {"model_name": "HBoxModel", "model_module": "@jupyter-widgets/controls",
+           "model_module_version": "2.0.0", "state": {}}
+    widgets = {"application/vnd.jupyter.widget-state+json": {
+        "version_major": 2, "version_minor": 0, "state": {"1": box}}}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel, "widgets": widgets}), path)
     return folder
 
 
@@ -53,6 +59,8 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     assert "Parameters of this run" in page
     assert 'seed</span> <span class="o">=</span> <span class="mi">0' not in page
     assert "Profile nano &amp; seed 3." in page
+    assert "weights:" not in page
+    assert "<script src=\"http" not in page
     opening = index.read_text(encoding="utf-8")
     assert "Inpainting (not in this run)" in opening
     assert "figures/" not in opening

@@ -8,21 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up import write_set
 
-from diffusegen_core.chapters import evaluate, inpaint, style
+from diffusegen_core.chapters import evaluate, gan
 from diffusegen_core.chapters.evaluate import Evaluated
-from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.style import Styled
 from diffusegen_core.config import params
-from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset, pairsets, phantom
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, pairsets, phantom, regions
+from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.measures import metrics
 from diffusegen_core.report import figures, tables
-from diffusegen_core.store import runs
+from diffusegen_core.store.artifacts import STAMP, NotMadeError
+from diffusegen_core.store.workspace import Workspace
 
 SIZE, REAL, SOURCES, SAMPLES = 32, 14, 6, 2
 COPY, OF = "phantom_00002_1", 9  # a synthetic pair that holds the mirrored polyp of this training image
-STOPPED = "phantom_00001_2"  # came to nothing in chapter 4
+STOPPED = "phantom_00001_2"  # failed in chapter 4
 
 
 def colours(images: np.ndarray, *_: object) -> np.ndarray:
@@ -31,56 +33,53 @@ def colours(images: np.ndarray, *_: object) -> np.ndarray:
     return torch.nn.functional.adaptive_avg_pool2d(pixels, 3).flatten(1).numpy() / 50
 
 
-def write_set(folder: Path, pairs: list[tuple], names: list[str]) -> None:
-    """A dataset folder as chapters 3 and 4 leave it, from (name, source, sample, image, mask).
-
-    A pair whose image is None came to nothing, and has no row.
-    """
-    runs.clear(folder)
-    rows, files = [], []
-    for name, source, sample, image, mask in pairs:
-        if image is not None:
-            rows.append({"name": name, "source": names[source], "sample": sample})
-            files += dataset.write_pair(folder, name, image, mask)
-    table = pd.DataFrame(rows, columns=["name", "source", "sample"])
-    manifest = runs.write_text(folder / "manifest.csv", table.to_csv(index=False))
-    runs.finish(folder, {}, [manifest, *files], 1.0)
+DIFF, STYLED = DataType.parse("2-Diff"), DataType.parse("2-Styled-Diff")
+Made = tuple[str, int, int, np.ndarray | None, np.ndarray | None]  # name, source, sample, image, mask
 
 
 @dataclass
 class Run:
-    """A run whose chapters 3 and 4 are made up, so that nothing is trained."""
+    """Real pairs, and sets of synthetic ones that are made up, so that nothing is trained."""
 
-    p: params.Params
+    p: Params
+    ws: Workspace
     real: dataset.Pairs
-    diff: Path
-    styled: Path
+    sets: dict[DataType, PairSet]
 
-    def write(self, samples: int = SAMPLES, fresh_seed: int = 5) -> None:
-        pairs = []
-        for sample in range(1, samples + 1):
-            for source in range(SOURCES):
-                name = f"{self.real.names[source]}_{sample}"
-                fresh, mask, _ = phantom.draw(fresh_seed, 10 * sample + source, SIZE)
-                region = inpaint.dilated(self.real.masks[source][0], self.p.inpaint)
-                filling = self.real.images[OF][..., ::-1] if name == COPY else fresh
-                image = np.where(region, filling, self.real.images[source])
-                pairs.append((name, source, sample, image, mask))
-        write_set(self.diff, pairs, self.real.names)
-        write_set(self.styled, [(name, source, sample, None if name == STOPPED else image // 2 + 60, mask)
-                                for name, source, sample, image, mask in pairs], self.real.names)
+    def write(self, data_type: DataType, pairs: list[Made]) -> None:
+        """A set as chapters 3 and 4 leave it. A pair whose image is None failed, and has no row."""
+        names = self.real.names
+        kept = [(name, source, sample, image, mask) for name, source, sample, image, mask in pairs
+                if image is not None and mask is not None]
+        self.sets[data_type] = write_set(
+            self.ws, data_type, [(name, names[source], sample) for name, source, sample, _, _ in kept],
+            lambda name: next((image, mask) for other, _, _, image, mask in kept if other == name))
+
+    def evaluate(self, writable: bool = True, **settings: object) -> Evaluated:
+        return evaluate.run(replace(self.ws, writable=writable), self.real, self.sets,
+                            self.p.evaluate.model_copy(update=settings), self.p.inpaint.dilate)
 
 
-def make_run(folder: Path, patch: pytest.MonkeyPatch, gan: dict | None = None, **settings: object) -> Run:
+def make_run(folder: Path, patch: pytest.MonkeyPatch, settings: dict | None = None) -> Run:
     p = params.validate({"run_dir": str(folder), "device": "cpu", "data": {"count": REAL, "image_size": SIZE},
-                         "evaluate": settings, "gan": gan or {"source": None}})
-    made = Run(p, dataset.load(p), folder / "inpaint" / "2-Diff", folder / "style" / "2-Styled-Diff")
-    made.write()
+                         "gan": settings or {"source": None}})
+    ws = Workspace(p.folder, p.seed, p.device)
+    run = Run(p, ws, dataset.load(ws, p.data), {})
+    if made := gan.run(ws, run.real, p.gan, p.inpaint.samples, p.inpaint.sources):
+        run.sets[GAN] = made.pairs
+    pairs: list[Made] = []
+    for sample in range(1, SAMPLES + 1):
+        for source in range(SOURCES):
+            name = f"{run.real.names[source]}_{sample}"
+            fresh, mask, _ = phantom.draw(5, 10 * sample + source, SIZE)
+            region = regions.dilated(run.real.masks[source][0], p.inpaint.dilate)
+            filling = run.real.images[OF][..., ::-1] if name == COPY else fresh
+            pairs.append((name, source, sample, np.where(region, filling, run.real.images[source]), mask))
+    run.write(DIFF, pairs)
+    run.write(STYLED, [(name, source, sample, None if name == STOPPED else image // 2 + 60, mask)
+                       for name, source, sample, image, mask in pairs])
     patch.setattr(metrics, "extract", colours)
-    patch.setattr(inpaint, "run", lambda p: Inpainted({"2-Diff": made.diff}, {}, 0.0))
-    patch.setattr(style, "run", lambda p: Styled({"2-Styled-Diff": made.styled}, {}, {}, {}, {}, "",
-                                                   "", 0.0))
-    return made
+    return run
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Evaluated]:
     """A run, and its evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         run = make_run(tmp_path_factory.mktemp("whole") / "run", patch)
-        return run, evaluate.run(run.p)
+        return run, run.evaluate()
 
 
 # The metrics
@@ -126,8 +125,8 @@ def test_real_is_at_no_distance_from_itself_and_the_others_are(whole: tuple[Run,
 
 def test_a_distance_is_the_one_of_its_set(whole: tuple[Run, Evaluated]) -> None:
     run, result = whole
-    manifest = pairsets.manifest(run.diff)
-    second = pairsets.load(run.diff, manifest.loc[manifest["sample"] == 2, "name"].tolist()).images
+    manifest = pairsets.manifest(run.sets[DIFF].folder)
+    second = run.sets[DIFF].load(manifest.loc[manifest["sample"] == 2, "name"].tolist()).images
     expected = metrics.frechet(colours(second), colours(run.real.images))
     values = result.values.set_index(["data type", "set", "metric"])["value"]
     assert values["2-Diff", 2, result.metrics[0]] == pytest.approx(expected, abs=1e-6)
@@ -162,7 +161,7 @@ def test_the_pictures_of_the_closest_are_kept(whole: tuple[Run, Evaluated]) -> N
     result = whole[1]
     for row, data_type in zip(result.closest.itertuples(), result.closest["data type"], strict=True):
         image, region = result.picture(data_type, row.name)
-        written, _ = pairsets.read_pair(result.folders[data_type], row.name)
+        written, _ = pairsets.read_pair(result.sets[DataType.parse(data_type)].folder, row.name)
         np.testing.assert_array_equal(image, written)
         assert region.shape == (SIZE, SIZE)
         assert 0 < region.mean() < 1
@@ -172,40 +171,53 @@ def test_the_pictures_of_the_closest_are_kept(whole: tuple[Run, Evaluated]) -> N
 
 
 def test_a_second_run_reads_what_the_first_one_wrote(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = evaluate.run(made.p)
+    first = made.evaluate()
     monkeypatch.setattr(metrics, "extract", None)
-    again = evaluate.run(made.p)
+    again = made.evaluate()
     pd.testing.assert_frame_equal(again.values, first.values)
     pd.testing.assert_frame_equal(again.audit, first.audit)
     assert (again.thresholds, again.seconds) == (first.thresholds, first.seconds)
 
 
-def test_only_what_changed_is_judged_again(made: Run) -> None:
-    evaluate.run(made.p)
-    stamps = {path: path.stat().st_mtime_ns for path in (made.p.folder / "evaluate").rglob(runs.STAMP)}
-    name = pairsets.manifest(made.styled)["name"][0]
-    image, mask = pairsets.read_pair(made.styled, name)
-    write_again = [*dataset.write_pair(made.styled, name, 255 - image, mask), made.styled / "manifest.csv"]
-    runs.finish(made.styled, {}, write_again, 1.0)
-    evaluate.run(made.p)
+def test_a_read_only_workspace_reads_what_there_is_and_computes_nothing(made: Run) -> None:
+    with pytest.raises(NotMadeError):
+        made.evaluate(writable=False)
+    assert not (made.p.folder / "features").exists()
+    first = made.evaluate()
+    pd.testing.assert_frame_equal(made.evaluate(writable=False).values, first.values)
+
+
+def test_only_what_changed_is_judged_again_and_comes_back(made: Run,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made.evaluate()
+    stamps = {path: path.stat().st_mtime_ns for path in (made.p.folder / "evaluate").rglob(STAMP)}
+    before, styled = made.sets[STYLED], made.sets[STYLED].load()
+    styled.images[0] = 255 - styled.images[0]
+    sources = map(made.real.names.index, before.manifest["source"])
+    made.write(STYLED, list(zip(styled.names, sources, before.manifest["sample"], styled.images, styled.masks,
+                                strict=True)))
+    assert made.sets[STYLED].hashes != before.hashes
+    made.evaluate()
     changed = [path.parent.name for path, time in stamps.items() if path.stat().st_mtime_ns != time]
     assert changed == ["2-Styled-Diff"]
+    made.sets[STYLED] = before
+    monkeypatch.setattr(metrics, "extract", None)
+    pd.testing.assert_frame_equal(made.evaluate().values, first.values)
 
 
 def test_batch_and_quantile_do_not_make_it_judge_again(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = evaluate.run(made.p)
+    first = made.evaluate()
     monkeypatch.setattr(metrics, "extract", None)
-    e = made.p.evaluate.model_copy(update={"batch_size": 3, "copy_quantile": 0.3})
-    again = evaluate.run(made.p.model_copy(update={"evaluate": e}))
-    assert again.thresholds[0] > first.thresholds[0]
+    again = made.evaluate(batch_size=3, copy_quantile=0.3)
+    assert again.thresholds.pixels > first.thresholds.pixels
     assert again.copies.loc["Real", "in pixels"] > 1
 
 
 def test_small_and_empty_sets_are_told_by_their_absence(made: Run) -> None:
     pairs = [(f"phantom_00000_{s}", 0, s, made.real.images[3], made.real.masks[3]) for s in (1, 2)]
-    write_set(made.diff, pairs, made.real.names)
-    write_set(made.styled, [(*pair[:3], None, None) for pair in pairs], made.real.names)
-    result = evaluate.run(made.p)
+    made.write(DIFF, pairs)
+    made.write(STYLED, [(*pair[:3], None, None) for pair in pairs])
+    result = made.evaluate()
     assert set(result.values["data type"]) == {"Real"}
     assert result.copies["images"].to_dict() == {"Real": REAL, "2-Diff": 2, "2-Styled-Diff": 0}
     for table in [*(tables.intrinsic(result, i) for i in range(3)), tables.by_clusters(result),
@@ -216,9 +228,9 @@ def test_small_and_empty_sets_are_told_by_their_absence(made: Run) -> None:
 
 
 def test_without_any_synthetic_pair_the_page_says_so(made: Run) -> None:
-    for folder in (made.diff, made.styled):
-        write_set(folder, [("phantom_00000_1", 0, 1, None, None)], made.real.names)
-    result = evaluate.run(made.p)
+    for data_type in (DIFF, STYLED):
+        made.write(data_type, [("phantom_00000_1", 0, 1, None, None)])
+    result = made.evaluate()
     assert result.closest.empty
     assert len(tables.closest(result).frame) == 0
     figure = figures.copies(made.real, result)
@@ -240,8 +252,8 @@ def published(folder: Path) -> dict:
 
 def test_a_gans_pairs_are_sets_by_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", monkeypatch, published(tmp_path / "gan"))
-    result = evaluate.run(run.p)
-    assert list(result.folders) == ["Real", "GAN", "2-Diff", "2-Styled-Diff"]
+    result = run.evaluate()
+    assert [data_type.name for data_type in result.types] == ["Real", "GAN", "2-Diff", "2-Styled-Diff"]
     mine = result.values[result.values["data type"] == "GAN"]
     assert mine.loc[mine["metric"] == result.metrics[0], "images"].tolist() == [5, 5]
     assert mine["set"].tolist() == [1, 1, 1, 2, 2, 2]
@@ -257,20 +269,12 @@ def test_a_gans_pairs_are_sets_by_sample(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_sources_of_our_own_gan_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", monkeypatch, {"sources": 3, "steps": 2, "channels": 4, "layers": 3,
                                                    "min_side": 16})
-    result = evaluate.run(run.p)
+    result = run.evaluate()
     audit = result.audit[result.audit["data type"] == "GAN"]
     assert set(audit["source"]) <= set(run.real.names[:3])
     assert len(audit) > 0
     _, region = result.picture("GAN", audit.sort_values("score")["name"].iloc[0])
     assert region.all(), "nothing of a GAN's image is the source's own"
-
-
-def test_pairs_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = published(tmp_path / "gan")
-    (tmp_path / "gan" / "images" / "chk_id_1_gen_scale_0_1.png").write_bytes(b"no picture")
-    run = make_run(tmp_path / "run", monkeypatch, settings)
-    with pytest.raises(UserError, match=r"gan\.source: (?s:.*)chk_id_1_gen_scale_0_1\.png"):
-        evaluate.run(run.p)
 
 
 # Tables and figures
@@ -335,6 +339,7 @@ def test_the_figures_show_the_pairs_and_the_scores(whole: tuple[Run, Evaluated])
     pairs, scores = figures.copies(run.real, result), figures.copy_scores(result)
     assert len(pairs.axes) == 2 * len(result.closest)
     assert "mirrored" in pairs.axes[len(result.closest)].get_title()
-    assert {text.get_text() for text in scores.axes[0].get_legend().get_texts()} == set(result.folders)
+    shown = {text.get_text() for text in scores.axes[0].get_legend().get_texts()}
+    assert shown == {data_type.name for data_type in result.types}
     plt.close(pairs)
     plt.close(scores)

@@ -10,13 +10,29 @@ from PIL import Image, ImageOps
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, phantom, testsets
 from diffusegen_core.data.testsets import CVC, HELD_OUT, KVASIR, PHANTOM, POLYPGEN
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.workspace import Workspace
 
 
 def make(nano: dict, segment: dict | None = None, **values: object) -> params.Params:
     return params.validate({**nano, "data": {**nano["data"], **values},
                             "segment": {"test_count": 4, "decoder_channels": [8, 8, 8], **(segment or {})}})
+
+
+def workspace(p: Params, writable: bool = True) -> Workspace:
+    return Workspace(p.folder, p.seed, p.device, writable)
+
+
+def load(p: Params) -> dict[str, testsets.TestSet]:
+    ws = workspace(p)
+    return testsets.load(ws, dataset.load(ws, p.data), p.data, p.segment)
+
+
+def refuse_leaks(p: Params, tests: dict[str, testsets.TestSet]) -> None:
+    testsets.refuse_leaks(dataset.load(workspace(p), p.data), p.data, tests)
 
 
 @pytest.fixture
@@ -27,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_fresh_phantoms_follow_those_of_the_data(nano):
     p = make(nano)
-    tests = testsets.load(p)
+    tests = load(p)
     assert list(tests) == [PHANTOM, CVC, POLYPGEN]
     fresh = tests[PHANTOM].pairs
     assert fresh.names == [f"phantom_{i:05d}" for i in range(10, 14)]
@@ -35,11 +51,11 @@ def test_fresh_phantoms_follow_those_of_the_data(nano):
     assert np.array_equal(fresh.images[1], image)
     assert np.array_equal(fresh.masks[1], mask)
     assert tests[PHANTOM].note == "4 fresh ones"
-    testsets.refuse_leaks(p, tests)
+    refuse_leaks(p, tests)
 
 
 def test_absent_sets_say_which_parameter_would_give_them(nano):
-    tests = testsets.load(make(nano, {"held_out": None}))
+    tests = load(make(nano, {"held_out": None}))
     assert {name: (test.pairs, test.note) for name, test in tests.items()} == {
         PHANTOM: (None, "not given: segment.held_out"), CVC: (None, "not given: segment.cvc"),
         POLYPGEN: (None, "not given: segment.polypgen")}
@@ -47,35 +63,64 @@ def test_absent_sets_say_which_parameter_would_give_them(nano):
 
 def test_a_folder_is_drawn_from_resized_and_cached(nano, folder):
     p = make(nano, {"cvc": str(folder)}, image_size=32)
-    test = testsets.load(p)[CVC]
+    test = load(p)[CVC]
     assert test.note == "4 of 7"
     assert test.pairs.images.shape == (4, 3, 32, 32)
     assert test.pairs.names == sorted(test.pairs.names)
-    cached = p.folder / "tests" / CVC / "data" / "pairs.npz"
+    cached = p.folder / "tests" / CVC / "pairs.npz"
     written = cached.stat().st_mtime_ns
-    assert testsets.load(p)[CVC].pairs.digest == test.pairs.digest
+    assert load(p)[CVC].pairs.digest == test.pairs.digest
     assert cached.stat().st_mtime_ns == written
     (folder / "images" / "phantom_00000.png").write_bytes((folder / "images/phantom_00001.png").read_bytes())
-    testsets.load(p)
+    load(p)
     assert cached.stat().st_mtime_ns != written
 
 
-def test_the_draw_hangs_on_the_seed_and_takes_all_of_a_small_set(nano, folder):
-    drawn = {seed: testsets.load(make({**nano, "seed": seed}, {"cvc": str(folder)}))[CVC].pairs.names
+def test_what_was_drawn_can_be_read_from_its_file(nano, folder):
+    p = make(nano, {"cvc": str(folder), "test_count": 3})
+    for name, test in load(p).items():
+        if test.pairs is not None:
+            assert dataset.read(test.pairs.stored).digest == test.pairs.digest
+            assert test.pairs.stored == p.folder / "tests" / f"{name}-drawn" / "pairs.npz"
+
+
+def test_other_test_images_set_the_first_aside_and_come_back(nano, folder):
+    p = make(nano, {"cvc": str(folder)})
+    first, file = load(p)[CVC].pairs, p.folder / "tests" / f"{CVC}-drawn" / "pairs.npz"
+    content = file.read_bytes()
+    load(make(nano, {"cvc": str(folder), "test_count": 2}))
+    assert [path.read_bytes() for path in (p.folder / "aside").rglob(f"{CVC}-drawn/*/pairs.npz")] == [content]
+    assert load(p)[CVC].pairs.digest == first.digest
+    assert file.read_bytes() == content
+
+
+def test_a_read_only_workspace_reads_what_there_is_and_makes_nothing(nano, folder):
+    p = make(nano, {"cvc": str(folder)})
+    pairs = dataset.load(workspace(p), p.data)
+    with pytest.raises(NotMadeError):
+        testsets.load(workspace(p, writable=False), pairs, p.data, p.segment)
+    assert not (p.folder / "tests").exists()
+    made = load(p)
+    read = testsets.load(workspace(p, writable=False), pairs, p.data, p.segment)
+    assert read[CVC].pairs.digest == made[CVC].pairs.digest
+
+
+def test_the_draw_depends_on_the_seed_and_takes_all_of_a_small_set(nano, folder):
+    drawn = {seed: load(make({**nano, "seed": seed}, {"cvc": str(folder)}))[CVC].pairs.names
              for seed in range(4)}
     assert len({tuple(names) for names in drawn.values()}) > 1
-    everything = testsets.load(make(nano, {"cvc": str(folder), "test_count": 50}))[CVC]
+    everything = load(make(nano, {"cvc": str(folder), "test_count": 50}))[CVC]
     assert everything.note == "7 of 7"
     assert everything.pairs.names == [f"phantom_{i:05d}" for i in range(7)]
 
 
 def test_the_rest_of_a_users_folder(nano, folder):
     p = make({**nano, "cluster": {"k": 2, "scan": [2]}}, {"test_count": 3}, source=str(folder), count=3)
-    test = testsets.load(p)[HELD_OUT]
+    test = load(p)[HELD_OUT]
     assert test.note == "3 of 4"
     assert set(test.pairs.names) < {f"phantom_{i:05d}" for i in range(3, 7)}
-    testsets.refuse_leaks(p, {HELD_OUT: test})
-    none = testsets.load(make(nano, source=str(folder), count=None))[HELD_OUT]
+    refuse_leaks(p, {HELD_OUT: test})
+    none = load(make(nano, source=str(folder), count=None))[HELD_OUT]
     assert none.pairs is None
     assert none.note == "data.source has no pairs beside those that are trained on"
 
@@ -83,30 +128,31 @@ def test_the_rest_of_a_users_folder(nano, folder):
 def test_bad_pairs_are_treated_as_those_of_the_data(nano, folder):
     (folder / "images" / "phantom_00002.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"segment\.polypgen: [\s\S]*phantom_00002\.png"):
-        testsets.load(make(nano, {"polypgen": str(folder)}))
-    assert testsets.load(make(nano, {"polypgen": str(folder)}, on_bad="skip"))[POLYPGEN].note == "4 of 6"
+        load(make(nano, {"polypgen": str(folder)}))
+    assert load(make(nano, {"polypgen": str(folder)}, on_bad="skip"))[POLYPGEN].note == "4 of 6"
     with pytest.raises(UserError, match=r"segment\.cvc: .*absent"):
-        testsets.load(make(nano, {"cvc": str(folder / "absent")}))
+        load(make(nano, {"cvc": str(folder / "absent")}))
 
 
 def test_training_images_among_the_tests_are_refused(nano, folder):
     p = make({**nano, "seed": 5}, {"cvc": str(folder), "test_count": 7})  # the seed of the folder
     with pytest.raises(UserError, match=r"7 of the 7 .* CVC-ClinicDB .* phantom_00000 \(the pixels of "):
-        testsets.refuse_leaks(p, testsets.load(p))
+        refuse_leaks(p, load(p))
     other = make(nano, {"cvc": str(folder), "test_count": 7})  # same names, other pixels, another source
-    testsets.refuse_leaks(other, testsets.load(other))
+    refuse_leaks(other, load(other))
 
 
 def test_names_count_within_one_source(nano, folder):
     p = make(nano, {"held_out": str(folder), "test_count": 7}, source=str(folder), count=2)
-    test = testsets.load(p)[HELD_OUT]
+    test = load(p)[HELD_OUT]
     assert test.same_source
     with pytest.raises(UserError, match=r"2 of the 7"):
-        testsets.refuse_leaks(p, {HELD_OUT: test})
-    pairs = dataset.gather(["phantom_00001", "phantom_00006"], np.zeros((2, 3, 16, 16)), np.ones((2, 1, 16, 16)))
+        refuse_leaks(p, {HELD_OUT: test})
+    names = ["phantom_00001", "phantom_00006"]
+    pairs = dataset.gather(names, np.zeros((2, 3, 16, 16)), np.ones((2, 1, 16, 16)))
     with pytest.raises(UserError, match=r"1 of the 2 .*: phantom_00001 \(by name\)\."):
-        testsets.refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs)})
-    testsets.refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs, same_source=False)})
+        refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs)})
+    refuse_leaks(p, {HELD_OUT: replace(test, pairs=pairs, same_source=False)})
 
 
 def darker(image: Image.Image) -> Image.Image:
@@ -142,10 +188,10 @@ def test_copies_of_training_images_are_refused(nano, tmp_path, key, change, suff
     copy = write(tmp_path / "copy", ["x", "y", "z"], 5, change, suffix)
     p = make(nano, {key: str(copy)}, source=str(source))
     with pytest.raises(UserError, match=rf"3 of the 3 .* training images: x \({how} a\), y \({how} b\), z "):
-        testsets.refuse_leaks(p, testsets.load(p))
+        refuse_leaks(p, load(p))
     other = write(tmp_path / "other", ["a", "b", "c"], 6, change, suffix)
     p = make(nano, {key: str(other)}, source=str(source))
-    testsets.refuse_leaks(p, testsets.load(p))
+    refuse_leaks(p, load(p))
 
 
 def test_flat_images_are_copies_only_if_they_are_equal():
@@ -165,22 +211,22 @@ def test_the_rest_of_a_folder_leaves_out_what_shows_the_same_as_a_training_image
         for file in (more / kind).iterdir():
             file.rename(source / kind / file.name)
     p = make(nano, source=str(source), count=2)
-    tests = testsets.load(p)
+    tests = load(p)
     assert tests[HELD_OUT].pairs.names == ["c", "d"]
     assert tests[HELD_OUT].note == "2 of 2; 2 copies left out"
-    testsets.refuse_leaks(p, tests)
+    refuse_leaks(p, tests)
     p = make(nano, source=str(source), count=4)
-    assert testsets.load(p)[HELD_OUT].pairs is None
+    assert load(p)[HELD_OUT].pairs is None
 
 
 def test_one_folder_as_two_test_sets_is_refused(nano, tmp_path):
     folder = write(tmp_path / "set", ["a", "b", "c"], 5)
     with pytest.raises(UserError, match=r"segment\.polypgen: .* is segment\.cvc as well"):
-        testsets.load(make(nano, {"cvc": str(folder), "polypgen": str(folder / "." / "")}))
+        load(make(nano, {"cvc": str(folder), "polypgen": str(folder / "." / "")}))
     again = write(tmp_path / "again", ["x", "y"], 5, suffix=".jpg")
     p = make(nano, {"cvc": str(folder), "polypgen": str(again)})
     with pytest.raises(UserError, match=r"2 of the 2 .* PolypGen are in .* CVC-ClinicDB as well: x \("):
-        testsets.refuse_leaks(p, testsets.load(p))
+        refuse_leaks(p, load(p))
 
 
 def test_names_that_hyperkvasir_alone_has_count_everywhere(nano, tmp_path):
@@ -190,12 +236,12 @@ def test_names_that_hyperkvasir_alone_has_count_everywhere(nano, tmp_path):
     held_out = write(tmp_path / "held_out", [*paper[2:4], "001", "ck2zzzzzzzzzzzzzzzzzzzzzz"], 6)
     p = make(nano, {"held_out": str(held_out)}, source=str(source))
     with pytest.raises(UserError, match=rf"1 of the 4 .*: {paper[2]} \(by name\)\."):
-        testsets.refuse_leaks(p, testsets.load(p))
+        refuse_leaks(p, load(p))
     p = make(nano, {"held_out": str(held_out)}, source=str(source), subset="paper348", on_bad="skip")
     with pytest.raises(UserError, match=rf"2 of the 4 .*: {paper[2]} \(by name\), {paper[3]} \(by name\)\."):
-        testsets.refuse_leaks(p, testsets.load(p))
+        refuse_leaks(p, load(p))
     p = make(nano, {"held_out": str(held_out)}, source=str(source), subset="not348")
-    testsets.refuse_leaks(p, testsets.load(p))
+    refuse_leaks(p, load(p))
 
 
 def test_the_rest_of_the_papers_pairs_are_none_of_its_348(nano, shared, tmp_path):
@@ -211,8 +257,8 @@ def test_the_rest_of_the_papers_pairs_are_none_of_its_348(nano, shared, tmp_path
                 (some / name / kind / file.name).symlink_to(file)
     p = make(nano, {"test_count": 5, "cvc": str(some / "cvc-clinicdb")}, source=str(some / "kvasir-seg"),
              subset="paper348", count=4, on_bad="skip")
-    tests = testsets.load(p)
+    tests = load(p)
     assert list(tests) == [KVASIR, CVC, POLYPGEN]
     assert [test.note for test in tests.values()] == ["5 of 9", "5 of 8", "not given: segment.polypgen"]
     assert set(tests[KVASIR].pairs.names) < set(others)
-    testsets.refuse_leaks(p, tests)
+    refuse_leaks(p, tests)

@@ -1,7 +1,7 @@
 """Chapter 1: the pairs in K groups that look alike (paper 2.2)."""
 
-import hashlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,12 +11,17 @@ import numpy as np
 import pandas as pd
 
 from diffusegen_core.config import params
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import Cluster
 from diffusegen_core.data import dataset, published_clusters
+from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.networks import features
 from diffusegen_core.parallel import fanout, progress
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
@@ -44,71 +49,89 @@ class Clusters:
     file: str | None = None
     """The name of the published file that they are taken from."""
 
+    def members(self, k: int) -> list[int]:
+        """The positions of the pairs in cluster k."""
+        return [i for i, label in enumerate(self.labels) if label == k]
 
-@fanout.alone
-def run(p: Params) -> Clusters:
-    """Cluster the run's pairs by KMeans on features of image and mask (paper 2.2); from disk while current.
+
+def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
+    """Cluster the pairs by KMeans on features of image and mask (paper 2.2).
 
     Where `cluster.file` is given, its clusters are taken, and KMeans only draws the curves over K. Raises
-    UserError where the data, the backbone or its weights cannot be had, where fewer pairs differ than there
-    are clusters, or where the file's names are not those of the pairs.
+    UserError where the backbone or its weights cannot be had, where fewer pairs differ than there are
+    clusters, or where the file's names are not those of the pairs.
     """
-    pairs = dataset.load(p)
-    different = _different(pairs, p.cluster.k)
-    scan = sorted({k for k in p.cluster.scan if k < different})
-    c, folder = p.cluster, p.folder / "cluster"
-    labels = _taken(p, pairs) if c.file else None
-    recipe = {"data": pairs.digest, "k": c.k, "scan": scan, "seed": p.seed}
-    if looks(p):
-        recipe["features"] = features.recipe(c.backbone, c.weights, c.input_range, p.seed)
-    if labels is not None:
-        recipe["file"] = runs.sha256(params.resolve(c.file))
-    if runs.current(folder, recipe) is None:
-        start, rows = perf_counter(), np.empty((len(pairs), 0))
-        if looks(p):
-            fanout.run(extract, [fanout.Item("features of all pairs", {"p": p})], "Features")
-            rows = _rows(p, pairs)
+    scan = sorted({k for k in settings.scan if k < _different(pairs, settings.k)})
+    labels = _taken(settings, pairs) if settings.file else None
+    artifact = ws.artifact("cluster", _recipe(ws, pairs, settings, scan))
+    if not artifact.made():
+        folder, start, rows = artifact.begin(), perf_counter(), np.empty((len(pairs), 0))
+        if looks(settings):
+            fanout.run(extract, [fanout.Item("features of all pairs", {
+                "ws": ws, "pairs": pairs.stored, "settings": settings})], "Features")
+            rows = _rows(ws, pairs, settings)
         if labels is None:
-            labels = _kmeans(rows, c.k, p.seed).labels_
-            _refuse_empty(labels, c.k)
-        curves = _scan(rows, scan, p.seed)
+            labels = _kmeans(rows, settings.k, ws.seed).labels_
+            _refuse_empty(labels, settings.k)
+        curves = _scan(rows, scan, ws.seed)
         table = pd.DataFrame({"name": pairs.names, "cluster": labels})
-        outputs = [runs.write_text(folder / "clusters.csv", table.to_csv(index=False)),
-                   runs.write_text(folder / "scan.csv", curves.to_csv(index=False))]
-        runs.finish(folder, recipe, outputs, perf_counter() - start)
-    return _read(p, folder)
+        artifact.finish([files.write_text(folder / "clusters.csv", table.to_csv(index=False)),
+                         files.write_text(folder / "scan.csv", curves.to_csv(index=False))],
+                        perf_counter() - start)
+    return _read(artifact, settings)
 
 
-def _read(p: Params, folder: Path) -> Clusters:
-    table = pd.read_csv(folder / "clusters.csv", dtype={"name": str}, keep_default_na=False)
+def check(p: Params) -> Iterator[str]:
+    """What the chapter would refuse, as far as it can be told before."""
+    c = p.cluster
+    attempts = [lambda: published(c)] if c.file else []
+    if looks(c):
+        backbone = c.backbone, c.weights, c.input_range
+        attempts += [lambda: features.recipe(*backbone),
+                     lambda: features.refuse_unfit(c.weights, features.load, *backbone)]
+    yield from refusals(attempts, "" if c.file else "cluster")
+
+
+def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> Recipe:
+    recipe = {"data": pairs.digest, "k": settings.k, "scan": scan, "seed": ws.seed}
+    if looks(settings):
+        recipe["features"] = features.recipe(settings.backbone, settings.weights, settings.input_range,
+                                             ws.seed)
+    if settings.file:
+        recipe["file"] = files.sha256(params.resolve(settings.file))
+    return recipe
+
+
+def _read(artifact: Artifact, settings: Cluster) -> Clusters:
+    table = pd.read_csv(artifact.file("clusters.csv"), dtype={"name": str}, keep_default_na=False)
     labels = table["cluster"].to_numpy()
     return Clusters(
-        names=table["name"].tolist(), labels=labels, k=p.cluster.k,
-        sizes=np.bincount(labels, minlength=p.cluster.k).tolist(),
-        scan=pd.read_csv(folder / "scan.csv"),
-        backbone=features.label(p.cluster.backbone, p.cluster.weights),
-        seconds=runs.read_json(folder / runs.STAMP)["seconds"], folder=folder,
-        file=Path(p.cluster.file).name if p.cluster.file else None)
+        names=table["name"].tolist(), labels=labels, k=settings.k,
+        sizes=np.bincount(labels, minlength=settings.k).tolist(),
+        scan=pd.read_csv(artifact.file("scan.csv")),
+        backbone=features.label(settings.backbone, settings.weights),
+        seconds=artifact.stamp["seconds"], folder=artifact.folder,
+        file=Path(settings.file).name if settings.file else None)
 
 
-def looks(p: Params) -> bool:
+def looks(settings: Cluster) -> bool:
     """Whether the chapter needs features: not where a file gives the clusters and no curve is asked for."""
-    return p.cluster.file is None or bool(p.cluster.scan)
+    return settings.file is None or bool(settings.scan)
 
 
-def published(p: Params) -> dict[int, list[str]]:
+def published(settings: Cluster) -> dict[int, list[str]]:
     """The names in each cluster of `cluster.file`. UserError where they are no clusters, or not cluster.k."""
-    path = params.resolve(p.cluster.file)
+    path = params.resolve(settings.file or "")
     clusters = published_clusters.read(path)
-    if len(clusters) != p.cluster.k:
-        raise UserError(f"{path} holds {len(clusters)} clusters, but cluster.k is {p.cluster.k}.")
+    if len(clusters) != settings.k:
+        raise UserError(f"{path} holds {len(clusters)} clusters, but cluster.k is {settings.k}.")
     return clusters
 
 
-def _taken(p: Params, pairs: dataset.Pairs) -> np.ndarray:
+def _taken(settings: Cluster, pairs: Pairs) -> np.ndarray:
     """The published label of each pair. UserError where a name is in the file or among the pairs alone."""
-    path = params.resolve(p.cluster.file)
-    label = {name: k for k, names in published(p).items() for name in names}
+    path = params.resolve(settings.file or "")
+    label = {name: k for k, names in published(settings).items() for name in names}
     for complaint, stray in (("does not have {} of the run", [n for n in pairs.names if n not in label]),
                              ("has {}, not in the run", sorted(label.keys() - set(pairs.names)))):
         if stray:
@@ -118,17 +141,19 @@ def _taken(p: Params, pairs: dataset.Pairs) -> np.ndarray:
     return np.array([label[name] for name in pairs.names])
 
 
-def extract(p: Params) -> None:
-    """Put the features of all pairs on the disk, if they are not there."""
-    _rows(p, dataset.load(p))
+def extract(ws: Workspace, pairs: Path, settings: Cluster) -> None:
+    """Put the features of all pairs into the run's store, if they are not there."""
+    _rows(ws, dataset.read(pairs), settings)
 
 
-def _rows(p: Params, pairs: dataset.Pairs) -> np.ndarray:
+def _rows(ws: Workspace, pairs: Pairs, settings: Cluster) -> np.ndarray:
     """Features of image and mask side by side, (N, 2 D); float64, for small features vanish when squared."""
-    c, folder = p.cluster, p.folder / "cluster" / "features"
-    found = features.cached(folder, {"images": pairs.images, "masks": 255 * pairs.masks.repeat(3, axis=1)},
-                            c.backbone, c.weights, c.input_range, p.device, p.seed)
-    return np.concatenate([found["images"], found["masks"]], axis=1, dtype=np.float64)
+    backbone = settings.backbone, settings.weights, settings.input_range
+    kinds = [features.remembered(
+        ws.folder / "features", pixels, features.recipe(*backbone, ws.seed),
+        lambda missing: features.extract(missing, *backbone, ws.device, ws.seed))
+        for pixels in (pairs.images, 255 * pairs.masks.repeat(3, axis=1))]
+    return np.concatenate(kinds, axis=1, dtype=np.float64)
 
 
 def _kmeans(rows: np.ndarray, k: int, seed: int) -> "KMeans":
@@ -144,10 +169,10 @@ def _kmeans(rows: np.ndarray, k: int, seed: int) -> "KMeans":
 
 
 def _refuse_empty(labels: np.ndarray, k: int) -> None:
-    found = len(np.unique(labels))
-    if found < k:
-        raise UserError(f"cluster.k is {k}, but the backbone gives only {found} different features, so that "
-                        "clusters would be empty. Ask for fewer clusters, or choose another backbone.")
+    different = len(np.unique(labels))
+    if different < k:
+        raise UserError(f"cluster.k is {k}, but the backbone gives only {different} different features, so "
+                        "that clusters would be empty. Ask for fewer clusters, or choose another backbone.")
 
 
 def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
@@ -166,12 +191,12 @@ def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
     return pd.DataFrame(curves, columns=["k", "inertia", "silhouette"])
 
 
-def _different(pairs: dataset.Pairs, k: int) -> int:
+def _different(pairs: Pairs, k: int) -> int:
     """How many pairs differ from each other; UserError naming the duplicates where that is fewer than k."""
     first: dict[str, str] = {}
     twins = []
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
-        content = hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest()
+        content = files.pixel_hash(image) + files.pixel_hash(mask)
         if first.setdefault(content, name) != name:
             twins.append(f"{name} is {first[content]}")
     if len(first) < k:

@@ -5,149 +5,174 @@ losses of `diffusion.losses` pull. The mask stays. As in chapter 3, a pair depen
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core.chapters import inpaint
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
-from diffusegen_core.config.sections import Style
-from diffusegen_core.data import dataset, pairsets
-from diffusegen_core.data.pairsets import Job
-from diffusegen_core.diffusion import colour, losses
-from diffusegen_core.diffusion.guided import MEASURED, OK, Judge, guided, load_judge, significant
+from diffusegen_core.config.sections import Inpaint, Model, Style
+from diffusegen_core.data import dataset, pairsets, regions
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.pairsets import Job, PairSet, Row
+from diffusegen_core.data.types import DataType
+from diffusegen_core.diffusion import checkpoints, colour, guided, losses
 from diffusegen_core.networks import features, vgg
-from diffusegen_core.parallel import fanout, progress
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.parallel import progress
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "seam_before", "seam_after",
             "status"]
-STEPS = ["name", "step", "level", *MEASURED]
-COLUMNS = {"name": str, **dict.fromkeys(STEPS[1:], float)}
+COLUMNS = {"name": str, **dict.fromkeys(["step", "level", *guided.MEASURED], float)}
+IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # or told by what they stand for
 
 
 @dataclass(frozen=True)
 class Styled:
-    """Dataset folders by data type ("20-Styled-Diff"), their manifests, and the losses of every step.
+    """The styled pairs by data type, those that they were made of, and the losses of every step.
 
     A manifest has one row a pair: Dice of its mask with what styling made of the mask channel; [CLS] distance
     to the source, and contrast at the border of the filled region, before and after. A pair that was stopped
     has no files, but a row in `left_out` whose `status` says why.
     """
 
-    folders: dict[str, Path]
-    origins: dict[str, Path]  # the inpainted pairs' folders
-    manifests: dict[str, pd.DataFrame]
-    left_out: dict[str, pd.DataFrame]
-    steps: dict[str, pd.DataFrame]  # columns as STEPS; losses unweighted, the last three RMS over an image
-    backbone: str  # in words
+    sets: dict[DataType, PairSet]
+    origins: dict[DataType, PairSet]
+    """The inpainted pairs behind each set."""
+    steps: dict[DataType, pd.DataFrame]
+    """Columns step, level and guided.MEASURED, the pair's name as index; losses are unweighted, and the last
+    three RMS over an image."""
+    backbone: str
+    """In words, as `vgg`."""
     vgg: str
-    seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(one.seconds for one in self.sets.values())
 
     @property
     def table(self) -> pd.DataFrame:
         """One row a data type; distances and contrasts are means over the pairs."""
         return pd.DataFrame([{
-            "data type": name, "pairs": len(m), "stopped": len(self.left_out[name]),
-            **{f"{measure} {when}": m[f"{column}_{when}"].mean() for measure, column in
+            "data type": data_type.name, "pairs": len(one), "stopped": len(one.left_out),
+            **{f"{measure} {when}": one.manifest[f"{column}_{when}"].mean() for measure, column in
                (("[CLS] distance", "cls"), ("seam", "seam")) for when in ("before", "after")},
-            "mask Dice": m["mask_dice"].mean(),
-        } for name, m in self.manifests.items()]).set_index("data type")
+            "mask Dice": one.manifest["mask_dice"].mean(),
+        } for data_type, one in self.sets.items()]).set_index("data type")
 
 
-def of(inpainted: str) -> str:
-    """The data type that styling makes of one: "20-Styled-Diff" of "20-Diff"."""
-    return inpainted.replace("Diff", "Styled-Diff")
+def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, settings: Style,
+        inpaint: Inpaint, network: Model) -> Styled:
+    """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests.
+
+    Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled. `network` says
+    which blocks of the models ZeCon compares.
+    """
+    sets, origins, steps = {}, {}, {}
+    for origin in inpainted.sets.values():
+        one = _set(ws, pairs, models, origin, settings, inpaint, network)
+        sets[one.data_type], origins[one.data_type] = one, origin
+        steps[one.data_type] = pd.read_csv(one.folder / "steps.csv", dtype=COLUMNS).set_index("name")
+    return Styled(sets, origins, steps, features.label(settings.backbone, settings.weights),
+                  features.label(settings.vgg, settings.vgg_weights))
 
 
-def plan(p: Params, data_type: str, inpainted: pd.DataFrame, names: list[str]) -> list[Job]:
+def check(p: Params) -> Iterator[str]:
+    """What the chapter would refuse, as far as it can be told before."""
+    c = p.style
+    backbone = c.backbone, c.weights, c.input_range
+    yield from refusals([
+        lambda: features.recipe(*backbone),
+        lambda: features.refuse_unfit(c.weights, features.load_cls, *backbone, size=c.backbone_size),
+    ], "style")
+    if c.lambda_vgg:
+        yield from refusals([lambda: vgg.recipe(c.vgg, c.vgg_weights, p.seed),
+                             lambda: features.refuse_unfit(c.vgg_weights, vgg.load, c.vgg, c.vgg_weights)],
+                            "style.vgg_weights")
+
+
+def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, inpaint: Inpaint,
+         network: Model) -> PairSet:
+    data_type = origin.data_type.styled
+    jobs = plan(ws.seed, data_type, origin.manifest, pairs.names)
+    artifact = ws.artifact(data_type.artifact, recipe(ws, pairs, jobs, models, origin, settings, inpaint))
+    if not artifact.made():
+        pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
+                      extra=_write_steps, ws=ws, pairs=pairs.stored, origin=origin.folder, settings=settings,
+                      inpaint=inpaint, network=network, weights=models.weights,
+                      models={name: models[name].path for name in artifact.recipe["models"]})
+    return pairsets.read(artifact, data_type)
+
+
+def plan(seed: int, data_type: DataType, inpainted: pd.DataFrame, names: list[str]) -> list[Job]:
     """Every inpainted pair of a manifest, to be styled by the model that painted it."""
     index = {name: i for i, name in enumerate(names)}
     return [Job(index[row.source], row.name, row.source, int(row.source_cluster), row.model, int(row.sample),
-                seeds.derive(p.seed, "style", data_type, row.source, row.sample))
+                seeds.derive(seed, "style", data_type.name, row.source, row.sample))
             for row in inpainted.itertuples(index=False)]
 
 
-@fanout.alone
-def run(p: Params) -> Styled:
-    """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests."""
-    made, pairs = inpaint.run(p), dataset.load(p)
-    folders, manifests, left_out, steps, seconds = {}, {}, {}, {}, 0.0
-    origins = {of(name): folder for name, folder in made.folders.items()}
-    for data_type, origin in origins.items():
-        folder = p.folder / "style" / data_type
-        jobs = plan(p, data_type, pairsets.manifest(origin), pairs.names)
-        recipe = decided_by(p, jobs, pairs.digest, runs.read_json(origin / runs.STAMP))
-        stamp = runs.current(folder, recipe) or make(p, data_type, jobs, recipe, folder, origin)
-        folders[data_type], manifests[data_type] = folder, pairsets.manifest(folder)
-        left_out[data_type] = pairsets.left_out(folder)
-        steps[data_type] = pd.read_csv(folder / "steps.csv", dtype=COLUMNS).set_index("name")
-        seconds += stamp["seconds"]
-    return Styled(folders, origins, manifests, left_out, steps,
-                  features.label(p.style.backbone, p.style.weights),
-                  features.label(p.style.vgg, p.style.vgg_weights), seconds)
-
-
-def decided_by(p: Params, jobs: list[Job], pairs: str, inpainted: dict[str, Any]) -> runs.Recipe:
-    """The recipe of a styled set, from the digest of the real pairs and the stamp of the inpainted ones."""
-    files = {name: file["sha256"] for name, file in inpainted["outputs"].items()}
+def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin: PairSet, settings: Style,
+           inpaint: Inpaint) -> Recipe:
+    """What decides a styled set."""
     return {
-        "version": VERSION, "pairs": pairs, "seed": p.seed, "process": plain(p.process),
-        "weights": p.train.sample_weights,
-        "ellipses": [p.inpaint.dilate, p.inpaint.opening],
-        "style": {key: value for key, value in plain(p.style).items()
-                  if key not in ("weights", "vgg_weights", "batch_size", "checkpointing")},
-        "backbone": features.recipe(p.style.backbone, p.style.weights, p.style.input_range, p.seed),
-        "vgg": vgg.recipe(p.style.vgg, p.style.vgg_weights, p.seed) if p.style.lambda_vgg else None,
-        "jobs": {job.name: [job.model, *(files[f"{kind}/{job.name}.png"] for kind in pairsets.KINDS)]
+        "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
+        "ellipses": [inpaint.dilate, inpaint.opening],
+        "style": {key: value for key, value in plain(settings).items() if key not in IRRELEVANT},
+        "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
+        "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if settings.lambda_vgg else None,
+        "jobs": {job.name: [job.model, *(origin.hashes[f"{kind}/{job.name}.png"] for kind in pairsets.KINDS)]
                  for job in jobs},
-        "models": {job.model: inpainted["recipe"]["models"][job.model] for job in jobs}}
+        "models": {name: models[name].sha256 for name in sorted({job.model for job in jobs})}}
 
 
-def make(p: Params, data_type: str, jobs: list[Job], recipe: runs.Recipe, folder: Path,
-         origin: Path) -> dict[str, Any]:
-    """Style the missing pairs, then write the manifest, the losses of every step and the stamp."""
-    rows = pairsets.complete(f"Styling {data_type}", folder, jobs, recipe, p.style.batch_size, make_batch,
-                             p=p, origin=origin)
+def _write_steps(folder: Path, rows: list[Row]) -> list[Path]:
+    """The losses of every step, of all pairs."""
     records = [{"name": row["row"]["name"], **record} for row in rows for record in row["steps"]]
-    frame = pd.DataFrame(records, columns=STEPS)
-    steps = runs.write(folder / "steps.csv", lambda file: frame.to_csv(file, index=False))
-    return pairsets.finish(folder, recipe, rows, MANIFEST, [steps])
+    frame = pd.DataFrame(records, columns=list(COLUMNS))
+    return [files.write(folder / "steps.csv", lambda file: frame.to_csv(file, index=False))]
 
 
-def make_batch(p: Params, jobs: list[Job], keys: list[str], folder: Path, origin: Path) -> None:
+def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pairs: Path, origin: Path,
+               models: dict[str, Path], weights: str, settings: Style, inpaint: Inpaint,
+               network: Model) -> None:
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()
-    device = devices.device(p.device)
-    diffusion = inpaint.painter(p, jobs[0].model, p.style.precision).respaced(p.style.respacing)
-    diffusion.net.checkpointing = p.style.checkpointing
-    judge = load_judge(p.style, p.model, p.seed, device)
-    real = dataset.load(p).take([job.index for job in jobs])
+    device = devices.device(ws.device)
+    diffusion = checkpoints.load(models[jobs[0].model], weights, device,
+                                 settings.precision).respaced(settings.respacing)
+    diffusion.net.checkpointing = settings.checkpointing
+    judge = guided.load_judge(settings, network, ws.seed, device)
+    real = dataset.read(pairs).take([job.index for job in jobs])
     painted = pairsets.load(origin, [job.name for job in jobs])
-    levels = list(reversed(range(p.style.respacing - p.style.skip)))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
+    levels = list(reversed(range(settings.respacing - settings.skip)))
     with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
-        x, records, status = guided(diffusion, judge, dataset.to_tensor(painted).to(device),
-                                    dataset.to_tensor(real)[:, :3].to(device), levels, generators, bar.update)
-    styled = np.stack([finished(sample[:3], source, p.style)
-                       for sample, source in zip(x.float().cpu().numpy(), real.images, strict=True)])
-    measures = measured(judge, x, styled, painted, real, p)
+        x, records, status = guided.guided(
+            diffusion, judge, dataset.to_tensor(painted).to(device),
+            dataset.to_tensor(real)[:, :3].to(device), levels, generators, bar.update)
+    styled = np.stack([finished(sample[:3], source, settings) for sample, source in
+                       zip(x.float().cpu().numpy(), real.images, strict=True)])
+    measures = measured(judge, x, styled, painted, real, inpaint)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
-        good = status[i] == OK
-        mask = painted.masks[i]
+        good, mask = status[i] == guided.OK, painted.masks[i]
         row = {**job.origin, "area": round(float(mask.mean()), 6),
-               **{name: significant(column[i]) if good else None for name, column in measures.items()},
+               **{name: guided.significant(column[i]) if good else None for name, column in measures.items()},
                "status": status[i]}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
-                      steps=records[i], device=devices.name(p.device))
+                      steps=records[i], device=devices.name(ws.device))
 
 
 def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarray:
@@ -159,37 +184,19 @@ def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarr
 
 
 @torch.no_grad()
-def measured(judge: Judge, x: Tensor, styled: np.ndarray, painted: dataset.Pairs, real: dataset.Pairs,
-             p: Params) -> dict[str, list[float]]:
+def measured(judge: guided.Judge, x: Tensor, styled: np.ndarray, painted: Pairs, real: Pairs,
+             inpaint: Inpaint) -> dict[str, list[float]]:
     """The manifest's measures: x (B, 4, S, S) is as the last step left it, styled (B, 3, S, S) uint8."""
     def cls(images: np.ndarray) -> Tensor:
         return judge.cls(torch.from_numpy(images).float().to(x.device) / 127.5 - 1)
 
-    regions = [inpaint.dilated(mask[0], p.inpaint) for mask in real.masks]
-    drawn = [inpaint.refined(sample, p.inpaint) for sample in x[:, 3].float().cpu().numpy()]
+    filled = regions.all_dilated(real.masks, inpaint.dilate)
+    drawn = [regions.opened(sample, inpaint.opening) for sample in x[:, 3].float().cpu().numpy()]
     source = cls(real.images)
     return {
-        "mask_dice": [dice(a, b[0]) for a, b in zip(drawn, painted.masks, strict=True)],
+        "mask_dice": [regions.mask_dice(a, b[0]) for a, b in zip(drawn, painted.masks, strict=True)],
         "cls_before": losses.sty_loss(cls(painted.images), source).tolist(),
         "cls_after": losses.sty_loss(cls(styled), source).tolist(),
-        "seam_before": [seam(a, b) for a, b in zip(painted.images, regions, strict=True)],
-        "seam_after": [seam(a, b) for a, b in zip(styled, regions, strict=True)],
+        "seam_before": [regions.seam(a, b) for a, b in zip(painted.images, filled, strict=True)],
+        "seam_after": [regions.seam(a, b) for a, b in zip(styled, filled, strict=True)],
     }
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """The Dice score of two masks in {0, 1}; 1 where both are empty."""
-    return 2 * float((a & b).sum()) / max(1, int(a.sum() + b.sum())) if a.any() or b.any() else 1.0
-
-
-def seam(image: np.ndarray, region: np.ndarray) -> float:
-    """The contrast of an image (3, S, S) uint8 at the border of the region (S, S) that was filled.
-
-    The mean absolute difference, in grey levels, between neighbours of which one lies inside; 0 where the
-    region has no border.
-    """
-    image, region = image.astype(np.float64), region.astype(bool)
-    steps = [np.abs(image[:, 1:] - image[:, :-1])[:, region[1:] != region[:-1]],
-             np.abs(image[:, :, 1:] - image[:, :, :-1])[:, region[:, 1:] != region[:, :-1]]]
-    found = np.concatenate(steps, axis=1)
-    return float(found.mean()) if found.size else 0.0

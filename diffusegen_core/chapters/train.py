@@ -1,30 +1,37 @@
 """Chapter 2: a 4-channel diffusion model for every cluster, and one for the full set (paper 2.3, B.5).
 
-Whatever a step draws (images, flips, timesteps, noise) comes from a seed of its own, so a run that was killed
-continues from its last checkpoint as if nothing had happened: on the CPU the final weights are the same bits.
-
 As an option, each cluster's model starts from the averaged weights of a base, one model of all pairs: the
 full set's where that is to see as many images, or else one beside it, and both start from nothing. Only the
 weights are taken over: the optimizer, the steps and the warm-up of the average begin anew.
+
+A model that is to see more images than before goes on from where it was: weights, optimizer and loss curve of
+a finished model are kept, and what a step draws depends on its number alone.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core.chapters import cluster
+from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained
 from diffusegen_core.config import devices
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
+from diffusegen_core.config.sections import Model as Network
+from diffusegen_core.config.sections import Process, Train
 from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import BASE, FULL, cluster_model
 from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.process import Schedule
 from diffusegen_core.diffusion.training import (
     COLUMNS,
     State,
@@ -36,235 +43,260 @@ from diffusegen_core.diffusion.training import (
     start,
     weights_of,
 )
-from diffusegen_core.diffusion.unet import parameter_count
+from diffusegen_core.diffusion.unet import IN_CHANNELS, parameter_count
 from diffusegen_core.parallel import fanout, progress
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.parallel.progress import Watch
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.artifacts import Artifact, Recipe, differences, read_stamp
+from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-FULL, BASE = "full", "base"
-WEIGHTS = "model.safetensors"
+OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
 VERSION = 1  # raised when the same parameters would give other weights
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
 IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
               "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
-              "preview_sampler", "checkpoints"}
-
-Watch = Callable[[Path], None]
+              "preview_sampler", "checkpoints", "keep_optimizer"}
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained model and what it took."""
+def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
+        watch: Watch | None = None) -> Trained:
+    """Train every model that is not finished. `watch` sees each new sample grid."""
+    everyone = list(range(len(pairs)))
+    common = {"ws": ws, "pairs": pairs.stored, "settings": settings, "network": network, "process": process}
 
-    name: str  # cluster-00, cluster-01, ..., full or base
-    pairs: int
-    images: int
-    steps: int
-    loss: float  # mean over the last tenth of the steps
-    seconds: float  # NaN where it was trained elsewhere
-    parameters: int
-    folder: Path
+    def trained(groups: dict[str, list[int]], title: str, base: Path | None = None) -> list[Model]:
+        items = [fanout.Item(name, {**common, "name": name, "indices": indices,
+                                    "base": None if name == FULL else base})
+                 for name, indices in groups.items()]
+        if not ws.writable:
+            return [train_model(**item.arguments) for item in items]
+        return fanout.run(train_model, items, title, watch=watch)
 
-    @property
-    def path(self) -> Path:
-        return self.folder / WEIGHTS
-
-
-@dataclass(frozen=True)
-class Trained:
-    """All models of a run."""
-
-    models: list[Model]
-    """One a cluster, in their order."""
-    full: Model | None
-    """The full set's, where the parameters ask for one."""
-    base: Model | None = None
-    """What the clusters' started from, if they did not from nothing; it may be `full`."""
-
-    @property
-    def seconds(self) -> float:
-        """What was spent here: nothing on models that were trained elsewhere."""
-        return float(np.nansum([m.seconds for m in self.all]))
-
-    @property
-    def all(self) -> list[Model]:
-        first = [self.base] if self.base and self.base != self.full else []
-        return first + self.models + ([self.full] if self.full else [])
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row a model."""
-        return pd.DataFrame([{
-            "model": m.name, "pairs": m.pairs, "images": m.images, "steps": m.steps, "final loss": m.loss,
-            "minutes": m.seconds / 60,
-            "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
-        } for m in self.all]).set_index("model")
+    name = base_of(settings)
+    base = trained({name: everyone}, "Training the base")[0] if name else None
+    groups = {cluster_model(k): clusters.members(k) for k in range(clusters.k)}
+    if settings.full_images:
+        groups[FULL] = everyone
+    models = trained(groups, "Training", base.folder if base else None)
+    full = models.pop() if settings.full_images else None
+    return Trained(models, full, base, settings.sample_weights)
 
 
-@fanout.alone
-def run(p: Params, watch: Watch | None = None) -> Trained:
-    """Train every model that is not finished. `watch` is called with a model's folder at each sample grid."""
-    clusters = cluster.run(p)
-    everyone = list(range(len(clusters.labels)))
-    first = [fanout.Item(name, {"p": p, "name": name, "indices": everyone}) for name in [base_of(p)] if name]
-    base = next(iter(fanout.run(train_model, first, "Training the base", watch=watch)), None)
-    jobs = {f"cluster-{k:02d}": [i for i, label in enumerate(clusters.labels) if label == k]
-            for k in range(clusters.k)}
-    if p.train.full_images:
-        jobs[FULL] = everyone
-    items = [fanout.Item(name, {"p": p, "name": name, "indices": indices,
-                                "base": base.folder if base and name != FULL else None})
-             for name, indices in jobs.items()]
-    models = fanout.run(train_model, items, "Training", watch=watch)
-    full = models.pop() if p.train.full_images else None
-    return Trained(models, full, base)
+def check(p: Params) -> Iterator[str]:
+    """What the chapter would refuse, as far as it can be told before."""
+    names = [cluster_model(k) for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
+    yield from refusals(partial(_usable, p, name) for name in names)
+    if p.train.preview_sampler not in samplers.SAMPLERS:
+        yield (f"Parameters: train.preview_sampler: there is no sampler {p.train.preview_sampler}; there are "
+               f"{', '.join(samplers.SAMPLERS)}.")
 
 
-def base_of(p: Params) -> str | None:
+def _usable(p: Params, name: str) -> None:
+    """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
+    if source := checkpoints.released(p.train, name):
+        _judged(source, Training(name, p.model, p.process, p.train, p.data.image_size, p.seed))
+
+
+def base_of(settings: Train) -> str | None:
     """The name of the model that the clusters' start from; none where finished checkpoints are used."""
-    if p.train.base_images is None or p.train.checkpoints is not None:
+    if settings.base_images is None or settings.checkpoints is not None:
         return None
-    return FULL if p.train.base_images == p.train.full_images else BASE
+    return FULL if settings.base_images == settings.full_images else BASE
 
 
-def train_model(p: Params, name: str, indices: list[int], base: Path | None = None) -> Model:
-    """Train one model on the pairs at `indices`, or continue it, or find it finished.
-
-    `base` is the folder of the finished model whose averaged weights it starts from; None: from nothing.
-    """
-    everyone = dataset.load(p)
-    pairs = everyone.take(indices)
-    folder = p.folder / "train" / name
-    images = {FULL: p.train.full_images, BASE: p.train.base_images}.get(name, p.train.images)
-    recipe = {"version": VERSION, "pairs": pairs.digest, "seed": p.seed, "name": name, "images": images,
-              **checkpoints.configuration(p),
-              "train": {k: v for k, v in plain(p.train).items() if k not in IRRELEVANT}}
-    if base:
-        recipe["base"] = runs.stamped_hash(base / WEIGHTS)
-    source = checkpoints.released(p, name)
-    if source is not None:
-        checkpoints.refuse_strangers(source, everyone, p)
-        recipe = {"released": runs.sha256(source), "weights": p.train.sample_weights,
-                  **checkpoints.configuration(p)}
-    stamp = runs.current(folder, recipe)
-    if stamp is None:
-        if runs.stale(folder, recipe):
-            runs.clear(folder)
-        stamp = (checkpoints.adopt(p, source, folder / WEIGHTS, recipe) if source else
-                 fit(p, name, pairs, folder, recipe, base))
-    if runs.making():  # the optimizer's moments have served
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    seconds = stamp["seconds"] if source is None else float("nan")
-    return Model(name, len(pairs), stamp["images"], stamp["steps"], stamp["loss"], seconds,
-                 stamp["parameters"], folder)
+def images_of(settings: Train, name: str) -> int:
+    """How many images a model is to see, by its name."""
+    return {FULL: settings.full_images, BASE: settings.base_images}.get(name) or settings.images
 
 
-def caveat(p: Params) -> str:
-    """What a caption or a verdict must say where models are adopted that may have seen any image; or ""."""
-    if p.train.checkpoints is None:
-        return ""
-    names = [f"cluster-{k:02d}" for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
-    unknown = [name for name in names if checkpoints.seen(checkpoints.released(p, name)) is None]
-    return (f"Of the {len(names)} diffusion models {len(unknown)} were trained elsewhere on unknown images, "
-            "so that test images may be among these." if unknown else "")
+@dataclass(frozen=True)
+class Task:
+    """One model to train."""
+
+    ws: Workspace
+    training: Training
+    everyone: Pairs
+    own: Pairs
+    """Those that it is trained on."""
+    base: Path | None
+    """The folder of the finished model whose averaged weights it starts from; None: from nothing."""
+
+    @property
+    def name(self) -> str:
+        return self.training.name
+
+    @property
+    def images(self) -> int:
+        """How many it is to see."""
+        return images_of(self.training.settings, self.name)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.images // self.training.settings.batch_size)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size)
+
+    @property
+    def recipe(self) -> Recipe:
+        decisive = {k: v for k, v in plain(self.training.settings).items() if k not in IRRELEVANT}
+        recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
+                  "images": self.images, **self.configuration, "train": decisive}
+        if self.base:
+            stamp = read_stamp(self.base)
+            assert stamp is not None, "the base has just been made"
+            recipe["base"] = stamp["outputs"][WEIGHTS]["sha256"]
+        return recipe
 
 
-def training_of(p: Params, name: str) -> Training:
-    """What decides a model's training, beside its images."""
-    return Training(name, p.model, p.process, p.train, p.data.image_size, p.seed)
+def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
+                process: Process, base: Path | None = None) -> Model:
+    """Train one model on the pairs at `indices`, or continue it, or find it finished."""
+    everyone = dataset.read(pairs)
+    training = Training(name, network, process, settings, everyone.image_size, ws.seed)
+    task = Task(ws, training, everyone, everyone.take(indices), base)
+    source = checkpoints.released(settings, name)
+    if source:
+        artifact = _adopted(task, source)
+    else:
+        artifact = ws.artifact(f"train/{name}", task.recipe)
+        if not artifact.made():
+            _fit(task, artifact)
+    stamp = artifact.stamp
+    return Model(name, len(indices), stamp["images"], stamp["steps"], stamp["loss"],
+                 float("nan") if source else stamp["seconds"], stamp["parameters"], artifact.folder,
+                 stamp["outputs"][WEIGHTS]["sha256"])
 
 
-def fit(p: Params, name: str, pairs: dataset.Pairs, folder: Path, recipe: runs.Recipe,
-        base: Path | None = None) -> dict[str, Any]:
-    """The training loop, from nothing, a base or the last checkpoint to a stamped model."""
-    device = devices.device(p.device)
-    x = torch.from_numpy(dataset.to_bytes(dataset.to_tensor(pairs).numpy())).to(device)
-    s = process.schedule(p.process).to(device)
-    batch, total = p.train.batch_size, -(-recipe["images"] // p.train.batch_size)
-    training = training_of(p, name)
-    first = checkpoints.part(checkpoints.read(base / WEIGHTS)[0], "ema.") if base else None
-    state = start(training, device, first)
-    resume(state, folder / "checkpoint.safetensors", recipe)
-    if state.step == 0:
-        runs.clear(folder)  # sample grids of other parameters
-    began = time.monotonic() - state.seconds
-    with progress.bar(name, total * batch, "image", done=state.step * batch) as bar:
-        while state.step < total:
-            row = optimize(training, state, s, x)
+def _adopted(task: Task, source: Path) -> Artifact:
+    """A finished checkpoint, taken into the run if it fits and is not known to have seen other images."""
+    recipe = {"released": files.remembered_sha256(source), "weights": task.training.settings.sample_weights,
+              **task.configuration}
+    artifact = task.ws.artifact(f"train/{task.name}", recipe)
+    if artifact.made():
+        return artifact
+    # It is judged before anything changes.
+    checkpoints.refuse_strangers(source, task.everyone, task.configuration)
+    diffusion = _judged(source, task.training)
+    known, folder = checkpoints.seen(source), artifact.begin()
+    tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
+    header = {"configuration": task.configuration, **({} if known is None else {"seen": known})}
+    artifact.finish([checkpoints.save(folder / WEIGHTS, tensors, header)], 0.0, images=0, steps=0,
+                    loss=float("nan"), parameters=parameter_count(diffusion.net),
+                    trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
+    return artifact
+
+
+def _judged(source: Path, training: Training) -> Diffusion:
+    """The model of a finished checkpoint. UserError where it is damaged, or does not fit."""
+    if source.suffix != ".safetensors":
+        return checkpoints.load_released(source, training.model, training.process, training.image_size)
+    wanted = checkpoints.configuration(training.model, training.process, training.image_size)
+    checkpoints.refuse_other_configuration(source, checkpoints.header(source), wanted)
+    return checkpoints.load(source, training.settings.sample_weights)
+
+
+def _fit(task: Task, artifact: Artifact) -> None:
+    """The training loop: from nothing, a base, a checkpoint or a shorter training, to a stamped model."""
+    training, settings, device = task.training, task.training.settings, devices.device(task.ws.device)
+    folder = artifact.begin()
+    x = torch.from_numpy(dataset.to_bytes(dataset.to_tensor(task.own).numpy())).to(device)
+    schedule = process.schedule(training.process).to(device)
+    base = checkpoints.part(checkpoints.read(task.base / WEIGHTS)[0], "ema.") if task.base else None
+    state = start(training, device, base)
+    _resume(state, artifact, folder, task.steps)
+    began, batch = time.monotonic() - state.seconds, settings.batch_size
+    with progress.bar(task.name, task.steps * batch, "image", done=state.step * batch) as bar:
+        while state.step < task.steps:
+            row = optimize(training, state, schedule, x)
             bar.update(batch)
-            done = state.step == total
-            shown = done or state.step % p.train.preview_every == 0
-            kept = done or state.step % p.train.checkpoint_every == 0
+            done = state.step == task.steps
+            shown = done or state.step % settings.preview_every == 0
+            kept = done or state.step % settings.checkpoint_every == 0
             if shown or kept:
                 bar.set_postfix(loss=f"{float(row[0]):.4f}")
-                refuse_divergence(row, name, state.step)
-            if (shown or kept) and (stamp := runs.current(folder, recipe)):
-                return stamp  # this process had stopped, and another has finished in its place
+                refuse_divergence(row, task.name, state.step)
+                if artifact.made():
+                    return  # this process had stopped, and another has finished in its place
             if shown:
-                preview(p, state, folder, name)
+                _preview(task, state, schedule, folder)
             if kept:  # after the sample grid, so that no interruption leaves the last one out
                 state.seconds = time.monotonic() - began
-                keep(state, folder, recipe)
+                _keep(state, folder, artifact.recipe)
             if shown:
-                progress.show(folder)
-    return conclude(p, state, folder, recipe, dataset.load(p) if base else pairs)
+                progress.show(task.name, folder)
+    _conclude(task, state, artifact, folder)
 
 
-def keep(state: State, folder: Path, recipe: runs.Recipe) -> None:
+def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
+    """Take up the furthest training that differs from this one in the number of images alone.
+
+    An interrupted one left a checkpoint; a finished one, the model and its optimizer's state.
+    """
+    unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
+    sources = [[place / CHECKPOINT] for place in unfinished]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier()]
+    reached: list[tuple[int, list[Path]]] = []
+    for paths in sources:
+        header = checkpoints.left(paths[-1]) if all(path.is_file() for path in paths) else None
+        if header is None:
+            continue
+        differing = differences({**header["recipe"], "images": 0}, {**artifact.recipe, "images": 0})
+        if differing and paths[0].parent == folder:
+            log.warning("%s belongs to other parameters (%s). Training starts again.", paths[0],
+                        "; ".join(differing))
+        elif not differing and header["steps"] <= steps:
+            reached.append((header["steps"], paths))
+    if reached:
+        done, paths = max(reached, key=lambda one: one[0])
+        tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
+        restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
+        log.info("%s: continued at step %d", paths[0], done)
+
+
+def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None:
+    """A grid of samples of the averaged weights, always from the same noise."""
+    training, settings = task.training, task.training.settings
+    own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=schedule.alpha_bar.device)
+           for i in range(settings.preview_images)]
+    diffusion = Diffusion(state.average, schedule, training.process.objective,
+                          precision=settings.precision).respaced(settings.preview_steps)
+    side = training.image_size
+    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own,
+                        samplers.SAMPLERS[settings.preview_sampler])
+    path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
+    files.write(path, dataset.grid(x).save)
+
+
+def _keep(state: State, folder: Path, recipe: Recipe) -> None:
     """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
-    write_losses(state, folder)
-    checkpoints.save(folder / "checkpoint.safetensors", snapshot(state),
-                     {"recipe": recipe, "seconds": state.seconds}, hashed=False)
+    _write_curve(state, folder)
+    checkpoints.save(folder / CHECKPOINT, snapshot(state),
+                     {"recipe": recipe, "seconds": state.seconds, "steps": state.step}, hashed=False)
 
 
-def write_losses(state: State, folder: Path) -> Path:
+def _write_curve(state: State, folder: Path) -> None:
     """The loss curve so far: a row a step."""
     frame = pd.DataFrame(state.history.rows().numpy(), columns=COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
-    return runs.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
+    files.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
 
 
-def resume(state: State, path: Path, recipe: runs.Recipe) -> None:
-    """Continue from a checkpoint of the same recipe; the number of images may have grown."""
-    found = checkpoints.left(path)
-    if found is None:
-        return
-    tensors, header = found
-    asked = {**header, "recipe": {**header.get("recipe", {}), "images": recipe["images"]}}
-    reasons = checkpoints.misfit(asked, tensors, recipe, "raw.", state.net)
-    done, batch = len(tensors.get("history", [])), recipe["train"]["batch_size"]
-    if not reasons and done > -(-recipe["images"] // batch):
-        reasons = [f"images: {done * batch} -> {recipe['images']}"]
-    if reasons:
-        log.warning("%s belongs to other parameters (%s). Training starts again.", path, "; ".join(reasons))
-        return
-    restore(state, tensors, header["seconds"])
-    log.info("%s: continued at step %d", path, state.step)
-
-
-def preview(p: Params, state: State, folder: Path, name: str) -> None:
-    """A grid of samples of the averaged weights, always from the same noise."""
-    device = next(state.net.parameters()).device
-    s = process.schedule(p.process, p.train.preview_steps).to(device)
-    own = [seeds.generator(p.seed, "preview", name, i, device=device) for i in range(p.train.preview_images)]
-    side = p.data.image_size
-    diffusion = Diffusion(state.average, s, p.process.objective, precision=p.train.precision)
-    x = samplers.sample(diffusion, (4, side, side), own, samplers.SAMPLERS[p.train.preview_sampler])
-    path = folder / "samples" / f"{state.step * p.train.batch_size:07d}.png"
-    runs.write(path, dataset.grid(x).save)
-
-
-def conclude(p: Params, state: State, folder: Path, recipe: runs.Recipe,
-             seen: dataset.Pairs) -> dict[str, Any]:
-    """Write the finished model and its stamp.
-
-    `seen`: the pairs that it was trained on, its base's among them.
-    """
-    path = checkpoints.save(folder / WEIGHTS, weights_of(state), {
-        "configuration": checkpoints.configuration(p), "recipe": recipe,
-        "seen": checkpoints.fingerprints(seen)})
-    return runs.finish(
-        folder, recipe, [path, write_losses(state, folder)], state.seconds,
-        images=state.step * p.train.batch_size, steps=state.step, loss=state.history.final_loss(),
-        parameters=parameter_count(state.net), device=devices.name(p.device))
+def _conclude(task: Task, state: State, artifact: Artifact, folder: Path) -> None:
+    """Write the finished model, and what it takes to train it further; then its stamp."""
+    # A base has seen all pairs, and so has what started from it.
+    seen = checkpoints.fingerprints(task.everyone if task.base else task.own)
+    reached = {"recipe": artifact.recipe, "seconds": state.seconds, "steps": state.step}
+    weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
+        "configuration": task.configuration, "seen": seen, **reached})
+    if task.training.settings.keep_optimizer:
+        checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
+                                              "history": state.history.rows()}, reached, hashed=False)
+    _write_curve(state, folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # what it held is in the two files
+    artifact.finish([weights], state.seconds, images=state.step * task.training.settings.batch_size,
+                    steps=state.step, loss=state.history.final_loss(), parameters=parameter_count(state.net),
+                    device=devices.name(task.ws.device))

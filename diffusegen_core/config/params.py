@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import os
 import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.sections import (
@@ -39,6 +41,7 @@ from diffusegen_core.config.sections import (
 Typed = TypeVar("Typed", bound=Section)
 MAX_TEXT = 1 << 20  # characters of a parameter file
 MAX_COMPLAINTS = 20
+WORDS = ("phantom", "pretrained", "random", "rest", "singan")  # of parameters that may be paths
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 200
 _brief.maxlevel = 2
@@ -47,8 +50,8 @@ _brief.maxlevel = 2
 class Params(Section):
     """A whole run."""
 
-    profile: str = Field("smoke", min_length=1, description="the name of the run's parameter set")
-    run_dir: str | None = Field(None, description="where artifacts go; null: runs/PROFILE")
+    profile: str = Field("smoke", min_length=1, description="the name of the run")
+    run_dir: str | None = Field(None, description="where artifacts go; null: runs/NAME")
     seed: int = Field(0, ge=0)
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
@@ -83,9 +86,6 @@ def _impossible(p: Params) -> list[str]:
 
 def _impossible_data(p: Params) -> list[str]:
     found = []
-    if p.folder in (home(), *home().parents) and not (p.folder / "params.yaml").is_file():
-        found.append(f"run_dir {p.folder} holds more than a run, whose parts are replaced; "
-                     "name a folder of its own.")
     if p.data.source == "phantom" and p.data.count is None:
         found.append("data.count must say how many phantoms to draw.")
     if p.data.source == "phantom" and p.data.subset != "all":
@@ -168,11 +168,6 @@ def typed(kind: type[Typed], values: dict[str, Any], title: str) -> Typed:
         raise UserError(f"{title}: " + " ".join(lines)) from None
 
 
-def from_notebook(namespace: dict[str, Any]) -> Params:
-    """The parameters in a notebook's namespace, after papermill's injection: `from_notebook(globals())`."""
-    return validate({name: namespace[name] for name in Params.model_fields if name in namespace})
-
-
 def load(path: Path | str) -> dict[str, Any]:
     """The plain values of a parameter file. Raises UserError where it is absent, no YAML, or no mapping."""
     try:
@@ -190,24 +185,69 @@ def load(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def override(values: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    """A copy of `values` with dotted keys replaced, each value read as YAML: ("train.images", "7000")."""
-    merged = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
-    for name, text in pairs:
-        *sections, last = name.split(".")
-        place = merged
+def profile_file(profile: str | Path) -> Path:
+    """The parameter file that a path or the name of a profile means. UserError where there is none."""
+    named = resolve(f"params/{profile}.yaml") if Path(profile).name == str(profile) else None
+    for path in (Path(profile), resolve(profile), named):
+        if path is not None and path.is_file():
+            return path
+    raise UserError(f"There is no parameter file {profile}, nor a profile of that name in "
+                    f"{resolve('params')}.")
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `values` with changes, of which a key is a section, or dotted: {"train.images": 7000}."""
+    result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for name, value in changes.items():
+        *sections, last = str(name).split(".")
+        place = result
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise UserError(f"Parameters: {name}: {section} is a value, not a section.")
-        place[last] = _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
-    return merged
+        if isinstance(value, Mapping) and isinstance(place.get(last, {}), dict):
+            place[last] = merged(place.get(last, {}), value)
+        else:
+            place[last] = value
+    return result
+
+
+def override(values: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """A copy of `values` with dotted keys replaced: ("train.images", "7000").
+
+    What is given for a parameter that is text is taken as it stands, but for `null` where that means none; a
+    relative path that exists in the working folder is meant as that. Other values are read as YAML.
+    """
+    return merged(values, {}) if not pairs else merged(
+        override(values, pairs[:-1]), {pairs[-1][0]: _given(*pairs[-1])})
+
+
+def _given(name: str, text: str) -> Any:
+    kind = _annotation(name)
+    if kind not in (str, str | None):
+        return _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
+    if kind is not str and text in ("null", "~", ""):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        if text not in WORDS and Path.cwd() != home() and Path(text).exists():
+            return os.path.abspath(text)
+    return text
+
+
+def _annotation(name: str) -> Any:
+    """The type of a parameter by its dotted name; None where there is no such parameter."""
+    kind: Any = Params
+    for part in name.split("."):
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or part not in kind.model_fields:
+            return None
+        kind = kind.model_fields[part].annotation
+    return kind
 
 
 class _Loader(yaml.SafeLoader):
     """YAML's plain types, without what makes a short text endless, or one of its values vanish."""
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an alias (*NAME), which is not taken here",
                                               self.peek_event().start_mark)
@@ -284,7 +324,7 @@ def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:
     return fixed
 
 
-def _complaint(error: dict[str, Any], kind: type[Section]) -> str:
+def _complaint(error: ErrorDetails, kind: type[Section]) -> str:
     place = printable(".".join(str(part)[:100] for part in error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key{_nearest(place, kind)}."

@@ -92,8 +92,12 @@ class Train(Section):
     preview_every: PositiveInt = Field(100, description="optimizer steps between sample grids")
     preview_images: PositiveInt = Field(8, description="images of a sample grid")
     preview_steps: PositiveInt = Field(25, description="respaced steps of a sample grid")
-    preview_sampler: Literal["ancestral", "ddim", "dpmpp"] = Field(
-        "ancestral", description="of a sample grid: the reverse process, DDIM or DPM-Solver++(2M)")
+    preview_sampler: str = Field(
+        "ancestral", description="of a sample grid: ancestral (the reverse process), ddim, or dpmpp "
+                                 "(DPM-Solver++(2M))")
+    keep_optimizer: bool = Field(
+        True, description="keep the optimizer's state of a finished model, so that more train.images go on "
+                          "from it; as large as its weights")
     checkpoints: str | None = Field(
         None,
         description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
@@ -107,6 +111,7 @@ class Inpaint(Section):
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)
     resampling: PositiveInt = Field(2, description="RePaint's r: 1 never jumps back")
+    sampler: str = Field("ancestral", description="of a step down, as train.preview_sampler")
     model_of: Literal["any", "own"] = Field(
         "any", description="cluster j ~ U{1..K}, or the source's own cluster")
     dilate: PositiveInt = Field(20, description="ellipse that widens the source mask, px at 256")

@@ -4,7 +4,8 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,59 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from diffusegen_core.config import params
-from diffusegen_core.parallel import progress
-from diffusegen_core.store import runs
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params
+from diffusegen_core.config.params import plain, resolve
+from diffusegen_core.config.sections import Data
 from diffusegen_core.data import layouts, phantom
 from diffusegen_core.data.layouts import Problem, Report
-from diffusegen_core.parallel import fanout
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Artifact, Recipe, read_stamp
+from diffusegen_core.store.workspace import Workspace
 
-REAL = "Real"  # the data type of the run's own pairs, beside those of synthetic ones
 READER = 2  # raised when the same files would be read to other pixels
+PHANTOM = "phantom"  # the source that is drawn by code
+PAIRS, SOURCE, LEFT_OUT = "pairs.npz", "source.json", "left_out.csv"
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Labelled images in memory."""
 
-    names: list[str]  # unique, in the order of the folder
-    images: np.ndarray  # (N, 3, S, S) uint8, RGB
-    masks: np.ndarray  # (N, 1, S, S) uint8, 1 where polyp
-    digest: str  # sha256 over names, images and masks
+    names: list[str]
+    """Unique, in the order of the folder."""
+    images: np.ndarray
+    """(N, 3, S, S) uint8, RGB."""
+    masks: np.ndarray
+    """(N, 1, S, S) uint8, 1 where polyp."""
+    digest: str
+    """SHA-256 over names, images and masks."""
+    file: Path | None = None
+    """The file that holds exactly these, by which another process reads them; None where none does."""
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def image_size(self) -> int:
+        """The side of an image, in pixels."""
+        return int(self.images.shape[-1])
+
+    @property
+    def stored(self) -> Path:
+        """`file`, for pairs that lie on the disk. Raises ValueError where they do not."""
+        if self.file is None:
+            raise ValueError("these pairs lie in memory alone; other processes cannot read them")
+        return self.file
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs at these positions, in this order."""
         rows = np.asarray(indices, dtype=np.int64)
         return gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+
+    def named(self, names: Sequence[str]) -> "Pairs":
+        """The pairs of these names, in this order."""
+        place = {name: i for i, name in enumerate(self.names)}
+        return self.take([place[name] for name in names])
 
 
 def gather(names: list[str], images: np.ndarray, masks: np.ndarray) -> Pairs:
@@ -72,14 +97,14 @@ def grid(x: torch.Tensor) -> Image.Image:
     return Image.fromarray(whole.transpose(1, 2, 0))
 
 
-def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[runs.Written, ...]:
+def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[Path, ...]:
     """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs (masks hold 0 and 255); both paths."""
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")
     picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
     label = Image.fromarray(mask[0].astype(np.uint8) * 255)
-    return (runs.write(Path(folder) / "images" / f"{name}.png", picture.save),
-            runs.write(Path(folder) / "masks" / f"{name}.png", label.save))
+    return (files.write(Path(folder) / "images" / f"{name}.png", picture.save),
+            files.write(Path(folder) / "masks" / f"{name}.png", label.save))
 
 
 def write_phantoms(folder: Path, count: int, size: int, seed: int) -> None:
@@ -96,63 +121,107 @@ def paper_names() -> list[str]:
     return Path(__file__).with_name("paper348.txt").read_text(encoding="utf-8").split()
 
 
-def load(p: Params) -> Pairs:
-    """The pairs of a run, resized once and cached in the run's `data` folder.
+def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data") -> Pairs:
+    """The pairs that the settings ask for, resized once and kept as the artifact `name`.
 
     Images are squashed to a square with Lanczos, as the authors do. A mask is thresholded at > 127 on its
     own pixels, resized with antialiasing, and thresholded again. `data.count` takes the first so many usable
-    pairs, or all where there are fewer. Under `on_bad: skip` whatever was left out is listed in
-    `data/left_out.csv`. Raises UserError with the table of problems where the folder has any under `refuse`,
-    and where fewer pairs are left than clusters.
+    pairs, or all where there are fewer. Under `on_bad: skip` whatever was left out is listed in left_out.csv.
+    Raises UserError with the table of problems where the folder has any under `refuse`, where a file cannot
+    be read, and where fewer than `least` pairs are left.
     """
-    folder = p.folder / "data"
-    if p.data.source == "phantom":
-        report = None
-        recipe = {"source": "phantom", "version": phantom.VERSION, "seed": p.seed, "count": p.data.count,
-                  "image_size": p.data.image_size, **({"names": p.data.names} if p.data.names else {})}
-    else:
-        report = layouts.scan(input_folder(p))
-        asked = {name: value for name, value in params.plain(p.data).items() if name != "names" or value}
-        recipe = {**asked, "source": report.layout, "version": READER, "input": report.identity()}
-    if runs.current(folder, recipe):
-        pairs = _read(folder / "pairs.npz")
-    else:
-        with fanout.hold(p.folder):
-            if not progress.worker():  # others may be reading; files are replaced whole
-                runs.clear(folder)
-            pairs = _make(p, report, folder, recipe)
-    if len(pairs) < p.cluster.k:
-        raise UserError(f"{p.data.source}: {len(pairs)} pairs are too few for cluster.k {p.cluster.k}.")
+    pairs = _drawn(ws, settings, name) if settings.source == PHANTOM else _read_folder(ws, settings, least,
+                                                                                        name)
+    if len(pairs) < least:
+        raise UserError(f"{settings.source}: {len(pairs)} pairs are too few for cluster.k {least}.")
     return pairs
 
 
-def _make(p: Params, report: Report | None, folder: Path, recipe: dict[str, Any]) -> Pairs:
-    start, outputs, facts = time.monotonic(), [], {}
-    if report is None:
-        pairs = _draw(p)
-    else:
-        pairs = _from_folder(p, report)
-        facts = {"layout": report.layout, "left_out": len(report.problems)}
-        table = report.table()
-        outputs.append(runs.write(folder / "left_out.csv", lambda path: table.to_csv(path, index=False)))
-    outputs.append(runs.write(folder / "pairs.npz", lambda path: np.savez(
-        path, names=np.array(pairs.names), images=pairs.images, masks=pairs.masks)))
-    facts |= {"pairs": len(pairs), "digest": pairs.digest}
-    runs.finish(folder, recipe, outputs, time.monotonic() - start, **facts)
-    return pairs
+def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
+    """Pairs that lie in memory, kept as the artifact `name`, so that another process can read them."""
+    artifact = ws.artifact(name, {"pairs": pairs.digest})
+    if not artifact.made():
+        folder, start = artifact.begin(), time.monotonic()
+        artifact.finish([_write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
+    return read(artifact.file(PAIRS))
 
 
-def _read(path: Path) -> Pairs:
+@lru_cache(maxsize=8)
+def _read(path: Path, size: int, time_ns: int) -> Pairs:
     with np.load(path, allow_pickle=False) as stored:
-        return gather(stored["names"].tolist(), stored["images"], stored["masks"])
+        pairs = gather(stored["names"].tolist(), stored["images"], stored["masks"])
+    return replace(pairs, file=path)
 
 
-def _draw(p: Params) -> Pairs:
-    wanted = {_phantom_name(index): index for index in range(p.data.count)}
-    if p.data.names:
-        _refuse_unknown(p.data.names, set(wanted))
-        wanted = {name: index for name, index in wanted.items() if name in p.data.names}
-    drawn = [phantom.draw(p.seed, index, p.data.image_size) for index in _counter(wanted.values())]
+def read(path: Path) -> Pairs:
+    """The pairs of a file that `load` has written; read once a process while it stays the same."""
+    status = path.stat()
+    return _read(path, status.st_size, status.st_mtime_ns)
+
+
+def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
+    recipe: Recipe = {"source": PHANTOM, "version": phantom.VERSION, "seed": ws.seed, "count": settings.count,
+                      "image_size": settings.image_size}
+    if settings.names:
+        recipe["names"] = settings.names
+    artifact = ws.artifact(name, recipe)
+    if not artifact.made():
+        folder, start = artifact.begin(), time.monotonic()
+        pairs = _phantoms(settings, ws.seed)
+        artifact.finish([_write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
+    return read(artifact.file(PAIRS))
+
+
+def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
+    artifact, report, hashes = _from_source(ws, settings, name)
+    if not artifact.made():
+        folder, start = artifact.begin(), time.monotonic()
+        if report is None:
+            raise UserError(f"data.source {resolve(settings.source)} is not there.")
+        pairs = _usable(settings, report, least)
+        table = report.table()
+        outputs = [_write(folder, pairs),
+                   files.write(folder / LEFT_OUT, lambda path: table.to_csv(path, index=False))]
+        files.write_json(folder / SOURCE, hashes)
+        artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
+                        left_out=len(report.problems), **_facts(pairs))
+    return read(artifact.file(PAIRS))
+
+
+def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Report | None, dict[str, Any]]:
+    """The artifact of a folder's pairs, what lies in that folder, and the hashes of its files.
+
+    A file is hashed only where its size or time is not what the artifact recorded. Where the folder is not
+    there, as with a run that was copied to another machine, the artifact's own word for it counts.
+    """
+    asked = {key: value for key, value in plain(settings).items() if key != "names" or value}
+    source, place = resolve(settings.source), ws.folder / name
+    stamp = read_stamp(place)
+    if not source.exists() and stamp and "input" in stamp["recipe"]:
+        known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
+        return ws.artifact(name, {**asked, **known, "version": READER}), None, {}
+    report = layouts.scan(source)
+    before = files.read_json(place / SOURCE)
+    hashes = report.hashes(before if isinstance(before, dict) else {})
+    recipe = {**asked, "source": report.layout, "version": READER, "input": layouts.identity(hashes)}
+    return ws.artifact(name, recipe), report, hashes
+
+
+def _write(folder: Path, pairs: Pairs) -> Path:
+    return files.write(folder / PAIRS, lambda path: np.savez(
+        path, names=np.array(pairs.names), images=pairs.images, masks=pairs.masks))
+
+
+def _facts(pairs: Pairs) -> dict[str, Any]:
+    return {"pairs": len(pairs), "digest": pairs.digest}
+
+
+def _phantoms(settings: Data, seed: int) -> Pairs:
+    wanted = {_phantom_name(index): index for index in range(settings.count or 0)}
+    if settings.names:
+        _refuse_unknown(settings.names, set(wanted))
+        wanted = {name: index for name, index in wanted.items() if name in settings.names}
+    drawn = [phantom.draw(seed, index, settings.image_size) for index in _counter(wanted.values())]
     return gather(list(wanted), np.stack([image for image, _, _ in drawn]),
                   np.stack([mask for _, mask, _ in drawn]))
 
@@ -171,37 +240,25 @@ def _phantom_name(index: int) -> str:
     return f"phantom_{index:05d}"
 
 
-def input_folder(p: Params) -> Path:
-    """The folder that data.source names; UserError where it and the run folder lie in each other."""
-    source = params.resolve(p.data.source)
-    if source == p.folder or source in p.folder.parents:
-        raise UserError(f"run_dir {p.folder} lies in data.source {source}, which is never written to. "
-                        "Choose another run_dir.")
-    if p.folder in source.parents:
-        raise UserError(f"data.source {source} lies in run_dir {p.folder}, whose parts are replaced. "
-                        "Choose another run_dir.")
-    return source
-
-
-def _from_folder(p: Params, report: Report) -> Pairs:
+def _usable(settings: Data, report: Report, least: int) -> Pairs:
     """Read and resize the wanted pairs; raises UserError where a problem forbids it."""
-    subset, listed = p.data.subset, set(paper_names())
+    subset, listed = settings.subset, set(paper_names())
     usable, kept = [], []
     for pair, image, mask in layouts.read(report):
         usable.append(pair)
         wanted = subset == "all" or (pair.name in listed) == (subset == "paper348")
-        if wanted and len(kept) < (p.data.count or len(report.pairs)):
-            kept.append((pair.name, *resized(image, mask, p.data.image_size)))
+        if wanted and len(kept) < (settings.count or len(report.pairs)):
+            kept.append((pair.name, *resized(image, mask, settings.image_size)))
     report.pairs = usable
     if subset == "paper348":
         _note_missing(report, listed)
-    if p.data.on_bad == "refuse":
-        layouts.require(report, p.cluster.k, len(kept))
+    if settings.on_bad == "refuse":
+        layouts.require(report, least, len(kept))
         if report.problems:
             raise UserError(f"{report.brief()}\nMend the folder, or leave these out by data.on_bad: skip.")
-    if p.data.names:
-        _refuse_unknown(p.data.names, {name for name, _, _ in kept})
-        kept = [pair for pair in kept if pair[0] in p.data.names]
+    if settings.names:
+        _refuse_unknown(settings.names, {name for name, _, _ in kept})
+        kept = [pair for pair in kept if pair[0] in settings.names]
     if not kept:
         raise UserError(f"No pair is left for data.subset {subset}. {report.brief()}")
     names, images, masks = zip(*kept, strict=True)
@@ -211,8 +268,10 @@ def _from_folder(p: Params, report: Report) -> Pairs:
 def _note_missing(report: Report, listed: set[str]) -> None:
     missing = sorted(listed - {pair.name for pair in report.pairs})
     if missing:
-        found = len(listed) - len(missing)
-        detail = f"{found} of the {len(listed)} are usable pairs here; the first that is not: {missing[0]}"
+        present = len(listed) - len(missing)
+        remedy = "for a folder of your own set data.subset: all"
+        detail = (f"{present} of the {len(listed)} are usable pairs here; the first that is not: "
+                  f"{missing[0]}; {remedy}")
         report.problems.append(Problem(".", "names of the paper missing", detail))
 
 

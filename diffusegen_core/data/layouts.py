@@ -5,14 +5,14 @@ Kvasir-SEG, CVC-ClinicDB and PolypGen are recognised as well. Nothing here write
 """
 
 import hashlib
-import io
 import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -92,14 +92,35 @@ class Report:
         rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
         return f"{self.folder}: {len(self.pairs)} usable pairs, {len(self.problems)} problems.\n{table}{rest}"
 
-    def identity(self) -> str:
-        """A sha256 over the relative names and the contents of all image files of the folder."""
-        total = hashlib.sha256()
+    def hashes(self, known: Mapping[str, Sequence[Any]]) -> dict[str, tuple[int, int, str]]:
+        """Size, time (ns) and SHA-256 of every image file, by its relative name.
+
+        Of a file with the size and the time that `known` has for it the hash is taken from there. Raises
+        UserError where a file cannot be read: that is no change of the data.
+        """
+        described = {}
         for path in sorted(self.files):
-            with path.open("rb") if os.access(path, os.R_OK) else io.BytesIO() as f:
-                content = hashlib.file_digest(f, "sha256")
-            total.update(os.fsencode(path.relative_to(self.folder)) + b"\0" + content.digest())
-        return total.hexdigest()
+            name = path.relative_to(self.folder).as_posix()
+            try:
+                status = path.stat()
+                size, time = status.st_size, status.st_mtime_ns
+                if [size, time] == list(known.get(name, ())[:2]):
+                    content = str(known[name][2])
+                else:
+                    with path.open("rb") as f:
+                        content = hashlib.file_digest(f, "sha256").hexdigest()
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+            described[name] = size, time, content
+        return described
+
+
+def identity(hashes: Mapping[str, Sequence[Any]]) -> str:
+    """A sha256 over the names and the contents of image files, from `Report.hashes`."""
+    total = hashlib.sha256()
+    for name in sorted(hashes):
+        total.update(os.fsencode(name) + b"\0" + bytes.fromhex(hashes[name][2]))
+    return total.hexdigest()
 
 
 def scan(folder: Path) -> Report:

@@ -1,9 +1,12 @@
 """Sets of synthetic pairs, made pair by pair: a dataset folder with a manifest, and a row kept for each pair.
 
-A row is written after its pair's files, so an interrupted chapter makes only what is missing. A pair that
-came to nothing has a row as well, but no files: it is listed in left_out.csv, not in the manifest.
+A row is written after its pair's files, so that an interrupted chapter makes only what is missing. A pair
+that failed has a row as well, but no files: it is listed in left_out.csv, not in the manifest. A set that is
+made with other parameters takes over the pairs of an earlier one that these parameters do not change.
 """
 
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +16,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from diffusegen_core.store import runs
 from diffusegen_core.data import dataset
+from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Artifact, Recipe, Stamp, key
 
 KINDS = ("images", "masks")
 Row = dict[str, Any]
+# How SinGAN-Seg names its published pairs: source image, start scale, and sample from 0.
+SINGAN_SEG = re.compile(r"chk_id_(\d+)_gen_scale_(\d+)_(\d+)(?:_img)?")
 ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # of a manifest, the first columns
 
 
@@ -40,28 +47,67 @@ class Job:
         return {name: getattr(self, name) for name in ORIGIN}
 
 
-def complete(title: str, folder: Path, jobs: Sequence[Job], recipe: runs.Recipe, batch_size: int,
-             work: Callable[..., None], **arguments: Any) -> list[Row]:
-    """Make the pairs that are missing, in batches of one model each; the rows of all jobs, in their order.
+@dataclass(frozen=True)
+class PairSet:
+    """A finished set of synthetic pairs."""
 
-    `recipe` holds, beside what decides every pair, "models" and "jobs": by name, what decides the pairs of
-    one model, and one pair alone. `work` is called with the batch's jobs, their keys and the folder, and
-    calls `keep` for each.
+    data_type: DataType
+    folder: Path
+    """A dataset folder: images/, masks/, manifest.csv."""
+    manifest: pd.DataFrame
+    """One row a pair, with the columns ORIGIN first."""
+    left_out: pd.DataFrame
+    """The pairs that failed, with the manifest's columns."""
+    hashes: dict[str, str]
+    """The SHA-256 of each of its files, by its name within the folder."""
+    stamp: Stamp
+
+    @property
+    def seconds(self) -> float:
+        return float(self.stamp["seconds"])
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def load(self, names: Sequence[str] | None = None) -> dataset.Pairs:
+        """The pairs of these names, in their order; None: all of the manifest."""
+        return load(self.folder, list(self.manifest["name"]) if names is None else names)
+
+
+def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, work: Callable[..., None],
+         columns: list[str], extra: Callable[[Path, list[Row]], list[Path]] | None = None,
+         facts: dict[str, Any] | None = None, **arguments: Any) -> None:
+    """Make the pairs that are missing, in batches of one model each; then the manifest and the stamp.
+
+    The artifact's recipe holds, beside what decides every pair, "models" and "jobs": by name, what decides
+    the pairs of one model, and one pair alone. `work` is called with the batch's jobs, their keys, the folder
+    and `arguments`, and calls `keep` for each. `columns` are the manifest's. `extra` may write further
+    outputs from the rows.
     """
-    keys, items = _keys(jobs, recipe), []
-    for model in recipe["models"]:
+    folder = artifact.begin()
+    keys, items = _keys(jobs, artifact.recipe), []
+    _take_over(artifact, folder, keys)
+    for model in artifact.recipe["models"]:
         mine = [job for job in jobs if job.model == model and not is_made(folder, job.name, keys[job.name])]
         for first in range(0, len(mine), batch_size):
             batch = mine[first:first + batch_size]
             items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", {
                 "jobs": batch, "keys": [keys[job.name] for job in batch], "folder": folder, **arguments}))
     fanout.run(work, items, title)
-    rows = [runs.read_json(_row(folder, job.name)) for job in jobs]
-    _remove_others(folder, {job.name: bool(row["sha256"]) for job, row in zip(jobs, rows, strict=True)})
-    return rows
+    rows = [files.read_json(_row(folder, job.name)) for job in jobs]
+    others = extra(folder, rows) if extra else []
+    _finish(artifact, folder, rows, columns, others, facts or {})
 
 
-def keep(folder: Path, name: str, key: str, row: dict[str, Any], pair: tuple[np.ndarray, np.ndarray] | None,
+def read(artifact: Artifact, data_type: DataType) -> PairSet:
+    """A finished set. Raises NotMadeError where it is not finished."""
+    stamp = artifact.stamp
+    hashes = {name: file["sha256"] for name, file in stamp["outputs"].items()}
+    return PairSet(data_type, artifact.folder, manifest(artifact.folder), left_out(artifact.folder), hashes,
+                   stamp)
+
+
+def keep(folder: Path, name: str, key: str, row: Row, pair: tuple[np.ndarray, np.ndarray] | None,
          seconds: float, **facts: Any) -> None:
     """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None if failed; then its row.
 
@@ -69,24 +115,23 @@ def keep(folder: Path, name: str, key: str, row: dict[str, Any], pair: tuple[np.
     """
     if is_made(folder, name, key):
         return
-    files = dataset.write_pair(folder, name, *pair) if pair else ()
-    runs.write_json(_row(folder, name), {
-        "key": key, "row": row, "sha256": [file.sha256 for file in files], "seconds": seconds, **facts})
+    written = dataset.write_pair(folder, name, *pair) if pair else ()
+    files.write_json(_row(folder, name), {
+        "key": key, "row": row, "sha256": [file.sha256 for file in written], "seconds": seconds, **facts})
 
 
-def finish(folder: Path, recipe: runs.Recipe, rows: list[Row], columns: list[str],
-           others: Sequence[Path] = (), **facts: Any) -> dict[str, Any]:
-    """Write the manifest, one row a pair, and stamp the folder with it, the pairs and `others`; the stamp."""
+def _finish(artifact: Artifact, folder: Path, rows: list[Row], columns: list[str], others: list[Path],
+            facts: dict[str, Any]) -> None:
+    """Write the manifest and the list of what was left out, and stamp the set."""
     tables = []
-    for name, made in (("manifest.csv", True), ("left_out.csv", False)):
-        frame = pd.DataFrame([row["row"] for row in rows if bool(row["sha256"]) == made], columns=columns)
-        tables.append(runs.write_text(folder / name, frame.to_csv(index=False)))
-    pairs = [runs.Written.of(file, made) for row in rows if row["sha256"]
-             for file, made in zip(files_of(folder, row["row"]["name"]), row["sha256"], strict=True)]
-    seconds = sum(row["seconds"] for row in rows)
+    for name, whole in (("manifest.csv", True), ("left_out.csv", False)):
+        frame = pd.DataFrame([row["row"] for row in rows if bool(row["sha256"]) == whole], columns=columns)
+        tables.append(files.write_text(folder / name, frame.to_csv(index=False)))
+    pairs = [files.Written.of(file, content) for row in rows if row["sha256"]
+             for file, content in zip(files_of(folder, row["row"]["name"]), row["sha256"], strict=True)]
     if devices := sorted({row["device"] for row in rows if "device" in row}):  # those of the workers
         facts = {"device": ", ".join(devices), **facts}
-    return runs.finish(folder, recipe, [*tables, *others, *pairs], seconds, **facts)
+    artifact.finish([*tables, *others, *pairs], sum(row["seconds"] for row in rows), **facts)
 
 
 def manifest(folder: Path) -> pd.DataFrame:
@@ -95,7 +140,7 @@ def manifest(folder: Path) -> pd.DataFrame:
 
 
 def left_out(folder: Path) -> pd.DataFrame:
-    """The pairs that came to nothing, with the manifest's columns."""
+    """The pairs that failed, with the manifest's columns."""
     return _table(folder / "left_out.csv")
 
 
@@ -123,30 +168,32 @@ def load(folder: Path, names: Sequence[str]) -> dataset.Pairs:
 
 
 def is_made(folder: Path, name: str, key: str) -> bool:
-    """Whether a pair's row is current and its files, if it has any, are the ones that were written."""
-    row = runs.read_json(_row(folder, name))
+    """Whether a pair's row is of this key and its files, if it has any, are the ones that were written."""
+    row = files.read_json(_row(folder, name))
     if not isinstance(row, dict) or row.get("key") != key:
         return False
-    files = files_of(folder, name) if row["sha256"] else []
-    return all(f.is_file() for f in files) and [runs.sha256(f) for f in files] == row["sha256"]
+    pair = files_of(folder, name) if row["sha256"] else []
+    return all(file.is_file() for file in pair) and [files.sha256(file) for file in pair] == row["sha256"]
 
 
 def _row(folder: Path, name: str) -> Path:
-    return folder.parent / "rows" / folder.name / f"{name}.json"
+    return folder / "rows" / f"{name}.json"
 
 
-def _keys(jobs: Sequence[Job], recipe: runs.Recipe) -> dict[str, str]:
+def _keys(jobs: Sequence[Job], recipe: Recipe) -> dict[str, str]:
     # What decides one pair, whatever the others are.
-    return {job.name: runs.key({**recipe, "jobs": recipe["jobs"][job.name],
-                                "models": recipe["models"][job.model]})
+    return {job.name: key({**recipe, "jobs": recipe["jobs"][job.name],
+                           "models": recipe["models"][job.model]})
             for job in jobs}
 
 
-def _remove_others(folder: Path, has_files: dict[str, bool]) -> None:
-    """Leave only rows of the jobs, and only files of the pairs that were made."""
-    made = {name for name, has in has_files.items() if has}
-    places = {folder.parent / "rows" / folder.name: set(has_files), **{folder / kind: made for kind in KINDS}}
-    for place, wanted in places.items():
-        for file in place.iterdir() if place.is_dir() else ():
-            if file.stem not in wanted and not file.is_dir():  # a file manager's, or a notebook's
-                file.unlink(missing_ok=True)
+def _take_over(artifact: Artifact, folder: Path, keys: dict[str, str]) -> None:
+    """Copy from earlier versions of the set what is the same in this one."""
+    for earlier in artifact.earlier():
+        for name, wanted in keys.items():
+            if not _row(folder, name).is_file() and is_made(earlier, name, wanted):
+                row = files.read_json(_row(earlier, name))
+                for old, new in zip(files_of(earlier, name), files_of(folder, name), strict=True):
+                    if row["sha256"]:
+                        files.write(new, lambda path, old=old: shutil.copyfile(old, path), hashed=False)
+                files.write_json(_row(folder, name), row)

@@ -3,20 +3,23 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from itertools import combinations
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from diffusegen_core.config import params
-from diffusegen_core.store import seeds
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.config.params import Params
+from diffusegen_core.config.params import resolve
+from diffusegen_core.config.sections import Data, Segment
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.workspace import Workspace
 
 REST = "rest"
+KEYS = ("held_out", "cvc", "polypgen")  # the parameters of `segment` that name a test set
 PHANTOM, KVASIR, HELD_OUT = "Phantom", "HyperKvasir", "Held out"
 CVC, POLYPGEN = "CVC-ClinicDB", "PolypGen"
 KVASIR_NAME = re.compile(r"c[jk][a-z0-9]{23}")  # unique to an image; names like 001 are everybody's
@@ -36,51 +39,60 @@ class TestSet:
 
     name: str
     pairs: Pairs | None
-    note: str  # what was drawn ("200 of 652"), or why there are no pairs
-    same_source: bool = False  # whether it comes from the folder of the training pairs, under the same names
+    """What was drawn, stored where a worker can read it; None where there is no such set."""
+    note: str
+    """What was drawn ("200 of 652"), or why there are no pairs."""
+    same_source: bool = False
+    """Whether it comes from the folder of the training pairs, under the same names."""
 
 
-def load(p: Params) -> dict[str, TestSet]:
+def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[str, TestSet]:
     """The test sets of a run by name: the held-out one, CVC-ClinicDB, PolypGen; absent ones say why.
 
-    From each, `segment.test_count` pairs are drawn by the run's seed, in the set's own order. A folder is
-    read as `dataset.load` reads one, `data.on_bad` included, and cached in the run's `tests` folder. UserError
-    where a folder cannot be read, or is given twice.
+    From each, `test_count` pairs are drawn by the run's seed, in the set's own order. A folder is read as
+    `dataset.load` reads one, `data.on_bad` included. All its pairs are the artifact tests/NAME, those that
+    were drawn tests/NAME-drawn. `training` are the run's pairs, and `data` is where they come from.
+    UserError where a folder cannot be read, or is given twice.
     """
-    refuse_twice(p)
-    sets = [_held_out(p), _folder(p, CVC, "cvc"), _folder(p, POLYPGEN, "polypgen")]
-    return {one.name: one for one in sets}
+    refuse_twice(settings)
+    source = _Source(ws, training, data, settings)
+    sets = [_held_out(source), _folder(source, CVC, "cvc"), _folder(source, POLYPGEN, "polypgen")]
+    return {test.name: test for test in sets}
 
 
-def refuse_twice(p: Params) -> None:
+def folders(settings: Segment) -> dict[str, Path]:
+    """The folders that are to be test sets, by the parameter that names each."""
+    named = {key: getattr(settings, key) for key in KEYS}
+    return {key: resolve(source) for key, source in named.items() if source not in (None, REST)}
+
+
+def refuse_twice(settings: Segment) -> None:
     """UserError where one folder is to be two test sets."""
-    given = [(key, params.resolve(source)) for key in ("held_out", "cvc", "polypgen")
-             if (source := getattr(p.segment, key)) not in (None, REST)]
-    for (first, one), (second, other) in combinations(given, 2):
+    for (first, one), (second, other) in combinations(folders(settings).items(), 2):
         if one == other:
             raise UserError(f"Parameters: segment.{second}: {other} is segment.{first} as well. Name "
                             "another, or null.")
 
 
-def refuse_leaks(p: Params, tests: Mapping[str, TestSet]) -> None:
+def refuse_leaks(training: Pairs, data: Data, tests: Mapping[str, TestSet]) -> None:
     """UserError, naming the images, where a test image is a training image, or is in two test sets.
 
     It is one by name, or as a copy (see `copies`). By name counts within one folder, and everywhere for names
     that HyperKvasir alone has; where the paper's 348 are trained on, each of them counts.
     """
-    training, given = dataset.load(p), [test for test in tests.values() if test.pairs is not None]
-    known = _known(p, training)
-    for test in given:
-        found = {name: "by name" for name in test.pairs.names
+    known = _known(training, data)
+    drawn = [(test, test.pairs) for test in tests.values() if test.pairs is not None]
+    for test, pairs in drawn:
+        leaks = {name: "by name" for name in pairs.names
                  if name in known and (test.same_source or KVASIR_NAME.fullmatch(name))}
-        found |= copies(test.pairs, training)
-        if found:
-            raise UserError(f"{len(found)} of the {len(test.pairs)} images of the test set {test.name} are "
-                            f"training images: {listed(found)}. Choose another test set.")
-    for first, second in combinations(given, 2):
-        if found := copies(second.pairs, first.pairs):
-            raise UserError(f"{len(found)} of the {len(second.pairs)} images of the test set {second.name} "
-                            f"are in the test set {first.name} as well: {listed(found)}. Choose another.")
+        leaks |= copies(pairs, training)
+        if leaks:
+            raise UserError(f"{len(leaks)} of the {len(pairs)} images of the test set {test.name} are "
+                            f"training images: {listed(leaks)}. Choose another test set.")
+    for (first, one), (second, other) in combinations(drawn, 2):
+        if leaks := copies(other, one):
+            raise UserError(f"{len(leaks)} of the {len(other)} images of the test set {second.name} "
+                            f"are in the test set {first.name} as well: {listed(leaks)}. Choose another.")
 
 
 def copies(pairs: Pairs, others: Pairs) -> dict[str, str]:
@@ -89,98 +101,105 @@ def copies(pairs: Pairs, others: Pairs) -> dict[str, str]:
     Copies have the same pixels, or were re-encoded, resized, made lighter or darker, or mirrored left to
     right. Both are at the run's size, and neither is empty.
     """
-    same = dict(zip(map(_hash, others.images), others.names, strict=True))
+    same = dict(zip(map(files.pixel_hash, others.images), others.names, strict=True))
     ours, theirs = _looks(pairs.images), _looks(others.images)
     alike = np.stack([ours @ side.reshape(len(others), -1).T for side in
                       (theirs, theirs.reshape(-1, SIDE, SIDE)[..., ::-1])], axis=1)
-    found = {}
+    copied = {}
     for name, image, rows in zip(pairs.names, pairs.images, alike, strict=True):
         mirrored, nearest = np.unravel_index(rows.argmax(), rows.shape)
-        if twin := same.get(_hash(image)):
-            found[name] = f"the pixels of {twin}"
+        if twin := same.get(files.pixel_hash(image)):
+            copied[name] = f"the pixels of {twin}"
         elif rows.max() > 1 - COPY:
-            found[name] = f"a {'mirrored ' if mirrored else ''}copy of {others.names[nearest]}"
-    return found
+            copied[name] = f"a {'mirrored ' if mirrored else ''}copy of {others.names[nearest]}"
+    return copied
 
 
-def listed(found: Mapping[str, str]) -> str:
-    """The first few of what `copies` found, and how many more."""
-    return some([f"{name} ({how})" for name, how in found.items()])
+def listed(copied: Mapping[str, str]) -> str:
+    """The first few of what `copies` returned, and how many more."""
+    return some([f"{name} ({how})" for name, how in copied.items()])
 
 
-def _held_out(p: Params) -> TestSet:
-    wanted = p.segment.held_out
-    if wanted == REST and p.data.source == "phantom":
-        first = p.data.count
-        drawn = _read(p, PHANTOM, count=first + p.segment.test_count)
-        fresh = drawn.take(range(first, len(drawn)))
+@dataclass(frozen=True)
+class _Source:
+    """What test sets are read from and drawn by."""
+
+    ws: Workspace
+    training: Pairs
+    data: Data
+    settings: Segment
+
+    def read(self, name: str, source: str, count: int | None = None) -> Pairs:
+        """All pairs of a source, the run's own included, as the artifact tests/NAME."""
+        whole = {"source": source, "subset": "all", "count": count, "names": None}
+        return dataset.load(self.ws, self.data.model_copy(update=whole), name=f"tests/{name}")
+
+    def drawn(self, name: str, pairs: Pairs, same_source: bool) -> TestSet:
+        """A test set of `test_count` of the pairs, or of all where there are fewer."""
+        rng = seeds.rng(self.ws.seed, "test set", name)
+        chosen = rng.choice(len(pairs), size=min(self.settings.test_count, len(pairs)), replace=False)
+        return TestSet(name, self.kept(name, pairs.take(np.sort(chosen))), f"{len(chosen)} of {len(pairs)}",
+                       same_source)
+
+    def kept(self, name: str, pairs: Pairs) -> Pairs:
+        return dataset.keep(self.ws, f"tests/{name}-drawn", pairs)
+
+
+def _held_out(source: _Source) -> TestSet:
+    wanted, data = source.settings.held_out, source.data
+    if wanted == REST and data.source == dataset.PHANTOM:
+        first = data.count or 0
+        phantoms = source.read(PHANTOM, dataset.PHANTOM, first + source.settings.test_count)
+        fresh = source.kept(PHANTOM, phantoms.take(range(first, len(phantoms))))
         return TestSet(PHANTOM, fresh, f"{len(fresh)} fresh ones", same_source=True)
-    name = _kind(p)
+    name = _kind(source.training, data)
     if wanted is None:
         return TestSet(name, None, "not given: segment.held_out")
     if wanted == REST:
-        return _rest(p, name)
-    same = p.data.source != "phantom" and params.resolve(wanted) == params.resolve(p.data.source)
-    return _folder(p, name if name == KVASIR else HELD_OUT, "held_out", same)
+        return _rest(source, name)
+    same = data.source != dataset.PHANTOM and resolve(wanted) == resolve(data.source)
+    return _folder(source, name if name == KVASIR else HELD_OUT, "held_out", same)
 
 
-def _kind(p: Params) -> str:
+def _kind(training: Pairs, data: Data) -> str:
     """What the training pairs are."""
-    if p.data.source == "phantom":
+    if data.source == dataset.PHANTOM:
         return PHANTOM
-    ours = p.data.subset != "all" or set(dataset.load(p).names) & set(dataset.paper_names())
+    ours = data.subset != "all" or set(training.names) & set(dataset.paper_names())
     return KVASIR if ours else HELD_OUT
 
 
-def _rest(p: Params, name: str) -> TestSet:
+def _rest(source: _Source, name: str) -> TestSet:
     """Drawn from the pairs of data.source that are neither trained on nor, for paper348, the paper's.
 
     What shows the same as a training image, as frames of a video do, is left out.
     """
-    whole = _read(p, name, source=p.data.source)
-    training = dataset.load(p)
-    used = _known(p, training)
+    whole, used = source.read(name, source.data.source), _known(source.training, source.data)
     rest = whole.take([i for i, pair in enumerate(whole.names) if pair not in used])
-    twins = copies(rest, training) if len(rest) else {}
+    twins = copies(rest, source.training) if len(rest) else {}
     rest = rest.take([i for i, pair in enumerate(rest.names) if pair not in twins]) if twins else rest
     if not len(rest):
         return TestSet(name, None, "data.source has no pairs beside those that are trained on")
-    drawn = _drawn(p, name, rest, same_source=True)
+    drawn = source.drawn(name, rest, same_source=True)
     return replace(drawn, note=f"{drawn.note}; {len(twins)} copies left out") if twins else drawn
 
 
-def _known(p: Params, training: Pairs) -> set[str]:
+def _known(training: Pairs, data: Data) -> set[str]:
     """The names of the run's training pairs, and under paper348 of all that the paper trained on."""
-    return set(training.names) | (set(dataset.paper_names()) if p.data.subset == "paper348" else set())
+    return set(training.names) | (set(dataset.paper_names()) if data.subset == "paper348" else set())
 
 
-def _folder(p: Params, name: str, key: str, same_source: bool = False) -> TestSet:
+def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> TestSet:
     """Drawn from the folder that the parameter segment.KEY names."""
-    source = getattr(p.segment, key)
-    if source is None:
+    folder = getattr(source.settings, key)
+    if folder is None:
         return TestSet(name, None, f"not given: segment.{key}")
     try:
-        return _drawn(p, name, _read(p, name, source=source), same_source)
+        return source.drawn(name, source.read(name, folder), same_source)
+    except NotMadeError:
+        raise
     except UserError as error:
         raise UserError(f"Parameters: segment.{key}: {error}") from None
-
-
-def _drawn(p: Params, name: str, pairs: Pairs, same_source: bool) -> TestSet:
-    rng = seeds.rng(p.seed, "test set", name)
-    chosen = rng.choice(len(pairs), size=min(p.segment.test_count, len(pairs)), replace=False)
-    return TestSet(name, pairs.take(np.sort(chosen)), f"{len(chosen)} of {len(pairs)}", same_source)
-
-
-def _read(p: Params, name: str, source: str = "phantom", count: int | None = None) -> Pairs:
-    """All pairs of a source, read and cached as those of a run of its own in `tests`."""
-    changed = {"source": source, "subset": "all", "count": count, "names": None}
-    return dataset.load(p.model_copy(update={
-        "run_dir": str(p.folder / "tests" / name), "data": p.data.model_copy(update=changed),
-        "cluster": p.cluster.model_copy(update={"k": 1})}))  # for a test, one pair is not too few
-
-
-def _hash(image: np.ndarray) -> bytes:
-    return sha256(np.ascontiguousarray(image)).digest()
 
 
 def _looks(images: np.ndarray) -> np.ndarray:

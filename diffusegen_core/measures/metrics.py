@@ -8,12 +8,9 @@ rank. The kernel distance has no such bias.
 """
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Evaluate
 from diffusegen_core.networks import features, weights
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.artifacts import Recipe
 
 if TYPE_CHECKING:
     from cleanfid.inception_torchscript import InceptionV3W
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 NETWORK = "inception-2015-12-05.pt"  # the name under which clean-fid looks for its network
 NETWORK_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 INCEPTION_SIDE = 299
-CHUNK = 512  # images between two writes of the feature cache
 WINDOW = 11  # MS-SSIM's, in pixels, where the image is large enough
 HALVINGS = 4  # between the five scales of MS-SSIM
 
@@ -69,7 +66,7 @@ def backbone(e: Evaluate) -> str:
     return features.label(e.backbone, e.weights)
 
 
-def recipe(e: Evaluate, seed: int = 0) -> runs.Recipe:
+def recipe(e: Evaluate, seed: int = 0) -> Recipe:
     """What decides the features of given pixels."""
     if is_fid(e):
         made_by = {"backbone": "clean-fid", "weights": weights.identity(e.weights, _cleanfid())}
@@ -115,26 +112,11 @@ def network(e: Evaluate, device: torch.device | str = "cpu",
     return net, net[0].size[0]  # its own resizing does nothing to an image of its side
 
 
-def cached(folder: Path, images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu", seed: int = 0,
-           title: str = "Features") -> np.ndarray:
-    """`extract`, of each image once: kept by the hash of its pixels, in a folder for each backbone.
-
-    What is computed together is one file, so that workers can fill the folder side by side.
-    """
-    store = folder / runs.key(recipe(e, seed))
-    digests = [_digest(image) for image in images]
-    known = {digest: row for file in sorted(store.glob("[!.]*.npz")) for digest, row in _read(file).items()}
-    missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
-    new = list(missing.items())
-    for first in range(0, len(new), CHUNK):
-        chunk = new[first:first + CHUNK]
-        rows = extract(images[[i for _, i in chunk]], e, device, seed, title)
-        found = dict(zip((digest for digest, _ in chunk), rows, strict=True))
-        stored = {"digests": np.array(list(found)), "rows": rows}
-        runs.write(store / f"{runs.key({'digests': list(found)})}.npz",
-                   lambda path, stored=stored: np.savez(path, **stored))
-        known |= found
-    return np.stack([known[digest] for digest in digests])
+def remembered(store: Path, images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu",
+               seed: int = 0, title: str = "Features") -> np.ndarray:
+    """`extract`, of each image once: see `features.remembered`."""
+    return features.remembered(store, images, recipe(e, seed),
+                               lambda missing: extract(missing, e, device, seed, title))
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -215,7 +197,7 @@ def _download() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as fresh:
             found = Path(check_download_inception(fresh))
-            if runs.sha256(found) != NETWORK_SHA256:
+            if files.sha256(found) != NETWORK_SHA256:
                 raise ValueError(f"What came is not {NETWORK}: its SHA-256 is another.")
             os.replace(found, path)
     return path
@@ -226,7 +208,7 @@ def _inception(path: Path) -> "InceptionV3W":
 
     TorchScript is a program: not of Python, but with operators that write files. So this one alone is run.
     """
-    if runs.sha256(path) != NETWORK_SHA256:
+    if files.sha256(path) != NETWORK_SHA256:
         raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}: its SHA-256 is "
                         "another, and no other program is run. Give that file, `pretrained`, or another "
                         "backbone.")
@@ -235,20 +217,6 @@ def _inception(path: Path) -> "InceptionV3W":
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / NETWORK).symlink_to(path)
         return InceptionV3W(folder, download=False)
-
-
-def _digest(image: np.ndarray) -> str:
-    return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
-def _read(file: Path) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        return {}
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return dict(zip(stored["digests"].tolist(), stored["rows"], strict=True))
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError):
-        return {}  # damaged: it is made again
 
 
 @contextlib.contextmanager

@@ -5,12 +5,12 @@ torchvision classification model, or `timm/NAME`; the last two give what their l
 seen. Images are resized bilinearly to the side that the library gives for the network: 299, 224 or the like.
 """
 
-import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,9 +20,20 @@ from torch.hub import load_state_dict_from_url
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.networks.weights import Published, by_hand, fill, hub_folder, identity, seeded, words
+from diffusegen_core.networks.weights import (
+    PRETRAINED,
+    RANDOM,
+    Published,
+    by_hand,
+    fill,
+    hub_folder,
+    identity,
+    seeded,
+    words,
+)
 from diffusegen_core.parallel import progress
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Recipe, key
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
 # torchvision, timm and pytorch-fid are imported where they are used: they take seconds, and a chapter whose
 # features are cached needs none of them.
 
+CHUNK = 512  # images between two writes of the store
 InputRange = Literal["imagenet", "symmetric"]
 
 INCEPTION = "inception_v3_fid"
@@ -140,26 +152,41 @@ def label(backbone: str, weights: str) -> str:
     return f"{backbone} ({words(weights)})"
 
 
-def recipe(backbone: str, weights: str, input_range: InputRange, seed: int = 0) -> runs.Recipe:
+def recipe(backbone: str, weights: str, input_range: InputRange, seed: int = 0) -> Recipe:
     """What decides the features of given pixels."""
     decided = {"backbone": backbone, "weights": identity(weights, _find(backbone).published, seed)}
     return decided if backbone == INCEPTION else {**decided, "input_range": input_range}
 
 
-def cached(folder: Path, images: dict[str, np.ndarray], backbone: str, weights: str, input_range: InputRange,
-           device: torch.device | str = "cpu", seed: int = 0) -> dict[str, np.ndarray]:
-    """`extract` of each named set of images, kept in `folder` while pixels and backbone are the same."""
-    made_of = {"pixels": {name: _sha256(pixels) for name, pixels in images.items()},
-               **recipe(backbone, weights, input_range, seed)}
-    file = folder / "features.npz"
-    if runs.current(folder, made_of) is None:
-        start = perf_counter()
-        rows = {name: extract(pixels, backbone, weights, input_range, device, seed)
-                for name, pixels in images.items()}
-        written = runs.write(file, lambda path: np.savez(path, **rows))
-        runs.finish(folder, made_of, [written], perf_counter() - start)
-    with np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in images}
+def remembered(store: Path, images: np.ndarray, decided_by: Recipe,
+               compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Features (N, D) of images (N, ...); `compute` is asked only for those that are not in the store.
+
+    The store is a folder with a subfolder for each recipe; a row is known by the hash of its image's pixels,
+    so that nothing in it ever becomes stale. What is computed together is one file: workers can fill the
+    store side by side.
+    """
+    folder = store / key(decided_by)
+    hashes = [files.pixel_hash(image) for image in images]
+    known = {content: row for file in sorted(folder.glob("[!.]*.npz"))
+             for content, row in _rows(file).items()}
+    missing = list({content: i for i, content in enumerate(hashes) if content not in known}.items())
+    for first in range(0, len(missing), CHUNK):
+        chunk = dict(missing[first:first + CHUNK])
+        rows = compute(images[list(chunk.values())])
+        kept = {"hashes": np.array(list(chunk)), "rows": rows}
+        name = f"{key({'hashes': list(chunk)})}.npz"
+        files.write(folder / name, lambda path, kept=kept: np.savez(path, **kept))
+        known |= dict(zip(chunk, rows, strict=True))
+    return np.stack([known[content] for content in hashes])
+
+
+def _rows(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(zip(stored["hashes"].tolist(), stored["rows"], strict=True))
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError):
+        return {}  # damaged: it is made again
 
 
 def _is_transformer(net: nn.Module) -> bool:
@@ -261,7 +288,11 @@ def _unknown(name: str, known: list[str]) -> UserError:
                      "classification model, or timm/NAME.")
 
 
-def _sha256(pixels: np.ndarray) -> str:
-    shaped = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
-    shaped.update(np.ascontiguousarray(pixels))
-    return shaped.hexdigest()
+def refuse_unfit(weights: str, load_network: Callable[..., object], *arguments: object,
+                 **options: object) -> None:
+    """UserError where a file of weights is none of the network that `load_network(*arguments)` loads.
+
+    What a library would download is left to it.
+    """
+    if weights not in (PRETRAINED, RANDOM):
+        load_network(*arguments, **options)

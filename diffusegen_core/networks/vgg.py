@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffusegen_core.networks import features
 from diffusegen_core.networks.weights import Published, by_hand, fill, identity, seeded
-from diffusegen_core.store import runs
+from diffusegen_core.store.artifacts import Recipe
 
 Parts = tuple[nn.Module, nn.Module, nn.Module]
 
@@ -42,7 +42,7 @@ def load(name: str, weights: str, device: torch.device | str = "cpu", seed: int 
     return Maps(prepare, first, second).eval().requires_grad_(False).to(device)
 
 
-def recipe(name: str, weights: str, seed: int = 0) -> runs.Recipe:
+def recipe(name: str, weights: str, seed: int = 0) -> Recipe:
     """What decides the maps of given pixels."""
     return {"vgg": name, "weights": identity(weights, _published(name), seed)}
 

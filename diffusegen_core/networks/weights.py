@@ -22,8 +22,9 @@ from torch import nn
 from torch.hub import get_dir
 
 from diffusegen_core.config import params
+from diffusegen_core.config.environment import environment
 from diffusegen_core.config.errors import UserError, printable, some
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.store import files, seeds
 
 PRETRAINED, RANDOM = "pretrained", "random"
 State = dict[str, torch.Tensor]
@@ -99,7 +100,7 @@ def identity(spec: str, published: Published, seed: int = 0) -> dict[str, str | 
         return {PRETRAINED: _address(published)}
     if spec == RANDOM:
         return {RANDOM: seed}
-    return {"sha256": runs.sha256(_file(spec))}
+    return {"sha256": files.sha256(_file(spec))}
 
 
 def read(spec: str | Path) -> State:
@@ -164,7 +165,7 @@ def _guarded(cache_only: bool) -> Iterator[None]:
     # A hub that does not answer: its client would retry for most of a minute.
     hub.HF_HUB_OFFLINE = offline or cache_only
     try:
-        with runs.environment({FORCE_TENSORS_ONLY: "1"}):
+        with environment({FORCE_TENSORS_ONLY: "1"}):
             yield
     finally:
         socket.setdefaulttimeout(timeout)

@@ -5,19 +5,12 @@ and returns at once if that is current. So rerunning the same command is how eve
 whose worker was lost can be done again by another.
 """
 
-import contextlib
-import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from diffusegen_core.parallel import progress
-from diffusegen_core.store import runs
-
-if TYPE_CHECKING:
-    from diffusegen_core.config.params import Params
 
 SCHEDULER = "DIFFUSEGEN_SCHEDULER"  # the environment variable that names a dask scheduler; none: no workers
 Result = TypeVar("Result")
@@ -32,41 +25,19 @@ class Item:
     cost: float = 1  # how long it takes beside the others: for the time left
 
 
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Hold a run's folder while things are made in it, unless whoever called or started this process does.
-
-    A worker holds nothing: if it stopped, nobody could go on in its place.
-    """
-    held = os.environ.get(runs.HOLDER)
-    inside = held is not None and Path(held) in (folder, *folder.parents)
-    with contextlib.nullcontext() if inside or not runs.making() or progress.worker() else runs.lock(folder):
-        yield
-
-
-def alone(chapter: Callable[..., Result]) -> Callable[..., Result]:
-    """For a chapter's `run(p, ...)`: it holds the run's folder, so that a notebook that is executed by hand
-    and another run do not disturb each other."""
-    @functools.wraps(chapter)
-    def run(p: "Params", *args: Any, **kwargs: Any) -> Result:
-        with hold(p.folder):
-            return chapter(p, *args, **kwargs)
-    return run
-
-
 def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: float = 0,
-        watch: Callable[[Path], object] | None = None) -> list[Result]:
+        watch: progress.Watch | None = None) -> list[Result]:
     """Call work(**item.arguments) for every item; results come in the order of the items.
 
     The calls are made in this process, or, where the environment names a dask scheduler, by its workers; what
     a worker fans out in its turn it does itself. The progress is of the whole, of which `done` is the cost
-    that needs no call. `watch` is called in this process with each folder that the work wants shown.
+    that needs no call. `watch` is called in this process with whatever the work wants shown.
     """
     if not items:
         return []
     token = progress.watcher.set(watch)
     try:
-        if (address := os.environ.get(SCHEDULER)) and runs.making() and not progress.worker():
+        if (address := os.environ.get(SCHEDULER)) and not progress.worker():
             from diffusegen_core.parallel import remote
             return remote.run(address, work, items, title, done)
         return _here(work, items, title, done)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from diffusegen_core.config import devices
+from diffusegen_core.config.environment import environment
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.parallel.fanout import SCHEDULER
-from diffusegen_core.store import runs
 
 if TYPE_CHECKING:
-    from distributed.deploy import Cluster
+    from distributed.deploy.cluster import Cluster
 
 # A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
 SILENCE = "120s"
@@ -34,7 +34,7 @@ def hold(workers: int | None = None, scheduler: str | None = None,
     with contextlib.ExitStack() as held:
         if workers is not None:
             # Dask sets them for its workers in this process as well, and would not set them anew.
-            held.enter_context(runs.environment(dict.fromkeys([*devices.THREADS, *devices.ALLOCATOR])))
+            held.enter_context(environment(dict.fromkeys([*devices.THREADS, *devices.ALLOCATOR])))
             scheduler = held.enter_context(_local(workers)).scheduler_address
         elif slurm is not None:
             from diffusegen_core.parallel import slurm as jobs
@@ -46,7 +46,7 @@ def hold(workers: int | None = None, scheduler: str | None = None,
         from diffusegen_core.parallel import remote
         with remote.connect(scheduler) as client:
             typer.echo(remote.described(client, scheduler), err=True)
-        with runs.environment({SCHEDULER: scheduler}):
+        with environment({SCHEDULER: scheduler}):
             yield
 
 
@@ -59,8 +59,8 @@ def _local(workers: int) -> "Cluster":
     threads = str(max(1, CPU_COUNT // workers))
     share = dict.fromkeys(devices.THREADS, threads)
     usual = dask.config.get("distributed.nanny.pre-spawn-environ")
-    environment = {**usual, **share, **devices.ALLOCATOR}
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), _patient():
+    spawned = {**usual, **share, **devices.ALLOCATOR}
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": spawned}), _patient():
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
                             resources={"device": 1}, host="127.0.0.1", silence_logs=logging.ERROR,
                             dashboard_address="127.0.0.1:0")

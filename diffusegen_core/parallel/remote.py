@@ -28,9 +28,11 @@ from distributed import Client, Future, get_worker, wait
 from distributed.scheduler import KilledWorker
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, home
+from diffusegen_core.config.params import home
+from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import progress
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
+from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +164,8 @@ class _Board:
             self._begin(key, message["begun"])
         elif "look" in message:
             if watch := progress.watcher.get():
-                watch(Path(message["look"]))
+                name, folder = message["look"]
+                watch(name, Path(folder))
         else:
             self.shares[key], self.texts[key] = message["share"], message["text"]
         self._show()
@@ -175,7 +178,7 @@ class _Board:
 
     def finish(self, key: str) -> None:
         worker = self.at.pop(key, "a worker")
-        took = runs.duration(time.monotonic() - self.since.get(key, time.monotonic()))
+        took = duration(time.monotonic() - self.since.get(key, time.monotonic()))
         line = " ".join(f"{self.sent[key].name}: {took}, {worker} {self.texts.get(key, '')}".split())
         self.bar.write(line, file=sys.stderr)
         self.bar.update(self.sent[key].cost)
@@ -192,15 +195,15 @@ def _token(folders: set[Path]) -> Iterator[str]:
 
     A folder of the same path may be a disk of the worker's own.
     """
-    name = f"{runs.WRITING}{uuid4().hex}"
-    files = [folder / name for folder in folders]
+    name = f"{files.WRITING}{uuid4().hex}"
+    tokens = [folder / name for folder in folders]
     try:
-        for file in files:
-            runs.write_text(file, "")
+        for token in tokens:
+            files.write_text(token, "")
         yield name
     finally:
-        for file in files:
-            file.unlink(missing_ok=True)
+        for token in tokens:
+            token.unlink(missing_ok=True)
 
 
 def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str,
@@ -229,8 +232,9 @@ def _card() -> tuple[int, socket.socket]:
     The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
     """
     hold = socket.socket(socket.AF_UNIX)
-    for number in itertools.count():
-        others, card = divmod(number, torch.cuda.device_count())
+    numbers = itertools.count()
+    while True:
+        others, card = divmod(next(numbers), torch.cuda.device_count())
         try:
             hold.bind(f"\0diffusegen {torch.cuda.get_device_properties(card).uuid} {others}")
             return card, hold
@@ -248,20 +252,21 @@ def _warn_of_one_card(client: Client, cards: set[str]) -> None:
                     "they share out its cards.", card, most)
 
 
-def _runs(arguments: dict[str, Any]) -> list[Params]:
-    """The parameters of the runs that an item is of."""
+def _workspaces(arguments: dict[str, Any]) -> list[Workspace]:
+    """Those of the runs that an item is of."""
     nested = arguments.get("arguments")
-    found = [values.get("p") for values in (arguments, nested) if isinstance(values, dict)]
-    return [p for p in found if isinstance(p, Params)]
+    values = [*arguments.values(), *(nested.values() if isinstance(nested, dict) else ())]
+    own = [getattr(value, "workspace", value) for value in values]  # of a whole run, its own
+    return [value for value in own if isinstance(value, Workspace)]
 
 
 def _folders(arguments: dict[str, Any]) -> set[Path]:
-    return {p.folder for p in _runs(arguments)}
+    return {ws.folder for ws in _workspaces(arguments)}
 
 
 def _cards(arguments: dict[str, Any]) -> set[str]:
     """Such as cuda:1, where the parameters name one."""
-    return {p.device for p in _runs(arguments) if ":" in p.device}
+    return {ws.device for ws in _workspaces(arguments) if ":" in ws.device}
 
 
 def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import dask
-from dask_jobqueue import SLURMCluster
+from dask_jobqueue.slurm import SLURMCluster
 from pydantic import Field, PositiveInt
 
 from diffusegen_core.config import devices, params

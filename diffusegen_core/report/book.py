@@ -13,16 +13,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import ASIDE, MAKING, into_place
 
 ROOT = Path(__file__).parents[2]
-FRONT = ["how_to_read", "method"]
+MARK = ".built.json"  # names the files of a site folder that are ours
+FRONT = ["how_to_read", "method", "api"]
 BACK = ["results_small", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
 
 
@@ -30,25 +35,29 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
     """Build the book of a run and return the path of its index.html.
 
     `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
-    is a plain line that every page carries. The sources go to run_dir/site, fresh each time. Raises UserError
-    where the pages are not found or Jupyter Book warns of anything.
+    is a plain line that every page carries. The sources go to run_dir/site, anew each time;
+    what others have put there stays.
+    Raises UserError where the pages are not found or Jupyter Book warns of anything.
     """
     if not (ROOT / "_config.yml").is_file():
         raise UserError(f"The book's pages are not in {ROOT}. Install DiffuseGen from its checkout with "
                         "`pip install -e .`.")
     if notebooks is None:
         notebooks = list((run_dir / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    site = run_dir / "site"
-    _lay_out(site, sorted(notebooks), run_dir / "figures", footer)
-    _render(site)
-    pages = site / "_build" / "html"
-    _add_mathjax(pages / "_static" / "mathjax")
-    return pages / "index.html"
+    fresh, site = run_dir / MAKING / "site", run_dir / "site"
+    _refuse_foreign(site)
+    shutil.rmtree(fresh, ignore_errors=True)  # an interrupted build's
+    _lay_out(fresh, sorted(notebooks), run_dir / "figures", footer)
+    _render(fresh)
+    _add_mathjax(fresh / "_build" / "html" / "_static" / "mathjax")
+    files.write_json(fresh / MARK, files.below(fresh))
+    _clear(site)
+    into_place(fresh, site, run_dir / ASIDE / "site")
+    return site / "_build" / "html" / "index.html"
 
 
 def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> None:
     """Write the sources of the book: pages, chapters, pictures, settings and table of contents."""
-    shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(ROOT / "book", site)
     if figures.is_dir() and not figures.is_symlink():
         shutil.copytree(figures, site / "figures", ignore=_links)
@@ -60,7 +69,8 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
         _write(page, _without_absent(page.read_text(encoding="utf-8"), absent, site))
     for path in notebooks:
         notebook = json.loads(_without_absent(path.read_text(encoding="utf-8"), absent, site))
-        _fold_parameters(notebook["cells"])
+        _fold_parameters(notebook)
+        _drop_widgets(notebook)
         _write(site / path.name, json.dumps(notebook))
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     settings["sphinx"]["config"]["html_theme_options"]["extra_footer"] = html.escape(footer)
@@ -69,6 +79,21 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> N
     contents = [{"caption": caption, "chapters": [{"file": name} for name in names]}
                 for caption, names in parts.items() if names]
     _write(site / "_toc.yml", yaml.safe_dump({"format": "jb-book", "root": "index", "parts": contents}))
+
+
+def _refuse_foreign(site: Path) -> None:
+    """UserError where something lies in the book's place that no build has made."""
+    if site.is_symlink() or (site.exists() and not (site / MARK).is_file()):
+        raise UserError(f"{site} is not a folder that a book was built in. Move it away: the book goes "
+                        "there.")
+
+
+def _clear(site: Path) -> None:
+    """Remove what an earlier build has made, and nothing else."""
+    for name in [*(files.read_json(site / MARK) or []), MARK]:
+        (site / name).unlink(missing_ok=True)
+    if site.is_dir():
+        files.without_empty(site)
 
 
 def _links(folder: str, names: list[str]) -> list[str]:
@@ -102,18 +127,28 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
     return ROLE.sub(plain, text)
 
 
-def _fold_parameters(cells: list[dict]) -> None:
-    """Show the values that were used, folded, instead of the defaults that papermill overrode."""
-    def tagged(tag: str) -> list[dict]:
-        return [cell for cell in cells if tag in cell["metadata"].get("tags", [])]
+def _fold_parameters(notebook: dict[str, Any]) -> None:
+    """Show all values of the run, folded, in place of the cells that say where the run lies."""
+    def tagged(tag: str) -> list[dict[str, Any]]:
+        return [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
 
+    values = notebook["metadata"].get("diffusegen", {}).get("params", {})
     injected = tagged("injected-parameters")
     for cell in tagged("parameters") if injected else []:
-        cells.remove(cell)
+        notebook["cells"].remove(cell)
     for cell in injected:
+        cell["source"] = "\n".join(f"{name} = {value!r}" for name, value in values.items())
         cell["metadata"]["tags"].append("hide-input")
         prompt = "Parameters of this run"
         cell["metadata"]["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
+
+
+def _drop_widgets(notebook: dict) -> None:
+    """Leave out a library's progress bars: pages with widgets load their code from the network."""
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
 
 
 def _render(site: Path) -> None:

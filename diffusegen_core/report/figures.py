@@ -14,13 +14,13 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Trained
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.dataset import REAL, Pairs
 from diffusegen_core.data.pairsets import read_pair
 from diffusegen_core.diffusion.losses import weights
 
-# Okabe and Ito's palette; line styles differ as well, so that nothing hangs on colour alone.
+# Okabe and Ito's palette; line styles differ as well, so that nothing depends on colour alone.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 LINES = ["-", "--", "-.", ":"]
 STYLE = {
@@ -132,14 +132,13 @@ def inpainting(pairs: Pairs, result: Inpainted) -> Figure:
 
     They are those of the cluster models.
     """
-    data_type, folder = next(iter(result.folders.items()))
-    manifest = result.manifests[data_type]
-    if manifest.empty:
+    one = next(iter(result.sets.values()))
+    if one.manifest.empty:
         return nothing("Every generated mask is empty: the models painted no polyp.")
-    figure, blocks = in_blocks(manifest)
+    figure, blocks = in_blocks(one.manifest)
     for name, synthetic, axes in blocks:
         i = pairs.names.index(name)
-        columns = [(pairs.images[i], pairs.masks[i]), *(read_pair(folder, new) for new in synthetic)]
+        columns = [(pairs.images[i], pairs.masks[i]), *(read_pair(one.folder, new) for new in synthetic)]
         for column, pair in zip(axes.T, columns, strict=False):
             for ax, image in zip(column, pair, strict=True):
                 picture(ax, image)
@@ -177,12 +176,14 @@ def nothing(words: str) -> Figure:
 
 def areas(result: Inpainted) -> Figure:
     """The area of each generated mask against its source's, as shares of the image."""
-    if not any(len(m) for m in result.manifests.values()):
+    made = {name.name: one.manifest for name, one in result.sets.items() if len(one)}
+    if not made:
         return nothing("There is no generated mask to measure.")
     figure, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.5))
-    for (name, m), marker in zip(result.manifests.items(), "osv^", strict=False):
-        ax.plot(m["area_before"], m["area_after"], marker, markersize=3.5, alpha=0.6, label=name)
-    top = max(m[["area_before", "area_after"]].to_numpy().max() for m in result.manifests.values() if len(m))
+    for (name, manifest), marker in zip(made.items(), "osv^", strict=False):
+        ax.plot(manifest["area_before"], manifest["area_after"], marker, markersize=3.5, alpha=0.6,
+                label=name)
+    top = max(manifest[["area_before", "area_after"]].to_numpy().max() for manifest in made.values())
     ax.plot([0, top], [0, top], color="0.6", linewidth=1, linestyle=":")
     ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
     ax.legend()
@@ -194,15 +195,15 @@ def styling(pairs: Pairs, result: Styled) -> Figure:
 
     They are those of the cluster models.
     """
-    data_type = next(iter(result.folders))
-    if result.manifests[data_type].empty:
+    data_type, one = next(iter(result.sets.items()))
+    if one.manifest.empty:
         return nothing("No image was styled.")
-    figure, blocks = in_blocks(result.manifests[data_type])
+    figure, blocks = in_blocks(one.manifest)
     for name, synthetic, axes in blocks:
         picture(axes[0, 0], pairs.images[pairs.names.index(name)])
         for column, new in zip(axes.T[1:], synthetic, strict=False):
-            for ax, folder in zip(column, (result.origins, result.folders), strict=True):
-                picture(ax, read_pair(folder[data_type], new)[0])
+            for ax, shown in zip(column, (result.origins[data_type], one), strict=True):
+                picture(ax, read_pair(shown.folder, new)[0])
     return figure
 
 
@@ -229,15 +230,15 @@ def guidance(p: Params, result: Styled) -> Figure:
 class Watch:
     """A live view for JupyterLab: the loss curve and the newest sample grid of the model in training.
 
-    Pass it as `train.run(p, watch=figures.Watch())`; it is called with the model's folder at every
-    sample grid.
+    Pass it as `run.make("train", watch=figures.Watch())`; it is called with the model's name and the folder
+    of its curve at every sample grid.
     """
 
     def __init__(self) -> None:
         self.handle: DisplayHandle | None = None
 
-    def __call__(self, folder: Path) -> None:
-        figure = progress(folder)
+    def __call__(self, name: str, folder: Path) -> None:
+        figure = progress(name, folder)
         if self.handle is None:
             self.handle = display(figure, display_id=True)
         else:
@@ -245,11 +246,11 @@ class Watch:
         plt.close(figure)
 
 
-def progress(folder: Path) -> Figure:
+def progress(name: str, folder: Path) -> Figure:
     """The loss curve of one model so far, beside its newest sample grid."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.1), width_ratios=[1, 1.6])
-    _curve(left, folder, 1, folder.name, COLOURS[0], "-")
-    left.set(xlabel="step", ylabel="loss", yscale="log", title=folder.name)
+    _curve(left, folder, 1, name, COLOURS[0], "-")
+    left.set(xlabel="step", ylabel="loss", yscale="log", title=name)
     newest = sorted((folder / "samples").glob("*.png"))[-1]
     picture(right, np.asarray(Image.open(newest)).transpose(2, 0, 1))
     right.set_title(f"samples after {int(newest.stem)} images")

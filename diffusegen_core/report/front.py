@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
-from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import KINDS, read_pair
+from diffusegen_core.data.types import painted
 from diffusegen_core.report import figures
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import files
 
 STAGES = [
     ("a", "cluster", "similar pairs together,\nby their features"),
@@ -24,18 +24,18 @@ STAGES = [
 ]
 
 
-def draw(p: Params) -> list[Path]:
+def draw(run: Run) -> list[Path]:
     """Write samples.png and scheme.png into the figures folder of the run."""
-    pairs = dataset.load(p)
+    pairs = run.pairs
     written = []
-    for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(p, pairs))):
-        path = p.folder / "figures" / f"{name}.png"
-        written.append(runs.write(path, lambda file, figure=figure: figure.savefig(file)))
+    for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(run, pairs))):
+        path = run.folder / "figures" / f"{name}.png"
+        written.append(files.write(path, lambda file, figure=figure: figure.savefig(file)))
         plt.close(figure)
     return written
 
 
-def scheme(p: Params, pairs: Pairs) -> Figure:
+def scheme(run: Run, pairs: Pairs) -> Figure:
     """Figure 2: the four stages, each with a picture that this run made, or its name if it made none."""
     figure, ax = plt.subplots(figsize=(figures.WIDTH, 1.95), layout="none")
     ax.set(xlim=(0, 10), ylim=(0, 10 * 1.95 / figures.WIDTH), position=(0, 0, 1, 1))
@@ -43,7 +43,7 @@ def scheme(p: Params, pairs: Pairs) -> Figure:
     ax.grid(False)
     boxes = [("", f"{len(pairs)} pairs", "images and\ntheir masks",
               _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)]))]
-    boxes += [(letter, name, text, _made(p, name)) for letter, name, text in STAGES]
+    boxes += [(letter, name, text, _made(run, name)) for letter, name, text in STAGES]
     for n, (letter, name, text, image) in enumerate(boxes):
         left = 0.06 + 2.0 * n
         middle = left + 0.86
@@ -66,25 +66,25 @@ def _spread(pairs: Pairs) -> np.ndarray:
     return np.unique(np.linspace(0, len(pairs) - 1, 3).round().astype(int))
 
 
-def _made(p: Params, stage: str) -> np.ndarray | None:
+def _made(run: Run, stage: str) -> np.ndarray | None:
     """A picture of what the run made in a stage, or None."""
     if stage == "cluster":
-        return _clustered(p)
+        return _clustered(run)
     if stage == "train":
-        grids = sorted((p.folder / "train").glob("*/samples/*.png"))
+        grids = sorted((run.folder / "train").glob("*/samples/*.png"))
         return _left_of(np.asarray(Image.open(grids[-1])), 3) if grids else None
-    folder = p.folder / stage / f"{p.cluster.k}-{'Styled-' if stage == 'style' else ''}Diff"
-    # A run that was killed may have written an image whose mask was to follow.
+    inpainted = painted(run.params.cluster.k, full=False)[0]
+    folder = run.folder / (inpainted.styled if stage == "style" else inpainted).artifact
     names = sorted(set.intersection(*({f.stem for f in (folder / kind).glob("*.png")} for kind in KINDS)))
     return _montage([read_pair(folder, name) for name in names[:3]]) if names else None
 
 
-def _clustered(p: Params) -> np.ndarray | None:
+def _clustered(run: Run) -> np.ndarray | None:
     # Three members each of the first clusters, a cluster a row.
-    path = p.folder / "cluster" / "clusters.csv"
+    path = run.folder / "cluster" / "clusters.csv"
     if not path.is_file():
         return None
-    pairs, frame = dataset.load(p), pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    pairs, frame = run.pairs, pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
     index = {name: i for i, name in enumerate(pairs.names)}
     if not index.keys() >= set(frame["name"]):  # clusters of other data, which this run has not replaced yet
         return None

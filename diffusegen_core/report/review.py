@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from scipy.stats import binomtest
 
 from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.config.params import Params, plain
-from diffusegen_core.data import dataset, layouts, pairsets
-from diffusegen_core.data.dataset import REAL
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data.types import REAL
+from diffusegen_core.run import Run
+from diffusegen_core.store import files, seeds
 
 # What is asked about each pair, in Table B1's words, and the keys that answer it.
 QUESTIONS = {
@@ -83,28 +83,19 @@ class Score:
     agreement: pd.DataFrame
 
 
-def folders_of(p: Params, real: Path) -> dict[str, Path]:
+def folders_of(run: Run, real: Path) -> dict[str, Path]:
     """The dataset folders that an expert compares (paper B.1): Real, written into `real` now, and the run's.
 
     Raises UserError where the run has not made its synthetic pairs yet, or made them by other parameters.
     """
-    made = {f"{p.cluster.k}-Diff": "inpaint", f"{p.cluster.k}-Styled-Diff": "style"}
-    for data_type, chapter in made.items():
-        folder = p.folder / chapter / data_type
-        stamp = runs.read_stamp(folder)
-        if stamp is None or not runs.current(folder, stamp["recipe"]):
-            raise UserError(f"{p.folder} has no finished {data_type}: run the chapter {chapter} first.")
-        asked, recipe = {"seed": p.seed, **plain(p)[chapter]}, stamp["recipe"]
-        used = {"seed": recipe.get("seed", p.seed), **recipe.get(chapter, {})}
-        if changed := [name for name, value in used.items() if asked.get(name) != value]:
-            raise UserError(f"{data_type} was made with another {changed[0]} than the run's parameters have "
-                            f"now: run the chapter {chapter} again first.")
-        if pairsets.manifest(folder).empty:
-            raise UserError(f"{data_type} has no pair to review: all of them were left out.")
-    pairs = dataset.load(p)
+    inpainted, styled = (next(iter(result.sets.values())) for result in (run.inpainted, run.styled))
+    for one in (inpainted, styled):
+        if one.manifest.empty:
+            raise UserError(f"{one.data_type} has no pair to review: all of them were left out.")
+    pairs = run.pairs
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
         dataset.write_pair(real, name, image, mask)
-    return {REAL: real} | {name: p.folder / chapter / name for name, chapter in made.items()}
+    return {REAL.name: real} | {one.data_type.name: one.folder for one in (inpainted, styled)}
 
 
 def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
@@ -116,7 +107,7 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
     away. The same arguments write the same files. Raises UserError for a folder with too few pairs or a
     picture that cannot be read.
     """
-    if REAL not in folders:
+    if REAL.name not in folders:
         raise UserError(f"The review compares with real images: one of the data types must be named {REAL}.")
     drawn = [(kind, *pair) for kind, folder in folders.items()
              for pair in _draw(kind, Path(folder), per_type, seed)]
@@ -125,15 +116,15 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
     pictures = [{"image": _uri(_square(image, side)), "mask": _uri(_two_valued(_square(mask, side)))}
                 for _, _, image, mask in drawn]
     form = hashlib.sha256(json.dumps(pictures).encode()).hexdigest()[:12]
-    old = runs.read_json(out / "key.json")
+    old = files.read_json(out / "key.json")
     if isinstance(old, dict) and old.get("form") != form:
         raise UserError(f"{out} holds the key of another form, whose answers may be on their way. Move both "
                         "away, or choose another folder.")
     items = {str(i): {"type": kind, "name": name} for i, (kind, name, _, _) in enumerate(drawn, start=1)}
     content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures}).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{form}}", content)
-    return (runs.write_text(out / "form.html", page),
-            runs.write_json(out / "key.json", {"form": form, "items": items}))
+    return (files.write_text(out / "form.html", page),
+            files.write_json(out / "key.json", {"form": form, "items": items}))
 
 
 def score(answers: Path, key: Path) -> Score:
@@ -218,7 +209,7 @@ def _read(path: Path, model: type[AnyFile], what: str) -> AnyFile:
 
 
 def _counts(rows: pd.DataFrame) -> pd.DataFrame:
-    types = sorted(rows["Data type"].unique(), key=lambda kind: (kind != REAL, kind))
+    types = sorted(rows["Data type"].unique(), key=lambda kind: (kind != REAL.name, kind))
     tables = {question["title"]: pd.crosstab(rows["Data type"], rows[name])
               .reindex(index=types, columns=list(question["answers"]), fill_value=0)
               for name, question in QUESTIONS.items()}
@@ -227,7 +218,7 @@ def _counts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _agreement(rows: pd.DataFrame) -> pd.DataFrame:
     judged = rows.dropna(subset="origin")
-    real, said_real = judged["Data type"] == REAL, judged["origin"] == "Real"
+    real, said_real = judged["Data type"] == REAL.name, judged["origin"] == "Real"
     both = real & said_real
     return pd.DataFrame.from_dict({
         "Accuracy": _rate((real == said_real).sum(), len(judged)),

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,17 +16,21 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Trained
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Model
+from diffusegen_core.config.text import duration
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion.repaint import network_calls, repaint_levels
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Stamp, in_place
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
@@ -85,47 +88,45 @@ def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None =
     return Table(text, numeric, f"tab-{name}", caption)
 
 
-def facts(p: Params, name: str) -> Table:
+def facts(run: Run, name: str) -> Table:
     """What a page must state about its run: profile, data, seed, device, versions."""
+    p = run.params
     rows = {
         "profile": p.profile,
         "data": _data(p),
         "image size": f"{p.data.image_size} x {p.data.image_size} pixels",
         "seed": str(p.seed),
-        "device": _devices(p),
-        "versions": ", ".join(f"{k} {v}" for k, v in runs.versions().items()),
+        "device": _devices(run),
+        "versions": ", ".join(f"{k} {v}" for k, v in files.versions().items()),
     }
     frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
     return show(frame, f"{name}-facts", "What this page was computed from.")
 
 
-def _devices(p: Params) -> str:
+def _devices(run: Run) -> str:
     """What computes: this machine, or, where workers do, those that have made something of the run so far."""
     if not os.environ.get(fanout.SCHEDULER):
         with contextlib.suppress(UserError):  # a login node has no GPU
-            return devices.name(p.device)
-    return ", ".join(sorted({stamp["device"] for stamp in _stamps(p).values()})) or "dask workers"
+            return devices.name(run.params.device)
+    return ", ".join(sorted({str(stamp["device"]) for stamp in _stamps(run)})) or "dask workers"
 
 
-def _stamps(p: Params) -> dict[Path, dict[str, Any]]:
-    """The stamp of each folder of the run that has a whole one."""
-    folders = sorted(path.parent for path in p.folder.rglob(runs.STAMP))
-    return {folder: stamp for folder in folders if (stamp := runs.read_stamp(folder))}
+def _stamps(run: Run) -> list[Stamp]:
+    return [stamp for _, stamp in in_place(run.folder)]
 
 
-def line(p: Params) -> str:
+def line(run: Run) -> str:
     """The facts of a run in one line, for the foot of every page."""
-    # A chapter's own time holds that of its features.
-    seconds = sum(stamp["seconds"] for folder, stamp in _stamps(p).items() if folder.name != "features")
-    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(p)}; "
-            f"diffusegen {runs.versions()['diffusegen']}, torch {runs.versions()['torch']}; wall time of all "
-            f"chapters, workers added up, {runs.duration(seconds)}.")
+    p, seconds = run.params, sum(stamp["seconds"] for stamp in _stamps(run))
+    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(run)}; "
+            f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; wall time of "
+            f"all chapters, workers added up, {duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:
     """The wall time of a chapter's work, added up over calls and workers, and where its artifacts lie."""
     frame = pd.DataFrame({"": ["wall time", "artifacts"],
-                          "this run": [runs.duration(seconds), folder.name + "/"]})
+                          "this run": [duration(seconds), folder.name + "/"]})
     return show(frame, f"{folder.name}-took",
                 "Wall time of this chapter's work, added up over the calls and workers that it took.")
 
@@ -157,7 +158,7 @@ def network(p: Params) -> Table:
     """The network of this run beside the paper's."""
     with torch.device("meta"):
         ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.data.image_size), (PAPER, 256)))
-    after = f", after {p.train.base_images:,} of a common base" if train.base_of(p) else ""
+    after = f", after {p.train.base_images:,} of a common base" if train.base_of(p.train) else ""
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
             ("image size", str(p.data.image_size), "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
@@ -167,7 +168,7 @@ def network(p: Params) -> Table:
             ("objective", p.process.objective, "eps"),
             ("variance of a reverse step", p.process.variance, "learned"),
             ("training images a cluster", f"{p.train.images:,}{after}", "110,000"),
-            ("batch", str(p.train.batch_size), "128"),
+            ("batch", str(p.train.batch_size), "1"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
     frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])
     return show(frame, "train-network",
@@ -233,9 +234,10 @@ def by_clusters(result: Evaluated) -> Table:
     """Table B2: the paper's values by cluster count, beside this run's for its own."""
     frechet, _, similarity = result.metrics
     paper = published.table("B2")
-    ours = [name for name in result.folders if name[0].isdigit()]
+    ours = [data_type for data_type in result.sets if data_type.models.isdigit()]
     rows = []
-    for name in sorted({*paper["data_type"], *ours}, key=lambda n: ("Styled" in n, int(n.split("-")[0]))):
+    for data_type in sorted({*map(DataType.parse, paper["data_type"]), *ours}, key=_by_kind):
+        name = data_type.name
         mine = result.values[result.values["data type"] == name]
         rows.append({
             "data type": name,
@@ -246,6 +248,11 @@ def by_clusters(result: Evaluated) -> Table:
     caption = ("By cluster count: mean and standard deviation over the sets of this run, beside sets 1 to 3 "
                "of the paper's Table B2.")
     return show(pd.DataFrame(rows), "evaluate-clusters", caption)
+
+
+def _by_kind(data_type: DataType) -> tuple[bool, int]:
+    """For sorting: what is not styled first, then by the number of clusters."""
+    return data_type == data_type.styled, int(data_type.models)
 
 
 def copies(result: Evaluated) -> Table:

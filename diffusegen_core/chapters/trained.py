@@ -1,0 +1,88 @@
+"""The result of chapter 2: the diffusion models of a run, and what they took."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core.config import devices
+from diffusegen_core.data.types import cluster_model
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion.model import Diffusion
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model and what it took."""
+
+    name: str
+    """cluster-00, cluster-01, ..., full or base."""
+    pairs: int
+    images: int
+    steps: int
+    loss: float
+    """Mean over the last tenth of the steps."""
+    seconds: float
+    """NaN where it was trained elsewhere."""
+    parameters: int
+    folder: Path
+    sha256: str
+    """Of its weights file."""
+
+    @property
+    def path(self) -> Path:
+        return self.folder / WEIGHTS
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All models of a run."""
+
+    models: list[Model]
+    """One a cluster, in their order."""
+    full: Model | None
+    """The full set's, where the parameters ask for one."""
+    base: Model | None = None
+    """What the clusters' started from, if they did not from nothing; it may be `full`."""
+    weights: str = "ema"
+    """The set of weights that later chapters use: "ema" or "raw"."""
+
+    @property
+    def seconds(self) -> float:
+        """What was spent here: nothing on models that were trained elsewhere."""
+        return float(np.nansum([model.seconds for model in self.all]))
+
+    @property
+    def all(self) -> list[Model]:
+        first = [self.base] if self.base and self.base != self.full else []
+        return first + self.models + ([self.full] if self.full else [])
+
+    def __getitem__(self, name: str) -> Model:
+        """A model by its name. Raises KeyError with the names that there are."""
+        for model in self.all:
+            if model.name == name:
+                return model
+        raise KeyError(f"there is no model {name}; there are {', '.join(model.name for model in self.all)}")
+
+    def load(self, name: str = cluster_model(0), device: str = "auto", precision: str = "fp32") -> Diffusion:
+        """A model, ready to sample with: `run.models.load("cluster-03").sample(4)`."""
+        return checkpoints.load(self[name].path, self.weights, devices.device(device), precision)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a model."""
+        return pd.DataFrame([{
+            "model": m.name, "pairs": m.pairs, "images": m.images, "steps": m.steps, "final loss": m.loss,
+            "minutes": m.seconds / 60,
+            "images/s": m.images / m.seconds if m.seconds and m.images else float("nan"),
+        } for m in self.all]).set_index("model")
+
+    @property
+    def caveat(self) -> str:
+        """What a caption or a verdict must say where models are adopted that may have seen any image."""
+        unknown = [model.name for model in self.all if checkpoints.seen(model.path) is None]
+        return (f"Of the {len(self.all)} diffusion models {len(unknown)} were trained elsewhere on unknown "
+                "images, so that test images may be among these." if unknown else "")

@@ -1,0 +1,28 @@
+"""Numbers in words, for messages and pages."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "41 s", "3 min 20 s", "2 h 5 min", "3 d 7 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours = minutes // 60
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(count: float) -> str:
+    """Bytes in words: "4.21 GB", "812 kB"; "-" for none."""
+    return scaled(count, ["B", "kB", "MB", "GB", "TB", "PB"])
+
+
+def scaled(value: float, units: list[str]) -> str:
+    """A number to three figures with the unit, of a thousand each, that suits it; "-" for none."""
+    if not value or value != value:  # NaN
+        return "-"
+    power = 0
+    while value >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    digits = f"{value:#.3g}".rstrip(".")
+    return f"{digits} {units[power]}"

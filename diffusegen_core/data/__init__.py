@@ -1,0 +1,1 @@
+"""Images with masks: drawn, read, checked, written."""

@@ -1,0 +1,56 @@
+"""Regions of an image: the part to fill, the mask that was drawn there, the seam around it."""
+
+import cv2
+import numpy as np
+
+from diffusegen_core.config.sections import FULL_SIZE
+
+
+def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
+    """A morphology kernel given for 256 px, scaled to the image at hand."""
+    side = max(1, round(pixels_at_full_size * image_size / FULL_SIZE))
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
+    """The region to fill: the mask (S, S) in {0, 1}, widened so that no rim of the old polyp stays known.
+
+    `dilate` is the side of the ellipse, in pixels of a 256 px image.
+    """
+    return cv2.dilate(mask, ellipse(dilate, mask.shape[-1]))
+
+
+def all_dilated(masks: np.ndarray, dilate: int) -> np.ndarray:
+    """`dilated` for masks (N, 1, S, S): (N, S, S)."""
+    return np.stack([dilated(mask[0], dilate) for mask in masks])
+
+
+def opened(channel: np.ndarray, opening: int) -> np.ndarray:
+    """The generated mask channel (S, S) in [-1, 1], opened against specks, cut at its mid-value: {0, 1}.
+
+    `opening` is the side of the ellipse, in pixels of a 256 px image.
+    """
+    kernel = ellipse(opening, channel.shape[-1])
+    anchor = (len(kernel) - 1) // 2
+    # Dilated by the mirrored kernel: OpenCV's own opening moves the mask by a pixel where the side is even,
+    # and so out of the region.
+    smooth = cv2.dilate(cv2.erode(channel, kernel), kernel[::-1, ::-1].copy(), anchor=(anchor, anchor))
+    return (smooth > 0).astype(np.uint8)
+
+
+def seam(image: np.ndarray, region: np.ndarray) -> float:
+    """The contrast of an image (3, S, S) uint8 at the border of the region (S, S) that was filled.
+
+    The mean absolute difference, in grey levels, between neighbours of which one lies inside; 0 where the
+    region has no border.
+    """
+    image, region = image.astype(np.float64), region.astype(bool)
+    steps = [np.abs(image[:, 1:] - image[:, :-1])[:, region[1:] != region[:-1]],
+             np.abs(image[:, :, 1:] - image[:, :, :-1])[:, region[:, 1:] != region[:, :-1]]]
+    contrasts = np.concatenate(steps, axis=1)
+    return float(contrasts.mean()) if contrasts.size else 0.0
+
+
+def mask_dice(a: np.ndarray, b: np.ndarray) -> float:
+    """The Dice score of two masks in {0, 1}; 1 where both are empty."""
+    return 2 * float((a & b).sum()) / max(1, int(a.sum() + b.sum())) if a.any() or b.any() else 1.0

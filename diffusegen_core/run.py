@@ -1,0 +1,283 @@
+"""A run: its parameters, its folder, and the chapters, of which each gets the results of earlier ones.
+
+This is the one place where chapters are chained, and what the notebooks, the command, the workers and a
+user's own script share:
+
+    run = Run.create("params/smoke.yaml", changes={"train.images": 20000})
+    run.make("inpaint")         # makes the pairs, and what they need
+    run.inpainted.table
+    Run.open("runs/smoke").models.load("cluster-00").sample(4)
+
+Reading never makes: a result that is not there raises NotMadeError, whose words say how to make it. Making
+never loses: what no longer fits is set aside in the run folder (see store.artifacts).
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from diffusegen_core.chapters import cluster, evaluate, gan, inpaint, style, train
+from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.evaluate import Evaluated
+from diffusegen_core.chapters.gan import Baseline
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.segment import Tested
+from diffusegen_core.chapters.style import Styled
+from diffusegen_core.chapters.trained import Trained
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, testsets
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.testsets import TestSet
+from diffusegen_core.parallel.progress import Watch
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.trainsets import Sets
+from diffusegen_core.store import artifacts, files, lock
+from diffusegen_core.store.artifacts import ASIDE, NotMadeError, key
+from diffusegen_core.store.workspace import Workspace
+
+PARAMS = "params.yaml"
+
+
+class Run:
+    """Everything that belongs to one set of parameters. Results are loaded once, and made only by `make`."""
+
+    def __init__(self, values: Params) -> None:
+        self.params = values
+        self._results: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, profile: str | Path = "smoke", changes: Mapping[str, Any] | None = None,
+               folder: str | Path | None = None) -> "Run":
+        """The run of a parameter file, or of a profile of params/ by its name; nothing is written yet.
+
+        `changes` are other values, by dotted keys ("train.images") or in sections. The run is called after
+        the file and lies in runs/NAME, or in `folder`. Raises UserError for keys or values that there are
+        not, and where the folder holds anything but a run.
+        """
+        path = params.profile_file(profile)
+        values = params.merged({**params.load(path), "profile": path.stem}, changes or {})
+        if folder is not None:
+            values["run_dir"] = str(folder)
+        return cls._checked(params.validate(values))
+
+    @classmethod
+    def open(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> "Run":
+        """The run in a folder, with the parameters that lie there, or some of them changed."""
+        path = params.resolve(folder)
+        if not (path / PARAMS).is_file() or not lock.is_run(path):
+            raise UserError(f"{path} is not a run: it has no {PARAMS}. `diffusegen run` makes one.")
+        values = params.merged(params.load(path / PARAMS), changes or {})
+        return cls._checked(params.validate({**values, "run_dir": str(path)}))
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> "Run":
+        """The run of a notebook's parameters: `Run.from_notebook(globals())`, after papermill's injection.
+
+        `profile` is a profile of params/, a parameter file or a run folder. Where its run is there already,
+        the parameters that lie in the run folder hold, but for `changes`. Sections that papermill was given
+        (`-y '{train: {images: 80}}'`) are changes as well.
+        """
+        given = {name: namespace[name] for name in Params.model_fields if name in namespace}
+        _refuse_unknown(namespace, {"changes", *Params.model_fields})
+        profile, run_dir = given.pop("profile", "smoke"), given.pop("run_dir", None)
+        changes = params.merged(given, namespace.get("changes") or {})
+        place = params.resolve(profile)
+        if lock.is_run(place):
+            return cls.open(place, changes)
+        folder = params.resolve(run_dir or f"runs/{params.profile_file(profile).stem}")
+        return cls.open(folder, changes) if lock.is_run(folder) else cls.create(profile, changes, run_dir)
+
+    @classmethod
+    def _checked(cls, values: Params) -> "Run":
+        lock.refuse_foreign(values.folder)
+        _refuse_own_parts(values)
+        return cls(values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"params": self.params, "_results": {}}  # another process loads the results itself
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, absolute."""
+        return self.params.folder
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where the chapters make their things."""
+        return Workspace(self.folder, self.params.seed, self.params.device)
+
+    @property
+    def pairs(self) -> Pairs:
+        """The real pairs, at the size of the run."""
+        return self.read("data")
+
+    @property
+    def clusters(self) -> Clusters:
+        return self.read("cluster")
+
+    @property
+    def models(self) -> Trained:
+        """The diffusion models: `run.models.load("cluster-00")`."""
+        return self.read("train")
+
+    @property
+    def inpainted(self) -> Inpainted:
+        return self.read("inpaint")
+
+    @property
+    def styled(self) -> Styled:
+        return self.read("style")
+
+    @property
+    def gan(self) -> Baseline | None:
+        """The baseline's pairs; None where the parameters ask for none."""
+        return self.read("gan")
+
+    @property
+    def synthetic(self) -> Sets:
+        """The sources of the synthetic pairs, and these pairs by data type."""
+        return self.read("sets")
+
+    @property
+    def evaluated(self) -> Evaluated:
+        return self.read("evaluate")
+
+    @property
+    def tests(self) -> dict[str, TestSet]:
+        """The test sets by name."""
+        return self.read("tests")
+
+    @property
+    def segmented(self) -> Tested:
+        """Chapter 6's networks, as far as they are trained."""
+        return self.read("segment")
+
+    @property
+    def augmented(self) -> Tested:
+        """Chapter 7's networks, as far as they are trained."""
+        return self.read("augment")
+
+    def read(self, name: str) -> Any:
+        """A finished result by the name of its chapter. Raises NotMadeError where it is not made."""
+        return self._result(name, self.workspace.read_only, None)
+
+    def make(self, name: str, again: bool = False, watch: Watch | None = None) -> Any:
+        """Make a chapter's result and whatever it needs, as far as it is not there, and give it.
+
+        `again` makes anew what was changed by hand, after setting it aside; `watch` sees models in training.
+        """
+        with lock.hold(self.folder):
+            self.keep_params()
+            self._results.clear()  # those of grids may be of what was finished so far
+            return self._result(name, replace(self.workspace, again=again), watch)
+
+    def _result(self, name: str, ws: Workspace, watch: Watch | None) -> Any:
+        if name not in self._results:
+            steps = self._steps(ws, lambda need: self._result(need, ws, watch), watch)
+            if name not in steps:
+                raise UserError(f"There is no chapter {name}. There are {', '.join(steps)}.")
+            self._results[name] = steps[name]()
+        return self._results[name]
+
+    def _steps(self, ws: Workspace, get: Callable[[str], Any],
+               watch: Watch | None) -> dict[str, Callable[[], Any]]:
+        """The pipeline: how each result follows from earlier ones and from its own parameters."""
+        p = self.params
+        return {
+            "data": lambda: dataset.load(ws, p.data, p.cluster.k),
+            "cluster": lambda: cluster.run(ws, get("data"), p.cluster),
+            "train": lambda: train.run(ws, get("data"), get("cluster"), p.train, p.model, p.process, watch),
+            "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint),
+            "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
+                                       p.model),
+            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
+            "sets": lambda: self._collected(get),
+            "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate),
+            "tests": lambda: testsets.load(ws, get("data"), p.data, p.segment),
+        }
+
+    def _collected(self, get: Callable[[str], Any]) -> Sets:
+        """The synthetic pairs of all data types, in the order of the tables."""
+        p, pairs, baseline = self.params, get("data"), get("gan")
+        painted, styled = get("inpaint").sets, get("style").sets
+        twins = [one for data_type, inpainted in painted.items()
+                 for one in (inpainted, styled[data_type.styled])]
+        supply = trainsets.supply(len(pairs), p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+        return trainsets.collect(pairs, supply, [*([baseline.pairs] if baseline else []), *twins])
+
+    def keep_params(self) -> Path:
+        """Write the parameters into the run folder; others that lay there are set aside."""
+        path = self.folder / PARAMS
+        values = {name: value for name, value in params.plain(self.params).items() if name != "run_dir"}
+        before = params.load(path) if path.is_file() else None
+        if before != values:
+            if before is not None:
+                aside = self.folder / ASIDE / "params" / f"{key(before)}.yaml"
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, aside)
+            files.write_text(path, yaml.safe_dump(values, sort_keys=False))
+        return path
+
+    def status(self) -> pd.DataFrame:
+        """A row a chapter: "made", or why it is not there."""
+        rows = []
+        for name in self._steps(self.workspace, lambda need: None, None):
+            try:
+                self.read(name)
+                rows.append((name, "made", ""))
+            except NotMadeError as error:
+                rows.append((name, "to make", str(error)))
+            except UserError as error:
+                rows.append((name, "refused", str(error)))
+        return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
+
+    def changed_by_hand(self, thorough: bool = False) -> list[str]:
+        """A line for each file of the run that is missing, or not what was written.
+
+        A file of the recorded size and time is taken for what was written, unless `thorough`.
+        """
+        lines = []
+        for folder, stamp in artifacts.in_place(self.folder):
+            for part, note in (("outputs", ""), ("shown", " (it is only shown)")):
+                lines += [f"{(folder / name).relative_to(self.folder)} {reason}{note}"
+                          for name, reason in artifacts.altered(folder, stamp, part, thorough).items()]
+        return lines
+
+
+def _refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:
+    """UserError for names that papermill was given and that are no parameters."""
+    cells = namespace.get("In", [])
+    injected = [cell for cell in cells if isinstance(cell, str) and cell.startswith("# Parameters\n")]
+    names = [line.partition("=")[0].strip() for cell in injected for line in cell.splitlines()
+             if " = " in line]
+    for name in names:
+        if name.isidentifier() and name not in known:
+            params.validate({name: None})  # its words name the nearest parameter
+
+
+def _refuse_own_parts(p: Params) -> None:
+    """UserError where the run is told to read from its own folder, or lies in a folder of data."""
+    given = {"data.source": p.data.source, "cluster.file": p.cluster.file,
+             "train.checkpoints": p.train.checkpoints, "gan.source": p.gan.source,
+             "segment.held_out": p.segment.held_out, "segment.cvc": p.segment.cvc,
+             "segment.polypgen": p.segment.polypgen}
+    for name, value in given.items():
+        if value is None or value in params.WORDS:
+            continue
+        path = params.resolve(value)
+        if p.folder in (path, *path.parents):
+            raise UserError(f"Parameters: {name}: {path} lies in the run folder {p.folder}, whose parts the "
+                            "run makes itself. Name another folder, or choose another run_dir.")
+        if path in p.folder.parents and name != "train.checkpoints":
+            raise UserError(f"Parameters: run_dir: {p.folder} lies in {name} {path}, which is never written "
+                            "to. Choose another run_dir.")

@@ -1,0 +1,70 @@
+"""What lies set aside in a run folder, or unfinished: listed with its size, and removed on request alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import ASIDE, MAKING, STAMP, STRANGERS, read_stamp
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An artifact that is not in place."""
+
+    name: str
+    """Its folder within the run folder: "aside/train/cluster-00/1a2b3c"."""
+    files: list[str]
+    """Those that the program made, within that folder."""
+    bytes: int
+    seconds: float | None
+    """What it took to make; None where it is not finished."""
+
+
+def kept(run: Path) -> list[Kept]:
+    """What is set aside, and what was begun and not finished. Files of others are not in it."""
+    found = []
+    for root in (ASIDE, MAKING):
+        for folder in _folders(run / root):
+            stamp = read_stamp(folder)
+            own = ([*stamp["outputs"], *stamp["shown"], STAMP] if stamp else
+                   files.below(folder) if root == MAKING else [])
+            own = [name for name in own if (folder / name).is_file()]
+            if own:
+                found.append(Kept(folder.relative_to(run).as_posix(), own,
+                                  sum((folder / name).stat().st_size for name in own),
+                                  float(stamp["seconds"]) if stamp else None))
+    single = [*sorted((run / ASIDE / "params").glob("*.yaml")),
+              *sorted((run / ASIDE / "notebooks").glob("*.ipynb"))]
+    return found + [Kept(file.parent.relative_to(run).as_posix(), [file.name], file.stat().st_size, None)
+                    for file in single]
+
+
+def remove(run: Path, names: list[str]) -> int:
+    """Remove what is kept under these names ("all" means everything); how many bytes that frees.
+
+    Raises UserError for a name that is not there. What the program did not make stays.
+    """
+    everything = kept(run)
+    chosen = [one for one in everything if "all" in names or one.name in names]
+    if unknown := set(names) - {one.name for one in everything} - {"all"}:
+        raise UserError(f"{run} has nothing set aside that is called {min(unknown)}; `diffusegen clean "
+                        f"{run}` lists what there is.")
+    for one in chosen:
+        for name in one.files:
+            (run / one.name / name).unlink(missing_ok=True)
+        files.without_empty(run / one.name)
+    for root in (ASIDE, MAKING):
+        if (run / root).is_dir():
+            files.without_empty(run / root)
+    return sum(one.bytes for one in chosen)
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders of artifacts below `root`: RUN/aside/NAME/KEY, where a NAME may have several parts."""
+    if not root.is_dir():
+        return []
+    stamped = [path.parent for path in root.rglob(STAMP)]
+    unfinished = [path for path in root.rglob("*") if path.is_dir() and len(path.name) == 16
+                  and path.name.isalnum() and STRANGERS not in path.parts]
+    return sorted({*stamped, *unfinished})

@@ -1,0 +1,118 @@
+"""Files that are whole or absent, and their hashes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusegen_core import __version__
+from diffusegen_core.config.errors import UserError
+
+WRITING = ".writing-"  # what unfinished files are called
+
+
+class Written(type(Path())):
+    """Where a file was written, with the hash of what was: by now another process may have replaced it."""
+
+    sha256 = ""
+
+    @classmethod
+    def of(cls, path: Path, sha256: str) -> "Written":
+        written = cls(path)
+        written.sha256 = sha256
+        return written
+
+
+def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Path:
+    """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent.
+
+    The path that is returned tells the hash (Written), unless not `hashed`, which is for what no stamp names.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays, because libraries choose the file format by it.
+        handle, name = tempfile.mkstemp(prefix=WRITING, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        save(temporary)
+        with temporary.open("rb") as f:
+            os.fsync(f.fileno())
+        written = Written.of(path, sha256(temporary)) if hashed else path
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+    return written
+
+
+def write_text(path: Path, text: str) -> Path:
+    return write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> Path:
+    return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """The file's value, or None where it is absent or not JSON (half-written, or a stranger's)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        return None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+_hashes: dict[tuple[Path, int, int], str] = {}
+
+
+def remembered_sha256(path: Path) -> str:
+    """`sha256`, computed once a process for a file whose size and time stay the same."""
+    status = path.stat()
+    identity = path, status.st_size, status.st_mtime_ns
+    if identity not in _hashes:
+        _hashes[identity] = sha256(path)
+    return _hashes[identity]
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    """The SHA-256 of an array's bytes: by it an image is known, whatever its file is called."""
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+
+
+def below(folder: Path) -> list[str]:
+    """The files in a folder and its subfolders, relative to it, sorted; links are not followed."""
+    return sorted(Path(parent, name).relative_to(folder).as_posix()
+                  for parent, _, names in os.walk(folder) for name in names)
+
+
+def without_empty(folder: Path) -> None:
+    """Remove a folder and its subfolders as far as they hold no file."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # it holds something
+            os.rmdir(parent)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a page states: of what computes its numbers, and of what makes the page."""
+    known = {"diffusegen": __version__, "python": platform.python_version()}
+    for name in ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations",
+                 "clean-fid", "pytorch-msssim", "numpy", "scikit-learn", "papermill", "jupyter-book"):
+        with contextlib.suppress(PackageNotFoundError):
+            known[name] = version(name)
+    return known

@@ -1,0 +1,84 @@
+"""A run folder: marked as one, held by one process at a time, and never anybody else's folder."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusegen_core import __version__
+from diffusegen_core.config.environment import environment
+from diffusegen_core.config.errors import UserError, some
+from diffusegen_core.store import files
+
+HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder that is held
+LOCK = ".lock"
+MARK = "run.json"  # by which a run folder is known
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's."""
+    mark = files.read_json(folder / MARK)
+    return isinstance(mark, dict) and "diffusegen" in mark
+
+
+def refuse_foreign(folder: Path) -> None:
+    """UserError where a folder is there and holds anything, but is no run's."""
+    if is_run(folder):
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} cannot be the run folder: it is a file.")
+    present = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ())
+                     # What a kill leaves before there is the mark.
+                     if path.name != LOCK and not path.name.startswith(files.WRITING))
+    if present:
+        raise UserError(f"{folder} cannot be the run folder: it holds files that are no run's "
+                        f"({some(present)}). Choose another run_dir.")
+
+
+def claim(folder: Path) -> None:
+    """Make a new or empty folder a run's. UserError as `refuse_foreign`, or where it cannot be made."""
+    refuse_foreign(folder)
+    if not is_run(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
+        files.write_json(folder / MARK, {"diffusegen": __version__})
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a run folder, unless whoever started this process does; a second holder is refused.
+
+    The system frees it when the process ends, however. The holder starts by removing what a killed one had
+    half written. The environment tells the processes that it starts, the chapters' kernels, that the folder
+    is held for them.
+    """
+    holder = os.environ.get(HOLDER)
+    if holder is not None and Path(holder) in (folder, *folder.parents):
+        claim(folder)  # a run within the run, such as a small set's generator
+        yield
+        return
+    claim(folder)
+    try:
+        # No link: what it leads to would be emptied, and a run's folder may be a stranger's.
+        f = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
+    with f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            raise UserError(f"Another run is at work in {folder}: {f.read() or 'a process'}. Wait for it, "
+                            "or choose another run_dir.") from None
+        with contextlib.suppress(OSError):  # the disk may be full
+            os.ftruncate(f.fileno(), 0)
+            os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        for leftover in folder.rglob(f"{files.WRITING}*"):
+            if not leftover.is_dir():
+                leftover.unlink(missing_ok=True)
+        with environment({HOLDER: str(folder)}):
+            yield

@@ -1,0 +1,120 @@
+"""A run folder: known by its mark, held by one process at a time, and never anybody else's folder."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import files, lock
+
+
+def hold(folder: Path, held: Any) -> None:
+    with lock.hold(folder):
+        held.set()
+        time.sleep(600)
+
+
+def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killable):
+    folder = tmp_path / "run"
+    held = killable.Event()
+    holder = killable.Process(target=hold, args=(folder, held))
+    holder.start()
+    try:
+        assert held.wait(timeout=300)
+        with pytest.raises(UserError, match=f"Another run is at work in .*: process {holder.pid} on "), \
+                lock.hold(folder):
+            pass
+    finally:
+        holder.kill()
+        holder.join()
+    half = folder / "train" / ".writing-x.safetensors"
+    half.parent.mkdir()
+    half.touch()
+    with lock.hold(folder):
+        assert not half.exists(), "what a killed run had half written goes"
+    with lock.hold(folder):  # and it is given back at the end
+        pass
+
+
+def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path):
+    letter = tmp_path / "letter"
+    letter.write_text("dear")
+    lock.claim(tmp_path / "run")
+    (tmp_path / "run" / ".writing-folder").mkdir()
+    with lock.hold(tmp_path / "run"):  # what is no file of ours stays
+        pass
+    assert (tmp_path / "run" / ".writing-folder").is_dir()
+    (tmp_path / "run" / lock.LOCK).unlink()
+    (tmp_path / "run" / lock.LOCK).symlink_to(letter)
+    with pytest.raises(UserError, match="cannot be the run folder"), lock.hold(tmp_path / "run"):
+        pass
+    assert letter.read_text() == "dear"
+
+
+def test_who_holds_a_run_holds_what_lies_in_it_and_the_processes_that_it_starts_know(tmp_path: Path):
+    with lock.hold(tmp_path / "run"):
+        assert os.environ[lock.HOLDER] == str(tmp_path / "run")
+        with lock.hold(tmp_path / "run"), lock.hold(tmp_path / "run" / "augment" / "set-4"):
+            assert lock.is_run(tmp_path / "run" / "augment" / "set-4")
+        assert os.environ[lock.HOLDER] == str(tmp_path / "run")
+    assert lock.HOLDER not in os.environ
+
+
+@pytest.mark.parametrize("folder", ["run", "new/deep/run"])
+def test_a_new_or_empty_folder_becomes_a_runs(tmp_path: Path, folder: str):
+    (tmp_path / "run").mkdir()
+    assert not lock.is_run(tmp_path / folder)
+    lock.claim(tmp_path / folder)
+    assert lock.is_run(tmp_path / folder)
+    files.write_text(tmp_path / folder / "notes.txt", "mine")
+    lock.claim(tmp_path / folder)
+    lock.refuse_foreign(tmp_path / folder)
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("params.yaml", "it holds files that are no run's (params.yaml). Choose another run_dir."),
+    ("data/patients/img1.png", "it holds files that are no run's (data). Choose another run_dir."),
+    (".hidden", "it holds files that are no run's (.hidden). Choose another run_dir."),
+])
+def test_a_folder_that_holds_others_files_is_refused_and_stays_as_it_is(tmp_path: Path, name: str, says: str):
+    files.write_text(tmp_path / name, "mine")
+    for act in (lock.refuse_foreign, lock.claim, lambda folder: lock.hold(folder).__enter__()):
+        with pytest.raises(UserError) as caught:
+            act(tmp_path)
+        assert str(caught.value) == f"{tmp_path} cannot be the run folder: {says}"
+    assert files.below(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '"diffusegen"', '{"other": 1}'])
+def test_a_run_json_of_others_makes_no_run(tmp_path: Path, text: str):
+    (tmp_path / lock.MARK).write_text(text)
+    with pytest.raises(UserError, match="files that are no run's"):
+        lock.claim(tmp_path)
+    assert (tmp_path / lock.MARK).read_text() == text
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="it is a file"):
+        lock.claim(tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_folder_that_was_being_claimed_when_the_process_was_killed_can_be_claimed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Killed(BaseException):
+        """Stands in for a kill, which no `finally` hears of."""
+
+    def killed(file: int) -> None:
+        raise Killed
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            lock.claim(tmp_path / "run")
+    assert [path.name[:9] for path in (tmp_path / "run").iterdir()] == [files.WRITING]
+    with lock.hold(tmp_path / "run"):
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {lock.MARK, lock.LOCK}
