@@ -77,6 +77,20 @@ def test_respacing_never_repeats_a_timestep():
             assert (found[0], found[-1], len(found)) == (0, steps - 1, count)
 
 
+def test_timesteps_are_those_of_the_public_code():
+    """It adds up the stride; to multiply it gives other timesteps at 278 of the counts, by ties at one half."""
+    others = []
+    for count in range(2, 1001):
+        place, added = 0.0, []
+        for _ in range(count):
+            added.append(round(place))
+            place += 999 / (count - 1)
+        assert process.respaced(1000, count) == added
+        others += [count] if added != [round(999 / (count - 1) * i) for i in range(count)] else []
+    assert len(others) == 278
+    assert not {10, 25, 50, 100, 200, 250, 1000} & {*others}  # those of the profiles, and round ones
+
+
 def test_one_step_starts_where_there_is_nothing_but_noise():
     assert process.respaced(1000, 1) == [999]
 

@@ -9,6 +9,7 @@ equation 15).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
@@ -44,13 +45,15 @@ class Schedule:
 
 
 def respaced(steps: int, count: int) -> list[int]:
-    """`count` of the timesteps 0..steps-1, evenly spread, both ends kept; of one step the noisiest alone."""
+    """`count` of the timesteps 0..steps-1, evenly spread, both ends kept; of one step the noisiest alone.
+
+    As the public guided-diffusion code spreads them, which adds up the stride, rounding errors included.
+    """
     if not 1 <= count <= steps:
         raise ValueError(f"cannot take {count} of {steps} timesteps")
     if count == 1:
         return [steps - 1]
-    stride = (steps - 1) / (count - 1)
-    return [round(stride * i) for i in range(count)]
+    return [round(place) for place in accumulate(repeat((steps - 1) / (count - 1), count - 1), initial=0.0)]
 
 
 def schedule(process: Process, respacing: int | None = None) -> Schedule:
