@@ -16,14 +16,13 @@ import pandas as pd
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Augment, Segment
-from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, DataType
 from diffusegen_core.segmentation import experiments, forecast, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
-from diffusegen_core.segmentation.trainsets import Amount, Choice, Sets, Supply
+from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
-from diffusegen_core.store import files
+from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import ASIDE, MAKING, STAMP, Recipe
 from diffusegen_core.store.workspace import Workspace
 
@@ -41,13 +40,11 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augme
     `generators` has an entry for each of `subsets`. No test image may be one that is trained on: see
     `testsets.refuse_leaks`. Raises UserError where a size exceeds the number of sources.
     """
-    tasks, refusals = {}, {}
-    for experiment in grid(sets.supply, settings, segment):
-        mine = of(settings, sets, experiment, generators)
-        tasks[experiment] = mine, *chosen(ws.seed, mine, settings, segment, experiment)
-        refusals[experiment] = _refusal(ws, settings, mine, experiment)
-    results = trials.run(ws, CHAPTER, TITLE, segment, tasks, tests,
-                         {"generator_sees": settings.generator_sees}, refusals)
+    every = of_grid(sets, settings, segment, generators)
+    results = trials.run(ws, CHAPTER, TITLE, segment, {
+        experiment: (mine, *chosen(ws.seed, mine, settings, segment, experiment))
+        for experiment, mine in every.items()}, tests, {"generator_sees": settings.generator_sees}, {
+            experiment: _refusal(ws, settings, mine, experiment) for experiment, mine in every.items()})
     table = of_generators(ws, subsets(ws.seed, sets.real.names, settings, segment), generators)
     if ws.writable:
         files.write_text(ws.folder / CHAPTER / "generators.csv", table.to_csv(index=False))
@@ -63,8 +60,9 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
     """
     choices: dict[Experiment, tuple[Choice, Choice]] = {}
     recipes: dict[Experiment, Recipe | None] = {}
+    every = {} if sets is None else of_grid(sets, settings, segment, generators or {})
     for experiment in grid(supply, settings, segment):
-        mine = None if sets is None else of(settings, sets, experiment, generators or {})
+        mine = every.get(experiment)
         if mine is None or tests is None or not _has(mine, experiment.data_type):
             choices[experiment], recipes[experiment] = expected(settings, segment, experiment), None
         else:
@@ -75,8 +73,9 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
                              lambda experiment: trials.cost(segment, *choices[experiment]),
                              lambda: trials.pace(segment, image_size, ws.device))
     if settings.generator_sees == "subset":
-        count = len(sizes(supply, settings, segment)) * settings.seeds
-        text += f"\nBeside these, chapters 1 to 4 are run for {count} small sets; their time is not estimated."
+        count = len(sizes(supply[REAL].sources, settings, segment)) * settings.seeds
+        text += (f"\nBeside these, chapters 1 to 4 are run for {count} small sets; their time is not "
+                 "estimated.")
     return text
 
 
@@ -89,9 +88,9 @@ def expected(settings: Augment, segment: Segment, experiment: Experiment) -> tup
     return Choice(("",) * real, ("",) * (drawn * (experiment.ratio or 0))), Choice(("",) * valid)
 
 
-def sizes(supply: Supply, settings: Augment, segment: Segment) -> list[int]:
-    """The N's of a run; UserError where one is more than its sources, or too few for its generator."""
-    sources, problems = supply[REAL].sources, []
+def sizes(sources: int, settings: Augment, segment: Segment) -> list[int]:
+    """The N's of a run with so many sources; UserError where one is more, or too few for its generator."""
+    problems = []
     known = settings.sizes or [size for size in SIZES if size <= sources] or [sources]
     if max(known) > sources:
         problems.append(f"augment.sizes: {max(known)} is more than the {sources} sources of synthetic pairs. "
@@ -110,7 +109,8 @@ def grid(supply: Supply, settings: Augment, segment: Segment) -> list[Experiment
     """Every network of the chapter: N's, data types, r's and seeds. Real needs no r."""
     have = offered(supply, settings)
     return [Experiment(CHAPTER, data_type, size=size, ratio=ratio, seed=seed)
-            for size in sizes(supply, settings, segment) for data_type in [REAL, *types(supply, settings)]
+            for size in sizes(supply[REAL].sources, settings, segment)
+            for data_type in [REAL, *types(supply, settings)]
             for ratio in ((None,) if data_type == REAL else
                           trainsets.numbers(have, settings.ratios, data_type, "augment.ratios"))
             for seed in range(settings.seeds)]
@@ -123,7 +123,7 @@ def offered(supply: Supply, settings: Augment) -> Supply:
         return supply
     painted = next(amount for data_type, amount in supply.items() if data_type.kind == DIFF)
     own = DataType(DIFF, str(settings.subset_clusters))
-    return {**{data_type: Amount(painted.sources, painted.samples) for data_type in (own, own.styled)},
+    return {**dict.fromkeys((own, own.styled), painted),
             **{data_type: amount for data_type, amount in supply.items() if data_type == GAN}}
 
 
@@ -161,6 +161,108 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
     return Choice(tuple(real), tuple(synthetic)), Choice(tuple(valid))
 
 
+# ---- generators that see a small set alone
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A small set whose generator sees it alone."""
+
+    size: int
+    seed: int
+    train: list[str]
+    """The pairs that the generator sees. Those that choose the best epoch are kept from it as well."""
+
+    @property
+    def folder(self) -> str:
+        """Where the run of its generator lies, within the run."""
+        return f"{CHAPTER}/generators/N{self.size}-seed{self.seed}"
+
+
+def subset(seed: int, names: Sequence[str], size: int, number: int,
+           segment: Segment) -> tuple[list[str], list[str]]:
+    """The N real pairs of a repetition: those to train on, and those that choose the best epoch.
+
+    `seed` is the run's, `names` are its sources, `number` is the repetition's.
+    """
+    small = trainsets.shuffled(names, seed, "augment", "subset", number)[:size]
+    return trainsets.split(small, segment.validation, seed, "augment", "split", number)
+
+
+def subsets(seed: int, names: Sequence[str], settings: Augment, segment: Segment) -> list[Subset]:
+    """The small sets that have a generator of their own, of a run with these sources."""
+    if settings.generator_sees == "all":
+        return []
+    return [Subset(size, number, subset(seed, names, size, number, segment)[0])
+            for size in sizes(len(names), settings, segment) for number in range(settings.seeds)]
+
+
+def own(settings: Augment, names: Sequence[str]) -> dict[str, Any]:
+    """What is different in the parameters of the run, chapters 1 to 4, that sees these pairs alone.
+
+    Neither checkpoints nor a model of the full set or a base, which saw more, come into it.
+    """
+    return {"data.names": list(names), "cluster.k": settings.subset_clusters, "cluster.file": None,
+            "train.full_images": None, "train.base_images": None, "train.checkpoints": None,
+            "inpaint.sources": None, "gan.source": None}
+
+
+def generate(folder: Path, make: Callable[[], object]) -> None:
+    """Let `make` make chapters 1 to 4 of a small set's run, which lies in the folder.
+
+    A failure is kept there; the experiments that need the pairs tell it.
+    """
+    note, before, start = folder / experiments.TRACEBACK, _stamped(folder), perf_counter()
+    note.unlink(missing_ok=True)
+    try:
+        make()
+    except Exception:
+        files.write_text(note, traceback.format_exc())
+    if note.is_file() or _stamped(folder) != before:  # to see that all of it is finished is no work
+        experiments.spend(folder, perf_counter() - start)
+
+
+def of_generators(ws: Workspace, small: Sequence[Subset], generators: Generators) -> pd.DataFrame:
+    """A row a generator that sees a small set alone: size, seed, status ("ok", "to do" or "failed"), seconds.
+
+    These are of chapters 1 to 4, with failed attempts and those with other parameters. Networks of several
+    data types and r's are trained on its pairs, so that no network's own seconds hold them.
+    """
+    rows = []
+    for one in small:
+        folder = ws.folder / one.folder
+        failed, made = (folder / experiments.TRACEBACK).is_file(), generators.get((one.size, one.seed))
+        rows.append({"size": one.size, "seed": one.seed,
+                     "status": "failed" if failed else "to do" if made is None else "ok",
+                     "seconds": max(experiments.seconds_in(folder / experiments.SPENT), _stamped(folder))})
+    return pd.DataFrame(rows, columns=["size", "seed", "status", "seconds"])
+
+
+def _stamped(folder: Path) -> float:
+    """The seconds of all that is finished and in place in a run."""
+    return sum(experiments.seconds_in(path) for path in folder.rglob(STAMP)
+               if path.relative_to(folder).parts[0] not in (ASIDE, MAKING))
+
+
+def of_grid(sets: Sets, settings: Augment, segment: Segment,
+            generators: Generators) -> dict[Experiment, Sets]:
+    """The sets that each experiment draws from: the run's, or those of the generator that saw its subset."""
+    own_sets: dict[tuple[int, int], Sets] = {}
+    every = {}
+    for experiment in grid(sets.supply, settings, segment):
+        key = experiment.size or 0, experiment.seed
+        if needs_own(settings, experiment) and key not in own_sets:
+            theirs = generators.get(key)  # None: it failed, or is not trained yet
+            own_sets[key] = replace(sets, sets=theirs.sets if theirs else {})
+        every[experiment] = own_sets[key] if needs_own(settings, experiment) else sets
+    return every
+
+
+def needs_own(settings: Augment, experiment: Experiment) -> bool:
+    """Whether an experiment's generator must see its subset alone. A SinGAN knows its own image only."""
+    return settings.generator_sees == "subset" and experiment.data_type not in (REAL, GAN)
+
+
 def _has(sets: Sets, data_type: DataType) -> bool:
     """Whether there are pairs of a data type."""
     return data_type == REAL or len(sets.sets.get(data_type, ())) > 0
@@ -169,7 +271,8 @@ def _has(sets: Sets, data_type: DataType) -> bool:
 def _refusal(ws: Workspace, settings: Augment, sets: Sets, experiment: Experiment) -> str:
     """Why a network cannot be trained, if it cannot."""
     if needs_own(settings, experiment):
-        note = ws.folder / folder_of(experiment.size or 0, experiment.seed) / experiments.TRACEBACK
+        own_run = Subset(experiment.size or 0, experiment.seed, [])
+        note = ws.folder / own_run.folder / experiments.TRACEBACK
         if note.is_file():
             return f"its generator failed; the traceback is in {note}."
     if experiment.data_type == REAL:
