@@ -21,24 +21,24 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from diffusegen_core.chapters import cluster, inpaint, style, train
+from diffusegen_core.chapters import cluster, evaluate, gan, inpaint, style, train
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
-from diffusegen_core.chapters.gan import Gan
+from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.segment import Tested
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.chapters.train import Watch
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.parallel.progress import Watch
+from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
-from diffusegen_core.store import files, lock
+from diffusegen_core.store import artifacts, files, lock
 from diffusegen_core.store.artifacts import ASIDE, NotMadeError, key
 from diffusegen_core.store.workspace import Workspace
 
@@ -139,7 +139,7 @@ class Run:
         return self.read("style")
 
     @property
-    def gan(self) -> Gan | None:
+    def gan(self) -> Baseline | None:
         """The baseline's pairs; None where the parameters ask for none."""
         return self.read("gan")
 
@@ -200,7 +200,20 @@ class Run:
             "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint),
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
                                        p.model),
+            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
+            "sets": lambda: self._collected(get),
+            "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate),
+            "tests": lambda: testsets.load(ws, get("data"), p.data, p.segment),
         }
+
+    def _collected(self, get: Callable[[str], Any]) -> Sets:
+        """The synthetic pairs of all data types, in the order of the tables."""
+        p, pairs, baseline = self.params, get("data"), get("gan")
+        painted, styled = get("inpaint").sets, get("style").sets
+        twins = [one for data_type, inpainted in painted.items()
+                 for one in (inpainted, styled[data_type.styled])]
+        supply = trainsets.supply(len(pairs), p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+        return trainsets.collect(pairs, supply, [*([baseline.pairs] if baseline else []), *twins])
 
     def keep_params(self) -> Path:
         """Write the parameters into the run folder; others that lay there are set aside."""
@@ -227,6 +240,18 @@ class Run:
             except UserError as error:
                 rows.append((name, "refused", str(error)))
         return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
+
+    def changed_by_hand(self, thorough: bool = False) -> list[str]:
+        """A line for each file of the run that is missing, or not what was written.
+
+        A file of the recorded size and time is taken for what was written, unless `thorough`.
+        """
+        lines = []
+        for folder, stamp in artifacts.in_place(self.folder):
+            for part, note in (("outputs", ""), ("shown", " (it is only shown)")):
+                lines += [f"{(folder / name).relative_to(self.folder)} {reason}{note}"
+                          for name, reason in artifacts.altered(folder, stamp, part, thorough).items()]
+        return lines
 
 
 def _refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:

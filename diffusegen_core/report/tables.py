@@ -30,7 +30,7 @@ from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import ASIDE, MAKING, STAMP, Stamp, read_stamp
+from diffusegen_core.store.artifacts import Stamp, in_place
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
@@ -112,19 +112,15 @@ def _devices(run: Run) -> str:
 
 
 def _stamps(run: Run) -> list[Stamp]:
-    """The stamps of all artifacts that lie in place."""
-    kept = [run.folder / name for name in (ASIDE, MAKING)]
-    folders = sorted(path.parent for path in run.folder.rglob(STAMP)
-                     if not any(path.is_relative_to(folder) for folder in kept))
-    return [stamp for folder in folders if (stamp := read_stamp(folder))]
+    return [stamp for _, stamp in in_place(run.folder)]
 
 
 def line(run: Run) -> str:
     """The facts of a run in one line, for the foot of every page."""
     p, seconds = run.params, sum(stamp["seconds"] for stamp in _stamps(run))
     return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(run)}; "
-            f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; wall time of all "
-            f"chapters, workers added up, {duration(seconds)}.")
+            f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; wall time of "
+            f"all chapters, workers added up, {duration(seconds)}.")
 
 
 def took(seconds: float, folder: Path) -> Table:

@@ -231,6 +231,15 @@ def read_stamp(folder: Path) -> Stamp | None:
     return stamp if whole else None
 
 
+def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
+    """The folder and the stamp of each finished artifact of a run, but for those that are set aside."""
+    elsewhere = run / MAKING, run / ASIDE
+    for path in sorted(run.rglob(STAMP)):
+        stamp = read_stamp(path.parent)
+        if stamp and not any(path.is_relative_to(folder) for folder in elsewhere):
+            yield path.parent, stamp
+
+
 def altered(folder: Path, stamp: Stamp, part: str = "outputs", thorough: bool = False) -> dict[str, str]:
     """The files of a stamp that are missing or not what was written, and which of the two.
 
