@@ -5,26 +5,28 @@ import json
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
-
-from diffusegen_core.config import params
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "diffusegen_core"
 MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if path.stem != "__init__"}
-# The folders of the package, each of which may import what stands before it; "" is itself: the chapters.
-LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation", "chapters",
-          "planning", "report", ""]
-TOP = "cli"  # beside the chapters, above all
+# The folders and modules of the package, each of which may import only what stands before it.
+LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation",
+          "chapters", "run", "planning", "report", "notebooks", "lab", "cli", "__main__"]
 MOST_LINES = 350
 TOP_LEVEL = {
-    ".ci", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "_config.yml", "benchmarks",
-    "book", "diffusegen_core", "environment.yml", "notebooks", "params", "pyproject.toml",
-    "requirements.lock", "tests"}
+    ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",
+    "README.md", "_config.yml", "benchmarks", "book", "diffusegen_core", "environment.yml", "notebooks",
+    "params", "pyproject.toml", "requirements.lock", "tests"}
+PARAMETERS = '''\
+profile = "smoke"  # a profile of params/, a parameter file, or the folder of a run
+changes = {}       # other values, such as {"train.images": 20000}'''
 FOREIGN = r"/(work|root|home)/[a-z]|(pypi|pythonhosted)[.]org"  # a path of some machine, a package registry
 
 
@@ -34,10 +36,18 @@ def lock() -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, flags=re.MULTILINE))
 
 
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those below `if TYPE_CHECKING`, which do nothing when the program runs."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from statements(node)
+
+
 def imported(path: Path) -> set[str]:
     """The modules of the package that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "diffusegen_core":
             found |= {node.module.split(".")[-1], *(alias.name for alias in node.names)}
         elif isinstance(node, ast.Import):
@@ -47,7 +57,7 @@ def imported(path: Path) -> set[str]:
 
 def layer(name: str) -> int:
     """How high a module stands."""
-    return len(LAYERS) if name == TOP else LAYERS.index(MODULES[name].relative_to(PACKAGE).parent.name)
+    return LAYERS.index(MODULES[name].relative_to(PACKAGE).parts[0].removesuffix(".py"))
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -76,15 +86,15 @@ def test_a_notebook_defines_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebooks_parameters_are_those_of_the_program(path: Path) -> None:
+def test_a_notebook_takes_a_profile_and_changes(path: Path) -> None:
     tagged = [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
-    assert len(tagged) == 1
-    values = {}
-    for statement in ast.parse("".join(tagged[0]["source"])).body:
-        assert isinstance(statement, ast.Assign), "a parameters cell only assigns"
-        values[statement.targets[0].id] = ast.literal_eval(statement.value)
-    assert list(values) == list(params.Params.model_fields)
-    assert params.validate(values) == params.Params()
+    assert ["".join(cell["source"]) for cell in tagged] == [PARAMETERS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_written_as_jupyterlab_saves_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert nbformat.writes(nbformat.reads(text, as_version=4)) + "\n" == text
 
 
 def test_the_lock_names_no_server_and_hashes_everything() -> None:
