@@ -24,6 +24,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.training import Training
 from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
 from diffusegen_core.planning import flops
 from diffusegen_core.store import runs, seeds
@@ -216,6 +217,11 @@ def sampler(p: Params, device: torch.device, precision: str, candidate: str = ""
     stir(net)
     return Diffusion(tried(net.fixed(precision), candidate), process.schedule(p.process).to(device),
                      p.process.objective, precision=precision)
+
+
+def training_of(p: Params) -> Training:
+    """The training of a model by the run's parameters."""
+    return Training("benchmark", p.model, p.process, p.train, p.data.image_size, p.seed)
 
 
 def tried(net: UNet, candidate: str) -> UNet:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import common
 import torch
 
-from diffusegen_core.chapters import train
-from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.planning import flops
 
@@ -33,12 +32,13 @@ def run(arguments: list[str] | None = None) -> dict:
     with flops.META:
         parameters = parameter_count(UNet(p.model, p.data.image_size))
     before = peak(device)
-    s = process.schedule(p.process).to(device)
+    asked = common.training_of(p)
+    schedule = process.schedule(p.process).to(device)
     x = common.pixels(p, p.train.batch_size, device)
 
     def prepare() -> Callable[[], object]:
-        state = train.start(p, "benchmark", device)
-        return lambda: train.optimize(p, state, s, x, "benchmark")
+        state = training.start(asked, device)
+        return lambda: training.optimize(asked, state, schedule, x)
 
     way = common.Way("one optimizer step", p.train.batch_size, prepare)
     rows, failed = common.measure([way], options.rounds, device)

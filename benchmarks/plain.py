@@ -6,9 +6,7 @@ What the fast way is measured against, and what it must agree with (tests/test_f
 import torch
 from torch import Tensor, nn
 
-from diffusegen_core.chapters import train
-from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.unet import Attention, UNet
 
 
@@ -32,27 +30,28 @@ def made_plain(net: UNet) -> UNet:
     return net
 
 
-def start(p: Params, name: str, device: torch.device) -> train.State:
-    """As train.start, but plain."""
-    state = train.start(p, name, device)
+def start(asked: training.Training, device: torch.device) -> training.State:
+    """As training.start, but plain."""
+    state = training.start(asked, device)
     made_plain(state.net)
-    state.optimizer = torch.optim.AdamW(state.net.parameters(), lr=p.train.lr,
-                                        weight_decay=p.train.weight_decay, foreach=False)
+    state.optimizer = torch.optim.AdamW(state.net.parameters(), lr=asked.settings.lr,
+                                        weight_decay=asked.settings.weight_decay, foreach=False)
     return state
 
 
-def optimize(p: Params, state: train.State, s: process.Schedule, x: Tensor, name: str) -> Tensor:
-    """As train.optimize, but plain: the same images, levels and noise, in fp32."""
-    batch, rows = p.train.batch_size, []
-    drawn = train.draw(p, state.step, len(s), x, name)
+def optimize(asked: training.Training, state: training.State, schedule: process.Schedule,
+             x: Tensor) -> Tensor:
+    """As training.optimize, but plain: the same images, levels and noise, in fp32."""
+    settings, rows = asked.settings, []
+    drawn, batch = training.draw(asked, state.step, x), settings.batch_size
     state.optimizer.zero_grad()
-    for part in zip(*(tensor.split(p.train.micro_batch or batch) for tensor in drawn), strict=True):
-        losses = process.losses(state.net, s, *part, p.process.objective)
+    for part in zip(*(tensor.split(settings.micro_batch or batch) for tensor in drawn), strict=True):
+        losses = process.losses(state.net, schedule, *part, asked.process.objective)
         (losses["loss"].sum() / batch).backward()
-        rows.append(torch.stack([losses[key].detach().sum() for key in train.COLUMNS[:3]]))
-    norm = nn.utils.clip_grad_norm_(state.net.parameters(), p.train.grad_clip or float("inf"), foreach=False)
+        rows.append(torch.stack([losses[key].detach().sum() for key in training.COLUMNS[:3]]))
+    norm = nn.utils.clip_grad_norm_(state.net.parameters(), settings.grad_clip or float("inf"), foreach=False)
     state.optimizer.step()
-    decay = min(p.train.ema, (1 + state.step) / (10 + state.step))
+    decay = min(settings.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
         for average, weight in zip(state.average.parameters(), state.net.parameters(), strict=True):
             average.mul_(decay).add_(weight, alpha=1 - decay)

@@ -10,11 +10,9 @@ import plain
 import reference
 import torch
 
-from diffusegen_core.chapters import train
 from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion import process, training
 
-NAME = "benchmark"
 WORDS = {"plain": "plain fp32", "fp32": "ours, fp32", "bf16": "ours, bf16",
          "compiled": "ours, bf16, compiled", "channels_last": "ours, bf16, channels_last",
          "compiled_channels_last": "ours, bf16, compiled, channels_last"}
@@ -56,16 +54,17 @@ def run(arguments: list[str] | None = None) -> dict:
 
 def way(kind: str, p: Params, s: process.Schedule, x: torch.Tensor) -> common.Way:
     """One kind of training; prepared, a call is a step."""
-    module = plain if kind == "plain" else train
+    module = plain if kind == "plain" else training
     own = p.model_copy(update={"train": p.train.model_copy(update={
         "precision": "fp32" if kind in ("plain", "fp32") else "bf16", "compile": "compiled" in kind})})
+    asked = common.training_of(own)
 
     def prepare() -> Callable[[], object]:
-        state = module.start(own, NAME, x.device)
+        state = module.start(asked, x.device)
         if "channels_last" in kind:
             for net in (state.net, state.average):
                 common.tried(net, "channels_last")
-        return lambda: module.optimize(own, state, s, x, NAME)
+        return lambda: module.optimize(asked, state, s, x)
 
     return common.Way(WORDS[kind], p.train.batch_size, prepare)
 

@@ -19,7 +19,7 @@ from diffusegen_core.chapters import style, train
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.guided import guided, load_judge
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import repaint, repaint_levels
@@ -174,20 +174,21 @@ def test_the_encoder_stops_where_it_is_asked_to(p: Params):
 
 def trained(module: ModuleType, p: Params, steps: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     """History, weights and averaged weights of a few steps from stirred weights."""
-    state, s = module.start(p, "cluster-00", CPU), process.schedule(p.process)
+    asked, s = train.training_of(p, "cluster-00"), process.schedule(p.process)
+    state = module.start(asked, CPU)
     stirred(state.net), stirred(state.average)
     for _ in range(steps):
-        module.optimize(p, state, s, pixels(6), "cluster-00")
+        module.optimize(asked, state, s, pixels(6))
     weights = (torch.nn.utils.parameters_to_vector(net.parameters()) for net in (state.net, state.average))
-    return torch.stack(state.history), *(vector.detach() for vector in weights)
+    return state.history.rows(), *(vector.detach() for vector in weights)
 
 
 def test_training_agrees_with_plain_training(p: Params, monkeypatch: pytest.MonkeyPatch):
     plain = benchmark("plain", monkeypatch)
     wanted = trained(plain, p)
-    for found, bound in ((trained(train, p), FP32),
-                         (trained(train, changed(p, "train", checkpointing=True)), FP32),
-                         (trained(train, changed(p, "train", precision="bf16")), BF16)):
+    for found, bound in ((trained(training, p), FP32),
+                         (trained(training, changed(p, "train", checkpointing=True)), FP32),
+                         (trained(training, changed(p, "train", precision="bf16")), BF16)):
         assert [error(a, b) < bound for a, b in zip(found, wanted, strict=True)] == [True] * 3
 
 
@@ -318,9 +319,9 @@ def test_candidates_compute_the_same(p: Params, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_training_can_be_compiled_and_channels_last_at_once(p: Params, monkeypatch: pytest.MonkeyPatch):
-    compiled, states, start = [], [], train.start
+    compiled, states, start = [], [], training.start
     monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
-    monkeypatch.setattr(train, "start", lambda *given: states.append(start(*given)) or states[-1])
+    monkeypatch.setattr(training, "start", lambda *given: states.append(start(*given)) or states[-1])
     way = benchmark("train", monkeypatch).way("compiled_channels_last", p, process.schedule(p.process),
                                               pixels(4))
     assert not states  # nothing lies on the device before its turn
@@ -373,7 +374,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
         out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     (tmp_path / "file").touch()
     run = benchmark("train", monkeypatch).run
-    monkeypatch.setattr(train, "start", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr(training, "start", lambda *_: pytest.fail("it began"))
     with pytest.raises(SystemExit, match=r"^2$"):
         run([*TINY, "--out", str(tmp_path / out)])
     assert "argument --out: " in (told := capsys.readouterr().err)

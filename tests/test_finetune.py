@@ -97,10 +97,10 @@ def test_recipes_without_a_base_are_what_they_were(alone: Params):
 def test_a_base_of_all_pairs_comes_first_and_the_clusters_start_from_it(based: Params, monkeypatch):
     started, real = {}, train.start
 
-    def noted(p: Params, name: str, device: torch.device, base: Path | None = None) -> train.State:
-        state = real(p, name, device, base)
+    def noted(asked: train.Training, *rest: object) -> train.State:
+        state = real(asked, *rest)
         weights = [{k: v.clone() for k, v in net.state_dict().items()} for net in (state.net, state.average)]
-        started[name] = (*weights, len(state.optimizer.state), state.step)
+        started[asked.name] = (*weights, len(state.optimizer.state), state.step)
         return state
     monkeypatch.setattr(train, "start", noted)
     trained = train.run(based)
@@ -166,16 +166,16 @@ def test_fine_tuning_that_is_killed_ends_with_the_same_bits(finished: Params, on
     shutil.rmtree(finished.folder / "train" / "cluster-01")
     real = train.optimize
 
-    def dying(p: Params, state: train.State, s: object, x: object, name: str) -> torch.Tensor:
-        if (name, state.step) == ("cluster-01", step):
+    def dying(asked: train.Training, state: train.State, *rest: object) -> torch.Tensor:
+        if (asked.name, state.step) == ("cluster-01", step):
             raise Killed
-        return real(p, state, s, x, name)
+        return real(asked, state, *rest)
     with monkeypatch.context() as patch:
         patch.setattr(train, "optimize", dying)
         with pytest.raises(Killed):
             train.run(finished)
     taken = []
-    monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[-1]) or real(*args))
+    monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[0].name) or real(*args))
     mine = train.run(finished).models[1].folder
     assert taken == ["cluster-01"] * (3 - step)
     for name in ("model.safetensors", "log.csv", "samples/0000012.png"):
@@ -186,16 +186,16 @@ def test_half_done_fine_tuning_starts_again_from_another_base(finished: Params, 
     shutil.rmtree(finished.folder / "train" / "cluster-00")
     real = train.optimize
 
-    def dying(p: Params, state: train.State, *rest: object) -> torch.Tensor:
-        if (rest[-1], state.step) == ("cluster-00", 2):
+    def dying(asked: train.Training, state: train.State, *rest: object) -> torch.Tensor:
+        if (asked.name, state.step) == ("cluster-00", 2):
             raise Killed
-        return real(p, state, *rest)
+        return real(asked, state, *rest)
     with monkeypatch.context() as patch:
         patch.setattr(train, "optimize", dying)
         with pytest.raises(Killed):
             train.run(finished)
     taken = []
-    monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[-1]) or real(*args))
+    monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[0].name) or real(*args))
     train.run(changed(finished, base_images=8))
     assert taken == ["base"] * 2 + ["cluster-00"] * 3 + ["cluster-01"] * 3
     assert "Training starts again" in caplog.text

@@ -18,7 +18,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, Process, Train
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import checkpoints, process, samplers
+from diffusegen_core.diffusion import checkpoints, process, samplers, training
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.measures import metrics
 from diffusegen_core.store import seeds
@@ -157,7 +157,8 @@ def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano_params: Params, mo
     for name, white in (("ancestral", False), ("ddim", True)):
         p = nano_params.model_copy(update={"train": nano_params.train.model_copy(
             update={"preview_sampler": name})})
-        train.preview(p, train.start(p, "test", torch.device("cpu")), p.folder / name, "test")
+        state = training.start(train.training_of(p, "test"), torch.device("cpu"))
+        train.preview(p, state, p.folder / name, "test")
         grid = np.asarray(Image.open(p.folder / name / "samples" / "0000000.png"))
         assert grid.shape == (32, 32, 3)
         assert bool((grid == 255).all()) == white

@@ -17,7 +17,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import checkpoints, process
+from diffusegen_core.diffusion import checkpoints, process, training
 from diffusegen_core.store import runs
 
 CPU = torch.device("cpu")
@@ -31,9 +31,13 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoints.read(folder / "model.safetensors")[0]
 
 
-def batches(p: Params, pairs: dataset.Pairs) -> tuple[train.State, process.Schedule, torch.Tensor]:
+def batches(p: Params, pairs: dataset.Pairs) -> tuple[training.State, process.Schedule, torch.Tensor]:
     x = (dataset.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8)
-    return train.start(p, "test", CPU), process.schedule(p.process), x
+    return training.start(train.training_of(p, "test"), CPU), process.schedule(p.process), x
+
+
+def step(p: Params, state: training.State, s: process.Schedule, x: torch.Tensor) -> torch.Tensor:
+    return training.optimize(train.training_of(p, "test"), state, s, x)
 
 
 # ---- learning
@@ -53,7 +57,7 @@ def test_two_images_are_learned_by_heart(nano_params: Params, objective: str, sh
             return float(process.losses(net, s, x0, t, eps, objective)["mse"].mean())
     untrained = error(state.net)
     for _ in range(50):
-        train.optimize(p, state, s, x, "test")
+        step(p, state, s, x)
     assert untrained > 0.5
     assert error(state.net) < share * untrained
     assert error(state.average) < share * untrained
@@ -75,7 +79,7 @@ def test_images_are_drawn_from_the_whole_cluster_and_flipped_as_asked(nano_param
         p = changed(nano_params, ("train.flip", flip), ("train.batch_size", 50))
         state, s, x = batches(p, dataset.load(p))
         for _ in range(8):
-            train.optimize(p, state, s, x, "test")
+            step(p, state, s, x)
         x0, t = (torch.cat(column) for column in zip(*seen, strict=True))
         straight = x.float() / 127.5 - 1
         upright = (x0[:, None] == straight[None]).flatten(2).all(2)
@@ -103,7 +107,7 @@ def test_micro_batches_sum_to_the_batch(nano_params: Params, micro: int):
         state, s, x = batches(p, pairs)
         for parameter in state.net.parameters():  # the zeroed layers would hide most gradients
             parameter.data.add_(0.02)
-        rows.append(train.optimize(p, state, s, x, "test"))
+        rows.append(step(p, state, s, x))
         gradients.append(torch.cat([p.grad.flatten() for p in state.net.parameters()]))
     torch.testing.assert_close(rows[1], rows[0], rtol=1e-5, atol=1e-6)
     assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 1e-5
@@ -112,23 +116,23 @@ def test_micro_batches_sum_to_the_batch(nano_params: Params, micro: int):
 def test_the_gradient_is_clipped_to_its_largest_norm(nano_params: Params):
     p = changed(nano_params, ("train.grad_clip", 0.01))
     state, s, x = batches(p, dataset.load(p))
-    row = train.optimize(p, state, s, x, "test")
+    row = step(p, state, s, x)
     clipped = torch.cat([p.grad.flatten() for p in state.net.parameters()]).norm()
     assert float(row[3]) > 0.1
     assert float(clipped) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_the_average_warms_up_and_then_keeps_its_decay(nano_params: Params):
-    state = train.start(nano_params, "test", CPU)
+    state = training.start(train.training_of(nano_params, "test"), CPU)
     weight, average = next(state.net.parameters()), next(state.average.parameters())
     start, expected = average.clone(), None
     values = [torch.full_like(weight, float(v)) for v in range(1, 13)]
-    for step, value in enumerate(values):
+    for number, value in enumerate(values):
         weight.data.copy_(value)
-        train.average_weights(state, decay=0.5)
+        training.average_weights(state, decay=0.5)
         state.history.append(torch.zeros(4))
-        decay = min(0.5, (1 + step) / (10 + step))  # 1/10, 2/11, ... up to 1/2 at step 8
-        expected = decay * (start if step == 0 else expected) + (1 - decay) * value
+        decay = min(0.5, (1 + number) / (10 + number))  # 1/10, 2/11, ... up to 1/2 at step 8
+        expected = decay * (start if number == 0 else expected) + (1 - decay) * value
         torch.testing.assert_close(average, expected)
     assert not torch.equal(average, weight)
 
@@ -274,10 +278,10 @@ def interrupted(p: Params, monkeypatch, steps: int) -> Path:
     """A training that was killed after so many steps; the folder of its model."""
     real = train.optimize
 
-    def dying(p: Params, state: train.State, *rest: object) -> torch.Tensor:
+    def dying(asked: training.Training, state: training.State, *rest: object) -> torch.Tensor:
         if state.step == steps:
             raise Killed
-        return real(p, state, *rest)
+        return real(asked, state, *rest)
     with monkeypatch.context() as patch:
         patch.setattr(train, "optimize", dying)
         with pytest.raises(Killed):
@@ -346,7 +350,7 @@ def finished(nano_params: Params, tmp_path: Path) -> Path:
     folder = tmp_path / "released"
     folder.mkdir()
     for k in range(2):
-        net = train.start(changed(nano_params, ("seed", k)), "any", CPU).net
+        net = training.start(train.training_of(changed(nano_params, ("seed", k)), "any"), CPU).net
         torch.save(net.state_dict(), folder / f"cluster_{k}_110000.pt")
     return folder
 
@@ -362,7 +366,8 @@ def test_released_checkpoints_are_used_untrained(nano_params: Params, finished: 
         assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     before = [m.path.stat().st_mtime_ns for m in trained.models]
     assert [m.path.stat().st_mtime_ns for m in train.run(p).models] == before
-    torch.save(train.start(p, "other", CPU).net.state_dict(), finished / "cluster_1_110000.pt")
+    other = training.start(train.training_of(p, "other"), CPU).net
+    torch.save(other.state_dict(), finished / "cluster_1_110000.pt")
     after = [m.path.stat().st_mtime_ns for m in train.run(p).models]
     assert after[0] == before[0]
     assert after[1] > before[1]

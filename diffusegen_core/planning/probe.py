@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core.chapters import train
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.guided import GuidedStep, Judge, Targets, default_blocks
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import levels_of
@@ -172,12 +171,12 @@ def _training(p: Params, work: flops.Work, device: torch.device) -> Trial:
     images = _fitting(p.train.batch_size, work.unet.learn, device)
     micro = min(p.train.micro_batch or images, images)
     changed = p.train.model_copy(update={"batch_size": images, "micro_batch": micro})
-    p = p.model_copy(update={"train": changed})
-    state, s = train.start(p, "probe", device), process.schedule(p.process).to(device)
+    probed = training.Training("probe", p.model, p.process, changed, p.data.image_size, p.seed)
+    state, schedule = training.start(probed, device), process.schedule(p.process).to(device)
     x = torch.full((2, 4, p.data.image_size, p.data.image_size), 128, dtype=torch.uint8, device=device)
 
     def run() -> None:
-        train.optimize(p, state, s, x, "probe")
+        training.optimize(probed, state, schedule, x)
 
     return Trial(images * work.unet.learn, images, run)
 

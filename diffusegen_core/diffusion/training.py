@@ -1,0 +1,179 @@
+"""Training of one diffusion model: an optimizer step, and all that it changes (paper 2.3, B.5).
+
+Whatever a step draws (images, flips, levels, noise) comes from a seed of its own, so a training that was
+killed continues from a snapshot as if nothing had happened: on the CPU the final weights are the same bits.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.sections import Model, Process, Train
+from diffusegen_core.diffusion import checkpoints, process
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.store import seeds
+
+COLUMNS = ["loss", "mse", "vb", "grad_norm"]  # of a step; the losses are means over its images
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training is of, beside its images; the name is part of every seed."""
+
+    name: str
+    model: Model
+    process: Process
+    settings: Train
+    image_size: int
+    seed: int
+
+
+class History:
+    """The row of COLUMNS of every step so far.
+
+    To add one costs next to nothing: rows stay on the device until they are asked for, and are copied once.
+    """
+
+    def __init__(self, rows: Tensor | None = None):
+        self._copied = torch.empty(0, len(COLUMNS)) if rows is None else rows.cpu()
+        self._fresh: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._copied) + len(self._fresh)
+
+    def append(self, row: Tensor) -> None:
+        self._fresh.append(row)
+
+    def rows(self) -> Tensor:
+        """All of them, (steps, 4), float32, on the CPU; waits for the device."""
+        if self._fresh:
+            self._copied = torch.cat([self._copied, torch.stack(self._fresh).cpu()])
+            self._fresh = []
+        return self._copied
+
+    def final_loss(self) -> float:
+        """The mean loss over the last tenth of the steps."""
+        return float(self.rows()[-max(1, len(self) // 10):, 0].mean())
+
+
+@dataclass
+class State:
+    """All that a step changes."""
+
+    net: UNet
+    average: UNet  # of the weights, exponential; the later chapters' model
+    optimizer: torch.optim.Optimizer
+    history: History = field(default_factory=History)
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self.history)
+
+    # Listed once: to walk through the modules of a large network in every step takes longer than to start
+    # the kernels that work on them.
+    @cached_property
+    def weights(self) -> Sequence[nn.Parameter]:
+        return list(self.net.parameters())
+
+    @cached_property
+    def averages(self) -> Sequence[nn.Parameter]:
+        return list(self.average.parameters())
+
+
+def start(training: Training, device: torch.device, base: dict[str, Tensor] | None = None) -> State:
+    """Untrained weights, seeded by the model's name, or those of a base: its state dict."""
+    settings = training.settings
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(training.seed, "train", training.name, "weights"))
+        net = UNet(training.model, training.image_size).to(device)
+    if base is not None:
+        net.load_state_dict(base)
+    average = copy.deepcopy(net).eval().requires_grad_(False)
+    net.checkpointing = settings.checkpointing
+    if settings.compile:
+        net.compile_steps()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay,
+                                  fused=True)
+    return State(net, average, optimizer)
+
+
+def draw(training: Training, step: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A step's images x0 (B, 4, S, S) in [-1, 1], levels (B,) and noise, of x (N, 4, S, S) uint8.
+
+    With replacement, so that a cluster of one image trains too.
+    """
+    settings, device = training.settings, x.device
+    batch = settings.batch_size
+    g = seeds.generator(training.seed, "train", training.name, step, device=device)
+    x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
+    flipped = torch.rand(batch, generator=g, device=device) < settings.flip
+    x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
+    t = torch.randint(training.process.steps, (batch,), generator=g, device=device)
+    return x0, t, torch.randn(x0.shape, generator=g, device=device)
+
+
+def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
+    """One optimizer step over a batch of x (N, 4, S, S) uint8; its row of COLUMNS, still on the device."""
+    settings, device = training.settings, x.device
+    batch, dropout = settings.batch_size, training.model.dropout > 0
+    drawn = draw(training, state.step, x)
+    sums = torch.zeros(3, device=device)
+    state.optimizer.zero_grad(set_to_none=True)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=dropout):
+        if dropout:
+            torch.manual_seed(seeds.derive(training.seed, "train", training.name, state.step, "dropout"))
+        parts = (tensor.split(settings.micro_batch or batch) for tensor in drawn)
+        for part in zip(*parts, strict=True):
+            with devices.autocast(device, settings.precision):
+                losses = process.losses(state.net, schedule, *part, training.process.objective)
+            (losses["loss"].sum() / batch).backward()
+            sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
+    norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))
+    state.optimizer.step()
+    average_weights(state, settings.ema)
+    row = torch.cat([sums / batch, norm.detach()[None]])
+    state.history.append(row)
+    return row
+
+
+# average <- d average + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step))
+@torch.no_grad()
+def average_weights(state: State, decay: float) -> None:
+    """The average starts as the weights' own short mean, so that a short training samples no random start."""
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    torch._foreach_lerp_(state.averages, state.weights, 1 - decay)
+
+
+def refuse_divergence(row: Tensor, name: str, step: int) -> None:
+    """UserError where loss or gradient is no number any more; the last checkpoint is from before."""
+    if not row.isfinite().all():
+        raise UserError(f"{name}: the training diverged: at step {step} the loss is {float(row[0])} and the "
+                        f"gradient's norm {float(row[3])}. Lower train.lr, or set train.grad_clip.")
+
+
+def weights_of(state: State) -> dict[str, Tensor]:
+    """Both sets of weights, under their prefixes."""
+    return {**{f"raw.{k}": v for k, v in state.net.state_dict().items()},
+            **{f"ema.{k}": v for k, v in state.average.state_dict().items()}}
+
+
+def snapshot(state: State) -> dict[str, Tensor]:
+    """All tensors that a training goes on from: weights, the optimizer's moments, the history."""
+    return {**weights_of(state), **checkpoints.moments(state.net, state.optimizer),
+            "history": state.history.rows()}
+
+
+def restore(state: State, tensors: dict[str, Tensor], seconds: float = 0.0) -> None:
+    """Put back what `snapshot` gave, of the same network."""
+    state.net.load_state_dict(checkpoints.part(tensors, "raw."))
+    state.average.load_state_dict(checkpoints.part(tensors, "ema."))
+    checkpoints.restore(state.net, state.optimizer, tensors)
+    state.history, state.seconds = History(tensors["history"]), seconds
