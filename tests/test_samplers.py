@@ -185,8 +185,8 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Params, benchmark: dict, capsys,
                                                                     monkeypatch: pytest.MonkeyPatch):
-    loaded, load = [], checkpoints.load_net
-    monkeypatch.setattr(checkpoints, "load_net", lambda *given: loaded.append(load(*given)) or loaded[-1])
+    loaded, load = [], checkpoints.load
+    monkeypatch.setattr(checkpoints, "load", lambda *given: loaded.append(load(*given)) or loaded[-1])
     file = trained.folder / "found.json"
     benchmark["main"]([str(trained.folder), "--images", "4", "--repeats", "2", "--steps", "3", "2",
                        "--schedules", "6/2/2", "4/2/1", "--json", str(file)])
@@ -205,7 +205,7 @@ def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Par
     shown = capsys.readouterr().out
     assert all(row["what"] in shown for row in found["rows"])
     # Loaded once each, and rounded as chapter 3 does it.
-    assert [net.input_blocks[0][0].weight.dtype for net in loaded] == [torch.bfloat16] * trained.cluster.k
+    assert [model.net.input_blocks[0][0].weight.dtype for model in loaded] == [torch.bfloat16] * trained.cluster.k
 
 
 def test_the_sources_themselves_are_measured_without_a_network_call(trained: Params, benchmark: dict):

@@ -96,7 +96,7 @@ def check(p: Params) -> Iterator[str]:
 def _usable(p: Params, name: str) -> None:
     """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
     if source := checkpoints.released(p.train, name):
-        _judged(source, Training(name, p.model, p.process, p.train, p.data.image_size, p.seed))
+        checkpoints.judge(source, p.model, p.process, p.data.image_size, p.train.sample_weights)
 
 
 def base_of(settings: Train) -> str | None:

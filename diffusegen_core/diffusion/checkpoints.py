@@ -4,81 +4,83 @@ A checkpoint of ours is a safetensors file; its header holds the configuration a
 paper's authors, is a bare state dict in guided-diffusion naming. Nothing here ever executes a pickle.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.config.params import Params, plain, resolve
+from diffusegen_core.config.params import plain, resolve
+from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.diffusion.unet import UNet, parameter_count
-from diffusegen_core.networks import weights
-from diffusegen_core.store import runs
+from diffusegen_core.diffusion import process as processes
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.networks import weights as tensor_files
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Recipe, differences
 
 log = logging.getLogger(__name__)
 
-SHOWN = 4  # tensors that a misfit names
+Header = dict[str, Any]
+Weights = Literal["ema", "raw"]
+OURS = ".safetensors"
+FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
+MOST_STEPS = 1_000_000  # of a process that a header may tell of
+NAMED = 4  # tensors that a misfit names
+# What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
+BESIDE = ("ema", "opt")
 
 
-def configuration(p: Params) -> dict[str, Any]:
-    """What a usable file and the parameters must agree on: the network and the process it was trained for."""
-    return {"image_size": p.data.image_size, "model": plain(p.model), "process": plain(p.process)}
+def configuration(model: Model, process: Process, image_size: int) -> dict[str, Any]:
+    """What a usable file and a run must agree on: the network, and the process that it was trained for."""
+    return {"image_size": image_size, "model": plain(model), "process": plain(process)}
 
 
-def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], hashed: bool = True) -> Path:
-    """Write tensors and a JSON header, atomically; `hashed` as in `runs.write`."""
+# ---- files of ours
+
+def save(path: Path, tensors: dict[str, Tensor], header: Header, hashed: bool = True) -> Path:
+    """Write tensors and a JSON header, atomically; `hashed` as in `files.write`."""
     # One key, because safetensors writes several in any order: the same content is the same bytes.
     metadata = {"header": json.dumps(header)}
     # Copies, because an adopted model's two sets of weights are the same memory, which the format refuses.
     copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     try:
-        return runs.write(path, lambda file: save_file(copies, file, metadata), hashed)
+        return files.write(path, lambda file: save_file(copies, file, metadata), hashed)
     except SafetensorError as error:
         raise UserError(f"{path} could not be written: {error}.") from error
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a file of ours. UserError where it is truncated, or not ours."""
-    with _opened(path) as f:
-        return {name: f.get_tensor(name) for name in f.keys()}, _header(path, f)  # noqa: SIM118
+def read(path: Path) -> tuple[dict[str, Tensor], Header]:
+    """Tensors and header of a file of ours. UserError where it is damaged, or not ours."""
+    with _opened(path) as (file, head):
+        return {name: file.get_tensor(name) for name in file.keys()}, head  # noqa: SIM118
 
 
-def header(path: Path) -> dict[str, Any]:
+def header(path: Path) -> Header:
     """The header of a file of ours alone. UserError as `read`."""
-    with _opened(path) as f:
-        return _header(path, f)
+    with _opened(path) as (_, head):
+        return head
 
 
-def _header(path: Path, f: safe_open) -> dict[str, Any]:
-    metadata = f.metadata() or {}
-    if "header" not in metadata:
-        raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
+def left(path: Path) -> Header | None:
+    """The header of what a training left there to go on from; None, with a warning, where that is damaged."""
+    if not path.exists():
+        return None
     try:
-        found = json.loads(metadata["header"])
-    except (ValueError, RecursionError):
-        found = None
-    parts = ("configuration", "recipe", "seen")
-    if not isinstance(found, dict) or not all(isinstance(found.get(part, {}), dict) for part in parts):
-        raise UserError(f"{path} cannot be read as a checkpoint: its header is not one of ours.")
-    return found
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[safe_open]:
-    try:
-        with safe_open(path, framework="pt") as f:
-            yield f
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None
+        return header(path)
+    except UserError as error:
+        log.warning("%s Training starts again.", error)
+        return None
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -86,16 +88,30 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def left(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What an unfinished training left there, as `read`; None, with a warning, where that is damaged."""
-    if not path.exists():
-        return None
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[safe_open, Header]]:
+    """The file and its header; opening it compares the extents of all its tensors with its size."""
     try:
-        return read(path)
-    except UserError as error:
-        log.warning("%s Training starts again.", error)
-        return None
+        with safe_open(path, framework="pt") as file:
+            yield file, _header(path, file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None
 
+
+def _header(path: Path, metadata: dict[str, str]) -> Header:
+    if "header" not in metadata:
+        raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
+    try:
+        head = json.loads(metadata["header"])
+    except (ValueError, RecursionError):
+        head = None
+    parts = ("configuration", "recipe", "seen")
+    if not isinstance(head, dict) or not all(isinstance(head.get(name, {}), dict) for name in parts):
+        raise UserError(f"{path} cannot be read as a checkpoint: its header is not one of ours.")
+    return head
+
+
+# ---- unfinished training
 
 def moments(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state, by names that `restore` knows."""
@@ -106,118 +122,156 @@ def moments(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tenso
 def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `moments` gave; a parameter without gradients has none."""
     for i, parameter in enumerate(net.parameters()):
-        if found := part(tensors, f"optimizer.{i}."):
+        if state := part(tensors, f"optimizer.{i}."):
             optimizer.state[parameter] = {  # torch keeps the steps on the CPU, unless the optimizer is fused
                 name: value if name == "step" and not optimizer.defaults["fused"]
-                else value.to(parameter.device) for name, value in found.items()}
+                else value.to(parameter.device) for name, value in state.items()}
 
 
-def misfit(header: dict[str, Any], tensors: dict[str, Tensor], recipe: runs.Recipe, prefix: str,
+def misfit(header: Header, tensors: dict[str, Tensor], recipe: Recipe, prefix: str,
            net: nn.Module) -> list[str]:
     """Why an unfinished training of this recipe cannot go on from a checkpoint; nothing where it can."""
-    if reasons := runs.differences(header.get("recipe", {}), recipe):
+    if reasons := differences(header.get("recipe", {}), recipe):
         return reasons
-    found, wanted = part(tensors, prefix), net.state_dict()
-    if "history" not in tensors or {k: v.shape for k, v in found.items()} != {
-            k: v.shape for k, v in wanted.items()}:
+    shapes = {name: value.shape for name, value in part(tensors, prefix).items()}
+    if "history" not in tensors or shapes != {name: value.shape for name, value in net.state_dict().items()}:
         return ["it is no unfinished training of this network"]
     return []
 
 
-def released(p: Params, name: str) -> Path | None:
-    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder."""
-    if p.train.checkpoints is None:
-        return None
-    folder = resolve(p.train.checkpoints)
-    stem = f"cluster_{int(name.removeprefix('cluster-'))}_" if name.startswith("cluster-") else name
-    found = sorted(f for pattern in (f"{stem}*.pt", f"{name}*.safetensors", f"{name}/model.safetensors")
-                   for f in folder.glob(pattern))
-    if len(found) != 1:
-        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(found)} checkpoints for {name}; "
-                        f"one is needed, named {stem}*.pt, {name}*.safetensors or {name}/model.safetensors.")
-    return found[0]
+# ---- finished models
+
+def load(path: Path | str, weights: Weights = "ema", device: torch.device | str = "cpu",
+         precision: str = "fp32") -> Diffusion:
+    """A finished model of ours, built as its own header says; `weights` are "ema" (averaged) or "raw".
+
+    UserError where the file is damaged, unfinished, or not ours.
+    """
+    path = Path(path)
+    if path.suffix != OURS:
+        raise UserError(f"{path} is no {OURS} file, and only those tell of their network. A released "
+                        "checkpoint is read by load_released, which is told.")
+    with _opened(path) as (file, head):
+        net, process = _told(path, head, file, weights)
+        state = {name: file.get_tensor(f"{weights}.{name}") for name in net.state_dict()}
+    return _diffusion(path, net, state, process, device, precision)
 
 
-def fingerprints(pairs: Pairs) -> dict[str, str]:
-    """By name, a hash of an image's pixels: what the header of a model tells of those that it has seen."""
-    return {name: hashlib.sha256(image.tobytes()).hexdigest()[:16]
-            for name, image in zip(pairs.names, pairs.images, strict=True)}
+def load_released(path: Path, model: Model, process: Process, image_size: int,
+                  device: torch.device | str = "cpu", precision: str = "fp32") -> Diffusion:
+    """A bare state dict, as the authors release them, as the network and the process that it is said to be.
+
+    UserError names what differs.
+    """
+    state = tensor_files.read(path)
+    net = _said(path, state, model, process, image_size)
+    return _diffusion(path, net, state, process, device, precision)
 
 
-def seen(path: Path) -> dict[str, str] | None:
-    """The fingerprints of the images that a finished model was trained on; None where the file tells none."""
-    return header(path).get("seen") if path.suffix == ".safetensors" else None
+def judge(path: Path, model: Model, process: Process, image_size: int, weights: Weights = "ema") -> None:
+    """UserError where a finished checkpoint, ours or released, is damaged or is not this model.
+
+    Names, shapes and extents are looked at, but no weights are read: this takes no time.
+    """
+    if path.suffix != OURS:
+        _said(path, tensor_files.read(path, mapped=True), model, process, image_size)
+        return
+    with _opened(path) as (file, head):
+        refuse_other_configuration(path, head, configuration(model, process, image_size))
+        _told(path, head, file, weights)
 
 
-def refuse_strangers(path: Path, training: Pairs, p: Params) -> None:
-    """UserError, naming images, where a model is known to have seen one that is no training image here."""
-    if known := seen(path):  # of another size, every image would be a stranger
-        refuse_other_configuration(path, header(path)["configuration"], p)
-    ours = set(fingerprints(training).values())
-    strangers = [name for name, pixels in (known or {}).items() if pixels not in ours]
-    if strangers:
-        raise UserError(f"{path} was trained on images that are no training images of this run, and may be "
-                        f"test images: {some(strangers)}. Give the run the pairs that the model was trained "
-                        "on, or another train.checkpoints.")
+def _told(path: Path, head: Header, file: safe_open, weights: Weights) -> tuple[UNet, Process]:
+    """Network, without memory, and process as a header tells them, once the tensors fit that."""
+    model, process, image_size = _configured(path, head)
+    names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
+    if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:
+        raise UserError(f"{path} does not hold the network that its header tells of.")
+    net = _network(path, model, image_size)
+    slices = {name.removeprefix(f"{weights}."): file.get_slice(name) for name in names}
+    _refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
+                         "its header")
+    for name, part in slices.items():
+        if part.get_dtype() not in FLOATS:
+            raise _no_numbers(path, name)
+    return net, process
 
 
-def adopt(p: Params, source: Path, path: Path, recipe: runs.Recipe) -> dict[str, Any]:
-    """Take a finished checkpoint into the run as `path`, if it fits; the stamp of the artifact."""
-    net, known = load_net(source, p, torch.device("cpu")), seen(source)
-    runs.clear(path.parent)
-    tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in net.state_dict().items()}
-    made = save(path, tensors, {"configuration": configuration(p),
-                                **({} if known is None else {"seen": known})})
-    return runs.finish(path.parent, recipe, [made], seconds=0.0, images=0, steps=0, loss=float("nan"),
-                       parameters=parameter_count(net),
-                       trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
+def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, image_size: int) -> UNet:
+    """The network that the parameters say a bare state dict is of, without memory, once it fits that."""
+    if process.objective != "eps":
+        raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
+                        f"{process.objective}.")
+    net = _network(path, model, image_size)
+    _refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
+                         "the parameters")
+    return net
 
 
-def load_net(path: Path, p: Params, device: torch.device) -> UNet:
-    """A checkpoint's network, ours or released, in eval mode. UserError names every field that differs."""
-    with torch.device("meta"):  # no weights are drawn that the file's would replace
-        net = UNet(p.model, p.data.image_size)
-    if path.suffix == ".safetensors":
-        tensors, header = read(path)
-        if "configuration" not in header:
-            raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
-        refuse_other_configuration(path, header["configuration"], p)
-        state = part(tensors, f"{p.train.sample_weights}.")
-    else:
-        if p.process.objective != "eps":
-            raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
-                            f"{p.process.objective}.")
-        state = weights.read(path)
-    refuse_other_shapes(path, state, net)
+def _configured(path: Path, head: Header) -> tuple[Model, Process, int]:
+    """Network, process and image size as a header tells them."""
+    if "configuration" not in head:
+        raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
+    told = head["configuration"]
+    try:
+        return (Model.model_validate(told["model"]), Process.model_validate(told["process"]),
+                TypeAdapter(int).validate_python(told["image_size"], strict=True))
+    except (KeyError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
+        raise UserError(f"{path} cannot be read as a checkpoint: its configuration is not one of ours "
+                        f"({reason}).") from None
+
+
+def _network(path: Path, model: Model, image_size: int) -> UNet:
+    """The network of a configuration, without memory: no weights are drawn that a file's would replace."""
+    try:
+        with torch.device("meta"):
+            return UNet(model, image_size)
+    except (ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+        raise UserError(f"{path} tells of a network that cannot be built: {error}.") from None
+
+
+def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process,
+               device: torch.device | str, precision: str) -> Diffusion:
+    """The network with these weights, in eval mode and frozen, with its process."""
+    for name, value in state.items():
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise _no_numbers(path, name)
     net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
-    return net.to(device).eval().requires_grad_(False)
+    place = devices.device(device) if isinstance(device, str) else device
+    net = net.to(place).eval().requires_grad_(False).fixed(precision)
+    return Diffusion(net, processes.schedule(process).to(place), process.objective, precision=precision)
 
 
-def refuse_other_configuration(path: Path, found: dict[str, Any], p: Params) -> None:
-    """UserError, naming each difference, unless a file's configuration is that of the parameters."""
-    differing = runs.differences(found, configuration(p))
-    if differing:
+def _no_numbers(path: Path, name: str) -> UserError:
+    return UserError(f"{path} cannot be used as a model: {name} holds values that are no numbers.")
+
+
+def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any]) -> None:
+    """UserError, naming each difference, unless a finished file's configuration is the one wanted."""
+    if "configuration" not in head:
+        raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
+    if differing := differences(head["configuration"], wanted):
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
                         + "; ".join(differing) + ".")
 
 
-def refuse_other_shapes(path: Path, state: dict[str, Tensor], net: UNet) -> None:
-    """UserError unless the state dict has the network's names and shapes; it says which are off."""
+def _refuse_other_shapes(path: Path, shapes: dict[str, tuple[int, ...]], net: UNet, teller: str) -> None:
+    """UserError, naming what is off, unless tensors have the names and shapes that `teller` tells."""
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if found == wanted:
+    if shapes == wanted:
         return
-    lines = [f"{name}: {found.get(name, 'absent')} in the file, "
-             f"{wanted.get(name, 'absent')} in the parameters"
-             for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-    more = [f"and {len(lines) - SHOWN} more tensors"] if len(lines) > SHOWN else []
-    raise UserError(f"{path} does not fit the parameters: "
-                    + "; ".join(_summary(found, wanted) + lines[:SHOWN] + more) + ".")
+    lines = [f"{name}: {shapes.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in {teller}"
+             for name in sorted({*shapes, *wanted}) if shapes.get(name) != wanted.get(name)]
+    more = [f"and {len(lines) - NAMED} more tensors"] if len(lines) > NAMED else []
+    raise UserError(f"{path} does not fit {teller}: "
+                    + "; ".join(_summary(shapes, wanted, teller) + lines[:NAMED] + more) + ".")
 
 
-def _summary(found: dict[str, tuple], wanted: dict[str, tuple]) -> list[str]:
+def _summary(shapes: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]],
+             teller: str) -> list[str]:
     # A released file has no configuration, but these fields can be read off its shapes.
-    def read_off(shapes: dict[str, tuple]) -> dict[str, Any]:
+    def read_off(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
         stem, head = (shapes.get(f"{name}.weight", ()) for name in ("input_blocks.0.0", "out.2"))
         blocks = {name: name.split(".")[1] for name in shapes if name.startswith("input_blocks.")}
         attention = {block for name, block in blocks.items() if name.endswith(".qkv.weight")}
@@ -227,5 +281,57 @@ def _summary(found: dict[str, tuple], wanted: dict[str, tuple]) -> list[str]:
                 "input blocks": len({*blocks.values()}),
                 "attention in input blocks": " ".join(sorted(attention, key=lambda b: (len(b), b))) or "none"}
 
-    a, b = read_off(found), read_off(wanted)
-    return [f"{name}: {a[name]} in the file, {b[name]} in the parameters" for name in a if a[name] != b[name]]
+    a, b = read_off(shapes), read_off(wanted)
+    return [f"{name}: {a[name]} in the file, {b[name]} in {teller}" for name in a if a[name] != b[name]]
+
+
+# ---- finished models from elsewhere
+
+def released(settings: Train, name: str) -> Path | None:
+    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder.
+
+    UserError unless there is one. A cluster's is called as the authors' (`cluster_3_*.pt`) or as ours, the
+    full set's as published (`model200000.pt`) or as ours. What the authors' training leaves beside a model
+    is ignored: they sample the plain weights.
+    """
+    if settings.checkpoints is None:
+        return None
+    folder = resolve(settings.checkpoints)
+    cluster = f"cluster_{int(name.removeprefix('cluster-'))}_" if name.startswith("cluster-") else None
+    theirs = [f"{cluster}*.pt"] if cluster else [f"{name}*.pt", "model[0-9]*.pt"]
+    patterns = [*theirs, f"{name}*{OURS}", f"{name}/model{OURS}"]
+    candidates = sorted(path for pattern in patterns for path in folder.glob(pattern)
+                        if not (cluster and path.name.removeprefix(cluster).startswith(BESIDE)))
+    if len(candidates) != 1:
+        named = f" ({some([path.name for path in candidates])})" if candidates else ""
+        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(candidates)} checkpoints for "
+                        f"{name}{named}; one is needed, named {', '.join(patterns[:-1])} or {patterns[-1]}.")
+    return candidates[0]
+
+
+def fingerprints(pairs: Pairs) -> dict[str, str]:
+    """By name, a hash of an image's pixels: what the header of a model tells of those that it has seen."""
+    return {name: files.pixel_hash(image)[:16]
+            for name, image in zip(pairs.names, pairs.images, strict=True)}
+
+
+def seen(path: Path) -> dict[str, str] | None:
+    """The fingerprints of the images that a finished model was trained on; None where the file tells none."""
+    return header(path).get("seen") if path.suffix == OURS else None
+
+
+def refuse_strangers(path: Path, training: Pairs, wanted: dict[str, Any]) -> None:
+    """UserError, naming images, where a model is known to have seen one that is no training image here.
+
+    `wanted` is the run's configuration, which is compared first: of another size, every image is a stranger.
+    """
+    known = seen(path)
+    if not known:
+        return
+    refuse_other_configuration(path, header(path), wanted)
+    ours = set(fingerprints(training).values())
+    strangers = [name for name, pixels in known.items() if pixels not in ours]
+    if strangers:
+        raise UserError(f"{path} was trained on images that are no training images of this run, and may be "
+                        f"test images: {some(strangers)}. Give the run the pairs that the model was trained "
+                        "on, or another train.checkpoints.")

@@ -8,6 +8,7 @@ executed. Nothing falls back to anything else: weights that cannot be had are a 
 import contextlib
 import pickle
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +104,14 @@ def identity(spec: str, published: Published, seed: int = 0) -> dict[str, str | 
     return {"sha256": files.sha256(_file(spec))}
 
 
-def read(spec: str | Path) -> State:
-    """The tensors in a file, by field name, on the CPU. UserError where it is absent or no state dict."""
+def read(spec: str | Path, mapped: bool = False) -> State:
+    """The tensors in a file, by field name, on the CPU. UserError where it is absent or no state dict.
+
+    `mapped`: they are to be looked at only, and need not be read; their values are those of the disk.
+    """
     path = _file(spec)
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _tensors_only(path)
+        state = load_file(path) if path.suffix == ".safetensors" else _tensors_only(path, mapped)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read as a weights file: {_first_line(error)}") from None
     strange = [str(name) for name, value in state.items()
@@ -187,9 +191,10 @@ def _file(spec: str | Path) -> Path:
     return path
 
 
-def _tensors_only(path: Path) -> State:
+def _tensors_only(path: Path, mapped: bool) -> State:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True,
+                           mmap=mapped and zipfile.is_zipfile(path))  # older files cannot be
     except pickle.UnpicklingError:
         raise UserError(f"{path} is refused: it is not a torch file of tensors only, and nothing else in a "
                         "pickle is ever executed. Save it again as a plain state dict or as safetensors."

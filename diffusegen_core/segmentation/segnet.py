@@ -270,10 +270,10 @@ def _keep(state: Training, path: Path, recipe: runs.Recipe) -> None:
 
 
 def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
-    found = checkpoints.left(path)
-    if found is None:
+    header = checkpoints.left(path)
+    if header is None:
         return
-    tensors, header = found
+    tensors, _ = checkpoints.read(path)
     if reasons := checkpoints.misfit(header, tensors, recipe, "net.", state.net):
         log.warning("%s belongs to another training (%s). Training starts again.", path, "; ".join(reasons))
         return
