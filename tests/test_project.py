@@ -15,10 +15,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "diffusegen_core"
-MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if path.stem != "__init__"}
-# The folders and modules of the package, each of which may import only what stands before it.
+MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.startswith("__")}
+# Folders of the package and modules beside them, each of which may import what stands before it.
 LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation",
-          "chapters", "run", "planning", "report", "notebooks", "lab", "cli", "__main__"]
+          "chapters", "run", "planning", "report", "notebooks", "lab", "cli"]
 MOST_LINES = 350
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",
@@ -57,7 +57,8 @@ def imported(path: Path) -> set[str]:
 
 def layer(name: str) -> int:
     """How high a module stands."""
-    return LAYERS.index(MODULES[name].relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    folder = MODULES[name].relative_to(PACKAGE).parent.name
+    return LAYERS.index(folder or name)
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -157,7 +158,41 @@ def test_what_a_module_imports_of_the_package_is_there(name: str) -> None:
 
 
 def test_no_two_modules_have_one_name() -> None:
-    assert len(MODULES) == len([path for path in PACKAGE.rglob("*.py") if path.stem != "__init__"])
+    names = [path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
+    assert sorted(names) == sorted(MODULES)
+
+
+def test_the_layers_are_the_packages_folders_and_the_modules_beside_them() -> None:
+    folders = {path.parent.name for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
+    assert sorted(LAYERS) == sorted({*folders, *(name for name, path in MODULES.items()
+                                                 if path.parent == PACKAGE)})
+
+
+def classes_of_chapters() -> dict[str, set[str]]:
+    """The classes of each chapter: of each module in chapters/ that can be run."""
+    trees = {name: ast.parse(path.read_text()) for name, path in MODULES.items()
+             if path.parent.name == "chapters"}
+    return {name: {part.name for part in tree.body if isinstance(part, ast.ClassDef)}
+            for name, tree in trees.items()
+            if any(isinstance(part, ast.FunctionDef) and part.name == "run" for part in tree.body)}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "run"])
+def test_only_run_chains_chapters(name: str) -> None:
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(MODULES[name].read_text()))
+             if isinstance(node, ast.Call)}
+    assert calls.isdisjoint({f"{chapter}.run" for chapter in classes_of_chapters()})
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if MODULES[name].parent.name == "chapters"])
+def test_of_other_chapters_a_chapter_knows_the_results_alone(name: str) -> None:
+    chapters = classes_of_chapters()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffusegen_core.chapters"):
+            *_, module = node.module.split(".")
+            names = {alias.name for alias in node.names}
+            assert names.isdisjoint(chapters)
+            assert names <= chapters.get(module, names)
 
 
 def test_no_imports_go_in_a_circle() -> None:
