@@ -232,7 +232,7 @@ class Run:
         return tests
 
     def _generators(self, ws: Workspace, sets: Sets) -> augment.Generators:
-        """The pairs of the generators that see a small set alone; each is a run of its own, within this one."""
+        """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment)
         runs = {(one.size, one.seed): self._within(one) for one in small}
