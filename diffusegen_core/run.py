@@ -241,6 +241,10 @@ class Run:
                                    for (size, seed), run in runs.items()], "Generators that see a small set")
         return {which: run.finished("sets") for which, run in runs.items()}
 
+    def generators(self) -> augment.Generators:
+        """The pairs of the generators that see a small set alone, as far as they are made."""
+        return self._generators(self.workspace.read_only, self.synthetic)
+
     def _within(self, small: augment.Subset) -> "Run":
         """The run, chapters 1 to 4, that knows the training pairs of a small set alone."""
         values = params.merged(params.plain(self.params), augment.own(self.params.augment, small.train))
