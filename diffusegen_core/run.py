@@ -34,7 +34,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.parallel import fanout
+from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
@@ -178,7 +178,8 @@ class Run:
 
         `again` makes anew what was changed by hand, after setting it aside; `watch` sees models in training.
         """
-        with lock.hold(self.folder):
+        # A worker holds nothing: if it stopped, nobody could go on in its place.
+        with lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder):
             self.keep_params()
             self._results.clear()  # those of grids may be of what was finished so far
             return self._result(name, replace(self.workspace, again=again), watch)

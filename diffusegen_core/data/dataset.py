@@ -167,8 +167,8 @@ def refuse_unreadable(settings: Data, source: str) -> None:
     if settings.subset == "paper348" and settings.on_bad == "refuse":
         missing = listed - {pair.name for pair in report.pairs}
         if missing:
-            raise UserError(f"{report.folder} lacks {len(missing)} of the paper's 348 pairs, which data.subset: "
-                            "paper348 asks for. For a folder of your own set data.subset: all.")
+            raise UserError(f"{report.folder} lacks {len(missing)} of the paper's 348 pairs, which "
+                            "data.subset: paper348 asks for. For a folder of your own set data.subset: all.")
 
 
 @lru_cache(maxsize=8)
