@@ -18,7 +18,7 @@ from diffusegen_core.config.params import Evaluate
 from diffusegen_core.data import phantom
 from diffusegen_core.measures import metrics
 from diffusegen_core.networks import features
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
 
 # clean-fid's own: TorchScript, and an argument of scipy's that 1.18 takes away.
 pytestmark = [pytest.mark.filterwarnings("ignore:.*torch[.]jit.*is deprecated:DeprecationWarning"),
@@ -62,7 +62,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def trusted(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the stand-in for clean-fid's own file."""
-    monkeypatch.setattr(metrics, "NETWORK_SHA256", runs.sha256(network))
+    monkeypatch.setattr(metrics, "NETWORK_SHA256", files.sha256(network))
 
 
 def drawn(seed: int, count: int, size: int = 40) -> np.ndarray:
@@ -163,7 +163,7 @@ def test_what_another_worker_is_writing_is_not_read(sets: tuple, tmp_path: Path,
     monkeypatch.setattr(metrics, "extract", lambda images, *_: np.zeros((len(images), 5), np.float32))
     metrics.cached(tmp_path, sets[0][:2], RESNET)
     [file] = tmp_path.glob("*/*.npz")
-    file.rename(file.with_name(f"{runs.WRITING}x.npz"))
+    file.rename(file.with_name(f"{files.WRITING}x.npz"))
     read = []
     monkeypatch.setattr(metrics, "_read", lambda file: read.append(file) or {})
     metrics.cached(tmp_path, sets[0][:2], RESNET)

@@ -153,6 +153,38 @@ def check(p: Params) -> Iterator[str]:
         yield from refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source")
 
 
+def expected(settings: Data) -> tuple[int, str]:
+    """How many pairs there will be, and how that is known. Images are not opened.
+
+    Raises UserError where the folder cannot be listed, or is not there and nothing else tells.
+    """
+    if settings.source == PHANTOM:
+        return len(settings.names or range(settings.count or 0)), "phantoms"
+    folder, listed = resolve(settings.source), set(paper_names())
+    if folder.is_dir():
+        named = [pair.name for pair in layouts.scan(folder).pairs
+                 if settings.subset == "all" or (pair.name in listed) == (settings.subset == "paper348")]
+        used = [name for name in named[:settings.count] if not settings.names or name in settings.names]
+        return len(used), f"in {folder}"
+    if settings.names:
+        return len(settings.names), f"data.names; {folder} is not there yet"
+    if settings.subset == "paper348":
+        return (min(len(listed), settings.count or len(listed)),
+                f"of the paper's {len(listed)}; {folder} is not there yet")
+    if settings.count:
+        return settings.count, f"data.count; {folder} is not there yet"
+    raise UserError(f"Parameters: data.source: {folder} is not there, so that nobody can tell how many "
+                    "pairs it holds. Name another folder, or give data.count.")
+
+
+def expected_count(settings: Data) -> int | None:
+    """The number alone; None where it cannot be known."""
+    try:
+        return expected(settings)[0]
+    except UserError:
+        return None
+
+
 def refuse_unreadable(settings: Data, source: str) -> None:
     """UserError where a folder of pairs cannot be read, as far as its listing tells."""
     report = layouts.scan(resolve(source))
