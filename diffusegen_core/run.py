@@ -21,12 +21,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from diffusegen_core.chapters import cluster, evaluate, gan, inpaint, style, train
+from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, segment, style, train
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.segment import Tested
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
@@ -35,14 +34,17 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
+from diffusegen_core.parallel import fanout
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
+from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import artifacts, files, lock
 from diffusegen_core.store.artifacts import ASIDE, NotMadeError, key
 from diffusegen_core.store.workspace import Workspace
 
 PARAMS = "params.yaml"
+GRIDS = ("segment", "augment")  # of which a part can be read
 
 
 class Run:
@@ -182,12 +184,15 @@ class Run:
             return self._result(name, replace(self.workspace, again=again), watch)
 
     def _result(self, name: str, ws: Workspace, watch: Watch | None) -> Any:
-        if name not in self._results:
-            steps = self._steps(ws, lambda need: self._result(need, ws, watch), watch)
-            if name not in steps:
-                raise UserError(f"There is no chapter {name}. There are {', '.join(steps)}.")
-            self._results[name] = steps[name]()
-        return self._results[name]
+        if name in self._results:
+            return self._results[name]
+        steps = self._steps(ws, lambda need: self._result(need, ws, watch), watch)
+        if name not in steps:
+            raise UserError(f"There is no chapter {name}. There are {', '.join(steps)}.")
+        result = steps[name]()
+        if ws.writable or name not in GRIDS:  # a grid that is read may grow
+            self._results[name] = result
+        return result
 
     def _steps(self, ws: Workspace, get: Callable[[str], Any],
                watch: Watch | None) -> dict[str, Callable[[], Any]]:
@@ -203,7 +208,10 @@ class Run:
             "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
             "sets": lambda: self._collected(get),
             "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate),
-            "tests": lambda: testsets.load(ws, get("data"), p.data, p.segment),
+            "tests": lambda: self._tests(ws, get),
+            "segment": lambda: segment.run(ws, get("sets"), get("tests"), p.segment),
+            "augment": lambda: augment.run(ws, get("sets"), get("tests"), p.augment, p.segment,
+                                           self._generators(ws, get("sets"))),
         }
 
     def _collected(self, get: Callable[[str], Any]) -> Sets:
@@ -214,6 +222,36 @@ class Run:
                  for one in (inpainted, styled[data_type.styled])]
         supply = trainsets.supply(len(pairs), p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
         return trainsets.collect(pairs, supply, [*([baseline.pairs] if baseline else []), *twins])
+
+    def _tests(self, ws: Workspace, get: Callable[[str], Any]) -> dict[str, TestSet]:
+        """The test sets, none of which may hold an image that a generator or a network is trained on."""
+        pairs = get("data")
+        tests = testsets.load(ws, pairs, self.params.data, self.params.segment)
+        testsets.refuse_leaks(pairs, self.params.data, tests)
+        gan.refuse_leaks(get("gan"), tests)
+        return tests
+
+    def _generators(self, ws: Workspace, sets: Sets) -> augment.Generators:
+        """The pairs of the generators that see a small set alone, each a run of its own within this one."""
+        p = self.params
+        small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment)
+        runs = {(one.size, one.seed): self._within(one) for one in small}
+        if ws.writable:
+            fanout.run(_generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run})
+                                   for (size, seed), run in runs.items()], "Generators that see a small set")
+        return {which: run.finished("sets") for which, run in runs.items()}
+
+    def _within(self, small: augment.Subset) -> "Run":
+        """The run, chapters 1 to 4, that knows the training pairs of a small set alone."""
+        values = params.merged(params.plain(self.params), augment.own(self.params.augment, small.train))
+        return Run(params.validate({**values, "run_dir": str(self.folder / small.folder)}))
+
+    def finished(self, name: str) -> Any | None:
+        """A chapter's result, or None where it is not made, or cannot be."""
+        try:
+            return self.read(name)
+        except UserError:
+            return None
 
     def keep_params(self) -> Path:
         """Write the parameters into the run folder; others that lay there are set aside."""
@@ -252,6 +290,11 @@ class Run:
                 lines += [f"{(folder / name).relative_to(self.folder)} {reason}{note}"
                           for name, reason in artifacts.altered(folder, stamp, part, thorough).items()]
         return lines
+
+
+def _generate(run: Run) -> None:
+    """A work item: chapters 1 to 4 of a small set's run."""
+    augment.generate(run.folder, lambda: run.make("sets"))
 
 
 def _refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""A run whose synthetic pairs are written by hand and whose networks are not trained: for chapters 6, 7."""
+"""A run whose synthetic pairs are made up and whose networks are not trained: for chapters 5 to 7."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -6,18 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from pydantic import BaseModel
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.data import dataset, pairsets, testsets, types
 from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import DataType
+from diffusegen_core.segmentation import segnet, trainsets
 from diffusegen_core.segmentation.segnet import Fit
+from diffusegen_core.segmentation.trainsets import Sets, Supply
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.artifacts import Recipe, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 SIZE, REAL, SOURCES, SAMPLES = 16, 26, 24, 3
@@ -88,6 +92,55 @@ def write_set(ws: Workspace, data_type: DataType, pairs: list[Pair], draw: Draw)
                     for name, table in (("manifest.csv", frame), ("left_out.csv", frame.head(0)))]
         artifact.finish(outputs, 7.0)
     return pairsets.read(artifact, data_type)
+
+
+def workspace(p: Params, writable: bool = True, again: bool = False) -> Workspace:
+    return Workspace(p.folder, p.seed, p.device, writable, again)
+
+
+def real_pairs(p: Params) -> dataset.Pairs:
+    return dataset.load(workspace(p), p.data)
+
+
+def supply_of(p: Params, pairs: int = REAL) -> Supply:
+    return trainsets.supply(pairs, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+
+
+def write_all(p: Params) -> None:
+    """Sets of all data types, of all sources."""
+    for seed, (data_type, amount) in enumerate(supply_of(p).items()):
+        if data_type != types.REAL:
+            names = real_pairs(p).names[:amount.sources]
+            write_set(workspace(p), data_type, of_sources(names, amount.samples), noise(seed - 1))
+
+
+def written_set(ws: Workspace, data_type: DataType) -> PairSet:
+    """What lies in place of a data type."""
+    stamp = read_stamp(ws.folder / data_type.artifact)
+    assert stamp is not None, f"{data_type} has not been written"
+    return pairsets.read(ws.artifact(data_type.artifact, stamp["recipe"]), data_type)
+
+
+def sets_of(p: Params) -> Sets:
+    """The sets that were written, of all data types."""
+    ws, supply = workspace(p, writable=False), supply_of(p)
+    return trainsets.collect(real_pairs(p), supply, [written_set(ws, name) for name in supply
+                                                     if name != types.REAL])
+
+
+def tests_of(p: Params) -> dict[str, TestSet]:
+    pairs = real_pairs(p)
+    tests = testsets.load(workspace(p), pairs, p.data, p.segment)
+    testsets.refuse_leaks(pairs, p.data, tests)
+    return tests
+
+
+def forge(patch: pytest.MonkeyPatch) -> Networks:
+    """Put networks that are not trained in the place of U-Net++."""
+    networks = Networks()
+    for name in ("fit", "predict", "save", "load"):
+        patch.setattr(segnet, name, getattr(networks, name))
+    return networks
 
 
 def changed(p: Params, **sections: dict) -> Params:

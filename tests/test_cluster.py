@@ -14,8 +14,9 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.networks import features
-from diffusegen_core.report import tables
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import ASIDE, NotMadeError
+from diffusegen_core.store.workspace import Workspace
 
 
 @pytest.fixture
@@ -37,22 +38,16 @@ def groups(per_group: int = 4, size: int = 16) -> dataset.Pairs:
     return dataset.gather([f"pair_{i:03d}" for i in range(3 * per_group)], images, masks)
 
 
-@pytest.fixture
-def pairs(monkeypatch):
-    """Makes `dataset.load` give the three groups, or whatever pairs it is called with."""
-    def give(given: dataset.Pairs) -> dataset.Pairs:
-        monkeypatch.setattr(dataset, "load", lambda p: given)
-        return given
-
-    give(groups())
-    return give
+def run(values: dict, pairs: dataset.Pairs | None = None, again: bool = False, writable: bool = True,
+        **changes: object) -> cluster.Clusters:
+    """The three groups, or whatever pairs are given, clustered."""
+    p = params.validate({**values, "cluster": {**values["cluster"], **changes}})
+    ws = Workspace(p.folder, p.seed, p.device, writable, again)
+    kept = dataset.keep(Workspace(p.folder), "data", groups() if pairs is None else pairs)
+    return cluster.run(ws, kept, p.cluster)
 
 
-def run(values: dict, **changes) -> cluster.Clusters:
-    return cluster.run(params.validate({**values, "cluster": {**values["cluster"], **changes}}))
-
-
-def test_well_separated_groups_are_recovered(quick, pairs):
+def test_well_separated_groups_are_recovered(quick):
     found = run(quick)
     assert found.names == groups().names
     assert found.sizes == [4, 4, 4]
@@ -64,15 +59,15 @@ def test_well_separated_groups_are_recovered(quick, pairs):
     assert found.scan["inertia"].is_monotonic_decreasing
 
 
-def test_the_mask_matters_too(quick, pairs):
-    alike = groups()
-    pairs(dataset.gather(alike.names, np.broadcast_to(alike.images[:1], alike.images.shape), alike.masks))
-    found = run(quick, scan=[])
+def test_the_mask_matters_too(quick):
+    three = groups()
+    alike = dataset.gather(three.names, np.broadcast_to(three.images[:1], three.images.shape), three.masks)
+    found = run(quick, alike, scan=[])
     assert [len(set(found.labels[i:i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
     assert len(found.scan) == 0
 
 
-def test_one_cluster_and_a_cluster_for_each(quick, pairs):
+def test_one_cluster_and_a_cluster_for_each(quick):
     whole = run(quick, k=1, scan=[1, 2])
     assert whole.sizes == [12]
     assert whole.scan["silhouette"].isna().tolist() == [True, False]
@@ -82,33 +77,30 @@ def test_one_cluster_and_a_cluster_for_each(quick, pairs):
     assert each.scan["k"].tolist() == [2, 11]
 
 
-def test_a_singleton_is_a_cluster(quick, pairs):
-    two = groups().take([0, 1, 2, 3, 8])
-    pairs(two)
-    found = run(quick, k=2, scan=[2])
+def test_a_singleton_is_a_cluster(quick):
+    found = run(quick, groups().take([0, 1, 2, 3, 8]), k=2, scan=[2])
     assert sorted(found.sizes) == [1, 4]
     assert (found.labels == found.labels[4]).sum() == 1
 
 
-def test_more_clusters_than_different_pairs_are_refused(quick, pairs):
+def test_more_clusters_than_different_pairs_are_refused(quick):
     three = groups().take([0, 4, 8])
     twins = dataset.gather([*three.names, "copy_a", "copy_b"], three.images[[0, 1, 2, 0, 1]],
-                        three.masks[[0, 1, 2, 0, 1]])
-    pairs(twins)
+                           three.masks[[0, 1, 2, 0, 1]])
     with pytest.raises(UserError) as refusal:
-        run(quick, k=4)
+        run(quick, twins, k=4)
     assert "only 3 different pairs" in str(refusal.value)
     assert "copy_a is pair_000" in str(refusal.value)
-    assert sorted(run(quick, k=3, scan=[2, 3]).sizes) == [1, 2, 2]
+    assert sorted(run(quick, twins, k=3, scan=[2, 3]).sizes) == [1, 2, 2]
 
 
-def test_a_backbone_that_sees_no_difference_is_refused(quick, pairs, monkeypatch):
+def test_a_backbone_that_sees_no_difference_is_refused(quick, monkeypatch):
     monkeypatch.setattr(features, "extract", lambda images, *_, **__: np.zeros((len(images), 5), np.float32))
     with pytest.raises(UserError, match="only 1 different features"):
         run(quick)
 
 
-def test_a_second_run_reads_and_does_not_work(quick, pairs, monkeypatch):
+def test_a_second_run_reads_and_does_not_work(quick, monkeypatch):
     first = run(quick)
     extracted, clustered = [], []
     extract, kmeans = features.extract, sklearn.cluster.KMeans
@@ -121,15 +113,17 @@ def test_a_second_run_reads_and_does_not_work(quick, pairs, monkeypatch):
     pd.testing.assert_frame_equal(again.scan, first.scan)
     assert (again.names, again.sizes, again.seconds, again.folder) == (
         first.names, first.sizes, first.seconds, first.folder)
-    quick["train"]["images"] = 48
-    run(quick)  # what training does is no matter here
+    with pytest.raises(NotMadeError, match=r"made with other values \(k: 3 -> 2"):
+        run(quick, k=2, writable=False)
     assert not clustered
     other = run(quick, k=2)
     assert clustered
     assert not extracted  # K is none of the features' business
     assert other.sizes != first.sizes
-    pairs(groups(per_group=3))
-    assert run(quick, k=2).names == groups(per_group=3).names
+    clustered.clear()
+    assert np.array_equal(run(quick).labels, first.labels)  # taken back
+    assert not clustered
+    assert run(quick, groups(per_group=3), k=2).names == groups(per_group=3).names
     assert extracted
 
 
@@ -141,7 +135,7 @@ def file_of(folder: Path, groups: list[list[str]]) -> str:
     return str(path)
 
 
-def test_published_clusters_are_taken(quick, pairs, tmp_path):
+def test_published_clusters_are_taken(quick, tmp_path):
     names = groups().names
     given = [names[5:7], names[:5], names[7:]]
     found = run(quick, file=file_of(tmp_path, given))
@@ -149,15 +143,15 @@ def test_published_clusters_are_taken(quick, pairs, tmp_path):
     assert [[n for n, label in zip(found.names, found.labels, strict=True) if label == k]
             for k in range(3)] == given
     assert found.scan["k"].tolist() == [2, 3, 4]
-    assert "Cluster sizes, taken from clusters\\_3.pkl." in tables.clusters(found)._repr_markdown_()
     other = run(quick, file=file_of(tmp_path, [names[:1], names[1:2], names[2:]]))
     assert other.sizes == [1, 1, 10]
     own = run(quick)
     assert (own.sizes, own.file) == ([4, 4, 4], None)
-    assert set(runs.read_json(own.folder / runs.STAMP)["recipe"]) == {"data", "features", "k", "scan", "seed"}
+    recipe = files.read_json(own.folder / "made.json")["recipe"]
+    assert set(recipe) == {"data", "features", "k", "scan", "seed"}
 
 
-def test_published_clusters_without_curves_need_no_features(quick, pairs, tmp_path, monkeypatch):
+def test_published_clusters_without_curves_need_no_features(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "extract", lambda *_, **__: pytest.fail("features were asked for"))
     names = groups().names
     found = run(quick, file=file_of(tmp_path, [names[:4], names[4:8], names[8:]]), scan=[],
@@ -174,7 +168,7 @@ def test_published_clusters_without_curves_need_no_features(quick, pairs, tmp_pa
     (lambda names: [names[:4], names[4:], []], "cluster 2 is empty"),
     (lambda names: None, "cannot be read: No such file"),
 ])
-def test_published_clusters_of_other_pairs_are_refused_by_the_file(quick, pairs, tmp_path, change, says):
+def test_published_clusters_of_other_pairs_are_refused_by_the_file(quick, tmp_path, change, says):
     given = change(groups().names)
     path = file_of(tmp_path, given) if given else str(tmp_path / "absent.pkl")
     with pytest.raises(UserError) as refusal:
@@ -184,24 +178,29 @@ def test_published_clusters_of_other_pairs_are_refused_by_the_file(quick, pairs,
     assert not list((tmp_path / "run").rglob("clusters.csv"))
 
 
-def test_a_damaged_table_is_made_anew(quick, pairs):
+def test_a_table_that_was_changed_by_hand_is_refused_and_made_again_on_request(quick):
     first = run(quick)
     (first.folder / "clusters.csv").write_text("name,cluster\n")
-    assert np.array_equal(run(quick).labels, first.labels)
+    with pytest.raises(UserError, match=r"changed by hand: clusters\.csv is not .*--remake cluster"):
+        run(quick)
+    assert np.array_equal(run(quick, again=True).labels, first.labels)
+    aside = Path(quick["run_dir"]) / ASIDE
+    assert [path.read_text() for path in aside.rglob("clusters.csv")] == ["name,cluster\n"]
 
 
-def test_names_like_numbers_and_missing_values_stay_names(quick, pairs):
+def test_names_like_numbers_and_missing_values_stay_names(quick):
     three = groups().take([0, 4, 8])
-    pairs(dataset.gather(["001", "1e3", "NA"], three.images, three.masks))
-    assert run(quick, k=2, scan=[]).names == ["001", "1e3", "NA"]
+    odd = dataset.gather(["001", "1e3", "NA"], three.images, three.masks)
+    assert run(quick, odd, k=2, scan=[]).names == ["001", "1e3", "NA"]
 
 
 def test_phantoms_cluster_from_start_to_stamp(nano_params):
-    found = cluster.run(nano_params)
+    ws = Workspace(nano_params.folder)
+    found = cluster.run(ws, dataset.load(ws, nano_params.data), nano_params.cluster)
     assert len(found.labels) == 10
     assert sum(found.sizes) == 10
     assert min(found.sizes) > 0
-    stamp = runs.read_json(found.folder / "made.json")
+    stamp = files.read_json(found.folder / "made.json")
     assert set(stamp["outputs"]) == {"clusters.csv", "scan.csv"}
 
 
@@ -210,11 +209,11 @@ def test_real_pairs_cluster_with_the_shared_weights(shared, quick, tmp_path):
     for name in names:
         for part in ("images", "masks"):
             [file] = (shared / "data" / "kvasir-seg" / part).glob(f"{name}.*")
-            (tmp_path / part).mkdir(exist_ok=True)
-            shutil.copy(file, tmp_path / part)
-    quick["data"] = {"source": str(tmp_path), "count": 12, "image_size": 64}
-    quick["run_dir"] = str(tmp_path.parent / f"{tmp_path.name}_run")
-    found = run(quick, k=2, scan=[2, 3, 4], backbone="mobilenet_v2", input_range="symmetric",
+            (tmp_path / "set" / part).mkdir(exist_ok=True, parents=True)
+            shutil.copy(file, tmp_path / "set" / part)
+    p = params.validate({**quick, "data": {"source": str(tmp_path / "set"), "count": 12, "image_size": 64}})
+    pairs = dataset.load(Workspace(p.folder), p.data)
+    found = run(quick, pairs, k=2, scan=[2, 3, 4], backbone="mobilenet_v2", input_range="symmetric",
                 weights=str(shared / "weights" / "mobilenet_v2_imagenet.pth"))
     assert found.backbone == "mobilenet_v2 (mobilenet_v2_imagenet.pth)"
     assert found.names == sorted(names)

@@ -13,6 +13,9 @@ from PIL import Image
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, layouts
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import ASIDE, NotMadeError
+from diffusegen_core.store.workspace import Workspace
 
 RED = (200, 40, 30)
 
@@ -46,6 +49,10 @@ def folder(tmp_path: Path) -> Path:
 def make(nano: dict, folder: Path, **values: object) -> params.Params:
     given = {"source": str(folder), "count": None, "image_size": 16, **values}
     return params.validate(nano | {"data": given})
+
+
+def load(p: params.Params, **workspace: bool) -> dataset.Pairs:
+    return dataset.load(Workspace(p.folder, p.seed, **workspace), p.data, p.cluster.k)
 
 
 def only(folder: Path, clusters: int | None = None) -> tuple[str, str, str]:
@@ -126,7 +133,7 @@ def test_threshold_is_above_127_and_noise_around_black_and_white_is_fine(nano, f
     noisy = np.where(np.asarray(mask((16, 16), (4, 4, 12, 12))) > 0, rng.integers(128, 256, (16, 16)),
                      rng.integers(0, 128, (16, 16))).astype(np.uint8)
     add(folder, "d", picture((16, 16)), Image.fromarray(noisy))
-    pairs = dataset.load(make(nano, folder))
+    pairs = load(make(nano, folder))
     expected = np.zeros((16, 16), np.uint8)
     expected[4:12, 4:12] = 1
     np.testing.assert_array_equal(pairs.masks[pairs.names.index("d"), 0], expected)
@@ -198,7 +205,7 @@ def test_every_problem_in_one_pass(folder):
 
 
 def loaded(nano: dict, folder: Path, name: str, **values: object) -> tuple[np.ndarray, np.ndarray]:
-    pairs = dataset.load(make(nano, folder, **values))
+    pairs = load(make(nano, folder, **values))
     at = pairs.names.index(name)
     return pairs.images[at], pairs.masks[at, 0]
 
@@ -211,7 +218,7 @@ def loaded(nano: dict, folder: Path, name: str, **values: object) -> tuple[np.nd
 ], ids=["rgb", "1-bit", "palette", "grey+alpha", "rgba", "red", "mask in alpha", "16-bit"])
 def test_masks_of_any_kind_are_the_same_mask(nano, folder, label):
     add(folder, "d", label=label)
-    pairs = dataset.load(make(nano, folder))
+    pairs = load(make(nano, folder))
     np.testing.assert_array_equal(pairs.masks[3], pairs.masks[0])
 
 
@@ -243,7 +250,7 @@ def test_cmyk_and_palette_and_transparent_images(nano, folder):
     clear.save(folder / "images/f.png")
     for name in "def":
         mask().save(folder / f"masks/{name}.png")
-    pairs = dataset.load(make(nano, folder))
+    pairs = load(make(nano, folder))
     for at, expected in ((3, RED), (4, RED), (5, (0, 0, 0))):
         assert np.abs(pairs.images[at].reshape(3, -1).T.astype(int) - expected).max() <= 6
 
@@ -298,7 +305,7 @@ def test_synthetic_pairs_of_singan_seg(tmp_path):
 @pytest.mark.parametrize("name", ["with space", "ünï-ço∂é 图", "<b>&amp;", "b..c", "a'b\"c;$(x)", "x_mask"])
 def test_odd_names_pass_through(nano, folder, name):
     add(folder, name)
-    assert name in dataset.load(make(nano, folder)).names
+    assert name in load(make(nano, folder)).names
     copy = folder.parent / "copy"
     dataset.write_pair(copy, name, np.zeros((3, 16, 16), np.uint8), np.ones((1, 16, 16), np.uint8))
     assert (copy / f"masks/{name}.png").is_file()
@@ -353,9 +360,9 @@ def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
 def test_refuse_shows_the_table_and_skip_records_what_it_left_out(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"images/b\.png +unreadable"):
-        dataset.load(make(nano, folder))
+        load(make(nano, folder))
     p = make(nano, folder, on_bad="skip")
-    assert dataset.load(p).names == ["a", "c"]
+    assert load(p).names == ["a", "c"]
     assert [(row["file"], row["problem"]) for row in rows(p.folder / "data/left_out.csv")] == [
         ("images/b.png", "unreadable")]
 
@@ -364,7 +371,7 @@ def test_a_long_table_is_cut_in_the_error_and_whole_in_the_report(nano, folder):
     for number in range(50):
         mask().save(folder / f"masks/extra{number}.png")
     with pytest.raises(UserError, match="and 10 more"):
-        dataset.load(make(nano, folder))
+        load(make(nano, folder))
     assert "extra49" in layouts.check(folder).text
 
 
@@ -372,59 +379,134 @@ def test_skip_still_needs_a_pair_for_each_cluster(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     (folder / "images/a.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"1 pairs are too few for cluster\.k 2"):
-        dataset.load(make(nano, folder, on_bad="skip"))
+        load(make(nano, folder, on_bad="skip"))
     (folder / "images/c.png").write_bytes(b"x")
     with pytest.raises(UserError, match="No pair is left"):
-        dataset.load(make(nano, folder, on_bad="skip"))
+        load(make(nano, folder, on_bad="skip"))
 
 
-def test_the_cache_serves_the_same_pairs_and_notices_every_change(nano, folder, monkeypatch):
+def test_a_finished_look_reads_and_a_changed_folder_is_read_anew(nano, folder, monkeypatch):
     p = make(nano, folder)
-    first = dataset.load(p)
+    first = load(p)
     with monkeypatch.context() as patch:
-        patch.setattr(layouts, "read", lambda report: pytest.fail("the cache was not used"))
-        again = dataset.load(p)
+        patch.setattr(layouts, "read", lambda report: pytest.fail("the folder was read again"))
+        again = load(p)
     assert (again.names, again.digest) == (first.names, first.digest)
     np.testing.assert_array_equal(again.images, first.images)
     add(folder, "b", picture(colour=(10, 200, 30)))
-    changed = dataset.load(p)
+    changed = load(p)
     assert changed.digest != first.digest
     assert changed.images[1, 1].min() > 190
-    assert dataset.load(make(nano, folder, image_size=8)).images.shape == (3, 3, 8, 8)
+    assert load(make(nano, folder, image_size=8)).images.shape == (3, 3, 8, 8)
+    assert load(p).digest == changed.digest
+    add(folder, "b")
+    assert load(p).digest == first.digest  # taken back
+    assert len(list((p.folder / ASIDE / "data").iterdir())) == 2
+
+
+def test_the_pairs_are_read_once_a_process_and_the_source_is_hashed_only_where_it_changed(
+        nano, folder, monkeypatch):
+    p = make(nano, folder)
+    hashed, real = [], files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path) or real(path))
+    first = load(p)
+    assert len([path for path in hashed if path.is_relative_to(folder)]) == 6
+    hashed.clear()
+    assert load(p) is load(p, writable=False) is first
+    assert hashed == []
+    os.utime(folder / "masks/c.png", (1, 1))
+    assert load(p) is load(p) is first
+    assert hashed == [folder / "masks/c.png"]
+    assert dataset.read(first.stored) is first
+
+
+def test_pairs_of_the_run_that_were_changed_by_hand_are_refused_and_made_again_on_request(nano, folder):
+    p = make(nano, folder)
+    first = load(p)
     (p.folder / "data/pairs.npz").write_bytes(b"half")
-    assert dataset.load(p).digest == changed.digest
+    with pytest.raises(UserError, match=r"changed by hand: pairs\.npz is not .*--remake data"):
+        load(p)
+    assert load(p, again=True).digest == first.digest
+    assert [path.read_bytes() for path in (p.folder / ASIDE).rglob("pairs.npz")] == [b"half"]
+
+
+def test_what_is_not_made_is_not_read(nano, folder, nano_params):
+    for p in (make(nano, folder), nano_params):
+        with pytest.raises(NotMadeError, match=r"run\.make\('data'\)"):
+            load(p, writable=False)
+        assert not p.folder.exists()
+
+
+@pytest.mark.parametrize("on_bad", ["refuse", "skip"])
+def test_a_file_that_cannot_be_read_is_no_change_of_the_data(nano, folder, monkeypatch, on_bad: str):
+    p = make(nano, folder, on_bad=on_bad)
+    load(p)
+    before = listing(p.folder)
+    os.utime(folder / "masks/c.png", (1, 1))  # so that it is looked at
+    real = Path.open
+
+    def failing(path: Path, *arguments, **options):
+        if path == folder / "masks/c.png":
+            raise OSError(5, "Input/output error")
+        return real(path, *arguments, **options)
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(UserError, match=r"masks/c\.png cannot be read: Input/output error\."):
+        load(p)
+    assert listing(p.folder) == before
+
+
+def test_a_run_whose_source_is_not_there_has_its_pairs_and_makes_no_others(nano, folder):
+    p = make(nano, folder)
+    first = load(p)
+    folder.rename(folder.with_name("moved"))
+    assert load(p) is first
+    with pytest.raises(UserError, match=f"data.source {folder} is not there"):
+        load(make(nano, folder, image_size=8))
+    assert load(p) is first
+
+
+def test_pairs_in_memory_are_kept_where_another_process_reads_them(nano_params, tmp_path):
+    pairs = dataset.gather(["x"], np.zeros((1, 3, 4, 4), np.uint8), np.ones((1, 1, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match="in memory alone"):
+        _ = pairs.stored
+    ws = Workspace(tmp_path / "run")
+    kept = dataset.keep(ws, "tests/X", pairs)
+    assert kept.stored == tmp_path / "run/tests/X/pairs.npz"
+    assert kept.digest == pairs.digest
+    before = listing(ws.folder)
+    assert dataset.keep(ws.read_only, "tests/X", pairs) is kept
+    assert listing(ws.folder) == before
+    with pytest.raises(NotMadeError):
+        dataset.keep(ws.read_only, "tests/Y", pairs)
 
 
 def test_the_input_folder_is_never_written_to(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     before = listing(folder)
     layouts.check(folder)
-    dataset.load(make(nano, folder, on_bad="skip"))
+    load(make(nano, folder, on_bad="skip"))
     assert listing(folder) == before
-    with pytest.raises(UserError, match="never written to"):
-        dataset.load(params.validate(nano | {"run_dir": str(folder / "run"), "data": {
-            "source": str(folder), "count": None, "image_size": 16}}))
 
 
 def test_count_takes_the_first_usable_pairs(nano, folder):
     (folder / "images/a.png").write_bytes(b"x")
-    assert dataset.load(make(nano, folder, count=2, on_bad="skip")).names == ["b", "c"]
-    assert dataset.load(make(nano, folder, count=9, on_bad="skip")).names == ["b", "c"]
+    assert load(make(nano, folder, count=2, on_bad="skip")).names == ["b", "c"]
+    assert load(make(nano, folder, count=9, on_bad="skip")).names == ["b", "c"]
 
 
 def test_subsets_by_the_papers_names(nano, folder):
     names = dataset.paper_names()
     assert len(set(names)) == 348
     with pytest.raises(UserError, match="0 of the 348"):
-        dataset.load(make(nano, folder, subset="paper348"))
+        load(make(nano, folder, subset="paper348"))
     add(folder, names[5])
     add(folder, names[3])
     with pytest.raises(UserError, match=f"2 of the 348 .*{names[0]}"):
-        dataset.load(make(nano, folder, subset="paper348"))
+        load(make(nano, folder, subset="paper348"))
     p = make(nano, folder, subset="paper348", on_bad="skip")
-    assert sorted(dataset.load(p).names) == sorted([names[3], names[5]])
+    assert sorted(load(p).names) == sorted([names[3], names[5]])
     assert rows(p.folder / "data/left_out.csv")[0]["detail"].startswith("2 of the 348")
-    assert dataset.load(make(nano, folder, subset="not348")).names == ["a", "b", "c"]
+    assert load(make(nano, folder, subset="not348")).names == ["a", "b", "c"]
 
 
 def test_resizing_keeps_areas_and_no_polyp_vanishes(nano, folder):
@@ -440,19 +522,19 @@ def test_a_polyp_of_one_pixel_stays_one_pixel_at_its_place():
 
 
 def test_phantoms_load_and_stay(nano_params):
-    pairs = dataset.load(nano_params)
+    pairs = load(nano_params)
     assert pairs.images.shape == (10, 3, 16, 16)
     assert pairs.images.dtype == np.uint8
     assert set(np.unique(pairs.masks)) == {0, 1}
     assert len(set(pairs.names)) == len(pairs) == 10
-    assert dataset.load(nano_params).digest == pairs.digest
+    assert load(nano_params).digest == pairs.digest
     stamp = json.loads((nano_params.folder / "data/made.json").read_text())
     assert (stamp["recipe"]["source"], stamp["recipe"]["seed"], stamp["pairs"]) == ("phantom", 0, 10)
-    assert dataset.load(nano_params.model_copy(update={"seed": 1})).digest != pairs.digest
+    assert load(nano_params.model_copy(update={"seed": 1})).digest != pairs.digest
 
 
 def test_take_and_digest(nano_params):
-    pairs = dataset.load(nano_params)
+    pairs = load(nano_params)
     some = pairs.take([4, 1])
     assert some.names == [pairs.names[4], pairs.names[1]]
     np.testing.assert_array_equal(some.masks[1], pairs.masks[1])
@@ -461,7 +543,8 @@ def test_take_and_digest(nano_params):
 
 
 def test_to_tensor_is_in_the_models_range():
-    pairs = dataset.gather(["x"], np.full((1, 3, 2, 2), 255, np.uint8), np.array([[[[0, 1], [1, 0]]]], np.uint8))
+    masks = np.array([[[[0, 1], [1, 0]]]], np.uint8)
+    pairs = dataset.gather(["x"], np.full((1, 3, 2, 2), 255, np.uint8), masks)
     x = dataset.to_tensor(pairs)
     assert x.dtype.is_floating_point
     assert x.shape == (1, 4, 2, 2)
@@ -472,12 +555,12 @@ def test_to_tensor_is_in_the_models_range():
 
 
 def test_written_pairs_are_read_back_exactly(nano, nano_params):
-    pairs = dataset.load(nano_params)
+    pairs = load(nano_params)
     copy = nano_params.folder.parent / "copy"
     for name, image, label in zip(pairs.names, pairs.images, pairs.masks, strict=True):
         dataset.write_pair(copy, name, image, label)
     assert sorted(path.name for path in copy.iterdir()) == ["images", "masks"]
-    assert dataset.load(make(nano, copy)).digest == pairs.digest
+    assert load(make(nano, copy)).digest == pairs.digest
     with pytest.raises(ValueError, match="plain file name"):
         dataset.write_pair(copy, "../x", pairs.images[0], pairs.masks[0])
 
@@ -494,7 +577,7 @@ def test_phantom_folders(tmp_path):
 
 def test_the_papers_348_in_kvasir(shared, nano):
     p = make(nano, shared / "data/kvasir-seg", subset="paper348")
-    pairs = dataset.load(p)
+    pairs = load(p)
     assert sorted(pairs.names) == sorted(dataset.paper_names())
     assert rows(p.folder / "data/left_out.csv") == []  # none of the 1000 pairs has a problem
     assert 0.1 < pairs.masks.mean() < 0.25

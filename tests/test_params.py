@@ -1,10 +1,11 @@
 """Parameters: what is refused, in which words, and that profiles and defaults are what they say."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import yaml
-from made_up import keys
+from parameters import keys
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -33,8 +34,8 @@ def at(key: str, value: object) -> dict:
 # ---- profiles
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_every_profile_validates_and_bears_its_name(path: Path):
-    assert params.validate(params.load(path)).profile == path.stem
+def test_every_profile_validates_and_leaves_its_name_to_its_file(path: Path):
+    assert params.validate(params.load(path)).model_fields_set.isdisjoint({"profile"})
 
 
 def test_the_smoke_profile_spells_out_every_default():
@@ -43,7 +44,7 @@ def test_the_smoke_profile_spells_out_every_default():
     spelled = []
     for name, value in values.items():
         spelled += [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]
-    assert sorted(spelled) == sorted(keys(params.Params))
+    assert sorted([*spelled, "profile"]) == sorted(keys(params.Params))
 
 
 def test_the_paper_profile_holds_the_values_of_the_paper():
@@ -122,9 +123,6 @@ def test_a_bad_key_or_type_is_refused_by_name(key: str, value: object, says: str
      "train.preview_steps 25 exceeds process.steps 20"),
     ({"inpaint": {"jump_length": 25}}, "inpaint.jump_length 25 must be below inpaint.respacing 25"),
     ({"gan": {"layers": 5}}, "gan.min_side 10 must be above twice gan.layers 5"),
-    ({"run_dir": "."}, "name a folder of its own"),
-    ({"run_dir": "/"}, "name a folder of its own"),
-    ({"profile": ".."}, "name a folder of its own"),
 ])
 def test_an_impossible_combination_is_refused_in_words(values: dict, says: str):
     assert says in refusal(values)
@@ -159,6 +157,35 @@ def test_overrides_replace_single_values_and_leave_their_source_alone():
     assert changed == {"profile": "x", "train": {"images": 8000, "lr": 0.1, "grad_clip": None},
                        "model": {"channel_mult": [1, 1]}, "data": {"source": "some/folder"}}
     assert values == {"profile": "x", "train": {"images": 5, "lr": 0.1}}
+
+
+@pytest.mark.parametrize("text", ["set #2", "a: b", "[new] set", "2024", "no", "2024-01-05", "null", "~",
+                                  " x ", "*a", "&a x", "'quoted'", "!!int 3", "{", "1e3", "0x10", "é"])
+def test_what_is_given_for_a_text_parameter_is_taken_literally(text: str):
+    p = params.validate(params.override({}, [("data.source", text), ("cluster.backbone", text)]))
+    assert (p.data.source, p.cluster.backbone) == (text, text)
+
+
+@pytest.mark.parametrize("text", ["set #2", "a: b", "[new] set", "2024", "no", "2024-01-05"])
+def test_a_text_parameter_that_may_be_absent_is_taken_literally_but_for_null(text: str):
+    p = params.validate(params.override({}, [("train.checkpoints", text), ("run_dir", text)]))
+    assert (p.train.checkpoints, p.run_dir) == (text, text)
+    for nothing in ("null", "~", ""):
+        given = [(name, value) for value in (text, nothing) for name in ("train.checkpoints", "run_dir")]
+        p = params.validate(params.override({}, given))
+        assert (p.train.checkpoints, p.run_dir) == (None, None)
+
+
+def test_changes_may_be_dotted_or_in_sections_and_leave_their_source_alone():
+    values = {"seed": 1, "train": {"images": 5, "lr": 0.1}, "data": {"names": ["a"]}}
+    before = copy.deepcopy(values)
+    merged = params.merged(values, {"train.images": 7, "train": {"lr": 0.2, "flip": 0},
+                                    "data": {"names": ["b"]}, "model.res_blocks": 2, "seed": 3})
+    assert merged == {"seed": 3, "train": {"images": 7, "lr": 0.2, "flip": 0}, "data": {"names": ["b"]},
+                      "model": {"res_blocks": 2}}
+    assert values == before
+    with pytest.raises(UserError, match=r"^Parameters: seed\.x: seed is a value, not a section\.$"):
+        params.merged(values, {"seed.x": 1})
 
 
 @pytest.mark.parametrize(("key", "value", "says"), [
@@ -200,12 +227,6 @@ def test_plain_values_go_through_yaml_and_back(nano_params: params.Params):
     assert params.validate(yaml.safe_load(text)) == nano_params
 
 
-def test_a_notebooks_namespace_gives_its_parameters_and_nothing_else(nano: dict):
-    other = {"__name__": "__main__", "plt": object(), "p": 3}
-    assert params.from_notebook({**other, **nano}) == params.validate(nano)
-    assert params.from_notebook(other) == params.Params()
-
-
 # ---- paths
 
 def test_relative_paths_start_at_the_checkout_and_else_where_one_stands(tmp_path: Path, monkeypatch):
@@ -223,6 +244,70 @@ def test_relative_paths_start_at_the_checkout_and_else_where_one_stands(tmp_path
     assert params.resolve("/a/../b") == Path("/b")
     assert params.resolve("~/data") == tmp_path / "me" / "data"
     assert params.Params(run_dir="~/run").folder == tmp_path / "me" / "run"
+
+
+PATHS = ["run_dir", "data.source", "cluster.weights", "cluster.file", "train.checkpoints", "style.weights",
+         "style.vgg_weights", "gan.source", "evaluate.weights", "segment.weights", "segment.held_out",
+         "segment.cvc", "segment.polypgen"]
+
+
+@pytest.mark.parametrize("name", keys(params.Params))
+def test_a_path_that_exists_where_one_stands_is_meant_and_no_other_parameter_is_a_path(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    checkout = tmp_path / "checkout"
+    (checkout / "notebooks").mkdir(parents=True)
+    (checkout / "_config.yml").touch()
+    (checkout / "work" / "here").mkdir(parents=True)
+    monkeypatch.chdir(checkout / "work")
+    *sections, last = name.split(".")
+    for text, meant in (("here", str(checkout / "work" / "here")), ("nowhere", "nowhere")):
+        place = params.override({}, [(name, text)])
+        for section in sections:
+            place = place[section]
+        assert place[last] == (meant if name in PATHS else text)
+
+
+def test_a_word_that_means_something_else_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "_config.yml").touch()
+    (tmp_path / "notebooks").mkdir()
+    for word in ("phantom", "random", "singan", "pretrained", "rest"):
+        (tmp_path / "notebooks" / word).mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    values = params.override({}, [("data.source", "phantom"), ("cluster.weights", "random"),
+                                  ("gan.source", "singan"), ("style.weights", "pretrained"),
+                                  ("segment.held_out", "rest"), ("data.source", "./phantom")])
+    assert values == {"data": {"source": str(tmp_path / "notebooks" / "phantom")},
+                      "cluster": {"weights": "random"}, "gan": {"source": "singan"},
+                      "style": {"weights": "pretrained"}, "segment": {"held_out": "rest"}}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with the profile `here` in params/, and a file of its name in work/, where one stands."""
+    folder = tmp_path / "checkout"
+    for path in ("_config.yml", "params/here.yaml", "params/other.yaml", "work/here.yaml", "notebooks/x"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    monkeypatch.chdir(folder / "work")
+    return folder
+
+
+@pytest.mark.parametrize(("profile", "meant"), [
+    ("here", "params/here.yaml"), ("here.yaml", "work/here.yaml"), ("./here.yaml", "work/here.yaml"),
+    ("params/here.yaml", "params/here.yaml"), ("../params/other.yaml", "params/other.yaml"),
+    ("other", "params/other.yaml")])
+def test_a_profile_is_a_file_where_one_stands_or_of_the_checkout_or_a_name(
+        checkout: Path, profile: str, meant: str):
+    assert params.profile_file(profile).resolve() == checkout / meant
+    assert params.profile_file(Path(profile)).resolve() == checkout / meant
+
+
+@pytest.mark.parametrize("profile", ["absent", "absent.yaml", "work", "x/here", "../here", ".", "/"])
+def test_a_profile_that_is_nowhere_is_refused_by_name(checkout: Path, profile: str):
+    with pytest.raises(UserError) as caught:
+        params.profile_file(profile)
+    assert str(caught.value) == (f"There is no parameter file {profile}, nor a profile of that name in "
+                                 f"{checkout / 'params'}.")
 
 
 def test_links_that_lead_in_a_circle_are_a_path_where_nothing_is(tmp_path: Path):

@@ -5,26 +5,28 @@ import json
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
-
-from diffusegen_core.config import params
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "diffusegen_core"
-MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if path.stem != "__init__"}
-# The folders of the package, each of which may import what stands before it; "" is itself: the chapters.
-LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation", "chapters",
-          "planning", "report", ""]
-TOP = "cli"  # beside the chapters, above all
+MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.startswith("__")}
+# Folders of the package and modules beside them, each of which may import what stands before it.
+LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation",
+          "chapters", "run", "planning", "report", "notebooks", "lab", "cli"]
 MOST_LINES = 350
 TOP_LEVEL = {
-    ".ci", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "_config.yml", "benchmarks",
-    "book", "diffusegen_core", "environment.yml", "notebooks", "params", "pyproject.toml",
-    "requirements.lock", "tests"}
+    ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",
+    "README.md", "_config.yml", "benchmarks", "book", "diffusegen_core", "environment.yml", "notebooks",
+    "params", "pyproject.toml", "requirements.lock", "tests"}
+PARAMETERS = '''\
+profile = "smoke"  # a profile of params/, a parameter file, or the folder of a run
+changes = {}       # other values, such as {"train.images": 20000}'''
 FOREIGN = r"/(work|root|home)/[a-z]|(pypi|pythonhosted)[.]org"  # a path of some machine, a package registry
 
 
@@ -34,10 +36,18 @@ def lock() -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, flags=re.MULTILINE))
 
 
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those below `if TYPE_CHECKING`, which do nothing when the program runs."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from statements(node)
+
+
 def imported(path: Path) -> set[str]:
     """The modules of the package that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "diffusegen_core":
             found |= {node.module.split(".")[-1], *(alias.name for alias in node.names)}
         elif isinstance(node, ast.Import):
@@ -47,7 +57,8 @@ def imported(path: Path) -> set[str]:
 
 def layer(name: str) -> int:
     """How high a module stands."""
-    return len(LAYERS) if name == TOP else LAYERS.index(MODULES[name].relative_to(PACKAGE).parent.name)
+    folder = MODULES[name].relative_to(PACKAGE).parent.name
+    return LAYERS.index(folder or name)
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -76,15 +87,15 @@ def test_a_notebook_defines_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebooks_parameters_are_those_of_the_program(path: Path) -> None:
+def test_a_notebook_takes_a_profile_and_changes(path: Path) -> None:
     tagged = [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
-    assert len(tagged) == 1
-    values = {}
-    for statement in ast.parse("".join(tagged[0]["source"])).body:
-        assert isinstance(statement, ast.Assign), "a parameters cell only assigns"
-        values[statement.targets[0].id] = ast.literal_eval(statement.value)
-    assert list(values) == list(params.Params.model_fields)
-    assert params.validate(values) == params.Params()
+    assert ["".join(cell["source"]) for cell in tagged] == [PARAMETERS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_written_as_jupyterlab_saves_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert nbformat.writes(nbformat.reads(text, as_version=4)) + "\n" == text
 
 
 def test_the_lock_names_no_server_and_hashes_everything() -> None:
@@ -147,7 +158,41 @@ def test_what_a_module_imports_of_the_package_is_there(name: str) -> None:
 
 
 def test_no_two_modules_have_one_name() -> None:
-    assert len(MODULES) == len([path for path in PACKAGE.rglob("*.py") if path.stem != "__init__"])
+    names = [path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
+    assert sorted(names) == sorted(MODULES)
+
+
+def test_the_layers_are_the_packages_folders_and_the_modules_beside_them() -> None:
+    folders = {path.parent.name for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
+    assert sorted(LAYERS) == sorted({*folders, *(name for name, path in MODULES.items()
+                                                 if path.parent == PACKAGE)})
+
+
+def classes_of_chapters() -> dict[str, set[str]]:
+    """The classes of each chapter: of each module in chapters/ that can be run."""
+    trees = {name: ast.parse(path.read_text()) for name, path in MODULES.items()
+             if path.parent.name == "chapters"}
+    return {name: {part.name for part in tree.body if isinstance(part, ast.ClassDef)}
+            for name, tree in trees.items()
+            if any(isinstance(part, ast.FunctionDef) and part.name == "run" for part in tree.body)}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "run"])
+def test_only_run_chains_chapters(name: str) -> None:
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(MODULES[name].read_text()))
+             if isinstance(node, ast.Call)}
+    assert calls.isdisjoint({f"{chapter}.run" for chapter in classes_of_chapters()})
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if MODULES[name].parent.name == "chapters"])
+def test_of_other_chapters_a_chapter_knows_the_results_alone(name: str) -> None:
+    chapters = classes_of_chapters()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffusegen_core.chapters"):
+            *_, module = node.module.split(".")
+            names = {alias.name for alias in node.names}
+            assert names.isdisjoint(chapters)
+            assert names <= chapters.get(module, names)
 
 
 def test_no_imports_go_in_a_circle() -> None:

@@ -46,7 +46,7 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_network_hangs_on_the_seed_alone():
+def test_the_network_depends_on_the_seed_alone():
     torch.manual_seed(1)
     state = torch.get_rng_state()
     one = segnet.build(settings(), 3).state_dict()
@@ -89,7 +89,7 @@ def test_a_network_that_is_kept_predicts_the_same_without_the_weights_that_it_be
     assert not again.training
     assert same(again.state_dict(), net.state_dict())
     assert (segnet.predict(again, images, s, CPU) == segnet.predict(net, images, s, CPU)).all()
-    with pytest.raises(UserError, match=r"model\.safetensors does not fit tu-test_resnet.* Remove that file"):
+    with pytest.raises(UserError, match=r"model\.safetensors does not fit tu-test_resnet.* Move the folder"):
         segnet.load(tmp_path / "model.safetensors", settings(decoder_channels=[16, 8, 8]), CPU)
 
 

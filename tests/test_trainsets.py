@@ -1,21 +1,37 @@
 """What networks may be trained on: the run's sources and what was made of them, drawn source by source."""
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import SAMPLES, SOURCES, changed, forge, of_sources, values, write_all, write_set
+from made_up import (
+    REAL,
+    SAMPLES,
+    SOURCES,
+    changed,
+    noise,
+    of_sources,
+    real_pairs,
+    sets_of,
+    supply_of,
+    values,
+    workspace,
+    write_all,
+    write_set,
+    written_set,
+)
 
 from diffusegen_core.chapters import augment, segment
-from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.data import dataset, pairsets, types
+from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.segmentation import trainsets
-from diffusegen_core.segmentation.trainsets import Choice, Sets
-from diffusegen_core.store import runs
+from diffusegen_core.segmentation.trainsets import Amount, Choice, Sets
+
+DIFF, STYLED = DataType.parse("2-Diff"), DataType.parse("2-Styled-Diff")
+FULL = DataType.parse("Full-Diff")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +44,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Params:
 
 @pytest.fixture(scope="module")
 def sets(written: Params) -> Sets:
-    return trainsets.read(written)
+    return sets_of(written)
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+def own(tmp_path: Path) -> Params:
     """A run of the test's own, of one data type and four sources."""
-    forge(monkeypatch)
     p = values(tmp_path / "run", gan={"source": None}, inpaint={"samples": 2, "sources": 4},
                augment={"sizes": [4]})
     write_all(p)
@@ -46,30 +61,37 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 def test_the_data_types_are_those_of_the_parameters(tmp_path: Path) -> None:
     p = values(tmp_path, gan={"source": None})
-    assert list(trainsets.types(p)) == ["2-Diff", "2-Styled-Diff"]
-    assert list(trainsets.types(changed(p, gan={"source": "singan"}, train={"full_images": 10}))) == [
-        "GAN", "2-Diff", "2-Styled-Diff", "Full-Diff", "Full-Styled-Diff"]
+    assert list(supply_of(p)) == [types.REAL, DIFF, STYLED]
+    assert supply_of(p)[types.REAL] == Amount(SOURCES, 1)
+    assert supply_of(p)[DIFF] == Amount(SOURCES, SAMPLES)
+    more = changed(p, gan={"source": "singan", "sources": 5, "samples": 7}, train={"full_images": 10})
+    assert list(supply_of(more)) == [types.REAL, GAN, DIFF, STYLED, FULL, FULL.styled]
+    assert supply_of(more)[GAN] == Amount(5, 7)
+    all_sources = changed(p, gan={"source": "singan"}, inpaint={"sources": None})
+    assert {amount.sources for amount in supply_of(all_sources, 9).values()} == {9}
+    assert supply_of(changed(p, gan={"source": "singan"}))[GAN] == Amount(SOURCES, SAMPLES)
 
 
 def test_real_comes_first_and_the_order_asked_for_does_not_matter(tmp_path: Path) -> None:
-    p = values(tmp_path)
-    assert trainsets.wanted(p, None, "segment.types") == ["Real", "GAN", "2-Diff", "2-Styled-Diff"]
-    assert trainsets.wanted(p, ["2-Diff", "Real"], "segment.types") == ["Real", "2-Diff"]
+    supply = supply_of(values(tmp_path))
+    assert trainsets.wanted(supply, None, "segment.types") == [types.REAL, GAN, DIFF, STYLED]
+    assert trainsets.wanted(supply, ["2-Diff", "Real"], "segment.types") == [types.REAL, DIFF]
 
 
 @pytest.mark.parametrize("name", ["20-Diff", "Full-Diff", "real"])
 def test_an_unknown_data_type_is_refused_with_those_that_there_are(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=rf"segment\.types: .* {name}; it has Real, GAN, 2-Diff, 2-Styled"):
-        trainsets.wanted(values(tmp_path), ["Real", name], "segment.types")
+        trainsets.wanted(supply_of(values(tmp_path)), ["Real", name], "segment.types")
 
 
 # ---- the sets
 
 
 def test_the_real_pairs_are_the_sources(written: Params, sets: Sets) -> None:
-    assert sets.real.names == dataset.load(written).names[:SOURCES]
-    for name in ("GAN", "2-Diff", "2-Styled-Diff"):
-        manifest = sets.manifests[name]
+    assert sets.real.names == real_pairs(written).names[:SOURCES]
+    assert dataset.read(sets.file).names == real_pairs(written).names
+    for data_type in (GAN, DIFF, STYLED):
+        manifest = sets.manifests[data_type]
         assert len(manifest) == SOURCES * SAMPLES
         assert manifest["group"].tolist() == manifest["source"].tolist()
 
@@ -80,138 +102,97 @@ def test_the_real_pairs_are_the_sources(written: Params, sets: Sets) -> None:
 def test_a_pair_of_unknown_source_is_of_the_group_that_its_name_tells(own: Params, name: str,
                                                                       group: str) -> None:
     """Only SinGAN-Seg's names tell which pairs belong together; of others each is its own source."""
-    p = changed(own, gan={"source": "elsewhere"})
-    write_set(p.folder / "gan" / "GAN", [(name, "", 1)])
-    assert trainsets.read(p).manifests["GAN"]["group"].tolist() == [group]
+    made = write_set(workspace(own), GAN, [(name, "", 1)], noise(0))
+    assert trainsets.grouped(made.manifest)["group"].tolist() == [group]
 
 
 def test_an_empty_manifest_is_read(own: Params) -> None:
-    write_set(own.folder / "inpaint" / "2-Diff", [])
-    assert trainsets.read(own).manifests["2-Diff"].empty
+    write_set(workspace(own), DIFF, [], noise(0))
+    assert sets_of(own).manifests[DIFF].empty
 
 
 def test_a_pair_made_of_a_foreign_image_is_refused(own: Params) -> None:
-    names = dataset.load(own).names[:4]
-    write_set(own.folder / "style" / "2-Styled-Diff", of_sources([*names, "phantom_00999"]))
+    names = real_pairs(own).names[:4]
+    write_set(workspace(own), STYLED, of_sources([*names, "phantom_00999"]), noise(0))
     with pytest.raises(UserError, match="2-Styled-Diff holds pairs made of phantom_00999, which is no train"):
-        trainsets.make(own)
+        sets_of(own)
 
 
 def test_more_sources_for_the_gan_than_for_inpainting_are_no_foreigners(own: Params) -> None:
     p = changed(own, gan={"source": "singan", "sources": 6})
-    write_set(p.folder / "gan" / "GAN", of_sources(dataset.load(p).names[:6]))
-    assert trainsets.make(p).manifests["GAN"]["group"].nunique() == 6
-    assert len(trainsets.make(p).real) == 4
-
-
-def test_sets_are_made_when_all_have_a_stamp(own: Params) -> None:
-    assert trainsets.made(own).real.names == dataset.load(own).names[:4]
-    (own.folder / "style" / "2-Styled-Diff" / runs.STAMP).unlink()
-    assert trainsets.made(own) is None
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Params:
-    """A tiny run that really went through chapters 1 to 4 and the GAN. No test changes it."""
-    p = params.validate({**nano_values, "run_dir": str(tmp_path_factory.mktemp("finished") / "run")})
-    trainsets.make(p)
-    return p
-
-
-def state(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
-
-
-def test_what_the_parameters_would_make_is_found_and_nothing_is_written(
-        finished: Params, capsys: pytest.CaptureFixture[str]) -> None:
-    before = state(finished.folder)
-    capsys.readouterr()
-    sets = trainsets.made(finished)
-    assert capsys.readouterr().err == "", "no progress bar of a training that there is not"
-    assert list(sets.folders) == ["GAN", "2-Diff", "2-Styled-Diff"]
-    assert sets.real.names == dataset.load(finished).names[:4]
-    assert state(finished.folder) == before
-
-
-@pytest.mark.parametrize("change", [
-    {"data": {"count": 9}}, {"cluster": {"k": 1}}, {"train": {"lr": 0.5}}, {"inpaint": {"resampling": 1}},
-    {"inpaint": {"samples": 2}}, {"style": {"skip": 2}}, {"gan": {"steps": 4}}, {"gan": {"start_scale": 9}}],
-    ids=str)
-def test_what_other_parameters_made_is_not_what_these_would(finished: Params, change: dict) -> None:
-    before = state(finished.folder)
-    assert trainsets.made(changed(finished, **change)) is None
-    assert state(finished.folder) == before
-
-
-def test_a_set_that_lost_a_file_is_not_made(finished: Params, tmp_path: Path) -> None:
-    shutil.copytree(finished.folder, tmp_path / "run")
-    p = finished.model_copy(update={"run_dir": str(tmp_path / "run")})
-    assert trainsets.made(p) is not None
-    next((p.folder / "train").rglob("model.safetensors")).unlink()
-    assert trainsets.made(p) is None
+    write_set(workspace(p), GAN, of_sources(real_pairs(p).names[:6]), noise(0))
+    assert sets_of(p).manifests[GAN]["group"].nunique() == 6
+    assert len(sets_of(p).real) == 4
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(None, [1, 2, 3]), (2, [1, 2]), (5, [1, 2, 3])])
 def test_numbers_by_default_are_those_that_there_are_of_the_type(tmp_path: Path, samples: int | None,
                                                                  expected: list[int]) -> None:
-    p = values(tmp_path, gan={"samples": samples})
-    assert trainsets.numbers(p, None, "GAN", "augment.ratios") == expected
-    assert trainsets.numbers(p, None, "2-Diff", "augment.ratios") == [1, 2, 3]
+    supply = supply_of(values(tmp_path, gan={"samples": samples}))
+    assert trainsets.numbers(supply, None, GAN, "augment.ratios") == expected
+    assert trainsets.numbers(supply, None, DIFF, "augment.ratios") == [1, 2, 3]
 
 
 def test_more_pairs_than_the_gan_makes_are_refused(tmp_path: Path) -> None:
     p = values(tmp_path, gan={"samples": 2}, segment={"samples": [3, 1]}, augment={"ratios": [3]})
-    for grid, key in ((lambda: segment.grid(p), "segment.samples"),
-                      (lambda: augment.grid(p, SOURCES), "augment.ratios")):
+    for grid, key in ((lambda: segment.grid(supply_of(p), p.segment), "segment.samples"),
+                      (lambda: augment.grid(supply_of(p), p.augment, p.segment), "augment.ratios")):
         section = key.partition(".")[0]
         with pytest.raises(UserError, match=rf"{key}: 3 is more than the 2 .* GAN has\. Raise gan\.samples, "
                                             rf"or leave GAN out of {section}\.types"):
             grid()
     without = changed(p, segment={"types": ["2-Diff"]}, augment={"types": ["2-Styled-Diff"]})
-    assert [e.samples for e in segment.grid(without)] == [1, 3]
-    assert {e.ratio for e in augment.grid(without, SOURCES)} == {None, 3}
+    assert [e.samples for e in segment.grid(supply_of(p), without.segment)] == [1, 3]
+    assert {e.ratio for e in augment.grid(supply_of(p), without.augment, p.segment)} == {None, 3}
 
 
 def test_the_grids_ask_by_default_for_no_more_pairs_than_the_gan_makes(tmp_path: Path) -> None:
     p = values(tmp_path, gan={"samples": 1})
-    most = {"GAN": 1, "2-Diff": 3, "2-Styled-Diff": 3}
-    for grid, number in ((segment.grid(p), "samples"), (augment.grid(p, SOURCES), "ratio")):
-        for name in {e.data_type for e in grid} - {"Real"}:
+    most, supply = {GAN: 1, DIFF: 3, STYLED: 3}, supply_of(p, REAL)
+    for grid, number in ((segment.grid(supply, p.segment), "samples"),
+                         (augment.grid(supply, p.augment, p.segment), "ratio")):
+        for name in {e.data_type for e in grid} - {types.REAL}:
             assert {getattr(e, number) for e in grid if e.data_type == name} == set(range(1, most[name] + 1))
 
 
 # ---- choices of pairs
 
 
+def load(sets: Sets, data_type: DataType, choice: Choice) -> dataset.Pairs:
+    made = sets.sets.get(data_type)
+    return trainsets.load(sets.file, made.folder if made else None, choice)
+
+
 def test_the_chosen_pairs_are_loaded_and_no_others(sets: Sets) -> None:
     choice = Choice(("phantom_00003", "phantom_00001"), ("phantom_00002_3", "phantom_00000_1"))
-    pairs = trainsets.load(sets, "2-Diff", choice)
+    pairs = load(sets, DIFF, choice)
     assert pairs.names == [*choice.real, *choice.synthetic]
     assert len(choice) == len(pairs) == 4
     np.testing.assert_array_equal(pairs.images[:2], sets.real.take([3, 1]).images)
     for i, name in enumerate(choice.synthetic, 2):
-        image, mask = pairsets.read_pair(sets.folders["2-Diff"], name)
+        image, mask = pairsets.read_pair(sets.sets[DIFF].folder, name)
         np.testing.assert_array_equal(pairs.images[i], image)
         np.testing.assert_array_equal(pairs.masks[i], mask)
-    assert trainsets.load(sets, "GAN", choice).digest != pairs.digest
-    assert trainsets.load(sets, "Real", Choice(choice.real)).names == list(choice.real)
-    assert trainsets.load(sets, "GAN", Choice(synthetic=choice.synthetic)).names == list(choice.synthetic)
+    assert load(sets, GAN, choice).digest != pairs.digest
+    assert load(sets, types.REAL, Choice(choice.real)).names == list(choice.real)
+    assert load(sets, GAN, Choice(synthetic=choice.synthetic)).names == list(choice.synthetic)
 
 
 def test_a_choices_hash_is_of_what_its_pairs_show(own: Params) -> None:
     choice = Choice(("phantom_00003",), ("phantom_00001_1", "phantom_00002_2"))
-    sets = trainsets.read(own)
-    before = trainsets.content(sets, "2-Diff", choice)
-    assert before != trainsets.content(sets, "2-Styled-Diff", choice)
-    assert before != trainsets.content(sets, "2-Diff", Choice((), choice.synthetic))
-    assert before != trainsets.content(sets, "2-Diff", Choice(choice.real, choice.synthetic[:1]))
-    folder = own.folder / "inpaint" / "2-Diff"
+    sets = sets_of(own)
+    before = trainsets.content(sets, DIFF, choice)
+    assert before != trainsets.content(sets, STYLED, choice)
+    assert before != trainsets.content(sets, DIFF, Choice((), choice.synthetic))
+    assert before != trainsets.content(sets, DIFF, Choice(choice.real, choice.synthetic[:1]))
+    pairs = of_sources(real_pairs(own).names[:4], 2)
 
-    def repaint(name: str) -> str:
-        image, mask = pairsets.read_pair(folder, name)
-        dataset.write_pair(folder, name, 255 - image, mask)
-        runs.finish(folder, {}, [*folder.glob("*.csv"), *folder.rglob("*.png")], 7.0)
-        return trainsets.content(trainsets.read(own), "2-Diff", choice)
+    def repaint(repainted: str) -> str:
+        made = written_set(workspace(own), DIFF)
+        shown = {name: pairsets.read_pair(made.folder, name) for name, _, _ in pairs}
+        shown[repainted] = 255 - shown[repainted][0], shown[repainted][1]
+        write_set(workspace(own), DIFF, pairs, lambda name: shown[name])
+        return trainsets.content(sets_of(own), DIFF, choice)
 
     assert repaint("phantom_00003_1") == before, "another pair"
     assert repaint("phantom_00002_2") != before
@@ -219,7 +200,7 @@ def test_a_choices_hash_is_of_what_its_pairs_show(own: Params) -> None:
 
 def test_a_choices_hash_reads_no_images(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairsets, "read_pair", None)
-    assert trainsets.content(sets, "GAN", Choice(synthetic=("phantom_00000_1",)))
+    assert trainsets.content(sets, GAN, Choice(synthetic=("phantom_00000_1",)))
 
 
 # ---- drawing by source

@@ -180,7 +180,7 @@ def _adopted(task: Task, source: Path) -> Artifact:
         return artifact
     # It is judged before anything changes.
     checkpoints.refuse_strangers(source, task.everyone, task.configuration)
-    diffusion = _judged(source, task.training)
+    diffusion = _loaded(source, task.training)
     known, folder = checkpoints.seen(source), artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
     header = {"configuration": task.configuration, **({} if known is None else {"seen": known})}
@@ -190,12 +190,12 @@ def _adopted(task: Task, source: Path) -> Artifact:
     return artifact
 
 
-def _judged(source: Path, training: Training) -> Diffusion:
+def _loaded(source: Path, training: Training) -> Diffusion:
     """The model of a finished checkpoint. UserError where it is damaged, or does not fit."""
-    if source.suffix != ".safetensors":
-        return checkpoints.load_released(source, training.model, training.process, training.image_size)
-    wanted = checkpoints.configuration(training.model, training.process, training.image_size)
-    checkpoints.refuse_other_configuration(source, checkpoints.header(source), wanted)
+    expected = training.model, training.process, training.image_size
+    checkpoints.judge(source, *expected, training.settings.sample_weights)
+    if source.suffix != checkpoints.OURS:
+        return checkpoints.load_released(source, *expected)
     return checkpoints.load(source, training.settings.sample_weights)
 
 

@@ -41,7 +41,9 @@ from diffusegen_core.config.sections import (
 Typed = TypeVar("Typed", bound=Section)
 MAX_TEXT = 1 << 20  # characters of a parameter file
 MAX_COMPLAINTS = 20
-WORDS = ("phantom", "pretrained", "random", "rest", "singan")  # of parameters that may be paths
+# Parameters that are paths, by their last name, and words that some of them take instead.
+PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", "held_out", "cvc", "polypgen")
+WORDS = ("phantom", "pretrained", "random", "rest", "singan")
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 200
 _brief.maxlevel = 2
@@ -215,8 +217,9 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 def override(values: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """A copy of `values` with dotted keys replaced: ("train.images", "7000").
 
-    What is given for a parameter that is text is taken as it stands, but for `null` where that means none; a
-    relative path that exists in the working folder is meant as that. Other values are read as YAML.
+    What is given for a parameter that is text is taken as it stands, but for `null` where that means none; of
+    a parameter that is a path, a relative one that exists in the working folder is meant as that. Other
+    values are read as YAML.
     """
     return merged(values, {}) if not pairs else merged(
         override(values, pairs[:-1]), {pairs[-1][0]: _given(*pairs[-1])})
@@ -228,9 +231,10 @@ def _given(name: str, text: str) -> Any:
         return _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
     if kind is not str and text in ("null", "~", ""):
         return None
-    with contextlib.suppress(OSError, ValueError):
-        if text not in WORDS and Path.cwd() != home() and Path(text).exists():
-            return os.path.abspath(text)
+    if name.split(".")[-1] in PATHS and text not in WORDS:
+        with contextlib.suppress(OSError, ValueError):
+            if Path.cwd() != home() and Path(text).exists():
+                return os.path.abspath(text)
     return text
 
 

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.store import files
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 FORMATS = ["JPEG", "PNG", "TIFF", "BMP"]
@@ -107,8 +108,7 @@ class Report:
                 if [size, time] == list(known.get(name, ())[:2]):
                     content = str(known[name][2])
                 else:
-                    with path.open("rb") as f:
-                        content = hashlib.file_digest(f, "sha256").hexdigest()
+                    content = files.remembered_sha256(path)
             except OSError as error:
                 raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
             described[name] = size, time, content

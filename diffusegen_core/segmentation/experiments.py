@@ -1,32 +1,35 @@
 """A grid of independent experiments, run unattended: named, resumed, retried once, and read as one table.
 
-Each experiment has a folder of its own: a network, and below it a folder for its scores on each test set, all
-stamped by themselves, so that another test set trains no network and scores no other set again. One that
-fails leaves a row that says so, and the grid goes on; the next call tries it again. Folders of other grids or
-other parameters stay and are not read.
+Each experiment has a folder of its own, CHAPTER/LABEL-HASH, with the artifacts network, weights, and
+tests/NAME for its scores on each test set: another test set trains no network and scores no other set again.
+One that fails leaves a row that says so, and the grid goes on; the next call tries it again. Folders of other
+grids or other parameters stay and are not read.
 """
 
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pandas as pd
 
+from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.parallel import fanout
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import STAMP, Artifact, Recipe, contents, key
+from diffusegen_core.store.workspace import Workspace
 
 ATTEMPTS = 2
 FAILED, TRACEBACK, RESULTS, SPENT = "failed.json", "traceback.txt", "results.csv", "spent.json"
+RUNS = "runs.csv"
 FIELDS = ["chapter", "data_type", "size", "samples", "ratio", "seed"]
 IMAGE = ["test_set", "image", *overlap.COLUMNS]
 OK, TO_DO, TO_SCORE = "ok", "to do", "to score"
 SCORING = 0.01  # of an experiment's cost, where its network is trained and kept: about a hundredth
-HEADINGS = {"data_type": "data type", "size": "real pairs", "samples": "pairs a source", "ratio": "r"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Experiment:
 
     chapter: str
     """"segment" or "augment"."""
-    data_type: str
+    data_type: DataType
     size: int | None = None
     """Real pairs of a small set: the N of chapter 7."""
     samples: int | None = None
@@ -46,32 +49,53 @@ class Experiment:
     """Number of the repetition, from 0."""
 
     @property
+    def row(self) -> dict[str, str | int | None]:
+        """FIELDS, as in tables and recipes."""
+        return {name: getattr(self, name) for name in FIELDS} | {"data_type": self.data_type.name}
+
+    @property
     def label(self) -> str:
         """Readable, and unique in a chapter's grid: "20-Styled-Diff-3-seed0", "20-Diff-N16-r3-seed1"."""
         parts = (("", self.samples), ("N", self.size), ("r", self.ratio), ("seed", self.seed))
-        return "-".join([self.data_type, *(f"{word}{value}" for word, value in parts if value is not None)])
+        return "-".join([self.data_type.name,
+                         *(f"{word}{value}" for word, value in parts if value is not None)])
 
-    def named(self, recipe: runs.Recipe) -> str:
+    def named(self, recipe: Recipe) -> str:
         """The name of its folder: the label and a hash of all that decides its network, which is everything
         but the test sets: "Real-N16-seed0-1a2b3c4d"."""
-        return f"{self.label}-{runs.key(_network(self, recipe))[:8]}"
+        return f"{self.label}-{key(_network(self, recipe))[:8]}"
 
 
-Grid = Mapping[Experiment, runs.Recipe]
+Grid = Mapping[Experiment, Recipe]
 """What decides each experiment's results; under "tests", by test set, what decides the scores on this one
 alone."""
 Cost = Callable[[Experiment], float]
+Inputs = Callable[[Experiment], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Place:
     """Where an experiment lies, and what of it is done."""
 
+    workspace: Workspace
     experiment: Experiment
-    recipe: runs.Recipe
+    recipe: Recipe
     """As in a grid."""
-    folder: Path
-    """Its own."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder within the run."""
+        return f"{self.experiment.chapter}/{self.experiment.named(self.recipe)}"
+
+    @property
+    def folder(self) -> Path:
+        """Its own, with what is no artifact: the seconds that were spent, and what is known of a failure."""
+        return self.workspace.folder / self.name
+
+    @property
+    def network(self) -> Artifact:
+        """What training left, but for the weights."""
+        return self.workspace.artifact(f"{self.name}/network", _network(self.experiment, self.recipe))
 
     @property
     def weights(self) -> Path:
@@ -79,70 +103,73 @@ class Place:
         return self.folder / "weights"
 
     @property
-    def network(self) -> dict[str, Any] | None:
-        """The stamp of the trained network; None where there is none, or another."""
-        return runs.current(self.folder, _network(self.experiment, self.recipe))
-
-    def begin(self) -> None:
-        """Forget an earlier network with its scores: another is going to be trained."""
-        (self.folder / runs.STAMP).unlink(missing_ok=True)
-        runs.clear(self.folder / "tests")
-        runs.clear(self.weights)
-
-    def trained(self, outputs: list[Path], seconds: float, facts: dict[str, Any]) -> None:
-        """Stamp the network, with facts worth a column in `Results.runs`, which JSON can hold."""
-        runs.finish(self.folder, _network(self.experiment, self.recipe), outputs, seconds, facts=facts)
-
-    def keep(self, write: Callable[[Path], Path]) -> None:
-        """Let `write` write the network's weights into a folder, and stamp it."""
-        runs.finish(self.weights, _network(self.experiment, self.recipe), [write(self.weights)], 0)
-
-    @property
     def kept(self) -> bool:
         """Whether the weights are there, whole, and of this network."""
-        return runs.current(self.weights, _network(self.experiment, self.recipe)) is not None
+        return self.network.made() and self._weights(contents(self.network.stamp)).made()
 
-    def test(self, name: str) -> Path:
-        """The folder of the scores on a test set."""
-        return self.folder / "tests" / name
+    def trained(self, outputs: list[Path], seconds: float, facts: dict[str, Any],
+                save: Callable[[Path], Path] | None = None) -> None:
+        """Finish the network, of which `outputs` lie in the folder of `network.begin()`.
+
+        `facts` are worth a column in `Results.runs`, and JSON can hold them. `save` writes the weights, if
+        they are to be kept, into a folder. Where another training of the same gave another network, as may
+        happen on a GPU, that one is set aside, and its scores count no more.
+        """
+        identity = {path.relative_to(self.network.begin()).as_posix(): files.remembered_sha256(path)
+                    for path in outputs}
+        if save is not None:
+            weights = self._weights(identity)
+            weights.finish([save(weights.begin())], 0)
+        self.network.finish(outputs, seconds, replace=True, facts=facts)
+
+    def test(self, name: str) -> Artifact:
+        """The scores of the trained network on a test set."""
+        identity = contents(self.network.stamp)
+        return self.workspace.artifact(f"{self.name}/tests/{name}",
+                                       {**_tests(self.recipe)[name], "network": identity})
 
     @property
     def untested(self) -> list[str]:
         """The test sets that the network has no scores on."""
-        return [name for name, recipe in _tests(self.recipe).items()
-                if runs.current(self.test(name), recipe) is None]
+        names = list(_tests(self.recipe))
+        return [name for name in names if not self.test(name).made()] if self.network.made() else names
 
     def tested(self, name: str, images: pd.DataFrame, others: list[Path], seconds: float) -> None:
-        """Write and stamp the scores on a test set: columns of IMAGE but the first, a row an image."""
+        """Finish the scores on a test set: columns of IMAGE but the first, a row an image.
+
+        `others` are further outputs, which lie in the folder of `test(name).begin()`.
+        """
         if images["image"].duplicated().any():
             raise ValueError(f"the results have an image of {name} twice")
-        table = images.assign(test_set=name)[IMAGE].to_csv(index=False)
-        runs.finish(self.test(name), _tests(self.recipe)[name],
-                    [runs.write_text(self.test(name) / RESULTS, table), *others], seconds)
+        table, artifact = images.assign(test_set=name)[IMAGE].to_csv(index=False), self.test(name)
+        artifact.finish([files.write_text(artifact.begin() / RESULTS, table), *others], seconds)
 
     @property
     def images(self) -> pd.DataFrame:
         """The scores of all test sets, columns IMAGE."""
-        tables = [_table(self.test(name) / RESULTS) for name in _tests(self.recipe)]
+        tables = [_table(self.test(name).file(RESULTS)) for name in _tests(self.recipe)]
         return pd.concat(tables) if tables else pd.DataFrame(columns=IMAGE)
 
     @property
     def status(self) -> str:
         """"ok", "to score", "to do", or "failed: ..."."""
-        network, untested = self.network, self.untested
-        if network and not untested:
+        trained = self.network.made()
+        if trained and not self.untested:
             return OK
-        failure = runs.read_json(self.folder / FAILED)
+        failure = files.read_json(self.folder / FAILED)
         if isinstance(failure, dict) and "error" in failure:
             return f"failed: {failure['error']}"
-        return TO_SCORE if network and (self.weights / runs.STAMP).is_file() else TO_DO
+        return TO_SCORE if trained and (self.weights / STAMP).is_file() else TO_DO
 
     @property
     def seconds(self) -> float:
         """What was spent on it, failed attempts and training that was done again included; of an attempt
         that was killed what its last checkpoint knew, as far as that is more."""
-        folders = self.folder, *map(self.test, _tests(self.recipe))
-        return max(seconds_in(self.folder / SPENT), sum(seconds_in(f / runs.STAMP) for f in folders))
+        folders = self.folder / "network", *(self.folder / "tests" / name for name in _tests(self.recipe))
+        return max(seconds_in(self.folder / SPENT), sum(seconds_in(f / STAMP) for f in folders))
+
+    def _weights(self, identity: dict[str, str]) -> Artifact:
+        return self.workspace.artifact(f"{self.name}/weights", {"network": identity})
 
 
 Work = Callable[..., None]
@@ -150,7 +177,7 @@ Work = Callable[..., None]
 
 @dataclass(frozen=True)
 class Results:
-    """All that a grid has found."""
+    """The results of a grid."""
 
     images: pd.DataFrame
     """A row a test image and finished experiment, columns FIELDS and IMAGE; what does not apply is <NA>."""
@@ -170,22 +197,28 @@ def equal(experiment: Experiment) -> float:
     return 1
 
 
-def run(title: str, grid: Grid, work: Work, folder: Path, cost: Cost = equal, **arguments: Any) -> Results:
-    """Do what is not finished of a grid, and write results.csv and runs.csv into `folder`.
+def nothing(experiment: Experiment) -> dict[str, Any]:
+    """The inputs of work that needs none."""
+    return {}
 
-    `work(place, **arguments)` trains a network unless its weights are kept, and tests it on `untested` sets,
-    through the methods of its Place. A second attempt finds there what the first left.
+
+def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: Work, cost: Cost = equal,
+        inputs: Inputs = nothing) -> Results:
+    """Do what is not finished of a chapter's grid, and write results.csv and runs.csv into its folder.
+
+    `work(place, **inputs(experiment))` trains a network unless its weights are kept, and tests it on
+    `untested` sets, through the methods of its Place. A second attempt finds there what the first left.
     `cost` says how long an experiment takes beside others, in any unit: for the time left.
     """
-    places = _places(grid, folder)
-    items = [fanout.Item(e.label, {"work": work, "place": place, "arguments": arguments},
-                         _left(status, cost(e)))
-             for e, place in places.items() if (status := place.status) != OK]
+    known = places(ws, grid)
+    items = [fanout.Item(experiment.label, {"work": work, "place": place, "arguments": inputs(experiment)},
+                         left(status, cost(experiment)))
+             for experiment, place in known.items() if (status := place.status) != OK]
     done = sum(map(cost, grid)) - sum(item.cost for item in items)
     fanout.run(attempt, items, title, done)
-    results = read(grid, folder)
-    for name, frame in ((RESULTS, results.images), ("runs.csv", results.runs)):
-        runs.write_text(folder / name, frame.to_csv(index=False))
+    results = read(ws, grid)
+    for name, frame in ((RESULTS, results.images), (RUNS, results.runs)):
+        files.write_text(ws.folder / chapter / name, frame.to_csv(index=False))
     return results
 
 
@@ -193,7 +226,7 @@ def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
     """Do one experiment, again if it fails; then record the failure. Interruptions are not failures."""
     for name in (FAILED, TRACEBACK):
         (place.folder / name).unlink(missing_ok=True)
-    told = []
+    told, brief = [], ""
     for _ in range(ATTEMPTS):
         start = perf_counter()
         try:
@@ -203,31 +236,32 @@ def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
             brief = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
         finally:
             spend(place.folder, perf_counter() - start)
-    runs.write_text(place.folder / TRACEBACK, "\n".join(told))
-    runs.write_json(place.folder / FAILED, {"error": brief, "traceback": TRACEBACK, "attempts": ATTEMPTS})
+    files.write_text(place.folder / TRACEBACK, "\n".join(told))
+    files.write_json(place.folder / FAILED, {"error": brief, "traceback": TRACEBACK, "attempts": ATTEMPTS})
 
 
 def spend(folder: Path, seconds: float) -> None:
     """Add to the seconds that were spent on a folder, whatever came of it."""
     total = seconds_in(folder / SPENT) + seconds
-    runs.write_json(folder / SPENT, {"seconds": round(total, 3)})
+    files.write_json(folder / SPENT, {"seconds": round(total, 3)})
 
 
 def seconds_in(path: Path) -> float:
     """The seconds that a stamp or a SPENT file tells; none where it is absent, or no such file."""
-    told = runs.read_json(path)
+    told = files.read_json(path)
     seconds = told.get("seconds") if isinstance(told, dict) else None
-    return seconds if isinstance(seconds, (int, float)) else 0.0
+    return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 
-def read(grid: Grid, folder: Path) -> Results:
-    """What a grid has found so far."""
+def read(ws: Workspace, grid: Grid) -> Results:
+    """The results of a grid so far. Nothing is made."""
     tables, rows = [], []
-    for e, place in _places(grid, folder).items():
-        row = {"name": place.folder.name, **asdict(e), "status": place.status, "seconds": place.seconds}
+    for experiment, place in places(ws.read_only, grid).items():
+        row: dict[str, Any] = {"name": Path(place.name).name, **experiment.row, "status": place.status,
+                               "seconds": place.seconds}
         if row["status"] == OK:
-            row |= place.network["facts"]
-            tables.append(place.images.assign(**asdict(e)))
+            row |= place.network.stamp["facts"]
+            tables.append(place.images.assign(**experiment.row))
         rows.append(row)
     empty = pd.DataFrame(columns=[*FIELDS, *IMAGE])
     images = pd.concat(tables, ignore_index=True)[list(empty)] if tables else empty
@@ -242,80 +276,22 @@ def _integers(rows: list[dict[str, Any]]) -> list[str]:
             if all(isinstance(row[name], int) for row in rows if row.get(name) is not None)]
 
 
-def estimate(left: float, cost: Cost, measured: Mapping[Experiment, float]) -> float | None:
-    """Seconds of computation for what is left, in units of `cost`, from the seconds of finished experiments;
-    None without any."""
-    known = sum(map(cost, measured))
-    return left * sum(measured.values()) / known if known else None
+def places(ws: Workspace, grid: Grid) -> dict[Experiment, Place]:
+    """Where the experiments of a grid lie."""
+    return {experiment: Place(ws, experiment, recipe) for experiment, recipe in grid.items()}
 
 
-def describe(title: str, grid: Mapping[Experiment, runs.Recipe | None], folder: Path, cost: Cost = equal,
-             trial: Callable[[], float] | None = None) -> str:
-    """A grid in words, with the time that it will take; nothing is run but `trial`, and this only at need.
-
-    A recipe is None where it cannot be known yet: its experiment has still to be done. `trial` measures the
-    seconds of one unit of cost; it is called where no experiment is finished.
-    """
-    places = _places({e: recipe for e, recipe in grid.items() if recipe is not None}, folder)
-    status = {e: places[e].status if e in places else TO_DO for e in grid}
-    # Not Place.seconds: what failed before is no measure of what is to come.
-    measured = {e: places[e].network["seconds"] for e in grid if status[e] == OK}
-    todo = {e: _left(status[e], cost(e)) for e in grid if status[e] != OK}
-    counts = {"finished": len(measured), "to score": sum(text == TO_SCORE for text in status.values())}
-    counts["to do"] = len(grid) - sum(counts.values())
-    failed = sum(text.startswith("failed") for text in status.values())
-    again = f" ({failed} failed before)" if failed else ""
-    shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word != "to score")
-    return "\n".join([f"{title}: {_many(len(grid), 'experiment')}, {shown}{again}.", _layout(grid, measured),
-                      _time(todo, cost, measured, trial)])
-
-
-def _time(todo: dict[Experiment, float], cost: Cost, measured: dict[Experiment, float],
-          trial: Callable[[], float] | None) -> str:
-    if not todo:
-        return "Nothing is left to do."
-    left = sum(todo.values())
-    seconds, source = estimate(left, cost, measured), f"{_many(len(measured), 'finished experiment')}"
-    if seconds is None and trial:
-        seconds, source = trial() * left, "a short trial on this machine"
-    if seconds is None:
-        return "Estimated time: unknown until one is finished."
-    return f"Estimated time: {runs.duration(seconds)}, from {source}."
-
-
-def _layout(grid: Iterable[Experiment], finished: Mapping[Experiment, float]) -> str:
-    """A line for each kind of experiment, with its seeds and how many of them are finished."""
-    frame = pd.DataFrame([{**asdict(e), "finished": e in finished} for e in grid])
-    if frame.empty:
-        return "The grid is empty."
-    shown = [name for name in HEADINGS if frame[name].notna().any()]
-    rows = []
-    for values, group in frame.groupby(shown, sort=False, dropna=False):
-        cells = ("" if pd.isna(v) else v if isinstance(v, str) else int(v) for v in values)
-        rows.append({**dict(zip(map(HEADINGS.get, shown), cells, strict=True)), "seeds": len(group),
-                     "finished": int(group["finished"].sum())})
-    return pd.DataFrame(rows).to_string(index=False)
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-def _places(grid: Grid, folder: Path) -> dict[Experiment, Place]:
-    return {e: Place(e, recipe, folder / e.named(recipe)) for e, recipe in grid.items()}
-
-
-def _left(status: str, cost: float) -> float:
+def left(status: str, cost: float) -> float:
     """The cost of what is left of an experiment that is not finished."""
     return SCORING * cost if status == TO_SCORE else cost
 
 
-def _network(experiment: Experiment, recipe: runs.Recipe) -> runs.Recipe:
-    return {"experiment": asdict(experiment),
+def _network(experiment: Experiment, recipe: Recipe) -> Recipe:
+    return {"experiment": experiment.row,
             **{name: value for name, value in recipe.items() if name != "tests"}}
 
 
-def _tests(recipe: runs.Recipe) -> dict[str, runs.Recipe]:
+def _tests(recipe: Recipe) -> dict[str, Recipe]:
     return recipe.get("tests", {})
 
 

@@ -29,7 +29,8 @@ from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
 from diffusegen_core.networks.features import RANGES
 from diffusegen_core.parallel import progress
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.store import seeds
+from diffusegen_core.store.artifacts import Recipe
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -74,40 +75,40 @@ class Training:
         return 1 + max(range(len(self.history)), key=lambda epoch: self.history[epoch][1])
 
 
-def decided_by(s: Segment, seed: int) -> runs.Recipe:
+def decided_by(settings: Segment, seed: int) -> Recipe:
     """What decides the trained network, beside the pairs."""
-    return {"version": VERSION, "seed": seed, **{name: plain(s)[name] for name in DECIDES},
-            "weights": weights.identity(s.weights, _published(s), seed)}
+    return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES},
+            "weights": weights.identity(settings.weights, _published(settings), seed)}
 
 
-def label(s: Segment) -> str:
+def label(settings: Segment) -> str:
     """The words that name the encoder and its weights in every output."""
-    return f"{s.encoder} ({weights.words(s.weights)})"
+    return f"{settings.encoder} ({weights.words(settings.weights)})"
 
 
-def build(s: Segment, seed: int) -> nn.Module:
+def build(settings: Segment, seed: int) -> nn.Module:
     """U-Net++ from normalised pixels (B, 3, S, S) to logits (B, 2, S, S) of background and polyp.
 
-    Its encoder's weights are those that `s.weights` names; all others are drawn from `seed`. UserError for an
+    Its encoder's weights are those that the settings name; all others are drawn from `seed`. UserError for an
     unknown encoder, one that cannot be cut to that many levels, and weights that cannot be had or do not fit.
     """
     import segmentation_models_pytorch as smp
 
-    published = _published(s)
+    published = _published(settings)
     try:
         net = weights.seeded(lambda: smp.UnetPlusPlus(
-            s.encoder, encoder_depth=len(s.decoder_channels), encoder_weights=None,
-            decoder_channels=s.decoder_channels, classes=2), seed, "segment")
+            settings.encoder, encoder_depth=len(settings.decoder_channels), encoder_weights=None,
+            decoder_channels=settings.decoder_channels, classes=2), seed, "segment")
     except (ValueError, TypeError, IndexError) as error:  # no U-Net++ of it, or not so deep
-        raise UserError(f"segment.encoder {s.encoder} with {len(s.decoder_channels)} levels of "
+        raise UserError(f"segment.encoder {settings.encoder} with {len(settings.decoder_channels)} levels of "
                         f"segment.decoder_channels: {error}. Choose another.") from None
     fields = net.encoder.state_dict()
     unused = tuple(head for head in HEADS if not any(name.startswith(head) for name in fields))
-    weights.fill(net.encoder, s.weights, published, unused)
+    weights.fill(net.encoder, settings.weights, published, unused)
     return net
 
 
-def fit(train: Pairs, valid: Pairs, s: Segment, seed: int, folder: Path, recipe: runs.Recipe,
+def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,
         device: torch.device, title: str) -> Fit:
     """Train on `train`, choose the epoch by the polyp's mean IoU over `valid`; or continue, if `folder` has
     a checkpoint of the same `recipe`, parameters and pairs. The checkpoint is removed at the end.
@@ -117,26 +118,27 @@ def fit(train: Pairs, valid: Pairs, s: Segment, seed: int, folder: Path, recipe:
     if not len(train) or not len(valid):
         raise UserError(f"{title}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch "
                         "by; both need at least one. Change segment.validation, or give more pairs.")
-    net = build(s, seed).to(device)
-    state = Training(net, torch.optim.Adam(net.parameters(), lr=s.lr), best={})
+    net = build(settings, seed).to(device)
+    state = Training(net, torch.optim.Adam(net.parameters(), lr=settings.lr), best={})
     path = folder / "checkpoint.safetensors"
-    recipe = {**recipe, "net": decided_by(s, seed), "train": train.digest, "valid": valid.digest}
+    recipe = {**recipe, "net": decided_by(settings, seed), "train": train.digest, "valid": valid.digest}
     _resume(state, path, recipe)
     began = time.monotonic() - state.seconds
-    with progress.bar(title, s.epochs, "epoch", done=len(state.history)) as bar:
-        while len(state.history) < s.epochs:
-            loss = _epoch(state, train, s, seed, device)
+    with progress.bar(title, settings.epochs, "epoch", done=len(state.history)) as bar:
+        while len(state.history) < settings.epochs:
+            loss = _epoch(state, train, settings, seed, device)
             if not np.isfinite(loss):
                 raise UserError(f"{title}: the training diverged: in epoch {len(state.history) + 1} the loss "
                                 f"is {loss}. Lower segment.lr.")
-            iou = float(overlap.scores(predict(net, valid.images, s, device), valid.masks)["iou"].mean())
+            probabilities = predict(net, valid.images, settings, device)
+            iou = float(overlap.scores(probabilities, valid.masks)["iou"].mean())
             state.history.append((loss, iou))
             if state.best_epoch == len(state.history):
                 state.best = copy.deepcopy(net.state_dict())
             state.seconds = time.monotonic() - began
             bar.set_postfix(loss=f"{loss:.3f}", valid_iou=f"{iou:.3f}")
             bar.update()
-            if len(state.history) % s.checkpoint_every == 0:
+            if len(state.history) % settings.checkpoint_every == 0:
                 _keep(state, path, recipe)
     path.unlink(missing_ok=True)
     net.load_state_dict(state.best)
@@ -150,30 +152,30 @@ def save(path: Path, net: nn.Module) -> Path:
     return checkpoints.save(path, net.state_dict(), {})
 
 
-def load(path: Path, s: Segment, device: torch.device) -> nn.Module:
+def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
     """A network as `save` kept it, in eval mode; the weights that its encoder started from are not needed.
 
     UserError where the libraries build another network by now.
     """
-    net = build(s.model_copy(update={"weights": weights.RANDOM}), 0)
+    net = build(settings.model_copy(update={"weights": weights.RANDOM}), 0)
     try:
         net.load_state_dict(checkpoints.read(path)[0])
     except RuntimeError:
-        raise UserError(f"{path} does not fit {s.encoder} as the installed libraries build it. Remove that "
-                        "file, and the network is trained again.") from None
+        raise UserError(f"{path} does not fit {settings.encoder} as the installed libraries build it. "
+                        f"Move the folder {path.parent} away, and the network is trained again.") from None
     return net.to(device).eval()
 
 
-def predict(net: nn.Module, images: np.ndarray, s: Segment, device: torch.device) -> np.ndarray:
+def predict(net: nn.Module, images: np.ndarray, settings: Segment, device: torch.device) -> np.ndarray:
     """Probabilities (N, 2, S, S), float32, of background and polyp, for images (N, 3, S, S), uint8 RGB.
 
-    Always in fp32 and eval mode: an image's result hangs on no other image.
+    Always in fp32 and eval mode: an image's result depends on no other image.
     """
     net.eval()
     rows = []
     with torch.inference_mode(), devices.exact():
-        for batch in np.split(images, range(s.batch_size, len(images), s.batch_size)):
-            rows.append(net(_normalised(batch, s, device)).softmax(1).cpu().numpy())
+        for batch in np.split(images, range(settings.batch_size, len(images), settings.batch_size)):
+            rows.append(net(_normalised(batch, settings, device)).softmax(1).cpu().numpy())
     return np.concatenate(rows)
 
 
@@ -202,38 +204,38 @@ def augmentation() -> "Compose":
         ])
 
 
-def batches(images: int, s: Segment, seed: int, epoch: int) -> list[np.ndarray]:
+def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.ndarray]:
     """Positions in the training set, batch by batch, of one epoch (from 0).
 
     Every image comes once before any comes again. No batch has a single image, of which batch norm cannot
     tell a deviation: the sizes are as even as can be, and a single training image comes twice.
     """
-    wanted = max(2, s.epoch_images or images)
+    wanted = max(2, settings.epoch_images or images)
     rng = seeds.rng(seed, "segment", "order", epoch)
     order = np.concatenate([rng.permutation(images) for _ in range(-(-wanted // images))])[:wanted]
-    return np.array_split(order, min(-(-wanted // s.batch_size), wanted // 2))
+    return np.array_split(order, min(-(-wanted // settings.batch_size), wanted // 2))
 
 
-def _epoch(state: Training, train: Pairs, s: Segment, seed: int, device: torch.device) -> float:
+def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: torch.device) -> float:
     """One pass; the mean loss of its batches."""
     from segmentation_models_pytorch.losses import DiceLoss
 
     # The published loss, on the polyp's channel over the whole batch; its smoothing term of 1 counts double.
     dice = DiceLoss("multiclass", classes=[1], smooth=0.5).to(device)
     epoch = len(state.history)
-    transform, losses, drawn = augmentation() if s.augment else None, [], 0
+    transform, losses, drawn = augmentation() if settings.augment else None, [], 0
     for group in state.optimizer.param_groups:
-        group["lr"] = s.lr if epoch < s.lr_epochs else s.lr_after
+        group["lr"] = settings.lr if epoch < settings.lr_epochs else settings.lr_after
     state.net.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seeds.derive(seed, "segment", "dropout", epoch))
-        for batch in batches(len(train), s, seed, epoch):
+        for batch in batches(len(train), settings, seed, epoch):
             names = [seeds.derive(seed, "segment", "augment", epoch, drawn + i) for i in range(len(batch))]
             images, masks = _draw(train, batch, transform, names)
             drawn += len(batch)
             state.optimizer.zero_grad(set_to_none=True)
-            with devices.autocast(device, s.precision):
-                logits = state.net(_normalised(images, s, device))
+            with devices.autocast(device, settings.precision):
+                logits = state.net(_normalised(images, settings, device))
             loss = dice(logits.float(), torch.from_numpy(masks).to(device, torch.int64))
             loss.backward()
             state.optimizer.step()
@@ -256,12 +258,12 @@ def _draw(train: Pairs, batch: np.ndarray, transform: "Compose | None",
     return np.stack(images), np.stack(masks)
 
 
-def _normalised(images: np.ndarray, s: Segment, device: torch.device) -> Tensor:
-    mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in RANGES[s.input_range])
+def _normalised(images: np.ndarray, settings: Segment, device: torch.device) -> Tensor:
+    mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in RANGES[settings.input_range])
     return (torch.from_numpy(images).to(device).float() - mean) / deviation
 
 
-def _keep(state: Training, path: Path, recipe: runs.Recipe) -> None:
+def _keep(state: Training, path: Path, recipe: Recipe) -> None:
     tensors = {**{f"net.{name}": value for name, value in state.net.state_dict().items()},
                **{f"best.{name}": value for name, value in state.best.items()},
                **checkpoints.moments(state.net, state.optimizer),
@@ -269,7 +271,7 @@ def _keep(state: Training, path: Path, recipe: runs.Recipe) -> None:
     checkpoints.save(path, tensors, {"recipe": recipe, "seconds": state.seconds}, hashed=False)
 
 
-def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
+def _resume(state: Training, path: Path, recipe: Recipe) -> None:
     header = checkpoints.left(path)
     if header is None:
         return
@@ -285,28 +287,29 @@ def _resume(state: Training, path: Path, recipe: runs.Recipe) -> None:
     log.info("%s: continued after epoch %d", path, len(state.history))
 
 
-def _published(s: Segment) -> weights.Published:
+def _published(settings: Segment) -> weights.Published:
     """What segmentation-models-pytorch has for an encoder: its own copies on the hub, or timm's.
 
     UserError for an unknown encoder.
     """
     from segmentation_models_pytorch.encoders import encoders, get_encoder
 
-    _refuse_unknown(s.encoder)
-    depth = len(s.decoder_channels)
-    if s.encoder.startswith(TIMM):
+    _refuse_unknown(settings.encoder)
+    depth = len(settings.decoder_channels)
+    if settings.encoder.startswith(TIMM):
         import timm
 
-        config = timm.get_pretrained_cfg(s.encoder.removeprefix(TIMM))
-        name, where = True, config and config.hf_hub_id
+        config = timm.get_pretrained_cfg(settings.encoder.removeprefix(TIMM))
+        name: str | bool = True
+        where = config.hf_hub_id if config else None
     else:
-        settings = encoders[s.encoder]["pretrained_settings"]
-        name = "imagenet" if "imagenet" in settings else next(iter(settings))
-        where = settings[name]["repo_id"]
+        known = encoders[settings.encoder]["pretrained_settings"]
+        name = "imagenet" if "imagenet" in known else next(iter(known))
+        where = known[name]["repo_id"]
     by_hand = (f"Without a network, copy the folder {weights.hub_folder(str(where))} from a machine that has "
                "it.")
-    return weights.Published(s.encoder, "segmentation-models-pytorch", where, by_hand,
-                             lambda: get_encoder(s.encoder, depth=depth, weights=name).state_dict(),
+    return weights.Published(settings.encoder, "segmentation-models-pytorch", where, by_hand,
+                             lambda: get_encoder(settings.encoder, depth=depth, weights=name).state_dict(),
                              from_hub=True)
 
 

@@ -119,12 +119,13 @@ class Artifact:
         making.mkdir(parents=True, exist_ok=True)
         return making
 
-    def finish(self, outputs: Sequence[Path], seconds: float, **facts: Any) -> Stamp:
+    def finish(self, outputs: Sequence[Path], seconds: float, replace: bool = False, **facts: Any) -> Stamp:
         """Stamp what lies in `begin`'s folder and move it into place, after setting aside what lay there.
 
         `outputs` decide whether it holds; every other file there is recorded, and only shown. `facts` are
         worth keeping beside it, and JSON can hold them: `device` says what has computed, and without it the
-        stamp names what `auto` means in this process.
+        stamp names what `auto` means in this process. Where the same recipe has been finished meanwhile,
+        that one stays, unless `replace` and its outputs are others.
         """
         making = self._making
         decisive = {path.relative_to(making).as_posix(): path for path in outputs}
@@ -136,7 +137,7 @@ class Artifact:
             "shown": {name: _described(path) for name, path in shown.items()},
             "seconds": round(seconds, 3), "versions": files.versions(), "device": devices.name(), **facts}
         files.write_json(making / STAMP, stamp)
-        if not self._finished_elsewhere():
+        if not self._finished_elsewhere(stamp if replace else None):
             self._make_room(stamp)
             into_place(making, self.folder, self.run / ASIDE / self.name)
         return self.stamp
@@ -207,10 +208,13 @@ class Artifact:
                     "its parameters.", self.name, reasons, duration(stamp["seconds"]),
                     target.relative_to(self.run))
 
-    def _finished_elsewhere(self) -> bool:
-        """Whether another process has finished the same meanwhile, because this one had stopped."""
+    def _finished_elsewhere(self, same: Stamp | None) -> bool:
+        """Whether another process has finished this meanwhile, because this one had stopped; with the outputs
+        of the stamp `same`, if one is given."""
         stamp = read_stamp(self.folder)
-        return bool(stamp) and not self._differing(stamp) and not altered(self.folder, stamp)
+        if stamp is None or self._differing(stamp) or altered(self.folder, stamp):
+            return False
+        return same is None or contents(stamp) == contents(same)
 
     def _not_made(self) -> NotMadeError:
         chapter, stamp = self.name.split("/")[0], read_stamp(self.folder)
@@ -238,6 +242,11 @@ def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
         stamp = read_stamp(path.parent)
         if stamp and not any(path.is_relative_to(folder) for folder in elsewhere):
             yield path.parent, stamp
+
+
+def contents(stamp: Stamp) -> dict[str, str]:
+    """The SHA-256 of each output of a stamp."""
+    return {name: str(described["sha256"]) for name, described in stamp["outputs"].items()}
 
 
 def altered(folder: Path, stamp: Stamp, part: str = "outputs", thorough: bool = False) -> dict[str, str]:

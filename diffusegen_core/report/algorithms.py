@@ -1,0 +1,128 @@
+"""The algorithms of chapters 2 to 4 at work on one image, as figures of what the public functions return."""
+
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import cluster_model
+from diffusegen_core.diffusion.guided import GuidedStep
+from diffusegen_core.diffusion.losses import TERMS
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.samplers import Generators, Step, ancestral
+from diffusegen_core.report.figures import COLOURS, board, picture, plt
+from diffusegen_core.run import Run
+
+COLUMNS = 10  # of a strip
+STRIP = 7.0  # its width, inches
+
+
+def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
+    """A pair of the run, by its number, and the model of the cluster that it lies in."""
+    model = cluster_model(int(run.clusters.labels[number]))
+    return run.pairs.take([number]), run.models.load(model, run.params.device)
+
+
+def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
+    """What chapter 4 starts from: an inpainted image (1, 4, S, S), its source (1, 3, S, S), and its model.
+
+    `number` counts the inpainted pairs of the cluster models. Where there is none, a real image takes its
+    place: the models drew no polyp.
+    """
+    painted = next(iter(run.inpainted.sets.values()))
+    if painted.manifest.empty:
+        pair, diffusion = one(run, number)
+        source = pair
+    else:
+        row = painted.manifest.iloc[number]
+        pair, source = pairsets.load(painted.folder, [row["name"]]), run.pairs.named([row["source"]])
+        diffusion = run.models.load(row["model"], run.params.device)
+    x, real = (dataset.to_tensor(pairs).to(diffusion.device) for pairs in (pair, source))
+    return x, real[:, :3], diffusion.respaced(run.params.style.respacing)
+
+
+class Seen:
+    """A sampler's step that remembers every image it is given: `repaint(..., step=Seen())`."""
+
+    def __init__(self, step: Step = ancestral) -> None:
+        self.step = step
+        self.levels: list[int] = []
+        self.images: list[Tensor] = []  # the first of each batch, (4, S, S)
+
+    def __call__(self, diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
+                 before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.levels.append(int(t[0]))
+        self.images.append(x_t[0].cpu())
+        return self.step(diffusion, x_t, t, generators, before)
+
+
+def denoising(x_t: Tensor, t: Tensor, x0: Tensor) -> Figure:
+    """Chapter 2: noised pairs (B, 4, S, S) at levels t (B,), above the x0 that the network makes of each."""
+    figure, axes = board(4, len(x_t), STRIP)
+    for column, noised, level, clean in zip(axes.T, x_t, t.tolist(), x0, strict=True):
+        both(column[:2], noised)
+        both(column[2:], clean)
+        column[0].set_title(f"t = {level}")
+    for ax, label in zip(axes[:, 0], ("$x_t$", "mask", r"$\hat x_0$", "mask"), strict=True):
+        ax.set_ylabel(label)
+    return figure
+
+
+def strip(seen: Seen, result: Tensor, levels: list[int]) -> Figure:
+    """Chapter 3: images on their way through `levels`, evenly chosen, and the result; below, the way."""
+    shown = np.unique(np.linspace(0, len(seen.images) - 1, COLUMNS - 1).round().astype(int))
+    figure = plt.figure(figsize=(STRIP, 2 * STRIP / COLUMNS + 1.6))
+    places = figure.add_gridspec(3, len(shown) + 1, height_ratios=[1, 1, 1.6])
+    for column, number in enumerate([*shown, None]):
+        axes = [figure.add_subplot(places[row, column]) for row in range(2)]
+        both(axes, result[0] if number is None else seen.images[number])
+        axes[0].set_title("result" if number is None else f"t = {seen.levels[number]}")
+    ax = figure.add_subplot(places[2, :])
+    down = [place for place, (level, after) in enumerate(pairwise(levels)) if after < level]
+    ax.plot(levels, color=COLOURS[0], linewidth=1)
+    ax.plot([down[number] for number in shown], [seen.levels[number] for number in shown], "o",
+            color=COLOURS[1], markersize=4)
+    ax.set(xlabel="transitions, down and up", ylabel="level t")
+    return figure
+
+
+def guided_step(step: GuidedStep, x_t: Tensor, x_next: Tensor) -> Figure:
+    """Chapter 4: the image before and after a guided step, what guides it, and how far each loss pulls."""
+    figure = plt.figure(figsize=(STRIP, 2.9))
+    places = figure.add_gridspec(2, 4, width_ratios=[1, 1, 0.1, 2])
+    pictures = {"real source": step.targets.source, "inpainted": step.targets.inpainted,
+                "before: $x_t$": x_t, "after: $x_{t-1}$": x_next}
+    for place, (title, image) in enumerate(pictures.items()):
+        ax = figure.add_subplot(places[place // 2, place % 2])
+        colours(ax, image[0])
+        ax.set_title(title)
+    measured = {name: float(values[0]) for name, values in step.measured[-1].items()}
+    _bars(figure.add_subplot(places[:, 3]), measured)
+    return figure
+
+
+def _bars(ax: Axes, measured: dict[str, float]) -> None:
+    """How far each loss pulls, beside the shift that was made of it and the noise of the step."""
+    names = [name for name in TERMS if f"pull_{name}" in measured]
+    labels = [*names, "shift", "noise"]
+    values = [*(measured[f"pull_{name}"] for name in names), measured["shift"], measured["noise"]]
+    ax.barh(labels, values, color=[COLOURS[0]] * len(names) + ["black", "0.6"])
+    ax.invert_yaxis()
+    ax.set(xscale="log", xlabel="RMS over the image")
+
+
+def both(axes: np.ndarray | list[Axes], x: Tensor) -> None:
+    """An image (4, S, S) in [-1, 1]: its colours in the first axes, its mask channel in the second."""
+    colours(axes[0], x)
+    mask = x[3:].detach().float().cpu().numpy()
+    picture(axes[1], (mask.clip(-1, 1) + 1) / 2)
+
+
+def colours(ax: Axes, x: Tensor) -> None:
+    """The first three channels of an image in [-1, 1]; what lies outside is clipped."""
+    picture(ax, dataset.to_bytes(x[:3].detach().float().cpu().numpy()))
+

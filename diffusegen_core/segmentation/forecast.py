@@ -1,0 +1,82 @@
+"""A grid before it runs: what of it is finished, and how long the rest will take."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import pandas as pd
+
+from diffusegen_core.config.text import duration
+from diffusegen_core.segmentation.experiments import (
+    OK,
+    TO_DO,
+    TO_SCORE,
+    Cost,
+    Experiment,
+    equal,
+    left,
+    places,
+)
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.workspace import Workspace
+
+HEADINGS = {"data_type": "data type", "size": "real pairs", "samples": "pairs a source", "ratio": "r"}
+
+
+def estimate(rest: float, cost: Cost, measured: Mapping[Experiment, float]) -> float | None:
+    """Seconds of computation for what is left, in units of `cost`, from the seconds of finished experiments;
+    None without any."""
+    known = sum(map(cost, measured))
+    return rest * sum(measured.values()) / known if known else None
+
+
+def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None], cost: Cost = equal,
+             trial: Callable[[], float] | None = None) -> str:
+    """A grid in words, with the time that it will take. Nothing is made, and only `trial` is run, at need.
+
+    A recipe is None where it cannot be known yet: its experiment has still to be done. `trial` measures the
+    seconds of one unit of cost; it is called where no experiment is finished.
+    """
+    known = places(ws.read_only, {experiment: recipe for experiment, recipe in grid.items()
+                                 if recipe is not None})
+    status = {experiment: known[experiment].status if experiment in known else TO_DO for experiment in grid}
+    # Not Place.seconds: what failed before is no measure of what is to come.
+    measured = {experiment: float(known[experiment].network.stamp["seconds"])
+                for experiment, text in status.items() if text == OK}
+    todo = {experiment: left(text, cost(experiment)) for experiment, text in status.items() if text != OK}
+    counts = {"finished": len(measured), "to score": sum(text == TO_SCORE for text in status.values())}
+    counts["to do"] = len(grid) - sum(counts.values())
+    failed = sum(text.startswith("failed") for text in status.values())
+    again = f" ({failed} failed before)" if failed else ""
+    shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word != "to score")
+    return "\n".join([f"{title}: {_many(len(grid), 'experiment')}, {shown}{again}.", _layout(grid, measured),
+                      _time(todo, cost, measured, trial)])
+
+
+def _time(todo: dict[Experiment, float], cost: Cost, measured: dict[Experiment, float],
+          trial: Callable[[], float] | None) -> str:
+    if not todo:
+        return "Nothing is left to do."
+    rest = sum(todo.values())
+    seconds, source = estimate(rest, cost, measured), f"{_many(len(measured), 'finished experiment')}"
+    if seconds is None and trial:
+        seconds, source = trial() * rest, "a short trial on this machine"
+    if seconds is None:
+        return "Estimated time: unknown until one is finished."
+    return f"Estimated time: {duration(seconds)}, from {source}."
+
+
+def _layout(grid: Iterable[Experiment], finished: Mapping[Experiment, float]) -> str:
+    """A line for each kind of experiment, with its seeds and how many of them are finished."""
+    frame = pd.DataFrame([{**experiment.row, "finished": experiment in finished} for experiment in grid])
+    if frame.empty:
+        return "The grid is empty."
+    shown = [name for name in HEADINGS if frame[name].notna().any()]
+    rows = []
+    for values, group in frame.groupby(shown, sort=False, dropna=False):
+        cells = ("" if pd.isna(v) else v if isinstance(v, str) else int(v) for v in values)
+        rows.append({**dict(zip((HEADINGS[name] for name in shown), cells, strict=True)), "seeds": len(group),
+                     "finished": int(group["finished"].sum())})
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

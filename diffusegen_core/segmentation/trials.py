@@ -1,0 +1,238 @@
+"""The networks of chapters 6 and 7: what decides one, its training, its tests, and how a grid of them did."""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.sections import Segment
+from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.testsets import TestSet
+from diffusegen_core.measures import intervals, overlap
+from diffusegen_core.networks import weights
+from diffusegen_core.segmentation import experiments, segnet, trainsets
+from diffusegen_core.segmentation.experiments import Experiment, Place, Results
+from diffusegen_core.segmentation.trainsets import Choice, Sets
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.artifacts import NotMadeError, Recipe
+from diffusegen_core.store.workspace import Workspace
+
+VERSION = 2  # raised when the same parameters would give another network
+SCORES = 1  # raised when the same network would be scored, or shown, otherwise
+EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
+WEIGHTS, HISTORY, SHOWN = "model.safetensors", "history.csv", "examples.npz"
+TRIAL = 4  # batches of a trial
+SUMMARY = ["mean", "low", "high", "images", "seeds"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a worker needs to train and test one network: names, paths and small values."""
+
+    settings: Segment
+    real: Path
+    """The file of the real pairs."""
+    folder: Path | None
+    """The dataset folder of the synthetic pairs."""
+    train: Choice
+    valid: Choice
+    """The pairs that choose the best epoch."""
+    tests: dict[str, Path]
+    """By name, the file of each test set."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Kept beside those about the training."""
+    refusal: str = ""
+    """Why it cannot be done, if it cannot."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A grid of networks and how they did."""
+
+    images: pd.DataFrame
+    """A row a test image and network: experiments.FIELDS, test_set, image, the measures of overlap.scores."""
+    runs: pd.DataFrame
+    """A row a network: name, experiments.FIELDS, status, seconds, and what `work` tells of its training."""
+    tests: list[TestSet]
+    encoder: str
+    """In words."""
+    folder: Path
+    generators: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row a generator that was trained for a small set of chapter 7, none elsewhere; with its seconds."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every network is trained and tested, or has failed."""
+        status = self.runs["status"]
+        return bool(((status == experiments.OK) | status.str.startswith("failed")).all())
+
+    @property
+    def seconds(self) -> float:
+        """Of all networks, failed attempts included, and of each generator once, however many networks were
+        trained on its pairs: their own seconds do not hold it."""
+        return sum(float(frame["seconds"].sum()) for frame in (self.runs, self.generators)
+                   if "seconds" in frame)
+
+
+Tasks = Mapping[Experiment, tuple[Sets, Choice, Choice]]
+"""A grid: the sets that each experiment draws from, and its pairs to train on and to choose the epoch by."""
+
+
+def grid(seed: int, settings: Segment, tasks: Tasks,
+         tests: Mapping[str, TestSet]) -> dict[Experiment, Recipe]:
+    """What decides each experiment of a grid."""
+    return {experiment: recipe(seed, settings, experiment, sets, train, valid, tests)
+            for experiment, (sets, train, valid) in tasks.items()}
+
+
+def recipe(seed: int, settings: Segment, experiment: Experiment, sets: Sets, train: Choice, valid: Choice,
+           tests: Mapping[str, TestSet]) -> Recipe:
+    """What decides a network, beside what its experiment is; and by test set, what decides its scores."""
+    return {"version": VERSION, "net": segnet.decided_by(settings, net_seed(seed, experiment)),
+            "train": trainsets.content(sets, experiment.data_type, train),
+            "valid": trainsets.content(sets, experiment.data_type, valid),
+            "tests": {name: {"version": SCORES, "pairs": pairs.digest}
+                      for name, pairs in present(tests).items()}}
+
+
+def present(tests: Mapping[str, TestSet]) -> dict[str, Pairs]:
+    """The pairs of the test sets that there are, by name."""
+    return {name: test.pairs for name, test in tests.items() if test.pairs is not None}
+
+
+def net_seed(seed: int, experiment: Experiment) -> int:
+    """The same for all data types, so that they start from the same weights."""
+    return seeds.derive(seed, "segmentation network", experiment.seed)
+
+
+def cost(settings: Segment, train: Choice, valid: Choice) -> float:
+    """How long a network takes beside others: images that pass through it, forward alone being a third."""
+    return settings.epochs * ((settings.epoch_images or len(train)) + len(valid) / 3)
+
+
+def work(place: Place, trial: Trial) -> None:
+    """Train one network, unless its weights are kept, and test it on every set that it has no scores on.
+
+    Kept are the losses of every epoch, the weights if they are to be kept, and for each test set the scores
+    and a few predicted masks.
+    """
+    if trial.refusal:
+        raise UserError(f"{place.experiment.label}: {trial.refusal}")
+    if not len(trial.train) or not len(trial.valid):
+        raise UserError(f"{place.experiment.label}: {len(trial.train)} pairs to train on and "
+                        f"{len(trial.valid)} to choose the best epoch by are too few.")
+    device = devices.device(place.workspace.device)
+    net = (segnet.load(place.weights / WEIGHTS, trial.settings, device) if place.kept
+           else _train(place, trial, device))
+    for name in place.untested:
+        _score(place, trial, net, name)
+
+
+def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
+    experiment, settings = place.experiment, trial.settings
+    folder = place.network.begin()
+    fitted = segnet.fit(trainsets.load(trial.real, trial.folder, trial.train),
+                        trainsets.load(trial.real, trial.folder, trial.valid), settings,
+                        net_seed(place.workspace.seed, experiment), folder,
+                        {"experiment": experiment.label}, device, experiment.label)
+    if place.status == experiments.OK:  # this process had stopped, and another has finished in its place
+        return fitted.net
+    history = files.write_text(folder / HISTORY, fitted.history.to_csv(index=False))
+    facts = {"train_pairs": len(trial.train), "real_pairs": len(trial.train.real),
+             "valid_pairs": len(trial.valid), "best_epoch": fitted.best_epoch,
+             "valid_iou": float(fitted.history["valid_iou"].max()), **trial.facts}
+
+    def save(kept: Path) -> Path:
+        return segnet.save(kept / WEIGHTS, fitted.net)
+
+    place.trained([history], fitted.seconds, facts, save if settings.keep_weights else None)
+    return fitted.net
+
+
+def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
+    began, test = time.monotonic(), dataset.read(trial.tests[name])
+    probabilities = segnet.predict(net, test.images, trial.settings, devices.device(place.workspace.device))
+    masks = (probabilities[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
+    shown = files.write(place.test(name).begin() / SHOWN, lambda file: np.savez(file, masks=masks))
+    images = overlap.scores(probabilities, test.masks).assign(image=test.names)
+    place.tested(name, images, [shown], time.monotonic() - began)
+
+
+def run(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tasks,
+        tests: Mapping[str, TestSet], facts: Mapping[str, str] | None = None,
+        refusals: Mapping[Experiment, str] | None = None) -> Results:
+    """Train and test what is not finished of a grid; in a read-only workspace, read what there is of it.
+
+    `facts` go beside those about each training, `refusals` say which experiments cannot be done, and why.
+    Raises NotMadeError where nothing was run that could be read.
+    """
+    recipes = grid(ws.seed, settings, tasks, tests)
+    if not ws.writable:
+        if not (ws.folder / chapter / experiments.RESULTS).is_file():
+            raise NotMadeError(f"{ws.folder} has no networks of the chapter {chapter}. Make them with "
+                               f"run.make({chapter!r}), or on the command line with `diffusegen run`.")
+        return experiments.read(ws, recipes)
+    test_files = {name: pairs.stored for name, pairs in present(tests).items()}
+
+    def trial(experiment: Experiment) -> dict[str, Trial]:
+        sets, train, valid = tasks[experiment]
+        made = sets.sets.get(experiment.data_type)
+        return {"trial": Trial(settings, sets.file, made.folder if made else None, train, valid, test_files,
+                               dict(facts or {}), (refusals or {}).get(experiment, ""))}
+
+    return experiments.run(ws, chapter, title, recipes, work,
+                           lambda experiment: cost(settings, *tasks[experiment][1:]), trial)
+
+
+def tested(ws: Workspace, chapter: str, settings: Segment, results: Results,
+           tests: Mapping[str, TestSet]) -> Tested:
+    """The result that a page shows."""
+    return Tested(results.images, results.runs, list(tests.values()), segnet.label(settings),
+                  ws.folder / chapter)
+
+
+def examples(result: Tested, name: str, test: str) -> np.ndarray:
+    """What a network, by its name in `runs`, took for polyp in the first images of a test set: (N, S, S) in
+    {0, 1}, at most EXAMPLES."""
+    with np.load(result.folder / name / "tests" / test / SHOWN, allow_pickle=False) as kept:
+        return kept["masks"]
+
+
+def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: int) -> pd.DataFrame:
+    """Means of a measure with their intervals: a row for each combination of `by` and test set.
+
+    Columns: `by`, test_set, SUMMARY.
+    """
+    rows = []
+    for group_of, group in result.images.groupby([*by, "test_set"], sort=False, dropna=False):
+        mean = intervals.interval(group, measure, resamples, seed)
+        rows.append({**dict(zip([*by, "test_set"], group_of, strict=True)), **vars(mean)})
+    return pd.DataFrame(rows, columns=[*by, "test_set", *SUMMARY])
+
+
+def pace(settings: Segment, image_size: int, device: str) -> float:
+    """Seconds of training for one unit of `cost` on this machine, from a few batches of grey pictures.
+
+    The weights are random: they take as long as pretrained ones, and need no download.
+    """
+    count = TRIAL * settings.batch_size
+    halves = np.arange(image_size)[None, None, None] < image_size // 2
+    grey = dataset.gather([str(i) for i in range(count)], np.full((count, 3, image_size, image_size), 128),
+                          np.broadcast_to(halves, (count, 1, image_size, image_size)))
+    once = settings.model_copy(update={"epochs": 1, "epoch_images": None, "weights": weights.RANDOM})
+    seconds = 0.0
+    # The first batch of a process waits for libraries to load, which no training of many epochs feels.
+    for images in (settings.batch_size, count):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = segnet.fit(grey.take(range(images)), grey.take([0]), once, 0, Path(folder), {},
+                                 devices.device(device), "Trial").seconds
+    return seconds / count

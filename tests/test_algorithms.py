@@ -1,0 +1,120 @@
+"""The figures of chapters 2 to 4 that show an algorithm at work on one image."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from diffusegen_core.config.params import Params, validate
+from diffusegen_core.data import dataset, phantom
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import DataType
+from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.guided import GuidedStep, Targets, load_judge
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
+from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.report import algorithms
+
+SIDE = 16
+
+
+@pytest.fixture
+def settings(nano_values: dict) -> Params:
+    return validate({**nano_values, "inpaint": {**nano_values["inpaint"]}})
+
+
+@pytest.fixture
+def model(settings: Params) -> Diffusion:
+    torch.manual_seed(0)
+    return Diffusion(UNet(settings.model, SIDE).eval(), process.schedule(settings.process), "v")
+
+
+@pytest.fixture
+def pairs() -> Pairs:
+    image, mask, _ = phantom.draw(0, 0, SIDE)
+    return dataset.gather(["a"], image[None], mask[None])
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def generators() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(0)]
+
+
+def test_a_noised_pair_and_what_the_network_makes_of_it(model: Diffusion, pairs: Pairs) -> None:
+    x0 = dataset.to_tensor(pairs.take([0] * 5))
+    t = torch.linspace(0, len(model.schedule) - 1, 5).long()
+    x_t = model.noised(x0, t, torch.randn_like(x0))
+    figure = algorithms.denoising(x_t, t, model.reverse(x_t, t).x0)
+    assert [ax.get_title() for ax in figure.axes[:5]] == [f"t = {level}" for level in t.tolist()]
+    assert len(figure.axes) == 20
+
+
+def test_an_image_on_its_way_down_and_up(model: Diffusion, pairs: Pairs) -> None:
+    few, levels = model.respaced(12), repaint_levels(12, 3, 2)
+    x, known = dataset.to_tensor(pairs), torch.from_numpy(1 - pairs.masks).float()
+    seen = algorithms.Seen()
+    result = repaint(few, x, known, levels, generators(), step=seen)
+    assert torch.equal(result, repaint(few, x, known, levels, generators()))
+    assert len(seen.images) == len(seen.levels) == network_calls(levels)
+    figure = algorithms.strip(seen, result, levels)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles[0] == "t = 11"
+    assert titles[-2:] == ["t = 0", "result"]
+    assert len(titles) == algorithms.COLUMNS
+    way, dots = figure.axes[-1].lines
+    assert list(way.get_ydata()) == levels
+    assert all(levels[int(place)] == level for place, level in zip(*dots.get_data(), strict=True))
+
+
+def test_a_guided_step_and_its_pulls(model: Diffusion, pairs: Pairs, settings: Params) -> None:
+    x = dataset.to_tensor(pairs)
+    judge = load_judge(settings.style, settings.model, 0, torch.device("cpu"))
+    step = GuidedStep(judge, Targets.of(judge, x, x[:, :3]))
+    few, t = model.respaced(4), torch.tensor([2])
+    x_t = few.noised(x, t, torch.randn_like(x))
+    x_next, _ = step(few, x_t, t, generators())
+    *pictures, bars = algorithms.guided_step(step, x_t, x_next).axes
+    assert [ax.get_title() for ax in pictures] == ["real source", "inpainted", "before: $x_t$",
+                                                   "after: $x_{t-1}$"]
+    labels = [label.get_text() for label in bars.get_yticklabels()]
+    assert labels == ["zecon", "vgg", "mse", "sty", "l2", "sem", "rng", "shift", "noise"]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_where_no_polyp_was_painted_a_real_image_is_styled(model: Diffusion, pairs: Pairs, settings: Params,
+                                                           empty: bool, tmp_path) -> None:
+    dataset.write_pair(tmp_path, "a_1", 255 - pairs.images[0], pairs.masks[0])
+    manifest = pd.DataFrame([{"name": "a_1", "source": "a", "model": "cluster-01"}])
+    loaded = []
+
+    def load(name: str, device: str) -> Diffusion:
+        loaded.append(name)
+        return model
+
+    run = SimpleNamespace(
+        params=settings, pairs=pairs, clusters=SimpleNamespace(labels=[0]), models=SimpleNamespace(load=load),
+        inpainted=SimpleNamespace(sets={DataType("Diff", "2"): SimpleNamespace(
+            manifest=manifest.head(0) if empty else manifest, folder=tmp_path)}))
+    inpainted, source, few = algorithms.to_style(run)
+    assert loaded == ["cluster-00" if empty else "cluster-01"]
+    assert len(few.schedule) == settings.style.respacing
+    assert torch.equal(source, dataset.to_tensor(pairs)[:, :3])
+    assert torch.allclose(inpainted[:, :3], source if empty else -source, atol=1e-6)
+
+
+def test_what_lies_outside_the_range_is_clipped() -> None:
+    axes = plt.subplots(1, 2)[1]
+    algorithms.both(axes, torch.tensor([9.0, -9.0, 0.0, 5.0])[:, None, None].expand(4, 2, 2))
+    shown: list[Tensor] = [ax.images[0].get_array() for ax in axes]
+    assert shown[0][0, 0].tolist() == [255, 0, 128]
+    assert shown[1].max() == 1.0
