@@ -34,7 +34,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.parallel import fanout
+from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
@@ -186,7 +186,8 @@ class Run:
 
         `again` makes anew what was changed by hand, after setting it aside; `watch` sees models in training.
         """
-        with lock.hold(self.folder):
+        # A worker holds nothing: if it stopped, nobody could go on in its place.
+        with lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder):
             self.keep_params()
             self._results.clear()  # those of grids may be of what was finished so far
             return self._result(name, replace(self.workspace, again=again), watch)
@@ -240,7 +241,7 @@ class Run:
         return tests
 
     def _generators(self, ws: Workspace, sets: Sets) -> augment.Generators:
-        """The pairs of the generators that see a small set alone: each is a run of its own, within this."""
+        """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment)
         runs = {(one.size, one.seed): self._within(one) for one in small}
@@ -248,6 +249,10 @@ class Run:
             fanout.run(_generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run})
                                    for (size, seed), run in runs.items()], "Generators that see a small set")
         return {which: run.finished("sets") for which, run in runs.items()}
+
+    def generators(self) -> augment.Generators:
+        """The pairs of the generators that see a small set alone, as far as they are made."""
+        return self._generators(self.workspace.read_only, self.synthetic)
 
     def _within(self, small: augment.Subset) -> "Run":
         """The run, chapters 1 to 4, that knows the training pairs of a small set alone."""

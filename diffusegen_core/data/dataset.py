@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import plain, resolve
+from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.config.sections import Data
 from diffusegen_core.data import layouts, phantom
 from diffusegen_core.data.layouts import Problem, Report
@@ -144,6 +145,30 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
         folder, start = artifact.begin(), time.monotonic()
         artifact.finish([_write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
+
+
+def check(p: Params) -> Iterator[str]:
+    """What `load` would refuse of a run's data, as far as the listing of the folder tells."""
+    if p.data.source != PHANTOM:
+        yield from refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source")
+
+
+def refuse_unreadable(settings: Data, source: str) -> None:
+    """UserError where a folder of pairs cannot be read, as far as its listing tells."""
+    report = layouts.scan(resolve(source))
+    if report.problems and settings.on_bad == "refuse":
+        first = report.problems[0]
+        raise UserError(f"{report.folder} has {len(report.problems)} problems, such as {first.file}: "
+                        f"{first.problem}. `diffusegen data check` shows them all; mend the folder, or leave "
+                        "such pairs out by data.on_bad: skip.")
+    if not report.pairs:
+        raise UserError(f"{report.folder} holds no pairs.")
+    listed = set(paper_names())
+    if settings.subset == "paper348" and settings.on_bad == "refuse":
+        missing = listed - {pair.name for pair in report.pairs}
+        if missing:
+            raise UserError(f"{report.folder} lacks {len(missing)} of the paper's 348 pairs, which "
+                            "data.subset: paper348 asks for. For a folder of your own set data.subset: all.")
 
 
 @lru_cache(maxsize=8)

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from diffusegen_core.store import runs
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import runs
 
 URLS = {"hyperkvasir": "https://datasets.simula.no/downloads/hyper-kvasir/hyper-kvasir-segmented-images.zip"}
 TIMEOUT = (30, 60)  # seconds, to connect and between two pieces
