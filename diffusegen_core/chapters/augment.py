@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from diffusegen_core.chapters.costs import Cost, Work, of_networks
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -64,6 +65,12 @@ def check(p: Params) -> Iterator[str]:
                                                        "augment.ratios")])
     if dataset.expected_count(p.data):
         yield from refusals([lambda: sizes(supply[REAL].sources, settings, p.segment)])
+
+
+def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
+    """What the chapter's networks take; generators of small sets are whole runs, see `subsets`."""
+    choices = [expected(settings, segment, experiment) for experiment in grid(supply, settings, segment)]
+    yield of_networks("7 augment", segment, choices, work)
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, segment: Segment,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from diffusegen_core.chapters.costs import FLOAT, Cost, Work
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
@@ -25,6 +26,7 @@ from diffusegen_core.measures import copies, metrics
 from diffusegen_core.measures.copies import Found
 from diffusegen_core.networks import features
 from diffusegen_core.parallel import fanout
+from diffusegen_core.segmentation.trainsets import Supply
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, key
 from diffusegen_core.store.workspace import Workspace
@@ -169,6 +171,17 @@ def check(p: Params) -> Iterator[str]:
     yield from refusals([
         lambda: metrics.recipe(settings, p.seed),
         lambda: features.refuse_unfit(settings.weights, metrics.network, settings)], "evaluate")
+
+
+def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work) -> Iterator[Cost]:
+    """What features of each image once take, and of the box around each polyp; `pairs` are the real ones."""
+    amounts = [amount for data_type, amount in supply.items() if data_type != REAL]
+    # Of each set what is compared, and the boxes of all; of real pairs also mirrored boxes.
+    counts = [3 * pairs, *(amount.sources * (amount.samples + min(amount.samples, settings.sets))
+                           for amount in amounts)]
+    images = sum(counts)
+    yield Cost("5 evaluate", "features of images and polyps", "judging", len(counts), images,
+               images * work.judge.call, max(counts) * work.judge.call, images * FLOAT * work.judge.width)
 
 
 def _before_styling(data_type: DataType) -> DataType:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
@@ -24,6 +25,7 @@ from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN
 from diffusegen_core.networks import singan
 from diffusegen_core.parallel import progress
+from diffusegen_core.segmentation.trainsets import Amount
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact, read_stamp
 from diffusegen_core.store.workspace import Workspace
@@ -88,6 +90,18 @@ def check(p: Params) -> Iterator[str]:
     elif settings.source:
         count = dataset.expected_count(p.data) or 1
         yield from refusals([lambda: chosen(scanned(settings), settings, count)])
+
+
+def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterator[Cost]:
+    """What training a SinGAN of each source takes, or reading the pairs."""
+    if settings.source is None:
+        return
+    sources, samples = amount.sources, amount.samples
+    trained = settings.source == SINGAN
+    each = work.pyramid + samples * work.drawn if trained else 0.0
+    steps = 2 * settings.steps * len(singan.sides(image_size, settings)) if trained else 0
+    yield Cost("5 evaluate", "GAN, a SinGAN of each source" if trained else "GAN, pairs that are read", "GAN",
+               sources, sources * steps, sources * each, each, sources * samples * PAIR * image_size ** 2)
 
 
 def filled(settings: Gan, samples: int, sources: int | None) -> Gan:

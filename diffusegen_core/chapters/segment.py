@@ -6,6 +6,7 @@ other sources, to choose the best epoch. Real is the ceiling: the same sources t
 
 from collections.abc import Iterator, Mapping
 
+from diffusegen_core.chapters.costs import Cost, Work, of_networks
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Segment
@@ -40,6 +41,12 @@ def check(p: Params) -> Iterator[str]:
     yield from refusals([lambda: trainsets.wanted(supply, settings.types, "segment.types")])
     if GAN in supply and (settings.types is None or GAN.name in settings.types):
         yield from refusals([lambda: trainsets.numbers(supply, settings.samples, GAN, "segment.samples")])
+
+
+def costs(settings: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
+    """What the chapter's networks take."""
+    choices = [expected(supply, settings, experiment) for experiment in grid(supply, settings)]
+    yield of_networks("6 segment", settings, choices, work)
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, sets: Sets | None = None,

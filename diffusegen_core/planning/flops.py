@@ -6,12 +6,12 @@ multiplication as two; the rest (norms, resizing, the optimizer) is a small part
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffusegen_core.chapters.costs import Backbone, Trained, Work
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Gan
 from diffusegen_core.diffusion import losses
@@ -22,40 +22,6 @@ from diffusegen_core.segmentation import segnet
 from diffusegen_core.store import seeds
 
 META = torch.device("meta")
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A network that only looks: FLOP an image, and how many features it gives."""
-
-    call: float
-    width: int
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network that is trained: FLOP an image of a call, and of a call and its gradient; its weights."""
-
-    call: float
-    learn: float
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """FLOP of everything that a run does often, each for one image."""
-
-    cluster: Backbone
-    judge: Backbone
-    """Of chapter 5."""
-    unet: Trained
-    guided: list[float]
-    """Of styling, step by step, the first with what comes before and after the steps."""
-    pyramid: float
-    """Of a SinGAN's training on one image; 0 where the run trains none."""
-    drawn: float
-    """Of an image that it makes."""
-    segment: Trained
 
 
 def count(p: Params) -> Work:

@@ -5,25 +5,25 @@ reaches on the device (see `probe`). Every number is for a run from nothing, in 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import augment, gan, segment, train
-from diffusegen_core.config import devices
+from diffusegen_core.chapters import augment, evaluate, gan, segment, train
+from diffusegen_core.chapters.costs import FLOAT, Cost, Work
+from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
+from diffusegen_core.config.text import duration
 from diffusegen_core.data import dataset
+from diffusegen_core.data.types import BASE, GAN, REAL
 from diffusegen_core.diffusion import repaint
-from diffusegen_core.networks import singan
 from diffusegen_core.planning import flops, probe
 from diffusegen_core.segmentation import trainsets
-from diffusegen_core.store import runs
 
-COLUMNS = ["chapter", "work", "kind", "items", "images", "flop", "largest", "disk", "temporary"]
+COLUMNS = [field.name for field in fields(Cost)]
 SUMMED = ["items", "images", "flop", "disk"]
-FLOAT = 4  # bytes of a number
 LONGEST = 3600  # seconds of a probe
 NOTES = """\
 Images are passes of one image through a network; of a SinGAN, steps of its networks. The largest item is
@@ -101,7 +101,7 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
         raise UserError(f"{p.data.source}: {count} pairs are too few for cluster.k {p.cluster.k}.")
     p, device = at_hand(p)
     work = flops.count(p)
-    table = pd.DataFrame(rows(p, count, work), columns=COLUMNS)
+    table = pd.DataFrame(map(asdict, rows(p, count, work)), columns=COLUMNS)
     rates = beside = None
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
@@ -126,19 +126,19 @@ def pairs(p: Params) -> tuple[int, str]:
     return dataset.expected(p.data)
 
 
-def rows(p: Params, count: int, work: flops.Work) -> list[tuple]:
-    """The work of a run of `count` pairs, as rows of COLUMNS."""
-    found = [*generation(p, count, work), *_gan(p, count, work), _evaluation(p, count, work)]
-    sources = _sources(p, count)
-    of_synthetic = [(e, *segment.expected(p, e, count)) for e in segment.grid(p)]
-    of_small = [(e, *augment.expected(p, e)) for e in augment.grid(p, sources)]
-    found.append(_networks(p, work, "6 segment", of_synthetic))
-    if p.augment.generator_sees == "subset":
-        found += _small_generators(p, sources, work)
-    return [*found, _networks(p, work, "7 augment", of_small)]
+def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
+    """The work of a run of `count` pairs."""
+    supply = trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+    yield from (Cost(*row) for row in generation(p, count, work))
+    if GAN in supply:
+        yield from gan.costs(p.gan, p.data.image_size, supply[GAN], work)
+    yield from evaluate.costs(p.evaluate, count, supply, work)
+    yield from segment.costs(p.segment, supply, work)
+    yield from _small_generators(p, supply[REAL].sources, work)
+    yield from augment.costs(p.augment, p.segment, supply, work)
 
 
-def generation(p: Params, count: int, work: flops.Work) -> Iterator[tuple]:
+def generation(p: Params, count: int, work: Work) -> Iterator[tuple]:
     """Chapters 1 to 4."""
     pixels = p.data.image_size ** 2
     yield ("1 cluster", "features of images and masks", "features", 1, 2 * count,
@@ -159,12 +159,12 @@ def generation(p: Params, count: int, work: flops.Work) -> Iterator[tuple]:
                pairs * 4 * pixels, 0)
 
 
-def _training(p: Params, work: flops.Work) -> Iterator[tuple]:
+def _training(p: Params, work: Work) -> Iterator[tuple]:
     """Chapter 2: the models, and their sample grids, which belong to the same items."""
     t, pixels = p.train, p.data.image_size ** 2
     weights, trained = FLOAT * work.unet.parameters, t.checkpoints is None
     models = [("cluster models", p.cluster.k, t.images), ("full-set model", 1, t.full_images),
-              ("base of the cluster models", 1, t.base_images if train.base_of(p) == train.BASE else None)]
+              ("base of the cluster models", 1, t.base_images if train.base_of(p.train) == BASE else None)]
     for title, count, images in models:
         if images and not trained:
             yield ("2 train", f"{title}, trained before", "training", count, 0, 0.0, 0.0,
@@ -181,60 +181,23 @@ def _training(p: Params, work: flops.Work) -> Iterator[tuple]:
                    count * grids * t.preview_images * 6 * pixels, 0)
 
 
-def _gan(p: Params, count: int, work: flops.Work) -> Iterator[tuple]:
-    """The baseline, which chapter 5 makes or reads."""
-    if p.gan.source is None:
-        return
-    sources, samples, pixels = gan.sources(p, count), gan.samples(p), p.data.image_size ** 2
-    made = work.pyramid + samples * work.drawn
-    title = "GAN, a SinGAN of each source" if work.pyramid else "GAN, pairs that are read"
-    steps = 2 * p.gan.steps * len(singan.sides(p.data.image_size, p.gan)) if work.pyramid else 0
-    yield ("5 evaluate", title, "GAN", sources, sources * steps, sources * made, made,
-           sources * samples * 4 * pixels, 0)
-
-
-def _evaluation(p: Params, count: int, work: flops.Work) -> tuple:
-    """Chapter 5: features of each image once, and of the box around each polyp."""
-    synthetic = [(_sources(p, count), p.inpaint.samples)] * (2 * (1 + bool(p.train.full_images)))
-    if p.gan.source:
-        synthetic.append((gan.sources(p, count), gan.samples(p)))
-    whole = count + sum(sources * min(samples, p.evaluate.sets) for sources, samples in synthetic)
-    boxes = 2 * count + sum(sources * samples for sources, samples in synthetic)  # real ones mirrored, too
-    images = whole + boxes
-    largest = max(sources * (samples + min(samples, p.evaluate.sets)) for sources, samples in synthetic)
-    return ("5 evaluate", "features of images and polyps", "judging", 1 + len(synthetic), images,
-            images * work.judge.call, max(3 * count, largest) * work.judge.call,
-            images * FLOAT * work.judge.width, 0)
-
-
-def _networks(p: Params, work: flops.Work, chapter: str, grid: list[tuple]) -> tuple:
-    """A grid of segmentation networks: passes to train, passes to choose the best epoch, and tests."""
-    s = p.segment
-    tests = s.test_count * sum(source is not None for source in (s.held_out, s.cvc, s.polypgen))
-    images, each = 0, []
-    for _, learn, valid in grid:
-        learnt = s.epochs * max(2, s.epoch_images or len(learn))
-        looked = s.epochs * len(valid) + tests
-        images += learnt + looked
-        each.append(learnt * work.segment.learn + looked * work.segment.call)
-    weights = FLOAT * work.segment.parameters
-    # A checkpoint holds the weights, the best ones and two moments.
-    return (chapter, "segmentation networks", "segmentation", len(grid), images, sum(each),
-            max(each, default=0.0), len(grid) * weights if s.keep_weights else 0, 4 * weights)
-
-
-def _small_generators(p: Params, sources: int, work: flops.Work) -> list[tuple]:
+def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:
     """Chapters 1 to 4 of every small set whose generator sees it alone, summed over the sets."""
-    nameless = dataset.Pairs([str(i) for i in range(sources)], None, None, "")
-    sets = trainsets.Sets(nameless, {}, {})
-    small = [augment.own(p, sets, n, seed)
-             for n in augment.sizes(p, sources) for seed in range(p.augment.seeds)]
-    found = [row for mine in small for row in generation(mine, len(mine.data.names), work)]
-    table = pd.DataFrame(found, columns=COLUMNS).assign(chapter="7 augment")
-    table["work"] = "generators of small sets: " + table["work"]
-    summed = {**dict.fromkeys(SUMMED, "sum"), "largest": "max", "temporary": "max"}
-    grouped = table.groupby(["chapter", "work", "kind"], sort=False, as_index=False).agg(summed)
-    return list(grouped[COLUMNS].itertuples(index=False, name=None))
+    names = [str(i) for i in range(sources)]
+    summed: dict[tuple[str, str], Cost] = {}
+    for small in augment.subsets(p.seed, names, p.augment, p.segment):
+        own = params.validate(params.merged(params.plain(p), augment.own(p.augment, small.train)))
+        for row in generation(own, len(small.train), work):
+            cost = Cost(*row)
+            before = summed.get((cost.work, cost.kind))
+            summed[cost.work, cost.kind] = cost if before is None else _sum(before, cost)
+    for cost in summed.values():
+        yield replace(cost, chapter="7 augment", work=f"generators of small sets: {cost.work}")
+
+
+def _sum(one: Cost, other: Cost) -> Cost:
+    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in SUMMED},
+                   largest=max(one.largest, other.largest), temporary=max(one.temporary, other.temporary))
 
 
 def _sources(p: Params, count: int) -> int:
@@ -252,7 +215,7 @@ def size(value: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return "unknown" if np.isnan(seconds) else runs.duration(seconds)
+    return "unknown" if np.isnan(seconds) else duration(seconds)
 
 
 def _scaled(value: float, units: list[str]) -> str:

@@ -124,15 +124,16 @@ class Place:
 
     def test(self, name: str) -> Artifact:
         """The scores of the trained network on a test set."""
-        identity = contents(self.network.stamp)
-        return self.workspace.artifact(f"{self.name}/tests/{name}",
-                                       {**_tests(self.recipe)[name], "network": identity})
+        return self._scores(name, contents(self.network.stamp))
 
     @property
     def untested(self) -> list[str]:
         """The test sets that the network has no scores on."""
-        names = list(_tests(self.recipe))
-        return [name for name in names if not self.test(name).made()] if self.network.made() else names
+        names, network = list(_tests(self.recipe)), self.network
+        if not network.made():
+            return names
+        identity = contents(network.stamp)
+        return [name for name in names if not self._scores(name, identity).made()]
 
     def tested(self, name: str, images: pd.DataFrame, others: list[Path], seconds: float) -> None:
         """Finish the scores on a test set: columns of IMAGE but the first, a row an image.
@@ -146,20 +147,19 @@ class Place:
 
     @property
     def images(self) -> pd.DataFrame:
-        """The scores of all test sets, columns IMAGE."""
-        tables = [_table(self.test(name).file(RESULTS)) for name in _tests(self.recipe)]
+        """The scores of all test sets, columns IMAGE; of a finished experiment."""
+        tables = [_table(self.folder / "tests" / name / RESULTS) for name in _tests(self.recipe)]
         return pd.concat(tables) if tables else pd.DataFrame(columns=IMAGE)
 
     @property
     def status(self) -> str:
         """"ok", "to score", "to do", or "failed: ..."."""
-        trained = self.network.made()
-        if trained and not self.untested:
+        if self.network.made() and not self.untested:
             return OK
         failure = files.read_json(self.folder / FAILED)
         if isinstance(failure, dict) and "error" in failure:
             return f"failed: {failure['error']}"
-        return TO_SCORE if trained and (self.weights / STAMP).is_file() else TO_DO
+        return TO_SCORE if self.network.made() and (self.weights / STAMP).is_file() else TO_DO
 
     @property
     def seconds(self) -> float:
@@ -167,6 +167,10 @@ class Place:
         that was killed what its last checkpoint knew, as far as that is more."""
         folders = self.folder / "network", *(self.folder / "tests" / name for name in _tests(self.recipe))
         return max(seconds_in(self.folder / SPENT), sum(seconds_in(f / STAMP) for f in folders))
+
+    def _scores(self, test: str, identity: dict[str, str]) -> Artifact:
+        return self.workspace.artifact(f"{self.name}/tests/{test}",
+                                       {**_tests(self.recipe)[test], "network": identity})
 
     def _weights(self, identity: dict[str, str]) -> Artifact:
         return self.workspace.artifact(f"{self.name}/weights", {"network": identity})
