@@ -33,11 +33,12 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, pairsets, types
 from diffusegen_core.data.types import GAN, DataType
+from diffusegen_core.run import Run
 from diffusegen_core.segmentation import experiments, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.artifacts import Recipe, read_stamp
 
 LOST = "phantom_00003"  # a source whose styled pairs all failed
 SIZES, SEEDS = [4, 10, 24], 4
@@ -605,3 +606,22 @@ def test_a_read_only_workspace_writes_no_view(own: Params, networks: Networks) -
     before = {name: (own.folder / name).stat().st_mtime_ns for name in files.below(own.folder)}
     pd.testing.assert_frame_equal(run(own, writable=False).images, first.images)
     assert {name: (own.folder / name).stat().st_mtime_ns for name in files.below(own.folder)} == before
+
+
+def test_a_generator_is_trained_on_a_subset_from_its_pairs_to_the_result(nano: dict) -> None:
+    """The whole way, through Run."""
+    run = Run(params.validate({**nano, "gan": {"source": None},
+                               "augment": {"sizes": [4], "generator_sees": "subset"},
+                               "segment": {**nano["segment"], "epochs": 1}}))
+    result = run.make("augment")
+    status = result.runs.set_index("data_type")["status"]
+    assert status["Real"] == "ok"
+    one, = augment.subsets(0, run.synthetic.real.names, run.params.augment, run.params.segment)
+    made = run.generators()[4, 0]
+    assert made is not None
+    assert read_stamp(run.folder / one.folder / "data")["pairs"] == len(one.train)
+    manifest = made.manifests[OWN_STYLED]
+    assert set(manifest["source"]) <= set(one.train)
+    # So small a model may paint no polyp at all.
+    assert status["1-Styled-Diff"] == "ok" if len(manifest) else "of no pair" in status["1-Styled-Diff"]
+    assert run.augmented.generators["status"].tolist() == ["ok"]
