@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 _terminated: list[int] = []  # signals that asked this process to end
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Synthetic labelled images with diffusion models, run as the chapters of a book.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
 app.add_typer(data_app, name="data")
 review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
@@ -33,6 +32,20 @@ app.add_typer(review_app, name="review")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]
 Overrides = Annotated[list[str] | None, typer.Option(
     "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def diffusegen(
+    version: Annotated[bool, typer.Option(  # acted on by its callback
+        "--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Synthetic labelled images with diffusion models, run as the chapters of a book."""
 
 
 class _Run(TyperCommand):

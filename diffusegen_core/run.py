@@ -12,7 +12,7 @@ Reading never makes: a result that is not there raises NotMadeError, whose words
 never loses: what no longer fits is set aside in the run folder (see store.artifacts).
 """
 
-import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +34,13 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.parallel import fanout
+from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import artifacts, files, lock
-from diffusegen_core.store.artifacts import ASIDE, NotMadeError, key
+from diffusegen_core.store.artifacts import ASIDE, NotMadeError
 from diffusegen_core.store.workspace import Workspace
 
 PARAMS = "params.yaml"
@@ -60,10 +60,12 @@ class Run:
         """The run of a parameter file, or of a profile of params/ by its name; nothing is written yet.
 
         `changes` are other values, by dotted keys ("train.images") or in sections. The run is called after
-        the file and lies in runs/NAME, or in `folder`. Raises UserError for keys or values that there are
-        not, and where the folder holds anything but a run.
+        the file and lies in runs/NAME, or in `folder`; the params.yaml of a run means that run. Raises
+        UserError for keys or values that there are not, and where the folder holds anything but a run.
         """
         path = params.profile_file(profile)
+        if folder is None and path.name == PARAMS and lock.is_run(path.absolute().parent):
+            return cls.open(path.absolute().parent, changes)
         values = params.merged({**params.load(path), "profile": path.stem}, changes or {})
         if folder is not None:
             values["run_dir"] = str(folder)
@@ -91,9 +93,15 @@ class Run:
         profile, run_dir = given.pop("profile", "smoke"), given.pop("run_dir", None)
         changes = params.merged(given, namespace.get("changes") or {})
         place = params.resolve(profile)
-        if lock.is_run(place):
-            return cls.open(place, changes)
-        folder = params.resolve(run_dir or f"runs/{params.profile_file(profile).stem}")
+        if run_dir is not None:
+            folder = params.resolve(run_dir)
+            profile = place / PARAMS if lock.is_run(place) else profile
+        elif lock.is_run(place):
+            folder = place
+        else:  # the parameter file may lie anywhere, or be gone
+            named = params.resolve(f"runs/{profile}") if Path(profile).name == str(profile) else place
+            folder = (named if lock.is_run(named) else
+                      params.resolve(f"runs/{params.profile_file(profile).stem}"))
         return cls.open(folder, changes) if lock.is_run(folder) else cls.create(profile, changes, run_dir)
 
     @classmethod
@@ -178,7 +186,8 @@ class Run:
 
         `again` makes anew what was changed by hand, after setting it aside; `watch` sees models in training.
         """
-        with lock.hold(self.folder):
+        # A worker holds nothing: if it stopped, nobody could go on in its place.
+        with lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder):
             self.keep_params()
             self._results.clear()  # those of grids may be of what was finished so far
             return self._result(name, replace(self.workspace, again=again), watch)
@@ -232,7 +241,7 @@ class Run:
         return tests
 
     def _generators(self, ws: Workspace, sets: Sets) -> augment.Generators:
-        """The pairs of the generators that see a small set alone; each is a run of its own, within this one."""
+        """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment)
         runs = {(one.size, one.seed): self._within(one) for one in small}
@@ -240,6 +249,10 @@ class Run:
             fanout.run(_generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run})
                                    for (size, seed), run in runs.items()], "Generators that see a small set")
         return {which: run.finished("sets") for which, run in runs.items()}
+
+    def generators(self) -> augment.Generators:
+        """The pairs of the generators that see a small set alone, as far as they are made."""
+        return self._generators(self.workspace.read_only, self.synthetic)
 
     def _within(self, small: augment.Subset) -> "Run":
         """The run, chapters 1 to 4, that knows the training pairs of a small set alone."""
@@ -257,12 +270,11 @@ class Run:
         """Write the parameters into the run folder; others that lay there are set aside."""
         path = self.folder / PARAMS
         values = {name: value for name, value in params.plain(self.params).items() if name != "run_dir"}
-        before = params.load(path) if path.is_file() else None
-        if before != values:
-            if before is not None:
-                aside = self.folder / ASIDE / "params" / f"{key(before)}.yaml"
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, aside)
+        there = path.is_file()
+        if not there or params.load(path) != values:
+            if there:  # a copy, so that no kill leaves the folder without any
+                aside = self.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
+                files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
             files.write_text(path, yaml.safe_dump(values, sort_keys=False))
         return path
 

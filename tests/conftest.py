@@ -3,8 +3,10 @@
 import copy
 import multiprocessing
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read on import: no spinning on shared cores
@@ -17,6 +19,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from diffusegen_core.config import params
+
+if TYPE_CHECKING:
+    from diffusegen_core.run import Run
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 for name in ("DIFFUSEGEN_SCHEDULER", "DIFFUSEGEN_RUN"):  # of a run beside the tests
@@ -107,3 +112,22 @@ def nano(tmp_path: Path) -> dict:
 @pytest.fixture
 def nano_params(nano: dict) -> params.Params:
     return params.validate(nano)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Path:
+    """The folder of a nano run, all of which is made. Not to be changed: tests copy it."""
+    from diffusegen_core.run import Run
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run = Run(params.validate({**nano_values, "run_dir": str(folder)}))
+    for chapter in ("evaluate", "segment", "augment"):
+        run.make(chapter)
+    return folder
+
+
+@pytest.fixture
+def nano_run(finished: Path, tmp_path: Path) -> "Run":
+    """Such a run of the test's own."""
+    from diffusegen_core.run import Run
+    shutil.copytree(finished, tmp_path / "run")
+    return Run.open(tmp_path / "run")

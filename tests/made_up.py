@@ -102,7 +102,8 @@ def real_pairs(p: Params) -> dataset.Pairs:
     return dataset.load(workspace(p), p.data)
 
 
-def supply_of(p: Params, pairs: int = REAL) -> Supply:
+def supply_of(p: Params, pairs: int = 0) -> Supply:
+    pairs = pairs or len(p.data.names or range(p.data.count or 0))
     return trainsets.supply(pairs, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
 
 
@@ -128,7 +129,7 @@ def sets_of(p: Params) -> Sets:
                                                      if name != types.REAL])
 
 
-def tests_of(p: Params) -> dict[str, TestSet]:
+def loaded_tests(p: Params) -> dict[str, TestSet]:
     pairs = real_pairs(p)
     tests = testsets.load(workspace(p), pairs, p.data, p.segment)
     testsets.refuse_leaks(pairs, p.data, tests)

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffusegen_core.chapters import inpaint
 from diffusegen_core.config.params import Inpaint
-from diffusegen_core.data import phantom
+from diffusegen_core.data import phantom, regions
 from diffusegen_core.measures import copies
 from diffusegen_core.networks import features
 
@@ -22,7 +21,7 @@ def draw(seed: int, count: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarra
     """Phantoms, and the regions that chapter 3 would fill."""
     drawn = [phantom.draw(seed, i, size) for i in range(count)]
     return (np.stack([image for image, _, _ in drawn]),
-            np.stack([inpaint.dilated(mask[0], Inpaint()) for _, mask, _ in drawn]))
+            np.stack([regions.dilated(mask[0], Inpaint().dilate) for _, mask, _ in drawn]))
 
 
 @pytest.fixture(scope="module")

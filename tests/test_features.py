@@ -143,19 +143,22 @@ def test_labels_and_recipes():
     assert one == other
 
 
-def test_cached_features_are_extracted_once(tmp_path, monkeypatch):
+def test_remembered_features_are_extracted_once(tmp_path):
     calls = []
-    extract = features.extract
-    monkeypatch.setattr(features, "extract", lambda *args, **kw: calls.append(args) or extract(*args, **kw))
-    sets = {"real": noise(3), "made": noise(2)}
-    first = features.cached(tmp_path, sets, SMALL, "random", "imagenet")
-    again = features.cached(tmp_path, sets, SMALL, "random", "imagenet")
-    assert len(calls) == 2
-    assert all(np.array_equal(first[name], again[name]) for name in sets)
-    features.cached(tmp_path, {**sets, "made": sets["made"][::-1]}, SMALL, "random", "imagenet")
-    assert len(calls) == 4
-    features.cached(tmp_path, sets, SMALL, "random", "imagenet", seed=1)
-    assert len(calls) == 6
+
+    def extract(images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return features.extract(images, SMALL, "random", "imagenet")
+
+    images, recipe = noise(3), features.recipe(SMALL, "random", "imagenet")
+    first = features.remembered(tmp_path, images, recipe, extract)
+    assert np.array_equal(features.remembered(tmp_path, images[::-1], recipe, extract), first[::-1])
+    assert calls == [3]
+    more = np.concatenate([noise(2), images])
+    assert np.array_equal(features.remembered(tmp_path, more, recipe, extract)[2:], first)
+    assert calls == [3, 2], "only what is new"
+    features.remembered(tmp_path, images, features.recipe(SMALL, "random", "imagenet", seed=1), extract)
+    assert calls == [3, 2, 3]
 
 
 def test_the_shared_weights_know_a_photograph_again(shared):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import fetch, layouts
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
 
 
 class Server(ThreadingHTTPServer):
@@ -120,7 +120,7 @@ def test_fetches_extracts_records_and_does_not_ask_again(server, tmp_path):
     report = layouts.check(folder)
     assert (report.layout, report.problems) == ("HyperKvasir", [])
     assert [pair.name for pair in report.pairs] == ["x"]
-    record = runs.read_json(tmp_path / "set.zip.json")
+    record = files.read_json(tmp_path / "set.zip.json")
     digest = hashlib.sha256(server.content).hexdigest()
     assert (record["url"], record["bytes"], record["sha256"]) == (server.url, len(server.content), digest)
     assert get(server, tmp_path) == folder
@@ -208,6 +208,12 @@ def test_a_folder_that_is_not_what_was_fetched_is_left_alone(server, tmp_path):
         get(server, tmp_path)
 
 
+def test_two_do_not_fetch_into_one_folder_at_once(server, tmp_path):
+    with fetch._alone(tmp_path), pytest.raises(UserError, match="being fetched into"):
+        get(server, tmp_path)
+    assert len(layouts.check(get(server, tmp_path)).pairs) == 1
+
+
 @pytest.mark.parametrize("status", [404, 503])
 def test_a_refusing_server_is_one_sentence(server, tmp_path, status):
     server.status = status
@@ -239,9 +245,10 @@ def link() -> zipfile.ZipInfo:
     return member
 
 
-def backslashed() -> zipfile.ZipInfo:
+def named(name: str) -> zipfile.ZipInfo:
+    """An entry of a name that zipfile would change."""
     member = zipfile.ZipInfo("x")
-    member.filename = "..\\..\\escaped.png"
+    member.filename = name
     return member
 
 
@@ -250,15 +257,17 @@ def backslashed() -> zipfile.ZipInfo:
     (archive({"a/../../escaped.png": b"x"}), "leads out"),
     (archive({"/tmp/escaped.png": b"x"}), "leads out"),
     (archive({"C:/escaped.png": b"x"}), "leads out"),
-    (archive({}, (backslashed(), b"x")), "leads out"),
+    (archive({}, (named("..\\..\\escaped.png"), b"x")), "leads out"),
+    (archive({}, (named(""), b"x")), "leads out"),
+    (archive({}, (named("."), b"x")), "leads out"),
     (archive({}, (link(), b"/etc/passwd")), "no plain file"),
     (archive({"zeros.png": bytes(20_000_000)}), "would grow to 20000000 bytes"),
     (archive({"a": b"1", "a/b": b"2"}), "two entries of the name"),
     (b"<html>not found</html>", "no sound zip"),
     (pictures()[:-3000], "no sound zip"),
     (pictures().replace(b"IDAT", b"iDAT", 1), "no sound zip"),
-], ids=["parent", "inner parent", "absolute", "drive", "backslash", "link", "bomb", "file and folder", "page",
-        "truncated", "damaged"])
+], ids=["parent", "inner parent", "absolute", "drive", "backslash", "no name", "dot", "link", "bomb",
+        "file and folder", "page", "truncated", "damaged"])
 def test_hostile_and_damaged_archives_leave_nothing_behind(server, tmp_path, content, complaint):
     server.content = content
     with pytest.raises(UserError, match=complaint):

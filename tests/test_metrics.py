@@ -18,7 +18,7 @@ from diffusegen_core.config.params import Evaluate
 from diffusegen_core.data import phantom
 from diffusegen_core.measures import metrics
 from diffusegen_core.networks import features
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
 
 # clean-fid's own: TorchScript, and an argument of scipy's that 1.18 takes away.
 pytestmark = [pytest.mark.filterwarnings("ignore:.*torch[.]jit.*is deprecated:DeprecationWarning"),
@@ -62,7 +62,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def trusted(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the stand-in for clean-fid's own file."""
-    monkeypatch.setattr(metrics, "NETWORK_SHA256", runs.sha256(network))
+    monkeypatch.setattr(metrics, "NETWORK_SHA256", files.sha256(network))
 
 
 def drawn(seed: int, count: int, size: int = 40) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_inception_features_are_those_of_clean_fid(network: Path, sets: tuple, t
     os.symlink(network, tmp_path / metrics.NETWORK)
     theirs = fid.get_folder_features(str(folder), InceptionV3W(str(tmp_path), download=False), num_workers=0,
                                      batch_size=4, device=torch.device("cpu"), mode="clean", verbose=False)
-    ours = metrics.cached(tmp_path / "store", sets[0], e)
+    ours = metrics.remembered(tmp_path / "store", sets[0], e)
     assert theirs.shape == ours.shape == (10, 2048)
     assert theirs.std() > 0.01
     assert np.abs(theirs - ours).max() < 1e-6
@@ -128,7 +128,7 @@ def test_the_whole_way_agrees_with_clean_fid(sets: tuple, tmp_path: Path) -> Non
                                  device=torch.device("cpu"),
                                  custom_fn_resize=make_resizer("PIL", False, "bicubic", (224, 224)))
     for _ in range(2):  # extracted, then read
-        ours = metrics.frechet(*(metrics.cached(tmp_path / "store", images, RESNET) for images in sets))
+        ours = metrics.frechet(*(metrics.remembered(tmp_path / "store", images, RESNET) for images in sets))
         assert ours == pytest.approx(theirs, abs=1e-6)
     assert theirs > 0.1
 
@@ -143,30 +143,30 @@ def test_an_image_is_extracted_once(sets: tuple, tmp_path: Path, monkeypatch: py
         return images.reshape(len(images), -1)[:, :5].astype(np.float32)
 
     monkeypatch.setattr(metrics, "extract", extract)
-    monkeypatch.setattr(metrics, "CHUNK", 3)
+    monkeypatch.setattr(features, "CHUNK", 3)
     twice = np.concatenate([sets[0][:5], sets[0][:5]])
-    rows = metrics.cached(tmp_path, twice, RESNET)
+    rows = metrics.remembered(tmp_path, twice, RESNET)
     assert extracted == [3, 2]
     np.testing.assert_array_equal(rows, twice.reshape(10, -1)[:, :5])
     with pytest.raises(KeyboardInterrupt):
-        metrics.cached(tmp_path, sets[0][:9], RESNET)
+        metrics.remembered(tmp_path, sets[0][:9], RESNET)
     extracted.clear()
-    metrics.cached(tmp_path, sets[0][:9], RESNET)  # what was interrupted, and only that
+    metrics.remembered(tmp_path, sets[0][:9], RESNET)  # what was interrupted, and only that
     assert extracted == [3, 1]
     extracted.clear()
-    metrics.cached(tmp_path, sets[0][:3], RESNET, seed=1)  # other random weights
+    metrics.remembered(tmp_path, sets[0][:3], RESNET, seed=1)  # other random weights
     assert extracted == [3]
 
 
 def test_what_another_worker_is_writing_is_not_read(sets: tuple, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "extract", lambda images, *_: np.zeros((len(images), 5), np.float32))
-    metrics.cached(tmp_path, sets[0][:2], RESNET)
+    metrics.remembered(tmp_path, sets[0][:2], RESNET)
     [file] = tmp_path.glob("*/*.npz")
-    file.rename(file.with_name(f"{runs.WRITING}x.npz"))
+    file.rename(file.with_name(f"{files.WRITING}x.npz"))
     read = []
-    monkeypatch.setattr(metrics, "_read", lambda file: read.append(file) or {})
-    metrics.cached(tmp_path, sets[0][:2], RESNET)
+    monkeypatch.setattr(features, "_rows", lambda file: read.append(file) or {})
+    metrics.remembered(tmp_path, sets[0][:2], RESNET)
     assert read == []
 
 
@@ -245,9 +245,9 @@ def test_the_frechet_distance_by_a_second_way(rows: int) -> None:
 
 
 def test_real_against_real_is_nothing(sets: tuple, tmp_path: Path) -> None:
-    rows = metrics.cached(tmp_path, sets[0], RESNET)
+    rows = metrics.remembered(tmp_path, sets[0], RESNET)
     assert abs(metrics.frechet(rows, rows)) < 1e-3
-    assert metrics.frechet(rows, metrics.cached(tmp_path, sets[1], RESNET)) > 1
+    assert metrics.frechet(rows, metrics.remembered(tmp_path, sets[1], RESNET)) > 1
 
 
 def test_real_against_real_is_nothing_with_learned_features(shared: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_real_against_real_is_nothing_with_learned_features(shared: Path, tmp_pa
                  input_range="symmetric")
     files = sorted((shared / "data" / "kvasir-seg" / "images").iterdir())[:12]
     images = np.stack([np.asarray(Image.open(f).convert("RGB").resize((64, 64))) for f in files])
-    rows = metrics.cached(tmp_path, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), e)
+    rows = metrics.remembered(tmp_path, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), e)
     assert rows.shape == (12, 1280)
     assert abs(metrics.frechet(rows, rows)) < 1e-3
 

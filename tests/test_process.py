@@ -78,7 +78,7 @@ def test_respacing_never_repeats_a_timestep():
 
 
 def test_timesteps_are_those_of_the_public_code():
-    """It adds up the stride; to multiply it gives other timesteps at 278 of the counts, by ties at one half."""
+    """It adds up the stride; to multiply it gives other timesteps for 278 counts, by ties at one half."""
     others = []
     for count in range(2, 1001):
         place, added = 0.0, []

@@ -6,7 +6,7 @@ same real pairs, and the same of them are drawn: comparisons are paired.
 """
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -14,11 +14,14 @@ from typing import Any
 
 import pandas as pd
 
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Augment, Segment
+from diffusegen_core.data import dataset
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, DataType
-from diffusegen_core.segmentation import experiments, forecast, trainsets, trials
+from diffusegen_core.segmentation import experiments, forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
@@ -49,6 +52,18 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augme
     if ws.writable:
         files.write_text(ws.folder / CHAPTER / "generators.csv", table.to_csv(index=False))
     return replace(trials.tested(ws, CHAPTER, segment, results, tests), generators=table)
+
+
+def check(p: Params) -> Iterator[str]:
+    """What the chapter would refuse, as far as it can be told before."""
+    settings, supply = p.augment, trainsets.expected(p)
+    yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed)], "segment")
+    yield from refusals([lambda: types(supply, settings)])
+    if GAN in supply and (settings.types is None or GAN.name in settings.types):
+        yield from refusals([lambda: trainsets.numbers(offered(supply, settings), settings.ratios, GAN,
+                                                       "augment.ratios")])
+    if dataset.expected_count(p.data):
+        yield from refusals([lambda: sizes(supply[REAL].sources, settings, p.segment)])
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, segment: Segment,

@@ -4,7 +4,7 @@ Every data type is compared with Real, all at the training size, in sets of one 
 of copies goes beyond the paper. A data type is not judged again while its images stay the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from diffusegen_core.config import devices
-from diffusegen_core.config.params import plain
+from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Evaluate
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
@@ -160,6 +161,14 @@ def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings:
     return Evaluated(values, audit, thresholds, Metrics(*metrics.names(settings)), metrics.backbone(settings),
                      metrics.window_of(pairs.image_size), [REAL, *sets], dict(sets),
                      sum(float(subject.artifact.stamp["seconds"]) for subject in subjects), folder)
+
+
+def check(p: Params) -> Iterator[str]:
+    """What the chapter would refuse, as far as it can be told before."""
+    settings = p.evaluate
+    yield from refusals([
+        lambda: metrics.recipe(settings, p.seed),
+        lambda: features.refuse_unfit(settings.weights, metrics.network, settings)], "evaluate")
 
 
 def _before_styling(data_type: DataType) -> DataType:

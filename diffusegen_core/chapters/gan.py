@@ -5,7 +5,7 @@ its GANs each was made, but not which real image that one was trained on: whethe
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from diffusegen_core.config import devices
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import plain, resolve
+from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.config.sections import Gan
 from diffusegen_core.data import dataset, layouts, pairsets, testsets
 from diffusegen_core.data.dataset import Pairs
@@ -77,6 +78,16 @@ def run(ws: Workspace, pairs: Pairs, settings: Gan, samples: int, sources: int |
     artifact = _train(ws, pairs, settings) if trained else _read(ws, pairs, settings)
     made = pairsets.read(artifact, GAN)
     return Baseline(made, made.stamp["made_by"], trained)
+
+
+def check(p: Params) -> Iterator[str]:
+    """What the chapter would refuse, as far as it can be told before."""
+    settings = filled(p.gan, p.inpaint.samples, p.inpaint.sources)
+    if settings.source == SINGAN:
+        yield from refusals([lambda: refuse_impossible(settings, p.data.image_size)])
+    elif settings.source:
+        count = dataset.expected_count(p.data) or 1
+        yield from refusals([lambda: chosen(scanned(settings), settings, count)])
 
 
 def filled(settings: Gan, samples: int, sources: int | None) -> Gan:

@@ -4,12 +4,14 @@ For every data type and N: the pairs with sample numbers up to N, four fifths to
 other sources, to choose the best epoch. Real is the ceiling: the same sources themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Segment
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.data.types import REAL
-from diffusegen_core.segmentation import forecast, trainsets, trials
+from diffusegen_core.data.types import GAN, REAL
+from diffusegen_core.segmentation import forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
@@ -29,6 +31,15 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Segme
     results = trials.run(ws, CHAPTER, TITLE, settings, tasks, tests,
                          refusals={experiment: _refusal(sets, experiment) for experiment in tasks})
     return trials.tested(ws, CHAPTER, settings, results, tests)
+
+
+def check(p: Params) -> Iterator[str]:
+    """What the chapter would refuse, as far as it can be told before."""
+    settings, supply = p.segment, trainsets.expected(p)
+    yield from refusals([lambda: segnet.refuse_impossible(settings, p.seed)], "segment")
+    yield from refusals([lambda: trainsets.wanted(supply, settings.types, "segment.types")])
+    if GAN in supply and (settings.types is None or GAN.name in settings.types):
+        yield from refusals([lambda: trainsets.numbers(supply, settings.samples, GAN, "segment.samples")])
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, sets: Sets | None = None,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import plain, resolve
+from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.config.sections import Data
 from diffusegen_core.data import layouts, phantom
 from diffusegen_core.data.layouts import Problem, Report
@@ -144,6 +145,62 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
         folder, start = artifact.begin(), time.monotonic()
         artifact.finish([_write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
+
+
+def check(p: Params) -> Iterator[str]:
+    """What `load` would refuse of a run's data, as far as the listing of the folder tells."""
+    if p.data.source != PHANTOM:
+        yield from refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source")
+
+
+def expected(settings: Data) -> tuple[int, str]:
+    """How many pairs there will be, and how that is known. Images are not opened.
+
+    Raises UserError where the folder cannot be listed, or is not there and nothing else tells.
+    """
+    if settings.source == PHANTOM:
+        return len(settings.names or range(settings.count or 0)), "phantoms"
+    folder, listed = resolve(settings.source), set(paper_names())
+    if folder.is_dir():
+        named = [pair.name for pair in layouts.scan(folder).pairs
+                 if settings.subset == "all" or (pair.name in listed) == (settings.subset == "paper348")]
+        used = [name for name in named[:settings.count] if not settings.names or name in settings.names]
+        return len(used), f"in {folder}"
+    if settings.names:
+        return len(settings.names), f"data.names; {folder} is not there yet"
+    if settings.subset == "paper348":
+        return (min(len(listed), settings.count or len(listed)),
+                f"of the paper's {len(listed)}; {folder} is not there yet")
+    if settings.count:
+        return settings.count, f"data.count; {folder} is not there yet"
+    raise UserError(f"Parameters: data.source: {folder} is not there, so that nobody can tell how many "
+                    "pairs it holds. Name another folder, or give data.count.")
+
+
+def expected_count(settings: Data) -> int | None:
+    """The number alone; None where it cannot be known."""
+    try:
+        return expected(settings)[0]
+    except UserError:
+        return None
+
+
+def refuse_unreadable(settings: Data, source: str) -> None:
+    """UserError where a folder of pairs cannot be read, as far as its listing tells."""
+    report = layouts.scan(resolve(source))
+    if report.problems and settings.on_bad == "refuse":
+        first = report.problems[0]
+        raise UserError(f"{report.folder} has {len(report.problems)} problems, such as {first.file}: "
+                        f"{first.problem}. `diffusegen data check` shows them all; mend the folder, or leave "
+                        "such pairs out by data.on_bad: skip.")
+    if not report.pairs:
+        raise UserError(f"{report.folder} holds no pairs.")
+    listed = set(paper_names())
+    if settings.subset == "paper348" and settings.on_bad == "refuse":
+        missing = listed - {pair.name for pair in report.pairs}
+        if missing:
+            raise UserError(f"{report.folder} lacks {len(missing)} of the paper's 348 pairs, which "
+                            "data.subset: paper348 asks for. For a folder of your own set data.subset: all.")
 
 
 @lru_cache(maxsize=8)

@@ -4,13 +4,17 @@
 SHA-256, and `DESTINATION/NAME` is the extracted folder. What is there already is not fetched again.
 """
 
+import contextlib
+import fcntl
 import lzma
+import os
 import shutil
 import stat
 import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +22,12 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from diffusegen_core.store import runs
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import files
+
+# No library that is installed does all of it. torchvision's downloader and pooch start again from nothing and
+# extract whatever an archive says; that of huggingface_hub resumes, but joins the rest to a part of another
+# version of the file. requests and zipfile do the work; what is left is to ask for the right bytes.
 
 URLS = {"hyperkvasir": "https://datasets.simula.no/downloads/hyper-kvasir/hyper-kvasir-segmented-images.zip"}
 TIMEOUT = (30, 60)  # seconds, to connect and between two pieces
@@ -46,21 +54,35 @@ def fetch(name: str, destination: Path | str, url: str | None = None, sha256: st
     folder, archive = destination / name, destination / _file_name(url, name)
     record = archive.with_name(f"{archive.name}.json")
     try:
-        with runs.lock(destination):
-            found = runs.read_json(record)
-            if isinstance(found, dict) and found.get("contents") == _contents(folder):
-                _compare(archive, str(found.get("sha256")), sha256)
+        with _alone(destination):
+            noted = files.read_json(record)
+            if isinstance(noted, dict) and noted.get("contents") == _contents(folder):
+                _compare(archive, str(noted.get("sha256")), sha256)
                 return folder
             if folder.exists():
                 raise UserError(f"{folder} is there already and is not what was fetched. Move it away first.")
             if not archive.exists():
                 _download(url, archive)
-            digest = runs.sha256(archive)
+            digest = files.sha256(archive)
             _compare(archive, digest, sha256)
             _extract(archive, folder, record, {"url": url, "sha256": digest, "bytes": archive.stat().st_size})
     except OSError as error:
         raise UserError(f"{error.filename or destination}: {error.strerror or error}.") from None
     return folder
+
+
+@contextlib.contextmanager
+def _alone(destination: Path) -> Iterator[None]:
+    """Hold the folder against another fetch; the system frees it when the process ends, however."""
+    destination.mkdir(parents=True, exist_ok=True)
+    lock = os.open(destination / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"Something is being fetched into {destination} already. Wait for it.") from None
+    finally:
+        os.close(lock)
 
 
 def _file_name(url: str, name: str) -> str:
@@ -82,8 +104,11 @@ def _download(url: str, archive: Path) -> None:
             start = part.stat().st_size if response.status_code == requests.codes.partial_content else 0
             length = response.headers.get("Content-Length")
             total = start + int(length) if length else None
-            # Noted before the first byte, so that a later call knows which file this is the beginning of.
-            runs.write_json(notes, {"url": url, "validator": _validator(response)})
+            # Noted before the first byte, so that a later call knows which file this is the beginning of: by
+            # a strong ETag, else the time of the last change.
+            tag = response.headers.get("ETag", "")
+            validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+            files.write_json(notes, {"url": url, "validator": validator})
             bar = tqdm(desc=archive.name, total=total, initial=start, unit="B", unit_scale=True, disable=None)
             with bar, part.open("ab" if start else "wb") as f:
                 for piece in response.iter_content(PIECE):
@@ -97,29 +122,24 @@ def _download(url: str, archive: Path) -> None:
 
 
 def _request(url: str, part: Path, notes: Path) -> requests.Response:
-    """Ask for the rest of the file if part of it is here, else for the whole."""
-    headers = {"Accept-Encoding": "identity"}
-    found = runs.read_json(notes)
-    known: dict[str, Any] = found if isinstance(found, dict) else {}
+    """Ask for the rest of the file if a part of it is here, else for the whole."""
+    noted = files.read_json(notes)
+    known = noted if isinstance(noted, dict) and noted.get("url") == url else {}
     size = part.stat().st_size if part.exists() else 0
-    resumed = {}
-    if size and known.get("url") == url and known.get("validator"):
+    whole = {"Accept-Encoding": "identity"}
+    if size and known.get("validator"):
         # If-Range: the server sends the whole file instead if it is no longer the one that we hold a part of.
-        resumed = {"Range": f"bytes={size}-", "If-Range": known["validator"]}
-    response = requests.get(url, headers=headers | resumed, stream=True, timeout=TIMEOUT)
-    begins = response.headers.get("Content-Range", "").startswith(f"bytes {size}-")
-    if response.status_code == requests.codes.requested_range_not_satisfiable or (
-            response.status_code == requests.codes.partial_content and not begins):
+        rest = {**whole, "Range": f"bytes={size}-", "If-Range": known["validator"]}
+        response = requests.get(url, headers=rest, stream=True, timeout=TIMEOUT)
+        begins = response.headers.get("Content-Range", "").startswith(f"bytes {size}-")
+        if begins or response.status_code not in (requests.codes.partial_content,
+                                                  requests.codes.requested_range_not_satisfiable):
+            response.raise_for_status()
+            return response
         response.close()
-        response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    response = requests.get(url, headers=whole, stream=True, timeout=TIMEOUT)
     response.raise_for_status()
     return response
-
-
-def _validator(response: requests.Response) -> str | None:
-    """What names this version of the file: a strong ETag, else the time of its last change."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
 
 def _reason(error: requests.RequestException) -> str:
@@ -154,7 +174,7 @@ def _extract(archive: Path, folder: Path, record: Path, facts: dict[str, Any]) -
                 with bundle.open(member) as source, target.open("xb") as f:
                     shutil.copyfileobj(source, f)
         temporary.chmod(0o755)
-        runs.write_json(record, facts | {"contents": _contents(temporary)})
+        files.write_json(record, facts | {"contents": _contents(temporary)})
         temporary.rename(folder)
     except UNSOUND as error:
         raise UserError(f"{archive} is no sound zip archive: {error}. Delete it to fetch it again.") from None
@@ -167,7 +187,7 @@ def _extract(archive: Path, folder: Path, record: Path, facts: dict[str, Any]) -
 
 def _judged(bundle: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     """The files to extract; raises UserError where one leaves the folder or is no file, and for a bomb."""
-    members = [member for member in bundle.infolist() if not member.is_dir()]
+    members = [member for member in bundle.infolist() if not member.filename.endswith("/")]
     for member in members:
         path = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)

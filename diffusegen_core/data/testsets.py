@@ -1,16 +1,18 @@
 """The pairs that no network is trained on: held-out ones of the same kind, and transfer sets (paper 2.6)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.config.params import resolve
+from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import Data, Segment
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
@@ -58,6 +60,14 @@ def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[
     source = _Source(ws, training, data, settings)
     sets = [_held_out(source), _folder(source, CVC, "cvc"), _folder(source, POLYPGEN, "polypgen")]
     return {test.name: test for test in sets}
+
+
+def check(p: Params) -> Iterator[str]:
+    """What `load` would refuse of a run's test sets, as far as the listing of their folders tells."""
+    everything = p.data.model_copy(update={"subset": "all"})
+    for key, folder in folders(p.segment).items():
+        yield from refusals([partial(dataset.refuse_unreadable, everything, str(folder))], f"segment.{key}")
+    yield from refusals([lambda: refuse_twice(p.segment)])
 
 
 def folders(settings: Segment) -> dict[str, Path]:

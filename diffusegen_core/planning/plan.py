@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from diffusegen_core.chapters import augment, gan, segment, train
-from diffusegen_core.config import devices, params
+from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data import dataset
 from diffusegen_core.diffusion import repaint
 from diffusegen_core.networks import singan
 from diffusegen_core.planning import flops, probe
@@ -123,25 +123,7 @@ def at_hand(p: Params) -> tuple[Params, str]:
 
 def pairs(p: Params) -> tuple[int, str]:
     """How many pairs a run will have, and how that is known. Images are not opened."""
-    d = p.data
-    if d.source == "phantom":
-        return len(d.names or range(d.count)), "phantoms"
-    folder, listed = params.resolve(d.source), dataset.paper_names()
-    if folder.is_dir():
-        wanted = [pair.name for pair in layouts.scan(folder).pairs
-                  if d.subset == "all" or (pair.name in listed) == (d.subset == "paper348")][:d.count]
-        count, note = len([name for name in wanted if not d.names or name in d.names]), f"in {folder}"
-    elif d.names:
-        count, note = len(d.names), f"data.names; {folder} is not there yet"
-    elif d.subset == "paper348":
-        count = min(len(listed), d.count or len(listed))
-        note = f"of the paper's {len(listed)}; {folder} is not there yet"
-    elif d.count:
-        count, note = d.count, f"data.count; {folder} is not there yet"
-    else:
-        raise UserError(f"Parameters: data.source: {folder} is not there, so that nobody can tell how many "
-                        "pairs it holds. Name another folder, or give data.count.")
-    return count, note
+    return dataset.expected(p.data)
 
 
 def rows(p: Params, count: int, work: flops.Work) -> list[tuple]:

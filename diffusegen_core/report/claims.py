@@ -10,14 +10,11 @@ from math import isnan, nan
 
 import pandas as pd
 
-from diffusegen_core.chapters import augment, segment
-from diffusegen_core.chapters.gan import GAN
-from diffusegen_core.config.params import Params
-from diffusegen_core.data.dataset import REAL
+from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import published
-from diffusegen_core.segmentation import experiments
+from diffusegen_core.run import Run
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
 LEAST_IMAGES, LEAST_SEEDS = 20, 3
@@ -44,7 +41,6 @@ TRANSFER = "The improvement over the GAN persists on different datasets (abstrac
 SMALL = ("Small sets of real pairs give better segmentation when synthetic pairs augment them than with "
          "standard augmentation alone (section 3.3.2).")
 
-DIFF, STYLED = "Diff", "Styled-Diff"
 PAPERS_OWN = "HyperKvasir"
 TRANSFERS = ("CVC-ClinicDB", "PolypGen")
 SMALL_SETS = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
@@ -73,14 +69,13 @@ class Verdict:
     """A sentence."""
 
 
-def of(p: Params) -> list[Verdict]:
+def of(run: Run) -> list[Verdict]:
     """The verdicts on a run, from what its chapters 6 and 7 have found so far; nothing is made."""
-    found = dict(zip(CHAPTERS, (segment.results(p), augment.results(p)), strict=True))
-    unfinished = [chapter for chapter, results in found.items() if results is None or
-                  (results.runs["status"] == experiments.OK).sum() + len(results.failed) < len(results.runs)]
-    frames = [results.images for results in found.values() if results is not None and len(results.images)]
+    grids = {chapter: run.finished(chapter) for chapter in CHAPTERS}
+    unfinished = [chapter for chapter, grid in grids.items() if grid is None or not grid.complete]
+    frames = [grid.images for grid in grids.values() if grid is not None and len(grid.images)]
     images = pd.concat(frames) if frames else pd.DataFrame(columns=[*FIELDS, *IMAGE])
-    return judge(images, p.segment.resamples, p.seed, unfinished)
+    return judge(images, run.params.segment.resamples, run.params.seed, unfinished)
 
 
 def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collection[str] = ()) -> list[Verdict]:
@@ -94,8 +89,9 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collectio
     images = images.assign(kind=images["data_type"].map(published.kind))
     full, small = (images[images["chapter"] == chapter] for chapter in CHAPTERS)
     own, there = _own(images), set(full["test_set"])
-    asked = [(SYNTHETIC, GAN, [own]), (STYLING, DIFF, [own, *(name for name in TRANSFERS if name in there)]),
-             (TRANSFER, GAN, TRANSFERS)]
+    transfers = [name for name in TRANSFERS if name in there]
+    asked = [(SYNTHETIC, GAN.name, [own]), (STYLING, DIFF, [own, *transfers]),
+             (TRANSFER, GAN.name, TRANSFERS)]
     found = [verdict for claim, other, tests in asked for test_set in tests
              for verdict in _full(full, claim, other, test_set, resamples, seed)]
     found += _small(small, own, resamples, seed)
@@ -136,11 +132,11 @@ def _small(images: pd.DataFrame, test_set: str, resamples: int, seed: int) -> It
         yield Verdict(SMALL, f"{STYLED} against {REAL}", test_set, nan,
                       reason="The results have no small set.")
     for size, rows in images.groupby("size"):
-        (name, styled), (_, real) = (_arm(rows, kind) for kind in (STYLED, REAL))
+        (name, styled), (_, real) = (_arm(rows, kind) for kind in (STYLED, REAL.name))
         r = max(styled["ratio"], default=0)
-        names = [f"{name} (r = {r})" if r else name, REAL]
+        names = [f"{name} (r = {r})" if r else name, REAL.name]
         paper = [_published(SMALL_SETS.get(r), kind, test_set, size)
-                 for kind in (name, f"20-{STYLED}", REAL)]
+                 for kind in (name, f"20-{STYLED}", REAL.name)]
         gain = (paper[1] if isnan(paper[0]) else paper[0]) - paper[2]
         asked = Verdict(SMALL, f"{' against '.join(names)}, {size} real pairs", test_set, gain)
         yield _judged(asked, names, [styled[styled["ratio"] == r], real], rows, resamples, seed)

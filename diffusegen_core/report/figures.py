@@ -16,8 +16,9 @@ from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.params import Params
-from diffusegen_core.data.dataset import REAL, Pairs
+from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import read_pair
+from diffusegen_core.data.types import REAL
 from diffusegen_core.diffusion.losses import weights
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing depends on colour alone.
@@ -288,7 +289,7 @@ def copy_scores(result: Evaluated) -> Figure:
         for i, (name, group) in enumerate(result.audit.groupby("data type", sort=False)):
             scores = group[column].dropna()
             if len(scores):
-                colour = "black" if name == REAL else COLOURS[(i - 1) % len(COLOURS)]
+                colour = "black" if name == REAL.name else COLOURS[(i - 1) % len(COLOURS)]
                 ax.ecdf(scores, label=name, color=colour, linestyle=LINES[i % len(LINES)], linewidth=1.3)
         ax.axvline(threshold, color="0.5", linewidth=1, linestyle=":")
         ax.set(xlabel=f"score {title}", xlim=(0, None))

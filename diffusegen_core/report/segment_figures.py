@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from diffusegen_core.chapters import segment
-from diffusegen_core.chapters.segment import Tested
 from diffusegen_core.config.params import Params
-from diffusegen_core.data.dataset import REAL
+from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import intervals
 from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, board, nothing, picture
+from diffusegen_core.segmentation import trials
+from diffusegen_core.segmentation.trials import Tested
 
 MARKERS = "osDv^P"
 
@@ -19,7 +19,7 @@ def alone(result: Tested, p: Params) -> Figure:
     """Polyp Dice of every data type and N with its interval, a panel for each test set; Real is the line."""
     if result.images.empty:
         return nothing("No network was tested.")
-    found = segment.summary(result, ["data_type", "samples"], "dice", p)
+    found = trials.summary(result, ["data_type", "samples"], "dice", p.segment.resamples, p.seed)
     names = list(dict.fromkeys(found["test_set"]))
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True,
                                 figsize=(WIDTH, 0.9 + 0.24 * found.groupby("test_set").size().max()))
@@ -28,10 +28,10 @@ def alone(result: Tested, p: Params) -> Figure:
         kinds = list(dict.fromkeys(found["data_type"]))
         for i, row in rows.iterrows():
             kind = kinds.index(row["data_type"])
-            colour = "black" if row["data_type"] == REAL else COLOURS[kind % len(COLOURS)]
+            colour = "black" if row["data_type"] == REAL.name else COLOURS[kind % len(COLOURS)]
             ax.plot([row["low"], row["high"]], [i, i], color=colour, linewidth=1.3)
             ax.plot(row["mean"], i, MARKERS[kind % len(MARKERS)], color=colour, markersize=4)
-        for real in rows.loc[rows["data_type"] == REAL, "mean"]:
+        for real in rows.loc[rows["data_type"] == REAL.name, "mean"]:
             ax.axvline(real, color="0.6", linewidth=1, linestyle=":")
         ax.set(title=name, xlabel="polyp Dice", xlim=(0, 1))
         ax.set_yticks(rows.index, [row["data_type"] if pd.isna(row["samples"]) else
@@ -42,8 +42,8 @@ def alone(result: Tested, p: Params) -> Figure:
 def gains(result: Tested, p: Params) -> Figure:
     """The gain in polyp Dice over Real against N, with paired intervals: a panel for each test set."""
     images = result.images
-    synthetic = images[images["data_type"] != REAL]
-    if synthetic.empty or not (images["data_type"] == REAL).any():
+    synthetic = images[images["data_type"] != REAL.name]
+    if synthetic.empty or not (images["data_type"] == REAL.name).any():
         return nothing("There is nothing to compare with Real.")
     names = list(dict.fromkeys(images["test_set"]))
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 3.0))
@@ -54,7 +54,7 @@ def gains(result: Tested, p: Params) -> Figure:
         for i, (data_type, ratio) in enumerate(kinds):
             found = [(sizes.index(size), intervals.paired(
                 rows[(rows["data_type"] == data_type) & (rows["ratio"] == ratio)],
-                rows[rows["data_type"] == REAL], "dice", p.segment.resamples, p.seed))
+                rows[rows["data_type"] == REAL.name], "dice", p.segment.resamples, p.seed))
                 for size, rows in here.groupby("size")]
             x = np.array([place for place, _ in found]) + (i - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
             style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.3}
@@ -77,14 +77,14 @@ def examples(result: Tested, rows: int = 6) -> Figure:
     done = done.groupby("data_type", sort=False).tail(1).head(rows)
     if done.empty or not tests:
         return nothing("No network was tested.")
-    shown = min(segment.EXAMPLES, max(len(test.pairs) for test in tests))
+    shown = min(trials.EXAMPLES, max(len(test.pairs) for test in tests))
     figure, axes = board(len(done) + 1, shown * len(tests))
     for left, test in enumerate(tests):
         for i in range(min(shown, len(test.pairs))):
             column = axes[:, left * shown + i]
             masks = [test.pairs.masks[i, 0]]
             for name in done["name"]:
-                masks.append(segment.examples(result, name, test.name)[i])
+                masks.append(trials.examples(result, name, test.name)[i])
             for ax, mask in zip(column, masks, strict=True):
                 picture(ax, test.pairs.images[i])
                 if mask.any():

@@ -1,21 +1,20 @@
 """Tables of chapters 6 and 7: this run's networks, test set by test set, beside the paper's."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
-from diffusegen_core.chapters import gan, inpaint, segment, style, train
-from diffusegen_core.chapters.segment import Tested
+from diffusegen_core.chapters import gan
 from diffusegen_core.config.params import Params
-from diffusegen_core.data.dataset import REAL
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.report import claims, published
 from diffusegen_core.report.claims import SMALL_SETS, Verdict
 from diffusegen_core.report.tables import Table, escaped, show
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation import trials
 from diffusegen_core.segmentation.experiments import OK
-from diffusegen_core.store import runs
+from diffusegen_core.segmentation.trials import Tested
 
 PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
 WORDS = {"dice": "Dice", "iou": "IoU"}
@@ -32,8 +31,9 @@ def tests(result: Tested) -> Table:
                 "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored.")
 
 
-def alone(result: Tested, p: Params, measure: str) -> Table:
+def alone(run: Run, result: Tested, measure: str) -> Table:
     """Table 2: trained on synthetic data alone."""
+    p = run.params
     ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
     ours["key"] = [_numbered(published.kind(name), n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                          strict=True)]
@@ -42,20 +42,21 @@ def alone(result: Tested, p: Params, measure: str) -> Table:
     return _beside(result, ours, paper, measure, f"segment-{measure}",
                    f"Trained on one data type alone: polyp {WORDS[measure]}, computed in this run, with 95 % "
                    "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
-                   f"{_unknown(p)}")
+                   f"{_unknown(run)}")
 
 
-def by_clusters(result: Tested, p: Params, measure: str) -> Table:
+def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     """Tables B3 and B4: by cluster count, inpainted and styled."""
+    p = run.params
     ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
-    ours = ours[ours["data_type"].str.match(r"\d+-")]
+    ours = ours[[DataType.parse(name).models.isdigit() for name in ours["data_type"]]]
     ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                         strict=True)]
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
-    paper = paper[paper["data_type"] != REAL].assign(key=lambda t: t["data_type"])
+    paper = paper[paper["data_type"] != REAL.name].assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-clusters-{measure}",
                    f"By cluster count: polyp {WORDS[measure]}, computed in this run, with 95 % intervals. "
-                   f"Published: Tables B3 and B4 of the paper. {train.caveat(p)}",
+                   f"Published: Tables B3 and B4 of the paper. {run.models.caveat}",
                    order=_by_kind)
 
 
@@ -64,8 +65,9 @@ def ratios(result: Tested) -> list[int]:
     return sorted(map(int, result.runs["ratio"].dropna().unique())) or [1]
 
 
-def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
+def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     """Tables B5 to B7 (B7 is Table 3): small real sets with r synthetic pairs for a real one."""
+    p = run.params
     ours = _ours(_at(result, ratio), ["size", "data_type"], measure, p, p.augment.seeds)
     ours["key"] = list(zip(ours["size"].astype(int), ours["data_type"], strict=True))
     ours["label"] = ours["data_type"]
@@ -74,7 +76,7 @@ def small(result: Tested, p: Params, measure: str, ratio: int) -> Table:
     paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
     note = f" Published: Table {known} of the paper, N of its 348 pairs." if known else ""
     # Models of a small set are always trained here.
-    unknown = _unknown(p) if p.augment.generator_sees == "all" else gan.caveat(p)
+    unknown = _unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    f"Small real sets, r = {ratio}: polyp {WORDS[measure]}, computed in this run, with 95 % "
                    f"intervals. {_rule(p)}{note} {unknown}", order=_by_size,
@@ -116,35 +118,33 @@ def failures(result: Tested, name: str) -> Table:
                 "Experiments of this run that have no result.")
 
 
-def costs(p: Params, result: Tested) -> Table:
+def costs(run: Run, result: Tested) -> Table:
     """What a usable pair costs by each generator, training included, beside what it is worth."""
-    trained, made, styled, baseline = train.run(p), inpaint.run(p), style.run(p), gan.run(p)
-    rows = []
-    for name, manifest in made.manifests.items():
-        base = [trained.base] if trained.base else []
-        models = [trained.full] if name.startswith("Full") else base + trained.models
-        learning = sum(model.seconds for model in models)
-        painting = _seconds(made.folders[name])
-        twin = style.of(name)
-        rows += [(name, len(manifest), learning, painting),
-                 (twin, len(styled.manifests[twin]), learning, painting + _seconds(styled.folders[twin]))]
-    if baseline is not None and baseline.trained:
-        rows.insert(0, (gan.GAN, len(baseline.manifest), float("nan"), baseline.seconds))
+    rows = [] if run.gan is None or not run.gan.trained else [
+        (GAN, len(run.gan.pairs), float("nan"), run.gan.seconds)]
+    for data_type, inpainted in run.inpainted.sets.items():
+        base = [run.models.base] if run.models.base else []
+        models = [run.models.full] if data_type.full else base + run.models.models
+        learning = sum(model.seconds for model in models if model)
+        styled = run.styled.sets[data_type.styled]
+        rows += [(data_type, len(inpainted), learning, inpainted.seconds),
+                 (styled.data_type, len(styled), learning, inpainted.seconds + styled.seconds)]
     first = result.tests[0].name
-    means = segment.summary(result, ["data_type", "samples"], "dice", p).query("test_set == @first")
+    means = trials.summary(result, ["data_type", "samples"], "dice", run.params.segment.resamples,
+                           run.params.seed).query("test_set == @first")
     best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples
     frame = pd.DataFrame([{
-        "data type": name, "usable pairs": pairs, "training, s": learning, "making, s": making,
-        "s a pair": (making + (0 if name == gan.GAN else learning)) / max(pairs, 1),
-        f"Dice, {first}": best.get(name, float("nan")),
-    } for name, pairs, learning, making in rows])
+        "data type": data_type.name, "usable pairs": pairs, "training, s": learning, "making, s": making,
+        "s a pair": (making + (0 if data_type == GAN else learning)) / max(pairs, 1),
+        f"Dice, {first}": best.get(data_type.name, float("nan")),
+    } for data_type, pairs, learning, making in rows])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
                 "the network trained on the most of them. A SinGAN is trained for each source: its training "
                 "is part of making.",
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
-def overall(found: list[Verdict], p: Params) -> Table:
+def overall(run: Run, found: list[Verdict]) -> Table:
     """One verdict a claim, how many of its comparisons support it, and what is not known of the pairs."""
     rows = []
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
@@ -153,7 +153,7 @@ def overall(found: list[Verdict], p: Params) -> Table:
                      "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
     frame = pd.DataFrame(rows)
     return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them. "
-                f"{_unknown(p)}".strip())
+                f"{_unknown(run)}".strip())
 
 
 def rule() -> Table:
@@ -201,24 +201,28 @@ def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: st
     return show(pd.DataFrame(rows), name, caption.strip())
 
 
-def _unknown(p: Params) -> str:
+def _unknown(run: Run) -> str:
     """What nobody knows of the generators' training images; "" where all of it is known."""
-    return f"{gan.caveat(p)} {train.caveat(p)}".strip()
+    models = run.finished("train")
+    return f"{gan.caveat(run.finished('gan'))} {models.caveat if models else ''}".strip()
 
 
 def _numbered(name: str, n: object) -> str:
     return name if pd.isna(n) else f"{name}-{int(n)}"
 
 
-def _by_kind(name: str) -> tuple:
-    k, kind, n = re.fullmatch(r"(\d+)-(.*)-(\d+)", name).groups()
-    return kind, int(n), int(k)
+def _by_kind(name: str) -> tuple[str, int, int]:
+    """For sorting names such as 20-Styled-Diff-3."""
+    data_type, _, samples = name.rpartition("-")
+    parsed = DataType.parse(data_type)
+    return parsed.kind, int(samples), int(parsed.models)
 
 
-def _by_size(key: tuple[int, str]) -> tuple:
-    size, name = key
-    digits = re.match(r"\d+", name)
-    return size, name != REAL, name == gan.GAN, int(digits[0]) if digits else 0
+def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:
+    """For sorting a table of small sets: Real first, the GAN last."""
+    size, data_type = key[0], DataType.parse(key[1])
+    return (size, data_type != REAL, data_type == GAN,
+            int(data_type.models) if data_type.models.isdigit() else 0)
 
 
 def _rule(p: Params) -> str:
@@ -230,7 +234,7 @@ def _rule(p: Params) -> str:
 
 def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:
     """A row for each combination of `by` and test set: its interval as `text`, marked where seeds lack."""
-    found = segment.summary(result, by, measure, p)
+    found = trials.summary(result, by, measure, p.segment.resamples, p.seed)
     found["text"] = [_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
                      for row in found.itertuples(index=False)]
     none = result.runs.groupby(by, sort=False, dropna=False).filter(lambda runs: (runs["status"] != OK).all())
@@ -249,10 +253,6 @@ def _interval(mean: float, low: float, high: float, digits: str = ".3f") -> str:
     if pd.isna(mean):
         return ""
     return f"{mean:{digits}}" if pd.isna(low) else f"{mean:{digits}} [{low:{digits}}, {high:{digits}}]"
-
-
-def _seconds(folder: Path) -> float:
-    return runs.read_json(folder / runs.STAMP)["seconds"]
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
-from diffusegen_core.networks.features import RANGES
+from diffusegen_core.networks.features import RANGES, refuse_unfit
 from diffusegen_core.parallel import progress
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
@@ -106,6 +106,14 @@ def build(settings: Segment, seed: int) -> nn.Module:
     unused = tuple(head for head in HEADS if not any(name.startswith(head) for name in fields))
     weights.fill(net.encoder, settings.weights, published, unused)
     return net
+
+
+def refuse_impossible(settings: Segment, seed: int) -> None:
+    """UserError where there is no such network, or no file of its weights, or that of another network."""
+    with torch.device("meta"):  # nothing is computed
+        build(settings.model_copy(update={"weights": weights.RANDOM}), seed)
+    decided_by(settings, seed)
+    refuse_unfit(settings.weights, build, settings, seed)
 
 
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,

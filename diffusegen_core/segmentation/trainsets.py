@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Gan, Inpaint
 from diffusegen_core.data import dataset, pairsets
 from diffusegen_core.data.dataset import Pairs
@@ -47,6 +48,12 @@ def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) ->
     for data_type in painted(clusters, full):
         types |= dict.fromkeys((data_type, data_type.styled), Amount(sources, inpaint.samples))
     return types
+
+
+def expected(p: Params) -> Supply:
+    """The supply of a run before it is made; of one pair, where their number cannot be known."""
+    count = dataset.expected_count(p.data) or 1
+    return supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
 
 
 @dataclass(frozen=True)

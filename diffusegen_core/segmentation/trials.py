@@ -70,6 +70,12 @@ class Tested:
     """A row a generator that was trained for a small set of chapter 7, none elsewhere; with its seconds."""
 
     @property
+    def complete(self) -> bool:
+        """Whether every network is trained and tested, or has failed."""
+        status = self.runs["status"]
+        return bool(((status == experiments.OK) | status.str.startswith("failed")).all())
+
+    @property
     def seconds(self) -> float:
         """Of all networks, failed attempts included, and of each generator once, however many networks were
         trained on its pairs: their own seconds do not hold it."""

@@ -49,6 +49,13 @@ def claim(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """`hold`, without holding: the folder becomes a run's, and that is all."""
+    claim(folder)
+    yield
+
+
+@contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Hold a run folder, unless whoever started this process does; a second holder is refused.
 
