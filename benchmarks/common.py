@@ -229,7 +229,7 @@ def tried(net: UNet, candidate: str) -> UNet:
     if "channels_last" in candidate:
         net.to(memory_format=torch.channels_last)
     if "compiled" in candidate:
-        net.compile_steps()
+        net.compile_blocks()
     return net
 
 

@@ -128,7 +128,7 @@ def test_checkpointing_keeps_less_for_the_gradient(p: Params):
 def test_compiled_steps_agree_and_keep_their_names(p: Params):
     net = stirred(UNet(changed(p, "model", channel_mult=[1], attention_resolutions=[]).model, 16))
     wanted, names = answer(net), list(net.state_dict())
-    net.compile_steps("aot_eager")  # captured and differentiated as for a GPU, without making kernels
+    net.compile_blocks("aot_eager")  # captured and differentiated as for a GPU, without making kernels
     assert all(error(a, b) < FP32 for a, b in zip(answer(net), wanted, strict=True))
     assert list(net.state_dict()) == names
 
@@ -145,7 +145,7 @@ def test_every_step_is_compiled_for_its_own_shapes(p: Params, checkpointing: boo
         return graph
 
     net.checkpointing = checkpointing
-    net.compile_steps(record)
+    net.compile_blocks(record)
     found = answer(net)
     assert all(error(a, b) < FP32 for a, b in zip(found, wanted, strict=True))
     assert len(shapes) == len(net.input_blocks) + 1 + len(net.output_blocks)
@@ -157,7 +157,7 @@ def test_steps_are_compiled_with_and_without_gradients_and_in_each_layout(p: Par
     graphs = []
     for layout in (torch.contiguous_format, torch.channels_last):
         net = stirred(UNet(p.model, 16)).to(memory_format=layout)
-        net.compile_steps(lambda graph, _: graphs.append(graph) or graph)
+        net.compile_blocks(lambda graph, _: graphs.append(graph) or graph)
         answer(net)
         with torch.no_grad():
             net(pixels(2).float(), torch.zeros(2))
@@ -256,7 +256,7 @@ TINY = ["--device", "cpu", "--params", str(BENCHMARKS.parent / "params" / "smoke
 def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], ways: int, tmp_path: Path,
                                              monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     out = tmp_path / "new" / "out.json"
-    monkeypatch.setattr(UNet, "compile_steps", lambda net: None)  # which takes a minute here
+    monkeypatch.setattr(UNet, "compile_blocks", lambda net: None)  # which takes a minute here
     benchmark(name, monkeypatch).run([*TINY, *arguments, "--out", str(out)])
     found = json.loads(out.read_text())
     assert (found["benchmark"], found["rounds"], len(found["ways"])) == (name, 1, ways)
@@ -311,7 +311,7 @@ def test_candidates_compute_the_same(p: Params, monkeypatch: pytest.MonkeyPatch)
     assert found.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
     assert error(found(x, t), wanted(x, t)) < FP32
     compiled = []
-    monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
+    monkeypatch.setattr(UNet, "compile_blocks", lambda net: compiled.append(net))
     assert compiled == [common.sampler(p, CPU, "fp32", "compiled").net]
     both = common.sampler(p, CPU, "fp32", "compiled_channels_last").net
     assert compiled[1] is both
@@ -320,7 +320,7 @@ def test_candidates_compute_the_same(p: Params, monkeypatch: pytest.MonkeyPatch)
 
 def test_training_can_be_compiled_and_channels_last_at_once(p: Params, monkeypatch: pytest.MonkeyPatch):
     compiled, states, start = [], [], training.start
-    monkeypatch.setattr(UNet, "compile_steps", lambda net: compiled.append(net))
+    monkeypatch.setattr(UNet, "compile_blocks", lambda net: compiled.append(net))
     monkeypatch.setattr(training, "start", lambda *given: states.append(start(*given)) or states[-1])
     way = benchmark("train", monkeypatch).way("compiled_channels_last", p, process.schedule(p.process),
                                               pixels(4))

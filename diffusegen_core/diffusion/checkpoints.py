@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -32,8 +32,8 @@ from diffusegen_core.store.artifacts import Recipe, differences
 log = logging.getLogger(__name__)
 
 Header = dict[str, Any]
-Weights = Literal["ema", "raw"]
 OURS = ".safetensors"
+WEIGHTS = ("ema", "raw")  # the averaged ones, and those of the last step
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # of a process that a header may tell of
 NAMED = 4  # tensors that a misfit names
@@ -141,7 +141,7 @@ def misfit(header: Header, tensors: dict[str, Tensor], recipe: Recipe, prefix: s
 
 # ---- finished models
 
-def load(path: Path | str, weights: Weights = "ema", device: torch.device | str = "cpu",
+def load(path: Path | str, weights: str = "ema", device: torch.device | str = "cpu",
          precision: str = "fp32") -> Diffusion:
     """A finished model of ours, built as its own header says; `weights` are "ema" (averaged) or "raw".
 
@@ -168,7 +168,7 @@ def load_released(path: Path, model: Model, process: Process, image_size: int,
     return _diffusion(path, net, state, process, device, precision)
 
 
-def judge(path: Path, model: Model, process: Process, image_size: int, weights: Weights = "ema") -> None:
+def judge(path: Path, model: Model, process: Process, image_size: int, weights: str = "ema") -> None:
     """UserError where a finished checkpoint, ours or released, is damaged or is not this model.
 
     Names, shapes and extents are looked at, but no weights are read: this takes no time.
@@ -181,8 +181,10 @@ def judge(path: Path, model: Model, process: Process, image_size: int, weights: 
         _told(path, head, file, weights)
 
 
-def _told(path: Path, head: Header, file: safe_open, weights: Weights) -> tuple[UNet, Process]:
+def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet, Process]:
     """Network, without memory, and process as a header tells them, once the tensors fit that."""
+    if weights not in WEIGHTS:
+        raise UserError(f"There are no weights {weights} in a checkpoint, but {' and '.join(WEIGHTS)}.")
     model, process, image_size = _configured(path, head)
     names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
     if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:

@@ -199,7 +199,8 @@ class GuidedStep:
 
 def total(values: dict[str, Tensor], wanted: dict[str, float]) -> Tensor:
     """The weighted sum, (B,)."""
-    return sum(weight * values[name] for name, weight in wanted.items())
+    first, *rest = (weight * values[name] for name, weight in wanted.items())
+    return sum(rest, first)
 
 
 def pulls(values: dict[str, Tensor], wanted: dict[str, float], view: View) -> dict[str, Tensor]:

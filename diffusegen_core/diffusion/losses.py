@@ -40,7 +40,8 @@ def zecon_loss(queries: list[Tensor], keys: list[Tensor], temperature: float) ->
 # sum over maps of mean (m - m_ref)^2
 def vgg_loss(maps: list[Tensor], reference: list[Tensor]) -> Tensor:
     """Content by the maps of VGG-19 after conv1_1 and conv2_1, as Yang et al. 2023."""
-    return sum(mean_square(m - r) for m, r in zip(maps, reference, strict=True))
+    first, *rest = (mean_square(m - r) for m, r in zip(maps, reference, strict=True))
+    return sum(rest, first)
 
 
 # mean (x - x_ref)^2

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate, repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,8 +36,9 @@ class Schedule:
         return len(self.beta)
 
     def to(self, device: torch.device | str) -> "Schedule":
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items()
+                                 if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
     def respaced(self, count: int) -> "Schedule":
         """`count` of its levels, evenly spread: alpha_bar is kept there, and beta follows from it."""

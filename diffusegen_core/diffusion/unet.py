@@ -7,6 +7,7 @@ the time embedding scales and shifts the second normalisation of every residual 
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from diffusegen_core.config.sections import Model
 IN_CHANNELS = 4  # RGB and mask
 OUT_CHANNELS = 2 * IN_CHANNELS  # the prediction, and the variance interpolation
 GROUPS = 32
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def time_embedding(timestep: Tensor, width: int) -> Tensor:
@@ -82,10 +85,10 @@ class Attention(nn.Module):
         return x + h.transpose(1, 2).reshape(batch, channels, height, width)
 
 
-class Step(nn.Sequential):
-    """Layers of one step; residual blocks get the time embedding."""
+class Block(nn.Sequential):
+    """A few layers, called one after the other; residual blocks among them get the time embedding."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
         return x
@@ -94,7 +97,7 @@ class Step(nn.Sequential):
 class UNet(nn.Module):
     """(B, 4, S, S) at original timesteps (B,) -> (B, 8, S, S).
 
-    With `checkpointing` the gradient computes every step's activations again, so that memory holds little
+    With `checkpointing` the gradient computes every block's activations again, so that memory holds little
     more than the skip connections (Chen et al. 2016); the gradient is the same.
     """
 
@@ -122,17 +125,17 @@ class UNet(nn.Module):
 
         channels = widths[0]
         skips = [channels]
-        self.input_blocks = nn.ModuleList([Step(nn.Conv2d(IN_CHANNELS, channels, 3, padding=1))])
+        self.input_blocks = nn.ModuleList([Block(nn.Conv2d(IN_CHANNELS, channels, 3, padding=1))])
         for level, width in enumerate(widths):
             for _ in range(model.res_blocks):
-                self.input_blocks.append(Step(residual(channels, width), *attention(level)))
+                self.input_blocks.append(Block(residual(channels, width), *attention(level)))
                 channels = width
                 skips.append(channels)
             if level != last:
-                self.input_blocks.append(Step(residual(channels, channels, "down")))
+                self.input_blocks.append(Block(residual(channels, channels, "down")))
                 skips.append(channels)
 
-        self.middle_block = Step(
+        self.middle_block = Block(
             residual(channels, channels), Attention(channels, model.head_channels),
             residual(channels, channels))
 
@@ -142,7 +145,7 @@ class UNet(nn.Module):
                 layers = [residual(channels + skips.pop(), width), *attention(level)]
                 if level and block == model.res_blocks:
                     layers.append(residual(width, width, "up"))
-                self.output_blocks.append(Step(*layers))
+                self.output_blocks.append(Block(*layers))
                 channels = width
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, channels), nn.SiLU(),
@@ -158,14 +161,14 @@ class UNet(nn.Module):
 
     def _down(self, x: Tensor, embedding: Tensor, count: int) -> list[Tensor]:
         features = []
-        for step in self.input_blocks[:count]:
-            x = self._run(step, embedding, x)
+        for block in self.input_blocks[:count]:
+            x = self._run(block, embedding, x)
             features.append(x)
         return features
 
-    def _run(self, step: Step, embedding: Tensor, *parts: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, embedding: Tensor, *parts: Tensor) -> Tensor:
         def joined(*parts: Tensor) -> Tensor:
-            return step(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], embedding)
+            return block(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], embedding)
 
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(joined, *parts, use_reentrant=False)
@@ -175,8 +178,8 @@ class UNet(nn.Module):
         embedding = self.embed(timestep)
         skips = self._down(x, embedding, len(self.input_blocks))
         x = self._run(self.middle_block, embedding, skips[-1])
-        for step in self.output_blocks:
-            x = self._run(step, embedding, x, skips.pop())
+        for block in self.output_blocks:
+            x = self._run(block, embedding, x, skips.pop())
         return self.out(x)
 
     def fixed(self, precision: str) -> "UNet":
@@ -190,16 +193,16 @@ class UNet(nn.Module):
                     module.bfloat16()
         return self
 
-    def compile_steps(self, backend: str | Callable = "inductor") -> None:
-        """Have every step compiled at its first call; names, shapes and values of the weights stay."""
-        steps = [*self.input_blocks, self.middle_block, *self.output_blocks]
-        # All steps are one code object, of which the compiler otherwise keeps eight versions. A step may have
-        # four: with and without gradients, in two layouts of memory. What is beyond runs uncompiled.
+    def compile_blocks(self, backend: str | Callable = "inductor") -> None:
+        """Have every block compiled at its first call; names, shapes and values of the weights stay."""
+        blocks = [*self.input_blocks, self.middle_block, *self.output_blocks]
+        # All blocks are one code object, of which the compiler otherwise keeps eight versions. A block may
+        # have four: with and without gradients, in two layouts of memory. What is beyond runs uncompiled.
         dynamo = torch._dynamo.config
-        dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(steps))
-        for step in steps:
-            # Else what differs between two steps is taken for what changes from call to call.
-            step.compile(backend=backend, dynamic=False)
+        dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(blocks))
+        for block in blocks:
+            # Else what differs between two blocks is taken for what changes from call to call.
+            block.compile(backend=backend, dynamic=False)
 
 
 def parameter_count(net: nn.Module) -> int:
@@ -207,7 +210,7 @@ def parameter_count(net: nn.Module) -> int:
 
 
 # Every residual branch starts as nothing, so that the untrained net is the identity of its skips.
-def _zeroed(layer: nn.Module) -> nn.Module:
+def _zeroed(layer: Layer) -> Layer:
     for p in layer.parameters():
         nn.init.zeros_(p)
     return layer
