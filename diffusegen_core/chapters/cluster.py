@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from diffusegen_core.chapters.costs import FLOAT, PAIR, Cost, Work
 from diffusegen_core.config import params
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
@@ -90,6 +91,13 @@ def check(p: Params) -> Iterator[str]:
         attempts += [lambda: features.recipe(*backbone),
                      lambda: features.refuse_unfit(c.weights, features.load, *backbone)]
     yield from refusals(attempts, "" if c.file else "cluster")
+
+
+def costs(pairs: int, image_size: int, work: Work) -> Iterator[Cost]:
+    """The chapter's work items, of a run of so many pairs."""
+    flop = 2 * pairs * work.cluster.call
+    yield Cost("1 cluster", "features of images and masks", "features", 1, 2 * pairs, flop, flop,
+               pairs * (PAIR * image_size**2 + 2 * FLOAT * work.cluster.width))
 
 
 def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> Recipe:

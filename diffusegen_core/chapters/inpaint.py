@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params, plain
@@ -21,10 +22,11 @@ from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet
-from diffusegen_core.data.types import FULL, DataType, cluster_model, painted
+from diffusegen_core.data.types import DIFF, FULL, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
 from diffusegen_core.parallel import progress
+from diffusegen_core.segmentation.trainsets import Supply
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
@@ -67,6 +69,18 @@ def check(p: Params) -> Iterator[str]:
     if p.inpaint.sampler not in samplers.SAMPLERS:
         yield (f"Parameters: inpaint.sampler: there is no sampler {p.inpaint.sampler}; there are "
                f"{', '.join(samplers.SAMPLERS)}.")
+
+
+def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
+    """The chapter's work items, batches of pairs."""
+    calls = network_calls(repaint_levels(settings.respacing, settings.jump_length, settings.resampling))
+    for data_type, amount in supply.items():
+        if data_type.kind == DIFF:
+            pairs = amount.sources * amount.samples
+            yield Cost("3 inpaint", f"{data_type}, {calls} calls each", "sampling", pairs, pairs * calls,
+                       pairs * calls * work.unet.call,
+                       min(pairs, settings.batch_size) * calls * work.unet.call,
+                       pairs * PAIR * image_size**2)
 
 
 def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, models: Trained,

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
@@ -23,10 +24,11 @@ from diffusegen_core.config.sections import Inpaint, Model, Style
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, Row
-from diffusegen_core.data.types import DataType
+from diffusegen_core.data.types import STYLED, DataType
 from diffusegen_core.diffusion import checkpoints, colour, guided, losses
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.parallel import progress
+from diffusegen_core.segmentation.trainsets import Supply
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
@@ -100,6 +102,16 @@ def check(p: Params) -> Iterator[str]:
         yield from refusals([lambda: vgg.recipe(c.vgg, c.vgg_weights, p.seed),
                              lambda: features.refuse_unfit(c.vgg_weights, vgg.load, c.vgg, c.vgg_weights)],
                             "style.vgg_weights")
+
+
+def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
+    """The chapter's work items, batches of pairs."""
+    steps, each = len(work.guided), sum(work.guided)
+    for data_type, amount in supply.items():
+        if data_type.kind == STYLED:
+            pairs = amount.sources * amount.samples
+            yield Cost("4 style", f"{data_type}, {steps} steps each", "styling", pairs, pairs * steps,
+                       pairs * each, min(pairs, settings.batch_size) * each, pairs * PAIR * image_size**2)
 
 
 def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, inpaint: Inpaint,

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.costs import FLOAT, Cost, Work
 from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
 VERSION = 1  # raised when the same parameters would give other weights
+GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in colours
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
 IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
               "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
@@ -91,6 +93,27 @@ def check(p: Params) -> Iterator[str]:
     if p.train.preview_sampler not in samplers.SAMPLERS:
         yield (f"Parameters: train.preview_sampler: there is no sampler {p.train.preview_sampler}; there are "
                f"{', '.join(samplers.SAMPLERS)}.")
+
+
+def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterator[Cost]:
+    """The chapter's work items: the models, and their sample grids, which belong to the same items."""
+    models = [("cluster models", clusters, settings.images), ("full-set model", 1, settings.full_images),
+              ("base of the cluster models", 1, settings.base_images if base_of(settings) == BASE else None)]
+    kept = 2 * FLOAT * work.unet.parameters  # both sets of weights, or the optimizer's two moments
+    for title, count, images in models:
+        if not images:
+            continue
+        if settings.checkpoints is not None:
+            yield Cost("2 train", f"{title}, trained before", "training", count, 0, 0.0, 0.0, count * kept)
+            continue
+        steps = -(-images // settings.batch_size)
+        seen, grids = steps * settings.batch_size, -(-steps // settings.preview_every)
+        yield Cost("2 train", title, "training", count, count * seen, count * seen * work.unet.learn,
+                   seen * work.unet.learn, count * kept * (2 if settings.keep_optimizer else 1), 2 * kept)
+        calls = grids * settings.preview_images * settings.preview_steps
+        yield Cost("2 train", f"sample grids of the {title}", "sampling", count * grids, count * calls,
+                   count * calls * work.unet.call, calls * work.unet.call,
+                   count * grids * settings.preview_images * GRID * image_size**2)
 
 
 def _usable(p: Params, name: str) -> None:
