@@ -21,7 +21,8 @@ from diffusegen_core.config.sections import Data
 from diffusegen_core.data import layouts, phantom
 from diffusegen_core.data.layouts import Problem, Report
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Artifact, Recipe, read_stamp
+from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 READER = 2  # raised when the same files would be read to other pixels

@@ -20,7 +20,8 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Artifact, Recipe, Stamp, key
+from diffusegen_core.store.artifacts import Artifact, Recipe, key
+from diffusegen_core.store.stamps import Stamp
 
 KINDS = ("images", "masks")
 Row = dict[str, Any]

@@ -19,7 +19,8 @@ import yaml
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import ASIDE, MAKING, into_place
+from diffusegen_core.store.moves import into_place
+from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
 MARK = ".built.json"  # names the files of a site folder that are ours

@@ -30,7 +30,7 @@ from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Stamp, in_place
+from diffusegen_core.store.stamps import Stamp, in_place
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],

@@ -20,7 +20,8 @@ from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import STAMP, Artifact, Recipe, contents, key
+from diffusegen_core.store.artifacts import Artifact, Recipe, key
+from diffusegen_core.store.stamps import STAMP, contents
 from diffusegen_core.store.workspace import Workspace
 
 ATTEMPTS = 2
