@@ -10,17 +10,17 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import augment, evaluate, gan, segment, train
-from diffusegen_core.chapters.costs import FLOAT, Cost, Work
+from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, segment, style, train
+from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.text import duration
+from diffusegen_core.config.text import duration, scaled, size
 from diffusegen_core.data import dataset
-from diffusegen_core.data.types import BASE, GAN, REAL
-from diffusegen_core.diffusion import repaint
+from diffusegen_core.data.types import GAN, REAL
 from diffusegen_core.planning import flops, probe
 from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.trainsets import Supply
 
 COLUMNS = [field.name for field in fields(Cost)]
 SUMMED = ["items", "images", "flop", "disk"]
@@ -128,8 +128,8 @@ def pairs(p: Params) -> tuple[int, str]:
 
 def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
     """The work of a run of `count` pairs."""
-    supply = trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
-    yield from (Cost(*row) for row in generation(p, count, work))
+    supply = _supply(p, count)
+    yield from generation(p, count, work)
     if GAN in supply:
         yield from gan.costs(p.gan, p.data.image_size, supply[GAN], work)
     yield from evaluate.costs(p.evaluate, count, supply, work)
@@ -138,47 +138,17 @@ def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
     yield from augment.costs(p.augment, p.segment, supply, work)
 
 
-def generation(p: Params, count: int, work: Work) -> Iterator[tuple]:
+def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
     """Chapters 1 to 4."""
-    pixels = p.data.image_size ** 2
-    yield ("1 cluster", "features of images and masks", "features", 1, 2 * count,
-           2 * count * work.cluster.call, 2 * count * work.cluster.call,
-           count * (4 * pixels + 2 * FLOAT * work.cluster.width), 0)
-    yield from _training(p, work)
-    pairs, batch = _sources(p, count) * p.inpaint.samples, p.inpaint.batch_size
-    names = [f"{p.cluster.k}-{{}}", *(["Full-{}"] if p.train.full_images else [])]
-    levels = repaint.repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
-    calls, steps, styled = repaint.network_calls(levels), len(work.guided), sum(work.guided)
-    for name in names:
-        yield ("3 inpaint", f"{name.format('Diff')}, {calls} calls each", "sampling", pairs, pairs * calls,
-               pairs * calls * work.unet.call, min(pairs, batch) * calls * work.unet.call,
-               pairs * 4 * pixels, 0)
-    for name in names:
-        yield ("4 style", f"{name.format('Styled-Diff')}, {steps} steps each", "styling", pairs,
-               pairs * steps, pairs * styled, min(pairs, p.style.batch_size) * styled,
-               pairs * 4 * pixels, 0)
+    side, supply = p.data.image_size, _supply(p, count)
+    yield from cluster.costs(count, side, work)
+    yield from train.costs(p.train, p.cluster.k, side, work)
+    yield from inpaint.costs(p.inpaint, supply, side, work)
+    yield from style.costs(p.style, supply, side, work)
 
 
-def _training(p: Params, work: Work) -> Iterator[tuple]:
-    """Chapter 2: the models, and their sample grids, which belong to the same items."""
-    t, pixels = p.train, p.data.image_size ** 2
-    weights, trained = FLOAT * work.unet.parameters, t.checkpoints is None
-    models = [("cluster models", p.cluster.k, t.images), ("full-set model", 1, t.full_images),
-              ("base of the cluster models", 1, t.base_images if train.base_of(p.train) == BASE else None)]
-    for title, count, images in models:
-        if images and not trained:
-            yield ("2 train", f"{title}, trained before", "training", count, 0, 0.0, 0.0,
-                   count * 2 * weights, 0)
-        elif images:
-            steps = -(-images // t.batch_size)
-            seen, grids = steps * t.batch_size, -(-steps // t.preview_every)
-            # A checkpoint holds both sets of weights and the optimizer's two moments.
-            yield ("2 train", title, "training", count, count * seen, count * seen * work.unet.learn,
-                   seen * work.unet.learn, count * 2 * weights, 4 * weights)
-            calls = grids * t.preview_images * t.preview_steps
-            yield ("2 train", f"sample grids of the {title}", "sampling", count * grids, count * calls,
-                   count * calls * work.unet.call, calls * work.unet.call,
-                   count * grids * t.preview_images * 6 * pixels, 0)
+def _supply(p: Params, count: int) -> Supply:
+    return trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
 
 
 def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:
@@ -187,8 +157,7 @@ def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:
     summed: dict[tuple[str, str], Cost] = {}
     for small in augment.subsets(p.seed, names, p.augment, p.segment):
         own = params.validate(params.merged(params.plain(p), augment.own(p.augment, small.train)))
-        for row in generation(own, len(small.train), work):
-            cost = Cost(*row)
+        for cost in generation(own, len(small.train), work):
             before = summed.get((cost.work, cost.kind))
             summed[cost.work, cost.kind] = cost if before is None else _sum(before, cost)
     for cost in summed.values():
@@ -200,32 +169,13 @@ def _sum(one: Cost, other: Cost) -> Cost:
                    largest=max(one.largest, other.largest), temporary=max(one.temporary, other.temporary))
 
 
-def _sources(p: Params, count: int) -> int:
-    return min(count, p.inpaint.sources or count)
-
-
 def flop(value: float) -> str:
     """FLOP in words: "2.22 TFLOP"; "-" for none."""
-    return _scaled(value, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"])
-
-
-def size(value: float) -> str:
-    """Bytes in words: "4.21 GB"; "-" for none."""
-    return _scaled(value, ["B", "kB", "MB", "GB", "TB", "PB"])
+    return scaled(value, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"])
 
 
 def _time(seconds: float) -> str:
     return "unknown" if np.isnan(seconds) else duration(seconds)
-
-
-def _scaled(value: float, units: list[str]) -> str:
-    if not value or np.isnan(value):
-        return "-"
-    power = 0
-    while value >= 999.5 and power < len(units) - 1:
-        value, power = value / 1000, power + 1
-    digits = f"{value:#.3g}".rstrip(".")
-    return f"{digits} {units[power]}"
 
 
 def _rates(rates: pd.DataFrame) -> str:
