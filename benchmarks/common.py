@@ -27,7 +27,7 @@ from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.training import Training
 from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
 from diffusegen_core.planning import flops
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.store import files, seeds
 
 ROOT = Path(__file__).parents[1]
 # To be measured on a GPU, and kept if they pay there.
@@ -253,7 +253,7 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
     """Print a small table of what `measure` gave, and write everything as JSON; what was written."""
     found = {
         "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device)),
-        "versions": runs.versions(), "commit": commit(), "rounds": options.rounds,
+        "versions": files.versions(), "commit": commit(), "rounds": options.rounds,
         "params": params.plain(p), "options": told(options), **facts, "ways": rows, "failed": failed}
     versions = ", ".join(f"{key} {found['versions'][key]}" for key in ("diffusegen", "python", "torch"))
     print(f"\n{name}: {found['device']}; {versions}; commit {found['commit']}; {found['date']}")
@@ -279,7 +279,7 @@ def told(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    runs.write_json(options.out, found)
+    files.write_json(options.out, found)
     print(f"  written: {options.out}")
 
 

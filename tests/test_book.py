@@ -11,6 +11,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.data.pairsets import read_pair
 from diffusegen_core.report import book, front
+from diffusegen_core.run import Run
 
 TABLE = """:::{table} Sizes, computed in this run.
 :name: tab-cluster-sizes
@@ -43,7 +44,9 @@ def chapter(folder: Path, text: str) -> Path:
            "model_module_version": "2.0.0", "state": {}}
     widgets = {"application/vnd.jupyter.widget-state+json": {
         "version_major": 2, "version_minor": 0, "state": {"1": box}}}
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel, "widgets": widgets}), path)
+    values = {"profile": "nano", "seed": 3}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel, "widgets": widgets,
+                                                       "diffusegen": {"params": values}}), path)
     return folder
 
 
@@ -58,6 +61,7 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     assert "Sizes, computed in this run." in page
     assert "Parameters of this run" in page
     assert 'seed</span> <span class="o">=</span> <span class="mi">0' not in page
+    assert 'seed</span> <span class="o">=</span> <span class="mi">3' in page
     assert "Profile nano &amp; seed 3." in page
     assert "weights:" not in page
     assert "<script src=\"http" not in page
@@ -67,16 +71,18 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
 
 
 def test_the_pictures_show_no_image_whose_mask_was_not_written(nano_params: params.Params) -> None:
-    pairs = dataset.load(nano_params)
-    folder = nano_params.folder / "inpaint" / "2-Diff"
+    run = Run(nano_params)
+    pairs = run.make("data")
+    folder = run.folder / "inpaint" / "2-Diff"
     for name in ("a_1", "b_1"):
         dataset.write_pair(folder, name, pairs.images[0], pairs.masks[0])
     (folder / "masks" / "a_1.png").unlink()
-    shown = front._made(nano_params, "inpaint")
+    shown = front._made(run, "inpaint")
+    assert shown is not None
     assert shown.shape == front._montage([read_pair(folder, "b_1")]).shape
     (folder / "masks" / "b_1.png").unlink()
-    front.draw(nano_params)
-    assert (nano_params.folder / "figures" / "scheme.png").is_file()
+    front.draw(run)
+    assert (run.folder / "figures" / "scheme.png").is_file()
 
 
 def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:
@@ -90,8 +96,8 @@ def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:
     book._lay_out(site, [], figures, "")
     assert [path.name for path in (site / "figures").iterdir()] == ["own.png"]
     (tmp_path / "whole").symlink_to(tmp_path / "secret")
-    book._lay_out(site, [], tmp_path / "whole", "")
-    assert not (site / "figures").exists()
+    book._lay_out(tmp_path / "other", [], tmp_path / "whole", "")
+    assert not (tmp_path / "other" / "figures").exists()
 
 
 def test_every_wrong_reference_stops_the_book(tmp_path: Path) -> None:

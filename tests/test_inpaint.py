@@ -2,190 +2,22 @@
 
 import hashlib
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from diffusegen_core.chapters import cluster, inpaint, train
 from diffusegen_core.config import params
-from diffusegen_core.config.params import Inpaint, Params
+from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, layouts, pairsets
-from diffusegen_core.diffusion import process
-from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
-from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import runs, seeds
 
 
 def changed(p: Params, *overrides: tuple[str, object]) -> Params:
     return params.validate(params.override(params.plain(p), [(key, str(value)) for key, value in overrides]))
-
-
-# ---- the schedule
-
-@pytest.mark.parametrize(("count", "jump", "resampling", "transitions", "calls"), [
-    (200, 10, 5, 1720, 960), (100, 10, 5, 820, 460), (50, 10, 3, 210, 130), (250, 10, 10, 4570, 2410),
-    (25, 5, 2, 65, 45), (10, 3, 1, 10, 10), (2, 1, 4, 8, 5)])
-def test_repaint_visits_as_many_levels_as_published(count, jump, resampling, transitions, calls):
-    levels = repaint_levels(count, jump, resampling)
-    assert len(levels) - 1 == transitions
-    assert network_calls(levels) == calls
-    assert (levels[0], levels[-1], max(levels), min(levels)) == (count - 1, -1, count - 1, -1)
-    assert levels.index(-1) == len(levels) - 1
-    steps = [after - before for before, after in pairwise(levels)]
-    assert {abs(step) for step in steps} == {1}
-    # Steps up come in whole jumps, resampling - 1 of them from each level where jumps start.
-    starts = Counter(levels[i] for i, step in enumerate(steps) if step > 0 and (i == 0 or steps[i - 1] < 0))
-    assert sum(step > 0 for step in steps) == jump * starts.total()
-    assert set(starts.values()) <= {resampling - 1}
-    assert sorted(starts) == ([] if resampling == 1 else list(range(0, count - jump, jump)))
-
-
-def test_the_first_levels_of_a_small_schedule_by_hand():
-    assert repaint_levels(5, 2, 2) == [4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0, -1]
-
-
-# ---- one image at a time
-
-@pytest.fixture(scope="module")
-def net() -> UNet:
-    """A small network with attention whose every weight is random: the untrained one would answer zero."""
-    net = UNet(params.Model(channel_mult=[1, 1], attention_resolutions=[8], head_channels=16), 16)
-    g = seeds.generator(0, "weights")
-    for p in net.parameters():
-        p.data.add_(0.04 * torch.randn(p.shape, generator=g))
-    return net.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def pairs() -> dataset.Pairs:
-    rng = np.random.default_rng(0)
-    masks = np.zeros((7, 1, 16, 16), np.uint8)
-    for i, mask in enumerate(masks):
-        mask[0, 3 + i % 3:9 + i, 2 + i:11] = 1
-    images = rng.integers(0, 256, (7, 3, 16, 16), dtype=np.uint8)
-    return dataset.gather([f"p{i}" for i in range(7)], images, masks)
-
-
-def painted(net: UNet, pairs: dataset.Pairs, rows: list[int], objective: str = "v") -> torch.Tensor:
-    """The float result for some of the pairs, in one batch."""
-    given = Inpaint(respacing=25, jump_length=5, resampling=3)
-    s = process.schedule(params.Process(objective=objective), given.respacing)
-    levels = repaint_levels(given.respacing, given.jump_length, given.resampling)
-    some = pairs.take(rows)
-    known = torch.from_numpy(np.stack([[1 - inpaint.dilated(mask[0], given)] for mask in some.masks])).float()
-    own = [seeds.generator(0, "image", row) for row in rows]
-    return repaint(Diffusion(net, s, objective), dataset.to_tensor(some), known, levels, own)
-
-
-@pytest.mark.parametrize("objective", ["eps", "v"])
-def test_a_result_does_not_depend_on_batch_size_order_or_shard(net: UNet, pairs: dataset.Pairs, objective: str):
-    whole = painted(net, pairs, list(range(7)), objective)
-    assert float(whole.std()) > 0.1
-    for rows in ([3], [6, 2, 4], [5, 1, 0, 3, 6, 2, 4]):
-        torch.testing.assert_close(painted(net, pairs, rows, objective), whole[rows], rtol=0, atol=1e-5)
-
-
-def test_images_of_a_batch_get_noise_of_their_own(net: UNet, pairs: dataset.Pairs):
-    same = pairs.take([0, 0])
-    x = painted(net, dataset.gather(["a", "b"], same.images, same.masks), [0, 1])
-    assert float((x[0] - x[1]).abs().max()) > 0.5
-
-
-@pytest.mark.parametrize("objective", ["eps", "v"])
-def test_known_pixels_come_back_exact_in_all_four_channels(net: UNet, pairs: dataset.Pairs, objective: str):
-    x, x0 = painted(net, pairs, list(range(7)), objective), dataset.to_tensor(pairs)
-    known = torch.from_numpy(np.stack([inpaint.dilated(m[0], Inpaint()) for m in pairs.masks])) == 0
-    for i in range(7):
-        assert torch.equal(x[i][:, known[i]], x0[i][:, known[i]])
-        assert not torch.equal(x[i][:, ~known[i]], x0[i][:, ~known[i]])
-        assert (known[i].any(), (~known[i]).any()) == (True, True)
-
-
-def test_the_known_part_reaches_the_network_noised_to_the_level_at_hand(pairs: dataset.Pairs):
-    s = process.schedule(params.Process(), 50)
-    x_known = dataset.to_tensor(pairs.take([0] * 7))
-    seen = []
-
-    def watching(x_t: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        seen.append((int(timestep[0]), x_t))
-        return torch.zeros(len(x_t), 8, 16, 16)
-    levels = repaint_levels(50, 10, 2)
-    own = [seeds.generator(0, i) for i in range(7)]
-    repaint(Diffusion(watching, s, "v"), x_known, torch.ones(7, 1, 16, 16), levels, own)
-    assert [t for t, _ in seen] == [int(s.timestep[a]) for a, b in pairwise(levels) if b < a]
-    for t, x_t in seen:
-        alpha_bar = float(torch.linspace(1 - 1e-4, 1 - 0.02, 1000, dtype=torch.float64)[:t + 1].prod())
-        noise = (x_t - alpha_bar**0.5 * x_known) / (1 - alpha_bar) ** 0.5
-        assert float(noise.mean()) == pytest.approx(0, abs=0.05)  # 7168 values: a standard error of 0.012
-        assert float(noise.std()) == pytest.approx(1, abs=0.05)
-
-
-def test_a_jump_back_keeps_the_variance_that_its_level_has(pairs: dataset.Pairs):
-    """Where the network knows that the image is black, x follows q at every level, after any jump."""
-    s = process.schedule(params.Process(), 50)
-    alpha_bar = torch.linspace(1 - 1e-4, 1 - 0.02, 1000, dtype=torch.float64).cumprod(0)
-    seen = []
-
-    def knowing(x_t: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        a = float(alpha_bar[int(timestep[0])])
-        seen.append(float(((x_t + a**0.5) / (1 - a) ** 0.5).std()))  # x0 = -1
-        eps = (x_t + a**0.5) / (1 - a) ** 0.5
-        return torch.cat([eps, torch.full_like(eps, -1.0)], dim=1)  # the posterior's own variance
-    own = [seeds.generator(1, i) for i in range(7)]
-    x = repaint(Diffusion(knowing, s, "eps"), torch.ones(7, 4, 16, 16), torch.zeros(7, 1, 16, 16),
-                repaint_levels(50, 10, 3), own)
-    np.testing.assert_allclose(seen, 1, atol=0.05)
-    torch.testing.assert_close(x, -torch.ones_like(x), atol=1e-3, rtol=0)
-
-
-# ---- masks
-
-@pytest.mark.parametrize(("pixels", "size", "side"), [
-    (20, 256, 20), (16, 256, 16), (20, 128, 10), (20, 64, 5), (16, 64, 4), (20, 32, 2), (16, 16, 1)])
-def test_ellipses_scale_with_the_image(pixels: int, size: int, side: int):
-    kernel = inpaint.ellipse(pixels, size)
-    assert kernel.shape == (side, side)
-    assert kernel.sum() == pytest.approx(np.pi / 4 * side**2, rel=0.25, abs=1)
-
-
-@pytest.mark.parametrize("size", [16, 32, 64, 96, 128, 256])
-def test_the_region_holds_the_mask_and_a_rim_around_it(size: int):
-    mask = np.zeros((size, size), np.uint8)
-    cv2.circle(mask, (size // 2, size // 2), size // 5, 1, -1)
-    mask[0, 0] = 1
-    region = inpaint.dilated(mask, Inpaint())
-    assert set(np.unique(region)) == {0, 1}
-    assert (region >= mask).all()
-    rim = (region[size // 2].sum() - mask[size // 2].sum()) / 2
-    assert rim == pytest.approx(20 * size / 256 / 2, abs=1)
-
-
-@pytest.mark.parametrize("size", [32, 64, 100, 128, 256])
-def test_opening_removes_specks_and_neither_adds_nor_moves(size: int):
-    def opened(channel: np.ndarray) -> np.ndarray:
-        return inpaint.refined(channel.astype(np.float32), Inpaint())
-    specks, disk = np.full((size, size), -1.0), np.zeros((size, size), np.uint8)
-    specks[4::8, 4::8] = 1  # one on the border may stay: what lies beyond it is not known
-    cv2.circle(disk, (size // 2, size // 2), size // 4, 1, -1)
-    specks[cv2.dilate(disk, np.ones((5, 5))) > 0] = -1  # nor one that touches the disk
-    assert opened(specks).sum() == 0
-    alone = opened(np.where(disk, 0.3, -0.2))
-    assert (alone <= disk).all()
-    assert alone.sum() > 0.95 * disk.sum()
-    assert np.array_equal(opened(np.where(disk, 0.3, specks)), alone)
-
-    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(size, size)), (0, 0), size / 20)
-    once = opened(noise)
-    assert (once <= (noise > 0)).all(), "an opening is never larger than what it is of"
-    assert 0 < once.sum() < (noise > 0).sum()
-    assert np.array_equal(opened(np.where(once, 1, -1)), once), "and a second one changes nothing"
 
 
 # ---- the plan

@@ -92,7 +92,7 @@ def test_a_copy_needs_no_other_page(checkout: Path) -> None:
     assert lab.ROLE.search(text) is None
     assert "Saragih et al. (2024)" in text
     assert "[chapter 2](02_train.ipynb)" in text
-    assert "*Figure.* Training loss of each model" in text
+    assert "*Figure.* Smoothed training loss of each model" in text
 
 
 def test_saving_a_chapter_itself_keeps_no_results(checkout: Path) -> None:

@@ -17,7 +17,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import checkpoints, process, training
+from diffusegen_core.diffusion import checkpoints, training
 from diffusegen_core.store import runs
 
 CPU = torch.device("cpu")
@@ -31,37 +31,7 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoints.read(folder / "model.safetensors")[0]
 
 
-def batches(p: Params, pairs: dataset.Pairs) -> tuple[training.State, process.Schedule, torch.Tensor]:
-    x = (dataset.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8)
-    return training.start(train.training_of(p, "test"), CPU), process.schedule(p.process), x
-
-
-def step(p: Params, state: training.State, s: process.Schedule, x: torch.Tensor) -> torch.Tensor:
-    return training.optimize(train.training_of(p, "test"), state, s, x)
-
-
 # ---- learning
-
-@pytest.mark.parametrize(("objective", "share"), [("eps", 0.12), ("v", 0.35)])
-def test_two_images_are_learned_by_heart(nano_params: Params, objective: str, share: float):
-    p = changed(nano_params, ("process.objective", objective), ("train.lr", 0.006), ("train.batch_size", 8),
-                ("train.flip", 0))
-    pairs = dataset.load(p).take([0, 1])
-    state, s, x = batches(p, pairs)
-    x0 = dataset.to_tensor(pairs)[torch.arange(64) % 2]
-    t = torch.arange(64) * 15 + 20
-    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
-
-    def error(net: torch.nn.Module) -> float:
-        with torch.no_grad():
-            return float(process.losses(net, s, x0, t, eps, objective)["mse"].mean())
-    untrained = error(state.net)
-    for _ in range(50):
-        step(p, state, s, x)
-    assert untrained > 0.5
-    assert error(state.net) < share * untrained
-    assert error(state.average) < share * untrained
-
 
 def test_a_cluster_of_one_image_trains(nano_params: Params):
     model = train.train_model(nano_params, "cluster-00", [3])
@@ -69,72 +39,6 @@ def test_a_cluster_of_one_image_trains(nano_params: Params):
     assert np.isfinite(model.loss)
     net = checkpoints.load_net(model.path, nano_params, CPU)
     assert model.parameters == sum(p.numel() for p in net.parameters())
-
-
-def test_images_are_drawn_from_the_whole_cluster_and_flipped_as_asked(nano_params: Params, monkeypatch):
-    seen = []
-    monkeypatch.setattr(process, "losses", lambda net, s, x0, t, eps, objective: _note(seen, net, x0, t))
-    for flip in (0.0, 0.25, 1.0):
-        seen.clear()
-        p = changed(nano_params, ("train.flip", flip), ("train.batch_size", 50))
-        state, s, x = batches(p, dataset.load(p))
-        for _ in range(8):
-            step(p, state, s, x)
-        x0, t = (torch.cat(column) for column in zip(*seen, strict=True))
-        straight = x.float() / 127.5 - 1
-        upright = (x0[:, None] == straight[None]).flatten(2).all(2)
-        mirrored = (x0[:, None] == straight.flip(-1)[None]).flatten(2).all(2)
-        assert (upright | mirrored).any(1).all(), "only images of the cluster, with their masks"
-        assert (upright | mirrored).any(0).all(), "every image of the cluster"
-        # 400 draws: 0.08 is 3.7 standard deviations.
-        assert float(mirrored.any(1).float().mean()) == pytest.approx(flip, abs=0.08)
-        assert float(t.float().mean()) == pytest.approx(499.5, abs=60)
-        assert (int(t.min()) < 30, int(t.max()) > 970) == (True, True)
-
-
-def _note(seen: list, net: torch.nn.Module, x0: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
-    seen.append((x0.clone(), t))
-    zero = sum(p.sum() for p in net.parameters()) * 0 + torch.zeros(len(x0))
-    return {"loss": zero, "mse": zero, "vb": zero}
-
-
-@pytest.mark.parametrize("micro", [1, 3, 4])
-def test_micro_batches_sum_to_the_batch(nano_params: Params, micro: int):
-    whole = changed(nano_params, ("train.batch_size", 8), ("train.grad_clip", "null"))
-    parts = changed(whole, ("train.micro_batch", micro))
-    pairs, rows, gradients = dataset.load(whole), [], []
-    for p in (whole, parts):
-        state, s, x = batches(p, pairs)
-        for parameter in state.net.parameters():  # the zeroed layers would hide most gradients
-            parameter.data.add_(0.02)
-        rows.append(step(p, state, s, x))
-        gradients.append(torch.cat([p.grad.flatten() for p in state.net.parameters()]))
-    torch.testing.assert_close(rows[1], rows[0], rtol=1e-5, atol=1e-6)
-    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 1e-5
-
-
-def test_the_gradient_is_clipped_to_its_largest_norm(nano_params: Params):
-    p = changed(nano_params, ("train.grad_clip", 0.01))
-    state, s, x = batches(p, dataset.load(p))
-    row = step(p, state, s, x)
-    clipped = torch.cat([p.grad.flatten() for p in state.net.parameters()]).norm()
-    assert float(row[3]) > 0.1
-    assert float(clipped) == pytest.approx(0.01, rel=1e-3)
-
-
-def test_the_average_warms_up_and_then_keeps_its_decay(nano_params: Params):
-    state = training.start(train.training_of(nano_params, "test"), CPU)
-    weight, average = next(state.net.parameters()), next(state.average.parameters())
-    start, expected = average.clone(), None
-    values = [torch.full_like(weight, float(v)) for v in range(1, 13)]
-    for number, value in enumerate(values):
-        weight.data.copy_(value)
-        training.average_weights(state, decay=0.5)
-        state.history.append(torch.zeros(4))
-        decay = min(0.5, (1 + number) / (10 + number))  # 1/10, 2/11, ... up to 1/2 at step 8
-        expected = decay * (start if number == 0 else expected) + (1 - decay) * value
-        torch.testing.assert_close(average, expected)
-    assert not torch.equal(average, weight)
 
 
 def test_a_diverging_training_stops_and_says_so(nano_params: Params):

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,13 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
         items = [fanout.Item(name, {**common, "name": name, "indices": indices,
                                     "base": None if name == FULL else base})
                  for name, indices in groups.items()]
-        if not ws.writable:
-            return [train_model(**item.arguments) for item in items]
-        return fanout.run(train_model, items, title, watch=watch)
+        # What is finished is no work: it is looked at here, and the others are dealt out.
+        tasks = {item.name: task_of(**item.arguments) for item in items}
+        finished = {name: _model(task) for name, task in tasks.items()
+                    if not ws.writable or task.artifact.made()}
+        rest = [item for item in items if item.name not in finished]
+        fresh = fanout.run(train_model, rest, title, watch=watch)
+        return [finished[item.name] if item.name in finished else fresh.pop(0) for item in items]
 
     name = base_of(settings)
     base = trained({name: everyone}, "Training the base")[0] if name else None
@@ -163,8 +167,20 @@ class Task:
     def configuration(self) -> dict[str, Any]:
         return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size)
 
+    @cached_property
+    def source(self) -> Path | None:
+        """The finished checkpoint that is taken instead of training, if there is to be one."""
+        return checkpoints.released(self.training.settings, self.name)
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        return self.ws.artifact(f"train/{self.name}", self.recipe)
+
     @property
     def recipe(self) -> Recipe:
+        if self.source:
+            return {"released": files.remembered_sha256(self.source), **self.configuration,
+                    "weights": self.training.settings.sample_weights}
         decisive = {k: v for k, v in plain(self.training.settings).items() if k not in IRRELEVANT}
         recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
                   "images": self.images, **self.configuration, "train": decisive}
@@ -178,29 +194,34 @@ class Task:
 def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
                 process: Process, base: Path | None = None) -> Model:
     """Train one model on the pairs at `indices`, or continue it, or find it finished."""
+    task = task_of(ws, name, pairs, indices, settings, network, process, base)
+    if not task.artifact.made():
+        if task.source:
+            _adopt(task, task.source)
+        else:
+            _fit(task)
+    return _model(task)
+
+
+def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
+            process: Process, base: Path | None = None) -> Task:
+    """What `train_model` is to do."""
     everyone = dataset.read(pairs)
     training = Training(name, network, process, settings, everyone.image_size, ws.seed)
-    task = Task(ws, training, everyone, everyone.take(indices), base)
-    source = checkpoints.released(settings, name)
-    if source:
-        artifact = _adopted(task, source)
-    else:
-        artifact = ws.artifact(f"train/{name}", task.recipe)
-        if not artifact.made():
-            _fit(task, artifact)
-    stamp = artifact.stamp
-    return Model(name, len(indices), stamp["images"], stamp["steps"], stamp["loss"],
-                 float("nan") if source else stamp["seconds"], stamp["parameters"], artifact.folder,
-                 stamp["outputs"][WEIGHTS]["sha256"])
+    return Task(ws, training, everyone, everyone.take(indices), base)
 
 
-def _adopted(task: Task, source: Path) -> Artifact:
-    """A finished checkpoint, taken into the run if it fits and is not known to have seen other images."""
-    recipe = {"released": files.remembered_sha256(source), "weights": task.training.settings.sample_weights,
-              **task.configuration}
-    artifact = task.ws.artifact(f"train/{task.name}", recipe)
-    if artifact.made():
-        return artifact
+def _model(task: Task) -> Model:
+    """A finished model. Raises NotMadeError where it is not."""
+    stamp = task.artifact.stamp
+    return Model(task.name, len(task.own), stamp["images"], stamp["steps"], stamp["loss"],
+                 float("nan") if task.source else stamp["seconds"], stamp["parameters"],
+                 task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"])
+
+
+def _adopt(task: Task, source: Path) -> None:
+    """Take a finished checkpoint into the run, if it fits and is not known to have seen other images."""
+    artifact = task.artifact
     # It is judged before anything changes.
     checkpoints.refuse_strangers(source, task.everyone, task.configuration)
     diffusion = _loaded(source, task.training)
@@ -210,7 +231,6 @@ def _adopted(task: Task, source: Path) -> Artifact:
     artifact.finish([checkpoints.save(folder / WEIGHTS, tensors, header)], 0.0, images=0, steps=0,
                     loss=float("nan"), parameters=parameter_count(diffusion.net),
                     trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
-    return artifact
 
 
 def _loaded(source: Path, training: Training) -> Diffusion:
@@ -222,10 +242,10 @@ def _loaded(source: Path, training: Training) -> Diffusion:
     return checkpoints.load(source, training.settings.sample_weights)
 
 
-def _fit(task: Task, artifact: Artifact) -> None:
+def _fit(task: Task) -> None:
     """The training loop: from nothing, a base, a checkpoint or a shorter training, to a stamped model."""
     training, settings, device = task.training, task.training.settings, devices.device(task.ws.device)
-    folder = artifact.begin()
+    artifact, folder = task.artifact, task.artifact.begin()
     x = torch.from_numpy(dataset.to_bytes(dataset.to_tensor(task.own).numpy())).to(device)
     schedule = process.schedule(training.process).to(device)
     base = checkpoints.part(checkpoints.read(task.base / WEIGHTS)[0], "ema.") if task.base else None
@@ -251,7 +271,7 @@ def _fit(task: Task, artifact: Artifact) -> None:
                 _keep(state, folder, artifact.recipe)
             if shown:
                 progress.show(task.name, folder)
-    _conclude(task, state, artifact, folder)
+    _conclude(task, state, folder)
 
 
 def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
@@ -308,8 +328,9 @@ def _write_curve(state: State, folder: Path) -> None:
     files.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
 
 
-def _conclude(task: Task, state: State, artifact: Artifact, folder: Path) -> None:
+def _conclude(task: Task, state: State, folder: Path) -> None:
     """Write the finished model, and what it takes to train it further; then its stamp."""
+    artifact = task.artifact
     # A base has seen all pairs, and so has what started from it.
     seen = checkpoints.fingerprints(task.everyone if task.base else task.own)
     reached = {"recipe": artifact.recipe, "seconds": state.seconds, "steps": state.step}

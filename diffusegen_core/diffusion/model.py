@@ -90,7 +90,7 @@ class Diffusion:
         """
         if sampler not in SAMPLERS:
             raise UserError(f"There is no sampler {sampler}. Samplers are {', '.join(SAMPLERS)}.")
-        model = self._few(steps)
+        model = self._over(steps)
         shape = (IN_CHANNELS, self.image_size, self.image_size)
         batches = [sample(model, shape, self._generators(seed, "sample", part), SAMPLERS[sampler])
                    for part in _parts(n, batch_size)]
@@ -106,7 +106,8 @@ class Diffusion:
         to be; without it the model chooses within the region, and outside there is none. Result i depends on
         `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
         """
-        model, side = self._few(respacing), self.image_size
+        model, side = self._over(respacing), self.image_size
+        _refuse_below_one(jump_length=jump_length, resampling=resampling)
         given, fill = _planar(image, side), _plane("region", region, side)
         lesion = np.zeros((side, side), np.uint8) if mask is None else _plane("mask", mask, side)
         known = np.repeat(1 - fill[None], IN_CHANNELS, axis=0)
@@ -124,7 +125,8 @@ class Diffusion:
         filled = _pairs("fill", torch.cat(batches))
         return dataset.gather(filled.names, np.where(fill > 0, filled.images, given), filled.masks)
 
-    def _few(self, steps: int) -> "Diffusion":
+    def _over(self, steps: int) -> "Diffusion":
+        """As `respaced`, for numbers from outside."""
         if not 1 <= steps <= len(self.schedule):
             raise UserError(f"{steps} steps are not possible: the model has 1 to {len(self.schedule)}.")
         return self.respaced(steps)
@@ -133,10 +135,16 @@ class Diffusion:
         return [seeds.generator(seed, what, number, device=self.device) for number in numbers]
 
 
-def _parts(count: int, batch_size: int) -> list[range]:
-    if count < 1 or batch_size < 1:
-        raise UserError("The number of images and the batch size must be 1 or more.")
-    return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+def _parts(n: int, batch_size: int) -> list[range]:
+    """The numbers of the images, in batches."""
+    _refuse_below_one(n=n, batch_size=batch_size)
+    return [range(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+
+
+def _refuse_below_one(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise UserError(f"{name} must be 1 or more; it is {value}.")
 
 
 def _pairs(what: str, x: Tensor) -> Pairs:

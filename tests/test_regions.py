@@ -1,0 +1,69 @@
+"""Regions: what is filled, what a generated mask becomes, and the seam around it."""
+
+import cv2
+import numpy as np
+import pytest
+
+from diffusegen_core.data import regions
+
+
+@pytest.mark.parametrize(("pixels", "size", "side"), [
+    (20, 256, 20), (16, 256, 16), (20, 128, 10), (20, 64, 5), (16, 64, 4), (20, 32, 2), (16, 16, 1)])
+def test_ellipses_scale_with_the_image(pixels: int, size: int, side: int):
+    kernel = regions.ellipse(pixels, size)
+    assert kernel.shape == (side, side)
+    assert kernel.sum() == pytest.approx(np.pi / 4 * side**2, rel=0.25, abs=1)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 96, 128, 256])
+def test_the_region_holds_the_mask_and_a_rim_around_it(size: int):
+    mask = np.zeros((size, size), np.uint8)
+    cv2.circle(mask, (size // 2, size // 2), size // 5, 1, -1)
+    mask[0, 0] = 1
+    region = regions.dilated(mask, 20)
+    assert set(np.unique(region)) == {0, 1}
+    assert (region >= mask).all()
+    rim = (region[size // 2].sum() - mask[size // 2].sum()) / 2
+    assert rim == pytest.approx(20 * size / 256 / 2, abs=1)
+
+
+@pytest.mark.parametrize("size", [32, 64, 100, 128, 256])
+def test_opening_removes_specks_and_neither_adds_nor_moves(size: int):
+    def opened(channel: np.ndarray) -> np.ndarray:
+        return regions.opened(channel.astype(np.float32), 16)
+    specks, disk = np.full((size, size), -1.0), np.zeros((size, size), np.uint8)
+    specks[4::8, 4::8] = 1  # one on the border may stay: what lies beyond it is not known
+    cv2.circle(disk, (size // 2, size // 2), size // 4, 1, -1)
+    specks[cv2.dilate(disk, np.ones((5, 5))) > 0] = -1  # nor one that touches the disk
+    assert opened(specks).sum() == 0
+    alone = opened(np.where(disk, 0.3, -0.2))
+    assert (alone <= disk).all()
+    assert alone.sum() > 0.95 * disk.sum()
+    assert np.array_equal(opened(np.where(disk, 0.3, specks)), alone)
+
+    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(size, size)), (0, 0), size / 20)
+    once = opened(noise)
+    assert (once <= (noise > 0)).all(), "an opening is never larger than what it is of"
+    assert 0 < once.sum() < (noise > 0).sum()
+    assert np.array_equal(opened(np.where(once, 1, -1)), once), "and a second one changes nothing"
+
+
+def test_the_seam_is_the_step_at_the_border():
+    region = np.zeros((8, 8), np.uint8)
+    region[2:5, 3:7] = 1
+    image = np.full((3, 8, 8), 100, np.uint8)
+    assert regions.seam(image, region) == 0
+    assert regions.seam(image + 40 * region, region) == pytest.approx(40)
+    assert regions.seam(image + (40 * np.eye(8)).astype(np.uint8), np.zeros((8, 8), np.uint8)) == 0
+    half = image.copy()
+    half[:, 5:] += 80  # 4 of the 14 pairs across the border: those below it
+    assert regions.seam(half, region) == pytest.approx(80 * 4 / 14)
+
+
+def test_the_dice_score_of_two_masks():
+    a, b = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    assert regions.mask_dice(a, b) == 1
+    a[0, :2] = 1
+    assert regions.mask_dice(a, b) == 0
+    b[0, 1:4] = 1
+    assert regions.mask_dice(a, b) == pytest.approx(2 / 5)
