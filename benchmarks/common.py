@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import json
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.training import Training
 from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
 from diffusegen_core.planning import flops
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.store import files, seeds
 
 ROOT = Path(__file__).parents[1]
 # To be measured on a GPU, and kept if they pay there.
@@ -124,8 +123,7 @@ def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tup
             raise UserError(f"-p {key}: this benchmark sets {', '.join(own)} itself, by options or always.")
     default = "kvasir_cpu.yaml" if device.type == "cpu" else "paper.yaml"
     values = params.load(options.params or ROOT / "params" / default)
-    changes = [*options.changes, *((key, json.dumps(value)) for key, value in own.items())]
-    return params.validate(params.override(values, changes)), device
+    return params.validate(params.merged(params.override(values, options.changes), own)), device
 
 
 def one_or_many(batch: int, candidates: list[str],
@@ -253,7 +251,7 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
     """Print a small table of what `measure` gave, and write everything as JSON; what was written."""
     found = {
         "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device)),
-        "versions": runs.versions(), "commit": commit(), "rounds": options.rounds,
+        "versions": files.versions(), "commit": commit(), "rounds": options.rounds,
         "params": params.plain(p), "options": told(options), **facts, "ways": rows, "failed": failed}
     versions = ", ".join(f"{key} {found['versions'][key]}" for key in ("diffusegen", "python", "torch"))
     print(f"\n{name}: {found['device']}; {versions}; commit {found['commit']}; {found['date']}")
@@ -279,7 +277,7 @@ def told(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    runs.write_json(options.out, found)
+    files.write_json(options.out, found)
     print(f"  written: {options.out}")
 
 

@@ -12,19 +12,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import common
 import pandas as pd
 
-from diffusegen_core import notebooks
-from diffusegen_core.chapters import cluster, train
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.parallel import fanout, machines
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import artifacts, files
 
 WORKERS = [1, 2, 4, 8, 16, 32, 64]  # of the plan
 MINUTE = 60.0
@@ -50,11 +50,11 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     if not 0 < options.seconds < float("inf"):
         parser.error("--seconds must be a number above 0")
     if options.run:
-        p = notebooks.kept(options.run.resolve())
-        if not any(sum(seconds) for _, seconds in measured(p.folder)):
+        finished = Run.open(options.run.resolve())
+        if not any(sum(seconds) for _, seconds in measured(finished.folder)):
             raise UserError(f"{options.run} has no finished item, of which a plan could be made.")
     p, _ = common.setup(options)
-    found = {"benchmark": "fanout", "date": date.today().isoformat(), "versions": runs.versions(),
+    found = {"benchmark": "fanout", "date": date.today().isoformat(), "versions": files.versions(),
              "device": devices.name(options.device), "commit": common.commit(),
              "params": params.plain(p), "options": common.told(options), "rounds": options.rounds}
     print(f"fanout: {found['device']}; commit {found['commit']}; {found['date']}")
@@ -89,13 +89,12 @@ def scaling(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for workers in options.workers:
-            own = p.model_copy(update={"run_dir": str(Path(folder) / str(workers))})
-            own.folder.mkdir(parents=True)
-            clusters = cluster.run(own)
+            trial = Run(p.model_copy(update={"run_dir": str(Path(folder) / str(workers))}))
+            trial.make("cluster")
             with machines.hold(workers=workers):
-                seconds = timed(lambda: train.run(own))  # noqa: B023
-            rows.append({"workers": workers, "models": clusters.k + bool(own.train.full_images),
-                         "seconds": seconds, "ratio": (rows[0]["seconds"] if rows else seconds) / seconds})
+                seconds = timed(partial(trial.make, "train"))
+            rows.append({"workers": workers, "models": len(trial.models.all), "seconds": seconds,
+                         "ratio": (rows[0]["seconds"] if rows else seconds) / seconds})
     print(f"\nTraining the models of {p.profile}, {p.train.images} images each")
     shown(rows)
     return rows
@@ -103,8 +102,9 @@ def scaling(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
 
 def plan(options: argparse.Namespace, p: Params) -> dict[str, Any]:
     """How long the items of a finished run would take on 1 to 64 workers."""
-    folder = options.run.resolve()
-    measured_on = sorted({runs.read_json(stamp)["device"] for stamp in folder.glob("*/*/made.json")})
+    finished = Run.open(options.run.resolve())
+    folder = finished.folder
+    measured_on = sorted({stamp["device"] for _, stamp in artifacts.in_place(folder)})
     barriers = [(chapter, seconds * options.times if len(seconds) > 1 else seconds)
                 for chapter, seconds in measured(folder) if seconds]
     rows, alone = [], {}
@@ -122,21 +122,22 @@ def plan(options: argparse.Namespace, p: Params) -> dict[str, Any]:
           "\nPer chapter: the share of the workers' time that is work. Left out: figures, tables, the book,"
           "\nand the waits of a queue.")
     shown(rows)
-    return {"run": notebooks.kept(folder).profile, "simulated_from": measured_on, "times": options.times,
+    return {"run": finished.params.profile, "simulated_from": measured_on, "times": options.times,
             "items": count, "rows": rows}
 
 
 def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
     """Of a finished run, chapter by chapter: the seconds of the items that may go side by side."""
-    def stamps(pattern: str) -> list[float]:
-        return [runs.read_json(stamp)["seconds"] for stamp in sorted(folder.glob(pattern))]
+    def stamped(pattern: str) -> list[float]:
+        stamps = map(artifacts.read_stamp, sorted(folder.glob(pattern)))
+        return [stamp["seconds"] for stamp in stamps if stamp]
 
-    yield "cluster", [sum(stamps("data/made.json") + stamps("cluster/made.json"))]
-    yield "train", stamps("train/*/made.json")
+    yield "cluster", [sum(stamped("data") + stamped("cluster"))]
+    yield "train", stamped("train/*")
     for chapter in ("inpaint", "style", "gan"):
-        for data_type in sorted(folder.glob(f"{chapter}/rows/*")):
-            yield chapter, batches(data_type)
-    yield "evaluate", stamps("evaluate/*/made.json")
+        for rows in sorted(folder.glob(f"{chapter}/*/rows")):
+            yield chapter, batches(rows)
+    yield "evaluate", stamped("evaluate/*")
     for table in ("segment/runs.csv", "augment/generators.csv", "augment/runs.csv"):
         if (folder / table).is_file():
             yield table.partition("/")[0], list(pd.read_csv(folder / table)["seconds"])
@@ -144,7 +145,7 @@ def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
 
 def batches(rows: Path) -> list[float]:
     """The seconds of each batch: its images have one model, and each has the batch's mean."""
-    kept = sorted((row["row"]["model"], row["seconds"]) for row in map(runs.read_json, rows.glob("*.json")))
+    kept = sorted((row["row"]["model"], row["seconds"]) for row in map(files.read_json, rows.glob("*.json")))
     return [sum(seconds for _, seconds in batch) for _, batch in itertools.groupby(kept)]
 
 

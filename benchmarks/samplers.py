@@ -4,10 +4,10 @@
 
 For every sampler and number of steps, and for every RePaint schedule, the run's own models make as many sets
 of images as --repeats says, always from the same seeds. Each set is compared with all real images by chapter
-5's distances; "of boxes" compares the boxes around what was filled. A Fréchet distance hangs on the size of
-the set: rows compare at equal --images only. The row "real" has so many of the real images, drawn anew for
-each set; "the sources themselves" are those that RePaint fills, unchanged. `--parts sources` measures these.
-Distances are the median of the sets and seconds that of the batches, with the least and the largest.
+5's distances; "of boxes" compares the boxes around what was filled. A Fréchet distance depends on the size
+of the set: rows compare at equal --images only. The row "real" has so many of the real images, drawn anew
+for each set; "the sources themselves" are those that RePaint fills, unchanged. `--parts sources` measures
+these. Distances are the median of the sets and seconds that of the batches, with the least and the largest.
 """
 
 import argparse
@@ -25,18 +25,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffusegen_core import notebooks
-from diffusegen_core.chapters import cluster, inpaint, style, train
+from diffusegen_core.chapters import inpaint
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, regions
+from diffusegen_core.data.types import painted
 from diffusegen_core.diffusion import samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import levels_of
 from diffusegen_core.diffusion.repaint import repaint, repaint_levels
 from diffusegen_core.measures import metrics
-from diffusegen_core.store import runs, seeds
+from diffusegen_core.run import Run
+from diffusegen_core.store import files, seeds
 
 STEPS = [10, 25, 50, 100]
 SCHEDULES = [(200, 10, 5), (100, 10, 5), (50, 10, 3), (50, 10, 1)]  # respaced steps, jump length, resampling
@@ -46,40 +47,36 @@ MOST = 100  # a schedule has at most so many times the network calls of the whol
 
 @dataclass
 class Bench:
-    """A run's models and real pairs, and how much to measure."""
+    """A run with its models and real pairs, of which nothing is made here, and how much to measure."""
 
-    p: Params
+    run: Run
     images: int
     repeats: int
     batch: int
+
+    @property
+    def p(self) -> Params:
+        return self.run.params
 
     @cached_property
     def device(self) -> torch.device:
         return devices.device(self.p.device)
 
-    @cached_property
+    @property
     def pairs(self) -> dataset.Pairs:
-        return finished(dataset.load, self.p)
-
-    @cached_property
-    def labels(self) -> list[int]:
-        """The cluster of each real pair."""
-        return [int(label) for label in finished(cluster.run, self.p).labels]
+        return self.run.pairs
 
     @cached_property
     def regions(self) -> np.ndarray:
         """What chapter 3 fills of each real pair (N, S, S)."""
-        return np.stack([inpaint.dilated(mask[0], self.p.inpaint) for mask in self.pairs.masks])
+        return regions.all_dilated(self.pairs.masks, self.p.inpaint.dilate)
 
     @cached_property
     def models(self) -> dict[str, Diffusion]:
         """The cluster models, by name, as chapter 3 samples with them."""
-        folders = [self.p.folder / "train" / f"cluster-{k:02d}" for k in range(self.p.cluster.k)]
-        paths = [folder / train.WEIGHTS for folder in folders]
-        if absent := [path for path in paths if not path.is_file()]:
-            raise UserError(f"{absent[0]} is not there: run chapter 2 of that run first.")
-        return {folder.name: inpaint.painter(self.p, folder.name, self.p.inpaint.precision)
-                for folder in folders}
+        trained = self.run.models
+        return {model.name: trained.load(model.name, self.p.device, self.p.inpaint.precision)
+                for model in trained.models}
 
     @cached_property
     def real(self) -> np.ndarray:
@@ -91,16 +88,6 @@ class Bench:
 
     def features(self, images: np.ndarray) -> np.ndarray:
         return metrics.extract(images, self.p.evaluate, self.device, self.p.seed)
-
-
-def finished(read: Callable[[Params], Any], p: Params) -> Any:
-    """What a chapter made, in whose place the benchmark makes nothing."""
-    try:
-        with runs.only_finished():
-            return read(p)
-    except runs.NotMadeError as error:
-        raise UserError(f"{error} is not what the run's parameters would make: run chapters 1 and 2 of that "
-                        "run first.") from None
 
 
 @dataclass
@@ -145,24 +132,24 @@ def sampled(b: Bench, name: str, steps: int) -> Made:
 
 def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Made, dict[str, Any]]:
     """Pairs as chapter 3 makes them, by another schedule; with the seams and empty masks of each set."""
-    p = b.p.model_copy(update={"inpaint": b.p.inpaint.model_copy(
-        update={"samples": b.repeats, "sources": b.images})})
+    settings = b.p.inpaint.model_copy(update={"samples": b.repeats, "sources": b.images})
     levels = repaint_levels(respacing, jump, resampling)
-    jobs = inpaint.plan(p, f"{p.cluster.k}-Diff", b.pairs.names, b.labels, p.cluster.k)
+    data_type, = painted(b.p.cluster.k, full=False)
+    jobs = inpaint.plan(b.p.seed, data_type, b.pairs.names, b.run.clusters, settings)
     made, empty = Made(), []
     for sample in range(1, b.repeats + 1):
         mine = [job for job in jobs if job.sample == sample]
         images, masks = b.pairs.images[:len(mine)].copy(), np.empty_like(b.regions[:len(mine)])
         for model, places in batches(b, [job.model for job in mine]):
-            regions = b.regions[places][:, None]
-            known = torch.from_numpy(1 - regions).float().to(b.device)
+            region = b.regions[places][:, None]
+            known = torch.from_numpy(1 - region).float().to(b.device)
             clean = dataset.to_tensor(b.pairs.take(places)).to(b.device)
             own = [seeds.generator(mine[i].seed, "noise", device=b.device) for i in places]
             diffusion = b.models[model].respaced(respacing)
             x, seconds = timed(lambda diffusion=diffusion, clean=clean, known=known, own=own: repaint(
                 diffusion, clean, known, levels, own))
-            images[places] = np.where(regions > 0, dataset.to_bytes(x[:, :3]), images[places])
-            masks[places] = [inpaint.refined(channel, p.inpaint) for channel in x[:, 3]]
+            images[places] = np.where(region > 0, dataset.to_bytes(x[:, :3]), images[places])
+            masks[places] = [regions.opened(channel, settings.opening) for channel in x[:, 3]]
             made.seconds.append(seconds / len(places))
         made.sets.append(images)
         empty.append(float(np.mean([not mask.any() for mask in masks])))
@@ -171,21 +158,21 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
 
 def filled(b: Bench, made: Made) -> dict[str, Any]:
     """Sets of the first sources where chapter 3 fills them: their boxes, and the contrast at the border."""
-    regions, boxed, seams = b.regions[:b.images], [], []
+    places, boxed, seams = b.regions[:b.images], [], []
     for images in made.sets:
-        boxed.append(metrics.frechet(b.features(boxes(images, regions)), b.real_boxes))
-        seams.append(float(np.mean([style.seam(*both) for both in zip(images, regions, strict=True)])))
+        boxed.append(metrics.frechet(b.features(boxes(images, places)), b.real_boxes))
+        seams.append(float(np.mean([regions.seam(*both) for both in zip(images, places, strict=True)])))
     return {f"{metrics.names(b.p.evaluate)[0]} of boxes": spread(boxed), "seam": spread(seams)}
 
 
-def boxes(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
+def boxes(images: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The bounding boxes of regions (N, S, S), cut from images (N, 3, S, S) uint8 and resized to S x S."""
-    side, found = images.shape[-1], []
-    for image, region in zip(images, regions, strict=True):
+    side, cuts = images.shape[-1], []
+    for image, region in zip(images, places, strict=True):
         x, y, width, height = cv2.boundingRect(region) if region.any() else (0, 0, side, side)
         cut = np.ascontiguousarray(image[:, y:y + height, x:x + width].transpose(1, 2, 0))
-        found.append(cv2.resize(cut, (side, side), interpolation=cv2.INTER_CUBIC).transpose(2, 0, 1))
-    return np.stack(found)
+        cuts.append(cv2.resize(cut, (side, side), interpolation=cv2.INTER_CUBIC).transpose(2, 0, 1))
+    return np.stack(cuts)
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -194,15 +181,15 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, Any]:
     """One line of the table: the distances of every set to all real images."""
-    e, rows = b.p.evaluate, [b.features(images) for images in made.sets]
-    frechet, kernel = metrics.names(e)
-    found = {"what": what, "network calls": calls,
-             frechet: spread([metrics.frechet(one, b.real) for one in rows]),
-             kernel: spread([metrics.kernel(one, b.real, b.p.seed, e.kernel_subsets, e.kernel_size)
-                             for one in rows])}
+    evaluate, rows = b.p.evaluate, [b.features(images) for images in made.sets]
+    frechet, kernel = metrics.names(evaluate)
+    line = {"what": what, "network calls": calls,
+            frechet: spread([metrics.frechet(one, b.real) for one in rows]),
+            kernel: spread([metrics.kernel(one, b.real, b.p.seed, evaluate.kernel_subsets,
+                                           evaluate.kernel_size) for one in rows])}
     if made.seconds:
-        found["seconds an image"] = spread(made.seconds)
-    return found | more
+        line["seconds an image"] = spread(made.seconds)
+    return line | more
 
 
 def warm(b: Bench) -> None:
@@ -249,10 +236,10 @@ def schedule(text: str) -> tuple[int, int, int]:
     return respacing, jump, resampling
 
 
-def settings(asked: argparse.Namespace) -> Params:
-    """The run's parameters, on the device asked for. UserError for steps and schedules that they refuse."""
-    values = params.plain(notebooks.kept(asked.run.resolve()))
-    p = params.validate({**values, "device": asked.device or values["device"]})
+def opened(asked: argparse.Namespace) -> Run:
+    """The run, on the device asked for. UserError for steps and schedules that its parameters refuse."""
+    run = Run.open(asked.run.resolve(), {"device": asked.device} if asked.device else {})
+    p, values = run.params, params.plain(run.params)
     if "sampling" in asked.parts and max(asked.steps) > p.process.steps:
         raise UserError(f"{max(asked.steps)} steps are more than the {p.process.steps} of the run's process.")
     for given in asked.schedules if "inpainting" in asked.parts else ():
@@ -261,7 +248,7 @@ def settings(asked: argparse.Namespace) -> Params:
         if (calls := network_calls(*given)) > MOST * p.process.steps:
             raise UserError(f"--schedules {'/'.join(map(str, given))} has {calls} network calls an image, "
                             f"more than {MOST} times the {p.process.steps} steps of the run's process.")
-    return p
+    return run
 
 
 def network_calls(respacing: int, jump: int, resampling: int) -> int:
@@ -292,23 +279,23 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> None:
     asked = arguments(given)
-    p = settings(asked)
-    images = min(asked.images, len(finished(dataset.load, p)))
-    b = Bench(p, images, asked.repeats, asked.batch or p.inpaint.batch_size)
-    models = {name: runs.sha256(p.folder / "train" / name / train.WEIGHTS) for name in b.models}
+    run = opened(asked)
+    p = run.params
+    b = Bench(run, min(asked.images, len(run.pairs)), asked.repeats, asked.batch or p.inpaint.batch_size)
+    models = {model.name: model.sha256 for model in run.models.models}
     facts = {"benchmark": "samplers", "commit": common.commit(), "device": devices.name(p.device),
-             "versions": runs.versions(), "profile": p.profile, "params": params.plain(p),
-             "models": models, "clusters": np.bincount(b.labels).tolist(), "images": b.images,
+             "versions": files.versions(), "profile": p.profile, "params": params.plain(p),
+             "models": models, "clusters": run.clusters.sizes, "images": b.images,
              "repeats": b.repeats, "batch": b.batch, "precision": p.inpaint.precision,
              "weights": p.train.sample_weights, "backbone": metrics.backbone(p.evaluate)}
     print(*(f"{name}: {facts[name]}" for name in ("device", "commit", "images", "repeats", "backbone")),
           sep="\n", flush=True)
     rows = []
-    for found in rows_of(b, asked):
-        rows.append(found)
-        print(f"{found['what']} is measured.", flush=True)
+    for line in rows_of(b, asked):
+        rows.append(line)
+        print(f"{line['what']} is measured.", flush=True)
         if asked.json:
-            runs.write_json(asked.json.resolve(), {**facts, "rows": rows})
+            files.write_json(asked.json.resolve(), {**facts, "rows": rows})
     print(shown(rows))
 
 

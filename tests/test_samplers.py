@@ -3,25 +3,28 @@
 import json
 import runpy
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core import notebooks
-from diffusegen_core.chapters import inpaint, style, train
+from diffusegen_core.chapters import inpaint, train
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, Process, Train
-from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import checkpoints, process, samplers, training
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import Process
+from diffusegen_core.data import regions
+from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.measures import metrics
+from diffusegen_core.run import Run
 from diffusegen_core.store import seeds
+from diffusegen_core.store.artifacts import NotMadeError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -82,8 +85,14 @@ def sampled(name: str, net: process.Network, s: process.Schedule, generators: li
     return samplers.sample(Diffusion(net, s, objective), SHAPE, generators, samplers.SAMPLERS[name])
 
 
-def test_every_sampler_can_be_asked_for():
-    assert get_args(Train.model_fields["preview_sampler"].annotation) == tuple(samplers.SAMPLERS)
+@pytest.mark.parametrize(("key", "check"), [
+    ("train.preview_sampler", train.check), ("inpaint.sampler", inpaint.check)])
+def test_every_sampler_can_be_asked_for_and_no_other(key: str, check: Callable, nano: dict):
+    def complaints(name: str) -> list[str]:
+        return list(check(params.validate(params.merged(nano, {key: name}))))
+    assert [words for name in samplers.SAMPLERS for words in complaints(name)] == []
+    assert complaints("euler") == [
+        f"Parameters: {key}: there is no sampler euler; there are ancestral, ddim, dpmpp."]
 
 
 @pytest.mark.parametrize("objective", ["eps", "v"])
@@ -152,28 +161,32 @@ def test_what_the_network_aims_at_is_kept_within_the_range(name: str, count: int
     torch.testing.assert_close(x, torch.ones(2, *SHAPE), rtol=0, atol=1e-6)
 
 
-def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano_params: Params, monkeypatch):
+def test_a_sample_grid_is_drawn_by_the_sampler_asked_for(nano: dict, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(samplers.SAMPLERS, "ddim", lambda diffusion, x_t, *rest: (torch.ones_like(x_t),) * 2)
     for name, white in (("ancestral", False), ("ddim", True)):
-        p = nano_params.model_copy(update={"train": nano_params.train.model_copy(
-            update={"preview_sampler": name})})
-        state = training.start(train.training_of(p, "test"), torch.device("cpu"))
-        train.preview(p, state, p.folder / name, "test")
-        grid = np.asarray(Image.open(p.folder / name / "samples" / "0000000.png"))
+        run = Run(params.validate(params.merged({**nano, "run_dir": str(tmp_path / name)}, {
+            "train.preview_sampler": name, "train.images": 4})))
+        run.make("train")
+        grid = np.asarray(Image.open(run.folder / "train" / "cluster-00" / "samples" / "0000004.png"))
         assert grid.shape == (32, 32, 3)
         assert bool((grid == 255).all()) == white
 
 
 @pytest.fixture
-def trained(nano_params: Params) -> Params:
+def trained(nano: dict) -> Run:
     """A run with chapters 1 and 2, small and quick to judge."""
-    e = nano_params.evaluate.model_copy(update={"backbone": "timm/test_nfnet"})
-    p = nano_params.model_copy(update={
-        "evaluate": e, "inpaint": nano_params.inpaint.model_copy(update={"precision": "bf16"}),
-        "train": nano_params.train.model_copy(update={"images": 4, "preview_steps": 1})})
-    train.run(p)
-    notebooks.keep(p)
-    return p
+    run = Run(params.validate(params.merged(nano, {
+        "evaluate.backbone": "timm/test_nfnet", "inpaint.precision": "bf16", "train.images": 4,
+        "train.preview_steps": 1})))
+    run.make("train")
+    return run
+
+
+@pytest.fixture
+def empty(nano_params: Params) -> Path:
+    """The folder of a run that has parameters and nothing else."""
+    Run(nano_params).make("data")
+    return nano_params.folder
 
 
 @pytest.fixture
@@ -183,7 +196,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path(str(BENCHMARKS / "samplers.py"))
 
 
-def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Params, benchmark: dict, capsys,
+def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Run, benchmark: dict, capsys,
                                                                     monkeypatch: pytest.MonkeyPatch):
     loaded, load = [], checkpoints.load
     monkeypatch.setattr(checkpoints, "load", lambda *given: loaded.append(load(*given)) or loaded[-1])
@@ -192,7 +205,9 @@ def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Par
                        "--schedules", "6/2/2", "4/2/1", "--json", str(file)])
     found = json.loads(file.read_text())
     assert (found["images"], found["repeats"], found["profile"]) == (4, 2, "nano")
-    assert found["params"] == params.plain(trained) | {"run_dir": str(trained.folder)}
+    assert found["params"] == params.plain(trained.params) | {"run_dir": str(trained.folder)}
+    assert found["models"] == {model.name: model.sha256 for model in trained.models.models}
+    assert sum(found["clusters"]) == len(trained.pairs)
     assert {row["what"]: row["network calls"] for row in found["rows"]} == {
         "real": 0, "the sources themselves": 0, "ancestral 2": 2, "ddim 2": 2, "dpmpp 2": 2,
         "ancestral 3": 3, "ddim 3": 3, "dpmpp 3": 3, "RePaint 4/2/1": 4, "RePaint 6/2/2": 10}
@@ -205,27 +220,27 @@ def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Par
     shown = capsys.readouterr().out
     assert all(row["what"] in shown for row in found["rows"])
     # Loaded once each, and rounded as chapter 3 does it.
-    assert [model.net.input_blocks[0][0].weight.dtype for model in loaded] == [torch.bfloat16] * trained.cluster.k
+    types = [model.net.input_blocks[0][0].weight.dtype for model in loaded]
+    assert types == [torch.bfloat16] * trained.params.cluster.k
 
 
-def test_the_sources_themselves_are_measured_without_a_network_call(trained: Params, benchmark: dict):
+def test_the_sources_themselves_are_measured_without_a_network_call(trained: Run, benchmark: dict):
     file = trained.folder / "found.json"
     benchmark["main"]([str(trained.folder), "--images", "5", "--parts", "sources", "--json", str(file)])
     _, row = json.loads(file.read_text())["rows"]
-    pairs = dataset.load(trained)
-    regions = [inpaint.dilated(mask[0], trained.inpaint) for mask in pairs.masks[:5]]
-    seams = [style.seam(*both) for both in zip(pairs.images[:5], regions, strict=True)]
+    pairs, p = trained.pairs, trained.params
+    filled = regions.all_dilated(pairs.masks[:5], p.inpaint.dilate)
+    seams = [regions.seam(*both) for both in zip(pairs.images[:5], filled, strict=True)]
     assert row["seam"]["median"] == row["seam"]["largest"] == pytest.approx(float(np.mean(seams)))
-    e = trained.evaluate
-    first, all_of_them = (metrics.extract(images, e, torch.device("cpu"), trained.seed)
+    first, all_of_them = (metrics.extract(images, p.evaluate, torch.device("cpu"), p.seed)
                           for images in (pairs.images[:5], pairs.images))
-    assert row[metrics.names(e)[0]]["median"] == pytest.approx(metrics.frechet(first, all_of_them))
+    assert row[metrics.names(p.evaluate)[0]]["median"] == pytest.approx(metrics.frechet(first, all_of_them))
 
 
 @pytest.mark.parametrize("gone", ["data", "cluster"])
-def test_the_benchmark_makes_nothing_in_a_chapters_place(gone: str, trained: Params, benchmark: dict):
+def test_the_benchmark_makes_nothing_in_a_chapters_place(gone: str, trained: Run, benchmark: dict):
     shutil.rmtree(trained.folder / gone)
-    with pytest.raises(UserError, match=rf"{gone} is not what the run's parameters would make: run chapter"):
+    with pytest.raises(NotMadeError, match=rf"no finished {gone}\. Make it with run\.make\('{gone}'\)"):
         benchmark["main"]([str(trained.folder), "--images", "4", "--parts", "sources"])
     assert not (trained.folder / gone).exists()
 
@@ -239,18 +254,16 @@ def test_the_benchmark_makes_nothing_in_a_chapters_place(gone: str, trained: Par
     (["--device", "mps"], r"device: .*, not 'mps'"),
 ])
 def test_the_benchmark_refuses_what_the_parameters_would(options: list[str], complaint: str, benchmark: dict,
-                                                         nano_params: Params):
-    notebooks.keep(nano_params)
+                                                         empty: Path):
     with pytest.raises(UserError, match=complaint):
-        benchmark["main"]([str(nano_params.folder), *options])
+        benchmark["main"]([str(empty), *options])
 
 
 @pytest.mark.parametrize("options", [
     ["--schedules", "5/4"], ["--schedules", "5/4/1", "5/4/1"], ["--steps", "0"], ["--batch", "-3"],
     ["--images", "2"], ["--repeats", "0"], ["--json", str(Path(__file__).parent)]])
 def test_an_option_that_the_benchmark_cannot_use_is_one_sentence(options: list[str], benchmark: dict,
-                                                                 nano_params: Params, capsys):
-    notebooks.keep(nano_params)
+                                                                 empty: Path, capsys):
     with pytest.raises(SystemExit, match="2"):
-        benchmark["main"]([str(nano_params.folder), *options])
+        benchmark["main"]([str(empty), *options])
     assert f"error: {'argument ' if options[0] != '--images' else ''}{options[0]}" in capsys.readouterr().err
