@@ -230,7 +230,8 @@ class Artifact:
 def read_stamp(folder: Path) -> Stamp | None:
     """What `finish` wrote into a folder, or None where nothing of its shape is there."""
     stamp = files.read_json(folder / STAMP)
-    shape = {"recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
+    shape: dict[str, type | tuple[type, ...]] = {
+        "recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
     whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
     return stamp if whole else None
 
@@ -279,9 +280,9 @@ def _same(path: Path, described: Any, thorough: bool) -> bool:
 
 def _described(path: Path) -> dict[str, Any]:
     # A stamp tells the files that its own writer wrote: of two writers' mixture none is whole.
+    known = path.sha256 if isinstance(path, files.Written) else ""
     status = path.stat()
-    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns,
-            "sha256": getattr(path, "sha256", "") or files.sha256(path)}
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": known or files.sha256(path)}
 
 
 def into_place(source: Path, folder: Path, aside: Path) -> None:
