@@ -44,7 +44,8 @@ class _StandIn:
     __slots__ = ("arguments", "name", "state")
 
     def __init__(self, name: str, arguments: tuple | None = None):
-        self.name, self.arguments, self.state = name, arguments, None
+        self.name, self.arguments = name, arguments
+        self.state: Any = None
 
     def __call__(self, *arguments: Any) -> "_StandIn":
         return _StandIn(self.name, arguments)
@@ -91,7 +92,8 @@ def _look_through(content: bytes) -> None:
             raise _RefusedError(f"it has more than {MAX_STEPS} opcodes")
         if opcode.name not in OPCODES:
             raise _RefusedError(f"it has the opcode {opcode.name}")
-        if opcode.name == "LONG_BINPUT" and value > MAX_STEPS:  # for as many objects room would be made
+        # For as many objects room would be made.
+        if opcode.name == "LONG_BINPUT" and (value or 0) > MAX_STEPS:
             raise _RefusedError(f"it numbers an object {value}")
 
 

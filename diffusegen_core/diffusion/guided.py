@@ -199,7 +199,8 @@ class GuidedStep:
 
 def total(values: dict[str, Tensor], wanted: dict[str, float]) -> Tensor:
     """The weighted sum, (B,)."""
-    return sum(weight * values[name] for name, weight in wanted.items())
+    weighted = [weight * values[name] for name, weight in wanted.items()]
+    return sum(weighted, torch.zeros((), device=weighted[0].device))
 
 
 def pulls(values: dict[str, Tensor], wanted: dict[str, float], view: View) -> dict[str, Tensor]:

@@ -40,7 +40,8 @@ def zecon_loss(queries: list[Tensor], keys: list[Tensor], temperature: float) ->
 # sum over maps of mean (m - m_ref)^2
 def vgg_loss(maps: list[Tensor], reference: list[Tensor]) -> Tensor:
     """Content by the maps of VGG-19 after conv1_1 and conv2_1, as Yang et al. 2023."""
-    return sum(mean_square(m - r) for m, r in zip(maps, reference, strict=True))
+    squares = (mean_square(m - m_ref) for m, m_ref in zip(maps, reference, strict=True))
+    return sum(squares, torch.zeros((), device=maps[0].device))
 
 
 # mean (x - x_ref)^2

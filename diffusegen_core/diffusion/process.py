@@ -8,7 +8,7 @@ equation 15).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, repeat
 
 import torch
@@ -35,8 +35,10 @@ class Schedule:
         return len(self.beta)
 
     def to(self, device: torch.device | str) -> "Schedule":
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        return Schedule(
+            self.timestep.to(device), self.beta.to(device), self.alpha_bar.to(device),
+            self.alpha_bar_prev.to(device), self.posterior_log_variance.to(device),
+            self.top_log_variance.to(device), self.variance)
 
     def respaced(self, count: int) -> "Schedule":
         """`count` of its levels, evenly spread: alpha_bar is kept there, and beta follows from it."""

@@ -5,7 +5,6 @@ killed continues from a snapshot as if nothing had happened: on the CPU the fina
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -80,11 +79,11 @@ class State:
     # Listed once: to walk through the modules of a large network in every step takes longer than to start
     # the kernels that work on them.
     @cached_property
-    def weights(self) -> Sequence[nn.Parameter]:
+    def weights(self) -> list[Tensor]:
         return list(self.net.parameters())
 
     @cached_property
-    def averages(self) -> Sequence[nn.Parameter]:
+    def averages(self) -> list[Tensor]:
         return list(self.average.parameters())
 
 
@@ -131,9 +130,9 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
         if dropout:
             torch.manual_seed(seeds.derive(training.seed, "train", training.name, state.step, "dropout"))
         parts = (tensor.split(settings.micro_batch or batch) for tensor in drawn)
-        for part in zip(*parts, strict=True):
+        for x0, t, eps in zip(*parts, strict=True):
             with devices.autocast(device, settings.precision):
-                losses = process.losses(state.net, schedule, *part, training.process.objective)
+                losses = process.losses(state.net, schedule, x0, t, eps, training.process.objective)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))

@@ -7,6 +7,7 @@ the time embedding scales and shifts the second normalisation of every residual 
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from diffusegen_core.config.sections import Model
 IN_CHANNELS = 4  # RGB and mask
 OUT_CHANNELS = 2 * IN_CHANNELS  # the prediction, and the variance interpolation
 GROUPS = 32
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def time_embedding(timestep: Tensor, width: int) -> Tensor:
@@ -82,7 +84,7 @@ class Attention(nn.Module):
         return x + h.transpose(1, 2).reshape(batch, channels, height, width)
 
 
-class Step(nn.Sequential):
+class Step(nn.ModuleList):
     """Layers of one step; residual blocks get the time embedding."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -122,27 +124,27 @@ class UNet(nn.Module):
 
         channels = widths[0]
         skips = [channels]
-        self.input_blocks = nn.ModuleList([Step(nn.Conv2d(IN_CHANNELS, channels, 3, padding=1))])
+        self.input_blocks = nn.ModuleList([Step([nn.Conv2d(IN_CHANNELS, channels, 3, padding=1)])])
         for level, width in enumerate(widths):
             for _ in range(model.res_blocks):
-                self.input_blocks.append(Step(residual(channels, width), *attention(level)))
+                self.input_blocks.append(Step([residual(channels, width), *attention(level)]))
                 channels = width
                 skips.append(channels)
             if level != last:
-                self.input_blocks.append(Step(residual(channels, channels, "down")))
+                self.input_blocks.append(Step([residual(channels, channels, "down")]))
                 skips.append(channels)
 
-        self.middle_block = Step(
+        self.middle_block = Step([
             residual(channels, channels), Attention(channels, model.head_channels),
-            residual(channels, channels))
+            residual(channels, channels)])
 
         self.output_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             for block in range(model.res_blocks + 1):
-                layers = [residual(channels + skips.pop(), width), *attention(level)]
+                layers: list[nn.Module] = [residual(channels + skips.pop(), width), *attention(level)]
                 if level and block == model.res_blocks:
                     layers.append(residual(width, width, "up"))
-                self.output_blocks.append(Step(*layers))
+                self.output_blocks.append(Step(layers))
                 channels = width
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, channels), nn.SiLU(),
@@ -163,7 +165,7 @@ class UNet(nn.Module):
             features.append(x)
         return features
 
-    def _run(self, step: Step, embedding: Tensor, *parts: Tensor) -> Tensor:
+    def _run(self, step: nn.Module, embedding: Tensor, *parts: Tensor) -> Tensor:
         def joined(*parts: Tensor) -> Tensor:
             return step(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], embedding)
 
@@ -207,7 +209,7 @@ def parameter_count(net: nn.Module) -> int:
 
 
 # Every residual branch starts as nothing, so that the untrained net is the identity of its skips.
-def _zeroed(layer: nn.Module) -> nn.Module:
+def _zeroed(layer: Layer) -> Layer:
     for p in layer.parameters():
         nn.init.zeros_(p)
     return layer

@@ -108,8 +108,8 @@ def network(e: Evaluate, device: torch.device | str = "cpu",
     """The map from RGB pixels (B, 3, side, side), float in 0..255, to features (B, D), and that side."""
     if is_fid(e):
         return _inception(weights.place(e.weights, _cleanfid())).to(device).eval(), INCEPTION_SIDE
-    net = features.load(e.backbone, e.weights, e.input_range, device, seed)
-    return net, net[0].size[0]  # its own resizing does nothing to an image of its side
+    # Its own resizing does nothing to an image of this side.
+    return features.load(e.backbone, e.weights, e.input_range, device, seed), features.input_side(e.backbone)
 
 
 def remembered(store: Path, images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu",
@@ -181,7 +181,7 @@ def partners(sources: np.ndarray, count: int, seed: int, number: int) -> np.ndar
     return circle[(place[sources] + steps) % count]
 
 
-def _cleanfid() -> weights.Published:
+def _cleanfid() -> weights.Published[Path]:
     from cleanfid import downloads_helper
 
     url = downloads_helper.inception_url
