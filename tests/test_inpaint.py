@@ -85,7 +85,8 @@ def painted(net: UNet, pairs: dataset.Pairs, rows: list[int], objective: str = "
 
 
 @pytest.mark.parametrize("objective", ["eps", "v"])
-def test_a_result_does_not_depend_on_batch_size_order_or_shard(net: UNet, pairs: dataset.Pairs, objective: str):
+def test_a_result_does_not_depend_on_batch_size_order_or_shard(net: UNet, pairs: dataset.Pairs,
+                                                               objective: str):
     whole = painted(net, pairs, list(range(7)), objective)
     assert float(whole.std()) > 0.1
     for rows in ([3], [6, 2, 4], [5, 1, 0, 3, 6, 2, 4]):

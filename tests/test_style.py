@@ -174,7 +174,8 @@ class Gaussian:
 
 def test_styling_brings_phantoms_closer_to_their_sources_and_smooths_the_seam() -> None:
     drawn = [phantom.draw(7, index, SIDE)[:2] for index in range(48)]
-    pairs = dataset.gather([f"p{i}" for i in range(48)], *(np.stack(kind) for kind in zip(*drawn, strict=True)))
+    images, masks = (np.stack(kind) for kind in zip(*drawn, strict=True))
+    pairs = dataset.gather([f"p{i}" for i in range(48)], images, masks)
     net = Gaussian(dataset.to_tensor(pairs), tiny_net(SIDE))
     p = params.validate({"data": {"image_size": SIDE}, "style": SMALL})
     real = pairs.take(range(8))
