@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import json
 import statistics
 import subprocess
 import sys
@@ -124,8 +123,7 @@ def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tup
             raise UserError(f"-p {key}: this benchmark sets {', '.join(own)} itself, by options or always.")
     default = "kvasir_cpu.yaml" if device.type == "cpu" else "paper.yaml"
     values = params.load(options.params or ROOT / "params" / default)
-    changes = [*options.changes, *((key, json.dumps(value)) for key, value in own.items())]
-    return params.validate(params.override(values, changes)), device
+    return params.validate(params.merged(params.override(values, options.changes), own)), device
 
 
 def one_or_many(batch: int, candidates: list[str],

@@ -20,7 +20,6 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.types import GAN, REAL
 from diffusegen_core.planning import flops, probe
 from diffusegen_core.segmentation import trainsets
-from diffusegen_core.segmentation.trainsets import Supply
 
 COLUMNS = [field.name for field in fields(Cost)]
 SUMMED = ["items", "images", "flop", "disk"]
@@ -140,15 +139,11 @@ def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
 
 def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
     """Chapters 1 to 4."""
-    side, supply = p.data.image_size, _supply(p, count)
+    supply, side = _supply(p, count), p.data.image_size
     yield from cluster.costs(count, side, work)
     yield from train.costs(p.train, p.cluster.k, side, work)
     yield from inpaint.costs(p.inpaint, supply, side, work)
     yield from style.costs(p.style, supply, side, work)
-
-
-def _supply(p: Params, count: int) -> Supply:
-    return trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
 
 
 def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:
@@ -167,6 +162,10 @@ def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:
 def _sum(one: Cost, other: Cost) -> Cost:
     return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in SUMMED},
                    largest=max(one.largest, other.largest), temporary=max(one.temporary, other.temporary))
+
+
+def _supply(p: Params, count: int) -> trainsets.Supply:
+    return trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
 
 
 def flop(value: float) -> str:
