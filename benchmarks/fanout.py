@@ -134,8 +134,8 @@ def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
     def stamps(pattern: str) -> list[float]:
         return [files.read_json(stamp)["seconds"] for stamp in sorted(folder.glob(pattern))]
 
-    yield "cluster", [sum(stamped("data") + stamped("cluster"))]
-    yield "train", stamped("train/*")
+    yield "cluster", [sum(stamps("data/made.json") + stamps("cluster/made.json"))]
+    yield "train", stamps("train/*/made.json")
     for chapter in ("inpaint", "style", "gan"):
         for data_type in sorted(folder.glob(f"{chapter}/*/rows")):
             yield chapter, batches(data_type)

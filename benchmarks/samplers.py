@@ -48,7 +48,7 @@ MOST = 100  # a schedule has at most so many times the network calls of the whol
 
 @dataclass
 class Bench:
-    """A run with its models and real pairs, of which nothing is made here, and how much to measure."""
+    """A run's models and real pairs, and how much to measure."""
 
     run: Run
     images: int
@@ -180,15 +180,15 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, Any]:
     """One line of the table: the distances of every set to all real images."""
-    evaluate, rows = b.p.evaluate, [b.features(images) for images in made.sets]
-    frechet, kernel = metrics.names(evaluate)
-    line = {"what": what, "network calls": calls,
-            frechet: spread([metrics.frechet(one, b.real) for one in rows]),
-            kernel: spread([metrics.kernel(one, b.real, b.p.seed, evaluate.kernel_subsets,
-                                           evaluate.kernel_size) for one in rows])}
+    e, rows = b.p.evaluate, [b.features(images) for images in made.sets]
+    frechet, kernel = metrics.names(e)
+    found = {"what": what, "network calls": calls,
+             frechet: spread([metrics.frechet(one, b.real) for one in rows]),
+             kernel: spread([metrics.kernel(one, b.real, b.p.seed, e.kernel_subsets, e.kernel_size)
+                             for one in rows])}
     if made.seconds:
-        line["seconds an image"] = spread(made.seconds)
-    return line | more
+        found["seconds an image"] = spread(made.seconds)
+    return found | more
 
 
 def warm(b: Bench) -> None:
@@ -290,9 +290,9 @@ def main(given: list[str] | None = None) -> None:
     print(*(f"{name}: {facts[name]}" for name in ("device", "commit", "images", "repeats", "backbone")),
           sep="\n", flush=True)
     rows = []
-    for line in rows_of(b, asked):
-        rows.append(line)
-        print(f"{line['what']} is measured.", flush=True)
+    for found in rows_of(b, asked):
+        rows.append(found)
+        print(f"{found['what']} is measured.", flush=True)
         if asked.json:
             files.write_json(asked.json.resolve(), {**facts, "rows": rows})
     print(shown(rows))

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from pretended import pretended
@@ -21,16 +19,12 @@ from diffusegen_core.chapters import inpaint, style, train
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset
-from diffusegen_core.data.pairsets import PairSet
-from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.guided import guided, load_judge
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import repaint, repaint_levels
 from diffusegen_core.diffusion.unet import Attention, UNet
 from diffusegen_core.store import seeds
-from diffusegen_core.store.workspace import Workspace
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -185,7 +179,7 @@ def trained(module: ModuleType, p: Params, steps: int = 2) -> tuple[Tensor, Tens
     state = module.start(asked, CPU)
     stirred(state.net), stirred(state.average)
     for _ in range(steps):
-        module.optimize(asked, state, schedule, pixels(6))
+        module.optimize(asked, state, s, pixels(6))
     weights = (torch.nn.utils.parameters_to_vector(net.parameters()) for net in (state.net, state.average))
     return state.history.rows(), *(vector.detach() for vector in weights)
 

@@ -3,7 +3,6 @@
 import json
 import runpy
 import shutil
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.measures import metrics
 from diffusegen_core.run import Run
 from diffusegen_core.store import seeds
-from diffusegen_core.store.artifacts import NotMadeError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -244,7 +242,7 @@ def test_the_benchmark_refuses_what_the_parameters_would(options: list[str], com
                                                          nano_params: Params):
     Run(nano_params).make("data")
     with pytest.raises(UserError, match=complaint):
-        benchmark["main"]([str(empty), *options])
+        benchmark["main"]([str(nano_params.folder), *options])
 
 
 @pytest.mark.parametrize("options", [
@@ -254,5 +252,5 @@ def test_an_option_that_the_benchmark_cannot_use_is_one_sentence(options: list[s
                                                                  nano_params: Params, capsys):
     Run(nano_params).make("data")
     with pytest.raises(SystemExit, match="2"):
-        benchmark["main"]([str(empty), *options])
+        benchmark["main"]([str(nano_params.folder), *options])
     assert f"error: {'argument ' if options[0] != '--images' else ''}{options[0]}" in capsys.readouterr().err

@@ -24,7 +24,6 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet
 from diffusegen_core.data.types import DIFF, FULL, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
-from diffusegen_core.diffusion.checkpoints import Weights
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
 from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation.trainsets import Supply
@@ -117,7 +116,7 @@ def _recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, setti
 
 
 def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pairs: Path,
-               models: dict[str, Path], weights: Weights, settings: Inpaint) -> None:
+               models: dict[str, Path], weights: str, settings: Inpaint) -> None:
     """Inpaint one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(ws.device)

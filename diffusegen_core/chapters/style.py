@@ -26,7 +26,6 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, Row
 from diffusegen_core.data.types import STYLED, DataType
 from diffusegen_core.diffusion import checkpoints, colour, guided, losses
-from diffusegen_core.diffusion.checkpoints import Weights
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation.trainsets import Supply
@@ -158,7 +157,7 @@ def _write_steps(folder: Path, rows: list[Row]) -> list[Path]:
 
 
 def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pairs: Path, origin: Path,
-               models: dict[str, Path], weights: Weights, settings: Style, inpaint: Inpaint,
+               models: dict[str, Path], weights: str, settings: Style, inpaint: Inpaint,
                network: Model) -> None:
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()

@@ -9,7 +9,6 @@ import pandas as pd
 from diffusegen_core.config import devices
 from diffusegen_core.data.types import cluster_model
 from diffusegen_core.diffusion import checkpoints
-from diffusegen_core.diffusion.checkpoints import Weights
 from diffusegen_core.diffusion.model import Diffusion
 
 WEIGHTS = "model.safetensors"
@@ -48,7 +47,7 @@ class Trained:
     """The full set's, where the parameters ask for one."""
     base: Model | None = None
     """What the clusters' started from, if they did not from nothing; it may be `full`."""
-    weights: Weights = "ema"
+    weights: str = "ema"
     """The set of weights that later chapters use."""
 
     @property

@@ -99,7 +99,8 @@ def grid(x: torch.Tensor) -> Image.Image:
     return Image.fromarray(whole.transpose(1, 2, 0))
 
 
-def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[Written, Written]:
+def write_pair(folder: Path, name: str, image: np.ndarray,
+               mask: np.ndarray) -> tuple[files.Written, files.Written]:
     """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs (masks hold 0 and 255); both paths."""
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")

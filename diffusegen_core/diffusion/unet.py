@@ -19,7 +19,6 @@ from diffusegen_core.config.sections import Model
 IN_CHANNELS = 4  # RGB and mask
 OUT_CHANNELS = 2 * IN_CHANNELS  # the prediction, and the variance interpolation
 GROUPS = 32
-Layer = TypeVar("Layer", bound=nn.Module)
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -138,12 +137,12 @@ class UNet(nn.Module):
 
         self.middle_block = Block(
             residual(channels, channels), Attention(channels, model.head_channels),
-            residual(channels, channels)])
+            residual(channels, channels))
 
         self.output_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             for block in range(model.res_blocks + 1):
-                layers: list[nn.Module] = [residual(channels + skips.pop(), width), *attention(level)]
+                layers = [residual(channels + skips.pop(), width), *attention(level)]
                 if level and block == model.res_blocks:
                     layers.append(residual(width, width, "up"))
                 self.output_blocks.append(Block(*layers))

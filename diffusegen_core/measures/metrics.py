@@ -182,7 +182,7 @@ def partners(sources: np.ndarray, count: int, seed: int, number: int) -> np.ndar
     return circle[(place[sources] + steps) % count]
 
 
-def _cleanfid() -> weights.Published[Path]:
+def _cleanfid() -> weights.Published:
     from cleanfid import downloads_helper
 
     url = downloads_helper.inception_url

@@ -58,8 +58,7 @@ def network(width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Seq
     for layer in net:
         if isinstance(layer, nn.Conv2d | nn.InstanceNorm2d) and layer.bias is not None:
             nn.init.normal_(layer.weight, float(isinstance(layer, nn.InstanceNorm2d)), 0.02, generator=g)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)
     return net
 
 
@@ -100,13 +99,13 @@ def fit(image: Tensor, settings: Gan, seed: int, device: torch.device,
     g, image = seeds.generator(seed, "singan", device=device), image[None].to(device)
     wanted = sides(image.shape[-1], settings)
     pyramid = Pyramid([], torch.randn(1, 1, wanted[0], wanted[0], generator=g, device=device))
-    width, nets = 0, None
+    nets: list[nn.Sequential] = []
     for n, side in enumerate(wanted):
         real = resized(image, side).clamp(-1, 1)
         learnt = resized(draw(pyramid, n, [g]), side)
         noise = settings.noise * float(F.mse_loss(learnt, real).sqrt()) if n else 1.0
-        width_before, width = width, settings.channels * 2 ** min(n // WIDER, TIMES)
-        if nets is not None and width == width_before:
+        width = settings.channels * 2 ** min(n // WIDER, TIMES)
+        if nets and nets[0][0].out_channels == width:
             nets = copy.deepcopy(nets)  # a scale starts from what the one before has learnt
         else:
             nets = [network(width, outputs, settings.layers, g) for outputs in (CHANNELS, 1)]
