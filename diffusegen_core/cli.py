@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -51,7 +51,7 @@ def diffusegen(
 class _Run(TyperCommand):
     """Reads `-p KEY VALUE`, papermill's way, as `-p KEY=VALUE`: typer repeats options of one word only."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own context, which is private
         words, joined = iter(args), []
         for word in words:
             joined.append(word)
@@ -91,15 +91,18 @@ def run(
     from diffusegen_core.planning import preflight
     from diffusegen_core.store import lock
     chosen = notebooks.choose(first, last, only or [])
-    preflight.check(this, [notebooks.chapter_of(path) for path in chosen])
+    chapters = [notebooks.chapter_of(path) for path in chosen]
+    preflight.check(this, chapters)
     if dry_run:
-        typer.echo(preflight.dry_run(this, [notebooks.chapter_of(path) for path in chosen]))
+        typer.echo(preflight.dry_run(this, chapters))
         return
+    if first or only:
+        preflight.refuse_mixture(this, chapters)
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(this.params.device)
     with lock.hold(this.folder), machines.hold(workers, scheduler, slurm):
         this.keep_params()
-        for name in remake or []:
+        for name in preflight.in_order(remake or []):
             this.make(name, again=True)
         for notebook in chosen:
             typer.echo(f"{notebook.stem}: running", err=True)

@@ -17,7 +17,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import ASIDE
+from diffusegen_core.store.stamps import ASIDE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 KERNEL = "python3"

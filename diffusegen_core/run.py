@@ -12,8 +12,10 @@ Reading never makes: a result that is not there raises NotMadeError, whose words
 never loses: what no longer fits is set aside in the run folder (see store.artifacts).
 """
 
+import contextlib
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
+from diffusegen_core.config.checks import refuse_own_parts
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
@@ -39,8 +42,9 @@ from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
-from diffusegen_core.store import artifacts, files, lock
-from diffusegen_core.store.artifacts import ASIDE, NotMadeError
+from diffusegen_core.store import files, lock, stamps
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.stamps import ASIDE
 from diffusegen_core.store.workspace import Workspace
 
 PARAMS = "params.yaml"
@@ -75,7 +79,7 @@ class Run:
     def open(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> "Run":
         """The run in a folder, with the parameters that lie there, or some of them changed."""
         path = params.resolve(folder)
-        if not (path / PARAMS).is_file() or not lock.is_run(path):
+        if not _is_there(path):
             raise UserError(f"{path} is not a run: it has no {PARAMS}. `diffusegen run` makes one.")
         values = params.merged(params.load(path / PARAMS), changes or {})
         return cls._checked(params.validate({**values, "run_dir": str(path)}))
@@ -95,19 +99,19 @@ class Run:
         place = params.resolve(profile)
         if run_dir is not None:
             folder = params.resolve(run_dir)
-            profile = place / PARAMS if lock.is_run(place) else profile
-        elif lock.is_run(place):
+            profile = place / PARAMS if _is_there(place) else profile
+        elif _is_there(place):
             folder = place
         else:  # the parameter file may lie anywhere, or be gone
             named = params.resolve(f"runs/{profile}") if Path(profile).name == str(profile) else place
-            folder = (named if lock.is_run(named) else
+            folder = (named if _is_there(named) else
                       params.resolve(f"runs/{params.profile_file(profile).stem}"))
-        return cls.open(folder, changes) if lock.is_run(folder) else cls.create(profile, changes, run_dir)
+        return cls.open(folder, changes) if _is_there(folder) else cls.create(profile, changes, run_dir)
 
     @classmethod
     def _checked(cls, values: Params) -> "Run":
         lock.refuse_foreign(values.folder)
-        _refuse_own_parts(values)
+        refuse_own_parts(values)
         return cls(values)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,18 +188,20 @@ class Run:
     def make(self, name: str, again: bool = False, watch: Watch | None = None) -> Any:
         """Make a chapter's result and whatever it needs, as far as it is not there, and give it.
 
-        `again` makes anew what was changed by hand, after setting it aside; `watch` sees models in training.
+        `again` makes anew what was changed by hand in this chapter, after setting it aside; `watch` sees
+        models in training. Where it is refused, the folder keeps the parameters that it had.
         """
         # A worker holds nothing: if it stopped, nobody could go on in its place.
-        with lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder):
-            self.keep_params()
+        with (lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder),
+              self._kept_params()):
             self._results.clear()  # those of grids may be of what was finished so far
             return self._result(name, replace(self.workspace, again=again), watch)
 
     def _result(self, name: str, ws: Workspace, watch: Watch | None) -> Any:
         if name in self._results:
             return self._results[name]
-        steps = self._steps(ws, lambda need: self._result(need, ws, watch), watch)
+        needed = replace(ws, again=False)
+        steps = self._steps(ws, lambda need: self._result(need, needed, watch), watch)
         if name not in steps:
             raise UserError(f"There is no chapter {name}. There are {', '.join(steps)}.")
         result = steps[name]()
@@ -266,9 +272,9 @@ class Run:
         except UserError:
             return None
 
-    def keep_params(self) -> Path:
-        """Write the parameters into the run folder; others that lay there are set aside."""
-        path = self.folder / PARAMS
+    def keep_params(self) -> Path | None:
+        """Write the parameters into the run folder; where others lay there, they are set aside: where."""
+        path, aside = self.folder / PARAMS, None
         values = {name: value for name, value in params.plain(self.params).items() if name != "run_dir"}
         there = path.is_file()
         if not there or params.load(path) != values:
@@ -276,7 +282,22 @@ class Run:
                 aside = self.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
                 files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
             files.write_text(path, yaml.safe_dump(values, sort_keys=False))
-        return path
+        return aside
+
+    @contextlib.contextmanager
+    def _kept_params(self) -> Iterator[None]:
+        """`keep_params`, undone where what follows is refused."""
+        path, first = self.folder / PARAMS, not _is_there(self.folder)
+        before = self.keep_params()
+        try:
+            yield
+        except UserError:
+            if before:
+                os.replace(before, path)
+                files.without_empty(before.parent)
+            elif first and not any(stamps.in_place(self.folder)):
+                path.unlink(missing_ok=True)
+            raise
 
     def status(self) -> pd.DataFrame:
         """A row a chapter: "made", or why it is not there."""
@@ -297,11 +318,16 @@ class Run:
         A file of the recorded size and time is taken for what was written, unless `thorough`.
         """
         lines = []
-        for folder, stamp in artifacts.in_place(self.folder):
+        for folder, stamp in stamps.in_place(self.folder):
             for part, note in (("outputs", ""), ("shown", " (it is only shown)")):
                 lines += [f"{(folder / name).relative_to(self.folder)} {reason}{note}"
-                          for name, reason in artifacts.altered(folder, stamp, part, thorough).items()]
+                          for name, reason in stamps.altered(folder, stamp, part, thorough).items()]
         return lines
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a run lies in a folder, with its parameters."""
+    return (folder / PARAMS).is_file() and lock.is_run(folder)
 
 
 def _generate(run: Run) -> None:
@@ -318,21 +344,3 @@ def _refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:
     for name in names:
         if name.isidentifier() and name not in known:
             params.validate({name: None})  # its words name the nearest parameter
-
-
-def _refuse_own_parts(p: Params) -> None:
-    """UserError where the run is told to read from its own folder, or lies in a folder of data."""
-    given = {"data.source": p.data.source, "cluster.file": p.cluster.file,
-             "train.checkpoints": p.train.checkpoints, "gan.source": p.gan.source,
-             "segment.held_out": p.segment.held_out, "segment.cvc": p.segment.cvc,
-             "segment.polypgen": p.segment.polypgen}
-    for name, value in given.items():
-        if value is None or value in params.WORDS:
-            continue
-        path = params.resolve(value)
-        if p.folder in (path, *path.parents):
-            raise UserError(f"Parameters: {name}: {path} lies in the run folder {p.folder}, whose parts the "
-                            "run makes itself. Name another folder, or choose another run_dir.")
-        if path in p.folder.parents and name != "train.checkpoints":
-            raise UserError(f"Parameters: run_dir: {p.folder} lies in {name} {path}, which is never written "
-                            "to. Choose another run_dir.")

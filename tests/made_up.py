@@ -21,7 +21,8 @@ from diffusegen_core.segmentation import segnet, trainsets
 from diffusegen_core.segmentation.segnet import Fit
 from diffusegen_core.segmentation.trainsets import Sets, Supply
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Recipe, read_stamp
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 SIZE, REAL, SOURCES, SAMPLES = 16, 26, 24, 3

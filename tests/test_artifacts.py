@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.store import artifacts, files
-from diffusegen_core.store.artifacts import ASIDE, MAKING, Artifact, NotMadeError
+from diffusegen_core.store import artifacts, files, stamps
+from diffusegen_core.store.artifacts import Artifact, NotMadeError, OutdatedError
+from diffusegen_core.store.stamps import ASIDE, MAKING
 from diffusegen_core.store.workspace import Workspace
 
 NAME = "train/cluster-00"
@@ -83,7 +84,7 @@ def test_what_differs_between_two_recipes_is_told_and_decides_their_keys(changed
     '{"recipe": {}, "outputs": [], "shown": {}, "seconds": 1, "device": "cpu"}',
     '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": "1", "device": "cpu"}', 50_000 * "["])
 def test_a_stamp_that_is_none_is_a_strangers_file(tmp_path: Path, text: str):
-    files.write_text(tmp_path / NAME / artifacts.STAMP, text)
+    files.write_text(tmp_path / NAME / stamps.STAMP, text)
     artifact = Artifact(tmp_path, NAME, {"value": 1})
     assert not artifact.made()
     with pytest.raises(NotMadeError, match="has no finished train/cluster-00"):
@@ -95,7 +96,7 @@ def test_a_stamp_that_is_none_is_a_strangers_file(tmp_path: Path, text: str):
 
 @pytest.mark.parametrize("described", ["1", '{"bytes": 7}', '{"bytes": 7, "mtime_ns": 0, "sha256": "abc"}'])
 def test_a_stamp_that_describes_an_output_wrongly_is_refused(tmp_path: Path, described: str):
-    files.write_text(tmp_path / NAME / artifacts.STAMP, '{"recipe": {"value": 1}, "outputs": {"model.txt": '
+    files.write_text(tmp_path / NAME / stamps.STAMP, '{"recipe": {"value": 1}, "outputs": {"model.txt": '
                      f'{described}}}, "shown": {{}}, "seconds": 1, "device": "cpu"}}')
     files.write_text(tmp_path / NAME / "model.txt", "model 1")
     with pytest.raises(UserError, match=r"model\.txt is not the file that was written"):
@@ -159,7 +160,7 @@ def test_what_is_only_shown_does_not_decide(tmp_path: Path):
     artifact = make(tmp_path, 1)
     artifact.file("log.csv").write_text("loss,1\r\n")
     assert artifact.made()
-    assert artifacts.altered(artifact.folder, artifact.stamp, "shown") == {
+    assert stamps.altered(artifact.folder, artifact.stamp, "shown") == {
         "log.csv": "is not the file that was written"}
 
 
@@ -177,7 +178,7 @@ def test_a_look_reads_no_file_of_the_recorded_size_and_time(tmp_path: Path, monk
     monkeypatch.setattr(files, "sha256", never)
     assert artifact.made()
     with pytest.raises(AssertionError):
-        artifacts.altered(artifact.folder, artifact.stamp, thorough=True)
+        stamps.altered(artifact.folder, artifact.stamp, thorough=True)
 
 
 def test_files_of_others_stay_where_they_are(tmp_path: Path):
@@ -187,6 +188,34 @@ def test_files_of_others_stay_where_they_are(tmp_path: Path):
     assert artifact.file("notes.txt").read_text() == "mine"
     make(tmp_path, 1)
     assert artifact.file("notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("count", range(3, 9))
+def test_files_of_others_that_a_kill_has_left_aside_are_put_back_at_the_next_look(
+        tmp_path: Path, count: int):
+    notes = make(tmp_path, 1).file("sub/notes.txt")
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        _kill_after(patch, count)
+        make(tmp_path, 2)
+    make(tmp_path, 2)
+    assert notes.read_text() == "mine"
+    assert (tmp_path / NAME / "model.txt").read_text() == "model 2"
+
+
+def test_a_reader_is_told_where_lies_what_was_set_aside(tmp_path: Path):
+    make(tmp_path, 1)
+    make(tmp_path, 2)
+    reader = Workspace(tmp_path).read_only
+    first, third = (reader.artifact(NAME, {"value": value}) for value in (1, 3))
+    with pytest.raises(NotMadeError, match=rf"value: 2 -> 1\); what is asked for lies in .*{first.key}, "):
+        _ = first.stamp
+    with pytest.raises(OutdatedError, match=r"value: 2 -> 3\)\. Make it"):
+        _ = third.stamp
+    with pytest.raises(NotMadeError, match="has no finished other") as caught:
+        _ = reader.artifact("other", {"value": 1}).stamp
+    assert not isinstance(caught.value, OutdatedError)
 
 
 def test_a_strangers_file_that_is_in_the_way_is_set_aside(tmp_path: Path):
@@ -209,6 +238,19 @@ def test_a_link_in_the_run_folder_is_refused(tmp_path: Path, part: str):
     with pytest.raises(UserError, match="is a symbolic link"):
         make(run, 1)
     assert contents(tmp_path / "somebody") == {"cluster-00/thesis.tex": "text"}
+
+
+@pytest.mark.parametrize("part", ["train", "train/cluster-00", "aside", "aside/train"])
+def test_nothing_is_taken_back_through_a_link(tmp_path: Path, part: str):
+    run = tmp_path / "run"
+    make(run, 1)
+    make(run, 2)
+    (run / part).rename(tmp_path / "moved")
+    (run / part).symlink_to(tmp_path / "moved")
+    before = contents(tmp_path / "moved")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        make(run, 1)
+    assert contents(tmp_path / "moved") == before
 
 
 def test_the_same_made_by_two_is_kept_once(tmp_path: Path):

@@ -38,7 +38,8 @@ from diffusegen_core.segmentation import experiments, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Recipe, read_stamp
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.stamps import read_stamp
 
 LOST = "phantom_00003"  # a source whose styled pairs all failed
 SIZES, SEEDS = [4, 10, 24], 4

@@ -15,7 +15,8 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.networks import features
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import ASIDE, NotMadeError
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.stamps import ASIDE
 from diffusegen_core.store.workspace import Workspace
 
 

@@ -19,7 +19,8 @@ from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.measures import metrics
 from diffusegen_core.report import figures, tables
-from diffusegen_core.store.artifacts import STAMP, NotMadeError
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.stamps import STAMP
 from diffusegen_core.store.workspace import Workspace
 
 SIZE, REAL, SOURCES, SAMPLES = 32, 14, 6, 2

@@ -18,7 +18,8 @@ from diffusegen_core.data import dataset, layouts, pairsets, phantom, testsets
 from diffusegen_core.networks import singan
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import seeds
-from diffusegen_core.store.artifacts import STAMP, NotMadeError
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.stamps import STAMP
 from diffusegen_core.store.workspace import Workspace
 
 REAL = 6

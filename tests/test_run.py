@@ -16,7 +16,8 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.store import lock
-from diffusegen_core.store.artifacts import ASIDE, NotMadeError
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.stamps import ASIDE
 
 RESULTS = ["pairs", "clusters", "models", "inpainted", "styled", "gan", "synthetic", "evaluated", "tests",
            "segmented", "augmented"]

@@ -27,7 +27,8 @@ from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import files, seeds
-from diffusegen_core.store.artifacts import ASIDE, MAKING, STAMP, Recipe
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP
 from diffusegen_core.store.workspace import Workspace
 
 CHAPTER, TITLE = "augment", "Small sets"

@@ -27,7 +27,8 @@ from diffusegen_core.networks import singan
 from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation.trainsets import Amount
 from diffusegen_core.store import files, seeds
-from diffusegen_core.store.artifacts import Artifact, read_stamp
+from diffusegen_core.store.artifacts import Artifact
+from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other pairs

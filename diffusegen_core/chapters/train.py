@@ -48,7 +48,8 @@ from diffusegen_core.diffusion.unet import IN_CHANNELS, parameter_count
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.store import files, seeds
-from diffusegen_core.store.artifacts import Artifact, Recipe, differences, read_stamp
+from diffusegen_core.store.artifacts import Artifact, Recipe, differences
+from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)

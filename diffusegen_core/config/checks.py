@@ -1,8 +1,10 @@
-"""Trying what may be refused, so that everything that is wrong is told at once, before anything runs."""
+"""What is refused before anything runs, and how all of it is told at once."""
 
 from collections.abc import Callable, Iterable, Iterator
 
+from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 
 
 def refusals(attempts: Iterable[Callable[[], object]], where: str = "") -> Iterator[str]:
@@ -12,3 +14,21 @@ def refusals(attempts: Iterable[Callable[[], object]], where: str = "") -> Itera
             attempt()
         except UserError as error:
             yield f"Parameters: {where}: {error}" if where else str(error)
+
+
+def refuse_own_parts(p: Params) -> None:
+    """UserError where the run is told to read from its own folder, or lies in a folder of data."""
+    given = {"data.source": p.data.source, "cluster.file": p.cluster.file,
+             "train.checkpoints": p.train.checkpoints, "gan.source": p.gan.source,
+             "segment.held_out": p.segment.held_out, "segment.cvc": p.segment.cvc,
+             "segment.polypgen": p.segment.polypgen}
+    for name, value in given.items():
+        if value is None or value in params.WORDS:
+            continue
+        path = params.resolve(value)
+        if p.folder in (path, *path.parents):
+            raise UserError(f"Parameters: {name}: {path} lies in the run folder {p.folder}, whose parts the "
+                            "run makes itself. Name another folder, or choose another run_dir.")
+        if path in p.folder.parents and name != "train.checkpoints":
+            raise UserError(f"Parameters: run_dir: {p.folder} lies in {name} {path}, which is never written "
+                            "to. Choose another run_dir.")

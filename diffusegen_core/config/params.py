@@ -229,7 +229,7 @@ def _given(name: str, text: str) -> Any:
     kind = _annotation(name)
     if kind not in (str, str | None):
         return _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
-    if kind is not str and text in ("null", "~", ""):
+    if kind is not str and text in ("null", ""):
         return None
     if name.split(".")[-1] in PATHS and text not in WORDS:
         with contextlib.suppress(OSError, ValueError):

@@ -39,39 +39,39 @@ WINDOW = 11  # MS-SSIM's, in pixels, where the image is large enough
 HALVINGS = 4  # between the five scales of MS-SSIM
 
 
-def is_fid(e: Evaluate) -> bool:
+def is_fid(settings: Evaluate) -> bool:
     """Whether the distances are FID and KID themselves, not those of another network."""
-    return e.backbone == features.INCEPTION and e.weights != weights.RANDOM
+    return settings.backbone == features.INCEPTION and settings.weights != weights.RANDOM
 
 
-def names(e: Evaluate) -> tuple[str, str]:
+def names(settings: Evaluate) -> tuple[str, str]:
     """What the Fréchet and the kernel distance are called: FID and KID, or FD-NETWORK and KD-NETWORK."""
-    if is_fid(e):
+    if is_fid(settings):
         return "FID", "KID"
     import torchvision
 
-    network = e.backbone.removeprefix("timm/")
-    if e.backbone in torchvision.models.list_models(module=torchvision.models):
+    network = settings.backbone.removeprefix("timm/")
+    if settings.backbone in torchvision.models.list_models(module=torchvision.models):
         # torchvision's enumerations bear the published spelling: MobileNet_V2_Weights.
-        spelled = torchvision.models.get_model_weights(e.backbone).__name__
+        spelled = torchvision.models.get_model_weights(settings.backbone).__name__
         network = spelled.removesuffix("_Weights").replace("_", "")
-    note = " (random weights)" if e.weights == weights.RANDOM else ""
+    note = " (random weights)" if settings.weights == weights.RANDOM else ""
     return f"FD-{network}{note}", f"KD-{network}{note}"
 
 
-def backbone(e: Evaluate) -> str:
+def backbone(settings: Evaluate) -> str:
     """The network behind the distances, in words."""
-    if is_fid(e):
-        return f"clean-fid's Inception-v3 ({weights.words(e.weights)})"
-    return features.label(e.backbone, e.weights)
+    if is_fid(settings):
+        return f"clean-fid's Inception-v3 ({weights.words(settings.weights)})"
+    return features.label(settings.backbone, settings.weights)
 
 
-def recipe(e: Evaluate, seed: int = 0) -> Recipe:
+def recipe(settings: Evaluate, seed: int = 0) -> Recipe:
     """What decides the features of given pixels."""
-    if is_fid(e):
-        made_by = {"backbone": "clean-fid", "weights": weights.identity(e.weights, _cleanfid())}
+    if is_fid(settings):
+        made_by = {"backbone": "clean-fid", "weights": weights.identity(settings.weights, _cleanfid())}
     else:
-        made_by = features.recipe(e.backbone, e.weights, e.input_range, seed)
+        made_by = features.recipe(settings.backbone, settings.weights, settings.input_range, seed)
     return {**made_by, "resize": "clean-fid"}
 
 
@@ -92,31 +92,32 @@ class Resized(Dataset):
         return resize(self.images[i].transpose(1, 2, 0)).transpose(2, 0, 1)
 
 
-def extract(images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu", seed: int = 0,
+def extract(images: np.ndarray, settings: Evaluate, device: torch.device | str = "cpu", seed: int = 0,
             title: str = "Features") -> np.ndarray:
     """Features (N, D), float32, of images (N, 3, H, W), uint8 RGB, resized as clean-fid does.
 
     Raises UserError for an unknown backbone and for weights that cannot be had or do not fit.
     """
-    net, side = network(e, device, seed)
-    loader = DataLoader(Resized(images, side), batch_size=e.batch_size, num_workers=e.workers)
+    net, side = network(settings, device, seed)
+    loader = DataLoader(Resized(images, side), batch_size=settings.batch_size, num_workers=settings.workers)
     return features.seen(net, loader, device, title, len(images))
 
 
-def network(e: Evaluate, device: torch.device | str = "cpu",
+def network(settings: Evaluate, device: torch.device | str = "cpu",
             seed: int = 0) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
     """The map from RGB pixels (B, 3, side, side), float in 0..255, to features (B, D), and that side."""
-    if is_fid(e):
-        return _inception(weights.place(e.weights, _cleanfid())).to(device).eval(), INCEPTION_SIDE
-    net = features.load(e.backbone, e.weights, e.input_range, device, seed)
-    return net, net[0].size[0]  # its own resizing does nothing to an image of its side
+    if is_fid(settings):
+        return _inception(weights.place(settings.weights, _cleanfid())).to(device).eval(), INCEPTION_SIDE
+    net = features.load(settings.backbone, settings.weights, settings.input_range, device, seed)
+    resize = next(net.children())  # which does nothing to an image of its side
+    return net, int(resize.size[0])  # type: ignore[index]
 
 
-def remembered(store: Path, images: np.ndarray, e: Evaluate, device: torch.device | str = "cpu",
+def remembered(store: Path, images: np.ndarray, settings: Evaluate, device: torch.device | str = "cpu",
                seed: int = 0, title: str = "Features") -> np.ndarray:
     """`extract`, of each image once: see `features.remembered`."""
-    return features.remembered(store, images, recipe(e, seed),
-                               lambda missing: extract(missing, e, device, seed, title))
+    return features.remembered(store, images, recipe(settings, seed),
+                               lambda missing: extract(missing, settings, device, seed, title))
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -147,12 +148,12 @@ def similarity(x: np.ndarray, y: np.ndarray, device: torch.device | str = "cpu",
     from pytorch_msssim import ms_ssim
 
     window, scale = window_of(x.shape[-1])
-    found = []
+    values = []
     for first in range(0, len(x), batch_size):
-        pair = [torch.from_numpy(s[first:first + batch_size]).to(device).float() for s in (x, y)]
-        pair = [s.repeat_interleave(scale, 2).repeat_interleave(scale, 3) for s in pair]
-        found.append(ms_ssim(*pair, data_range=255, size_average=False, win_size=window).cpu().numpy())
-    return np.concatenate(found)
+        pair = [torch.from_numpy(images[first:first + batch_size]).to(device).float() for images in (x, y)]
+        pair = [images.repeat_interleave(scale, 2).repeat_interleave(scale, 3) for images in pair]
+        values.append(ms_ssim(*pair, data_range=255, size_average=False, win_size=window).cpu().numpy())
+    return np.concatenate(values)
 
 
 def window_of(side: int) -> tuple[int, int]:
@@ -196,10 +197,10 @@ def _download() -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as fresh:
-            found = Path(check_download_inception(fresh))
-            if files.sha256(found) != NETWORK_SHA256:
+            fetched = Path(check_download_inception(fresh))
+            if files.sha256(fetched) != NETWORK_SHA256:
                 raise ValueError(f"What came is not {NETWORK}: its SHA-256 is another.")
-            os.replace(found, path)
+            os.replace(fetched, path)
     return path
 
 

@@ -20,20 +20,20 @@ def scores(probabilities: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     the probabilities; so `dice_both` may be below `iou_both`.
     """
     truth = np.concatenate([masks == 0, masks != 0], axis=1)
-    found = probabilities > THRESHOLD
-    hits, total = _counts(found[:, 1:], truth[:, 1:])
+    predicted = probabilities > THRESHOLD
+    hits, total = _counts(predicted[:, 1:], truth[:, 1:])
     # Two empty masks agree; total is 0 nowhere else.
     dice = np.where(total == 0, 1.0, 2 * hits / np.maximum(total, 1))
     iou = np.where(total == 0, 1.0, hits / np.maximum(total - hits, 1))
     assert (dice >= iou).all(), "hard Dice below IoU"
-    hits, total = _counts(found, truth)  # the union is never empty: every pixel is of one class
+    hits, total = _counts(predicted, truth)  # the union is never empty: every pixel is of one class
     iou_both = hits / (total - hits)
     hits, total = _counts(probabilities, truth)
     dice_both = (2 * hits + SMOOTHING) / (total + SMOOTHING)
     return pd.DataFrame({"dice": dice, "iou": iou, "dice_both": dice_both, "iou_both": iou_both})
 
 
-def _counts(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _counts(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each image the sum over the intersection, and the sum of both sums; float64 (N,)."""
-    rows = found.reshape(len(found), -1).astype(np.float64), truth.reshape(len(truth), -1).astype(np.float64)
-    return (rows[0] * rows[1]).sum(1), rows[0].sum(1) + rows[1].sum(1)
+    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (predicted, truth))
+    return (a * b).sum(1), a.sum(1) + b.sum(1)

@@ -56,7 +56,7 @@ def network(width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Seq
         blocks += [nn.Conv2d(inputs, width, 3), nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(0.2)]
     net = nn.Sequential(*blocks, nn.Conv2d(width, outputs, 3)).to(g.device)
     for layer in net:
-        if isinstance(layer, nn.Conv2d | nn.InstanceNorm2d):
+        if isinstance(layer, nn.Conv2d | nn.InstanceNorm2d) and layer.bias is not None:
             nn.init.normal_(layer.weight, float(isinstance(layer, nn.InstanceNorm2d)), 0.02, generator=g)
             nn.init.zeros_(layer.bias)
     return net
@@ -95,7 +95,7 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 def fit(image: Tensor, settings: Gan, seed: int, device: torch.device,
         tick: Callable[[int], object] | None = None) -> Pyramid:
-    """Train a pyramid on one image (4, S, S) in [-1, 1], scale after scale; it hangs on the seed alone."""
+    """Train a pyramid on one image (4, S, S) in [-1, 1], scale after scale; it depends on the seed alone."""
     g, image = seeds.generator(seed, "singan", device=device), image[None].to(device)
     wanted = sides(image.shape[-1], settings)
     pyramid = Pyramid([], torch.randn(1, 1, wanted[0], wanted[0], generator=g, device=device))
@@ -109,7 +109,7 @@ def fit(image: Tensor, settings: Gan, seed: int, device: torch.device,
             nets = copy.deepcopy(nets)  # a scale starts from what the one before has learnt
         else:
             nets = [network(width, outputs, settings.layers, g) for outputs in (CHANNELS, 1)]
-        train(pyramid, *nets, real, learnt, noise, settings, g, tick)
+        train(pyramid, nets[0], nets[1], real, learnt, noise, settings, g, tick)
         pyramid.scales.append(Scale(nets[0], noise, side))
     return pyramid
 

@@ -14,6 +14,7 @@ from diffusegen_core.data import dataset, testsets
 from diffusegen_core.planning import plan
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
+from diffusegen_core.store.artifacts import OutdatedError
 
 Check = Callable[[Params], Iterator[str]]
 # What each chapter refuses, and the chapters that it needs.
@@ -40,7 +41,7 @@ def check(run: Run, chosen: Collection[str]) -> None:
 
 def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
     """The same errors, of chapters that are given by their names and of those that they need."""
-    lines = []
+    lines: list[str] = []
     for name in CHECKS:
         attempt = CHECKS[name][0]
         if attempt is not None and name in needed(chosen):
@@ -54,6 +55,26 @@ def needed(chosen: Collection[str]) -> set[str]:
     while more := {need for name in names for need in CHECKS[name][1]} - names:
         names |= more
     return names
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Names of chapters in the order in which they need each other; unknown ones come first."""
+    order = list(CHECKS)
+    return sorted(set(names), key=lambda name: order.index(name) if name in order else -1)
+
+
+def refuse_mixture(run: Run, chosen: Collection[str]) -> None:
+    """UserError where a chapter that was not chosen, but is needed, was made with other parameters.
+
+    It would be made anew on the way, which nobody has asked for. What was never made is no mixture.
+    """
+    for name in in_order(needed(chosen) - set(chosen)):
+        try:
+            run.read(name)
+        except OutdatedError as error:
+            raise UserError(f"{error} Chapters that are not chosen are not made anew.") from None
+        except UserError:
+            pass  # it is not there yet, or the chosen ones will say what is wrong with it
 
 
 def dry_run(run: Run, chosen: Collection[str]) -> str:

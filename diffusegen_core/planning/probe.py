@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from diffusegen_core.chapters.costs import Work
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
@@ -64,7 +65,7 @@ class Trial:
     """What of the work it leaves out."""
 
 
-def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.DataFrame:
+def rates(p: Params, work: Work, kinds: list[str], seconds: float) -> pd.DataFrame:
     """Measure these kinds of work, in about so many seconds in all: a row each, columns COLUMNS.
 
     Memory is the most bytes of a GPU that the kind took; nan on a processor. A kind that finds too little has
@@ -78,7 +79,8 @@ def rates(p: Params, work: flops.Work, kinds: list[str], seconds: float) -> pd.D
               "GAN": _gan, "judging": _judging, "segmentation": _segmentation}
     # A call comes first, for others may have to go by its rate.
     wanted = [kind for kind in KINDS if kind in kinds or kind == "sampling"]
-    share, found = seconds / len(wanted), []
+    share = seconds / len(wanted)
+    found: list[dict[str, object]] = []
     for kind in wanted:
         too_large = {"training": work.unet.learn, "styling": max(work.guided)}.get(kind, 0) > SHORT
         if device.type == "cpu" and too_large and 2 * work.unet.call > SHORT:
@@ -152,7 +154,7 @@ def _fitting(batch: int, flop: float, device: torch.device, least: int = 1) -> i
     return batch if device.type != "cpu" else max(least, min(batch, int(SHORT / max(flop, 1))))
 
 
-def _sampling(p: Params, work: flops.Work, device: torch.device) -> Trial:
+def _sampling(p: Params, work: Work, device: torch.device) -> Trial:
     """One call of RePaint."""
     images = _fitting(p.inpaint.batch_size, work.unet.call, device)
     diffusion = _diffusion(p, device, p.inpaint.precision).respaced(p.inpaint.respacing)
@@ -166,7 +168,7 @@ def _sampling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     return Trial(images * work.unet.call, images, run)
 
 
-def _training(p: Params, work: flops.Work, device: torch.device) -> Trial:
+def _training(p: Params, work: Work, device: torch.device) -> Trial:
     """One optimizer step, in the run's micro-batches."""
     images = _fitting(p.train.batch_size, work.unet.learn, device)
     micro = min(p.train.micro_batch or images, images)
@@ -181,7 +183,7 @@ def _training(p: Params, work: flops.Work, device: torch.device) -> Trial:
     return Trial(images * work.unet.learn, images, run)
 
 
-def _styling(p: Params, work: flops.Work, device: torch.device) -> Trial:
+def _styling(p: Params, work: Work, device: torch.device) -> Trial:
     """One guided step, the last, which has no semantic divergence where others have none."""
     c, flop, last = p.style, work.guided[-1], len(work.guided) - 1
     images = _fitting(c.batch_size, flop, device)
@@ -200,13 +202,13 @@ def _styling(p: Params, work: flops.Work, device: torch.device) -> Trial:
     return Trial(images * flop, images, run)
 
 
-def _features(p: Params, work: flops.Work, device: torch.device) -> Trial:
+def _features(p: Params, work: Work, device: torch.device) -> Trial:
     c = p.cluster
     return _looking(p, features.load(c.backbone, c.weights, c.input_range, device), work.cluster.call,
                     BATCH, device)
 
 
-def _judging(p: Params, work: flops.Work, device: torch.device) -> Trial:
+def _judging(p: Params, work: Work, device: torch.device) -> Trial:
     e = p.evaluate
     return _looking(p, features.load(e.backbone, e.weights, e.input_range, device), work.judge.call,
                     e.batch_size, device)
@@ -224,7 +226,7 @@ def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: t
     return Trial(images * flop, images, run)
 
 
-def _gan(p: Params, work: flops.Work, device: torch.device) -> Trial:
+def _gan(p: Params, work: Work, device: torch.device) -> Trial:
     """A pyramid of few steps a scale; where that is long, of one, and of the scales that are not."""
     few, side, how = p.gan.model_copy(update={"steps": singan.TURNS}), p.data.image_size, ""
     if device.type == "cpu" and flops.fitting(few, side) > SHORT:
@@ -233,10 +235,14 @@ def _gan(p: Params, work: flops.Work, device: torch.device) -> Trial:
         side = singan.sides(side, few)[max(0, int((summed <= SHORT).sum()) - 1)]
         how = f"scales up to {side} pixels" if side < p.data.image_size else ""
     image = singan.resized(_images(p, 1, device), side)[0]
-    return Trial(flops.fitting(few, side), 1, lambda: singan.fit(image, few, 0, device) and None, how)
+
+    def run() -> None:
+        singan.fit(image, few, 0, device)
+
+    return Trial(flops.fitting(few, side), 1, run, how)
 
 
-def _segmentation(p: Params, work: flops.Work, device: torch.device) -> Trial:
+def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
     """An epoch of a few batches, drawn and augmented as in a training."""
     batch = _fitting(p.segment.batch_size, work.segment.learn, device, least=2)
     images, side = BATCHES * batch if batch > 2 else batch, p.data.image_size

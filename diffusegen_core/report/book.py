@@ -19,7 +19,8 @@ import yaml
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import ASIDE, MAKING, into_place
+from diffusegen_core.store.moves import into_place
+from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
 MARK = ".built.json"  # names the files of a site folder that are ours
@@ -167,7 +168,7 @@ def _render(site: Path) -> None:
 def _add_mathjax(folder: Path) -> None:
     """Copy the one file of MathJax that the pages load: TeX in, SVG out, its glyphs included."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
-    if package is None:
+    if package is None or package.origin is None:
         raise UserError("The package sphinx-mathjax-offline is not installed; the book's formulas need it.")
     folder.mkdir(parents=True)
     shutil.copy(Path(package.origin).parent / "static" / "mathjax" / "tex-svg.js", folder)

@@ -1,8 +1,9 @@
-"""Tables of the book: numbered and captioned there, plain HTML in JupyterLab."""
+"""Tables of the book: numbered there, HTML in JupyterLab; with a caption in both."""
 
 import contextlib
 import html
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Stamp, in_place
+from diffusegen_core.store.stamps import Stamp, in_place
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
@@ -64,7 +65,9 @@ class Table:
     caption: str
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False, border=0)
+        caption = re.sub(r"\\([^\w\s])", r"\1", self.caption)  # without MyST's escapes
+        table = self.frame.to_html(index=False, border=0)
+        return table.replace(">", f'><caption style="text-align: left">{caption}</caption>', 1)
 
     # MyST's table directive; the book prefers this form over HTML.
     def _repr_markdown_(self) -> str:

@@ -8,7 +8,6 @@ lost when something changes, and a new artifact is finished before the old one m
 Files that the program did not make stay where they are. Where one is in the way, it is set aside as well.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -21,20 +20,21 @@ from typing import Any
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.text import duration
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
+from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, Stamp, altered, contents, described, read_stamp
 
 log = logging.getLogger(__name__)
 
-STAMP = "made.json"
-MAKING, ASIDE = "making", "aside"  # folders of a run
-STRANGERS = "strangers"  # in ASIDE/NAME: files that are not the program's
 SHOWN = 5  # reasons of a log line
 Recipe = dict[str, Any]
-Stamp = dict[str, Any]
 
 
 class NotMadeError(UserError):
     """Something was to be read that the run has not made, or not with these parameters."""
+
+
+class OutdatedError(NotMadeError):
+    """It was made with other parameters, and with these ones nowhere."""
 
 
 def key(recipe: Recipe) -> str:
@@ -67,6 +67,8 @@ class Artifact:
     writable: bool = True
     again: bool = False
     """Whether one whose files were changed by hand is set aside and made again, rather than refused."""
+    quiet: bool = False
+    """One of so many that whoever has them tells of all in one line what was set aside."""
 
     @property
     def folder(self) -> Path:
@@ -88,6 +90,8 @@ class Artifact:
         """
         stamp = read_stamp(self.folder)
         if stamp and not self._differing(stamp):
+            if self.writable:
+                moves.put_back(self.folder, self._aside)
             return self._untouched(stamp)
         return self.writable and self._taken_back()
 
@@ -111,10 +115,7 @@ class Artifact:
         """
         if not self.writable:
             raise self._not_made()
-        for place in (self.folder, *self.folder.relative_to(self.run).parents):
-            if (self.run / place).is_symlink():
-                raise UserError(f"{self.run / place} is a symbolic link: what it leads to is not the run's. "
-                                "Remove the link, or choose another run_dir.")
+        self._refuse_links()
         making = self._making
         making.mkdir(parents=True, exist_ok=True)
         return making
@@ -133,25 +134,38 @@ class Artifact:
                  if name not in decisive and name != STAMP and not Path(name).name.startswith(files.WRITING)}
         stamp = {
             "recipe": self.recipe,
-            "outputs": {name: _described(path) for name, path in decisive.items()},
-            "shown": {name: _described(path) for name, path in shown.items()},
+            "outputs": {name: described(path) for name, path in decisive.items()},
+            "shown": {name: described(path) for name, path in shown.items()},
             "seconds": round(seconds, 3), "versions": files.versions(), "device": devices.name(), **facts}
         files.write_json(making / STAMP, stamp)
         if not self._finished_elsewhere(stamp if replace else None):
             self._make_room(stamp)
-            into_place(making, self.folder, self.run / ASIDE / self.name)
+            moves.into_place(making, self.folder, self._aside)
         return self.stamp
 
     def earlier(self) -> Iterator[Path]:
         """The folders of other finished versions of it, in place and set aside, to take up their parts."""
-        aside = self.run / ASIDE / self.name
-        for folder in (self.folder, *(sorted(aside.iterdir()) if aside.is_dir() else ())):
+        for folder in (self.folder, *(sorted(self._aside.iterdir()) if self._aside.is_dir() else ())):
             if read_stamp(folder):
                 yield folder
 
     @property
     def _making(self) -> Path:
         return self.run / MAKING / self.name / self.key
+
+    @property
+    def _aside(self) -> Path:
+        return self.run / ASIDE / self.name
+
+    def _refuse_links(self) -> None:
+        """UserError where the artifact's place is, or lies in, a symbolic link."""
+        for name in (self.name, f"{MAKING}/{self.name}", f"{ASIDE}/{self.name}"):
+            for place in (self.run / name, *(self.run / name).parents):
+                if place == self.run:
+                    break
+                if place.is_symlink():
+                    raise UserError(f"{place} is a symbolic link: what it leads to is not the run's. Remove "
+                                    "the link, or choose another run_dir.")
 
     def _differing(self, stamp: Stamp) -> list[str]:
         # Through JSON, so that tuples and lists compare equal.
@@ -170,19 +184,26 @@ class Artifact:
             f"the files back, or have them made again by `--remake {self.name.split('/')[0]}`, which sets "
             "aside what is there now.")
 
-    def _taken_back(self) -> bool:
-        """Look for this artifact among what was set aside, or what a killed process had finished."""
-        aside = self.run / ASIDE / self.name
-        for folder in (self._making, *sorted(aside.glob(f"{self.key}*"))):
+    def _elsewhere(self) -> Path | None:
+        """Where this artifact lies if not in place: set aside, or as a killed process had finished it."""
+        for folder in (self._making, *sorted(self._aside.glob(f"{self.key}*"))):
             stamp = read_stamp(folder)
-            if stamp is None or self._differing(stamp) or altered(folder, stamp):
-                continue
-            self._make_room(stamp)
-            into_place(folder, self.folder, aside)
-            if folder != self._making:
-                log.warning("%s: taken back from %s.", self.name, folder.relative_to(self.run))
-            return True
-        return False
+            if stamp and not self._differing(stamp) and not altered(folder, stamp):
+                return folder
+        return None
+
+    def _taken_back(self) -> bool:
+        """Move it into place from elsewhere, if it is there."""
+        folder = self._elsewhere()
+        stamp = folder and read_stamp(folder)
+        if not folder or not stamp:
+            return False
+        self._refuse_links()
+        self._make_room(stamp)
+        moves.into_place(folder, self.folder, self._aside)
+        if folder != self._making:
+            self._tell("%s: taken back from %s.", self.name, folder.relative_to(self.run))
+        return True
 
     def _make_room(self, coming: Stamp) -> None:
         """Set aside a finished artifact that lies in place, and say what has changed."""
@@ -194,19 +215,17 @@ class Artifact:
 
     def _set_aside(self, stamp: Stamp, reasons: str) -> None:
         """Move the finished artifact out of its place; files that are not its own stay."""
-        target = _free(self.run / ASIDE / self.name / key(stamp["recipe"]))
+        target = moves.free(self._aside / key(stamp["recipe"]))
         # The folder as a whole, so that a kill leaves it here or there.
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self.folder, target)
-        own = {*stamp["outputs"], *stamp.get("shown", {}), STAMP}
-        for name in files.below(target):
-            if name not in own:
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                os.rename(target / name, self.folder / name)
-        files.without_empty(target)
-        log.warning("%s no longer holds (%s). What was there, %s of work, is kept in %s and comes back with "
-                    "its parameters.", self.name, reasons, duration(stamp["seconds"]),
-                    target.relative_to(self.run))
+        moves.move(target, self.folder, moves.strangers(target, stamp))
+        self._tell("%s no longer holds (%s). What was there, %s of work, is kept in %s and comes back with "
+                   "its parameters.", self.name, reasons, duration(stamp["seconds"]),
+                   target.relative_to(self.run))
+
+    def _tell(self, text: str, *values: object) -> None:
+        log.log(logging.INFO if self.quiet else logging.WARNING, text, *values)
 
     def _finished_elsewhere(self, same: Stamp | None) -> bool:
         """Whether another process has finished this meanwhile, because this one had stopped; with the outputs
@@ -217,99 +236,13 @@ class Artifact:
         return same is None or contents(stamp) == contents(same)
 
     def _not_made(self) -> NotMadeError:
-        chapter, stamp = self.name.split("/")[0], read_stamp(self.folder)
+        stamp, elsewhere, kind = read_stamp(self.folder), self._elsewhere(), NotMadeError
         if stamp is None:
             reason = f"{self.run} has no finished {self.name}"
         else:
-            changed = self._differing(stamp)
-            reason = f"{self.folder} was made with other values ({some(changed, SHOWN)})"
-        return NotMadeError(f"{reason}. Make it with run.make({chapter!r}), or on the command line with "
-                            "`diffusegen run`.")
-
-
-def read_stamp(folder: Path) -> Stamp | None:
-    """What `finish` wrote into a folder, or None where nothing of its shape is there."""
-    stamp = files.read_json(folder / STAMP)
-    shape = {"recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
-    whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
-    return stamp if whole else None
-
-
-def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
-    """The folder and the stamp of each finished artifact of a run, but for those that are set aside."""
-    elsewhere = run / MAKING, run / ASIDE
-    for path in sorted(run.rglob(STAMP)):
-        stamp = read_stamp(path.parent)
-        if stamp and not any(path.is_relative_to(folder) for folder in elsewhere):
-            yield path.parent, stamp
-
-
-def contents(stamp: Stamp) -> dict[str, str]:
-    """The SHA-256 of each output of a stamp."""
-    return {name: str(described["sha256"]) for name, described in stamp["outputs"].items()}
-
-
-def altered(folder: Path, stamp: Stamp, part: str = "outputs", thorough: bool = False) -> dict[str, str]:
-    """The files of a stamp that are missing or not what was written, and which of the two.
-
-    A file of the recorded size and time is taken for what was written, unless `thorough`; of any other the
-    hash decides. `part` is "outputs" or "shown".
-    """
-    reasons = {}
-    for name, described in stamp[part].items():
-        path = folder / name
-        if not path.is_file():
-            reasons[name] = "is missing"
-        elif not _same(path, described, thorough):
-            reasons[name] = "is not the file that was written"
-    return reasons
-
-
-def _same(path: Path, described: Any, thorough: bool) -> bool:
-    if not isinstance(described, dict):
-        return False
-    status = path.stat()
-    if status.st_size != described.get("bytes"):
-        return False
-    if not thorough and status.st_mtime_ns == described.get("mtime_ns"):
-        return True
-    computed = files.sha256(path) if thorough else files.remembered_sha256(path)
-    return computed == described.get("sha256")
-
-
-def _described(path: Path) -> dict[str, Any]:
-    # A stamp tells the files that its own writer wrote: of two writers' mixture none is whole.
-    status = path.stat()
-    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns,
-            "sha256": getattr(path, "sha256", "") or files.sha256(path)}
-
-
-def into_place(source: Path, folder: Path, aside: Path) -> None:
-    """Move a finished folder into place, as a whole, so that a kill leaves it here or there.
-
-    Others' files that lie there are parked in `aside` meanwhile; one that is in the way stays there.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        parked = _free(aside / STRANGERS)
-        parked.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, parked)
-    os.rename(source, folder)
-    for parked in sorted(aside.glob(f"{STRANGERS}*")):  # and what a killed process has left there
-        for name in files.below(parked):
-            if os.path.lexists(folder / name):
-                log.warning("%s was in the way of the run's own; it is now %s.", folder / name, parked / name)
-            else:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                os.rename(parked / name, folder / name)
-        files.without_empty(parked)
-    with contextlib.suppress(OSError):  # others are still at work beside it
-        os.removedirs(source.parent)
-
-
-def _free(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, ... that does not exist."""
-    number, free = 2, path
-    while os.path.lexists(free):
-        number, free = number + 1, path.with_name(f"{path.name}-{number}")
-    return free
+            reason = f"{self.folder} was made with other values ({some(self._differing(stamp), SHOWN)})"
+            kind = NotMadeError if elsewhere else OutdatedError
+        if elsewhere:
+            reason += f"; what is asked for lies in {elsewhere.relative_to(self.run)}, and is taken back"
+        return kind(f"{reason}. Make it with run.make({self.name.split('/')[0]!r}), or on the command line "
+                    "with `diffusegen run`.")

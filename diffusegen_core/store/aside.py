@@ -5,7 +5,8 @@ from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import ASIDE, MAKING, STAMP, STRANGERS, read_stamp
+from diffusegen_core.store.moves import STRANGERS
+from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, read_stamp
 
 
 @dataclass(frozen=True)

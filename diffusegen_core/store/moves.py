@@ -1,0 +1,69 @@
+"""Moving finished folders, as a whole, and others' files out of their way and back."""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from diffusegen_core.store import files
+from diffusegen_core.store.stamps import STAMP, Stamp, read_stamp
+
+log = logging.getLogger(__name__)
+
+STRANGERS = "strangers"  # in ASIDE/NAME: files that are not the program's
+
+
+def into_place(source: Path, folder: Path, aside: Path) -> None:
+    """Move a finished folder into place, as a whole, so that a kill leaves it here or there.
+
+    Others' files that lie there are parked in `aside` meanwhile; one that is in the way stays there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        parked = free(aside / STRANGERS)
+        parked.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, parked)
+    os.rename(source, folder)
+    for name, parked in put_back(folder, aside):
+        log.warning("%s was in the way of the run's own; it is now %s.", folder / name, parked / name)
+    with contextlib.suppress(OSError):  # others are still at work beside it
+        os.removedirs(source.parent)
+
+
+def put_back(folder: Path, aside: Path) -> list[tuple[str, Path]]:
+    """Move others' files out of `aside` to where they were, also those that a killed process has left there.
+
+    What is in the way of the artifact that lies in `folder` stays: its name, and the folder where it is.
+    """
+    staying = []
+    for parked in sorted(aside.glob("*")):
+        stamp = read_stamp(parked)
+        names = files.below(parked) if parked.name.startswith(STRANGERS) else (
+            strangers(parked, stamp) if stamp else [])
+        in_the_way = [name for name in names if os.path.lexists(folder / name)]
+        move(parked, folder, [name for name in names if name not in in_the_way])
+        staying += [(name, parked) for name in in_the_way]
+    return staying
+
+
+def strangers(folder: Path, stamp: Stamp) -> list[str]:
+    """The files in an artifact's folder that are not its own."""
+    own = {*stamp["outputs"], *stamp["shown"], STAMP}
+    return [name for name in files.below(folder) if name not in own]
+
+
+def move(source: Path, folder: Path, names: list[str]) -> None:
+    """Move files from one folder into another; two processes may do so at once."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(source / name, folder / name)
+    files.without_empty(source)
+
+
+def free(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, ... that does not exist."""
+    number, free = 2, path
+    while os.path.lexists(free):
+        number, free = number + 1, path.with_name(f"{path.name}-{number}")
+    return free

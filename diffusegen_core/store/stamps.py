@@ -1,0 +1,69 @@
+"""Stamps: what `Artifact.finish` writes beside an artifact's files, and whether these are still the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from diffusegen_core.store import files
+
+STAMP = "made.json"
+MAKING, ASIDE = "making", "aside"  # folders of a run
+Stamp = dict[str, Any]
+
+
+def read_stamp(folder: Path) -> Stamp | None:
+    """What `finish` wrote into a folder, or None where nothing of its shape is there."""
+    stamp = files.read_json(folder / STAMP)
+    shape: dict[str, type | tuple[type, ...]] = {
+        "recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
+    whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
+    return stamp if whole else None
+
+
+def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
+    """The folder and the stamp of each finished artifact of a run, but for those that are set aside."""
+    elsewhere = run / MAKING, run / ASIDE
+    for path in sorted(run.rglob(STAMP)):
+        stamp = read_stamp(path.parent)
+        if stamp and not any(path.is_relative_to(folder) for folder in elsewhere):
+            yield path.parent, stamp
+
+
+def contents(stamp: Stamp) -> dict[str, str]:
+    """The SHA-256 of each output of a stamp."""
+    return {name: str(described["sha256"]) for name, described in stamp["outputs"].items()}
+
+
+def altered(folder: Path, stamp: Stamp, part: str = "outputs", thorough: bool = False) -> dict[str, str]:
+    """The files of a stamp that are missing or not what was written, and which of the two.
+
+    A file of the recorded size and time is taken for what was written, unless `thorough`; of any other the
+    hash decides. `part` is "outputs" or "shown".
+    """
+    reasons = {}
+    for name, described in stamp[part].items():
+        path = folder / name
+        if not path.is_file():
+            reasons[name] = "is missing"
+        elif not _same(path, described, thorough):
+            reasons[name] = "is not the file that was written"
+    return reasons
+
+
+def _same(path: Path, described: Any, thorough: bool) -> bool:
+    if not isinstance(described, dict):
+        return False
+    status = path.stat()
+    if status.st_size != described.get("bytes"):
+        return False
+    if not thorough and status.st_mtime_ns == described.get("mtime_ns"):
+        return True
+    computed = files.sha256(path) if thorough else files.remembered_sha256(path)
+    return computed == described.get("sha256")
+
+
+def described(path: Path) -> dict[str, Any]:
+    # A stamp tells the files that its own writer wrote: of two writers' mixture none is whole.
+    status = path.stat()
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns,
+            "sha256": getattr(path, "sha256", "") or files.sha256(path)}
