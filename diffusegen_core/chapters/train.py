@@ -206,10 +206,13 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
 
 def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
             process: Process, base: Path | None = None) -> Task:
-    """What `train_model` is to do."""
+    """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
     everyone = dataset.read(pairs)
     training = Training(name, network, process, settings, everyone.image_size, ws.seed)
-    return Task(ws, training, everyone, everyone.take(indices), base)
+    task = Task(ws, training, everyone, everyone.take(indices), base)
+    if task.source:
+        checkpoints.refuse_strangers(task.source, everyone, task.configuration)
+    return task
 
 
 def _model(task: Task) -> Model:
@@ -221,10 +224,8 @@ def _model(task: Task) -> Model:
 
 
 def _adopt(task: Task, source: Path) -> None:
-    """Take a finished checkpoint into the run, if it fits and is not known to have seen other images."""
+    """Take a finished checkpoint into the run, if it fits: it is judged before anything changes."""
     artifact = task.artifact
-    # It is judged before anything changes.
-    checkpoints.refuse_strangers(source, task.everyone, task.configuration)
     diffusion = _loaded(source, task.training)
     known, folder = checkpoints.seen(source), artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
