@@ -85,12 +85,12 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     c = p.cluster
-    attempts = [lambda: published(c)] if c.file else []
+    if c.file:
+        yield from refusals([lambda: published(c)], "cluster.file")
     if looks(c):
         backbone = c.backbone, c.weights, c.input_range
-        attempts += [lambda: features.recipe(*backbone),
-                     lambda: features.refuse_unfit(c.weights, features.load, *backbone)]
-    yield from refusals(attempts, "" if c.file else "cluster")
+        yield from refusals([lambda: features.recipe(*backbone),
+                             lambda: features.refuse_unfit(c.weights, features.load, *backbone)], "cluster")
 
 
 def costs(pairs: int, image_size: int, work: Work) -> Iterator[Cost]:
