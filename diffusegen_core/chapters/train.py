@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     names = [cluster_model(k) for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
-    yield from refusals(partial(_usable, p, name) for name in names)
+    # The first alone: where a folder is absent, each of twenty models would say the same.
+    yield from islice(refusals(partial(_usable, p, name) for name in names), 1)
     if p.train.preview_sampler not in samplers.SAMPLERS:
         yield (f"Parameters: train.preview_sampler: there is no sampler {p.train.preview_sampler}; there are "
                f"{', '.join(samplers.SAMPLERS)}.")
@@ -206,10 +208,13 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
 
 def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
             process: Process, base: Path | None = None) -> Task:
-    """What `train_model` is to do."""
+    """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
     everyone = dataset.read(pairs)
     training = Training(name, network, process, settings, everyone.image_size, ws.seed)
-    return Task(ws, training, everyone, everyone.take(indices), base)
+    task = Task(ws, training, everyone, everyone.take(indices), base)
+    if task.source:
+        checkpoints.refuse_strangers(task.source, everyone, task.configuration)
+    return task
 
 
 def _model(task: Task) -> Model:
@@ -221,10 +226,8 @@ def _model(task: Task) -> Model:
 
 
 def _adopt(task: Task, source: Path) -> None:
-    """Take a finished checkpoint into the run, if it fits and is not known to have seen other images."""
+    """Take a finished checkpoint into the run, if it fits: it is judged before anything changes."""
     artifact = task.artifact
-    # It is judged before anything changes.
-    checkpoints.refuse_strangers(source, task.everyone, task.configuration)
     diffusion = _loaded(source, task.training)
     known, folder = checkpoints.seen(source), artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
