@@ -49,7 +49,7 @@ from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact, Recipe, differences
-from diffusegen_core.store.stamps import read_stamp
+from diffusegen_core.store.stamps import altered, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -282,23 +282,41 @@ def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
     """
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
     sources = [[place / CHECKPOINT] for place in unfinished]
-    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier()]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier() if _intact(place)]
     reached: list[tuple[int, list[Path]]] = []
     for paths in sources:
         header = checkpoints.left(paths[-1]) if all(path.is_file() for path in paths) else None
         if header is None:
             continue
-        differing = differences({**header["recipe"], "images": 0}, {**artifact.recipe, "images": 0})
-        if differing and paths[0].parent == folder:
-            log.warning("%s belongs to other parameters (%s). Training starts again.", paths[0],
-                        "; ".join(differing))
-        elif not differing and header["steps"] <= steps:
-            reached.append((header["steps"], paths))
-    if reached:
-        done, paths = max(reached, key=lambda one: one[0])
+        differing = differences({**header.get("recipe", {}), "images": 0}, {**artifact.recipe, "images": 0})
+        done = header.get("steps")
+        if differing:
+            _refuse(paths[-1], folder, differing)
+        elif isinstance(done, int) and done <= steps:
+            reached.append((done, paths))
+    for done, paths in sorted(reached, key=lambda one: one[0], reverse=True):
         tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
+        if reasons := checkpoints.unlike(tensors, "raw.", state.net):
+            _refuse(paths[-1], folder, reasons)
+            continue
         restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
         log.info("%s: continued at step %d", paths[0], done)
+        return
+
+
+def _refuse(checkpoint: Path, folder: Path, reasons: list[str]) -> None:
+    """Say why a training does not go on from what lies in its own folder; elsewhere others' may lie."""
+    if checkpoint.parent == folder:
+        log.warning("%s belongs to another training (%s). Training starts again.", checkpoint,
+                    "; ".join(reasons))
+
+
+def _intact(finished: Path) -> bool:
+    """Whether weights and optimizer of a finished model are what was written: nobody asks for the training
+    to go on from what was damaged, or changed by hand."""
+    stamp = read_stamp(finished)
+    return stamp is not None and not {WEIGHTS, OPTIMIZER} & {
+        *altered(finished, stamp), *altered(finished, stamp, "shown")}
 
 
 def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None:
@@ -334,12 +352,14 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
     artifact = task.artifact
     # A base has seen all pairs, and so has what started from it.
     seen = checkpoints.fingerprints(task.everyone if task.base else task.own)
-    reached = {"recipe": artifact.recipe, "seconds": state.seconds, "steps": state.step}
+    reached = {"recipe": artifact.recipe, "steps": state.step}
+    # Without seconds: a model that is trained again is the same file, and what was made with it still holds.
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": task.configuration, "seen": seen, **reached})
     if task.training.settings.keep_optimizer:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
-                                              "history": state.history.rows()}, reached, hashed=False)
+                                              "history": state.history.rows()},
+                         {**reached, "seconds": state.seconds}, hashed=False)
     _write_curve(state, folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # what it held is in the two files
     artifact.finish([weights], state.seconds, images=state.step * task.training.settings.batch_size,
