@@ -132,8 +132,11 @@ def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str,
 def misfit(header: Header, tensors: dict[str, Tensor], recipe: Recipe, prefix: str,
            net: nn.Module) -> list[str]:
     """Why an unfinished training of this recipe cannot go on from a checkpoint; nothing where it can."""
-    if reasons := differences(header.get("recipe", {}), recipe):
-        return reasons
+    return differences(header.get("recipe", {}), recipe) or unlike(tensors, prefix, net)
+
+
+def unlike(tensors: dict[str, Tensor], prefix: str, net: nn.Module) -> list[str]:
+    """Why tensors are not what an unfinished training of this network leaves; nothing where they are."""
     shapes = {name: value.shape for name, value in part(tensors, prefix).items()}
     if "history" not in tensors or shapes != {name: value.shape for name, value in net.state_dict().items()}:
         return ["it is no unfinished training of this network"]
