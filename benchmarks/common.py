@@ -201,10 +201,10 @@ def pixels(p: Params, count: int, device: torch.device) -> torch.Tensor:
 
 def stir(net: torch.nn.Module) -> None:
     """Weights drawn anew: an untrained network's branches are zero, which equality would not notice."""
-    g = seeds.generator(0, "weights")
+    g = seeds.generator(0, "weights", device=next(net.parameters()).device)
     with torch.no_grad():
         for weight in net.parameters():
-            weight.add_(0.02 * torch.randn(weight.shape, generator=g).to(weight.device))
+            weight.add_(0.02 * torch.randn(weight.shape, generator=g, device=g.device))
 
 
 def sampler(p: Params, device: torch.device, precision: str, candidate: str = "") -> UNet:
@@ -279,10 +279,11 @@ def doze(seconds: float) -> None:
 
 
 def commit() -> str:
-    """The checkout's commit, with a plus where files differ from it."""
+    """The checkout's commit, with a plus where files differ from it; of a packed checkout, its package's."""
     try:
         found = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, text=True,
                                capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        packed = runs.read_json(ROOT / ".card" / "packed.json") or {}
+        return packed.get("commit", "unknown")
     return found.stdout.strip()
