@@ -76,6 +76,15 @@ class Call:
         free()
         return status == "ok"
 
+    def section(self, name: str, work: Callable[[], object]) -> None:
+        """Several stages with what they share; where that fails, it is recorded, and the next one goes on."""
+        try:
+            work()
+        except Exception:
+            traceback.print_exc()
+            self.record.add(name, status="failed", traceback=traceback.format_exc()[-SHOWN:])
+        free()
+
 
 def free() -> None:
     """Give back the memory that nobody holds any more."""
