@@ -51,7 +51,8 @@ def run(given: list[str] | None = None) -> None:
         unpack.run(asked.files, asked.run)
     else:
         device = devices.device(asked.device)
-        facts = {"call": asked.call, "commit": common.commit(), "versions": runs.versions(),
+        packed = runs.read_json(HOME / "packed.json") or {}
+        facts = {"call": asked.call, "commit": packed.get("commit", common.commit()), "versions": runs.versions(),
                  "device": devices.name(str(device)), "tiny": asked.tiny}
         call = stages.Call(stages.Clock(asked.limit), stages.Record(asked.out / f"{asked.call}.json", facts))
         if asked.call == "figures":

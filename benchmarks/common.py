@@ -279,11 +279,10 @@ def doze(seconds: float) -> None:
 
 
 def commit() -> str:
-    """The checkout's commit, with a plus where files differ from it; of a packed checkout, its package's."""
+    """The checkout's commit, with a plus where files differ from it."""
     try:
         found = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, text=True,
                                capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        packed = runs.read_json(ROOT / ".card" / "packed.json") or {}
-        return packed.get("commit", "unknown")
+        return "unknown"
     return found.stdout.strip()

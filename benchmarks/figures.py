@@ -6,6 +6,7 @@ Every row stands in the JSON file as soon as it is measured, so that a call that
 import contextlib
 import copy
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def run(call: stages.Call, device: torch.device, tiny: bool = False, rounds: int
     call.section("styling", partial(styling, bench))
     if code:
         call.section("authors' code", lambda: authors(bench, reference.load(code)))
+    call.stage("where a step's time goes", partial(kernel_times, bench), least=20)
     call.section("more training", partial(training, bench, MORE))
     call.section("one_gpu", partial(profile_training, bench))
     if not tiny:
@@ -451,8 +453,9 @@ def authors(b: Bench, code: reference.Code) -> None:
 
     def training(batch: int) -> dict[str, Any]:
         p = changed(b.paper, "train", batch_size=batch)
+        x = common.pixels(p, 2 * batch, b.device)
         with torch.device(b.device):
-            step = code.training(p, common.pixels(p, 2 * batch, torch.device("cpu")).to(b.device))
+            step = code.training(p, x)
         found = timed(b, step, batch, rounds=b.rounds)
         return {"batch": batch, **found, "share_of_matmul_rate": round(
             found["images_per_second"] * 3 * b.facts["work"] / b.facts["flop"], 4)}
@@ -496,16 +499,45 @@ def profile_row(b: Bench, layout: str, kind: str) -> dict[str, Any]:
             **timed(b, lambda: trainer.step(x), p.train.batch_size, rounds=10)}
 
 
+def kernel_times(b: Bench) -> dict[str, Any]:
+    """The kernels of the fastest step of one image, and of eight: how many there are, and the longest."""
+    if not kernels(b):
+        return {}
+    base, found = ways.network(b.paper, b.device), {}
+    for batch in (1, 8):
+        p = changed(b.paper, "train", batch_size=batch, micro_batch=None, precision="bf16")
+        x, trainer = common.pixels(p, 2 * batch, b.device), ways.Flat(p, copy.deepcopy(base))
+        trainer.step(x)
+        activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities) as profile:
+            trainer.step(x)
+            torch.cuda.synchronize()
+        events = [e for e in profile.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+        events.sort(key=lambda e: e.self_device_time_total, reverse=True)
+        found[f"batch {batch}"] = {
+            "kernels": sum(e.count for e in events),
+            "milliseconds": sum(e.self_device_time_total for e in events) / 1e3,
+            "longest": [[e.key[:90], e.count, round(e.self_device_time_total / 1e3, 3)] for e in events[:40]]}
+        del trainer
+        stages.free()
+    return found
+
+
 def smoke(b: Bench) -> dict[str, Any]:
     """The other call, tiny: whether it goes through here."""
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [sys.executable, str(common.ROOT / "benchmarks" / "card.py"), "train", "--tiny", "--limit", "60",
              "--work", f"{home}/work", "--out", f"{home}/out"], capture_output=True, text=True,
-            timeout=max(5.0, min(75.0, b.call.clock.left - 5)))
+            timeout=max(5.0, min(75.0, b.call.clock.left - 5)), env=own_clock())
         found = runs.read_json(Path(home) / "out" / "train.json") or {}
         status = {name: stage.get("status") for name, stage in found.get("stages", {}).items()}
     return {"code": done.returncode, "output": (done.stdout + done.stderr)[-3000:], "stages": status}
+
+
+def own_clock() -> dict[str, str]:
+    """The environment of a process whose seconds begin with itself."""
+    return {name: value for name, value in os.environ.items() if name != "CARD_BEGAN"}
 
 
 def compiled(b: Bench) -> dict[str, Any]:
@@ -516,7 +548,7 @@ def compiled(b: Bench) -> dict[str, Any]:
                                "compiled_channels_last", "--rounds", "3", "-p", "train.batch_size", "4", "-p",
                                "train.micro_batch", "4", "--device", str(b.device), "--out",
                                str(b.call.record.path.with_name("compiled.json"))],
-                              capture_output=True, text=True, timeout=limit)
+                              capture_output=True, text=True, timeout=limit, env=own_clock())
     except subprocess.TimeoutExpired:
         return {"found": f"not done after {limit:.0f} s"}
     return {"code": done.returncode, "output": (done.stdout + done.stderr)[-2000:],

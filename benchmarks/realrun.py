@@ -72,6 +72,7 @@ COLUMNS = ["step", "seconds", "loss", "mse", "vb", "held_out_v"]  # of a trainin
 PART = 13 * 2**20  # bytes of a file of weights, at most
 QUALITY = 92  # of JPEG files
 EQUAL, DRAWS = 100, 3  # images of a set whose distance is taken, and such sets
+OTHERS = "others.tar"  # samples and chapter 3's pairs: few files may come back
 VARIED, OWN, JOINED, PASTED = "Paint-varied", "Paint-own", "1-Diff", "Paste"
 
 
@@ -342,7 +343,7 @@ def sample(w: Work) -> dict[str, Any]:
     images, masks = data.to_bytes(x[:, :3]), (x[:, 3] > 0).astype(np.uint8)
     np.savez(w.folder / "samples.npz", images=images, masks=masks)
     names = [f"sample_{i:02d}" for i in range(count)]
-    archive(w.out / "samples.tar", names, images, masks, [], lossless=True)
+    archive(w.out / OTHERS, "samples", names, images, masks, [], lossless=True)
     return {"images": count, "steps": len(s), "sample_seconds": round(time.monotonic() - began, 2),
             "empty masks": int((~masks.any(axis=(1, 2))).sum())}
 
@@ -424,7 +425,8 @@ def pairs_of(w: Work, name: str, make: Any) -> dict[str, Any]:
         for name, source, sample, donor, mask, region in zip(
             names, made.sources, made.samples, made.donors, made.masks, made.regions, strict=True)]
     if name != PASTED:  # which anybody can make again from the real pairs
-        archive(w.out / f"{name}.tar", names, made.images, made.masks, rows)
+        archive(w.out / (OTHERS if name == JOINED else f"{name}.tar"), name, names, made.images, made.masks,
+                rows)
     np.savez(w.folder / f"{name}.npz", **vars(made))
     return {"pairs": len(names), "make_seconds": round(seconds, 2),
             "pairs_per_second": len(names) / seconds, "mean area": float(made.masks.mean()),
@@ -441,14 +443,14 @@ def pairs_back(w: Work, name: str) -> None:
             w.sets[name] = Made(**{key: stored[key] for key in stored.files})
 
 
-def archive(path: Path, names: list[str], images: np.ndarray, masks: np.ndarray, rows: list[list[Any]],
-            lossless: bool = False) -> None:
-    """Pairs as images/NAME.jpg (or .png) and masks/NAME.png in a tar file, with the rows as manifest.csv."""
+def archive(path: Path, folder: str, names: list[str], images: np.ndarray, masks: np.ndarray,
+            rows: list[list[Any]], lossless: bool = False) -> None:
+    """Add pairs to a tar file: FOLDER/images/NAME.jpg (or .png), masks/NAME.png, the rows as manifest.csv."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ending, options = ("png", {}) if lossless else ("jpg", {"quality": QUALITY})
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(path, "a") as tar:
         def put(name: str, content: bytes) -> None:
-            info = tarfile.TarInfo(name)
+            info = tarfile.TarInfo(f"{folder}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
 
