@@ -52,9 +52,10 @@ def run(given: list[str] | None = None) -> None:
     else:
         device = devices.device(asked.device)
         packed = runs.read_json(HOME / "packed.json") or {}
-        facts = {"call": asked.call, "commit": packed.get("commit", common.commit()), "versions": runs.versions(),
-                 "device": devices.name(str(device)), "tiny": asked.tiny}
-        call = stages.Call(stages.Clock(asked.limit), stages.Record(asked.out / f"{asked.call}.json", facts))
+        facts = {"call": asked.call, "commit": packed.get("commit", common.commit()), "tiny": asked.tiny,
+                 "versions": runs.versions(), "device": devices.name(str(device))}
+        record = stages.Record(asked.out / f"{asked.call}.json", facts)
+        call = stages.Call(stages.Clock(asked.limit), record)
         if asked.call == "figures":
             import figures
             code = asked.reference or HOME / "reference"

@@ -39,7 +39,8 @@ MATMUL, COPY = 8192, 2**30  # side of the product; bytes of the copy
 SMALL = "kvasir_cpu.yaml"  # whose network tells of correctness
 TINY = {"data.image_size": 16, "model.base_channels": 32, "model.channel_mult": [1, 2], "model.res_blocks": 1,
         "model.attention_resolutions": [8], "model.head_channels": 32, "style.backbone": "timm/test_nfnet",
-        "style.backbone_size": 32, "style.zecon_blocks": None, "segment.decoder_channels": [8, 8, 8]}
+        "style.backbone_size": 32, "style.zecon_blocks": None, "style.respacing": 6, "style.skip": 2,
+        "segment.decoder_channels": [8, 8, 8]}
 
 
 @dataclass(frozen=True)

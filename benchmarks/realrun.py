@@ -72,6 +72,7 @@ COLUMNS = ["step", "seconds", "loss", "mse", "vb", "held_out_v"]  # of a trainin
 PART = 13 * 2**20  # bytes of a file of weights, at most
 QUALITY = 92  # of JPEG files
 EQUAL, DRAWS = 100, 3  # images of a set whose distance is taken, and such sets
+WORKERS = {False: 12, True: 2}  # processes for small networks; of a rehearsal
 OTHERS = "others.tar"  # samples and chapter 3's pairs: few files may come back
 VARIED, OWN, JOINED, PASTED = "Paint-varied", "Paint-own", "1-Diff", "Paste"
 
@@ -135,7 +136,7 @@ def run(call: stages.Call, device: torch.device, home: Path, folder: Path, out: 
     p = settings(home.resolve(), folder.resolve(), device, tiny)
     w = Work(call, device, p, home.resolve(), folder.resolve(), out.resolve(), tiny)
     call.record.facts["params"] = without_paths(p)
-    team = smallsets.Team(w.folder, p, device, 2 if tiny else 12)
+    team = smallsets.Team(w.folder, p, device, WORKERS[tiny])
     try:
         read_pairs(w)
         runs.write_json(w.folder / "params.json", params.plain(p))
@@ -147,7 +148,7 @@ def run(call: stages.Call, device: torch.device, home: Path, folder: Path, out: 
                            (PASTED, partial(paste, w)), (JOINED, partial(joined, w))):
             call.stage(name, partial(pairs_of, w, name, make), least=12)
             pairs_back(w, name)
-        team.begin(w.sets, list(smallsets.planned(p, w.sets, w.tiny)), call.record)
+        team.begin(list(smallsets.planned(p, w.sets, w.tiny)), call.record)
         call.stage("distances", partial(distances, w), least=15)
         call.stage("seams", partial(seams, w), least=8)
         team.gather(call, reserve=8)

@@ -23,7 +23,7 @@ import stages
 import torch
 
 from diffusegen_core import augment, trainsets
-from diffusegen_core.base import params, seeds
+from diffusegen_core.base import devices, params, runs, seeds
 from diffusegen_core.base.params import Params
 from diffusegen_core.measures import overlap
 from diffusegen_core.models import segnet
@@ -163,7 +163,6 @@ def work(folder: Path, values: dict[str, Any], device: str, tasks: Any, results:
     import albumentations  # noqa: F401
     import cv2
     import segmentation_models_pytorch  # noqa: F401
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the bars of a dozen workers, to the end
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     p, bank = params.validate(values), None
@@ -175,34 +174,38 @@ def work(folder: Path, values: dict[str, Any], device: str, tasks: Any, results:
             results.put({**vars(task), "failed": traceback.format_exc()[-1500:]})
 
 
+def quiet(*given: Any) -> None:
+    """`work` without its bars: a dozen workers' are too many."""
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - to the end of the process
+    work(*given)
+
+
 class Team:
-    """Workers that wait for tasks."""
+    """Workers that wait for tasks; with a count of 0, this process does them when it gathers the results."""
 
     def __init__(self, folder: Path, p: Params, device: torch.device, count: int) -> None:
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"
         context = multiprocessing.get_context("spawn")
-        self.tasks, self.results, self.missing = context.Queue(), context.Queue(), 0
-        given = (folder, params.plain(p), str(device), self.tasks, self.results)
-        self.workers = [context.Process(target=work, args=given, daemon=True) for _ in range(count)]
-        for worker in self.workers:
-            worker.start()
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
+        made = context.Queue if count else queue.Queue
+        self.tasks, self.results, self.missing, self.workers = made(), made(), 0, []
+        self.given = (folder, params.plain(p), str(device), self.tasks, self.results)
+        with runs.environment(dict.fromkeys(devices.THREADS, "1")):
+            for _ in range(count):
+                self.workers.append(context.Process(target=quiet, args=self.given, daemon=True))
+                self.workers[-1].start()
 
-    def begin(self, sets: dict[str, "Made"], tasks: list[Task], record: stages.Record) -> None:
+    def begin(self, tasks: list[Task], record: stages.Record) -> None:
         """Deal out the tasks that no call has done."""
         known = {tuple(row[k] for k in ("kind", "data_type", "size", "seed"))
                  for row in record.stages.get("networks", {}).get("rows", [])}
         todo = [t for t in tasks if (t.kind, t.data_type, t.size, t.seed) not in known]
         self.missing = len(todo)
-        for task in [*todo, *[None] * len(self.workers)]:
+        for task in [*todo, *[None] * max(1, len(self.workers))]:
             self.tasks.put(task)
 
     def gather(self, call: stages.Call, reserve: float) -> None:
         """Keep each result as it comes, until all are there or the time is up."""
-        rows = call.record.stages.get("networks", {}).get("rows", [])
+        if not self.workers:
+            work(*self.given)
         began = call.clock.spent
         while self.missing and call.clock.left > reserve:
             alive = any(worker.is_alive() for worker in self.workers)
@@ -213,17 +216,17 @@ class Team:
                     break
                 continue
             self.missing -= 1
-            if "failed" in row:
-                call.record.add("failed networks", rows=[
-                    *call.record.stages.get("failed networks", {}).get("rows", []), row])
-                print(row["failed"], flush=True)
-                continue
-            rows.append(row)
-            call.record.add("networks", rows=rows, missing=self.missing, workers=len(self.workers),
-                            status="ok" if not self.missing else "unfinished", began=round(began, 2),
-                            took=round(call.clock.spent - began, 2))
-            print(f"[{call.clock.spent:6.1f} s] {row['kind']} {row['data_type']} {row['size']} "
-                  f"seed {row['seed']}: Dice {row['dice']:.3f} ({row['seconds']} s)", flush=True)
+            self.keep(call, row, began)
+
+    def keep(self, call: stages.Call, row: dict[str, Any], began: float) -> None:
+        name = "failed networks" if "failed" in row else "networks"
+        rows = [*call.record.stages.get(name, {}).get("rows", []), row]
+        call.record.add(name, rows=rows, missing=self.missing, workers=len(self.workers),
+                        status="ok" if not self.missing else "unfinished", began=round(began, 2),
+                        took=round(call.clock.spent - began, 2))
+        told = row.get("failed") or f"Dice {row['dice']:.3f} ({row['seconds']} s)"
+        print(f"[{call.clock.spent:6.1f} s] {row['kind']} {row['data_type']} {row['size']} "
+              f"seed {row['seed']}: {told}", flush=True)
 
     def end(self) -> None:
         """End the workers, at work or not."""
