@@ -35,12 +35,13 @@ from diffusegen_core.pairs import data
 
 RESPACING, JUMP_LENGTH, RESAMPLING = 11, 10, 5  # 51 network calls an image, as RePaint has them
 GUIDED_STEPS = 6
+PRECISIONS = ("fp32", "bf16")
 MATMUL, COPY = 8192, 2**30  # side of the product; bytes of the copy
 SMALL = "kvasir_cpu.yaml"  # whose network tells of correctness
 TINY = {"data.image_size": 16, "model.base_channels": 32, "model.channel_mult": [1, 2], "model.res_blocks": 1,
         "model.attention_resolutions": [8], "model.head_channels": 32, "style.backbone": "timm/test_nfnet",
-        "style.backbone_size": 32, "style.zecon_blocks": None, "style.respacing": 6, "style.skip": 2,
-        "segment.decoder_channels": [8, 8, 8]}
+        "style.backbone_size": 32, "style.zecon_blocks": None, "style.respacing": 4, "style.skip": 2,
+        "segment.decoder_channels": [8, 8, 8], "train.batch_size": 4, "train.micro_batch": None}
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def guided(b: Bench, net: UNet, chosen: list[int], precision: str) -> Tensor:
 def independence(b: Bench, work: Callable[..., Tensor]) -> dict[str, Any]:
     """How far four images made together are from the same made alone, and from the same made again."""
     found = {}
-    cases = [("plain", "fp32"), ("plain", "bf16")]
+    cases = [("plain", precision) for precision in PRECISIONS]
     if kernels(b):
         cases.append(("fused", "bf16"))
     for layout, precision in cases:
@@ -263,7 +264,8 @@ class Stopped(BaseException):
 
 def resume(b: Bench) -> dict[str, Any]:
     """Eight steps at once, the same again, and the same stopped after the checkpoint of the fourth."""
-    p = changed(b.small, "train", batch_size=8, images=64, checkpoint_every=2, preview_every=1000)
+    p = changed(b.small, "train", batch_size=4, images=32, checkpoint_every=2, preview_every=1000,
+                preview_images=1, preview_steps=2)
     rng = seeds.rng(0, "resume")
     side = p.data.image_size
     pairs = data.gather([str(i) for i in range(16)], rng.integers(256, size=(16, 3, side, side)),

@@ -61,6 +61,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 NAME = "full"
 SHARE = 0.5  # of the call's limit, for training
+TINY_SECONDS = 4.0
 FALL = 0.35  # the last part of the training, in which the learning rate falls to
 LEAST_RATE = 0.03  # of its value
 LOOK, KEEP = 15.0, 60.0  # seconds between two looks at the held-out loss, between two checkpoints
@@ -214,7 +215,7 @@ def train(w: Work) -> dict[str, Any]:
     trainer, way = trainer_of(w)
     x, watch = pixels(w, w.train), Watch(w)
     state = resume(w, trainer)
-    budget = (SHARE * w.call.clock.limit if not w.tiny else 4.0)
+    budget = TINY_SECONDS if w.tiny else SHARE * w.call.clock.limit
     began, looked, kept = time.monotonic() - state["seconds"], 0.0, state["seconds"]
     sums, count = torch.zeros(3, device=w.device), 0
     while (spent := time.monotonic() - began) < budget:

@@ -68,8 +68,7 @@ class Call:
             found, status = work() or {}, "ok"
         except Exception as error:
             traceback.print_exc()
-            told = traceback.format_exc()[-SHOWN:]
-            found, status = {"traceback": told}, f"failed: {type(error).__name__}: {error}"[:SHOWN]
+            found, status = {"traceback": told()}, f"failed: {type(error).__name__}: {error}"[:SHOWN]
         took = round(self.clock.spent - began, 2)
         self.record.add(name, **found, status=status, began=round(began, 2), took=took)
         print(f"[{self.clock.spent:6.1f} s] {name}: {status.splitlines()[0]} ({took} s)", flush=True)
@@ -82,8 +81,13 @@ class Call:
             work()
         except Exception:
             traceback.print_exc()
-            self.record.add(name, status="failed", traceback=traceback.format_exc()[-SHOWN:])
+            self.record.add(name, status="failed", traceback=told())
         free()
+
+
+def told() -> str:
+    """The end of the traceback at hand, its paths from the checkout on."""
+    return traceback.format_exc().replace(f"{Path(__file__).parents[1]}/", "")[-SHOWN:]
 
 
 def free() -> None:

@@ -20,7 +20,7 @@ from diffusegen_core.base.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FRONT = ["how_to_read", "method"]
-BACK = ["results_small", "references"]
+BACK = ["results_small", "on_a_gpu", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
 FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
