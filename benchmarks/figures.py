@@ -36,6 +36,7 @@ from diffusegen_core.pairs import data
 RESPACING, JUMP_LENGTH, RESAMPLING = 11, 10, 5  # 51 network calls an image, as RePaint has them
 GUIDED_STEPS = 6
 PRECISIONS = ("fp32", "bf16")
+RESUMED_STEPS = 8
 MATMUL, COPY = 8192, 2**30  # side of the product; bytes of the copy
 SMALL = "kvasir_cpu.yaml"  # whose network tells of correctness
 TINY = {"data.image_size": 16, "model.base_channels": 32, "model.channel_mult": [1, 2], "model.res_blocks": 1,
@@ -263,9 +264,9 @@ class Stopped(BaseException):
 
 
 def resume(b: Bench) -> dict[str, Any]:
-    """Eight steps at once, the same again, and the same stopped after the checkpoint of the fourth."""
-    p = changed(b.small, "train", batch_size=4, images=32, checkpoint_every=2, preview_every=1000,
-                preview_images=1, preview_steps=2)
+    """A few steps at once, the same again, and the same stopped after the checkpoint of the middle one."""
+    p = changed(b.small, "train", batch_size=4, images=4 * RESUMED_STEPS, checkpoint_every=RESUMED_STEPS // 2,
+                preview_every=1000, preview_images=1, preview_steps=2)
     rng = seeds.rng(0, "resume")
     side = p.data.image_size
     pairs = data.gather([str(i) for i in range(16)], rng.integers(256, size=(16, 3, side, side)),
@@ -276,7 +277,7 @@ def resume(b: Bench) -> dict[str, Any]:
 
     def stopping(state: train.State, folder: Path, recipe: runs.Recipe) -> None:
         keep(state, folder, recipe)
-        if state.step == 4:
+        if state.step == RESUMED_STEPS // 2:
             raise Stopped
 
     def weights(folder: Path) -> Tensor:
@@ -289,7 +290,7 @@ def resume(b: Bench) -> dict[str, Any]:
             train.fit(p, "resume", pairs, stopped, recipe)
         left = (stopped / "checkpoint.safetensors").is_file()
         first = weights(whole)
-        return {"checkpoint left": left, "steps": 8,
+        return {"checkpoint left": left, "steps": RESUMED_STEPS,
                 **{name: {"equal": torch.equal(first, other), "relative": relative(other, first)}
                    for name, other in (("again", weights(again)), ("stopped and resumed", weights(stopped)))}}
 
@@ -499,7 +500,7 @@ def profile_row(b: Bench, layout: str, kind: str) -> dict[str, Any]:
     net = ways.network(p, b.device)
     trainer = (ways.Flat if kind == "flat graph" else ways.Eager)(p, net, layout)
     return {"batch": p.train.batch_size, "parameters": parameter_count(net),
-            **timed(b, lambda: trainer.step(x), p.train.batch_size, rounds=10)}
+            **timed(b, lambda: trainer.step(x), p.train.batch_size, rounds=b.rounds)}
 
 
 def kernel_times(b: Bench) -> dict[str, Any]:

@@ -61,7 +61,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 NAME = "full"
 SHARE = 0.5  # of the call's limit, for training
-TINY_SECONDS = 4.0
+TINY_STEPS = 20  # of a rehearsal's training
 FALL = 0.35  # the last part of the training, in which the learning rate falls to
 LEAST_RATE = 0.03  # of its value
 LOOK, KEEP = 15.0, 60.0  # seconds between two looks at the held-out loss, between two checkpoints
@@ -215,27 +215,28 @@ def train(w: Work) -> dict[str, Any]:
     trainer, way = trainer_of(w)
     x, watch = pixels(w, w.train), Watch(w)
     state = resume(w, trainer)
-    budget = TINY_SECONDS if w.tiny else SHARE * w.call.clock.limit
-    began, looked, kept = time.monotonic() - state["seconds"], 0.0, state["seconds"]
+    began = time.monotonic() - state["seconds"]
+    looked = kept = state["seconds"]
     sums, count = torch.zeros(3, device=w.device), 0
-    while (spent := time.monotonic() - began) < budget:
-        fallen = min(1.0, max(0.0, (spent / budget - 1 + FALL) / FALL))
+    while (share := share_done(w, trainer, time.monotonic() - began)) < 1:
+        fallen = max(0.0, (share - 1 + FALL) / FALL)
         trainer.set_rate(w.p.train.lr * (1 - (1 - LEAST_RATE) * fallen))
         for _ in range(BURST):
             sums += trainer.step(x)
         count += BURST
         if w.device.type == "cuda":
             torch.cuda.synchronize()
-        if spent - looked > LOOK or spent > 0.98 * budget:
+        spent = time.monotonic() - began
+        if spent - kept > KEEP:
+            checkpoint(w, trainer, state, spent)
+            kept = spent
+        if spent - looked > LOOK or share_done(w, trainer, spent) >= 1:
             state["rows"].append([trainer.number, round(spent, 2), *(sums / count).tolist(),
                                   watch.look(trainer)])
             sums, count, looked = torch.zeros(3, device=w.device), 0, spent
-        if spent - kept > KEEP:
-            checkpoint(w, trainer, state, time.monotonic() - began)
-            kept = spent
+    if not watch.best:  # its time was up when it was continued
+        watch.look(trainer)
     seconds = time.monotonic() - began
-    state["rows"].append([trainer.number, round(seconds, 2), *(sums / max(1, count)).tolist(),
-                          watch.look(trainer)])
     checkpoints.save(w.folder / "average.safetensors", watch.best, {
         "configuration": checkpoints.configuration(w.p), "seen": checkpoints.fingerprints(w.train),
         "step": watch.step})
@@ -245,6 +246,11 @@ def train(w: Work) -> dict[str, Any]:
             "images_per_second": images / seconds, "parameters": parameter_count(trainer.net),
             "kept": {"step": watch.step, "held_out_v": watch.least}, "columns": COLUMNS,
             "rows": state["rows"]}
+
+
+def share_done(w: Work, trainer: ways.Trainer, seconds: float) -> float:
+    """Of the training: by the clock, and in a rehearsal by steps."""
+    return trainer.number / TINY_STEPS if w.tiny else seconds / (SHARE * w.call.clock.limit)
 
 
 class Watch:

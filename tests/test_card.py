@@ -128,6 +128,7 @@ def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypa
     monkeypatch.setattr(figures, "TRAINING", [(8, "channels_last", "eager"), (1, "plain", "graph")])
     monkeypatch.setattr(figures, "MORE", [])
     monkeypatch.setattr(figures, "PRECISIONS", ("fp32",))
+    monkeypatch.setattr(figures, "RESUMED_STEPS", 4)
     monkeypatch.setattr(ways, "captured", lambda work, device: work)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 1e9)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 0)
@@ -270,23 +271,23 @@ class CutOffError(BaseException):
 def test_a_run_that_is_cut_off_goes_on_and_comes_back(call: stages.Call, home: Path, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(realrun, "WORKERS", {True: 0})
-    monkeypatch.setattr(realrun, "TINY_SECONDS", 1.5)
-    monkeypatch.setattr(realrun, "BURST", 1)
+    monkeypatch.setattr(realrun, "TINY_STEPS", 6)
+    monkeypatch.setattr(realrun, "BURST", 2)
+    monkeypatch.setattr(realrun, "LOOK", 0.0)
     monkeypatch.setattr(realrun, "KEEP", 0.0)
     work, out = tmp_path / "work", call.record.path.parent
     look, looks = realrun.Watch.look, []
 
     def stopped(watch: realrun.Watch, trainer: ways.Trainer) -> float:
         looks.append(trainer.number)
-        if len(looks) == 1:
+        if len(looks) == 2:
             raise CutOffError
         return look(watch, trainer)
 
     monkeypatch.setattr(realrun.Watch, "look", stopped)
     with pytest.raises(CutOffError):
         realrun.run(call, CPU, home, work, out, tiny=True)
-    kept = checkpoints.read(work / "checkpoint.safetensors")[1]["number"]
-    assert kept > 0
+    assert checkpoints.read(work / "checkpoint.safetensors")[1]["number"] == 4
 
     done = smallsets.done
     monkeypatch.setattr(smallsets, "done", lambda task, *rest: (
@@ -294,7 +295,8 @@ def test_a_run_that_is_cut_off_goes_on_and_comes_back(call: stages.Call, home: P
     with pytest.raises(CutOffError):
         realrun.run(resumed(call), CPU, home, work, out, tiny=True)
     first = runs.read_json(call.record.path)["stages"]
-    assert first["training"]["steps"] > kept
+    assert first["training"]["steps"] == 6
+    assert [row[0] for row in first["training"]["rows"]] == [2, 6]  # of step 4, the checkpoint alone was kept
     monkeypatch.setattr(smallsets, "done", done)
     realrun.run(resumed(call), CPU, home, work, out, tiny=True)
     found = runs.read_json(call.record.path)["stages"]
