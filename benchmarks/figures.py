@@ -37,6 +37,7 @@ RESPACING, JUMP_LENGTH, RESAMPLING = 11, 10, 5  # 51 network calls an image, as 
 GUIDED_STEPS = 6
 PRECISIONS = ("fp32", "bf16")
 RESUMED_STEPS = 8
+TOGETHER = 4  # images, to compare with the same alone
 MATMUL, COPY = 8192, 2**30  # side of the product; bytes of the copy
 SMALL = "kvasir_cpu.yaml"  # whose network tells of correctness
 TINY = {"data.image_size": 16, "model.base_channels": 32, "model.channel_mult": [1, 2], "model.res_blocks": 1,
@@ -57,7 +58,6 @@ class Bench:
     """A network whose errors say as much, in a second."""
     one_gpu: Params
     rounds: int
-    reference: Path | None
     facts: dict[str, float]
     """Of the machine: `flop`, its bf16 rate; of the paper's network, `work`: operations of a call."""
 
@@ -74,13 +74,17 @@ def changed(p: Params, section: str, **changes: Any) -> Params:
     return p.model_copy(update={section: getattr(p, section).model_copy(update=changes)})
 
 
-def run(call: stages.Call, device: torch.device, tiny: bool = False, rounds: int = 6,
-        code: Path | None = None) -> None:
-    """All stages, in the order of their worth, as far as there is time."""
+def made(call: stages.Call, device: torch.device, tiny: bool, rounds: int) -> Bench:
     name = str(device)
     paper = load("paper.yaml", name, tiny)
-    bench = Bench(call, device, paper, load(SMALL, name, tiny, style__backbone="mobilenet_v2"),
-                  load("one_gpu.yaml", name, tiny), rounds, code, {"work": common.forward_flop(paper)})
+    return Bench(call, device, paper, load(SMALL, name, tiny, style__backbone="mobilenet_v2"),
+                 load("one_gpu.yaml", name, tiny), rounds, {"work": common.forward_flop(paper)})
+
+
+def run(call: stages.Call, device: torch.device, tiny: bool = False, rounds: int = 6,
+        code: Path | None = None) -> None:
+    """All stages, in the order of their worth, as far as there is time; `code` is the authors' checkout."""
+    bench = made(call, device, tiny, rounds)
     call.stage("machine", partial(machine, bench, 256 if tiny else MATMUL, 2**20 if tiny else COPY))
     bench.facts["flop"] = call.record.stages.get("machine", {}).get("bf16_matmul_flop", float("nan"))
     call.stage("errors", partial(errors, bench))
@@ -233,18 +237,18 @@ def guided(b: Bench, net: UNet, chosen: list[int], precision: str) -> Tensor:
 
 
 def independence(b: Bench, work: Callable[..., Tensor]) -> dict[str, Any]:
-    """How far four images made together are from the same made alone, and from the same made again."""
-    found = {}
+    """How far images made together are from the same made alone, again, and in another order."""
+    found, everyone = {}, list(range(TOGETHER))
     cases = [("plain", precision) for precision in PRECISIONS]
     if kernels(b):
         cases.append(("fused", "bf16"))
     for layout, precision in cases:
         net = ways.network(b.small, b.device).eval().requires_grad_(False).fixed(precision)
         net = ways.laid_out(net, layout)
-        together = work(b, net, [0, 1, 2, 3], precision)
-        alone = torch.cat([work(b, net, [i], precision) for i in range(4)])
-        again = work(b, net, [0, 1, 2, 3], precision)
-        turned = work(b, net, [3, 2, 1, 0], precision).flip(0)
+        together = work(b, net, everyone, precision)
+        alone = torch.cat([work(b, net, [i], precision) for i in everyone])
+        again = work(b, net, everyone, precision)
+        turned = work(b, net, everyone[::-1], precision).flip(0)
         found[f"{layout} {precision}"] = {name: apart(together, other) for name, other in
                                           (("alone", alone), ("again", again), ("in another order", turned))}
     return {"apart": found}

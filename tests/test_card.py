@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,8 @@ def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypa
     monkeypatch.setattr(figures, "TRAINING", [(8, "channels_last", "eager"), (1, "plain", "graph")])
     monkeypatch.setattr(figures, "MORE", [])
     monkeypatch.setattr(figures, "PRECISIONS", ("fp32",))
-    monkeypatch.setattr(figures, "RESUMED_STEPS", 4)
+    monkeypatch.setattr(figures, "TOGETHER", 2)
+    monkeypatch.setattr(figures, "resume", lambda bench: {})
     monkeypatch.setattr(ways, "captured", lambda work, device: work)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 1e9)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 0)
@@ -139,12 +141,21 @@ def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypa
         figures.run(stages.Call(stages.Clock(1000), record), torch.device("cuda"), tiny=True, rounds=1)
     found = runs.read_json(tmp_path / "figures.json")["stages"]
     assert {stage["status"] for stage in found.values()} == {"ok"}
-    assert found["resume"]["stopped and resumed"]["equal"]
     apart = found["independence of RePaint"]["apart"]["plain fp32"]
     assert apart["again"]["most"] == 0
     assert apart["alone"]["most"] < 1e-4
     assert 0 < found["errors"]["small network"]["plain bf16"]["output"] < 0.05
     assert found["training, batch 8: channels_last, eager"]["images_per_second"] > 0
+
+
+def test_a_training_that_is_stopped_ends_with_the_same_bits(call: stages.Call,
+                                                            monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(figures, "RESUMED_STEPS", 4)
+    bench = figures.made(call, CPU, tiny=True, rounds=1)
+    found = figures.resume(replace(bench, small=figures.changed(bench.small, "train", precision="fp32")))
+    assert found["checkpoint left"]
+    assert found["again"]["equal"]
+    assert found["stopped and resumed"] == {"equal": True, "relative": 0.0}
 
 
 def test_the_kernels_compute_what_the_layers_do():
