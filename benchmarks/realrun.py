@@ -8,6 +8,7 @@ further call goes on where the work folder tells; the files of the folder `out` 
 import csv
 import io
 import json
+import shutil
 import tarfile
 import time
 from dataclasses import dataclass, field
@@ -454,21 +455,24 @@ def pairs_back(w: Work, name: str) -> None:
 def archive(path: Path, folder: str, names: list[str], images: np.ndarray, masks: np.ndarray,
             rows: list[list[Any]], lossless: bool = False) -> None:
     """Add pairs to a tar file: FOLDER/images/NAME.jpg (or .png), masks/NAME.png, the rows as manifest.csv."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     ending, options = ("png", {}) if lossless else ("jpg", {"quality": QUALITY})
-    with tarfile.open(path, "a") as tar:
-        def put(name: str, content: bytes) -> None:
-            info = tarfile.TarInfo(f"{folder}/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    contents = {"manifest.csv": text.getvalue().encode()} if rows else {}
+    for name, image, mask in zip(names, images, masks, strict=True):
+        contents[f"images/{name}.{ending}"] = encoded(image.transpose(1, 2, 0), ending, **options)
+        contents[f"masks/{name}.png"] = encoded(mask * 255, "png")
 
-        for name, image, mask in zip(names, images, masks, strict=True):
-            put(f"images/{name}.{ending}", encoded(image.transpose(1, 2, 0), ending, **options))
-            put(f"masks/{name}.png", encoded(mask * 255, "png"))
-        if rows:
-            text = io.StringIO()
-            csv.writer(text).writerows(rows)
-            put("manifest.csv", text.getvalue().encode())
+    def save(file: Path) -> None:
+        if path.exists():
+            shutil.copy(path, file)
+        with tarfile.open(file, "a" if path.exists() else "w") as tar:
+            for name, content in contents.items():
+                info = tarfile.TarInfo(f"{folder}/{name}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+    runs.write(path, save)
 
 
 def encoded(pixels: np.ndarray, ending: str, **options: Any) -> bytes:

@@ -166,12 +166,23 @@ def work(folder: Path, values: dict[str, Any], device: str, tasks: Any, results:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     p, bank = params.validate(values), None
-    while (task := tasks.get()) is not None:
+    while (task := following(tasks)) is not None:
         try:
             bank = bank or Bank(folder)
             results.put(done(task, p, bank, torch.device(device)))
         except Exception:
             results.put({**vars(task), "failed": traceback.format_exc()[-1500:]})
+
+
+def following(tasks: Any) -> Task | None:
+    """The next task; None where there is none, and where who dealt them out was killed."""
+    parent = multiprocessing.parent_process()
+    while True:
+        try:
+            return tasks.get(timeout=5)
+        except queue.Empty:
+            if parent is not None and not parent.is_alive():
+                return None
 
 
 def quiet(*given: Any) -> None:
