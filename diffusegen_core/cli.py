@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -51,7 +51,7 @@ def diffusegen(
 class _Run(TyperCommand):
     """Reads `-p KEY VALUE`, papermill's way, as `-p KEY=VALUE`: typer repeats options of one word only."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own context, which is private
         words, joined = iter(args), []
         for word in words:
             joined.append(word)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import zmq
+from nbformat.sign import NotebookNotary
 from pybtex.database import parse_file
 from pybtex.richtext import Text
 
@@ -28,13 +30,10 @@ ROLE = re.compile(r"\{(?P<role>cite:t|cite:p|doc|eq|numref)\}"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT_METADATA = {"tags", "mystnb"}  # of a cell; the rest is JupyterLab's
 FLAGS = [
-    "--ServerApp.root_dir={root}",
     f"--LabApp.default_url=/lab/tree/{FOLDER}",
     "--ContentsManager.pre_save_hook=diffusegen_core.lab.without_results",
-    # Without these the server warns of its own defaults, and looks for a newer version of itself.
+    # Without these the server warns of its own default, and looks for a newer version of itself.
     f"--KernelManager.transport_encryption={'auto' if zmq.has('curve') else 'disabled'}",
-    "--ServerApp.websocket_ping_interval=30000",
-    "--ServerApp.websocket_ping_timeout=30000",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 ]
 Notebook = dict[str, Any]
@@ -46,8 +45,8 @@ def main() -> None:
         print(line)
     for name, value in devices.ALLOCATOR.items():
         os.environ.setdefault(name, value)
-    flags = [flag.format(root=ROOT) for flag in FLAGS]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *flags, *sys.argv[1:]])
+    place = f"--ServerApp.root_dir={ROOT}"
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", place, *FLAGS, *sys.argv[1:]])
 
 
 def refresh(root: Path) -> Iterator[str]:
@@ -60,6 +59,7 @@ def refresh(root: Path) -> Iterator[str]:
         copied, current = _copied(place)
         if not place.exists() or (copied == current and current != digest(fresh)):
             files.write_text(place, json.dumps(fresh, indent=1, ensure_ascii=False) + "\n")
+            NotebookNotary().sign(nbformat.from_dict(fresh))  # so that JupyterLab trusts it
         elif copied != current and copied != fresh["metadata"]["diffusegen"]["copied"]:
             yield (f"{FOLDER}/{chapter.name} holds changes of yours and stays as it is, but its chapter is "
                    "newer. Rename it to get a new copy.")

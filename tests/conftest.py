@@ -31,8 +31,9 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 # `make test` gives whole files to its processes, in this order: none is left alone with a long one.
-LONG = ("test_end_to_end.py", "test_faults.py", "test_workers.py", "test_slurm.py", "test_plan.py",
-        "test_train.py", "test_device.py", "test_inpaint.py", "test_segment_tables.py")
+LONG = ("test_end_to_end.py", "test_faults.py", "test_lost_work.py", "test_workers.py", "test_slurm.py",
+        "test_run.py", "test_looks.py", "test_plan.py", "test_train.py", "test_device.py", "test_inpaint.py",
+        "test_segment_tables.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ HOST, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 FETCHED = torch.device("cpu", 0)  # the host, where the caller names it and not torch for itself
 aten = torch.ops.aten
 COPIES = (aten._to_copy.default, aten.copy_.default)
-# What hangs on values, so that the host waits for them.
+# What depends on values, so that the host waits for them.
 WAITS = (aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
          aten.equal.default, aten._unique2.default, aten.bincount.default)
 

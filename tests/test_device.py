@@ -7,11 +7,13 @@ import pytest
 import torch
 from pretended import Pretence, pretended
 
-from diffusegen_core.chapters import style
+from diffusegen_core.chapters.trained import WEIGHTS
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.planning import flops, probe
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import STAMP
 
 CUDA = torch.device("cuda")
 
@@ -102,14 +104,14 @@ def test_every_kind_of_work_is_done_on_the_device(p: Params, gpu: Pretence):
 
 def test_chapters_make_there_what_they_make_here(nano: dict, p: Params, monkeypatch: pytest.MonkeyPatch):
     with pretended(monkeypatch):
-        there = style.run(p)
-    style.run(params.validate({**nano, "device": "cpu", "run_dir": f"{p.folder}-2"}))
+        there = Run(p).make("style")
+    Run(params.validate({**nano, "device": "cpu", "run_dir": f"{p.folder}-2"})).make("style")
     for kind in ("train", "inpaint", "style"):
-        a, b = (tuple(sorted((str(f.relative_to(folder)), runs.sha256(f)) for f in (folder / kind).rglob("*")
-                             if f.suffix in (".png", ".csv", ".safetensors")))
+        a, b = (tuple(sorted((str(f.relative_to(folder)), files.sha256(f)) for f in (folder / kind).rglob("*")
+                             if f.suffix in (".png", ".csv") or f.name == WEIGHTS))
                 for folder in (p.folder, Path(f"{p.folder}-2")))
         assert a == b
         assert a
     assert there.table["pairs"].sum() > 0
-    stamp = runs.read_json(p.folder / "train" / "cluster-00" / runs.STAMP)
+    stamp = files.read_json(p.folder / "train" / "cluster-00" / STAMP)
     assert stamp["device"] == "pretended GPU"

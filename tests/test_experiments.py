@@ -144,6 +144,14 @@ def with_test(name: str, recipe: dict) -> dict:
     return {e: {**known, "tests": {**TESTS, name: recipe}} for e, known in GRID.items()}
 
 
+def test_scores_that_are_set_aside_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    run(GRID, Recorder(), tmp_path)
+    run(with_test("PolypGen", {"pairs": "others"}), Recorder(), tmp_path)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1
+    assert told[0].startswith("The scores of 3 networks on PolypGen no longer hold")
+
+
 def test_another_test_set_trains_nothing_and_scores_no_other(tmp_path: Path):
     run(GRID, Recorder(), tmp_path)
     more, new = Recorder(), with_test("CVC-ClinicDB", {"pairs": "c"})

@@ -425,8 +425,8 @@ def occupied(nano: dict, killable: Context) -> Iterator[int]:
 
 def test_a_chapter_by_hand_beside_a_run_is_refused_and_told_who_holds_the_folder(
         occupied: int, nano_params: Params, monkeypatch: pytest.MonkeyPatch):
-    for act in (dataset.load, cluster.run, train.run, inpaint.run, style.run, gan.run, evaluate.run, segment.run,
-                augment.run):
+    for act in (dataset.load, cluster.run, train.run, inpaint.run, style.run, gan.run, evaluate.run,
+                segment.run, augment.run):
         with pytest.raises(UserError, match=f"Another run is at work in .*: process {occupied} on "):
             act(nano_params)
     with runs.only_finished(), pytest.raises(runs.NotMadeError):  # to read is allowed

@@ -59,8 +59,7 @@ def test_a_written_file_tells_the_hash_of_what_was_written_and_not_of_what_came_
     hash_of_mine = files.sha256(written)
     written.write_text("another's")
     assert written.sha256 == hash_of_mine != files.sha256(written)
-    assert not hasattr(files.write(tmp_path / "b.txt", lambda path: path.write_text("b"), hashed=False),
-                       "sha256")
+    assert not files.write(tmp_path / "b.txt", lambda path: path.write_text("b"), hashed=False).sha256
 
 
 def test_json_is_written_sorted_and_read_back(tmp_path: Path):

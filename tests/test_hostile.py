@@ -27,10 +27,10 @@ import torch
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from parameters import keys
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
+from parameters import keys
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -320,7 +320,8 @@ def test_a_name_is_usable_or_named_as_what_it_is(name: str):
             assert [pair.name for pair in report.pairs] == [name]
             assert printable(name) == name
             copy = Path(place) / "copy"
-            dataset.write_pair(copy, f"{name}_12", np.zeros((3, 4, 4), np.uint8), np.ones((1, 4, 4), np.uint8))
+            dataset.write_pair(copy, f"{name}_12", np.zeros((3, 4, 4), np.uint8),
+                               np.ones((1, 4, 4), np.uint8))
             assert {path.relative_to(copy).as_posix() for path in copy.rglob("*.png")} == {
                 f"images/{name}_12.png", f"masks/{name}_12.png"}
         else:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from jupyter_server.services.contents.largefilemanager import LargeFileManager
+from nbformat.sign import NotebookNotary
 from traitlets.config import Config
 
 from diffusegen_core import lab
@@ -20,6 +22,11 @@ from diffusegen_core import lab
 ROOT = Path(__file__).parents[1]
 CHAPTER = "02_train.ipynb"
 SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def no_signatures_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
 
 
 @pytest.fixture
@@ -93,6 +100,12 @@ def test_a_copy_needs_no_other_page(checkout: Path) -> None:
     assert "Saragih et al. (2024)" in text
     assert "[chapter 2](02_train.ipynb)" in text
     assert "*Figure.* Smoothed training loss of each model" in text
+
+
+def test_a_copy_is_trusted(checkout: Path) -> None:
+    assert list(lab.refresh(checkout)) == []
+    for path in (checkout / "lab").glob("*.ipynb"):
+        assert NotebookNotary().check_signature(nbformat.read(path, as_version=4))
 
 
 def test_saving_a_chapter_itself_keeps_no_results(checkout: Path) -> None:

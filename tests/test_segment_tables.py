@@ -120,7 +120,8 @@ def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: d
     assert (frame.loc[["GAN-1", "Diff-3", "Full-Diff-2"], OURS] == "").all().all()
 
 
-def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Params, pairs: dataset.Pairs) -> None:
+def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Params,
+                                                                        pairs: dataset.Pairs) -> None:
     frame = rows(segment_tables.alone(planted([REAL, *alone("4-Diff", 1, 4)], pairs), p, "dice"))
     assert frame.loc["4-Diff-1", PAPERS[0]] == "0.6566"
     assert "Diff-1" not in frame.index
@@ -171,8 +172,8 @@ SMALL = [small("Real", 16), *(small("20-Styled-Diff", 16, r) for r in (1, 2, 3))
     (1, "B5", ["0.5162", "0.3587", "0.3694"], ["0.4835", "0.3778", "0.3727"]),
     (2, "B6", ["0.5114", "0.3277", "0.3610"], ["0.4997", "0.4002", None]),
     (3, "B7", ["0.4529", "0.3427", "0.3438"], ["0.4757", "0.3852", "0.3933"])])
-def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: dataset.Pairs, ratio: int, table: str,
-                                                         styled: list[str], gan: list) -> None:
+def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: dataset.Pairs, ratio: int,
+                                                         table: str, styled: list[str], gan: list) -> None:
     made = segment_tables.small(planted(SMALL, pairs), p, "dice", ratio)
     frame = rows(made, ["N", "data type"])
     assert frame.loc[("16", "20-Styled-Diff"), PAPERS].tolist() == styled
@@ -331,7 +332,7 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     assert [v.comparison for v in found[:2]] == ["2-Styled-Diff-3 against GAN-3",
                                                  "2-Styled-Diff-3 against 2-Diff-3"]
     assert found[4].comparison == "2-Styled-Diff (r = 3) against Real, 4 real pairs"
-    # The stand-in's networks hang on the seed alone, so that no type is better than another.
+    # The stand-in's networks depend on the seed alone, so that no type is better than another.
     assert [(v.difference, v.images, v.seeds) for v in (found[0], found[1], found[4])] == [(0.0, 25, 2)] * 3
     table = pd.read_csv(p.folder / "segment" / "results.csv")
     assert found[0].dice[0] == pytest.approx(table.loc[table["data_type"] == "GAN", "dice"].mean())

@@ -10,17 +10,10 @@ from made_up import changed
 from diffusegen_core.config import params
 from diffusegen_core.parallel import fanout
 from diffusegen_core.report import tables
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import artifacts
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.mark.parametrize(("seconds", "words"), [
-    (0.04, "0.0 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"),
-    (3599.6, "1 h 0 min"), (7500, "2 h 5 min"),
-    (172_740, "47 h 59 min"), (172_800, "2 d 0 h"), (97_543_440, "1128 d 23 h")])
-def test_durations_read_as_words(seconds: float, words: str):
-    assert runs.duration(seconds) == words
 
 
 def test_a_name_from_a_stranger_stays_text():
@@ -80,14 +73,18 @@ def test_a_common_base_is_told_where_there_is_one(nano_params: params.Params):
     assert images(base_images=8, checkpoints="elsewhere") == images() == "24"
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", "{", '{"recipe": {}, "outputs": {}, "device": "x"}',
-                                  '{"recipe": {}, "outputs": {}, "seconds": "3", "device": "x"}',
-                                  '{"recipe": {}, "outputs": {}, "seconds": 3, "device": ["x"]}'])
+@pytest.mark.parametrize("text", [
+    "[1]", "3", "{", '{"recipe": {}, "outputs": {}, "shown": {}, "device": "x"}',
+    '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": "3", "device": "x"}',
+    '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": 3, "device": ["x"]}'])
 def test_a_stamp_that_is_none_tells_a_page_nothing(nano_params: params.Params, monkeypatch, text: str):
     monkeypatch.setenv(fanout.SCHEDULER, "tcp://127.0.0.1:1")  # so that the stamps tell the devices
-    runs.finish(nano_params.folder / "cluster", {}, [], 70, device="Abacus")
-    (nano_params.folder / "train").mkdir()
-    (nano_params.folder / "train" / runs.STAMP).write_text(text)
-    assert "; Abacus; " in tables.line(nano_params)
-    assert tables.line(nano_params).endswith("1 min 10 s.")
-    assert "| device | Abacus |" in tables.facts(nano_params, "x")._repr_markdown_()
+    run = Run(nano_params)
+    artifact = run.workspace.artifact("cluster", {})
+    artifact.begin()
+    artifact.finish([], 70, device="Abacus")
+    (run.folder / "train").mkdir()
+    (run.folder / "train" / artifacts.STAMP).write_text(text)
+    assert "; Abacus; " in tables.line(run)
+    assert tables.line(run).endswith("1 min 10 s.")
+    assert "| device | Abacus |" in tables.facts(run, "x")._repr_markdown_()

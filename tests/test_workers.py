@@ -18,13 +18,13 @@ import pytest
 import torch
 from distributed import Client
 
-from diffusegen_core import notebooks
-from diffusegen_core.chapters import evaluate, gan, inpaint
+from diffusegen_core.chapters import evaluate, inpaint
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.parallel import fanout, machines, progress, remote
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import files, lock, runs
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -429,13 +429,15 @@ def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_pat
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     bench = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fanout.py"))
-    p = params.validate(nano)
-    notebooks.keep(p)
+    finished = Run(params.validate(nano))
+    p = finished.params
+    with lock.hold(p.folder):
+        finished.keep_params()
     with pytest.raises(UserError, match="has no finished item"):
         bench["run"](["--run", str(p.folder), "--out", str(tmp_path / "out.json")])
-    inpaint.run(p)
-    gan.run(p)
-    runs.write_text(p.folder / "augment" / "generators.csv", "size,seed,seconds\n4,0,1.5\n4,1,2\n")
+    finished.make("inpaint")
+    finished.make("gan")
+    files.write_text(p.folder / "augment" / "generators.csv", "size,seed,seconds\n4,0,1.5\n4,1,2\n")
     every = list(bench["measured"](p.folder))
     assert [name for name, _ in every] == ["cluster", "train", "inpaint", "gan", "evaluate", "augment"]
     assert len(dict(every)["gan"]) == p.gan.sources
@@ -444,7 +446,7 @@ def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_pat
                "--params", str(p.folder / "params.yaml"), "--times", "3"]
     found = bench["run"]([*options, "--run", str(p.folder), "--out", str(tmp_path / "out.json")])
     assert (found["params"]["profile"], found["options"]["times"]) == ("nano", 3)
-    assert runs.read_json(tmp_path / "out.json")["options"] == found["options"]
+    assert files.read_json(tmp_path / "out.json")["options"] == found["options"]
     assert [row["workers"] for row in found["overhead"]] == [0, 1]
     assert all(0 < row["share_of_a_minute"] < 0.02 for row in found["overhead"])
     assert [row["models"] for row in found["scaling"]] == [2]

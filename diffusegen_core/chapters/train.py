@@ -334,12 +334,13 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
     artifact = task.artifact
     # A base has seen all pairs, and so has what started from it.
     seen = checkpoints.fingerprints(task.everyone if task.base else task.own)
-    reached = {"recipe": artifact.recipe, "seconds": state.seconds, "steps": state.step}
+    reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": task.configuration, "seen": seen, **reached})
     if task.training.settings.keep_optimizer:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
-                                              "history": state.history.rows()}, reached, hashed=False)
+                                              "history": state.history.rows()},
+                         {**reached, "seconds": state.seconds}, hashed=False)
     _write_curve(state, folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # what it held is in the two files
     artifact.finish([weights], state.seconds, images=state.step * task.training.settings.batch_size,

@@ -48,7 +48,7 @@ class Trained:
     base: Model | None = None
     """What the clusters' started from, if they did not from nothing; it may be `full`."""
     weights: str = "ema"
-    """The set of weights that later chapters use: "ema" or "raw"."""
+    """The set of weights that later chapters use."""
 
     @property
     def seconds(self) -> float:

@@ -42,8 +42,8 @@ def autocast(on: torch.device, precision: str) -> torch.autocast:
 def exact() -> contextlib.AbstractContextManager:
     """For sampling on a GPU: convolutions without TF32 and without a choice of algorithm by trial.
 
-    So what they give does not hang on the moment. Matrix products may still differ in their last bits by the
-    size of the batch.
+    So what they give does not depend on the moment. Matrix products may still differ in their last bits by
+    the size of the batch.
     """
     # All of it named: what is not is switched off, cuDNN itself too.
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -75,8 +75,8 @@ def gather(names: list[str], images: np.ndarray, masks: np.ndarray) -> Pairs:
     """Pairs from names, images (N, 3, S, S) uint8 and masks (N, 1, S, S) in {0, 1}; computes the digest."""
     images, masks = np.ascontiguousarray(images, np.uint8), np.ascontiguousarray(masks, np.uint8)
     digest = hashlib.sha256(json.dumps([names, images.shape]).encode())
-    digest.update(images)
-    digest.update(masks)
+    digest.update(images.data)
+    digest.update(masks.data)
     return Pairs(list(names), images, masks, digest.hexdigest())
 
 
@@ -99,7 +99,8 @@ def grid(x: torch.Tensor) -> Image.Image:
     return Image.fromarray(whole.transpose(1, 2, 0))
 
 
-def write_pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> tuple[Path, ...]:
+def write_pair(folder: Path, name: str, image: np.ndarray,
+               mask: np.ndarray) -> tuple[files.Written, files.Written]:
     """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs (masks hold 0 and 255); both paths."""
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")
@@ -301,7 +302,8 @@ def _phantom_name(index: int) -> str:
 def _usable(settings: Data, report: Report, least: int) -> Pairs:
     """Read and resize the wanted pairs; raises UserError where a problem forbids it."""
     subset, listed = settings.subset, set(paper_names())
-    usable, kept = [], []
+    usable: list[layouts.Pair] = []
+    kept: list[tuple[str, np.ndarray, np.ndarray]] = []
     for pair, image, mask in layouts.read(report):
         usable.append(pair)
         wanted = subset == "all" or (pair.name in listed) == (subset == "paper348")

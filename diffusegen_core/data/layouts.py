@@ -199,15 +199,15 @@ def rgb(path: Path) -> Image.Image:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         try:
-            picture = Image.open(path, formats=FORMATS)
+            file = Image.open(path, formats=FORMATS)
         except UnidentifiedImageError:
             if path.suffix.lower() not in (".tif", ".tiff"):
                 raise ValueError("not a JPEG, PNG, TIFF or BMP image") from None
             return _malformed_tiff(path)
-        with picture:
-            _refuse_bomb(*picture.size)
-            picture.load()
-            picture = ImageOps.exif_transpose(picture)
+        with file:
+            _refuse_bomb(*file.size)
+            file.load()
+            picture = ImageOps.exif_transpose(file)
     if picture.mode.startswith(("I", "F")):
         picture = _eight_bits(np.asarray(picture))
     if picture.has_transparency_data:

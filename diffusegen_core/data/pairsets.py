@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, w
             items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", {
                 "jobs": batch, "keys": [keys[job.name] for job in batch], "folder": folder, **arguments}))
     fanout.run(work, items, title)
-    rows = [files.read_json(_row(folder, job.name)) for job in jobs]
+    rows = [_kept(folder, job.name) for job in jobs]
     others = extra(folder, rows) if extra else []
     _finish(artifact, folder, rows, columns, others, facts or {})
 
@@ -181,6 +182,13 @@ def _row(folder: Path, name: str) -> Path:
     return folder / "rows" / f"{name}.json"
 
 
+def _kept(folder: Path, name: str) -> Row:
+    """What `keep` has written of a pair that is made."""
+    row = files.read_json(_row(folder, name))
+    assert isinstance(row, dict), "a pair that is made has a row"
+    return row
+
+
 def _keys(jobs: Sequence[Job], recipe: Recipe) -> dict[str, str]:
     # What decides one pair, whatever the others are.
     return {job.name: key({**recipe, "jobs": recipe["jobs"][job.name],
@@ -193,8 +201,8 @@ def _take_over(artifact: Artifact, folder: Path, keys: dict[str, str]) -> None:
     for earlier in artifact.earlier():
         for name, wanted in keys.items():
             if not _row(folder, name).is_file() and is_made(earlier, name, wanted):
-                row = files.read_json(_row(earlier, name))
+                row = _kept(earlier, name)
                 for old, new in zip(files_of(earlier, name), files_of(folder, name), strict=True):
                     if row["sha256"]:
-                        files.write(new, lambda path, old=old: shutil.copyfile(old, path), hashed=False)
+                        files.write(new, partial(shutil.copyfile, old), hashed=False)
                 files.write_json(_row(folder, name), row)

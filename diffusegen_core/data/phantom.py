@@ -73,8 +73,8 @@ def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]
     inside = _surround(rng, x, y)
     light = _wall(rng, view, lumen, x, y)
     colour = _tint(light, palette)
-    colour *= 1 - _vessels(rng, n)[..., None] * np.float32([0.2, 0.5, 0.42]) * view.vessels
-    colour += _glints(rng, light)[..., None] * np.float32([235, 228, 220])
+    colour *= 1 - _vessels(rng, n)[..., None] * _colour(0.2, 0.5, 0.42) * view.vessels
+    colour += _glints(rng, light)[..., None] * _colour(235, 228, 220)
     outlines = np.zeros((n, n), np.float32)
     for polyp in _polyps(rng, lumen):
         _paint(rng, polyp, palette, light, colour, outlines)
@@ -105,9 +105,13 @@ def _step(low: float, high: float, value: Field) -> Field:
 
 def _tint(light: Field, palette: str) -> np.ndarray:
     """Brightness (0 to 1) to colour (n, n, 3), through the palette's shadow, half light and full light."""
-    table = np.float32([np.interp(np.linspace(0, 1, 1024), [0, 0.5, 1], stops)
-                        for stops in zip(*PALETTES[palette][:3], strict=True)]).T
+    table = np.array([np.interp(np.linspace(0, 1, 1024), [0, 0.5, 1], stops)
+                      for stops in zip(*PALETTES[palette][:3], strict=True)], np.float32).T
     return table[(np.clip(light, 0, 1) * 1023).astype(np.int32)]
+
+
+def _colour(red: float, green: float, blue: float) -> np.ndarray:
+    return np.array([red, green, blue], np.float32)
 
 
 def _surround(rng: np.random.Generator, x: Field, y: Field) -> Field:
@@ -159,26 +163,27 @@ def _vessels(rng: np.random.Generator, n: int) -> Field:
         cv2.polylines(canvas, [np.round(line).astype(np.int32)], False, 255, width, cv2.LINE_AA)
         if width > 1:
             walks += [(line[-1], heading + rng.uniform(0.3, 0.8), 1), (line[-1], heading - 0.5, 1)]
-    canvas = cv2.resize(cv2.GaussianBlur(canvas, (0, 0), 0.7), (n, n), interpolation=cv2.INTER_LINEAR)
-    return canvas.astype(np.float32) / 255 * np.clip(0.6 + 0.5 * _noise(rng, 3, (n, n)), 0, 1)
+    vessels = cv2.resize(cv2.GaussianBlur(canvas, (0, 0), 0.7), (n, n), interpolation=cv2.INTER_LINEAR)
+    return vessels.astype(np.float32) / 255 * np.clip(0.6 + 0.5 * _noise(rng, 3, (n, n)), 0, 1)
 
 
 def _polyps(rng: np.random.Generator, lumen: Point) -> list[Polyp]:
     """One to three polyps that keep apart."""
-    wanted, found = int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])), []
-    while len(found) < wanted:
+    wanted = int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))
+    polyps: list[Polyp] = []
+    while len(polyps) < wanted:
         radius = rng.uniform(0.18, 0.5) / (1 + 0.4 * (wanted - 1))
         centre = rng.uniform(-0.6, 0.6, 2)
         waves = np.stack([rng.uniform(0, [0.14, 0.1, 0.05]), rng.uniform(0, 2 * math.pi, 3)], axis=1)
         height, stretch, turn = rng.uniform(0.45, 1.0), rng.uniform(0.65, 1.0), rng.uniform(0, math.pi)
         # A stalk leans away from the lumen, towards the wall that carries it.
         lean = math.atan2(centre[1] - lumen[1], centre[0] - lumen[0]) + rng.normal(0, 0.4)
-        foot = centre + rng.uniform(1.5, 1.9) * radius * np.array([math.cos(lean), math.sin(lean)])
+        wall = centre + rng.uniform(1.5, 1.9) * radius * np.array([math.cos(lean), math.sin(lean)])
         stalked = rng.random() < 0.25
-        if all(math.dist(centre, other.centre) > 1.3 * (radius + other.radius) for other in found):
-            foot = tuple(foot) if stalked else None
-            found.append(Polyp(tuple(centre), radius, height, stretch, turn, waves, foot))
-    return found
+        if all(math.dist(centre, other.centre) > 1.3 * (radius + other.radius) for other in polyps):
+            foot = tuple(wall) if stalked else None
+            polyps.append(Polyp(tuple(centre), radius, height, stretch, turn, waves, foot))
+    return polyps
 
 
 def _paint(rng: np.random.Generator, polyp: Polyp, palette: str, light: Field, colour: np.ndarray,
@@ -197,7 +202,7 @@ def _paint(rng: np.random.Generator, polyp: Polyp, palette: str, light: Field, c
     surface += rng.uniform(0.01, 0.03) * _noise(rng, 14, rho.shape) + 0.006 * _noise(rng, 48, rho.shape)
     shape = head
     if polyp.foot is not None:
-        below, stalk = _stalk(polyp, dx, dy, pixel)
+        below, stalk = _stalk(polyp, polyp.foot, dx, dy, pixel)
         surface, shape = np.where(head > 0.5, surface, below), np.maximum(head, stalk)
     lamp = np.append(rng.normal(0, 0.3, 2), 1)
     diffuse, mirror = _shade(surface, pixel, lamp / np.linalg.norm(lamp))
@@ -205,7 +210,7 @@ def _paint(rng: np.random.Generator, polyp: Polyp, palette: str, light: Field, c
     around = 0.6 + 0.4 * min(1.0, float(light[row, column]) / 0.6)
     bright = around * (0.14 + 0.68 * diffuse) * (1 + 0.05 * _noise(rng, 24, rho.shape))
     tone = rng.uniform(0.15, 0.75) * head[..., None]  # a stalk has the wall's colour
-    own = np.float32(PALETTES[palette][3]) * 1.5 * bright[..., None]
+    own = _colour(*PALETTES[palette][3]) * 1.5 * bright[..., None]
     body = (1 - tone) * _tint(bright, palette) + tone * own
     body += 235 * (head * _step(0.982, 0.996, mirror))[..., None]
     shadow = 0.5 * polyp.height * (1 - _step(0.7, 1.5, np.hypot(dx + 1.2 * lamp[0], dy + 1.2 * lamp[1])))
@@ -225,9 +230,9 @@ def _head(polyp: Polyp, dx: Field, dy: Field, pixel: float) -> tuple[Field, Fiel
     return rho, 1 - _step(1 - pixel, 1 + pixel, rho)
 
 
-def _stalk(polyp: Polyp, dx: Field, dy: Field, pixel: float) -> tuple[Field, Field]:
+def _stalk(polyp: Polyp, foot: Point, dx: Field, dy: Field, pixel: float) -> tuple[Field, Field]:
     """The stalk's surface and cover: a tube from the head's centre that widens and ends in the wall."""
-    fx, fy = ((f - c) / polyp.radius for f, c in zip(polyp.foot, polyp.centre, strict=True))
+    fx, fy = ((f - c) / polyp.radius for f, c in zip(foot, polyp.centre, strict=True))
     t = np.clip((dx * fx + dy * fy) / (fx * fx + fy * fy), 0, 1)
     width = 0.3 + 0.3 * t ** 3
     off = np.hypot(dx - t * fx, dy - t * fy) / width

@@ -33,7 +33,8 @@ class DataType:
         """As in tables and folders: "20-Styled-Diff"."""
         return f"{self.models}-{self.kind}" if self.models else self.kind
 
-    __str__ = name.fget  # type: ignore[assignment]
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def full(self) -> bool:

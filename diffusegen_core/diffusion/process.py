@@ -91,35 +91,35 @@ def levels_of(level: int, x: Tensor) -> Tensor:
 
 
 # x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (A1)
-def noised(s: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def noised(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """x_t ~ q(x_t | x0), with the given standard normal eps."""
-    return at(s.alpha_bar.sqrt(), t) * x0 + at((1 - s.alpha_bar).sqrt(), t) * eps
+    return at(schedule.alpha_bar.sqrt(), t) * x0 + at((1 - schedule.alpha_bar).sqrt(), t) * eps
 
 
 # x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps; the paper has a variance of beta_t (1 - beta_t), a typo
-def noised_once(s: Schedule, x_prev: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def noised_once(schedule: Schedule, x_prev: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """x_t ~ q(x_t | x_{t-1}): one respaced step forward, to level t."""
-    return at((1 - s.beta).sqrt(), t) * x_prev + at(s.beta.sqrt(), t) * eps
+    return at((1 - schedule.beta).sqrt(), t) * x_prev + at(schedule.beta.sqrt(), t) * eps
 
 
 # v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x0 (Salimans and Ho 2022)
-def velocity(s: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def velocity(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """The target of the `v` objective."""
-    return at(s.alpha_bar.sqrt(), t) * eps - at((1 - s.alpha_bar).sqrt(), t) * x0
+    return at(schedule.alpha_bar.sqrt(), t) * eps - at((1 - schedule.alpha_bar).sqrt(), t) * x0
 
 
-def predicted_x0(s: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, objective: str) -> Tensor:
+def predicted_x0(schedule: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, objective: str) -> Tensor:
     """x0 from the network's eps or v (Tweedie's formula)."""
     if objective == "v":
-        return at(s.alpha_bar.sqrt(), t) * x_t - at((1 - s.alpha_bar).sqrt(), t) * prediction
-    return at(s.alpha_bar.rsqrt(), t) * x_t - at((1 / s.alpha_bar - 1).sqrt(), t) * prediction
+        return at(schedule.alpha_bar.sqrt(), t) * x_t - at((1 - schedule.alpha_bar).sqrt(), t) * prediction
+    return at(schedule.alpha_bar.rsqrt(), t) * x_t - at((1 / schedule.alpha_bar - 1).sqrt(), t) * prediction
 
 
 # mu = (sqrt(alpha_bar_prev) beta x0 + sqrt(alpha) (1 - alpha_bar_prev) x_t) / (1 - alpha_bar)
-def posterior_mean(s: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+def posterior_mean(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """The mean of q(x_{t-1} | x_t, x0) (Ho et al. 2020, equation 7)."""
-    of_x0 = s.beta * s.alpha_bar_prev.sqrt() / (1 - s.alpha_bar)
-    of_x_t = (1 - s.beta).sqrt() * (1 - s.alpha_bar_prev) / (1 - s.alpha_bar)
+    of_x0 = schedule.beta * schedule.alpha_bar_prev.sqrt() / (1 - schedule.alpha_bar)
+    of_x_t = (1 - schedule.beta).sqrt() * (1 - schedule.alpha_bar_prev) / (1 - schedule.alpha_bar)
     return at(of_x0, t) * x0 + at(of_x_t, t) * x_t
 
 
@@ -132,28 +132,29 @@ class Reverse:
     x0: Tensor
 
 
-def call(net: Network, s: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
+def call(net: Network, schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
     """The network's raw output (B, 2C, H, W) at level t, float32."""
-    return net(x_t, s.timestep[t].float()).float()
+    return net(x_t, schedule.timestep[t].float()).float()
 
 
-def interpret(s: Schedule, x_t: Tensor, t: Tensor, output: Tensor, objective: str,
+def interpret(schedule: Schedule, x_t: Tensor, t: Tensor, output: Tensor, objective: str,
               clip: bool = True) -> Reverse:
     """The reverse step that a raw output means; `clip` keeps x0 within [-1, 1]."""
     prediction, fraction = output.chunk(2, dim=1)
-    x0 = predicted_x0(s, x_t, t, prediction, objective)
+    x0 = predicted_x0(schedule, x_t, t, prediction, objective)
     if clip:
         x0 = x0.clamp(-1, 1)
     # log variance between its bounds: the posterior's (-1) and the schedule's upper one (+1)
-    low, high = at(s.posterior_log_variance, t), at(s.top_log_variance, t)
+    low, high = at(schedule.posterior_log_variance, t), at(schedule.top_log_variance, t)
     fraction = (fraction + 1) / 2
     log_variance = fraction * high + (1 - fraction) * low
-    return Reverse(posterior_mean(s, x0, x_t, t), log_variance, x0)
+    return Reverse(posterior_mean(schedule, x0, x_t, t), log_variance, x0)
 
 
-def reverse(net: Network, s: Schedule, x_t: Tensor, t: Tensor, objective: str, clip: bool = True) -> Reverse:
+def reverse(net: Network, schedule: Schedule, x_t: Tensor, t: Tensor, objective: str,
+            clip: bool = True) -> Reverse:
     """p(x_{t-1} | x_t) from one network call."""
-    return interpret(s, x_t, t, call(net, s, x_t, t), objective, clip)
+    return interpret(schedule, x_t, t, call(net, schedule, x_t, t), objective, clip)
 
 
 # x_{t-1} = mu + sigma_t eps, without noise at level 0 (A2)
@@ -162,24 +163,25 @@ def denoised_once(r: Reverse, t: Tensor, eps: Tensor) -> Tensor:
     return r.mean + (t > 0).float()[:, None, None, None] * (0.5 * r.log_variance).exp() * eps
 
 
-def losses(net: Network, s: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
+def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
            objective: str) -> dict[str, Tensor]:
     """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for variance, `loss` the sum."""
-    x_t = noised(s, x0, t, eps)
-    output = call(net, s, x_t, t)
+    x_t = noised(schedule, x0, t, eps)
+    output = call(net, schedule, x_t, t)
     prediction, fraction = output.chunk(2, dim=1)
-    target = eps if objective == "eps" else velocity(s, x0, t, eps)
+    target = eps if objective == "eps" else velocity(schedule, x0, t, eps)
     mse = _per_image((target - prediction) ** 2)
     # The variational term trains the variance alone, so the mean is detached (Nichol and Dhariwal 2021, 3.1).
-    r = interpret(s, x_t, t, torch.cat([prediction.detach(), fraction], dim=1), objective, clip=False)
-    vb = variational_bound(s, x0, x_t, t, r)
+    r = interpret(schedule, x_t, t, torch.cat([prediction.detach(), fraction], dim=1), objective, clip=False)
+    vb = variational_bound(schedule, x0, x_t, t, r)
     return {"mse": mse, "vb": vb, "loss": mse + vb}
 
 
 # L_t = KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)); L_0 = -log p(x0 | x_1)
-def variational_bound(s: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, r: Reverse) -> Tensor:
+def variational_bound(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, r: Reverse) -> Tensor:
     """The term of the variational bound at level t, (B,), bits per dimension."""
-    true_mean, true_log_variance = posterior_mean(s, x0, x_t, t), at(s.posterior_log_variance, t)
+    true_mean = posterior_mean(schedule, x0, x_t, t)
+    true_log_variance = at(schedule.posterior_log_variance, t)
     kl = 0.5 * (r.log_variance - true_log_variance - 1 + (true_log_variance - r.log_variance).exp()
                 + (true_mean - r.mean) ** 2 * (-r.log_variance).exp())
     nll = -log_likelihood_of_bytes(x0, r.mean, (0.5 * r.log_variance).exp())

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ from diffusegen_core.networks.weights import (
     PRETRAINED,
     RANDOM,
     Published,
+    State,
     by_hand,
     fill,
     hub_folder,
@@ -58,7 +60,7 @@ class _Backbone:
     """A feature network before it is made: its input side, its published weights, and how to make it."""
 
     size: int
-    published: Published
+    published: Published[State]
     make: Callable[[], tuple[nn.Module, tuple[str, ...]]]
     """Gives the network without its classifier, and the prefixes of the fields that it so lacks."""
 
@@ -90,7 +92,7 @@ def seen(net: Callable[[Tensor], Tensor], batches: Iterable[Tensor], device: tor
 
 
 def load(backbone: str, weights: str, input_range: InputRange, device: torch.device | str = "cpu",
-         seed: int = 0, size: int | None = None) -> nn.Module:
+         seed: int = 0, size: int | None = None) -> nn.Sequential:
     """The differentiable map from RGB pixels (B, 3, H, W), float in 0..255, to features (B, D); eval mode.
 
     `size` is another input side than the library gives, for a network that takes any.
@@ -112,8 +114,16 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
     return whole.to(device)
 
 
+def input_side(backbone: str) -> int:
+    """The side, in pixels, of the images that a backbone usually sees."""
+    return _find(backbone).size
+
+
 class Normalize(nn.Module):
     """(x - mean) / deviation by channel. torchvision's sends both to the device anew in every call."""
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, mean: Sequence[float], deviation: Sequence[float]):
         super().__init__()
@@ -134,16 +144,17 @@ def _refuse_misfit(net: nn.Module, backbone: str, side: int, usual: int) -> None
 
 
 def load_cls(backbone: str, weights: str, input_range: InputRange, device: torch.device | str = "cpu",
-             seed: int = 0, size: int | None = None) -> nn.Module:
+             seed: int = 0, size: int | None = None) -> nn.Sequential:
     """As `load`, but of a vision transformer the [CLS] token as its last block leaves it (paper A.3).
 
     The final normalisation is left out, as in the authors' code. Other networks give what `load` does.
     """
     net = load(backbone, weights, input_range, device, seed, size)
-    if _is_transformer(net[-1]) and backbone.startswith("timm/"):
-        net[-1].norm, net[-1].fc_norm, net[-1].global_pool = nn.Identity(), nn.Identity(), "token"
-    elif _is_transformer(net[-1]):
-        net[-1].encoder.ln = nn.Identity()
+    network: Any = net[-1]  # of the library's own class, which has more than a Module
+    if _is_transformer(network) and backbone.startswith("timm/"):
+        network.norm, network.fc_norm, network.global_pool = nn.Identity(), nn.Identity(), "token"
+    elif _is_transformer(network):
+        network.encoder.ln = nn.Identity()
     return net
 
 
@@ -174,9 +185,8 @@ def remembered(store: Path, images: np.ndarray, decided_by: Recipe,
     for first in range(0, len(missing), CHUNK):
         chunk = dict(missing[first:first + CHUNK])
         rows = compute(images[list(chunk.values())])
-        kept = {"hashes": np.array(list(chunk)), "rows": rows}
         name = f"{key({'hashes': list(chunk)})}.npz"
-        files.write(folder / name, lambda path, kept=kept: np.savez(path, **kept))
+        files.write(folder / name, partial(np.savez, hashes=np.array(list(chunk)), rows=rows))
         known |= dict(zip(chunk, rows, strict=True))
     return np.stack([known[content] for content in hashes])
 
@@ -267,14 +277,16 @@ def _timm(backbone: str) -> _Backbone:
     return _Backbone(config.input_size[-1], _published_by_timm(name, config), make)
 
 
-def _published_by_timm(name: str, config: "PretrainedCfg") -> Published:
+def _published_by_timm(name: str, config: "PretrainedCfg") -> Published[State]:
     import timm
 
     def load() -> dict[str, torch.Tensor]:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
 
     if config.hf_hub_id is None:
-        return Published(name, "timm", config.url or None, by_hand(config.url or ""), load)
+        # Its type allows for a pair of addresses, which no network has.
+        url = config.url if isinstance(config.url, str) else ""
+        return Published(name, "timm", url or None, by_hand(url), load)
     file = config.hf_hub_filename or "model.safetensors"
     copied = (f"Without a network, copy the folder {hub_folder(config.hf_hub_id)} from a machine that has "
               f"it, or download {file} of that hub id elsewhere.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusegen_core.networks import features
-from diffusegen_core.networks.weights import Published, by_hand, fill, identity, seeded
+from diffusegen_core.networks.weights import Published, State, by_hand, fill, identity, seeded
 from diffusegen_core.store.artifacts import Recipe
 
 Parts = tuple[nn.Module, nn.Module, nn.Module]
@@ -54,7 +54,8 @@ def _plain() -> tuple[nn.Module, Parts, tuple[str, ...]]:
     for layer in layers:
         if isinstance(layer, nn.Conv2d):  # as torchvision starts the whole network
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     transforms = VGG19_Weights.DEFAULT.transforms()
     prepare = features.Normalize(transforms.mean, transforms.std)
     net = nn.Sequential(OrderedDict(features=layers))  # fields named as in the published file
@@ -71,7 +72,7 @@ def _normalised() -> tuple[nn.Module, Parts, tuple[str, ...]]:
     return net, (net[:1], net[1:4], net[4:]), tuple(f"{i}." for i in range(len(net), 64))
 
 
-def _published(name: str) -> Published:
+def _published(name: str) -> Published[State]:
     from torchvision.models.vgg import VGG19_Weights, vgg19
 
     best = VGG19_Weights.DEFAULT

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import requests
 import torch
@@ -30,6 +30,7 @@ from diffusegen_core.store import files, seeds
 PRETRAINED, RANDOM = "pretrained", "random"
 State = dict[str, torch.Tensor]
 Made = TypeVar("Made")
+Loaded = TypeVar("Loaded", State, Path)
 
 # Seconds that a silent server is waited for.
 PATIENCE = 10.0
@@ -38,8 +39,11 @@ FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 @dataclass(frozen=True)
-class Published:
-    """Where a library finds the published weights of one network, and how to ask it for them."""
+class Published(Generic[Loaded]):
+    """Where a library finds the published weights of one network, and how to ask it for them.
+
+    They are a state dict, or the path of a file that holds the network as well (see `place`).
+    """
 
     network: str
     library: str
@@ -47,8 +51,8 @@ class Published:
     """The address or hub id; None where the library has no weights for this network."""
     by_hand: str
     """How a person without a network places the file, as one sentence."""
-    load: Callable[[], State | Path]
-    """The library's own loader and cache; gives a path where the file holds a whole network (see `place`)."""
+    load: Callable[[], Loaded]
+    """The library's own loader and cache."""
     from_hub: bool = False
     """Whether `where` is a Hugging Face hub id."""
 
@@ -61,7 +65,7 @@ def seeded(make: Callable[[], Made], seed: int, *names: object) -> Made:
         return make()
 
 
-def fill(net: nn.Module, spec: str, published: Published, unused: tuple[str, ...] = ()) -> nn.Module:
+def fill(net: nn.Module, spec: str, published: Published[State], unused: tuple[str, ...] = ()) -> nn.Module:
     """Load into `net` the weights that `spec` names; `random` leaves it as it was made (see `seeded`).
 
     Fields that start with a prefix in `unused`, such as those of a classifier that the network lacks, are not
@@ -74,7 +78,7 @@ def fill(net: nn.Module, spec: str, published: Published, unused: tuple[str, ...
     return net
 
 
-def place(spec: str, published: Published) -> Path:
+def place(spec: str, published: Published[Path]) -> Path:
     """The file that `spec` names, for weights that come with their network, in one file."""
     return _ask(published) if spec == PRETRAINED else _file(spec)
 
@@ -95,7 +99,7 @@ def words(spec: str) -> str:
     return {PRETRAINED: PRETRAINED, RANDOM: "random weights"}.get(spec) or Path(spec).name
 
 
-def identity(spec: str, published: Published, seed: int = 0) -> dict[str, str | int | None]:
+def identity(spec: str, published: Published[Any], seed: int = 0) -> dict[str, str | int | None]:
     """What decides the weights, for recipes: the library's address, the seed, or the file's content."""
     if spec == PRETRAINED:
         return {PRETRAINED: _address(published)}
@@ -140,14 +144,14 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
     nn.Module.load_state_dict(net, state, strict=False)
 
 
-def _address(published: Published) -> str:
+def _address(published: Published[Any]) -> str:
     if published.where is None:
         raise UserError(f"{published.library} has no published weights for {published.network}. Give "
                         "`random`, or the path of a weights file.")
     return published.where
 
 
-def _ask(published: Published) -> State | Path:
+def _ask(published: Published[Loaded]) -> Loaded:
     where = _address(published)
     silent = published.from_hub and not hub.HF_HUB_OFFLINE and not _answers(hub.ENDPOINT)
     try:

@@ -57,10 +57,10 @@ def of(call: Callable[[], object]) -> float:
 
 def both(net: Callable[[Tensor], Tensor | list[Tensor]], x: Tensor) -> tuple[float, float]:
     """FLOP of a call, and of the gradient of what it gives, of everything that asks for one."""
-    found = []
-    call = of(lambda: found.append(net(x)))
-    outputs = found[0] if isinstance(found[0], list) else found
-    return call, of(lambda: sum(output.sum() for output in outputs).backward())
+    given: list[Tensor | list[Tensor]] = []
+    call = of(lambda: given.append(net(x)))
+    outputs = given[0] if isinstance(given[0], list) else [given[0]]
+    return call, of(lambda: torch.stack([output.sum() for output in outputs]).sum().backward())
 
 
 def _backbone(net: nn.Module, side: int) -> Backbone:

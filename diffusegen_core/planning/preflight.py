@@ -41,7 +41,7 @@ def check(run: Run, chosen: Collection[str]) -> None:
 
 def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
     """The same errors, of chapters that are given by their names and of those that they need."""
-    lines = []
+    lines: list[str] = []
     for name in CHECKS:
         attempt = CHECKS[name][0]
         if attempt is not None and name in needed(chosen):

@@ -79,7 +79,8 @@ def rates(p: Params, work: Work, kinds: list[str], seconds: float) -> pd.DataFra
               "GAN": _gan, "judging": _judging, "segmentation": _segmentation}
     # A call comes first, for others may have to go by its rate.
     wanted = [kind for kind in KINDS if kind in kinds or kind == "sampling"]
-    share, found = seconds / len(wanted), []
+    share = seconds / len(wanted)
+    found: list[dict[str, object]] = []
     for kind in wanted:
         too_large = {"training": work.unet.learn, "styling": max(work.guided)}.get(kind, 0) > SHORT
         if device.type == "cpu" and too_large and 2 * work.unet.call > SHORT:
@@ -234,7 +235,11 @@ def _gan(p: Params, work: Work, device: torch.device) -> Trial:
         side = singan.sides(side, few)[max(0, int((summed <= SHORT).sum()) - 1)]
         how = f"scales up to {side} pixels" if side < p.data.image_size else ""
     image = singan.resized(_images(p, 1, device), side)[0]
-    return Trial(flops.fitting(few, side), 1, lambda: singan.fit(image, few, 0, device) and None, how)
+
+    def run() -> None:
+        singan.fit(image, few, 0, device)
+
+    return Trial(flops.fitting(few, side), 1, run, how)
 
 
 def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:

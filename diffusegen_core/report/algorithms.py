@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from diffusegen_core.diffusion.guided import GuidedStep
 from diffusegen_core.diffusion.losses import TERMS
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.samplers import Generators, Step, ancestral
-from diffusegen_core.report.figures import COLOURS, board, picture, plt
+from diffusegen_core.report.figures import COLOURS, board, picture
 from diffusegen_core.run import Run
 
 COLUMNS = 10  # of a strip

@@ -168,7 +168,7 @@ def _render(site: Path) -> None:
 def _add_mathjax(folder: Path) -> None:
     """Copy the one file of MathJax that the pages load: TeX in, SVG out, its glyphs included."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
-    if package is None:
+    if package is None or package.origin is None:
         raise UserError("The package sphinx-mathjax-offline is not installed; the book's formulas need it.")
     folder.mkdir(parents=True)
     shutil.copy(Path(package.origin).parent / "static" / "mathjax" / "tex-svg.js", folder)

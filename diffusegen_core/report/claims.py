@@ -156,14 +156,15 @@ def _judged(asked: Verdict, names: list[str], arms: list[pd.DataFrame], images: 
             seed: int) -> Verdict:
     """The verdict, with its numbers, on the first of two arms against the second."""
     arms = [arm[arm["test_set"] == asked.test_set] for arm in arms]
+    first, second = arms
     if asked.test_set not in set(images["test_set"]):
         return replace(asked, reason=f"The results have no test set {asked.test_set}.")
     absent = [name for name, arm in zip(names, arms, strict=True) if arm.empty]
     if absent:
         return replace(asked, reason=f"The results have no {' and no '.join(absent)}.")
-    common = arms[0].merge(arms[1], on=["seed", "image"])
-    dice = tuple(float(common[column].mean()) for column in ("dice_x", "dice_y"))
-    gain = intervals.paired(*arms, "dice", resamples, seed)
+    common = first.merge(second, on=["seed", "image"])
+    dice = float(common["dice_x"].mean()), float(common["dice_y"].mean())
+    gain = intervals.paired(first, second, "dice", resamples, seed)
     verdict, reason = decide(gain, max(dice))
     return replace(asked, dice=dice, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
                    seeds=gain.seeds, verdict=verdict, reason=reason)

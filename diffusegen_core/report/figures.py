@@ -1,13 +1,16 @@
 """Every figure of the book, in one style: readable in print, safe for colour-blind readers."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from diffusegen_core.chapters.cluster import Clusters
@@ -24,13 +27,13 @@ from diffusegen_core.diffusion.losses import weights
 # Okabe and Ito's palette; line styles differ as well, so that nothing depends on colour alone.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 LINES = ["-", "--", "-.", ":"]
-STYLE = {
+STYLE: dict[str, Any] = {
     "figure.dpi": 110, "savefig.dpi": 160, "figure.constrained_layout.use": True,
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.prop_cycle": plt.cycler(color=COLOURS), "image.interpolation": "nearest",
+    "axes.prop_cycle": cycler(color=COLOURS), "image.interpolation": "nearest",
 }
-plt.rcParams.update(STYLE)
+plt.style.use(STYLE)
 WIDTH = 7.0  # inches, the text width of a printed page
 MOST_ROWS = 12  # a figure of more clusters or models than this shows the first ones
 BLOCKS, MOST_PAIRS = 4, 3  # a figure of sources and their synthetic pairs shows so many
@@ -51,8 +54,9 @@ def picture(ax: Axes, image: np.ndarray) -> None:
 def board(rows: int, columns: int, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
     """A figure of rows x columns square pictures."""
     side = width / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(width, side * rows * 1.04), squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, side * rows * 1.04), squeeze=False,
+                                layout=layout)
     for ax in axes.flat:
         ax.axis("off")
     return figure, axes

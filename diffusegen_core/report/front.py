@@ -27,10 +27,10 @@ STAGES = [
 def draw(run: Run) -> list[Path]:
     """Write samples.png and scheme.png into the figures folder of the run."""
     pairs = run.pairs
-    written = []
+    written: list[Path] = []
     for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(run, pairs))):
         path = run.folder / "figures" / f"{name}.png"
-        written.append(files.write(path, lambda file, figure=figure: figure.savefig(file)))
+        written.append(files.write(path, figure.savefig))
         plt.close(figure)
     return written
 
@@ -41,9 +41,10 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
     ax.set(xlim=(0, 10), ylim=(0, 10 * 1.95 / figures.WIDTH), position=(0, 0, 1, 1))
     ax.axis("off")
     ax.grid(False)
-    boxes = [("", f"{len(pairs)} pairs", "images and\ntheir masks",
-              _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)]))]
-    boxes += [(letter, name, text, _made(run, name)) for letter, name, text in STAGES]
+    boxes: list[tuple[str, str, str, np.ndarray | None]] = [
+        ("", f"{len(pairs)} pairs", "images and\ntheir masks",
+         _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)])),
+        *((letter, name, text, _made(run, name)) for letter, name, text in STAGES)]
     for n, (letter, name, text, image) in enumerate(boxes):
         left = 0.06 + 2.0 * n
         middle = left + 0.86
@@ -94,9 +95,9 @@ def _clustered(run: Run) -> np.ndarray | None:
     return _tiles([(row + [blank] * 3)[:3] for row in rows[:3]])
 
 
-def _montage(found: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _montage(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Images above their masks."""
-    return _tiles([[image for image, _ in found], [np.repeat(mask * 255, 3, axis=0) for _, mask in found]])
+    return _tiles([[image for image, _ in pairs], [np.repeat(mask * 255, 3, axis=0) for _, mask in pairs]])
 
 
 def _tiles(rows: list[list[np.ndarray]]) -> np.ndarray:
@@ -113,7 +114,8 @@ def _left_of(grid: np.ndarray, columns: int) -> np.ndarray:
     return grid[:, :side * columns]
 
 
-def _fit(image: np.ndarray, left: float, bottom: float, width: float, height: float) -> tuple[float, ...]:
+def _fit(image: np.ndarray, left: float, bottom: float, width: float,
+         height: float) -> tuple[float, float, float, float]:
     """The extent of a picture, centred in a box without distortion (axis units are equally long)."""
     scale = min(width / image.shape[1], height / image.shape[0])
     w, h = image.shape[1] * scale, image.shape[0] * scale

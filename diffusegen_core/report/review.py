@@ -13,12 +13,12 @@ import json
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.stats import binomtest
 
 from diffusegen_core.config.errors import UserError, printable
@@ -28,13 +28,12 @@ from diffusegen_core.run import Run
 from diffusegen_core.store import files, seeds
 
 # What is asked about each pair, in Table B1's words, and the keys that answer it.
+Grade = Literal["Good", "Moderate", "Poor"]
+Origin = Literal["Real", "Fake"]
 QUESTIONS = {
-    "quality": {
-        "title": "Image Quality", "answers": ("Good", "Moderate", "Poor"), "keys": ("1", "2", "3")},
-    "segmentation": {
-        "title": "Segmentation Quality", "answers": ("Good", "Moderate", "Poor"), "keys": ("4", "5", "6")},
-    "origin": {
-        "title": "Real or Fake", "answers": ("Real", "Fake"), "keys": ("R", "F")},
+    "quality": {"title": "Image Quality", "answers": get_args(Grade), "keys": ("1", "2", "3")},
+    "segmentation": {"title": "Segmentation Quality", "answers": get_args(Grade), "keys": ("4", "5", "6")},
+    "origin": {"title": "Real or Fake", "answers": get_args(Origin), "keys": ("R", "F")},
 }
 
 TEMPLATE = Path(__file__).with_name("review_form.html")
@@ -44,9 +43,12 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-# An answer that was not given is null: the form exports every question of every pair.
-_Answer = create_model("_Answer", __base__=_File, **{
-    name: (Literal[question["answers"]] | None, ...) for name, question in QUESTIONS.items()})
+class _Answer(_File):
+    """To each of QUESTIONS. One that was not given is null: the form exports every question of every pair."""
+
+    quality: Grade | None
+    segmentation: Grade | None
+    origin: Origin | None
 
 
 class _Answers(_File):

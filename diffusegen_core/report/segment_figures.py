@@ -71,25 +71,23 @@ def gains(result: Tested, p: Params) -> Figure:
 
 def examples(result: Tested, rows: int = 6) -> Figure:
     """Test images with the true outline, and below what networks of the first seed took for polyp."""
-    tests = [test for test in result.tests if test.pairs is not None]
+    tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = result.runs[(result.runs["status"] == "ok") & (result.runs["seed"] == 0)]
     # Of each data type the network with the most synthetic pairs.
     done = done.groupby("data_type", sort=False).tail(1).head(rows)
     if done.empty or not tests:
         return nothing("No network was tested.")
-    shown = min(trials.EXAMPLES, max(len(test.pairs) for test in tests))
+    shown = min(trials.EXAMPLES, max(len(pairs) for _, pairs in tests))
     figure, axes = board(len(done) + 1, shown * len(tests))
-    for left, test in enumerate(tests):
-        for i in range(min(shown, len(test.pairs))):
+    for left, (test, pairs) in enumerate(tests):
+        for i in range(min(shown, len(pairs))):
             column = axes[:, left * shown + i]
-            masks = [test.pairs.masks[i, 0]]
-            for name in done["name"]:
-                masks.append(trials.examples(result, name, test.name)[i])
+            masks = [pairs.masks[i, 0], *(trials.examples(result, name, test)[i] for name in done["name"])]
             for ax, mask in zip(column, masks, strict=True):
-                picture(ax, test.pairs.images[i])
+                picture(ax, pairs.images[i])
                 if mask.any():
                     ax.contour(mask, [0.5], colors="white", linewidths=0.9)
-        axes[0, left * shown].set_title(test.name, loc="left")
+        axes[0, left * shown].set_title(test, loc="left")
     for ax, name in zip(axes[:, 0], ["true", *done["data_type"]], strict=True):
         ax.set_ylabel(name, fontsize=7)
     return figure

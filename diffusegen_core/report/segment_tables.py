@@ -207,7 +207,7 @@ def _unknown(run: Run) -> str:
     return f"{gan.caveat(run.finished('gan'))} {models.caveat if models else ''}".strip()
 
 
-def _numbered(name: str, n: object) -> str:
+def _numbered(name: str, n: float) -> str:
     return name if pd.isna(n) else f"{name}-{int(n)}"
 
 

@@ -1,8 +1,9 @@
-"""Tables of the book: numbered and captioned there, plain HTML in JupyterLab."""
+"""Tables of the book: numbered there, HTML in JupyterLab; with a caption in both."""
 
 import contextlib
 import html
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ class Table:
     caption: str
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False, border=0)
+        caption = re.sub(r"\\([^\w\s])", r"\1", self.caption)  # without MyST's escapes
+        table = self.frame.to_html(index=False, border=0)
+        return table.replace(">", f'><caption style="text-align: left">{caption}</caption>', 1)
 
     # MyST's table directive; the book prefers this form over HTML.
     def _repr_markdown_(self) -> str:

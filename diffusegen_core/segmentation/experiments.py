@@ -6,10 +6,12 @@ One that fails leaves a row that says so, and the grid goes on; the next call tr
 grids or other parameters stay and are not read.
 """
 
+import logging
 import textwrap
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,6 +25,8 @@ from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe, key
 from diffusegen_core.store.stamps import STAMP, contents
 from diffusegen_core.store.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 FAILED, TRACEBACK, RESULTS, SPENT = "failed.json", "traceback.txt", "results.csv", "spent.json"
@@ -170,8 +174,9 @@ class Place:
         return max(seconds_in(self.folder / SPENT), sum(seconds_in(f / STAMP) for f in folders))
 
     def _scores(self, test: str, identity: dict[str, str]) -> Artifact:
-        return self.workspace.artifact(f"{self.name}/tests/{test}",
-                                       {**_tests(self.recipe)[test], "network": identity})
+        artifact = self.workspace.artifact(f"{self.name}/tests/{test}",
+                                           {**_tests(self.recipe)[test], "network": identity})
+        return replace(artifact, quiet=True)
 
     def _weights(self, identity: dict[str, str]) -> Artifact:
         return self.workspace.artifact(f"{self.name}/weights", {"network": identity})
@@ -220,11 +225,21 @@ def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: Work, cost: C
                          left(status, cost(experiment)))
              for experiment, place in known.items() if (status := place.status) != OK]
     done = sum(map(cost, grid)) - sum(item.cost for item in items)
+    _tell_of_scores(item.arguments["place"] for item in items)
     fanout.run(attempt, items, title, done)
     results = read(ws, grid)
     for name, frame in ((RESULTS, results.images), (RUNS, results.runs)):
         files.write_text(ws.folder / chapter / name, frame.to_csv(index=False))
     return results
+
+
+def _tell_of_scores(places: Iterable[Place]) -> None:
+    """One line for each test set whose scores are going to be set aside, however many networks have them."""
+    outdated = Counter(name for place in places for name in place.untested
+                       if (place.folder / "tests" / name / STAMP).is_file())
+    for name, count in outdated.items():
+        log.warning("The scores of %d networks on %s no longer hold: its images or networks are others. They "
+                    "are kept in aside/, and come back with those.", count, name)
 
 
 def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:

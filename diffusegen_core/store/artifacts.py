@@ -67,6 +67,8 @@ class Artifact:
     writable: bool = True
     again: bool = False
     """Whether one whose files were changed by hand is set aside and made again, rather than refused."""
+    quiet: bool = False
+    """One of so many that whoever has them tells of all in one line what was set aside."""
 
     @property
     def folder(self) -> Path:
@@ -200,7 +202,7 @@ class Artifact:
         self._make_room(stamp)
         moves.into_place(folder, self.folder, self._aside)
         if folder != self._making:
-            log.warning("%s: taken back from %s.", self.name, folder.relative_to(self.run))
+            self._tell("%s: taken back from %s.", self.name, folder.relative_to(self.run))
         return True
 
     def _make_room(self, coming: Stamp) -> None:
@@ -218,9 +220,12 @@ class Artifact:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self.folder, target)
         moves.move(target, self.folder, moves.strangers(target, stamp))
-        log.warning("%s no longer holds (%s). What was there, %s of work, is kept in %s and comes back with "
-                    "its parameters.", self.name, reasons, duration(stamp["seconds"]),
-                    target.relative_to(self.run))
+        self._tell("%s no longer holds (%s). What was there, %s of work, is kept in %s and comes back with "
+                   "its parameters.", self.name, reasons, duration(stamp["seconds"]),
+                   target.relative_to(self.run))
+
+    def _tell(self, text: str, *values: object) -> None:
+        log.log(logging.INFO if self.quiet else logging.WARNING, text, *values)
 
     def _finished_elsewhere(self, same: Stamp | None) -> bool:
         """Whether another process has finished this meanwhile, because this one had stopped; with the outputs

@@ -8,7 +8,7 @@ import platform
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from diffusegen_core.config.errors import UserError
 WRITING = ".writing-"  # what unfinished files are called
 
 
-class Written(type(Path())):
+class Written(PosixPath):
     """Where a file was written, with the hash of what was: by now another process may have replaced it."""
 
-    sha256 = ""
+    sha256: str = ""  # where it was not asked for
 
     @classmethod
     def of(cls, path: Path, sha256: str) -> "Written":
@@ -31,10 +31,10 @@ class Written(type(Path())):
         return written
 
 
-def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Path:
+def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Written:
     """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent.
 
-    The path that is returned tells the hash (Written), unless not `hashed`, which is for what no stamp names.
+    The path that is returned tells the hash, unless not `hashed`, which is for what no stamp names.
     """
     temporary = None
     try:
@@ -46,7 +46,7 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Pa
         save(temporary)
         with temporary.open("rb") as f:
             os.fsync(f.fileno())
-        written = Written.of(path, sha256(temporary)) if hashed else path
+        written = Written.of(path, sha256(temporary) if hashed else "")
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
@@ -57,11 +57,11 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Pa
     return written
 
 
-def write_text(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Written:
     return write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, value: Any) -> Path:
+def write_json(path: Path, value: Any) -> Written:
     return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
@@ -92,7 +92,7 @@ def remembered_sha256(path: Path) -> str:
 
 def pixel_hash(image: np.ndarray) -> str:
     """The SHA-256 of an array's bytes: by it an image is known, whatever its file is called."""
-    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
 def below(folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 from diffusegen_core import __version__
@@ -44,7 +44,7 @@ class NotMadeError(Exception):
     """Within `only_finished`: an artifact is not there, or is not what its recipe would make."""
 
 
-class Written(type(Path())):
+class Written(PosixPath):
     """Where a file was written, with the hash of what was: by now another process may have replaced it."""
 
     sha256 = ""
@@ -185,14 +185,17 @@ def stale(folder: Path, recipe: Recipe) -> list[str]:
 def read_stamp(folder: Path) -> dict[str, Any] | None:
     """What `finish` wrote into a folder, or None where nothing of its shape is there."""
     stamp = read_json(folder / STAMP)
-    shape = {"recipe": dict, "outputs": dict, "seconds": (int, float), "device": str}
+    shape: dict[str, type | tuple[type, ...]] = {
+        "recipe": dict, "outputs": dict, "seconds": (int, float), "device": str}
     whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
     return stamp if whole else None
 
 
 def stamped_hash(path: Path) -> str:
     """The hash of a file as its folder's stamp tells it, with which `current` has just compared the file."""
-    return read_stamp(path.parent)["outputs"][path.name]["sha256"]
+    stamp = read_stamp(path.parent)
+    assert stamp is not None, "current() has just read it"
+    return str(stamp["outputs"][path.name]["sha256"])
 
 
 def _reasons(folder: Path, stamp: dict[str, Any], recipe: Recipe) -> list[str]:

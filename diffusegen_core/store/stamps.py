@@ -14,7 +14,8 @@ Stamp = dict[str, Any]
 def read_stamp(folder: Path) -> Stamp | None:
     """What `finish` wrote into a folder, or None where nothing of its shape is there."""
     stamp = files.read_json(folder / STAMP)
-    shape = {"recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
+    shape: dict[str, type | tuple[type, ...]] = {
+        "recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
     whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
     return stamp if whole else None
 
