@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
-from pretended import pretended
-
 from diffusegen_core.base import params, runs
 from diffusegen_core.base.errors import UserError
-from diffusegen_core.measures import metrics
 from diffusegen_core.models import checkpoints
 from diffusegen_core.models.unet import UNet
 from diffusegen_core.pairs import data, phantom
+from PIL import Image
+from pretended import pretended
+
+from diffusegen_core.measures import metrics
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
