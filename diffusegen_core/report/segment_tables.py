@@ -41,7 +41,7 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
     ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"], strict=True)]
     paper = published.table("2").assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-{measure}",
-                   f"Trained on one data type alone: polyp {WORDS.get(measure, measure)}, computed in this run, with 95 % "
+                   f"Trained on one data type alone: polyp {_word(measure)}, computed in this run, with 95 % "
                    "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
                    f"{_unknown(run)}")
 
@@ -56,7 +56,7 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
     paper = paper[paper["data_type"] != REAL.name].assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-clusters-{measure}",
-                   f"By cluster count: polyp {WORDS.get(measure, measure)}, computed in this run, with 95 % intervals. "
+                   f"By cluster count: polyp {_word(measure)}, computed in this run, with 95 % intervals. "
                    f"Published: Tables B3 and B4 of the paper. {run.models.caveat}",
                    order=_by_kind)
 
@@ -79,7 +79,7 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     # Models of a small set are always trained here.
     unknown = _unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
-                   f"Small real sets, r = {ratio}: polyp {WORDS.get(measure, measure)}, computed in this run, with 95 % "
+                   f"Small real sets, r = {ratio}: polyp {_word(measure)}, computed in this run, with 95 % "
                    f"intervals. {_rule(p)}{note} {unknown}", order=_by_size,
                    heading=("N", "data type"))
 
@@ -200,6 +200,10 @@ def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: st
     if any(FEWER in text for text in mine.values()):
         caption = f"{caption.strip()} {FEWER} Of fewer seeds than were asked for, or none: the others failed."
     return show(pd.DataFrame(rows), name, caption.strip())
+
+
+def _word(measure: str) -> str:
+    return WORDS.get(measure, measure)
 
 
 def _unknown(run: Run) -> str:
