@@ -203,10 +203,10 @@ def pixels(p: Params, count: int, device: torch.device) -> torch.Tensor:
 
 def stir(net: torch.nn.Module) -> None:
     """Weights drawn anew: an untrained network's branches are zero, which equality would not notice."""
-    g = seeds.generator(0, "weights")
+    g = seeds.generator(0, "weights", device=next(net.parameters()).device)
     with torch.no_grad():
         for weight in net.parameters():
-            weight.add_(0.02 * torch.randn(weight.shape, generator=g).to(weight.device))
+            weight.add_(0.02 * torch.randn(weight.shape, generator=g, device=g.device))
 
 
 def sampler(p: Params, device: torch.device, precision: str, candidate: str = "") -> Diffusion:

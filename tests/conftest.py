@@ -62,7 +62,7 @@ def unsynced() -> Iterator[None]:
 def killable() -> multiprocessing.context.BaseContext:
     """Makes processes that may be killed, forked from one that imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diffusegen_core.chapters.augment", "diffusegen_core.chapters.evaluate",
+    context.set_forkserver_preload(["diffusegen_core.run",
                                     "sklearn.cluster",
                                     "sklearn.metrics", "torchvision.models", "torchvision.transforms.v2",
                                     "segmentation_models_pytorch", "albumentations", "cleanfid.fid",

@@ -261,6 +261,7 @@ def test_the_same_made_by_two_is_kept_once(tmp_path: Path):
     other.finish([files.write_text(place / "model.txt", "model 1")], 1.0)
     assert one.made()
     assert not (tmp_path / ASIDE).exists()
+    assert not list((tmp_path / MAKING).rglob("*.*"))
 
 
 # ---- any sequence of changes and kills

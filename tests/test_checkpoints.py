@@ -161,6 +161,16 @@ def test_a_model_of_ours_needs_nothing_but_its_file(tmp_path: Path):
         checkpoints.load(tmp_path / "model.pt")
 
 
+def test_the_length_of_the_header_changes_no_bit_of_what_is_computed(tmp_path: Path):
+    x, outputs = torch.randn(2, 4, 32, 32, generator=seeds.generator(0)), []
+    for length in range(0, 64, 8):
+        path = ours(with_(), tmp_path / "model.safetensors", note="x" * length)
+        net = checkpoints.load(path).net
+        assert {weight.data_ptr() % 64 for weight in net.parameters()} == {0}
+        outputs.append(net(x, torch.tensor([10.0, 900.0])))
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+
+
 def with_header(path: Path, change: Callable[[dict], object]) -> Path:
     """The file with another header of safetensors, whose tensors' bytes stay."""
     content = path.read_bytes()

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,50 +20,63 @@ import pytest
 import torch
 import tqdm
 
-from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, segment, style, train
+from diffusegen_core.chapters import train
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, pairsets
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.planning import preflight
+from diffusegen_core.run import Run
 from diffusegen_core.segmentation import experiments, segnet
-from diffusegen_core.store import runs
+from diffusegen_core.store import artifacts, files, lock
+from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, read_stamp
 
 Context = multiprocessing.context.BaseContext
 CLOCKS = {"spent.json", "runs.csv", "generators.csv"}  # they hold seconds
-PASSING = {".lock", "features"}  # no artifacts: a cache is filled in any order
+PASSING = {lock.LOCK, "features"}  # no artifacts: a cache is filled in any order
 
 
 def everything(values: dict) -> None:
     """All chapters; to be killed."""
     torch.set_num_threads(1)
-    p = params.validate(values)
-    evaluate.run(p)
-    segment.run(p)
-    augment.run(p)
+    run = Run(params.validate(values))
+    for chapter in ("evaluate", "segment", "augment"):
+        run.make(chapter)
 
 
-def files(folder: Path) -> int:
-    """How many there are."""
+def count(folder: Path) -> int:
+    """How many files there are."""
     return sum(path.is_file() for path in folder.rglob("*"))
 
 
-def everything_until(values: dict, moment: int, torn: bool) -> None:
-    """All chapters, killed once the run holds so many files: between two writes, or, `torn`, amid one."""
-    folder, real = Path(values["run_dir"]), runs.write
+def everything_until(values: dict, moment: int, when: str) -> None:
+    """All chapters, killed once the run holds so many files: after a file is written, or amid that ("torn"),
+    or after a folder was moved."""
+    folder, real, real_rename = Path(values["run_dir"]), files.write, os.rename
 
-    def write(path: Path, save: Callable[[Path], object], *rest: object) -> Path:
+    def die() -> None:
+        if count(folder) >= moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(path: Path, save: Callable[[Path], object], *rest: object, **options: object) -> Path:
         def save_half(temporary: Path) -> None:
             save(temporary)
-            if torn and files(folder) >= moment:
+            if when == "torn" and count(folder) >= moment:
                 halve(temporary)
-                os.kill(os.getpid(), signal.SIGKILL)
-        made = real(path, save_half, *rest)
-        if not torn and files(folder) >= moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+                die()
+        made = real(path, save_half, *rest, **options)
+        if when == "written":
+            die()
         return made
-    runs.write = write
+
+    def rename(*places: Path) -> None:
+        real_rename(*places)
+        if when == "moved":
+            die()
+    files.write, os.rename = write, rename
     everything(values)
 
 
@@ -78,9 +90,31 @@ def final(folder: Path, *parts: str) -> dict[str, object]:
         if path.suffix == ".json":
             told = json.loads(path.read_text())
             found[str(name)] = {key: value for key, value in told.items() if key != "seconds"}
+            if path.name == STAMP:
+                found[str(name)] |= {"shown": sorted(told["shown"]), "outputs": {
+                    output: made["sha256"] for output, made in told["outputs"].items()}}
+        elif path.name in (train.OPTIMIZER, train.CHECKPOINT):
+            content = path.read_bytes()
+            end = 8 + int.from_bytes(content[:8], "little")
+            told = json.loads(json.loads(content[8:end])["__metadata__"]["header"])
+            found[str(name)] = {**told, "seconds": 0}, hashlib.sha256(content[end:]).hexdigest()
         else:
             found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def without_aside(found: dict[str, object]) -> dict[str, object]:
+    return {name: told for name, told in found.items() if Path(name).parts[0] != ASIDE}
+
+
+def unfinish(p: Params, name: str) -> Path:
+    """Put an artifact back to where it was being made, as if it were not finished; that folder."""
+    stamp = read_stamp(p.folder / name)
+    folder = p.folder / MAKING / name / artifacts.key(stamp["recipe"])
+    folder.parent.mkdir(parents=True)
+    (p.folder / name).rename(folder)
+    (folder / STAMP).unlink()
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +127,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def nano_values(nano_values: dict) -> dict:
-    """Styled one by one: the losses that are noted have other last figures in another batch."""
-    return {**nano_values, "style": {**nano_values["style"], "batch_size": 1}}
+    """Styled one by one: the losses that are noted have other last figures in another batch. Networks of
+    chapter 6 leave checkpoints."""
+    return {**nano_values, "style": {**nano_values["style"], "batch_size": 1},
+            "segment": {**nano_values["segment"], "checkpoint_every": 1}}
 
 
 @pytest.fixture
@@ -125,8 +161,9 @@ def copy(whole: Path, nano: dict) -> Params:
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_artifacts(
         whole: Path, nano: dict, killable: Context):
     folder, chance = Path(nano["run_dir"]), random.Random(6)
-    for number, moment in enumerate(sorted(chance.sample(range(2, files(whole)), 10))):
-        child = killable.Process(target=everything_until, args=(nano, moment, number % 2 == 0))
+    for moment, when in zip(sorted(chance.sample(range(3, count(whole)), 10)),
+                            ["torn", "written", "moved"] * 3 + ["torn"], strict=True):
+        child = killable.Process(target=everything_until, args=(nano, moment, when))
         child.start()
         child.join(timeout=300)
         assert child.exitcode == -signal.SIGKILL, "every kill must come in the middle"
@@ -164,7 +201,7 @@ def test_an_interrupted_run_ends_with_one_line(nano: dict, tmp_path: Path):
                "--only", "train", "--no-book"]
     with (tmp_path / "said").open("w+") as said:
         run = subprocess.Popen(command, start_new_session=True, stdout=said, stderr=said)
-        while not list(folder.glob("train/*/log.csv")) and run.poll() is None:
+        while not list(folder.glob(f"{MAKING}/train/*/*/log.csv")) and run.poll() is None:
             time.sleep(0.05)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does
         assert run.wait(timeout=60) == 130
@@ -202,24 +239,25 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(whole: Path,
     def stop(room: int) -> None:
         disk(room)
         with pytest.raises(UserError, match=r"could not be written: .*No space") as caught:
-            style.run(p)
-        places.append(str(caught.value).removeprefix(f"{folder}/").split("/")[0])
-        assert not list(folder.rglob(f"{runs.WRITING}*"))
+            Run(p).make("style")
+        place = str(caught.value).removeprefix(f"{folder}/").removeprefix(f"{MAKING}/")
+        places.append(place.split("/")[0])
+        assert not list(folder.rglob(f"{files.WRITING}*"))
     for room in (4, 12, 24, 3000, 9000):  # KiB; a checkpoint has 5400, and the new one is written beside it
         stop(room)
     disk(30_000)
-    train.run(p)
+    Run(p).make("train")
     for room in (12, 50):
         stop(room)
     disk(1000)
-    style.run(p)
+    Run(p).make("style")
     parts = ("data", "cluster", "train", "inpaint", "style")
     assert final(folder, *parts) == final(whole, *parts)
     assert {"data", "cluster", "train", "inpaint", "style"} <= set(places)
 
 
 def fill(path: Path) -> Path:
-    return runs.write(path, lambda file: file.write_bytes(bytes(10**6)))
+    return files.write(path, lambda file: file.write_bytes(bytes(10**6)))
 
 
 def test_a_disk_that_is_full_for_a_worker_is_told_here(disk: Callable, monkeypatch: pytest.MonkeyPatch):
@@ -237,20 +275,19 @@ def test_a_disk_that_is_full_for_a_worker_is_told_here(disk: Callable, monkeypat
 
 def test_a_network_for_whose_scores_there_is_no_room_is_tried_again(copy: Params, whole: Path,
                                                                    monkeypatch: pytest.MonkeyPatch):
-    victim = next((copy.folder / "segment").glob("Real-*"))
-    shutil.rmtree(victim)
-    real = runs.write
+    shutil.rmtree(next((copy.folder / "segment").glob("Real-*")))
+    real = files.write
 
-    def full(path: Path, save: Callable, *rest: object) -> Path:
-        if path.name == experiments.RESULTS and path.parents[1].name == "tests":
+    def full(path: Path, save: Callable, *rest: object, **options: object) -> Path:
+        if path.name == experiments.RESULTS and "tests" in path.parts:
             raise UserError(f"{path} could not be written: No space left on device.")
-        return real(path, save, *rest)
+        return real(path, save, *rest, **options)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write", full)
-        told = segment.run(copy).runs.set_index("data_type")["status"]
+        patch.setattr(files, "write", full)
+        told = Run(copy).make("segment").runs.set_index("data_type")["status"]
     assert "No space left on device" in told["Real"]
     assert told["2-Diff"] == "ok"
-    segment.run(copy)
+    Run(copy).make("segment")
     assert final(copy.folder) == final(whole)
 
 
@@ -280,74 +317,98 @@ def doubled(path: Path) -> None:
     path.write_text("\n".join([*lines, lines[-1].replace("_1,", "_9,", 1), ""]))
 
 
-HARM = {  # by name of the artifact: a file of it, what happens to it, and why it no longer holds
+HARM = {  # by chapter: a file of it, what happens to it, and why it is refused
     "data": ("data/pairs.npz", halve, "pairs.npz is not the file that was written"),
     "cluster": ("cluster/clusters.csv", lambda path: path.unlink(), "clusters.csv is missing"),
-    "train/cluster-01": ("train/cluster-01/model.safetensors", halve,
-                         "model.safetensors is not the file that was written"),
-    "inpaint/2-Diff": ("inpaint/2-Diff/masks/*.png", lambda path: path.unlink(), ".png is missing"),
-    "style/2-Styled-Diff": ("style/2-Styled-Diff/images/*.png", halve,
-                            ".png is not the file that was written"),
-    "gan/GAN": ("gan/GAN/manifest.csv", doubled, "manifest.csv is not the file that was written"),
-    "evaluate/Real": ("evaluate/Real/audit.csv", halve, "audit.csv is not the file that was written"),
-    "tests/Phantom": ("segment/Real-*/tests/*/results.csv", halve, "results.csv is not the file that was"),
-    "seed0": ("augment/Real-*/history.csv", lambda path: path.write_text(""), "history.csv is not the file"),
+    "train": ("train/cluster-01/model.safetensors", halve,
+              "model.safetensors is not the file that was written"),
+    "inpaint": ("inpaint/2-Diff/masks/*.png", lambda path: path.unlink(), ".png is missing"),
+    "style": ("style/2-Styled-Diff/images/*.png", halve, ".png is not the file that was written"),
+    "gan": ("gan/GAN/manifest.csv", doubled, "manifest.csv is not the file that was written"),
+    "evaluate": ("evaluate/Real/audit.csv", halve, "audit.csv is not the file that was written"),
+    "segment": ("segment/Real-*/tests/*/results.csv", halve, "results.csv is not the file that was written"),
+    "augment": ("augment/Real-*/network/history.csv", lambda path: path.write_text(""),
+                "history.csv is not the file that was written"),
 }
 
 
-def test_what_is_damaged_is_named_and_made_again(copy: Params, whole: Path, nano: dict,
-                                                 caplog: pytest.LogCaptureFixture):
-    for pattern, harm, _ in HARM.values():
-        harm(first(copy, pattern))
-    everything(nano)
-    assert final(copy.folder) == final(whole)
-    told = [record.getMessage() for record in caplog.records]
-    for name, (_, _, reason) in HARM.items():
-        assert any(name in line.split(" no longer holds: ")[0] and reason in line for line in told), name
+def test_what_is_damaged_is_named_and_made_again_only_on_request(copy: Params, whole: Path):
+    harmed = {}
+    for chapter, (pattern, harm, _) in HARM.items():
+        path = harmed[chapter] = first(copy, pattern)
+        harm(path)
+    before = final(copy.folder)
+    told = Run(copy).changed_by_hand()
+    for chapter, (_, _, reason) in HARM.items():
+        with pytest.raises(UserError) as caught:  # that of the first chapter that was damaged
+            Run(copy).make(chapter)
+        assert f"--remake {chapter}" in str(caught.value)
+        assert str(harmed[chapter].relative_to(copy.folder)) + " " + reason.partition(" ")[2] in told
+        assert reason in str(caught.value)
+        assert final(copy.folder) == before, "what is refused is left as it is"
+        Run(copy).make(chapter, again=True)
+        before = final(copy.folder)
+    assert Run(copy).changed_by_hand(thorough=True) == []
+    assert without_aside(before) == final(whole)
+    aside = [Path(name).name for name in before if Path(name).parts[0] == ASIDE]
+    for chapter in HARM:  # the damaged ones, but for those of which the file is gone
+        assert harmed[chapter].name in aside or "missing" in HARM[chapter][2], chapter
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"key"'])
 def test_a_pairs_row_that_is_none_makes_nothing_finished(copy: Params, whole: Path, text: str):
-    folder = copy.folder / "inpaint"
-    first(copy, "inpaint/rows/2-Diff/*.json").write_text(text)
-    (folder / "2-Diff" / runs.STAMP).unlink()
-    inpaint.run(copy)
-    assert final(copy.folder, "inpaint") == final(whole, "inpaint")
+    folder = unfinish(copy, "inpaint/2-Diff")
+    sorted((folder / "rows").iterdir())[0].write_text(text)
+    Run(copy).make("inpaint")
+    assert final(copy.folder) == final(whole)
+
+
+Left = dict[str, tuple[dict[str, torch.Tensor], dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def left(whole: Path, nano_values: dict, tmp_path_factory: pytest.TempPathFactory) -> Left:
+    """By chapter, the tensors and the header of the first checkpoint of its first training."""
+    folder, found = tmp_path_factory.mktemp("left") / "run", {}
+    shutil.copytree(whole, folder)
+    real = checkpoints.save
+
+    def noting(file: Path, tensors: dict, header: dict, hashed: bool = True) -> Path:
+        if file.name == train.CHECKPOINT:
+            found.setdefault(file.relative_to(folder).parts[1], (tensors, header))
+        return real(file, tensors, header, hashed)
+    for pattern in ("train/cluster-00", "segment/Real-*"):
+        shutil.rmtree(next(folder.glob(pattern)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save", noting)
+        Run(params.validate({**nano_values, "run_dir": str(folder)})).make("segment")
+    return found
 
 
 @pytest.mark.parametrize("foreign", ["finished", "truncated", "other network", "no header", "text"])
 @pytest.mark.parametrize("kind", ["train", "segment"])
 def test_a_checkpoint_that_is_not_this_trainings_is_named_and_not_used(
-        copy: Params, whole: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
-        kind: str, foreign: str):
-    folder = copy.folder / "train" / "cluster-00" if kind == "train" else first(copy, "segment/Real-*")
-    path, kept = folder / "checkpoint.safetensors", []
-    (folder / runs.STAMP).unlink()
-    real = checkpoints.save
-
-    def noting(file: Path, tensors: dict, header: dict, hashed: bool = True) -> Path:
-        if file == path:
-            kept.append((tensors, header))
-        return real(file, tensors, header, hashed)
-    act = {"train": lambda: train.run(copy), "segment": lambda: segment.run(short)}[kind]
-    short = copy.model_copy(update={"segment": copy.segment.model_copy(update={"checkpoint_every": 1})})
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", noting)
-        act()
-    (folder / runs.STAMP).unlink()
-    tensors, header = kept[0]
+        copy: Params, whole: Path, left: Left, caplog: pytest.LogCaptureFixture, kind: str, foreign: str):
+    name = "train/cluster-00" if kind == "train" else (
+        f"{first(copy, 'segment/Real-*').relative_to(copy.folder)}/network")
+    folder = unfinish(copy, name)
+    shutil.rmtree(folder)
+    if kind == "segment":
+        shutil.rmtree(copy.folder / name.removesuffix("/network") / "weights", ignore_errors=True)
+    path, (tensors, header) = folder / train.CHECKPOINT, left[kind]
+    folder.mkdir()
     if foreign == "finished":
         weights = {name: x for name, x in tensors.items() if name.startswith(("raw.", "ema.", "net."))}
-        real(path, weights, header)
+        checkpoints.save(path, weights, header)
     elif foreign == "other network":
-        real(path, {name: x[:1] if x.ndim else x for name, x in tensors.items()}, header)
+        checkpoints.save(path, {name: x[:1] if x.ndim else x for name, x in tensors.items()}, header)
     elif foreign == "text":
         path.write_text("a checkpoint")
     else:
-        real(path, tensors, header if foreign == "truncated" else {})
+        checkpoints.save(path, tensors, header if foreign == "truncated" else {})
         if foreign == "truncated":
             halve(path)
-    act()
+    Run(copy).make(kind)
     line = next(m for m in (record.getMessage() for record in caplog.records) if str(path) in m)
     assert "starts again" in line
     assert final(copy.folder) == final(whole)
@@ -355,58 +416,69 @@ def test_a_checkpoint_that_is_not_this_trainings_is_named_and_not_used(
 
 # ---- changed parameters and inputs under what is finished
 
-def swap(folder: Path, p: Params) -> None:
+def swap(folder: Path, run: Run) -> None:
     """Another model under the name of the first."""
     shutil.copy(folder / "cluster-01.safetensors", folder / "cluster-00.safetensors")
 
 
-def repaint(folder: Path, p: Params) -> None:
+def repaint(folder: Path, run: Run) -> None:
     """Another image under the name of the first."""
-    image = np.ascontiguousarray(dataset.load(p).images[0][::-1])
-    dataset.write_pair(folder, "phantom_00000", image, dataset.load(p).masks[0])
+    image = np.ascontiguousarray(run.pairs.images[0][::-1])
+    dataset.write_pair(folder, "phantom_00000", image, run.pairs.masks[0])
 
 
-@pytest.mark.parametrize(("last", "section", "key", "change", "told"), [
-    (inpaint, "train", "checkpoints", swap,
+@pytest.mark.parametrize(("last", "key", "change", "told"), [
+    ("inpaint", "train.checkpoints", swap,
      {"train/cluster-00": "released: ", "inpaint/2-Diff": "models.cluster-00: "}),
-    (inpaint, "data", "source", repaint,
+    ("inpaint", "data.source", repaint,
      {"data": "input: ", "cluster": "data: ", "inpaint/2-Diff": "pairs: "}),
-    (style, "inpaint", "resampling", None,
+    ("style", "inpaint.resampling", None,
      {"inpaint/2-Diff": "inpaint.resampling: 2 -> 1", "style/2-Styled-Diff": "jobs.phantom_0000"}),
 ])
-def test_what_changes_under_a_finished_run_is_named_and_nothing_is_mixed(
-        whole: Path, nano: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture, last: ModuleType,
-        section: str, key: str, change: Callable | None, told: dict[str, str]):
+def test_what_changes_under_a_finished_run_is_named_set_aside_and_not_mixed(
+        whole: Path, nano: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture, last: str, key: str,
+        change: Callable | None, told: dict[str, str]):
     folder = tmp_path / "input"
-    if section == "train":
+    if key == "train.checkpoints":
         folder.mkdir()
         for name in ("cluster-00", "cluster-01"):
             shutil.copy(whole / "train" / name / train.WEIGHTS, folder / f"{name}.safetensors")
-    elif section == "data":
+    elif key == "data.source":
         dataset.write_phantoms(folder, 10, 32, 0)
+    # What the change does not concern need not be made for this.
+    same = {"train.checkpoints": ["data", "cluster"], "data.source": [],
+            "inpaint.resampling": ["data", "cluster", "train"]}[key]
 
-    def at(name: str, value: object) -> Params:
-        return params.validate({**nano, "run_dir": str(tmp_path / name),
-                                section: {**nano[section], key: value}})
-    p = at("run", str(folder) if change else 2)
-    last.run(p)
+    def at(name: str, value: object) -> Run:
+        place = tmp_path / name
+        if not place.exists():
+            place.mkdir()
+            shutil.copy(whole / lock.MARK, place)
+            for part in same:
+                shutil.copytree(whole / part, place / part)
+        return Run(params.validate(params.merged(nano, {"run_dir": str(place), key: value})))
+    run = at("run", str(folder) if change else 2)
+    run.make(last)
+    before = {name: final(run.folder / name) for name in told}
     assert "no longer holds" not in caplog.text
     if change:
-        change(folder, p)
-    last.run(at("run", str(folder) if change else 1))
-    last.run(at("fresh", str(folder) if change else 1))
-    assert final(tmp_path / "run") == final(tmp_path / "fresh")
-    lines = [record.getMessage().split(" no longer holds: ") for record in caplog.records]
+        change(folder, run)
+    at("run", str(folder) if change else 1).make(last)
+    at("fresh", str(folder) if change else 1).make(last)
+    assert without_aside(final(run.folder)) == final(tmp_path / "fresh")
+    lines = [record.getMessage().split(" no longer holds ") for record in caplog.records]
     for name, reason in told.items():
-        assert any(line[0] == str(p.folder / name) and reason in line[1] for line in lines), name
+        assert any(line[0] == name and reason in line[1] for line in lines), name
+        [aside] = (run.folder / ASIDE / name).iterdir()
+        assert final(aside) == before[name]
 
 
 # ---- two runs in one folder
 
 def occupy(folder: Path, held: Any) -> None:
-    with runs.lock(folder):
+    with lock.hold(folder):
         held.set()
-        time.sleep(600)
+        signal.pause()
 
 
 @pytest.fixture
@@ -425,48 +497,50 @@ def occupied(nano: dict, killable: Context) -> Iterator[int]:
 
 def test_a_chapter_by_hand_beside_a_run_is_refused_and_told_who_holds_the_folder(
         occupied: int, nano_params: Params, monkeypatch: pytest.MonkeyPatch):
-    for act in (dataset.load, cluster.run, train.run, inpaint.run, style.run, gan.run, evaluate.run,
-                segment.run, augment.run):
+    run = Run(nano_params)
+    for chapter in ("data", "cluster", "train", "inpaint", "style", "gan", "evaluate", "segment", "augment"):
         with pytest.raises(UserError, match=f"Another run is at work in .*: process {occupied} on "):
-            act(nano_params)
-    with runs.only_finished(), pytest.raises(runs.NotMadeError):  # to read is allowed
-        cluster.run(nano_params)
-    with runs.shadow(nano_params.folder) as shadow:  # a dry run
-        assert len(dataset.load(nano_params.model_copy(update={"run_dir": str(shadow)}))) == 10
+            run.make(chapter)
+    assert not (run.folder / "params.yaml").exists()
+    with pytest.raises(NotMadeError):  # to read is allowed
+        run.read("cluster")
+    assert "Synthetic data alone: " in preflight.dry_run(run, ["segment"])
     # What the holder has started, as its chapters' kernels and their workers, goes on.
-    monkeypatch.setenv(runs.HOLDER, str(nano_params.folder))
-    assert len(dataset.load(nano_params)) == 10
-    monkeypatch.setenv(runs.HOLDER, "/another/run")
+    monkeypatch.setenv(lock.HOLDER, str(run.folder))
+    assert len(run.make("data")) == 10
+    monkeypatch.setenv(lock.HOLDER, "/another/run")
     monkeypatch.setattr(progress, "worker", lambda: "a worker holds nothing")
-    assert cluster.run(nano_params).k == 2
+    assert run.make("cluster").k == 2
 
 
 def test_a_notebook_that_is_left_open_holds_nothing(nano_params: Params):
-    cluster.run(nano_params)
-    with runs.lock(nano_params.folder):
-        assert os.environ[runs.HOLDER] == str(nano_params.folder)
-        assert cluster.run(nano_params).k == 2  # and within a run, its chapters are no second one
-        with fanout.hold(nano_params.folder / "augment" / "small"):
+    run = Run(nano_params)
+    run.make("cluster")
+    with lock.hold(run.folder):
+        assert os.environ[lock.HOLDER] == str(run.folder)
+        assert run.make("cluster").k == 2  # and within a run, its chapters are no second one
+        with lock.hold(run.folder / "augment" / "small"):
             pass
-    assert runs.HOLDER not in os.environ
+    assert lock.HOLDER not in os.environ
 
 
 # ---- two writers of one artifact
 
-def test_what_two_writers_have_mixed_is_not_current(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    for writers in (["1", "2", "2", "1"], ["1", "2", "1", "2"]):
-        folder = tmp_path / "".join(writers)
-        files = {writer: [] for writer in writers}
-        for writer in writers:  # each writes a.txt first, and then b.txt
-            path = folder / "ab"[len(files[writer])]
-            files[writer].append(runs.write_text(path, f"by {writer}"))
-        mixed = len({(folder / name).read_text() for name in "ab"}) == 2
-        for writer in "12":
-            runs.finish(folder, {}, files[writer], 0)
-            whole = all(path.read_text() == f"by {writer}" for path in files[writer])
-            assert (runs.current(folder, {}) is not None) == whole
-        assert mixed == (writers[-1] == "1")
-    assert "is not the file that was written" in caplog.text
+@pytest.mark.parametrize("writers", ["1221", "1212"])
+def test_what_two_writers_have_mixed_is_never_taken_for_whole(tmp_path: Path, writers: str):
+    written: dict[str, list[Path]] = {writer: [] for writer in "12"}
+    artifact = artifacts.Artifact(tmp_path, "mixed", {})
+    for writer in writers:  # each writes a.txt first, and then b.txt
+        path = artifact.begin() / "ab"[len(written[writer])]
+        written[writer].append(files.write_text(path, f"by {writer}"))
+    mixed = len({(artifact.begin() / name).read_text() for name in "ab"}) == 2
+    assert mixed == (writers[-1] == "1")
+    if mixed:
+        with pytest.raises(UserError, match=r"[ab] is not the file that was written"):
+            artifact.finish(written["1"], 0)
+    else:
+        artifact.finish(written["2"], 0)
+        assert artifact.made()
 
 
 def drawn(value: int) -> tuple[np.ndarray, np.ndarray]:
@@ -493,31 +567,34 @@ def test_a_pair_of_two_writers_is_made_again_and_a_finished_one_is_left(tmp_path
 
 def model(values: dict) -> None:
     torch.set_num_threads(1)
-    train.train_model(params.validate(values), "cluster-00", [0, 1, 2])
+    run = Run(params.validate(values))
+    p = run.params
+    train.train_model(run.workspace, "cluster-00", run.pairs.stored, [0, 1, 2], p.train, p.model, p.process)
 
 
 def test_a_worker_that_was_stopped_and_replaced_changes_nothing_when_it_goes_on(
-        nano: dict, killable: Context):
+        whole: Path, nano: dict, killable: Context):
     nano["train"] |= {"images": 160}
-    folder = Path(nano["run_dir"]) / "train" / "cluster-00"
+    run = Path(nano["run_dir"])
+    shutil.copytree(whole / "data", run / "data")
     stopped, other = (killable.Process(target=model, args=(nano,)) for _ in range(2))
     stopped.start()
     try:
-        while not (folder / "checkpoint.safetensors").is_file():
+        while not list(run.glob(f"{MAKING}/train/cluster-00/*/{train.CHECKPOINT}")):
             assert stopped.exitcode is None, "it ended without a checkpoint"
             time.sleep(0.001)
         os.kill(stopped.pid, signal.SIGSTOP)
         other.start()
         other.join(timeout=300)
         assert other.exitcode == 0
-        before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
+        before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.rglob("*.*")}
     finally:
         if stopped.exitcode is None:
             os.kill(stopped.pid, signal.SIGCONT)
         stopped.join(timeout=300)
     assert stopped.exitcode == 0
-    assert folder / runs.STAMP in before
-    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.*")} == before
+    assert run / "train" / "cluster-00" / STAMP in before
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.rglob("*.*")} == before
 
 
 def test_a_network_that_another_has_finished_meanwhile_is_left(copy: Params, whole: Path,
@@ -529,12 +606,12 @@ def test_a_network_that_another_has_finished_meanwhile_is_left(copy: Params, who
     def overtaken(*arguments: object) -> segnet.Fit:
         with monkeypatch.context() as patch:
             patch.setattr(segnet, "fit", real)
-            segment.run(copy)
+            Run(copy).make("segment")
         before.update({path: path.stat().st_mtime_ns for path in folder.rglob("*.*")})
         return real(*arguments)
     before: dict[Path, int] = {}
     monkeypatch.setattr(segnet, "fit", overtaken)
-    segment.run(copy)
+    Run(copy).make("segment")
     before.pop(folder / experiments.SPENT)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")
                       if path.name != experiments.SPENT}
@@ -550,13 +627,13 @@ def test_a_clock_that_jumps_changes_nothing(copy: Params, whole: Path, nano: dic
         monkeypatch.setattr(module, name, lambda: chance.uniform(0, 4e9))
     for path in copy.folder.rglob("*"):
         os.utime(path, ns=(chance.randrange(4 * 10**18),) * 2)
-    before = {path: path.stat().st_mtime_ns for path in copy.folder.rglob(runs.STAMP)}
+    before = {path: path.stat().st_mtime_ns for path in copy.folder.rglob(STAMP)}
     everything(nano)  # finds all of it made, however old or new it seems
-    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert before == {path: path.stat().st_mtime_ns for path in copy.folder.rglob(STAMP)}
 
     nano["run_dir"] = str(tmp_path / "jumping")
-    inpaint.run(params.validate(nano))
+    Run(params.validate(nano)).make("inpaint")
     parts = ("data", "cluster", "train", "inpaint")
     assert final(tmp_path / "jumping", *parts) == final(whole, *parts)
-    for stamp in (tmp_path / "jumping").rglob(runs.STAMP):
-        assert 0 <= runs.read_json(stamp)["seconds"] < 300
+    for stamp in (tmp_path / "jumping").rglob(STAMP):
+        assert 0 <= files.read_json(stamp)["seconds"] < 300

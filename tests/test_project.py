@@ -12,6 +12,8 @@ import nbformat
 import pytest
 import yaml
 
+from diffusegen_core.config import params
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "diffusegen_core"
@@ -90,6 +92,14 @@ def test_a_notebook_defines_nothing(path: Path) -> None:
 def test_a_notebook_takes_a_profile_and_changes(path: Path) -> None:
     tagged = [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
     assert ["".join(cell["source"]) for cell in tagged] == [PARAMETERS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_calls_nothing_as_a_parameter_is_called(path: Path) -> None:
+    """Run twice in one kernel, its own variable would pass for a value that papermill was given."""
+    stored = {node.id for cell in code_cells(path) for node in ast.walk(ast.parse("".join(cell["source"])))
+              if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert stored & (params.Params.model_fields.keys() | {"changes"}) == {"profile", "changes"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

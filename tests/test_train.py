@@ -1,9 +1,10 @@
-"""Training: it learns, and a killed run ends with the same bits as one that was left alone."""
+"""Chapter 2: models are trained, resumed, continued, adopted; a kill changes no bit of them."""
 
 import logging
 import shutil
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,16 @@ import torch
 from PIL import Image
 
 from diffusegen_core.chapters import train
+from diffusegen_core.chapters.trained import Model, Trained
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import checkpoints, training
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import files, stamps
+from diffusegen_core.store.artifacts import Artifact
 
 CPU = torch.device("cpu")
 
@@ -27,24 +32,50 @@ def changed(p: Params, *overrides: tuple[str, object]) -> Params:
     return params.validate(params.override(params.plain(p), [(key, str(value)) for key, value in overrides]))
 
 
+def pairs_of(p: Params) -> Pairs:
+    return dataset.load(Run(p).workspace, p.data)
+
+
+def train_one(p: Params, indices: Sequence[int] = (0, 1), name: str = "cluster-00",
+              base: Path | None = None) -> Model:
+    """One model, of these pairs of the run."""
+    return train.train_model(Run(p).workspace, name, pairs_of(p).stored, list(indices), p.train, p.model,
+                             p.process, base)
+
+
+def train_all(p: Params) -> Trained:
+    return Run(p).make("train")
+
+
+def stamp_of(model: Model) -> dict:
+    stamp = stamps.read_stamp(model.folder)
+    assert stamp is not None
+    return stamp
+
+
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoints.read(folder / "model.safetensors")[0]
+
+
+def making(p: Params, name: str = "cluster-00") -> list[Path]:
+    """The folders in which models of this name are in the making."""
+    return sorted((p.folder / "making" / "train" / name).glob("*"))
 
 
 # ---- learning
 
 def test_a_cluster_of_one_image_trains(nano_params: Params):
-    model = train.train_model(nano_params, "cluster-00", [3])
+    model = train_one(nano_params, [3])
     assert (model.pairs, model.images, model.steps) == (1, 24, 6)
     assert np.isfinite(model.loss)
-    net = checkpoints.load_net(model.path, nano_params, CPU)
+    net = checkpoints.load(model.path).net
     assert model.parameters == sum(p.numel() for p in net.parameters())
 
 
 def test_a_diverging_training_stops_and_says_so(nano_params: Params):
     p = changed(nano_params, ("train.lr", 1e30), ("train.grad_clip", "null"), ("train.images", 400))
     with pytest.raises(UserError, match=r"cluster-00: the training diverged.*train\.lr"):
-        train.train_model(p, "cluster-00", [0, 1])
+        train_one(p)
     assert not (p.folder / "train" / "cluster-00" / "model.safetensors").exists()
 
 
@@ -52,8 +83,9 @@ def test_a_diverging_training_stops_and_says_so(nano_params: Params):
 
 def test_a_run_trains_a_model_for_each_cluster_and_one_for_all(nano_params: Params):
     p = changed(nano_params, ("train.full_images", 30))
-    shown = []
-    trained = train.run(p, lambda folder: shown.append((folder.name, len(pd.read_csv(folder / "log.csv")))))
+    shown: list[tuple[str, int]] = []
+    trained = Run(p).make("train", watch=lambda name, folder: shown.append(
+        (name, len(pd.read_csv(folder / "log.csv")))))
     assert [m.name for m in trained.models] == ["cluster-00", "cluster-01"]
     assert trained.full.name == "full"
     assert [m.pairs for m in trained.all][2] == sum(m.pairs for m in trained.models) == 10
@@ -67,8 +99,8 @@ def test_a_run_trains_a_model_for_each_cluster_and_one_for_all(nano_params: Para
         assert log["step"].tolist() == list(range(1, model.steps + 1))
         np.testing.assert_allclose(log["loss"], log["mse"] + log["vb"], rtol=1e-5)
         assert model.loss == pytest.approx(log["loss"].iloc[-1], rel=1e-5)
-        files = sorted(f.name for f in model.folder.iterdir())
-        assert files == ["log.csv", "made.json", "model.safetensors", "samples"]
+        assert sorted(f.name for f in model.folder.iterdir()) == [
+            "log.csv", "made.json", "model.safetensors", "optimizer.safetensors", "samples"]
         grids = sorted(f.name for f in (model.folder / "samples").iterdir())
         assert grids == [f"{images:07d}.png" for images in sorted({12, 24, model.images})]
         assert Image.open(model.folder / "samples" / grids[0]).size == (2 * 16, 2 * 16)
@@ -76,26 +108,54 @@ def test_a_run_trains_a_model_for_each_cluster_and_one_for_all(nano_params: Para
     assert not torch.equal(weights[0], weights[1])
 
 
-def test_a_finished_model_is_left_alone_and_a_changed_parameter_is_named(nano_params: Params, caplog):
-    model = train.train_model(nano_params, "cluster-00", [0, 1])
-    before = model.path.stat().st_mtime_ns
+def test_a_finished_model_is_left_alone_and_another_is_set_aside_and_taken_back(nano_params: Params, caplog):
+    model = train_one(nano_params)
+    before, bits = model.path.stat().st_mtime_ns, model.path.read_bytes()
     same = changed(nano_params, ("train.checkpoint_every", 5), ("train.micro_batch", 1),
                    ("train.preview_steps", 2), ("inpaint.samples", 9))
+    other = changed(nano_params, ("train.lr", 0.5), ("seed", 3))
     with caplog.at_level(logging.WARNING):
-        assert train.train_model(same, "cluster-00", [0, 1]) == model
+        assert train_one(same) == model
         assert model.path.stat().st_mtime_ns == before
         assert caplog.text == ""
-        again = train.train_model(changed(nano_params, ("train.lr", 0.5), ("seed", 3)), "cluster-00", [0, 1])
-    assert again.path.stat().st_mtime_ns > before
+        assert train_one(other).path.read_bytes() != bits
     assert "train.lr: 0.001 -> 0.5" in caplog.text
     assert "seed: 0 -> 3" in caplog.text
+    aside = list((nano_params.folder / "aside" / "train" / "cluster-00").glob("*/model.safetensors"))
+    assert [path.read_bytes() for path in aside] == [bits]
+    assert train_one(nano_params).path.read_bytes() == bits
+    assert model.path.stat().st_mtime_ns == before, "it was not trained again"
+
+
+def test_what_diverges_leaves_the_finished_model(nano_params: Params):
+    model = train_one(nano_params)
+    bits = model.path.read_bytes()
+    wild = changed(nano_params, ("train.lr", 1e30), ("train.grad_clip", "null"), ("train.images", 400))
+    with pytest.raises(UserError, match="diverged"):
+        train_one(wild)
+    assert model.path.read_bytes() == bits
+    assert train_one(nano_params) == model
+
+
+@pytest.mark.parametrize("keep_optimizer", [True, False])
+def test_training_longer_goes_on_from_the_finished_model(nano_params: Params, tmp_path: Path, monkeypatch,
+                                                         keep_optimizer: bool):
+    longer = ("train.images", 40)
+    alone = train_one(changed(nano_params, longer, ("run_dir", tmp_path / "alone")))
+    p = changed(nano_params, ("train.keep_optimizer", str(keep_optimizer).lower()))
+    train_one(p)
+    assert steps_taken(changed(p, longer), monkeypatch) == (4 if keep_optimizer else 10)
+    model = train_one(changed(p, longer))
+    for kind, value in tensors_of(model.folder).items():
+        assert torch.equal(value, tensors_of(alone.folder)[kind]), kind
+    assert pd.read_csv(model.folder / "log.csv").equals(pd.read_csv(alone.folder / "log.csv"))
 
 
 # ---- resuming
 
 def work(values: dict) -> None:
     torch.set_num_threads(1)
-    train.train_model(params.validate(values), "cluster-00", [0, 1, 2])
+    train_one(params.validate(values), [0, 1, 2])
 
 
 @pytest.fixture
@@ -114,7 +174,7 @@ def steps_done(folder: Path) -> int:
 
 
 def writing(folder: Path) -> bool:
-    return any(f.suffix == ".safetensors" and f.stat().st_size for f in folder.glob(f"{runs.WRITING}*"))
+    return any(f.suffix == ".safetensors" and f.stat().st_size for f in folder.glob(f"{files.WRITING}*"))
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(long: dict, tmp_path: Path, killable):
@@ -127,16 +187,18 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(long: dict
     assert whole.exitcode == 0
     alone = tmp_path / "alone" / "train" / "cluster-00"
 
-    folder = tmp_path / "run" / "train" / "cluster-00"
+    p, folder = params.validate(long), tmp_path / "run" / "train" / "cluster-00"
     done = []
-    for moment in (lambda: steps_done(folder) >= 1, lambda: writing(folder), lambda: steps_done(folder) > 20):
+    moments: list[Callable[[Path], bool]] = [lambda place: steps_done(place) >= 1, writing,
+                                             lambda place: steps_done(place) > 20]
+    for moment in moments:
         killed = launch(long)
-        while not (caught := moment()) and killed.is_alive():
+        while not (caught := any(map(moment, making(p)))) and killed.is_alive():
             time.sleep(0.001)
         killed.kill()
         killed.join()
         assert (caught, killed.exitcode) == (True, -signal.SIGKILL), "every kill must come in the middle"
-        done.append(steps_done(folder))
+        done.append(steps_done(making(p)[0]))
     assert done == sorted(done)
     assert 20 < done[-1] < 40
     assert not (folder / "model.safetensors").exists()
@@ -152,34 +214,35 @@ class Killed(BaseException):
     """Stands for a kill at one line: nothing of ours may catch it."""
 
 
-@pytest.mark.parametrize(("module", "name", "call"), [
-    (runs, "write", 1), (runs, "write", 2), (runs, "write", 4), (runs, "write", 7), (runs, "write", 8),
-    (runs, "write", 9), (runs, "write", 10), (runs, "finish", 1), (train, "conclude", 1)])
+@pytest.mark.parametrize(("owner", "name", "call"), [
+    (files, "write", 1), (files, "write", 2), (files, "write", 4), (files, "write", 7), (files, "write", 8),
+    (files, "write", 9), (files, "write", 10), (files, "write", 11), (files, "write_json", 1),
+    (train, "_conclude", 1), (Artifact, "finish", 1)])
 def test_a_kill_before_any_write_is_made_good(
-        nano_params: Params, tmp_path: Path, monkeypatch, module, name: str, call: int):
-    """The ten writes of six steps: log and checkpoint at 2, grid at 3, log and checkpoint at 4, grid, log,
-    checkpoint, model and stamp at 6."""
-    dataset.load(nano_params)
-    alone = train.train_model(changed(nano_params, ("run_dir", tmp_path / "alone")), "cluster-00", [0, 1])
-    real, calls = getattr(module, name), []
+        nano_params: Params, tmp_path: Path, monkeypatch, owner: object, name: str, call: int):
+    """The writes of six steps: log and checkpoint at 2, grid at 3, log and checkpoint at 4, grid, log,
+    checkpoint, model, optimizer, log and stamp at 6."""
+    pairs_of(nano_params)
+    alone = train_one(changed(nano_params, ("run_dir", tmp_path / "alone")))
+    real, calls = getattr(owner, name), []
 
-    def dying(*args: object, **kwargs: object):
+    def dying(*args: object, **kwargs: object) -> object:
         calls.append(args)
         if len(calls) == call:
             raise Killed
         return real(*args, **kwargs)
     with monkeypatch.context() as patch:
-        patch.setattr(module, name, dying)
+        patch.setattr(owner, name, dying)
         with pytest.raises(Killed):
-            train.train_model(nano_params, "cluster-00", [0, 1])
-    model = train.train_model(nano_params, "cluster-00", [0, 1])
+            train_one(nano_params)
+    model = train_one(nano_params)
     assert model.path.read_bytes() == alone.path.read_bytes()
     for file in ("log.csv", "samples/0000012.png", "samples/0000024.png"):
         assert (model.folder / file).read_bytes() == (alone.folder / file).read_bytes()
 
 
 def interrupted(p: Params, monkeypatch, steps: int) -> Path:
-    """A training that was killed after so many steps; the folder of its model."""
+    """A training that was killed after so many steps; the folder in which it was."""
     real = train.optimize
 
     def dying(asked: training.Training, state: training.State, *rest: object) -> torch.Tensor:
@@ -189,15 +252,17 @@ def interrupted(p: Params, monkeypatch, steps: int) -> Path:
     with monkeypatch.context() as patch:
         patch.setattr(train, "optimize", dying)
         with pytest.raises(Killed):
-            train.train_model(p, "cluster-00", [0, 1])
-    return p.folder / "train" / "cluster-00"
+            train_one(p)
+    folder, = making(p)
+    return folder
 
 
 def steps_taken(p: Params, monkeypatch) -> int:
     """How many steps it takes to finish."""
     real, taken = train.optimize, []
-    monkeypatch.setattr(train, "optimize", lambda *args: taken.append(1) or real(*args))
-    train.train_model(p, "cluster-00", [0, 1])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "optimize", lambda *args: taken.append(1) or real(*args))
+        train_one(p)
     return len(taken)
 
 
@@ -205,9 +270,9 @@ def test_no_step_is_done_twice_after_the_last_checkpoint_of_a_batch_that_does_no
         nano_params: Params, monkeypatch):
     p = changed(nano_params, ("train.images", 22))  # six batches of 4 make 24
     with monkeypatch.context() as patch:
-        patch.setattr(train, "conclude", _die)
+        patch.setattr(train, "_conclude", _die)
         with pytest.raises(Killed):
-            train.train_model(p, "cluster-00", [0, 1])
+            train_one(p)
     assert steps_taken(p, monkeypatch) == 0
 
 
@@ -227,137 +292,130 @@ def test_a_truncated_checkpoint_is_named_and_training_starts_again(
     assert "Training starts again." in caplog.text
 
 
-@pytest.mark.parametrize(("override", "taken", "says"), [
-    (("train.images", 40), 6, ""),  # four of ten steps are done
-    (("train.micro_batch", 2), 2, ""),
-    (("train.images", 8), 2, "images: 16 -> 8"),
-    (("train.lr", 0.01), 6, "train.lr: 0.001 -> 0.01"),
-    (("process.objective", "eps"), 6, "process.objective: v -> eps"),
+@pytest.mark.parametrize(("override", "taken"), [
+    (("train.images", 40), 6),  # four of ten steps are done
+    (("train.micro_batch", 2), 2),
+    (("train.images", 8), 2),  # two steps, of which none is one of a longer training's
+    (("train.lr", 0.01), 6),
+    (("process.objective", "eps"), 6),
 ])
 def test_an_unfinished_training_goes_on_only_with_the_same_parameters(
-        nano_params: Params, monkeypatch, caplog, override, taken, says):
+        nano_params: Params, monkeypatch, override: tuple[str, object], taken: int):
     folder = interrupted(nano_params, monkeypatch, steps=5)
     assert [f.name for f in (folder / "samples").iterdir()] == ["0000012.png"]
-    old = (folder / "samples" / "0000012.png").stat().st_mtime_ns
     assert steps_taken(changed(nano_params, override), monkeypatch) == taken
-    assert says in caplog.text
-    assert ("starts again" in caplog.text) == bool(says)
-    if says and (grid := folder / "samples" / "0000012.png").exists():
-        assert grid.stat().st_mtime_ns > old, "a sample grid of other parameters may not stay"
+    if override[0] != "train.micro_batch":
+        assert (folder / "checkpoint.safetensors").is_file(), "and it can still go on"
+        assert steps_taken(nano_params, monkeypatch) <= 2
 
 
 # ---- finished checkpoints
 
+def untrained(p: Params, name: str) -> torch.nn.Module:
+    asked = training.Training(name, p.model, p.process, p.train, p.data.image_size, p.seed)
+    return training.start(asked, CPU).net
+
+
 @pytest.fixture
-def finished(nano_params: Params, tmp_path: Path) -> Path:
+def released(nano_params: Params, tmp_path: Path) -> Path:
     """A folder of released checkpoints for both clusters."""
     folder = tmp_path / "released"
     folder.mkdir()
     for k in range(2):
-        net = training.start(train.training_of(changed(nano_params, ("seed", k)), "any"), CPU).net
+        net = untrained(changed(nano_params, ("seed", k)), "any")
         torch.save(net.state_dict(), folder / f"cluster_{k}_110000.pt")
     return folder
 
 
-def test_released_checkpoints_are_used_untrained(nano_params: Params, finished: Path):
-    p = changed(nano_params, ("train.checkpoints", finished), ("process.objective", "eps"))
-    trained = train.run(p)
+def test_released_checkpoints_are_used_untrained(nano_params: Params, released: Path):
+    p = changed(nano_params, ("train.checkpoints", released), ("process.objective", "eps"))
+    trained = train_all(p)
     assert [(m.steps, m.images) for m in trained.models] == [(0, 0), (0, 0)]
     assert np.isnan([m.loss for m in trained.models]).all()
     for k, model in enumerate(trained.models):
-        state = torch.load(finished / f"cluster_{k}_110000.pt", weights_only=True)
-        net = checkpoints.load_net(model.path, p, CPU)
+        state = torch.load(released / f"cluster_{k}_110000.pt", weights_only=True)
+        net = checkpoints.load(model.path, p.train.sample_weights).net
         assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     before = [m.path.stat().st_mtime_ns for m in trained.models]
-    assert [m.path.stat().st_mtime_ns for m in train.run(p).models] == before
-    other = training.start(train.training_of(p, "other"), CPU).net
-    torch.save(other.state_dict(), finished / "cluster_1_110000.pt")
-    after = [m.path.stat().st_mtime_ns for m in train.run(p).models]
+    assert [m.path.stat().st_mtime_ns for m in train_all(p).models] == before
+    torch.save(untrained(p, "other").state_dict(), released / "cluster_1_110000.pt")
+    after = [m.path.stat().st_mtime_ns for m in train_all(p).models]
     assert after[0] == before[0]
     assert after[1] > before[1]
 
 
 def test_models_of_another_run_are_used_with_the_weights_asked_for(nano_params: Params, tmp_path: Path):
     other = changed(nano_params, ("run_dir", tmp_path / "other"))
-    made = train.run(other)
+    made = train_all(other)
     for kind in ("ema", "raw"):
         p = changed(nano_params, ("train.checkpoints", other.folder / "train"),
                     ("train.sample_weights", kind))
-        for theirs, ours in zip(made.models, train.run(p).models, strict=True):
+        for theirs, ours in zip(made.models, train_all(p).models, strict=True):
             wanted = checkpoints.part(tensors_of(theirs.folder), f"{kind}.")
-            net = checkpoints.load_net(ours.path, p, CPU)
+            net = checkpoints.load(ours.path, kind).net
             assert all(torch.equal(value, wanted[name]) for name, value in net.state_dict().items())
 
 
 def test_models_tell_the_images_that_they_have_seen(nano_params: Params):
     """Its own; with a base all, since that has seen them."""
-    pairs = dataset.load(nano_params)
-    model = train.train_model(nano_params, "cluster-00", [3, 5])
+    pairs = pairs_of(nano_params)
+    model = train_one(nano_params, [3, 5])
     assert checkpoints.seen(model.path) == checkpoints.fingerprints(pairs.take([3, 5]))
-    based = train.train_model(nano_params, "cluster-01", [4], base=model.folder)
+    based = train_one(nano_params, [4], "cluster-01", model.folder)
     assert checkpoints.seen(based.path) == checkpoints.fingerprints(pairs)
 
 
 def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_already(
         nano_params: Params, tmp_path: Path):
     other = changed(nano_params, ("run_dir", tmp_path / "other"))
-    train.run(other)
-    assert train.caveat(other) == ""
+    train_all(other)
+    assert train_all(other).caveat == ""
     p = changed(nano_params, ("train.checkpoints", other.folder / "train"))
-    adopted = train.run(p)
-    assert train.caveat(p) == ""
+    adopted = train_all(p)
+    assert adopted.caveat == ""
     assert np.isnan([m.seconds for m in adopted.models]).all()
     for m in adopted.models:
-        assert checkpoints.seen(m.path) == checkpoints.seen(other.folder / "train" / m.name / train.WEIGHTS)
-        assert runs.read_json(m.folder / runs.STAMP)["trained"] == "elsewhere on known images"
+        theirs = other.folder / "train" / m.name / "model.safetensors"
+        assert checkpoints.seen(m.path) == checkpoints.seen(theirs)
+        assert stamp_of(m)["trained"] == "elsewhere on known images"
     seen = set().union(*(checkpoints.seen(m.path) for m in adopted.models))
-    assert seen == set(dataset.load(p).names)
+    assert seen == set(pairs_of(p).names)
     p = changed(p, ("data.count", 9))
     with pytest.raises(UserError, match=r"no training images of this run.*: phantom_00009\."):
-        train.run(p)
+        train_all(p)
 
 
 def test_a_known_model_for_another_size_is_refused_for_its_size(nano_params: Params, tmp_path: Path):
     other = changed(nano_params, ("run_dir", tmp_path / "other"))
-    train.run(other)
+    train_all(other)
     p = changed(nano_params, ("train.checkpoints", other.folder / "train"), ("data.image_size", 32))
     with pytest.raises(UserError, match=r"does not fit the parameters.*image_size: 16 -> 32"):
-        train.run(p)
+        train_all(p)
 
 
 def test_models_that_tell_nothing_are_adopted_with_words_and_without_costs(
-        nano_params: Params, finished: Path):
-    p = changed(nano_params, ("train.checkpoints", finished), ("process.objective", "eps"))
-    trained = train.run(p)
+        nano_params: Params, released: Path):
+    p = changed(nano_params, ("train.checkpoints", released), ("process.objective", "eps"))
+    trained = train_all(p)
     assert np.isnan([m.seconds for m in trained.models]).all()
     assert trained.seconds == 0
     assert trained.table["minutes"].isna().all()
-    stamps = [runs.read_json(m.folder / runs.STAMP) for m in trained.models]
-    assert {stamp["trained"] for stamp in stamps} == {"elsewhere on unknown images"}
-    assert train.caveat(p).startswith("Of the 2 diffusion models 2 were trained elsewhere on unknown images")
-    (finished / "cluster_0_110000.pt").unlink()
-    known = train.train_model(changed(p, ("run_dir", p.folder / "own"), ("train.checkpoints", "null")),
-                              "cluster-00", [0])
-    shutil.copy(known.path, finished / "cluster-00.safetensors")
-    assert train.caveat(p).startswith("Of the 2 diffusion models 1 were")
+    assert {stamp_of(m)["trained"] for m in trained.models} == {"elsewhere on unknown images"}
+    assert trained.caveat.startswith("Of the 2 diffusion models 2 were trained elsewhere on unknown images")
+    (released / "cluster_0_110000.pt").unlink()
+    known = train_one(changed(p, ("run_dir", p.folder.parent / "own"), ("train.checkpoints", "null")), [0])
+    shutil.copy(known.path, released / "cluster-00.safetensors")
+    assert train_all(p).caveat.startswith("Of the 2 diffusion models 1 were")
 
 
-def test_an_older_model_of_ours_counts_as_unknown_only_when_it_is_adopted(
-        nano_params: Params, tmp_path: Path):
-    other = changed(nano_params, ("run_dir", tmp_path / "other"))
-    for model in train.run(other).models:  # as they were before their headers told the images
+def test_a_model_of_ours_that_tells_no_images_counts_as_unknown(nano_params: Params, tmp_path: Path):
+    other, folder = changed(nano_params, ("run_dir", tmp_path / "other")), tmp_path / "older"
+    for model in train_all(other).models:
         tensors, header = checkpoints.read(model.path)
         del header["seen"]
-        checkpoints.save(model.path, tensors, header)
-        stamp = runs.read_json(model.folder / runs.STAMP)
-        runs.finish(model.folder, stamp["recipe"], [model.path], **{
-            name: stamp[name] for name in ("seconds", "images", "steps", "loss", "parameters")})
-    before = [m.path.stat().st_mtime_ns for m in train.run(other).models]
-    assert train.caveat(other) == ""
-    p = changed(nano_params, ("train.checkpoints", other.folder / "train"))
-    train.run(p)
-    assert "2 were trained elsewhere" in train.caveat(p)
-    assert [m.path.stat().st_mtime_ns for m in train.run(other).models] == before
+        checkpoints.save(folder / f"{model.name}.safetensors", tensors, header)
+    p = changed(nano_params, ("train.checkpoints", folder))
+    assert "2 were trained elsewhere" in train_all(p).caveat
 
 
 @pytest.mark.parametrize(("act", "override", "says"), [
@@ -372,9 +430,9 @@ def test_an_older_model_of_ours_counts_as_unknown_only_when_it_is_adopted(
     (lambda folder: None, ("process.objective", "v"), "predicts eps"),
 ])
 def test_checkpoints_that_are_absent_or_do_not_fit_are_refused(
-        nano_params: Params, finished: Path, act, override, says: str):
-    act(finished)
-    p = changed(nano_params, ("train.checkpoints", finished), ("process.objective", "eps"), override)
+        nano_params: Params, released: Path, act, override, says: str):
+    act(released)
+    p = changed(nano_params, ("train.checkpoints", released), ("process.objective", "eps"), override)
     with pytest.raises(UserError) as caught:
-        train.run(p)
+        train_all(p)
     assert says in str(caught.value)

@@ -7,7 +7,7 @@ which network. Every number is for a run from nothing, in which no pair is left 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusegen_core.config.sections import Segment
+from diffusegen_core.config.sections import TESTS, Segment
 from diffusegen_core.segmentation.trainsets import Choice
 
 FLOAT = 4  # bytes of a number
@@ -77,8 +77,7 @@ def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice,
 
     `choices` are the pairs of each, to train on and to choose its best epoch.
     """
-    tests = settings.test_count * sum(
-        source is not None for source in (settings.held_out, settings.cvc, settings.polypgen))
+    tests = settings.test_count * sum(getattr(settings, name) is not None for name in TESTS)
     images, each = 0, []
     for train, valid in choices:
         learnt = settings.epochs * max(2, settings.epoch_images or len(train))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact, Recipe, differences
-from diffusegen_core.store.stamps import read_stamp
+from diffusegen_core.store.stamps import altered, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     names = [cluster_model(k) for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
-    yield from refusals(partial(_usable, p, name) for name in names)
+    # The first alone: where a folder is absent, each of twenty models would say the same.
+    yield from islice(refusals(partial(_usable, p, name) for name in names), 1)
     if p.train.preview_sampler not in samplers.SAMPLERS:
         yield (f"Parameters: train.preview_sampler: there is no sampler {p.train.preview_sampler}; there are "
                f"{', '.join(samplers.SAMPLERS)}.")
@@ -206,10 +208,13 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
 
 def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
             process: Process, base: Path | None = None) -> Task:
-    """What `train_model` is to do."""
+    """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
     everyone = dataset.read(pairs)
     training = Training(name, network, process, settings, everyone.image_size, ws.seed)
-    return Task(ws, training, everyone, everyone.take(indices), base)
+    task = Task(ws, training, everyone, everyone.take(indices), base)
+    if task.source:
+        checkpoints.refuse_strangers(task.source, everyone, task.configuration)
+    return task
 
 
 def _model(task: Task) -> Model:
@@ -221,10 +226,8 @@ def _model(task: Task) -> Model:
 
 
 def _adopt(task: Task, source: Path) -> None:
-    """Take a finished checkpoint into the run, if it fits and is not known to have seen other images."""
+    """Take a finished checkpoint into the run, if it fits: it is judged before anything changes."""
     artifact = task.artifact
-    # It is judged before anything changes.
-    checkpoints.refuse_strangers(source, task.everyone, task.configuration)
     diffusion = _loaded(source, task.training)
     known, folder = checkpoints.seen(source), artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
@@ -282,23 +285,41 @@ def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
     """
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
     sources = [[place / CHECKPOINT] for place in unfinished]
-    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier()]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier() if _intact(place)]
     reached: list[tuple[int, list[Path]]] = []
     for paths in sources:
         header = checkpoints.left(paths[-1]) if all(path.is_file() for path in paths) else None
         if header is None:
             continue
-        differing = differences({**header["recipe"], "images": 0}, {**artifact.recipe, "images": 0})
-        if differing and paths[0].parent == folder:
-            log.warning("%s belongs to other parameters (%s). Training starts again.", paths[0],
-                        "; ".join(differing))
-        elif not differing and header["steps"] <= steps:
-            reached.append((header["steps"], paths))
-    if reached:
-        done, paths = max(reached, key=lambda one: one[0])
+        differing = differences({**header.get("recipe", {}), "images": 0}, {**artifact.recipe, "images": 0})
+        done = header.get("steps")
+        if differing:
+            _refuse(paths[-1], folder, differing)
+        elif isinstance(done, int) and done <= steps:
+            reached.append((done, paths))
+    for done, paths in sorted(reached, key=lambda one: one[0], reverse=True):
         tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
+        if reasons := checkpoints.unlike(tensors, "raw.", state.net):
+            _refuse(paths[-1], folder, reasons)
+            continue
         restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
         log.info("%s: continued at step %d", paths[0], done)
+        return
+
+
+def _refuse(checkpoint: Path, folder: Path, reasons: list[str]) -> None:
+    """Say why a training does not go on from what lies in its own folder; elsewhere others' may lie."""
+    if checkpoint.parent == folder:
+        log.warning("%s belongs to another training (%s). Training starts again.", checkpoint,
+                    "; ".join(reasons))
+
+
+def _intact(finished: Path) -> bool:
+    """Whether weights and optimizer of a finished model are what was written: nobody asks for the training
+    to go on from what was damaged, or changed by hand."""
+    stamp = read_stamp(finished)
+    return stamp is not None and not {WEIGHTS, OPTIMIZER} & {
+        *altered(finished, stamp), *altered(finished, stamp, "shown")}
 
 
 def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import TESTS
 
 
 def refusals(attempts: Iterable[Callable[[], object]], where: str = "") -> Iterator[str]:
@@ -20,8 +21,7 @@ def refuse_own_parts(p: Params) -> None:
     """UserError where the run is told to read from its own folder, or lies in a folder of data."""
     given = {"data.source": p.data.source, "cluster.file": p.cluster.file,
              "train.checkpoints": p.train.checkpoints, "gan.source": p.gan.source,
-             "segment.held_out": p.segment.held_out, "segment.cvc": p.segment.cvc,
-             "segment.polypgen": p.segment.polypgen}
+             **{f"segment.{name}": getattr(p.segment, name) for name in TESTS}}
     for name, value in given.items():
         if value is None or value in params.WORDS:
             continue

@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.sections import (
+    TESTS,
     Augment,
     Cluster,
     Data,
@@ -42,7 +43,7 @@ Typed = TypeVar("Typed", bound=Section)
 MAX_TEXT = 1 << 20  # characters of a parameter file
 MAX_COMPLAINTS = 20
 # Parameters that are paths, by their last name, and words that some of them take instead.
-PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", "held_out", "cvc", "polypgen")
+PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", *TESTS)
 WORDS = ("phantom", "pretrained", "random", "rest", "singan")
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 200

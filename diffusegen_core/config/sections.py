@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 # The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
 FULL_SIZE, FULL_STEPS = 256, 200
+# The parameters of `segment` that name a test set.
+TESTS = ("held_out", "cvc", "polypgen")
 
 
 class Section(BaseModel):

@@ -13,7 +13,7 @@ import numpy as np
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
-from diffusegen_core.config.sections import Data, Segment
+from diffusegen_core.config.sections import TESTS, Data, Segment
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.store import files, seeds
@@ -21,9 +21,9 @@ from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.workspace import Workspace
 
 REST = "rest"
-KEYS = ("held_out", "cvc", "polypgen")  # the parameters of `segment` that name a test set
 PHANTOM, KVASIR, HELD_OUT = "Phantom", "HyperKvasir", "Held out"
-CVC, POLYPGEN = "CVC-ClinicDB", "PolypGen"
+TRANSFER = {"cvc": "CVC-ClinicDB", "polypgen": "PolypGen"}  # the names of the other sets, by their parameters
+CVC, POLYPGEN = TRANSFER.values()
 KVASIR_NAME = re.compile(r"c[jk][a-z0-9]{23}")  # unique to an image; names like 001 are everybody's
 
 # Images are compared as SIDE x SIDE grey means, by one minus their correlation. Re-encoded (JPEG 75 and 50),
@@ -58,7 +58,7 @@ def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[
     """
     refuse_twice(settings)
     source = _Source(ws, training, data, settings)
-    sets = [_held_out(source), _folder(source, CVC, "cvc"), _folder(source, POLYPGEN, "polypgen")]
+    sets = [_held_out(source), *(_folder(source, name, key) for key, name in TRANSFER.items())]
     return {test.name: test for test in sets}
 
 
@@ -72,7 +72,7 @@ def check(p: Params) -> Iterator[str]:
 
 def folders(settings: Segment) -> dict[str, Path]:
     """The folders that are to be test sets, by the parameter that names each."""
-    named = {key: getattr(settings, key) for key in KEYS}
+    named = {key: getattr(settings, key) for key in TESTS}
     return {key: resolve(source) for key, source in named.items() if source not in (None, REST)}
 
 

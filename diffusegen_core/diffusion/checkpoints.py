@@ -120,19 +120,23 @@ def moments(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tenso
 
 
 def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `moments` gave; a parameter without gradients has none."""
+    """Put back copies of what `moments` gave; a parameter without gradients has none."""
     for i, parameter in enumerate(net.parameters()):
+        # torch keeps the steps on the CPU, unless the optimizer is fused.
+        places = {"step": parameter.device if optimizer.defaults["fused"] else torch.device("cpu")}
         if state := part(tensors, f"optimizer.{i}."):
-            optimizer.state[parameter] = {  # torch keeps the steps on the CPU, unless the optimizer is fused
-                name: value if name == "step" and not optimizer.defaults["fused"]
-                else value.to(parameter.device) for name, value in state.items()}
+            optimizer.state[parameter] = {name: value.to(places.get(name, parameter.device), copy=True)
+                                          for name, value in state.items()}
 
 
 def misfit(header: Header, tensors: dict[str, Tensor], recipe: Recipe, prefix: str,
            net: nn.Module) -> list[str]:
     """Why an unfinished training of this recipe cannot go on from a checkpoint; nothing where it can."""
-    if reasons := differences(header.get("recipe", {}), recipe):
-        return reasons
+    return differences(header.get("recipe", {}), recipe) or unlike(tensors, prefix, net)
+
+
+def unlike(tensors: dict[str, Tensor], prefix: str, net: nn.Module) -> list[str]:
+    """Why tensors are not what an unfinished training of this network leaves; nothing where they are."""
     shapes = {name: value.shape for name, value in part(tensors, prefix).items()}
     if "history" not in tensors or shapes != {name: value.shape for name, value in net.state_dict().items()}:
         return ["it is no unfinished training of this network"]
@@ -239,7 +243,10 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
     for name, value in state.items():
         if not value.is_floating_point() or not value.isfinite().all():
             raise _no_numbers(path, name)
-    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    # Copies: a tensor of a mapped file lies where the length of the header puts it, and a processor's
+    # rounding depends on how it is aligned.
+    copies = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
+    net.load_state_dict(copies, assign=True)
     place = devices.device(device) if isinstance(device, str) else device
     net = net.to(place).eval().requires_grad_(False).fixed(precision)
     return Diffusion(net, processes.schedule(process).to(place), process.objective, precision=precision)

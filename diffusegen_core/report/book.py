@@ -25,7 +25,7 @@ from diffusegen_core.store.stamps import ASIDE, MAKING
 ROOT = Path(__file__).parents[2]
 MARK = ".built.json"  # names the files of a site folder that are ours
 FRONT = ["how_to_read", "method", "api"]
-BACK = ["results_small", "references"]
+BACK = ["results_small", "on_a_gpu", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
 WIDGET = "application/vnd.jupyter.widget-view+json"

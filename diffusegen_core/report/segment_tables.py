@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 
 import pandas as pd
 
@@ -40,7 +41,7 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
     ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"], strict=True)]
     paper = published.table("2").assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-{measure}",
-                   f"Trained on one data type alone: polyp {WORDS[measure]}, computed in this run, with 95 % "
+                   f"Trained on one data type alone: polyp {_word(measure)}, computed in this run, with 95 % "
                    "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
                    f"{_unknown(run)}")
 
@@ -55,7 +56,7 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
     paper = paper[paper["data_type"] != REAL.name].assign(key=lambda t: t["data_type"])
     return _beside(result, ours, paper, measure, f"segment-clusters-{measure}",
-                   f"By cluster count: polyp {WORDS[measure]}, computed in this run, with 95 % intervals. "
+                   f"By cluster count: polyp {_word(measure)}, computed in this run, with 95 % intervals. "
                    f"Published: Tables B3 and B4 of the paper. {run.models.caveat}",
                    order=_by_kind)
 
@@ -78,7 +79,7 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     # Models of a small set are always trained here.
     unknown = _unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
-                   f"Small real sets, r = {ratio}: polyp {WORDS[measure]}, computed in this run, with 95 % "
+                   f"Small real sets, r = {ratio}: polyp {_word(measure)}, computed in this run, with 95 % "
                    f"intervals. {_rule(p)}{note} {unknown}", order=_by_size,
                    heading=("N", "data type"))
 
@@ -182,7 +183,7 @@ def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: st
 
     `ours` has the columns key, label, test_set and text.
     """
-    paper = paper[paper["metric"] == PRINTED[measure]]
+    paper = paper[paper["metric"] == PRINTED.get(measure)]
     keys = list(dict.fromkeys([*paper["key"], *ours["key"]]))
     labels = dict(zip(ours["key"], ours["label"], strict=True))
     mine = {(row.key, row.test_set): row.text for row in ours.itertuples(index=False)}
@@ -191,14 +192,18 @@ def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: st
     for key in sorted(keys, key=order) if order else keys:
         parts = (*key[:-1], labels.get(key, key[-1])) if isinstance(key, tuple) else (labels.get(key, key),)
         row = dict(zip(heading, map(str, parts), strict=True))
-        for test, printed in zip(result.tests, PAPER_TESTS, strict=True):
+        for test, printed in zip_longest(result.tests, PAPER_TESTS[:len(result.tests)]):
             row[f"{test.name}, this run"] = mine.get((key, test.name), "" if test.pairs else ABSENT)
-            if theirs:
+            if theirs and printed:
                 row[f"{printed}, published"] = theirs.get((key, printed), "")
         rows.append(row)
     if any(FEWER in text for text in mine.values()):
         caption = f"{caption.strip()} {FEWER} Of fewer seeds than were asked for, or none: the others failed."
     return show(pd.DataFrame(rows), name, caption.strip())
+
+
+def _word(measure: str) -> str:
+    return WORDS.get(measure, measure)
 
 
 def _unknown(run: Run) -> str:

@@ -65,7 +65,7 @@ class Table:
     caption: str
 
     def _repr_html_(self) -> str:
-        caption = re.sub(r"\\([^\w\s])", r"\1", self.caption)  # without MyST's escapes
+        caption = re.sub(r"\\(\W|_)", r"\1", self.caption)  # without MyST's escapes
         table = self.frame.to_html(index=False, border=0)
         return table.replace(">", f'><caption style="text-align: left">{caption}</caption>', 1)
 

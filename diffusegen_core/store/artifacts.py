@@ -137,10 +137,18 @@ class Artifact:
             "outputs": {name: described(path) for name, path in decisive.items()},
             "shown": {name: described(path) for name, path in shown.items()},
             "seconds": round(seconds, 3), "versions": files.versions(), "device": devices.name(), **facts}
+        if mixed := altered(making, stamp):
+            raise UserError(f"{making}: another process has written there meanwhile: "
+                            f"{some([' '.join(pair) for pair in mixed.items()])}. The same command makes it "
+                            "again.")
         files.write_json(making / STAMP, stamp)
         if not self._finished_elsewhere(stamp if replace else None):
             self._make_room(stamp)
             moves.into_place(making, self.folder, self._aside)
+        elif contents(self.stamp) == contents(stamp):  # a copy, that nobody could want back
+            for name in (*decisive, *shown, STAMP):
+                (making / name).unlink(missing_ok=True)
+            files.without_empty(making)
         return self.stamp
 
     def earlier(self) -> Iterator[Path]:

@@ -20,14 +20,16 @@ WRITING = ".writing-"  # what unfinished files are called
 
 
 class Written(PosixPath):
-    """Where a file was written, with the hash of what was: by now another process may have replaced it."""
+    """Where a file was written, with hash, size and time of what was: by now another process may have
+    replaced it."""
 
     sha256: str = ""  # where it was not asked for
+    identity: tuple[int, int] | None = None  # bytes, and time in ns; None where these are not known
 
     @classmethod
-    def of(cls, path: Path, sha256: str) -> "Written":
+    def of(cls, path: Path, sha256: str, identity: tuple[int, int] | None = None) -> "Written":
         written = cls(path)
-        written.sha256 = sha256
+        written.sha256, written.identity = sha256, identity
         return written
 
 
@@ -46,7 +48,9 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Wr
         save(temporary)
         with temporary.open("rb") as f:
             os.fsync(f.fileno())
-        written = Written.of(path, sha256(temporary) if hashed else "")
+        status = temporary.stat()
+        written = Written.of(path, sha256(temporary) if hashed else "",
+                             (status.st_size, status.st_mtime_ns))
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:

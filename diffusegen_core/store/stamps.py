@@ -63,7 +63,13 @@ def _same(path: Path, described: Any, thorough: bool) -> bool:
 
 
 def described(path: Path) -> dict[str, Any]:
-    # A stamp tells the files that its own writer wrote: of two writers' mixture none is whole.
-    status = path.stat()
-    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns,
-            "sha256": getattr(path, "sha256", "") or files.sha256(path)}
+    """What a stamp tells of a file: of the one that its own writer wrote, so that of two writers' mixture
+    none is whole."""
+    status, own = path.stat(), getattr(path, "sha256", "")
+    if own and (identity := getattr(path, "identity", None)):
+        size, time_ns = identity
+        return {"bytes": size, "mtime_ns": time_ns, "sha256": own}
+    sha256 = files.sha256(path)
+    # Where the hash says that it is another's, the time must not say that it is ours.
+    same = not own or own == sha256
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns if same else 0, "sha256": own or sha256}

@@ -1,0 +1,146 @@
+"""Pairs with masks that are known beforehand: painted by the joint model of image and mask, or pasted.
+
+RePaint takes what is known channel by channel. Where the mask channel is known everywhere and the colours
+outside a region, the model paints a lesion of the given outline, and what was there before becomes mucosa.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from diffusegen_core import inpaint
+from diffusegen_core.base import devices, seeds
+from diffusegen_core.base.params import Params
+from diffusegen_core.base.sections import Inpaint
+from diffusegen_core.models import process
+from diffusegen_core.pairs import data
+from diffusegen_core.pairs.data import Pairs
+
+DARK = 16  # grey levels: what is darker lies outside the endoscope's field of view
+SCALES = (0.8, 1.25)
+TRIES = 60
+LOST = 0.02  # of a mask's area, at most, beyond the picture or the field of view
+WIDEST = 0.6  # of the picture, at most, is painted
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A donor's mask, moved into a source."""
+
+    donor: int
+    matrix: np.ndarray
+    """(2, 3), from the donor's pixels to the source's."""
+    mask: np.ndarray
+    """(S, S) in {0, 1}."""
+
+
+def field_of_view(image: np.ndarray) -> np.ndarray:
+    """Where an image (3, S, S) uint8 shows tissue: the largest region that is not dark, (S, S) in {0, 1}."""
+    side = max(3, image.shape[-1] // 25)
+    bright = cv2.morphologyEx((image.max(axis=0) > DARK).astype(np.uint8), cv2.MORPH_OPEN,
+                              np.ones((side, side), np.uint8))
+    count, labels, found, _ = cv2.connectedComponentsWithStats(bright)
+    if count < 2:
+        return np.ones_like(bright)
+    return (labels == 1 + found[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
+
+
+def placed(pairs: Pairs, source: int, settings: Inpaint, *seed: object) -> Placed:
+    """Another pair's mask, turned, mirrored and scaled, at a place within the source's field of view.
+
+    Drawn again where too much of it would be lost or painted; at last the source's own mask, unmoved.
+    """
+    rng, view = seeds.rng(*seed), field_of_view(pairs.images[source])
+    side = view.shape[-1]
+    inside = np.argwhere(view)
+    for _ in range(TRIES):
+        donor = int(rng.integers(len(pairs)))
+        if donor == source:
+            continue
+        centre = inside[rng.integers(len(inside))][::-1]
+        matrix = moving(pairs.masks[donor, 0], centre, rng.uniform(0, 360), rng.uniform(*SCALES),
+                        bool(rng.integers(2)))
+        mask = warped(pairs.masks[donor, 0], matrix)
+        wanted = pairs.masks[donor].sum() * abs(np.linalg.det(matrix[:, :2]))
+        region = inpaint.dilated(mask, settings) | inpaint.dilated(pairs.masks[source, 0], settings)
+        if (mask * view).sum() >= (1 - LOST) * wanted and mask.any() and region.sum() <= WIDEST * side**2:
+            return Placed(donor, matrix, mask)
+    return Placed(source, np.eye(2, 3), pairs.masks[source, 0])
+
+
+def moving(mask: np.ndarray, centre: np.ndarray, angle: float, scale: float, mirrored: bool) -> np.ndarray:
+    """The map (2, 3) that turns, scales and mirrors a mask about its middle, and puts that at `centre`."""
+    middle = np.argwhere(mask).mean(axis=0)[::-1]
+    turn = math.radians(angle)
+    linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    linear = linear @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    return np.column_stack([linear, centre - linear @ middle])
+
+
+def warped(mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """A mask (S, S) in {0, 1}, moved."""
+    moved = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1], flags=cv2.INTER_LINEAR)
+    return (moved > 0.5).astype(np.uint8)
+
+
+def regions(old: np.ndarray, new: np.ndarray, settings: Inpaint) -> np.ndarray:
+    """What is painted, (B, S, S): the new masks and the old ones (B, S, S), both widened."""
+    return np.stack([inpaint.dilated(a, settings) | inpaint.dilated(b, settings)
+                     for a, b in zip(old, new, strict=True)])
+
+
+def paint(net: process.Network, p: Params, images: np.ndarray, filled: np.ndarray, masks: np.ndarray,
+          own: list[int], device: torch.device) -> np.ndarray:
+    """Images (B, 3, S, S) uint8, painted anew where `filled` (B, S, S) so that the lesions are `masks`.
+
+    `own` are seeds, one an image. Other pixels stay the same bytes.
+    """
+    known = np.repeat(1 - filled[:, None], 4, axis=1)
+    known[:, 3] = 1
+    pairs = data.gather([str(i) for i in range(len(images))], images, masks[:, None])
+    x = repainted(net, p, pairs, known, own, device)
+    return np.where(filled[:, None] > 0, data.to_bytes(x[:, :3]), images)
+
+
+def joint(net: process.Network, p: Params, images: np.ndarray, masks: np.ndarray, own: list[int],
+          device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Chapter 3's way: images and masks (B, S, S), the lesion's outline painted along with it."""
+    filled = np.stack([inpaint.dilated(mask, p.inpaint) for mask in masks])
+    pairs = data.gather([str(i) for i in range(len(images))], images, masks[:, None])
+    x = repainted(net, p, pairs, np.repeat(1 - filled[:, None], 4, axis=1), own, device)
+    made = np.where(filled[:, None] > 0, data.to_bytes(x[:, :3]), images)
+    return made, np.stack([inpaint.refined(sample, p.inpaint) for sample in x[:, 3]])
+
+
+def repainted(net: process.Network, p: Params, pairs: Pairs, known: np.ndarray, own: list[int],
+              device: torch.device) -> np.ndarray:
+    s = process.schedule(p.process, p.inpaint.respacing).to(device)
+    levels = inpaint.repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
+    generators = [seeds.generator(seed, "noise", device=device) for seed in own]
+    with devices.exact(), devices.autocast(device, p.inpaint.precision):
+        x = inpaint.repaint(net, s, data.to_tensor(pairs).to(device),
+                            torch.from_numpy(known).float().to(device), levels, generators,
+                            p.process.objective)
+    return x.float().cpu().numpy()
+
+
+def pasted(pairs: Pairs, source: int, lesion: Placed) -> tuple[np.ndarray, np.ndarray]:
+    """A real lesion of another pair, moved as its mask, its border feathered over a pixel; the source's own
+    stays: image (3, S, S) and mask (S, S)."""
+    side = pairs.images.shape[-1]
+    donor = cv2.warpAffine(pairs.images[lesion.donor].transpose(1, 2, 0), lesion.matrix, (side, side),
+                           flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    share = cv2.GaussianBlur(lesion.mask.astype(np.float32), (3, 3), 0)[..., None]
+    image = share * donor + (1 - share) * pairs.images[source].transpose(1, 2, 0)
+    return (np.rint(image).astype(np.uint8).transpose(2, 0, 1),
+            lesion.mask | pairs.masks[source, 0])
+
+
+def batched(count: int, size: int, work: Callable[[slice], None]) -> None:
+    """`work` on slices of so many, until `count` is done."""
+    for first in range(0, count, size):
+        work(slice(first, min(first + size, count)))

@@ -1,0 +1,232 @@
+"""Ways to train and to sample on a GPU, of which the package goes the first: each is a candidate to measure.
+
+`eager` is the package's own step. The others keep what a step computes and change how: the layout of memory,
+the kernels of `fused`, the optimizer that writes the average as well, and a CUDA graph, by which the host
+tells the device a whole step at once.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Protocol
+
+import common
+import torch
+from torch import Tensor
+
+from diffusegen_core import train
+from diffusegen_core.base import devices
+from diffusegen_core.base.params import Params
+from diffusegen_core.models import process
+from diffusegen_core.models.unet import UNet
+
+Drawn = tuple[Tensor, Tensor, Tensor]  # x0 (B, 4, S, S) in [-1, 1], levels (B,), noise as x0
+KINDS = ("master", "average", "first", "second")  # what a training keeps of every weight
+NAME = "benchmark"
+WARM = 3  # calls before a graph is captured
+
+
+class Trainer(Protocol):
+    """A training, step by step."""
+
+    net: UNet
+    number: int
+    """Steps that are done."""
+
+    def step(self, x: Tensor) -> Tensor:
+        """One optimizer step over a batch of x (N, 4, S, S) uint8, drawn as `train.draw` does; the first
+        three of train.COLUMNS, on the device, and good until the next step."""
+
+    def set_rate(self, lr: float) -> None: ...
+
+    def state(self, kind: str) -> dict[str, Tensor]:
+        """One of KINDS by the weights' names: the training's own tensors."""
+
+    def load(self, kind: str, tensors: dict[str, Tensor]) -> None:
+        """The way back from `state`."""
+
+    def set_number(self, number: int) -> None:
+        """Go on after so many steps: what the moments' corrections and the average's warm-up go by."""
+
+
+def captured(work: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """`work` as a CUDA graph, after a few calls of it; elsewhere, `work`. Its inputs must stay in place."""
+    if device.type != "cuda":
+        return work
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(WARM):
+            work()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = work()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def network(p: Params, device: torch.device, seed: int = 0) -> UNet:
+    """The parameters' network, drawn on the device and stirred: no branch of it is zero."""
+    devices_of = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices_of), torch.device(device), torch.no_grad():
+        torch.manual_seed(seed)
+        net = UNet(p.model, p.data.image_size)
+        for weight in net.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    return net
+
+
+def laid_out(net: UNet, layout: str) -> UNet:
+    """The same network and weights: `plain`, `channels_last`, `fused` (in channels_last) or `compiled`."""
+    if layout == "fused":
+        import fused
+        return fused.fuse(net)
+    return common.tried(net, layout)
+
+
+class Eager:
+    """The package's step, in one of the layouts."""
+
+    def __init__(self, p: Params, net: UNet, layout: str = "plain") -> None:
+        self.p, self.device = p, next(net.parameters()).device
+        average = copy.deepcopy(net).eval().requires_grad_(False)
+        self.net, average = laid_out(net, layout), laid_out(average, layout)
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=p.train.lr,
+                                      weight_decay=p.train.weight_decay, fused=True)
+        self.inner = train.State(self.net, average, optimizer, history=[])
+        self.schedule = process.schedule(p.process).to(self.device)
+
+    @property
+    def number(self) -> int:
+        return self.inner.step
+
+    def step(self, x: Tensor) -> Tensor:
+        return train.optimize(self.p, self.inner, self.schedule, x, NAME)[:3]
+
+    def set_rate(self, lr: float) -> None:
+        for group in self.inner.optimizer.param_groups:
+            group["lr"] = lr
+
+    def state(self, kind: str) -> dict[str, Tensor]:
+        if kind in ("master", "average"):
+            net = self.net if kind == "master" else self.inner.average
+            return {name: p.detach() for name, p in net.named_parameters()}
+        key = {"first": "exp_avg", "second": "exp_avg_sq"}[kind]
+        return {name: self.inner.optimizer.state[p][key] for name, p in self.net.named_parameters()}
+
+    def load(self, kind: str, tensors: dict[str, Tensor]) -> None:
+        for p in self.net.parameters():  # an optimizer has no state before its first step
+            self.inner.optimizer.state.setdefault(p, {
+                "step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p)})
+        for name, value in self.state(kind).items():
+            value.copy_(tensors[name])
+
+    def set_number(self, number: int) -> None:
+        self.inner.history = [torch.zeros(len(train.COLUMNS), device=self.device)] * number
+        for state in self.inner.optimizer.state.values():
+            state["step"].fill_(number)
+
+
+class Graphed:
+    """A whole step as one CUDA graph, with torch's AdamW, and its average with the full decay at once."""
+
+    def __init__(self, p: Params, net: UNet, layout: str = "fused") -> None:
+        self.p, self.device, self.number = p, next(net.parameters()).device, 0
+        self.net = laid_out(net, layout)
+        self.schedule = process.schedule(p.process).to(self.device)
+        self.replay: Callable[[], Tensor] | None = None
+        self.inputs: Drawn | None = None
+        self.prepare()
+
+    def prepare(self) -> None:
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=self.p.train.weight_decay,
+                                           lr=self.p.train.lr, fused=True, capturable=True)
+        self.average = [weight.detach().clone() for weight in self.net.parameters()]
+
+    def update(self) -> None:
+        """What follows the gradient."""
+        if self.p.train.grad_clip:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.p.train.grad_clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - self.p.train.ema)
+
+    def step(self, x: Tensor) -> Tensor:
+        drawn = train.draw(self.p, self.number, len(self.schedule), x, NAME)
+        self.number += 1
+        if self.replay is None:
+            self.inputs = tuple(tensor.clone() for tensor in drawn)
+            self.replay = self.capture()
+        for place, tensor in zip(self.inputs, drawn, strict=True):
+            place.copy_(tensor)
+        return self.replay()
+
+    def capture(self) -> Callable[[], Tensor]:
+        return captured(self.whole, self.device)
+
+    def whole(self) -> Tensor:
+        self.optimizer.zero_grad()
+        with devices.autocast(self.device, self.p.train.precision):
+            losses = process.losses(self.net, self.schedule, *self.inputs, self.p.process.objective)
+        losses["loss"].mean().backward()
+        self.update()
+        return torch.stack([losses[name].detach().mean() for name in train.COLUMNS[:3]])
+
+
+class Flat(Graphed):
+    """The same with the optimizer of `fused`; its average warms up as the package's."""
+
+    def prepare(self) -> None:
+        import fused
+        self.optimizer = fused.FlatAdamW(self.net, self.p.train.lr, self.p.train.weight_decay,
+                                         clip=self.p.train.grad_clip)
+
+    def update(self) -> None:
+        self.optimizer.step(self.p.train.ema)
+
+    def capture(self) -> Callable[[], Tensor]:
+        kept = {kind: {name: v.clone() for name, v in self.state(kind).items()} for kind in KINDS}
+        number = int(self.optimizer.number)
+        replay = captured(self.whole, self.device)
+        for kind, tensors in kept.items():  # the warm-up was no training
+            self.load(kind, tensors)
+        self.optimizer.number.fill_(number)
+        return replay
+
+    def set_rate(self, lr: float) -> None:
+        self.optimizer.numbers[0] = lr
+
+    def state(self, kind: str) -> dict[str, Tensor]:
+        return self.optimizer.state(kind)
+
+    def load(self, kind: str, tensors: dict[str, Tensor]) -> None:
+        self.optimizer.load(kind, tensors)
+
+    def set_number(self, number: int) -> None:
+        self.number = number
+        self.optimizer.number.fill_(number)
+
+
+class GraphedCall:
+    """A sampling network as a CUDA graph for one size of batch: what process.Network is."""
+
+    def __init__(self, net: UNet, x: Tensor, precision: str) -> None:
+        self.x = torch.zeros_like(x)
+        self.timestep = torch.zeros(len(x), device=x.device)
+
+        def work() -> Tensor:
+            with torch.no_grad(), devices.autocast(x.device, precision):
+                return net(self.x, self.timestep)
+
+        with devices.exact():
+            self.replay = captured(work, x.device)
+
+    def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
+        self.x.copy_(x)
+        self.timestep.copy_(timestep)
+        return self.replay()
