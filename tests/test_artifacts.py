@@ -82,7 +82,9 @@ def test_what_differs_between_two_recipes_is_told_and_decides_their_keys(changed
     "", "{", "[]", "3", "null", "{}", '{"recipe": {}}', '{"outputs": {}}',
     '{"recipe": 1, "outputs": {}, "shown": {}, "seconds": 1, "device": "cpu"}',
     '{"recipe": {}, "outputs": [], "shown": {}, "seconds": 1, "device": "cpu"}',
-    '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": "1", "device": "cpu"}', 50_000 * "["])
+    '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": "1", "device": "cpu"}',
+    '{"recipe": {}, "outputs": {"../x": {}}, "shown": {}, "seconds": 1, "device": "cpu"}',
+    '{"recipe": {}, "outputs": {}, "shown": {"/x": {}}, "seconds": 1, "device": "cpu"}', 50_000 * "["])
 def test_a_stamp_that_is_none_is_a_strangers_file(tmp_path: Path, text: str):
     files.write_text(tmp_path / NAME / stamps.STAMP, text)
     artifact = Artifact(tmp_path, NAME, {"value": 1})

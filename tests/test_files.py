@@ -119,3 +119,16 @@ def test_the_versions_of_all_that_computes_numbers_are_told():
     for name in ("torch", "timm", "segmentation-models-pytorch", "albumentations", "clean-fid",
                  "pytorch-msssim"):
         assert told[name] == version(name)
+
+
+@pytest.mark.parametrize("name", ["../letter", "sub/../../letter", "link/letter", "", ".", "sub", 3, None,
+                                  "a\0b"])
+def test_a_name_that_leads_elsewhere_removes_nothing(tmp_path: Path, name: object):
+    files.write_text(tmp_path / "letter", "dear")
+    files.write_text(tmp_path / "run" / "sub" / "a.txt", "")
+    (tmp_path / "run" / "link").symlink_to(tmp_path)
+    files.remove(tmp_path / "run", [name, str(tmp_path / "letter")])
+    assert (tmp_path / "letter").read_text() == "dear"
+    files.remove(tmp_path / "run", [name, "sub/a.txt", "link"])
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "letter"]
+    files.remove(tmp_path / "run", ["gone"])

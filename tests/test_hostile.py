@@ -34,14 +34,16 @@ from parameters import keys
 from PIL import Image
 from safetensors.torch import save_file
 
-from diffusegen_core import cli
+from diffusegen_core import Run, cli
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import dataset, fetch, layouts
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.networks import weights
 from diffusegen_core.report import review, tables
-from diffusegen_core.store import runs
+from diffusegen_core.store import aside, files
+from diffusegen_core.store.stamps import STAMP
+from diffusegen_core.store.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,10 +151,11 @@ def test_yaml_that_would_not_end_is_refused_at_once(tmp_path: Path, text: str, s
 
 
 @pytest.mark.parametrize("path", ["a\0b", 300 * "a", 3000 * "a/", "~nobody-has-this-name/x", "\ud800"])
-def test_a_path_that_no_file_can_have_is_refused(path: str):
-    for values in ({"run_dir": path}, {"run_dir": "runs/x", "data": {"source": path}}):
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path, path: str):
+    (tmp_path / "p.yaml").write_text("{}")
+    for changes in ({"run_dir": path}, {"run_dir": str(tmp_path / "run"), "data.source": path}):
         with pytest.raises(UserError):
-            dataset.input_folder(params.validate(values))
+            Run.create(tmp_path / "p.yaml", changes)
 
 
 def test_what_a_user_is_told_moves_no_terminal(tmp_path: Path, monkeypatch, capsys):
@@ -197,9 +200,9 @@ def loaded(image: bytes, mask: bytes, kind: str) -> list[str] | str:
         run = Path(place) / "run"
         p = params.validate({"run_dir": str(run), "cluster": {"k": 1},
                              "data": {"source": f"{place}/set", "count": None, "image_size": 16}})
-        pairs, text = attempt(dataset.load, p)
+        pairs, text = attempt(dataset.load, Workspace(run), p.data)
         if text:
-            assert {file.name for file in run.glob("*")} <= {runs.LOCK}
+            assert files.below(run) == []
             return text
         assert pairs.images.shape == (len(pairs), 3, 16, 16)
         assert set(np.unique(pairs.masks)) <= {0, 1}
@@ -360,19 +363,31 @@ def test_the_review_form_holds_no_name(tmp_path: Path):
     assert page.count("</script>") == review.TEMPLATE.read_text().count("</script>")
 
 
-STAMP = {"seconds": 1, "device": "x"}
+TOLD = {"seconds": 1, "device": "x", "shown": {}}
 
 
 @pytest.mark.parametrize(("stamp", "says"), [
-    ([1], "has no finished 2-Diff"),
-    ({**STAMP, "recipe": [], "outputs": {}}, "has no finished 2-Diff"),
-    ({**STAMP, "recipe": {}, "outputs": {"../../../x": {}}}, "has no finished 2-Diff"),
-    ({**STAMP, "recipe": {"inpaint": {"no such": 1}}, "outputs": {}}, "made with another no such"),
+    ([1], "has no finished inpaint/2-Diff"),
+    ({**TOLD, "recipe": [], "outputs": {}}, "has no finished inpaint/2-Diff"),
+    ({**TOLD, "recipe": {}, "outputs": {"../../../x": {}}}, "has no finished inpaint/2-Diff"),
+    ({**TOLD, "recipe": {"inpaint": {"no such": 1}}, "outputs": {}}, "was made with other values"),
 ])
-def test_a_run_with_strange_stamps_gets_no_review_form(nano_params: params.Params, tmp_path: Path,
-                                                       stamp: object, says: str):
-    runs.write_json(nano_params.folder / "inpaint" / "2-Diff" / runs.STAMP, stamp)
-    assert says in refused(review.folders_of, nano_params, tmp_path / "real", names="2-Diff")
+def test_a_run_with_strange_stamps_gets_no_review_form(nano_run: Run, tmp_path: Path, stamp: object,
+                                                       says: str):
+    files.write_json(nano_run.folder / "inpaint" / "2-Diff" / STAMP, stamp)
+    assert says in refused(review.folders_of, nano_run, tmp_path / "real", names="2-Diff")
+
+
+def test_cleaning_a_strangers_run_removes_nothing_elsewhere(tmp_path: Path):
+    letter = files.write_text(tmp_path / "mine" / "letter", "dear")
+    run = tmp_path / "run"
+    for number, name in enumerate(["../../../../mine/letter", str(letter), "link/letter"]):
+        place = run / "aside" / "data" / f"{number:016d}"
+        files.write_json(place / STAMP, {**TOLD, "recipe": {}, "outputs": {name: {}}})
+        (place / "link").symlink_to(letter.parent)
+    aside.kept(run)
+    aside.remove(run, ["all"])
+    assert letter.read_text() == "dear"
 
 
 # ---- archives

@@ -91,10 +91,8 @@ def _refuse_foreign(site: Path) -> None:
 
 def _clear(site: Path) -> None:
     """Remove what an earlier build has made, and nothing else."""
-    for name in [*(files.read_json(site / MARK) or []), MARK]:
-        (site / name).unlink(missing_ok=True)
-    if site.is_dir():
-        files.without_empty(site)
+    made = files.read_json(site / MARK)
+    files.remove(site, [*(made if isinstance(made, list) else []), MARK])
 
 
 def _links(folder: str, names: list[str]) -> list[str]:

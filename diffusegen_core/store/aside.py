@@ -52,9 +52,7 @@ def remove(run: Path, names: list[str]) -> int:
         raise UserError(f"{run} has nothing set aside that is called {min(unknown)}; `diffusegen clean "
                         f"{run}` lists what there is.")
     for one in chosen:
-        for name in one.files:
-            (run / one.name / name).unlink(missing_ok=True)
-        files.without_empty(run / one.name)
+        files.remove(run / one.name, one.files)
     for root in (ASIDE, MAKING):
         if (run / root).is_dir():
             files.without_empty(run / root)

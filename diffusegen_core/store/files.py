@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PosixPath
 from typing import Any
@@ -103,6 +103,25 @@ def below(folder: Path) -> list[str]:
     """The files in a folder and its subfolders, relative to it, sorted; links are not followed."""
     return sorted(Path(parent, name).relative_to(folder).as_posix()
                   for parent, _, names in os.walk(folder) for name in names)
+
+
+def plain(name: object) -> bool:
+    """Whether a name leads to something below its folder: relative, and never up again."""
+    return isinstance(name, str) and not name.startswith("/") and ".." not in name.split("/") and (
+        "\0" not in name)
+
+
+def remove(folder: Path, names: Iterable[object]) -> None:
+    """Remove the files of these names in a folder, and folders that are empty then.
+
+    The names may be a stranger's: one that leads elsewhere, by itself or by a link, removes nothing.
+    """
+    for path in (folder / str(name) for name in names if plain(name)):
+        if path.parent.resolve().is_relative_to(folder.resolve()):
+            with contextlib.suppress(OSError):  # it is not there, or no file
+                path.unlink()
+    if folder.is_dir():
+        without_empty(folder)
 
 
 def without_empty(folder: Path) -> None:

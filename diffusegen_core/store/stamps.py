@@ -12,12 +12,15 @@ Stamp = dict[str, Any]
 
 
 def read_stamp(folder: Path) -> Stamp | None:
-    """What `finish` wrote into a folder, or None where nothing of its shape is there."""
+    """What `finish` wrote into a folder, or None where nothing of its shape is there.
+
+    A stranger's stamp may name files that are not below its folder: it is none.
+    """
     stamp = files.read_json(folder / STAMP)
     shape: dict[str, type | tuple[type, ...]] = {
         "recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
     whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
-    return stamp if whole else None
+    return stamp if whole and all(map(files.plain, (*stamp["outputs"], *stamp["shown"]))) else None
 
 
 def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
