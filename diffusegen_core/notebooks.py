@@ -112,13 +112,13 @@ def _keep(running: Path, path: Path, run: Run) -> Path:
     """Move an executed notebook into place, with the parameters of its run in its metadata."""
     notebook = nbformat.read(running, as_version=4)
     notebook.metadata[OWN] = {"params": _params(run.params)}
-    record = files.read_json(path.parent / WRITTEN) or {}
-    if path.is_file():
-        before = _own(path).get("params")
-        if before != _params(run.params) or files.sha256(path) != record.get(path.name):
-            aside = run.folder / ASIDE / "notebooks" / f"{path.stem}-{files.sha256(path)[:16]}.ipynb"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(aside)
+    known = files.read_json(path.parent / WRITTEN)
+    record = known if isinstance(known, dict) else {}
+    if path.is_file() and (files.sha256(path) != record.get(path.name)
+                           or _told_params(path) != _params(run.params)):
+        aside = run.folder / ASIDE / "notebooks" / f"{path.stem}-{files.sha256(path)[:16]}.ipynb"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(aside)
     files.write(path, lambda file: nbformat.write(notebook, file))
     files.write_json(path.parent / WRITTEN, {**record, path.name: files.sha256(path)})
     running.unlink()
@@ -134,7 +134,7 @@ def executed(run: Run) -> list[Path]:
     for path in sorted((run.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         name = chapter_of(path)  # of the section, too: 07_augment_small has params.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
-        told, asked = _own(path).get("params", {}), _params(run.params)
+        told, asked = _told_params(path), _params(run.params)
         if all(_same(told.get(field), asked[field]) for field in used):
             holding.append(path)
     return holding
@@ -151,8 +151,8 @@ def _params(values: Params) -> dict[str, Any]:
     return {name: value for name, value in plain(values).items() if name != "run_dir"}
 
 
-def _own(path: Path) -> dict[str, Any]:
-    """What an executed notebook's metadata tells of its run."""
+def _told_params(path: Path) -> dict[str, Any]:
+    """The parameters that an executed notebook's metadata tells of its run."""
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
@@ -162,4 +162,5 @@ def _own(path: Path) -> dict[str, Any]:
             nbformat.ValidationError):
         raise UserError(f"{path} cannot be read as a notebook. Move it away, and run its chapter "
                         "again.") from None
-    return dict(told) if isinstance(told, dict) else {}
+    values = told.get("params") if isinstance(told, dict) else None
+    return values if isinstance(values, dict) else {}

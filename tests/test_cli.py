@@ -2,18 +2,20 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import papermill
 import pytest
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusegen_core import __version__, cli, notebooks
+from diffusegen_core import Run, __version__, cli, notebooks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
@@ -21,7 +23,8 @@ from diffusegen_core.networks import weights
 from diffusegen_core.parallel import fanout
 from diffusegen_core.planning import preflight
 from diffusegen_core.report import book, front
-from diffusegen_core.store import runs
+from diffusegen_core.store import files, lock
+from diffusegen_core.store.stamps import ASIDE, MAKING
 
 NAMES = [path.stem for path in notebooks.every()]
 
@@ -41,9 +44,9 @@ def profile(nano: dict, tmp_path: Path) -> Path:
 @pytest.fixture
 def executed(monkeypatch) -> list[tuple]:
     """Chapters that the command would have executed, with their parameters, and books it would have built."""
-    calls = []
-    monkeypatch.setattr(notebooks, "execute", lambda chapter, p: calls.append((chapter.stem, p)))
-    monkeypatch.setattr(front, "draw", lambda p: None)
+    calls: list[tuple] = []
+    monkeypatch.setattr(notebooks, "execute", lambda path, run: calls.append((path.stem, run.params)))
+    monkeypatch.setattr(front, "draw", lambda run: None)
     monkeypatch.setattr(
         book, "build", lambda folder, **more: calls.append(("book", folder)) or folder / "index.html")
     return calls
@@ -78,17 +81,19 @@ def test_a_device_may_be_that_of_the_workers_alone(profile: Path, executed: list
 
 def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(
         profile: Path, executed: list, monkeypatch):
-    def inside(chapter: Path, p: params.Params) -> None:
-        with pytest.raises(UserError, match="Another run"), runs.lock(p.folder):
-            pass
-        executed.append((chapter.stem, p))
+    def inside(chapter: Path, run: Run) -> None:
+        with monkeypatch.context() as patch:
+            patch.delenv(lock.HOLDER)
+            with pytest.raises(UserError, match="Another run"), lock.hold(run.folder):
+                pass
+        executed.append((chapter.stem, run.params))
     monkeypatch.setattr(notebooks, "execute", inside)
     result = call("run", profile)
     assert result.exit_code == 0, result.exception
     p = params.validate(params.load(profile))
     assert executed == [*((name, p) for name in NAMES), ("book", p.folder)]
     assert f"The book: {p.folder / 'index.html'}" in result.stdout
-    assert notebooks.kept(p.folder) == p
+    assert Run.open(p.folder).params == p
 
 
 def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list, tmp_path: Path):
@@ -154,6 +159,14 @@ def test_chapters_are_chosen_by_number_or_name(chosen: dict, wanted: list[str]):
 
 # ---- executing a chapter
 
+def write_notebook(path: Path, *sources: str) -> None:
+    """A notebook with a parameters cell, and these cells."""
+    cells = [nbformat.v4.new_code_cell("profile = ''\nchanges = None", metadata={"tags": ["parameters"]}),
+             *map(nbformat.v4.new_code_cell, sources)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
 @pytest.mark.parametrize(("source", "says"), [
     ("from diffusegen_core.config.errors import UserError\nraise UserError('Place the file by hand.')",
      "01_x: Place the file by hand."),
@@ -163,17 +176,107 @@ def test_chapters_are_chosen_by_number_or_name(chosen: dict, wanted: list[str]):
 def test_a_chapter_that_fails_says_so_and_keeps_what_it_did(
         nano_params: params.Params, tmp_path: Path, capfd: pytest.CaptureFixture, source: str, says: str):
     chapter = tmp_path / "01_x.ipynb"
-    cells = [nbformat.v4.new_code_cell("seed = None", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell("print('seed is', seed)"), nbformat.v4.new_code_cell(source)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), chapter)
+    write_notebook(chapter, "print('changes are', changes, 'of', profile)", source)
     with pytest.raises(UserError) as caught:
-        notebooks.execute(chapter, nano_params)
+        notebooks.execute(chapter, Run(nano_params))
     assert str(caught.value).startswith(says)
     assert "without encryption" not in capfd.readouterr().err
     failed = nano_params.folder / "notebooks" / "failed" / "01_x.ipynb"
-    assert "seed is 0" in failed.read_text()
+    assert f"changes are {{}} of {nano_params.folder}" in failed.read_text()
     assert not (nano_params.folder / "notebooks" / "01_x.ipynb").exists()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notebooks are executed by copying them, without a kernel."""
+    monkeypatch.setattr(papermill, "execute_notebook",
+                        lambda source, target, *_, **__: shutil.copy(source, target))
+
+
+def test_an_executed_chapter_replaces_its_own_page_and_sets_aside_what_was_edited_or_is_of_another_run(
+        nano_params: params.Params, tmp_path: Path, at_once: None):
+    chapter = tmp_path / f"{NAMES[0]}.ipynb"
+    write_notebook(chapter, "1 + 1")
+    page, aside = nano_params.folder / "notebooks" / chapter.name, nano_params.folder / ASIDE / "notebooks"
+    run = Run(nano_params)
+    assert notebooks.execute(chapter, run) == page
+    first = page.read_bytes()
+    notebooks.execute(chapter, run)
+    assert page.read_bytes() == first
+    assert not aside.exists()
+    edited = first.replace(b"1 + 1", b"mine!")
+    page.write_bytes(edited)
+    notebooks.execute(chapter, run)
+    assert (page.read_bytes(), [path.read_bytes() for path in aside.iterdir()]) == (first, [edited])
+    notebooks.execute(chapter, Run(nano_params.model_copy(update={"seed": 1})))
+    assert sorted(path.read_bytes() for path in aside.iterdir()) == sorted([first, edited])
+    assert page.read_bytes() != first
+
+
+@pytest.mark.parametrize("content", ["no notebook", '{"cells": [], "metadata": {}, "nbformat": 4}'])
+def test_a_page_of_the_users_in_a_chapters_place_is_set_aside(nano_params: params.Params, tmp_path: Path,
+                                                              at_once: None, content: str):
+    chapter = tmp_path / f"{NAMES[0]}.ipynb"
+    write_notebook(chapter, "1 + 1")
+    page = nano_params.folder / "notebooks" / chapter.name
+    page.parent.mkdir(parents=True)
+    page.write_text(content)
+    (page.parent / notebooks.WRITTEN).write_text("[]")
+    notebooks.execute(chapter, Run(nano_params))
+    assert [path.read_text() for path in (nano_params.folder / ASIDE).rglob("*.ipynb")] == [content]
+
+
+# ---- status and clean
+
+def test_status_tells_what_is_made_what_is_to_do_and_what_was_changed_by_hand(nano_run: Run):
+    lines = call("status", nano_run.folder).stdout.splitlines()
+    assert [line.split() for line in lines] == [[name, "made"] for name in (
+        "data", "cluster", "train", "inpaint", "style", "gan", "sets", "evaluate", "tests", "segment",
+        "augment")]
+    path = nano_run.folder / "train" / "cluster-00" / "model.safetensors"
+    content, times = bytearray(path.read_bytes()), path.stat()
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that only its hash tells
+    assert call("status", nano_run.folder).stdout.splitlines() == lines
+    told = "train/cluster-00/model.safetensors is not the file that was written"
+    assert call("status", nano_run.folder, "--verify").stdout.splitlines() == [*lines, told]
+    Run.open(nano_run.folder, {"inpaint.sources": 2}).keep_params()
+    text = call("status", nano_run.folder).stdout
+    assert re.search(r"^inpaint +to make +.*inpaint/2-Diff was made with other values \(jobs\.", text, re.M)
+    assert "Set aside or unfinished: 1 items" in text
+
+
+def test_clean_lists_what_is_set_aside_and_removes_only_what_it_is_told_to(nano_run: Run):
+    assert call("clean", nano_run.folder).stdout == "Nothing is set aside.\n"
+    for change in ({"cluster.scan": []}, {"gan.steps": 1}):
+        Run.open(nano_run.folder, change).make("gan")
+        Run.open(nano_run.folder, change).make("cluster")
+    files.write_text(nano_run.folder / MAKING / "train" / "cluster-00" / f"{0:016d}" / "log.csv", "half")
+    mine = [nano_run.folder / ASIDE / "cluster" / "notes.txt", nano_run.folder / ASIDE / "mine.txt"]
+    for path in mine:
+        path.write_text("mine")
+    before = {path: path.read_bytes() for path in nano_run.folder.rglob("*") if path.is_file()}
+    listed = call("clean", nano_run.folder).stdout
+    names = re.findall(r"(?:aside|making)/\S+", listed)
+    assert {name.rpartition("/")[0] for name in names} == {
+        "aside/cluster", "aside/gan/GAN", "making/train/cluster-00", "aside"}
+    assert re.search(r"s of work +aside/cluster/", listed)
+    assert re.search(r"unfinished +making/train/cluster-00/0", listed)
+    assert {path: path.read_bytes() for path in nano_run.folder.rglob("*") if path.is_file()} == before
+
+    with pytest.raises(UserError, match="nothing set aside that is called cluster"):
+        raise call("clean", nano_run.folder, "--remove", "cluster").exception or AssertionError
+    [cluster] = [name for name in names if name.startswith("aside/cluster/")]
+    done = call("clean", nano_run.folder, "--remove", cluster)
+    assert done.exit_code == 0, done.exception
+    assert cluster not in done.stdout.partition("\n")[2]
+    assert not (nano_run.folder / cluster).exists()
+    assert (nano_run.folder / "cluster").is_dir()
+    done = call("clean", nano_run.folder, "--remove", "all")
+    assert done.stdout.endswith("Nothing is set aside.\n")
+    assert sorted(path for path in (nano_run.folder / ASIDE).rglob("*") if path.is_file()) == sorted(mine)
+    assert nano_run.status().loc["data", "status"] == "made"
 
 
 # ---- book and data
@@ -196,9 +299,9 @@ def test_a_page_from_before_a_parameter_stays_in_the_book(nano_params: params.Pa
     page = nano_params.folder / "notebooks" / f"{NAMES[0]}.ipynb"
     page.parent.mkdir(parents=True)
 
-    def found(values: dict) -> list[Path]:
-        nbformat.write(nbformat.v4.new_notebook(metadata={"papermill": {"parameters": values}}), page)
-        return notebooks.executed(nano_params)
+    def found(values: object) -> list[Path]:
+        nbformat.write(nbformat.v4.new_notebook(metadata={notebooks.OWN: {"params": values}}), page)
+        return notebooks.executed(Run(nano_params))
 
     del given["cluster"]["file"]
     assert found(given) == [page]
@@ -213,7 +316,7 @@ def test_a_page_that_is_no_notebook_is_named(nano_params: params.Params, text: s
     page.parent.mkdir(parents=True)
     page.write_text(text)
     with pytest.raises(UserError, match=f"{page} cannot be read as a notebook"):
-        notebooks.executed(nano_params)
+        notebooks.executed(Run(nano_params))
 
 
 def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_path: Path):
@@ -232,15 +335,14 @@ def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_pat
     assert all(path.stem in bad.stdout for path in (first, second, third)), bad.stdout
 
 
-def test_a_run_never_replaces_the_data_that_lie_in_its_folder(nano: dict, tmp_path: Path):
+def test_a_run_never_replaces_the_data_that_lie_in_its_folder(profile: Path, executed: list, tmp_path: Path):
     folder = tmp_path / "run" / "data" / "pairs"
     call("data", "phantom", folder, "--count", 3, "--size", 16)
     before = {path: path.read_bytes() for path in folder.rglob("*.png")}
     for run_dir in (tmp_path / "run", folder / "run"):
-        nano |= {"data": {"source": str(folder), "image_size": 16}, "run_dir": str(run_dir)}
-        inside = params.validate(nano)
-        with pytest.raises(UserError, match="Choose another run_dir"):
-            dataset.load(inside)
+        result = call("run", profile, "-p", "data.source", folder, "-p", "run_dir", run_dir)
+        assert "choose another run_dir" in str(result.exception).lower()
+    assert executed == []
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before != {}
 
 
@@ -248,7 +350,7 @@ def test_a_run_never_replaces_the_data_that_lie_in_its_folder(nano: dict, tmp_pa
 
 @pytest.mark.parametrize(("words", "code", "says"), [
     (["version"], 0, __version__),
-    (["run", "absent.yaml"], 2, "diffusegen: absent.yaml cannot be read: No such file or directory."),
+    (["run", "absent.yaml"], 2, "diffusegen: There is no parameter file absent.yaml, nor a profile of that "),
     (["run", "params.yaml", "-p", "cluster.k", "11"], 2,
      "diffusegen: Parameters: cluster.k 11 is more than the 10 pairs of data.count."),
     (["data", "check", "absent"], 2, "diffusegen: "),

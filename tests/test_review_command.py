@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from diffusegen_core import notebooks
+from diffusegen_core import Run
 from diffusegen_core.cli import app
-from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset, phantom
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
 
 
 def diffusegen(*arguments: object) -> Result:
@@ -19,19 +17,9 @@ def diffusegen(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run folder with made-up synthetic pairs."""
-    p = params.validate({"run_dir": str(tmp_path / "run"), "data": {"count": 4, "image_size": 16},
-                         "cluster": {"k": 2}})
-    notebooks.keep(p)
-    for seed, folder in ((1, "inpaint/2-Diff"), (2, "style/2-Styled-Diff")):
-        names = [f"source_{i}_1" for i in range(3)]
-        for i, name in enumerate(names):
-            dataset.write_pair(p.folder / folder, name, *phantom.draw(seed, i, 16)[:2])
-        rows = "".join(f"{name},source\n" for name in names)
-        runs.write_text(p.folder / folder / "manifest.csv", f"name,source\n{rows}")
-        runs.finish(p.folder / folder, {}, [], 0.0)
-    return p.folder
+def run(nano_run: Run) -> Path:
+    """The folder of a finished run."""
+    return nano_run.folder
 
 
 def test_a_form_is_made_answered_and_scored(run: Path, tmp_path: Path) -> None:
@@ -71,19 +59,27 @@ def test_the_key_of_another_form_is_not_overwritten(run: Path) -> None:
     assert (run / "review" / "key.json").read_text() == before
 
 
+def test_a_review_writes_nothing_but_the_form_and_its_key(run: Path) -> None:
+    before = {name: files.sha256(run / name) for name in files.below(run)}
+    assert diffusegen("review", "make", run, "--per-type", 2).exit_code == 0
+    after = {name: files.sha256(run / name) for name in files.below(run)}
+    assert set(after) - set(before) == {"review/form.html", "review/key.json"}
+    assert after | before == after
+
+
 def test_pairs_of_other_parameters_are_refused(run: Path) -> None:
-    runs.finish(run / "style" / "2-Styled-Diff", {"seed": 0, "style": {"max_shift": 0.7}}, [], 0.0)
+    Run.open(run, {"style.max_shift": 0.7}).keep_params()
     result = diffusegen("review", "make", run)
     assert isinstance(result.exception, UserError)
-    assert "made with another max_shift" in str(result.exception)
+    assert "2-Styled-Diff was made with other values (style.max_shift: 0.3 -> 0.7)" in str(result.exception)
 
 
 @pytest.mark.parametrize(("gone", "chapter"), [("inpaint", "inpaint"), ("style", "style")])
 def test_a_run_without_its_pairs_is_told_so(run: Path, gone: str, chapter: str) -> None:
-    runs.clear(run / gone)
+    (run / gone).rename(run / "elsewhere")
     result = diffusegen("review", "make", run)
     assert isinstance(result.exception, UserError)
-    assert f"run the chapter {chapter} first" in str(result.exception)
+    assert f"Make it with run.make('{chapter}')" in str(result.exception)
 
 
 def test_a_folder_that_is_no_run_is_told_so(tmp_path: Path) -> None:
