@@ -7,8 +7,9 @@ from pathlib import Path
 import common
 import stages
 
-from diffusegen_core.base import devices, runs
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import files
 
 HOME = common.ROOT / ".card"
 
@@ -51,9 +52,9 @@ def run(given: list[str] | None = None) -> None:
         unpack.run(asked.files, asked.run)
     else:
         device = devices.device(asked.device)
-        packed = runs.read_json(HOME / "packed.json") or {}
+        packed = files.read_json(HOME / "packed.json") or {}
         facts = {"call": asked.call, "commit": packed.get("commit", common.commit()), "tiny": asked.tiny,
-                 "versions": runs.versions(), "device": devices.name(str(device))}
+                 "versions": files.versions(), "device": devices.name(str(device))}
         record = stages.Record(asked.out / f"{asked.call}.json", facts)
         call = stages.Call(stages.Clock(asked.limit), record)
         if asked.call == "figures":

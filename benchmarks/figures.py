@@ -5,13 +5,12 @@ Every row stands in the JSON file as soon as it is measured, so that a call that
 
 import contextlib
 import copy
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -26,12 +25,20 @@ import torch
 import ways
 from torch import Tensor, nn
 
-from diffusegen_core import inpaint, style, train
-from diffusegen_core.base import devices, params, runs, seeds
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import checkpoints, guidance, process
-from diffusegen_core.models.unet import UNet, parameter_count
-from diffusegen_core.pairs import data
+from diffusegen_core.chapters import train
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion.guided import guided, load_judge
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.process import Network
+from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
+from diffusegen_core.diffusion.training import State
+from diffusegen_core.diffusion.unet import UNet, parameter_count
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.workspace import Workspace
 
 RESPACING, JUMP_LENGTH, RESAMPLING = 11, 10, 5  # 51 network calls an image, as RePaint has them
 GUIDED_STEPS = 6
@@ -67,7 +74,7 @@ def load(profile: str, device: str, tiny: bool, **changes: Any) -> Params:
     own = {"device": device, "style.weights": "random", "style.vgg_weights": "random",
            **{name.replace("__", "."): value for name, value in changes.items()}, **(TINY if tiny else {})}
     values = params.load(common.ROOT / "params" / profile)
-    return params.validate(params.override(values, [(key, json.dumps(value)) for key, value in own.items()]))
+    return params.validate(params.merged(values, own))
 
 
 def changed(p: Params, section: str, **changes: Any) -> Params:
@@ -90,7 +97,7 @@ def run(call: stages.Call, device: torch.device, tiny: bool = False, rounds: int
     call.stage("errors", partial(errors, bench))
     call.stage("training errors", partial(training_errors, bench))
     call.stage("independence of RePaint", partial(independence, bench, repainted))
-    call.stage("independence of styling", partial(independence, bench, guided))
+    call.stage("independence of styling", partial(independence, bench, styled))
     call.stage("resume", partial(resume, bench))
     call.section("training", partial(training, bench, TRAINING))
     call.section("inpainting", partial(inpainting, bench))
@@ -114,7 +121,7 @@ def machine(b: Bench, side: int, size: int) -> dict[str, Any]:
     block = torch.randint(256, (size,), dtype=torch.uint8, device=b.device)
     other = torch.empty_like(block)
     copied = min(common.seconds(lambda: other.copy_(block), b.device) for _ in range(6))
-    found = {"device": devices.name(str(b.device)), "versions": runs.versions(),
+    found = {"device": devices.name(str(b.device)), "versions": files.versions(),
              "bf16_matmul_flop": rate, "copy_bytes_a_second": 2 * size / copied,
              "work_of_a_call_flop": b.facts["work"], "date": date.today().isoformat()}
     if b.device.type == "cuda":
@@ -199,41 +206,44 @@ def training_errors(b: Bench) -> dict[str, Any]:
         state = trainer.state("master")
         return torch.cat([state[name].flatten() for name, _ in base.named_parameters()])
 
-    exact = changed(p, "train", precision="fp32")
+    exact = common.training_of(changed(p, "train", precision="fp32"))
+    rounded = common.training_of(p)
     wanted = after(ways.Eager(exact, copy.deepcopy(base))) - start
-    found["eager bf16"] = relative(after(ways.Eager(p, copy.deepcopy(base))) - start, wanted)
+    found["eager bf16"] = relative(after(ways.Eager(rounded, copy.deepcopy(base))) - start, wanted)
     if kernels(b):
-        for name, made in (("fused", lambda: ways.Eager(p, copy.deepcopy(base), "fused")),
+        for name, made in (("fused", lambda: ways.Eager(rounded, copy.deepcopy(base), "fused")),
                            ("fused, fp32", lambda: ways.Eager(exact, copy.deepcopy(base), "fused")),
-                           ("flat graph", lambda: ways.Flat(p, copy.deepcopy(base)))):
+                           ("flat graph", lambda: ways.Flat(rounded, copy.deepcopy(base)))):
             found[name] = relative(after(made()) - start, wanted)
     return {"relative to eager fp32": found}
 
 
-def repainted(b: Bench, net: UNet, chosen: list[int], precision: str) -> Tensor:
-    """Chapter 3 of some of the images."""
-    p = b.small
-    x = common.pixels(p, 8, b.device)[chosen].float() / 127.5 - 1
+def own_noise(b: Bench, images: Iterable[int]) -> list[torch.Generator]:
+    return [seeds.generator(0, "noise", i, device=b.device) for i in images]
+
+
+def around(x: Tensor) -> Tensor:
+    """What is known of images (B, 4, S, S) where the middle is to be filled, (B, 1, S, S)."""
     known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
     known[:, :, middle, middle] = 0
-    s = process.schedule(p.process, RESPACING).to(b.device)
-    generators = [seeds.generator(0, "noise", i, device=b.device) for i in chosen]
-    levels = inpaint.repaint_levels(RESPACING, JUMP_LENGTH, 2)
-    with devices.exact(), devices.autocast(b.device, precision):
-        return inpaint.repaint(net, s, x, known, levels, generators, p.process.objective).clone()
+    return known
 
 
-def guided(b: Bench, net: UNet, chosen: list[int], precision: str) -> Tensor:
+def repainted(b: Bench, diffusion: Diffusion, chosen: list[int]) -> Tensor:
+    """Chapter 3 of some of the images."""
+    x = common.pixels(b.small, 8, b.device)[chosen].float() / 127.5 - 1
+    levels = repaint_levels(RESPACING, JUMP_LENGTH, 2)
+    return repaint(diffusion.respaced(RESPACING), x, around(x), levels, own_noise(b, chosen)).clone()
+
+
+def styled(b: Bench, diffusion: Diffusion, chosen: list[int]) -> Tensor:
     """Chapter 4 of some of the images."""
     p = b.small
     x = common.pixels(p, 16, b.device).float() / 127.5 - 1
-    judge = guidance.load(p, net, b.device)
-    s = process.schedule(p.process, p.style.respacing).to(b.device)
     levels = list(reversed(range(min(8, p.style.respacing - p.style.skip))))
-    generators = [seeds.generator(0, "noise", i, device=b.device) for i in chosen]
-    with devices.exact(), devices.autocast(b.device, precision):
-        return style.guided(judge, s, x[chosen], x[8:][chosen, :3], levels, generators,
-                            p.process.objective)[0].detach()
+    judge = load_judge(p.style, p.model, p.seed, b.device)
+    return guided(diffusion.respaced(p.style.respacing), judge, x[chosen], x[8:][chosen, :3], levels,
+                  own_noise(b, chosen))[0].detach()
 
 
 def independence(b: Bench, work: Callable[..., Tensor]) -> dict[str, Any]:
@@ -243,12 +253,12 @@ def independence(b: Bench, work: Callable[..., Tensor]) -> dict[str, Any]:
     if kernels(b):
         cases.append(("fused", "bf16"))
     for layout, precision in cases:
-        net = ways.network(b.small, b.device).eval().requires_grad_(False).fixed(precision)
-        net = ways.laid_out(net, layout)
-        together = work(b, net, everyone, precision)
-        alone = torch.cat([work(b, net, [i], precision) for i in everyone])
-        again = work(b, net, everyone, precision)
-        turned = work(b, net, everyone[::-1], precision).flip(0)
+        net = sampling(ways.network(b.small, b.device), layout, precision)
+        diffusion = ways.diffusion(b.small, net, b.device, precision)
+        together = work(b, diffusion, everyone)
+        alone = torch.cat([work(b, diffusion, [i]) for i in everyone])
+        again = work(b, diffusion, everyone)
+        turned = work(b, diffusion, everyone[::-1]).flip(0)
         found[f"{layout} {precision}"] = {name: apart(together, other) for name, other in
                                           (("alone", alone), ("again", again), ("in another order", turned))}
     return {"apart": found}
@@ -256,7 +266,7 @@ def independence(b: Bench, work: Callable[..., Tensor]) -> dict[str, Any]:
 
 def apart(a: Tensor, b: Tensor) -> dict[str, float]:
     """How far two sets of images in [-1, 1] are apart: at most, in the mean, and as bytes."""
-    bytes_a, bytes_b = (data.to_bytes(x.float().cpu().numpy()) for x in (a, b))
+    bytes_a, bytes_b = (dataset.to_bytes(x.float().cpu().numpy()) for x in (a, b))
     difference = (a.float() - b.float()).abs()
     return {"most": float(difference.max()), "mean": float(difference.mean()),
             "share of bytes that differ": float((bytes_a != bytes_b).mean()),
@@ -273,26 +283,29 @@ def resume(b: Bench) -> dict[str, Any]:
                 preview_every=1000, preview_images=1, preview_steps=2)
     rng = seeds.rng(0, "resume")
     side = p.data.image_size
-    pairs = data.gather([str(i) for i in range(16)], rng.integers(256, size=(16, 3, side, side)),
-                        rng.integers(2, size=(16, 1, side, side)))
-    recipe = {"version": 0, "images": p.train.images, **checkpoints.configuration(p),
-              "train": {k: v for k, v in params.plain(p.train).items() if k not in train.IRRELEVANT}}
-    keep = train.keep
+    pairs = dataset.gather([str(i) for i in range(16)], rng.integers(256, size=(16, 3, side, side)),
+                           rng.integers(2, size=(16, 1, side, side)))
+    keep = train._keep
 
-    def stopping(state: train.State, folder: Path, recipe: runs.Recipe) -> None:
+    def stopping(state: State, folder: Path, recipe: Recipe) -> None:
         keep(state, folder, recipe)
         if state.step == RESUMED_STEPS // 2:
             raise Stopped
 
+    def fitted(folder: Path) -> Path:
+        ws = Workspace(folder, p.seed, str(b.device))
+        stored = dataset.keep(ws, "data", pairs).stored
+        return train.train_model(ws, "resume", stored, list(range(len(pairs))), p.train, p.model,
+                                 p.process).path
+
     def weights(folder: Path) -> Tensor:
-        train.fit(p, "resume", pairs, folder, recipe)
-        return torch.cat([v.flatten() for v in checkpoints.read(folder / train.WEIGHTS)[0].values()])
+        return torch.cat([value.flatten() for value in checkpoints.read(fitted(folder))[0].values()])
 
     with tempfile.TemporaryDirectory() as home:
         whole, again, stopped = (Path(home) / name for name in ("whole", "again", "stopped"))
-        with mock.patch.object(train, "keep", stopping), contextlib.suppress(Stopped):
-            train.fit(p, "resume", pairs, stopped, recipe)
-        left = (stopped / "checkpoint.safetensors").is_file()
+        with mock.patch.object(train, "_keep", stopping), contextlib.suppress(Stopped):
+            fitted(stopped)
+        left = bool(list(stopped.rglob(train.CHECKPOINT)))
         first = weights(whole)
         return {"checkpoint left": left, "steps": RESUMED_STEPS,
                 **{name: {"equal": torch.equal(first, other), "relative": relative(other, first)}
@@ -348,23 +361,16 @@ def training_row(b: Bench, base: UNet, batch: int, layout: str, kind: str) -> di
     maker = {"eager": ways.Eager, "graph": ways.Graphed, "flat graph": ways.Flat}[kind.split(",")[0]]
     trial = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
     with trial if BY_TRIAL in kind else contextlib.nullcontext():
-        trainer = maker(p, copy.deepcopy(base), layout)
+        trainer = maker(common.training_of(p), copy.deepcopy(base), layout)
         found = timed(b, lambda: trainer.step(x), batch)
     share = found["images_per_second"] * 3 * b.facts["work"] / b.facts["flop"]
     return {"batch": batch, "layout": layout, "kind": kind, **found, "share_of_matmul_rate": round(share, 4)}
 
 
-def painted(b: Bench, net: process.Network, count: int, precision: str, levels: list[int],
-            careful: bool) -> Tensor:
-    """Chapter 3 of so many images, with or without devices.exact()."""
-    p = b.paper
-    x = common.pixels(p, count, b.device).float() / 127.5 - 1
-    known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
-    known[:, :, middle, middle] = 0
-    s = process.schedule(p.process, RESPACING).to(b.device)
-    generators = [seeds.generator(0, "noise", i, device=b.device) for i in range(count)]
-    with (devices.exact() if careful else contextlib.nullcontext(), devices.autocast(b.device, precision)):
-        return inpaint.repaint(net, s, x, known, levels, generators, p.process.objective)
+def painted(b: Bench, diffusion: Diffusion, count: int, levels: list[int]) -> Tensor:
+    """Chapter 3 of so many images."""
+    x = common.pixels(b.paper, count, b.device).float() / 127.5 - 1
+    return repaint(diffusion, x, around(x), levels, own_noise(b, range(count)))
 
 
 # images together, layout, precision, graph, devices.exact()
@@ -381,9 +387,9 @@ def told(count: int, layout: str, precision: str, graph: bool, careful: bool) ->
                       *([] if careful else ["without exact()"])])
 
 
-def sampler(b: Bench, base: UNet, layout: str, precision: str) -> UNet:
-    net = copy.deepcopy(base).eval().requires_grad_(False).fixed(precision)
-    return ways.laid_out(net, layout)
+def sampling(base: UNet, layout: str, precision: str) -> UNet:
+    """A network to sample with, of the same weights."""
+    return ways.laid_out(copy.deepcopy(base).eval().requires_grad_(False).fixed(precision), layout)
 
 
 def inpainting(b: Bench) -> None:
@@ -396,13 +402,14 @@ def inpainting(b: Bench) -> None:
 
 def inpainting_row(b: Bench, base: UNet, count: int, layout: str, precision: str, graph: bool,
                    careful: bool) -> dict[str, Any]:
-    net: process.Network = sampler(b, base, layout, precision)
+    net: Network = sampling(base, layout, precision)
     if graph:
         net = ways.GraphedCall(net, common.pixels(b.paper, count, b.device).float(), precision)
-    levels = inpaint.repaint_levels(RESPACING, JUMP_LENGTH, RESAMPLING)
-    calls = inpaint.network_calls(levels)
-    found = timed(b, lambda: painted(b, net, count, precision, levels, careful), count,
-                  lambda: painted(b, net, count, precision, [2, 1, 0, -1], careful), rounds=2)
+    diffusion = ways.diffusion(b.paper, net, b.device, precision, careful).respaced(RESPACING)
+    levels = repaint_levels(RESPACING, JUMP_LENGTH, RESAMPLING)
+    calls = network_calls(levels)
+    found = timed(b, lambda: painted(b, diffusion, count, levels), count,
+                  lambda: painted(b, diffusion, count, [2, 1, 0, -1]), rounds=2)
     share = found["images_per_second"] * calls * b.facts["work"] / b.facts["flop"]
     return {"layout": layout, "precision": precision, "graph": graph, "exact": careful, **found,
             "network_calls_an_image": calls, "share_of_matmul_rate": round(share, 4)}
@@ -434,15 +441,13 @@ def styling(b: Bench) -> None:
 def styling_row(b: Bench, base: UNet, count: int, layout: str, precision: str, graph: bool,
                 careful: bool) -> dict[str, Any]:
     p, levels = styling_params(b)
-    judge = guidance.load(p, sampler(b, base, layout, precision), b.device)
+    judge = load_judge(p.style, p.model, p.seed, b.device)
     x = common.pixels(p, 2 * count, b.device).float() / 127.5 - 1
-    s = process.schedule(p.process, p.style.respacing).to(b.device)
+    net = sampling(base, layout, precision)
+    diffusion = ways.diffusion(p, net, b.device, precision, careful).respaced(p.style.respacing)
 
     def work(levels: list[int]) -> None:
-        generators = [seeds.generator(0, "noise", i, device=b.device) for i in range(count)]
-        careful_or_not = devices.exact() if careful else contextlib.nullcontext()
-        with careful_or_not, devices.autocast(b.device, precision):
-            style.guided(judge, s, x[:count], x[count:, :3], levels, generators, p.process.objective)
+        guided(diffusion, judge, x[:count], x[count:, :3], levels, own_noise(b, range(count)))
 
     found = timed(b, lambda: work(levels), count, lambda: work(levels[:2]), rounds=3)
     return {"layout": layout, "precision": precision, "exact": careful, **found,
@@ -470,15 +475,13 @@ def authors(b: Bench, code: reference.Code) -> None:
 
     def inpainting() -> dict[str, Any]:
         x = common.pixels(b.paper, 1, b.device).float() / 127.5 - 1
-        known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
-        known[:, :, middle, middle] = 0
-        found = prepared(lambda: code.inpainting(b.paper, x, known, RESPACING), rounds=2)
+        found = prepared(lambda: code.inpainting(b.paper, x, around(x), RESPACING), rounds=2)
         return {**found, "network_calls_an_image": 51}
 
     def styling() -> dict[str, Any]:
         p, levels = styling_params(b)
         x = common.pixels(p, 2, b.device).float() / 127.5 - 1
-        judge = guidance.load(p, sampler(b, ways.network(p, b.device), "plain", "fp32"), b.device)
+        judge = load_judge(p.style, p.model, p.seed, b.device)
         found = prepared(lambda: code.styling(p, judge, x[:1], x[1:, :3], len(levels)), rounds=3)
         return {**found, "guided_steps_an_image": len(levels)}
 
@@ -502,7 +505,7 @@ def profile_row(b: Bench, layout: str, kind: str) -> dict[str, Any]:
     p = b.one_gpu
     x = common.pixels(p, 2 * p.train.batch_size, b.device)
     net = ways.network(p, b.device)
-    trainer = (ways.Flat if kind == "flat graph" else ways.Eager)(p, net, layout)
+    trainer = (ways.Flat if kind == "flat graph" else ways.Eager)(common.training_of(p), net, layout)
     return {"batch": p.train.batch_size, "parameters": parameter_count(net),
             **timed(b, lambda: trainer.step(x), p.train.batch_size, rounds=b.rounds)}
 
@@ -514,7 +517,8 @@ def kernel_times(b: Bench) -> dict[str, Any]:
     base, found = ways.network(b.paper, b.device), {}
     for batch in (1, 8):
         p = changed(b.paper, "train", batch_size=batch, micro_batch=None, precision="bf16")
-        x, trainer = common.pixels(p, 2 * batch, b.device), ways.Flat(p, copy.deepcopy(base))
+        x, trainer = common.pixels(p, 2 * batch, b.device), ways.Flat(common.training_of(p),
+                                                                      copy.deepcopy(base))
         trainer.step(x)
         activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities) as profile:
@@ -538,7 +542,7 @@ def smoke(b: Bench) -> dict[str, Any]:
             [sys.executable, str(common.ROOT / "benchmarks" / "card.py"), "train", "--tiny", "--limit", "60",
              "--work", f"{home}/work", "--out", f"{home}/out"], capture_output=True, text=True,
             timeout=max(5.0, min(75.0, b.call.clock.left - 5)), env=own_clock())
-        found = runs.read_json(Path(home) / "out" / "train.json") or {}
+        found = files.read_json(Path(home) / "out" / "train.json") or {}
         status = {name: stage.get("status") for name, stage in found.get("stages", {}).items()}
     return {"code": done.returncode, "output": (done.stdout + done.stderr)[-3000:], "stages": status}
 
@@ -560,4 +564,4 @@ def compiled(b: Bench) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"found": f"not done after {limit:.0f} s"}
     return {"code": done.returncode, "output": (done.stdout + done.stderr)[-2000:],
-            "found": runs.read_json(b.call.record.path.with_name("compiled.json"))}
+            "found": files.read_json(b.call.record.path.with_name("compiled.json"))}

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from diffusegen_core.models.unet import Attention, ResBlock, UNet
+from diffusegen_core.diffusion.unet import Attention, ResBlock, UNet
 
 ROWS, COLS = 32, 64  # a tile: pixels by channels
 CHUNKS = 64  # at most, of an image's pixels, that are summed side by side
@@ -320,7 +320,7 @@ class FlatAdamW:
             part["grad"].zero_()
 
     def step(self, ema: float) -> None:
-        """One step; the average warms up as `train.average_weights` has it."""
+        """One step; the average warms up as `training.average_weights` has it."""
         self.number += 1
         self.numbers[1:3] = 1 - self.betas**self.number
         self.numbers[4] = 1 - torch.clamp(self.number / (self.number + 9), max=ema)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import common
 
-from diffusegen_core.base import params, runs, seeds
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.pairs import data, testsets
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset, testsets
+from diffusegen_core.store import files, seeds
 
 HOME = common.ROOT / ".card"
 # What a machine with Python 3.12, torch, torchvision, timm, scikit-learn, pandas and OpenCV lacks.
@@ -39,7 +40,7 @@ def run(source: Path, weights: Path, reference: Path | None, home: Path = HOME) 
     copy_whole(weights, home / "weights")
     if reference:
         copy_whole(reference, home / "reference", "*.png", "*.jpg", "*.pkl")
-    runs.write_json(home / "packed.json", {"commit": common.commit()})
+    files.write_json(home / "packed.json", {"commit": common.commit()})
     sizes = {part.name: size(part) for part in sorted(home.iterdir()) if part.name not in ("work", "site")}
     sizes["the checkout"] = size(common.ROOT)
     if sum(sizes.values()) > MOST:
@@ -75,7 +76,7 @@ def fetch_wheels(folder: Path) -> None:
 def copy_pairs(source: Path, folder: Path) -> None:
     """The pairs with `split.json`, which says what each is for: train, test or watch."""
     names = sorted(path.stem for path in (source / "images").iterdir())
-    split = chosen(names, data.paper_names())
+    split = chosen(names, dataset.paper_names())
     shutil.rmtree(folder, ignore_errors=True)
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)

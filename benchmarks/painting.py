@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 import torch
 
-from diffusegen_core import inpaint
-from diffusegen_core.base import devices, seeds
-from diffusegen_core.base.params import Params
-from diffusegen_core.base.sections import Inpaint
-from diffusegen_core.models import process
-from diffusegen_core.pairs import data
-from diffusegen_core.pairs.data import Pairs
+from diffusegen_core.config.sections import Inpaint
+from diffusegen_core.data import dataset, regions
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels
+from diffusegen_core.store import seeds
 
 DARK = 16  # grey levels: what is darker lies outside the endoscope's field of view
 SCALES = (0.8, 1.25)
@@ -66,7 +65,8 @@ def placed(pairs: Pairs, source: int, settings: Inpaint, *seed: object) -> Place
                         bool(rng.integers(2)))
         mask = warped(pairs.masks[donor, 0], matrix)
         wanted = pairs.masks[donor].sum() * abs(np.linalg.det(matrix[:, :2]))
-        region = inpaint.dilated(mask, settings) | inpaint.dilated(pairs.masks[source, 0], settings)
+        region = regions.dilated(mask, settings.dilate)
+        region |= regions.dilated(pairs.masks[source, 0], settings.dilate)
         if (mask * view).sum() >= (1 - LOST) * wanted and mask.any() and region.sum() <= WIDEST * side**2:
             return Placed(donor, matrix, mask)
     return Placed(source, np.eye(2, 3), pairs.masks[source, 0])
@@ -87,44 +87,41 @@ def warped(mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return (moved > 0.5).astype(np.uint8)
 
 
-def regions(old: np.ndarray, new: np.ndarray, settings: Inpaint) -> np.ndarray:
+def filled(old: np.ndarray, new: np.ndarray, settings: Inpaint) -> np.ndarray:
     """What is painted, (B, S, S): the new masks and the old ones (B, S, S), both widened."""
-    return np.stack([inpaint.dilated(a, settings) | inpaint.dilated(b, settings)
+    return np.stack([regions.dilated(a, settings.dilate) | regions.dilated(b, settings.dilate)
                      for a, b in zip(old, new, strict=True)])
 
 
-def paint(net: process.Network, p: Params, images: np.ndarray, filled: np.ndarray, masks: np.ndarray,
-          own: list[int], device: torch.device) -> np.ndarray:
-    """Images (B, 3, S, S) uint8, painted anew where `filled` (B, S, S) so that the lesions are `masks`.
+def paint(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, fill: np.ndarray, masks: np.ndarray,
+          own: list[int]) -> np.ndarray:
+    """Images (B, 3, S, S) uint8, painted anew where `fill` (B, S, S) so that the lesions are `masks`.
 
     `own` are seeds, one an image. Other pixels stay the same bytes.
     """
-    known = np.repeat(1 - filled[:, None], 4, axis=1)
+    known = np.repeat(1 - fill[:, None], 4, axis=1)
     known[:, 3] = 1
-    pairs = data.gather([str(i) for i in range(len(images))], images, masks[:, None])
-    x = repainted(net, p, pairs, known, own, device)
-    return np.where(filled[:, None] > 0, data.to_bytes(x[:, :3]), images)
+    x = repainted(diffusion, settings, images, masks, known, own)
+    return np.where(fill[:, None] > 0, dataset.to_bytes(x[:, :3]), images)
 
 
-def joint(net: process.Network, p: Params, images: np.ndarray, masks: np.ndarray, own: list[int],
-          device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def joint(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, masks: np.ndarray,
+          own: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Chapter 3's way: images and masks (B, S, S), the lesion's outline painted along with it."""
-    filled = np.stack([inpaint.dilated(mask, p.inpaint) for mask in masks])
-    pairs = data.gather([str(i) for i in range(len(images))], images, masks[:, None])
-    x = repainted(net, p, pairs, np.repeat(1 - filled[:, None], 4, axis=1), own, device)
-    made = np.where(filled[:, None] > 0, data.to_bytes(x[:, :3]), images)
-    return made, np.stack([inpaint.refined(sample, p.inpaint) for sample in x[:, 3]])
+    fill = regions.all_dilated(masks[:, None], settings.dilate)[:, None]
+    x = repainted(diffusion, settings, images, masks, 1 - fill, own)
+    made = np.where(fill > 0, dataset.to_bytes(x[:, :3]), images)
+    return made, np.stack([regions.opened(sample, settings.opening) for sample in x[:, 3]])
 
 
-def repainted(net: process.Network, p: Params, pairs: Pairs, known: np.ndarray, own: list[int],
-              device: torch.device) -> np.ndarray:
-    s = process.schedule(p.process, p.inpaint.respacing).to(device)
-    levels = inpaint.repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)
-    generators = [seeds.generator(seed, "noise", device=device) for seed in own]
-    with devices.exact(), devices.autocast(device, p.inpaint.precision):
-        x = inpaint.repaint(net, s, data.to_tensor(pairs).to(device),
-                            torch.from_numpy(known).float().to(device), levels, generators,
-                            p.process.objective)
+def repainted(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, masks: np.ndarray,
+              known: np.ndarray, own: list[int]) -> np.ndarray:
+    """RePaint of images (B, 3, S, S) uint8 with masks (B, S, S) by the settings: (B, 4, S, S) in [-1, 1]."""
+    pairs = dataset.gather([str(i) for i in range(len(images))], images, masks[:, None])
+    levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
+    generators = [seeds.generator(seed, "noise", device=diffusion.device) for seed in own]
+    x = repaint(diffusion.respaced(settings.respacing), dataset.to_tensor(pairs).to(diffusion.device),
+                torch.from_numpy(known).float().to(diffusion.device), levels, generators)
     return x.float().cpu().numpy()
 
 

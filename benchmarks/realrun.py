@@ -11,7 +11,7 @@ import json
 import shutil
 import tarfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,18 @@ import ways
 from PIL import Image
 from torch import Tensor
 
-from diffusegen_core import style
-from diffusegen_core.base import devices, params, runs, seeds
-from diffusegen_core.base.params import Params
+from diffusegen_core.config import params
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, regions
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import FULL
+from diffusegen_core.diffusion import checkpoints, process, samplers, training
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.training import Training
+from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet, parameter_count
 from diffusegen_core.measures import metrics
-from diffusegen_core.models import checkpoints, process, samplers
-from diffusegen_core.models.unet import UNet, parameter_count
-from diffusegen_core.pairs import data
-from diffusegen_core.pairs.data import Pairs
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.workspace import Workspace
 
 VALUES: dict[str, Any] = {
     "profile": "card", "device": "auto", "seed": 0,
@@ -60,7 +64,6 @@ TINY: dict[str, dict[str, Any]] = {
                 "epoch_images": 8, "lr_epochs": 1},
     "augment": {"sizes": [5]},
 }
-NAME = "full"
 SHARE = 0.5  # of the call's limit, for training
 TINY_STEPS = 20  # of a rehearsal's training
 FALL = 0.35  # the last part of the training, in which the learning rate falls to
@@ -70,6 +73,7 @@ BURST = 25  # steps between two looks at the clock
 SAMPLES, STEPS = 64, 50
 JOINT_SOURCES = 120
 JOINT = {"respacing": 50, "jump_length": 10, "resampling": 3}  # one_gpu's
+AVERAGE, CHECKPOINT = "average.safetensors", "checkpoint.safetensors"
 COLUMNS = ["step", "seconds", "loss", "mse", "vb", "held_out_v"]  # of a training's rows
 PART = 13 * 2**20  # bytes of a file of weights, at most
 QUALITY = 92  # of JPEG files
@@ -93,9 +97,13 @@ class Work:
     train: Pairs | None = None
     test: Pairs | None = None
     watch: Pairs | None = None
-    net: UNet | None = None
+    diffusion: Diffusion | None = None
     """The averaged weights, to sample with."""
     sets: dict[str, "Made"] = field(default_factory=dict)
+
+    @property
+    def training(self) -> Training:
+        return Training(FULL, self.p.model, self.p.process, self.p.train, self.p.data.image_size, self.p.seed)
 
     @property
     def sources(self) -> int:
@@ -120,7 +128,7 @@ class Made:
     """(N,) int, where the mask is from; -1: painted too."""
 
 
-def settings(home: Path, folder: Path, device: torch.device, tiny: bool) -> Params:
+def parameters(home: Path, folder: Path, device: torch.device, tiny: bool) -> Params:
     values = {name: dict(part) if isinstance(part, dict) else part for name, part in VALUES.items()}
     weights = str(home / "weights" / "mobilenet_v2_imagenet.pth")
     values["evaluate"]["weights"] = values["segment"]["weights"] = weights
@@ -135,13 +143,13 @@ def settings(home: Path, folder: Path, device: torch.device, tiny: bool) -> Para
 
 def run(call: stages.Call, device: torch.device, home: Path, folder: Path, out: Path, tiny: bool) -> None:
     """All stages, in the order of their worth, as far as there is time."""
-    p = settings(home.resolve(), folder.resolve(), device, tiny)
+    p = parameters(home.resolve(), folder.resolve(), device, tiny)
     w = Work(call, device, p, home.resolve(), folder.resolve(), out.resolve(), tiny)
     call.record.facts["params"] = without_paths(p)
     team = smallsets.Team(w.folder, p, device, WORKERS[tiny])
     try:
         read_pairs(w)
-        runs.write_json(w.folder / "params.json", params.plain(p))
+        files.write_json(w.folder / "params.json", params.plain(p))
         call.stage("training", partial(train, w), least=0)
         weights_back(w)
         call.stage("weights", partial(keep_weights, w))
@@ -168,11 +176,9 @@ def without_paths(p: Params) -> dict[str, Any]:
 
 
 def read_pairs(w: Work) -> None:
-    pairs = data.load(w.p)
+    pairs = dataset.load(Workspace(w.p.folder, w.p.seed, w.p.device), w.p.data)
     split = json.loads((w.home / "kvasir" / "split.json").read_text())
-    place = {name: i for i, name in enumerate(pairs.names)}
-    w.train, w.test, w.watch = (pairs.take([place[name] for name in split[part]])
-                                for part in ("train", "test", "watch"))
+    w.train, w.test, w.watch = (pairs.named(split[part]) for part in ("train", "test", "watch"))
     smallsets.store(w.folder / "real.npz", w.train, w.test)
     w.call.record.facts["pairs"] = {part: len(split[part]) for part in split}
     print(f"[{w.call.clock.spent:6.1f} s] {len(pairs)} pairs are read.", flush=True)
@@ -183,31 +189,29 @@ def read_pairs(w: Work) -> None:
 
 def trainer_of(w: Work) -> tuple[ways.Trainer, str]:
     """The fastest way to train that works here, by a trial against the package's own."""
-    net = plain_network(w)
+    net = untrained(w)
     if w.device.type == "cuda" and not w.call.record.facts.get("pretended"):
         try:
-            trial, x = ways.Flat(w.p, plain_network(w)), pixels(w, w.train)
+            trial, x = ways.Flat(w.training, untrained(w)), pixels(w, w.train)
             losses = torch.stack([trial.step(x).clone() for _ in range(3)])
-            eager = ways.Eager(w.p, plain_network(w))
+            eager = ways.Eager(w.training, untrained(w))
             wanted = torch.stack([eager.step(x).clone() for _ in range(3)])
             apart = float((losses[:, 0] - wanted[:, 0]).abs().max() / wanted[:, 0].abs().max())
             if apart < 0.05:
-                return ways.Flat(w.p, net), f"flat graph, its losses within {apart:.1e} of the package's"
-            return ways.Eager(w.p, net), f"eager: the flat graph's losses are off by {apart:.1e}"
+                way = f"flat graph, its losses within {apart:.1e} of the package's"
+                return ways.Flat(w.training, net), way
+            return ways.Eager(w.training, net), f"eager: the flat graph's losses are off by {apart:.1e}"
         except Exception as error:  # whatever it is, the package's own way is there
-            return ways.Eager(w.p, net), f"eager: {type(error).__name__}: {error}"[:300]
-    return ways.Eager(w.p, net), "eager"
+            return ways.Eager(w.training, net), f"eager: {type(error).__name__}: {error}"[:300]
+    return ways.Eager(w.training, net), "eager"
 
 
-def plain_network(w: Work) -> UNet:
-    """Untrained, as `train.start` draws it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.derive(w.p.seed, "train", NAME, "weights"))
-        return UNet(w.p.model, w.p.data.image_size).to(w.device)
+def untrained(w: Work) -> UNet:
+    return training.start(w.training, w.device).net
 
 
 def pixels(w: Work, pairs: Pairs) -> Tensor:
-    return torch.from_numpy(data.to_bytes(data.to_tensor(pairs).numpy())).to(w.device)
+    return torch.from_numpy(dataset.to_bytes(dataset.to_tensor(pairs).numpy())).to(w.device)
 
 
 def train(w: Work) -> dict[str, Any]:
@@ -238,10 +242,11 @@ def train(w: Work) -> dict[str, Any]:
     if not watch.best:  # its time was up when it was continued
         watch.look(trainer)
     seconds = time.monotonic() - began
-    checkpoints.save(w.folder / "average.safetensors", watch.best, {
-        "configuration": checkpoints.configuration(w.p), "seen": checkpoints.fingerprints(w.train),
-        "step": watch.step})
-    (w.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    average = {f"ema.{name}": value for name, value in watch.best.items()}
+    checkpoints.save(w.folder / AVERAGE, average, {
+        "configuration": checkpoints.configuration(w.p.model, w.p.process, w.p.data.image_size),
+        "seen": checkpoints.fingerprints(w.train), "step": watch.step})
+    (w.folder / CHECKPOINT).unlink(missing_ok=True)
     images = trainer.number * w.p.train.batch_size
     return {"way": way, "steps": trainer.number, "images": images, "train_seconds": round(seconds, 2),
             "images_per_second": images / seconds, "parameters": parameter_count(trainer.net),
@@ -259,25 +264,27 @@ class Watch:
 
     def __init__(self, w: Work) -> None:
         self.w, self.least, self.step, self.best = w, float("inf"), 0, {}
-        self.net = sampling(w, None)
+        net = UNet(w.p.model, w.p.data.image_size).to(w.device).eval().requires_grad_(False)
+        self.diffusion = ways.diffusion(w.p, fast(w, net.fixed(w.p.inpaint.precision)), w.device,
+                                        w.p.train.precision)
         pairs = w.watch
-        self.x0 = data.to_tensor(pairs).to(w.device)
+        self.x0 = dataset.to_tensor(pairs).to(w.device)
         g = seeds.generator(0, "watch", device=w.device)
         self.eps = torch.randn(self.x0.shape, generator=g, device=w.device)
-        self.s = process.schedule(w.p.process).to(w.device)
-        self.t = torch.arange(len(pairs), device=w.device) * (len(self.s) - 1) // max(1, len(pairs) - 1)
+        top = len(self.diffusion.schedule) - 1
+        self.t = torch.arange(len(pairs), device=w.device) * top // max(1, len(pairs) - 1)
 
     @torch.no_grad()
     def look(self, trainer: ways.Trainer) -> float:
-        average = trainer.state("average")
-        self.net.load_state_dict(average)
+        average, diffusion = trainer.state("average"), self.diffusion
+        diffusion.net.load_state_dict(average)
         found = []
         for first in range(0, len(self.x0), 50):
             part = slice(first, first + 50)
-            x_t = process.noised(self.s, self.x0[part], self.t[part], self.eps[part])
-            with devices.autocast(self.w.device, self.w.p.train.precision):
-                v = process.call(self.net, self.s, x_t, self.t[part]).chunk(2, dim=1)[0]
-            target = process.velocity(self.s, self.x0[part], self.t[part], self.eps[part])
+            x0, t, eps = self.x0[part], self.t[part], self.eps[part]
+            with diffusion.autocast():
+                v = diffusion.call(diffusion.noised(x0, t, eps), t).chunk(2, dim=1)[0]
+            target = process.velocity(diffusion.schedule, x0, t, eps)
             found.append((v - target).square().flatten(1).mean(1))
         loss = float(torch.cat(found).mean())
         if loss <= self.least:
@@ -290,16 +297,16 @@ class Watch:
 
 def checkpoint(w: Work, trainer: ways.Trainer, state: dict[str, Any], seconds: float) -> None:
     tensors = {f"{kind}.{name}": value for kind in ways.KINDS for name, value in trainer.state(kind).items()}
-    checkpoints.save(w.folder / "checkpoint.safetensors", tensors, {
+    checkpoints.save(w.folder / CHECKPOINT, tensors, {
         "recipe": {"model": params.plain(w.p.model)}, "number": trainer.number, "seconds": seconds,
         "rows": state["rows"]}, hashed=False)
 
 
 def resume(w: Work, trainer: ways.Trainer) -> dict[str, Any]:
-    found = checkpoints.left(w.folder / "checkpoint.safetensors")
-    if found is None or found[1]["recipe"]["model"] != params.plain(w.p.model):
+    header = checkpoints.left(w.folder / CHECKPOINT)
+    if header is None or header["recipe"]["model"] != params.plain(w.p.model):
         return {"rows": [], "seconds": 0.0}
-    tensors, header = found
+    tensors, _ = checkpoints.read(w.folder / CHECKPOINT)
     for kind in ways.KINDS:
         trainer.load(kind, checkpoints.part(tensors, f"{kind}."))
     trainer.set_number(header["number"])
@@ -307,24 +314,21 @@ def resume(w: Work, trainer: ways.Trainer) -> dict[str, Any]:
     return {"rows": header["rows"], "seconds": header["seconds"]}
 
 
-def sampling(w: Work, weights: dict[str, Tensor] | None) -> UNet:
-    """A network to sample with under autocast."""
-    net = UNet(w.p.model, w.p.data.image_size).to(w.device).eval().requires_grad_(False)
-    if weights is not None:
-        net.load_state_dict(weights)
-    if w.device.type == "cuda" and not w.call.record.facts.get("pretended"):
-        net = ways.laid_out(net, "fused")
-    return net.fixed(w.p.inpaint.precision)
+def fast(w: Work, net: UNet) -> UNet:
+    """The same network, by the kernels of `fused` where they run."""
+    kernels = w.device.type == "cuda" and not w.call.record.facts.get("pretended")
+    return ways.laid_out(net, "fused") if kernels else net
 
 
 def weights_back(w: Work) -> None:
     """The finished average, also after a call before."""
-    w.net = sampling(w, checkpoints.read(w.folder / "average.safetensors")[0])
+    diffusion = checkpoints.load(w.folder / AVERAGE, device=w.device, precision=w.p.inpaint.precision)
+    w.diffusion = replace(diffusion, net=fast(w, diffusion.net))
 
 
 def keep_weights(w: Work) -> dict[str, Any]:
     """The average as bf16, in files of limited size."""
-    tensors, header = checkpoints.read(w.folder / "average.safetensors")
+    tensors, header = checkpoints.read(w.folder / AVERAGE)
     parts: list[dict[str, Tensor]] = [{}]
     room = PART
     for name, value in tensors.items():
@@ -332,28 +336,27 @@ def keep_weights(w: Work) -> dict[str, Any]:
         if size > room:
             parts.append({})
             room = PART
-        parts[-1][f"ema.{name}"] = value.bfloat16()
+        parts[-1][name] = value.bfloat16()
         room -= size
-    files = [checkpoints.save(w.out / f"model-{i}of{len(parts)}.safetensors", part, header)
-             for i, part in enumerate(parts, 1)]
-    return {"files": {file.name: runs.sha256(file) for file in files}}
+    written = [checkpoints.save(w.out / f"model-{i}of{len(parts)}.safetensors", part, header)
+               for i, part in enumerate(parts, 1)]
+    return {"files": {file.name: files.sha256(file) for file in written}}
 
 
 def sample(w: Work) -> dict[str, Any]:
     """Whole pairs from noise, which show no real image."""
     count = 4 if w.tiny else SAMPLES
-    s = process.schedule(w.p.process, 4 if w.tiny else STEPS).to(w.device)
+    diffusion = w.diffusion.respaced(4 if w.tiny else STEPS)
     own = [seeds.generator(w.p.seed, "samples", i, device=w.device) for i in range(count)]
     side = w.p.data.image_size
     began = time.monotonic()
-    with devices.exact(), devices.autocast(w.device, w.p.inpaint.precision):
-        x = samplers.ancestral(w.net, s, (4, side, side), own, w.p.process.objective)
-    x = x.float().cpu().numpy()
-    images, masks = data.to_bytes(x[:, :3]), (x[:, 3] > 0).astype(np.uint8)
+    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own).float().cpu().numpy()
+    images, masks = dataset.to_bytes(x[:, :3]), (x[:, 3] > 0).astype(np.uint8)
     np.savez(w.folder / "samples.npz", images=images, masks=masks)
     names = [f"sample_{i:02d}" for i in range(count)]
     archive(w.out / OTHERS, "samples", names, images, masks, [], lossless=True)
-    return {"images": count, "steps": len(s), "sample_seconds": round(time.monotonic() - began, 2),
+    return {"images": count, "steps": len(diffusion.schedule),
+            "sample_seconds": round(time.monotonic() - began, 2),
             "empty masks": int((~masks.any(axis=(1, 2))).sum())}
 
 
@@ -377,13 +380,13 @@ def known_masks(w: Work, varied: bool) -> Made:
     sources = np.array([source for source, _ in every])
     old = w.train.masks[sources, 0]
     masks = np.stack([lesion.mask for lesion in lesions]) if varied else old
-    filled = painting.regions(old, masks, w.p.inpaint)
+    filled = painting.filled(old, masks, w.p.inpaint)
     images = np.empty((len(every), *w.train.images.shape[1:]), np.uint8)
     own = [seeds.derive(w.p.seed, "paint", varied, w.train.names[source], sample) for source, sample in every]
 
     def make(part: slice) -> None:
-        images[part] = painting.paint(w.net, w.p, w.train.images[sources[part]], filled[part], masks[part],
-                                      own[part], w.device)
+        images[part] = painting.paint(w.diffusion, w.p.inpaint, w.train.images[sources[part]], filled[part],
+                                      masks[part], own[part])
 
     painting.batched(len(every), w.p.inpaint.batch_size, make)
     donors = np.array([lesion.donor for lesion in lesions]) if varied else sources
@@ -403,18 +406,18 @@ def paste(w: Work) -> Made:
 
 def joined(w: Work) -> Made:
     """Chapter 3's pairs, mask and lesion painted together, one of each source; without the empty ones."""
-    p = w.p if w.tiny else w.p.model_copy(update={"inpaint": w.p.inpaint.model_copy(update=JOINT)})
+    settings = w.p.inpaint if w.tiny else w.p.inpaint.model_copy(update=JOINT)
     sources = np.arange(min(JOINT_SOURCES, w.sources))
     images = np.empty((len(sources), *w.train.images.shape[1:]), np.uint8)
     masks = np.empty((len(sources), *images.shape[2:]), np.uint8)
     own = [seeds.derive(w.p.seed, "joint", w.train.names[source]) for source in sources]
 
     def make(part: slice) -> None:
-        images[part], masks[part] = painting.joint(w.net, p, w.train.images[sources[part]],
-                                                   w.train.masks[sources[part], 0], own[part], w.device)
+        images[part], masks[part] = painting.joint(w.diffusion, settings, w.train.images[sources[part]],
+                                                   w.train.masks[sources[part], 0], own[part])
 
     painting.batched(len(sources), w.p.inpaint.batch_size, make)
-    filled = np.stack([painting.inpaint.dilated(mask, p.inpaint) for mask in w.train.masks[sources, 0]])
+    filled = regions.all_dilated(w.train.masks[sources], settings.dilate)
     there = masks.any(axis=(1, 2))
     return Made(images[there], masks[there], filled[there], sources[there],
                 np.ones(there.sum(), int), np.full(there.sum(), -1))
@@ -472,7 +475,7 @@ def archive(path: Path, folder: str, names: list[str], images: np.ndarray, masks
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
 
-    runs.write(path, save)
+    files.write(path, save)
 
 
 def encoded(pixels: np.ndarray, ending: str, **options: Any) -> bytes:
@@ -524,7 +527,7 @@ def seams(w: Work) -> dict[str, Any]:
     found = {}
     for name, made in w.sets.items():
         pairs = zip(made.images, w.train.images[made.sources], made.regions, strict=True)
-        rows = np.array([[style.seam(image, region), style.seam(source, region)]
+        rows = np.array([[regions.seam(image, region), regions.seam(source, region)]
                          for image, source, region in pairs])
         found[name] = dict(zip(("made", "source"), rows.mean(axis=0).tolist(), strict=True))
     return {"grey levels": found}

@@ -22,18 +22,23 @@ import pandas as pd
 import stages
 import torch
 
-from diffusegen_core import augment, trainsets
-from diffusegen_core.base import devices, params, runs, seeds
-from diffusegen_core.base.params import Params
+from diffusegen_core.chapters import augment
+from diffusegen_core.config import devices, params
+from diffusegen_core.config.environment import environment
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, types
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
-from diffusegen_core.models import segnet
-from diffusegen_core.pairs import data
-from diffusegen_core.pairs.data import REAL, Pairs
-from diffusegen_core.work.experiments import Experiment
+from diffusegen_core.segmentation import segnet, trainsets
+from diffusegen_core.segmentation.experiments import Experiment
+from diffusegen_core.store import seeds
 
 if TYPE_CHECKING:
     from realrun import Made
 
+REAL = types.REAL.name
 COMPARED = ("Paint-varied", "Paste")  # beside Real in the small sets
 RATIO = 3  # made pairs in the place of a real one
 SEEDS = 12
@@ -88,10 +93,11 @@ class Bank:
 
     def __init__(self, folder: Path) -> None:
         with np.load(folder / "real.npz", allow_pickle=False) as stored:
-            self.train, self.test = (data.gather(stored[f"{part}_names"].tolist(), stored[f"{part}_images"],
-                                                 stored[f"{part}_masks"]) for part in ("train", "test"))
+            self.train, self.test = (
+                dataset.gather(stored[f"{part}_names"].tolist(), stored[f"{part}_images"],
+                               stored[f"{part}_masks"]) for part in ("train", "test"))
         self.made: dict[str, Pairs] = {}
-        manifests = {}
+        sets = {}
         for file in sorted(folder.glob("*.npz")):
             if file.stem in ("real", "samples"):
                 continue
@@ -99,23 +105,20 @@ class Bank:
                 sources = [self.train.names[i] for i in stored["sources"]]
                 names = [f"{source}_{sample}" for source, sample in
                          zip(sources, stored["samples"], strict=True)]
-                self.made[file.stem] = data.gather(names, stored["images"], stored["masks"][:, None])
-                manifests[file.stem] = pd.DataFrame({"name": names, "source": sources, "group": sources,
-                                                     "sample": stored["samples"]})
-        self.sets = trainsets.Sets(self.train, {}, manifests)
+                self.made[file.stem] = dataset.gather(names, stored["images"], stored["masks"][:, None])
+                manifest = pd.DataFrame({"name": names, "source": sources, "sample": stored["samples"]})
+            kind = DataType(file.stem)
+            sets[kind] = PairSet(kind, folder, manifest, manifest[:0], {}, {})
+        self.sets = trainsets.Sets(self.train, sets, {}, folder / "real.npz")
 
     def pairs(self, data_type: str, choice: trainsets.Choice) -> Pairs:
         """The chosen pairs in memory."""
-        parts = [(self.train, choice.real)]
+        taken = [self.train.named(choice.real)]
         if choice.synthetic:
-            parts.append((self.made[data_type], choice.synthetic))
-        taken = []
-        for pairs, names in parts:
-            place = {name: i for i, name in enumerate(pairs.names)}
-            taken.append(pairs.take([place[name] for name in names]))
-        return data.gather([name for part in taken for name in part.names],
-                           *(np.concatenate([getattr(part, kind) for part in taken])
-                             for kind in ("images", "masks")))
+            taken.append(self.made[data_type].named(choice.synthetic))
+        return dataset.gather([name for part in taken for name in part.names],
+                              *(np.concatenate([getattr(part, kind) for part in taken])
+                                for kind in ("images", "masks")))
 
 
 def done(task: Task, p: Params, bank: Bank, device: torch.device) -> dict[str, Any]:
@@ -144,13 +147,13 @@ def done(task: Task, p: Params, bank: Bank, device: torch.device) -> dict[str, A
 def chosen(task: Task, p: Params, bank: Bank) -> tuple[Pairs, Pairs]:
     """The pairs to train on, and those that choose the best epoch."""
     if task.kind == "small":
-        e = Experiment("augment", task.data_type, size=task.size, seed=task.seed,
-                       ratio=None if task.data_type == REAL else RATIO)
-        train, valid = augment.chosen(p, bank.sets, e)
+        experiment = Experiment(augment.CHAPTER, DataType(task.data_type), size=task.size, seed=task.seed,
+                                ratio=None if task.data_type == REAL else RATIO)
+        train, valid = augment.chosen(p.seed, bank.sets, p.augment, p.segment, experiment)
         return bank.pairs(task.data_type, train), bank.pairs(REAL, valid)
     pairs = bank.train if task.data_type == REAL else bank.made[task.data_type]
     groups = (bank.train.names if task.data_type == REAL
-              else bank.sets.manifests[task.data_type]["group"].tolist())
+              else bank.sets.manifests[DataType(task.data_type)]["group"].tolist())
     _, held = trainsets.split(sorted(set(groups)), p.segment.validation, p.seed, "segment", "split",
                               task.seed)
     valid = [i for i, group in enumerate(groups) if group in set(held)]
@@ -199,7 +202,7 @@ class Team:
         made = context.Queue if count else queue.Queue
         self.tasks, self.results, self.missing, self.workers = made(), made(), 0, []
         self.given = (folder, params.plain(p), str(device), self.tasks, self.results)
-        with runs.environment(dict.fromkeys(devices.THREADS, "1")):
+        with environment(dict.fromkeys(devices.THREADS, "1")):
             for _ in range(count):
                 self.workers.append(context.Process(target=quiet, args=self.given, daemon=True))
                 self.workers[-1].start()

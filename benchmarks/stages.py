@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from diffusegen_core.base import runs
+from diffusegen_core.store import files
 
 SHOWN = 1500  # characters of a failure that are kept
 
@@ -36,7 +36,7 @@ class Record:
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
         self.path = path
-        kept = runs.read_json(path) or {}
+        kept = files.read_json(path) or {}
         self.stages: dict[str, Any] = kept.get("stages", {})
         self.facts = {**kept.get("facts", {}), **facts}
 
@@ -47,7 +47,7 @@ class Record:
     def add(self, name: str, **found: Any) -> None:
         """Keep what a stage found, beside what it has found so far."""
         self.stages[name] = {**self.stages.get(name, {}), **found}
-        runs.write_json(self.path, {"facts": self.facts, "stages": self.stages})
+        files.write_json(self.path, {"facts": self.facts, "stages": self.stages})
 
 
 class Call:

@@ -14,10 +14,10 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from diffusegen_core.base import runs
-from diffusegen_core.base.errors import UserError
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import intervals
-from diffusegen_core.models import checkpoints
+from diffusegen_core.store import files
 
 MODEL = "cluster-00.safetensors"  # as train.checkpoints looks for it, with cluster.k 1
 SHEET = (3, 8)  # rows and columns of samples
@@ -34,33 +34,33 @@ The pairs show the surroundings of real images. Keep them as the real ones.
 """
 
 
-def run(files: Path, folder: Path) -> None:
+def run(brought: Path, folder: Path) -> None:
     """Fill `folder`, new or empty. UserError where the record or a part of the weights is missing."""
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is there already. Name a new or empty folder.")
-    record = runs.read_json(files / "train.json")
+    record = files.read_json(brought / "train.json")
     if record is None:
-        raise UserError(f"{files} has no train.json: it is not what `train` brought back.")
+        raise UserError(f"{brought} has no train.json: it is not what `train` brought back.")
     folder.mkdir(parents=True, exist_ok=True)
-    join_weights(files, folder / "checkpoints" / MODEL)
-    for archive in sorted(files.glob("*.tar")):
+    join_weights(brought, folder / "checkpoints" / MODEL)
+    for archive in sorted(brought.glob("*.tar")):
         with tarfile.open(archive) as tar:
             tar.extractall(folder / "pairs", filter="data")
     for name, table in tables(record["stages"]).items():
-        runs.write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False))
+        files.write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False))
     if (samples := folder / "pairs" / "samples").is_dir():
         sheet(samples, *SHEET).save(folder / "sheet.png", optimize=True)
-    shutil.copy(files / "train.json", folder)
+    shutil.copy(brought / "train.json", folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(adopting(record["facts"]["params"]), sort_keys=False))
     (folder / "README.txt").write_text(KEPT.format(model=MODEL))
 
 
-def join_weights(files: Path, path: Path) -> None:
-    """The parts of the weights as one file, fp32, as `checkpoints.load_net` reads it."""
-    parts = sorted(files.glob("model-*of*.safetensors"))
+def join_weights(brought: Path, path: Path) -> None:
+    """The parts of the weights as one file, fp32, as `checkpoints.load` reads it."""
+    parts = sorted(brought.glob("model-*of*.safetensors"))
     count = int(parts[0].stem.partition("of")[2]) if parts else 0
     if not parts or len(parts) != count:
-        raise UserError(f"{files} has {len(parts)} of {count or 'the'} parts of the weights.")
+        raise UserError(f"{brought} has {len(parts)} of {count or 'the'} parts of the weights.")
     tensors, header = {}, {}
     for part in parts:
         found, header = checkpoints.read(part)

@@ -5,23 +5,24 @@ the kernels of `fused`, the optimizer that writes the average as well, and a CUD
 tells the device a whole step at once.
 """
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import common
 import torch
 from torch import Tensor
 
-from diffusegen_core import train
-from diffusegen_core.base import devices
-from diffusegen_core.base.params import Params
-from diffusegen_core.models import process
-from diffusegen_core.models.unet import UNet
+from diffusegen_core.config import devices
+from diffusegen_core.config.params import Params
+from diffusegen_core.diffusion import process, training
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.training import COLUMNS, History, State, Training
+from diffusegen_core.diffusion.unet import UNet
 
 Drawn = tuple[Tensor, Tensor, Tensor]  # x0 (B, 4, S, S) in [-1, 1], levels (B,), noise as x0
 KINDS = ("master", "average", "first", "second")  # what a training keeps of every weight
-NAME = "benchmark"
 WARM = 3  # calls before a graph is captured
 
 
@@ -33,8 +34,8 @@ class Trainer(Protocol):
     """Steps that are done."""
 
     def step(self, x: Tensor) -> Tensor:
-        """One optimizer step over a batch of x (N, 4, S, S) uint8, drawn as `train.draw` does; the first
-        three of train.COLUMNS, on the device, and good until the next step."""
+        """One optimizer step over a batch of x (N, 4, S, S) uint8, drawn as `training.draw` does; the first
+        three of COLUMNS, on the device, and good until the next step."""
 
     def set_rate(self, lr: float) -> None: ...
 
@@ -91,21 +92,21 @@ def laid_out(net: UNet, layout: str) -> UNet:
 class Eager:
     """The package's step, in one of the layouts."""
 
-    def __init__(self, p: Params, net: UNet, layout: str = "plain") -> None:
-        self.p, self.device = p, next(net.parameters()).device
+    def __init__(self, of: Training, net: UNet, layout: str = "plain") -> None:
+        self.of, self.device = of, next(net.parameters()).device
         average = copy.deepcopy(net).eval().requires_grad_(False)
         self.net, average = laid_out(net, layout), laid_out(average, layout)
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=p.train.lr,
-                                      weight_decay=p.train.weight_decay, fused=True)
-        self.inner = train.State(self.net, average, optimizer, history=[])
-        self.schedule = process.schedule(p.process).to(self.device)
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=of.settings.lr,
+                                      weight_decay=of.settings.weight_decay, fused=True)
+        self.inner = State(self.net, average, optimizer)
+        self.schedule = process.schedule(of.process).to(self.device)
 
     @property
     def number(self) -> int:
         return self.inner.step
 
     def step(self, x: Tensor) -> Tensor:
-        return train.optimize(self.p, self.inner, self.schedule, x, NAME)[:3]
+        return training.optimize(self.of, self.inner, self.schedule, x)[:3]
 
     def set_rate(self, lr: float) -> None:
         for group in self.inner.optimizer.param_groups:
@@ -127,7 +128,7 @@ class Eager:
             value.copy_(tensors[name])
 
     def set_number(self, number: int) -> None:
-        self.inner.history = [torch.zeros(len(train.COLUMNS), device=self.device)] * number
+        self.inner.history = History(torch.zeros(number, len(COLUMNS)))
         for state in self.inner.optimizer.state.values():
             state["step"].fill_(number)
 
@@ -135,29 +136,30 @@ class Eager:
 class Graphed:
     """A whole step as one CUDA graph, with torch's AdamW, and its average with the full decay at once."""
 
-    def __init__(self, p: Params, net: UNet, layout: str = "fused") -> None:
-        self.p, self.device, self.number = p, next(net.parameters()).device, 0
+    def __init__(self, of: Training, net: UNet, layout: str = "fused") -> None:
+        self.of, self.device, self.number = of, next(net.parameters()).device, 0
         self.net = laid_out(net, layout)
-        self.schedule = process.schedule(p.process).to(self.device)
+        self.schedule = process.schedule(of.process).to(self.device)
         self.replay: Callable[[], Tensor] | None = None
         self.inputs: Drawn | None = None
         self.prepare()
 
     def prepare(self) -> None:
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=self.p.train.weight_decay,
-                                           lr=self.p.train.lr, fused=True, capturable=True)
+        settings = self.of.settings
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=settings.weight_decay,
+                                           lr=settings.lr, fused=True, capturable=True)
         self.average = [weight.detach().clone() for weight in self.net.parameters()]
 
     def update(self) -> None:
         """What follows the gradient."""
-        if self.p.train.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.p.train.grad_clip)
+        if self.of.settings.grad_clip:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.of.settings.grad_clip)
         self.optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - self.p.train.ema)
+            torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - self.of.settings.ema)
 
     def step(self, x: Tensor) -> Tensor:
-        drawn = train.draw(self.p, self.number, len(self.schedule), x, NAME)
+        drawn = training.draw(self.of, self.number, x)
         self.number += 1
         if self.replay is None:
             self.inputs = tuple(tensor.clone() for tensor in drawn)
@@ -171,11 +173,11 @@ class Graphed:
 
     def whole(self) -> Tensor:
         self.optimizer.zero_grad()
-        with devices.autocast(self.device, self.p.train.precision):
-            losses = process.losses(self.net, self.schedule, *self.inputs, self.p.process.objective)
+        with devices.autocast(self.device, self.of.settings.precision):
+            losses = process.losses(self.net, self.schedule, *self.inputs, self.of.process.objective)
         losses["loss"].mean().backward()
         self.update()
-        return torch.stack([losses[name].detach().mean() for name in train.COLUMNS[:3]])
+        return torch.stack([losses[name].detach().mean() for name in COLUMNS[:3]])
 
 
 class Flat(Graphed):
@@ -183,11 +185,12 @@ class Flat(Graphed):
 
     def prepare(self) -> None:
         import fused
-        self.optimizer = fused.FlatAdamW(self.net, self.p.train.lr, self.p.train.weight_decay,
-                                         clip=self.p.train.grad_clip)
+        settings = self.of.settings
+        self.optimizer = fused.FlatAdamW(self.net, settings.lr, settings.weight_decay,
+                                         clip=settings.grad_clip)
 
     def update(self) -> None:
-        self.optimizer.step(self.p.train.ema)
+        self.optimizer.step(self.of.settings.ema)
 
     def capture(self) -> Callable[[], Tensor]:
         kept = {kind: {name: v.clone() for name, v in self.state(kind).items()} for kind in KINDS}
@@ -210,6 +213,22 @@ class Flat(Graphed):
     def set_number(self, number: int) -> None:
         self.number = number
         self.optimizer.number.fill_(number)
+
+
+class Careless(Diffusion):
+    """A model whose network calls go without devices.exact()."""
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        with devices.autocast(self.device, self.precision):
+            yield
+
+
+def diffusion(p: Params, net: process.Network, device: torch.device, precision: str,
+              careful: bool = True) -> Diffusion:
+    """The model of a network, which may be a GraphedCall, to sample with."""
+    kind = Diffusion if careful else Careless
+    return kind(net, process.schedule(p.process).to(device), p.process.objective, precision=precision)
 
 
 class GraphedCall:

@@ -1,5 +1,6 @@
 """The notebooks as a program: choose chapters, execute them with papermill, keep what was executed."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -89,6 +90,10 @@ def execute(notebook: Path, run: Run) -> Path:
     except DeadKernelError:
         raise UserError(f"{notebook.stem} failed: its process was killed, perhaps for want of memory. What "
                         f"it had done is in {_failed(running)}; the same command continues it.") from None
+    except KeyboardInterrupt:
+        # The kernel, which was interrupted as well, may die before its client looks away, and nobody asks.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     return _keep(running, folder / notebook.name, run)
 
 

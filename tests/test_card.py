@@ -12,15 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusegen_core.base import params, runs
-from diffusegen_core.base.errors import UserError
-from diffusegen_core.models import checkpoints
-from diffusegen_core.models.unet import UNet
-from diffusegen_core.pairs import data, phantom
 from PIL import Image
 from pretended import pretended
 
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset, phantom
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.measures import metrics
+from diffusegen_core.store import files
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -67,7 +68,7 @@ def test_a_stage_that_fails_is_recorded_and_the_next_goes_on(call: stages.Call):
     assert not call.stage("first", lambda: {}["absent"])
     assert call.stage("second", lambda: {"found": 1})
     assert not call.stage("third", lambda: {}, least=2000)
-    kept = runs.read_json(call.record.path)["stages"]
+    kept = files.read_json(call.record.path)["stages"]
     assert kept["first"]["status"].startswith("failed: KeyError")
     assert kept["second"]["found"] == 1
     assert kept["third"]["status"].startswith("left out")
@@ -99,7 +100,7 @@ def test_the_wheels_are_those_of_the_lock_with_their_hashes():
 
 
 def test_nothing_that_is_tested_on_is_trained_on():
-    training = data.paper_names()
+    training = dataset.paper_names()
     names = sorted([*training, *(f"other_{i:03d}" for i in range(652))])
     split = pack.chosen(names, training)
     assert [len(split[part]) for part in ("train", "test", "watch")] == [348, 200, 100]
@@ -130,7 +131,7 @@ def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypa
     monkeypatch.setattr(figures, "MORE", [])
     monkeypatch.setattr(figures, "PRECISIONS", ("fp32",))
     monkeypatch.setattr(figures, "TOGETHER", 2)
-    monkeypatch.setattr(figures, "guided", figures.repainted)  # styling is timed below
+    monkeypatch.setattr(figures, "styled", figures.repainted)  # styling is timed below
     monkeypatch.setattr(figures, "resume", lambda bench: {})
     monkeypatch.setattr(ways, "captured", lambda work, device: work)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 1e9)
@@ -140,7 +141,7 @@ def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypa
     record = stages.Record(tmp_path / "figures.json", {"pretended": True})
     with pretended(monkeypatch):
         figures.run(stages.Call(stages.Clock(1000), record), torch.device("cuda"), tiny=True, rounds=1)
-    found = runs.read_json(tmp_path / "figures.json")["stages"]
+    found = files.read_json(tmp_path / "figures.json")["stages"]
     assert {stage["status"] for stage in found.values()} == {"ok"}
     apart = found["independence of RePaint"]["apart"]["plain fp32"]
     assert apart["again"]["most"] == 0
@@ -174,8 +175,8 @@ KERNELS = """
 import copy, json, torch, fused
 import torch.nn.functional as F
 from torch import nn
-from diffusegen_core import train
-from diffusegen_core.models.unet import UNet
+from diffusegen_core.diffusion import training
+from diffusegen_core.diffusion.unet import UNet
 torch.manual_seed(0)
 def apart(a, b):
     return float((a - b).norm() / b.norm())
@@ -204,14 +205,14 @@ slow, flat = copy.deepcopy(net), copy.deepcopy(net)
 average = copy.deepcopy(net).requires_grad_(False)
 optimizer = torch.optim.AdamW(slow.parameters(), lr=1e-3, weight_decay=0.01)
 other = fused.FlatAdamW(flat, 1e-3, 0.01, clip=0.5)
-state = train.State(slow, average, optimizer, [])
+state = training.State(slow, average, optimizer)
 for step in range(3):
     for a, b in zip(slow.parameters(), flat.parameters()):
         b.grad.copy_(torch.randn_like(a))
         a.grad = b.grad.float().clone()
     torch.nn.utils.clip_grad_norm_(slow.parameters(), 0.5)
     optimizer.step()
-    train.average_weights(state, 0.999)
+    training.average_weights(state, 0.999)
     state.history.append(torch.zeros(4))
     other.step(0.999)
 def joined(tensors):
@@ -226,10 +227,10 @@ print(json.dumps(found))
 # ---- painted pairs
 
 
-def some_pairs(count: int = 6, side: int = 32) -> data.Pairs:
+def some_pairs(count: int = 6, side: int = 32) -> dataset.Pairs:
     drawn = [phantom.draw(0, i, side) for i in range(count)]
-    return data.gather([str(i) for i in range(count)], np.stack([d[0] for d in drawn]),
-                       np.stack([d[1] for d in drawn]))
+    return dataset.gather([str(i) for i in range(count)], np.stack([d[0] for d in drawn]),
+                          np.stack([d[1] for d in drawn]))
 
 
 def test_a_varied_mask_lies_within_the_field_of_view():
@@ -246,15 +247,15 @@ def test_a_varied_mask_lies_within_the_field_of_view():
 
 
 def test_known_pixels_stay_and_masks_are_what_was_asked(call: stages.Call, home: Path, tmp_path: Path):
-    p = realrun.settings(home, tmp_path, CPU, tiny=True)
-    pairs, net = some_pairs(), UNet(p.model, 32).eval()
+    p = realrun.parameters(home, tmp_path, CPU, tiny=True)
+    pairs, diffusion = some_pairs(), ways.diffusion(p, UNet(p.model, 32).eval(), CPU, "fp32")
     new = pairs.masks[[1, 2], 0]
-    filled = painting.regions(pairs.masks[[0, 3], 0], new, p.inpaint)
-    made = painting.paint(net, p, pairs.images[[0, 3]], filled, new, [1, 2], CPU)
+    filled = painting.filled(pairs.masks[[0, 3], 0], new, p.inpaint)
+    made = painting.paint(diffusion, p.inpaint, pairs.images[[0, 3]], filled, new, [1, 2])
     outside = np.broadcast_to(filled[:, None] == 0, made.shape)
     assert (made[outside] == pairs.images[[0, 3]][outside]).all()
     assert (made != pairs.images[[0, 3]]).any()
-    alone = painting.paint(net, p, pairs.images[[3]], filled[1:], new[1:], [2], CPU)
+    alone = painting.paint(diffusion, p.inpaint, pairs.images[[3]], filled[1:], new[1:], [2])
     assert np.abs(alone[0].astype(int) - made[1].astype(int)).max() <= 1
 
 
@@ -299,19 +300,19 @@ def test_a_run_that_is_cut_off_goes_on_and_comes_back(call: stages.Call, home: P
     monkeypatch.setattr(realrun.Watch, "look", stopped)
     with pytest.raises(CutOffError):
         realrun.run(call, CPU, home, work, out, tiny=True)
-    assert checkpoints.read(work / "checkpoint.safetensors")[1]["number"] == 4
+    assert checkpoints.header(work / realrun.CHECKPOINT)["number"] == 4
 
     done = smallsets.done
     monkeypatch.setattr(smallsets, "done", lambda task, *rest: (
         cut_off() if task.kind == "alone" else done(task, *rest)))
     with pytest.raises(CutOffError):
         realrun.run(resumed(call), CPU, home, work, out, tiny=True)
-    first = runs.read_json(call.record.path)["stages"]
+    first = files.read_json(call.record.path)["stages"]
     assert first["training"]["steps"] == 6
     assert [row[0] for row in first["training"]["rows"]] == [2, 6]  # of step 4, the checkpoint alone was kept
     monkeypatch.setattr(smallsets, "done", done)
     realrun.run(resumed(call), CPU, home, work, out, tiny=True)
-    found = runs.read_json(call.record.path)["stages"]
+    found = files.read_json(call.record.path)["stages"]
     assert found["training"] == first["training"]
     assert {name: stage["status"] for name, stage in found.items()} == dict.fromkeys(found, "ok")
     assert {(row["kind"], row["data_type"]) for row in found["networks"]["rows"]} == {
@@ -334,10 +335,10 @@ def resumed(call: stages.Call) -> stages.Call:
 def comes_back(out: Path, folder: Path, home: Path) -> None:
     """What `unpack` makes of the files."""
     unpack.run(out, folder)
-    p = params.validate(json.loads((out / "train.json").read_text())["facts"]["params"] | {
-        "run_dir": str(folder), "device": "cpu"})
-    net = checkpoints.load_net(folder / "checkpoints" / unpack.MODEL, p, CPU)
-    assert all(torch.equal(w, w.bfloat16().float()) for w in net.parameters())
+    p, model = params.validate(params.load(folder / "params.yaml")), folder / "checkpoints" / unpack.MODEL
+    checkpoints.judge(model, p.model, p.process, p.data.image_size)  # a run can adopt it
+    diffusion = checkpoints.load(model)
+    assert all(torch.equal(w, w.bfloat16().float()) for w in diffusion.net.parameters())
     assert {path.name for path in (folder / "pairs").iterdir()} == {
         "samples", "1-Diff", "Paint-varied", "Paint-own"}
     manifest = pd.read_csv(folder / "pairs" / "Paint-varied" / "manifest.csv")
@@ -351,12 +352,12 @@ def comes_back(out: Path, folder: Path, home: Path) -> None:
 
 
 def test_a_whole_model_fits_into_what_may_come_back(call: stages.Call, home: Path, tmp_path: Path):
-    p = realrun.settings(home, tmp_path, CPU, tiny=False)
+    p = realrun.parameters(home, tmp_path, CPU, tiny=False)
     with torch.device("meta"):
         net = UNet(p.model, p.data.image_size)
-    weights = {name: torch.zeros(w.shape) for name, w in net.state_dict().items()}
+    weights = {f"ema.{name}": torch.zeros(w.shape) for name, w in net.state_dict().items()}
     w = realrun.Work(call, CPU, p, home, tmp_path, tmp_path / "out", False)
-    checkpoints.save(tmp_path / "average.safetensors", weights, {"configuration": {}, "seen": {}})
+    checkpoints.save(tmp_path / realrun.AVERAGE, weights, {"configuration": {}, "seen": {}})
     realrun.keep_weights(w)
     sizes = [file.stat().st_size for file in (tmp_path / "out").glob("model-*")]
     assert len(sizes) == 3
@@ -371,10 +372,11 @@ def test_a_missing_part_of_the_weights_is_named(tmp_path: Path):
 
 
 def test_eager_training_goes_on_from_its_state(home: Path, tmp_path: Path):
-    p = realrun.settings(home, tmp_path, CPU, tiny=True)
+    p = realrun.parameters(home, tmp_path, CPU, tiny=True)
     x = torch.randint(256, (8, 4, 32, 32), dtype=torch.uint8)
     net = ways.network(p, CPU)
-    whole, first, second = (ways.Eager(p, copy.deepcopy(net)) for _ in range(3))
+    of = figures.common.training_of(p)
+    whole, first, second = (ways.Eager(of, copy.deepcopy(net)) for _ in range(3))
     for _ in range(4):
         whole.step(x)
     for _ in range(2):

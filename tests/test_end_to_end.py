@@ -15,6 +15,7 @@ from browser import Browser
 
 from diffusegen_core import notebooks
 from diffusegen_core.data import layouts, pairsets
+from diffusegen_core.run import Run
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
 
@@ -40,7 +41,9 @@ def test_every_chapter_was_executed_without_warnings(run: Path) -> None:
     executed = sorted((run / "notebooks").glob("*.ipynb"))
     assert [path.name for path in executed] == [path.name for path in notebooks.every()]
     for path in executed:
-        cells = json.loads(path.read_text())["cells"]
+        notebook = json.loads(path.read_text())
+        assert notebook["metadata"]["diffusegen"]["params"]["train"]["images"] == 24, path
+        cells = notebook["cells"]
         outputs = [o for cell in cells for o in cell.get("outputs", [])]
         assert not [o for o in outputs if o["output_type"] == "error"], path
         assert "Warning" not in "".join(line for o in outputs for line in o.get("text", [])), path
@@ -106,15 +109,20 @@ def test_the_grid_can_be_seen_before_it_is_run(run: Path) -> None:
 
 def test_a_second_run_finds_everything_made(run: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
-    done = diffusegen("run", "params.yaml", "--no-book", folder=run)  # from within, as well
+    # Of the chapters, the one that needs all others but one; from within the folder, as well.
+    done = diffusegen("run", "params.yaml", "--only", "augment", "--no-book", folder=run)
     assert done.returncode == 0, done.stderr
+    assert "no longer holds" not in done.stderr
+    again = Run.open(run)
+    for chapter in ("evaluate", "segment"):
+        again.make(chapter)
     assert made == {path: path.stat().st_mtime_ns for path in run.rglob("made.json")}
+    assert not (run / "aside").exists()
 
 
 def test_a_chapter_of_other_parameters_is_not_in_the_book(run: Path) -> None:
-    p = notebooks.kept(run)
-    assert [path.name for path in notebooks.executed(p)] == [path.name for path in notebooks.every()]
-    other = p.model_copy(update={"train": p.train.model_copy(update={"lr": 0.5})})
+    this, other = Run.open(run), Run.open(run, {"train.lr": 0.5})
+    assert [path.name for path in notebooks.executed(this)] == [path.name for path in notebooks.every()]
     assert [path.name for path in notebooks.executed(other)] == ["01_cluster.ipynb"]
 
 
@@ -140,8 +148,7 @@ def test_the_book_states_what_it_was_made_from(run: Path) -> None:
 def test_a_notebook_runs_with_papermill_alone_and_without_warnings(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ipynb"
     done = subprocess.run([sys.executable, "-m", "papermill", notebooks.every()[0], out, "-k", "python3",
-                           "-f", run / "params.yaml"], capture_output=True, text=True, timeout=300,
-                          cwd=tmp_path)
+                           "-p", "profile", run], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "unknown parameter" not in done.stderr
     assert "Warning" not in done.stderr  # Python's; the kernel's "WARNING | ... encryption" is not ours

@@ -2,25 +2,35 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from made_up import supply_of
 
-from diffusegen_core.chapters import cluster, train
+from diffusegen_core.chapters import train
+from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.report import tables
-from diffusegen_core.segmentation import trainsets
-from diffusegen_core.store import runs
+from diffusegen_core.store import files
+from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP
+from diffusegen_core.store.workspace import Workspace
 
-CPU = torch.device("cpu")
 SHORT = {"images": 12, "checkpoint_every": 2, "preview_every": 100, "preview_images": 1, "preview_steps": 2}
-LABELS = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1]
+# Two clusters of ten pairs, without a backbone.
+CLUSTERS = Clusters([], np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 1]), 2, [4, 6], pd.DataFrame(), "none", 0.0,
+                    Path())
+
+
+def run(p: Params) -> train.Trained:
+    """The chapter."""
+    ws = Workspace(p.folder, p.seed, p.device)
+    return train.run(ws, dataset.load(ws, p.data), CLUSTERS, p.train, p.model, p.process)
 
 
 def changed(p: Params, **values: object) -> Params:
@@ -32,19 +42,11 @@ def tensors_of(folder: Path, kind: str) -> dict[str, torch.Tensor]:
 
 
 def stamp(folder: Path) -> dict:
-    return runs.read_json(folder / runs.STAMP)
+    return files.read_json(folder / STAMP)
 
 
 def times(trained: train.Trained) -> dict[str, int]:
     return {m.name: m.path.stat().st_mtime_ns for m in trained.all}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def clustered() -> Iterator[None]:
-    """Two clusters of ten pairs, without a backbone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "run", lambda p: SimpleNamespace(labels=LABELS, k=2))
-        yield
 
 
 @pytest.fixture
@@ -60,11 +62,11 @@ def based(alone: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def once(nano_values: dict, tmp_path_factory) -> Path:
+def once(nano_values: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of `based`, finished."""
     folder = tmp_path_factory.mktemp("once")
     p = params.validate({**nano_values, "run_dir": str(folder)})
-    train.run(changed(p, **SHORT, base_images=16))
+    run(changed(p, **SHORT, base_images=16))
     return folder
 
 
@@ -75,12 +77,11 @@ def finished(based: Params, once: Path) -> Params:
     return based
 
 
-def test_recipes_without_a_base_are_what_they_were(alone: Params):
-    """Literally those of the release before: what was trained then is current now."""
+def test_recipes_without_a_base_name_all_that_decides_a_model_and_nothing_else(alone: Params):
     p = changed(alone, full_images=8, preview_sampler="dpmpp")
-    made = {m.name: stamp(m.folder)["recipe"] for m in train.run(p).all}
+    made = {m.name: stamp(m.folder)["recipe"] for m in run(p).all}
     assert list(made) == ["cluster-00", "cluster-01", "full"]
-    pairs = dataset.load(p)
+    pairs = dataset.load(Workspace(p.folder, p.seed), p.data)
     for name, images in (("cluster-00", 12), ("full", 8)):
         digest = made[name]["pairs"]
         assert (digest == pairs.digest) == (name == "full")
@@ -103,7 +104,7 @@ def test_a_base_of_all_pairs_comes_first_and_the_clusters_start_from_it(based: P
         started[asked.name] = (*weights, len(state.optimizer.state), state.step)
         return state
     monkeypatch.setattr(train, "start", noted)
-    trained = train.run(based)
+    trained = run(based)
     assert list(started) == ["base", "cluster-00", "cluster-01"]
     assert (trained.base.name, trained.base.pairs, trained.full) == ("base", 10, None)
     assert list(trained.table.index) == ["base", "cluster-00", "cluster-01"]
@@ -121,40 +122,46 @@ def test_a_base_of_all_pairs_comes_first_and_the_clusters_start_from_it(based: P
     assert not any(torch.equal(a, b) for a, b in ((own[0], own[1]), (own[1], own[2])))
 
     recipe = stamp(trained.models[0].folder)["recipe"]
-    assert recipe["base"] == runs.sha256(trained.base.path)
+    assert recipe["base"] == files.sha256(trained.base.path)
     assert "base" not in stamp(trained.base.folder)["recipe"]
     assert "base_images" not in recipe["train"]
     before = times(trained)
-    assert times(train.run(changed(based, preview_sampler="ddim"))) == before
+    assert times(run(changed(based, preview_sampler="ddim"))) == before
 
 
-def test_another_base_makes_the_clusters_again_and_no_base_too(finished: Params, caplog):
-    first = train.run(finished)
-    before, hashed = times(first), runs.sha256(first.base.path)
+def test_another_base_makes_other_clusters_and_what_was_there_comes_back(
+        finished: Params, monkeypatch, caplog):
+    first = run(finished)
+    before, hashed = times(first), first.base.sha256
     with caplog.at_level(logging.WARNING):
-        longer = train.run(changed(finished, base_images=20))
+        longer = run(changed(finished, base_images=20))
     assert all(value > before[name] for name, value in times(longer).items())
     assert "images: 16 -> 20" in caplog.text
-    assert f"base: {hashed}" in caplog.text
-    before = times(longer)
-    without = train.run(changed(finished, base_images=None))
+    assert f"base: {hashed} -> {longer.base.sha256}" in caplog.text
+    kept = {path.parent.parent.name for path in (finished.folder / ASIDE / "train").rglob(STAMP)}
+    assert kept == set(before)
+    later = times(longer)
+    without = run(changed(finished, base_images=None))
     assert list(times(without)) == ["cluster-00", "cluster-01"]
-    assert all(value > before[name] for name, value in times(without).items())
+    assert all(value > later[name] for name, value in times(without).items())
+    monkeypatch.setattr(train, "optimize", None)
+    assert times(run(finished)) == before
+    assert times(run(changed(finished, base_images=20))) == later
 
 
 @pytest.mark.parametrize(("full_images", "base"), [(16, "full"), (24, "base")])
 def test_the_full_sets_model_is_the_base_where_both_see_as_many_images(
         based: Params, monkeypatch, full_images: int, base: str):
-    fitted, real = [], train.fit
-    monkeypatch.setattr(train, "fit", lambda *args: fitted.append(args[1]) or real(*args))
-    trained = train.run(changed(based, full_images=full_images))
+    fitted, real = [], train._fit
+    monkeypatch.setattr(train, "_fit", lambda task: fitted.append(task.name) or real(task))
+    trained = run(changed(based, full_images=full_images))
     assert fitted == list(dict.fromkeys([base, "cluster-00", "cluster-01", "full"]))
     assert (trained.base.name, trained.full.name, trained.full.images) == (base, "full", full_images)
     assert [m.name for m in trained.all] == [*([] if base == "full" else ["base"]),
                                              "cluster-00", "cluster-01", "full"]
     assert "base" not in stamp(trained.full.folder)["recipe"], "it starts from nothing, whatever the base"
     for model in trained.models:
-        assert stamp(model.folder)["recipe"]["base"] == runs.sha256(trained.base.path)
+        assert stamp(model.folder)["recipe"]["base"] == files.sha256(trained.base.path)
 
 
 class Killed(BaseException):
@@ -173,16 +180,17 @@ def test_fine_tuning_that_is_killed_ends_with_the_same_bits(finished: Params, on
     with monkeypatch.context() as patch:
         patch.setattr(train, "optimize", dying)
         with pytest.raises(Killed):
-            train.run(finished)
+            run(finished)
     taken = []
     monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[0].name) or real(*args))
-    mine = train.run(finished).models[1].folder
+    mine = run(finished).models[1].folder
     assert taken == ["cluster-01"] * (3 - step)
     for name in ("model.safetensors", "log.csv", "samples/0000012.png"):
         assert (mine / name).read_bytes() == (once / "train" / "cluster-01" / name).read_bytes(), name
 
 
-def test_half_done_fine_tuning_starts_again_from_another_base(finished: Params, monkeypatch, caplog):
+def test_half_done_fine_tuning_starts_again_from_another_base_and_waits_for_its_own(
+        finished: Params, once: Path, monkeypatch):
     shutil.rmtree(finished.folder / "train" / "cluster-00")
     real = train.optimize
 
@@ -193,26 +201,31 @@ def test_half_done_fine_tuning_starts_again_from_another_base(finished: Params, 
     with monkeypatch.context() as patch:
         patch.setattr(train, "optimize", dying)
         with pytest.raises(Killed):
-            train.run(finished)
+            run(finished)
     taken = []
     monkeypatch.setattr(train, "optimize", lambda *args: taken.append(args[0].name) or real(*args))
-    train.run(changed(finished, base_images=8))
+    run(changed(finished, base_images=8))
     assert taken == ["base"] * 2 + ["cluster-00"] * 3 + ["cluster-01"] * 3
-    assert "Training starts again" in caplog.text
+    assert [path.parent.parent.name for path in (finished.folder / MAKING).rglob(train.CHECKPOINT)] == [
+        "cluster-00"]
+    taken.clear()
+    mine = run(finished).models[0]
+    assert taken == ["cluster-00"], "the third step of three"
+    assert mine.path.read_bytes() == (once / "train" / "cluster-00" / mine.path.name).read_bytes()
 
 
 def test_finished_checkpoints_need_no_base(based: Params, once: Path):
     p = changed(based, checkpoints=str(once / "train"))
-    trained = train.run(p)
+    trained = run(p)
     assert (trained.base, trained.full) == (None, None)
     assert not (p.folder / "train" / "base").exists()
     for model in trained.models:
         theirs = once / "train" / model.name
-        assert stamp(model.folder)["recipe"]["released"] == runs.sha256(theirs / "model.safetensors")
+        assert stamp(model.folder)["recipe"]["released"] == files.sha256(theirs / "model.safetensors")
         wanted = tensors_of(theirs, "ema")
         assert all(torch.equal(v, wanted[k]) for k, v in tensors_of(model.folder, "ema").items())
 
 
 def test_a_base_is_no_data_type_and_the_table_of_the_network_tells_of_it(based: Params):
-    assert not [name for name in trainsets.types(based) if name.startswith(("Full", "base"))]
+    assert not [name for name in supply_of(based) if name.name.startswith(("Full", "base"))]
     assert "12, after 16 of a common base" in str(tables.network(based)._repr_html_())

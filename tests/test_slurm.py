@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from test_workers import hashes
 
-from diffusegen_core.chapters import train
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.parallel import fanout, machines
+from diffusegen_core.run import Run
+from diffusegen_core.store.stamps import MAKING
 
 SYSTEM = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where Debian has daemons
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
@@ -147,23 +148,23 @@ def items(count: int, **arguments: object) -> list[fanout.Item]:
 def test_jobs_do_what_one_process_does_though_one_is_cancelled(
         queue: Callable[[], list[str]], described: Callable[..., Path], nano: dict, tmp_path: Path,
         one_thread: None, caplog) -> None:
-    alone, spread = (params.validate({
+    alone, spread = (Run(params.validate({
         **nano, "run_dir": str(tmp_path / name),
-        "train": {**nano["train"], "images": 200, "checkpoint_every": 10}}) for name in ("alone", "spread"))
-    train.run(alone)
+        "train": {**nano["train"], "images": 200, "checkpoint_every": 10}})) for name in ("alone", "spread"))
+    alone.make("train")
     with machines.hold(slurm=described()):
         found = fanout.run(job_and_threads, items(5), "Where")
         [(job, threads, _)] = set(found)
         assert (job, threads) == (queue()[0], "1")
 
         def disturb() -> None:
-            checkpoint = spread.folder / "train" / "cluster-00" / "checkpoint.safetensors"
-            until(checkpoint.is_file, 120)
+            folder = spread.folder / MAKING / "train" / "cluster-00"
+            until(lambda: list(folder.glob("*/checkpoint.safetensors")), 120)
             said("scancel", job)
 
         hand = threading.Thread(target=disturb, daemon=True)
         hand.start()
-        train.run(spread)
+        spread.make("train")
         hand.join()
         [other] = queue()
         assert other != job
@@ -187,7 +188,7 @@ def test_a_job_that_ends_before_its_worker_comes_is_replaced(
 def test_jobs_whose_run_was_killed_end_by_themselves(
         queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path) -> None:
     code = ("import test_slurm as t; from pathlib import Path\n"
-            "from diffusegen_core.work import fanout, machines\n"
+            "from diffusegen_core.parallel import fanout, machines\n"
             f"with machines.hold(slurm=Path({str(described(workers='2', cpus='2'))!r})):\n"
             f"    fanout.run(t.endless, t.items(2, folder=Path({str(tmp_path)!r})), 'Endless')\n")
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

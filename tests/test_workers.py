@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +19,15 @@ import pytest
 import torch
 from distributed import Client
 
-from diffusegen_core.chapters import evaluate, inpaint
+from diffusegen_core.chapters import train
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.parallel import fanout, machines, progress, remote
 from diffusegen_core.run import Run
-from diffusegen_core.store import files, lock, runs
+from diffusegen_core.store import files, lock
+from diffusegen_core.store.stamps import MAKING, contents, in_place
+from diffusegen_core.store.workspace import Workspace
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -71,7 +74,7 @@ def start(folder: Path, names: str = "abc", silence: int = 60) -> Iterator[Machi
                  "--memory-limit", "0", "--local-directory", str(folder / "dask"),
                  "--resources", f"{remote.DEVICE}=1",
                  # While it imports torch, a worker is silent for seconds.
-                 "--preload", "diffusegen_core.chapters.evaluate"],
+                 "--preload", "diffusegen_core.run"],
                 env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
@@ -97,33 +100,32 @@ def frail(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Machines]:
         yield found
 
 
-def slow(nano: dict, folder: Path) -> Params:
+def slow(nano: dict, folder: Path) -> Run:
     """A run whose models train for some seconds, so that there is a middle to disturb."""
-    return params.validate({
+    return Run(params.validate({
         **nano, "run_dir": str(folder), "data": {"count": 10, "image_size": 16},
         "train": {**nano["train"], "images": 320, "checkpoint_every": 20},
-        "inpaint": {**nano["inpaint"], "samples": 3, "sources": 6, "respacing": 24, "resampling": 3}})
+        "inpaint": {**nano["inpaint"], "samples": 3, "sources": 6, "respacing": 24, "resampling": 3}}))
 
 
 def hashes(folder: Path) -> dict[str, str]:
     """The recorded hash of every finished artifact's files."""
-    return {f"{stamp.parent.relative_to(folder)}/{name}": file["sha256"]
-            for stamp in sorted(folder.rglob(runs.STAMP))
-            for name, file in runs.read_json(stamp)["outputs"].items()}
+    return {f"{place.relative_to(folder)}/{name}": sha256
+            for place, stamp in in_place(folder) for name, sha256 in contents(stamp).items()}
 
 
 @pytest.mark.parametrize("frail", [{"silence": 10}], indirect=True, ids=["10 s"])
 def test_workers_make_what_one_process_makes_though_one_is_killed_and_one_falls_silent(
         frail: Machines, nano: dict, tmp_path: Path, one_thread: None, monkeypatch, caplog) -> None:
     alone, spread = slow(nano, tmp_path / "alone"), slow(nano, tmp_path / "spread")
-    inpaint.run(alone)
+    alone.make("inpaint")
     monkeypatch.setenv(fanout.SCHEDULER, frail.address)
     lost = []
 
     def disturb() -> None:
-        folder = spread.folder / "train" / "cluster-00"
+        folder = spread.folder / MAKING / "train" / "cluster-00"
         name = frail.doing("cluster-00")
-        until((folder / "checkpoint.safetensors").is_file, 90)
+        until(lambda: list(folder.glob(f"*/{train.CHECKPOINT}")), 90)
         frail.processes[name].kill()
         lost.append(name)
         name = frail.doing("phantom")
@@ -133,31 +135,27 @@ def test_workers_make_what_one_process_makes_though_one_is_killed_and_one_falls_
 
     hand = threading.Thread(target=disturb, daemon=True)
     hand.start()
-    made = inpaint.run(spread)
+    made = spread.make("inpaint")
     hand.join()
     assert len(set(lost)) == 2
     assert hashes(spread.folder) == hashes(alone.folder)
-    manifest = made.manifests["2-Diff"]
-    assert not manifest["name"].duplicated().any()
+    [pairs] = made.sets.values()
+    assert not pairs.manifest["name"].duplicated().any()
     for name in lost:  # the log tells of both
         assert f"worker {name} on " in caplog.text
     assert caplog.text.count("was lost with it") == 2
 
 
-def test_workers_carry_every_chapter(machine: Machines, nano: dict, tmp_path: Path, one_thread: None,
-                                     monkeypatch, capfd) -> None:
-    from diffusegen_core.chapters import augment, segment
-    folders = {}
-    for name in ("alone", "spread"):
-        p = params.validate({**nano, "run_dir": str(tmp_path / name)})
-        if name == "spread":
-            monkeypatch.setenv(fanout.SCHEDULER, machine.address)
-        evaluate.run(p)
-        folders[name] = p.folder, segment.run(p).images, augment.run(p).images
-    assert hashes(folders["spread"][0]) == hashes(folders["alone"][0])
-    for one, other in zip(folders["spread"][1:], folders["alone"][1:], strict=True):
-        assert len(one)
-        assert one.equals(other)
+def test_workers_carry_every_chapter(machine: Machines, finished: Path, nano_params: Params, monkeypatch,
+                                     capfd) -> None:
+    alone, spread = Run.open(finished), Run(nano_params)
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    spread.make("evaluate")
+    for grid in ("segment", "augment"):
+        made = spread.make(grid)
+        assert len(made.images)
+        assert made.images.equals(alone.read(grid).images)
+    assert hashes(spread.folder) == hashes(alone.folder)
     shown = capfd.readouterr().err
     assert shown.count(f"Scheduler {machine.address}, 3 workers so far") == 1
     for item in ("cluster-01", "singan-phantom_00000", "2-Styled-Diff", "Real, from image 1", "Real-seed0"):
@@ -169,13 +167,14 @@ def test_what_is_to_be_shown_reaches_the_client(machine: Machines, nano: dict, t
                                                 monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     seen = []
-    found = fanout.run(shown, [fanout.Item("a", {"folder": tmp_path})], "Showing", watch=seen.append)
+    found = fanout.run(shown, [fanout.Item("a", {"folder": tmp_path})], "Showing",
+                       watch=lambda name, folder: seen.append((name, folder)))
     assert found == [tmp_path]
-    assert seen == [tmp_path]
+    assert seen == [("cluster-00", tmp_path)]
 
 
 def shown(folder: Path) -> Path:
-    progress.show(folder)
+    progress.show("cluster-00", folder)
     return folder
 
 
@@ -211,9 +210,9 @@ def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
         machine: Machines, nano_params: Params, tmp_path: Path, monkeypatch, item: str) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     folder, shared = nano_params.folder, tmp_path / "shared"
-    arguments = {"p": nano_params}
-    if item == "experiment":
-        arguments = {"arguments": arguments}
+    run = Run(nano_params)
+    arguments = {"pairs": {"ws": run.workspace}, "experiment": {"arguments": {"ws": run.workspace}},
+                 "generator": {"run": run}}[item]
     if item != "generator":  # whose folder is not there before its run
         folder.mkdir()
     assert fanout.run(listed, [fanout.Item("a", arguments)] * 4, "Seeing") == [1] * 4
@@ -229,14 +228,14 @@ def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: di
                                                      monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     monkeypatch.chdir(tmp_path)  # the workers were started elsewhere, and have been nowhere else yet
-    p = params.validate({**nano, "run_dir": "relative"})
-    p.folder.mkdir()
+    run = Run(params.validate({**nano, "run_dir": "relative"}))
+    run.folder.mkdir()
     machine.client.run(os.chdir, "/")
-    assert fanout.run(where, [fanout.Item("w", {"p": p})], "Where") == [tmp_path.resolve() / "relative"]
+    assert fanout.run(where, [fanout.Item("w", {"run": run})], "Where") == [tmp_path.resolve() / "relative"]
 
 
-def where(p: Params) -> Path:
-    return p.folder
+def where(run: Run) -> Path:
+    return run.folder
 
 
 def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch) -> None:
@@ -251,9 +250,9 @@ def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch)
 
 @pytest.mark.parametrize(("device", "chosen"), [("auto", [7]), ("cuda", [7]), ("cuda:1", [])])
 def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
-        nano: dict, monkeypatch, caplog, device: str, chosen: list[int]) -> None:
+        tmp_path: Path, monkeypatch, caplog, device: str, chosen: list[int]) -> None:
     from distributed import LocalCluster
-    p, found = params.validate({**nano, "device": device}), []
+    ws, found = Workspace(tmp_path, device=device), []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
     monkeypatch.setattr(remote, "_card", lambda: (7, None))
@@ -263,7 +262,7 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
                           dashboard_address=ANY_PORT) as cluster:
             monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
             for _ in range(workers):
-                fanout.run(listed, [fanout.Item("x", {"p": p})], "Card")
+                fanout.run(listed, [fanout.Item("x", {"ws": ws})], "Card")
         warned = [line for line in caplog.messages if "cuda:1 is one card for all 2 workers" in line]
         assert len(warned) == (workers > 1 and not chosen)
     assert found == 3 * chosen
@@ -347,8 +346,8 @@ def broken() -> float:
     return 1 / 0
 
 
-def listed(p: Params | None = None, arguments: dict | None = None) -> int:
-    return len(list((p or arguments["p"]).folder.iterdir()))
+def listed(ws: Workspace | None = None, arguments: dict | None = None, run: Run | None = None) -> int:
+    return len(list((run or ws or arguments["ws"]).folder.iterdir()))
 
 
 def test_an_item_that_kills_its_workers_is_given_up(frail: Machines, monkeypatch) -> None:
@@ -363,7 +362,7 @@ def set_allowed_failures(count: int, dask_scheduler: object) -> None:
 
 
 def test_without_a_scheduler_nothing_of_dask_is_touched() -> None:
-    code = ("import sys; from diffusegen_core.work import fanout; "
+    code = ("import sys; from diffusegen_core.parallel import fanout; "
             "print(fanout.run(abs, [], 'x'), 'distributed' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env={k: v for k, v in os.environ.items() if k != fanout.SCHEDULER})
@@ -424,19 +423,18 @@ def listening() -> set[tuple[str, int]]:
             if at.status == psutil.CONN_LISTEN}
 
 
-def test_the_benchmark_of_the_fan_out_measures_and_simulates(nano: dict, tmp_path: Path, monkeypatch,
-                                                             capsys) -> None:
+def test_the_benchmark_of_the_fan_out_measures_and_simulates(
+        finished: Path, nano_params: Params, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     bench = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fanout.py"))
-    finished = Run(params.validate(nano))
-    p = finished.params
-    with lock.hold(p.folder):
-        finished.keep_params()
+    p, run = nano_params, Run(nano_params)
+    with lock.hold(run.folder):
+        run.keep_params()
     with pytest.raises(UserError, match="has no finished item"):
         bench["run"](["--run", str(p.folder), "--out", str(tmp_path / "out.json")])
-    finished.make("inpaint")
-    finished.make("gan")
+    for part in ("data", "cluster", "train", "inpaint", "gan"):
+        shutil.copytree(finished / part, p.folder / part)
     files.write_text(p.folder / "augment" / "generators.csv", "size,seed,seconds\n4,0,1.5\n4,1,2\n")
     every = list(bench["measured"](p.folder))
     assert [name for name, _ in every] == ["cluster", "train", "inpaint", "gan", "evaluate", "augment"]

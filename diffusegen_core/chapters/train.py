@@ -8,7 +8,6 @@ A model that is to see more images than before goes on from where it was: weight
 a finished model are kept, and what a step draws depends on its number alone.
 """
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from diffusegen_core.chapters.costs import FLOAT, Cost, Work
 from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Model as Network
 from diffusegen_core.config.sections import Process, Train
@@ -40,7 +40,7 @@ from diffusegen_core.diffusion.training import (
     Training,
     optimize,
     refuse_divergence,
-    restore,
+    resume,
     snapshot,
     start,
     weights_of,
@@ -49,11 +49,9 @@ from diffusegen_core.diffusion.unet import IN_CHANNELS, parameter_count
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.store import files, seeds
-from diffusegen_core.store.artifacts import Artifact, Recipe, differences
+from diffusegen_core.store.artifacts import Artifact, Recipe
 from diffusegen_core.store.stamps import altered, read_stamp
 from diffusegen_core.store.workspace import Workspace
-
-log = logging.getLogger(__name__)
 
 OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
 VERSION = 1  # raised when the same parameters would give other weights
@@ -202,7 +200,12 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
         if task.source:
             _adopt(task, task.source)
         else:
-            _fit(task)
+            try:
+                _fit(task)
+            except UserError:
+                # While this process had stopped, another may have finished and moved the folder away.
+                if not task.artifact.made():
+                    raise
     return _model(task)
 
 
@@ -286,32 +289,7 @@ def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
     sources = [[place / CHECKPOINT] for place in unfinished]
     sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier() if _intact(place)]
-    reached: list[tuple[int, list[Path]]] = []
-    for paths in sources:
-        header = checkpoints.left(paths[-1]) if all(path.is_file() for path in paths) else None
-        if header is None:
-            continue
-        differing = differences({**header.get("recipe", {}), "images": 0}, {**artifact.recipe, "images": 0})
-        done = header.get("steps")
-        if differing:
-            _refuse(paths[-1], folder, differing)
-        elif isinstance(done, int) and done <= steps:
-            reached.append((done, paths))
-    for done, paths in sorted(reached, key=lambda one: one[0], reverse=True):
-        tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
-        if reasons := checkpoints.unlike(tensors, "raw.", state.net):
-            _refuse(paths[-1], folder, reasons)
-            continue
-        restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
-        log.info("%s: continued at step %d", paths[0], done)
-        return
-
-
-def _refuse(checkpoint: Path, folder: Path, reasons: list[str]) -> None:
-    """Say why a training does not go on from what lies in its own folder; elsewhere others' may lie."""
-    if checkpoint.parent == folder:
-        log.warning("%s belongs to another training (%s). Training starts again.", checkpoint,
-                    "; ".join(reasons))
+    resume(state, sources, artifact.recipe, steps)
 
 
 def _intact(finished: Path) -> bool:

@@ -5,8 +5,10 @@ killed continues from a snapshot as if nothing had happened: on the CPU the fina
 """
 
 import copy
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.diffusion import checkpoints, process
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
+from diffusegen_core.store.artifacts import Recipe, differences
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ["loss", "mse", "vb", "grad_norm"]  # of a step; the losses are means over its images
 
@@ -176,3 +181,35 @@ def restore(state: State, tensors: dict[str, Tensor], seconds: float = 0.0) -> N
     state.average.load_state_dict(checkpoints.part(tensors, "ema."))
     checkpoints.restore(state.net, state.optimizer, tensors)
     state.history, state.seconds = History(tensors["history"]), seconds
+
+
+def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) -> None:
+    """Go on from the furthest training, of at most so many steps, that differs from this one in the number
+    of images alone.
+
+    Each of `sources` is what one training left, in one file or several, of which the last one's header tells
+    how far it was. The first is this training's own: why it is not gone on from is logged.
+    """
+    reached: list[tuple[int, list[Path]]] = []
+    for paths in sources:
+        header = checkpoints.left(paths[-1]) if all(path.is_file() for path in paths) else None
+        if header is None:
+            continue
+        done = header.get("steps")
+        if reasons := differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0}):
+            _tell(paths == sources[0], paths[-1], reasons)
+        elif isinstance(done, int) and done <= steps:
+            reached.append((done, paths))
+    for done, paths in sorted(reached, key=lambda one: one[0], reverse=True):
+        tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
+        if reasons := checkpoints.unlike(tensors, "raw.", state.net):
+            _tell(paths == sources[0], paths[-1], reasons)
+            continue
+        restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
+        log.info("%s: continued at step %d", paths[0], done)
+        return
+
+
+def _tell(own: bool, path: Path, reasons: list[str]) -> None:
+    if own:
+        log.warning("%s belongs to another training (%s). Training starts again.", path, "; ".join(reasons))
