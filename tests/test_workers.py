@@ -30,6 +30,7 @@ from diffusegen_core.store.stamps import MAKING, contents, in_place
 from diffusegen_core.store.workspace import Workspace
 
 ANY_PORT = "127.0.0.1:0"
+LITTLE = "diffusegen_core.parallel.remote"  # of the package, for workers that make nothing
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Machines:
 
 
 @contextmanager
-def start(folder: Path, names: str = "abc", silence: int = 60) -> Iterator[Machines]:
+def start(folder: Path, names: str = "abc", silence: int = 60,
+          preload: str = "diffusegen_core.run") -> Iterator[Machines]:
     """Workers of these names; one that says nothing for so many seconds is taken for lost."""
     contact = folder / "scheduler.json"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
@@ -74,7 +76,7 @@ def start(folder: Path, names: str = "abc", silence: int = 60) -> Iterator[Machi
                  "--memory-limit", "0", "--local-directory", str(folder / "dask"),
                  "--resources", f"{remote.DEVICE}=1",
                  # While it imports torch, a worker is silent for seconds.
-                 "--preload", "diffusegen_core.run"],
+                 "--preload", preload],
                 env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
@@ -275,7 +277,7 @@ def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> 
         fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Other")
 
 
-@pytest.mark.parametrize("frail", [{"names": "a"}], indirect=True, ids=["one worker"])
+@pytest.mark.parametrize("frail", [{"names": "a", "preload": LITTLE}], indirect=True, ids=["one worker"])
 def test_a_scheduler_that_is_lost_is_told_of(frail: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, frail.address)
 
@@ -350,6 +352,7 @@ def listed(ws: Workspace | None = None, arguments: dict | None = None, run: Run 
     return len(list((run or ws or arguments["ws"]).folder.iterdir()))
 
 
+@pytest.mark.parametrize("frail", [{"names": "ab", "preload": LITTLE}], indirect=True, ids=["two workers"])
 def test_an_item_that_kills_its_workers_is_given_up(frail: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, frail.address)
     frail.client.run_on_scheduler(set_allowed_failures, 1)
