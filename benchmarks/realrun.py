@@ -60,7 +60,7 @@ TINY: dict[str, dict[str, Any]] = {
     "train": {"batch_size": 4},
     "inpaint": {"samples": 3, "sources": 6, "respacing": 4, "jump_length": 2, "batch_size": 6},
     "evaluate": {"backbone": "timm/test_nfnet", "weights": "random", "workers": 0},
-    "segment": {"encoder": "tu-test_resnet", "weights": "random", "decoder_channels": [8, 8, 8], "epochs": 2,
+    "segment": {"encoder": "tu-test_resnet", "weights": "random", "decoder_channels": [8, 8, 8], "epochs": 1,
                 "epoch_images": 8, "lr_epochs": 1},
     "augment": {"sizes": [5]},
 }
