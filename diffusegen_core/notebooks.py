@@ -130,7 +130,7 @@ def executed(run: Run) -> list[Path]:
         name = chapter_of(path)  # of the section, too: 07_augment_small has params.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
         told, asked = _own(path).get("params", {}), _params(run.params)
-        if all(_same(told.get(field), asked[field]) for field in used):
+        if isinstance(told, dict) and all(_same(told.get(field), asked[field]) for field in used):
             holding.append(path)
     return holding
 

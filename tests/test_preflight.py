@@ -5,22 +5,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_up import changed, forge, values, write_all
+from made_up import changed, forge
 
 from diffusegen_core import notebooks
-from diffusegen_core.chapters import segment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, layouts
 from diffusegen_core.networks import weights
 from diffusegen_core.planning import preflight
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation import trials
+
+
+
+def chapters(**chosen: object) -> list[str]:
+    """The names of chosen chapters, as the command gives them."""
+    return [notebooks.chapter_of(path) for path in notebooks.choose(**chosen)]
 
 
 def told(p: Params, *names: str) -> list[str]:
     """The lines of the error for these chapters, or for all; none if there is none."""
     try:
-        preflight.check(p, notebooks.choose(only=list(names)))
+        preflight.check(Run._checked(p), chapters(only=list(names)))
     except UserError as error:
         return str(error).splitlines()
     return []
@@ -184,14 +191,18 @@ def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder:
 
 @pytest.fixture
 def paces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusegen_core.segment.pace", lambda p: 1.0)
+    monkeypatch.setattr(trials, "pace", lambda settings, image_size, device: 1.0)
+
+
+def dry_run(p: Params, last: str | None = None) -> str:
+    return preflight.dry_run(Run(p), chapters(last=last))
 
 
 @pytest.mark.parametrize(("last", "titles"), [
     ("5", []), ("6", ["Synthetic data alone"]), ("8", ["Synthetic data alone", "Small sets"])])
 def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, last: str,
                                              titles: list[str]) -> None:
-    text = preflight.dry_run(nano_params, notebooks.choose(last=last))
+    text = dry_run(nano_params, last)
     for title in ("Synthetic data alone", "Small sets"):
         assert (f"{title}: " in text) == (title in titles)
     if not titles:
@@ -200,24 +211,23 @@ def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, l
 
 
 def test_a_dry_run_leaves_data_of_other_parameters_alone(nano_params: Params, paces: None) -> None:
-    dataset.load(nano_params)
+    Run(nano_params).make("data")
     before = state(nano_params.folder)
     for change in ({"count": 9}, {"image_size": 8}):
-        text = preflight.dry_run(changed(nano_params, data=change), notebooks.every())
+        text = dry_run(changed(nano_params, data=change))
         assert text.startswith("Synthetic data alone: 4 experiments, 0 finished")
     assert state(nano_params.folder) == before
 
 
 def test_a_dry_run_counts_what_is_finished_and_leaves_test_sets_alone(
-        tmp_path: Path, folder: Path, paces: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        nano_params: Params, folder: Path, paces: None, monkeypatch: pytest.MonkeyPatch) -> None:
     forge(monkeypatch)
-    p = values(tmp_path / "run", gan={"source": None}, inpaint={"samples": 1, "sources": 6},
-               segment={"types": ["Real", "2-Diff"]}, augment={"sizes": [4]})
-    write_all(p)
-    segment.run(p)
+    p = changed(nano_params, gan={"source": None}, segment={"types": ["Real", "2-Diff"]},
+                inpaint={"opening": 16})
+    Run(p).make("segment")
     before = state(p.folder)
     for change, finished in (({}, 2), ({"cvc": str(folder)}, 0), ({"test_count": 3}, 0)):
-        text = preflight.dry_run(changed(p, segment=change), notebooks.every())
+        text = dry_run(changed(p, segment=change))
         assert f"Synthetic data alone: 2 experiments, {finished} finished" in text
-        assert "Small sets: 2 experiments, 0 finished" in text
+        assert "Small sets: 3 experiments, 0 finished" in text
     assert state(p.folder) == before

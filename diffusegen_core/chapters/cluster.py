@@ -1,7 +1,7 @@
 """Chapter 1: the pairs in K groups that look alike (paper 2.2)."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -85,12 +85,12 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     c = p.cluster
-    attempts: list[Callable[[], object]] = [lambda: published(c)] if c.file else []
+    if c.file:
+        yield from refusals([lambda: published(c)], "cluster.file")
     if looks(c):
         backbone = c.backbone, c.weights, c.input_range
-        attempts += [lambda: features.recipe(*backbone),
-                     lambda: features.refuse_unfit(c.weights, features.load, *backbone)]
-    yield from refusals(attempts, "" if c.file else "cluster")
+        yield from refusals([lambda: features.recipe(*backbone),
+                             lambda: features.refuse_unfit(c.weights, features.load, *backbone)], "cluster")
 
 
 def costs(pairs: int, image_size: int, work: Work) -> Iterator[Cost]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     names = [cluster_model(k) for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
-    yield from refusals(partial(_usable, p, name) for name in names)
+    # The first alone: where the folder is not the one that was meant, each model would say so.
+    yield from islice(refusals(partial(_usable, p, name) for name in names), 1)
     if p.train.preview_sampler not in samplers.SAMPLERS:
         yield (f"Parameters: train.preview_sampler: there is no sampler {p.train.preview_sampler}; there are "
                f"{', '.join(samplers.SAMPLERS)}.")
