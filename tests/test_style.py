@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusegen_core.chapters import inpaint, style
+from diffusegen_core.chapters import style
 from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, layouts, pairsets
+from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.types import DataType
+from diffusegen_core.diffusion import guided
 from diffusegen_core.diffusion.guided import OK, Judge
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.report import figures, tables
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store.artifacts import Recipe, differences
+from diffusegen_core.store.stamps import STAMP
+
+PAINTED = DataType("Diff", "2")
+STYLED = PAINTED.styled
 
 
 @pytest.fixture(scope="module")
@@ -34,96 +44,112 @@ def run_of(nano_values: dict, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return made
 
 
+def times(folder: Path) -> list[int]:
+    return [path.stat().st_mtime_ns for path in sorted(folder.rglob(STAMP))]
+
+
 def test_a_run_makes_dataset_folders_with_the_masks_it_was_given(run_of: Callable[..., Params]) -> None:
-    p = run_of()
-    result = style.run(p)
-    made = inpaint.run(p)
-    assert list(result.folders) == ["2-Styled-Diff", "Full-Styled-Diff"]
-    for data_type, origin in zip(result.folders, made.folders, strict=True):
-        folder, manifest = result.folders[data_type], result.manifests[data_type]
+    run = Run(run_of())
+    result, painted = run.make("style"), run.inpainted
+    assert [data_type.name for data_type in result.sets] == ["2-Styled-Diff", "Full-Styled-Diff"]
+    assert list(result.origins.values()) == list(painted.sets.values())
+    for data_type, one in result.sets.items():
+        origin, manifest = painted.sets[data_type.inpainted], one.manifest
+        assert one.folder == run.folder / "style" / data_type.name
+        assert result.origins[data_type] is origin
         assert list(manifest.columns) == style.MANIFEST
         assert (manifest["status"] == OK).all()
-        before = made.manifests[origin]
+        before = origin.manifest
         for column in ("name", "source", "source_cluster", "model", "sample"):
             assert list(manifest[column]) == list(before[column])
         assert (manifest["area"] - before["area_after"]).abs().max() < 1e-6
         for name in manifest["name"]:
             (image, mask), (old_image, old_mask) = (pairsets.read_pair(f, name) for f in
-                                                    (folder, made.folders[origin]))
+                                                    (one.folder, origin.folder))
             assert np.array_equal(mask, old_mask)
             assert not np.array_equal(image, old_image)
         steps = result.steps[data_type]
-        assert [steps.index.name, *steps.columns] == style.STEPS
+        assert [steps.index.name, *steps.columns] == list(style.COLUMNS)
         assert len(steps) == 3 * len(manifest)
     assert result.backbone == "timm/test_resnet (random weights)"
-    assert list(result.table["pairs"]) == [len(m) for m in made.manifests.values()]
+    assert list(result.table["pairs"]) == [len(one) for one in painted.sets.values()]
 
 
-def test_what_is_missing_is_made_again_and_nothing_else(run_of: Callable[..., Params]) -> None:
-    folder = style.run(run_of()).folders["2-Styled-Diff"]
+def test_what_is_missing_is_refused_and_made_again_on_request_and_nothing_else(
+        run_of: Callable[..., Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Run(run_of()).make("style").sets[STYLED].folder
     images = sorted((folder / "images").glob("*.png"))
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in images}
-    (folder / runs.STAMP).unlink()
+    before = {path: path.read_bytes() for path in images}
     images[1].unlink()
-    style.run(run_of(batch_size=2))
-    assert images[1].read_bytes() == before[images[1]][0]
-    for path in (images[0], *images[2:]):
-        assert path.stat().st_mtime_ns == before[path][1]
-    stamps = [path.stat().st_mtime_ns for path in folder.parent.rglob(runs.STAMP)]
-    style.run(run_of())
-    assert stamps == [path.stat().st_mtime_ns for path in folder.parent.rglob(runs.STAMP)]
+    with pytest.raises(UserError, match=rf"images/{images[1].name} is missing.*--remake style"):
+        Run(run_of()).make("style")
+    made, real = [], style.make_batch
+
+    def noted(jobs: list[pairsets.Job], **rest: object) -> None:
+        made.extend(job.name for job in jobs)
+        real(jobs=jobs, **rest)
+    monkeypatch.setattr(style, "make_batch", noted)
+    Run(run_of(batch_size=2)).make("style", again=True)
+    assert made == [images[1].stem]
+    assert {path: path.read_bytes() for path in images} == before
+    stamps = times(folder.parent)
+    Run(run_of()).make("style")
+    assert stamps == times(folder.parent)
 
 
 def test_a_stopped_pair_is_reported_and_left_out(run_of: Callable[..., Params],
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    through = style.guided
+    through = guided.guided
 
     def spoil(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, *rest: object) -> tuple:
         source[0] = torch.inf
         return through(diffusion, judge, inpainted, source, *rest)
 
-    monkeypatch.setattr(style, "guided", spoil)
-    result = style.run(run_of(temperature=0.08, batch_size=16))
-    manifest, folder = result.manifests["2-Styled-Diff"], result.folders["2-Styled-Diff"]
-    stopped, painted = result.left_out["2-Styled-Diff"], inpaint.run(run_of()).manifests["2-Diff"]
+    monkeypatch.setattr(guided, "guided", spoil)
+    run = Run(run_of(temperature=0.08, batch_size=16))
+    result = run.make("style")
+    one, painted = result.sets[STYLED], run.inpainted.sets[PAINTED].manifest
+    manifest, folder, stopped = one.manifest, one.folder, one.left_out
     assert len(stopped) == painted["model"].nunique()
     assert stopped["status"].str.startswith("stopped in step 1 of 3: not finite: ").all()
     kept = set(painted["name"]) - set(stopped["name"])
     assert set(manifest["name"]) == kept
     for kind in pairsets.KINDS:
         assert {path.stem for path in (folder / kind).iterdir()} == kept
-    assert set(result.steps["2-Styled-Diff"].index) == kept
-    assert int(result.table.loc["2-Styled-Diff", "stopped"]) == len(stopped)
-    row = json.loads((folder.parent / "rows" / folder.name / f"{stopped['name'].iloc[0]}.json").read_text())
+    assert set(result.steps[STYLED].index) == kept
+    assert int(result.table.loc[STYLED.name, "stopped"]) == len(stopped)
+    row = json.loads((folder / "rows" / f"{stopped['name'].iloc[0]}.json").read_text())
     assert row["sha256"] == []
     assert layouts.check(folder).pairs
 
 
 def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> None:
-    stamp = runs.read_json(inpaint.run(run_of()).folders["2-Diff"] / runs.STAMP)
-    name, model = next(iter(stamp["recipe"]["jobs"].items()))
+    run = Run(run_of())
+    run.make("inpaint")
+    origin = run.inpainted.sets[PAINTED]
+    name, model = next(iter(origin.stamp["recipe"]["jobs"].items()))
     job = pairsets.Job(0, name, name, 0, model, 1, 5)
 
-    def recipe(**settings: object) -> runs.Recipe:
-        return style.decided_by(run_of(**settings), [job], "digest", stamp)
+    def recipe(origin: PairSet = origin, **settings: object) -> Recipe:
+        p = run_of(**settings)
+        return style.recipe(run.workspace, run.pairs, [job], run.models, origin, p.style, p.inpaint)
 
     assert recipe() == recipe(batch_size=1)
     for change in ({"guidance": "variance"}, {"lambda_mse": 1.0}, {"max_shift": None}, {"skip": 1}):
-        assert runs.differences(recipe(), recipe(**change))
-    outputs = {**stamp["outputs"], f"images/{name}.png": {"sha256": "other", "bytes": 1}}
-    other_image = style.decided_by(run_of(), [job], "digest", {**stamp, "outputs": outputs})
-    assert runs.differences(recipe(), other_image)
+        assert differences(recipe(), recipe(**change))
+    other_image = replace(origin, hashes={**origin.hashes, f"images/{name}.png": "other"})
+    assert differences(recipe(), recipe(other_image))
 
 
 def test_the_page_of_a_run_in_which_nothing_was_styled(tmp_path: Path) -> None:
-    name = "2-Styled-Diff"
     for file, columns in (("manifest.csv", style.MANIFEST), ("left_out.csv", style.MANIFEST),
-                          ("steps.csv", style.STEPS)):
+                          ("steps.csv", list(style.COLUMNS))):
         pd.DataFrame(columns=columns).to_csv(tmp_path / file, index=False)
-    nothing = pairsets.manifest(tmp_path)
+    nothing = PairSet(STYLED, tmp_path, pairsets.manifest(tmp_path), pairsets.left_out(tmp_path), {},
+                      {"seconds": 0.0})
     steps = pd.read_csv(tmp_path / "steps.csv", dtype=style.COLUMNS).set_index("name")
-    result = style.Styled({name: tmp_path}, {name: tmp_path}, {name: nothing}, {name: nothing}, {name: steps},
-                          "net", "vgg", 0.0)
+    result = style.Styled({STYLED: nothing}, {STYLED: replace(nothing, data_type=PAINTED)}, {STYLED: steps},
+                          "net", "vgg")
     p = params.validate({})
     assert tables.losses(p, result)._repr_markdown_()
     assert tables.styled(result)._repr_markdown_()
