@@ -19,8 +19,9 @@ def read_stamp(folder: Path) -> Stamp | None:
     stamp = files.read_json(folder / STAMP)
     shape: dict[str, type | tuple[type, ...]] = {
         "recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
-    whole = isinstance(stamp, dict) and all(isinstance(stamp.get(k), kind) for k, kind in shape.items())
-    return stamp if whole and all(map(files.plain, (*stamp["outputs"], *stamp["shown"]))) else None
+    if not isinstance(stamp, dict) or not all(isinstance(stamp.get(k), kind) for k, kind in shape.items()):
+        return None
+    return stamp if all(map(files.plain, (*stamp["outputs"], *stamp["shown"]))) else None
 
 
 def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
