@@ -111,6 +111,7 @@ class Run:
     @classmethod
     def _checked(cls, values: Params) -> "Run":
         lock.refuse_foreign(values.folder)
+        lock.refuse_nested(values.folder)
         refuse_own_parts(values)
         return cls(values)
 

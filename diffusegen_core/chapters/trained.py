@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.data.types import cluster_model
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.diffusion.model import Diffusion
@@ -61,11 +62,11 @@ class Trained:
         return first + self.models + ([self.full] if self.full else [])
 
     def __getitem__(self, name: str) -> Model:
-        """A model by its name. Raises KeyError with the names that there are."""
+        """A model by its name. Raises UserError with the names that there are."""
         for model in self.all:
             if model.name == name:
                 return model
-        raise KeyError(f"there is no model {name}; there are {', '.join(model.name for model in self.all)}")
+        raise UserError(f"There is no model {name}. There are {', '.join(model.name for model in self.all)}.")
 
     def load(self, name: str = cluster_model(0), device: str = "auto", precision: str = "fp32") -> Diffusion:
         """A model, ready to sample with: `run.models.load("cluster-03").sample(4)`."""

@@ -54,7 +54,7 @@ class Params(Section):
     """A whole run."""
 
     profile: str = Field("smoke", min_length=1, description="the name of the run")
-    run_dir: str | None = Field(None, description="where artifacts go; null: runs/NAME")
+    run_dir: str | None = Field(None, min_length=1, description="where artifacts go; null: runs/NAME")
     seed: int = Field(0, ge=0)
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")

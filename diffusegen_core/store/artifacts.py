@@ -26,6 +26,8 @@ from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, Stamp, altered, c
 log = logging.getLogger(__name__)
 
 SHOWN = 5  # reasons of a log line
+LONG = 60  # characters of a value in it
+CHANGED = "-changed"  # ends the name of what was set aside because its files were changed by hand
 Recipe = dict[str, Any]
 
 
@@ -50,8 +52,14 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
         if isinstance(a, dict) and isinstance(b, dict):
             lines += [f"{name}.{line}" for line in differences(a, b)]
         elif a != b:
-            lines.append(f"{name}: {a} -> {b}")
+            lines.append(f"{name}: {_brief(a)} -> {_brief(b)}")
     return lines
+
+
+def _brief(value: Any) -> str:
+    """A value for a message; of a hash its beginning tells it from others."""
+    text = str(value)
+    return text if len(text) <= LONG else f"{text[:12]}..."
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,8 @@ class Artifact:
         Raises UserError where its files were changed by hand.
         """
         stamp = read_stamp(self.folder)
+        if stamp is None and self.file(STAMP).is_file() and not self.again:
+            raise self._altered(self.folder, {STAMP: "cannot be read"})
         if stamp and not self._differing(stamp):
             if self.writable:
                 moves.put_back(self.folder, self._aside)
@@ -185,19 +195,33 @@ class Artifact:
         if not changed:
             return True
         if self.again and self.writable:
-            self._set_aside(stamp, "its files were changed by hand")
+            self._set_aside(stamp, "it is made again", CHANGED)
             return False
-        raise UserError(
-            f"{self.folder} was changed by hand: {some([' '.join(pair) for pair in changed.items()])}. Put "
+        raise self._altered(self.folder, changed)
+
+    def _altered(self, folder: Path, changed: dict[str, str]) -> UserError:
+        return UserError(
+            f"{folder} was changed by hand: {some([' '.join(pair) for pair in changed.items()])}. Put "
             f"the files back, or have them made again by `--remake {self.name.split('/')[0]}`, which sets "
             "aside what is there now.")
 
     def _elsewhere(self) -> Path | None:
-        """Where this artifact lies if not in place: set aside, or as a killed process had finished it."""
+        """Where this artifact lies if not in place: set aside, or as a killed process had finished it.
+
+        Raises UserError where it was changed by hand before it was set aside, or since.
+        """
+        refused = None
         for folder in (self._making, *sorted(self._aside.glob(f"{self.key}*"))):
             stamp = read_stamp(folder)
-            if stamp and not self._differing(stamp) and not altered(folder, stamp):
+            if stamp is None or self._differing(stamp) or folder.name.endswith(CHANGED):
+                continue
+            changed = altered(folder, stamp)
+            if not changed:
                 return folder
+            if folder != self._making:
+                refused = self._altered(folder, changed)
+        if refused and not self.again:
+            raise refused
         return None
 
     def _taken_back(self) -> bool:
@@ -221,16 +245,18 @@ class Artifact:
             reasons = "; ".join(changed[:SHOWN]) + (" ..." if len(changed) > SHOWN else "")
             self._set_aside(stamp, reasons or "it was made again")
 
-    def _set_aside(self, stamp: Stamp, reasons: str) -> None:
+    def _set_aside(self, stamp: Stamp, reasons: str, mark: str = "") -> None:
         """Move the finished artifact out of its place; files that are not its own stay."""
-        target = moves.free(self._aside / key(stamp["recipe"]))
+        target = moves.free(self._aside / f"{key(stamp['recipe'])}{mark}")
+        changed = altered(self.folder, stamp)
+        fate = ("was changed by hand: " + some([" ".join(pair) for pair in changed.items()]) if changed else
+                "comes back with its parameters")
         # The folder as a whole, so that a kill leaves it here or there.
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self.folder, target)
         moves.move(target, self.folder, moves.strangers(target, stamp))
-        self._tell("%s no longer holds (%s). What was there, %s of work, is kept in %s and comes back with "
-                   "its parameters.", self.name, reasons, duration(stamp["seconds"]),
-                   target.relative_to(self.run))
+        self._tell("%s no longer holds (%s). What was there, %s of work, is kept in %s and %s.", self.name,
+                   reasons, duration(stamp["seconds"]), target.relative_to(self.run), fate)
 
     def _tell(self, text: str, *values: object) -> None:
         log.log(logging.INFO if self.quiet else logging.WARNING, text, *values)

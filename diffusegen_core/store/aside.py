@@ -1,5 +1,6 @@
 """What lies set aside in a run folder, or unfinished: listed with its size, and removed on request alone."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +9,17 @@ from diffusegen_core.store import files
 from diffusegen_core.store.moves import STRANGERS
 from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, read_stamp
 
+KEY = re.compile(r"[0-9a-f]{16}")  # of a recipe
+
 
 @dataclass(frozen=True)
 class Kept:
     """An artifact that is not in place."""
 
     name: str
-    """Its folder within the run folder: "aside/train/cluster-00/1a2b3c"."""
+    """Its place within the run folder: "aside/train/cluster-00/1a2b3c"."""
+    folder: str
+    """The same, or, of a single file, the folder that holds it."""
     files: list[str]
     """Those that the program made, within that folder."""
     bytes: int
@@ -32,13 +37,14 @@ def kept(run: Path) -> list[Kept]:
                    files.below(folder) if root == MAKING else [])
             own = [name for name in own if (folder / name).is_file()]
             if own:
-                found.append(Kept(folder.relative_to(run).as_posix(), own,
+                place = folder.relative_to(run).as_posix()
+                found.append(Kept(place, place, own,
                                   sum((folder / name).stat().st_size for name in own),
                                   float(stamp["seconds"]) if stamp else None))
     single = [*sorted((run / ASIDE / "params").glob("*.yaml")),
               *sorted((run / ASIDE / "notebooks").glob("*.ipynb"))]
-    return found + [Kept(file.parent.relative_to(run).as_posix(), [file.name], file.stat().st_size, None)
-                    for file in single]
+    return found + [Kept(file.relative_to(run).as_posix(), file.parent.relative_to(run).as_posix(),
+                         [file.name], file.stat().st_size, 0.0) for file in single]
 
 
 def remove(run: Path, names: list[str]) -> int:
@@ -52,7 +58,7 @@ def remove(run: Path, names: list[str]) -> int:
         raise UserError(f"{run} has nothing set aside that is called {min(unknown)}; `diffusegen clean "
                         f"{run}` lists what there is.")
     for one in chosen:
-        files.remove(run / one.name, one.files)
+        files.remove(run / one.folder, one.files)
     for root in (ASIDE, MAKING):
         if (run / root).is_dir():
             files.without_empty(run / root)
@@ -64,6 +70,6 @@ def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     stamped = [path.parent for path in root.rglob(STAMP)]
-    unfinished = [path for path in root.rglob("*") if path.is_dir() and len(path.name) == 16
-                  and path.name.isalnum() and STRANGERS not in path.parts]
+    unfinished = [path for path in root.rglob("*") if path.is_dir() and KEY.fullmatch(path.name)
+                  and STRANGERS not in path.parts]
     return sorted({*stamped, *unfinished})

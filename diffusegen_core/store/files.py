@@ -16,7 +16,7 @@ import numpy as np
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
 
-WRITING = ".writing-"  # what unfinished files are called
+WRITING = ".diffusegen-writing-"  # what unfinished files are called: nobody else's are
 
 
 class Written(PosixPath):

@@ -37,6 +37,14 @@ def refuse_foreign(folder: Path) -> None:
                         f"({some(present)}). Choose another run_dir.")
 
 
+def refuse_nested(folder: Path) -> None:
+    """UserError where a folder lies within a run: that run's lock and its looks would not tell them apart."""
+    for parent in folder.parents:
+        if is_run(parent) and not is_run(folder):
+            raise UserError(f"{folder} cannot be the run folder: it lies in the run {parent}. Choose another "
+                            "run_dir.")
+
+
 def claim(folder: Path) -> None:
     """Make a new or empty folder a run's. UserError as `refuse_foreign`, or where it cannot be made."""
     refuse_foreign(folder)
