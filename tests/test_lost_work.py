@@ -18,7 +18,6 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
-import torch
 import tqdm
 import yaml
 from distributed import LocalCluster
@@ -469,12 +468,7 @@ def test_l12_a_finished_model_is_trained_longer_from_where_it_was(
     for name in ("train", ASIDE):
         (nano_run.folder / name).rename(tmp_path / name)
     fresh = Run.open(nano_run.folder).make("train")  # from nothing, in one go
-    assert [model.sha256 for model in fresh.models] != [model.sha256 for model in longer.models]  # headers
-    for one, other in zip(fresh.models, longer.models, strict=True):
-        tensors, others = (checkpoints.read(path)[0] for path in (
-            one.path, tmp_path / other.path.relative_to(nano_run.folder)))
-        assert tensors.keys() == others.keys()
-        assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+    assert [model.sha256 for model in fresh.models] == [model.sha256 for model in longer.models]
 
 
 # ---- U3, U4, U6, U8, U9
