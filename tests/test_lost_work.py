@@ -6,6 +6,7 @@ process, as their notebooks run them, and by papermill where a case is about it.
 
 import contextlib
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -273,8 +274,8 @@ def test_l6_a_profiles_name_alone_means_the_run_of_that_name(smoke: Run, checkou
 
 @pytest.fixture
 def own(checkout: Path, finished: Path) -> Run:
-    """A run of a data folder, up to chapter 1, and with the models of another, so that nothing is trained."""
-    dataset.write_phantoms(checkout / "set", 8, 16, 1)
+    """A run of a folder of pairs, up to chapter 1; models of others, who had the same pairs, in models/."""
+    dataset.write_phantoms(checkout / "set", 10, 16, 0)
     shutil.copytree(finished / "train", checkout / "models")
     changes = {"data": {"source": str(checkout / "set"), "count": None, "on_bad": "skip"}}
     run = Run.create("smoke", changes)
@@ -290,7 +291,7 @@ def test_l7_other_data_set_aside_what_was_made_of_the_first(own: Run, checkout: 
     assert len(aside(own.folder, "data")) == len(aside(own.folder, "cluster")) == 1
     image, mask = pairsets.read_pair(checkout / "set", "phantom_00000")
     more = dataset.write_pair(checkout / "set", "more", image[:, ::-1], mask[:, ::-1])
-    assert len(own.make("data")) == 9
+    assert len(own.make("data")) == 11
     kept(before, own.folder)
     assert len(aside(own.folder, "data")) == 2
     for path in more:
@@ -498,18 +499,28 @@ def test_u4_papermill_with_a_misspelt_section_is_refused_in_one_line(checkout: P
     assert not (checkout / "runs").exists()
 
 
-def test_u6_a_run_that_was_copied_without_its_data_is_read_and_reviewed(
+def test_u6_a_run_that_was_copied_without_its_inputs_is_read_and_reviewed(
         own: Run, checkout: Path, command: None):
-    own.make("style")
-    (checkout / "set").rename(checkout / "gone")
+    clusters = {k: np.array([f"./x/phantom_{n:05d}.jpg" for n in range(k, 10, 2)], str) for k in range(2)}
+    (checkout / "clusters_2.pkl").write_bytes(pickle.dumps(clusters, 4))
+    Run.open(own.folder, {"train.checkpoints": str(checkout / "models"),
+                          "cluster.file": str(checkout / "clusters_2.pkl")}).make("style")
+    for name in ("set", "models", "clusters_2.pkl"):
+        (checkout / name).rename(checkout / f"gone_{name}")
     moved = shutil.copytree(own.folder, checkout / "moved")
     before = contents(moved)
     run = Run.open(moved)
-    assert (len(run.pairs), len(run.styled.sets)) == (8, 1)
+    assert (len(run.pairs), len(run.styled.sets)) == (10, 1)
     done = call("review", "make", moved, "--per-type", "1", "--out", checkout / "review")
     assert done.exit_code == 0, done.exception
     assert call("book", moved).exit_code == 0
+    run.make("style")
     assert contents(moved) == before
+    for change, says in (({"data.image_size": 8}, "is not there"), ({"cluster.k": 1}, "clusters_2"),
+                         ({"train.sample_weights": "raw"}, "train.checkpoints")):
+        with pytest.raises(UserError, match=says):
+            Run.open(moved, change).make("train")
+        assert contents(moved) == before
 
 
 def test_u8_a_relative_folder_means_the_same_in_every_command(checkout: Path, command: None,

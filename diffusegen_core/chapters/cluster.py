@@ -22,6 +22,7 @@ from diffusegen_core.networks import features
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
     clusters, or where the file's names are not those of the pairs.
     """
     scan = sorted({k for k in settings.scan if k < _different(pairs, settings.k)})
-    labels = _taken(settings, pairs) if settings.file else None
     artifact = ws.artifact("cluster", _recipe(ws, pairs, settings, scan))
     if not artifact.made():
+        labels = _taken(settings, pairs) if settings.file else None
         folder, start, rows = artifact.begin(), perf_counter(), np.empty((len(pairs), 0))
         if looks(settings):
             fanout.run(extract, [fanout.Item("features of all pairs", {
@@ -106,8 +107,17 @@ def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> 
         recipe["features"] = features.recipe(settings.backbone, settings.weights, settings.input_range,
                                              ws.seed)
     if settings.file:
-        recipe["file"] = files.sha256(params.resolve(settings.file))
+        recipe["file"] = _hash_of(ws, params.resolve(settings.file))
     return recipe
+
+
+def _hash_of(ws: Workspace, file: Path) -> str:
+    """The published file's; where it is gone, as in a run that was copied, that of the one that was taken."""
+    stamp = None if file.exists() else read_stamp(ws.folder / "cluster")
+    try:
+        return str(stamp["recipe"]["file"]) if stamp else files.remembered_sha256(file)
+    except (OSError, KeyError):
+        raise UserError(f"{file} cannot be read: there is no such file.") from None
 
 
 def _read(artifact: Artifact, settings: Cluster) -> Clusters:

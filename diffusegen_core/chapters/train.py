@@ -21,7 +21,7 @@ import torch
 
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
-from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained
+from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
@@ -171,7 +171,12 @@ class Task:
     @cached_property
     def source(self) -> Path | None:
         """The finished checkpoint that is taken instead of training, if there is to be one."""
-        return checkpoints.released(self.training.settings, self.name)
+        return None if self.taken else checkpoints.released(self.training.settings, self.name)
+
+    @cached_property
+    def taken(self) -> str | None:
+        """The hash of the checkpoint that was taken before, where its folder is gone."""
+        return taken(self.ws.folder / "train" / self.name, self.training.settings)
 
     @cached_property
     def artifact(self) -> Artifact:
@@ -179,8 +184,8 @@ class Task:
 
     @property
     def recipe(self) -> Recipe:
-        if self.source:
-            return {"released": files.remembered_sha256(self.source), **self.configuration,
+        if released := self.taken or (self.source and files.remembered_sha256(self.source)):
+            return {"released": released, **self.configuration,
                     "weights": self.training.settings.sample_weights}
         decisive = {k: v for k, v in plain(self.training.settings).items() if k not in IRRELEVANT}
         recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
@@ -197,15 +202,13 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
     """Train one model on the pairs at `indices`, or continue it, or find it finished."""
     task = task_of(ws, name, pairs, indices, settings, network, process, base)
     if not task.artifact.made():
-        if task.source:
-            _adopt(task, task.source)
-        else:
-            try:
-                _fit(task)
-            except UserError:
-                # While this process had stopped, another may have finished and moved the folder away.
-                if not task.artifact.made():
-                    raise
+        source = checkpoints.released(settings, name)
+        try:
+            _adopt(task, source) if source else _fit(task)
+        except UserError:
+            # While this process had stopped, another may have finished and moved the folder away.
+            if not task.artifact.made():
+                raise
     return _model(task)
 
 
@@ -224,7 +227,7 @@ def _model(task: Task) -> Model:
     """A finished model. Raises NotMadeError where it is not."""
     stamp = task.artifact.stamp
     return Model(task.name, len(task.own), stamp["images"], stamp["steps"], stamp["loss"],
-                 float("nan") if task.source else stamp["seconds"], stamp["parameters"],
+                 float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
                  task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"])
 
 

@@ -8,9 +8,12 @@ import pandas as pd
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import resolve
+from diffusegen_core.config.sections import Train
 from diffusegen_core.data.types import cluster_model
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.store.stamps import read_stamp
 
 WEIGHTS = "model.safetensors"
 
@@ -87,3 +90,14 @@ class Trained:
         unknown = [model.name for model in self.all if checkpoints.seen(model.path) is None]
         return (f"Of the {len(self.all)} diffusion models {len(unknown)} were trained elsewhere on unknown "
                 "images, so that test images may be among these." if unknown else "")
+
+
+def taken(folder: Path, settings: Train) -> str | None:
+    """The hash of the finished checkpoint that a model's folder was made from, where its own folder is gone.
+
+    So a run that was copied without `train.checkpoints` is read. None where those are there, or none is asked
+    for.
+    """
+    gone = settings.checkpoints is not None and not resolve(settings.checkpoints).exists()
+    stamp = read_stamp(folder) if gone else None
+    return stamp["recipe"].get("released") if stamp else None
