@@ -21,7 +21,8 @@ from diffusegen_core.networks import weights
 from diffusegen_core.parallel import fanout
 from diffusegen_core.planning import preflight
 from diffusegen_core.report import book, front
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import lock
 
 NAMES = [path.stem for path in notebooks.every()]
 
@@ -42,8 +43,8 @@ def profile(nano: dict, tmp_path: Path) -> Path:
 def executed(monkeypatch) -> list[tuple]:
     """Chapters that the command would have executed, with their parameters, and books it would have built."""
     calls = []
-    monkeypatch.setattr(notebooks, "execute", lambda chapter, p: calls.append((chapter.stem, p)))
-    monkeypatch.setattr(front, "draw", lambda p: None)
+    monkeypatch.setattr(notebooks, "execute", lambda chapter, run: calls.append((chapter.stem, run.params)))
+    monkeypatch.setattr(front, "draw", lambda run: None)
     monkeypatch.setattr(
         book, "build", lambda folder, **more: calls.append(("book", folder)) or folder / "index.html")
     return calls
@@ -61,7 +62,7 @@ def test_help_explains_run_and_its_options():
     ([], True), (["--dry-run"], False), (["--workers", "2"], True)])
 def test_a_device_that_is_not_there_is_refused_at_once(where: list, refused: bool, profile: Path,
                                                        executed: list, monkeypatch):
-    monkeypatch.setattr(preflight, "dry_run", lambda p, chosen: "dry")
+    monkeypatch.setattr(preflight, "dry_run", lambda run, chosen: "dry")
     result = call("run", profile, "-p", "device", "cuda:77", *where)
     assert bool(result.exception) == refused
     assert ("cuda:77 is asked for" in str(result.exception)) == refused
@@ -78,17 +79,19 @@ def test_a_device_may_be_that_of_the_workers_alone(profile: Path, executed: list
 
 def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(
         profile: Path, executed: list, monkeypatch):
-    def inside(chapter: Path, p: params.Params) -> None:
-        with pytest.raises(UserError, match="Another run"), runs.lock(p.folder):
-            pass
-        executed.append((chapter.stem, p))
+    def inside(chapter: Path, run: Run) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv(lock.HOLDER)  # as a process that the command has not started
+            with pytest.raises(UserError, match="Another run"), lock.hold(run.folder):
+                pass
+        executed.append((chapter.stem, run.params))
     monkeypatch.setattr(notebooks, "execute", inside)
     result = call("run", profile)
     assert result.exit_code == 0, result.exception
     p = params.validate(params.load(profile))
     assert executed == [*((name, p) for name in NAMES), ("book", p.folder)]
     assert f"The book: {p.folder / 'index.html'}" in result.stdout
-    assert notebooks.kept(p.folder) == p
+    assert Run.open(p.folder).params == p
 
 
 def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list, tmp_path: Path):
@@ -163,16 +166,17 @@ def test_chapters_are_chosen_by_number_or_name(chosen: dict, wanted: list[str]):
 def test_a_chapter_that_fails_says_so_and_keeps_what_it_did(
         nano_params: params.Params, tmp_path: Path, capfd: pytest.CaptureFixture, source: str, says: str):
     chapter = tmp_path / "01_x.ipynb"
-    cells = [nbformat.v4.new_code_cell("seed = None", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell("print('seed is', seed)"), nbformat.v4.new_code_cell(source)]
+    given = nbformat.v4.new_code_cell("profile = changes = None", metadata={"tags": ["parameters"]})
+    cells = [given, nbformat.v4.new_code_cell("print('the run is', profile)"),
+             nbformat.v4.new_code_cell(source)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), chapter)
     with pytest.raises(UserError) as caught:
-        notebooks.execute(chapter, nano_params)
+        notebooks.execute(chapter, Run(nano_params))
     assert str(caught.value).startswith(says)
     assert "without encryption" not in capfd.readouterr().err
     failed = nano_params.folder / "notebooks" / "failed" / "01_x.ipynb"
-    assert "seed is 0" in failed.read_text()
+    assert f"the run is {nano_params.folder}" in failed.read_text()
     assert not (nano_params.folder / "notebooks" / "01_x.ipynb").exists()
 
 
@@ -196,14 +200,15 @@ def test_a_page_from_before_a_parameter_stays_in_the_book(nano_params: params.Pa
     page = nano_params.folder / "notebooks" / f"{NAMES[0]}.ipynb"
     page.parent.mkdir(parents=True)
 
-    def found(values: dict) -> list[Path]:
-        nbformat.write(nbformat.v4.new_notebook(metadata={"papermill": {"parameters": values}}), page)
-        return notebooks.executed(nano_params)
+    def found(values: object) -> list[Path]:
+        nbformat.write(nbformat.v4.new_notebook(metadata={notebooks.OWN: values}), page)
+        return notebooks.executed(Run(nano_params))
 
     del given["cluster"]["file"]
-    assert found(given) == [page]
+    assert found({"params": given}) == [page]
     given["cluster"]["k"] += 1
-    assert found(given) == found({}) == found({"no": "such key"}) == found([1]) == []
+    for values in ({"params": given}, {"params": {"no": "such key"}}, {"params": [1]}, {}, [1], "x"):
+        assert found(values) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"nbformat": 4}', 50_000 * "[",
@@ -213,7 +218,7 @@ def test_a_page_that_is_no_notebook_is_named(nano_params: params.Params, text: s
     page.parent.mkdir(parents=True)
     page.write_text(text)
     with pytest.raises(UserError, match=f"{page} cannot be read as a notebook"):
-        notebooks.executed(nano_params)
+        notebooks.executed(Run(nano_params))
 
 
 def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_path: Path):
@@ -238,9 +243,9 @@ def test_a_run_never_replaces_the_data_that_lie_in_its_folder(nano: dict, tmp_pa
     before = {path: path.read_bytes() for path in folder.rglob("*.png")}
     for run_dir in (tmp_path / "run", folder / "run"):
         nano |= {"data": {"source": str(folder), "image_size": 16}, "run_dir": str(run_dir)}
-        inside = params.validate(nano)
-        with pytest.raises(UserError, match="Choose another run_dir"):
-            dataset.load(inside)
+        (tmp_path / "inside.yaml").write_text(yaml.safe_dump(nano))
+        with pytest.raises(UserError, match=r"[Cc]hoose another run_dir"):
+            Run.create(tmp_path / "inside.yaml").make("data")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before != {}
 
 
@@ -248,7 +253,8 @@ def test_a_run_never_replaces_the_data_that_lie_in_its_folder(nano: dict, tmp_pa
 
 @pytest.mark.parametrize(("words", "code", "says"), [
     (["version"], 0, __version__),
-    (["run", "absent.yaml"], 2, "diffusegen: absent.yaml cannot be read: No such file or directory."),
+    (["run", "absent.yaml"], 2,
+     "diffusegen: There is no parameter file absent.yaml, nor a profile of that name in "),
     (["run", "params.yaml", "-p", "cluster.k", "11"], 2,
      "diffusegen: Parameters: cluster.k 11 is more than the 10 pairs of data.count."),
     (["data", "check", "absent"], 2, "diffusegen: "),
