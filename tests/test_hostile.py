@@ -38,10 +38,14 @@ from diffusegen_core import cli
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import dataset, fetch, layouts
+from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.networks import weights
 from diffusegen_core.report import review, tables
-from diffusegen_core.store import runs
+from diffusegen_core.run import Run
+from diffusegen_core.store import files
+from diffusegen_core.store.stamps import STAMP
+from diffusegen_core.store.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,10 +153,11 @@ def test_yaml_that_would_not_end_is_refused_at_once(tmp_path: Path, text: str, s
 
 
 @pytest.mark.parametrize("path", ["a\0b", 300 * "a", 3000 * "a/", "~nobody-has-this-name/x", "\ud800"])
-def test_a_path_that_no_file_can_have_is_refused(path: str):
-    for values in ({"run_dir": path}, {"run_dir": "runs/x", "data": {"source": path}}):
+def test_a_path_that_no_file_can_have_is_refused(path: str, tmp_path: Path):
+    for changes, folder in (({}, path), ({"data.source": path}, tmp_path / "run")):
         with pytest.raises(UserError):
-            dataset.input_folder(params.validate(values))
+            Run.create("smoke", changes, folder).make("data")
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_what_a_user_is_told_moves_no_terminal(tmp_path: Path, monkeypatch, capsys):
@@ -197,9 +202,9 @@ def loaded(image: bytes, mask: bytes, kind: str) -> list[str] | str:
         run = Path(place) / "run"
         p = params.validate({"run_dir": str(run), "cluster": {"k": 1},
                              "data": {"source": f"{place}/set", "count": None, "image_size": 16}})
-        pairs, text = attempt(dataset.load, p)
+        pairs, text = attempt(dataset.load, Workspace(p.folder), p.data, p.cluster.k)
         if text:
-            assert {file.name for file in run.glob("*")} <= {runs.LOCK}
+            assert not [path for path in run.rglob("*") if path.is_file()]
             return text
         assert pairs.images.shape == (len(pairs), 3, 16, 16)
         assert set(np.unique(pairs.masks)) <= {0, 1}
@@ -360,27 +365,43 @@ def test_the_review_form_holds_no_name(tmp_path: Path):
     assert page.count("</script>") == review.TEMPLATE.read_text().count("</script>")
 
 
-STAMP = {"seconds": 1, "device": "x"}
+@pytest.fixture(scope="module")
+def painted(nano_values: dict, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run up to its inpainted pairs, whose stamp is replaced."""
+    run = Run(params.validate({**nano_values, "run_dir": str(tmp_path_factory.mktemp("stamps") / "run")}))
+    run.make("inpaint")
+    return run
+
+
+WHOLE = {"seconds": 1, "device": "x", "recipe": {}, "outputs": {}, "shown": {}}
+TRUE = object()  # stands for the recipe of the pairs
 
 
 @pytest.mark.parametrize(("stamp", "says"), [
-    ([1], "has no finished 2-Diff"),
-    ({**STAMP, "recipe": [], "outputs": {}}, "has no finished 2-Diff"),
-    ({**STAMP, "recipe": {}, "outputs": {"../../../x": {}}}, "has no finished 2-Diff"),
-    ({**STAMP, "recipe": {"inpaint": {"no such": 1}}, "outputs": {}}, "made with another no such"),
+    ([1], "has no finished inpaint/2-Diff"),
+    ({**WHOLE, "recipe": []}, "has no finished inpaint/2-Diff"),
+    ({**WHOLE, "outputs": {"../../../x": {}}}, "was made with other values"),
+    ({**WHOLE, "recipe": {"inpaint": {"no such": 1}}}, "was made with other values"),
+    ({**WHOLE, "recipe": TRUE, "outputs": {"../../../x": {}}}, "../../../x is missing"),
+    ({**WHOLE, "recipe": TRUE, "outputs": {"manifest.csv": 5}}, "manifest.csv is not the file"),
 ])
-def test_a_run_with_strange_stamps_gets_no_review_form(nano_params: params.Params, tmp_path: Path,
-                                                       stamp: object, says: str):
-    runs.write_json(nano_params.folder / "inpaint" / "2-Diff" / runs.STAMP, stamp)
-    assert says in refused(review.folders_of, nano_params, tmp_path / "real", names="2-Diff")
+def test_a_run_with_strange_stamps_gets_no_review_form(painted: Run, tmp_path: Path, stamp: object,
+                                                       says: str):
+    recipe = painted.inpainted.sets[DataType("Diff", "2")].stamp["recipe"]
+    if isinstance(stamp, dict) and stamp["recipe"] is TRUE:
+        stamp = {**stamp, "recipe": recipe}
+    files.write_json(painted.folder / "inpaint" / "2-Diff" / STAMP, stamp)
+    run = Run.open(painted.folder)
+    assert says in refused(review.folders_of, run, tmp_path / "real", names="2-Diff")
+    assert not (tmp_path / "real").exists()
 
 
 # ---- archives
 
-def packed(files: dict[str, bytes]) -> bytes:
+def packed(members: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, content in files.items():
+        for name, content in members.items():
             bundle.writestr(name, content)
     return stream.getvalue()
 
