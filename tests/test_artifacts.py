@@ -88,11 +88,9 @@ def test_what_differs_between_two_recipes_is_told_and_decides_their_keys(changed
 def test_a_stamp_that_is_none_is_a_strangers_file(tmp_path: Path, text: str):
     files.write_text(tmp_path / NAME / stamps.STAMP, text)
     artifact = Artifact(tmp_path, NAME, {"value": 1})
-    assert not artifact.made()
-    with pytest.raises(NotMadeError, match="has no finished train/cluster-00"):
-        _ = artifact.stamp
-    make(tmp_path, 1)
-    assert artifact.made()
+    with pytest.raises(UserError, match=r"made\.json cannot be read.*--remake train"):
+        artifact.made()
+    assert make(tmp_path, 1, again=True).made()
     assert [path.read_text() for path in (tmp_path / ASIDE).rglob("made.json")] == [text]
 
 
@@ -155,7 +153,20 @@ def test_what_was_changed_by_hand_is_refused_and_made_again_only_on_request(tmp_
     make(tmp_path, 1, again=True)
     assert artifact.file("model.txt").read_text() == "model 1"
     if harm == "edit":
-        assert (tmp_path / ASIDE / NAME / artifact.key / "model.txt").read_text() == "mine"
+        assert (tmp_path / ASIDE / NAME / f"{artifact.key}-changed" / "model.txt").read_text() == "mine"
+
+
+def test_what_was_changed_by_hand_is_refused_when_its_parameters_come_back(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    artifact = make(tmp_path, 1)
+    artifact.file("model.txt").write_text("mine")
+    make(tmp_path, 2)
+    assert "is kept in aside/train/cluster-00" in caplog.text
+    assert "was changed by hand: model.txt is not the file that was written" in caplog.text
+    with pytest.raises(UserError, match=r"changed by hand: model\.txt is .*--remake train"):
+        make(tmp_path, 1)
+    assert make(tmp_path, 1, again=True).file("model.txt").read_text() == "model 1"
+    assert (tmp_path / ASIDE / NAME / artifact.key / "model.txt").read_text() == "mine"
 
 
 def test_what_is_only_shown_does_not_decide(tmp_path: Path):

@@ -253,6 +253,8 @@ def test_clean_lists_what_is_set_aside_and_removes_only_what_it_is_told_to(nano_
         Run.open(nano_run.folder, change).make("gan")
         Run.open(nano_run.folder, change).make("cluster")
     files.write_text(nano_run.folder / MAKING / "train" / "cluster-00" / f"{0:016d}" / "log.csv", "half")
+    pages = [files.write_text(nano_run.folder / ASIDE / "notebooks" / name, "{}")
+             for name in ("01_cluster-a.ipynb", "02_train-b.ipynb")]
     mine = [nano_run.folder / ASIDE / "cluster" / "notes.txt", nano_run.folder / ASIDE / "mine.txt"]
     for path in mine:
         path.write_text("mine")
@@ -260,7 +262,8 @@ def test_clean_lists_what_is_set_aside_and_removes_only_what_it_is_told_to(nano_
     listed = call("clean", nano_run.folder).stdout
     names = re.findall(r"(?:aside|making)/\S+", listed)
     assert {name.rpartition("/")[0] for name in names} == {
-        "aside/cluster", "aside/gan/GAN", "making/train/cluster-00", "aside"}
+        "aside/cluster", "aside/gan/GAN", "making/train/cluster-00", "aside/notebooks",
+        "aside/params"}
     assert re.search(r"s of work +aside/cluster/", listed)
     assert re.search(r"unfinished +making/train/cluster-00/0", listed)
     assert {path: path.read_bytes() for path in nano_run.folder.rglob("*") if path.is_file()} == before
@@ -273,6 +276,8 @@ def test_clean_lists_what_is_set_aside_and_removes_only_what_it_is_told_to(nano_
     assert cluster not in done.stdout.partition("\n")[2]
     assert not (nano_run.folder / cluster).exists()
     assert (nano_run.folder / "cluster").is_dir()
+    assert call("clean", nano_run.folder, "--remove", "aside/notebooks/02_train-b.ipynb").exit_code == 0
+    assert [page.exists() for page in pages] == [True, False]
     done = call("clean", nano_run.folder, "--remove", "all")
     assert done.stdout.endswith("Nothing is set aside.\n")
     assert sorted(path for path in (nano_run.folder / ASIDE).rglob("*") if path.is_file()) == sorted(mine)

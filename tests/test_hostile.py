@@ -367,9 +367,9 @@ TOLD = {"seconds": 1, "device": "x", "shown": {}}
 
 
 @pytest.mark.parametrize(("stamp", "says"), [
-    ([1], "has no finished inpaint/2-Diff"),
-    ({**TOLD, "recipe": [], "outputs": {}}, "has no finished inpaint/2-Diff"),
-    ({**TOLD, "recipe": {}, "outputs": {"../../../x": {}}}, "has no finished inpaint/2-Diff"),
+    ([1], "inpaint/2-Diff was changed by hand: made.json cannot be read"),
+    ({**TOLD, "recipe": [], "outputs": {}}, "made.json cannot be read"),
+    ({**TOLD, "recipe": {}, "outputs": {"../../../x": {}}}, "made.json cannot be read"),
     ({**TOLD, "recipe": {"inpaint": {"no such": 1}}, "outputs": {}}, "was made with other values"),
 ])
 def test_a_run_with_strange_stamps_gets_no_review_form(nano_run: Run, tmp_path: Path, stamp: object,

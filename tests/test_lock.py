@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock
 
 
@@ -30,11 +31,14 @@ def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killabl
     finally:
         holder.kill()
         holder.join()
-    half = folder / "train" / ".writing-x.safetensors"
+    half = folder / "train" / f"{files.WRITING}x.safetensors"
     half.parent.mkdir()
     half.touch()
+    foreign = folder / "train" / ".writing-notes"
+    foreign.touch()
     with lock.hold(folder):
         assert not half.exists(), "what a killed run had half written goes"
+        assert foreign.exists(), "and what it has not written stays"
     with lock.hold(folder):  # and it is given back at the end
         pass
 
@@ -43,10 +47,10 @@ def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path):
     letter = tmp_path / "letter"
     letter.write_text("dear")
     lock.claim(tmp_path / "run")
-    (tmp_path / "run" / ".writing-folder").mkdir()
+    (tmp_path / "run" / f"{files.WRITING}folder").mkdir()
     with lock.hold(tmp_path / "run"):  # what is no file of ours stays
         pass
-    assert (tmp_path / "run" / ".writing-folder").is_dir()
+    assert (tmp_path / "run" / f"{files.WRITING}folder").is_dir()
     (tmp_path / "run" / lock.LOCK).unlink()
     (tmp_path / "run" / lock.LOCK).symlink_to(letter)
     with pytest.raises(UserError, match="cannot be the run folder"), lock.hold(tmp_path / "run"):
@@ -61,6 +65,15 @@ def test_who_holds_a_run_holds_what_lies_in_it_and_the_processes_that_it_starts_
             assert lock.is_run(tmp_path / "run" / "augment" / "set-4")
         assert os.environ[lock.HOLDER] == str(tmp_path / "run")
     assert lock.HOLDER not in os.environ
+
+
+def test_a_run_in_another_is_refused(tmp_path: Path):
+    lock.claim(tmp_path / "run")
+    with pytest.raises(UserError, match=r"it lies in the run .*run\. Choose another run_dir"):
+        Run.create("smoke", folder=tmp_path / "run" / "augment" / "mine")
+    with pytest.raises(UserError, match="run_dir"):
+        Run.create("smoke", {"run_dir": ""})
+    Run.create("smoke", folder=tmp_path / "run")
 
 
 @pytest.mark.parametrize("folder", ["run", "new/deep/run"])
@@ -115,6 +128,6 @@ def test_a_folder_that_was_being_claimed_when_the_process_was_killed_can_be_clai
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         with pytest.raises(Killed):
             lock.claim(tmp_path / "run")
-    assert [path.name[:9] for path in (tmp_path / "run").iterdir()] == [files.WRITING]
+    assert [path.name.startswith(files.WRITING) for path in (tmp_path / "run").iterdir()] == [True]
     with lock.hold(tmp_path / "run"):
         assert {path.name for path in (tmp_path / "run").iterdir()} == {lock.MARK, lock.LOCK}

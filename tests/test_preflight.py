@@ -5,24 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_up import changed, forge, loaded_tests, sets_of, values, workspace, write_all
+from made_up import changed, forge
 
-from diffusegen_core.chapters import segment
+from diffusegen_core import notebooks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, layouts, testsets
+from diffusegen_core.data import dataset, layouts
 from diffusegen_core.networks import weights
 from diffusegen_core.planning import preflight
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
 
-CHAPTERS = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment", "summary")
+
+def chapters(**chosen: object) -> list[str]:
+    """The names of chosen chapters, as the command gives them."""
+    return [notebooks.chapter_of(path) for path in notebooks.choose(**chosen)]
+
 
 def told(p: Params, *names: str) -> list[str]:
     """The lines of the error for these chapters, or for all; none if there is none."""
     try:
-        preflight.check(Run(p), names or CHAPTERS)
+        preflight.check(Run._checked(p), chapters(only=list(names)))
     except UserError as error:
         return str(error).splitlines()
     return []
@@ -96,9 +100,9 @@ ERRORS = [
 def test_an_error_is_told_to_the_chapters_that_would_come_to_it(nano_params: Params, change: dict, says: str,
                                                                 where: str) -> None:
     p = changed(nano_params, **change)
-    for number, chapter in enumerate(CHAPTERS, 1):
-        lines = told(p, chapter)
-        assert [says in line for line in lines] == [True] * (str(number) in where), (number, lines)
+    for number in "12345678":
+        lines = told(p, number)
+        assert [says in line for line in lines] == [True] * (number in where), (number, lines)
     assert not p.folder.exists()
 
 
@@ -109,10 +113,10 @@ def test_a_file_of_other_weights_is_told_to_the_chapters_that_would_load_it(
         section: str, key: str, where: str, nano_params: Params, tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pth")
     p = changed(nano_params, **{section: {key: str(tmp_path / "other.pth")}})
-    for number, chapter in enumerate(CHAPTERS, 1):
-        lines = told(p, chapter)
+    for number in "12345678":
+        lines = told(p, number)
         assert ["other.pth does not fit this network" in line for line in lines] == [True] * (
-            str(number) in where), (number, lines)
+            number in where), (number, lines)
 
 
 def test_all_errors_are_told_at_once_a_line_each(nano_params: Params) -> None:
@@ -144,6 +148,13 @@ def test_a_folder_that_is_two_test_sets_is_told_before_the_first_chapter(nano_pa
     assert told(p, "evaluate") == []
     line, = told(p)
     assert line.startswith(f"Parameters: segment.polypgen: {folder} is segment.cvc as well.")
+
+
+def test_a_run_folder_within_a_data_folder_is_refused(nano_params: Params, folder: Path) -> None:
+    p = nano_params.model_copy(update={"run_dir": str(folder / "run")})
+    for section, key in (("data", "source"), ("segment", "polypgen")):
+        line, = told(changed(p, **{section: {key: str(folder)}}), "6")
+        assert line.startswith(f"Parameters: run_dir: {p.folder} lies in {section}.{key} ")
 
 
 def test_the_pairs_of_a_gan_are_listed(nano_params: Params, folder: Path) -> None:
@@ -179,14 +190,18 @@ def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder:
 
 @pytest.fixture
 def paces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "pace", lambda *_: 1.0)
+    monkeypatch.setattr(trials, "pace", lambda settings, image_size, device: 1.0)
+
+
+def dry_run(p: Params, last: str | None = None) -> str:
+    return preflight.dry_run(Run(p), chapters(last=last))
 
 
 @pytest.mark.parametrize(("last", "titles"), [
-    (5, []), (6, ["Synthetic data alone"]), (8, ["Synthetic data alone", "Small sets"])])
-def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, last: int,
+    ("5", []), ("6", ["Synthetic data alone"]), ("8", ["Synthetic data alone", "Small sets"])])
+def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, last: str,
                                              titles: list[str]) -> None:
-    text = preflight.dry_run(Run(nano_params), CHAPTERS[:last])
+    text = dry_run(nano_params, last)
     for title in ("Synthetic data alone", "Small sets"):
         assert (f"{title}: " in text) == (title in titles)
     if not titles:
@@ -195,28 +210,23 @@ def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, l
 
 
 def test_a_dry_run_leaves_data_of_other_parameters_alone(nano_params: Params, paces: None) -> None:
-    dataset.load(workspace(nano_params), nano_params.data)
+    Run(nano_params).make("data")
     before = state(nano_params.folder)
     for change in ({"count": 9}, {"image_size": 8}):
-        text = preflight.dry_run(Run(changed(nano_params, data=change)), CHAPTERS)
+        text = dry_run(changed(nano_params, data=change))
         assert text.startswith("Synthetic data alone: 4 experiments, 0 finished")
     assert state(nano_params.folder) == before
 
 
 def test_a_dry_run_counts_what_is_finished_and_leaves_test_sets_alone(
-        tmp_path: Path, folder: Path, paces: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        nano_params: Params, folder: Path, paces: None, monkeypatch: pytest.MonkeyPatch) -> None:
     forge(monkeypatch)
-    p = values(tmp_path / "run", gan={"source": None}, inpaint={"samples": 1, "sources": 6},
-               segment={"types": ["Real", "2-Diff"]}, augment={"sizes": [4]})
-    write_all(p)
-    sets, tests = sets_of(p), loaded_tests(p)
-    segment.run(workspace(p), sets, tests, p.segment)
+    p = changed(nano_params, gan={"source": None}, segment={"types": ["Real", "2-Diff"]},
+                inpaint={"opening": 16})
+    Run(p).make("segment")
     before = state(p.folder)
-    monkeypatch.setattr(Run, "_collected", lambda run, get: sets)
-    monkeypatch.setattr(Run, "_tests", lambda run, ws, get: testsets.load(
-        ws.read_only, get("data"), run.params.data, run.params.segment))
-    for change, done in (({}, 2), ({"cvc": str(folder)}, 0), ({"test_count": 3}, 0)):
-        text = preflight.dry_run(Run(changed(p, segment=change)), CHAPTERS)
-        assert f"Synthetic data alone: 2 experiments, {done} finished" in text
+    for change, finished in (({}, 2), ({"cvc": str(folder)}, 0), ({"test_count": 3}, 0)):
+        text = dry_run(changed(p, segment=change))
+        assert f"Synthetic data alone: 2 experiments, {finished} finished" in text
         assert "Small sets: 2 experiments, 0 finished" in text
     assert state(p.folder) == before

@@ -1,28 +1,47 @@
 """The pages of chapters 6 to 8: ours and the paper's each in its own cell, whatever a run has or lacks."""
 
 import ast
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
-from made_up import SIZE, changed, forge, values, write_all, write_set
+from made_up import (
+    SIZE,
+    changed,
+    forge,
+    noise,
+    real_pairs,
+    sets_of,
+    supply_of,
+    values,
+    workspace,
+    write_all,
+    write_set,
+)
 
-from diffusegen_core.chapters import augment, gan, segment, train
-from diffusegen_core.chapters.train import Trained
-from diffusegen_core.config.params import Params, plain
+from diffusegen_core.chapters import gan
+from diffusegen_core.chapters.gan import SINGAN, Baseline
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.trained import Model, Trained
+from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
+from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, cluster_model
 from diffusegen_core.notebooks import NOTEBOOKS
 from diffusegen_core.report import claims, published, segment_figures, segment_tables
 from diffusegen_core.report.figures import nothing
 from diffusegen_core.report.tables import Table
-from diffusegen_core.segmentation import trainsets
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation import trials
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
+from diffusegen_core.store import lock
+from diffusegen_core.store.workspace import Workspace
 
 TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
 OURS = ["HyperKvasir, this run", "CVC-ClinicDB, this run", "PolypGen, this run"]
@@ -35,6 +54,55 @@ def closed() -> Iterator[None]:
     plt.close("all")
 
 
+class Models(Trained):
+    """Models that have seen what they were given, and no files."""
+
+    caveat = ""
+
+
+def models_of(p: Params) -> Models:
+    """Models that took 100 s each, the full set's 300 s and a base 50 s."""
+    def model(name: str, seconds: float) -> Model:
+        return Model(name, 9, 24, 6, 0.5, seconds, 1000, p.folder / "train" / name, "")
+    return Models([model(cluster_model(k), 100.0) for k in range(p.cluster.k)],
+                  model("full", 300.0) if p.train.full_images else None,
+                  model("base", 50.0) if p.train.base_images else None)
+
+
+class MadeUp(Run):
+    """A run whose models and synthetic pairs are made up."""
+
+    def _steps(self, ws: Workspace, get: Callable[[str], Any], watch: object) -> dict[str, Callable[[], Any]]:
+        p = self.params
+
+        def sets() -> dict:
+            get("data")  # before there is that, nothing is made up
+            return sets_of(p).sets
+
+        def baseline() -> Baseline | None:
+            trained = p.gan.source == SINGAN
+            return Baseline(sets()[GAN], "made up", trained) if p.gan.source else None
+        return {**super()._steps(ws, get, watch), "train": lambda: models_of(p), "gan": baseline,
+                "inpaint": lambda: Inpainted({t: one for t, one in sets().items() if t.kind == DIFF}),
+                "style": lambda: SimpleNamespace(sets={t: one for t, one in sets().items()
+                                                       if t.kind == STYLED}),
+                "sets": lambda: sets() and sets_of(p)}
+
+
+def write_run(p: Params) -> MadeUp:
+    """Such a run, with its pairs."""
+    lock.claim(p.folder)
+    write_all(p)
+    return MadeUp(p)
+
+
+def run_of(p: Params) -> SimpleNamespace:
+    """What tables of planted results ask of a run."""
+    models = SimpleNamespace(caveat="")
+    return SimpleNamespace(params=p, models=models, gan=None,
+                           finished=lambda name: {"train": models, "gan": None}[name])
+
+
 @pytest.fixture(scope="module")
 def p(tmp_path_factory: pytest.TempPathFactory) -> Params:
     return values(tmp_path_factory.mktemp("tables"))
@@ -42,7 +110,7 @@ def p(tmp_path_factory: pytest.TempPathFactory) -> Params:
 
 @pytest.fixture(scope="module")
 def pairs(p: Params) -> dataset.Pairs:
-    return dataset.load(p).take(range(3))
+    return real_pairs(p).take(range(3))
 
 
 def dice(data_type: str, n: int | None, test: str, seed: int, image: int) -> float:
@@ -52,7 +120,7 @@ def dice(data_type: str, n: int | None, test: str, seed: int, image: int) -> flo
 
 
 def planted(kinds: list[dict], pairs: dataset.Pairs, tests: tuple[str, ...] = TESTS,
-            seeds: int = 2) -> segment.Tested:
+            seeds: int = 2) -> trials.Tested:
     rows = []
     for kind, seed, test, image in product(kinds, range(seeds), tests, range(3)):
         value = dice(kind["data_type"], kind.get("samples"), test, seed, image)
@@ -65,7 +133,7 @@ def planted(kinds: list[dict], pairs: dataset.Pairs, tests: tuple[str, ...] = TE
     every = [testsets.TestSet(name, *((pairs, "3 of 9") if name in tests else (None, "not given")))
              for name in TESTS]
     integers = dict.fromkeys(["size", "samples", "ratio"], "Int64")
-    return segment.Tested(images.astype(integers), done.astype(integers), every, "in words", Path())
+    return trials.Tested(images.astype(integers), done.astype(integers), every, "in words", Path())
 
 
 def alone(name: str, *counts: int) -> list[dict]:
@@ -76,8 +144,8 @@ def small(name: str, size: int, ratio: int | None = None) -> dict:
     return {"chapter": "augment", "data_type": name, "size": size, "ratio": ratio}
 
 
-REAL = {"data_type": "Real"}
-BOTH = [REAL, *alone("20-Diff", 1, 2), *alone("20-Styled-Diff", 1, 2)]
+ALL_REAL = {"data_type": "Real"}
+BOTH = [ALL_REAL, *alone("20-Diff", 1, 2), *alone("20-Styled-Diff", 1, 2)]
 
 
 def rows(table: Table, index: str = "data type") -> pd.DataFrame:
@@ -90,7 +158,7 @@ def rows(table: Table, index: str = "data type") -> pd.DataFrame:
 
 
 def test_table_2_has_the_papers_values_in_the_papers_rows(p: Params, pairs: dataset.Pairs) -> None:
-    table = segment_tables.alone(planted(BOTH, pairs), p, "dice")
+    table = segment_tables.alone(run_of(p), planted(BOTH, pairs), "dice")
     frame = rows(table)
     assert list(frame) == [name for both in zip(OURS, PAPERS, strict=True) for name in both]
     assert frame.index.tolist() == [
@@ -102,13 +170,13 @@ def test_table_2_has_the_papers_values_in_the_papers_rows(p: Params, pairs: data
     assert frame.loc["20-Styled-Diff-2", PAPERS].tolist() == ["0.7728", "0.6414", "0.5444"]
     assert frame.loc["Full-Diff-2", PAPERS].tolist() == ["0.6597", "0.5880", "0.4894"]
     assert frame.loc["GAN-3", PAPERS].tolist() == ["0.6960", "0.4945", "0.4911"]
-    iou = rows(segment_tables.alone(planted(BOTH, pairs), p, "iou"))
+    iou = rows(segment_tables.alone(run_of(p), planted(BOTH, pairs), "iou"))
     assert iou.loc["20-Styled-Diff-1", PAPERS].tolist() == ["0.6840", "0.6027", "0.5871"]
 
 
 def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: dataset.Pairs) -> None:
     result = planted(BOTH, pairs)
-    frame, iou = rows(segment_tables.alone(result, p, "dice")), rows(segment_tables.alone(result, p, "iou"))
+    frame, iou = (rows(segment_tables.alone(run_of(p), result, measure)) for measure in ("dice", "iou"))
     for name, n, test in product(("20-Diff", "20-Styled-Diff"), (1, 2), TESTS):
         mean = dice(name, n, test, 0, 1) + 0.01
         for table, value in ((frame, mean), (iou, mean / 2)):
@@ -122,7 +190,7 @@ def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: d
 
 def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Params,
                                                                         pairs: dataset.Pairs) -> None:
-    frame = rows(segment_tables.alone(planted([REAL, *alone("4-Diff", 1, 4)], pairs), p, "dice"))
+    frame = rows(segment_tables.alone(run_of(p), planted([ALL_REAL, *alone("4-Diff", 1, 4)], pairs), "dice"))
     assert frame.loc["4-Diff-1", PAPERS[0]] == "0.6566"
     assert "Diff-1" not in frame.index
     assert frame.loc["4-Diff-4", PAPERS].tolist() == ["", "", ""], "the paper has no N = 4"
@@ -131,8 +199,9 @@ def test_a_cluster_count_of_our_own_stands_beside_20_under_its_own_name(p: Param
 
 def test_an_absent_test_set_is_a_column_that_says_so(p: Params, pairs: dataset.Pairs) -> None:
     result, augmented = (planted(kinds, pairs, tests=("HyperKvasir",)) for kinds in (BOTH, SMALL))
-    for table in (segment_tables.alone(result, p, "dice"), segment_tables.by_clusters(result, p, "iou"),
-                  segment_tables.small(augmented, p, "dice", 1)):
+    run = run_of(p)
+    for table in (segment_tables.alone(run, result, "dice"), segment_tables.by_clusters(run, result, "iou"),
+                  segment_tables.small(run, augmented, "dice", 1)):
         assert [name for name in table.frame if "this run" in name] == OURS
         assert [name for name in table.frame if "published" in name] == PAPERS
         assert set(table.frame[OURS[1:]].to_numpy().ravel()) == {"not given"}
@@ -147,7 +216,7 @@ def test_an_absent_test_set_is_a_column_that_says_so(p: Params, pairs: dataset.P
 
 def test_tables_b3_and_b4_have_a_row_for_each_cluster_count(p: Params, pairs: dataset.Pairs) -> None:
     result = planted([*BOTH, *alone("4-Diff", 1), *alone("Full-Diff", 1), *alone("GAN", 1)], pairs)
-    frame = rows(segment_tables.by_clusters(result, p, "dice"))
+    frame = rows(segment_tables.by_clusters(run_of(p), result, "dice"))
     assert frame.index.tolist()[:5] == ["4-Diff-1", "10-Diff-1", "20-Diff-1", "30-Diff-1", "40-Diff-1"]
     assert len(frame) == 1 + 2 * 4 * 3
     assert frame.loc["40-Styled-Diff-3", PAPERS].tolist() == ["0.6320", "0.6020", "0.4568"]
@@ -156,7 +225,7 @@ def test_tables_b3_and_b4_have_a_row_for_each_cluster_count(p: Params, pairs: da
     assert frame.loc["20-Styled-Diff-2", OURS[0]]
     assert frame.loc["30-Diff-2", OURS].tolist() == ["", "", ""]
     paper = published.table("B3").query("data_type == '30-Diff-2' and metric == 'IoU'")["printed"].tolist()
-    iou = rows(segment_tables.by_clusters(result, p, "iou"))
+    iou = rows(segment_tables.by_clusters(run_of(p), result, "iou"))
     assert iou.loc["30-Diff-2", PAPERS].tolist() == paper
     assert iou.loc["10-Styled-Diff-1", PAPERS].tolist() == ["0.6991", "0.6231", "0.5544"]
 
@@ -174,7 +243,7 @@ SMALL = [small("Real", 16), *(small("20-Styled-Diff", 16, r) for r in (1, 2, 3))
     (3, "B7", ["0.4529", "0.3427", "0.3438"], ["0.4757", "0.3852", "0.3933"])])
 def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: dataset.Pairs, ratio: int,
                                                          table: str, styled: list[str], gan: list) -> None:
-    made = segment_tables.small(planted(SMALL, pairs), p, "dice", ratio)
+    made = segment_tables.small(run_of(p), planted(SMALL, pairs), "dice", ratio)
     frame = rows(made, ["N", "data type"])
     assert frame.loc[("16", "20-Styled-Diff"), PAPERS].tolist() == styled
     shown = frame.loc[("16", "GAN"), PAPERS].tolist()
@@ -188,7 +257,7 @@ def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: datas
 def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, pairs: dataset.Pairs) -> None:
     result = planted(SMALL, pairs)
     result.images.loc[result.images["ratio"] == 2, "dice"] += 0.4
-    first, second, third = (rows(segment_tables.small(result, p, "dice", r), ["N", "data type"])
+    first, second, third = (rows(segment_tables.small(run_of(p), result, "dice", r), ["N", "data type"])
                             for r in (1, 2, 3))
     styled = ("16", "20-Styled-Diff")
     assert first.loc[styled, OURS[0]] == third.loc[styled, OURS[0]]
@@ -206,7 +275,7 @@ def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, 
 
 def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: dataset.Pairs) -> None:
     result = planted([small("Real", 16), small("4-Styled-Diff", 16, 5)], pairs)
-    table = segment_tables.small(result, p, "iou", 5)
+    table = segment_tables.small(run_of(p), result, "iou", 5)
     frame = rows(table)
     assert frame.index.tolist() == ["Real", "4-Styled-Diff"]
     assert list(frame) == ["N", *OURS]
@@ -218,14 +287,15 @@ def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: dataset.Pai
     ({"rule": "add", "alpha": 1.0}, "With probability 1 a real pair is joined by r synthetic ones"),
     ({"generator_sees": "subset"}, "their diffusion models saw the training pairs of the N.")])
 def test_the_caption_states_the_rule(p: Params, pairs: dataset.Pairs, change: dict, words: str) -> None:
-    assert words in segment_tables.small(planted(SMALL, pairs), changed(p, augment=change), "dice", 3).caption
+    run = run_of(changed(p, augment=change))
+    assert words in segment_tables.small(run, planted(SMALL, pairs), "dice", 3).caption
 
 
 # ---- the other tables
 
 
 def test_what_failed_is_counted_and_not_averaged(p: Params, pairs: dataset.Pairs) -> None:
-    result = planted([REAL, *alone("20-Diff", 1)], pairs)
+    result = planted([ALL_REAL, *alone("20-Diff", 1)], pairs)
     result.runs.loc[result.runs.index[-1], ["status", "train_pairs", "seconds"]] = ["failed: why", None, None]
     frame = rows(segment_tables.networks(result, ["data_type", "samples"], "networks"))
     assert frame[["networks", "failed"]].to_numpy().tolist() == [["2", "0"], ["2", "1"]]
@@ -233,11 +303,11 @@ def test_what_failed_is_counted_and_not_averaged(p: Params, pairs: dataset.Pairs
     told = frame[["real pairs", "synthetic pairs", "seconds each"]].to_numpy().tolist()
     assert told == [["4.0", "6.0", "2.0"]] * 2
     assert segment_tables.failures(result, "failures").frame["status"].tolist() == ["failed: why"]
-    none = segment_tables.failures(planted([REAL], pairs), "failures").frame
+    none = segment_tables.failures(planted([ALL_REAL], pairs), "failures").frame
     assert none.to_numpy().tolist() == [["none", "every network was trained"]]
 
 
-def without(result: segment.Tested, data_type: str, seeds: Iterable[int]) -> segment.Tested:
+def without(result: trials.Tested, data_type: str, seeds: Iterable[int]) -> trials.Tested:
     """The result as it is where these seeds of a data type failed."""
     gone, failed = ((frame["data_type"] == data_type) & frame["seed"].isin(seeds)
                     for frame in (result.images, result.runs))
@@ -249,16 +319,17 @@ def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: datase
     p = changed(p, segment={"seeds": 2}, augment={"seeds": 2})
     result = planted([*BOTH, *alone("GAN", 4)], pairs, tests=TESTS[:1])
     for make in (segment_tables.alone, segment_tables.by_clusters):
-        whole = make(result, p, "dice")
+        whole = make(run_of(p), result, "dice")
         assert "†" not in whole._repr_markdown_()
-        table = make(without(without(result, "20-Diff", [1]), "20-Styled-Diff", [0, 1]), p, "dice")
+        table = make(run_of(p), without(without(result, "20-Diff", [1]), "20-Styled-Diff", [0, 1]), "dice")
         frame = rows(table)
         assert "† Of fewer seeds" in table.caption
         assert frame.loc["20-Diff-1", OURS[0]].endswith("] †")
         assert frame.loc["20-Styled-Diff-2", OURS].tolist() == ["†", "not given", "not given"]
         assert sum("†" in text for text in frame[OURS[0]]) == 4
     few = without(planted(SMALL, pairs), "4-Styled-Diff", [0, 1])
-    marked = [rows(segment_tables.small(few, p, "iou", r), ["N", "data type"])[OURS[0]] for r in (1, 3)]
+    marked = [rows(segment_tables.small(run_of(p), few, "iou", r), ["N", "data type"])[OURS[0]]
+              for r in (1, 3)]
     assert [[key for key, text in cells.items() if "†" in text] for cells in marked] == [
         [], [("24", "4-Styled-Diff")]]
 
@@ -272,15 +343,14 @@ def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: datas
     assert set(frame["IoU"]) == {"0.250"}
 
 
-def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: dataset.Pairs) -> None:
-    """7 s a folder, 100 s a cluster's model, 300 s the full one's, 50 s a base: see made_up."""
+def test_what_a_pair_costs(tmp_path: Path, pairs: dataset.Pairs) -> None:
+    """7 s a folder, see made_up, and the models' seconds."""
     p = values(tmp_path / "run", inpaint={"samples": 2, "sources": 5}, train={"full_images": 9},
                augment={"sizes": [4]})
-    write_all(p)
-    forge(monkeypatch)
+    run = write_run(p)
     result = planted([*alone("2-Diff", 2, 1), *alone("GAN", 2)], pairs)
     result.images.loc[result.images["data_type"] == "GAN", "dice"] = 0.0
-    frame = rows(segment_tables.costs(p, result))
+    frame = rows(segment_tables.costs(run, result))
     assert frame.index.tolist() == ["GAN", "2-Diff", "2-Styled-Diff", "Full-Diff", "Full-Styled-Diff"]
     assert frame["usable pairs"].tolist() == ["10"] * 5
     assert frame["training, s"].tolist() == ["", "200", "200", "300", "300"]
@@ -288,30 +358,29 @@ def test_what_a_pair_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair
     assert frame["s a pair"].tolist() == ["0.7", "20.7", "21.4", "30.7", "31.4"]
     assert frame["Dice, HyperKvasir"].tolist() == ["0.000", f"{dice('2-Diff', 2, '', 0, 1) + 0.01:.3f}",
                                                    "", "", ""]
-    bought = rows(segment_tables.costs(changed(p, gan={"source": "elsewhere"}), result))
+    bought = rows(segment_tables.costs(MadeUp(changed(p, gan={"source": "elsewhere"})), result))
     assert "GAN" not in bought.index, "nobody knows what it cost"
-    based = rows(segment_tables.costs(changed(p, train={"base_images": 9}), result))
+    based = rows(segment_tables.costs(MadeUp(changed(p, train={"base_images": 9})), result))
     assert based["training, s"].tolist() == ["", "250", "250", "300", "300"]
-    models = train.run(p)
-    elsewhere = [replace(model, seconds=float("nan")) for model in models.models]
-    monkeypatch.setattr(train, "run", lambda p: Trained(elsewhere, models.full))
-    adopted = rows(segment_tables.costs(p, result))
+    elsewhere = [replace(model, seconds=float("nan")) for model in run.models.models]
+    run._results["train"] = Models(elsewhere, run.models.full)
+    adopted = rows(segment_tables.costs(run, result))
     assert adopted["training, s"].tolist() == ["", "", "", "300", "300"]
     assert adopted["s a pair"].tolist() == ["0.7", "", "", "30.7", "31.4"], "unknown, and not for nothing"
 
 
-def test_a_caption_says_what_nobody_knows_of_the_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_caption_says_what_nobody_knows_of_the_generators(p: Params, monkeypatch: pytest.MonkeyPatch,
                                                             pairs: dataset.Pairs) -> None:
-    p, result = values(tmp_path / "run"), planted(alone("2-Diff", 1), pairs)
-    assert segment_tables.alone(result, p, "dice").caption.endswith("256 px.")
-    monkeypatch.setattr(gan, "caveat", lambda p: "Who knows.")
-    monkeypatch.setattr(train, "caveat", lambda p: "Nobody.")
-    assert segment_tables.alone(result, p, "dice").caption.endswith("256 px. Who knows. Nobody.")
-    assert segment_tables.by_clusters(result, p, "dice").caption.endswith("of the paper. Nobody.")
-    assert segment_tables.small(planted(SMALL, pairs), p, "dice", 1).caption.endswith("Who knows. Nobody.")
-    subset = changed(p, augment={"generator_sees": "subset"})
-    assert segment_tables.small(planted(SMALL, pairs), subset, "dice", 1).caption.endswith("Who knows.")
-    assert segment_tables.overall([], p).caption.endswith("says of them. Who knows. Nobody.")
+    result, run = planted(alone("2-Diff", 1), pairs), run_of(p)
+    assert segment_tables.alone(run, result, "dice").caption.endswith("256 px.")
+    monkeypatch.setattr(gan, "caveat", lambda baseline: "Who knows.")
+    run.models.caveat = "Nobody."
+    assert segment_tables.alone(run, result, "dice").caption.endswith("256 px. Who knows. Nobody.")
+    assert segment_tables.by_clusters(run, result, "dice").caption.endswith("of the paper. Nobody.")
+    assert segment_tables.small(run, planted(SMALL, pairs), "dice", 1).caption.endswith("Who knows. Nobody.")
+    assert segment_tables.overall(run, []).caption.endswith("says of them. Who knows. Nobody.")
+    run.params = changed(p, augment={"generator_sees": "subset"})
+    assert segment_tables.small(run, planted(SMALL, pairs), "dice", 1).caption.endswith("Who knows.")
 
 
 # ---- claims
@@ -321,11 +390,11 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     p = values(tmp_path / "run", segment={"seeds": 2, "test_count": 25, "samples": [3]},
                augment={"sizes": [4], "seeds": 2, "ratios": [3]}, inpaint={"sources": 6}, data={"count": 9})
-    write_all(p)
+    run = write_run(p)
     forge(monkeypatch)
-    segment.run(p)
-    augment.run(p)
-    found = claims.of(p)
+    run.make("segment")
+    run.make("augment")
+    found = claims.of(run)
     assert [v.claim for v in found] == [claims.SYNTHETIC, claims.STYLING, claims.TRANSFER, claims.TRANSFER,
                                         claims.SMALL]
     assert [v.test_set for v in found] == ["Phantom", "Phantom", "CVC-ClinicDB", "PolypGen", "Phantom"]
@@ -339,14 +408,14 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     frame = rows(segment_tables.verdicts(found), "claim")
     assert frame["difference, published"].tolist()[:2] == ["+0.1082", "+0.1526"]
     assert frame["difference, this run"].tolist()[2] == ""
-    overall = rows(segment_tables.overall(found, p), "the paper's claim")
+    overall = rows(segment_tables.overall(run, found), "the paper's claim")
     assert overall.loc[claims.TRANSFER, "verdict on this run"] == "too little data"
     assert len(overall) == 4
     assert frame.index.tolist() == ["1", "2", "3", "3", "4"]
     assert overall[""].tolist() == ["1", "2", "3", "4"]
     assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "0 of 2"
     better = [replace(v, verdict="supported") for v in found[:3]]
-    overall = rows(segment_tables.overall([*better, *found[3:]], p), "the paper's claim")
+    overall = rows(segment_tables.overall(run, [*better, *found[3:]]), "the paper's claim")
     assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "1 of 2"
     assert frame[["images", "seeds"]].to_numpy().tolist()[1:3] == [["25", "2"], ["0", "0"]]
 
@@ -363,18 +432,18 @@ def test_a_verdict_makes_nothing_and_says_what_is_to_be_run(tmp_path: Path,
 
     def reasons(p: Params) -> list[str]:
         before = files(tmp_path)
-        told = [v.reason for v in claims.of(p)]
+        told = [v.reason for v in claims.of(MadeUp(p))]
         assert files(tmp_path) == before
         return told
 
     nothing_yet = [*["Not there yet: run chapter 6."] * 4, "Not there yet: run chapter 7."]
     assert reasons(p) == nothing_yet
-    write_all(p)
+    run = write_run(p)
     assert reasons(p) == nothing_yet
-    segment.run(p)
+    run.make("segment")
     six, seven = reasons(p)[0], reasons(p)[-1]
     assert (six[:24], seven) == ("Test images in common: 5", "Not there yet: run chapter 7.")
-    augment.run(p)
+    run.make("augment")
     assert not any("run chapter" in reason for reason in reasons(p))
     more = reasons(changed(p, augment={"seeds": 2}))
     assert more[-1].endswith("Some results are not there yet: run chapter 7.")
@@ -400,7 +469,7 @@ FAILURES = {"all fail": lambda title: True, "Real fails": lambda title: title.st
             "a seed fails": lambda title: title.endswith("seed1")}
 
 
-def page(name: str, p: Params) -> dict[str, Table]:
+def page(name: str, p: Params, patch: pytest.MonkeyPatch) -> dict[str, Table]:
     """Run a notebook's cells with a run's parameters; every table that it shows, by name."""
     tables = {}
 
@@ -412,11 +481,11 @@ def page(name: str, p: Params) -> dict[str, Table]:
             tables[shown.name] = shown
 
     space = {"display": display}
+    patch.setattr(Run, "from_notebook", lambda namespace: MadeUp(p))
     for cell in nbformat.read(next(NOTEBOOKS.glob(f"{name}*.ipynb")), as_version=4).cells:
         if cell.cell_type != "code":
             continue
         if "parameters" in cell.metadata.get("tags", []):
-            space.update(json.loads(json.dumps(plain(p))))
             continue
         body = ast.parse(cell.source)
         last = body.body.pop() if isinstance(body.body[-1], ast.Expr) else None
@@ -439,16 +508,16 @@ def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monke
         "data": {"count": 9}})
     if case == "no test set":
         p = changed(p, segment={"cvc": None})
-    write_all(p)
+    write_run(p)
     networks = forge(monkeypatch)
     networks.fails = FAILURES.get(case, networks.fails)
     if case == "no pairs":
-        for folder in trainsets.types(p).values():
-            write_set(folder, [])
+        for data_type in set(supply_of(p)) - {REAL}:
+            write_set(workspace(p), data_type, [], noise(0))
     if case == "unknown sources":
-        write_set(trainsets.types(p)["GAN"], [(f"chk_id_{i}_gen_scale_0_{j}", "", j + 1)
-                                              for i in range(6) for j in range(2)])
-    pages = [page(name, p) for name in ("06", "07", "08")]
+        write_set(workspace(p), GAN, [(f"chk_id_{i}_gen_scale_0_{j}", "", j + 1)
+                                      for i in range(6) for j in range(2)], noise(0))
+    pages = [page(name, p, monkeypatch) for name in ("06", "07", "08")]
     if case == "whole":
         for number in plt.get_fignums():
             plt.figure(number).canvas.draw()
@@ -478,7 +547,8 @@ def test_a_page_with_intervals_says_what_is_not_in_them(name: str) -> None:
     cells = nbformat.read(next(NOTEBOOKS.glob(f"{name}*.ipynb")), as_version=4).cells
     text = " ".join(" ".join(cell.source for cell in cells if cell.cell_type == "markdown").split())
     assert "one set of synthetic pairs, from one training of the generator" in text
-    assert "frames of one video are not: for CVC-ClinicDB and PolypGen the intervals are too narrow" in text
+    assert ("frames of the same video are not: for CVC-ClinicDB and PolypGen the intervals are too narrow"
+            in text)
 
 
 # ---- figures

@@ -50,7 +50,8 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     """Tables B3 and B4: by cluster count, inpainted and styled."""
     p = run.params
     ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
-    ours = ours[[DataType.parse(name).models.isdigit() for name in ours["data_type"]]]
+    numbered = ours["data_type"].map(lambda name: DataType.parse(name).models.isdigit())
+    ours = ours[numbered.astype(bool)].copy()  # an empty column has no type of its own
     ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                         strict=True)]
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
