@@ -60,7 +60,7 @@ def choose(first: str | None = None, last: str | None = None, only: list[str] | 
 def _find(name: str, notebooks: list[Path]) -> Path:
     for notebook in notebooks:
         number, word = notebook.stem.split("_", 1)
-        if name in (notebook.stem, word, number, number.lstrip("0")):
+        if name in (notebook.stem, word, chapter_of(notebook), number, number.lstrip("0")):
             return notebook
     raise UserError(f"There is no chapter {name}. The chapters are {', '.join(c.stem for c in notebooks)}.")
 

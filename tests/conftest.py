@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read on import: no spinning on shared cores
-# Where processes share the tests (see the Makefile), each has one core, and what it starts as well.
-os.environ.update({"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {})
+# One thread, as workers and the processes of `make test` have: sums over threads differ in their last bits.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
 import pytest
@@ -23,7 +23,7 @@ from diffusegen_core.config import params
 if TYPE_CHECKING:
     from diffusegen_core.run import Run
 
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+torch.set_num_threads(1)
 for name in ("DIFFUSEGEN_SCHEDULER", "DIFFUSEGEN_RUN"):  # of a run beside the tests
     os.environ.pop(name, None)
 # The same inputs each time, so that a test fails where it is changed and nowhere else; machines may be slow.
