@@ -73,8 +73,10 @@ def run(arguments: list[str] | None = None) -> dict:
             ways = [way(library, networks[library.name], work, precision, p, options, tallies)
                     for library in chosen]
             found, not_done = common.measure(ways, options.rounds, device)
-            rows += told(found, work, precision, tallies)
-            check_calls(rows, expected(options))
+            found = told(found, work, precision, tallies)
+            check_calls(found, expected(options))
+            print(f"\n{table(found)}", flush=True)  # a run that is cut off has shown what it had
+            rows += found
             failed |= not_done
             load.append(os.getloadavg()[0])
     report = common.report(
