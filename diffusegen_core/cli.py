@@ -91,18 +91,19 @@ def run(
     from diffusegen_core.planning import preflight
     from diffusegen_core.store import lock
     chosen = notebooks.choose(first, last, only or [])
+    again = preflight.remakes(remake or [])
     chapters = [notebooks.chapter_of(path) for path in chosen]
-    preflight.check(this, chapters)
+    preflight.check(this, [*chapters, *again])
     if dry_run:
         typer.echo(preflight.dry_run(this, chapters))
         return
     if first or only:
-        preflight.refuse_mixture(this, chapters)
+        preflight.refuse_mixture(this, [*chapters, *again])
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(this.params.device)
     with lock.hold(this.folder), machines.hold(workers, scheduler, slurm):
         this.keep_params()
-        for name in preflight.in_order(remake or []):
+        for name in again:
             this.make(name, again=True)
         for notebook in chosen:
             typer.echo(f"{notebook.stem}: running", err=True)
@@ -166,7 +167,8 @@ def clean(
             typer.echo(f"Removed: {size(aside.remove(this.folder, remove))}.")
     items = aside.kept(this.folder)
     for one in items:
-        took = "unfinished" if one.seconds is None else f"{duration(one.seconds)} of work"
+        took = ("unfinished" if one.seconds is None else
+                f"{duration(one.seconds)} of work" if one.seconds else "")
         typer.echo(f"{size(one.bytes):>8}  {took:22} {_printable(one.name)}")
     typer.echo(f"{len(items)} items are set aside or unfinished, {size(sum(one.bytes for one in items))}."
                if items else "Nothing is set aside.")

@@ -31,7 +31,7 @@ from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
-from diffusegen_core.config.checks import refuse_own_parts
+from diffusegen_core.config.checks import refuse_own_parts, refuse_unknown
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
@@ -80,7 +80,8 @@ class Run:
         """The run in a folder, with the parameters that lie there, or some of them changed."""
         path = params.resolve(folder)
         if not _is_there(path):
-            raise UserError(f"{path} is not a run: it has no {PARAMS}. `diffusegen run` makes one.")
+            lacking = f"valid {lock.MARK}" if (path / PARAMS).is_file() else PARAMS
+            raise UserError(f"{path} is not a run: it has no {lacking}. `diffusegen run` makes one.")
         values = params.merged(params.load(path / PARAMS), changes or {})
         return cls._checked(params.validate({**values, "run_dir": str(path)}))
 
@@ -93,7 +94,7 @@ class Run:
         (`-y '{train: {images: 80}}'`) are changes as well.
         """
         given = {name: namespace[name] for name in Params.model_fields if name in namespace}
-        _refuse_unknown(namespace, {"changes", *Params.model_fields})
+        refuse_unknown(namespace, {"changes", *Params.model_fields})
         profile, run_dir = given.pop("profile", "smoke"), given.pop("run_dir", None)
         changes = params.merged(given, namespace.get("changes") or {})
         place = params.resolve(profile)
@@ -190,7 +191,7 @@ class Run:
         """Make a chapter's result and whatever it needs, as far as it is not there, and give it.
 
         `again` makes anew what was changed by hand in this chapter, after setting it aside; `watch` sees
-        models in training. Where it is refused, the folder keeps the parameters that it had.
+        models in training. Where a UserError is raised before anything was made, params.yaml is as before.
         """
         # A worker holds nothing: if it stopped, nobody could go on in its place.
         with (lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder),
@@ -253,7 +254,7 @@ class Run:
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment)
         runs = {(one.size, one.seed): self._within(one) for one in small}
         if ws.writable:
-            fanout.run(_generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run})
+            fanout.run(_generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again})
                                    for (size, seed), run in runs.items()], "Generators that see a small set")
         return {which: run.finished("sets") for which, run in runs.items()}
 
@@ -287,26 +288,37 @@ class Run:
 
     @contextlib.contextmanager
     def _kept_params(self) -> Iterator[None]:
-        """`keep_params`, undone where what follows is refused."""
+        """`keep_params`, undone where what follows is refused before it has made anything."""
         path, first = self.folder / PARAMS, not _is_there(self.folder)
         before = self.keep_params()
+        made = self._recipes() if before else {}
         try:
             yield
         except UserError:
-            if before:
+            if before and made == self._recipes():
                 os.replace(before, path)
                 files.without_empty(before.parent)
-            elif first and not any(stamps.in_place(self.folder)):
+            elif first and not self._recipes():
                 path.unlink(missing_ok=True)
             raise
 
+    def _recipes(self) -> dict[Path, Any]:
+        """What is finished and in place, by its folder: what decided its content."""
+        return {folder: stamp["recipe"] for folder, stamp in stamps.in_place(self.folder)}
+
     def status(self) -> pd.DataFrame:
-        """A row a chapter: "made", or why it is not there."""
+        """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
         rows = []
         for name in self._steps(self.workspace, lambda need: None, None):
             try:
-                self.read(name)
-                rows.append((name, "made", ""))
+                result = self.read(name)
+                if result is None:
+                    rows.append((name, "none", "The parameters ask for none."))
+                elif name in GRIDS and not result.complete:
+                    rows.append((name, "to make",
+                                 f"{result.unfinished} of {len(result.runs)} networks are not finished."))
+                else:
+                    rows.append((name, "made", ""))
             except NotMadeError as error:
                 rows.append((name, "to make", str(error)))
             except UserError as error:
@@ -318,12 +330,7 @@ class Run:
 
         A file of the recorded size and time is taken for what was written, unless `thorough`.
         """
-        lines = []
-        for folder, stamp in stamps.in_place(self.folder):
-            for part, note in (("outputs", ""), ("shown", " (it is only shown)")):
-                lines += [f"{(folder / name).relative_to(self.folder)} {reason}{note}"
-                          for name, reason in stamps.altered(folder, stamp, part, thorough).items()]
-        return lines
+        return list(stamps.changes(self.folder, thorough))
 
 
 def _is_there(folder: Path) -> bool:
@@ -331,17 +338,10 @@ def _is_there(folder: Path) -> bool:
     return (folder / PARAMS).is_file() and lock.is_run(folder)
 
 
-def _generate(run: Run) -> None:
-    """A work item: chapters 1 to 4 of a small set's run."""
-    augment.generate(run.folder, lambda: run.make("sets"))
-
-
-def _refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:
-    """UserError for names that papermill was given and that are no parameters."""
-    cells = namespace.get("In", [])
-    injected = [cell for cell in cells if isinstance(cell, str) and cell.startswith("# Parameters\n")]
-    names = [line.partition("=")[0].strip() for cell in injected for line in cell.splitlines()
-             if " = " in line]
-    for name in names:
-        if name.isidentifier() and name not in known:
-            params.validate({name: None})  # its words name the nearest parameter
+def _generate(run: Run, again: bool) -> None:
+    """A work item: chapters 1 to 4 of a small set's run; `again` as in `Run.make`."""
+    def make() -> None:
+        for name in ("data", "cluster", "train", "inpaint", "style", "gan") if again else ():
+            run.make(name, again=True)
+        run.make("sets")
+    augment.generate(run.folder, make)

@@ -28,7 +28,7 @@ from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation.trainsets import Amount
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact
-from diffusegen_core.store.stamps import read_stamp
+from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other pairs
@@ -88,7 +88,7 @@ def check(p: Params) -> Iterator[str]:
     settings = filled(p.gan, p.inpaint.samples, p.inpaint.sources)
     if settings.source == SINGAN:
         yield from refusals([lambda: refuse_impossible(settings, p.data.image_size)])
-    elif settings.source:
+    elif settings.source and not _remembered(p.folder, settings):
         count = dataset.expected_count(p.data) or 1
         yield from refusals([lambda: chosen(scanned(settings), settings, count)])
 
@@ -207,10 +207,15 @@ def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray,
 # ---- the published pairs, or another generator's
 
 
+def _remembered(run: Path, settings: Gan) -> Stamp | None:
+    """The stamp of pairs that these settings chose, where their folder is not there, as in a copied run."""
+    stamp = read_stamp(run / GAN.artifact)
+    known = stamp is not None and "reader" in stamp["recipe"] and stamp.get("asked") == plain(settings)
+    return stamp if known and not resolve(str(settings.source)).exists() else None
+
+
 def _read(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
-    known = read_stamp(ws.folder / GAN.artifact)
-    if known and "reader" in known["recipe"] and not resolve(str(settings.source)).exists():
-        # A run that was copied to another machine.
+    if known := _remembered(ws.folder, settings):
         return ws.artifact(GAN.artifact, {**known["recipe"], "version": VERSION, "reader": dataset.READER,
                                           "image_size": pairs.image_size})
     report = scanned(settings)
@@ -229,7 +234,8 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
         files.write_json(artifact.begin() / SOURCE, hashes)
         # One batch, so that all problems are told at once.
         pairsets.make(artifact, "Pairs of the GAN", jobs, len(jobs), read_pairs, MANIFEST,
-                      facts={"made_by": made_by}, ws=ws, report=report, image_size=pairs.image_size)
+                      facts={"made_by": made_by, "asked": plain(settings)}, ws=ws, report=report,
+                      image_size=pairs.image_size)
     return artifact
 
 

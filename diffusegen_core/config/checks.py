@@ -1,6 +1,7 @@
 """What is refused before anything runs, and how all of it is told at once."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -32,3 +33,14 @@ def refuse_own_parts(p: Params) -> None:
         if path in p.folder.parents and name != "train.checkpoints":
             raise UserError(f"Parameters: run_dir: {p.folder} lies in {name} {path}, which is never written "
                             "to. Choose another run_dir.")
+
+
+def refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:
+    """UserError for names that papermill was given and that are no parameters."""
+    cells = namespace.get("In", [])
+    injected = [cell for cell in cells if isinstance(cell, str) and cell.startswith("# Parameters\n")]
+    names = [line.partition("=")[0].strip() for cell in injected for line in cell.splitlines()
+             if " = " in line]
+    for name in names:
+        if name.isidentifier() and name not in known:
+            params.validate({name: None})  # its words name the nearest parameter

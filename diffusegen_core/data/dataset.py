@@ -22,7 +22,7 @@ from diffusegen_core.data import layouts, phantom
 from diffusegen_core.data.layouts import Problem, Report
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe
-from diffusegen_core.store.stamps import read_stamp
+from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 READER = 2  # raised when the same files would be read to other pixels
@@ -151,8 +151,15 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
 
 def check(p: Params) -> Iterator[str]:
     """What `load` would refuse of a run's data, as far as the listing of the folder tells."""
-    if p.data.source != PHANTOM:
+    if p.data.source != PHANTOM and not remembered(p.folder / "data", p.data.source):
         yield from refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source")
+
+
+def remembered(place: Path, source: str) -> Stamp | None:
+    """The stamp of pairs that were read from this source, where it is not there, as in a copied run."""
+    stamp = read_stamp(place)
+    known = stamp and "input" in stamp["recipe"] and stamp.get("origin") == source
+    return stamp if known and not resolve(source).exists() else None
 
 
 def expected(settings: Data) -> tuple[int, str]:
@@ -243,7 +250,7 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
                    files.write(folder / LEFT_OUT, lambda path: table.to_csv(path, index=False))]
         files.write_json(folder / SOURCE, hashes)
         artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
-                        left_out=len(report.problems), **_facts(pairs))
+                        origin=settings.source, left_out=len(report.problems), **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
@@ -251,15 +258,14 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Re
     """The artifact of a folder's pairs, what lies in that folder, and the hashes of its files.
 
     A file is hashed only where its size or time is not what the artifact recorded. Where the folder is not
-    there, as with a run that was copied to another machine, the artifact's own word for it counts.
+    there, the artifact's own word for it counts (see `remembered`).
     """
     asked = {key: value for key, value in plain(settings).items() if key != "names" or value}
-    source, place = resolve(settings.source), ws.folder / name
-    stamp = read_stamp(place)
-    if not source.exists() and stamp and "input" in stamp["recipe"]:
+    place = ws.folder / name
+    if stamp := remembered(place, settings.source):
         known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
         return ws.artifact(name, {**asked, **known, "version": READER}), None, {}
-    report = layouts.scan(source)
+    report = layouts.scan(resolve(settings.source))
     before = files.read_json(place / SOURCE)
     hashes = report.hashes(before if isinstance(before, dict) else {})
     recipe = {**asked, "source": report.layout, "version": READER, "input": layouts.identity(hashes)}

@@ -58,9 +58,16 @@ def needed(chosen: Collection[str]) -> set[str]:
 
 
 def in_order(names: Collection[str]) -> list[str]:
-    """Names of chapters in the order in which they need each other; unknown ones come first."""
-    order = list(CHECKS)
-    return sorted(set(names), key=lambda name: order.index(name) if name in order else -1)
+    """Names of chapters in the order in which they need each other."""
+    return sorted(set(names), key=list(CHECKS).index)
+
+
+def remakes(names: Collection[str]) -> list[str]:
+    """The chapters that `--remake` names, in order. UserError for one that makes nothing, or is none."""
+    known = [name for name in CHECKS if name != "summary"]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--remake: there is no chapter {unknown[0]}. There are {', '.join(known)}.")
+    return in_order(names)
 
 
 def refuse_mixture(run: Run, chosen: Collection[str]) -> None:

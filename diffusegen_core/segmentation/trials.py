@@ -72,8 +72,13 @@ class Tested:
     @property
     def complete(self) -> bool:
         """Whether every network is trained and tested, or has failed."""
+        return self.unfinished == 0
+
+    @property
+    def unfinished(self) -> int:
+        """How many networks are neither tested nor have failed."""
         status = self.runs["status"]
-        return bool(((status == experiments.OK) | status.str.startswith("failed")).all())
+        return int((~((status == experiments.OK) | status.str.startswith("failed"))).sum())
 
     @property
     def seconds(self) -> float:
@@ -100,7 +105,7 @@ def recipe(seed: int, settings: Segment, experiment: Experiment, sets: Sets, tra
     return {"version": VERSION, "net": segnet.decided_by(settings, net_seed(seed, experiment)),
             "train": trainsets.content(sets, experiment.data_type, train),
             "valid": trainsets.content(sets, experiment.data_type, valid),
-            "tests": {name: {"version": SCORES, "pairs": pairs.digest}
+            "tests": {name: {"version": SCORES, "columns": overlap.COLUMNS, "pairs": pairs.digest}
                       for name, pairs in present(tests).items()}}
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.text import duration
-from diffusegen_core.store import files, moves
+from diffusegen_core.store import files, lock, moves
 from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, Stamp, altered, contents, described, read_stamp
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Artifact:
     again: bool = False
     """Whether one whose files were changed by hand is set aside and made again, rather than refused."""
     quiet: bool = False
-    """One of so many that whoever has them tells of all in one line what was set aside."""
+    """What is set aside is logged at INFO: the caller tells of many artifacts in one line."""
 
     @property
     def folder(self) -> Path:
@@ -202,8 +202,14 @@ class Artifact:
     def _altered(self, folder: Path, changed: dict[str, str]) -> UserError:
         return UserError(
             f"{folder} was changed by hand: {some([' '.join(pair) for pair in changed.items()])}. Put "
-            f"the files back, or have them made again by `--remake {self.name.split('/')[0]}`, which sets "
-            "aside what is there now.")
+            "the files back, or have them made again by `diffusegen run` with `--remake "
+            f"{self._chapter}`, which sets aside what is there now.")
+
+    @property
+    def _chapter(self) -> str:
+        """The chapter that makes it: of the outer run, where this one lies within another."""
+        outer = [parent for parent in self.run.parents if lock.is_run(parent)]
+        return (self.run.relative_to(outer[-1]) if outer else Path(self.name)).parts[0]
 
     def _elsewhere(self) -> Path | None:
         """Where this artifact lies if not in place: set aside, or as a killed process had finished it.
@@ -277,6 +283,7 @@ class Artifact:
             reason = f"{self.folder} was made with other values ({some(self._differing(stamp), SHOWN)})"
             kind = NotMadeError if elsewhere else OutdatedError
         if elsewhere:
-            reason += f"; what is asked for lies in {elsewhere.relative_to(self.run)}, and is taken back"
-        return kind(f"{reason}. Make it with run.make({self.name.split('/')[0]!r}), or on the command line "
-                    "with `diffusegen run`.")
+            return kind(f"{reason}. The one that is asked for lies in {elsewhere.relative_to(self.run)}, and "
+                        f"run.make({self._chapter!r}) or `diffusegen run` takes it back.")
+        return kind(f"{reason}. Make it with run.make({self._chapter!r}), or on the command line with "
+                    "`diffusegen run`.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.store import files
+from diffusegen_core.store import files, lock
 from diffusegen_core.store.moves import STRANGERS
 from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, read_stamp
 
@@ -21,36 +21,40 @@ class Kept:
     folder: str
     """The same, or, of a single file, the folder that holds it."""
     files: list[str]
-    """Those that the program made, within that folder."""
+    """Within that folder: those that the program made, and of an unfinished artifact all that there are."""
     bytes: int
     seconds: float | None
-    """What it took to make; None where it is not finished."""
+    """What it took to make; None where it is not finished, and 0.0 of a single file."""
 
 
 def kept(run: Path) -> list[Kept]:
-    """What is set aside, and what was begun and not finished. Files of others are not in it."""
-    found = []
-    for root in (ASIDE, MAKING):
-        for folder in _folders(run / root):
+    """What is set aside, and what was begun and not finished, also in the runs of small sets within this one.
+
+    Files of others that lie beside something finished are not in it. What is unfinished goes as a whole.
+    """
+    items, single = [], []
+    for root in _roots(run):
+        for folder in _folders(root):
             stamp = read_stamp(folder)
             own = ([*stamp["outputs"], *stamp["shown"], STAMP] if stamp else
-                   files.below(folder) if root == MAKING else [])
+                   files.below(folder) if root.name == MAKING else [])
             own = [name for name in own if (folder / name).is_file()]
             if own:
                 place = folder.relative_to(run).as_posix()
-                found.append(Kept(place, place, own,
+                items.append(Kept(place, place, own,
                                   sum((folder / name).stat().st_size for name in own),
                                   float(stamp["seconds"]) if stamp else None))
-    single = [*sorted((run / ASIDE / "params").glob("*.yaml")),
-              *sorted((run / ASIDE / "notebooks").glob("*.ipynb"))]
-    return found + [Kept(file.relative_to(run).as_posix(), file.parent.relative_to(run).as_posix(),
+        if root.name == ASIDE:
+            single += sorted([*(root / "params").glob("*.yaml"), *(root / "notebooks").glob("*.ipynb")])
+    return items + [Kept(file.relative_to(run).as_posix(), file.parent.relative_to(run).as_posix(),
                          [file.name], file.stat().st_size, 0.0) for file in single]
 
 
 def remove(run: Path, names: list[str]) -> int:
     """Remove what is kept under these names ("all" means everything); how many bytes that frees.
 
-    Raises UserError for a name that is not there. What the program did not make stays.
+    Raises UserError for a name that is not there. What the program did not make stays, but for what was put
+    into an unfinished artifact.
     """
     everything = kept(run)
     chosen = [one for one in everything if "all" in names or one.name in names]
@@ -59,16 +63,20 @@ def remove(run: Path, names: list[str]) -> int:
                         f"{run}` lists what there is.")
     for one in chosen:
         files.remove(run / one.folder, one.files)
-    for root in (ASIDE, MAKING):
-        if (run / root).is_dir():
-            files.without_empty(run / root)
+    for root in _roots(run):
+        files.without_empty(root)
     return sum(one.bytes for one in chosen)
+
+
+def _roots(run: Path) -> list[Path]:
+    """The folders of what is not in place, of a run and of those within it."""
+    runs = [run, *(mark.parent for mark in sorted(run.rglob(lock.MARK))
+                   if mark.parent != run and lock.is_run(mark.parent))]
+    return [one / root for root in (ASIDE, MAKING) for one in runs if (one / root).is_dir()]
 
 
 def _folders(root: Path) -> list[Path]:
     """The folders of artifacts below `root`: RUN/aside/NAME/KEY, where a NAME may have several parts."""
-    if not root.is_dir():
-        return []
     stamped = [path.parent for path in root.rglob(STAMP)]
     unfinished = [path for path in root.rglob("*") if path.is_dir() and KEY.fullmatch(path.name)
                   and STRANGERS not in path.parts]

@@ -38,7 +38,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def refuse_nested(folder: Path) -> None:
-    """UserError where a folder lies within a run: that run's lock and its looks would not tell them apart."""
+    """UserError where a folder lies in a run, whose lock and searches would take both for one."""
     for parent in folder.parents:
         if is_run(parent) and not is_run(folder):
             raise UserError(f"{folder} cannot be the run folder: it lies in the run {parent}. Choose another "
@@ -89,6 +89,9 @@ def hold(folder: Path) -> Iterator[None]:
             f.seek(0)
             raise UserError(f"Another run is at work in {folder}: {f.read() or 'a process'}. Wait for it, "
                             "or choose another run_dir.") from None
+        except OSError as error:
+            raise UserError(f"{folder} cannot be locked: {error.strerror}. Choose a run_dir on a file system "
+                            "that has locks (flock).") from None
         with contextlib.suppress(OSError):  # the disk may be full
             os.ftruncate(f.fileno(), 0)
             os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())

@@ -25,12 +25,22 @@ def read_stamp(folder: Path) -> Stamp | None:
 
 
 def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
-    """The folder and the stamp of each finished artifact of a run, but for those that are set aside."""
-    elsewhere = run / MAKING, run / ASIDE
+    """The folder and the stamp of each finished artifact of a run, but for those that are set aside.
+
+    A run within this one, such as a small set's generator, sets aside in its own folder.
+    """
     for path in sorted(run.rglob(STAMP)):
         stamp = read_stamp(path.parent)
-        if stamp and not any(path.is_relative_to(folder) for folder in elsewhere):
+        if stamp and {MAKING, ASIDE}.isdisjoint(path.relative_to(run).parts):
             yield path.parent, stamp
+
+
+def changes(run: Path, thorough: bool = False) -> Iterator[str]:
+    """A line for each file of a run that is missing, or not what was written; `thorough` as in `altered`."""
+    for folder, stamp in in_place(run):
+        for part, note in (("outputs", ""), ("shown", " (it is only shown)")):
+            for name, reason in altered(folder, stamp, part, thorough).items():
+                yield f"{(folder / name).relative_to(run)} {reason}{note}"
 
 
 def contents(stamp: Stamp) -> dict[str, str]:
