@@ -226,6 +226,16 @@ def test_a_page_of_the_users_in_a_chapters_place_is_set_aside(nano_params: param
     assert [path.read_text() for path in (nano_params.folder / ASIDE).rglob("*.ipynb")] == [content]
 
 
+def test_only_a_chapter_that_makes_something_is_made_again(profile: Path, executed: list, tmp_path: Path):
+    for name in ("tarin", "summary"):
+        result = call("run", profile, "--remake", name)
+        assert f"--remake: there is no chapter {name}. There are data, cluster" in str(result.exception)
+    typo = ("-p", "train.checkpoints", tmp_path)
+    result = call("run", profile, "--only", "cluster", "--remake", "train", *typo)
+    assert "train.checkpoints" in str(result.exception), "what it needs is checked as well"
+    assert executed == []
+
+
 # ---- status and clean
 
 def test_status_tells_what_is_made_what_is_to_do_and_what_was_changed_by_hand(nano_run: Run):

@@ -431,6 +431,22 @@ def test_pairs_of_the_run_that_were_changed_by_hand_are_refused_and_made_again_o
     assert [path.read_bytes() for path in (p.folder / ASIDE).rglob("pairs.npz")] == [b"half"]
 
 
+def test_a_source_that_is_not_there_stands_for_what_was_read_from_it_and_for_nothing_else(
+        nano, folder, tmp_path):
+    p = make(nano, folder)
+    first = load(p)
+    typo = make(nano, tmp_path / "typo")
+    with pytest.raises(UserError, match="typo"):
+        load(typo)
+    with pytest.raises(UserError, match="typo"):
+        load(typo, writable=False)
+    assert len(list(dataset.check(typo))) == 1
+    folder.rename(tmp_path / "elsewhere")
+    assert load(p) is load(p, writable=False) is first
+    assert list(dataset.check(p)) == []
+    assert len(list(dataset.check(typo))) == 1
+
+
 def test_what_is_not_made_is_not_read(nano, folder, nano_params):
     for p in (make(nano, folder), nano_params):
         with pytest.raises(NotMadeError, match=r"run\.make\('data'\)"):

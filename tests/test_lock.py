@@ -1,5 +1,6 @@
 """A run folder: known by its mark, held by one process at a time, and never anybody else's folder."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -40,6 +41,14 @@ def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killabl
         assert not half.exists(), "what a killed run had half written goes"
         assert foreign.exists(), "and what it has not written stays"
     with lock.hold(folder):  # and it is given back at the end
+        pass
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def none(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    with pytest.raises(UserError, match="cannot be locked: No locks available"), lock.hold(tmp_path / "run"):
         pass
 
 

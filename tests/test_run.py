@@ -1,6 +1,7 @@
 """A run as one object: what makes it, what reads it, and that reading never makes."""
 
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from diffusegen_core.chapters import cluster
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
-from diffusegen_core.store import lock
+from diffusegen_core.store import aside, lock
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.stamps import ASIDE
 
@@ -295,7 +296,40 @@ def test_status_says_of_each_chapter_what_is_to_do(nano_run: Run):
         "cluster/clusters.csv is not the file that was written"]
 
 
+def test_a_grid_of_which_networks_are_missing_is_to_make_and_what_is_not_asked_for_is_none(nano_run: Run):
+    rows = Run.open(nano_run.folder, {"segment.epochs": 3, "gan.source": None}).status()
+    assert rows.loc["gan", "status"] == "none"
+    assert rows.loc["segment", "status"] == "to make"
+    assert re.fullmatch(r"(\d+) of \1 networks are not finished\.", rows.loc["segment", "reason"])
+
+
+def test_what_a_small_sets_run_sets_aside_is_not_in_place(nano_run: Run):
+    within = nano_run.folder / "augment" / "generators" / "N4-seed0"
+    shutil.copytree(nano_run.folder / "cluster", within / "cluster")
+    (within / lock.MARK).write_text((nano_run.folder / lock.MARK).read_text())
+    shutil.move(within / "cluster", within / ASIDE / "cluster" / "0123456789abcdef")
+    (within / ASIDE / "cluster" / "0123456789abcdef" / "clusters.csv").write_text("mine")
+    assert nano_run.changed_by_hand() == []
+    [item] = aside.kept(nano_run.folder)
+    assert item.name == "augment/generators/N4-seed0/aside/cluster/0123456789abcdef"
+    aside.remove(nano_run.folder, [item.name])
+    assert aside.kept(nano_run.folder) == []
+    assert not (within / ASIDE).exists() or not any((within / ASIDE).rglob("*"))
+
+
 # ---- its parameters
+
+def test_parameters_stay_with_what_was_made_before_a_refusal(nano_run: Run, tmp_path: Path):
+    run = Run.open(nano_run.folder, {"cluster.scan": [2], "segment.cvc": str(tmp_path / "typo")})
+    with pytest.raises(UserError, match="typo"):
+        run.make("tests")
+    assert "typo" not in (nano_run.folder / "params.yaml").read_text()
+    run = Run.open(nano_run.folder, {"gan.steps": 1, "evaluate.weights": str(tmp_path / "typo")})
+    with pytest.raises(UserError, match="typo"):
+        run.make("evaluate")  # which needs the GAN's pairs, and they have replaced the others
+    assert Run.open(nano_run.folder).params.gan.steps == 1
+    assert len(Run.open(nano_run.folder).gan.pairs) == 2
+
 
 def test_parameters_that_are_kept_replace_others_which_are_set_aside(nano_run: Run):
     path = nano_run.folder / "params.yaml"
