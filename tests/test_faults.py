@@ -198,8 +198,10 @@ def test_the_command_goes_on_after_its_processes_were_killed(whole: Path, nano: 
 def test_an_interrupted_run_ends_with_one_line(nano: dict, tmp_path: Path):
     profile, folder = tmp_path / "nano.yaml", Path(nano["run_dir"])
     profile.write_text(json.dumps({**nano, "train": {**nano["train"], "images": 10**6}}))
-    command = [sys.executable, "-c", "from diffusegen_core.cli import main; main()", "run", str(profile),
-               "--only", "train", "--no-book"]
+    # Tests that a shell runs in the background would hand down that interrupts are ignored.
+    program = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+               "from diffusegen_core.cli import main; main()")
+    command = [sys.executable, "-c", program, "run", str(profile), "--only", "train", "--no-book"]
     with (tmp_path / "said").open("w+") as said:
         run = subprocess.Popen(command, start_new_session=True, stdout=said, stderr=said)
         while not list(folder.glob(f"{MAKING}/train/*/*/log.csv")) and run.poll() is None:
