@@ -29,7 +29,8 @@ PYTHON = "3.12"
 PLATFORMS = [f"manylinux{kind}_x86_64" for kind in ("_2_28", "_2_27", "_2_17", "2014", "1")]
 TESTS, OTHERS = 200, 100
 MOST = 60 * 2**20  # bytes, with the checkout
-IGNORED = (".git", ".venv", ".card", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
+IGNORED = (".git", ".venv", ".card", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache",
+           ".hypothesis")
 
 
 def run(source: Path, weights: Path, reference: Path | None, home: Path = HOME) -> dict[str, float]:

@@ -188,14 +188,17 @@ def test_scores_that_were_changed_by_hand_are_told_and_made_again_on_request(tmp
     assert kept == ([] if how == "lost" else [content[:-3]])
 
 
-@pytest.mark.parametrize("text", ["", "{"])
-def test_scores_without_a_stamp_are_made_again_and_what_lay_there_is_kept(tmp_path: Path, text: str):
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", '"text"', "{}", '{"seconds": "3"}'])
+def test_scores_with_a_damaged_stamp_are_made_again_on_request_and_kept(tmp_path: Path, text: str):
     first = run(GRID, Recorder(), tmp_path)
     folder = place_of(REAL, tmp_path) / "tests" / "PolypGen"
     before = {path.name: path.read_text() for path in folder.iterdir() if path.name != "made.json"}
     (folder / "made.json").write_text(text)
     again = Recorder()
-    pd.testing.assert_frame_equal(run(GRID, again, tmp_path).images, first.images)
+    for act in (lambda: read(GRID, tmp_path), lambda: run(GRID, again, tmp_path)):
+        with pytest.raises(UserError, match=r"made\.json cannot be read.*--remake augment"):
+            act()
+    pd.testing.assert_frame_equal(run(GRID, again, tmp_path, again=True).images, first.images)
     assert (again.trained, again.scored) == ([], [(REAL, "PolypGen")])
     for name, content in before.items():
         assert content in [path.read_text() for path in (tmp_path / "aside").rglob(name)]
@@ -221,7 +224,7 @@ def test_results_hold_without_the_weights_that_another_test_set_needs(tmp_path: 
     run(GRID, again, tmp_path)
     assert again.calls == []
     new = with_test("CVC-ClinicDB", {"pairs": "c"})
-    run(new, again, tmp_path)
+    run(new, again, tmp_path, again=True)
     assert again.trained == [REAL]
     assert [name for e, name in again.scored if e == REAL] == ["CVC-ClinicDB"]
 
@@ -286,7 +289,7 @@ def test_a_read_only_workspace_reads_what_there_is_and_makes_nothing(tmp_path: P
 @pytest.mark.parametrize("text", ["[1]", "3", '"text"', "{}", '{"seconds": "3"}'])
 def test_files_that_are_not_of_their_shape_count_as_absent(tmp_path: Path, text: str):
     folder = place_of(REAL, tmp_path)
-    for name in (experiments.FAILED, experiments.SPENT, "network/made.json", "tests/PolypGen/made.json"):
+    for name in (experiments.FAILED, experiments.SPENT):
         files.write_text(folder / name, text)
     found = read(GRID, tmp_path).runs.set_index("name").loc[folder.name]
     assert (found["status"], found["seconds"]) == ("to do", 0)

@@ -261,12 +261,11 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Re
     there, the artifact's own word for it counts (see `remembered`).
     """
     asked = {key: value for key, value in plain(settings).items() if key != "names" or value}
-    place = ws.folder / name
-    if stamp := remembered(place, settings.source):
+    if stamp := remembered(ws.folder / name, settings.source):
         known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
         return ws.artifact(name, {**asked, **known, "version": READER}), None, {}
     report = layouts.scan(resolve(settings.source))
-    before = files.read_json(place / SOURCE)
+    before = files.read_json(ws.folder / name / SOURCE)
     hashes = report.hashes(before if isinstance(before, dict) else {})
     recipe = {**asked, "source": report.layout, "version": READER, "input": layouts.identity(hashes)}
     return ws.artifact(name, recipe), report, hashes
