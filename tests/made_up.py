@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pydantic import BaseModel
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -149,12 +148,3 @@ def changed(p: Params, **sections: dict) -> Params:
     """The same parameters but for these."""
     return p.model_copy(update={name: getattr(p, name).model_copy(update=section)
                                 for name, section in sections.items()})
-
-
-def keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key there is."""
-    found = []
-    for name, info in section.model_fields.items():
-        nested = isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-        found += keys(info.annotation, f"{name}.") if nested else [prefix + name]
-    return found

@@ -114,10 +114,12 @@ def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> 
 def _hash_of(ws: Workspace, file: Path) -> str:
     """The published file's; where it is gone, as in a run that was copied, that of the one that was taken."""
     stamp = None if file.exists() else read_stamp(ws.folder / "cluster")
+    if stamp and "file" in stamp["recipe"]:
+        return str(stamp["recipe"]["file"])
     try:
-        return str(stamp["recipe"]["file"]) if stamp else files.remembered_sha256(file)
-    except (OSError, KeyError):
-        raise UserError(f"{file} cannot be read: there is no such file.") from None
+        return files.remembered_sha256(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def _read(artifact: Artifact, settings: Cluster) -> Clusters:

@@ -245,9 +245,8 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
         if report is None:
             raise UserError(f"data.source {resolve(settings.source)} is not there.")
         pairs = _usable(settings, report, least)
-        table = report.table()
         outputs = [_write(folder, pairs),
-                   files.write(folder / LEFT_OUT, lambda path: table.to_csv(path, index=False))]
+                   files.write_text(folder / LEFT_OUT, report.table().to_csv(index=False))]
         files.write_json(folder / SOURCE, hashes)
         artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
                         origin=settings.source, left_out=len(report.problems), **_facts(pairs))
