@@ -167,7 +167,7 @@ def test_published_clusters_without_curves_need_no_features(quick, tmp_path, mon
     (lambda names: [names[:4], names[4:8], [*names[8:], "x\x1b[2J"]], r"has x\x1b[2J, not in the run"),
     (lambda names: [names[:4], names[4:8], names[8:], ["x"]], "holds 4 clusters, but cluster.k is 3"),
     (lambda names: [names[:4], names[4:], []], "cluster 2 is empty"),
-    (lambda names: None, "cannot be read: there is no such file"),
+    (lambda names: None, "cannot be read: No such file"),
 ])
 def test_published_clusters_of_other_pairs_are_refused_by_the_file(quick, tmp_path, change, says):
     given = change(groups().names)

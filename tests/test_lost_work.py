@@ -517,7 +517,9 @@ def test_u6_a_run_that_was_copied_without_its_inputs_is_read_and_reviewed(
     run.make("style")
     assert contents(moved) == before
     for change, says in (({"data.image_size": 8}, "is not there"), ({"cluster.k": 1}, "clusters_2"),
-                         ({"train.sample_weights": "raw"}, "train.checkpoints")):
+                         ({"train.sample_weights": "raw"}, "train.checkpoints"),
+                         *(({key: str(checkout / "typo")}, "typo")  # stands for nothing that was read
+                           for key in ("train.checkpoints", "cluster.file", "data.source"))):
         with pytest.raises(UserError, match=says):
             Run.open(moved, change).make("train")
         assert contents(moved) == before

@@ -79,7 +79,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
         table = pd.DataFrame({"name": pairs.names, "cluster": labels})
         artifact.finish([files.write_text(folder / "clusters.csv", table.to_csv(index=False)),
                          files.write_text(folder / "scan.csv", curves.to_csv(index=False))],
-                        perf_counter() - start)
+                        perf_counter() - start, origin=settings.file)
     return _read(artifact, settings)
 
 
@@ -107,14 +107,15 @@ def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> 
         recipe["features"] = features.recipe(settings.backbone, settings.weights, settings.input_range,
                                              ws.seed)
     if settings.file:
-        recipe["file"] = _hash_of(ws, params.resolve(settings.file))
+        recipe["file"] = _hash_of(ws, settings.file)
     return recipe
 
 
-def _hash_of(ws: Workspace, file: Path) -> str:
+def _hash_of(ws: Workspace, name: str) -> str:
     """The published file's; where it is gone, as in a run that was copied, that of the one that was taken."""
+    file = params.resolve(name)
     stamp = None if file.exists() else read_stamp(ws.folder / "cluster")
-    if stamp and "file" in stamp["recipe"]:
+    if stamp and stamp.get("origin") == name:
         return str(stamp["recipe"]["file"])
     try:
         return files.remembered_sha256(file)

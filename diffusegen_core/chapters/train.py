@@ -233,14 +233,14 @@ def _model(task: Task) -> Model:
 
 def _adopt(task: Task, source: Path) -> None:
     """Take a finished checkpoint into the run, if it fits: it is judged before anything changes."""
-    artifact = task.artifact
-    diffusion = _loaded(source, task.training)
-    known, folder = checkpoints.seen(source), artifact.begin()
+    diffusion, origin = _loaded(source, task.training), task.training.settings.checkpoints
+    known, folder = checkpoints.seen(source), task.artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
     header = {"configuration": task.configuration, **({} if known is None else {"seen": known})}
-    artifact.finish([checkpoints.save(folder / WEIGHTS, tensors, header)], 0.0, images=0, steps=0,
-                    loss=float("nan"), parameters=parameter_count(diffusion.net),
-                    trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
+    weights = checkpoints.save(folder / WEIGHTS, tensors, header)
+    task.artifact.finish(
+        [weights], 0.0, images=0, steps=0, loss=float("nan"), parameters=parameter_count(diffusion.net),
+        origin=origin, trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
 
 
 def _loaded(source: Path, training: Training) -> Diffusion:

@@ -95,9 +95,9 @@ class Trained:
 def taken(folder: Path, settings: Train) -> str | None:
     """The hash of the finished checkpoint that a model's folder was made from, where its own folder is gone.
 
-    So a run that was copied without `train.checkpoints` is read. None where those are there, or none is asked
-    for.
+    So a run that was copied without `train.checkpoints` is read. None where those are there, or are others.
     """
     gone = settings.checkpoints is not None and not resolve(settings.checkpoints).exists()
     stamp = read_stamp(folder) if gone else None
-    return stamp["recipe"].get("released") if stamp else None
+    known = stamp and stamp.get("origin") == settings.checkpoints
+    return stamp["recipe"].get("released") if stamp and known else None
