@@ -1,6 +1,7 @@
 """The figures of chapters 2 to 4 that show an algorithm at work on one image."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,8 @@ from diffusegen_core.diffusion.guided import GuidedStep, Targets, load_judge
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
 from diffusegen_core.diffusion.unet import UNet
-from diffusegen_core.report import algorithms
+from diffusegen_core.report import algorithms, figures
+from diffusegen_core.run import Run
 
 SIDE = 16
 
@@ -118,3 +120,14 @@ def test_what_lies_outside_the_range_is_clipped() -> None:
     shown: list[Tensor] = [ax.images[0].get_array() for ax in axes]
     assert shown[0][0, 0].tolist() == [255, 0, 128]
     assert shown[1].max() == 1.0
+
+
+def test_a_look_at_a_model_that_was_finished_meanwhile_shows_nothing(nano_run: Run, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch):
+    shown: list[object] = []
+    monkeypatch.setattr(figures, "display", lambda figure, display_id: shown.append(figure))
+    watch = figures.Watch()
+    watch("cluster-00", tmp_path / "making" / "train" / "cluster-00")
+    assert shown == []
+    watch("cluster-00", nano_run.folder / "train" / "cluster-00")
+    assert len(shown) == 1

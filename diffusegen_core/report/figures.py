@@ -243,7 +243,10 @@ class Watch:
         self.handle: DisplayHandle | None = None
 
     def __call__(self, name: str, folder: Path) -> None:
-        figure = progress(name, folder)
+        try:
+            figure = progress(name, folder)
+        except FileNotFoundError:  # the model is finished, and was moved into place before this look at it
+            return
         if self.handle is None:
             self.handle = display(figure, display_id=True)
         else:
@@ -252,13 +255,19 @@ class Watch:
 
 
 def progress(name: str, folder: Path) -> Figure:
-    """The loss curve of one model so far, beside its newest sample grid."""
+    """The loss curve of one model so far, beside its newest sample grid.
+
+    Raises FileNotFoundError where the folder has none, as after it was moved.
+    """
+    grids = sorted((folder / "samples").glob("*.png"))
+    if not grids:
+        raise FileNotFoundError(f"{folder} has no sample grid.")
+    newest = np.asarray(Image.open(grids[-1]))
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.1), width_ratios=[1, 1.6])
     _curve(left, folder, 1, name, COLOURS[0], "-")
     left.set(xlabel="step", ylabel="loss", yscale="log", title=name)
-    newest = sorted((folder / "samples").glob("*.png"))[-1]
-    picture(right, np.asarray(Image.open(newest)).transpose(2, 0, 1))
-    right.set_title(f"samples after {int(newest.stem)} images")
+    picture(right, newest.transpose(2, 0, 1))
+    right.set_title(f"samples after {int(grids[-1].stem)} images")
     return figure
 
 
