@@ -201,6 +201,18 @@ def pixels(p: Params, count: int, device: torch.device) -> torch.Tensor:
     return torch.randint(256, shape, dtype=torch.uint8, generator=seeds.generator(0, "pixels")).to(device)
 
 
+def images(p: Params, count: int, device: torch.device) -> torch.Tensor:
+    """The same as floats in [-1, 1]."""
+    return pixels(p, count, device).float() / 127.5 - 1
+
+
+def around_the_middle(x: torch.Tensor) -> torch.Tensor:
+    """What is known of images (B, C, S, S) where a square in the middle is to be filled, (B, 1, S, S)."""
+    known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
+    known[:, :, middle, middle] = 0
+    return known
+
+
 def stir(net: torch.nn.Module) -> None:
     """Weights drawn anew: an untrained network's branches are zero, which equality would not notice."""
     g = seeds.generator(0, "weights", device=next(net.parameters()).device)
@@ -215,6 +227,11 @@ def sampler(p: Params, device: torch.device, precision: str, candidate: str = ""
     stir(net)
     return Diffusion(tried(net.fixed(precision), candidate), process.schedule(p.process).to(device),
                      p.process.objective, precision=precision)
+
+
+def changed(p: Params, section: str, **changes: Any) -> Params:
+    """The parameters with other values in one section."""
+    return p.model_copy(update={section: getattr(p, section).model_copy(update=changes)})
 
 
 def training_of(p: Params) -> Training:

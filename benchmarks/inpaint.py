@@ -29,9 +29,8 @@ def run(arguments: list[str] | None = None) -> dict:
                                        "inpaint.jump_length": JUMP_LENGTH, "inpaint.resampling": RESAMPLING})
     batch = options.batch = options.batch or p.inpaint.batch_size
     levels = repaint_levels(options.respacing, JUMP_LENGTH, RESAMPLING)
-    x = common.pixels(p, batch, device).float() / 127.5 - 1
-    known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
-    known[:, :, middle, middle] = 0
+    x = common.images(p, batch, device)
+    known = common.around_the_middle(x)
 
     def prepare(count: int, precision: str, candidate: str) -> Callable[[], object]:
         diffusion = common.sampler(p, device, precision, candidate).respaced(options.respacing)

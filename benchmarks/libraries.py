@@ -80,8 +80,8 @@ class Ours(Library):
         return UNet(p.model.model_copy(update={"base_channels": width}), p.data.image_size)
 
     def training(self, net: nn.Module, p: Params, x: Tensor, precision: str) -> Call:
-        own = p.model_copy(update={"train": p.train.model_copy(update={"precision": precision})})
-        asked, s = common.training_of(own), process.schedule(p.process)
+        asked = common.training_of(common.changed(p, "train", precision=precision))
+        s = process.schedule(p.process)
         state = training.start(asked, CPU)
         return lambda: training.optimize(asked, state, s, x)
 

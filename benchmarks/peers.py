@@ -179,17 +179,10 @@ def way(library: Library, network: Network, work: str, precision: str, p: Params
         net.register_forward_hook(tallies[name].called)
         if work == "sampling":
             return library.sampling(net, p, options.batch, options.calls, precision)
-        x = common.pixels(p, options.batch, libraries.CPU).float() / 127.5 - 1
-        return library.inpainting(net, p, x, around_the_middle(x), RePaint(), precision)
+        x = common.images(p, options.batch, libraries.CPU)
+        return library.inpainting(net, p, x, common.around_the_middle(x), RePaint(), precision)
 
     return common.Way(name, p.train.batch_size if work == "training" else options.batch, prepare)
-
-
-def around_the_middle(x: torch.Tensor) -> torch.Tensor:
-    """What is known of x, (B, 1, S, S): all but a square in the middle."""
-    known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
-    known[:, :, middle, middle] = 0
-    return known
 
 
 def told(rows: list[Row], work: str, precision: str, tallies: dict[str, Tally]) -> list[Row]:

@@ -15,12 +15,13 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import stages
 import torch
+from realwork import PASTED, VARIED, Made
 
 from diffusegen_core.chapters import augment
 from diffusegen_core.config import devices, params
@@ -35,11 +36,8 @@ from diffusegen_core.segmentation import segnet, trainsets
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.store import seeds
 
-if TYPE_CHECKING:
-    from realrun import Made
-
 REAL = types.REAL.name
-COMPARED = ("Paint-varied", "Paste")  # beside Real in the small sets
+COMPARED = (VARIED, PASTED)  # beside Real in the small sets
 RATIO = 3  # made pairs in the place of a real one
 SEEDS = 12
 ALONE_SEEDS = 3
@@ -60,7 +58,7 @@ class Task:
         return f"{self.kind} {self.data_type} N{self.size or 'all'} seed{self.seed}"
 
 
-def planned(p: Params, sets: dict[str, "Made"], tiny: bool) -> Iterator[Task]:
+def planned(p: Params, sets: dict[str, Made], tiny: bool) -> Iterator[Task]:
     """All tasks, the most valuable first."""
     yield Task("agreement")
     sizes, most = sorted(p.augment.sizes), 1 if tiny else SEEDS

@@ -11,6 +11,7 @@ import reference
 import torch
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.diffusion.guided import Judge, guided, load_judge
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.store import seeds
@@ -27,15 +28,11 @@ def run(arguments: list[str] | None = None) -> dict:
     options = parser.parse_args(arguments)
     p, device = common.setup(options, {"style.weights": "random", "style.vgg_weights": "random"})
     batch = options.batch = options.batch or p.style.batch_size
-    levels = list(reversed(range(p.style.respacing - p.style.skip)))
-    if options.steps > len(levels):
-        raise UserError(f"--steps {options.steps} is more than the {len(levels)} guided steps.")
-    semantic = round(p.style.semantic_steps * options.steps / len(levels))
-    p = p.model_copy(update={"style": p.style.model_copy(update={"semantic_steps": semantic})})
-    levels = levels[:options.steps]
-    x = common.pixels(p, 2 * batch, device).float() / 127.5 - 1
+    if options.steps > (steps := p.style.respacing - p.style.skip):
+        raise UserError(f"--steps {options.steps} is more than the {steps} guided steps.")
+    p, levels = shortened(p, options.steps)
+    x = common.images(p, 2 * batch, device)
     inpainted, source = x[:batch], x[batch:, :3]
-
     judge = load_judge(p.style, p.model, p.seed, device)
 
     def prepare(count: int, precision: str, candidate: str) -> Callable[[], object]:
@@ -50,7 +47,15 @@ def run(arguments: list[str] | None = None) -> dict:
             p, judge, inpainted[:1], source[:1], len(levels))))
     rows, failed = common.measure(ways, options.rounds, device)
     return common.report("style", options, p, device, rows, failed, guided_steps_an_image=len(levels),
-                         semantic_steps=semantic)
+                         semantic_steps=p.style.semantic_steps)
+
+
+def shortened(p: Params, steps: int) -> tuple[Params, list[int]]:
+    """The first so many levels of a styling, and parameters with semantic divergence in as large a share of
+    them as of all."""
+    levels = list(reversed(range(p.style.respacing - p.style.skip)))
+    semantic = round(p.style.semantic_steps * min(1, steps / len(levels)))
+    return common.changed(p, "style", semantic_steps=semantic), levels[:steps]
 
 
 def styled(diffusion: Diffusion, judge: Judge, inpainted: torch.Tensor, source: torch.Tensor,

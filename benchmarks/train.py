@@ -55,9 +55,8 @@ def run(arguments: list[str] | None = None) -> dict:
 def way(kind: str, p: Params, s: process.Schedule, x: torch.Tensor) -> common.Way:
     """One kind of training; prepared, a call is a step."""
     module = plain if kind == "plain" else training
-    own = p.model_copy(update={"train": p.train.model_copy(update={
-        "precision": "fp32" if kind in ("plain", "fp32") else "bf16", "compile": "compiled" in kind})})
-    asked = common.training_of(own)
+    precision = "fp32" if kind in ("plain", "fp32") else "bf16"
+    asked = common.training_of(common.changed(p, "train", precision=precision, compile="compiled" in kind))
 
     def prepare() -> Callable[[], object]:
         state = module.start(asked, x.device)

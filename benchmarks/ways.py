@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import common
+import stages
 import torch
 from torch import Tensor
 
@@ -47,6 +48,11 @@ class Trainer(Protocol):
 
     def set_number(self, number: int) -> None:
         """Go on after so many steps: what the moments' corrections and the average's warm-up go by."""
+
+
+def kernels_run(device: torch.device, record: stages.Record) -> bool:
+    """Whether the kernels of `fused` run there, which they do on no device that a test pretends."""
+    return device.type == "cuda" and not record.facts.get("pretended")
 
 
 def captured(work: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
@@ -181,13 +187,13 @@ class Graphed:
 
 
 class Flat(Graphed):
-    """The same with the optimizer of `fused`; its average warms up as the package's."""
+    """The same with the optimizer of `flat`; its average warms up as the package's."""
 
     def prepare(self) -> None:
-        import fused
+        import flat
         settings = self.of.settings
-        self.optimizer = fused.FlatAdamW(self.net, settings.lr, settings.weight_decay,
-                                         clip=settings.grad_clip)
+        self.optimizer = flat.FlatAdamW(self.net, settings.lr, settings.weight_decay,
+                                        clip=settings.grad_clip)
 
     def update(self) -> None:
         self.optimizer.step(self.of.settings.ema)

@@ -25,13 +25,21 @@ from diffusegen_core.store import files
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
-import card  # noqa: E402 - benchmarks is no package
+import bench  # noqa: E402 - benchmarks is no package
+import card  # noqa: E402
+import common  # noqa: E402
+import correctness  # noqa: E402
 import figures  # noqa: E402
 import pack  # noqa: E402
 import painting  # noqa: E402
+import realmeasures  # noqa: E402
+import realmodel  # noqa: E402
 import realrun  # noqa: E402
+import realwork  # noqa: E402
+import sampling_speed  # noqa: E402
 import smallsets  # noqa: E402
 import stages  # noqa: E402
+import training_speed  # noqa: E402
 import unpack  # noqa: E402
 import ways  # noqa: E402
 
@@ -91,7 +99,7 @@ def test_the_clock_begins_with_the_shell(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_wheels_are_those_of_the_lock_with_their_hashes():
-    wanted = pack.locked((pack.common.ROOT / "requirements.lock").read_text(), pack.MISSING)
+    wanted = pack.locked((common.ROOT / "requirements.lock").read_text(), pack.MISSING)
     assert wanted.count("==") >= len(pack.MISSING)
     assert all(f"{name}==" in wanted for name in pack.MISSING)
     assert wanted.count("--hash=sha256:") >= len(pack.MISSING)
@@ -122,17 +130,19 @@ def test_a_package_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(figures, "RESPACING", 3)
-    monkeypatch.setattr(figures, "JUMP_LENGTH", 1)
-    monkeypatch.setattr(figures, "RESAMPLING", 1)
-    monkeypatch.setattr(figures, "SAMPLING", figures.SAMPLING[1:2])
-    monkeypatch.setattr(figures, "STYLING", figures.STYLING[:1])
-    monkeypatch.setattr(figures, "TRAINING", [(8, "channels_last", "eager"), (1, "plain", "graph")])
-    monkeypatch.setattr(figures, "MORE", [])
-    monkeypatch.setattr(figures, "PRECISIONS", ("fp32",))
-    monkeypatch.setattr(figures, "TOGETHER", 2)
-    monkeypatch.setattr(figures, "styled", lambda bench, diffusion, chosen: torch.zeros(len(chosen), 4, 8, 8))
-    monkeypatch.setattr(figures, "resume", lambda bench: {})
+    for module in (sampling_speed, correctness):
+        monkeypatch.setattr(module, "RESPACING", 3)
+        monkeypatch.setattr(module, "JUMP_LENGTH", 1)
+        monkeypatch.setattr(module, "RESAMPLING", 1)
+    monkeypatch.setattr(sampling_speed, "SAMPLING", sampling_speed.SAMPLING[1:2])
+    monkeypatch.setattr(sampling_speed, "STYLING", sampling_speed.STYLING[:1])
+    monkeypatch.setattr(training_speed, "TRAINING",
+                        [(8, "channels_last", "eager"), (1, "plain", "graph")])
+    monkeypatch.setattr(training_speed, "MORE", [])
+    monkeypatch.setattr(correctness, "PRECISIONS", ("fp32",))
+    monkeypatch.setattr(correctness, "TOGETHER", 2)
+    monkeypatch.setattr(correctness, "styled", lambda b, diffusion, chosen: torch.zeros(len(chosen), 4, 8, 8))
+    monkeypatch.setattr(correctness, "resume", lambda b: {})
     monkeypatch.setattr(ways, "captured", lambda work, device: work)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 1e9)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 0)
@@ -152,9 +162,9 @@ def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypa
 
 def test_a_training_that_is_stopped_ends_with_the_same_bits(call: stages.Call,
                                                             monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(figures, "RESUMED_STEPS", 4)
-    bench = figures.made(call, CPU, tiny=True, rounds=1)
-    found = figures.resume(replace(bench, small=figures.changed(bench.small, "train", precision="fp32")))
+    monkeypatch.setattr(correctness, "RESUMED_STEPS", 4)
+    b = bench.made(call, CPU, tiny=True, rounds=1)
+    found = correctness.resume(replace(b, small=common.changed(b.small, "train", precision="fp32")))
     assert found["checkpoint left"]
     assert found["again"]["equal"]
     assert found["stopped and resumed"] == {"equal": True, "relative": 0.0}
@@ -172,7 +182,7 @@ def test_the_kernels_compute_what_the_layers_do():
 
 
 KERNELS = """
-import copy, json, torch, fused
+import copy, json, torch, flat, fused
 import torch.nn.functional as F
 from torch import nn
 from diffusegen_core.diffusion import training
@@ -201,13 +211,13 @@ class Small(nn.Sequential):
     fixed = UNet.fixed
 
 net = Small(nn.Conv2d(4, 8, 3), nn.GroupNorm(4, 8), nn.Conv2d(8, 4, 1)).to(memory_format=torch.channels_last)
-slow, flat = copy.deepcopy(net), copy.deepcopy(net)
+slow, fast = copy.deepcopy(net), copy.deepcopy(net)
 average = copy.deepcopy(net).requires_grad_(False)
 optimizer = torch.optim.AdamW(slow.parameters(), lr=1e-3, weight_decay=0.01)
-other = fused.FlatAdamW(flat, 1e-3, 0.01, clip=0.5)
+other = flat.FlatAdamW(fast, 1e-3, 0.01, clip=0.5)
 state = training.State(slow, average, optimizer)
 for step in range(3):
-    for a, b in zip(slow.parameters(), flat.parameters()):
+    for a, b in zip(slow.parameters(), fast.parameters()):
         b.grad.copy_(torch.randn_like(a))
         a.grad = b.grad.float().clone()
     torch.nn.utils.clip_grad_norm_(slow.parameters(), 0.5)
@@ -219,7 +229,7 @@ def joined(tensors):
     return torch.cat([tensors[name].detach().flatten() for name, _ in net.named_parameters()])
 found["weights"] = apart(joined(other.state("master")), joined(dict(slow.named_parameters())))
 found["average"] = apart(joined(other.state("average")), joined(dict(average.named_parameters())))
-found["rounded"] = apart(joined(dict(flat.named_parameters())).float(), joined(other.state("master")))
+found["rounded"] = apart(joined(dict(fast.named_parameters())).float(), joined(other.state("master")))
 print(json.dumps(found))
 """
 
@@ -247,7 +257,7 @@ def test_a_varied_mask_lies_within_the_field_of_view():
 
 
 def test_known_pixels_stay_and_masks_are_what_was_asked(call: stages.Call, home: Path, tmp_path: Path):
-    p = realrun.parameters(home, tmp_path, CPU, tiny=True)
+    p = realwork.parameters(home, tmp_path, CPU, tiny=True)
     pairs, diffusion = some_pairs(), ways.diffusion(p, UNet(p.model, 32).eval(), CPU, "fp32")
     new = pairs.masks[[1, 2], 0]
     filled = painting.filled(pairs.masks[[0, 3], 0], new, p.inpaint)
@@ -271,7 +281,7 @@ def test_a_pasted_lesion_keeps_the_source_beside_it():
 def test_the_distance_without_a_root_is_clean_fids():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(40, 24)), rng.normal(size=(50, 24)) + 0.2
-    assert realrun.frechet_distance(a, b) == pytest.approx(metrics.frechet(a, b), rel=1e-6)
+    assert realmeasures.frechet_distance(a, b) == pytest.approx(metrics.frechet(a, b), rel=1e-6)
 
 
 # ---- the run
@@ -284,23 +294,23 @@ class CutOffError(BaseException):
 def test_a_run_that_is_cut_off_goes_on_and_comes_back(call: stages.Call, home: Path, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(realrun, "WORKERS", {True: 0})
-    monkeypatch.setattr(realrun, "TINY_STEPS", 6)
-    monkeypatch.setattr(realrun, "BURST", 2)
-    monkeypatch.setattr(realrun, "LOOK", 0.0)
-    monkeypatch.setattr(realrun, "KEEP", 0.0)
+    monkeypatch.setattr(realmodel, "TINY_STEPS", 6)
+    monkeypatch.setattr(realmodel, "BURST", 2)
+    monkeypatch.setattr(realmodel, "LOOK", 0.0)
+    monkeypatch.setattr(realmodel, "KEEP", 0.0)
     work, out = tmp_path / "work", call.record.path.parent
-    look, looks = realrun.Watch.look, []
+    look, looks = realmodel.Watch.look, []
 
-    def stopped(watch: realrun.Watch, trainer: ways.Trainer) -> float:
+    def stopped(watch: realmodel.Watch, trainer: ways.Trainer) -> float:
         looks.append(trainer.number)
         if len(looks) == 2:
             raise CutOffError
         return look(watch, trainer)
 
-    monkeypatch.setattr(realrun.Watch, "look", stopped)
+    monkeypatch.setattr(realmodel.Watch, "look", stopped)
     with pytest.raises(CutOffError):
         realrun.run(call, CPU, home, work, out, tiny=True)
-    assert checkpoints.header(work / realrun.CHECKPOINT)["number"] == 4
+    assert checkpoints.header(work / realmodel.CHECKPOINT)["number"] == 4
 
     done = smallsets.done
     monkeypatch.setattr(smallsets, "done", lambda task, *rest: (
@@ -352,13 +362,13 @@ def comes_back(out: Path, folder: Path, home: Path) -> None:
 
 
 def test_a_whole_model_fits_into_what_may_come_back(call: stages.Call, home: Path, tmp_path: Path):
-    p = realrun.parameters(home, tmp_path, CPU, tiny=False)
+    p = realwork.parameters(home, tmp_path, CPU, tiny=False)
     with torch.device("meta"):
         net = UNet(p.model, p.data.image_size)
     weights = {f"ema.{name}": torch.zeros(w.shape) for name, w in net.state_dict().items()}
-    w = realrun.Work(call, CPU, p, home, tmp_path, tmp_path / "out", False)
-    checkpoints.save(tmp_path / realrun.AVERAGE, weights, {"configuration": {}, "seen": {}})
-    realrun.keep_weights(w)
+    w = realwork.Work(call, CPU, p, home, tmp_path, tmp_path / "out", False)
+    checkpoints.save(tmp_path / realmodel.AVERAGE, weights, {"configuration": {}, "seen": {}})
+    realmodel.keep_weights(w)
     sizes = [file.stat().st_size for file in (tmp_path / "out").glob("model-*")]
     assert len(sizes) == 3
     assert max(sizes) <= 15 * 2**20
@@ -372,10 +382,10 @@ def test_a_missing_part_of_the_weights_is_named(tmp_path: Path):
 
 
 def test_eager_training_goes_on_from_its_state(home: Path, tmp_path: Path):
-    p = realrun.parameters(home, tmp_path, CPU, tiny=True)
+    p = realwork.parameters(home, tmp_path, CPU, tiny=True)
     x = torch.randint(256, (8, 4, 32, 32), dtype=torch.uint8)
     net = ways.network(p, CPU)
-    of = figures.common.training_of(p)
+    of = common.training_of(p)
     whole, first, second = (ways.Eager(of, copy.deepcopy(net)) for _ in range(3))
     for _ in range(4):
         whole.step(x)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "diffusegen_core"
 MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.startswith("__")}
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 # Folders of the package and modules beside them, each of which may import what stands before it.
 LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation",
           "chapters", "run", "planning", "report", "notebooks", "lab", "cli"]
@@ -148,9 +149,9 @@ def test_no_file_names_this_machine_or_a_package_registry() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_is_small(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= MOST_LINES
+@pytest.mark.parametrize("path", [*MODULES.values(), *BENCHMARKS], ids=lambda path: path.stem)
+def test_a_module_is_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
 @pytest.mark.parametrize("name", MODULES)
