@@ -45,7 +45,7 @@ lock: $(BIN)/uv
 	@echo "requirements.lock is written."
 
 clean:
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache diffusegen.egg-info
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml | $(BIN)/uv
 	@echo "Installing the locked packages into $(VENV) ..."
