@@ -1,4 +1,4 @@
-"""A lent GPU's calls: `pack` here, `figures` and `train` there, `unpack` here again (README.md, On a GPU)."""
+"""A borrowed GPU: `pack` here, `figures` and `train` there, `unpack` here again (README.md, On a GPU)."""
 
 import argparse
 import json
@@ -52,7 +52,7 @@ def run(given: list[str] | None = None) -> None:
         unpack.run(asked.files, asked.run)
     else:
         device = devices.device(asked.device)
-        packed = files.read_json(HOME / "packed.json") or {}
+        packed = files.read_json(getattr(asked, "home", HOME) / "packed.json") or {}
         facts = {"call": asked.call, "commit": packed.get("commit", common.commit()), "tiny": asked.tiny,
                  "versions": files.versions(), "device": devices.name(str(device))}
         record = stages.Record(asked.out / f"{asked.call}.json", facts)
