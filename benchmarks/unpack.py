@@ -22,7 +22,7 @@ from diffusegen_core.store import files
 MODEL = "cluster-00.safetensors"  # as train.checkpoints looks for it, with cluster.k 1
 SHEET = (3, 8)  # rows and columns of samples
 RESAMPLES = 1000
-KEPT = """What a run on a lent GPU brought back: nothing in this folder was computed here.
+KEPT = """What a run on a borrowed GPU brought back: nothing in this folder was computed here.
 
 checkpoints/{model}   the model's averaged weights, rounded to bf16, without its optimizer
 pairs/                the synthetic pairs by data type, images as JPEG, with their manifests

@@ -1,4 +1,4 @@
-"""A lent card's two calls, rehearsed: to the end, cut off and continued, and what comes back."""
+"""The two commands for a borrowed GPU, rehearsed: to the end, cut off and continued, and what comes back."""
 
 import copy
 import json
