@@ -23,7 +23,7 @@ from diffusegen_core.store.workspace import Workspace
 REST = "rest"
 PHANTOM, KVASIR, HELD_OUT = "Phantom", "HyperKvasir", "Held out"
 TRANSFER = {"cvc": "CVC-ClinicDB", "polypgen": "PolypGen"}  # the names of the other sets, by their parameters
-CVC, POLYPGEN = TRANSFER.values()
+CVC, POLYPGEN = TRANSFER["cvc"], TRANSFER["polypgen"]
 KVASIR_NAME = re.compile(r"c[jk][a-z0-9]{23}")  # unique to an image; names like 001 are everybody's
 
 # Images are compared as SIDE x SIDE grey means, by one minus their correlation. Re-encoded (JPEG 75 and 50),
