@@ -17,7 +17,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
 from diffusegen_core.run import Run
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import ASIDE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -70,9 +70,10 @@ def execute(notebook: Path, run: Run) -> Path:
 
     While it runs, the notebook lies in notebooks/running/ of the run; then in notebooks/, or, with its error,
     in notebooks/failed/. An executed one that it replaces is set aside if it was edited, or tells of other
-    parameters.
+    parameters. None of these places may be a link.
     """
     folder = run.folder / "notebooks"
+    moves.refuse_links(run.folder, ("notebooks/running", "notebooks/failed", f"{ASIDE}/notebooks"))
     running = folder / "running" / notebook.name
     running.parent.mkdir(parents=True, exist_ok=True)
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():

@@ -14,7 +14,7 @@ from diffusegen_core.data.pairsets import KINDS, read_pair
 from diffusegen_core.data.types import painted
 from diffusegen_core.report import figures
 from diffusegen_core.run import Run
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
 
 STAGES = [
     ("a", "cluster", "similar pairs together,\nby their features"),
@@ -25,7 +25,8 @@ STAGES = [
 
 
 def draw(run: Run) -> list[Path]:
-    """Write samples.png and scheme.png into the figures folder of the run."""
+    """Write samples.png and scheme.png into the figures folder of the run, which may be no link."""
+    moves.refuse_links(run.folder, ["figures"])
     pairs = run.pairs
     written: list[Path] = []
     for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(run, pairs))):

@@ -100,7 +100,7 @@ class Artifact:
         if stamp is None and self.file(STAMP).is_file() and not self.again:
             raise self._altered(self.folder, {STAMP: "cannot be read"})
         if stamp and not self._differing(stamp):
-            if self.writable:
+            if self.writable and not moves.link_on_the_way(self.run, f"{ASIDE}/{self.name}"):
                 moves.put_back(self.folder, self._aside)
             return self._untouched(stamp)
         return self.writable and self._taken_back()
@@ -177,13 +177,7 @@ class Artifact:
 
     def _refuse_links(self) -> None:
         """UserError where the artifact's place is, or lies in, a symbolic link."""
-        for name in (self.name, f"{MAKING}/{self.name}", f"{ASIDE}/{self.name}"):
-            for place in (self.run / name, *(self.run / name).parents):
-                if place == self.run:
-                    break
-                if place.is_symlink():
-                    raise UserError(f"{place} is a symbolic link: what it leads to is not the run's. Remove "
-                                    "the link, or choose another run_dir.")
+        moves.refuse_links(self.run, (self.name, f"{MAKING}/{self.name}", f"{ASIDE}/{self.name}"))
 
     def _differing(self, stamp: Stamp) -> list[str]:
         # Through JSON, so that tuples and lists compare equal.
