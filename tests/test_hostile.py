@@ -33,6 +33,7 @@ from myst_parser.parsers.mdit import create_md_parser
 from parameters import keys
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from diffusegen_core import Run, cli, notebooks
 from diffusegen_core.config import params
@@ -388,6 +389,27 @@ def test_cleaning_a_strangers_run_removes_nothing_elsewhere(tmp_path: Path):
     aside.kept(run)
     aside.remove(run, ["all"])
     assert letter.read_text() == "dear"
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-5", "1e400", "1" + 400 * "0"])
+@pytest.mark.parametrize("place", ["data", "aside/data/x"])
+def test_a_stamp_of_impossible_seconds_is_none(nano_run: Run, seconds: str, place: str):
+    text = json.dumps({**TOLD, "recipe": {}, "outputs": {}})
+    files.write_text(nano_run.folder / place / STAMP, text.replace('"seconds": 1', f'"seconds": {seconds}'))
+    for command in ("status", "clean"):
+        assert CliRunner().invoke(cli.app, [command, str(nano_run.folder)]).exit_code == 0
+    assert tables.line(nano_run)
+
+
+@pytest.mark.parametrize("name", [5000 * "a", 3000 * "a/", "\ud800", "x\ud800/y"], ids=range(4))
+def test_a_stamp_of_names_that_no_file_can_have_is_none(nano_run: Run, name: str):
+    place = nano_run.folder / "data"
+    files.write_json(place / STAMP, {**TOLD, "recipe": {}, "outputs": {name: {"bytes": 1}}})
+    done = CliRunner().invoke(cli.app, ["status", str(nano_run.folder)])
+    assert done.exit_code == 0, done.exception
+    assert "made.json cannot be read" in done.stdout
+    files.remove(place, [name])  # as from a book's list of its own files
+    assert (place / STAMP).is_file()
 
 
 @pytest.mark.parametrize("link", ["making", "making/train", f"making/train/{0:016d}", "aside", "aside/params",

@@ -16,6 +16,7 @@ import numpy as np
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
 
+LONGEST = 2048  # bytes of a name within a folder, whose own path comes before it
 WRITING = ".diffusegen-writing-"  # what unfinished files are called: nobody else's are
 
 
@@ -106,9 +107,15 @@ def below(folder: Path) -> list[str]:
 
 
 def plain(name: object) -> bool:
-    """Whether a name leads to something below its folder: relative, and never up again."""
-    return isinstance(name, str) and not name.startswith("/") and ".." not in name.split("/") and (
-        "\0" not in name)
+    """Whether a name leads to something below its folder: relative, never up again, and one that can be."""
+    if not isinstance(name, str) or name.startswith("/") or "\0" in name:
+        return False
+    try:
+        encoded = os.fsencode(name)
+    except ValueError:  # half a character
+        return False
+    parts = encoded.split(b"/")
+    return b".." not in parts and max(map(len, parts)) < 256 and len(encoded) < LONGEST
 
 
 def remove(folder: Path, names: Iterable[object]) -> None:
