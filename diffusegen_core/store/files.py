@@ -71,11 +71,16 @@ def write_json(path: Path, value: Any) -> Written:
 
 
 def read_json(path: Path) -> Any | None:
-    """The file's value, or None where it is absent or not JSON (half-written, or a stranger's)."""
+    """The file's value, or None where it is absent or not JSON (half-written, or a stranger's).
+
+    UserError where it is there and cannot be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def sha256(path: Path) -> str:
