@@ -169,6 +169,18 @@ def test_what_was_changed_by_hand_is_refused_when_its_parameters_come_back(
     assert (tmp_path / ASIDE / NAME / artifact.key / "model.txt").read_text() == "mine"
 
 
+def test_what_was_changed_by_hand_twice_and_is_being_made_again_stays_aside(tmp_path: Path):
+    artifact = make(tmp_path, 1)
+    for text in ("mine", "mine too"):
+        artifact.file("model.txt").write_text(text)
+        make(tmp_path, 1, again=True)
+    artifact.file("model.txt").write_text("and mine")
+    assert not Artifact(tmp_path, NAME, {"value": 1}, again=True).made()  # and then it was killed
+    assert make(tmp_path, 1).file("model.txt").read_text() == "model 1"
+    assert sorted(path.read_text() for path in (tmp_path / ASIDE).rglob("model.txt")) == [
+        "and mine", "mine", "mine too"]
+
+
 def test_what_is_only_shown_does_not_decide(tmp_path: Path):
     artifact = make(tmp_path, 1)
     artifact.file("log.csv").write_text("loss,1\r\n")

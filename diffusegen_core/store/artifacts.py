@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 5  # reasons of a log line
 LONG = 60  # characters of a value in it
-CHANGED = "-changed"  # ends the name of what was set aside because its files were changed by hand
+CHANGED = "-changed"  # after the key, of what was set aside because its files were changed by hand
 Recipe = dict[str, Any]
 
 
@@ -213,7 +213,7 @@ class Artifact:
         refused = None
         for folder in (self._making, *sorted(self._aside.glob(f"{self.key}*"))):
             stamp = read_stamp(folder)
-            if stamp is None or self._differing(stamp) or folder.name.endswith(CHANGED):
+            if stamp is None or self._differing(stamp) or CHANGED in folder.name:
                 continue
             changed = altered(folder, stamp)
             if not changed:
