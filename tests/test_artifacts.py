@@ -47,7 +47,7 @@ def test_an_artifact_is_made_beside_its_place_and_moved_there_whole(tmp_path: Pa
     assert artifact.made()
     assert artifact.stamp["seconds"] == 2.5
     assert artifact.stamp["steps"] == 3
-    assert artifact.hash_of("model.txt") == files.sha256(artifact.file("model.txt"))
+    assert stamps.contents(artifact.stamp) == {"model.txt": files.sha256(artifact.file("model.txt"))}
     assert not (tmp_path / MAKING).exists()
 
 

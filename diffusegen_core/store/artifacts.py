@@ -114,10 +114,6 @@ class Artifact:
         assert stamp is not None, "made() has just read it"
         return stamp
 
-    def hash_of(self, name: str) -> str:
-        """The SHA-256 of one of its outputs, from the stamp."""
-        return str(self.stamp["outputs"][name]["sha256"])
-
     def begin(self) -> Path:
         """The folder to make it in, with whatever an interrupted attempt has left there.
 
