@@ -253,6 +253,14 @@ def test_a_strangers_file_that_is_in_the_way_is_set_aside(tmp_path: Path):
 
 
 @pytest.mark.parametrize("part", ["train", "train/cluster-00"])
+def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_made(tmp_path: Path, part: str):
+    files.write_text(tmp_path / part, "mine")
+    with pytest.raises(UserError, match=f"^{tmp_path / part} is a file, where a folder"):
+        make(tmp_path, 1)
+    assert contents(tmp_path) == {part: "mine"}
+
+
+@pytest.mark.parametrize("part", ["train", "train/cluster-00"])
 def test_a_link_in_the_run_folder_is_refused(tmp_path: Path, part: str):
     data = tmp_path / "somebody" / "cluster-00"
     data.mkdir(parents=True)

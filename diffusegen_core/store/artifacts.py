@@ -117,11 +117,15 @@ class Artifact:
     def begin(self) -> Path:
         """The folder to make it in, with whatever an interrupted attempt has left there.
 
-        Raises NotMadeError where nothing may be made, and UserError where the place is a symbolic link.
+        Raises NotMadeError where nothing may be made, and UserError where the place is, or lies in, a
+        symbolic link or a file.
         """
         if not self.writable:
             raise self._not_made()
         self._refuse_links()
+        for place in (self.folder, *self.folder.parents):
+            if place.is_file():
+                raise UserError(f"{place} is a file, where a folder of the run's goes. Move it away.")
         making = self._making
         making.mkdir(parents=True, exist_ok=True)
         return making
