@@ -17,11 +17,14 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
 from diffusegen_core.run import Run
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
+from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
 from diffusegen_core.store.stamps import ASIDE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 KERNEL = "python3"
+# Errors of a chapter that a user is meant to read, by the names that papermill tells.
+READABLE = {kind.__name__ for kind in (UserError, NotMadeError, OutdatedError)}
 OWN = "diffusegen"  # what an executed notebook's metadata tells under this name: the parameters of its run
 WRITTEN = "written.json"  # hashes of the executed notebooks, as they were written
 # Else each chapter begins with a warning that its kernel speaks in plain text, and one that is interrupted
@@ -70,9 +73,10 @@ def execute(notebook: Path, run: Run) -> Path:
 
     While it runs, the notebook lies in notebooks/running/ of the run; then in notebooks/, or, with its error,
     in notebooks/failed/. An executed one that it replaces is set aside if it was edited, or tells of other
-    parameters.
+    parameters. None of these places may be a link.
     """
     folder = run.folder / "notebooks"
+    moves.refuse_links(run.folder, ("notebooks/running", "notebooks/failed", f"{ASIDE}/notebooks"))
     running = folder / "running" / notebook.name
     running.parent.mkdir(parents=True, exist_ok=True)
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
@@ -83,7 +87,7 @@ def execute(notebook: Path, run: Run) -> Path:
                                    stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
         failed = _failed(running)
-        if error.ename in ("UserError", "NotMadeError"):
+        if error.ename in READABLE:
             raise UserError(f"{notebook.stem}: {error.evalue}") from None
         raise UserError(f"{notebook.stem} failed: {error.ename}: {error.evalue} "
                         f"The traceback is in {failed}.") from None

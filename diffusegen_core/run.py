@@ -42,7 +42,7 @@ from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
-from diffusegen_core.store import files, lock, stamps
+from diffusegen_core.store import files, lock, moves, stamps
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.stamps import ASIDE
 from diffusegen_core.store.workspace import Workspace
@@ -281,6 +281,7 @@ class Run:
         there = path.is_file()
         if not there or params.load(path) != values:
             if there:  # a copy, so that no kill leaves the folder without any
+                moves.refuse_links(self.folder, [f"{ASIDE}/params"])
                 aside = self.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
                 files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
             files.write_text(path, yaml.safe_dump(values, sort_keys=False))

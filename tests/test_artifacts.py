@@ -47,7 +47,7 @@ def test_an_artifact_is_made_beside_its_place_and_moved_there_whole(tmp_path: Pa
     assert artifact.made()
     assert artifact.stamp["seconds"] == 2.5
     assert artifact.stamp["steps"] == 3
-    assert artifact.hash_of("model.txt") == files.sha256(artifact.file("model.txt"))
+    assert stamps.contents(artifact.stamp) == {"model.txt": files.sha256(artifact.file("model.txt"))}
     assert not (tmp_path / MAKING).exists()
 
 
@@ -169,6 +169,18 @@ def test_what_was_changed_by_hand_is_refused_when_its_parameters_come_back(
     assert (tmp_path / ASIDE / NAME / artifact.key / "model.txt").read_text() == "mine"
 
 
+def test_what_was_changed_by_hand_twice_and_is_being_made_again_stays_aside(tmp_path: Path):
+    artifact = make(tmp_path, 1)
+    for text in ("mine", "mine too"):
+        artifact.file("model.txt").write_text(text)
+        make(tmp_path, 1, again=True)
+    artifact.file("model.txt").write_text("and mine")
+    assert not Artifact(tmp_path, NAME, {"value": 1}, again=True).made()  # and then it was killed
+    assert make(tmp_path, 1).file("model.txt").read_text() == "model 1"
+    assert sorted(path.read_text() for path in (tmp_path / ASIDE).rglob("model.txt")) == [
+        "and mine", "mine", "mine too"]
+
+
 def test_what_is_only_shown_does_not_decide(tmp_path: Path):
     artifact = make(tmp_path, 1)
     artifact.file("log.csv").write_text("loss,1\r\n")
@@ -238,6 +250,14 @@ def test_a_strangers_file_that_is_in_the_way_is_set_aside(tmp_path: Path):
     artifact = make(tmp_path, 1)
     assert artifact.file("model.txt").read_text() == "model 1"
     assert [path.read_text() for path in (tmp_path / ASIDE).rglob("model.txt")] == ["a stranger's"]
+
+
+@pytest.mark.parametrize("part", ["train", "train/cluster-00"])
+def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_made(tmp_path: Path, part: str):
+    files.write_text(tmp_path / part, "mine")
+    with pytest.raises(UserError, match=f"^{tmp_path / part} is a file, where a folder"):
+        make(tmp_path, 1)
+    assert contents(tmp_path) == {part: "mine"}
 
 
 @pytest.mark.parametrize("part", ["train", "train/cluster-00"])

@@ -85,6 +85,16 @@ def test_the_pictures_show_no_image_whose_mask_was_not_written(nano_params: para
     assert (run.folder / "figures" / "scheme.png").is_file()
 
 
+def test_a_sample_grid_that_is_no_picture_is_named(nano_run: Run) -> None:
+    grid = sorted((nano_run.folder / "train").glob("*/samples/*.png"))[-1]
+    shown = front._made(nano_run, "train")
+    assert shown is not None
+    assert shown.shape[2] == 3
+    grid.write_bytes(grid.read_bytes()[:60])
+    with pytest.raises(UserError, match=f"{grid} cannot be read as a picture"):
+        front.draw(nano_run)
+
+
 def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "key").write_text("mine")

@@ -170,6 +170,8 @@ def write_notebook(path: Path, *sources: str) -> None:
 @pytest.mark.parametrize(("source", "says"), [
     ("from diffusegen_core.config.errors import UserError\nraise UserError('Place the file by hand.')",
      "01_x: Place the file by hand."),
+    ("from diffusegen_core.store.artifacts import OutdatedError\nraise OutdatedError('Make it again.')",
+     "01_x: Make it again."),
     ("1 / 0", "01_x failed: ZeroDivisionError: division by zero The traceback is in "),
     ("import os\nos._exit(9)", "01_x failed: its process was killed"),
 ])

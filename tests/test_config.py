@@ -43,7 +43,8 @@ def test_environment_variables_are_as_they_were_at_the_end(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("seconds", "words"), [
-    (0, "0.0 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"),
+    (0, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (10, "10 s"), (59.4, "59 s"),
+    (59.6, "1 min 0 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"),
     (200, "3 min 20 s"), (3599.6, "1 h 0 min"), (2 * 3600 + 5 * 60, "2 h 5 min"),
     (47 * 3600 + 59 * 60, "47 h 59 min"), (48 * 3600, "2 d 0 h"), (79 * 3600, "3 d 7 h"),
     (97_543_440, "1128 d 23 h")])

@@ -70,6 +70,15 @@ def test_json_is_written_sorted_and_read_back(tmp_path: Path):
     assert files.read_json(path / "below") is None
 
 
+def test_json_that_cannot_be_read_is_named_and_not_taken_for_absent(tmp_path: Path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(UserError, match=r"a\.json cannot be read: Too many levels of symbolic links\.$"):
+        files.read_json(tmp_path / "a" / "a.json")
+    with pytest.raises(UserError, match=r"run\.json cannot be read"):
+        lock.refuse_foreign(tmp_path / "a")
+
+
 @pytest.mark.parametrize("text", ["", "{", "\xff", 50_000 * "["])
 def test_what_is_not_json_is_read_as_nothing(tmp_path: Path, text: str):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")

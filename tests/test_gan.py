@@ -203,8 +203,19 @@ def test_pairs_hold_where_the_folder_that_they_came_from_is_gone(tmp_path: Path)
     origin = write_published(tmp_path / "gan", range(3), range(2))
     p = make_params(tmp_path, source=str(origin))
     names = make(p).pairs.manifest["name"].tolist()
+    typo = make_params(tmp_path, source=str(tmp_path / "typo"))
+    more = make_params(tmp_path, source=str(origin), samples=1)
     origin.rename(tmp_path / "elsewhere")
     assert make(p, writable=False).pairs.manifest["name"].tolist() == names
+    assert make(p).pairs.manifest["name"].tolist() == names
+    assert list(gan.check(p)) == []
+    for other in (typo, more):  # stands for nothing else that was read, nor for others of its pairs
+        for writable in (True, False):
+            with pytest.raises(UserError, match=r"gan\.source: .* is not a folder"):
+                make(other, writable=writable)
+        [line] = gan.check(other)
+        assert "gan.source: " in line
+    assert make(p).pairs.manifest["name"].tolist() == names
 
 
 def test_the_folder_is_not_hashed_again_where_nothing_changed(tmp_path: Path,

@@ -33,14 +33,15 @@ from myst_parser.parsers.mdit import create_md_parser
 from parameters import keys
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
-from diffusegen_core import Run, cli
+from diffusegen_core import Run, cli, notebooks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import dataset, fetch, layouts
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.networks import weights
-from diffusegen_core.report import review, tables
+from diffusegen_core.report import book, front, review, tables
 from diffusegen_core.store import aside, files
 from diffusegen_core.store.stamps import STAMP
 from diffusegen_core.store.workspace import Workspace
@@ -388,6 +389,82 @@ def test_cleaning_a_strangers_run_removes_nothing_elsewhere(tmp_path: Path):
     aside.kept(run)
     aside.remove(run, ["all"])
     assert letter.read_text() == "dear"
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-5", "1e400", "1" + 400 * "0"])
+@pytest.mark.parametrize("place", ["data", "aside/data/x"])
+def test_a_stamp_of_impossible_seconds_is_none(nano_run: Run, seconds: str, place: str):
+    text = json.dumps({**TOLD, "recipe": {}, "outputs": {}})
+    files.write_text(nano_run.folder / place / STAMP, text.replace('"seconds": 1', f'"seconds": {seconds}'))
+    for command in ("status", "clean"):
+        assert CliRunner().invoke(cli.app, [command, str(nano_run.folder)]).exit_code == 0
+    assert tables.line(nano_run)
+
+
+@pytest.mark.parametrize("name", [5000 * "a", 3000 * "a/", "\ud800", "x\ud800/y"], ids=range(4))
+def test_a_stamp_of_names_that_no_file_can_have_is_none(nano_run: Run, name: str):
+    place = nano_run.folder / "data"
+    files.write_json(place / STAMP, {**TOLD, "recipe": {}, "outputs": {name: {"bytes": 1}}})
+    done = CliRunner().invoke(cli.app, ["status", str(nano_run.folder)])
+    assert done.exit_code == 0, done.exception
+    assert "made.json cannot be read" in done.stdout
+    files.remove(place, [name])  # as from a book's list of its own files
+    assert (place / STAMP).is_file()
+
+
+@pytest.mark.parametrize("link", ["making", "making/train", f"making/train/{0:016d}", "aside", "aside/params",
+                                  "aside/notebooks", "aside/params/a.yaml", "aside/train"])
+def test_cleaning_follows_no_link_out_of_a_strangers_run(tmp_path: Path, link: str):
+    theirs = tmp_path / "theirs"
+    for name in (f"{0:016d}/letter", f"train/{0:016d}/letter", "a.yaml", "a.ipynb", "params/a.yaml"):
+        files.write_text(theirs / name, "dear")
+    files.write_json(theirs / "x" / STAMP, {**TOLD, "recipe": {}, "outputs": {}})
+    before = files.below(theirs)
+    place = tmp_path / "run" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(theirs if not place.suffix else theirs / "a.yaml")
+    assert aside.kept(tmp_path / "run") == []
+    aside.remove(tmp_path / "run", ["all"])
+    place.unlink()
+    place.symlink_to(tmp_path / "nowhere")
+    assert aside.kept(tmp_path / "run") == []
+    assert files.below(theirs) == before
+
+
+@pytest.mark.parametrize("link", ["aside", "aside/cluster", "aside/cluster/strangers"])
+def test_looking_at_a_strangers_run_moves_nothing_into_it(nano_run: Run, tmp_path: Path, link: str):
+    for name in ("letter", "strangers/letter", "cluster/strangers/letter"):
+        files.write_text(tmp_path / "theirs" / name, "dear")
+    (nano_run.folder / link).parent.mkdir(parents=True, exist_ok=True)
+    (nano_run.folder / link).symlink_to(tmp_path / "theirs")
+    before = files.below(tmp_path / "theirs")
+    nano_run.make("cluster")
+    assert files.below(tmp_path / "theirs") == before
+    assert not (nano_run.folder / "cluster" / "letter").exists()
+
+
+@pytest.mark.parametrize("link", ["making", "making/site", "aside", "aside/site"])
+def test_a_book_is_not_built_through_a_link(tmp_path: Path, link: str):
+    for name in ("x.html", "site/x.html"):
+        files.write_text(tmp_path / "theirs" / name, "dear")
+    (tmp_path / "run" / link).parent.mkdir(parents=True)
+    (tmp_path / "run" / link).symlink_to(tmp_path / "theirs")
+    assert "is a symbolic link" in refused(book.build, tmp_path / "run", names=link)
+    assert files.below(tmp_path / "theirs") == ["site/x.html", "x.html"]
+
+
+@pytest.mark.parametrize("link", ["figures", "notebooks", "notebooks/failed", "aside/notebooks",
+                                  "aside/params"])
+def test_pages_and_parameters_are_not_written_through_a_link(nano_run: Run, tmp_path: Path, link: str):
+    for name in ("samples.png", "01_cluster.ipynb"):
+        files.write_text(tmp_path / "theirs" / name, "dear")
+    (nano_run.folder / link).parent.mkdir(parents=True, exist_ok=True)
+    (nano_run.folder / link).symlink_to(tmp_path / "theirs")
+    act = {"figures": lambda: front.draw(nano_run),
+           "aside/params": Run.open(nano_run.folder, {"seed": 3}).keep_params}.get(
+               link, lambda: notebooks.execute(notebooks.every()[0], nano_run))
+    assert "is a symbolic link" in refused(act, names=link)
+    assert {path.read_text() for path in (tmp_path / "theirs").iterdir()} == {"dear"}
 
 
 # ---- archives

@@ -1,6 +1,7 @@
 """Before a run starts: every error of the user that its chapters would come to, and the networks to train."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ import torch
 from made_up import changed, forge
 
 from diffusegen_core import notebooks
+from diffusegen_core.chapters import segment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data.types import REAL
 from diffusegen_core.networks import weights
 from diffusegen_core.planning import preflight
 from diffusegen_core.run import Run
@@ -216,6 +219,37 @@ def test_a_dry_run_leaves_data_of_other_parameters_alone(nano_params: Params, pa
         text = dry_run(changed(nano_params, data=change))
         assert text.startswith("Synthetic data alone: 4 experiments, 0 finished")
     assert state(nano_params.folder) == before
+
+
+def test_a_dry_run_knows_the_pairs_that_were_read_from_a_folder(nano_params: Params, folder: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "planned", lambda ws, supply, *rest: f"{supply[REAL].sources} sources")
+    p = changed(nano_params, data={"source": str(folder), "count": None, "on_bad": "skip"},
+                inpaint={"sources": None})
+    assert dry_run(p, "6") == "10 sources"
+    next((folder / "images").iterdir()).write_bytes(b"no picture")
+    Run(p).make("data")
+    assert dry_run(p, "6") == "9 sources"
+    folder.rename(folder.with_name("gone"))
+    assert dry_run(p, "6") == "9 sources"
+
+
+@pytest.mark.parametrize(("change", "chosen", "refused"), [
+    ({"data.count": 9}, ["cluster"], False), ({"data.count": 9}, ["train"], True),
+    ({"gan.steps": 2}, ["evaluate"], False), ({"gan.steps": 2}, ["segment"], True),
+    ({"segment.test_count": 3}, ["segment"], False), ({"segment.test_count": 3}, ["augment"], True),
+    ({"segment.test_count": 3}, ["augment", "tests"], False), ({"cluster.scan": [2]}, ["train"], True)])
+def test_who_chooses_a_page_has_chosen_what_it_makes_and_no_other(
+        nano_run: Run, change: dict, chosen: list[str], refused: bool) -> None:
+    run = Run.open(nano_run.folder, change)
+    with pytest.raises(UserError, match="not chosen are not made anew") if refused else nullcontext():
+        preflight.refuse_mixture(run, chosen)
+
+
+def test_every_result_has_a_page() -> None:
+    pages = {notebooks.chapter_of(path) for path in notebooks.every()}
+    assert set(preflight.CHECKS) - pages == set(preflight.PAGES)
+    assert set(preflight.PAGES.values()) <= pages
 
 
 def test_a_dry_run_counts_what_is_finished_and_leaves_test_sets_alone(

@@ -59,6 +59,23 @@ def test_the_key_of_another_form_is_not_overwritten(run: Path) -> None:
     assert (run / "review" / "key.json").read_text() == before
 
 
+@pytest.mark.parametrize(("name", "text"), [
+    ("form.html", "mine"), ("key.json", "mine"), ("key.json", "[]"), ("key.json", '{"type": "account"}')])
+def test_a_file_of_others_is_not_overwritten(run: Path, tmp_path: Path, name: str, text: str) -> None:
+    place = files.write_text(tmp_path / "out" / name, text)
+    result = diffusegen("review", "make", run, "--per-type", 2, "--out", tmp_path / "out")
+    assert isinstance(result.exception, UserError)
+    assert f"{place} is there already" in str(result.exception)
+    assert {path.read_text() for path in place.parent.iterdir()} == {text}
+
+
+def test_a_form_whose_writing_was_interrupted_is_written_again(run: Path) -> None:
+    assert diffusegen("review", "make", run, "--per-type", 2).exit_code == 0
+    (run / "review" / "form.html").unlink()
+    assert diffusegen("review", "make", run, "--per-type", 2).exit_code == 0
+    assert (run / "review" / "form.html").is_file()
+
+
 def test_a_review_writes_nothing_but_the_form_and_its_key(run: Path) -> None:
     before = {name: files.sha256(run / name) for name in files.below(run)}
     assert diffusegen("review", "make", run, "--per-type", 2).exit_code == 0

@@ -334,8 +334,8 @@ def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: datase
         [], [("24", "4-Styled-Diff")]]
 
 
-def test_the_evaluators_measures_bear_names_of_their_own(p: Params, pairs: dataset.Pairs) -> None:
-    frame = segment_tables.evaluator(planted(BOTH, pairs), p, ["data_type", "samples"], "evaluator").frame
+def test_the_evaluators_measures_bear_names_of_their_own(pairs: dataset.Pairs) -> None:
+    frame = segment_tables.evaluator(planted(BOTH, pairs), ["data_type", "samples"], "evaluator").frame
     assert list(frame) == ["data type", "N", "test set", "soft Dice", "IoU", "seeds"]
     assert len(frame) == 5 * 3
     assert set(frame["seeds"]) == {"2"}

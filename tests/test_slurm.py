@@ -250,6 +250,17 @@ def test_a_command_of_slurm_that_cannot_be_started_does_not_end_the_looking(monk
     assert "Slurm: Cannot allocate memory" in caplog.text
 
 
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"interface": "ib9"}, "'ib9' is not a valid network interface"), ({"memory": "lots"}, "'lots'"),
+    ({"log_folder": "/dev/null/logs"}, "/dev/null/logs")])
+def test_a_file_that_no_job_can_be_made_of_is_named(described: Callable[..., Path], changes: dict,
+                                                    message: str) -> None:
+    file = described(**changes)
+    with pytest.raises(UserError, match=f"^{file}: .*{message}") as caught, machines.hold(slurm=file):
+        pass
+    assert "\n" not in str(caught.value)
+
+
 def test_where_there_is_no_slurm_that_is_said(described: Callable[..., Path], monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="no sbatch here"), machines.hold(slurm=described()):

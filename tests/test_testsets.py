@@ -105,6 +105,29 @@ def test_a_read_only_workspace_reads_what_there_is_and_makes_nothing(nano, folde
     assert read[CVC].pairs.digest == made[CVC].pairs.digest
 
 
+@pytest.mark.parametrize(("key", "name"), [("cvc", CVC), ("polypgen", POLYPGEN), ("held_out", HELD_OUT)])
+def test_a_folder_that_is_not_there_stands_for_what_was_read_from_it_and_for_nothing_else(
+        nano, folder, tmp_path, key: str, name: str):
+    p, typo = make(nano, {key: str(folder)}), make(nano, {key: str(tmp_path / "typo")})
+    first = load(p)[name].pairs
+    folder.rename(tmp_path / "gone")
+    pairs = dataset.load(workspace(p), p.data)
+    assert list(testsets.check(p)) == []
+    for writable in (True, False):
+        read = testsets.load(workspace(p, writable), pairs, p.data, p.segment)
+        assert read[name].pairs.digest == first.digest
+        with pytest.raises(UserError, match=rf"segment\.{key}: .*typo is not a folder"):
+            testsets.load(workspace(p, writable), pairs, typo.data, typo.segment)
+    [line] = testsets.check(typo)
+    assert line.startswith(f"Parameters: segment.{key}: {tmp_path / 'typo'} is not a folder")
+    # Nor for what another test set was read from.
+    other = "polypgen" if key == "cvc" else "cvc"
+    swapped = make(nano, {other: str(folder)})
+    assert len(list(testsets.check(swapped))) == 1
+    with pytest.raises(UserError, match=rf"segment\.{other}: .* is not a folder"):
+        testsets.load(workspace(p), pairs, swapped.data, swapped.segment)
+
+
 def test_the_draw_depends_on_the_seed_and_takes_all_of_a_small_set(nano, folder):
     drawn = {seed: load(make({**nano, "seed": seed}, {"cvc": str(folder)}))[CVC].pairs.names
              for seed in range(4)}

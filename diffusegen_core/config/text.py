@@ -3,8 +3,8 @@
 
 def duration(seconds: float) -> str:
     """Seconds in words: "41 s", "3 min 20 s", "2 h 5 min", "3 d 7 h"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s" if round(seconds, 1) >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours = minutes // 60
     if hours >= 48:

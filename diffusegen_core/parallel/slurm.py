@@ -54,7 +54,7 @@ def hold(file: Path) -> Iterator[str]:
     settings = params.typed(Slurm, params.load(file), str(file))
     # Every job that ends at its walltime counts as a failure of the item that it was doing.
     patience = {"distributed.scheduler.allowed-failures": WALLTIMES}
-    with dask.config.set(patience), _cluster(settings) as cluster:
+    with dask.config.set(patience), _cluster(settings, file) as cluster:
         _refuse(cluster.job_script(), file)
         cluster.scale(jobs=settings.jobs)
         stop = threading.Event()
@@ -67,12 +67,21 @@ def hold(file: Path) -> Iterator[str]:
             keeper.join()
 
 
-def _cluster(s: Slurm) -> SLURMCluster:
-    """The scheduler, and how its jobs will be."""
+def _cluster(s: Slurm, file: Path) -> SLURMCluster:
+    """The scheduler, and how its jobs will be. UserError for values of the file that cannot be."""
+    try:
+        if s.log_folder:
+            Path(s.log_folder).mkdir(parents=True, exist_ok=True)
+        return _started(s)
+    # Of the memory, of the network interface, of the folder.
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{file}: {_line(str(error))}") from None
+
+
+def _started(s: Slurm) -> SLURMCluster:
     asked = [f"--gres=gpu:{s.gpus}"] if s.gpus else []
     if s.log_folder:
         asked.append(f'--output="{s.log_folder}/slurm-%j.out"')
-        Path(s.log_folder).mkdir(parents=True, exist_ok=True)
     threads = max(1, s.cpus // s.workers)
     return SLURMCluster(
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,

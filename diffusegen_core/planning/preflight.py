@@ -31,6 +31,8 @@ CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "augment": (augment.check, ("style", "gan", "tests")),
     "summary": (None, ("segment", "augment")),
 }
+# What has no page of its own, and the chapter whose page makes it.
+PAGES = {"data": "cluster", "gan": "evaluate", "tests": "segment"}
 
 
 def check(run: Run, chosen: Collection[str]) -> None:
@@ -73,9 +75,11 @@ def remakes(names: Collection[str]) -> list[str]:
 def refuse_mixture(run: Run, chosen: Collection[str]) -> None:
     """UserError where a chapter that was not chosen, but is needed, was made with other parameters.
 
-    It would be made anew on the way, which nobody has asked for. What was never made is no mixture.
+    It would be made anew on the way, which nobody has asked for. What was never made is no mixture. Who
+    chooses a page has chosen all that it makes (see PAGES).
     """
-    for name in in_order(needed(chosen) - set(chosen)):
+    made = {name for name, page in PAGES.items() if page in chosen}
+    for name in in_order(needed(chosen) - {*chosen, *made}):
         try:
             run.read(name)
         except OutdatedError as error:
@@ -90,8 +94,8 @@ def dry_run(run: Run, chosen: Collection[str]) -> str:
         return ("The chosen chapters train no segmentation networks, which are all that a dry run shows: "
                 "those of chapters 6 and 7. `diffusegen plan` shows the work of every chapter.")
     p, ws = run.params, run.workspace.read_only
-    sets, tests = run.finished("sets"), run.finished("tests")
-    count = plan.pairs(p)[0]
+    pairs, sets, tests = (run.finished(name) for name in ("data", "sets", "tests"))
+    count = len(pairs) if pairs else plan.pairs(p)[0]  # some may have been left out, or their folder be gone
     supply = trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
     texts = []
     if "segment" in chosen:

@@ -19,7 +19,7 @@ import yaml
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
-from diffusegen_core.store.moves import into_place
+from diffusegen_core.store.moves import into_place, refuse_links
 from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,9 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
     `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
     is a plain line that every page carries. The sources go to run_dir/site, anew each time;
     what others have put there stays.
-    Raises UserError where the pages are not found or Jupyter Book warns of anything.
+
+    Raises UserError where the pages are not found, a link leads out of the run, or Jupyter Book warns of
+    anything.
     """
     if not (ROOT / "_config.yml").is_file():
         raise UserError(f"The book's pages are not in {ROOT}. Install DiffuseGen from its checkout with "
@@ -47,6 +49,7 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
         notebooks = list((run_dir / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     fresh, site = run_dir / MAKING / "site", run_dir / "site"
     _refuse_foreign(site)
+    refuse_links(run_dir, (f"{MAKING}/site", f"{ASIDE}/site"))
     shutil.rmtree(fresh, ignore_errors=True)  # an interrupted build's
     _lay_out(fresh, sorted(notebooks), run_dir / "figures", footer)
     _render(fresh)

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from PIL import Image
 
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import layouts
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import KINDS, read_pair
 from diffusegen_core.data.types import painted
 from diffusegen_core.report import figures
 from diffusegen_core.run import Run
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
 
 STAGES = [
     ("a", "cluster", "similar pairs together,\nby their features"),
@@ -25,7 +26,8 @@ STAGES = [
 
 
 def draw(run: Run) -> list[Path]:
-    """Write samples.png and scheme.png into the figures folder of the run."""
+    """Write samples.png and scheme.png into the figures folder of the run, which may be no link."""
+    moves.refuse_links(run.folder, ["figures"])
     pairs = run.pairs
     written: list[Path] = []
     for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(run, pairs))):
@@ -73,11 +75,19 @@ def _made(run: Run, stage: str) -> np.ndarray | None:
         return _clustered(run)
     if stage == "train":
         grids = sorted((run.folder / "train").glob("*/samples/*.png"))
-        return _left_of(np.asarray(Image.open(grids[-1])), 3) if grids else None
+        return _left_of(_read(grids[-1]), 3) if grids else None
     inpainted = painted(run.params.cluster.k, full=False)[0]
     folder = run.folder / (inpainted.styled if stage == "style" else inpainted).artifact
     names = sorted(set.intersection(*({f.stem for f in (folder / kind).glob("*.png")} for kind in KINDS)))
     return _montage([read_pair(folder, name) for name in names[:3]]) if names else None
+
+
+def _read(path: Path) -> np.ndarray:
+    """A picture (H, W, 3) uint8. UserError where it is none: nothing checks what is only shown."""
+    try:
+        return np.asarray(layouts.rgb(path))
+    except Exception as error:  # decoders fail in many ways
+        raise UserError(f"{path} cannot be read as a picture: {error}. Move it away.") from None
 
 
 def _clustered(run: Run) -> np.ndarray | None:

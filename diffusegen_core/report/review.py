@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ QUESTIONS = {
 }
 
 TEMPLATE = Path(__file__).with_name("review_form.html")
+FORM, KEY = "form.html", "key.json"
 
 
 class _File(BaseModel):
@@ -106,8 +108,8 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
 
     `folders` maps data types, "Real" among them, to dataset folders. Pictures are squared, as for training,
     to the smallest side among them or `max_side` pixels, because a difference in sharpness would give a type
-    away. The same arguments write the same files. Raises UserError for a folder with too few pairs or a
-    picture that cannot be read.
+    away. The same arguments write the same files. Raises UserError for a folder with too few pairs, a picture
+    that cannot be read, and where `out` holds other files of these names.
     """
     if REAL.name not in folders:
         raise UserError(f"The review compares with real images: one of the data types must be named {REAL}.")
@@ -118,15 +120,13 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
     pictures = [{"image": _uri(_square(image, side)), "mask": _uri(_two_valued(_square(mask, side)))}
                 for _, _, image, mask in drawn]
     form = hashlib.sha256(json.dumps(pictures).encode()).hexdigest()[:12]
-    old = files.read_json(out / "key.json")
-    if isinstance(old, dict) and old.get("form") != form:
-        raise UserError(f"{out} holds the key of another form, whose answers may be on their way. Move both "
-                        "away, or choose another folder.")
+    _refuse_others(out, form)
     items = {str(i): {"type": kind, "name": name} for i, (kind, name, _, _) in enumerate(drawn, start=1)}
     content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures}).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{form}}", content)
-    return (files.write_text(out / "form.html", page),
-            files.write_json(out / "key.json", {"form": form, "items": items}))
+    # First, for by its key a form is known as ours.
+    key = files.write_json(out / KEY, {"form": form, "items": items})
+    return files.write_text(out / FORM, page), key
 
 
 def score(answers: Path, key: Path) -> Score:
@@ -161,6 +161,19 @@ def describe(result: Score) -> str:
         lines.append(f"{name} {value} % ({rate.hits:.0f} of {rate.of:.0f}), 95 % interval {low} to {high} %."
                      if rate.of else f"{name}: nothing to count.")
     return "\n".join(lines)
+
+
+def _refuse_others(out: Path, form: str) -> None:
+    """UserError where a form or a key would be replaced that are not this form's."""
+    key = files.read_json(out / KEY)
+    told = key.get("form") if isinstance(key, dict) else None
+    if told is not None and told != form:
+        raise UserError(f"{out} holds the key of another form, whose answers may be on their way. Move both "
+                        "away, or choose another folder.")
+    there = [out / name for name in (FORM, KEY) if told is None and os.path.lexists(out / name)]
+    if there:
+        raise UserError(f"{there[0]} is there already, and no form of ours. Move it away, or choose another "
+                        "folder.")
 
 
 def _draw(kind: str, folder: Path, count: int, seed: int) -> list[tuple[str, Image.Image, Image.Image]]:

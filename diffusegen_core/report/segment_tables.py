@@ -85,7 +85,7 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
                    heading=("N", "data type"))
 
 
-def evaluator(result: Tested, p: Params, by: list[str], name: str) -> Table:
+def evaluator(result: Tested, by: list[str], name: str) -> Table:
     """The published evaluator's two-channel measures, means over images and seeds."""
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
     means = groups[["dice_both", "iou_both"]].mean().assign(seeds=groups["seed"].nunique())

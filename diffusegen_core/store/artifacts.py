@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 5  # reasons of a log line
 LONG = 60  # characters of a value in it
-CHANGED = "-changed"  # ends the name of what was set aside because its files were changed by hand
+CHANGED = "-changed"  # after the key, of what was set aside because its files were changed by hand
 Recipe = dict[str, Any]
 
 
@@ -100,7 +100,7 @@ class Artifact:
         if stamp is None and self.file(STAMP).is_file() and not self.again:
             raise self._altered(self.folder, {STAMP: "cannot be read"})
         if stamp and not self._differing(stamp):
-            if self.writable:
+            if self.writable and not moves.link_on_the_way(self.run, f"{ASIDE}/{self.name}"):
                 moves.put_back(self.folder, self._aside)
             return self._untouched(stamp)
         return self.writable and self._taken_back()
@@ -114,18 +114,18 @@ class Artifact:
         assert stamp is not None, "made() has just read it"
         return stamp
 
-    def hash_of(self, name: str) -> str:
-        """The SHA-256 of one of its outputs, from the stamp."""
-        return str(self.stamp["outputs"][name]["sha256"])
-
     def begin(self) -> Path:
         """The folder to make it in, with whatever an interrupted attempt has left there.
 
-        Raises NotMadeError where nothing may be made, and UserError where the place is a symbolic link.
+        Raises NotMadeError where nothing may be made, and UserError where the place is, or lies in, a
+        symbolic link or a file.
         """
         if not self.writable:
             raise self._not_made()
         self._refuse_links()
+        for place in (self.folder, *self.folder.parents):
+            if place.is_file():
+                raise UserError(f"{place} is a file, where a folder of the run's goes. Move it away.")
         making = self._making
         making.mkdir(parents=True, exist_ok=True)
         return making
@@ -177,13 +177,7 @@ class Artifact:
 
     def _refuse_links(self) -> None:
         """UserError where the artifact's place is, or lies in, a symbolic link."""
-        for name in (self.name, f"{MAKING}/{self.name}", f"{ASIDE}/{self.name}"):
-            for place in (self.run / name, *(self.run / name).parents):
-                if place == self.run:
-                    break
-                if place.is_symlink():
-                    raise UserError(f"{place} is a symbolic link: what it leads to is not the run's. Remove "
-                                    "the link, or choose another run_dir.")
+        moves.refuse_links(self.run, (self.name, f"{MAKING}/{self.name}", f"{ASIDE}/{self.name}"))
 
     def _differing(self, stamp: Stamp) -> list[str]:
         # Through JSON, so that tuples and lists compare equal.
@@ -219,7 +213,7 @@ class Artifact:
         refused = None
         for folder in (self._making, *sorted(self._aside.glob(f"{self.key}*"))):
             stamp = read_stamp(folder)
-            if stamp is None or self._differing(stamp) or folder.name.endswith(CHANGED):
+            if stamp is None or self._differing(stamp) or CHANGED in folder.name:
                 continue
             changed = altered(folder, stamp)
             if not changed:

@@ -45,7 +45,9 @@ def kept(run: Path) -> list[Kept]:
                                   sum((folder / name).stat().st_size for name in own),
                                   float(stamp["seconds"]) if stamp else None))
         if root.name == ASIDE:
-            single += sorted([*(root / "params").glob("*.yaml"), *(root / "notebooks").glob("*.ipynb")])
+            single += sorted(path for name, pattern in (("params", "*.yaml"), ("notebooks", "*.ipynb"))
+                             if not (root / name).is_symlink() for path in (root / name).glob(pattern)
+                             if path.is_file() and not path.is_symlink())
     return items + [Kept(file.relative_to(run).as_posix(), file.parent.relative_to(run).as_posix(),
                          [file.name], file.stat().st_size, 0.0) for file in single]
 
@@ -69,15 +71,16 @@ def remove(run: Path, names: list[str]) -> int:
 
 
 def _roots(run: Path) -> list[Path]:
-    """The folders of what is not in place, of a run and of those within it."""
+    """The folders of what is not in place, of a run and of those within it; what a link leads to is none."""
     runs = [run, *(mark.parent for mark in sorted(run.rglob(lock.MARK))
                    if mark.parent != run and lock.is_run(mark.parent))]
-    return [one / root for root in (ASIDE, MAKING) for one in runs if (one / root).is_dir()]
+    return [one / root for root in (ASIDE, MAKING) for one in runs
+            if (one / root).is_dir() and not (one / root).is_symlink()]
 
 
 def _folders(root: Path) -> list[Path]:
     """The folders of artifacts below `root`: RUN/aside/NAME/KEY, where a NAME may have several parts."""
     stamped = [path.parent for path in root.rglob(STAMP)]
-    unfinished = [path for path in root.rglob("*") if path.is_dir() and KEY.fullmatch(path.name)
-                  and STRANGERS not in path.parts]
+    unfinished = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()
+                  and KEY.fullmatch(path.name) and STRANGERS not in path.parts]
     return sorted({*stamped, *unfinished})

@@ -16,6 +16,7 @@ import numpy as np
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
 
+LONGEST = 2048  # bytes of a name within a folder, whose own path comes before it
 WRITING = ".diffusegen-writing-"  # what unfinished files are called: nobody else's are
 
 
@@ -70,11 +71,16 @@ def write_json(path: Path, value: Any) -> Written:
 
 
 def read_json(path: Path) -> Any | None:
-    """The file's value, or None where it is absent or not JSON (half-written, or a stranger's)."""
+    """The file's value, or None where it is absent or not JSON (half-written, or a stranger's).
+
+    UserError where it is there and cannot be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def sha256(path: Path) -> str:
@@ -106,9 +112,15 @@ def below(folder: Path) -> list[str]:
 
 
 def plain(name: object) -> bool:
-    """Whether a name leads to something below its folder: relative, and never up again."""
-    return isinstance(name, str) and not name.startswith("/") and ".." not in name.split("/") and (
-        "\0" not in name)
+    """Whether a name leads to something below its folder: relative, never up again, and one that can be."""
+    if not isinstance(name, str) or name.startswith("/") or "\0" in name:
+        return False
+    try:
+        encoded = os.fsencode(name)
+    except ValueError:  # half a character
+        return False
+    parts = encoded.split(b"/")
+    return b".." not in parts and max(map(len, parts)) < 256 and len(encoded) < LONGEST
 
 
 def remove(folder: Path, names: Iterable[object]) -> None:

@@ -3,14 +3,30 @@
 import contextlib
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 from diffusegen_core.store.stamps import STAMP, Stamp, read_stamp
 
 log = logging.getLogger(__name__)
 
 STRANGERS = "strangers"  # in ASIDE/NAME: files that are not the program's
+
+
+def link_on_the_way(run: Path, name: str) -> Path | None:
+    """The symbolic link that a place within a run folder is, or lies in; None where there is none."""
+    places = [run / name, *(run / name).parents]
+    return next((place for place in places[:places.index(run)] if place.is_symlink()), None)
+
+
+def refuse_links(run: Path, names: Iterable[str]) -> None:
+    """UserError where one of these places within a run folder is, or lies in, a symbolic link."""
+    for name in names:
+        if link := link_on_the_way(run, name):
+            raise UserError(f"{link} is a symbolic link: what it leads to is not the run's. Remove the link, "
+                            "or choose another run_dir.")
 
 
 def into_place(source: Path, folder: Path, aside: Path) -> None:
@@ -37,6 +53,8 @@ def put_back(folder: Path, aside: Path) -> list[tuple[str, Path]]:
     """
     staying = []
     for parked in sorted(aside.glob("*")):
+        if parked.is_symlink():  # what it leads to was never here
+            continue
         stamp = read_stamp(parked)
         names = files.below(parked) if parked.name.startswith(STRANGERS) else (
             strangers(parked, stamp) if stamp else [])

@@ -9,19 +9,21 @@ from diffusegen_core.store import files
 STAMP = "made.json"
 MAKING, ASIDE = "making", "aside"  # folders of a run
 Stamp = dict[str, Any]
+LONGEST = 1e10  # seconds of work that a stamp may tell of: some centuries
 
 
 def read_stamp(folder: Path) -> Stamp | None:
     """What `finish` wrote into a folder, or None where nothing of its shape is there.
 
-    A stranger's stamp may name files that are not below its folder: it is none.
+    A stranger's stamp may name files that are not below its folder, or no number of seconds: it is none.
     """
     stamp = files.read_json(folder / STAMP)
     shape: dict[str, type | tuple[type, ...]] = {
         "recipe": dict, "outputs": dict, "shown": dict, "seconds": (int, float), "device": str}
     if not isinstance(stamp, dict) or not all(isinstance(stamp.get(k), kind) for k, kind in shape.items()):
         return None
-    return stamp if all(map(files.plain, (*stamp["outputs"], *stamp["shown"]))) else None
+    told = 0 <= stamp["seconds"] < LONGEST and all(map(files.plain, (*stamp["outputs"], *stamp["shown"])))
+    return stamp if told else None
 
 
 def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
