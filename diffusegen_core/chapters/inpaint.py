@@ -17,6 +17,7 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, pairsets, regions
@@ -66,9 +67,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settin
 
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
-    if p.inpaint.sampler not in samplers.SAMPLERS:
-        yield (f"Parameters: inpaint.sampler: there is no sampler {p.inpaint.sampler}; there are "
-               f"{', '.join(samplers.SAMPLERS)}.")
+    yield from refusals([lambda: samplers.named(p.inpaint.sampler)], "inpaint.sampler")
 
 
 def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
@@ -129,7 +128,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pa
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar:
         x = repaint(diffusion, dataset.to_tensor(sources).to(device), known, levels, generators,
-                    samplers.SAMPLERS[settings.sampler], bar.update)
+                    samplers.named(settings.sampler), bar.update)
     samples = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
