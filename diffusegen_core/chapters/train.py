@@ -121,6 +121,8 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
 
 def _usable(p: Params, name: str) -> None:
     """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
+    if taken(p.folder / "train" / name, p.train):
+        return
     if source := checkpoints.released(p.train, name):
         checkpoints.judge(source, p.model, p.process, p.data.image_size, p.train.sample_weights)
 

@@ -65,11 +65,12 @@ def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[
 def check(p: Params) -> Iterator[str]:
     """What `load` would refuse of a run's test sets, as far as the listing of their folders tells."""
     everything = p.data.model_copy(update={"subset": "all"})
-    place = {key: p.folder / "tests" / name for key, name in TRANSFER.items()}
     for key, folder in folders(p.segment).items():
-        if key in place and dataset.remembered(place[key], getattr(p.segment, key)):
-            continue
-        yield from refusals([partial(dataset.refuse_unreadable, everything, str(folder))], f"segment.{key}")
+        # Which of the two a held-out set is called, the training images tell.
+        names = [TRANSFER[key]] if key in TRANSFER else [KVASIR, HELD_OUT]
+        if not any(dataset.remembered(p.folder / "tests" / name, getattr(p.segment, key)) for name in names):
+            yield from refusals([partial(dataset.refuse_unreadable, everything, str(folder))],
+                                f"segment.{key}")
     yield from refusals([lambda: refuse_twice(p.segment)])
 
 
