@@ -183,6 +183,17 @@ def test_the_types_are_as_asked(tmp_path: Path) -> None:
         types_of(others(p, generator_sees="subset"))
 
 
+def test_what_is_named_twice_counts_once(own: Params, networks: Networks) -> None:
+    """Networks, their costs, and the seconds of generators, are of what there is."""
+    twice = others(own, sizes=[5, 5], ratios=[2, 2], types=["2-Styled-Diff", "2-Styled-Diff"])
+    assert grid(twice) == grid(others(own, types=["2-Styled-Diff"]))
+    p = subset_params(own, sizes=[5, 5])
+    assert len(run(p, generators(p)).generators) == len(subsets(p)) == 1
+    assert "for 1 small sets" in planned(p)
+    synthetic = changed(own, segment={"samples": [2, 2]})
+    assert len(segment.grid(supply_of(own), synthetic.segment)) == 3
+
+
 # ---- leakage
 
 
