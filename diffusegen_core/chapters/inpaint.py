@@ -22,7 +22,7 @@ from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.data.pairsets import Job, PairSet
+from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import DIFF, FULL, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
@@ -39,24 +39,17 @@ IRRELEVANT = ("samples", "sources", "model_of", "batch_size")
 
 
 @dataclass(frozen=True)
-class Inpainted:
+class Inpainted(PairSets):
     """The synthetic pairs by data type: K-Diff, and Full-Diff where there is a model of the full set."""
-
-    sets: dict[DataType, PairSet]
-
-    @property
-    def seconds(self) -> float:
-        return sum(one.seconds for one in self.sets.values())
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, sources, pairs left out for empty masks, areas (shares of the image)."""
-        return pd.DataFrame([{
-            "data type": data_type.name, "pairs": len(one), "sources": one.manifest["source"].nunique(),
-            "models": one.manifest["model"].nunique(), "empty masks": len(one.left_out),
-            "mean area before": one.manifest["area_before"].mean(),
-            "mean area after": one.manifest["area_after"].mean(),
-        } for data_type, one in self.sets.items()]).set_index("data type")
+        """A row a data type: pairs, their sources and models, pairs left out for empty masks, mean areas of
+        the masks (shares of the image) before and after."""
+        return self.described(lambda one: {
+            "sources": one.manifest["source"].nunique(), "models": one.manifest["model"].nunique(),
+            "empty masks": len(one.left_out), "mean area before": one.manifest["area_before"].mean(),
+            "mean area after": one.manifest["area_after"].mean()})
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settings: Inpaint) -> Inpainted:
