@@ -176,7 +176,7 @@ def test_what_is_named_twice_counts_once(own: Params, networks: Networks) -> Non
     assert grid(twice) == grid(others(own, types=["2-Styled-Diff"]))
     p = subset_params(own, sizes=[5, 5])
     assert len(run(p, generators(p)).generators) == len(subsets(p)) == 1
-    assert "for 1 small sets" in planned(p)
+    assert "for 1 small set;" in planned(p)
     synthetic = changed(own, segment={"samples": [2, 2]})
     assert len(segment.grid(supply_of(own), synthetic.segment)) == 3
 

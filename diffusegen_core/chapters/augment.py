@@ -97,8 +97,8 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
                              lambda: trials.pace(segment, image_size, ws.device))
     if settings.generator_sees == "subset":
         count = len(sizes(supply[REAL].sources, settings, segment)) * settings.seeds
-        text += (f"\nBeside these, chapters 1 to 4 are run for {count} small sets; their time is not "
-                 "estimated.")
+        text += (f"\nBeside these, chapters 1 to 4 are run for {count} small set{'' if count == 1 else 's'}; "
+                 "their time is not estimated.")
     return text
 
 
