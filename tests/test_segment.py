@@ -517,6 +517,22 @@ def test_tiny_networks_are_trained_and_tested(own: Params) -> None:
         pd.testing.assert_frame_equal(fewer, first, check_exact=True)
 
 
+def test_a_network_that_is_trained_is_not_trained_again_where_it_could_not_be_kept(
+        own: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while the weights were written: the checkpoint of the last epoch is still there."""
+    p = others(own, types=["Real"], epochs=2, epoch_images=8, batch_size=4, checkpoint_every=1)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(segnet, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(p)
+    monkeypatch.setattr(segnet, "_epoch", None)
+    assert run(p).runs["status"].tolist() == ["ok"]
+    assert not list(p.folder.rglob(segnet.CHECKPOINT))
+
+
 # ---- the plan
 
 
