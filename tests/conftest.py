@@ -21,6 +21,8 @@ from threadpoolctl import threadpool_limits
 from diffusegen_core.config import params
 
 if TYPE_CHECKING:
+    from made_up import Networks
+
     from diffusegen_core.run import Run
 
 torch.set_num_threads(1)
@@ -132,3 +134,28 @@ def nano_run(finished: Path, tmp_path: Path) -> "Run":
     from diffusegen_core.run import Run
     shutil.copytree(finished, tmp_path / "run")
     return Run.open(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def made_up_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with made-up pairs of all data types. Not to be changed: tests copy it."""
+    import made_up
+    p = made_up.values(tmp_path_factory.mktemp("made_up") / "run")
+    made_up.write_all(p)
+    return p.folder
+
+
+@pytest.fixture(scope="session")
+def small_made_up_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the run `made_up.SMALL`."""
+    import made_up
+    p = made_up.values(tmp_path_factory.mktemp("small_made_up") / "run", **made_up.SMALL)
+    made_up.write_all(p)
+    return p.folder
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> "Networks":
+    """Networks that are not trained, in the place of U-Net++."""
+    import made_up
+    return made_up.forge(monkeypatch)

@@ -25,6 +25,9 @@ from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 SIZE, REAL, SOURCES, SAMPLES = 16, 26, 24, 3
+# Of a small run: two pairs of each of six sources, and no GAN.
+SMALL: dict[str, dict] = {"gan": {"source": None}, "inpaint": {"samples": 2, "sources": 6},
+                          "augment": {"sizes": [4]}}
 Pair = tuple[str, str, int]  # name, source, sample
 Draw = Callable[[str], tuple[np.ndarray, np.ndarray]]  # by the name of a pair its image and mask
 

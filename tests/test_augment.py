@@ -10,10 +10,10 @@ import pytest
 from made_up import (
     REAL,
     SIZE,
+    SMALL,
     SOURCES,
     Networks,
     changed,
-    forge,
     loaded_tests,
     noise,
     of_sources,
@@ -83,10 +83,10 @@ def types_of(p: Params) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Params:
+def written(made_up_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Params:
     """A run that no test changes."""
-    p = values(tmp_path_factory.mktemp("written") / "run", augment={"sizes": SIZES, "seeds": SEEDS})
-    write_all(p)
+    folder = shutil.copytree(made_up_run, tmp_path_factory.mktemp("written") / "run")
+    p = values(folder, augment={"sizes": SIZES, "seeds": SEEDS})
     pairs = of_sources(real_pairs(p).names[:SOURCES])
     write_set(workspace(p), STYLED, [pair for pair in pairs if pair[1] != LOST], noise(9))
     return p
@@ -98,27 +98,14 @@ def sets(written: Params) -> Sets:
 
 
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
-    return forge(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template") / "run"
-    write_all(small(folder))
-    return folder
-
-
-@pytest.fixture
-def own(template: Path, tmp_path: Path) -> Params:
+def own(small_made_up_run: Path, tmp_path: Path) -> Params:
     """A run of the test's own: Real and 2-Styled-Diff at r = 2, five pairs of six sources."""
-    shutil.copytree(template, tmp_path / "run")
+    shutil.copytree(small_made_up_run, tmp_path / "run")
     return small(tmp_path / "run")
 
 
 def small(folder: Path) -> Params:
-    return values(folder, gan={"source": None}, inpaint={"samples": 2, "sources": 6},
-                  augment={"sizes": [5], "ratios": [2], "alpha": 1.0})
+    return values(folder, **{**SMALL, "augment": {"sizes": [5], "ratios": [2], "alpha": 1.0}})
 
 
 def others(p: Params, **augment_values: object) -> Params:
@@ -181,6 +168,17 @@ def test_the_types_are_as_asked(tmp_path: Path) -> None:
         types_of(others(p, types=["20-Diff"]))
     with pytest.raises(UserError, match="no data type 2-Diff to add; there are 1-Diff, 1-Styled-Diff, GAN"):
         types_of(others(p, generator_sees="subset"))
+
+
+def test_what_is_named_twice_counts_once(own: Params, networks: Networks) -> None:
+    """Networks, their costs, and the seconds of generators, are of what there is."""
+    twice = others(own, sizes=[5, 5], ratios=[2, 2], types=["2-Styled-Diff", "2-Styled-Diff"])
+    assert grid(twice) == grid(others(own, types=["2-Styled-Diff"]))
+    p = subset_params(own, sizes=[5, 5])
+    assert len(run(p, generators(p)).generators) == len(subsets(p)) == 1
+    assert "for 1 small set;" in planned(p)
+    synthetic = changed(own, segment={"samples": [2, 2]})
+    assert len(segment.grid(supply_of(own), synthetic.segment)) == 3
 
 
 # ---- leakage
@@ -394,13 +392,13 @@ def recipes(p: Params) -> dict[str, Recipe]:
 
 
 @pytest.mark.parametrize("change", [{"seeds": 3}, {"ratios": [1, 2]}, {"types": None}, {"sizes": [5, 3]}])
-def test_a_larger_grid_keeps_what_is_finished(template: Path, change: dict) -> None:
-    p = small(template)
+def test_a_larger_grid_keeps_what_is_finished(small_made_up_run: Path, change: dict) -> None:
+    p = small(small_made_up_run)
     assert recipes(p).items() <= recipes(others(p, **change)).items()
 
 
-def test_rule_and_alpha_change_what_they_touch(template: Path) -> None:
-    p = small(template)
+def test_rule_and_alpha_change_what_they_touch(small_made_up_run: Path) -> None:
+    p = small(small_made_up_run)
     first = recipes(p)
     for change in ({"rule": "add"}, {"alpha": 0.5}):
         second = recipes(others(p, **change))

@@ -179,6 +179,20 @@ def test_published_clusters_of_other_pairs_are_refused_by_the_file(quick, tmp_pa
     assert not list((tmp_path / "run").rglob("clusters.csv"))
 
 
+def test_a_file_that_is_gone_stands_for_the_clusters_that_were_taken_from_it_before_a_run_too(quick,
+                                                                                              tmp_path):
+    names = groups().names
+    path = file_of(tmp_path, [names[:4], names[4:8], names[8:]])
+    first = run(quick, file=path)
+    p, typo = (params.validate({**quick, "cluster": {**quick["cluster"], "file": file}})
+               for file in (path, str(tmp_path / "typo.pkl")))
+    Path(path).unlink()
+    assert list(cluster.check(p)) == []
+    assert run(quick, file=path).sizes == first.sizes
+    told, = cluster.check(typo)
+    assert "typo.pkl cannot be read" in told
+
+
 def test_a_table_that_was_changed_by_hand_is_refused_and_made_again_on_request(quick):
     first = run(quick)
     (first.folder / "clusters.csv").write_text("name,cluster\n")

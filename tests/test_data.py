@@ -6,6 +6,7 @@ import os
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -282,6 +283,30 @@ def test_tiff_that_pillow_refuses_is_read_by_opencv(nano, folder, capfd):
     mask((16, 16)).save(folder / "masks/d.png")
     np.testing.assert_array_equal(loaded(nano, folder, "d")[0], pixels.transpose(2, 0, 1))
     assert "TIFF" not in capfd.readouterr().err
+
+
+def test_opencv_speaks_again_even_after_it_failed(folder, monkeypatch):
+    def failing(*arguments):
+        raise cv2.error("out of memory")
+    # A header alone, of an image of 16 x 16 pixels.
+    tags = struct.pack("<HHIIHHII", 256, 4, 1, 16, 257, 4, 1, 16)
+    (folder / "images/a.png").unlink()
+    (folder / "images/a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, 2) + tags + b"\0\0\0\0")
+    monkeypatch.setattr(cv2, "imdecode", failing)
+    before = cv2.utils.logging.getLogLevel()
+    assert only(folder) == ("images/a.tif", "unreadable", "out of memory")
+    assert cv2.utils.logging.getLogLevel() == before
+
+
+@pytest.mark.parametrize("harm", [
+    lambda told: 5, lambda told: told[:2], lambda told: [*told[:2], 5], lambda told: [*told[:2], "no hash"],
+    lambda told: {"sha256": told[2]}])
+def test_hashes_that_were_changed_by_hand_are_computed_again(nano, folder, harm):
+    p = make(nano, folder)
+    first, file = load(p), p.folder / "data" / "source.json"
+    told = files.read_json(file)
+    files.write_json(file, told | {"images/a.png": harm(told["images/a.png"])})
+    assert load(p).digest == first.digest
 
 
 def test_masks_suffix_extensions_and_natural_order(tmp_path):

@@ -27,6 +27,7 @@ class Server(ThreadingHTTPServer):
     ranges = True
     hang_up_after: int | None = None
     status = 200
+    length: str | None = None  # what it says, if not the truth
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -60,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if self.server.etag:
             self.send_header("ETag", self.server.etag)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", self.server.length or str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start:][: self.server.hang_up_after])
         self.close_connection = True
@@ -212,6 +213,11 @@ def test_two_do_not_fetch_into_one_folder_at_once(server, tmp_path):
     with fetch._alone(tmp_path), pytest.raises(UserError, match="being fetched into"):
         get(server, tmp_path)
     assert len(layouts.check(get(server, tmp_path)).pairs) == 1
+
+
+def test_a_server_that_tells_no_length_that_is_one_is_believed_when_it_ends(server, tmp_path):
+    server.length = "many"
+    assert get(server, tmp_path) == tmp_path / "hyperkvasir"
 
 
 @pytest.mark.parametrize("status", [404, 503])

@@ -180,6 +180,13 @@ def test_a_published_pair_without_a_polyp_is_left_out(tmp_path: Path) -> None:
     assert {f.stem for f in made.pairs.folder.rglob("*.png")} == set(made.pairs.manifest["name"])
 
 
+def test_such_a_pair_may_lie_in_a_folder_with_any_name(tmp_path: Path) -> None:
+    origin = write_published(tmp_path / "gan" / "two\nlines", range(3), range(1)).parent
+    Image.new("L", (24, 24)).save(origin / "two\nlines" / "masks" / "chk_id_1_gen_scale_0_0_mask.png")
+    made = make(make_params(tmp_path, source=str(origin)))
+    assert made.pairs.left_out["name"].tolist() == ["chk_id_1_gen_scale_0_0_img"]
+
+
 def test_only_pairs_that_changed_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     origin = write_published(tmp_path / "gan", range(3), range(2))
     p = make_params(tmp_path, source=str(origin))

@@ -123,6 +123,24 @@ def judge() -> Judge:
     return load_judge(settings, MODEL, 0, torch.device("cpu"))
 
 
+def test_a_judge_looks_through_what_lies_in_the_files_of_weights_by_now(tmp_path: Path) -> None:
+    """A notebook goes on while its user puts another file in the place of the first."""
+    layers, backbone = tmp_path / "vgg.pth", tmp_path / "backbone.pth"
+    settings = params.Style(backbone="timm/test_resnet", backbone_size=32, weights=str(backbone),
+                            vgg_weights=str(layers))
+    x, looks = doubles(1, 3, 16, 16).float().clamp(-1, 1), []
+    for seed in (1, 2):
+        plain = torchvision.models.vgg.make_layers([64, 64, "M", 128])
+        torch.save({f"features.{name}": value for name, value in plain.state_dict().items()}, layers)
+        torch.save(features.load("timm/test_resnet", "random", "imagenet", seed=seed)[-1].state_dict(),
+                   backbone)
+        judge = load_judge(settings, MODEL, 0, torch.device("cpu"))
+        assert load_judge(settings, MODEL, 0, torch.device("cpu")).vgg_net is judge.vgg_net, "read once"
+        assert torch.equal(judge.maps(x)[1], vgg.load("vgg19", str(layers))(x)[1])
+        looks.append((judge.cls(x), judge.maps(x)[1]))
+    assert not any(torch.equal(first, second) for first, second in zip(*looks, strict=True))
+
+
 def gradient_of_all(judge: Judge, rows: list[int]) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of these of four images, and the gradient of their weighted sum."""
     x, reference = (doubles(4, 4, 16, 16, seed=seed)[rows].float() for seed in (0, 1))

@@ -312,7 +312,7 @@ def test_sampling_keeps_the_spread_of_a_unit_normal():
     x = seeds.normal_like(own, torch.empty(50, 4, 8, 8))
     for level in range(49, -1, -1):
         t = torch.full((50,), level)
-        r = process.reverse(net, s, x, t, "eps", clip=False)
+        r = Diffusion(net, s, "eps", clip=False).reverse(x, t)
         x = process.denoised_once(r, t, seeds.normal_like(own, x))
     assert float(x.std()) == pytest.approx(1, abs=0.03)  # 12,800 values: a standard error of 0.006
     assert float(x.mean()) == pytest.approx(0, abs=0.03)
@@ -346,7 +346,7 @@ def test_respaced_process_is_that_of_the_authors_code(adm_tiny: UNet, reference:
     s, t = process.schedule(PAPER, 200), reference["process.t_index"]
     assert torch.equal(s.timestep, reference["process.timestep_map"])
     assert apart(s.alpha_bar, reference["process.alpha_bar"]) < 1e-9
-    r = process.reverse(adm_tiny, s, reference["input.x"], t, "eps", clip=False)
+    r = Diffusion(adm_tiny, s, "eps", clip=False).reverse(reference["input.x"], t)
     parts = {"mean": r.mean, "log_variance": r.log_variance, "variance": r.log_variance.exp(),
              "pred_xstart": r.x0}
     for name, found in parts.items():

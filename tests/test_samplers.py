@@ -162,7 +162,7 @@ def test_a_sampler_that_there_is_not_is_refused(nano: dict):
     nano["train"]["preview_sampler"] = nano["inpaint"]["sampler"] = "euler"
     for chapter in (train, inpaint):
         told, = chapter.check(params.validate(nano))
-        assert "there is no sampler euler; there are ancestral, ddim, dpmpp" in told
+        assert "sampler: There is no sampler euler. Samplers are ancestral, ddim, dpmpp." in told
 
 
 @pytest.fixture

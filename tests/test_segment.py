@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from made_up import (
     SIZE,
+    SMALL,
     SOURCES,
     Networks,
     changed,
@@ -25,7 +26,6 @@ from made_up import (
     supply_of,
     values,
     workspace,
-    write_all,
     write_set,
     written_set,
 )
@@ -79,10 +79,10 @@ def pace(p: Params) -> float:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Params:
+def written(made_up_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Params:
     """A run that no test changes: three seeds, all types, and one source whose styled pairs failed."""
-    p = values(tmp_path_factory.mktemp("written") / "run", segment={"seeds": 3})
-    write_all(p)
+    folder = shutil.copytree(made_up_run, tmp_path_factory.mktemp("written") / "run")
+    p = values(folder, segment={"seeds": 3})
     pairs = of_sources(real_pairs(p).names[:SOURCES])
     write_set(workspace(p), STYLED, [pair for pair in pairs if pair[1] != "phantom_00005"], noise(9))
     return p
@@ -94,27 +94,14 @@ def sets(written: Params) -> Sets:
 
 
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
-    return forge(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template") / "run"
-    write_all(small(folder))
-    return folder
-
-
-@pytest.fixture
-def own(template: Path, tmp_path: Path) -> Params:
+def own(small_made_up_run: Path, tmp_path: Path) -> Params:
     """A run of the test's own: Real and 2-Diff, two samples of each of six sources."""
-    shutil.copytree(template, tmp_path / "run")
+    shutil.copytree(small_made_up_run, tmp_path / "run")
     return small(tmp_path / "run")
 
 
 def small(folder: Path) -> Params:
-    return values(folder, gan={"source": None}, inpaint={"samples": 2, "sources": 6}, augment={"sizes": [4]},
-                  segment={"types": ["Real", "2-Diff"], "samples": [2]})
+    return values(folder, **SMALL, segment={"types": ["Real", "2-Diff"], "samples": [2]})
 
 
 def others(p: Params, **segment_values: object) -> Params:
@@ -282,16 +269,16 @@ def recipe_of(p: Params, e: Experiment | None = None) -> Recipe:
 @pytest.mark.parametrize("change", [
     {"lr": 0.1}, {"epochs": 3}, {"epoch_images": None}, {"encoder": "resnet18"}, {"validation": 0.5},
     {"augment": False}, {"batch_size": 4}, {"decoder_channels": [16, 8, 16]}])
-def test_what_decides_the_result_is_in_the_recipe(template: Path, change: dict) -> None:
-    p = small(template)
+def test_what_decides_the_result_is_in_the_recipe(small_made_up_run: Path, change: dict) -> None:
+    p = small(small_made_up_run)
     assert recipe_of(others(p, **change)) != recipe_of(p)
 
 
 @pytest.mark.parametrize("change", [
     {"resamples": 7}, {"types": None}, {"samples": None}, {"checkpoint_every": 1}, {"seeds": 4},
     {"keep_weights": False}])
-def test_what_does_not_decide_it_is_not(template: Path, change: dict) -> None:
-    p = small(template)
+def test_what_does_not_decide_it_is_not(small_made_up_run: Path, change: dict) -> None:
+    p = small(small_made_up_run)
     assert recipe_of(others(p, **change)) == recipe_of(p)
 
 
@@ -528,6 +515,22 @@ def test_tiny_networks_are_trained_and_tested(own: Params) -> None:
         fewer = run(others(p, test_count=3)).images
         first = result.images.groupby("data_type", sort=False).head(3).reset_index(drop=True)
         pd.testing.assert_frame_equal(fewer, first, check_exact=True)
+
+
+def test_a_network_that_is_trained_is_not_trained_again_where_it_could_not_be_kept(
+        own: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while the weights were written: the checkpoint of the last epoch is still there."""
+    p = others(own, types=["Real"], epochs=2, epoch_images=8, batch_size=4, checkpoint_every=1)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(segnet, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(p)
+    monkeypatch.setattr(segnet, "_epoch", None)
+    assert run(p).runs["status"].tolist() == ["ok"]
+    assert not list(p.folder.rglob(segnet.CHECKPOINT))
 
 
 # ---- the plan

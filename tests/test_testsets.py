@@ -157,6 +157,17 @@ def test_bad_pairs_are_treated_as_those_of_the_data(nano, folder):
         load(make(nano, {"cvc": str(folder / "absent")}))
 
 
+@pytest.mark.parametrize("key", ["held_out", "cvc", "polypgen"])
+def test_a_folder_that_is_gone_stands_for_what_was_read_from_it_before_a_run_too(nano, folder, key):
+    p, typo = make(nano, {key: str(folder)}), make(nano, {key: str(folder.with_name("typo"))})
+    before = {name: test.pairs.digest for name, test in load(p).items() if test.pairs}
+    folder.rename(folder.with_name("gone"))
+    assert list(testsets.check(p)) == []
+    assert {name: test.pairs.digest for name, test in load(p).items() if test.pairs} == before
+    told, = testsets.check(typo)
+    assert f"segment.{key}" in told
+
+
 def test_training_images_among_the_tests_are_refused(nano, folder):
     p = make({**nano, "seed": 5}, {"cvc": str(folder), "test_count": 7})  # the seed of the folder
     with pytest.raises(UserError, match=r"7 of the 7 .* CVC-ClinicDB .* phantom_00000 \(the pixels of "):

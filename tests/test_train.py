@@ -344,6 +344,18 @@ def test_released_checkpoints_are_used_untrained(nano_params: Params, released: 
     assert after[1] > before[1]
 
 
+def test_a_folder_that_is_gone_stands_for_the_models_that_were_taken_from_it_before_a_run_too(
+        nano_params: Params, released: Path):
+    p = changed(nano_params, ("train.checkpoints", released), ("process.objective", "eps"))
+    first = train_all(p)
+    typo = changed(p, ("train.checkpoints", released.with_name("typo")))
+    released.rename(released.with_name("gone"))
+    assert list(train.check(p)) == []
+    assert [m.sha256 for m in train_all(p).models] == [m.sha256 for m in first.models]
+    told, = train.check(typo)
+    assert "typo holds 0 checkpoints for cluster-00" in told
+
+
 def test_models_of_another_run_are_used_with_the_weights_asked_for(nano_params: Params, tmp_path: Path):
     other = changed(nano_params, ("run_dir", tmp_path / "other"))
     made = train_all(other)

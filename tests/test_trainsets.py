@@ -1,6 +1,7 @@
 """What networks may be trained on: the run's sources and what was made of them, drawn source by source."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from made_up import (
     REAL,
     SAMPLES,
+    SMALL,
     SOURCES,
     changed,
     noise,
@@ -17,7 +19,6 @@ from made_up import (
     supply_of,
     values,
     workspace,
-    write_all,
     write_set,
     written_set,
 )
@@ -35,11 +36,9 @@ FULL = DataType.parse("Full-Diff")
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Params:
+def written(made_up_run: Path) -> Params:
     """A run that no test changes."""
-    p = values(tmp_path_factory.mktemp("written") / "run")
-    write_all(p)
-    return p
+    return values(made_up_run)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,10 @@ def sets(written: Params) -> Sets:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Params:
-    """A run of the test's own, of one data type and four sources."""
-    p = values(tmp_path / "run", gan={"source": None}, inpaint={"samples": 2, "sources": 4},
-               augment={"sizes": [4]})
-    write_all(p)
-    return p
+def own(small_made_up_run: Path, tmp_path: Path) -> Params:
+    """A small run of the test's own."""
+    shutil.copytree(small_made_up_run, tmp_path / "run")
+    return values(tmp_path / "run", **SMALL)
 
 
 # ---- data types
@@ -112,17 +109,17 @@ def test_an_empty_manifest_is_read(own: Params) -> None:
 
 
 def test_a_pair_made_of_a_foreign_image_is_refused(own: Params) -> None:
-    names = real_pairs(own).names[:4]
+    names = real_pairs(own).names[:6]
     write_set(workspace(own), STYLED, of_sources([*names, "phantom_00999"]), noise(0))
     with pytest.raises(UserError, match="2-Styled-Diff holds pairs made of phantom_00999, which is no train"):
         sets_of(own)
 
 
 def test_more_sources_for_the_gan_than_for_inpainting_are_no_foreigners(own: Params) -> None:
-    p = changed(own, gan={"source": "singan", "sources": 6})
-    write_set(workspace(p), GAN, of_sources(real_pairs(p).names[:6]), noise(0))
-    assert sets_of(p).manifests[GAN]["group"].nunique() == 6
-    assert len(sets_of(p).real) == 4
+    p = changed(own, gan={"source": "singan", "sources": 8})
+    write_set(workspace(p), GAN, of_sources(real_pairs(p).names[:8]), noise(0))
+    assert sets_of(p).manifests[GAN]["group"].nunique() == 8
+    assert len(sets_of(p).real) == 6
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(None, [1, 2, 3]), (2, [1, 2]), (5, [1, 2, 3])])
@@ -185,7 +182,7 @@ def test_a_choices_hash_is_of_what_its_pairs_show(own: Params) -> None:
     assert before != trainsets.content(sets, STYLED, choice)
     assert before != trainsets.content(sets, DIFF, Choice((), choice.synthetic))
     assert before != trainsets.content(sets, DIFF, Choice(choice.real, choice.synthetic[:1]))
-    pairs = of_sources(real_pairs(own).names[:4], 2)
+    pairs = of_sources(real_pairs(own).names[:6], 2)
 
     def repaint(repainted: str) -> str:
         made = written_set(workspace(own), DIFF)

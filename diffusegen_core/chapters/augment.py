@@ -97,8 +97,8 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
                              lambda: trials.pace(segment, image_size, ws.device))
     if settings.generator_sees == "subset":
         count = len(sizes(supply[REAL].sources, settings, segment)) * settings.seeds
-        text += (f"\nBeside these, chapters 1 to 4 are run for {count} small sets; their time is not "
-                 "estimated.")
+        text += (f"\nBeside these, chapters 1 to 4 are run for {count} small set{'' if count == 1 else 's'}; "
+                 "their time is not estimated.")
     return text
 
 
@@ -112,9 +112,10 @@ def expected(settings: Augment, segment: Segment, experiment: Experiment) -> tup
 
 
 def sizes(sources: int, settings: Augment, segment: Segment) -> list[int]:
-    """The N's of a run with so many sources; UserError where one is more, or too few for its generator."""
+    """The N's of a run with so many sources, each once; UserError where one is more, or too few for its
+    generator."""
     problems = []
-    known = settings.sizes or [size for size in SIZES if size <= sources] or [sources]
+    known = list(dict.fromkeys(settings.sizes or [size for size in SIZES if size <= sources] or [sources]))
     if max(known) > sources:
         problems.append(f"augment.sizes: {max(known)} is more than the {sources} sources of synthetic pairs. "
                         "Raise inpaint.sources, or leave that size out.")
@@ -151,7 +152,7 @@ def offered(supply: Supply, settings: Augment) -> Supply:
 
 
 def types(supply: Supply, settings: Augment) -> list[DataType]:
-    """The data types beside Real."""
+    """The data types beside Real, each once."""
     have = [data_type for data_type in offered(supply, settings) if data_type != REAL]
     if settings.types is None:
         return [*(data_type for data_type in have if data_type.kind == STYLED and not data_type.full),
@@ -160,7 +161,7 @@ def types(supply: Supply, settings: Augment) -> list[DataType]:
     if unknown := [name for name in settings.types if name not in names]:
         raise UserError(f"Parameters: augment.types: there is no data type {unknown[0]} to add; there are "
                         f"{', '.join(names)}.")
-    return [names[name] for name in settings.types]
+    return [names[name] for name in dict.fromkeys(settings.types)]
 
 
 def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,

@@ -86,7 +86,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     c = p.cluster
-    if c.file:
+    if c.file and not _remembered(p.folder, c.file):
         yield from refusals([lambda: published(c)], "cluster.file")
     if looks(c):
         backbone = c.backbone, c.weights, c.input_range
@@ -112,15 +112,21 @@ def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> 
 
 
 def _hash_of(ws: Workspace, name: str) -> str:
-    """The published file's; where it is gone, as in a run that was copied, that of the one that was taken."""
+    """The published file's; where it is gone, that of the one that was taken."""
+    if taken := _remembered(ws.folder, name):
+        return taken
     file = params.resolve(name)
-    stamp = None if file.exists() else read_stamp(ws.folder / "cluster")
-    if stamp and stamp.get("origin") == name:
-        return str(stamp["recipe"]["file"])
     try:
         return files.remembered_sha256(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _remembered(run: Path, name: str) -> str | None:
+    """The hash of the published file that a run's clusters were taken from, where the file is not there, as
+    in a run that was copied; None where it is there, or another is asked for."""
+    stamp = None if params.resolve(name).exists() else read_stamp(run / "cluster")
+    return stamp["recipe"].get("file") if stamp and stamp.get("origin") == name else None
 
 
 def _read(artifact: Artifact, settings: Cluster) -> Clusters:

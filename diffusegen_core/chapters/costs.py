@@ -24,7 +24,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Learner:
     """A network that is trained: FLOP an image of a call, and of a call and its gradient; its weights."""
 
     call: float
@@ -39,14 +39,14 @@ class Work:
     cluster: Backbone
     judge: Backbone
     """Of chapter 5."""
-    unet: Trained
+    unet: Learner
     guided: list[float]
     """Of styling, step by step, the first with what comes before and after the steps."""
     pyramid: float
     """Of a SinGAN's training on one image; 0 where the run trains none."""
     drawn: float
     """Of an image that it makes."""
-    segment: Trained
+    segment: Learner
 
 
 @dataclass(frozen=True)

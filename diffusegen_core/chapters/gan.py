@@ -35,7 +35,6 @@ VERSION = 1  # raised when the same parameters would give other pairs
 SINGAN = "singan"  # the source that is trained here
 MANIFEST = [*pairsets.ORIGIN, "area"]
 SOURCE = "source.json"  # sizes, times and hashes of the files that were read
-EMPTY = "empty mask"  # a generator's doing, and no fault of the folder: such a pair is left out
 
 
 @dataclass(frozen=True)
@@ -281,15 +280,16 @@ def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, re
     began = time.monotonic()
     wanted = {job.name: (job, key) for job, key in zip(jobs, keys, strict=True)}
     part = layouts.Report(report.folder, report.layout, [report.pairs[job.index] for job in jobs])
-    masks = {pair.mask.relative_to(part.folder).as_posix(): pair.name for pair in part.pairs}
+    masks = {part.named(pair.mask): pair.name for pair in part.pairs}
     for pair, image, mask in layouts.read(part):
         _keep(*wanted[pair.name], folder, *dataset.resized(image, mask, image_size),
               time.monotonic() - began)
         began = time.monotonic()
+    # An empty mask is the generator's doing, and no fault of the folder: such a pair is left out.
+    empty = [problem for problem in part.problems if problem.problem == layouts.EMPTY_MASK]
     nothing = np.zeros((1, image_size, image_size), np.uint8)
-    for problem in part.problems:
-        if problem.problem == EMPTY:
-            _keep(*wanted[masks[problem.file]], folder, nothing, nothing, 0.0)
-    part.problems = [problem for problem in part.problems if problem.problem != EMPTY]
+    for problem in empty:
+        _keep(*wanted[masks[problem.file]], folder, nothing, nothing, 0.0)
+    part.problems = [problem for problem in part.problems if problem not in empty]
     if part.problems:
         raise UserError(f"Parameters: gan.source: {part.brief()}")

@@ -17,11 +17,12 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.data.pairsets import Job, PairSet
+from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import DIFF, FULL, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
@@ -38,24 +39,17 @@ IRRELEVANT = ("samples", "sources", "model_of", "batch_size")
 
 
 @dataclass(frozen=True)
-class Inpainted:
+class Inpainted(PairSets):
     """The synthetic pairs by data type: K-Diff, and Full-Diff where there is a model of the full set."""
-
-    sets: dict[DataType, PairSet]
-
-    @property
-    def seconds(self) -> float:
-        return sum(one.seconds for one in self.sets.values())
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, sources, pairs left out for empty masks, areas (shares of the image)."""
-        return pd.DataFrame([{
-            "data type": data_type.name, "pairs": len(one), "sources": one.manifest["source"].nunique(),
-            "models": one.manifest["model"].nunique(), "empty masks": len(one.left_out),
-            "mean area before": one.manifest["area_before"].mean(),
-            "mean area after": one.manifest["area_after"].mean(),
-        } for data_type, one in self.sets.items()]).set_index("data type")
+        """A row a data type: pairs, their sources and models, pairs left out for empty masks, mean areas of
+        the masks (shares of the image) before and after."""
+        return self.described(lambda one: {
+            "sources": one.manifest["source"].nunique(), "models": one.manifest["model"].nunique(),
+            "empty masks": len(one.left_out), "mean area before": one.manifest["area_before"].mean(),
+            "mean area after": one.manifest["area_after"].mean()})
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settings: Inpaint) -> Inpainted:
@@ -66,9 +60,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settin
 
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
-    if p.inpaint.sampler not in samplers.SAMPLERS:
-        yield (f"Parameters: inpaint.sampler: there is no sampler {p.inpaint.sampler}; there are "
-               f"{', '.join(samplers.SAMPLERS)}.")
+    yield from refusals([lambda: samplers.named(p.inpaint.sampler)], "inpaint.sampler")
 
 
 def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
@@ -129,7 +121,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pa
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar:
         x = repaint(diffusion, dataset.to_tensor(sources).to(device), known, levels, generators,
-                    samplers.SAMPLERS[settings.sampler], bar.update)
+                    samplers.named(settings.sampler), bar.update)
     samples = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):

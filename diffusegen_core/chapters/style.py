@@ -23,7 +23,7 @@ from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint, Model, Style
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.data.pairsets import Job, PairSet, Row
+from diffusegen_core.data.pairsets import Job, PairSet, PairSets, Row
 from diffusegen_core.data.types import STYLED, DataType
 from diffusegen_core.diffusion import checkpoints, colour, guided, losses
 from diffusegen_core.networks import features, vgg
@@ -41,7 +41,7 @@ IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # or tol
 
 
 @dataclass(frozen=True)
-class Styled:
+class Styled(PairSets):
     """The styled pairs by data type, those that they were made of, and the losses of every step.
 
     A manifest has one row a pair: Dice of its mask with what styling made of the mask channel; [CLS] distance
@@ -49,7 +49,6 @@ class Styled:
     has no files, but a row in `left_out` whose `status` says why.
     """
 
-    sets: dict[DataType, PairSet]
     origins: dict[DataType, PairSet]
     """The inpainted pairs behind each set."""
     steps: dict[DataType, pd.DataFrame]
@@ -60,18 +59,14 @@ class Styled:
     vgg: str
 
     @property
-    def seconds(self) -> float:
-        return sum(one.seconds for one in self.sets.values())
-
-    @property
     def table(self) -> pd.DataFrame:
-        """One row a data type; distances and contrasts are means over the pairs."""
-        return pd.DataFrame([{
-            "data type": data_type.name, "pairs": len(one), "stopped": len(one.left_out),
+        """A row a data type: pairs, pairs that were stopped, and means over the pairs of [CLS] distances and
+        contrasts, before and after, and of the masks' Dice."""
+        return self.described(lambda one: {
+            "stopped": len(one.left_out),
             **{f"{measure} {when}": one.manifest[f"{column}_{when}"].mean() for measure, column in
                (("[CLS] distance", "cls"), ("seam", "seam")) for when in ("before", "after")},
-            "mask Dice": one.manifest["mask_dice"].mean(),
-        } for data_type, one in self.sets.items()]).set_index("data type")
+            "mask Dice": one.manifest["mask_dice"].mean()})
 
 
 def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, settings: Style,

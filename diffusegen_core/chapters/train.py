@@ -95,9 +95,7 @@ def check(p: Params) -> Iterator[str]:
     names = [cluster_model(k) for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
     # The first alone: where a folder is absent, each of twenty models would say the same.
     yield from islice(refusals(partial(_usable, p, name) for name in names), 1)
-    if p.train.preview_sampler not in samplers.SAMPLERS:
-        yield (f"Parameters: train.preview_sampler: there is no sampler {p.train.preview_sampler}; there are "
-               f"{', '.join(samplers.SAMPLERS)}.")
+    yield from refusals([lambda: samplers.named(p.train.preview_sampler)], "train.preview_sampler")
 
 
 def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterator[Cost]:
@@ -123,6 +121,8 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
 
 def _usable(p: Params, name: str) -> None:
     """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
+    if taken(p.folder / "train" / name, p.train):
+        return
     if source := checkpoints.released(p.train, name):
         checkpoints.judge(source, p.model, p.process, p.data.image_size, p.train.sample_weights)
 
@@ -311,8 +311,7 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
     diffusion = Diffusion(state.average, schedule, training.process.objective,
                           precision=settings.precision).respaced(settings.preview_steps)
     side = training.image_size
-    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own,
-                        samplers.SAMPLERS[settings.preview_sampler])
+    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own, samplers.named(settings.preview_sampler))
     path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
     files.write(path, dataset.grid(x).save)
 

@@ -102,8 +102,8 @@ def _download(url: str, archive: Path) -> None:
     try:
         with _request(url, part, notes) as response:
             start = part.stat().st_size if response.status_code == requests.codes.partial_content else 0
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length else None
+            length = response.headers.get("Content-Length", "")
+            total = start + int(length) if length.isdecimal() else None
             # Noted before the first byte, so that a later call knows which file this is the beginning of: by
             # a strong ETag, else the time of the last change.
             tag = response.headers.get("ETag", "")

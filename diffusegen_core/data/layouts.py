@@ -29,6 +29,8 @@ MAX_PIXELS = 64_000_000  # no endoscope makes more; a decompression bomb does
 MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
 MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
 
+EMPTY_MASK = "empty mask"  # one of the kinds of problems
+SHA256 = re.compile(r"[0-9a-f]{64}")
 CENTRES = range(1, 7)
 # Layout: (prefix of the names, folder of the images, folder of the masks) for each of its parts.
 LAYOUTS: dict[str, list[tuple[str, str, str]]] = {
@@ -73,7 +75,11 @@ class Report:
     files: list[Path] = field(default_factory=list)
 
     def add(self, path: Path, problem: str, detail: str) -> None:
-        self.problems.append(Problem(printable(path.relative_to(self.folder).as_posix()), problem, detail))
+        self.problems.append(Problem(self.named(path), problem, detail))
+
+    def named(self, path: Path) -> str:
+        """A file as problems name it."""
+        return printable(path.relative_to(self.folder).as_posix())
 
     def table(self) -> pd.DataFrame:
         """Every problem, one a row: file, problem, detail."""
@@ -93,11 +99,11 @@ class Report:
         rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
         return f"{self.folder}: {len(self.pairs)} usable pairs, {len(self.problems)} problems.\n{table}{rest}"
 
-    def hashes(self, known: Mapping[str, Sequence[Any]]) -> dict[str, tuple[int, int, str]]:
+    def hashes(self, known: Mapping[str, Any]) -> dict[str, tuple[int, int, str]]:
         """Size, time (ns) and SHA-256 of every image file, by its relative name.
 
-        Of a file with the size and the time that `known` has for it the hash is taken from there. Raises
-        UserError where a file cannot be read: that is no change of the data.
+        Of a file with the size and the time that `known`, which a file told, has for it the hash is taken
+        from there. Raises UserError where a file cannot be read: that is no change of the data.
         """
         described = {}
         for path in sorted(self.files):
@@ -105,10 +111,12 @@ class Report:
             try:
                 status = path.stat()
                 size, time = status.st_size, status.st_mtime_ns
-                if [size, time] == list(known.get(name, ())[:2]):
-                    content = str(known[name][2])
-                else:
-                    content = files.remembered_sha256(path)
+                match known.get(name):
+                    case [int(told_size), int(told_time), str(content)] if (
+                            (told_size, told_time) == (size, time) and SHA256.fullmatch(content)):
+                        pass
+                    case _:
+                        content = files.remembered_sha256(path)
             except OSError as error:
                 raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
             described[name] = size, time, content
@@ -172,15 +180,16 @@ def read(report: Report) -> Iterator[tuple[Pair, Image.Image, Image.Image]]:
 
 
 def _complaints(image: Image.Image | None, grey: np.ndarray) -> list[tuple[str, str]]:
-    found = []
+    """What is wrong with a mask (H, W), 0 to 255: the kind of problem, and detail."""
+    complaints = []
     if image is not None and image.size != grey.shape[::-1]:
         sizes = f"mask {grey.shape[1]}x{grey.shape[0]}, image {image.width}x{image.height}"
-        found.append(("size mismatch", sizes))
+        complaints.append(("size mismatch", sizes))
     if grey.max() <= 127:
-        found.append(("empty mask", f"the brightest value is {grey.max()}, and polyp is above 127"))
+        complaints.append((EMPTY_MASK, f"the brightest value is {grey.max()}, and polyp is above 127"))
     elif grey.min() > 127:
-        found.append(("mask not two-valued", f"all polyp: the darkest value is {grey.min()}"))
-    return found
+        complaints.append(("mask not two-valued", f"all polyp: the darkest value is {grey.min()}"))
+    return complaints
 
 
 def _decode(report: Report, path: Path) -> Image.Image | None:
@@ -233,8 +242,10 @@ def _malformed_tiff(path: Path) -> Image.Image:
         directory.load(f)
     _refuse_bomb(directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH])
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it complains of each header
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    cv2.utils.logging.setLogLevel(level)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if pixels is None:
         raise ValueError("neither Pillow nor OpenCV can decode it")
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
@@ -277,32 +288,33 @@ def _pair(report: Report, prefix: str, images: list[Path], masks: list[Path]) ->
     report.files += images + masks
     image_of = _by_name(report, images, {path.stem: path.stem for path in images})
     mask_of = _by_name(report, masks, {path.stem: _image_stem(path.stem, image_of) for path in masks})
-    for stem, found in image_of.items():
-        if len(found) == 1 and stem not in mask_of:
-            report.add(found[0], "missing mask", "no mask has its name")
-    for stem, found in mask_of.items():
+    for stem, paths in image_of.items():
+        if len(paths) == 1 and stem not in mask_of:
+            report.add(paths[0], "missing mask", "no mask has its name")
+    for stem, paths in mask_of.items():
         if stem not in image_of:
-            for path in found:
+            for path in paths:
                 report.add(path, "mask without image", "no image has its name")
-        elif len(found) == 1 and len(image_of[stem]) == 1:
-            report.pairs.append(Pair(prefix + stem, image_of[stem][0], found[0]))
+        elif len(paths) == 1 and len(image_of[stem]) == 1:
+            report.pairs.append(Pair(prefix + stem, image_of[stem][0], paths[0]))
 
 
 def _by_name(report: Report, paths: list[Path], names: dict[str, str]) -> dict[str, list[Path]]:
     """The files under the name that pairs them; unusable names and files that share one are problems."""
-    found = defaultdict(list)
+    by_name = defaultdict(list)
     for path in paths:
         if why := _unusable(path.name):
             report.add(path, "unusable name", why)
         else:
-            found[names[path.stem]].append(path)
-    for same in found.values():
+            by_name[names[path.stem]].append(path)
+    for same in by_name.values():
         for path in same[1:]:
             report.add(path, "same name twice", f"as {same[0].name}")
-    return found
+    return by_name
 
 
 def _unusable(name: str) -> str | None:
+    """Why a file's name cannot be that of a pair; None where it can."""
     if printable(name) != name:
         return "control characters, or bytes that are no text"
     if "\\" in name:

@@ -76,6 +76,23 @@ class PairSet:
         return load(self.folder, list(self.manifest["name"]) if names is None else names)
 
 
+@dataclass(frozen=True)
+class PairSets:
+    """A chapter's sets of synthetic pairs, by data type."""
+
+    sets: dict[DataType, PairSet]
+
+    @property
+    def seconds(self) -> float:
+        """What all of them took."""
+        return sum(one.seconds for one in self.sets.values())
+
+    def described(self, columns: Callable[[PairSet], Row]) -> pd.DataFrame:
+        """A row a data type: how many pairs it has, and what `columns` tell of its set."""
+        return pd.DataFrame([{"data type": data_type.name, "pairs": len(one), **columns(one)}
+                             for data_type, one in self.sets.items()]).set_index("data type")
+
+
 def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, work: Callable[..., None],
          columns: list[str], extra: Callable[[Path, list[Row]], list[Path]] | None = None,
          facts: dict[str, Any] | None = None, **arguments: Any) -> None:

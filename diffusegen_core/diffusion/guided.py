@@ -8,6 +8,7 @@ content to the inpainted one, and comes close in style to the real source.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from diffusegen_core.diffusion.samplers import Generators, Tick
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.store import seeds
+from diffusegen_core.store.artifacts import key
 
 OK = "ok"
 PULLS = [f"pull_{name}" for name in losses.TERMS]
@@ -29,9 +31,17 @@ PULLS = [f"pull_{name}" for name in losses.TERMS]
 MEASURED = [*losses.TERMS, "total", *PULLS, "shift", "noise"]
 Record = dict[str, float | int]
 
-# Frozen, so one of each serves all batches of a process.
-_cls_net = lru_cache(maxsize=1)(features.load_cls)
-_vgg_net = lru_cache(maxsize=1)(vgg.load)
+
+# Frozen, so one of each serves all batches of a process: as long as the same weights are asked for, and where
+# these lie in a file, as long as its content is the same.
+@lru_cache(maxsize=1)
+def _cls_net(decided_by: str, *wanted: Any) -> nn.Module:
+    return features.load_cls(*wanted)
+
+
+@lru_cache(maxsize=1)
+def _vgg_net(decided_by: str, *wanted: Any) -> nn.Module:
+    return vgg.load(*wanted)
 
 
 @dataclass(frozen=True)
@@ -65,9 +75,10 @@ class Judge:
 
 def load_judge(settings: Style, model: Model, seed: int, device: torch.device) -> Judge:
     """The networks that chapter 4's parameters name. UserError for weights that cannot be had."""
-    cls_net = _cls_net(settings.backbone, settings.weights, settings.input_range, device, seed,
-                       settings.backbone_size)
-    vgg_net = _vgg_net(settings.vgg, settings.vgg_weights, device, seed) if settings.lambda_vgg else None
+    backbone = settings.backbone, settings.weights, settings.input_range
+    maps = settings.vgg, settings.vgg_weights
+    cls_net = _cls_net(key(features.recipe(*backbone, seed)), *backbone, device, seed, settings.backbone_size)
+    vgg_net = _vgg_net(key(vgg.recipe(*maps, seed)), *maps, device, seed) if settings.lambda_vgg else None
     return Judge(cls_net, vgg_net, settings, settings.zecon_blocks or default_blocks(model))
 
 
@@ -223,9 +234,9 @@ def strength(log_variance: Tensor, settings: Style) -> Tensor:
     return torch.full_like(log_variance, FULL_STEPS / settings.respacing)
 
 
-def back(pulls: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log_variance: Tensor,
+def back(gradients: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log_variance: Tensor,
          settings: Style) -> Tensor:
-    """The shift (B, 4, H, W) that a step subtracts: the pulls on x0 and the mix, taken back to x_t.
+    """The shift (B, 4, H, W) that a step subtracts: what `pulls` gave on x0 and the mix, taken back to x_t.
 
     Where `max_shift` is set, neither one loss's pull nor the shift has a larger RMS than that many times the
     step's noise: no loss drowns the others, and the next level gets an image about as noisy as it expects.
@@ -233,9 +244,9 @@ def back(pulls: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log_var
     factor = strength(log_variance, settings)
     if settings.max_shift is not None:
         most = settings.max_shift * rms((log_variance / 2).exp())
-        pulls = {name: limited(pull, most / rms(factor)) for name, pull in pulls.items()}
-    on_x0 = pulls.get("rng", torch.zeros_like(x0))
-    on_mixed = sum((pull for name, pull in pulls.items() if name != "rng"), torch.zeros_like(x0))
+        gradients = {name: limited(one, most / rms(factor)) for name, one in gradients.items()}
+    on_x0 = gradients.get("rng", torch.zeros_like(x0))
+    on_mixed = sum((one for name, one in gradients.items() if name != "rng"), torch.zeros_like(x0))
     gradient, = torch.autograd.grad([x0, mixed], x, [on_x0, on_mixed])
     shift = factor * gradient
     return shift if settings.max_shift is None else limited(shift, most)

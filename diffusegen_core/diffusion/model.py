@@ -20,7 +20,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.process import Reverse, Schedule
 from diffusegen_core.diffusion.repaint import repaint, repaint_levels
-from diffusegen_core.diffusion.samplers import SAMPLERS, Generators, sample
+from diffusegen_core.diffusion.samplers import Generators, named, sample
 from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
 from diffusegen_core.store import seeds
 
@@ -88,11 +88,9 @@ class Diffusion:
         A mask is the fourth channel cut at its mid-value. Pair i depends on `seed` and i alone, whatever
         `n` and `batch_size` are.
         """
-        if sampler not in SAMPLERS:
-            raise UserError(f"There is no sampler {sampler}. Samplers are {', '.join(SAMPLERS)}.")
-        model = self._over(steps)
+        step, model = named(sampler), self._over(steps)
         shape = (IN_CHANNELS, self.image_size, self.image_size)
-        batches = [sample(model, shape, self._generators(seed, "sample", part), SAMPLERS[sampler])
+        batches = [sample(model, shape, self._generators(seed, "sample", part), step)
                    for part in _parts(n, batch_size)]
         return _pairs("sample", torch.cat(batches))
 

@@ -151,12 +151,6 @@ def interpret(schedule: Schedule, x_t: Tensor, t: Tensor, output: Tensor, object
     return Reverse(posterior_mean(schedule, x0, x_t, t), log_variance, x0)
 
 
-def reverse(net: Network, schedule: Schedule, x_t: Tensor, t: Tensor, objective: str,
-            clip: bool = True) -> Reverse:
-    """p(x_{t-1} | x_t) from one network call."""
-    return interpret(schedule, x_t, t, call(net, schedule, x_t, t), objective, clip)
-
-
 # x_{t-1} = mu + sigma_t eps, without noise at level 0 (A2)
 def denoised_once(r: Reverse, t: Tensor, eps: Tensor) -> Tensor:
     """x_{t-1} ~ p(x_{t-1} | x_t)."""

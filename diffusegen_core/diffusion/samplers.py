@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.diffusion.process import at, column, denoised_once, levels_of
 from diffusegen_core.store import seeds
 
@@ -72,6 +73,13 @@ def dpmpp(diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
 
 
 SAMPLERS: dict[str, Step] = {"ancestral": ancestral, "ddim": ddim, "dpmpp": dpmpp}
+
+
+def named(name: str) -> Step:
+    """The sampler of a name. Raises UserError, with the names that there are, where it is none of them."""
+    if name not in SAMPLERS:
+        raise UserError(f"There is no sampler {name}. Samplers are {', '.join(SAMPLERS)}.")
+    return SAMPLERS[name]
 
 
 @torch.inference_mode()

@@ -114,11 +114,6 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
     return whole.to(device)
 
 
-def input_side(backbone: str) -> int:
-    """The side, in pixels, of the images that a backbone usually sees."""
-    return _find(backbone).size
-
-
 class Normalize(nn.Module):
     """(x - mean) / deviation by channel. torchvision's sends both to the device anew in every call."""
 

@@ -105,7 +105,7 @@ def identity(spec: str, published: Published[Any], seed: int = 0) -> dict[str, s
         return {PRETRAINED: _address(published)}
     if spec == RANDOM:
         return {RANDOM: seed}
-    return {"sha256": files.sha256(_file(spec))}
+    return {"sha256": files.remembered_sha256(_file(spec))}
 
 
 def read(spec: str | Path, mapped: bool = False) -> State:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusegen_core.chapters.costs import Backbone, Trained, Work
+from diffusegen_core.chapters.costs import Backbone, Learner, Work
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Gan
 from diffusegen_core.diffusion import losses
@@ -69,18 +69,18 @@ def _backbone(net: nn.Module, side: int) -> Backbone:
     return Backbone(flop, found[0].flatten(1).shape[1])
 
 
-def _unet(p: Params, net: UNet) -> Trained:
+def _unet(p: Params, net: UNet) -> Learner:
     """The U-Net; activations that are computed again for the gradient count again."""
     net.checkpointing = p.train.checkpointing
     image = torch.empty(1, 4, p.data.image_size, p.data.image_size, device=META)
     call, gradient = both(lambda x: net(x, torch.zeros(1, device=META)), image)
-    return Trained(call, call + gradient, parameter_count(net))
+    return Learner(call, call + gradient, parameter_count(net))
 
 
-def _segmentation(net: nn.Module, side: int) -> Trained:
+def _segmentation(net: nn.Module, side: int) -> Learner:
     """U-Net++. Its gradient is twice a call: torch counts a grouped convolution's as that of a whole one."""
     call = of(lambda: net(torch.empty(2, 3, side, side, device=META))) / 2
-    return Trained(call, 3 * call, parameter_count(net))
+    return Learner(call, 3 * call, parameter_count(net))
 
 
 # As guided.GuidedStep: the U-Net's call and its gradient; [CLS]; each loss's own look, and its gradient.

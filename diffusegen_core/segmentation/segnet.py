@@ -45,6 +45,7 @@ DECIDES = ["encoder", "input_range", "decoder_channels", "epochs", "epoch_images
            "lr_epochs", "lr_after", "augment", "precision"]
 # How the fields of classifiers begin; an encoder that has such a field itself needs it.
 HEADS = ("classifier.", "fc.", "_fc.", "last_linear.", "linear.", "head.")
+CHECKPOINT = "checkpoint.safetensors"
 TIMM = "tu-"  # how segmentation-models-pytorch names timm's networks
 State = dict[str, Tensor]
 
@@ -119,7 +120,8 @@ def refuse_impossible(settings: Segment, seed: int) -> None:
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,
         device: torch.device, title: str) -> Fit:
     """Train on `train`, choose the epoch by the polyp's mean IoU over `valid`; or continue, if `folder` has
-    a checkpoint of the same `recipe`, parameters and pairs. The checkpoint is removed at the end.
+    a checkpoint of the same `recipe`, parameters and pairs. It stays there until the caller, who has kept
+    what was trained, removes CHECKPOINT.
 
     Raises UserError where either set is empty and where the training diverges.
     """
@@ -128,7 +130,7 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
                         "by; both need at least one. Change segment.validation, or give more pairs.")
     net = build(settings, seed).to(device)
     state = Training(net, torch.optim.Adam(net.parameters(), lr=settings.lr), best={})
-    path = folder / "checkpoint.safetensors"
+    path = folder / CHECKPOINT
     recipe = {**recipe, "net": decided_by(settings, seed), "train": train.digest, "valid": valid.digest}
     _resume(state, path, recipe)
     began = time.monotonic() - state.seconds
@@ -148,7 +150,6 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
             bar.update()
             if len(state.history) % settings.checkpoint_every == 0:
                 _keep(state, path, recipe)
-    path.unlink(missing_ok=True)
     net.load_state_dict(state.best)
     history = pd.DataFrame(state.history, columns=["loss", "valid_iou"])
     history.insert(0, "epoch", range(1, len(history) + 1))

@@ -121,7 +121,7 @@ def wanted(supply: Supply, asked: Sequence[str] | None, parameter: str) -> list[
 
 
 def numbers(supply: Supply, asked: Sequence[int] | None, data_type: DataType, parameter: str) -> list[int]:
-    """The numbers of pairs a source that a grid has of a synthetic data type.
+    """The numbers of pairs a source that a grid has of a synthetic data type, each once.
 
     Null asks for 1 to inpaint.samples, as far as they are made; UserError where more is asked for than is.
     """
@@ -134,13 +134,17 @@ def numbers(supply: Supply, asked: Sequence[int] | None, data_type: DataType, pa
         raise UserError(f"Parameters: {parameter}: {max(asked)} is more than the {most} pairs of each source "
                         f"that {data_type} has. Raise {source}, or leave {data_type} out of "
                         f"{parameter.partition('.')[0]}.types.")
-    return list(asked)
+    return list(dict.fromkeys(asked))
 
 
 def load(file: Path, folder: Path | None, choice: Choice) -> Pairs:
-    """The chosen pairs in memory, real ones first: from the file of real pairs, and from a dataset folder."""
+    """The chosen pairs in memory, real ones first: from the file of real pairs, and from a dataset folder.
+
+    At least one is chosen; `folder` is None where none of them is synthetic.
+    """
     parts = [dataset.read(file).named(choice.real)] if choice.real else []
-    if choice.synthetic and folder is not None:
+    if choice.synthetic:
+        assert folder is not None, "synthetic pairs lie in a folder"
         parts.append(pairsets.load(folder, choice.synthetic))
     return dataset.gather([name for part in parts for name in part.names],
                           np.concatenate([part.images for part in parts]),

@@ -149,7 +149,9 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
                         trainsets.load(trial.real, trial.folder, trial.valid), settings,
                         net_seed(place.workspace.seed, experiment), folder,
                         {"experiment": experiment.label}, device, experiment.label)
+    checkpoint = folder / segnet.CHECKPOINT
     if place.status == experiments.OK:  # this process had stopped, and another has finished in its place
+        checkpoint.unlink(missing_ok=True)
         return fitted.net
     history = files.write_text(folder / HISTORY, fitted.history.to_csv(index=False))
     facts = {"train_pairs": len(trial.train), "real_pairs": len(trial.train.real),
@@ -157,8 +159,12 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
              "valid_iou": float(fitted.history["valid_iou"].max()), **trial.facts}
 
     def save(kept: Path) -> Path:
-        return segnet.save(kept / WEIGHTS, fitted.net)
+        weights_file = segnet.save(kept / WEIGHTS, fitted.net)
+        checkpoint.unlink(missing_ok=True)  # only now: to write the weights of a large network takes a while
+        return weights_file
 
+    if not settings.keep_weights:
+        checkpoint.unlink(missing_ok=True)
     place.trained([history], fitted.seconds, facts, save if settings.keep_weights else None)
     return fitted.net
 
