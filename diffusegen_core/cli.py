@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from diffusegen_core import __version__
+from diffusegen_core.cli_data import data_app
 from diffusegen_core.config.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 _terminated: list[int] = []  # signals that asked this process to end
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
 app.add_typer(data_app, name="data")
 review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
 app.add_typer(review_app, name="review")
@@ -184,42 +184,32 @@ def book(folder: RunFolder) -> None:
         _build_book(this)
 
 
-@data_app.command("check")
-def data_check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of image+mask pairs.")],
-    clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
-) -> None:
-    """Show every problem of a data folder in one table; exit 1 if there is any."""
-    from diffusegen_core.config import params
-    from diffusegen_core.data import layouts
-    report = layouts.check(folder if folder.exists() else params.resolve(folder), clusters)
-    typer.echo(report.text)
-    raise typer.Exit(1 if report.problems else 0)
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="hyperkvasir")],
-    to: Annotated[Path, typer.Option(help="Where the archive and its folder go.")] = Path("data"),
-    url: Annotated[str | None, typer.Option(help="Another address of the same archive.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Refuse an archive with another SHA-256.")] = None,
-) -> None:
-    """Download a published archive, resuming where an earlier call stopped, and unpack it."""
-    from diffusegen_core.data import fetch
-    typer.echo(f"The pairs: {fetch.fetch(name, to, url=url, sha256=sha256)}")
-
-
-@data_app.command("phantom")
-def data_phantom(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    count: Annotated[int, typer.Option(min=1)] = 48,
-    size: Annotated[int, typer.Option(min=8, help="Side in pixels.")] = 256,
+@app.command()
+def paint(
+    folder: RunFolder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of your own.")],
+    mask: Annotated[Path | None, typer.Option(
+        help="The new lesion: a mask as large as the picture, white where the lesion is to be.")] = None,
+    like: Annotated[str | None, typer.Option(
+        metavar="SIZE,POSITION", help="Or its size and place: medium,top-left, or 0.05,0.4:0.6.")] = None,
+    old: Annotated[Path | None, typer.Option(
+        help="The mask of a lesion that the picture has, to be painted over.")] = None,
+    remove: Annotated[bool, typer.Option(
+        "--remove", help="Paint no lesion: what --mask shows goes.")] = False,
+    count: Annotated[int, typer.Option(min=1, help="Pictures to make of each.")] = 1,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="A new folder: images/, masks/, manifest.csv.")] = Path("painted"),
 ) -> None:
-    """Draw a dataset folder of phantoms: colonoscopy-like pairs with exact masks."""
-    from diffusegen_core.data import dataset
-    dataset.write_phantoms(folder, count, size, seed)
-    typer.echo(f"{count} pairs: {folder}")
+    """Paint lesions into pictures of your own, of any size, with the models of a run.
+
+    Without --mask and --like a lesion of a usual size appears somewhere in the view.
+    """
+    from diffusegen_core import painting
+    from diffusegen_core.run import Run
+    if mask and like:
+        raise UserError("--mask and --like both say which lesion is wanted. Give one of them.")
+    made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove)
+    typer.echo(f"{len(made)} pairs: {out}")
 
 
 @review_app.command("make")

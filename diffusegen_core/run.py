@@ -20,14 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, segment, style, train
+from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, paint, segment, style, train
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
@@ -36,6 +38,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.masks import Like
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
@@ -182,6 +185,16 @@ class Run:
     def augmented(self) -> Tested:
         """Chapter 7's networks, as far as they are trained."""
         return self.read("augment")
+
+    def paint(self, image: np.ndarray, mask: np.ndarray | None = None, n: int = 1, seed: int = 0, *,
+              like: str | None = None, old: np.ndarray | None = None, remove: bool = False) -> list[Painted]:
+        """`n` new lesions, each in a copy of a picture of one's own, (H, W, 3) uint8 RGB: see `Wish`.
+
+        `like` is as "medium,top-left"; without `mask` and `like`, lesions are as large as the run's.
+        """
+        wish = Wish(mask, Like.parse(like) if like else None, old, remove)
+        return paint.paint(self.pairs, self.models, self.params.inpaint, image, wish, n, seed,
+                           self.params.device)
 
     def read(self, name: str) -> Any:
         """A finished result by the name of its chapter. Raises NotMadeError where it is not made."""

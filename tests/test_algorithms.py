@@ -1,6 +1,7 @@
 """The figures of chapters 2 to 4 that show an algorithm at work on one image."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_le
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.report import algorithms, figures
 from diffusegen_core.run import Run
+from diffusegen_core.store.workspace import Workspace
 
 SIDE = 16
 
@@ -96,7 +98,8 @@ def test_a_guided_step_and_its_pulls(model: Diffusion, pairs: Pairs, settings: P
 def test_where_no_polyp_was_painted_a_real_image_is_styled(model: Diffusion, pairs: Pairs, settings: Params,
                                                            empty: bool, tmp_path) -> None:
     dataset.write_pair(tmp_path, "a_1", 255 - pairs.images[0], pairs.masks[0])
-    manifest = pd.DataFrame([{"name": "a_1", "source": "a", "model": "cluster-01"}])
+    manifest = pd.DataFrame([{"name": "a_1", "source": "a", "source_cluster": 0, "model": "cluster-01",
+                              "sample": 1}])
     loaded = []
 
     def load(name: str, device: str) -> Diffusion:
@@ -104,13 +107,17 @@ def test_where_no_polyp_was_painted_a_real_image_is_styled(model: Diffusion, pai
         return model
 
     run = SimpleNamespace(
-        params=settings, pairs=pairs, clusters=SimpleNamespace(labels=[0]), models=SimpleNamespace(load=load),
+        params=settings, pairs=replace(pairs, file=tmp_path / "pairs.npz"),
+        workspace=Workspace(tmp_path), clusters=SimpleNamespace(labels=[0]),
+        models=SimpleNamespace(load=load),
         inpainted=SimpleNamespace(sets={DataType("Diff", "2"): SimpleNamespace(
             manifest=manifest.head(0) if empty else manifest, folder=tmp_path)}))
-    inpainted, source, few = algorithms.to_style(run)
+    dataset.write(tmp_path, pairs)
+    inpainted, source, pixels, few = algorithms.to_style(run)
     assert loaded == ["cluster-00" if empty else "cluster-01"]
     assert len(few.schedule) == settings.style.respacing
     assert torch.equal(source, dataset.to_tensor(pairs)[:, :3])
+    assert torch.equal(pixels, source)
     assert torch.allclose(inpainted[:, :3], source if empty else -source, atol=1e-6)
 
 

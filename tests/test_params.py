@@ -248,7 +248,7 @@ def test_relative_paths_start_at_the_checkout_and_else_where_one_stands(tmp_path
 
 PATHS = ["run_dir", "data.source", "cluster.weights", "cluster.file", "train.checkpoints", "style.weights",
          "style.vgg_weights", "gan.source", "evaluate.weights", "segment.weights", "segment.held_out",
-         "segment.cvc", "segment.polypgen"]
+         "segment.cvc", "segment.polypgen", "inpaint.masks", "inpaint.backgrounds"]
 
 
 @pytest.mark.parametrize("name", keys(params.Params))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusegen_core.chapters import style
+from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -101,9 +102,10 @@ def test_a_stopped_pair_is_reported_and_left_out(run_of: Callable[..., Params],
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     through = guided.guided
 
-    def spoil(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, *rest: object) -> tuple:
+    def spoil(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, *rest: object,
+              **others: object) -> tuple:
         source[0] = torch.inf
-        return through(diffusion, judge, inpainted, source, *rest)
+        return through(diffusion, judge, inpainted, source, *rest, **others)
 
     monkeypatch.setattr(guided, "guided", spoil)
     run = Run(run_of(temperature=0.08, batch_size=16))
@@ -132,7 +134,8 @@ def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> 
 
     def recipe(origin: PairSet = origin, **settings: object) -> Recipe:
         p = run_of(**settings)
-        return style.recipe(run.workspace, run.pairs, [job], run.models, origin, p.style, p.inpaint)
+        return style.recipe(run.workspace, run.pairs, [job], run.models, origin, p.style,
+                            Scenes.of(run.workspace, run.pairs, p.inpaint))
 
     assert recipe() == recipe(batch_size=1)
     for change in ({"guidance": "variance"}, {"lambda_mse": 1.0}, {"max_shift": None}, {"skip": 1}):

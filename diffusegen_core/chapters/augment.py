@@ -21,7 +21,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Augment, Segment
 from diffusegen_core.data import dataset
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, DataType
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.segmentation import experiments, forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
@@ -145,9 +145,10 @@ def offered(supply: Supply, settings: Augment) -> Supply:
     clusters."""
     if settings.generator_sees == "all":
         return supply
-    painted = next(amount for data_type, amount in supply.items() if data_type.kind == DIFF)
-    own = DataType(DIFF, str(settings.subset_clusters))
-    return {**dict.fromkeys((own, own.styled), painted),
+    painted, amount = next((data_type, amount) for data_type, amount in supply.items()
+                           if data_type.is_painted)
+    own = replace(painted.inpainted, models=str(settings.subset_clusters))
+    return {**dict.fromkeys((own, own.styled), amount),
             **{data_type: amount for data_type, amount in supply.items() if data_type == GAN}}
 
 
@@ -155,7 +156,7 @@ def types(supply: Supply, settings: Augment) -> list[DataType]:
     """The data types beside Real, each once."""
     have = [data_type for data_type in offered(supply, settings) if data_type != REAL]
     if settings.types is None:
-        return [*(data_type for data_type in have if data_type.kind == STYLED and not data_type.full),
+        return [*(data_type for data_type in have if data_type.is_styled and not data_type.full),
                 *(data_type for data_type in have if data_type == GAN)]
     names = {data_type.name: data_type for data_type in have}
     if unknown := [name for name in settings.types if name not in names]:

@@ -21,7 +21,7 @@ from diffusegen_core.config.sections import Evaluate
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet
-from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, DataType
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import copies, metrics
 from diffusegen_core.measures.copies import Found
 from diffusegen_core.networks import features
@@ -185,7 +185,7 @@ def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work) -> Iterato
 
 
 def _before_styling(data_type: DataType) -> DataType:
-    return data_type.inpainted if data_type.kind in (DIFF, STYLED) else data_type
+    return data_type.inpainted
 
 
 def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate,
@@ -327,8 +327,8 @@ def _members(subject: Subject, pairs: Pairs, rows: slice = slice(None)) -> Membe
     made = pairsets.load(subject.folder, manifest["name"].tolist())
     polyps = regions.all_dilated(made.masks, subject.dilate)
     # A GAN's images are its own as a whole.
-    filled = np.ones_like(polyps) if subject.data_type == GAN else regions.all_dilated(
-        pairs.masks[sources], subject.dilate)
+    filled = np.ones_like(polyps) if subject.data_type == GAN else regions.filled(
+        pairs.masks[sources], made.masks if subject.data_type.given_masks else None, subject.dilate)
     return Members(made.names, numbers, sources, made.images, filled, polyps & filled)
 
 

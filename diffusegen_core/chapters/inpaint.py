@@ -1,29 +1,30 @@
 """Chapter 3: new polyps and their masks, painted into real images (RePaint; paper 2.4, A.2).
 
 All four channels are known outside the source's mask, widened; inside, image and mask are generated together.
+Beyond the paper, the masks can be given (inpaint.masks, see `scenes`): then the image alone is generated.
 Every image has a seed and noise of its own: batch size, order, shards and interruptions do not change it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
+from diffusegen_core.chapters.scenes import GIVEN, Scenes
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, pairsets, regions
+from diffusegen_core.data import dataset, pairsets, pictures, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
-from diffusegen_core.data.types import DIFF, FULL, DataType, cluster_model, painted
+from diffusegen_core.data.types import FULL, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
 from diffusegen_core.parallel import progress
@@ -35,12 +36,14 @@ from diffusegen_core.store.workspace import Workspace
 VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area_before", "area_after"]
 # Parameters that decide which pairs are made, or nothing but rounding, and not what a pair is like.
-IRRELEVANT = ("samples", "sources", "model_of", "batch_size")
+# The masks and the pictures are told by what they are.
+IRRELEVANT = ("samples", "sources", "model_of", "batch_size", "masks", "backgrounds")
 
 
 @dataclass(frozen=True)
 class Inpainted(PairSets):
-    """The synthetic pairs by data type: K-Diff, and Full-Diff where there is a model of the full set."""
+    """The synthetic pairs by data type: K-Diff, and Full-Diff where there is a model of the full set; with
+    given masks K-Paint and Full-Paint."""
 
     @property
     def table(self) -> pd.DataFrame:
@@ -54,20 +57,22 @@ class Inpainted(PairSets):
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settings: Inpaint) -> Inpainted:
     """Make every pair that is not there yet, and the dataset folders with their manifests."""
-    return Inpainted({data_type: _set(ws, data_type, pairs, clusters, models, settings)
-                      for data_type in painted(clusters.k, models.full is not None)})
+    scenes = Scenes.of(ws, pairs, settings)
+    return Inpainted({data_type: _set(ws, data_type, pairs, clusters, models, scenes)
+                      for data_type in painted(clusters.k, models.full is not None, settings.masks)})
 
 
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     yield from refusals([lambda: samplers.named(p.inpaint.sampler)], "inpaint.sampler")
+    yield from pictures.check(p)
 
 
 def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs."""
     calls = network_calls(repaint_levels(settings.respacing, settings.jump_length, settings.resampling))
     for data_type, amount in supply.items():
-        if data_type.kind == DIFF:
+        if data_type.is_painted and not data_type.is_styled:
             pairs = amount.sources * amount.samples
             yield Cost("3 inpaint", f"{data_type}, {calls} calls each", "sampling", pairs, pairs * calls,
                        pairs * calls * work.unet.call,
@@ -76,19 +81,22 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
 
 
 def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, models: Trained,
-         settings: Inpaint) -> PairSet:
-    jobs = plan(ws.seed, data_type, pairs.names, clusters, settings)
-    artifact = ws.artifact(data_type.artifact, _recipe(ws, pairs, jobs, models, settings))
+         scenes: Scenes) -> PairSet:
+    settings = scenes.settings
+    jobs = plan(ws.seed, data_type, pairs.names, clusters, settings, scenes.names)
+    artifact = ws.artifact(data_type.artifact, _recipe(ws, pairs, jobs, models, scenes))
     if not artifact.made():
-        pairsets.make(artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
-                      ws=ws, pairs=pairs.stored, settings=settings, weights=models.weights,
+        columns = [*MANIFEST, *(GIVEN if data_type.given_masks else [])]
+        pairsets.make(artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, columns,
+                      ws=ws, scenes=scenes, weights=models.weights,
                       models={name: models[name].path for name in artifact.recipe["models"]})
     return pairsets.read(artifact, data_type)
 
 
-def plan(seed: int, data_type: DataType, names: list[str], clusters: Clusters,
-         settings: Inpaint) -> list[Job]:
-    """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's cluster."""
+def plan(seed: int, data_type: DataType, names: list[str], clusters: Clusters, settings: Inpaint,
+         backgrounds: Sequence[str] = ()) -> list[Job]:
+    """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's cluster;
+    and so is its background, where there are any."""
     jobs = []
     for sample in range(1, settings.samples + 1):
         for index, name in list(enumerate(names))[:settings.sources]:
@@ -96,39 +104,40 @@ def plan(seed: int, data_type: DataType, names: list[str], clusters: Clusters,
             cluster = int(clusters.labels[index])
             j = int(seeds.rng(own, "model").integers(clusters.k)) if settings.model_of == "any" else cluster
             model = FULL if data_type.full else cluster_model(j)
-            jobs.append(Job(index, f"{name}_{sample}", name, cluster, model, sample, own))
+            picture = seeds.rng(own, "background").choice(backgrounds) if backgrounds else ""
+            jobs.append(Job(index, f"{name}_{sample}", name, cluster, model, sample, own, str(picture)))
     return jobs
 
 
-def _recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, settings: Inpaint) -> Recipe:
+def _recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, scenes: Scenes) -> Recipe:
+    decisive = {key: value for key, value in plain(scenes.settings).items() if key not in IRRELEVANT}
     return {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
-            "inpaint": {key: value for key, value in plain(settings).items() if key not in IRRELEVANT},
+            "inpaint": {**decisive, **scenes.recipe},
             "jobs": {job.name: job.model for job in jobs},
             "models": {name: models[name].sha256 for name in sorted({job.model for job in jobs})}}
 
 
-def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pairs: Path,
-               models: dict[str, Path], weights: str, settings: Inpaint) -> None:
+def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, scenes: Scenes,
+               models: dict[str, Path], weights: str) -> None:
     """Inpaint one batch with one model and write its pairs."""
-    began = time.monotonic()
+    began, settings = time.monotonic(), scenes.settings
     device = devices.device(ws.device)
     diffusion = checkpoints.load(models[jobs[0].model], weights, device,
                                  settings.precision).respaced(settings.respacing)
     levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
-    sources = dataset.read(pairs).take([job.index for job in jobs])
-    filled = regions.all_dilated(sources.masks, settings.dilate)[:, None]
-    known = torch.from_numpy(1 - filled).float().to(device)
+    scene = scenes.scene(jobs)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar:
-        x = repaint(diffusion, dataset.to_tensor(sources).to(device), known, levels, generators,
+        x = repaint(diffusion, scene.x.to(device), scene.known.to(device), levels, generators,
                     samplers.named(settings.sampler), bar.update)
     samples = x.float().cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
-        image = np.where(filled[i] > 0, dataset.to_bytes(samples[i, :3]), sources.images[i])
-        mask = regions.opened(samples[i, 3], settings.opening)
-        row = {**job.origin, "area_before": round(float(sources.masks[i].mean()), 6),
-               "area_after": round(float(mask.mean()), 6)}
+        before, region = scene.pictures.masks[i], scene.region[i]
+        image = np.where(region > 0, dataset.to_bytes(samples[i, :3]), scene.pictures.images[i])
+        mask = regions.opened(samples[i, 3], settings.opening) if scene.masks is None else scene.masks[i, 0]
+        row = {**job.origin, "area_before": round(float(before.mean()), 6),
+               "area_after": round(float(mask.mean()), 6), **scene.rows[i]}
         # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
         pairsets.keep(folder, job.name, key, row, (image, mask[None]) if mask.any() else None, seconds,
                       device=devices.name(ws.device))

@@ -2,6 +2,10 @@
 
 An inpainted pair is noised part of the way and denoised again by the model that painted it; in each step the
 losses of `diffusion.losses` pull. The mask stays. As in chapter 3, a pair depends on its own seed alone.
+
+Where masks were given, the new lesion is elsewhere than the source's, whose pixels would undo it: the pixel
+loss compares with the inpainted image instead. [CLS] and colours still are those of the picture that it was
+painted into.
 """
 
 import time
@@ -16,6 +20,7 @@ from torch import Tensor
 
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
@@ -24,7 +29,7 @@ from diffusegen_core.config.sections import Inpaint, Model, Style
 from diffusegen_core.data import dataset, pairsets, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets, Row
-from diffusegen_core.data.types import STYLED, DataType
+from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import checkpoints, colour, guided, losses
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.parallel import progress
@@ -76,9 +81,9 @@ def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, sett
     Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled. `network` says
     which blocks of the models ZeCon compares.
     """
-    sets, origins, steps = {}, {}, {}
+    scenes, sets, origins, steps = Scenes.of(ws, pairs, inpaint), {}, {}, {}
     for origin in inpainted.sets.values():
-        one = _set(ws, pairs, models, origin, settings, inpaint, network)
+        one = _set(ws, pairs, models, origin, settings, scenes, network)
         sets[one.data_type], origins[one.data_type] = one, origin
         steps[one.data_type] = pd.read_csv(one.folder / "steps.csv", dtype=COLUMNS).set_index("name")
     return Styled(sets, origins, steps, features.label(settings.backbone, settings.weights),
@@ -103,21 +108,21 @@ def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Itera
     """The chapter's work items, batches of pairs."""
     steps, each = len(work.guided), sum(work.guided)
     for data_type, amount in supply.items():
-        if data_type.kind == STYLED:
+        if data_type.is_styled:
             pairs = amount.sources * amount.samples
             yield Cost("4 style", f"{data_type}, {steps} steps each", "styling", pairs, pairs * steps,
                        pairs * each, min(pairs, settings.batch_size) * each, pairs * PAIR * image_size**2)
 
 
-def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, inpaint: Inpaint,
+def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, scenes: Scenes,
          network: Model) -> PairSet:
     data_type = origin.data_type.styled
     jobs = plan(ws.seed, data_type, origin.manifest, pairs.names)
-    artifact = ws.artifact(data_type.artifact, recipe(ws, pairs, jobs, models, origin, settings, inpaint))
+    artifact = ws.artifact(data_type.artifact, recipe(ws, pairs, jobs, models, origin, settings, scenes))
     if not artifact.made():
         pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
-                      extra=_write_steps, ws=ws, pairs=pairs.stored, origin=origin.folder, settings=settings,
-                      inpaint=inpaint, network=network, weights=models.weights,
+                      extra=_write_steps, ws=ws, scenes=scenes, origin=origin.folder, settings=settings,
+                      network=network, weights=models.weights, given=data_type.given_masks,
                       models={name: models[name].path for name in artifact.recipe["models"]})
     return pairsets.read(artifact, data_type)
 
@@ -126,16 +131,18 @@ def plan(seed: int, data_type: DataType, inpainted: pd.DataFrame, names: list[st
     """Every inpainted pair of a manifest, to be styled by the model that painted it."""
     index = {name: i for i, name in enumerate(names)}
     return [Job(index[row.source], row.name, row.source, int(row.source_cluster), row.model, int(row.sample),
-                seeds.derive(seed, "style", data_type.name, row.source, row.sample))
+                seeds.derive(seed, "style", data_type.name, row.source, row.sample),
+                getattr(row, "picture", ""))
             for row in inpainted.itertuples(index=False)]
 
 
 def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin: PairSet, settings: Style,
-           inpaint: Inpaint) -> Recipe:
+           scenes: Scenes) -> Recipe:
     """What decides a styled set."""
     return {
         "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
-        "ellipses": [inpaint.dilate, inpaint.opening],
+        "ellipses": [scenes.settings.dilate, scenes.settings.opening],
+        **({"scenes": scenes.recipe} if scenes.recipe else {}),
         "style": {key: value for key, value in plain(settings).items() if key not in IRRELEVANT},
         "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
         "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if settings.lambda_vgg else None,
@@ -151,9 +158,8 @@ def _write_steps(folder: Path, rows: list[Row]) -> list[Path]:
     return [files.write(folder / "steps.csv", lambda file: frame.to_csv(file, index=False))]
 
 
-def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pairs: Path, origin: Path,
-               models: dict[str, Path], weights: str, settings: Style, inpaint: Inpaint,
-               network: Model) -> None:
+def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, scenes: Scenes, origin: Path,
+               models: dict[str, Path], weights: str, settings: Style, network: Model, given: bool) -> None:
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(ws.device)
@@ -161,17 +167,18 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, pa
                                  settings.precision).respaced(settings.respacing)
     diffusion.net.checkpointing = settings.checkpointing
     judge = guided.load_judge(settings, network, ws.seed, device)
-    real = dataset.read(pairs).take([job.index for job in jobs])
+    real = scenes.pictures(jobs)
     painted = pairsets.load(origin, [job.name for job in jobs])
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     levels = list(reversed(range(settings.respacing - settings.skip)))
     with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
+        x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (painted, real))
         x, records, status = guided.guided(
-            diffusion, judge, dataset.to_tensor(painted).to(device),
-            dataset.to_tensor(real)[:, :3].to(device), levels, generators, bar.update)
+            diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,
+            pixels=x_painted[:, :3] if given else None)
     styled = np.stack([finished(sample[:3], source, settings) for sample, source in
                        zip(x.float().cpu().numpy(), real.images, strict=True)])
-    measures = measured(judge, x, styled, painted, real, inpaint)
+    measures = measured(judge, x, styled, painted, real, scenes.settings, given)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
         good, mask = status[i] == guided.OK, painted.masks[i]
@@ -192,12 +199,15 @@ def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarr
 
 @torch.no_grad()
 def measured(judge: guided.Judge, x: Tensor, styled: np.ndarray, painted: Pairs, real: Pairs,
-             inpaint: Inpaint) -> dict[str, list[float]]:
-    """The manifest's measures: x (B, 4, S, S) is as the last step left it, styled (B, 3, S, S) uint8."""
+             inpaint: Inpaint, given: bool = False) -> dict[str, list[float]]:
+    """The manifest's measures: x (B, 4, S, S) is as the last step left it, styled (B, 3, S, S) uint8.
+
+    `given`: whether the painted masks were given, so that they are in the filled regions.
+    """
     def cls(images: np.ndarray) -> Tensor:
         return judge.cls(torch.from_numpy(images).float().to(x.device) / 127.5 - 1)
 
-    filled = regions.all_dilated(real.masks, inpaint.dilate)
+    filled = regions.filled(real.masks, painted.masks if given else None, inpaint.dilate)
     drawn = [regions.opened(sample, inpaint.opening) for sample in x[:, 3].float().cpu().numpy()]
     source = cls(real.images)
     return {

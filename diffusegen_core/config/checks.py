@@ -22,6 +22,7 @@ def refuse_own_parts(p: Params) -> None:
     """UserError where the run is told to read from its own folder, or lies in a folder of data."""
     given = {"data.source": p.data.source, "cluster.file": p.cluster.file,
              "train.checkpoints": p.train.checkpoints, "gan.source": p.gan.source,
+             "inpaint.masks": p.inpaint.masks, "inpaint.backgrounds": p.inpaint.backgrounds,
              **{f"segment.{name}": getattr(p.segment, name) for name in TESTS}}
     for name, value in given.items():
         if value is None or value in params.WORDS:

@@ -43,8 +43,8 @@ Typed = TypeVar("Typed", bound=Section)
 MAX_TEXT = 1 << 20  # characters of a parameter file
 MAX_COMPLAINTS = 20
 # Parameters that are paths, by their last name, and words that some of them take instead.
-PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", *TESTS)
-WORDS = ("phantom", "pretrained", "random", "rest", "singan")
+PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", "masks", "backgrounds", *TESTS)
+WORDS = ("phantom", "pretrained", "random", "rest", "singan", "joint", "own", "varied")
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 200
 _brief.maxlevel = 2
@@ -95,6 +95,8 @@ def _impossible_data(p: Params) -> list[str]:
         found.append(f"data.subset {p.data.subset} needs the real images, not phantoms.")
     if p.data.count is not None and p.cluster.k > p.data.count:
         found.append(f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count.")
+    if p.inpaint.backgrounds and p.inpaint.masks == "joint":
+        found.append("inpaint.backgrounds needs given masks: inpaint.masks own, varied, or a folder.")
     for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
         if counts and max(counts) > p.inpaint.samples:
             found.append(f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}.")

@@ -116,7 +116,14 @@ class Inpaint(Section):
     sampler: str = Field("ancestral", description="of a step down, as train.preview_sampler")
     model_of: Literal["any", "own"] = Field(
         "any", description="cluster j ~ U{1..K}, or the source's own cluster")
-    dilate: PositiveInt = Field(20, description="ellipse that widens the source mask, px at 256")
+    masks: str = Field(
+        "joint", min_length=1, description="`joint`: the model draws the mask with the image, as in the "
+        "paper; or given masks: `own` (the source's), `varied` (those of training pairs, changed and placed "
+        "anew), or a folder of masks")
+    backgrounds: str | None = Field(
+        None, min_length=1, description="a folder of pictures without lesions to paint into, by given masks; "
+                                        "null: the sources")
+    dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
     precision: Literal["fp32", "bf16"] = "fp32"

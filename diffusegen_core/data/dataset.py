@@ -145,7 +145,7 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
     artifact = ws.artifact(name, {"pairs": pairs.digest})
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
-        artifact.finish([_write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
+        artifact.finish([write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
@@ -234,7 +234,7 @@ def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
         pairs = _phantoms(settings, ws.seed)
-        artifact.finish([_write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
+        artifact.finish([write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
@@ -245,7 +245,7 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
         if report is None:
             raise UserError(f"data.source {resolve(settings.source)} is not there.")
         pairs = _usable(settings, report, least)
-        outputs = [_write(folder, pairs),
+        outputs = [write(folder, pairs),
                    files.write_text(folder / LEFT_OUT, report.table().to_csv(index=False))]
         files.write_json(folder / SOURCE, hashes)
         artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
@@ -270,7 +270,8 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Re
     return ws.artifact(name, recipe), report, hashes
 
 
-def _write(folder: Path, pairs: Pairs) -> Path:
+def write(folder: Path, pairs: Pairs) -> Path:
+    """Write the file that `read` reads."""
     return files.write(folder / PAIRS, lambda path: np.savez(
         path, names=np.array(pairs.names), images=pairs.images, masks=pairs.masks))
 

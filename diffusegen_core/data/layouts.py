@@ -137,7 +137,7 @@ def scan(folder: Path) -> Report:
         layout, root = _recognise(folder)
         report = Report(folder, layout)
         for prefix, images, masks in LAYOUTS[layout]:
-            _pair(report, prefix, _files(root / images), _files(root / masks))
+            _pair(report, prefix, pictures(root / images), pictures(root / masks))
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
     report.pairs.sort(key=lambda pair: _natural(pair.name))
@@ -192,13 +192,26 @@ def _complaints(image: Image.Image | None, grey: np.ndarray) -> list[tuple[str, 
     return complaints
 
 
+def opened(path: Path) -> Image.Image:
+    """A picture of one's own, as `rgb`; UserError where it cannot be read."""
+    try:
+        return rgb(path)
+    except Exception as error:  # as in _decode
+        raise UserError(printable(f"{path} cannot be read: {_reason(error, path)}.")) from None
+
+
 def _decode(report: Report, path: Path) -> Image.Image | None:
     try:
         return rgb(path)
     except Exception as error:  # Decoders fail in many ways; a file that makes one fail is unreadable.
-        detail = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
-        report.add(path, "unreadable", printable(detail))
+        report.add(path, "unreadable", printable(_reason(error, path)))
         return None
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
 
 
 def rgb(path: Path) -> Image.Image:
@@ -275,7 +288,7 @@ def _matching(root: Path) -> list[str]:
             if any((root / images).is_dir() and (root / masks).is_dir() for _, images, masks in parts)]
 
 
-def _files(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, less hidden ones: archives from a Mac hold `._NAME.jpg` beside it."""
     if not folder.is_dir():
         return []

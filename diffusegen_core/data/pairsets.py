@@ -42,6 +42,7 @@ class Job:
     model: str
     sample: int  # 1 .. N
     seed: int  # -1 where it is not known
+    picture: str = ""  # the background that it is painted into; "" where that is the source
 
     @property
     def origin(self) -> Row:

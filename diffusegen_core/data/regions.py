@@ -25,6 +25,12 @@ def all_dilated(masks: np.ndarray, dilate: int) -> np.ndarray:
     return np.stack([dilated(mask[0], dilate) for mask in masks])
 
 
+def filled(before: np.ndarray, after: np.ndarray | None, dilate: int) -> np.ndarray:
+    """The regions (N, S, S) that are painted anew, from masks (N, 1, S, S): the old lesions', widened, and
+    where the new masks are given, theirs as well."""
+    return all_dilated(before if after is None else before | after, dilate)
+
+
 def opened(channel: np.ndarray, opening: int) -> np.ndarray:
     """The generated mask channel (S, S) in [-1, 1], opened against specks, cut at its mid-value: {0, 1}.
 

@@ -1,5 +1,7 @@
 """Data types, the paper's names for what a pair is (section 3): Real, GAN, K-Diff, K-Styled-Diff, ...
 
+Where the masks are given, and not drawn by the model, Paint stands for Diff: K-Paint, K-Styled-Paint.
+
 And the names of the models that paint them: one for each cluster, one of the full set, one that the clusters'
 models start from.
 """
@@ -10,8 +12,14 @@ from dataclasses import dataclass, replace
 from diffusegen_core.config.errors import UserError
 
 FULL, BASE = "full", "base"  # models of all pairs
-DIFF, STYLED = "Diff", "Styled-Diff"
-_PAINTED = re.compile(r"(\d+|Full)-(Styled-)?Diff")
+# What inpaint.masks may be, beside a folder: the model draws the mask, with the image; or it is given: the
+# source's own, or one of the training pairs', changed.
+JOINT, OWN, VARIED = "joint", "own", "varied"
+DIFF, PAINT = "Diff", "Paint"  # with a mask that the model drew; with one that was given
+STYLED, STYLED_PAINT = "Styled-Diff", "Styled-Paint"
+STYLED_OF = {DIFF: STYLED, PAINT: STYLED_PAINT}
+INPAINTED_OF = {styled: inpainted for inpainted, styled in STYLED_OF.items()}
+_PAINTED = re.compile(r"(\d+|Full)-((?:Styled-)?(?:Diff|Paint))")
 
 
 def cluster_model(k: int) -> str:
@@ -24,7 +32,7 @@ class DataType:
     """What a pair is, and by which models it was painted."""
 
     kind: str
-    """"Real", "GAN", "Diff" or "Styled-Diff"."""
+    """"Real", "GAN", "Diff", "Styled-Diff", "Paint" or "Styled-Paint"."""
     models: str = ""
     """The number of clusters, or "Full", of the models that painted it; "" where none did."""
 
@@ -42,19 +50,33 @@ class DataType:
         return self.models == "Full"
 
     @property
+    def is_painted(self) -> bool:
+        """Whether a diffusion model made it."""
+        return self.kind in STYLED_OF or self.is_styled
+
+    @property
+    def is_styled(self) -> bool:
+        return self.kind in INPAINTED_OF
+
+    @property
+    def given_masks(self) -> bool:
+        """Whether its masks were given to the model, and not drawn by it."""
+        return self.kind in (PAINT, STYLED_PAINT)
+
+    @property
     def styled(self) -> "DataType":
         """What styling makes of it."""
-        return replace(self, kind=STYLED)
+        return replace(self, kind=STYLED_OF.get(self.kind, self.kind))
 
     @property
     def inpainted(self) -> "DataType":
         """What it was before styling."""
-        return replace(self, kind=DIFF)
+        return replace(self, kind=INPAINTED_OF.get(self.kind, self.kind))
 
     @property
     def artifact(self) -> str:
         """The name of the artifact that holds such pairs, a folder within the run."""
-        return {"GAN": "gan/", DIFF: "inpaint/", STYLED: "style/"}[self.kind] + self.name
+        return ("gan/" if self == GAN else "style/" if self.is_styled else "inpaint/") + self.name
 
     def numbered(self, samples: int | None) -> str:
         """The name with the pairs a source, N, as the paper's tables have it: "20-Styled-Diff-3"."""
@@ -68,13 +90,15 @@ class DataType:
         match = _PAINTED.fullmatch(name)
         if match is None:
             raise UserError(f"There is no data type {name}. Data types are Real, GAN, and such as 20-Diff, "
-                            "20-Styled-Diff, Full-Diff.")
-        return cls(STYLED if match[2] else DIFF, match[1])
+                            "20-Styled-Diff, 20-Paint, Full-Diff.")
+        return cls(match[2], match[1])
 
 
 REAL, GAN = DataType("Real"), DataType("GAN")
 
 
-def painted(clusters: int, full: bool) -> list[DataType]:
-    """What chapter 3 makes with so many clusters, and with the model of the full set."""
-    return [DataType(DIFF, str(clusters)), *([DataType(DIFF, "Full")] if full else [])]
+def painted(clusters: int, full: bool, masks: str) -> list[DataType]:
+    """What chapter 3 makes with so many clusters, and with the model of the full set; `masks` as
+    inpaint.masks."""
+    kind = DIFF if masks == JOINT else PAINT
+    return [DataType(kind, str(clusters)), *([DataType(kind, "Full")] if full else [])]

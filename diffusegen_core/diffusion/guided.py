@@ -95,11 +95,13 @@ class Targets:
     inpainted: Tensor  # (B, 4, H, W)
     source: Tensor  # (B, 3, H, W)
     source_cls: Tensor  # (B, D)
+    pixels: Tensor  # (B, 3, H, W), what the pixel loss of style compares with: in the paper, the source
 
     @classmethod
-    def of(cls, judge: Judge, inpainted: Tensor, source: Tensor) -> "Targets":
+    def of(cls, judge: Judge, inpainted: Tensor, source: Tensor, pixels: Tensor | None = None) -> "Targets":
+        """`pixels` are the source's where they are not given."""
         with torch.no_grad():
-            return cls(inpainted, source, judge.cls(source))
+            return cls(inpainted, source, judge.cls(source), source if pixels is None else pixels)
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,17 @@ class View:
 
 # x_t -> x' ~ p(x_{t-1} | x_t), then x_{t-1} = x' - shift of the losses' gradient with respect to x_t (A.3)
 def guided(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, levels: list[int],
-           generators: Generators, tick: Tick | None = None) -> tuple[Tensor, list[list[Record]], list[str]]:
+           generators: Generators, tick: Tick | None = None,
+           pixels: Tensor | None = None) -> tuple[Tensor, list[list[Record]], list[str]]:
     """Guide inpainted images (B, 4, H, W) towards their sources (B, 3, H, W), from the noisiest level down.
+
+    `pixels` (B, 3, H, W) are what the pixel loss of style compares with, where that is not the source.
 
     Gives the images (B, 4, H, W), and for each the losses of its steps and its status. An image whose loss or
     gradient is not finite is stopped there: its status names the step and the loss, the others go on.
     """
     with diffusion.autocast():
-        step = GuidedStep(judge, Targets.of(judge, inpainted, source))
+        step = GuidedStep(judge, Targets.of(judge, inpainted, source, pixels))
         x = diffusion.noised(inpainted, levels_of(levels[0], inpainted),
                              seeds.normal_like(generators, inpainted))
         alive, x0 = torch.ones(len(x), dtype=torch.bool, device=x.device), None
@@ -197,7 +202,7 @@ class GuidedStep:
             "vgg": lambda: losses.vgg_loss(judge.maps(colours), judge.maps(reference_colours)),
             "mse": lambda: losses.mse_loss(colours, reference_colours),
             "sty": lambda: losses.sty_loss(view.cls, targets.source_cls),
-            "l2": lambda: losses.l2_loss(colours, targets.source),
+            "l2": lambda: losses.l2_loss(colours, targets.pixels),
             "sem": lambda: losses.sem_loss(view.cls, self.previous_cls),
             "rng": lambda: losses.rng_loss(view.x0),
         }

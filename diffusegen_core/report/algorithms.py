@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from diffusegen_core.chapters import style
+from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.data import dataset, pairsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import cluster_model
@@ -28,22 +30,25 @@ def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
     return run.pairs.take([number]), run.models.load(model, run.params.device)
 
 
-def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
-    """What chapter 4 starts from: an inpainted image (1, 4, S, S), its source (1, 3, S, S), and its model.
+def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusion]:
+    """What chapter 4 starts from: an inpainted image (1, 4, S, S), its source (1, 3, S, S), the pixels
+    (1, 3, S, S) that its pixel loss compares with, and its model.
 
     `number` counts the inpainted pairs of the cluster models. Where there is none, a real image takes its
     place: the models drew no polyp.
     """
-    painted = next(iter(run.inpainted.sets.values()))
+    data_type, painted = next(iter(run.inpainted.sets.items()))
     if painted.manifest.empty:
         pair, diffusion = one(run, number)
         source = pair
     else:
-        row = painted.manifest.iloc[number]
-        pair, source = pairsets.load(painted.folder, [row["name"]]), run.pairs.named([row["source"]])
-        diffusion = run.models.load(row["model"], run.params.device)
+        job = style.plan(run.params.seed, data_type.styled, painted.manifest, run.pairs.names)[number]
+        scenes = Scenes.of(run.workspace.read_only, run.pairs, run.params.inpaint)
+        pair, source = pairsets.load(painted.folder, [job.name]), scenes.pictures([job])
+        diffusion = run.models.load(job.model, run.params.device)
     x, real = (dataset.to_tensor(pairs).to(diffusion.device) for pairs in (pair, source))
-    return x, real[:, :3], diffusion.respaced(run.params.style.respacing)
+    pixels = x if data_type.given_masks else real
+    return x, real[:, :3], pixels[:, :3], diffusion.respaced(run.params.style.respacing)
 
 
 class Seen:

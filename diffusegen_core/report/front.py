@@ -76,7 +76,7 @@ def _made(run: Run, stage: str) -> np.ndarray | None:
     if stage == "train":
         grids = sorted((run.folder / "train").glob("*/samples/*.png"))
         return _left_of(_read(grids[-1]), 3) if grids else None
-    inpainted = painted(run.params.cluster.k, full=False)[0]
+    inpainted = painted(run.params.cluster.k, False, run.params.inpaint.masks)[0]
     folder = run.folder / (inpainted.styled if stage == "style" else inpainted).artifact
     names = sorted(set.intersection(*({f.stem for f in (folder / kind).glob("*.png")} for kind in KINDS)))
     return _montage([read_pair(folder, name) for name in names[:3]]) if names else None

@@ -255,7 +255,7 @@ def by_clusters(result: Evaluated) -> Table:
 
 def _by_kind(data_type: DataType) -> tuple[bool, int]:
     """For sorting: what is not styled first, then by the number of clusters."""
-    return data_type == data_type.styled, int(data_type.models)
+    return data_type.is_styled, int(data_type.models)
 
 
 def copies(result: Evaluated) -> Table:

@@ -45,7 +45,7 @@ def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) ->
     if gan.source:
         own = min(pairs, gan.sources or inpaint.sources or pairs)
         types[GAN] = Amount(own, gan.samples or inpaint.samples)
-    for data_type in painted(clusters, full):
+    for data_type in painted(clusters, full, inpaint.masks):
         types |= dict.fromkeys((data_type, data_type.styled), Amount(sources, inpaint.samples))
     return types
 

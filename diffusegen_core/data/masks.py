@@ -1,0 +1,184 @@
+"""Masks of lesions that are to be painted: taken from training pairs, changed, and put where tissue is seen.
+
+A lesion's mask keeps its size, within the change of scale below, so that new lesions are as large as those
+that the model knows. All sizes here are shares of an image's side.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from diffusegen_core.config.errors import UserError, printable
+
+VERSION = 1  # raised when the same seed would give another mask
+DARK = 24  # grey levels; the frame around the field of view is darker in all colours
+DETAIL = 0.06  # of the dark frame: thinner light, such as text on it, is no tissue
+STROKE, LETTER, LINE = 0.045, 0.055, 0.07  # burnt-in text: thickest stroke, tallest letter, shortest line
+BRIGHT, NEUTRAL = 35, 60  # grey levels: text is lighter than its surroundings, and nearly colourless
+SCALE, SHEAR = 1.25, 0.15  # the largest changes of a mask, beside any rotation
+BEND, WAVE = 0.03, 0.15  # of its own size: deviation of the elastic change, and over what distance it varies
+INSIDE = 0.98  # of a mask: at least this share lies in the field of view, wherever that is possible
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A mask that a lesion is to be painted by."""
+
+    mask: np.ndarray
+    """(S, S) uint8 in {0, 1}."""
+    change: str
+    """What was done to the mask that it was made of; "" where nothing was."""
+
+
+# Shares of a picture, and places in it, by words.
+SIZES = {"small": 0.04, "medium": 0.12, "large": 0.25}
+COLUMNS, ROWS, CENTRE = {"left": 0.3, "right": 0.7}, {"top": 0.3, "bottom": 0.7}, "centre"
+
+
+@dataclass(frozen=True)
+class Like:
+    """A lesion of a size, as a share of the picture's area, with its middle at x and y, from 0 to 1."""
+
+    area: float
+    x: float
+    y: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Like":
+        """From "SIZE,POSITION": "medium,top-left", or "0.05,0.4:0.6" in shares."""
+        size, _, position = text.partition(",")
+        try:
+            area = SIZES[size] if size in SIZES else float(size)
+            x, y = map(float, position.split(":")) if ":" in position else _middle(position)
+        except ValueError:
+            raise UserError(
+                f"{printable(text)} is no size and position, such as medium,top-left or 0.05,0.4:0.6. Sizes "
+                f"are {', '.join(SIZES)}, or a share of the picture; positions are {CENTRE}, "
+                f"{', '.join([*COLUMNS, *ROWS])}, two of them as in top-left, or X:Y.") from None
+        if not (0 < area < 1 and 0 <= x <= 1 and 0 <= y <= 1):
+            raise UserError(f"{printable(text)}: size and position are shares of the picture, from 0 to 1.")
+        return cls(area, x, y)
+
+
+def _middle(position: str) -> tuple[float, float]:
+    """x and y of a position in words. ValueError where it is none."""
+    words = position.split("-")
+    column, row = ([word for word in words if word in known] for known in (COLUMNS, ROWS))
+    if position != CENTRE and (len(column) > 1 or len(row) > 1 or len(column) + len(row) != len(words)):
+        raise ValueError(position)
+    return COLUMNS[column[0]] if column else 0.5, ROWS[row[0]] if row else 0.5
+
+
+def field_of_view(image: np.ndarray) -> np.ndarray:
+    """Where an image (3, S, S) uint8 shows tissue: (S, S) in {0, 1}.
+
+    Neither the dark frame that reaches the image's border, nor lines of text that are burnt in.
+    """
+    lit = (image.max(axis=0) > DARK).astype(np.uint8)
+    lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, _kernel(cv2.MORPH_ELLIPSE, lit, DETAIL, DETAIL))
+    frame = np.zeros_like(lit)
+    for part, (left, top, width, height) in _parts(1 - lit):
+        if min(left, top) == 0 or left + width == lit.shape[1] or top + height == lit.shape[0]:
+            frame[part] = 1
+    return (1 - frame) & (1 - _text(image))
+
+
+def _text(image: np.ndarray) -> np.ndarray:
+    """Lines of burnt-in text: rows of small, light, nearly colourless marks. Few highlights lie so."""
+    lightest, darkest = image.max(axis=0), image.min(axis=0)
+    side = image.shape[-1]
+    raised = cv2.morphologyEx(darkest, cv2.MORPH_TOPHAT, _kernel(cv2.MORPH_ELLIPSE, darkest, STROKE, STROKE))
+    marks = ((raised > BRIGHT) & (lightest - darkest < NEUTRAL)).astype(np.uint8)
+    letters = np.zeros_like(marks)
+    for part, (_, _, _, height) in _parts(marks):
+        if height <= LETTER * side:
+            letters[part] = 1
+    lines = cv2.morphologyEx(letters, cv2.MORPH_CLOSE, _kernel(cv2.MORPH_RECT, letters, STROKE, 0))
+    text = np.zeros_like(marks)
+    for _, (left, top, width, height) in _parts(lines):
+        if width >= max(LINE * side, 2 * height):
+            text[top:top + height, left:left + width] = 1
+    return text
+
+
+def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Drawn:
+    """A mask (S, S) in {0, 1}, turned, scaled, sheared and bent, somewhere in a field of view (S, S)."""
+    angle, flip = rng.uniform(0, 360), rng.random() < 0.5
+    scale, shear = SCALE ** rng.uniform(-1, 1), rng.uniform(-SHEAR, SHEAR)
+    shape = _bent(_turned(mask, angle, scale, shear, flip), rng)
+    placed, left, top = _placed(shape, view, rng)
+    return Drawn(placed, f"{_told(flip, angle, scale, shear)}, to {left}:{top}")
+
+
+def _told(flip: bool, angle: float, scale: float, shear: float) -> str:
+    return (f"{'mirrored, ' if flip else ''}turned by {angle:.0f} degrees, {scale:.2f} times as large, "
+            f"sheared by {shear:.2f}, bent")
+
+
+def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generator) -> Drawn:
+    """A mask (S, S) in {0, 1}, turned, sheared and bent, of the wanted size at the wanted place; what the
+    view (S, S) does not show of it is cut away."""
+    angle, flip, shear = rng.uniform(0, 360), rng.random() < 0.5, rng.uniform(-SHEAR, SHEAR)
+    scale = np.sqrt(like.area / mask.mean())
+    shape = _bent(_turned(mask, angle, scale, shear, flip), rng)
+    middle = np.argwhere(shape).mean(axis=0)
+    shift = np.array([like.y, like.x]) * len(view) - middle
+    moved = cv2.warpAffine(shape, np.array([[1, 0, shift[1]], [0, 1, shift[0]]]), view.shape[::-1],
+                           flags=cv2.INTER_NEAREST)
+    return Drawn(moved & view, f"{_told(flip, angle, scale, shear)}, around {like.x:.2f}:{like.y:.2f}")
+
+
+def _turned(mask: np.ndarray, angle: float, scale: float, shear: float, flip: bool) -> np.ndarray:
+    """An affine change around the mask's middle, (R, R) in {0, 1}, in an array that it fits in with room."""
+    ys, xs = np.nonzero(mask)
+    radius = np.hypot(np.ptp(ys) + 1, np.ptp(xs) + 1) / 2
+    side = 2 * int(np.ceil(1.3 * radius * scale)) + 3  # with room for what shear and bending add
+    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    change = scale * np.array([[c, -s], [s, c]]) @ np.array([[-1 if flip else 1, shear], [0, 1]])
+    middle = np.array([(xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2])
+    offset = side // 2 - change @ middle
+    turned = cv2.warpAffine(mask.astype(np.float32), np.column_stack([change, offset]), (side, side),
+                            flags=cv2.INTER_LINEAR)
+    return (turned > 0.5).astype(np.uint8)
+
+
+# y = x + BEND size N(0, 1), the noise smoothed over WAVE size (Simard et al. 2003)
+def _bent(shape: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An elastic change of a shape (R, R) in {0, 1}; it never vanishes."""
+    side = len(shape)
+    shift = [cv2.GaussianBlur(noise, (0, 0), WAVE * side) for noise in rng.standard_normal((2, side, side))]
+    to = np.indices((side, side)) + [BEND * side * one / one.std() for one in shift]
+    bent = cv2.remap(shape.astype(np.float32), to[1].astype(np.float32), to[0].astype(np.float32),
+                     cv2.INTER_LINEAR)
+    return (bent > 0.5).astype(np.uint8) if bent.max() > 0.5 else shape
+
+
+def _placed(shape: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
+    """The shape in the view, what is not seen cut away: any place where nearly all of it is seen, or else
+    where most is. With its left and top."""
+    ys, xs = np.nonzero(shape)
+    shape = shape[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
+    # How much of it is seen with its upper left corner at each pixel; beyond the image nothing is.
+    seen = np.rint(cv2.filter2D(view.astype(np.float32), -1, shape.astype(np.float32), anchor=(0, 0),
+                                borderType=cv2.BORDER_CONSTANT))
+    places = np.argwhere(seen >= min(INSIDE * shape.sum(), seen.max()))
+    top, left = map(int, places[rng.integers(len(places))])
+    mask = np.zeros_like(view)
+    window = mask[top:top + shape.shape[0], left:left + shape.shape[1]]
+    window[:] = shape[:window.shape[0], :window.shape[1]]
+    return mask & view, left, top
+
+
+def _kernel(kind: int, image: np.ndarray, width: float, height: float) -> np.ndarray:
+    """A morphology kernel whose sides are shares of the image's, odd, so that nothing moves."""
+    return cv2.getStructuringElement(kind, [max(1, round(share * image.shape[-1])) | 1
+                                            for share in (width, height)])
+
+
+def _parts(marks: np.ndarray) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """The connected parts of (S, S) in {0, 1}: where each is, and its box, left, top, width and height."""
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(marks)
+    for number in range(1, count):
+        yield labels == number, boxes[number, :4].tolist()

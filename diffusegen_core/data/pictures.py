@@ -1,0 +1,80 @@
+"""Pictures that are no pairs: masks to paint by (inpaint.masks), and pictures without lesions to paint into
+(inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are."""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.params import Params, resolve
+from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data.dataset import PAIRS, Pairs
+from diffusegen_core.data.types import JOINT, OWN, VARIED
+from diffusegen_core.store import files
+from diffusegen_core.store.workspace import Workspace
+
+VERSION = 1  # raised when the same files would be read to other pixels
+MASKS, BACKGROUNDS = "masks", "backgrounds"  # the artifacts
+
+
+def load(ws: Workspace, name: str, source: str, size: int) -> Pairs:
+    """The pictures of a folder at `size` pixels, squared as training images are, and kept as the artifact.
+
+    `name` is BACKGROUNDS, images whose masks are empty; or MASKS, masks on black images. Raises UserError
+    for a picture that cannot be read and for an empty mask.
+    """
+    asked = {"version": VERSION, "image_size": size}
+    if stamp := dataset.remembered(ws.folder / name, source):
+        return dataset.read(ws.artifact(name, {**asked, "input": stamp["recipe"]["input"]}).file(PAIRS))
+    listed = _listed(source)
+    before = files.read_json(ws.folder / name / dataset.SOURCE)
+    hashes = listed.hashes(before if isinstance(before, dict) else {})
+    artifact = ws.artifact(name, {**asked, "input": layouts.identity(hashes)})
+    if not artifact.made():
+        folder, start = artifact.begin(), time.monotonic()
+        read = [_read(path, name, size) for path in listed.files]
+        pairs = dataset.gather([path.stem for path in listed.files], np.stack([image for image, _ in read]),
+                               np.stack([mask for _, mask in read]))
+        output = dataset.write(folder, pairs)
+        files.write_json(folder / dataset.SOURCE, hashes)
+        artifact.finish([output], time.monotonic() - start, origin=source, pairs=len(pairs))
+    return dataset.read(artifact.file(PAIRS))
+
+
+def check(p: Params) -> Iterator[str]:
+    """What `load` would refuse, as far as the listing of the folders tells."""
+    for name, source in ((MASKS, p.inpaint.masks), (BACKGROUNDS, p.inpaint.backgrounds)):
+        if source is not None and source not in (JOINT, OWN, VARIED) and not dataset.remembered(
+                p.folder / name, source):
+            yield from refusals([partial(_listed, source)], f"inpaint.{name}")
+
+
+def _listed(source: str) -> layouts.Report:
+    """The pictures of a folder, unopened; UserError where there are none, or two have one name."""
+    folder = resolve(source)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder.")
+    paths = layouts.pictures(folder)
+    stems = [path.stem for path in paths]
+    if twice := [stem for stem in stems if stems.count(stem) > 1]:
+        raise UserError(f"{folder} holds two pictures of the name {printable(twice[0])}.")
+    if not paths:
+        raise UserError(f"{folder} holds no pictures.")
+    return layouts.Report(folder, "pictures", files=paths)
+
+
+def _read(path: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image (3, size, size) uint8 and the mask (1, size, size) in {0, 1} that a picture stands for."""
+    picture = layouts.opened(path)
+    if name == BACKGROUNDS:
+        shown = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+        return shown, np.zeros((1, size, size), np.uint8)
+    mask = Image.fromarray(np.where(np.asarray(picture).max(axis=2) > 127, np.uint8(255), np.uint8(0)))
+    if not mask.getbbox():
+        raise UserError(f"{path} is an empty mask: no pixel is above 127.")
+    return np.zeros((3, size, size), np.uint8), dataset.resized(picture, mask, size)[1]

@@ -1,0 +1,103 @@
+"""Masks for lesions to paint: where tissue is seen, and how a mask is changed and placed."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusegen_core.data import masks, phantom
+
+
+def endoscopic(side: int = 128, text: bool = True) -> np.ndarray:
+    """Mucosa in a round field of view, with two lines of text on it and one on the frame."""
+    rng = np.random.default_rng(0)
+    image = np.clip(np.array([180, 110, 90]) + rng.normal(0, 4, (side, side, 3)), 0, 255).astype(np.uint8)
+    ys, xs = np.mgrid[:side, :side]
+    image[np.hypot(ys - side / 2, xs - side / 2) > 0.46 * side] = rng.integers(0, 12)
+    if text:
+        for left, top in ((0.2, 0.5), (0.2, 0.58), (0.0, 0.04)):
+            cv2.putText(image, "12:34:56", (round(left * side), round(top * side)), cv2.FONT_HERSHEY_SIMPLEX,
+                        0.0022 * side, (235, 235, 235), 1, cv2.LINE_AA)
+    return image.transpose(2, 0, 1)
+
+
+def disc(side: int = 128, radius: float = 12, x: float = 30, y: float = 40) -> np.ndarray:
+    ys, xs = np.mgrid[:side, :side]
+    return (np.hypot(ys - y, xs - x) <= radius).astype(np.uint8)
+
+
+def test_the_field_of_view_leaves_out_the_frame_and_text_and_nothing_else():
+    plain, written = (masks.field_of_view(endoscopic(text=text)) for text in (False, True))
+    inside = disc(128, 0.46 * 128, 64, 64)
+    assert (plain != inside).mean() < 0.01
+    light = (endoscopic().min(axis=0) > 200)
+    assert light[:20].any()
+    assert light[40:90].any()
+    assert written[light].mean() < 0.1, "text is not tissue, on the frame or on the mucosa"
+    assert (plain & ~written & 1).mean() < 0.06, "little besides the lines is left out"
+    assert written.dtype == np.uint8
+    assert set(np.unique(written)) == {0, 1}
+
+
+def test_a_dark_cavity_is_tissue_and_a_black_picture_shows_none():
+    image = endoscopic(text=False)
+    cavity = disc(128, 15, 64, 64) > 0
+    image[:, cavity] = 3
+    assert masks.field_of_view(image)[cavity].all()
+    black = np.zeros((3, 32, 32), np.uint8)
+    assert not masks.field_of_view(black).any()
+    drawn = masks.varied(disc(32, 5, 10, 10), masks.field_of_view(black), np.random.default_rng(0))
+    assert not drawn.mask.any()
+
+
+@settings(max_examples=60)
+@given(radius=st.floats(1, 60), x=st.floats(0, 127), y=st.floats(0, 127), seed=st.integers(0, 2**32))
+def test_a_varied_mask_stays_in_the_field_of_view(radius: float, x: float, y: float, seed: int):
+    view = masks.field_of_view(endoscopic())
+    mask = disc(128, radius, x, y)
+    mask[int(y), int(x)] = 1
+    drawn = masks.varied(mask, view, np.random.default_rng(seed))
+    assert drawn.mask.shape == mask.shape
+    assert drawn.mask.any()
+    assert not (drawn.mask & (1 - view)).any()
+
+
+def test_sizes_of_varied_masks_are_those_of_the_masks():
+    view = np.ones((128, 128), np.uint8)
+    before = [phantom.draw(0, number, 128)[1][0] for number in range(80)]
+    after = [masks.varied(mask, view, np.random.default_rng(number)).mask
+             for number, mask in enumerate(before)]
+    ratios = np.array([b.sum() / a.sum() for a, b in zip(before, after, strict=True)])
+    assert np.median(ratios) == pytest.approx(1, abs=0.12)
+    assert ratios.min() > 0.5 * masks.SCALE**-2
+    assert ratios.max() < 1.5 * masks.SCALE**2
+    quantiles = [0.1, 0.25, 0.5, 0.75, 0.9]
+    sizes = [np.quantile([mask.sum() for mask in some], quantiles) for some in (before, after)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.25)
+
+
+def test_masks_are_placed_all_over_the_view_and_vary_in_shape():
+    view, mask = np.ones((64, 64), np.uint8), disc(64, 6, 8, 8)
+    mask[8:10, 2:30] = 1  # a disc with a tail, so that a turn shows
+    drawn = [masks.varied(mask, view, np.random.default_rng(seed)) for seed in range(60)]
+    middles = np.array([np.argwhere(one.mask).mean(axis=0) for one in drawn])
+    assert middles.min(axis=0).max() < 25
+    assert middles.max(axis=0).min() > 38
+    assert len({one.mask.tobytes() for one in drawn}) == len({one.change for one in drawn}) == 60
+
+
+def test_a_mask_depends_on_its_generator_alone():
+    view, mask = masks.field_of_view(endoscopic()), disc()
+    first, again, other = (masks.varied(mask, view, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first.mask, again.mask)
+    assert first.change == again.change
+    assert not np.array_equal(first.mask, other.mask)
+
+
+def test_a_mask_that_does_not_fit_is_cut_where_most_of_it_is_seen():
+    view = np.zeros((64, 64), np.uint8)
+    view[20:40, 10:50] = 1
+    drawn = masks.varied(np.ones((64, 64), np.uint8), view, np.random.default_rng(0))
+    assert drawn.mask.sum() > 0.9 * view.sum()
+    assert not (drawn.mask & (1 - view)).any()

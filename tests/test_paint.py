@@ -1,0 +1,203 @@
+"""Pictures of one's own: of any size, exact outside the painted region, refused in a line where unusable."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffusegen_core.chapters import paint
+from diffusegen_core.cli import app
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import layouts, phantom
+from diffusegen_core.data.masks import Like
+from diffusegen_core.run import Run
+
+HEIGHT, WIDTH = 100, 120
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Run:
+    """A nano run up to its models, two clusters'."""
+    this = Run(params.validate({**nano_values, "run_dir": str(tmp_path_factory.mktemp("paint") / "run")}))
+    this.make("train")
+    return this
+
+
+def picture(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    image, _, _ = phantom.draw(seed=7, index=3, size=128)
+    return cv2.resize(image.transpose(1, 2, 0), (width, height))
+
+
+def disc(x: float = 60, y: float = 50, radius: float = 14) -> np.ndarray:
+    ys, xs = np.mgrid[:HEIGHT, :WIDTH]
+    return (np.hypot(ys - y, xs - x) <= radius).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(500, 600), (333, 217), (16, 16), (20, 900)])
+def test_pixels_outside_the_region_are_exact_at_any_size(run: Run, size: tuple[int, int]):
+    image = picture(*size)
+    mask = cv2.resize(disc(), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    one, = run.paint(image, mask)
+    assert one.image.shape == image.shape
+    assert one.image.dtype == np.uint8
+    assert np.array_equal(one.mask, mask)
+    assert np.array_equal(one.image[~one.region], image[~one.region])
+    assert one.region[mask > 0].all(), "all of the lesion is painted"
+    assert (one.image[mask > 0] != image[mask > 0]).mean() > 0.5
+    assert one.region.mean() < 0.7
+
+
+def test_results_differ_and_each_depends_on_the_seed_and_its_number_alone(run: Run):
+    image, mask = picture(), disc()
+    three, one = run.paint(image, mask, n=3), run.paint(image, mask, n=1)
+    assert np.array_equal(three[0].image, one[0].image)
+    assert len({result.image.tobytes() for result in three}) == 3
+    assert len({result.seed for result in three}) == 3
+    small = Run(params.validate(params.merged(params.plain(run.params), {"inpaint": {"batch_size": 1}})))
+    again = small.paint(image, mask, n=3)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(three, again, strict=True))
+    assert not np.array_equal(run.paint(image, mask, seed=1)[0].image, one[0].image)
+    models = {result.model for result in run.paint(image, mask, n=8)}
+    assert models == {"cluster-00", "cluster-01"}
+
+
+def test_a_lesion_as_it_comes_lies_in_the_view_and_an_old_one_is_painted_over(run: Run):
+    image, old = picture(), disc(30, 30, 10)
+    for one in run.paint(image, n=4, old=old):
+        assert 0 < one.mask.sum() < 0.8 * HEIGHT * WIDTH
+        assert one.mask_of in run.pairs.names
+        assert one.mask_change
+        assert one.region[old > 0].all()
+        assert one.region[one.mask > 0].mean() > 0.99
+
+
+def test_removal_paints_an_empty_mask_over_the_lesion(run: Run):
+    image, lesion = picture(), disc()
+    one, = run.paint(image, lesion, remove=True)
+    assert not one.mask.any()
+    assert one.region[lesion > 0].all()
+    assert np.array_equal(one.image[~one.region], image[~one.region])
+    assert not np.array_equal(one.image, image)
+
+
+@pytest.mark.parametrize(("text", "area", "x", "y"), [
+    ("small,top-left", 0.04, 0.3, 0.3), ("0.1,centre", 0.1, 0.5, 0.5), ("0.08,0.6:0.4", 0.08, 0.6, 0.4),
+    ("small,bottom-right", 0.04, 0.7, 0.7)])
+def test_a_size_and_a_position_are_met(run: Run, text: str, area: float, x: float, y: float):
+    assert Like.parse(text) == Like(area, x, y)
+    image = np.full((128, 128, 3), (180, 110, 90), np.uint8)  # tissue all over
+    masks = [one.mask for one in run.paint(image, like=text, n=4)]
+    assert np.mean([mask.mean() for mask in masks]) == pytest.approx(area, rel=0.4)  # of a model of 16 px
+    middles = np.mean([np.argwhere(mask).mean(axis=0) / 128 for mask in masks], axis=0)
+    assert middles == pytest.approx((y, x), abs=0.06)
+
+
+@pytest.mark.parametrize("text", ["", "huge,centre", "0.1", "0.1,middle", "0.1,left-right", "0,centre",
+                                  "1.5,centre", "0.1,2:0.5", "0.1,0.5:a", "nan,centre", "0.1,left-left"])
+def test_other_sizes_and_positions_are_refused(text: str):
+    with pytest.raises(UserError, match="size and position") as error:
+        Like.parse(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"image": picture().astype(np.float32)}, "must be .H, W, 3., uint8"),
+    ({"image": picture()[..., 0]}, "must be .H, W, 3., uint8"),
+    ({"mask": np.zeros((20, 30), np.uint8)}, "as large as the picture, 120 x 100 pixels; it is 30 x 20"),
+    ({"mask": np.zeros((HEIGHT, WIDTH), np.uint8)}, "The mask is empty"),
+    ({"mask": np.ones((HEIGHT, WIDTH), np.uint8)}, "covers 100% of the picture"),
+    ({"remove": True, "mask": None}, "To remove a lesion, its mask is needed"),
+    ({"n": 0}, "At least one"),
+    ({"image": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "mask": None}, "shows no tissue"),
+])
+def test_what_cannot_be_painted_is_refused_in_a_line(run: Run, change: dict, message: str):
+    with pytest.raises(UserError, match=message) as error:
+        run.paint(**{"image": picture(), "mask": disc(), **change})
+    assert "\n" not in str(error.value)
+
+
+def test_a_tiny_lesion_does_not_vanish(run: Run):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[50, 60] = 1
+    one, = run.paint(picture(), mask)
+    assert one.mask.sum() == 1
+    assert one.region[50, 60]
+
+
+def test_the_region_fades_in_and_is_the_painting_inside():
+    image = np.zeros((64, 64, 3), np.uint8)
+    region = np.zeros((32, 32), np.uint8)
+    region[8:24, 8:24] = 1
+    whole, alpha = paint.laid_back(image, np.full((3, 32, 32), 200, np.uint8), region, dilate=64)
+    assert (whole[32, 32] == 200).all()
+    assert alpha[0, 0] == 0
+    steps = alpha[32, 10:32]
+    assert (np.diff(steps) >= 0).all()
+    assert len(np.unique(steps)) > 4
+
+
+# ---- the command
+
+def call(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["paint", *map(str, words)])
+    return result.exit_code, str(result.exception or result.output)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    Image.fromarray(picture()).save(tmp_path / "colon.png")
+    Image.fromarray(disc() * 255).save(tmp_path / "lesion.png")
+    return tmp_path / "colon.png"
+
+
+def test_the_command_writes_a_dataset_folder_and_does_it_again_alike(run: Run, image: Path, tmp_path: Path):
+    Image.fromarray(picture()[::-1]).save(tmp_path / "other.jpg")
+    words = (run.folder, image, tmp_path / "other.jpg", "--count", 2, "--out", tmp_path / "out")
+    assert call(*words)[0] == 0
+    assert layouts.check(tmp_path / "out").problems == []
+    table = pd.read_csv(tmp_path / "out" / "manifest.csv")
+    assert list(table["name"]) == ["colon_1", "colon_2", "other_1", "other_2"]
+    assert (table["area"] > 0).all()
+    written = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert call(*words)[0] == 0, "the same call goes on, or does it again"
+    assert written == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    code, message = call(*words, "--seed", 1)
+    assert code != 0
+    assert "nothing there is replaced" in message
+    assert written == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+
+def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Path):
+    lesion = tmp_path / "lesion.png"
+    assert call(run.folder, image, "--mask", lesion, "--out", tmp_path / "new")[0] == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "masks" / "colon_1.png")) > 0, disc() > 0)
+    assert call(run.folder, image, "--mask", lesion, "--remove", "--out", tmp_path / "gone")[0] == 0
+    assert not np.asarray(Image.open(tmp_path / "gone" / "masks" / "colon_1.png")).any()
+    assert call(run.folder, image, "--like", "small,centre", "--out", tmp_path / "like")[0] == 0
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["TEXT"], "cannot be read"),
+    (["ABSENT"], "cannot be read"),
+    (["IMAGE", "--mask", "TEXT"], "cannot be read"),
+    (["IMAGE", "--mask", "LESION", "--like", "small,centre"], "Give one of them"),
+    (["IMAGE", "--like", "small"], "size and position"),
+    (["IMAGE", "IMAGE"], "Two pictures are called colon"),
+    (["IMAGE", "--out", "TEXT"], "is a file"),
+])
+def test_what_the_command_cannot_use_is_told_in_a_line_and_leaves_nothing(
+        run: Run, image: Path, words: list[str], message: str, tmp_path: Path):
+    (tmp_path / "text.png").write_text("no picture")
+    places = {"TEXT": tmp_path / "text.png", "ABSENT": tmp_path / "absent.png", "IMAGE": image,
+              "LESION": tmp_path / "lesion.png"}
+    out = [] if "--out" in words else ["--out", tmp_path / "out"]
+    code, told = call(run.folder, *(places.get(word, word) for word in words), *out)
+    assert code != 0
+    assert message in told
+    assert "\n" not in told.strip()
+    assert not (tmp_path / "out").exists()

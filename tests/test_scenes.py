@@ -1,0 +1,218 @@
+"""Painting by given masks: what is known comes back exact, and a pair depends on its own seed alone."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from diffusegen_core.chapters.scenes import Scenes
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import dataset, masks, pairsets, regions
+from diffusegen_core.data.pairsets import Job, PairSet
+from diffusegen_core.data.types import DataType
+from diffusegen_core.planning import preflight
+from diffusegen_core.run import Run
+
+PAINT, STYLED = DataType("Paint", "2"), DataType("Styled-Paint", "2")
+
+
+def changed(p: Params, **inpaint: object) -> Params:
+    return params.validate(params.merged(params.plain(p), {"inpaint": inpaint}))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Params:
+    """A nano run up to its models."""
+    folder = tmp_path_factory.mktemp("scenes") / "run"
+    p = params.validate({**nano_values, "run_dir": str(folder)})
+    Run(p).make("train")
+    return p
+
+
+@pytest.fixture
+def p(trained: Params, tmp_path: Path) -> Params:
+    shutil.copytree(trained.folder, tmp_path / "run")
+    return params.validate({**params.plain(trained), "run_dir": str(tmp_path / "run")})
+
+
+def made(p: Params) -> PairSet:
+    return Run(p).make("inpaint").sets[PAINT]
+
+
+def files_of(one: PairSet) -> dict[str, bytes]:
+    return {path.name if path.parent.name == "images" else f"mask {path.name}": path.read_bytes()
+            for path in one.folder.rglob("*.png")}
+
+
+def write_masks(folder: Path, count: int = 3, side: int = 40) -> list[np.ndarray]:
+    """Squares of several sizes, as a user would draw them."""
+    folder.mkdir()
+    drawn = []
+    for number in range(count):
+        mask = np.zeros((side, side), np.uint8)
+        mask[5:15 + 5 * number, 10:25] = 255
+        Image.fromarray(mask).save(folder / f"shape {number}.png")
+        drawn.append(mask)
+    return drawn
+
+
+@pytest.mark.parametrize("kind", ["own", "varied", "folder"])
+def test_the_mask_is_the_given_one_and_pixels_outside_both_lesions_are_the_sources(p: Params, tmp_path: Path,
+                                                                                   kind: str):
+    if kind == "folder":
+        write_masks(tmp_path / "masks")
+    p = changed(p, masks=str(tmp_path / "masks") if kind == "folder" else kind, samples=2)
+    one, real = made(p), Run(p).pairs
+    assert len(one) == 8
+    assert one.folder == p.folder / "inpaint" / "2-Paint"
+    moved = 0
+    for row in one.manifest.itertuples():
+        image, mask = pairsets.read_pair(one.folder, row.name)
+        source = real.named([row.source])
+        region = regions.filled(source.masks, mask[None], p.inpaint.dilate)[0] > 0
+        assert np.array_equal(image[:, ~region], source.images[0][:, ~region])
+        assert not np.array_equal(image[:, region], source.images[0][:, region])
+        assert row.area_after == pytest.approx(mask.mean(), abs=1e-6)
+        assert row.picture == row.source
+        moved += not np.array_equal(mask, source.masks[0])
+        if kind == "own":
+            assert row.mask_of == row.source
+            assert row.mask_change == ""
+        elif kind == "varied":
+            assert row.mask_of in real.names
+            assert row.mask_change.startswith(("turned by", "mirrored, turned by"))
+            assert not (mask[0] & (1 - masks.field_of_view(source.images[0]))).any()
+        else:
+            assert row.mask_of.startswith("shape ")
+            assert mask.any()
+    assert moved == (0 if kind == "own" else len(one))
+
+
+def test_known_channels_are_known_and_the_region_is_that_of_both_lesions(p: Params):
+    p = changed(p, masks="varied")
+    run = Run(p)
+    scenes = Scenes.of(run.workspace, run.pairs, p.inpaint)
+    jobs = [Job(index, f"a{index}", "a", 0, "cluster-00", 1, index) for index in range(3)]
+    scene = scenes.scene(jobs)
+    assert scene.known.shape == scene.x.shape == (3, 4, 16, 16)
+    assert torch.equal(scene.known[:, 3], torch.ones(3, 16, 16))
+    for channel in range(3):
+        assert np.array_equal(1 - scene.known[:, channel].numpy(), scene.region)
+    assert np.array_equal(scene.x[:, 3].numpy() > 0, scene.masks[:, 0] > 0)
+    both = run.pairs.masks[:3] | scene.masks
+    assert (scene.region >= both[:, 0]).all()
+    joint = Scenes.of(run.workspace, run.pairs, changed(p, masks="joint").inpaint).scene(jobs)
+    assert joint.known.shape == (3, 1, 16, 16)
+    assert joint.masks is None
+    assert torch.equal(joint.x, dataset.to_tensor(run.pairs.take([0, 1, 2])))
+
+
+def test_batch_size_and_order_change_no_pair(p: Params):
+    p = changed(p, masks="varied", samples=2)
+    whole = files_of(made(p))
+    shutil.rmtree(p.folder / "inpaint")
+    assert files_of(made(changed(p, batch_size=1))) == whole
+    shutil.rmtree(p.folder / "inpaint")
+    few = files_of(made(changed(p, samples=1, sources=2)))
+    assert len(few) == 4
+    assert few == {name: whole[name] for name in few}
+
+
+def test_types_are_told_apart_and_go_through_every_chapter(p: Params):
+    run = Run(changed(p, masks="varied"))
+    run.make("evaluate")
+    assert [t.name for t in run.synthetic.sets] == ["GAN", "2-Paint", "2-Styled-Paint"]
+    styled = run.styled.sets[STYLED]
+    for row in styled.manifest.itertuples():
+        given = pairsets.read_pair(run.inpainted.sets[PAINT].folder, row.name)[1]
+        assert np.array_equal(pairsets.read_pair(styled.folder, row.name)[1], given), "the mask stays"
+    assert {"2-Paint", "2-Styled-Paint"} < set(run.evaluated.values["data type"])
+    assert [t.name for t in run.evaluated.types] == ["Real", "GAN", "2-Paint", "2-Styled-Paint"]
+    assert [one.data_type.name for one in run.make("augment").runs] == ["Real", "2-Styled-Paint", "GAN"]
+    joint = Run(p)
+    joint.make("inpaint")
+    assert [t.name for t in joint.inpainted.sets] == ["2-Diff"]
+    assert files_of(Run(changed(p, masks="varied")).inpainted.sets[PAINT])
+
+
+def test_pictures_without_lesions_give_pairs(p: Params, tmp_path: Path):
+    (tmp_path / "healthy").mkdir()
+    shown = {}
+    for number in range(3):
+        image = np.random.default_rng(number).integers(90, 200, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "healthy" / f"clean {number}.png")
+        shown[f"clean {number}"] = np.asarray(
+            Image.fromarray(image).resize((16, 16), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+    p = changed(p, masks="varied", backgrounds=str(tmp_path / "healthy"), samples=3)
+    run = Run(p)
+    run.make("style")
+    one = run.inpainted.sets[PAINT]
+    assert set(one.manifest["picture"]) == set(shown)
+    for row in one.manifest.itertuples():
+        image, mask = pairsets.read_pair(one.folder, row.name)
+        outside = regions.dilated(mask[0], p.inpaint.dilate) == 0
+        assert np.array_equal(image[:, outside], shown[row.picture][:, outside])
+        assert row.area_before == 0
+    assert len(run.styled.sets[STYLED]) == len(one)
+    shutil.rmtree(tmp_path / "healthy")
+    assert Run(p).inpainted.sets[PAINT].manifest.equals(one.manifest), "a copied run is read without them"
+
+
+def test_another_mask_in_the_folder_makes_the_pairs_anew_and_the_same_ones_do_not(p: Params, tmp_path: Path):
+    write_masks(tmp_path / "masks")
+    p = changed(p, masks=str(tmp_path / "masks"))
+    before = files_of(made(p))
+    stamp = (p.folder / "inpaint" / "2-Paint" / "made.json").stat().st_mtime_ns
+    shutil.copytree(tmp_path / "masks", tmp_path / "same")
+    made(changed(p, masks=str(tmp_path / "same")))
+    assert (p.folder / "inpaint" / "2-Paint" / "made.json").stat().st_mtime_ns == stamp
+    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(tmp_path / "masks" / "shape 1.png")
+    after = files_of(made(p))
+    assert after.keys() == before.keys()
+    assert after != before
+
+
+@pytest.mark.parametrize(("kind", "message"), [
+    ("absent", "is not a folder"), ("none", "holds no pictures"), ("text", "cannot be read"),
+    ("empty", "is an empty mask"), ("twice", "two pictures of the name a")])
+def test_a_folder_of_masks_that_cannot_be_used_is_refused_in_a_line(p: Params, tmp_path: Path, kind: str,
+                                                                    message: str):
+    folder = tmp_path / "masks"
+    if kind != "absent":
+        folder.mkdir()
+    if kind == "text":
+        (folder / "a.png").write_text("no picture")
+    if kind == "empty":
+        Image.new("L", (20, 20)).save(folder / "a.png")
+    if kind == "twice":
+        for name in ("a.png", "a.bmp"):
+            Image.new("L", (20, 20), 255).save(folder / name)
+    with pytest.raises(UserError, match=message) as error:
+        made(changed(p, masks=str(folder)))
+    assert "\n" not in str(error.value)
+    if kind in ("absent", "none", "twice"):  # which the listing tells, before anything runs
+        assert any(message in line for line in preflight.problems(changed(p, masks=str(folder))))
+
+
+def test_backgrounds_need_given_masks(p: Params, tmp_path: Path):
+    with pytest.raises(UserError, match="backgrounds needs given masks"):
+        changed(p, backgrounds=str(tmp_path))
+
+
+def test_masks_do_not_change_what_the_joint_way_is_known_by(p: Params):
+    recipe = Run(p).make("inpaint").sets[DataType("Diff", "2")].stamp["recipe"]
+    assert not {"masks", "backgrounds", "masks_version"} & set(recipe["inpaint"])
+
+
+def test_a_lesion_that_finds_no_place_is_left_out(p: Params, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(masks, "field_of_view", lambda image: np.zeros(image.shape[1:], np.uint8))
+    one = made(changed(p, masks="varied"))
+    assert len(one) == 0
+    assert len(one.left_out) == 4
+    assert isinstance(one.left_out, pd.DataFrame)
