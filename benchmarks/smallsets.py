@@ -79,11 +79,12 @@ def small(sizes: list[int], types: list[str], numbers: range) -> Iterator[Task]:
             yield from (Task("small", name, size, seed) for name in types)
 
 
-def store(path: Path, train: Pairs, test: Pairs) -> None:
-    """The real pairs, for the workers."""
+def store(path: Path, train: Pairs, test: Pairs, sources: int | None = None) -> None:
+    """The real pairs, for the workers; pairs are made of the first `sources`, or of all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{f"{part}_{kind}": getattr(pairs, kind) for part, pairs in
-                      (("train", train), ("test", test)) for kind in ("names", "images", "masks")})
+    arrays = {f"{part}_{kind}": getattr(pairs, kind) for part, pairs in (("train", train), ("test", test))
+              for kind in ("names", "images", "masks")}
+    np.savez(path, sources=len(train) if sources is None else sources, **arrays)
 
 
 class Bank:
@@ -94,6 +95,7 @@ class Bank:
             self.train, self.test = (
                 dataset.gather(stored[f"{part}_names"].tolist(), stored[f"{part}_images"],
                                stored[f"{part}_masks"]) for part in ("train", "test"))
+            self.sources = self.train.take(range(int(stored["sources"])))
         self.made: dict[str, Pairs] = {}
         sets = {}
         for file in sorted(folder.glob("*.npz")):
@@ -107,7 +109,7 @@ class Bank:
                 manifest = pd.DataFrame({"name": names, "source": sources, "sample": stored["samples"]})
             kind = DataType(file.stem)
             sets[kind] = PairSet(kind, folder, manifest, manifest[:0], {}, {})
-        self.sets = trainsets.Sets(self.train, sets, {}, folder / "real.npz")
+        self.sets = trainsets.Sets(self.sources, sets, {}, folder / "real.npz")
 
     def pairs(self, data_type: str, choice: trainsets.Choice) -> Pairs:
         """The chosen pairs in memory."""
@@ -149,8 +151,9 @@ def chosen(task: Task, p: Params, bank: Bank) -> tuple[Pairs, Pairs]:
                                 ratio=None if task.data_type == REAL else RATIO)
         train, valid = augment.chosen(p.seed, bank.sets, p.augment, p.segment, experiment)
         return bank.pairs(task.data_type, train), bank.pairs(REAL, valid)
-    pairs = bank.train if task.data_type == REAL else bank.made[task.data_type]
-    groups = (bank.train.names if task.data_type == REAL
+    real = bank.train if task.kind == "agreement" else bank.sources
+    pairs = real if task.data_type == REAL else bank.made[task.data_type]
+    groups = (real.names if task.data_type == REAL
               else bank.sets.manifests[DataType(task.data_type)]["group"].tolist())
     _, held = trainsets.split(sorted(set(groups)), p.segment.validation, p.seed, "segment", "split",
                               task.seed)

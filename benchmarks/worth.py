@@ -1,0 +1,248 @@
+"""What made pairs are worth: one table over ways to make them, on real pairs, with others held out.
+
+    python benchmarks/worth.py --data KVASIR --weights MOBILENET --models FOLDER... --folder runs/worth
+
+Each way is a run of the program with a finished model of all 348 training pairs, as `train.checkpoints`;
+each of FOLDER... holds such a model, and stands for a generator. `Paste` needs none: it is the baseline. For
+every way and generator: seconds a pair, masks that came out empty, distances to held-out real images beside
+those of other held-out ones, the seam, agreement (Dice between a pair's mask and what a network finds in it
+that was trained on the 348 real pairs), near-copies, and the Dice on 200 held-out pairs of networks trained
+on the pairs alone and on small sets. Whatever is there is not made again: the same command goes on.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import pandas as pd
+import realmeasures
+import realpairs
+import smallsets
+import stages
+import torch
+from realwork import PASTED, Made, Work
+from scipy.special import stdtrit
+from smallsets import REAL, Task
+
+from diffusegen_core.config import params
+from diffusegen_core.data import dataset, regions
+from diffusegen_core.data.types import PAINT
+from diffusegen_core.measures import copies
+from diffusegen_core.run import Run
+from diffusegen_core.store import files
+from diffusegen_core.store.workspace import Workspace
+
+SOURCES, SAMPLES, TEST, WATCH = 64, 3, 200, 348
+# The ways, by the name of their row: what they change in the profile kvasir_cpu. The first is compared in
+# small sets, where time is; `chapter` is the one whose pairs they are.
+CALLS_25 = {"inpaint.respacing": 25, "inpaint.jump_length": 5, "inpaint.resampling": 1}
+WAYS: dict[str, dict[str, Any]] = {
+    "varied, 25 calls": {"inpaint.masks": "varied", **CALLS_25},
+    "own, 25 calls": {"inpaint.masks": "own", **CALLS_25},
+    "varied, 130 calls": {"inpaint.masks": "varied"},
+    "joint, 130 calls": {},
+    "varied, 25 calls, styled": {"inpaint.masks": "varied", **CALLS_25, "chapter": "style"},
+}
+SIZES, SMALL_SEEDS, ALONE_SEEDS = (16, 32), 9, 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way with a generator; of Paste there is one, without."""
+
+    way: str
+    generator: Path | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.way}, {self.generator.name}" if self.generator else self.way
+
+
+def rows(models: list[Path], ways: list[str]) -> list[Row]:
+    """Those of the first way before others, since they are compared in small sets."""
+    return [Row(PASTED, None), *(Row(way, model) for way in ways for model in models)]
+
+
+def run_of(asked: argparse.Namespace, row: Row) -> Run:
+    """The run that makes a row's pairs."""
+    changes = dict(WAYS[row.way])
+    changes.pop("chapter", None)
+    weights = {f"{part}.{key}": value for part in ("cluster", "style", "evaluate", "segment")
+               for key, value in (("weights", str(asked.weights)), ("input_range", "symmetric"))}
+    vgg = {"style.vgg": "vgg19_normalised", "style.vgg_weights": str(asked.vgg)} if asked.vgg else {
+        "style.lambda_vgg": 0.0}
+    return Run.create("kvasir_cpu", {
+        "data.source": str(asked.data), "cluster.k": 1, "cluster.scan": [1], **weights, **vgg,
+        "train.checkpoints": str(row.generator), "inpaint.sources": asked.sources,
+        "inpaint.samples": asked.samples, "segment.samples": [1], "augment.ratios": [1], **changes,
+    }, folder=asked.folder / "runs" / row.name.replace(", ", "-").replace(" ", "-"))
+
+
+def pairs_of(asked: argparse.Namespace, w: Work, row: Row) -> dict[str, Any]:
+    """Make a row's pairs and keep them for the workers."""
+    made, seconds, empty = pasted(w) if row.generator is None else generated(asked, w, row)
+    np.savez(w.folder / f"{row.name}.npz", **vars(made))
+    return {"pairs": len(made.images), "empty masks": empty, "seconds a pair": round(seconds, 3),
+            "mean area": float(made.masks.mean())}
+
+
+def generated(asked: argparse.Namespace, w: Work, row: Row) -> tuple[Made, float, int]:
+    run = run_of(asked, row)
+    chapter = WAYS[row.way].get("chapter", "inpaint")
+    one = next(iter(run.make(chapter).sets.values()))
+    inpainted = next(iter(run.inpainted.sets.values()))
+    manifest, pairs = one.manifest, one.load()
+    index = {name: i for i, name in enumerate(w.train.names)}
+    sources = manifest["source"].map(index).to_numpy()
+    region = regions.filled(w.train.masks[sources], pairs.masks if one.data_type.inpainted.kind == PAINT
+                            else None, run.params.inpaint.dilate)
+    seconds = inpainted.seconds / len(inpainted) + (one.seconds / len(one) if chapter == "style" else 0.0)
+    made = Made(pairs.images, pairs.masks[:, 0], region, sources, manifest["sample"].to_numpy(),
+                np.full(len(one), -1))
+    return made, seconds, len(inpainted.left_out)
+
+
+def pasted(w: Work) -> tuple[Made, float, int]:
+    """Real lesions of other pairs at other places: the baseline without a model."""
+    began = time.monotonic()
+    made = realpairs.paste(w)
+    return made, (time.monotonic() - began) / len(made.images), 0
+
+
+def pairs_back(w: Work, row: Row) -> None:
+    with np.load(w.folder / f"{row.name}.npz", allow_pickle=False) as stored:
+        w.sets[row.name] = Made(**{key: stored[key] for key in stored.files})
+
+
+def near_copies(w: Work) -> dict[str, Any]:
+    """The share of each set that the audit of chapter 5 calls near-copies, in pixels; of real pairs 1 %."""
+    around = regions.all_dilated(w.train.masks, w.p.inpaint.dilate)
+    real = copies.in_pixels(w.train.images, around, w.train.images, np.arange(len(w.train)))
+    limit = copies.threshold(real.score, w.p.evaluate.copy_quantile)
+    return {"share": {name: float((copies.in_pixels(made.images, made.regions, w.train.images).score
+                                   < limit).mean()) for name, made in w.sets.items()}}
+
+
+def tasks(w: Work, rows: list[Row], ways: list[str]) -> Iterator[Task]:
+    """The networks, the most valuable first; the small sets compare Real, Paste and the first way."""
+    yield Task("agreement")
+    yield from (Task("alone", name) for name in [REAL, *w.sets])
+    compared = [REAL, *(row.name for row in rows if row.way in (PASTED, ways[0]))]
+    for seed, size in itertools.product(range(SMALL_SEEDS), SIZES):
+        yield from (Task("small", name, size, seed) for name in compared)
+    yield from (Task("alone", name, seed=seed) for seed in range(1, ALONE_SEEDS) for name in [REAL, *w.sets])
+
+
+def table(record: stages.Record, rows: list[Row], ways: list[str]) -> pd.DataFrame:
+    """A row a way: means over generators and seeds, gains with the 95 % t interval over seeds."""
+    found, networks = record.stages, pd.DataFrame(record.stages.get("networks", {}).get("rows", []))
+    lines = []
+    for way in [REAL, PASTED, *ways]:
+        names = [REAL] if way == REAL else [row.name for row in rows if row.way == way]
+        line: dict[str, Any] = {"way": way, "generators": len(names)}
+        for key in ("seconds a pair", "empty masks"):
+            values = [found[name][key] for name in names if key in found.get(name, {})]
+            line[key] = np.mean(values) if values else np.nan
+        for stage, part in (("distances", "distances"), ("seams", "grey levels"), ("copies", "share")):
+            held = found.get(stage, {}).get(part, {})
+            chosen = [held[name] for name in names if name in held]
+            if chosen and stage == "distances":
+                line["KD"] = np.mean([value for one in chosen for value in list(one.values())[1]])
+            elif chosen and stage == "seams":
+                line["seam"], line["source's"] = (np.mean([one[k] for one in chosen])
+                                                  for k in ("made", "source"))
+            elif chosen:
+                line["near-copies"] = np.mean(chosen)
+        lines.append(line | scored(networks, names))
+    return pd.DataFrame(lines)
+
+
+def scored(networks: pd.DataFrame, names: list[str]) -> dict[str, Any]:
+    """Agreement, the Dice of networks trained on the pairs alone, and the gains in small sets."""
+    if networks.empty:
+        return {}
+    line: dict[str, Any] = {}
+    judge = networks[networks["kind"] == "agreement"]
+    if len(judge):
+        agreements = judge["agreement"].iloc[0]
+        each = [np.mean(agreements[name]) for name in names if name in agreements]
+        line["agreement"] = np.mean(each) if each else (judge["dice"].iloc[0] if names == [REAL] else np.nan)
+    alone = networks[(networks["kind"] == "alone") & networks["data_type"].isin(names)]
+    line["alone"] = alone["dice"].mean()
+    small = networks[networks["kind"] == "small"]
+    for size in SIZES:
+        by_seed = small[small["size"] == size].pivot_table(index="seed", columns="data_type", values="dice")
+        have = [name for name in names if name in by_seed]
+        if names == [REAL] and REAL in by_seed:
+            line[f"N={size}"] = f"{by_seed[REAL].mean():.3f}"
+        elif have and REAL in by_seed:
+            gain = (by_seed[have].mean(axis=1) - by_seed[REAL]).dropna()
+            line[f"N={size}"] = f"{gain.mean():+.3f} ± {t_half(gain):.3f} ({len(gain)})"
+    return line
+
+
+def t_half(values: pd.Series) -> float:
+    """Half the 95 % t interval of a mean."""
+    return float(stdtrit(len(values) - 1, 0.975) * values.std() / np.sqrt(len(values)))
+
+
+def run(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder of Kvasir-SEG: images/, masks/")
+    parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2_imagenet.pth")
+    parser.add_argument("--vgg", type=Path, help="vgg19_normalised_to_conv3_1.pth; without it, no VGG loss")
+    parser.add_argument("--models", type=Path, nargs="+", required=True,
+                        help="folders with cluster-00.safetensors")
+    parser.add_argument("--folder", type=Path, required=True, help="what the next call goes on from")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--sources", type=common.positive, default=SOURCES)
+    parser.add_argument("--samples", type=common.positive, default=SAMPLES)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=1e6, help="seconds")
+    parser.add_argument("--json", type=Path, default=common.ROOT / "benchmarks" / "results" / "worth.json")
+    asked = parser.parse_args(given)
+    facts = {"commit": common.commit(), "versions": files.versions(), "sources": asked.sources,
+             "samples": asked.samples, "models": [model.name for model in asked.models]}
+    call = stages.Call(stages.Clock(asked.limit), stages.Record(asked.json, facts))
+    every = rows(asked.models, asked.ways)
+    w = work(asked, call)
+    team = smallsets.Team(w.folder, w.p, torch.device("cpu"), asked.workers)
+    try:
+        for row in every:
+            if call.stage(row.name, partial(pairs_of, asked, w, row)):
+                pairs_back(w, row)
+        call.stage("distances", partial(realmeasures.distances, w))
+        call.stage("seams", partial(realmeasures.seams, w))
+        call.stage("copies", partial(near_copies, w))
+        team.begin(list(tasks(w, every, asked.ways)), call.record)
+        team.gather(call, reserve=5)
+    finally:
+        team.end()
+    print(table(call.record, every, asked.ways).round(3).to_string(index=False))
+
+
+def work(asked: argparse.Namespace, call: stages.Call) -> Work:
+    """The real pairs, those to train on first, and the parameters of all networks."""
+    p = run_of(asked, Row(asked.ways[0], asked.models[0])).params
+    p = params.validate({**params.plain(p), "run_dir": str(asked.folder / "networks")})
+    folder = p.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    ws = Workspace(asked.folder.resolve() / "real", p.seed, "cpu")
+    train = dataset.load(ws, p.data, name="train")
+    rest = dataset.load(ws, p.data.model_copy(update={"subset": "not348"}), name="rest")
+    order = np.random.default_rng(p.seed).permutation(len(rest))
+    test, watch = (rest.take(np.sort(order[part])) for part in (slice(0, TEST), slice(TEST, TEST + WATCH)))
+    smallsets.store(folder / "real.npz", train, test, asked.sources)
+    return Work(call, torch.device("cpu"), p, asked.data, folder, folder, False, train, test, watch)
+
+
+if __name__ == "__main__":
+    common.main(run)
