@@ -12,17 +12,13 @@ Reading never makes: a result that is not there raises NotMadeError, whose words
 never loses: what no longer fits is set aside in the run folder (see store.artifacts).
 """
 
-import contextlib
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, paint, segment, style, train
 from diffusegen_core.chapters.cluster import Clusters
@@ -45,12 +41,11 @@ from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
-from diffusegen_core.store import files, lock, moves, stamps
+from diffusegen_core.store import lock, ownparams, stamps
 from diffusegen_core.store.artifacts import NotMadeError
-from diffusegen_core.store.stamps import ASIDE
+from diffusegen_core.store.ownparams import PARAMS, is_there
 from diffusegen_core.store.workspace import Workspace
 
-PARAMS = "params.yaml"
 GRIDS = ("segment", "augment")  # of which a part can be read
 
 
@@ -82,7 +77,7 @@ class Run:
     def open(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> "Run":
         """The run in a folder, with the parameters that lie there, or some of them changed."""
         path = params.resolve(folder)
-        if not _is_there(path):
+        if not is_there(path):
             lacking = f"valid {lock.MARK}" if (path / PARAMS).is_file() else PARAMS
             raise UserError(f"{path} is not a run: it has no {lacking}. `diffusegen run` makes one.")
         values = params.merged(params.load(path / PARAMS), changes or {})
@@ -103,14 +98,14 @@ class Run:
         place = params.resolve(profile)
         if run_dir is not None:
             folder = params.resolve(run_dir)
-            profile = place / PARAMS if _is_there(place) else profile
-        elif _is_there(place):
+            profile = place / PARAMS if is_there(place) else profile
+        elif is_there(place):
             folder = place
         else:  # the parameter file may lie anywhere, or be gone
             named = params.resolve(f"runs/{profile}") if Path(profile).name == str(profile) else place
-            folder = (named if _is_there(named) else
+            folder = (named if is_there(named) else
                       params.resolve(f"runs/{params.profile_file(profile).stem}"))
-        return cls.open(folder, changes) if _is_there(folder) else cls.create(profile, changes, run_dir)
+        return cls.open(folder, changes) if is_there(folder) else cls.create(profile, changes, run_dir)
 
     @classmethod
     def _checked(cls, values: Params) -> "Run":
@@ -208,7 +203,7 @@ class Run:
         """
         # A worker holds nothing: if it stopped, nobody could go on in its place.
         with (lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder),
-              self._kept_params()):
+              ownparams.kept(self.params)):
             self._results.clear()  # those of grids may be of what was finished so far
             return self._result(name, replace(self.workspace, again=again), watch)
 
@@ -289,36 +284,7 @@ class Run:
 
     def keep_params(self) -> Path | None:
         """Write the parameters into the run folder; where others lay there, they are set aside: where."""
-        path, aside = self.folder / PARAMS, None
-        values = {name: value for name, value in params.plain(self.params).items() if name != "run_dir"}
-        there = path.is_file()
-        if not there or params.load(path) != values:
-            if there:  # a copy, so that no kill leaves the folder without any
-                moves.refuse_links(self.folder, [f"{ASIDE}/params"])
-                aside = self.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
-                files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
-            files.write_text(path, yaml.safe_dump(values, sort_keys=False))
-        return aside
-
-    @contextlib.contextmanager
-    def _kept_params(self) -> Iterator[None]:
-        """`keep_params`, undone where what follows is refused before it has made anything."""
-        path, first = self.folder / PARAMS, not _is_there(self.folder)
-        before = self.keep_params()
-        made = self._recipes() if before else {}
-        try:
-            yield
-        except UserError:
-            if before and made == self._recipes():
-                os.replace(before, path)
-                files.without_empty(before.parent)
-            elif first and not self._recipes():
-                path.unlink(missing_ok=True)
-            raise
-
-    def _recipes(self) -> dict[Path, Any]:
-        """What is finished and in place, by its folder: what decided its content."""
-        return {folder: stamp["recipe"] for folder, stamp in stamps.in_place(self.folder)}
+        return ownparams.keep(self.params)
 
     def status(self) -> pd.DataFrame:
         """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
@@ -345,11 +311,6 @@ class Run:
         A file of the recorded size and time is taken for what was written, unless `thorough`.
         """
         return list(stamps.changes(self.folder, thorough))
-
-
-def _is_there(folder: Path) -> bool:
-    """Whether a run lies in a folder, with its parameters."""
-    return (folder / PARAMS).is_file() and lock.is_run(folder)
 
 
 def _generate(run: Run, again: bool) -> None:

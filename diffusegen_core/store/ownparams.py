@@ -1,0 +1,59 @@
+"""The params.yaml of a run folder: the parameters that hold there, and none that was written is lost."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.store import files, lock, moves, stamps
+from diffusegen_core.store.stamps import ASIDE
+
+PARAMS = "params.yaml"
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a run lies in a folder, with its parameters."""
+    return (folder / PARAMS).is_file() and lock.is_run(folder)
+
+
+def keep(p: Params) -> Path | None:
+    """Write the parameters into their run folder; where others lay there, they are set aside: where."""
+    path, aside = p.folder / PARAMS, None
+    values = {name: value for name, value in params.plain(p).items() if name != "run_dir"}
+    there = path.is_file()
+    if not there or params.load(path) != values:
+        if there:  # a copy, so that no kill leaves the folder without any
+            moves.refuse_links(p.folder, [f"{ASIDE}/params"])
+            aside = p.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
+            files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
+        files.write_text(path, yaml.safe_dump(values, sort_keys=False))
+    return aside
+
+
+@contextlib.contextmanager
+def kept(p: Params) -> Iterator[None]:
+    """`keep`, undone where what follows is refused before it has made anything."""
+    path, first = p.folder / PARAMS, not is_there(p.folder)
+    before = keep(p)
+    made = _recipes(p.folder) if before else {}
+    try:
+        yield
+    except UserError:
+        if before and made == _recipes(p.folder):
+            os.replace(before, path)
+            files.without_empty(before.parent)
+        elif first and not _recipes(p.folder):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _recipes(folder: Path) -> dict[Path, Any]:
+    """What is finished and in place, by its folder: what decided its content."""
+    return {place: stamp["recipe"] for place, stamp in stamps.in_place(folder)}
