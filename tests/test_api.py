@@ -43,6 +43,11 @@ def test_every_example_runs(tmp_path: Path, nano_values: dict, monkeypatch: pyte
         assert not made.masks[:, 0, ~inside].any()
     assert (names["placed"].masks[0, 0] == names["lesion"]).all()
     assert (tmp_path / "placed.png").is_file()
+    given, healthy, mask = names["given"], names["healthy"], names["where"]
+    assert given.image.shape == healthy.image.shape == picture.shape
+    assert (given.mask == mask).all()
+    assert (given.image[~given.region] == picture[~given.region]).all()
+    assert not healthy.mask.any()
     assert names["longer"].params.train.images == 2 * names["run"].params.train.images
     printed = capsys.readouterr().out
     assert f"{nano_values['data']['count']} pairs in {nano_values['cluster']['k']} clusters" in printed

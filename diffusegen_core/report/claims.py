@@ -10,7 +10,7 @@ from math import isnan, nan
 
 import pandas as pd
 
-from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED
+from diffusegen_core.data.types import DIFF, GAN, PAINT, REAL, STYLED, STYLED_PAINT
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import published
@@ -45,6 +45,7 @@ PAPERS_OWN = "HyperKvasir"
 TRANSFERS = ("CVC-ClinicDB", "PolypGen")
 SMALL_SETS = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
 CHAPTERS = {"segment": 6, "augment": 7}
+GIVEN_FOR = {DIFF: PAINT, STYLED: STYLED_PAINT}  # what stands for them where masks are given
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,9 @@ def decide(gain: Interval, best: float) -> tuple[str, str]:
 
 
 def _arm(images: pd.DataFrame, kind: str) -> tuple[str, pd.DataFrame]:
-    """The data type of a kind that the run has, with its cluster count, and its rows."""
-    rows = images[images["kind"] == kind]
+    """The data type of a kind that the run has, with its cluster count, and its rows: of a run whose masks
+    were given, the Paint that stands for the paper's Diff."""
+    rows = images[images["kind"].isin([kind, GIVEN_FOR.get(kind)])]
     name = kind if rows.empty else rows["data_type"].iloc[0]
     return name, rows[rows["data_type"] == name]
 
