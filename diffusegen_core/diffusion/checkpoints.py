@@ -23,6 +23,7 @@ from diffusegen_core.config.params import plain, resolve
 from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import process as processes
+from diffusegen_core.diffusion.misfits import refuse_other_shapes
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import weights as tensor_files
@@ -36,7 +37,6 @@ OURS = ".safetensors"
 WEIGHTS = ("ema", "raw")  # the averaged ones, and those of the last step
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # of a process that a header may tell of
-NAMED = 4  # tensors that a misfit names
 # What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
 BESIDE = ("ema", "opt")
 
@@ -195,7 +195,7 @@ def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet
         raise UserError(f"{path} does not hold the network that its header tells of.")
     net = _network(path, model, image_size)
     slices = {name.removeprefix(f"{weights}."): file.get_slice(name) for name in names}
-    _refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
+    refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
                          "its header")
     for name, part in slices.items():
         if part.get_dtype() not in FLOATS:
@@ -209,7 +209,7 @@ def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, 
         raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
                         f"{process.objective}.")
     net = _network(path, model, image_size)
-    _refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
+    refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
                          "the parameters")
     return net
 
@@ -263,35 +263,6 @@ def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any])
     if differing := differences(head["configuration"], wanted):
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
                         + "; ".join(differing) + ".")
-
-
-def _refuse_other_shapes(path: Path, shapes: dict[str, tuple[int, ...]], net: UNet, teller: str) -> None:
-    """UserError, naming what is off, unless tensors have the names and shapes that `teller` tells."""
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    if shapes == wanted:
-        return
-    lines = [f"{name}: {shapes.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in {teller}"
-             for name in sorted({*shapes, *wanted}) if shapes.get(name) != wanted.get(name)]
-    more = [f"and {len(lines) - NAMED} more tensors"] if len(lines) > NAMED else []
-    raise UserError(f"{path} does not fit {teller}: "
-                    + "; ".join(_summary(shapes, wanted, teller) + lines[:NAMED] + more) + ".")
-
-
-def _summary(shapes: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]],
-             teller: str) -> list[str]:
-    # A released file has no configuration, but these fields can be read off its shapes.
-    def read_off(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-        stem, head = (shapes.get(f"{name}.weight", ()) for name in ("input_blocks.0.0", "out.2"))
-        blocks = {name: name.split(".")[1] for name in shapes if name.startswith("input_blocks.")}
-        attention = {block for name, block in blocks.items() if name.endswith(".qkv.weight")}
-        return {"model.base_channels": stem[0] if len(stem) == 4 else "unknown",
-                "input channels": stem[1] if len(stem) == 4 else "unknown",
-                "output channels": head[0] if len(head) == 4 else "unknown",
-                "input blocks": len({*blocks.values()}),
-                "attention in input blocks": " ".join(sorted(attention, key=lambda b: (len(b), b))) or "none"}
-
-    a, b = read_off(shapes), read_off(wanted)
-    return [f"{name}: {a[name]} in the file, {b[name]} in {teller}" for name in a if a[name] != b[name]]
 
 
 # ---- finished models from elsewhere

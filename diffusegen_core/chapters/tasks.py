@@ -1,0 +1,106 @@
+"""A model to train in chapter 2: what it is of, how long it takes, and what decides its weights."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffusegen_core.chapters.trained import WEIGHTS, taken
+from diffusegen_core.config.params import plain
+from diffusegen_core.config.sections import Model, Process, Train
+from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import BASE, FULL
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion.training import Training
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store.stamps import read_stamp
+from diffusegen_core.store.workspace import Workspace
+
+VERSION = 1  # raised when the same parameters would give other weights
+# Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
+IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
+              "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
+              "preview_sampler", "checkpoints", "keep_optimizer"}
+
+
+def base_of(settings: Train) -> str | None:
+    """The name of the model that the clusters' start from; none where finished checkpoints are used."""
+    if settings.base_images is None or settings.checkpoints is not None:
+        return None
+    return FULL if settings.base_images == settings.full_images else BASE
+
+
+def images_of(settings: Train, name: str) -> int:
+    """How many images a model is to see, by its name."""
+    return {FULL: settings.full_images, BASE: settings.base_images}.get(name) or settings.images
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model to train."""
+
+    ws: Workspace
+    training: Training
+    everyone: Pairs
+    own: Pairs
+    """Those that it is trained on."""
+    base: Path | None
+    """The folder of the finished model whose averaged weights it starts from; None: from nothing."""
+
+    @property
+    def name(self) -> str:
+        return self.training.name
+
+    @property
+    def images(self) -> int:
+        """How many it is to see."""
+        return images_of(self.training.settings, self.name)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.images // self.training.settings.batch_size)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size)
+
+    @cached_property
+    def source(self) -> Path | None:
+        """The finished checkpoint that is taken instead of training, if there is to be one."""
+        return None if self.taken else checkpoints.released(self.training.settings, self.name)
+
+    @cached_property
+    def taken(self) -> str | None:
+        """The hash of the checkpoint that was taken before, where its folder is gone."""
+        return taken(self.ws.folder / "train" / self.name, self.training.settings)
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        return self.ws.artifact(f"train/{self.name}", self.recipe)
+
+    @property
+    def recipe(self) -> Recipe:
+        if released := self.taken or (self.source and files.remembered_sha256(self.source)):
+            return {"released": released, **self.configuration,
+                    "weights": self.training.settings.sample_weights}
+        decisive = {k: v for k, v in plain(self.training.settings).items() if k not in IRRELEVANT}
+        recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
+                  "images": self.images, **self.configuration, "train": decisive}
+        if self.base:
+            stamp = read_stamp(self.base)
+            assert stamp is not None, "the base has just been made"
+            recipe["base"] = stamp["outputs"][WEIGHTS]["sha256"]
+        return recipe
+
+
+def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Model,
+            process: Process, base: Path | None = None) -> Task:
+    """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
+    everyone = dataset.read(pairs)
+    training = Training(name, network, process, settings, everyone.image_size, ws.seed)
+    task = Task(ws, training, everyone, everyone.take(indices), base)
+    if task.source:
+        checkpoints.refuse_strangers(task.source, everyone, task.configuration)
+    return task
