@@ -52,7 +52,7 @@ def test_two_images_are_learned_by_heart(pairs: dataset.Pairs, objective: str, s
 
 def test_images_are_drawn_from_the_whole_cluster_and_flipped_as_asked(pairs: dataset.Pairs, monkeypatch):
     seen = []
-    monkeypatch.setattr(process, "losses", lambda net, s, x0, t, eps, objective: _note(seen, net, x0, t))
+    monkeypatch.setattr(process, "losses", lambda net, s, x0, t, *rest: _note(seen, net, x0, t))
     for flip in (0.0, 0.25, 1.0):
         seen.clear()
         asked = of(flip=flip, batch_size=50)
@@ -78,9 +78,10 @@ def _note(seen: list, net: torch.nn.Module, x0: torch.Tensor, t: torch.Tensor) -
 
 
 @pytest.mark.parametrize("micro", [1, 3, 4])
-def test_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, micro: int):
+def test_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, micro: int, **on: object):
     rows, gradients = [], []
-    for asked in (of(batch_size=8, grad_clip=None), of(batch_size=8, grad_clip=None, micro_batch=micro)):
+    for asked in (of(batch_size=8, grad_clip=None, **on),
+                  of(batch_size=8, grad_clip=None, micro_batch=micro, **on)):
         state, s, x = batches(asked, pairs)
         for parameter in state.net.parameters():  # the zeroed layers would hide most gradients
             parameter.data.add_(0.02)
@@ -185,3 +186,52 @@ def test_no_generator_of_others_is_touched(pairs: dataset.Pairs):
     state, s, x = batches(asked, pairs)
     training.optimize(asked, state, s, x)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- parameters that are off by default
+
+OFF = {"lesion_weight": 0.0, "min_snr": None}
+ON = [{"lesion_weight": 4.0}, {"min_snr": 5.0}]
+
+
+def plain_step(asked: Training, state: State, s: process.Schedule, x: torch.Tensor) -> None:
+    """An optimizer step as it was before there were such parameters."""
+    x0, t, eps = training.draw(asked, state.step, x)
+    state.optimizer.zero_grad(set_to_none=True)
+    x_t = process.noised(s, x0, t, eps)
+    prediction, fraction = state.net(x_t, s.timestep[t].float()).float().chunk(2, dim=1)
+    mse = ((process.velocity(s, x0, t, eps) - prediction) ** 2).flatten(1).mean(dim=1)
+    r = process.interpret(s, x_t, t, torch.cat([prediction.detach(), fraction], dim=1), "v", clip=False)
+    loss = mse + process.variational_bound(s, x0, x_t, t, r)
+    (loss.sum() / len(x0)).backward()
+    torch.nn.utils.clip_grad_norm_(state.weights, asked.settings.grad_clip)
+    state.optimizer.step()
+    training.average_weights(state, asked.settings.ema)
+    state.history.append(torch.zeros(4))
+
+
+def test_where_they_are_off_a_training_is_the_same_bits_as_before_there_were_any(pairs: dataset.Pairs):
+    asked = of(**OFF)
+    assert asked == of()
+    (old, s, x), (new, _, _) = batches(asked, pairs), batches(asked, pairs)
+    for _ in range(3):
+        plain_step(asked, old, s, x)
+        training.optimize(asked, new, s, x)
+    for name, value in training.weights_of(old).items():
+        assert torch.equal(training.weights_of(new)[name], value), name
+
+
+@pytest.mark.parametrize("on", ON, ids=str)
+def test_each_changes_what_is_learned(pairs: dataset.Pairs, on: dict):
+    found = []
+    for asked in (of(), of(**on)):
+        state, s, x = batches(asked, pairs)
+        for _ in range(4):
+            training.optimize(asked, state, s, x)
+        found.append(state.net.state_dict()["out.2.weight"])
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("on", ON, ids=str)
+def test_with_each_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, on: dict):
+    test_micro_batches_sum_to_the_batch(pairs, 3, **on)

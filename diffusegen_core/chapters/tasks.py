@@ -23,6 +23,9 @@ VERSION = 1  # raised when the same parameters would give other weights
 IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
               "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
               "preview_sampler", "checkpoints", "keep_optimizer"}
+# Others at the values at which they do nothing. A recipe names them only where they have another, so that
+# models that were finished before there were such parameters still hold.
+OFF = {"lesion_weight": 0.0, "min_snr": None}
 
 
 def base_of(settings: Train) -> str | None:
@@ -35,6 +38,12 @@ def base_of(settings: Train) -> str | None:
 def images_of(settings: Train, name: str) -> int:
     """How many images a model is to see, by its name."""
     return {FULL: settings.full_images, BASE: settings.base_images}.get(name) or settings.images
+
+
+def decisive(settings: Train) -> dict[str, Any]:
+    """The parameters of training that a model's recipe names."""
+    return {name: value for name, value in plain(settings).items()
+            if name not in IRRELEVANT and not (name in OFF and value == OFF[name])}
 
 
 @dataclass(frozen=True)
@@ -85,9 +94,8 @@ class Task:
         if released := self.taken or (self.source and files.remembered_sha256(self.source)):
             return {"released": released, **self.configuration,
                     "weights": self.training.settings.sample_weights}
-        decisive = {k: v for k, v in plain(self.training.settings).items() if k not in IRRELEVANT}
         recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
-                  "images": self.images, **self.configuration, "train": decisive}
+                  "images": self.images, **self.configuration, "train": decisive(self.training.settings)}
         if self.base:
             stamp = read_stamp(self.base)
             assert stamp is not None, "the base has just been made"

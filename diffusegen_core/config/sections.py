@@ -82,6 +82,12 @@ class Train(Section):
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    lesion_weight: float = Field(
+        0.0, ge=0, description="w: the error of a pixel in the lesion counts 1 + w times as much as outside, "
+                               "at a mean of 1 an image; 0: the same")
+    min_snr: float | None = Field(
+        None, gt=0, description="gamma of min-SNR weights of the levels (Hang et al. 2023), usually 5; null: "
+                                "all levels the same")
     grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: not clipped")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average after its warm-up")
     sample_weights: Literal["ema", "raw"] = Field("ema", description="the weights that later chapters use")

@@ -137,7 +137,8 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
         parts = (tensor.split(settings.micro_batch or batch) for tensor in drawn)
         for x0, t, eps in zip(*parts, strict=True):
             with devices.autocast(device, settings.precision):
-                losses = process.losses(state.net, schedule, x0, t, eps, training.process.objective)
+                losses = process.losses(state.net, schedule, x0, t, eps, training.process.objective,
+                                        settings.lesion_weight, settings.min_snr)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))
