@@ -1,5 +1,7 @@
 """An optimizer step: what it draws, what it learns, and that it goes on from a snapshot to the same bits."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,13 +13,16 @@ from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.training import History, State, Training
 
 CPU, SIDE = torch.device("cpu"), 16
+# Parameters that are off by default, each on.
+ON = [{"lesion_weight": 4.0}, {"min_snr": 5.0}, {"lr_decay": 0.5}]
 
 
-def of(process: dict | None = None, model: dict | None = None, **settings: object) -> Training:
+def of(process: dict | None = None, model: dict | None = None, steps: int = sys.maxsize,
+       **settings: object) -> Training:
     """A training of a small network."""
     shape = {"channel_mult": [1, 1], "attention_resolutions": [], **(model or {})}
     return Training("test", Model(**shape), Process(**(process or {})),
-                    Train(**{"batch_size": 4, **settings}), SIDE, 0)
+                    Train(**{"batch_size": 4, **settings}), SIDE, 0, steps)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +82,8 @@ def _note(seen: list, net: torch.nn.Module, x0: torch.Tensor, t: torch.Tensor) -
     return {"loss": zero, "mse": zero, "vb": zero}
 
 
-@pytest.mark.parametrize("micro", [1, 3, 4])
-def test_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, micro: int, **on: object):
+@pytest.mark.parametrize(("micro", "on"), [(1, {}), (3, {}), (4, {}), *((3, on) for on in ON)], ids=str)
+def test_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, micro: int, on: dict):
     rows, gradients = [], []
     for asked in (of(batch_size=8, grad_clip=None, **on),
                   of(batch_size=8, grad_clip=None, micro_batch=micro, **on)):
@@ -190,8 +195,7 @@ def test_no_generator_of_others_is_touched(pairs: dataset.Pairs):
 
 # ---- parameters that are off by default
 
-OFF = {"lesion_weight": 0.0, "min_snr": None}
-ON = [{"lesion_weight": 4.0}, {"min_snr": 5.0}]
+OFF = {"lr_decay": 0.0, "lesion_weight": 0.0, "min_snr": None}
 
 
 def plain_step(asked: Training, state: State, s: process.Schedule, x: torch.Tensor) -> None:
@@ -224,7 +228,7 @@ def test_where_they_are_off_a_training_is_the_same_bits_as_before_there_were_any
 @pytest.mark.parametrize("on", ON, ids=str)
 def test_each_changes_what_is_learned(pairs: dataset.Pairs, on: dict):
     found = []
-    for asked in (of(), of(**on)):
+    for asked in (of(steps=4), of(steps=4, **on)):
         state, s, x = batches(asked, pairs)
         for _ in range(4):
             training.optimize(asked, state, s, x)
@@ -233,5 +237,35 @@ def test_each_changes_what_is_learned(pairs: dataset.Pairs, on: dict):
 
 
 @pytest.mark.parametrize("on", ON, ids=str)
-def test_with_each_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, on: dict):
-    test_micro_batches_sum_to_the_batch(pairs, 3, **on)
+def test_each_goes_on_from_a_snapshot_to_the_same_bits(pairs: dataset.Pairs, on: dict):
+    asked = of(steps=6, **on)
+    whole, s, x = batches(asked, pairs)
+    for _ in range(6):
+        training.optimize(asked, whole, s, x)
+    state = training.start(asked, CPU)
+    for step in range(6):
+        if step in (2, 4):
+            kept = {name: value.clone() for name, value in training.snapshot(state).items()}
+            state = training.start(asked, CPU)
+            training.restore(state, kept)
+        training.optimize(asked, state, s, x)
+    for name, value in training.weights_of(whole).items():
+        assert torch.equal(training.weights_of(state)[name], value), name
+
+
+def test_the_learning_rate_falls_linearly_at_the_end(pairs: dataset.Pairs):
+    asked = of(steps=10, lr=0.1, lr_decay=0.4)
+    assert asked.plateau == 6
+    rates = [training.rate(asked, step) for step in range(10)]
+    assert rates == pytest.approx([0.1] * 6 + [0.08, 0.06, 0.04, 0.02])
+    state, s, x = batches(asked, pairs)
+    used = []
+    for _ in range(10):
+        training.optimize(asked, state, s, x)
+        used.append(state.optimizer.param_groups[0]["lr"])
+    assert used == rates
+    for decay, first, last in ((0.0, 0.1, 0.1), (1.0, 0.1 * 10 / 11, 0.1 / 11)):
+        asked = of(steps=10, lr=0.1, lr_decay=decay)
+        assert [training.rate(asked, step) for step in (0, 9)] == pytest.approx([first, last])
+    endless = of(lr=0.1, lr_decay=0.4)  # as it is tried for its speed
+    assert training.rate(endless, 1000) == 0.1

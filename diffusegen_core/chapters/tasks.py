@@ -12,7 +12,7 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import BASE, FULL
 from diffusegen_core.diffusion import checkpoints
-from diffusegen_core.diffusion.training import Training
+from diffusegen_core.diffusion.training import Training, steps_of
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe
 from diffusegen_core.store.stamps import read_stamp
@@ -25,7 +25,7 @@ IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_wei
               "preview_sampler", "checkpoints", "keep_optimizer"}
 # Others at the values at which they do nothing. A recipe names them only where they have another, so that
 # models that were finished before there were such parameters still hold.
-OFF = {"lesion_weight": 0.0, "min_snr": None}
+OFF = {"lr_decay": 0.0, "lesion_weight": 0.0, "min_snr": None}
 
 
 def base_of(settings: Train) -> str | None:
@@ -69,7 +69,7 @@ class Task:
 
     @property
     def steps(self) -> int:
-        return -(-self.images // self.training.settings.batch_size)
+        return self.training.steps
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -107,7 +107,8 @@ def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings:
             process: Process, base: Path | None = None) -> Task:
     """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
     everyone = dataset.read(pairs)
-    training = Training(name, network, process, settings, everyone.image_size, ws.seed)
+    steps = steps_of(images_of(settings, name), settings.batch_size)
+    training = Training(name, network, process, settings, everyone.image_size, ws.seed, steps)
     task = Task(ws, training, everyone, everyone.take(indices), base)
     if task.source:
         checkpoints.refuse_strangers(task.source, everyone, task.configuration)

@@ -5,7 +5,8 @@ full set's where that is to see as many images, or else one beside it, and both 
 weights are taken over: the optimizer, the steps and the warm-up of the average begin anew.
 
 A model that is to see more images than before goes on from where it was: weights, optimizer and loss curve of
-a finished model are kept, and what a step draws depends on its number alone.
+a finished model are kept, and what a step draws depends on its number alone. Where the learning rate falls at
+the end, what is kept is from before it fell: from there on a longer training takes other steps.
 """
 
 import time
@@ -53,6 +54,7 @@ from diffusegen_core.store.stamps import altered, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
+PLATEAU = "plateau.safetensors"  # all of a training, as it was before its learning rate fell
 GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in colours
 
 
@@ -99,6 +101,7 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
     models = [("cluster models", clusters, settings.images), ("full-set model", 1, settings.full_images),
               ("base of the cluster models", 1, settings.base_images if base_of(settings) == BASE else None)]
     kept = 2 * FLOAT * work.unet.parameters  # both sets of weights, or the optimizer's two moments
+    parts = 1 + settings.keep_optimizer * (2 if settings.lr_decay else 1)  # of a plateau both are kept
     for title, count, images in models:
         if not images:
             continue
@@ -108,7 +111,7 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
         steps = -(-images // settings.batch_size)
         seen, grids = steps * settings.batch_size, -(-steps // settings.preview_every)
         yield Cost("2 train", title, "training", count, count * seen, count * seen * work.unet.learn,
-                   seen * work.unet.learn, count * kept * (2 if settings.keep_optimizer else 1), 2 * kept)
+                   seen * work.unet.learn, count * kept * parts, 2 * kept)
         calls = grids * settings.preview_images * settings.preview_steps
         yield Cost("2 train", f"sample grids of the {title}", "sampling", count * grids, count * calls,
                    count * calls * work.unet.call, calls * work.unet.call,
@@ -177,6 +180,9 @@ def _fit(task: Task) -> None:
     began, batch = time.monotonic() - state.seconds, settings.batch_size
     with progress.bar(task.name, task.steps * batch, "image", done=state.step * batch) as bar:
         while state.step < task.steps:
+            if state.step == training.plateau and settings.keep_optimizer:
+                state.seconds = time.monotonic() - began
+                _save(state, folder / PLATEAU, artifact.recipe)
             row = optimize(training, state, schedule, x)
             bar.update(batch)
             done = state.step == task.steps
@@ -203,8 +209,10 @@ def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
     An interrupted one left a checkpoint; a finished one, the model and its optimizer's state.
     """
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
+    finished = [place for place in artifact.earlier() if _intact(place)]
     sources = [[place / CHECKPOINT] for place in unfinished]
-    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier() if _intact(place)]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in finished]
+    sources += [[place / PLATEAU] for place in (*unfinished, *finished)]
     resume(state, sources, artifact.recipe, steps)
 
 
@@ -212,7 +220,7 @@ def _intact(finished: Path) -> bool:
     """Whether weights and optimizer of a finished model are what was written: nobody asks for the training
     to go on from what was damaged, or changed by hand."""
     stamp = read_stamp(finished)
-    return stamp is not None and not {WEIGHTS, OPTIMIZER} & {
+    return stamp is not None and not {WEIGHTS, OPTIMIZER, PLATEAU} & {
         *altered(finished, stamp), *altered(finished, stamp, "shown")}
 
 
@@ -233,7 +241,12 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
 def _keep(state: State, folder: Path, recipe: Recipe) -> None:
     """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
     _write_curve(state, folder)
-    checkpoints.save(folder / CHECKPOINT, snapshot(state),
+    _save(state, folder / CHECKPOINT, recipe)
+
+
+def _save(state: State, path: Path, recipe: Recipe) -> None:
+    """Write all that a training goes on from."""
+    checkpoints.save(path, snapshot(state),
                      {"recipe": recipe, "seconds": state.seconds, "steps": state.step}, hashed=False)
 
 
@@ -252,7 +265,8 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
     reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": task.configuration, "seen": seen, **reached})
-    if task.training.settings.keep_optimizer:
+    # Where the learning rate has fallen, nothing goes on from here, but from the plateau.
+    if task.training.settings.keep_optimizer and task.training.plateau == state.step:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
                                               "history": state.history.rows()},
                          {**reached, "seconds": state.seconds}, hashed=False)

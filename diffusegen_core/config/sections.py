@@ -80,6 +80,8 @@ class Train(Section):
     batch_size: PositiveInt = Field(8, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
     lr: float = Field(1e-3, gt=0)
+    lr_decay: float = Field(
+        0.0, ge=0, le=1, description="share of a training, at its end, in which lr falls linearly to 0")
     weight_decay: float = Field(0.0, ge=0)
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     lesion_weight: float = Field(
@@ -105,7 +107,7 @@ class Train(Section):
                                  "(DPM-Solver++(2M))")
     keep_optimizer: bool = Field(
         True, description="keep the optimizer's state of a finished model, so that more train.images go on "
-                          "from it; as large as its weights")
+                          "from it; as large as its weights, or twice that with lr_decay")
     checkpoints: str | None = Field(
         None,
         description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")

@@ -6,6 +6,7 @@ killed continues from a snapshot as if nothing had happened: on the CPU the fina
 
 import copy
 import logging
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,33 @@ class Training:
     settings: Train
     image_size: int
     seed: int
+    steps: int = sys.maxsize
+    """How many optimizer steps it takes in all, by which the learning rate falls; by default without end."""
+
+    @property
+    def plateau(self) -> int:
+        """How many of them, from the first on, have the whole learning rate."""
+        return plateau(self.steps, self.settings.lr_decay)
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """How many optimizer steps show so many images, the last of which may be a few more."""
+    return -(-images // batch_size)
+
+
+def plateau(steps: int, decay: float) -> int:
+    """How many first steps remain of all where the learning rate falls in a share `decay` of them."""
+    return steps - round(decay * steps)
+
+
+# lr_s = lr min(1, (S - s) / (S - b + 1)), of steps s = 0, ..., S - 1, the first b of them the plateau
+def rate(training: Training, step: int) -> float:
+    """The learning rate of a step: whole on the plateau, then falling linearly.
+
+    No step is lost: the first after the plateau has less than the whole rate, and the last more than 0.
+    """
+    falling = training.steps - training.plateau
+    return training.settings.lr * min(1.0, (training.steps - step) / (falling + 1))
 
 
 class History:
@@ -142,6 +170,9 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))
+    if settings.lr_decay:
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate(training, state.step)
     state.optimizer.step()
     average_weights(state, settings.ema)
     row = torch.cat([sums / batch, norm.detach()[None]])
@@ -189,7 +220,8 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
     of images alone.
 
     Each of `sources` is what one training left, in one file or several, of which the last one's header tells
-    how far it was. The first is this training's own: why it is not gone on from is logged.
+    how far it was. The first is this training's own: why it is not gone on from is logged. Where the learning
+    rate falls at the end, two trainings have only the steps before that in common.
     """
     reached: list[tuple[int, list[Path]]] = []
     for paths in sources:
@@ -199,7 +231,7 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
         done = header.get("steps")
         if reasons := differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0}):
             _tell(paths == sources[0], paths[-1], reasons)
-        elif isinstance(done, int) and done <= steps:
+        elif isinstance(done, int) and done <= min(steps, _common(header["recipe"], recipe)):
             reached.append((done, paths))
     for done, paths in sorted(reached, key=lambda one: one[0], reverse=True):
         tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
@@ -209,6 +241,15 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
         restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
         log.info("%s: continued at step %d", paths[0], done)
         return
+
+
+def _common(one: Recipe, other: Recipe) -> int:
+    """How many first steps are the same in two trainings that differ in the number of images alone."""
+    train, counts = other["train"], [recipe.get("images") for recipe in (one, other)]
+    if not train.get("lr_decay") or counts[0] == counts[1]:
+        return sys.maxsize
+    return min(plateau(steps_of(images, train["batch_size"]), train["lr_decay"])
+               if isinstance(images, int) else 0 for images in counts)
 
 
 def _tell(own: bool, path: Path, reasons: list[str]) -> None:
