@@ -1,6 +1,7 @@
 """An optimizer step: what it draws, what it learns, and that it goes on from a snapshot to the same bits."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ import torch
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Model, Process, Train
 from diffusegen_core.data import dataset, phantom
-from diffusegen_core.diffusion import process, training
+from diffusegen_core.diffusion import process, training, warps
 from diffusegen_core.diffusion.training import History, State, Training
 
 CPU, SIDE = torch.device("cpu"), 16
 # Parameters that are off by default, each on.
-ON = [{"lesion_weight": 4.0}, {"min_snr": 5.0}, {"lr_decay": 0.5}]
+ON = [{"lesion_weight": 4.0}, {"min_snr": 5.0}, {"lr_decay": 0.5}, {"augment": 0.5}]
 
 
 def of(process: dict | None = None, model: dict | None = None, steps: int = sys.maxsize,
@@ -76,9 +77,9 @@ def test_images_are_drawn_from_the_whole_cluster_and_flipped_as_asked(pairs: dat
         assert (int(t.min()) < 30, int(t.max()) > 970) == (True, True)
 
 
-def _note(seen: list, net: torch.nn.Module, x0: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
+def _note(seen: list, net: partial, x0: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
     seen.append((x0.clone(), t))
-    zero = sum(p.sum() for p in net.parameters()) * 0 + torch.zeros(len(x0))
+    zero = sum(p.sum() for p in net.func.parameters()) * 0 + torch.zeros(len(x0))
     return {"loss": zero, "mse": zero, "vb": zero}
 
 
@@ -195,7 +196,7 @@ def test_no_generator_of_others_is_touched(pairs: dataset.Pairs):
 
 # ---- parameters that are off by default
 
-OFF = {"lr_decay": 0.0, "lesion_weight": 0.0, "min_snr": None}
+OFF = {"lr_decay": 0.0, "augment": 0.0, "lesion_weight": 0.0, "min_snr": None}
 
 
 def plain_step(asked: Training, state: State, s: process.Schedule, x: torch.Tensor) -> None:
@@ -269,3 +270,52 @@ def test_the_learning_rate_falls_linearly_at_the_end(pairs: dataset.Pairs):
         assert [training.rate(asked, step) for step in (0, 9)] == pytest.approx([first, last])
     endless = of(lr=0.1, lr_decay=0.4)  # as it is tried for its speed
     assert training.rate(endless, 1000) == 0.1
+
+
+def test_the_network_is_told_what_was_done_to_its_images_and_no_more_changes(
+        pairs: dataset.Pairs, monkeypatch):
+    """Images that are not changed are told as zeros; levels and noise are those of a training without it."""
+    seen, real = [], process.losses
+
+    def noted(net: partial, s: process.Schedule, *rest: object) -> dict[str, torch.Tensor]:
+        seen.append((net.keywords, *rest[:3]))
+        return real(net, s, *rest)
+    monkeypatch.setattr(process, "losses", noted)
+    for asked in (of(batch_size=16), of(batch_size=16, augment=0.3)):
+        state, s, x = batches(asked, pairs)
+        training.optimize(asked, state, s, x)
+    (nothing, x0, t, eps), (told, changed, *levels) = seen
+    assert nothing == {}
+    assert torch.equal(t, levels[0])
+    assert torch.equal(eps, levels[1])
+    same = (told["change"] == 0).all(dim=1)
+    assert 0 < int(same.sum()) < 16
+    assert torch.equal(changed[same], x0[same])
+    assert all(not torch.equal(a, b) for a, b in zip(changed[~same], x0[~same], strict=True))
+    again, _ = training.augmented(asked, 0, x0)
+    assert torch.equal(again, changed)
+    assert not torch.equal(training.augmented(asked, 1, x0)[0], changed)
+
+
+def test_in_sampling_no_change_is_told_as_zeros(pairs: dataset.Pairs):
+    asked = of(augment=0.5)
+    state, s, x = batches(asked, pairs)
+    for _ in range(3):
+        training.optimize(asked, state, s, x)
+    net, t = state.average, torch.tensor([10.0, 900.0])
+    x_t = torch.randn(2, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    zeros, change = torch.zeros(2, warps.WIDTH), torch.ones(2, warps.WIDTH)
+    with torch.no_grad():
+        told, silent, other = net(x_t, t, zeros), net(x_t, t), net(x_t, t, change)
+        assert torch.equal(told, silent)
+        assert not torch.equal(told, other), "the layer has learned"
+        assert torch.equal(net.settled()(x_t, t), told)
+    assert net.state_dict().keys() == training.start(of(), CPU).net.state_dict().keys()
+
+
+def test_a_network_that_is_told_more_starts_as_the_one_that_is_not():
+    plain, more = (training.start(asked, CPU).net for asked in (of(), of(augment=0.1)))
+    extra = more.state_dict().keys() - plain.state_dict().keys()
+    assert extra == {"augment_emb.weight"}
+    assert all(torch.equal(more.state_dict()[name], value) for name, value in plain.state_dict().items())
+    assert (more.augment_emb.weight == 0).all()

@@ -13,6 +13,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import BASE, FULL
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.diffusion.training import Training, steps_of
+from diffusegen_core.diffusion.unet import Conditions
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe
 from diffusegen_core.store.stamps import read_stamp
@@ -25,7 +26,7 @@ IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_wei
               "preview_sampler", "checkpoints", "keep_optimizer"}
 # Others at the values at which they do nothing. A recipe names them only where they have another, so that
 # models that were finished before there were such parameters still hold.
-OFF = {"lr_decay": 0.0, "lesion_weight": 0.0, "min_snr": None}
+OFF = {"lr_decay": 0.0, "augment": 0.0, "lesion_weight": 0.0, "min_snr": None}
 
 
 def base_of(settings: Train) -> str | None:
@@ -73,7 +74,10 @@ class Task:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size)
+        """What its file is to tell. A finished checkpoint is taken without what training alone needs."""
+        conditions = Conditions() if self.training.settings.checkpoints else self.training.conditions
+        return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size,
+                                         conditions)
 
     @cached_property
     def source(self) -> Path | None:

@@ -84,6 +84,10 @@ class Train(Section):
         0.0, ge=0, le=1, description="share of a training, at its end, in which lr falls linearly to 0")
     weight_decay: float = Field(0.0, ge=0)
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    augment: float = Field(
+        0.0, ge=0, lt=1, description="probability of each geometric change of a training image and its mask, "
+                                     "of which the network is told (Karras et al. 2022, F.2, with 0.12); 0: "
+                                     "none")
     lesion_weight: float = Field(
         0.0, ge=0, description="w: the error of a pixel in the lesion counts 1 + w times as much as outside, "
                                "at a mean of 1 an image; 0: the same")

@@ -8,11 +8,12 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import process as processes
 from diffusegen_core.diffusion.misfits import refuse_other_shapes
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.diffusion.unet import UNCONDITIONAL, Conditions, UNet
 from diffusegen_core.networks import weights as tensor_files
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Recipe, differences
@@ -35,15 +36,24 @@ log = logging.getLogger(__name__)
 Header = dict[str, Any]
 OURS = ".safetensors"
 WEIGHTS = ("ema", "raw")  # the averaged ones, and those of the last step
+TRAINING_ALONE = ("augment",)  # conditions that samplers leave out
+MOST_WIDTH = 1000  # of a condition that a header may tell of
+Width = Annotated[int, Field(ge=0, le=MOST_WIDTH)]
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # of a process that a header may tell of
 # What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
 BESIDE = ("ema", "opt")
 
 
-def configuration(model: Model, process: Process, image_size: int) -> dict[str, Any]:
-    """What a usable file and a run must agree on: the network, and the process that it was trained for."""
-    return {"image_size": image_size, "model": plain(model), "process": plain(process)}
+def configuration(model: Model, process: Process, image_size: int,
+                  conditions: Conditions = UNCONDITIONAL) -> dict[str, Any]:
+    """What a file tells of its network, and of the process that it was trained for.
+
+    A usable file and a run must agree on it, but for the conditions of training alone, which are told where
+    there are any.
+    """
+    told = {name: width for name, width in asdict(conditions).items() if width}
+    return {"image_size": image_size, "model": plain(model), "process": plain(process), **told}
 
 
 # ---- files of ours
@@ -189,11 +199,11 @@ def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet
     """Network, without memory, and process as a header tells them, once the tensors fit that."""
     if weights not in WEIGHTS:
         raise UserError(f"There are no weights {weights} in a checkpoint, but {' and '.join(WEIGHTS)}.")
-    model, process, image_size = _configured(path, head)
+    model, process, image_size, conditions = _configured(path, head)
     names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
     if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:
         raise UserError(f"{path} does not hold the network that its header tells of.")
-    net = _network(path, model, image_size)
+    net = _network(path, model, image_size, conditions)
     slices = {name.removeprefix(f"{weights}."): file.get_slice(name) for name in names}
     refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
                          "its header")
@@ -214,25 +224,26 @@ def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, 
     return net
 
 
-def _configured(path: Path, head: Header) -> tuple[Model, Process, int]:
-    """Network, process and image size as a header tells them."""
+def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditions]:
+    """Network, process, image size and conditions as a header tells them."""
     if "configuration" not in head:
         raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
     told = head["configuration"]
     try:
         return (Model.model_validate(told["model"]), Process.model_validate(told["process"]),
-                TypeAdapter(int).validate_python(told["image_size"], strict=True))
+                TypeAdapter(int).validate_python(told["image_size"], strict=True),
+                Conditions(TypeAdapter(Width).validate_python(told.get("augment", 0), strict=True)))
     except (KeyError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
         raise UserError(f"{path} cannot be read as a checkpoint: its configuration is not one of ours "
                         f"({reason}).") from None
 
 
-def _network(path: Path, model: Model, image_size: int) -> UNet:
+def _network(path: Path, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL) -> UNet:
     """The network of a configuration, without memory: no weights are drawn that a file's would replace."""
     try:
         with torch.device("meta"):
-            return UNet(model, image_size)
+            return UNet(model, image_size, conditions)
     except (ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"{path} tells of a network that cannot be built: {error}.") from None
 
@@ -248,7 +259,7 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
     copies = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
     net.load_state_dict(copies, assign=True)
     place = devices.device(device) if isinstance(device, str) else device
-    net = net.to(place).eval().requires_grad_(False).fixed(precision)
+    net = net.to(place).eval().requires_grad_(False).settled().fixed(precision)
     return Diffusion(net, processes.schedule(process).to(place), process.objective, precision=precision)
 
 
@@ -260,7 +271,8 @@ def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any])
     """UserError, naming each difference, unless a finished file's configuration is the one wanted."""
     if "configuration" not in head:
         raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
-    if differing := differences(head["configuration"], wanted):
+    told = {name: value for name, value in head["configuration"].items() if name not in TRAINING_ALONE}
+    if differing := differences(told, wanted):
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
                         + "; ".join(differing) + ".")
 

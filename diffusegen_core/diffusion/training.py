@@ -8,7 +8,7 @@ import copy
 import logging
 import sys
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Model, Process, Train
-from diffusegen_core.diffusion import checkpoints, process
-from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.diffusion import checkpoints, process, warps
+from diffusegen_core.diffusion.unet import Conditions, UNet
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe, differences
 
@@ -44,6 +44,11 @@ class Training:
     def plateau(self) -> int:
         """How many of them, from the first on, have the whole learning rate."""
         return plateau(self.steps, self.settings.lr_decay)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What its network is told besides the timestep."""
+        return Conditions(augment=warps.WIDTH if self.settings.augment else 0)
 
 
 def steps_of(images: int, batch_size: int) -> int:
@@ -125,7 +130,7 @@ def start(training: Training, device: torch.device, base: dict[str, Tensor] | No
     settings = training.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(training.seed, "train", training.name, "weights"))
-        net = UNet(training.model, training.image_size).to(device)
+        net = UNet(training.model, training.image_size, training.conditions).to(device)
     if base is not None:
         net.load_state_dict(base)
     average = copy.deepcopy(net).eval().requires_grad_(False)
@@ -152,21 +157,35 @@ def draw(training: Training, step: int, x: Tensor) -> tuple[Tensor, Tensor, Tens
     return x0, t, torch.randn(x0.shape, generator=g, device=device)
 
 
+def augmented(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """A step's images (B, 4, S, S) as they are shown, and what the network is told of them, by its name.
+
+    What is done has a seed of its own: images, levels and noise are those of a training without it.
+    """
+    if not training.settings.augment:
+        return x0, {}
+    g = seeds.generator(training.seed, "train", training.name, step, "augment", device=x0.device)
+    change = warps.draw(len(x0), training.settings.augment, g)
+    return warps.apply(x0, change), {"change": change}
+
+
 def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
     """One optimizer step over a batch of x (N, 4, S, S) uint8; its row of COLUMNS, still on the device."""
     settings, device = training.settings, x.device
     batch, dropout = settings.batch_size, training.model.dropout > 0
-    drawn = draw(training, state.step, x)
+    x0, t, eps = draw(training, state.step, x)
+    x0, told = augmented(training, state.step, x0)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=dropout):
         if dropout:
             torch.manual_seed(seeds.derive(training.seed, "train", training.name, state.step, "dropout"))
-        parts = (tensor.split(settings.micro_batch or batch) for tensor in drawn)
-        for x0, t, eps in zip(*parts, strict=True):
+        micro = settings.micro_batch or batch
+        for part in (slice(first, first + micro) for first in range(0, batch, micro)):
+            net = partial(state.net, **{name: value[part] for name, value in told.items()})
             with devices.autocast(device, settings.precision):
-                losses = process.losses(state.net, schedule, x0, t, eps, training.process.objective,
-                                        settings.lesion_weight, settings.min_snr)
+                losses = process.losses(net, schedule, x0[part], t[part], eps[part],
+                                        training.process.objective, settings.lesion_weight, settings.min_snr)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))
