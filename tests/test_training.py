@@ -292,9 +292,9 @@ def test_the_network_is_told_what_was_done_to_its_images_and_no_more_changes(
     assert 0 < int(same.sum()) < 16
     assert torch.equal(changed[same], x0[same])
     assert all(not torch.equal(a, b) for a, b in zip(changed[~same], x0[~same], strict=True))
-    again, _ = training.augmented(asked, 0, x0)
+    again, _ = training.conditioned(asked, 0, x0)
     assert torch.equal(again, changed)
-    assert not torch.equal(training.augmented(asked, 1, x0)[0], changed)
+    assert not torch.equal(training.conditioned(asked, 1, x0)[0], changed)
 
 
 def test_in_sampling_no_change_is_told_as_zeros(pairs: dataset.Pairs):

@@ -4,13 +4,17 @@ As an option, each cluster's model starts from the averaged weights of a base, o
 full set's where that is to see as many images, or else one beside it, and both start from nothing. Only the
 weights are taken over: the optimizer, the steps and the warm-up of the average begin anew.
 
+As another option, there is one model with a label for each cluster, trained on all pairs. A cluster's model
+is then what it is for that cluster's label: an ordinary model, in a file of its own.
+
 A model that is to see more images than before goes on from where it was: weights, optimizer and loss curve of
 a finished model are kept, and what a step draws depends on its number alone. Where the learning rate falls at
 the end, what is kept is from before it fell: from there on a longer training takes other steps.
 """
 
+import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,7 +34,7 @@ from diffusegen_core.config.sections import Model as Network
 from diffusegen_core.config.sections import Process, Train
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.data.types import BASE, FULL, cluster_model
+from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
 from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Schedule
@@ -66,7 +70,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 
     def trained(groups: dict[str, list[int]], title: str, base: Path | None = None) -> list[Model]:
         items = [fanout.Item(name, {**common, "name": name, "indices": indices,
-                                    "base": None if name == FULL else base})
+                                    "base": None if name == FULL else base,
+                                    "labels": clusters.labels.tolist() if name == ONE else []})
                  for name, indices in groups.items()]
         # What is finished is no work: it is looked at here, and the others are dealt out.
         tasks = {item.name: task_of(**item.arguments) for item in items}
@@ -77,7 +82,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
         return [finished[item.name] if item.name in finished else fresh.pop(0) for item in items]
 
     name = base_of(settings)
-    base = trained({name: everyone}, "Training the base")[0] if name else None
+    title = "Training the model of all clusters" if name == ONE else "Training the base"
+    base = trained({name: everyone}, title)[0] if name else None
     groups = {cluster_model(k): clusters.members(k) for k in range(clusters.k)}
     if settings.full_images:
         groups[FULL] = everyone
@@ -98,10 +104,15 @@ def check(p: Params) -> Iterator[str]:
 
 def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items: the models, and their sample grids, which belong to the same items."""
-    models = [("cluster models", clusters, settings.images), ("full-set model", 1, settings.full_images),
+    one = base_of(settings) == ONE
+    models = [("model of all clusters", 1, settings.images * clusters) if one else
+              ("cluster models", clusters, settings.images), ("full-set model", 1, settings.full_images),
               ("base of the cluster models", 1, settings.base_images if base_of(settings) == BASE else None)]
     kept = 2 * FLOAT * work.unet.parameters  # both sets of weights, or the optimizer's two moments
     parts = 1 + settings.keep_optimizer * (2 if settings.lr_decay else 1)  # of a plateau both are kept
+    if one:
+        yield Cost("2 train", "cluster models, parts of one", "training", clusters, 0, 0.0, 0.0,
+                   clusters * kept)
     for title, count, images in models:
         if not images:
             continue
@@ -125,13 +136,13 @@ def _usable(p: Params, name: str) -> None:
 
 
 def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
-                process: Process, base: Path | None = None) -> Model:
+                process: Process, base: Path | None = None, labels: Sequence[int] = ()) -> Model:
     """Train one model on the pairs at `indices`, or continue it, or find it finished."""
-    task = task_of(ws, name, pairs, indices, settings, network, process, base)
+    task = task_of(ws, name, pairs, indices, settings, network, process, base, labels)
     if not task.artifact.made():
         source = checkpoints.released(settings, name)
         try:
-            _adopt(task, source) if source else _fit(task)
+            _adopt(task, source) if source else _fit(task) if task.label is None else _part(task)
         except UserError:
             # While this process had stopped, another may have finished and moved the folder away.
             if not task.artifact.made():
@@ -157,6 +168,18 @@ def _adopt(task: Task, source: Path) -> None:
     task.artifact.finish(
         [weights], 0.0, images=0, steps=0, loss=float("nan"), parameters=parameter_count(diffusion.net),
         origin=origin, trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
+
+
+def _part(task: Task) -> None:
+    """Write what the model of all clusters is for one label."""
+    assert task.base is not None, "it is a part of that"
+    source, folder = task.base / WEIGHTS, task.artifact.begin()
+    nets = {kind: checkpoints.load(source, kind, label=task.label).net for kind in checkpoints.WEIGHTS}
+    tensors = {f"{kind}.{k}": v for kind, net in nets.items() for k, v in net.state_dict().items()}
+    weights = checkpoints.save(folder / WEIGHTS, tensors, {"configuration": task.configuration,
+                                                           "seen": checkpoints.seen(source)})
+    task.artifact.finish([weights], 0.0, images=0, steps=0, loss=float("nan"),
+                         parameters=parameter_count(nets["raw"]))
 
 
 def _loaded(source: Path, training: Training) -> Diffusion:
@@ -229,11 +252,14 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
     training, settings = task.training, task.training.settings
     own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=schedule.alpha_bar.device)
            for i in range(settings.preview_images)]
-    diffusion = Diffusion(state.average, schedule, training.process.objective,
-                          precision=settings.precision).respaced(settings.preview_steps)
-    side = training.image_size
-    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own,
-                        samplers.SAMPLERS[settings.preview_sampler])
+    shape, labels = (IN_CHANNELS, training.image_size, training.image_size), training.conditions.labels
+    x = torch.empty(len(own), *shape, device=schedule.alpha_bar.device)
+    for label in range(min(labels, len(own)) or 1):  # image i has label i, and so on in turn
+        net = copy.deepcopy(state.average).settled(label) if labels else state.average
+        diffusion = Diffusion(net, schedule, training.process.objective,
+                              precision=settings.precision).respaced(settings.preview_steps)
+        x[label::labels or 1] = samplers.sample(diffusion, shape, own[label::labels or 1],
+                                                samplers.SAMPLERS[settings.preview_sampler])
     path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
     files.write(path, dataset.grid(x).save)
 

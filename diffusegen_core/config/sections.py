@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 # The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
 FULL_SIZE, FULL_STEPS = 256, 200
@@ -77,6 +77,9 @@ class Train(Section):
         None, description="T of a model of the full set (K = 1); null: none")
     base_images: PositiveInt | None = Field(
         None, description="T of a model of all pairs that cluster models start from; null: none")
+    one_model: bool = Field(
+        False, description="cluster models are parts of one model with a label for each cluster, trained on "
+                           "all pairs; it sees images times cluster.k")
     batch_size: PositiveInt = Field(8, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
     lr: float = Field(1e-3, gt=0)
@@ -115,6 +118,12 @@ class Train(Section):
     checkpoints: str | None = Field(
         None,
         description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Train":
+        if self.one_model and self.base_images:
+            raise ValueError("train.one_model starts from nothing, so train.base_images must be null.")
+        return self
 
 
 class Inpaint(Section):

@@ -1,7 +1,7 @@
 """Data types, the paper's names for what a pair is (section 3): Real, GAN, K-Diff, K-Styled-Diff, ...
 
 And the names of the models that paint them: one for each cluster, one of the full set, one that the clusters'
-models start from.
+models start from, one with a label for each cluster, of which the clusters' models are parts.
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from diffusegen_core.config.errors import UserError
 
-FULL, BASE = "full", "base"  # models of all pairs
+FULL, BASE, ONE = "full", "base", "one"  # models of all pairs
 DIFF, STYLED = "Diff", "Styled-Diff"
 _PAINTED = re.compile(r"(\d+|Full)-(Styled-)?Diff")
 
@@ -17,6 +17,11 @@ _PAINTED = re.compile(r"(\d+|Full)-(Styled-)?Diff")
 def cluster_model(k: int) -> str:
     """The name of the model of cluster k."""
     return f"cluster-{k:02d}"
+
+
+def cluster_number(name: str) -> int | None:
+    """The way back; None for another model."""
+    return int(name.removeprefix("cluster-")) if name.startswith("cluster-") else None
 
 
 @dataclass(frozen=True)

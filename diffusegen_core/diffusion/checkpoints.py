@@ -37,7 +37,7 @@ Header = dict[str, Any]
 OURS = ".safetensors"
 WEIGHTS = ("ema", "raw")  # the averaged ones, and those of the last step
 TRAINING_ALONE = ("augment",)  # conditions that samplers leave out
-MOST_WIDTH = 1000  # of a condition that a header may tell of
+MOST_WIDTH = 1_000_000  # of a condition that a header may tell of
 Width = Annotated[int, Field(ge=0, le=MOST_WIDTH)]
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # of a process that a header may tell of
@@ -156,10 +156,11 @@ def unlike(tensors: dict[str, Tensor], prefix: str, net: nn.Module) -> list[str]
 # ---- finished models
 
 def load(path: Path | str, weights: str = "ema", device: torch.device | str = "cpu",
-         precision: str = "fp32") -> Diffusion:
+         precision: str = "fp32", label: int | None = None) -> Diffusion:
     """A finished model of ours, built as its own header says; `weights` are "ema" (averaged) or "raw".
 
-    UserError where the file is damaged, unfinished, or not ours.
+    Of a model with labels it is the part of one `label`. UserError where the file is damaged, unfinished, or
+    not ours, or has no such label.
     """
     path = Path(path)
     if path.suffix != OURS:
@@ -167,8 +168,18 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
                         "checkpoint is read by load_released, which is told.")
     with _opened(path) as (file, head):
         net, process = _told(path, head, file, weights)
+        _refuse_other_label(path, head["configuration"].get("labels", 0), label)
         state = {name: file.get_tensor(f"{weights}.{name}") for name in net.state_dict()}
-    return _diffusion(path, net, state, process, device, precision)
+    return _diffusion(path, net, state, process, device, precision, label)
+
+
+def _refuse_other_label(path: Path, labels: int, label: int | None) -> None:
+    """UserError unless a model of so many labels has this one, or none where there are none."""
+    if labels and label not in range(labels):
+        raise UserError(f"{path} is a model of {labels} labels, 0 to {labels - 1}, and is loaded for one of "
+                        f"them, not for {label}. In a run, cluster-00 is its part for label 0.")
+    if not labels and label is not None:
+        raise UserError(f"{path} is a model without labels, so that it cannot be loaded for label {label}.")
 
 
 def load_released(path: Path, model: Model, process: Process, image_size: int,
@@ -232,7 +243,8 @@ def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditio
     try:
         return (Model.model_validate(told["model"]), Process.model_validate(told["process"]),
                 TypeAdapter(int).validate_python(told["image_size"], strict=True),
-                Conditions(TypeAdapter(Width).validate_python(told.get("augment", 0), strict=True)))
+                Conditions(**{name: TypeAdapter(Width).validate_python(told.get(name, 0), strict=True)
+                              for name in asdict(UNCONDITIONAL)}))
     except (KeyError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
         raise UserError(f"{path} cannot be read as a checkpoint: its configuration is not one of ours "
@@ -249,7 +261,7 @@ def _network(path: Path, model: Model, image_size: int, conditions: Conditions =
 
 
 def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process,
-               device: torch.device | str, precision: str) -> Diffusion:
+               device: torch.device | str, precision: str, label: int | None = None) -> Diffusion:
     """The network with these weights, in eval mode and frozen, with its process."""
     for name, value in state.items():
         if not value.is_floating_point() or not value.isfinite().all():
@@ -259,7 +271,7 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
     copies = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
     net.load_state_dict(copies, assign=True)
     place = devices.device(device) if isinstance(device, str) else device
-    net = net.to(place).eval().requires_grad_(False).settled().fixed(precision)
+    net = net.to(place).eval().requires_grad_(False).settled(label).fixed(precision)
     return Diffusion(net, processes.schedule(process).to(place), process.objective, precision=precision)
 
 

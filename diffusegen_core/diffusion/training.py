@@ -39,6 +39,8 @@ class Training:
     seed: int
     steps: int = sys.maxsize
     """How many optimizer steps it takes in all, by which the learning rate falls; by default without end."""
+    labels: tuple[int, ...] = ()
+    """The label of each of its images, from 0 on; empty for a model without labels."""
 
     @property
     def plateau(self) -> int:
@@ -48,7 +50,7 @@ class Training:
     @property
     def conditions(self) -> Conditions:
         """What its network is told besides the timestep."""
-        return Conditions(augment=warps.WIDTH if self.settings.augment else 0)
+        return Conditions(warps.WIDTH if self.settings.augment else 0, max(self.labels, default=-1) + 1)
 
 
 def steps_of(images: int, batch_size: int) -> int:
@@ -150,23 +152,35 @@ def draw(training: Training, step: int, x: Tensor) -> tuple[Tensor, Tensor, Tens
     settings, device = training.settings, x.device
     batch = settings.batch_size
     g = seeds.generator(training.seed, "train", training.name, step, device=device)
-    x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
+    x0 = x[_rows(training, len(x), g)].float() / 127.5 - 1
     flipped = torch.rand(batch, generator=g, device=device) < settings.flip
     x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
     t = torch.randint(training.process.steps, (batch,), generator=g, device=device)
     return x0, t, torch.randn(x0.shape, generator=g, device=device)
 
 
-def augmented(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """A step's images (B, 4, S, S) as they are shown, and what the network is told of them, by its name.
+def _rows(training: Training, count: int, g: torch.Generator) -> Tensor:
+    """Which of so many images a step sees, (B,), by the generator that has drawn nothing yet."""
+    return torch.randint(count, (training.settings.batch_size,), generator=g, device=g.device)
 
-    What is done has a seed of its own: images, levels and noise are those of a training without it.
+
+def conditioned(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """A step's images x0 (B, 4, S, S), of `draw`, as they are shown, and what the network is told of them.
+
+    That is by the names that the network gives it. What is done to images has a seed of its own: they, their
+    levels and the noise are those of a training without it.
     """
-    if not training.settings.augment:
-        return x0, {}
-    g = seeds.generator(training.seed, "train", training.name, step, "augment", device=x0.device)
-    change = warps.draw(len(x0), training.settings.augment, g)
-    return warps.apply(x0, change), {"change": change}
+    told: dict[str, Tensor] = {}
+    named = training.seed, "train", training.name, step
+    if training.labels:
+        g = seeds.generator(*named, device=x0.device)  # as `draw`, whose first numbers these are
+        labels = torch.tensor(training.labels, device=x0.device)
+        told["label"] = labels[_rows(training, len(labels), g)]
+    if training.settings.augment:
+        g = seeds.generator(*named, "augment", device=x0.device)
+        told["change"] = warps.draw(len(x0), training.settings.augment, g)
+        x0 = warps.apply(x0, told["change"])
+    return x0, told
 
 
 def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
@@ -174,7 +188,7 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
     settings, device = training.settings, x.device
     batch, dropout = settings.batch_size, training.model.dropout > 0
     x0, t, eps = draw(training, state.step, x)
-    x0, told = augmented(training, state.step, x0)
+    x0, told = conditioned(training, state.step, x0)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=dropout):

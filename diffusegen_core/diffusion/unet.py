@@ -29,6 +29,8 @@ class Conditions:
 
     augment: int = 0
     """Of what was done to a training image (see `warps`)."""
+    labels: int = 0
+    """Of labels that an image may have, one of which is told."""
 
 
 UNCONDITIONAL = Conditions()
@@ -162,23 +164,36 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, channels), nn.SiLU(),
             _zeroed(nn.Conv2d(channels, OUT_CHANNELS, 3, padding=1)))
-        # The last layer to be made, so that all others start as they do without it. Of zeros it makes zeros.
+        # The last layers to be made, so that all others start as they do without them.
+        self.label_emb = nn.Embedding(conditions.labels, embedding) if conditions.labels else None
         self.augment_emb = _zeroed(nn.Linear(conditions.augment, embedding, bias=False)) if (
             conditions.augment) else None
 
-    # embedding = MLP(sinusoids(t)) + A change, with change = 0 in sampling (Karras et al. 2022, F.2)
-    def embed(self, timestep: Tensor, change: Tensor | None = None) -> Tensor:
+    # embedding = MLP(sinusoids(t)) + L_label + A change (Dhariwal and Nichol 2021; Karras et al. 2022, F.2)
+    def embed(self, timestep: Tensor, change: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """What every residual block is told of the timesteps (B,): (B, 4 * base_channels).
 
         `change` (B, conditions.augment) is what was done to the training images; None stands for zeros.
+        `label` (B,) int is needed where there are labels.
         """
         embedding = self.time_embed(time_embedding(timestep, self.base_channels))
-        return embedding if self.augment_emb is None or change is None else (
-            embedding + self.augment_emb(change))
+        if self.label_emb is not None:
+            embedding = embedding + self.label_emb(label)
+        if self.augment_emb is not None and change is not None:
+            embedding = embedding + self.augment_emb(change)
+        return embedding
 
-    def settled(self) -> "UNet":
-        """Itself for sampling, without what training alone needs: the results stay the same."""
-        self.augment_emb = None
+    # MLP(h) + L_label = W h + (b + L_label), W and b being the MLP's last layer
+    def settled(self, label: int | None = None) -> "UNet":
+        """Itself for sampling, as a network that is told of timesteps alone.
+
+        Of no change it is told nothing, as zeros add nothing; the one `label` becomes part of a bias.
+        """
+        if self.label_emb is not None:
+            last = self.time_embed[2]
+            assert isinstance(last, nn.Linear)
+            last.bias.data = last.bias.data + self.label_emb.weight.data[label]
+        self.label_emb = self.augment_emb = None
         return self
 
     def encode(self, x: Tensor, timestep: Tensor, last: int | None = None) -> list[Tensor]:
@@ -200,8 +215,9 @@ class UNet(nn.Module):
             return checkpoint(joined, *parts, use_reentrant=False)
         return joined(*parts)
 
-    def forward(self, x: Tensor, timestep: Tensor, change: Tensor | None = None) -> Tensor:
-        embedding = self.embed(timestep, change)
+    def forward(self, x: Tensor, timestep: Tensor, change: Tensor | None = None,
+                label: Tensor | None = None) -> Tensor:
+        embedding = self.embed(timestep, change, label)
         skips = self._down(x, embedding, len(self.input_blocks))
         x = self._run(self.middle_block, embedding, skips[-1])
         for block in self.output_blocks:
