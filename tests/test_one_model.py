@@ -134,3 +134,32 @@ def test_one_model_has_no_base(nano: dict):
     nano["train"] |= {"one_model": True, "base_images": 8}
     with pytest.raises(UserError, match=r"train\.base_images must be null"):
         params.validate(nano)
+
+
+def test_a_killed_training_of_one_model_goes_on_to_the_same_bits(one: Params, tmp_path: Path, monkeypatch):
+    alone = run(one.model_copy(update={"run_dir": str(tmp_path / "alone")}))
+    real = train.optimize
+
+    def dying(asked: Training, state: training.State, *rest: object) -> torch.Tensor:
+        if state.step == 7:
+            raise KeyboardInterrupt
+        return real(asked, state, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "optimize", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(one)
+    steps: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "optimize", lambda asked, state, *rest: steps.append(state.step) or real(
+            asked, state, *rest))
+        trained = run(one)
+    assert steps == list(range(6, 12))
+    assert [model.sha256 for model in trained.all] == [model.sha256 for model in alone.all]
+
+
+def test_together_the_options_keep_a_longer_training_the_same_bits(one: Params, tmp_path: Path):
+    on = changed(one, augment=0.3, lr_decay=0.5, lesion_weight=4.0, min_snr=5.0, micro_batch=3)
+    alone = run(changed(on, images=40).model_copy(update={"run_dir": str(tmp_path / "alone")}))
+    run(on)
+    longer = run(changed(on, images=40))
+    assert [model.sha256 for model in longer.all] == [model.sha256 for model in alone.all]
