@@ -9,6 +9,7 @@ import torch
 
 from diffusegen_core.chapters import train
 from diffusegen_core.chapters.cluster import Clusters
+from diffusegen_core.chapters.costs import Trained, Work
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -163,3 +164,15 @@ def test_together_the_options_keep_a_longer_training_the_same_bits(one: Params, 
     run(on)
     longer = run(changed(on, images=40))
     assert [model.sha256 for model in longer.all] == [model.sha256 for model in alone.all]
+
+
+def test_the_plan_counts_one_training_and_what_is_kept_of_it(one: Params):
+    each = Work(*[None] * 2, Trained(1.0, 3.0, 100), [], 0.0, 0.0, None)
+
+    def costs(**values: object) -> dict[str, tuple]:
+        found = train.costs(changed(one, **values).train, 2, 16, each)
+        return {cost.work: (cost.items, cost.images, cost.disk) for cost in found if "grids" not in cost.work}
+    assert costs(one_model=False) == {"cluster models": (2, 48, 2 * 2 * 800)}
+    assert costs() == {"cluster models, parts of one": (2, 0, 2 * 800),
+                       "model of all clusters": (1, 48, 2 * 800)}
+    assert costs(one_model=False, lr_decay=0.2) == {"cluster models": (2, 48, 2 * 3 * 800)}
