@@ -15,7 +15,7 @@ import torch
 from pretended import pretended
 from torch import Tensor
 
-from diffusegen_core.chapters import inpaint, style, train
+from diffusegen_core.chapters import inpaint, style, tasks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -194,7 +194,7 @@ def test_training_agrees_with_plain_training(p: Params, monkeypatch: pytest.Monk
 
 
 def test_speed_is_no_part_of_a_recipe():
-    assert {"compile", "checkpointing", "micro_batch"} <= set(train.IRRELEVANT)
+    assert {"compile", "checkpointing", "micro_batch"} <= set(tasks.IRRELEVANT)
     assert {"checkpointing", "batch_size"} <= set(style.IRRELEVANT)
     assert "batch_size" in inpaint.IRRELEVANT
 

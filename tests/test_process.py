@@ -318,6 +318,78 @@ def test_sampling_keeps_the_spread_of_a_unit_normal():
     assert float(x.mean()) == pytest.approx(0, abs=0.03)
 
 
+# ---- what counts more in the loss
+
+def with_lesions(*areas: int) -> torch.Tensor:
+    """Images (B, 4, 4, 4) whose lesions have so many of the 16 pixels, the first ones."""
+    x0 = torch.full((len(areas), 4, 16), -1.0)
+    for image, area in zip(x0, areas, strict=True):
+        image[3, :area] = 1
+    return x0.view(-1, 4, 4, 4)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 4.0])
+def test_a_pixel_of_the_lesion_counts_one_plus_w_times_as_much_at_a_mean_of_one(weight: float):
+    x0 = with_lesions(0, 4, 16)
+    found = process.lesion_map(x0, weight)
+    assert found.shape == (3, 1, 4, 4)
+    torch.testing.assert_close(found.mean(dim=(1, 2, 3)), torch.ones(3))
+    assert (found[[0, 2]] == 1).all()
+    one = found[1].flatten()
+    torch.testing.assert_close(one[:4], (1 + weight) * one[4:5].expand(4))
+    assert float(one[-1]) == pytest.approx(1 / (1 + weight / 4))
+
+
+def test_the_lesions_error_counts_more_in_the_loss_and_mse_tells_the_plain_one():
+    s, t = process.schedule(PAPER), torch.tensor([500, 500])
+    x0 = with_lesions(4, 4)
+    eps = torch.zeros_like(x0)
+    off = torch.zeros(2, 4, 16)
+    off[0, :, :4], off[1, :, 4:8] = 1, 1  # of one image within the lesion, of the other as much outside
+    output = torch.cat([off.view_as(x0), torch.zeros_like(x0)], dim=1)
+    found = process.losses(lambda x, timestep: output, s, x0, t, eps, "eps", lesion_weight=4.0)
+    torch.testing.assert_close(found["mse"], torch.tensor([0.25, 0.25]))
+    # Of 16 pixels 4 count 5 and 12 count 1: in all 32.
+    torch.testing.assert_close(found["loss"] - found["vb"], torch.tensor([20 / 32, 4 / 32]))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_is_one_weight_of_the_error_of_x0_told_for_eps_and_for_v(gamma: float):
+    s, t = process.schedule(PAPER), torch.arange(1000)
+    alpha_bar = plain_alpha_bar()
+    snr = alpha_bar / (1 - alpha_bar)
+    wanted = np.minimum(snr, gamma)
+    eps, v = (process.level_weight(s, t, gamma, objective).numpy() for objective in ("eps", "v"))
+    np.testing.assert_allclose(eps, wanted / snr, rtol=1e-6)
+    np.testing.assert_allclose(v, wanted / (snr + 1), rtol=1e-6)
+    assert (eps[snr < gamma] == 1).all(), "noisy levels count as before"
+    x0, noise, guess = (images(1000, name) for name in ("x0", "eps", "guess"))
+    x_t = process.noised(s, x0, t, noise)
+    of_x0 = wanted * ((x0 - guess) ** 2).double().flatten(1).mean(1).numpy()
+    eps_of = (x_t - process.at(s.alpha_bar.sqrt(), t) * guess) / process.at((1 - s.alpha_bar).sqrt(), t)
+    v_of = process.velocity(s, guess, t, eps_of)
+    for objective, prediction in (("eps", eps_of), ("v", v_of)):
+        output = torch.cat([prediction, torch.zeros_like(prediction)], dim=1)
+        found = process.losses(lambda x, timestep, output=output: output, s, x0, t, noise, objective,
+                               min_snr=gamma)
+        np.testing.assert_allclose((found["loss"] - found["vb"]).numpy()[50:], of_x0[50:], rtol=2e-3)
+
+
+def test_weights_multiply_and_leave_the_bound_alone():
+    s, t = process.schedule(PAPER), torch.tensor([3, 400])
+    x0, eps = with_lesions(2, 6), torch.randn(2, 4, 4, 4, generator=seeds.generator(0, "eps"))
+    output = torch.randn(2, 8, 4, 4, generator=seeds.generator(0, "output"))
+    plain, lesion, level, both = (process.losses(lambda x, timestep: output, s, x0, t, eps, "v", *weights)
+                                  for weights in ((), (4.0,), (0.0, 5.0), (4.0, 5.0)))
+    for found in (lesion, level, both):
+        assert torch.equal(found["vb"], plain["vb"])
+        assert torch.equal(found["mse"], plain["mse"])
+    torch.testing.assert_close(
+        both["loss"] - both["vb"],
+        process.level_weight(s, t, 5.0, "v") * (lesion["loss"] - lesion["vb"]), rtol=1e-4, atol=1e-6)
+    assert not torch.equal(level["loss"], plain["loss"])
+
+
 # ---- the authors' implementation (shared/fixtures)
 
 @pytest.fixture(scope="module")

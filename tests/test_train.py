@@ -151,7 +151,55 @@ def test_training_longer_goes_on_from_the_finished_model(nano_params: Params, tm
     assert pd.read_csv(model.folder / "log.csv").equals(pd.read_csv(alone.folder / "log.csv"))
 
 
+@pytest.mark.parametrize("keep_optimizer", [True, False])
+def test_where_the_rate_falls_at_the_end_a_longer_training_goes_on_from_before(
+        nano_params: Params, tmp_path: Path, monkeypatch, keep_optimizer: bool):
+    """Of 6 steps, and of 10, half have the whole rate."""
+    p = changed(nano_params, ("train.lr_decay", 0.5), ("train.keep_optimizer", str(keep_optimizer).lower()))
+    longer = ("train.images", 40)
+    alone = train_one(changed(p, longer, ("run_dir", tmp_path / "alone")))
+    short = train_one(p)
+    assert (short.folder / "plateau.safetensors").is_file() == keep_optimizer
+    assert not (short.folder / "optimizer.safetensors").exists()
+    bits = short.path.read_bytes()
+    assert steps_taken(changed(p, longer), monkeypatch) == (7 if keep_optimizer else 10)
+    model = train_one(changed(p, longer))
+    assert model.path.read_bytes() == alone.path.read_bytes()
+    assert pd.read_csv(model.folder / "log.csv").equals(pd.read_csv(alone.folder / "log.csv"))
+    assert train_one(p).path.read_bytes() == bits, "what was set aside comes back"
+
+
+def test_a_training_whose_rate_has_begun_to_fall_is_none_of_a_longer_ones_way(
+        nano_params: Params, tmp_path: Path, monkeypatch):
+    p = changed(nano_params, ("train.lr_decay", 0.5))
+    longer = changed(p, ("train.images", 40))
+    alone = train_one(changed(longer, ("run_dir", tmp_path / "alone")))
+    folder = interrupted(p, monkeypatch, steps=5)
+    assert checkpoints.header(folder / "checkpoint.safetensors")["steps"] == 4
+    assert checkpoints.header(folder / "plateau.safetensors")["steps"] == 3
+    assert steps_taken(longer, monkeypatch) == 7
+    assert train_one(longer).path.read_bytes() == alone.path.read_bytes()
+    assert steps_taken(p, monkeypatch) == 2
+
+
 # ---- resuming
+
+# Parameters that are off by default.
+ON = [("lesion_weight", 4.0), ("min_snr", 5.0), ("lr_decay", 0.5), ("augment", 0.5)]
+
+
+@pytest.mark.parametrize(("name", "value"), ON)
+def test_with_any_option_a_killed_training_ends_with_the_same_bits(
+        nano_params: Params, tmp_path: Path, monkeypatch, name: str, value: object):
+    p = changed(nano_params, (f"train.{name}", value))
+    alone = train_one(changed(p, ("run_dir", tmp_path / "alone")))
+    interrupted(p, monkeypatch, steps=5)
+    assert steps_taken(p, monkeypatch) == 2
+    model = train_one(p)
+    assert model.path.read_bytes() == alone.path.read_bytes()
+    assert stamp_of(model)["recipe"]["train"][name] == value
+    assert model.path.read_bytes() != train_one(nano_params).path.read_bytes()
+
 
 def work(values: dict) -> None:
     torch.set_num_threads(1)
@@ -310,6 +358,36 @@ def test_an_unfinished_training_goes_on_only_with_the_same_parameters(
 
 
 # ---- finished checkpoints
+
+def test_an_augmented_model_tells_so_and_is_loaded_and_adopted_as_any(nano_params: Params, tmp_path: Path):
+    other = changed(nano_params, ("train.augment", 0.4), ("run_dir", tmp_path / "other"))
+    model = train_one(other)
+    assert checkpoints.header(model.path)["configuration"]["augment"] == 9
+    assert tensors_of(model.folder)["ema.augment_emb.weight"].abs().sum() > 0
+    checkpoints.judge(model.path, other.model, other.process, other.data.image_size)
+    theirs = checkpoints.load(model.path)
+    assert "augment_emb.weight" not in theirs.net.state_dict()
+    shutil.copytree(model.folder, tmp_path / "models" / "cluster-00")
+    p = changed(nano_params, ("train.checkpoints", tmp_path / "models"))
+    for asked in (p, changed(p, ("train.augment", 0.4))):
+        adopted = train_one(asked)
+        assert "augment" not in checkpoints.header(adopted.path)["configuration"]
+        ours = checkpoints.load(adopted.path)
+        for name, value in theirs.net.state_dict().items():
+            assert torch.equal(ours.net.state_dict()[name], value)
+    assert train_one(other) == model, "and it is still the run's own"
+
+
+def test_a_file_that_tells_of_a_condition_it_does_not_have_is_refused(nano_params: Params, tmp_path: Path):
+    tensors, header = checkpoints.read(train_one(nano_params).path)
+    stranger = "configuration is not one of ours"
+    for width, says in ((9, "augment_emb.weight: absent in the file"), (-1, stranger), (10**9, stranger),
+                        ("9", stranger)):
+        told = {**header, "configuration": {**header["configuration"], "augment": width}}
+        path = checkpoints.save(tmp_path / "told.safetensors", tensors, told)
+        with pytest.raises(UserError, match=says):
+            checkpoints.load(path)
+
 
 def untrained(p: Params, name: str) -> torch.nn.Module:
     asked = training.Training(name, p.model, p.process, p.train, p.data.image_size, p.seed)

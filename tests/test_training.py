@@ -1,5 +1,8 @@
 """An optimizer step: what it draws, what it learns, and that it goes on from a snapshot to the same bits."""
 
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,17 +10,20 @@ import torch
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Model, Process, Train
 from diffusegen_core.data import dataset, phantom
-from diffusegen_core.diffusion import process, training
+from diffusegen_core.diffusion import process, training, warps
 from diffusegen_core.diffusion.training import History, State, Training
 
 CPU, SIDE = torch.device("cpu"), 16
+# Parameters that are off by default, each on.
+ON = [{"lesion_weight": 4.0}, {"min_snr": 5.0}, {"lr_decay": 0.5}, {"augment": 0.5}]
 
 
-def of(process: dict | None = None, model: dict | None = None, **settings: object) -> Training:
+def of(process: dict | None = None, model: dict | None = None, steps: int = sys.maxsize,
+       **settings: object) -> Training:
     """A training of a small network."""
     shape = {"channel_mult": [1, 1], "attention_resolutions": [], **(model or {})}
     return Training("test", Model(**shape), Process(**(process or {})),
-                    Train(**{"batch_size": 4, **settings}), SIDE, 0)
+                    Train(**{"batch_size": 4, **settings}), SIDE, 0, steps)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def test_two_images_are_learned_by_heart(pairs: dataset.Pairs, objective: str, s
 
 def test_images_are_drawn_from_the_whole_cluster_and_flipped_as_asked(pairs: dataset.Pairs, monkeypatch):
     seen = []
-    monkeypatch.setattr(process, "losses", lambda net, s, x0, t, eps, objective: _note(seen, net, x0, t))
+    monkeypatch.setattr(process, "losses", lambda net, s, x0, t, *rest: _note(seen, net, x0, t))
     for flip in (0.0, 0.25, 1.0):
         seen.clear()
         asked = of(flip=flip, batch_size=50)
@@ -71,16 +77,17 @@ def test_images_are_drawn_from_the_whole_cluster_and_flipped_as_asked(pairs: dat
         assert (int(t.min()) < 30, int(t.max()) > 970) == (True, True)
 
 
-def _note(seen: list, net: torch.nn.Module, x0: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
+def _note(seen: list, net: partial, x0: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
     seen.append((x0.clone(), t))
-    zero = sum(p.sum() for p in net.parameters()) * 0 + torch.zeros(len(x0))
+    zero = sum(p.sum() for p in net.func.parameters()) * 0 + torch.zeros(len(x0))
     return {"loss": zero, "mse": zero, "vb": zero}
 
 
-@pytest.mark.parametrize("micro", [1, 3, 4])
-def test_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, micro: int):
+@pytest.mark.parametrize(("micro", "on"), [(1, {}), (3, {}), (4, {}), *((3, on) for on in ON)], ids=str)
+def test_micro_batches_sum_to_the_batch(pairs: dataset.Pairs, micro: int, on: dict):
     rows, gradients = [], []
-    for asked in (of(batch_size=8, grad_clip=None), of(batch_size=8, grad_clip=None, micro_batch=micro)):
+    for asked in (of(batch_size=8, grad_clip=None, **on),
+                  of(batch_size=8, grad_clip=None, micro_batch=micro, **on)):
         state, s, x = batches(asked, pairs)
         for parameter in state.net.parameters():  # the zeroed layers would hide most gradients
             parameter.data.add_(0.02)
@@ -185,3 +192,130 @@ def test_no_generator_of_others_is_touched(pairs: dataset.Pairs):
     state, s, x = batches(asked, pairs)
     training.optimize(asked, state, s, x)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- parameters that are off by default
+
+OFF = {"lr_decay": 0.0, "augment": 0.0, "lesion_weight": 0.0, "min_snr": None}
+
+
+def plain_step(asked: Training, state: State, s: process.Schedule, x: torch.Tensor) -> None:
+    """An optimizer step as it was before there were such parameters."""
+    x0, t, eps = training.draw(asked, state.step, x)
+    state.optimizer.zero_grad(set_to_none=True)
+    x_t = process.noised(s, x0, t, eps)
+    prediction, fraction = state.net(x_t, s.timestep[t].float()).float().chunk(2, dim=1)
+    mse = ((process.velocity(s, x0, t, eps) - prediction) ** 2).flatten(1).mean(dim=1)
+    r = process.interpret(s, x_t, t, torch.cat([prediction.detach(), fraction], dim=1), "v", clip=False)
+    loss = mse + process.variational_bound(s, x0, x_t, t, r)
+    (loss.sum() / len(x0)).backward()
+    torch.nn.utils.clip_grad_norm_(state.weights, asked.settings.grad_clip)
+    state.optimizer.step()
+    training.average_weights(state, asked.settings.ema)
+    state.history.append(torch.zeros(4))
+
+
+def test_where_they_are_off_a_training_is_the_same_bits_as_before_there_were_any(pairs: dataset.Pairs):
+    asked = of(**OFF)
+    assert asked == of()
+    (old, s, x), (new, _, _) = batches(asked, pairs), batches(asked, pairs)
+    for _ in range(3):
+        plain_step(asked, old, s, x)
+        training.optimize(asked, new, s, x)
+    for name, value in training.weights_of(old).items():
+        assert torch.equal(training.weights_of(new)[name], value), name
+
+
+@pytest.mark.parametrize("on", ON, ids=str)
+def test_each_changes_what_is_learned(pairs: dataset.Pairs, on: dict):
+    found = []
+    for asked in (of(steps=4), of(steps=4, **on)):
+        state, s, x = batches(asked, pairs)
+        for _ in range(4):
+            training.optimize(asked, state, s, x)
+        found.append(state.net.state_dict()["out.2.weight"])
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("on", ON, ids=str)
+def test_each_goes_on_from_a_snapshot_to_the_same_bits(pairs: dataset.Pairs, on: dict):
+    asked = of(steps=6, **on)
+    whole, s, x = batches(asked, pairs)
+    for _ in range(6):
+        training.optimize(asked, whole, s, x)
+    state = training.start(asked, CPU)
+    for step in range(6):
+        if step in (2, 4):
+            kept = {name: value.clone() for name, value in training.snapshot(state).items()}
+            state = training.start(asked, CPU)
+            training.restore(state, kept)
+        training.optimize(asked, state, s, x)
+    for name, value in training.weights_of(whole).items():
+        assert torch.equal(training.weights_of(state)[name], value), name
+
+
+def test_the_learning_rate_falls_linearly_at_the_end(pairs: dataset.Pairs):
+    asked = of(steps=10, lr=0.1, lr_decay=0.4)
+    assert asked.plateau == 6
+    rates = [training.rate(asked, step) for step in range(10)]
+    assert rates == pytest.approx([0.1] * 6 + [0.08, 0.06, 0.04, 0.02])
+    state, s, x = batches(asked, pairs)
+    used = []
+    for _ in range(10):
+        training.optimize(asked, state, s, x)
+        used.append(state.optimizer.param_groups[0]["lr"])
+    assert used == rates
+    for decay, first, last in ((0.0, 0.1, 0.1), (1.0, 0.1 * 10 / 11, 0.1 / 11)):
+        asked = of(steps=10, lr=0.1, lr_decay=decay)
+        assert [training.rate(asked, step) for step in (0, 9)] == pytest.approx([first, last])
+    endless = of(lr=0.1, lr_decay=0.4)  # as it is tried for its speed
+    assert training.rate(endless, 1000) == 0.1
+
+
+def test_the_network_is_told_what_was_done_to_its_images_and_no_more_changes(
+        pairs: dataset.Pairs, monkeypatch):
+    """Images that are not changed are told as zeros; levels and noise are those of a training without it."""
+    seen, real = [], process.losses
+
+    def noted(net: partial, s: process.Schedule, *rest: object) -> dict[str, torch.Tensor]:
+        seen.append((net.keywords, *rest[:3]))
+        return real(net, s, *rest)
+    monkeypatch.setattr(process, "losses", noted)
+    for asked in (of(batch_size=16), of(batch_size=16, augment=0.3)):
+        state, s, x = batches(asked, pairs)
+        training.optimize(asked, state, s, x)
+    (nothing, x0, t, eps), (told, changed, *levels) = seen
+    assert nothing == {}
+    assert torch.equal(t, levels[0])
+    assert torch.equal(eps, levels[1])
+    same = (told["change"] == 0).all(dim=1)
+    assert 0 < int(same.sum()) < 16
+    assert torch.equal(changed[same], x0[same])
+    assert all(not torch.equal(a, b) for a, b in zip(changed[~same], x0[~same], strict=True))
+    again, _ = training.conditioned(asked, 0, x0)
+    assert torch.equal(again, changed)
+    assert not torch.equal(training.conditioned(asked, 1, x0)[0], changed)
+
+
+def test_in_sampling_no_change_is_told_as_zeros(pairs: dataset.Pairs):
+    asked = of(augment=0.5)
+    state, s, x = batches(asked, pairs)
+    for _ in range(3):
+        training.optimize(asked, state, s, x)
+    net, t = state.average, torch.tensor([10.0, 900.0])
+    x_t = torch.randn(2, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    zeros, change = torch.zeros(2, warps.WIDTH), torch.ones(2, warps.WIDTH)
+    with torch.no_grad():
+        told, silent, other = net(x_t, t, zeros), net(x_t, t), net(x_t, t, change)
+        assert torch.equal(told, silent)
+        assert not torch.equal(told, other), "the layer has learned"
+        assert torch.equal(net.settled()(x_t, t), told)
+    assert net.state_dict().keys() == training.start(of(), CPU).net.state_dict().keys()
+
+
+def test_a_network_that_is_told_more_starts_as_the_one_that_is_not():
+    plain, more = (training.start(asked, CPU).net for asked in (of(), of(augment=0.1)))
+    extra = more.state_dict().keys() - plain.state_dict().keys()
+    assert extra == {"augment_emb.weight"}
+    assert all(torch.equal(more.state_dict()[name], value) for name, value in plain.state_dict().items())
+    assert (more.augment_emb.weight == 0).all()

@@ -4,33 +4,37 @@ As an option, each cluster's model starts from the averaged weights of a base, o
 full set's where that is to see as many images, or else one beside it, and both start from nothing. Only the
 weights are taken over: the optimizer, the steps and the warm-up of the average begin anew.
 
+As another option, there is one model with a label for each cluster, trained on all pairs. A cluster's model
+is then what it is for that cluster's label: an ordinary model, in a file of its own.
+
 A model that is to see more images than before goes on from where it was: weights, optimizer and loss curve of
-a finished model are kept, and what a step draws depends on its number alone.
+a finished model are kept, and what a step draws depends on its number alone. Where the learning rate falls at
+the end, what is kept is from before it fell: from there on a longer training takes other steps.
 """
 
+import copy
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
-from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
+from diffusegen_core.chapters.tasks import Task, base_of, task_of
+from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, plain
+from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Model as Network
 from diffusegen_core.config.sections import Process, Train
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.data.types import BASE, FULL, cluster_model
+from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
 from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Schedule
@@ -54,12 +58,8 @@ from diffusegen_core.store.stamps import altered, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
-VERSION = 1  # raised when the same parameters would give other weights
+PLATEAU = "plateau.safetensors"  # all of a training, as it was before its learning rate fell
 GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in colours
-# Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
-IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
-              "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
-              "preview_sampler", "checkpoints", "keep_optimizer"}
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
@@ -70,7 +70,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 
     def trained(groups: dict[str, list[int]], title: str, base: Path | None = None) -> list[Model]:
         items = [fanout.Item(name, {**common, "name": name, "indices": indices,
-                                    "base": None if name == FULL else base})
+                                    "base": None if name == FULL else base,
+                                    "labels": clusters.labels.tolist() if name == ONE else []})
                  for name, indices in groups.items()]
         # What is finished is no work: it is looked at here, and the others are dealt out.
         tasks = {item.name: task_of(**item.arguments) for item in items}
@@ -81,7 +82,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
         return [finished[item.name] if item.name in finished else fresh.pop(0) for item in items]
 
     name = base_of(settings)
-    base = trained({name: everyone}, "Training the base")[0] if name else None
+    title = "Training the model of all clusters" if name == ONE else "Training the base"
+    base = trained({name: everyone}, title)[0] if name else None
     groups = {cluster_model(k): clusters.members(k) for k in range(clusters.k)}
     if settings.full_images:
         groups[FULL] = everyone
@@ -100,9 +102,15 @@ def check(p: Params) -> Iterator[str]:
 
 def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items: the models, and their sample grids, which belong to the same items."""
-    models = [("cluster models", clusters, settings.images), ("full-set model", 1, settings.full_images),
+    one = base_of(settings) == ONE
+    models = [("model of all clusters", 1, settings.images * clusters) if one else
+              ("cluster models", clusters, settings.images), ("full-set model", 1, settings.full_images),
               ("base of the cluster models", 1, settings.base_images if base_of(settings) == BASE else None)]
     kept = 2 * FLOAT * work.unet.parameters  # both sets of weights, or the optimizer's two moments
+    parts = 1 + settings.keep_optimizer * (2 if settings.lr_decay else 1)  # of a plateau both are kept
+    if one:
+        yield Cost("2 train", "cluster models, parts of one", "training", clusters, 0, 0.0, 0.0,
+                   clusters * kept)
     for title, count, images in models:
         if not images:
             continue
@@ -112,7 +120,7 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
         steps = -(-images // settings.batch_size)
         seen, grids = steps * settings.batch_size, -(-steps // settings.preview_every)
         yield Cost("2 train", title, "training", count, count * seen, count * seen * work.unet.learn,
-                   seen * work.unet.learn, count * kept * (2 if settings.keep_optimizer else 1), 2 * kept)
+                   seen * work.unet.learn, count * kept * parts, 2 * kept)
         calls = grids * settings.preview_images * settings.preview_steps
         yield Cost("2 train", f"sample grids of the {title}", "sampling", count * grids, count * calls,
                    count * calls * work.unet.call, calls * work.unet.call,
@@ -127,100 +135,19 @@ def _usable(p: Params, name: str) -> None:
         checkpoints.judge(source, p.model, p.process, p.data.image_size, p.train.sample_weights)
 
 
-def base_of(settings: Train) -> str | None:
-    """The name of the model that the clusters' start from; none where finished checkpoints are used."""
-    if settings.base_images is None or settings.checkpoints is not None:
-        return None
-    return FULL if settings.base_images == settings.full_images else BASE
-
-
-def images_of(settings: Train, name: str) -> int:
-    """How many images a model is to see, by its name."""
-    return {FULL: settings.full_images, BASE: settings.base_images}.get(name) or settings.images
-
-
-@dataclass(frozen=True)
-class Task:
-    """One model to train."""
-
-    ws: Workspace
-    training: Training
-    everyone: Pairs
-    own: Pairs
-    """Those that it is trained on."""
-    base: Path | None
-    """The folder of the finished model whose averaged weights it starts from; None: from nothing."""
-
-    @property
-    def name(self) -> str:
-        return self.training.name
-
-    @property
-    def images(self) -> int:
-        """How many it is to see."""
-        return images_of(self.training.settings, self.name)
-
-    @property
-    def steps(self) -> int:
-        return -(-self.images // self.training.settings.batch_size)
-
-    @property
-    def configuration(self) -> dict[str, Any]:
-        return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size)
-
-    @cached_property
-    def source(self) -> Path | None:
-        """The finished checkpoint that is taken instead of training, if there is to be one."""
-        return None if self.taken else checkpoints.released(self.training.settings, self.name)
-
-    @cached_property
-    def taken(self) -> str | None:
-        """The hash of the checkpoint that was taken before, where its folder is gone."""
-        return taken(self.ws.folder / "train" / self.name, self.training.settings)
-
-    @cached_property
-    def artifact(self) -> Artifact:
-        return self.ws.artifact(f"train/{self.name}", self.recipe)
-
-    @property
-    def recipe(self) -> Recipe:
-        if released := self.taken or (self.source and files.remembered_sha256(self.source)):
-            return {"released": released, **self.configuration,
-                    "weights": self.training.settings.sample_weights}
-        decisive = {k: v for k, v in plain(self.training.settings).items() if k not in IRRELEVANT}
-        recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
-                  "images": self.images, **self.configuration, "train": decisive}
-        if self.base:
-            stamp = read_stamp(self.base)
-            assert stamp is not None, "the base has just been made"
-            recipe["base"] = stamp["outputs"][WEIGHTS]["sha256"]
-        return recipe
-
-
 def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
-                process: Process, base: Path | None = None) -> Model:
+                process: Process, base: Path | None = None, labels: Sequence[int] = ()) -> Model:
     """Train one model on the pairs at `indices`, or continue it, or find it finished."""
-    task = task_of(ws, name, pairs, indices, settings, network, process, base)
+    task = task_of(ws, name, pairs, indices, settings, network, process, base, labels)
     if not task.artifact.made():
         source = checkpoints.released(settings, name)
         try:
-            _adopt(task, source) if source else _fit(task)
+            _adopt(task, source) if source else _fit(task) if task.label is None else _part(task)
         except UserError:
             # While this process had stopped, another may have finished and moved the folder away.
             if not task.artifact.made():
                 raise
     return _model(task)
-
-
-def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
-            process: Process, base: Path | None = None) -> Task:
-    """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
-    everyone = dataset.read(pairs)
-    training = Training(name, network, process, settings, everyone.image_size, ws.seed)
-    task = Task(ws, training, everyone, everyone.take(indices), base)
-    if task.source:
-        checkpoints.refuse_strangers(task.source, everyone, task.configuration)
-    return task
 
 
 def _model(task: Task) -> Model:
@@ -241,6 +168,18 @@ def _adopt(task: Task, source: Path) -> None:
     task.artifact.finish(
         [weights], 0.0, images=0, steps=0, loss=float("nan"), parameters=parameter_count(diffusion.net),
         origin=origin, trained=f"elsewhere on {'unknown' if known is None else 'known'} images")
+
+
+def _part(task: Task) -> None:
+    """Write what the model of all clusters is for one label."""
+    assert task.base is not None, "it is a part of that"
+    source, folder = task.base / WEIGHTS, task.artifact.begin()
+    nets = {kind: checkpoints.load(source, kind, label=task.label).net for kind in checkpoints.WEIGHTS}
+    tensors = {f"{kind}.{k}": v for kind, net in nets.items() for k, v in net.state_dict().items()}
+    weights = checkpoints.save(folder / WEIGHTS, tensors, {"configuration": task.configuration,
+                                                           "seen": checkpoints.seen(source)})
+    task.artifact.finish([weights], 0.0, images=0, steps=0, loss=float("nan"),
+                         parameters=parameter_count(nets["raw"]))
 
 
 def _loaded(source: Path, training: Training) -> Diffusion:
@@ -264,6 +203,9 @@ def _fit(task: Task) -> None:
     began, batch = time.monotonic() - state.seconds, settings.batch_size
     with progress.bar(task.name, task.steps * batch, "image", done=state.step * batch) as bar:
         while state.step < task.steps:
+            if state.step == training.plateau and settings.keep_optimizer:
+                state.seconds = time.monotonic() - began
+                _save(state, folder / PLATEAU, artifact.recipe)
             row = optimize(training, state, schedule, x)
             bar.update(batch)
             done = state.step == task.steps
@@ -290,8 +232,10 @@ def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
     An interrupted one left a checkpoint; a finished one, the model and its optimizer's state.
     """
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
+    finished = [place for place in artifact.earlier() if _intact(place)]
     sources = [[place / CHECKPOINT] for place in unfinished]
-    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in artifact.earlier() if _intact(place)]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in finished]
+    sources += [[place / PLATEAU] for place in (*unfinished, *finished)]
     resume(state, sources, artifact.recipe, steps)
 
 
@@ -299,7 +243,7 @@ def _intact(finished: Path) -> bool:
     """Whether weights and optimizer of a finished model are what was written: nobody asks for the training
     to go on from what was damaged, or changed by hand."""
     stamp = read_stamp(finished)
-    return stamp is not None and not {WEIGHTS, OPTIMIZER} & {
+    return stamp is not None and not {WEIGHTS, OPTIMIZER, PLATEAU} & {
         *altered(finished, stamp), *altered(finished, stamp, "shown")}
 
 
@@ -308,10 +252,14 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
     training, settings = task.training, task.training.settings
     own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=schedule.alpha_bar.device)
            for i in range(settings.preview_images)]
-    diffusion = Diffusion(state.average, schedule, training.process.objective,
-                          precision=settings.precision).respaced(settings.preview_steps)
-    side = training.image_size
-    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own, samplers.named(settings.preview_sampler))
+    shape, labels = (IN_CHANNELS, training.image_size, training.image_size), training.conditions.labels
+    x = torch.empty(len(own), *shape, device=schedule.alpha_bar.device)
+    for label in range(min(labels, len(own)) or 1):  # image i has label i, and so on in turn
+        net = copy.deepcopy(state.average).settled(label) if labels else state.average
+        diffusion = Diffusion(net, schedule, training.process.objective,
+                              precision=settings.precision).respaced(settings.preview_steps)
+        x[label::labels or 1] = samplers.sample(diffusion, shape, own[label::labels or 1],
+                                                samplers.named(settings.preview_sampler))
     path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
     files.write(path, dataset.grid(x).save)
 
@@ -319,7 +267,12 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
 def _keep(state: State, folder: Path, recipe: Recipe) -> None:
     """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
     _write_curve(state, folder)
-    checkpoints.save(folder / CHECKPOINT, snapshot(state),
+    _save(state, folder / CHECKPOINT, recipe)
+
+
+def _save(state: State, path: Path, recipe: Recipe) -> None:
+    """Write all that a training goes on from."""
+    checkpoints.save(path, snapshot(state),
                      {"recipe": recipe, "seconds": state.seconds, "steps": state.step}, hashed=False)
 
 
@@ -338,7 +291,8 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
     reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": task.configuration, "seen": seen, **reached})
-    if task.training.settings.keep_optimizer:
+    # Where the learning rate has fallen, nothing goes on from here, but from the plateau.
+    if task.training.settings.keep_optimizer and task.training.plateau == state.step:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
                                               "history": state.history.rows()},
                          {**reached, "seconds": state.seconds}, hashed=False)

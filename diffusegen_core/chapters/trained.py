@@ -23,7 +23,7 @@ class Model:
     """A trained model and what it took."""
 
     name: str
-    """cluster-00, cluster-01, ..., full or base."""
+    """cluster-00, cluster-01, ..., full, base or one."""
     pairs: int
     images: int
     steps: int
@@ -50,7 +50,7 @@ class Trained:
     full: Model | None
     """The full set's, where the parameters ask for one."""
     base: Model | None = None
-    """What the clusters' started from, if they did not from nothing; it may be `full`."""
+    """What the clusters' started from, if they did not from nothing, or are parts of; it may be `full`."""
     weights: str = "ema"
     """The set of weights that later chapters use."""
 

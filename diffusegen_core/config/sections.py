@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 # The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
 FULL_SIZE, FULL_STEPS = 256, 200
@@ -77,11 +77,26 @@ class Train(Section):
         None, description="T of a model of the full set (K = 1); null: none")
     base_images: PositiveInt | None = Field(
         None, description="T of a model of all pairs that cluster models start from; null: none")
+    one_model: bool = Field(
+        False, description="cluster models are parts of one model with a label for each cluster, trained on "
+                           "all pairs; it sees images times cluster.k")
     batch_size: PositiveInt = Field(8, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
     lr: float = Field(1e-3, gt=0)
+    lr_decay: float = Field(
+        0.0, ge=0, le=1, description="share of a training, at its end, in which lr falls linearly to 0")
     weight_decay: float = Field(0.0, ge=0)
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    augment: float = Field(
+        0.0, ge=0, lt=1, description="probability of each geometric change of a training image and its mask, "
+                                     "of which the network is told (Karras et al. 2022, F.2, with 0.12); 0: "
+                                     "none")
+    lesion_weight: float = Field(
+        0.0, ge=0, description="w: the error of a pixel in the lesion counts 1 + w times as much as outside, "
+                               "at a mean of 1 an image; 0: the same")
+    min_snr: float | None = Field(
+        None, gt=0, description="gamma of min-SNR weights of the levels (Hang et al. 2023), usually 5; null: "
+                                "all levels the same")
     grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: not clipped")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average after its warm-up")
     sample_weights: Literal["ema", "raw"] = Field("ema", description="the weights that later chapters use")
@@ -99,10 +114,16 @@ class Train(Section):
                                  "(DPM-Solver++(2M))")
     keep_optimizer: bool = Field(
         True, description="keep the optimizer's state of a finished model, so that more train.images go on "
-                          "from it; as large as its weights")
+                          "from it; as large as its weights, or twice that with lr_decay")
     checkpoints: str | None = Field(
         None,
         description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Train":
+        if self.one_model and self.base_images:
+            raise ValueError("train.one_model starts from nothing, so train.base_images must be null.")
+        return self
 
 
 class Inpaint(Section):

@@ -3,7 +3,7 @@
 Where the masks are given, and not drawn by the model, Paint stands for Diff: K-Paint, K-Styled-Paint.
 
 And the names of the models that paint them: one for each cluster, one of the full set, one that the clusters'
-models start from.
+models start from, one with a label for each cluster, of which the clusters' models are parts.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from diffusegen_core.config.errors import UserError
 
-FULL, BASE = "full", "base"  # models of all pairs
+FULL, BASE, ONE = "full", "base", "one"  # models of all pairs
 # What inpaint.masks may be, beside a folder: the model draws the mask, with the image; or it is given: the
 # source's own, or one of the training pairs', changed.
 JOINT, OWN, VARIED = "joint", "own", "varied"
@@ -25,6 +25,11 @@ _PAINTED = re.compile(r"(\d+|Full)-((?:Styled-)?(?:Diff|Paint))")
 def cluster_model(k: int) -> str:
     """The name of the model of cluster k."""
     return f"cluster-{k:02d}"
+
+
+def cluster_number(name: str) -> int | None:
+    """The way back; None for another model."""
+    return int(name.removeprefix("cluster-")) if name.startswith("cluster-") else None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ from diffusegen_core.config.params import plain, resolve
 from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import process as processes
+from diffusegen_core.diffusion.misfits import refuse_other_shapes
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.diffusion.unet import UNCONDITIONAL, Conditions, UNet
 from diffusegen_core.networks import weights as tensor_files
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Recipe, differences
@@ -34,16 +36,24 @@ log = logging.getLogger(__name__)
 Header = dict[str, Any]
 OURS = ".safetensors"
 WEIGHTS = ("ema", "raw")  # the averaged ones, and those of the last step
+TRAINING_ALONE = ("augment",)  # conditions that samplers leave out
+MOST_WIDTH = 1_000_000  # of a condition that a header may tell of
+Width = Annotated[int, Field(ge=0, le=MOST_WIDTH)]
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # of a process that a header may tell of
-NAMED = 4  # tensors that a misfit names
 # What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
 BESIDE = ("ema", "opt")
 
 
-def configuration(model: Model, process: Process, image_size: int) -> dict[str, Any]:
-    """What a usable file and a run must agree on: the network, and the process that it was trained for."""
-    return {"image_size": image_size, "model": plain(model), "process": plain(process)}
+def configuration(model: Model, process: Process, image_size: int,
+                  conditions: Conditions = UNCONDITIONAL) -> dict[str, Any]:
+    """What a file tells of its network, and of the process that it was trained for.
+
+    A usable file and a run must agree on it, but for the conditions of training alone, which are told where
+    there are any.
+    """
+    told = {name: width for name, width in asdict(conditions).items() if width}
+    return {"image_size": image_size, "model": plain(model), "process": plain(process), **told}
 
 
 # ---- files of ours
@@ -146,10 +156,11 @@ def unlike(tensors: dict[str, Tensor], prefix: str, net: nn.Module) -> list[str]
 # ---- finished models
 
 def load(path: Path | str, weights: str = "ema", device: torch.device | str = "cpu",
-         precision: str = "fp32") -> Diffusion:
+         precision: str = "fp32", label: int | None = None) -> Diffusion:
     """A finished model of ours, built as its own header says; `weights` are "ema" (averaged) or "raw".
 
-    UserError where the file is damaged, unfinished, or not ours.
+    Of a model with labels it is the part of one `label`. UserError where the file is damaged, unfinished, or
+    not ours, or has no such label.
     """
     path = Path(path)
     if path.suffix != OURS:
@@ -157,8 +168,18 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
                         "checkpoint is read by load_released, which is told.")
     with _opened(path) as (file, head):
         net, process = _told(path, head, file, weights)
+        _refuse_other_label(path, head["configuration"].get("labels", 0), label)
         state = {name: file.get_tensor(f"{weights}.{name}") for name in net.state_dict()}
-    return _diffusion(path, net, state, process, device, precision)
+    return _diffusion(path, net, state, process, device, precision, label)
+
+
+def _refuse_other_label(path: Path, labels: int, label: int | None) -> None:
+    """UserError unless a model of so many labels has this one, or none where there are none."""
+    if labels and label not in range(labels):
+        raise UserError(f"{path} is a model of {labels} labels, 0 to {labels - 1}, and is loaded for one of "
+                        f"them, not for {label}. In a run, cluster-00 is its part for label 0.")
+    if not labels and label is not None:
+        raise UserError(f"{path} is a model without labels, so that it cannot be loaded for label {label}.")
 
 
 def load_released(path: Path, model: Model, process: Process, image_size: int,
@@ -189,13 +210,13 @@ def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet
     """Network, without memory, and process as a header tells them, once the tensors fit that."""
     if weights not in WEIGHTS:
         raise UserError(f"There are no weights {weights} in a checkpoint, but {' and '.join(WEIGHTS)}.")
-    model, process, image_size = _configured(path, head)
+    model, process, image_size, conditions = _configured(path, head)
     names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
     if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:
         raise UserError(f"{path} does not hold the network that its header tells of.")
-    net = _network(path, model, image_size)
+    net = _network(path, model, image_size, conditions)
     slices = {name.removeprefix(f"{weights}."): file.get_slice(name) for name in names}
-    _refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
+    refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
                          "its header")
     for name, part in slices.items():
         if part.get_dtype() not in FLOATS:
@@ -209,36 +230,38 @@ def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, 
         raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
                         f"{process.objective}.")
     net = _network(path, model, image_size)
-    _refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
+    refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
                          "the parameters")
     return net
 
 
-def _configured(path: Path, head: Header) -> tuple[Model, Process, int]:
-    """Network, process and image size as a header tells them."""
+def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditions]:
+    """Network, process, image size and conditions as a header tells them."""
     if "configuration" not in head:
         raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
     told = head["configuration"]
     try:
         return (Model.model_validate(told["model"]), Process.model_validate(told["process"]),
-                TypeAdapter(int).validate_python(told["image_size"], strict=True))
+                TypeAdapter(int).validate_python(told["image_size"], strict=True),
+                Conditions(**{name: TypeAdapter(Width).validate_python(told.get(name, 0), strict=True)
+                              for name in asdict(UNCONDITIONAL)}))
     except (KeyError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
         raise UserError(f"{path} cannot be read as a checkpoint: its configuration is not one of ours "
                         f"({reason}).") from None
 
 
-def _network(path: Path, model: Model, image_size: int) -> UNet:
+def _network(path: Path, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL) -> UNet:
     """The network of a configuration, without memory: no weights are drawn that a file's would replace."""
     try:
         with torch.device("meta"):
-            return UNet(model, image_size)
+            return UNet(model, image_size, conditions)
     except (ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"{path} tells of a network that cannot be built: {error}.") from None
 
 
 def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process,
-               device: torch.device | str, precision: str) -> Diffusion:
+               device: torch.device | str, precision: str, label: int | None = None) -> Diffusion:
     """The network with these weights, in eval mode and frozen, with its process."""
     for name, value in state.items():
         if not value.is_floating_point() or not value.isfinite().all():
@@ -248,7 +271,7 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
     copies = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
     net.load_state_dict(copies, assign=True)
     place = devices.device(device) if isinstance(device, str) else device
-    net = net.to(place).eval().requires_grad_(False).fixed(precision)
+    net = net.to(place).eval().requires_grad_(False).settled(label).fixed(precision)
     return Diffusion(net, processes.schedule(process).to(place), process.objective, precision=precision)
 
 
@@ -260,38 +283,10 @@ def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any])
     """UserError, naming each difference, unless a finished file's configuration is the one wanted."""
     if "configuration" not in head:
         raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
-    if differing := differences(head["configuration"], wanted):
+    told = {name: value for name, value in head["configuration"].items() if name not in TRAINING_ALONE}
+    if differing := differences(told, wanted):
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
                         + "; ".join(differing) + ".")
-
-
-def _refuse_other_shapes(path: Path, shapes: dict[str, tuple[int, ...]], net: UNet, teller: str) -> None:
-    """UserError, naming what is off, unless tensors have the names and shapes that `teller` tells."""
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    if shapes == wanted:
-        return
-    lines = [f"{name}: {shapes.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in {teller}"
-             for name in sorted({*shapes, *wanted}) if shapes.get(name) != wanted.get(name)]
-    more = [f"and {len(lines) - NAMED} more tensors"] if len(lines) > NAMED else []
-    raise UserError(f"{path} does not fit {teller}: "
-                    + "; ".join(_summary(shapes, wanted, teller) + lines[:NAMED] + more) + ".")
-
-
-def _summary(shapes: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]],
-             teller: str) -> list[str]:
-    # A released file has no configuration, but these fields can be read off its shapes.
-    def read_off(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-        stem, head = (shapes.get(f"{name}.weight", ()) for name in ("input_blocks.0.0", "out.2"))
-        blocks = {name: name.split(".")[1] for name in shapes if name.startswith("input_blocks.")}
-        attention = {block for name, block in blocks.items() if name.endswith(".qkv.weight")}
-        return {"model.base_channels": stem[0] if len(stem) == 4 else "unknown",
-                "input channels": stem[1] if len(stem) == 4 else "unknown",
-                "output channels": head[0] if len(head) == 4 else "unknown",
-                "input blocks": len({*blocks.values()}),
-                "attention in input blocks": " ".join(sorted(attention, key=lambda b: (len(b), b))) or "none"}
-
-    a, b = read_off(shapes), read_off(wanted)
-    return [f"{name}: {a[name]} in the file, {b[name]} in {teller}" for name in a if a[name] != b[name]]
 
 
 # ---- finished models from elsewhere

@@ -157,18 +157,49 @@ def denoised_once(r: Reverse, t: Tensor, eps: Tensor) -> Tensor:
     return r.mean + (t > 0).float()[:, None, None, None] * (0.5 * r.log_variance).exp() * eps
 
 
-def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
-           objective: str) -> dict[str, Tensor]:
-    """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for variance, `loss` the sum."""
+# loss = lambda_t mean(W (y - prediction)^2) + L_t, y being eps or v
+def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor, objective: str,
+           lesion_weight: float = 0.0, min_snr: float | None = None) -> dict[str, Tensor]:
+    """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for variance, `loss` the sum.
+
+    In the sum, and there alone, `lesion_weight` weighs the error by the map W of `lesion_map`, and `min_snr`
+    the level by lambda_t of `level_weight`: so `mse` stays comparable between ways to weigh it.
+    """
     x_t = noised(schedule, x0, t, eps)
     output = call(net, schedule, x_t, t)
     prediction, fraction = output.chunk(2, dim=1)
     target = eps if objective == "eps" else velocity(schedule, x0, t, eps)
-    mse = _per_image((target - prediction) ** 2)
+    error = (target - prediction) ** 2
+    mse = _per_image(error)
+    weighed = _per_image(lesion_map(x0, lesion_weight) * error) if lesion_weight else mse
+    if min_snr is not None:
+        weighed = level_weight(schedule, t, min_snr, objective) * weighed
     # The variational term trains the variance alone, so the mean is detached (Nichol and Dhariwal 2021, 3.1).
     r = interpret(schedule, x_t, t, torch.cat([prediction.detach(), fraction], dim=1), objective, clip=False)
     vb = variational_bound(schedule, x0, x_t, t, r)
-    return {"mse": mse, "vb": vb, "loss": mse + vb}
+    return {"mse": mse, "vb": vb, "loss": weighed + vb}
+
+
+# W = (1 + w m) / mean(1 + w m)
+def lesion_map(x0: Tensor, weight: float) -> Tensor:
+    """How much each pixel of x0 (B, 4, H, W) counts, (B, 1, H, W), of mean 1 in every image.
+
+    m is 1 in the lesion, where the mask is above 0, and 0 elsewhere: a pixel of the lesion counts 1 + w times
+    as much as one outside. Where an image is all lesion, or has none, every pixel counts 1.
+    """
+    counts = 1 + weight * (x0[:, 3:] > 0).float()
+    return counts / counts.mean(dim=(1, 2, 3), keepdim=True)
+
+
+# snr = alpha_bar / (1 - alpha_bar)
+# lambda_t = min(snr, gamma) / snr for eps, min(snr, gamma) / (snr + 1) for v
+def level_weight(schedule: Schedule, t: Tensor, gamma: float, objective: str) -> Tensor:
+    """Min-SNR-gamma (Hang et al. 2023): how much each level of t (B,) counts, (B,), float32.
+
+    Either is the weight min(snr, gamma) of the error of x0, told for what the network predicts.
+    """
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    return (snr.clamp(max=gamma) / (snr if objective == "eps" else snr + 1))[t].float()
 
 
 # L_t = KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)); L_0 = -log p(x0 | x_1)

@@ -6,8 +6,9 @@ killed continues from a snapshot as if nothing had happened: on the CPU the fina
 
 import copy
 import logging
+import sys
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Model, Process, Train
-from diffusegen_core.diffusion import checkpoints, process
-from diffusegen_core.diffusion.unet import UNet
+from diffusegen_core.diffusion import checkpoints, process, warps
+from diffusegen_core.diffusion.unet import Conditions, UNet
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe, differences
 
@@ -36,6 +37,40 @@ class Training:
     settings: Train
     image_size: int
     seed: int
+    steps: int = sys.maxsize
+    """How many optimizer steps it takes in all, by which the learning rate falls; by default without end."""
+    labels: tuple[int, ...] = ()
+    """The label of each of its images, from 0 on; empty for a model without labels."""
+
+    @property
+    def plateau(self) -> int:
+        """How many of them, from the first on, have the whole learning rate."""
+        return plateau(self.steps, self.settings.lr_decay)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What its network is told besides the timestep."""
+        return Conditions(warps.WIDTH if self.settings.augment else 0, max(self.labels, default=-1) + 1)
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """How many optimizer steps show so many images, the last of which may be a few more."""
+    return -(-images // batch_size)
+
+
+def plateau(steps: int, decay: float) -> int:
+    """How many first steps remain of all where the learning rate falls in a share `decay` of them."""
+    return steps - round(decay * steps)
+
+
+# lr_s = lr min(1, (S - s) / (S - b + 1)), of steps s = 0, ..., S - 1, the first b of them the plateau
+def rate(training: Training, step: int) -> float:
+    """The learning rate of a step: whole on the plateau, then falling linearly.
+
+    No step is lost: the first after the plateau has less than the whole rate, and the last more than 0.
+    """
+    falling = training.steps - training.plateau
+    return training.settings.lr * min(1.0, (training.steps - step) / (falling + 1))
 
 
 class History:
@@ -97,7 +132,7 @@ def start(training: Training, device: torch.device, base: dict[str, Tensor] | No
     settings = training.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(training.seed, "train", training.name, "weights"))
-        net = UNet(training.model, training.image_size).to(device)
+        net = UNet(training.model, training.image_size, training.conditions).to(device)
     if base is not None:
         net.load_state_dict(base)
     average = copy.deepcopy(net).eval().requires_grad_(False)
@@ -117,30 +152,60 @@ def draw(training: Training, step: int, x: Tensor) -> tuple[Tensor, Tensor, Tens
     settings, device = training.settings, x.device
     batch = settings.batch_size
     g = seeds.generator(training.seed, "train", training.name, step, device=device)
-    x0 = x[torch.randint(len(x), (batch,), generator=g, device=device)].float() / 127.5 - 1
+    x0 = x[_rows(training, len(x), g)].float() / 127.5 - 1
     flipped = torch.rand(batch, generator=g, device=device) < settings.flip
     x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
     t = torch.randint(training.process.steps, (batch,), generator=g, device=device)
     return x0, t, torch.randn(x0.shape, generator=g, device=device)
 
 
+def _rows(training: Training, count: int, g: torch.Generator) -> Tensor:
+    """Which of so many images a step sees, (B,), by the generator that has drawn nothing yet."""
+    return torch.randint(count, (training.settings.batch_size,), generator=g, device=g.device)
+
+
+def conditioned(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """A step's images x0 (B, 4, S, S), of `draw`, as they are shown, and what the network is told of them.
+
+    That is by the names that the network gives it. What is done to images has a seed of its own: they, their
+    levels and the noise are those of a training without it.
+    """
+    told: dict[str, Tensor] = {}
+    named = training.seed, "train", training.name, step
+    if training.labels:
+        g = seeds.generator(*named, device=x0.device)  # as `draw`, whose first numbers these are
+        labels = torch.tensor(training.labels, device=x0.device)
+        told["label"] = labels[_rows(training, len(labels), g)]
+    if training.settings.augment:
+        g = seeds.generator(*named, "augment", device=x0.device)
+        told["change"] = warps.draw(len(x0), training.settings.augment, g)
+        x0 = warps.apply(x0, told["change"])
+    return x0, told
+
+
 def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
     """One optimizer step over a batch of x (N, 4, S, S) uint8; its row of COLUMNS, still on the device."""
     settings, device = training.settings, x.device
     batch, dropout = settings.batch_size, training.model.dropout > 0
-    drawn = draw(training, state.step, x)
+    x0, t, eps = draw(training, state.step, x)
+    x0, told = conditioned(training, state.step, x0)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=dropout):
         if dropout:
             torch.manual_seed(seeds.derive(training.seed, "train", training.name, state.step, "dropout"))
-        parts = (tensor.split(settings.micro_batch or batch) for tensor in drawn)
-        for x0, t, eps in zip(*parts, strict=True):
+        micro = settings.micro_batch or batch
+        for part in (slice(first, first + micro) for first in range(0, batch, micro)):
+            net = partial(state.net, **{name: value[part] for name, value in told.items()})
             with devices.autocast(device, settings.precision):
-                losses = process.losses(state.net, schedule, x0, t, eps, training.process.objective)
+                losses = process.losses(net, schedule, x0[part], t[part], eps[part],
+                                        training.process.objective, settings.lesion_weight, settings.min_snr)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))
+    if settings.lr_decay:
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate(training, state.step)
     state.optimizer.step()
     average_weights(state, settings.ema)
     row = torch.cat([sums / batch, norm.detach()[None]])
@@ -188,7 +253,8 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
     of images alone.
 
     Each of `sources` is what one training left, in one file or several, of which the last one's header tells
-    how far it was. The first is this training's own: why it is not gone on from is logged.
+    how far it was. The first is this training's own: why it is not gone on from is logged. Where the learning
+    rate falls at the end, two trainings have only the steps before that in common.
     """
     reached: list[tuple[int, list[Path]]] = []
     for paths in sources:
@@ -198,7 +264,7 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
         done = header.get("steps")
         if reasons := differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0}):
             _tell(paths == sources[0], paths[-1], reasons)
-        elif isinstance(done, int) and done <= steps:
+        elif isinstance(done, int) and done <= min(steps, _common(header["recipe"], recipe)):
             reached.append((done, paths))
     for done, paths in sorted(reached, key=lambda one: one[0], reverse=True):
         tensors = {name: value for path in paths for name, value in checkpoints.read(path)[0].items()}
@@ -208,6 +274,15 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
         restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
         log.info("%s: continued at step %d", paths[0], done)
         return
+
+
+def _common(one: Recipe, other: Recipe) -> int:
+    """How many first steps are the same in two trainings that differ in the number of images alone."""
+    train, counts = other["train"], [recipe.get("images") for recipe in (one, other)]
+    if not train.get("lr_decay") or counts[0] == counts[1]:
+        return sys.maxsize
+    return min(plateau(steps_of(images, train["batch_size"]), train["lr_decay"])
+               if isinstance(images, int) else 0 for images in counts)
 
 
 def _tell(own: bool, path: Path, reasons: list[str]) -> None:

@@ -2,11 +2,13 @@
 
 Module names and order are those of the public guided-diffusion code, so released checkpoints load by name.
 Every level has residual blocks, attention where asked, and a residual block that halves or doubles the side;
-the time embedding scales and shifts the second normalisation of every residual block.
+the time embedding scales and shifts the second normalisation of every residual block. What else it is told
+is added to that embedding, as the class of ADM's class-conditional models.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -20,6 +22,18 @@ IN_CHANNELS = 4  # RGB and mask
 OUT_CHANNELS = 2 * IN_CHANNELS  # the prediction, and the variance interpolation
 GROUPS = 32
 
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a network is told besides the timestep: how many numbers, 0 where nothing."""
+
+    augment: int = 0
+    """Of what was done to a training image (see `warps`)."""
+    labels: int = 0
+    """Of labels that an image may have, one of which is told."""
+
+
+UNCONDITIONAL = Conditions()
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -103,7 +117,7 @@ class UNet(nn.Module):
 
     checkpointing = False
 
-    def __init__(self, model: Model, image_size: int):
+    def __init__(self, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL):
         super().__init__()
         base = model.base_channels
         embedding = 4 * base
@@ -150,10 +164,37 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, channels), nn.SiLU(),
             _zeroed(nn.Conv2d(channels, OUT_CHANNELS, 3, padding=1)))
+        # The last layers to be made, so that all others start as they do without them.
+        self.label_emb = nn.Embedding(conditions.labels, embedding) if conditions.labels else None
+        self.augment_emb = _zeroed(nn.Linear(conditions.augment, embedding, bias=False)) if (
+            conditions.augment) else None
 
-    def embed(self, timestep: Tensor) -> Tensor:
-        """What every residual block is told of the timesteps (B,): (B, 4 * base_channels)."""
-        return self.time_embed(time_embedding(timestep, self.base_channels))
+    # embedding = MLP(sinusoids(t)) + L_label + A change (Dhariwal and Nichol 2021; Karras et al. 2022, F.2)
+    def embed(self, timestep: Tensor, change: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        """What every residual block is told of the timesteps (B,): (B, 4 * base_channels).
+
+        `change` (B, conditions.augment) is what was done to the training images; None stands for zeros.
+        `label` (B,) int is needed where there are labels.
+        """
+        embedding = self.time_embed(time_embedding(timestep, self.base_channels))
+        if self.label_emb is not None:
+            embedding = embedding + self.label_emb(label)
+        if self.augment_emb is not None and change is not None:
+            embedding = embedding + self.augment_emb(change)
+        return embedding
+
+    # MLP(h) + L_label = W h + (b + L_label), W and b being the MLP's last layer
+    def settled(self, label: int | None = None) -> "UNet":
+        """Itself for sampling, as a network that is told of timesteps alone.
+
+        Of no change it is told nothing, as zeros add nothing; the one `label` becomes part of a bias.
+        """
+        if self.label_emb is not None:
+            last = self.time_embed[2]
+            assert isinstance(last, nn.Linear)
+            last.bias.data = last.bias.data + self.label_emb.weight.data[label]
+        self.label_emb = self.augment_emb = None
+        return self
 
     def encode(self, x: Tensor, timestep: Tensor, last: int | None = None) -> list[Tensor]:
         """Features after each input block, up to `last`: what the ZeCon loss compares (paper A.3)."""
@@ -174,8 +215,9 @@ class UNet(nn.Module):
             return checkpoint(joined, *parts, use_reentrant=False)
         return joined(*parts)
 
-    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        embedding = self.embed(timestep)
+    def forward(self, x: Tensor, timestep: Tensor, change: Tensor | None = None,
+                label: Tensor | None = None) -> Tensor:
+        embedding = self.embed(timestep, change, label)
         skips = self._down(x, embedding, len(self.input_blocks))
         x = self._run(self.middle_block, embedding, skips[-1])
         for block in self.output_blocks:

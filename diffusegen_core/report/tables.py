@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffusegen_core.chapters import train
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
+from diffusegen_core.chapters.tasks import origin
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
@@ -161,7 +161,6 @@ def network(p: Params) -> Table:
     """The network of this run beside the paper's."""
     with torch.device("meta"):
         ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.data.image_size), (PAPER, 256)))
-    after = f", after {p.train.base_images:,} of a common base" if train.base_of(p.train) else ""
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
             ("image size", str(p.data.image_size), "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
@@ -170,7 +169,7 @@ def network(p: Params) -> Table:
             ("attention at", " ".join(map(str, p.model.attention_resolutions)) or "none", "16"),
             ("objective", p.process.objective, "eps"),
             ("variance of a reverse step", p.process.variance, "learned"),
-            ("training images a cluster", f"{p.train.images:,}{after}", "110,000"),
+            ("training images a cluster", f"{p.train.images:,}{origin(p.train)}", "110,000"),
             ("batch", str(p.train.batch_size), "1"),
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
     frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])

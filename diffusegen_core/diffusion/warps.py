@@ -1,0 +1,73 @@
+"""Geometric changes of training images that the network is told of (Karras et al. 2022, appendix F.2).
+
+A change is a vector of WIDTH numbers, all 0 where nothing is done; it alone decides what is done to image and
+mask. As it is told to the network, which is told zeros in sampling, samples look like the unchanged images.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WIDTH = 9  # mirrored left to right, and upside down; size; turn (2); stretch (2); shift (2)
+OCTAVE = 0.2 * math.log(2)  # size and stretch by a factor of 2^0.2 for each unit, as in EDM
+SHIFT = 0.125  # of the side, for each unit
+
+
+def draw(count: int, probability: float, generator: torch.Generator) -> Tensor:
+    """What is to be done to so many images, (count, WIDTH), on the generator's device.
+
+    Each of the six changes has the probability, a mirroring half of it. Size, stretch and shift are normal,
+    a turn is by any angle.
+    """
+    def happens(share: float) -> Tensor:
+        return torch.rand(count, 1, generator=generator, device=generator.device) < share
+
+    def normal(width: int) -> Tensor:
+        return torch.randn(count, width, generator=generator, device=generator.device)
+
+    angle = 2 * math.pi * torch.rand(count, 1, generator=generator, device=generator.device)
+    mirrored = [happens(probability / 2).float() for _ in range(2)]
+    size, turn, stretch, shift = (part * happens(probability) for part in (
+        normal(1), torch.cat([angle.cos() - 1, angle.sin()], dim=1), normal(2), normal(2)))
+    return torch.cat([*mirrored, size, turn, stretch, shift], dim=1)
+
+
+def apply(x0: Tensor, change: Tensor) -> Tensor:
+    """Images and masks x0 (B, 4, S, S) in [-1, 1], changed alike; change is (B, WIDTH).
+
+    What moves in from outside is the mirrored image. Masks stay -1 or +1. What is not to be resampled,
+    because it stays or is mirrored alone, keeps its values exactly.
+    """
+    for number, side in enumerate((-1, -2)):
+        x0 = torch.where(_each(change[:, number] > 0), x0.flip(side), x0)
+    grid = F.affine_grid(origins(change), list(x0.shape), align_corners=False)
+    moved = F.grid_sample(x0, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    mask = torch.where(moved[:, 3:] > 0, 1.0, -1.0)
+    return torch.where(_each((change[:, 2:] != 0).any(dim=1)), torch.cat([moved[:, :3], mask], dim=1), x0)
+
+
+# new = R E old + shift, of positions in [-1, 1]; old = E^-1 R^T (new - shift)
+# E = exp(k [[s + a, b], [b, s - a]]) = e^(ks) (cosh(kr) I + sinh(kr) / r [[a, b], [b, -a]]), r = |(a, b)|
+def origins(change: Tensor) -> Tensor:
+    """Where each position comes from, (B, 2, 3), as `affine_grid` takes it: size s, stretch (a, b), turn R.
+
+    A stretch by 2^0.2 r goes along the half angle of (a, b), and a squeeze by as much across it, so that
+    every (a, b) is another stretch.
+    """
+    size, stretch = change[:, 2], change[:, 5:7]
+    cos, sin = change[:, 3] + 1, change[:, 4]
+    r = stretch.norm(dim=1)
+    a, b = (OCTAVE * r).sinh() * (stretch / r.clamp(min=1e-12)[:, None]).T
+    even, scale = (OCTAVE * r).cosh(), (-OCTAVE * size).exp()
+    inverse = scale * torch.stack([torch.stack([even - a, -b]), torch.stack([-b, even + a])])
+    back = torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])  # R^T
+    linear = torch.einsum("ijn,jkn->nik", inverse, back)
+    shift = 2 * SHIFT * change[:, 7:, None]
+    return torch.cat([linear, -linear @ shift], dim=2)
+
+
+def _each(chosen: Tensor) -> Tensor:
+    """Of (B,), shaped to choose between images."""
+    return chosen[:, None, None, None]
