@@ -25,7 +25,7 @@ import torch
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
 from diffusegen_core.chapters.tasks import Task, base_of, task_of
-from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained
+from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
