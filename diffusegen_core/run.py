@@ -32,7 +32,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.checks import refuse_own_parts, refuse_unknown
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, testsets
+from diffusegen_core.data import dataset, testsets, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.testsets import TestSet
@@ -136,6 +136,11 @@ class Run:
         return self.read("data")
 
     @property
+    def windows(self) -> Pairs:
+        """What the models are trained on: squares around the lesions of `pairs`, or these themselves."""
+        return self.read("windows")
+
+    @property
     def clusters(self) -> Clusters:
         return self.read("cluster")
 
@@ -189,7 +194,7 @@ class Run:
         """
         wish = Wish(mask, Like.parse(like) if like else None, old, remove)
         return paint.paint(self.pairs, self.models, self.params.inpaint, image, wish, n, seed,
-                           self.params.device)
+                           self.params.device, self.params.data.window)
 
     def read(self, name: str) -> Any:
         """A finished result by the name of its chapter. Raises NotMadeError where it is not made."""
@@ -226,10 +231,13 @@ class Run:
         return {
             "data": lambda: dataset.load(ws, p.data, p.cluster.k),
             "cluster": lambda: cluster.run(ws, get("data"), p.cluster),
-            "train": lambda: train.run(ws, get("data"), get("cluster"), p.train, p.model, p.process, watch),
-            "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint),
+            "windows": lambda: windows.training(ws, get("data"), p.data.window, p.data.window_size),
+            "train": lambda: train.run(ws, get("windows"), get("cluster"), p.train, p.model, p.process,
+                                       watch),
+            "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint,
+                                           p.data.window),
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
-                                       p.model),
+                                       p.model, p.data.window),
             "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
             "sets": lambda: self._collected(get),
             "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate),

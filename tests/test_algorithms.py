@@ -108,7 +108,7 @@ def test_where_no_polyp_was_painted_a_real_image_is_styled(model: Diffusion, pai
 
     run = SimpleNamespace(
         params=settings, pairs=replace(pairs, file=tmp_path / "pairs.npz"),
-        workspace=Workspace(tmp_path), clusters=SimpleNamespace(labels=[0]),
+        workspace=Workspace(tmp_path), windows=pairs, clusters=SimpleNamespace(labels=[0]),
         models=SimpleNamespace(load=load),
         inpainted=SimpleNamespace(sets={DataType("Diff", "2"): SimpleNamespace(
             manifest=manifest.head(0) if empty else manifest, folder=tmp_path)}))

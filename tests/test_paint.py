@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusegen_core.chapters import paint
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -127,18 +126,6 @@ def test_a_tiny_lesion_does_not_vanish(run: Run):
     one, = run.paint(picture(), mask)
     assert one.mask.sum() == 1
     assert one.region[50, 60]
-
-
-def test_the_region_fades_in_and_is_the_painting_inside():
-    image = np.zeros((64, 64, 3), np.uint8)
-    region = np.zeros((32, 32), np.uint8)
-    region[8:24, 8:24] = 1
-    whole, alpha = paint.laid_back(image, np.full((3, 32, 32), 200, np.uint8), region, dilate=64)
-    assert (whole[32, 32] == 200).all()
-    assert alpha[0, 0] == 0
-    steps = alpha[32, 10:32]
-    assert (np.diff(steps) >= 0).all()
-    assert len(np.unique(steps)) > 4
 
 
 # ---- the command

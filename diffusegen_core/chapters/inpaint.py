@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
-from diffusegen_core.chapters.scenes import GIVEN, Scenes
+from diffusegen_core.chapters.scenes import GIVEN, Scene, Scenes
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
@@ -55,9 +56,13 @@ class Inpainted(PairSets):
             "mean area after": one.manifest["area_after"].mean()})
 
 
-def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settings: Inpaint) -> Inpainted:
-    """Make every pair that is not there yet, and the dataset folders with their manifests."""
-    scenes = Scenes.of(ws, pairs, settings)
+def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settings: Inpaint,
+        window: float | None = None) -> Inpainted:
+    """Make every pair that is not there yet, and the dataset folders with their manifests.
+
+    `window` is data.window.
+    """
+    scenes = Scenes.of(ws, pairs, settings, window)
     return Inpainted({data_type: _set(ws, data_type, pairs, clusters, models, scenes)
                       for data_type in painted(clusters.k, models.full is not None, settings.masks)})
 
@@ -128,16 +133,24 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     scene = scenes.scene(jobs)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar:
-        x = repaint(diffusion, scene.x.to(device), scene.known.to(device), levels, generators,
-                    samplers.named(settings.sampler), bar.update)
-    samples = x.float().cpu().numpy()
+        if scenes.window:
+            painted = spots.paint(diffusion, scene.spots, scenes.window, settings, generators, bar.update)
+        else:
+            x = repaint(diffusion, scene.x.to(device), scene.known.to(device), levels, generators,
+                        samplers.named(settings.sampler), bar.update)
+            painted = _whole(scene, x.float().cpu().numpy(), settings)
     seconds = (time.monotonic() - began) / len(jobs)
-    for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
-        before, region = scene.pictures.masks[i], scene.region[i]
-        image = np.where(region > 0, dataset.to_bytes(samples[i, :3]), scene.pictures.images[i])
-        mask = regions.opened(samples[i, 3], settings.opening) if scene.masks is None else scene.masks[i, 0]
-        row = {**job.origin, "area_before": round(float(before.mean()), 6),
+    for i, (job, key, (image, mask)) in enumerate(zip(jobs, keys, painted, strict=True)):
+        row = {**job.origin, "area_before": round(float(scene.pictures.masks[i].mean()), 6),
                "area_after": round(float(mask.mean()), 6), **scene.rows[i]}
         # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
         pairsets.keep(folder, job.name, key, row, (image, mask[None]) if mask.any() else None, seconds,
                       device=devices.name(ws.device))
+
+
+def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images (3, S, S) uint8 and masks (S, S) from samples (B, 4, S, S) of whole pictures."""
+    filled = np.where(scene.region[:, None] > 0, dataset.to_bytes(samples[:, :3]), scene.pictures.images)
+    masks = ([regions.opened(sample, settings.opening) for sample in samples[:, 3]] if scene.masks is None
+             else scene.masks[:, 0])
+    return list(zip(filled, masks, strict=True))

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusegen_core.chapters.spots import Spot
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, masks, pictures, regions
+from diffusegen_core.data import dataset, masks, pictures, regions, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Drawn
 from diffusegen_core.data.pairsets import Job, Row
@@ -42,6 +43,13 @@ class Scene:
     """What a manifest tells of each, the columns GIVEN; nothing where the model draws the masks."""
 
     @property
+    def spots(self) -> list[Spot]:
+        """What is to be painted into each picture."""
+        new = [None] * len(self.pictures) if self.masks is None else [mask[0] for mask in self.masks]
+        return [Spot(image, old[0], mask) for image, old, mask in
+                zip(self.pictures.images, self.pictures.masks, new, strict=True)]
+
+    @property
     def x(self) -> Tensor:
         """(B, 4, S, S) in [-1, 1]: the pictures, with the new masks where they are given."""
         x = dataset.to_tensor(self.pictures)
@@ -66,22 +74,25 @@ class Scenes:
     given: Path | None = None
     """The masks of a folder, where inpaint.masks names one."""
     backgrounds: Path | None = None
+    window: float | None = None
+    """As data.window."""
 
     @classmethod
-    def of(cls, ws: Workspace, pairs: Pairs, settings: Inpaint) -> "Scenes":
+    def of(cls, ws: Workspace, pairs: Pairs, settings: Inpaint, window: float | None = None) -> "Scenes":
         """UserError where a folder that the settings name cannot be read."""
         files: dict[str, Path] = {}
         for name, source in ((pictures.MASKS, settings.masks), (pictures.BACKGROUNDS, settings.backgrounds)):
             if source is not None and source not in (JOINT, OWN, VARIED):
                 files[name] = pictures.load(ws, name, source, pairs.image_size).stored
-        return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS))
+        return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS), window)
 
     @property
     def recipe(self) -> Recipe:
-        """What decides scenes beside the run's pairs; nothing where the model draws the masks."""
+        """What decides scenes beside the run's pairs: nothing where whole images have joint masks."""
+        squares = {"window": [self.window, windows.VERSION]} if self.window else {}
         if self.settings.masks == JOINT:
-            return {}
-        return {"masks": dataset.read(self.given).digest if self.given else self.settings.masks,
+            return squares
+        return {**squares, "masks": dataset.read(self.given).digest if self.given else self.settings.masks,
                 "masks_version": masks.VERSION,
                 "backgrounds": dataset.read(self.backgrounds).digest if self.backgrounds else None}
 

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.scenes import Scenes
@@ -26,7 +27,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint, Model, Style
-from diffusegen_core.data import dataset, pairsets, regions
+from diffusegen_core.data import dataset, pairsets, regions, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets, Row
 from diffusegen_core.data.types import DataType
@@ -75,13 +76,13 @@ class Styled(PairSets):
 
 
 def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, settings: Style,
-        inpaint: Inpaint, network: Model) -> Styled:
+        inpaint: Inpaint, network: Model, window: float | None = None) -> Styled:
     """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests.
 
     Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled. `network` says
-    which blocks of the models ZeCon compares.
+    which blocks of the models ZeCon compares, `window` is data.window: then the filled part alone is styled.
     """
-    scenes, sets, origins, steps = Scenes.of(ws, pairs, inpaint), {}, {}, {}
+    scenes, sets, origins, steps = Scenes.of(ws, pairs, inpaint, window), {}, {}, {}
     for origin in inpainted.sets.values():
         one = _set(ws, pairs, models, origin, settings, scenes, network)
         sets[one.data_type], origins[one.data_type] = one, origin
@@ -169,16 +170,23 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     judge = guided.load_judge(settings, network, ws.seed, device)
     real = scenes.pictures(jobs)
     painted = pairsets.load(origin, [job.name for job in jobs])
+    parts = None if scenes.window is None else spots.windows(real, painted.masks if given else None,
+                                                             scenes.window, scenes.settings)
+    seen, behind = (windows.cut_all(pairs, parts, diffusion.image_size) for pairs in (painted, real))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     levels = list(reversed(range(settings.respacing - settings.skip)))
     with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
-        x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (painted, real))
+        x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (seen, behind))
         x, records, status = guided.guided(
             diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,
             pixels=x_painted[:, :3] if given else None)
     styled = np.stack([finished(sample[:3], source, settings) for sample, source in
-                       zip(x.float().cpu().numpy(), real.images, strict=True)])
-    measures = measured(judge, x, styled, painted, real, scenes.settings, given)
+                       zip(x.float().cpu().numpy(), behind.images, strict=True)])
+    filled = regions.filled(real.masks, painted.masks if given else None, scenes.settings.dilate)
+    styled = windows.all_laid_back(painted.images, styled, parts, filled, scenes.settings.dilate)
+    drawn = [regions.opened(sample, scenes.settings.opening) for sample in x[:, 3].float().cpu().numpy()]
+    measures = {"mask_dice": [regions.mask_dice(a, b[0]) for a, b in zip(drawn, seen.masks, strict=True)],
+                **measured(judge, styled, painted, real, filled)}
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
         good, mask = status[i] == guided.OK, painted.masks[i]
@@ -198,20 +206,15 @@ def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarr
 
 
 @torch.no_grad()
-def measured(judge: guided.Judge, x: Tensor, styled: np.ndarray, painted: Pairs, real: Pairs,
-             inpaint: Inpaint, given: bool = False) -> dict[str, list[float]]:
-    """The manifest's measures: x (B, 4, S, S) is as the last step left it, styled (B, 3, S, S) uint8.
-
-    `given`: whether the painted masks were given, so that they are in the filled regions.
-    """
+def measured(judge: guided.Judge, styled: np.ndarray, painted: Pairs, real: Pairs,
+             filled: np.ndarray) -> dict[str, list[float]]:
+    """The manifest's measures before and after: styled (B, 3, S, S) uint8, filled regions (B, S, S)."""
     def cls(images: np.ndarray) -> Tensor:
-        return judge.cls(torch.from_numpy(images).float().to(x.device) / 127.5 - 1)
+        return judge.cls(torch.from_numpy(images).float().to(device) / 127.5 - 1)
 
-    filled = regions.filled(real.masks, painted.masks if given else None, inpaint.dilate)
-    drawn = [regions.opened(sample, inpaint.opening) for sample in x[:, 3].float().cpu().numpy()]
+    device = next(judge.cls_net.parameters()).device
     source = cls(real.images)
     return {
-        "mask_dice": [regions.mask_dice(a, b[0]) for a, b in zip(drawn, painted.masks, strict=True)],
         "cls_before": losses.sty_loss(cls(painted.images), source).tolist(),
         "cls_after": losses.sty_loss(cls(styled), source).tolist(),
         "seam_before": [regions.seam(a, b) for a, b in zip(painted.images, filled, strict=True)],

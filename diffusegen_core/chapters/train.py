@@ -19,6 +19,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -65,13 +66,14 @@ GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
         watch: Watch | None = None) -> Trained:
     """Train every model that is not finished. `watch` sees each new sample grid."""
-    everyone = list(range(len(pairs)))
+    copies = len(pairs) // len(clusters.labels)  # of each clustered pair: its windows
+    everyone, labels = list(range(len(pairs))), np.repeat(clusters.labels, copies).tolist()
     common = {"ws": ws, "pairs": pairs.stored, "settings": settings, "network": network, "process": process}
 
     def trained(groups: dict[str, list[int]], title: str, base: Path | None = None) -> list[Model]:
         items = [fanout.Item(name, {**common, "name": name, "indices": indices,
                                     "base": None if name == FULL else base,
-                                    "labels": clusters.labels.tolist() if name == ONE else []})
+                                    "labels": labels if name == ONE else []})
                  for name, indices in groups.items()]
         # What is finished is no work: it is looked at here, and the others are dealt out.
         tasks = {item.name: task_of(**item.arguments) for item in items}
@@ -84,7 +86,8 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
     name = base_of(settings)
     title = "Training the model of all clusters" if name == ONE else "Training the base"
     base = trained({name: everyone}, title)[0] if name else None
-    groups = {cluster_model(k): clusters.members(k) for k in range(clusters.k)}
+    groups = {cluster_model(k): [copies * i + j for i in clusters.members(k) for j in range(copies)]
+              for k in range(clusters.k)}
     if settings.full_images:
         groups[FULL] = everyone
     models = trained(groups, "Training", base.folder if base else None)
@@ -132,7 +135,7 @@ def _usable(p: Params, name: str) -> None:
     if taken(p.folder / "train" / name, p.train):
         return
     if source := checkpoints.released(p.train, name):
-        checkpoints.judge(source, p.model, p.process, p.data.image_size, p.train.sample_weights)
+        checkpoints.judge(source, p.model, p.process, p.model_size, p.train.sample_weights)
 
 
 def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.possible import impossible
 from diffusegen_core.config.sections import (
     TESTS,
     Augment,
@@ -75,85 +76,17 @@ class Params(Section):
         """The run folder, absolute."""
         return resolve(self.run_dir or f"runs/{self.profile}")
 
+    @property
+    def model_size(self) -> int:
+        """The side of the images that the diffusion models see, in pixels."""
+        return self.data.window_size or self.data.image_size
+
     @model_validator(mode="after")
     def _possible(self) -> "Params":
-        if found := _impossible(self):
-            raise ValueError(" ".join(found))
+        if wrong := list(impossible(self)):
+            raise ValueError(" ".join(wrong))
         return self
 
-
-def _impossible(p: Params) -> list[str]:
-    """Combinations that cannot run, each as one sentence."""
-    return [*_impossible_data(p), *_impossible_sizes(p), *_impossible_steps(p)]
-
-
-def _impossible_data(p: Params) -> list[str]:
-    found = []
-    if p.data.source == "phantom" and p.data.count is None:
-        found.append("data.count must say how many phantoms to draw.")
-    if p.data.source == "phantom" and p.data.subset != "all":
-        found.append(f"data.subset {p.data.subset} needs the real images, not phantoms.")
-    if p.data.count is not None and p.cluster.k > p.data.count:
-        found.append(f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count.")
-    if p.inpaint.backgrounds and p.inpaint.masks == "joint":
-        found.append("inpaint.backgrounds needs given masks: inpaint.masks own, varied, or a folder.")
-    for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
-        if counts and max(counts) > p.inpaint.samples:
-            found.append(f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}.")
-    return found
-
-
-def _impossible_sizes(p: Params) -> list[str]:
-    size, levels = p.data.image_size, len(p.model.channel_mult)
-    sides = [size // 2**level for level in range(levels)]
-    widths = [p.model.base_channels * m for m in p.model.channel_mult]
-    found = []
-    if size % 2 ** (levels - 1):
-        found.append(f"data.image_size {size} cannot be halved {levels - 1} times, "
-                     "as model.channel_mult asks.")
-    if p.model.base_channels % 32:
-        found.append(f"model.base_channels {p.model.base_channels} is not a multiple of 32 (group norm).")
-    for side in p.model.attention_resolutions:
-        if side not in sides:
-            found.append(f"model.attention_resolutions {side} is not one of the sides {sides}.")
-    for side, width in zip(sides, widths, strict=True):
-        if (side in p.model.attention_resolutions or side == sides[-1]) and width % p.model.head_channels:
-            found.append(f"model.head_channels {p.model.head_channels} does not divide the width {width}.")
-    if size % 2 ** len(p.segment.decoder_channels):
-        found.append(f"data.image_size {size} cannot be halved {len(p.segment.decoder_channels)} times, "
-                     "as segment.decoder_channels asks.")
-    if p.gan.min_side <= 2 * p.gan.layers:
-        found.append(f"gan.min_side {p.gan.min_side} must be above twice gan.layers {p.gan.layers}.")
-    blocks, compared = levels * (p.model.res_blocks + 1), p.style.zecon_blocks or []
-    if len(set(compared)) < len(compared):
-        found.append(f"style.zecon_blocks {compared} names a block twice.")
-    if compared and max(compared) >= blocks:
-        found.append(f"style.zecon_blocks {max(compared)} exceeds the network's last input block "
-                     f"{blocks - 1}.")
-    return found
-
-
-def _impossible_steps(p: Params) -> list[str]:
-    found = []
-    if p.process.beta_start > p.process.beta_end:
-        found.append("process.beta_start is larger than process.beta_end.")
-    if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
-        found.append(f"train.micro_batch {p.train.micro_batch} exceeds "
-                     f"train.batch_size {p.train.batch_size}.")
-    for name, steps in (("inpaint.respacing", p.inpaint.respacing),
-                        ("style.respacing", p.style.respacing),
-                        ("train.preview_steps", p.train.preview_steps)):
-        if steps > p.process.steps:
-            found.append(f"{name} {steps} exceeds process.steps {p.process.steps}.")
-    if p.inpaint.jump_length >= p.inpaint.respacing:
-        found.append(f"inpaint.jump_length {p.inpaint.jump_length} must be below "
-                     f"inpaint.respacing {p.inpaint.respacing}.")
-    if p.style.skip >= p.style.respacing:
-        found.append(f"style.skip {p.style.skip} must be below style.respacing {p.style.respacing}.")
-    if not (p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
-            or p.style.lambda_l2 or p.style.lambda_rng):
-        found.append("style: one of the weights lambda_* besides lambda_sem must be above 0.")
-    return found
 
 
 def validate(values: dict[str, Any]) -> Params:

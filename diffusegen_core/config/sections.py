@@ -26,6 +26,11 @@ class Data(Section):
         48, description="use the first so many pairs; null: all (phantom needs it)")
     names: list[str] | None = Field(None, min_length=1, description="of these, only the named; null: all")
     image_size: PositiveInt = Field(32, le=8192, description="side of the square training images, pixels")
+    window: float | None = Field(
+        None, gt=1, le=20, description="models train and paint in a square around the lesion, so many times "
+                                       "its size; null: in whole images")
+    window_size: PositiveInt | None = Field(
+        None, le=8192, description="side of such a square as the models see it, pixels")
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
 
 

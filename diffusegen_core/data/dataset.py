@@ -27,6 +27,7 @@ from diffusegen_core.store.workspace import Workspace
 
 READER = 2  # raised when the same files would be read to other pixels
 PHANTOM = "phantom"  # the source that is drawn by code
+WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.windows)
 PAIRS, SOURCE, LEFT_OUT = "pairs.npz", "source.json", "left_out.csv"
 
 
@@ -142,10 +143,10 @@ def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data") -> P
 
 def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
     """Pairs that lie in memory, kept as the artifact `name`, so that another process can read them."""
-    artifact = ws.artifact(name, {"pairs": pairs.digest})
+    artifact, start = ws.artifact(name, {"pairs": pairs.digest}), time.monotonic()
     if not artifact.made():
-        folder, start = artifact.begin(), time.monotonic()
-        artifact.finish([write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
+        written = write(artifact.begin(), pairs)
+        artifact.finish([written], time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
@@ -232,8 +233,7 @@ def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
         recipe["names"] = settings.names
     artifact = ws.artifact(name, recipe)
     if not artifact.made():
-        folder, start = artifact.begin(), time.monotonic()
-        pairs = _phantoms(settings, ws.seed)
+        folder, start, pairs = artifact.begin(), time.monotonic(), _phantoms(settings, ws.seed)
         artifact.finish([write(folder, pairs)], time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
 
@@ -259,7 +259,8 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Re
     A file is hashed only where its size or time is not what the artifact recorded. Where the folder is not
     there, the artifact's own word for it counts (see `remembered`).
     """
-    asked = {key: value for key, value in plain(settings).items() if key != "names" or value}
+    ignored = WINDOWS if settings.names else (*WINDOWS, "names")
+    asked = {key: value for key, value in plain(settings).items() if key not in ignored}
     if stamp := remembered(ws.folder / name, settings.source):
         known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
         return ws.artifact(name, {**asked, **known, "version": READER}), None, {}
@@ -334,9 +335,8 @@ def _note_missing(report: Report, listed: set[str]) -> None:
     missing = sorted(listed - {pair.name for pair in report.pairs})
     if missing:
         present = len(listed) - len(missing)
-        remedy = "for a folder of your own set data.subset: all"
         detail = (f"{present} of the {len(listed)} are usable pairs here; the first that is not: "
-                  f"{missing[0]}; {remedy}")
+                  f"{missing[0]}; for a folder of your own set data.subset: all")
         report.problems.append(Problem(".", "names of the paper missing", detail))
 
 

@@ -28,7 +28,7 @@ def count(p: Params) -> Work:
     """Count a run's networks at its sizes. UserError for a network that there is not, or not at this size."""
     c, e, side = p.cluster, p.evaluate, p.data.image_size
     with META:
-        net = UNet(p.model, side)
+        net = UNet(p.model, p.model_size)
         segmentation = segnet.build(random(p).segment, p.seed)
         cluster = features.load(c.backbone, weights.RANDOM, c.input_range, META)
         judge = features.load(e.backbone, weights.RANDOM, e.input_range, META)
@@ -72,7 +72,7 @@ def _backbone(net: nn.Module, side: int) -> Backbone:
 def _unet(p: Params, net: UNet) -> Learner:
     """The U-Net; activations that are computed again for the gradient count again."""
     net.checkpointing = p.train.checkpointing
-    image = torch.empty(1, 4, p.data.image_size, p.data.image_size, device=META)
+    image = torch.empty(1, 4, p.model_size, p.model_size, device=META)
     call, gradient = both(lambda x: net(x, torch.zeros(1, device=META)), image)
     return Learner(call, call + gradient, parameter_count(net))
 
@@ -85,7 +85,7 @@ def _segmentation(net: nn.Module, side: int) -> Learner:
 
 # As guided.GuidedStep: the U-Net's call and its gradient; [CLS]; each loss's own look, and its gradient.
 def _guided(p: Params, net: UNet) -> list[float]:
-    s, side = p.style, p.data.image_size
+    s, side = p.style, p.model_size
     net.requires_grad_(False)
     net.checkpointing = s.checkpointing
     with META:

@@ -159,7 +159,7 @@ def _sampling(p: Params, work: Work, device: torch.device) -> Trial:
     images = _fitting(p.inpaint.batch_size, work.unet.call, device)
     diffusion = _diffusion(p, device, p.inpaint.precision).respaced(p.inpaint.respacing)
     top = p.inpaint.respacing - 1
-    known = torch.zeros(images, 1, p.data.image_size, p.data.image_size, device=device)
+    known = torch.zeros(images, 1, p.model_size, p.model_size, device=device)
     x, generators = _images(p, images, device), _generators(images, device)
 
     def run() -> None:
@@ -173,9 +173,9 @@ def _training(p: Params, work: Work, device: torch.device) -> Trial:
     images = _fitting(p.train.batch_size, work.unet.learn, device)
     micro = min(p.train.micro_batch or images, images)
     changed = p.train.model_copy(update={"batch_size": images, "micro_batch": micro})
-    probed = training.Training("probe", p.model, p.process, changed, p.data.image_size, p.seed)
+    probed = training.Training("probe", p.model, p.process, changed, p.model_size, p.seed)
     state, schedule = training.start(probed, device), process.schedule(p.process).to(device)
-    x = torch.full((2, 4, p.data.image_size, p.data.image_size), 128, dtype=torch.uint8, device=device)
+    x = torch.full((2, 4, p.model_size, p.model_size), 128, dtype=torch.uint8, device=device)
 
     def run() -> None:
         training.optimize(probed, state, schedule, x)
@@ -260,13 +260,13 @@ def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
 
 def _diffusion(p: Params, device: torch.device, precision: str) -> Diffusion:
     with torch.device(device):
-        net = UNet(p.model, p.data.image_size).eval().requires_grad_(False).fixed(precision)
+        net = UNet(p.model, p.model_size).eval().requires_grad_(False).fixed(precision)
     return Diffusion(net, process.schedule(p.process).to(device), p.process.objective, precision=precision)
 
 
 def _images(p: Params, count: int, device: torch.device) -> torch.Tensor:
     """Noise (count, 4, S, S) within [-1, 1]."""
-    shape = count, 4, p.data.image_size, p.data.image_size
+    shape = count, 4, p.model_size, p.model_size
     return seeds.normal_like(_generators(count, device), torch.empty(shape, device=device)).tanh()
 
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffusegen_core.chapters import style
+from diffusegen_core.chapters import spots, style
 from diffusegen_core.chapters.scenes import Scenes
-from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.data import dataset, pairsets, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import cluster_model
 from diffusegen_core.diffusion.guided import GuidedStep
@@ -27,7 +27,8 @@ STRIP = 7.0  # its width, inches
 def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
     """A pair of the run, by its number, and the model of the cluster that it lies in."""
     model = cluster_model(int(run.clusters.labels[number]))
-    return run.pairs.take([number]), run.models.load(model, run.params.device)
+    copies = len(run.windows) // len(run.pairs)
+    return run.windows.take([copies * number]), run.models.load(model, run.params.device)
 
 
 def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusion]:
@@ -39,13 +40,17 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
     """
     data_type, painted = next(iter(run.inpainted.sets.items()))
     if painted.manifest.empty:
-        pair, diffusion = one(run, number)
-        source = pair
+        source = run.pairs.take([number])
+        pair, diffusion = source, one(run, number)[1]
     else:
         job = style.plan(run.params.seed, data_type.styled, painted.manifest, run.pairs.names)[number]
         scenes = Scenes.of(run.workspace.read_only, run.pairs, run.params.inpaint)
         pair, source = pairsets.load(painted.folder, [job.name]), scenes.pictures([job])
         diffusion = run.models.load(job.model, run.params.device)
+    if window := run.params.data.window:
+        given = pair.masks if data_type.given_masks else None
+        parts = spots.windows(source, given, window, run.params.inpaint)
+        pair, source = (windows.cut_all(pairs, parts, diffusion.image_size) for pairs in (pair, source))
     x, real = (dataset.to_tensor(pairs).to(diffusion.device) for pairs in (pair, source))
     pixels = x if data_type.given_masks else real
     return x, real[:, :3], pixels[:, :3], diffusion.respaced(run.params.style.respacing)

@@ -160,9 +160,9 @@ def clusters(result: Clusters) -> Table:
 def network(p: Params) -> Table:
     """The network of this run beside the paper's."""
     with torch.device("meta"):
-        ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.data.image_size), (PAPER, 256)))
+        ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.model_size), (PAPER, 256)))
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
-            ("image size", str(p.data.image_size), "256"),
+            ("image size", str(p.model_size), "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
             ("multipliers", " ".join(map(str, p.model.channel_mult)), " ".join(map(str, PAPER.channel_mult))),
             ("residual blocks a level", str(p.model.res_blocks), str(PAPER.res_blocks)),

@@ -1,0 +1,110 @@
+"""RePaint of a part of a picture, in a window around the lesion or in the picture squared, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+
+from diffusegen_core.config.sections import Inpaint
+from diffusegen_core.data import dataset, regions
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.windows import Window
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels
+from diffusegen_core.diffusion.samplers import Generators, Tick, named
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A picture and what is to be painted into it."""
+
+    image: np.ndarray
+    """(3, H, W) uint8."""
+    old: np.ndarray
+    """(H, W) in {0, 1}, the lesion that it has."""
+    new: np.ndarray | None
+    """(H, W) in {0, 1}, the one that it is to have; None where the model draws the mask."""
+
+    def region(self, dilate: int) -> np.ndarray:
+        """Where the picture is painted anew, (H, W) in {0, 1}."""
+        return regions.dilated(self.old if self.new is None else self.old | self.new, dilate)
+
+
+def paint(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, settings: Inpaint,
+          generators: Generators, tick: Tick | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each picture with its new lesion, (3, H, W) uint8, and the mask, (H, W) in {0, 1}.
+
+    `window` as data.window; without one, the whole picture is squared. An old lesion that does not lie in the
+    new one's window is painted over in a window of its own first. Outside the regions no pixel changes, and a
+    picture depends on its own generator alone.
+    """
+    far = [number for number, spot in enumerate(spots) if window and _is_apart(spot, window, settings)]
+    spots = list(spots)
+    if far:
+        gone = [Spot(spots[number].image, spots[number].old, np.zeros_like(spots[number].old))
+                for number in far]
+        cleared = _painted(diffusion, gone, window, settings, [generators[number] for number in far], None)
+        for number, (image, nothing) in zip(far, cleared, strict=True):
+            spots[number] = replace(spots[number], image=image, old=nothing)
+    return _painted(diffusion, spots, window, settings, generators, tick)
+
+
+def windows(pictures: Pairs, masks: np.ndarray | None, window: float, settings: Inpaint) -> list[Window]:
+    """The windows that `paint` has used last, of pictures with their old masks and the new ones (B, 1, H, W),
+    where these were given."""
+    spots = [Spot(image, old[0], None if masks is None else masks[number, 0]) for number, (image, old) in
+             enumerate(zip(pictures.images, pictures.masks, strict=True))]
+    done = [replace(spot, old=np.zeros_like(spot.old)) if _is_apart(spot, window, settings) else spot
+            for spot in spots]
+    return [_window(spot, spot.region(settings.dilate), window) for spot in done]
+
+
+def _is_apart(spot: Spot, window: float, settings: Inpaint) -> bool:
+    """Whether the new lesion's window leaves out part of the old one's region."""
+    if spot.new is None or not spot.new.any() or not spot.old.any():
+        return False
+    around = Window.around(spot.new, window, regions.dilated(spot.new, settings.dilate))
+    return not around.contains(regions.dilated(spot.old, settings.dilate))
+
+
+def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, settings: Inpaint,
+             generators: Generators, tick: Tick | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Every spot in one window each."""
+    size = diffusion.image_size
+    filled = [spot.region(settings.dilate) for spot in spots]
+    windows = [_window(spot, region, window) for spot, region in zip(spots, filled, strict=True)]
+    cuts = [one.cut(spot.image, spot.old if spot.new is None else spot.new, size)
+            for one, spot in zip(windows, spots, strict=True)]
+    small = [one.region(region, size) for one, region in zip(windows, filled, strict=True)]
+    known = torch.from_numpy(1 - np.stack(small)[:, None]).float().repeat(1, 4, 1, 1)
+    for row, spot in zip(known, spots, strict=True):
+        if spot.new is not None:
+            row[3] = 1
+    pairs = dataset.gather([str(number) for number in range(len(spots))],
+                           np.stack([image for image, _ in cuts]),
+                           np.stack([mask[None] for _, mask in cuts]))
+    levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
+    x = repaint(diffusion.respaced(settings.respacing), dataset.to_tensor(pairs).to(diffusion.device),
+                known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
+    samples = x.float().cpu().numpy()
+    return [_laid_back(*part, settings) for part in zip(spots, windows, filled, small, samples, strict=True)]
+
+
+def _window(spot: Spot, region: np.ndarray, times: float | None) -> Window:
+    if times is None:
+        return Window.whole(region.shape)
+    lesion = spot.old if spot.new is None or not spot.new.any() else spot.new
+    return Window.around(lesion, times, region)
+
+
+def _laid_back(spot: Spot, window: Window, region: np.ndarray, small: np.ndarray, sample: np.ndarray,
+               settings: Inpaint) -> tuple[np.ndarray, np.ndarray]:
+    image = window.laid_back(spot.image, dataset.to_bytes(sample[:3]), small, settings.dilate)[0]
+    image = np.where(region > 0, image, spot.image)
+    if spot.new is not None:
+        return image, spot.new
+    channel = np.full(region.shape, -1, np.float32)
+    channel[window.box] = cv2.resize(sample[3], (window.width, window.height))
+    return image, regions.opened(channel, settings.opening)

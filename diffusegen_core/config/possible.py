@@ -1,0 +1,79 @@
+"""Parameters that are each in order, and together cannot run."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # which asks what is impossible
+    from diffusegen_core.config.params import Params
+
+
+def impossible(p: "Params") -> Iterator[str]:
+    """Combinations that cannot run, each as one sentence."""
+    yield from _data(p)
+    yield from _sizes(p)
+    yield from _steps(p)
+
+
+def _data(p: "Params") -> Iterator[str]:
+    if p.data.source == "phantom" and p.data.count is None:
+        yield "data.count must say how many phantoms to draw."
+    if p.data.source == "phantom" and p.data.subset != "all":
+        yield f"data.subset {p.data.subset} needs the real images, not phantoms."
+    if p.data.count is not None and p.cluster.k > p.data.count:
+        yield f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count."
+    if p.inpaint.backgrounds and p.inpaint.masks == "joint":
+        yield "inpaint.backgrounds needs given masks: inpaint.masks own, varied, or a folder."
+    if (p.data.window is None) != (p.data.window_size is None):
+        yield "data.window and data.window_size are given together or not at all."
+    for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
+        if counts and max(counts) > p.inpaint.samples:
+            yield f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}."
+
+
+def _sizes(p: "Params") -> Iterator[str]:
+    size, levels = p.model_size, len(p.model.channel_mult)
+    sides = [size // 2**level for level in range(levels)]
+    widths = [p.model.base_channels * m for m in p.model.channel_mult]
+    if size % 2 ** (levels - 1):
+        name = "window_size" if p.data.window_size else "image_size"
+        yield f"data.{name} {size} cannot be halved {levels - 1} times, as model.channel_mult asks."
+    if p.model.base_channels % 32:
+        yield f"model.base_channels {p.model.base_channels} is not a multiple of 32 (group norm)."
+    for side in p.model.attention_resolutions:
+        if side not in sides:
+            yield f"model.attention_resolutions {side} is not one of the sides {sides}."
+    for side, width in zip(sides, widths, strict=True):
+        if (side in p.model.attention_resolutions or side == sides[-1]) and width % p.model.head_channels:
+            yield f"model.head_channels {p.model.head_channels} does not divide the width {width}."
+    if p.data.image_size % 2 ** len(p.segment.decoder_channels):
+        yield (f"data.image_size {p.data.image_size} cannot be halved {len(p.segment.decoder_channels)} "
+               "times, as segment.decoder_channels asks.")
+    if p.gan.min_side <= 2 * p.gan.layers:
+        yield f"gan.min_side {p.gan.min_side} must be above twice gan.layers {p.gan.layers}."
+    blocks, compared = levels * (p.model.res_blocks + 1), p.style.zecon_blocks or []
+    if len(set(compared)) < len(compared):
+        yield f"style.zecon_blocks {compared} names a block twice."
+    if compared and max(compared) >= blocks:
+        yield (f"style.zecon_blocks {max(compared)} exceeds the network's last input block "
+               f"{blocks - 1}.")
+
+
+def _steps(p: "Params") -> Iterator[str]:
+    if p.process.beta_start > p.process.beta_end:
+        yield "process.beta_start is larger than process.beta_end."
+    if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
+        yield (f"train.micro_batch {p.train.micro_batch} exceeds "
+               f"train.batch_size {p.train.batch_size}.")
+    for name, steps in (("inpaint.respacing", p.inpaint.respacing),
+                        ("style.respacing", p.style.respacing),
+                        ("train.preview_steps", p.train.preview_steps)):
+        if steps > p.process.steps:
+            yield f"{name} {steps} exceeds process.steps {p.process.steps}."
+    if p.inpaint.jump_length >= p.inpaint.respacing:
+        yield (f"inpaint.jump_length {p.inpaint.jump_length} must be below "
+               f"inpaint.respacing {p.inpaint.respacing}.")
+    if p.style.skip >= p.style.respacing:
+        yield f"style.skip {p.style.skip} must be below style.respacing {p.style.respacing}."
+    if not (p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
+            or p.style.lambda_l2 or p.style.lambda_rng):
+        yield "style: one of the weights lambda_* besides lambda_sem must be above 0."

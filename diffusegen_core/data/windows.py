@@ -1,0 +1,160 @@
+"""Squares around lesions, in which a small model sees a large picture at its own detail (data.window).
+
+A model of 64 pixels that sees a whole picture of 500 blurs a lesion of 100. One that is trained on squares
+about twice as large as the lesion paints it at more than half the picture's own resolution. What it paints
+is laid back into the picture.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import PAIRS, Pairs
+from diffusegen_core.store import seeds
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.workspace import Workspace
+
+VERSION = 1  # raised when the same parameters would give other windows
+COPIES = 4  # windows of each training pair
+ROOM = 1.2  # of a region's box: a window is at least so large
+RESIZE, SHIFT = 1.3, 0.15  # of training windows: the largest change of size, and of the middle, over the side
+FADE = 0.5  # of the width of the rim between mask and region: over so much what is painted fades in
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a picture: its box, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> "Window":
+        """All of a picture (..., H, W)."""
+        return cls(0, 0, shape[-1], shape[-2])
+
+    @classmethod
+    def around(cls, lesion: np.ndarray, times: float, region: np.ndarray | None = None,
+               rng: np.random.Generator | None = None) -> "Window":
+        """The square `times` as large as the box around a lesion (H, W), none of it outside the picture.
+
+        It has room for the `region` (H, W), if one is given. `rng` changes its size and moves it.
+        """
+        left, top, width, height = cv2.boundingRect(lesion if region is None else region)
+        *_, own_width, own_height = cv2.boundingRect(lesion) if lesion.any() else (0, 0, width, height)
+        side = max(times * max(own_width, own_height), ROOM * max(width, height))
+        x, y = left + width / 2, top + height / 2
+        if rng is not None:
+            side *= RESIZE ** rng.uniform(-1, 1)
+            x, y = (middle + side * SHIFT * rng.uniform(-1, 1) for middle in (x, y))
+        side = min(max(8, round(side)), *lesion.shape)
+        if side < max(width, height):  # in a picture that is no square
+            return cls.whole(lesion.shape)
+        left, top = (int(np.clip(round(middle - side / 2), 0, size - side))
+                     for middle, size in ((x, lesion.shape[1]), (y, lesion.shape[0])))
+        return cls(left, top, side, side)
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """Of an array (..., H, W), as `array[(..., *window.box)]`."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    def contains(self, mask: np.ndarray) -> bool:
+        """Whether all of a mask (H, W) lies in it."""
+        return bool(mask[self.box].sum() == mask.sum())
+
+    def cut(self, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its part of an image (3, H, W) uint8 and a mask (H, W) in {0, 1}: (3, size, size), (size, size)."""
+        shown = Image.fromarray(np.ascontiguousarray(image[(..., *self.box)].transpose(1, 2, 0)))
+        grey = Image.fromarray(mask[self.box] * np.uint8(255))
+        if not mask[self.box].any():
+            small = np.asarray(shown.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+            return small, np.zeros((size, size), np.uint8)
+        small, lesion = dataset.resized(shown, grey, size)
+        return small, lesion[0]
+
+    def region(self, region: np.ndarray, size: int) -> np.ndarray:
+        """Its part of a region (H, W) in {0, 1} to be painted, (size, size): every pixel that has a share."""
+        part = region[self.box]
+        if part.shape == (size, size):
+            return part.copy()
+        cover = np.asarray(Image.fromarray(part * np.uint8(255)).resize((size, size), Image.Resampling.BOX))
+        return (cover > 0).astype(np.uint8)
+
+    def laid_back(self, image: np.ndarray, painted: np.ndarray, region: np.ndarray,
+                  dilate: int) -> tuple[np.ndarray, np.ndarray]:
+        """A picture (3, H, W) uint8 with what was painted in this window, and its share alpha (H, W) there.
+
+        `painted` (3, S, S) uint8 and the `region` (S, S) in {0, 1} are at the model's size, `dilate` as
+        inpaint.dilate. alpha is 0 outside the region, and rises to 1 within the rim that the dilation adds.
+        """
+        fade = max(1.0, FADE * dilate / 2 * image.shape[-1] / FULL_SIZE * len(region) / self.width)
+        depth = cv2.distanceTransform(region, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        share = cv2.resize(np.clip(depth / fade, 0, 1), (self.width, self.height),
+                           interpolation=cv2.INTER_LINEAR)
+        enlarged = Image.fromarray(np.ascontiguousarray(painted.transpose(1, 2, 0))).resize(
+            (self.width, self.height), Image.Resampling.BICUBIC)
+        alpha, result = np.zeros(image.shape[1:], np.float32), image.copy()
+        alpha[self.box] = share
+        under = image[(..., *self.box)]
+        mixed = share * np.asarray(enlarged, np.float32).transpose(2, 0, 1) + (1 - share) * under
+        result[(..., *self.box)] = np.where(share > 0, np.rint(mixed).astype(np.uint8), under)
+        return result, alpha
+
+
+def cut_all(pairs: Pairs, windows: Sequence[Window] | None, size: int) -> Pairs:
+    """Each pair's window, at `size` pixels; without windows the pairs as they are."""
+    if windows is None:
+        return pairs
+    cuts = [window.cut(image, mask[0], size) for window, image, mask in
+            zip(windows, pairs.images, pairs.masks, strict=True)]
+    return dataset.gather(pairs.names, np.stack([image for image, _ in cuts]),
+                          np.stack([mask[None] for _, mask in cuts]))
+
+
+def all_laid_back(images: np.ndarray, changed: np.ndarray, windows: Sequence[Window] | None,
+                  filled: np.ndarray, dilate: int) -> np.ndarray:
+    """Images (B, 3, H, W) uint8 whose regions `filled` (B, H, W) are from changed windows (B, 3, S, S).
+
+    Without windows they are the changed ones.
+    """
+    if windows is None:
+        return changed
+    size = changed.shape[-1]
+    whole = [window.laid_back(image, new, window.region(region, size), dilate)[0]
+             for window, image, new, region in zip(windows, images, changed, filled, strict=True)]
+    return np.where(filled[:, None] > 0, np.stack(whole), images)
+
+
+def training(ws: Workspace, pairs: Pairs, times: float | None, size: int | None) -> Pairs:
+    """What the models are trained on: COPIES windows of each pair, one after the other; or the pairs."""
+    if times is None or size is None:
+        return pairs
+    recipe: Recipe = {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "window": times,
+                      "window_size": size}
+    artifact = ws.artifact("windows", recipe)
+    if not artifact.made():
+        folder, start = artifact.begin(), time.monotonic()
+        windows = _training(ws.seed, pairs, times, size)
+        artifact.finish([dataset.write(folder, windows)], time.monotonic() - start, windows=len(windows))
+    return dataset.read(artifact.file(PAIRS))
+
+
+def _training(seed: int, pairs: Pairs, times: float, size: int) -> Pairs:
+    names, images, masks = [], [], []
+    for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
+        for copy in range(COPIES):
+            window = Window.around(mask[0], times, rng=seeds.rng(seed, "window", name, copy))
+            shown, lesion = window.cut(image, mask[0], size)
+            names.append(f"{name}~{copy}")
+            images.append(shown)
+            masks.append(lesion[None])
+    return dataset.gather(names, np.stack(images), np.stack(masks))

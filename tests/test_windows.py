@@ -1,0 +1,181 @@
+"""Windows around lesions: squares within the picture, laid back into it, and models that see nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusegen_core.chapters import spots
+from diffusegen_core.chapters.spots import Spot
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import pairsets, phantom, regions
+from diffusegen_core.data.types import DataType
+from diffusegen_core.data.windows import COPIES, Window
+from diffusegen_core.planning import flops
+from diffusegen_core.report import algorithms
+from diffusegen_core.run import Run
+
+
+def disc(x: float, y: float, radius: float, shape: tuple[int, int] = (80, 100)) -> np.ndarray:
+    ys, xs = np.mgrid[:shape[0], :shape[1]]
+    mask = (np.hypot(ys - y, xs - x) <= radius).astype(np.uint8)
+    mask[int(y), int(x)] = 1
+    return mask
+
+
+@settings(max_examples=80)
+@given(x=st.floats(0, 99), y=st.floats(0, 79), radius=st.floats(0, 60), times=st.floats(1.1, 8),
+       seed=st.none() | st.integers(0, 999))
+def test_a_window_lies_in_the_picture_and_holds_the_lesion(x: float, y: float, radius: float, times: float,
+                                                           seed: int | None):
+    lesion = disc(x, y, radius)
+    region = regions.dilated(lesion, 20)
+    rng = None if seed is None else np.random.default_rng(seed)
+    window = Window.around(lesion, times, region, rng)
+    assert window.left >= 0
+    assert window.top >= 0
+    assert window.left + window.width <= 100
+    assert window.top + window.height <= 80
+    if rng is None:
+        assert window.contains(region)
+        assert window == Window.whole(lesion.shape) or window.width == window.height
+
+
+def test_a_window_is_so_many_times_as_large_as_the_lesion_and_jitter_is_seeded():
+    lesion = disc(50, 40, 8)
+    assert Window.around(lesion, 3) == Window(25, 15, 51, 51)
+    jittered = {Window.around(lesion, 3, rng=np.random.default_rng(seed)) for seed in range(20)}
+    assert len(jittered) > 15
+    again = Window.around(lesion, 3, rng=np.random.default_rng(5))
+    assert again == Window.around(lesion, 3, rng=np.random.default_rng(5))
+    widths = [window.width for window in jittered]
+    assert min(widths) < 48 < 54 < max(widths)
+
+
+def test_what_is_laid_back_changes_the_region_alone_and_is_the_painting_inside():
+    image = np.zeros((3, 64, 64), np.uint8)
+    region = np.zeros((64, 64), np.uint8)
+    region[16:48, 16:48] = 1
+    window = Window(8, 8, 48, 48)
+    small = window.region(region, 24)
+    assert small.sum() == 16 * 16
+    whole, alpha = window.laid_back(image, np.full((3, 24, 24), 200, np.uint8), small, dilate=64)
+    assert (whole[:, 32, 32] == 200).all()
+    assert (whole[:, alpha == 0] == 0).all()
+    assert alpha[0, 0] == alpha[12, 12] == 0
+    steps = alpha[32, 14:33]
+    assert (np.diff(steps) >= 0).all()
+    assert len(np.unique(steps)) > 4
+
+
+def test_no_sliver_of_a_region_is_lost_at_the_models_size():
+    region = np.zeros((100, 100), np.uint8)
+    region[50, 50] = 1
+    assert Window(0, 0, 100, 100).region(region, 10).sum() == 1
+
+
+# ---- a run with windows
+
+@pytest.fixture(scope="module")
+def values(nano_values: dict) -> dict:
+    return params.merged(nano_values, {"data.image_size": 32, "data.window": 2.0, "data.window_size": 16,
+                                       "inpaint.masks": "varied", "inpaint.samples": 2})
+
+
+@pytest.fixture(scope="module")
+def run(values: dict, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    this = Run(params.validate({**values, "run_dir": str(tmp_path_factory.mktemp("windows") / "run")}))
+    this.make("augment")
+    return this
+
+
+def test_models_see_windows_and_pictures_come_out_whole(run: Run):
+    assert run.windows.image_size == 16
+    assert len(run.windows) == COPIES * len(run.pairs)
+    assert run.windows.masks.any(axis=(1, 2, 3)).all()
+    assert run.windows.masks.mean() > 1.3 * run.pairs.masks.mean(), "lesions are larger in them"
+    assert run.models.load().image_size == 16
+    assert [model.pairs for model in run.models.models] == [
+        COPIES * len(run.clusters.members(k)) for k in range(run.clusters.k)]
+    one = run.inpainted.sets[DataType("Paint", "2")]
+    styled = run.styled.sets[DataType("Styled-Paint", "2")]
+    for row in one.manifest.itertuples():
+        image, mask = pairsets.read_pair(one.folder, row.name)
+        source = run.pairs.named([row.source])
+        assert image.shape == (3, 32, 32)
+        region = regions.filled(source.masks, mask[None], run.params.inpaint.dilate)[0] > 0
+        assert np.array_equal(image[:, ~region], source.images[0][:, ~region])
+        assert not np.array_equal(image, source.images[0])
+        after, same = pairsets.read_pair(styled.folder, row.name)
+        assert np.array_equal(after[:, ~region], source.images[0][:, ~region])
+        assert not np.array_equal(after, image)
+        assert np.array_equal(same, mask)
+
+
+def test_the_algorithms_are_shown_at_the_models_size(run: Run):
+    pair, diffusion = algorithms.one(run, number=3)
+    assert pair.image_size == diffusion.image_size == 16
+    assert pair.names == [f"{run.pairs.names[3]}~0"]
+    inpainted, source, pixels, _ = algorithms.to_style(run)
+    assert inpainted.shape[-1] == source.shape[-1] == pixels.shape[-1] == 16
+
+
+def test_the_plan_counts_the_models_size(values: dict):
+    small = flops.count(params.validate(values)).unet.call
+    large = flops.count(params.validate(params.merged(values, {
+        "data.window": None, "data.window_size": None}))).unet.call
+    assert 3 < large / small < 5
+
+
+def test_batch_size_changes_no_pair(run: Run, values: dict, tmp_path: Path):
+    one = run.inpainted.sets[DataType("Paint", "2")]
+    other = Run(params.validate(params.merged(values, {
+        "run_dir": str(tmp_path / "run"), "inpaint.batch_size": 1})))
+    again = other.make("inpaint").sets[DataType("Paint", "2")]
+    assert again.hashes == {**one.hashes, **{name: again.hashes[name] for name in again.hashes
+                                             if not name.endswith(".png")}}
+
+
+def test_the_model_may_draw_the_mask_in_a_window(run: Run, values: dict):
+    changes = {"inpaint.masks": "joint", "inpaint.opening": 1}
+    p = params.validate(params.merged(params.plain(run.params), changes))
+    joint = Run(p).make("inpaint").sets[DataType("Diff", "2")]
+    for row in joint.manifest.itertuples():
+        image, mask = pairsets.read_pair(joint.folder, row.name)
+        source = run.pairs.named([row.source])
+        region = regions.dilated(source.masks[0, 0], p.inpaint.dilate) > 0
+        assert np.array_equal(image[:, ~region], source.images[0][:, ~region])
+        assert mask.shape == (1, 32, 32)
+    assert len(joint) + len(joint.left_out) == 8
+
+
+def test_an_old_lesion_that_is_far_away_is_painted_over_as_well(run: Run):
+    image, _, _ = phantom.draw(seed=3, index=1, size=128)
+    old, new = (disc(x, y, 9, (128, 128)) for x, y in ((24, 24), (104, 104)))
+    p = run.params
+    assert spots._is_apart(Spot(image, old, new), 2.0, p.inpaint)
+    result, = run.paint(image.transpose(1, 2, 0), new, old=old)
+    changed = (result.image != image.transpose(1, 2, 0)).any(axis=2)
+    assert changed[old > 0].mean() > 0.5
+    assert changed[new > 0].mean() > 0.5
+    assert not changed[~result.region].any()
+    assert not changed[40:88, 40:88].any(), "what lies between stays"
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"data.window_size": None}, "given together"), ({"data.window": None}, "given together"),
+    ({"data.window_size": 15}, "data.window_size 15 cannot be halved"),
+    ({"data.window": 1.0}, "greater than 1")])
+def test_windows_that_cannot_be_are_refused(values: dict, changes: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        params.validate(params.merged(values, changes))
+
+
+def test_without_a_window_the_pairs_are_what_the_models_see(nano_params: Params):
+    this = Run(nano_params)
+    assert this.make("windows") is this.make("data")
+    assert not (nano_params.folder / "windows").exists()
