@@ -143,11 +143,11 @@ def test_types_are_told_apart_and_go_through_every_chapter(p: Params):
 
 def test_pictures_without_lesions_give_pairs(p: Params, tmp_path: Path):
     (tmp_path / "healthy").mkdir()
-    shown = {}
+    shown = {}  # by names that could be taken for numbers
     for number in range(3):
         image = np.random.default_rng(number).integers(90, 200, (48, 64, 3), dtype=np.uint8)
-        Image.fromarray(image).save(tmp_path / "healthy" / f"clean {number}.png")
-        shown[f"clean {number}"] = np.asarray(
+        Image.fromarray(image).save(tmp_path / "healthy" / f"{number:03d}.png")
+        shown[f"{number:03d}"] = np.asarray(
             Image.fromarray(image).resize((16, 16), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
     p = changed(p, masks="varied", backgrounds=str(tmp_path / "healthy"), samples=3)
     run = Run(p)

@@ -16,7 +16,7 @@ import pandas as pd
 from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
-from diffusegen_core.chapters.scenes import GIVEN, Scene, Scenes
+from diffusegen_core.chapters.scenes import Scene, Scenes
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
@@ -91,7 +91,7 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, m
     jobs = plan(ws.seed, data_type, pairs.names, clusters, settings, scenes.names)
     artifact = ws.artifact(data_type.artifact, _recipe(ws, pairs, jobs, models, scenes))
     if not artifact.made():
-        columns = [*MANIFEST, *(GIVEN if data_type.given_masks else [])]
+        columns = [*MANIFEST, *(pairsets.GIVEN if data_type.given_masks else [])]
         pairsets.make(artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, columns,
                       ws=ws, scenes=scenes, weights=models.weights,
                       models={name: models[name].path for name in artifact.recipe["models"]})

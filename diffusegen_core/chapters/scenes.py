@@ -25,9 +25,6 @@ from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
-# Of a manifest, where masks are given: the picture that was painted into, whose mask, and its change.
-GIVEN = ["picture", "mask_of", "mask_change"]
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -40,7 +37,7 @@ class Scene:
     region: np.ndarray
     """(B, S, S) in {0, 1}: where the pictures are painted anew."""
     rows: list[Row]
-    """What a manifest tells of each, the columns GIVEN; nothing where the model draws the masks."""
+    """What a manifest tells of each, the columns pairsets.GIVEN; nothing where the model draws the masks."""
 
     @property
     def spots(self) -> list[Spot]:
