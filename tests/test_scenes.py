@@ -1,5 +1,6 @@
 """Painting by given masks: what is known comes back exact, and a pair depends on its own seed alone."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def test_another_mask_in_the_folder_makes_the_pairs_anew_and_the_same_ones_do_no
     shutil.copytree(tmp_path / "masks", tmp_path / "same")
     made(changed(p, masks=str(tmp_path / "same")))
     assert (p.folder / "inpaint" / "2-Paint" / "made.json").stat().st_mtime_ns == stamp
-    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(tmp_path / "masks" / "shape 1.png")
+    Image.fromarray(np.tri(40, dtype=np.uint8) * 255).save(tmp_path / "masks" / "shape 1.png")
     after = files_of(made(p))
     assert after.keys() == before.keys()
     assert after != before
@@ -180,7 +181,8 @@ def test_another_mask_in_the_folder_makes_the_pairs_anew_and_the_same_ones_do_no
 
 @pytest.mark.parametrize(("kind", "message"), [
     ("absent", "is not a folder"), ("none", "holds no pictures"), ("text", "cannot be read"),
-    ("empty", "is an empty mask"), ("twice", "two pictures of the name a")])
+    ("empty", "is an empty mask"), ("full", "fills its picture"), ("twice", "Two pictures are called a"),
+    ("odd", "name that cannot be used")])
 def test_a_folder_of_masks_that_cannot_be_used_is_refused_in_a_line(p: Params, tmp_path: Path, kind: str,
                                                                     message: str):
     folder = tmp_path / "masks"
@@ -190,14 +192,41 @@ def test_a_folder_of_masks_that_cannot_be_used_is_refused_in_a_line(p: Params, t
         (folder / "a.png").write_text("no picture")
     if kind == "empty":
         Image.new("L", (20, 20)).save(folder / "a.png")
+    if kind == "full":
+        Image.new("L", (20, 20), 255).save(folder / "a.png")
+    if kind == "odd":
+        Image.new("L", (20, 20)).save(folder / os.fsdecode(b"a\n\xff.png"))
     if kind == "twice":
         for name in ("a.png", "a.bmp"):
             Image.new("L", (20, 20), 255).save(folder / name)
     with pytest.raises(UserError, match=message) as error:
         made(changed(p, masks=str(folder)))
     assert "\n" not in str(error.value)
-    if kind in ("absent", "none", "twice"):  # which the listing tells, before anything runs
+    if kind in ("absent", "none", "twice", "odd"):  # which the listing tells, before anything runs
         assert any(message in line for line in preflight.problems(changed(p, masks=str(folder))))
+
+
+def test_masks_of_one_size_do_not_stand_for_another_where_their_folder_is_gone(p: Params, tmp_path: Path):
+    write_masks(tmp_path / "masks")
+    p = changed(p, masks=str(tmp_path / "masks"))
+    made(p)
+    shutil.rmtree(tmp_path / "masks")
+    larger = params.validate(params.merged(params.plain(p), {"data.image_size": 32}))
+    with pytest.raises(UserError, match="masks is not a folder"):
+        made(larger)
+    assert len(made(p)) == 4
+
+
+def test_masks_that_were_changed_by_hand_are_made_again_by_the_chapter_that_the_refusal_names(
+        p: Params, tmp_path: Path):
+    write_masks(tmp_path / "masks")
+    run = Run(changed(p, masks=str(tmp_path / "masks")))
+    run.make("inpaint")
+    (run.folder / "inpaint" / "masks" / "pairs.npz").write_bytes(b"by hand")
+    with pytest.raises(UserError, match="--remake inpaint"):
+        run.make("inpaint")
+    run.make("inpaint", again=True)
+    assert len(run.inpainted.sets[PAINT]) == 4
 
 
 def test_backgrounds_need_given_masks(p: Params, tmp_path: Path):

@@ -316,7 +316,7 @@ def _by_name(report: Report, paths: list[Path], names: dict[str, str]) -> dict[s
     """The files under the name that pairs them; unusable names and files that share one are problems."""
     by_name = defaultdict(list)
     for path in paths:
-        if why := _unusable(path.name):
+        if why := unusable(path.name):
             report.add(path, "unusable name", why)
         else:
             by_name[names[path.stem]].append(path)
@@ -326,7 +326,7 @@ def _by_name(report: Report, paths: list[Path], names: dict[str, str]) -> dict[s
     return by_name
 
 
-def _unusable(name: str) -> str | None:
+def unusable(name: str) -> str | None:
     """Why a file's name cannot be that of a pair; None where it can."""
     if printable(name) != name:
         return "control characters, or bytes that are no text"

@@ -2,7 +2,7 @@
 (inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,22 +19,24 @@ from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same files would be read to other pixels
-MASKS, BACKGROUNDS = "masks", "backgrounds"  # the artifacts
+MASKS, BACKGROUNDS = "masks", "backgrounds"  # parameters of `inpaint`, and artifacts beside its pairs
 
 
 def load(ws: Workspace, name: str, source: str, size: int) -> Pairs:
     """The pictures of a folder at `size` pixels, squared as training images are, and kept as the artifact.
 
     `name` is BACKGROUNDS, images whose masks are empty; or MASKS, masks on black images. Raises UserError
-    for a picture that cannot be read and for an empty mask.
+    for a picture that cannot be read, and for a mask that is empty or fills its picture.
     """
-    asked = {"version": VERSION, "image_size": size}
-    if stamp := dataset.remembered(ws.folder / name, source):
-        return dataset.read(ws.artifact(name, {**asked, "input": stamp["recipe"]["input"]}).file(PAIRS))
+    place, asked = _place(name), {"version": VERSION, "image_size": size}
+    if stamp := dataset.remembered(ws.folder / place, source):
+        artifact = ws.artifact(place, {**asked, "input": stamp["recipe"]["input"]})
+        if artifact.made():
+            return dataset.read(artifact.file(PAIRS))
     listed = _listed(source)
-    before = files.read_json(ws.folder / name / dataset.SOURCE)
+    before = files.read_json(ws.folder / place / dataset.SOURCE)
     hashes = listed.hashes(before if isinstance(before, dict) else {})
-    artifact = ws.artifact(name, {**asked, "input": layouts.identity(hashes)})
+    artifact = ws.artifact(place, {**asked, "input": layouts.identity(hashes)})
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
         read = [_read(path, name, size) for path in listed.files]
@@ -50,22 +52,36 @@ def check(p: Params) -> Iterator[str]:
     """What `load` would refuse, as far as the listing of the folders tells."""
     for name, source in ((MASKS, p.inpaint.masks), (BACKGROUNDS, p.inpaint.backgrounds)):
         if source is not None and source not in (JOINT, OWN, VARIED) and not dataset.remembered(
-                p.folder / name, source):
+                p.folder / _place(name), source):
             yield from refusals([partial(_listed, source)], f"inpaint.{name}")
 
 
+def _place(name: str) -> str:
+    """The artifact's, within chapter 3's folder: `--remake inpaint` makes it again."""
+    return f"inpaint/{name}"
+
+
 def _listed(source: str) -> layouts.Report:
-    """The pictures of a folder, unopened; UserError where there are none, or two have one name."""
+    """The pictures of a folder, unopened; UserError where there are none, or names that cannot be used."""
     folder = resolve(source)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     paths = layouts.pictures(folder)
-    stems = [path.stem for path in paths]
-    if twice := [stem for stem in stems if stems.count(stem) > 1]:
-        raise UserError(f"{folder} holds two pictures of the name {printable(twice[0])}.")
     if not paths:
         raise UserError(f"{folder} holds no pictures.")
+    names(paths)
     return layouts.Report(folder, "pictures", files=paths)
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """What pictures are called; UserError where a name cannot be used, or two have the same."""
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        if why := layouts.unusable(path.name):
+            raise UserError(f"{printable(str(path))} has a name that cannot be used: {why}.")
+        if (other := by_name.setdefault(path.stem, path)) is not path:
+            raise UserError(f"Two pictures are called {path.stem}, {other} and {path}. Rename one of them.")
+    return list(by_name)
 
 
 def _read(path: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +90,10 @@ def _read(path: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     if name == BACKGROUNDS:
         shown = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
         return shown, np.zeros((1, size, size), np.uint8)
-    mask = Image.fromarray(np.where(np.asarray(picture).max(axis=2) > 127, np.uint8(255), np.uint8(0)))
-    if not mask.getbbox():
+    lesion = np.asarray(picture).max(axis=2) > 127
+    if not lesion.any():
         raise UserError(f"{path} is an empty mask: no pixel is above 127.")
+    if lesion.all():
+        raise UserError(f"{path} is a mask that fills its picture: every pixel is above 127.")
+    mask = Image.fromarray(lesion * np.uint8(255))
     return np.zeros((3, size, size), np.uint8), dataset.resized(picture, mask, size)[1]
