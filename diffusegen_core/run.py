@@ -298,6 +298,8 @@ class Run:
         """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
         rows = []
         for name in self._steps(self.workspace, lambda need: None, None):
+            if name == "windows" and not self.params.data.window:  # they are the pairs themselves
+                continue
             try:
                 result = self.read(name)
                 if result is None:
@@ -324,7 +326,7 @@ class Run:
 def _generate(run: Run, again: bool) -> None:
     """A work item: chapters 1 to 4 of a small set's run; `again` as in `Run.make`."""
     def make() -> None:
-        for name in ("data", "cluster", "train", "inpaint", "style", "gan") if again else ():
+        for name in ("data", "cluster", "windows", "train", "inpaint", "style", "gan") if again else ():
             run.make(name, again=True)
         run.make("sets")
     augment.generate(run.folder, make)

@@ -15,7 +15,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import pairsets, phantom, regions
 from diffusegen_core.data.types import DataType
 from diffusegen_core.data.windows import COPIES, Window
-from diffusegen_core.planning import flops
+from diffusegen_core.planning import flops, preflight
 from diffusegen_core.report import algorithms
 from diffusegen_core.run import Run
 
@@ -114,6 +114,22 @@ def test_models_see_windows_and_pictures_come_out_whole(run: Run):
         assert np.array_equal(after[:, ~region], source.images[0][:, ~region])
         assert not np.array_equal(after, image)
         assert np.array_equal(same, mask)
+
+
+def test_windows_that_were_changed_by_hand_are_made_again_by_the_chapter_that_the_refusal_names(
+        run: Run, values: dict, tmp_path: Path):
+    other = Run(params.validate({**values, "run_dir": str(tmp_path / "run")}))
+    other.make("windows")
+    (other.folder / "windows" / "pairs.npz").write_bytes(b"by hand")
+    with pytest.raises(UserError, match="--remake windows"):
+        other.make("train")
+    assert preflight.remakes(["windows"]) == ["windows"]
+    assert other.make("windows", again=True).digest == run.windows.digest
+
+
+def test_status_tells_of_windows_where_there_are_any(run: Run, nano_params: Params):
+    assert "windows" in run.status().index
+    assert "windows" not in Run(nano_params).status().index
 
 
 def test_the_algorithms_are_shown_at_the_models_size(run: Run):

@@ -21,7 +21,8 @@ Check = Callable[[Params], Iterator[str]]
 CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "data": (dataset.check, ()),
     "cluster": (cluster.check, ("data",)),
-    "train": (train.check, ("cluster",)),
+    "windows": (None, ("data",)),
+    "train": (train.check, ("cluster", "windows")),
     "inpaint": (inpaint.check, ("train",)),
     "style": (style.check, ("inpaint",)),
     "gan": (gan.check, ("data",)),
@@ -32,7 +33,7 @@ CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "summary": (None, ("segment", "augment")),
 }
 # What has no page of its own, and the chapter whose page makes it.
-PAGES = {"data": "cluster", "gan": "evaluate", "tests": "segment"}
+PAGES = {"data": "cluster", "windows": "train", "gan": "evaluate", "tests": "segment"}
 
 
 def check(run: Run, chosen: Collection[str]) -> None:
