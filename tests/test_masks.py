@@ -63,6 +63,16 @@ def test_a_varied_mask_stays_in_the_field_of_view(radius: float, x: float, y: fl
     assert not (drawn.mask & (1 - view)).any()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_specks_and_the_smallest_sizes_leave_a_pixel(seed: int):
+    specks, view = np.zeros((16, 16), np.uint8), np.ones((16, 16), np.uint8)
+    specks[[3, 9], [3, 8]] = 1  # between them there is nothing
+    assert masks.varied(specks, view, np.random.default_rng(seed)).mask.any()
+    for area in (1e-300, 1e-7, 0.002):
+        drawn = masks.alike(specks, masks.Like(area, 0.5, 0.5), view, np.random.default_rng(seed))
+        assert 1 <= drawn.mask.sum() <= 4
+
+
 def test_sizes_of_varied_masks_are_those_of_the_masks():
     view = np.ones((128, 128), np.uint8)
     before = [phantom.draw(0, number, 128)[1][0] for number in range(80)]

@@ -131,7 +131,10 @@ def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generat
 
 
 def _turned(mask: np.ndarray, angle: float, scale: float, shear: float, flip: bool) -> np.ndarray:
-    """An affine change around the mask's middle, (R, R) in {0, 1}, in an array that it fits in with room."""
+    """An affine change around the mask's middle, (R, R) in {0, 1}, in an array that it fits in with room.
+
+    Of what would round to nothing, the middle pixel is left.
+    """
     ys, xs = np.nonzero(mask)
     radius = np.hypot(np.ptp(ys) + 1, np.ptp(xs) + 1) / 2
     side = 2 * int(np.ceil(1.3 * radius * scale)) + 3  # with room for what shear and bending add
@@ -141,7 +144,9 @@ def _turned(mask: np.ndarray, angle: float, scale: float, shear: float, flip: bo
     offset = side // 2 - change @ middle
     turned = cv2.warpAffine(mask.astype(np.float32), np.column_stack([change, offset]), (side, side),
                             flags=cv2.INTER_LINEAR)
-    return (turned > 0.5).astype(np.uint8)
+    shape = (turned > 0.5).astype(np.uint8)
+    shape[side // 2, side // 2] |= not shape.any()
+    return shape
 
 
 # y = x + BEND size N(0, 1), the noise smoothed over WAVE size (Simard et al. 2003)
