@@ -202,12 +202,11 @@ def paint(
 ) -> None:
     """Paint lesions into pictures of your own, of any size, with the models of a run.
 
-    Without --mask and --like a lesion of a usual size appears somewhere in the view.
+    Without --mask and --like a lesion of a usual size appears somewhere in the view. The same command goes on
+    where it was stopped.
     """
     from diffusegen_core import painting
     from diffusegen_core.run import Run
-    if mask and like:
-        raise UserError("--mask and --like both say which lesion is wanted. Give one of them.")
     made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove)
     typer.echo(f"{len(made)} pairs: {out}")
 

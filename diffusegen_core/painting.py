@@ -8,16 +8,21 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from diffusegen_core.chapters.paint import Painted
-from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.chapters import inpaint
+from diffusegen_core.chapters import paint as painter
+from diffusegen_core.chapters.paint import Painted, Wish
+from diffusegen_core.config.checks import sources
+from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import plain
-from diffusegen_core.data import dataset, layouts, pairsets
+from diffusegen_core.data import dataset, layouts, masks, pairsets, pictures, windows
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
-from diffusegen_core.store import files, seeds
+from diffusegen_core.store import files, lock, seeds
+from diffusegen_core.store.artifacts import differences
 
-RECIPE = "painted.json"
-MANIFEST = ["name", "picture", "model", "seed", "mask_of", "mask_change", "area"]
+RECIPE, TABLE = "painted.json", "manifest.csv"
+MANIFEST = ["name", "picture", "model", "seed", *pairsets.GIVEN[1:], "area"]
+TYPES = {**dict.fromkeys(MANIFEST, str), "seed": int, "area": float}
 
 
 def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int = 0,
@@ -26,50 +31,111 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     """Paint `count` pairs into each picture and write them to `out`, with a manifest: its rows.
 
     `out` is new, empty, or of the same call before, which goes on. Each pair depends on the seed, its
-    picture's name and its number alone. UserError for whatever cannot be used, before anything is painted.
+    picture, the picture's name and its own number alone. UserError for whatever cannot be used, before
+    anything is written.
     """
-    names = [path.stem for path in paths]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"Two pictures are called {printable(twice[0])}. Paint them into two folders.")
-    if like:
-        Like.parse(like)  # refused before anything is written
-    lesion, gone = _mask(mask), _mask(old)
-    pictures = {path.stem: np.asarray(layouts.opened(path)) for path in paths}
-    _begin(out, {
-        "pictures": {name: files.pixel_hash(image) for name, image in pictures.items()},
-        "masks": [None if one is None else files.pixel_hash(one) for one in (lesion, gone)],
-        "like": like, "remove": remove, "count": count, "seed": seed,
-        "models": {model.name: model.sha256 for model in run.models.models}, "weights": run.models.weights,
-        "pairs": run.pairs.digest, "inpaint": plain(run.params.inpaint), "versions": files.versions()})
-    rows = []
-    for name, image in tqdm(pictures.items(), desc="Painting", unit="picture", disable=None):
-        painted = run.paint(image, lesion, count, seeds.derive(seed, "picture", name), like=like, old=gone,
-                            remove=remove)
+    names = pictures.names(paths)
+    _refuse_place(run, out)
+    wish = Wish(_mask(mask), Like.parse(like) if like is not None else None, _mask(old), remove)
+    shown = {name: np.asarray(layouts.opened(path)) for name, path in zip(names, paths, strict=True)}
+    own = {name: seeds.derive(seed, "picture", name) for name in names}
+    for path, name in zip(paths, names, strict=True):
+        _check(run, path, shown[name], wish, count, own[name])
+    _begin(out, {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed})
+    rows = _finished(out)
+    for name, image in tqdm(shown.items(), desc="Painting", unit="picture", disable=None):
+        if all(_pair(name, number) in rows for number in range(1, count + 1)):
+            continue
+        painted = run.paint(image, wish.mask, count, own[name], like=like, old=wish.old, remove=remove)
         for number, one in enumerate(painted, 1):
-            dataset.write_pair(out, f"{name}_{number}", one.image.transpose(2, 0, 1), one.mask[None])
-            rows.append(_row(name, number, one))
-    table = pd.DataFrame(rows, columns=MANIFEST)
-    files.write_text(out / "manifest.csv", table.to_csv(index=False))
-    return table
+            dataset.write_pair(out, _pair(name, number), one.image.transpose(2, 0, 1), one.mask[None])
+            rows[_pair(name, number)] = _row(name, number, one)
+        files.write_text(out / TABLE, _table(rows, names, count).to_csv(index=False))
+    return _table(rows, names, count)
 
 
 def _mask(path: Path | None) -> np.ndarray | None:
-    """A mask (H, W) in {0, 1} from a file: lesion above 127."""
-    return None if path is None else (np.asarray(layouts.opened(path)).max(axis=2) > 127).astype(np.uint8)
+    """A mask (H, W) in {0, 1} from a file: lesion above 127. UserError where there is none."""
+    if path is None:
+        return None
+    mask = (np.asarray(layouts.opened(path)).max(axis=2) > 127).astype(np.uint8)
+    if not mask.any():
+        raise UserError(f"{path} is an empty mask: no pixel is above 127.")
+    return mask
+
+
+def _refuse_place(run: Run, out: Path) -> None:
+    """UserError where the folder is a file, or lies in a run or among the data of this one."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file. Name a folder with --out.")
+    places = out.resolve(), *out.resolve().parents
+    for place in places:
+        if lock.is_run(place):
+            raise UserError(f"{out} lies in the run {place}, whose parts the run makes itself. Name another "
+                            "folder by --out.")
+    for name, path in sources(run.params).items():
+        if path.resolve() in places:
+            raise UserError(f"{out} lies in {name} {path}, which is never written to. Name another folder by "
+                            "--out.")
+
+
+def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed: int) -> None:
+    """UserError, naming the picture, where it cannot be painted into as is wished."""
+    try:
+        painter.check(run.pairs, run.params.inpaint, image, wish, count, seed)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any]:
+    """What decides the painted pairs, beside the numbers that are given."""
+    p = run.params
+    return {
+        "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
+        "mask": None if wish.mask is None else files.pixel_hash(wish.mask),
+        "old": None if wish.old is None else files.pixel_hash(wish.old), "remove": wish.remove,
+        "models": {model.name: model.sha256 for model in run.models.models}, "weights": run.models.weights,
+        "pairs": run.pairs.digest, "window": p.data.window,
+        "inpaint": {key: value for key, value in plain(p.inpaint).items() if key not in inpaint.IRRELEVANT},
+        "versions": {**files.versions(), "masks": masks.VERSION, "windows": windows.VERSION}}
 
 
 def _begin(out: Path, recipe: dict[str, Any]) -> None:
     """UserError where the folder holds anything but what the same call made."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file. Name a folder with --out.")
     there = files.read_json(out / RECIPE)
-    if there != recipe:
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out} holds other things, and nothing there is replaced. Name a new folder by "
-                            "--out.")
-        files.write_json(out / RECIPE, recipe)
+    if there == recipe:
+        return
+    if isinstance(there, dict):
+        raise UserError(f"{out} was painted otherwise ({some(differences(there, recipe))}), and nothing there "
+                        "is replaced. Name a new folder by --out.")
+    # What a kill leaves before there is the recipe is nobody's.
+    if out.is_dir() and any(not path.name.startswith(files.WRITING) for path in out.iterdir()):
+        raise UserError(f"{out} holds other things, and nothing there is replaced. Name a new folder by "
+                        "--out.")
+    files.write_json(out / RECIPE, recipe)
 
 
-def _row(name: str, number: int, one: Painted) -> pairsets.Row:
-    return {"name": f"{name}_{number}", "picture": name, "model": one.model, "seed": one.seed,
+def _finished(out: Path) -> dict[str, pairsets.Row]:
+    """The rows of the manifest so far whose files are there, by name."""
+    try:
+        table = pd.read_csv(out / TABLE, dtype=TYPES, keep_default_na=False)
+    except (FileNotFoundError, ValueError):  # or it is not the one that was written
+        return {}
+    rows = table.to_dict("records") if list(table) == MANIFEST else []
+    return {row["name"]: row for row in rows
+            if all(path.is_file() for path in pairsets.files_of(out, row["name"]))}
+
+
+def _pair(picture: str, number: int) -> str:
+    return f"{picture}_{number}"
+
+
+def _row(picture: str, number: int, one: Painted) -> pairsets.Row:
+    return {"name": _pair(picture, number), "picture": picture, "model": one.model, "seed": one.seed,
             "mask_of": one.mask_of, "mask_change": one.mask_change, "area": round(float(one.mask.mean()), 6)}
+
+
+def _table(rows: dict[str, pairsets.Row], names: Sequence[str], count: int) -> pd.DataFrame:
+    """The rows that there are, in the order of the pictures."""
+    order = [_pair(name, number) for name in names for number in range(1, count + 1)]
+    return pd.DataFrame([rows[name] for name in order if name in rows], columns=MANIFEST)

@@ -192,7 +192,7 @@ class Run:
 
         `like` is as "medium,top-left"; without `mask` and `like`, lesions are as large as the run's.
         """
-        wish = Wish(mask, Like.parse(like) if like else None, old, remove)
+        wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove)
         return paint.paint(self.pairs, self.models, self.params.inpaint, image, wish, n, seed,
                            self.params.device, self.params.data.window)
 

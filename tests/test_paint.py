@@ -1,5 +1,7 @@
 """Pictures of one's own: of any size, exact outside the painted region, refused in a line where unusable."""
 
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from diffusegen_core import painting
+from diffusegen_core.chapters.paint import Painted
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -112,6 +116,10 @@ def test_other_sizes_and_positions_are_refused(text: str):
     ({"mask": np.ones((HEIGHT, WIDTH), np.uint8)}, "covers 100% of the picture"),
     ({"remove": True, "mask": None}, "To remove a lesion, its mask is needed"),
     ({"n": 0}, "At least one"),
+    ({"like": "small,centre"}, "without a mask"),
+    ({"like": "small,centre", "remove": True}, "without a mask"),
+    ({"like": "", "mask": None}, "no size and position"),
+    ({"image": picture(2, 300), "mask": None, "like": "small,centre"}, "too small for a lesion"),
     ({"image": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "mask": None}, "shows no tissue"),
 ])
 def test_what_cannot_be_painted_is_refused_in_a_line(run: Run, change: dict, message: str):
@@ -172,19 +180,79 @@ def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Pa
     (["TEXT"], "cannot be read"),
     (["ABSENT"], "cannot be read"),
     (["IMAGE", "--mask", "TEXT"], "cannot be read"),
-    (["IMAGE", "--mask", "LESION", "--like", "small,centre"], "Give one of them"),
+    (["IMAGE", "--mask", "LESION", "--like", "small,centre"], "without a mask"),
     (["IMAGE", "--like", "small"], "size and position"),
     (["IMAGE", "IMAGE"], "Two pictures are called colon"),
     (["IMAGE", "--out", "TEXT"], "is a file"),
+    (["IMAGE", "--like", ""], "size and position"),
+    (["IMAGE", "SMALL", "--mask", "LESION"], "small.png: The mask must be as large"),
+    (["IMAGE", "--mask", "BLACK"], "black.png is an empty mask: no pixel is above 127"),
+    (["IMAGE", "DARK"], "dark.png: The picture shows no tissue"),
+    (["ODD"], "name that cannot be used"),
+    (["LONG"], "name that cannot be used"),
+    (["IMAGE", "--out", "RUN"], "lies in the run"),
+    (["IMAGE", "--out", "DATA"], "lies in inpaint.backgrounds"),
 ])
 def test_what_the_command_cannot_use_is_told_in_a_line_and_leaves_nothing(
-        run: Run, image: Path, words: list[str], message: str, tmp_path: Path):
+        run: Run, image: Path, words: list[str], message: str, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "text.png").write_text("no picture")
+    monkeypatch.setattr(Run, "open", lambda folder: run)
+    monkeypatch.setattr(run, "params", params.validate(params.merged(params.plain(run.params), {
+        "inpaint.masks": "varied", "inpaint.backgrounds": str(tmp_path / "data")})))
     places = {"TEXT": tmp_path / "text.png", "ABSENT": tmp_path / "absent.png", "IMAGE": image,
-              "LESION": tmp_path / "lesion.png"}
+              "LESION": tmp_path / "lesion.png", "RUN": run.folder / "inpaint" / "new",
+              "DATA": tmp_path / "data" / "new", "ODD": tmp_path / os.fsdecode(b"a\xff.png"),
+              "LONG": tmp_path / f"{'a' * 240}.png"}
+    for name, shown in {"SMALL": picture()[:20], "BLACK": 0 * disc(), "DARK": 0 * picture()}.items():
+        places[name] = tmp_path / f"{name.lower()}.png"
+        Image.fromarray(shown).save(places[name])
     out = [] if "--out" in words else ["--out", tmp_path / "out"]
     code, told = call(run.folder, *(places.get(word, word) for word in words), *out)
     assert code != 0
     assert message in told
     assert "\n" not in told.strip()
-    assert not (tmp_path / "out").exists()
+    assert not any(place.exists() for place in (tmp_path / "out", places["RUN"], places["DATA"]))
+
+
+def test_a_call_that_was_killed_goes_on_and_what_is_painted_stays(run: Run, image: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch):
+    Image.fromarray(picture()[::-1]).save(tmp_path / "other.png")
+    words = (run.folder, image, tmp_path / "other.png", "--count", 2, "--out")
+    assert call(*words, tmp_path / "whole")[0] == 0
+    paint = Run.paint
+
+    def killed(self: Run, shown: np.ndarray, *args: object, **kwargs: object) -> list[Painted]:
+        if not np.array_equal(shown, picture()):
+            raise KeyboardInterrupt
+        return paint(self, shown, *args, **kwargs)
+
+    monkeypatch.setattr(Run, "paint", killed)
+    assert call(*words, tmp_path / "out")[0] != 0
+    (tmp_path / "out" / "images" / "colon_1.png").write_bytes(b"by hand")
+    monkeypatch.setattr(Run, "paint", paint)
+    assert call(*words, tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "images" / "colon_1.png").read_bytes() == b"by hand"
+    for name in ("manifest.csv", "painted.json", "images/colon_2.png", "images/other_1.png",
+                 "masks/other_2.png"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    monkeypatch.setattr(Run, "paint", None)  # there is nothing to do
+    assert call(*words, tmp_path / "whole")[0] == 0
+    (tmp_path / "whole" / "manifest.csv").write_text("by hand")
+    monkeypatch.setattr(Run, "paint", paint)
+    assert call(*words, tmp_path / "whole")[0] == 0
+
+
+def test_another_picture_or_window_is_not_painted_into_the_same_folder(run: Run, image: Path, tmp_path: Path):
+    words = (run.folder, image, "--out", tmp_path / "out")
+    assert call(*words)[0] == 0
+    Image.fromarray(picture()[::-1]).save(image)
+    assert "painted otherwise (pictures.colon" in call(*words)[1]
+    Image.fromarray(picture()).save(image)
+    shutil.copytree(run.folder, tmp_path / "run")
+    p = params.validate(params.merged(params.plain(run.params), {
+        "run_dir": str(tmp_path / "run"), "data.window": 2.0, "data.window_size": 16}))
+    other = Run(p)
+    other._results = {"data": run.pairs, "train": run.models}  # as of the same checkpoints
+    with pytest.raises(UserError, match=r"window: None -> 2\.0"):
+        painting.paint(other, [image], tmp_path / "out")

@@ -64,8 +64,7 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, image: np.ndarray, w
     Result i depends on `seed` and i alone. UserError for a picture or a mask that cannot be used.
     """
     _refuse_unusable(image, wish, n)
-    where = devices.device(device)
-    own = [seeds.derive(seed, "paint", number) for number in range(n)]
+    where, own = devices.device(device), _seeds(seed, n)
     chosen = [models.models[int(seeds.rng(one, "model").integers(len(models.models)))].name for one in own]
     results: dict[int, Painted] = {}
     for name in dict.fromkeys(chosen):
@@ -82,6 +81,18 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, image: np.ndarray, w
     return [results[number] for number in range(n)]
 
 
+def check(pairs: Pairs, settings: Inpaint, image: np.ndarray, wish: Wish, n: int = 1, seed: int = 0) -> None:
+    """UserError for whatever `paint` would refuse; nothing is painted."""
+    _refuse_unusable(image, wish, n)
+    for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n):
+        _wanted(pairs, image, wish, own, settings)
+
+
+def _seeds(seed: int, n: int) -> list[int]:
+    """One for each result."""
+    return [seeds.derive(seed, "paint", number) for number in range(n)]
+
+
 def _refuse_unusable(image: np.ndarray, wish: Wish, n: int) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(f"The picture must be (H, W, 3), uint8 RGB; it is {image.shape}, {image.dtype}.")
@@ -94,6 +105,9 @@ def _refuse_unusable(image: np.ndarray, wish: Wish, n: int) -> None:
         raise UserError("To remove a lesion, its mask is needed, and there is none or an empty one.")
     if not wish.remove and wish.mask is not None and not wish.mask.any():
         raise UserError("The mask is empty. To paint a lesion away, name its mask and ask for its removal.")
+    if wish.like and (wish.mask is not None or wish.remove):
+        raise UserError("A size and a position are for a lesion that is drawn. Give them without a mask, and "
+                        "not where a lesion is to be removed.")
     if n < 1:
         raise UserError(f"At least one picture can be painted, not {n}.")
 
@@ -125,7 +139,10 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int) -> tup
     number = int(rng.integers(len(pairs)))
     mask = pairs.masks[number, 0]
     drawn = masks.varied(mask, view, rng) if like is None else masks.alike(mask, like, view, rng)
+    if not drawn.mask.any():
+        raise UserError("At that position the picture shows no tissue. Choose another, or give a mask.")
     enlarged = cv2.resize(drawn.mask.astype(np.float32), image.shape[1::-1]) > 0.5
     if not enlarged.any():
-        raise UserError("At that position the picture shows no tissue. Choose another, or give a mask.")
+        raise UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small for a lesion "
+                        "that is drawn. Give a mask.")
     return pairs.names[number], Drawn(enlarged.astype(np.uint8), drawn.change)

@@ -1,6 +1,7 @@
 """What is refused before anything runs, and how all of it is told at once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusegen_core.config import params
@@ -18,16 +19,19 @@ def refusals(attempts: Iterable[Callable[[], object]], where: str = "") -> Itera
             yield f"Parameters: {where}: {error}" if where else str(error)
 
 
-def refuse_own_parts(p: Params) -> None:
-    """UserError where the run is told to read from its own folder, or lies in a folder of data."""
+def sources(p: Params) -> dict[str, Path]:
+    """The files and folders that a run reads, by the parameter that names each."""
     given = {"data.source": p.data.source, "cluster.file": p.cluster.file,
              "train.checkpoints": p.train.checkpoints, "gan.source": p.gan.source,
              "inpaint.masks": p.inpaint.masks, "inpaint.backgrounds": p.inpaint.backgrounds,
              **{f"segment.{name}": getattr(p.segment, name) for name in TESTS}}
-    for name, value in given.items():
-        if value is None or value in params.WORDS:
-            continue
-        path = params.resolve(value)
+    return {name: params.resolve(value) for name, value in given.items()
+            if value is not None and value not in params.WORDS}
+
+
+def refuse_own_parts(p: Params) -> None:
+    """UserError where the run is told to read from its own folder, or lies in a folder of data."""
+    for name, path in sources(p).items():
         if p.folder in (path, *path.parents):
             raise UserError(f"Parameters: {name}: {path} lies in the run folder {p.folder}, whose parts the "
                             "run makes itself. Name another folder, or choose another run_dir.")
