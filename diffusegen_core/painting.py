@@ -106,8 +106,8 @@ def _begin(out: Path, recipe: dict[str, Any]) -> None:
     if there == recipe:
         return
     if isinstance(there, dict):
-        raise UserError(f"{out} was painted otherwise ({some(differences(there, recipe))}), and nothing there "
-                        "is replaced. Name a new folder by --out.")
+        raise UserError(f"{out} was painted otherwise ({some(differences(there, recipe))}), and nothing "
+                        "there is replaced. Name a new folder by --out.")
     # What a kill leaves before there is the recipe is nobody's.
     if out.is_dir() and any(not path.name.startswith(files.WRITING) for path in out.iterdir()):
         raise UserError(f"{out} holds other things, and nothing there is replaced. Name a new folder by "

@@ -67,3 +67,21 @@ def test_the_dice_score_of_two_masks():
     assert regions.mask_dice(a, b) == 0
     b[0, 1:4] = 1
     assert regions.mask_dice(a, b) == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize("dilate", [1, 20, 33, 150])
+@pytest.mark.parametrize(("x", "y", "radius"), [(40, 30, 6), (0, 0, 9), (79, 59, 3), (40, 59, 0), (40, 30, 90),
+                                                (-50, -50, 1)])
+def test_a_region_is_the_dilation_of_the_whole_mask(dilate: int, x: int, y: int, radius: int):
+    ys, xs = np.mgrid[:60, :80]
+    mask = (np.hypot(ys - y, xs - x) <= radius).astype(np.uint8)
+    assert np.array_equal(regions.dilated(mask, dilate), cv2.dilate(mask, regions.ellipse(dilate, 80)))
+
+
+def test_the_work_is_as_large_as_the_lesion_and_not_as_the_picture(monkeypatch: pytest.MonkeyPatch):
+    seen, dilate = [], cv2.dilate
+    monkeypatch.setattr(cv2, "dilate", lambda mask, kernel: seen.append(mask.shape) or dilate(mask, kernel))
+    mask = np.zeros((400, 600), np.uint8)
+    mask[200:210, 300:310] = 1
+    assert regions.dilated(mask, 20).sum() > 40**2
+    assert seen == [(10 + 2 * 47, 10 + 2 * 47)]
