@@ -32,7 +32,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.checks import refuse_own_parts, refuse_unknown
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, testsets, windows
+from diffusegen_core.data import dataset, pictures, testsets, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.testsets import TestSet
@@ -262,6 +262,7 @@ class Run:
         tests = testsets.load(ws, pairs, self.params.data, self.params.segment)
         testsets.refuse_leaks(pairs, self.params.data, tests)
         gan.refuse_leaks(get("gan"), tests)
+        pictures.refuse_leaks(ws, self.params.inpaint.backgrounds, pairs.image_size, tests)
         return tests
 
     def _generators(self, ws: Workspace, sets: Sets) -> augment.Generators:

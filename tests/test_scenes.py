@@ -234,6 +234,14 @@ def test_backgrounds_need_given_masks(p: Params, tmp_path: Path):
         changed(p, backgrounds=str(tmp_path))
 
 
+def test_a_test_image_is_no_background(p: Params, tmp_path: Path):
+    (tmp_path / "healthy").mkdir()
+    leaked = next(iter(Run(p).make("tests").values())).pairs.images[1].transpose(1, 2, 0)
+    Image.fromarray(leaked).save(tmp_path / "healthy" / "leaked.png")
+    with pytest.raises(UserError, match=r"inpaint\.backgrounds: 1 of the 1 pictures are images of .*leaked"):
+        Run(changed(p, masks="varied", backgrounds=str(tmp_path / "healthy"))).make("tests")
+
+
 def test_masks_do_not_change_what_the_joint_way_is_known_by(p: Params):
     recipe = Run(p).make("inpaint").sets[DataType("Diff", "2")].stamp["recipe"]
     assert not {"masks", "backgrounds", "masks_version"} & set(recipe["inpaint"])

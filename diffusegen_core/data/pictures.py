@@ -2,7 +2,7 @@
 (inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from PIL import Image
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params, resolve
-from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data import dataset, layouts, testsets
 from diffusegen_core.data.dataset import PAIRS, Pairs
+from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import JOINT, OWN, VARIED
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
@@ -46,6 +47,19 @@ def load(ws: Workspace, name: str, source: str, size: int) -> Pairs:
         files.write_json(folder / dataset.SOURCE, hashes)
         artifact.finish([output], time.monotonic() - start, origin=source, pairs=len(pairs))
     return dataset.read(artifact.file(PAIRS))
+
+
+def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[str, TestSet]) -> None:
+    """UserError, naming pictures, where one of the backgrounds is a copy of a test image: networks are
+    trained on what is painted into it."""
+    if source is None:
+        return
+    pairs = load(ws, BACKGROUNDS, source, size)
+    for test in tests.values():
+        if test.pairs is not None and (copied := testsets.copies(pairs, test.pairs)):
+            raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures are "
+                            f"images of the test set {test.name}: {testsets.listed(copied)}. Take them out, "
+                            "or choose another test set.")
 
 
 def check(p: Params) -> Iterator[str]:
