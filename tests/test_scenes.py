@@ -234,6 +234,13 @@ def test_backgrounds_need_given_masks(p: Params, tmp_path: Path):
         changed(p, backgrounds=str(tmp_path))
 
 
+def test_a_folder_of_backgrounds_has_no_words_of_its_own(p: Params):
+    p = changed(p, masks="varied", backgrounds="own")
+    assert any("own is not a folder" in line for line in preflight.problems(p))
+    with pytest.raises(UserError, match="own is not a folder"):
+        made(p)
+
+
 def test_a_test_image_is_no_background(p: Params, tmp_path: Path):
     (tmp_path / "healthy").mkdir()
     leaked = next(iter(Run(p).make("tests").values())).pairs.images[1].transpose(1, 2, 0)

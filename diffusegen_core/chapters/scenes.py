@@ -77,10 +77,8 @@ class Scenes:
     @classmethod
     def of(cls, ws: Workspace, pairs: Pairs, settings: Inpaint, window: float | None = None) -> "Scenes":
         """UserError where a folder that the settings name cannot be read."""
-        files: dict[str, Path] = {}
-        for name, source in ((pictures.MASKS, settings.masks), (pictures.BACKGROUNDS, settings.backgrounds)):
-            if source is not None and source not in (JOINT, OWN, VARIED):
-                files[name] = pictures.load(ws, name, source, pairs.image_size).stored
+        files = {name: pictures.load(ws, name, source, pairs.image_size).stored
+                 for name, source in pictures.folders(settings).items()}
         return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS), window)
 
     @property

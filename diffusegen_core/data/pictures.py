@@ -12,6 +12,7 @@ from PIL import Image
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params, resolve
+from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, layouts, testsets
 from diffusegen_core.data.dataset import PAIRS, Pairs
 from diffusegen_core.data.testsets import TestSet
@@ -21,6 +22,12 @@ from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same files would be read to other pixels
 MASKS, BACKGROUNDS = "masks", "backgrounds"  # parameters of `inpaint`, and artifacts beside its pairs
+
+
+def folders(settings: Inpaint) -> dict[str, str]:
+    """The folders that are to be read: by MASKS and BACKGROUNDS, where the parameter names one."""
+    named = {} if settings.masks in (JOINT, OWN, VARIED) else {MASKS: settings.masks}
+    return named if settings.backgrounds is None else {**named, BACKGROUNDS: settings.backgrounds}
 
 
 def load(ws: Workspace, name: str, source: str, size: int) -> Pairs:
@@ -58,15 +65,14 @@ def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[st
     for test in tests.values():
         if test.pairs is not None and (copied := testsets.copies(pairs, test.pairs)):
             raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures are "
-                            f"images of the test set {test.name}: {testsets.listed(copied)}. Take them out, "
-                            "or choose another test set.")
+                            f"images of the test set {test.name}: {testsets.listed(copied)}. Take them "
+                            "out, or choose another test set.")
 
 
 def check(p: Params) -> Iterator[str]:
     """What `load` would refuse, as far as the listing of the folders tells."""
-    for name, source in ((MASKS, p.inpaint.masks), (BACKGROUNDS, p.inpaint.backgrounds)):
-        if source is not None and source not in (JOINT, OWN, VARIED) and not dataset.remembered(
-                p.folder / _place(name), source):
+    for name, source in folders(p.inpaint).items():
+        if not dataset.remembered(p.folder / _place(name), source):
             yield from refusals([partial(_listed, source)], f"inpaint.{name}")
 
 
