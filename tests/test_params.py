@@ -314,3 +314,12 @@ def test_links_that_lead_in_a_circle_are_a_path_where_nothing_is(tmp_path: Path)
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert not params.resolve(tmp_path / "a").exists()
+
+
+def test_the_paper_does_not_follow_the_defaults_of_what_it_does_not_have():
+    written = params.load(PROFILES[0].with_name("paper.yaml"))
+    assert {name: written["data"][name] for name in ("window", "window_size")} == {"window": None,
+                                                                                   "window_size": None}
+    assert (written["inpaint"]["masks"], written["inpaint"]["backgrounds"]) == ("joint", None)
+    off = {"one_model": False, "lr_decay": 0.0, "augment": 0.0, "lesion_weight": 0.0, "min_snr": None}
+    assert {name: written["train"][name] for name in off} == off
