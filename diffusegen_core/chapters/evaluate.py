@@ -328,8 +328,14 @@ def _members(subject: Subject, pairs: Pairs, rows: slice = slice(None)) -> Membe
     polyps = regions.all_dilated(made.masks, subject.dilate)
     # A GAN's images are its own as a whole.
     filled = np.ones_like(polyps) if subject.data_type == GAN else regions.filled(
-        pairs.masks[sources], made.masks if subject.data_type.given_masks else None, subject.dilate)
+        _old(pairs, sources, manifest), made.masks if subject.data_type.given_masks else None, subject.dilate)
     return Members(made.names, numbers, sources, made.images, filled, polyps & filled)
+
+
+def _old(pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame) -> np.ndarray:
+    """The masks (N, 1, S, S) of the lesions that were painted over: a background has none."""
+    own = manifest.get("picture", manifest["source"]) == manifest["source"]
+    return pairs.masks[sources] * own.to_numpy(dtype=np.uint8)[:, None, None, None]
 
 
 def _table(file: Path) -> pd.DataFrame:

@@ -121,7 +121,8 @@ def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings
     jobs = plan(ws.seed, data_type, origin.manifest, pairs.names)
     artifact = ws.artifact(data_type.artifact, recipe(ws, pairs, jobs, models, origin, settings, scenes))
     if not artifact.made():
-        pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
+        columns = [*MANIFEST, *(["picture"] if data_type.given_masks else [])]
+        pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, columns,
                       extra=_write_steps, ws=ws, scenes=scenes, origin=origin.folder, settings=settings,
                       network=network, weights=models.weights, given=data_type.given_masks,
                       models={name: models[name].path for name in artifact.recipe["models"]})
@@ -192,7 +193,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
         good, mask = status[i] == guided.OK, painted.masks[i]
         row = {**job.origin, "area": round(float(mask.mean()), 6),
                **{name: guided.significant(column[i]) if good else None for name, column in measures.items()},
-               "status": status[i]}
+               "status": status[i], **({"picture": job.picture} if given else {})}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
                       steps=records[i], device=devices.name(ws.device))
 

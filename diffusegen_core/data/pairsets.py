@@ -44,7 +44,7 @@ class Job:
     model: str
     sample: int  # 1 .. N
     seed: int  # -1 where it is not known
-    picture: str = ""  # the background that it is painted into; "" where that is the source
+    picture: str = ""  # what it is painted into, a background or the source; "" where it is not told
 
     @property
     def origin(self) -> Row:

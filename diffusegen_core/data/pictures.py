@@ -64,8 +64,8 @@ def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[st
     pairs = load(ws, BACKGROUNDS, source, size)
     for test in tests.values():
         if test.pairs is not None and (copied := testsets.copies(pairs, test.pairs)):
-            raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures are "
-                            f"images of the test set {test.name}: {testsets.listed(copied)}. Take them "
+            raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures "
+                            f"are images of the test set {test.name}: {testsets.listed(copied)}. Take them "
                             "out, or choose another test set.")
 
 
@@ -99,8 +99,9 @@ def names(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         if why := layouts.unusable(path.name):
             raise UserError(f"{printable(str(path))} has a name that cannot be used: {why}.")
-        if (other := by_name.setdefault(path.stem, path)) is not path:
+        if other := by_name.get(path.stem):
             raise UserError(f"Two pictures are called {path.stem}, {other} and {path}. Rename one of them.")
+        by_name[path.stem] = path
     return list(by_name)
 
 
