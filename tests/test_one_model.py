@@ -9,7 +9,7 @@ import torch
 
 from diffusegen_core.chapters import train
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.costs import Trained, Work
+from diffusegen_core.chapters.costs import Learner, Work
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -107,6 +107,13 @@ def test_the_clusters_models_are_parts_of_one(one: Params):
     assert [model.path.stat().st_mtime_ns for model in run(one).all] == before
 
 
+def test_the_full_sets_model_stays_where_the_clusters_become_parts_of_one(nano_params: Params, caplog):
+    p = changed(nano_params, full_images=8)
+    full = run(p).full
+    assert run(changed(p, one_model=True)).full == full
+    assert "train/full no longer holds" not in caplog.text
+
+
 def test_other_clusters_are_another_model(one: Params):
     first = run(one)
     other = Clusters([], np.array([1, *LABELS[1:]]), 2, [3, 7], pd.DataFrame(), "none", 0.0, Path())
@@ -167,7 +174,7 @@ def test_together_the_options_keep_a_longer_training_the_same_bits(one: Params, 
 
 
 def test_the_plan_counts_one_training_and_what_is_kept_of_it(one: Params):
-    each = Work(*[None] * 2, Trained(1.0, 3.0, 100), [], 0.0, 0.0, None)
+    each = Work(*[None] * 2, Learner(1.0, 3.0, 100), [], 0.0, 0.0, None)
 
     def costs(**values: object) -> dict[str, tuple]:
         found = train.costs(changed(one, **values).train, 2, 16, each)

@@ -122,10 +122,13 @@ class Task:
                     "weights": self.training.settings.sample_weights}
         if self.label is not None:
             return {"version": VERSION, "name": self.name, ONE: self._base_hash, **self.configuration}
-        recipe = {"version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
-                  "images": self.images, **self.configuration, "train": decisive(self.training.settings)}
+        recipe: Recipe = {
+            "version": VERSION, "pairs": self.own.digest, "seed": self.ws.seed, "name": self.name,
+            "images": self.images, **self.configuration, "train": decisive(self.training.settings)}
         if self.training.labels:
             recipe["clusters"] = list(self.training.labels)
+        else:
+            recipe["train"].pop("one_model", None)  # of no concern to the full set's model
         if self.base:
             recipe["base"] = self._base_hash
         return recipe
