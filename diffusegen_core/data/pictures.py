@@ -57,8 +57,8 @@ def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[st
     pairs = load(ws, BACKGROUNDS, source, size)
     for test in tests.values():
         if test.pairs is not None and (copied := testsets.copies(pairs, test.pairs)):
-            raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures are "
-                            f"images of the test set {test.name}: {testsets.listed(copied)}. Take them out, "
+            raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures "
+                            f"are images of the test set {test.name}: {testsets.listed(copied)}. Take them out, "
                             "or choose another test set.")
 
 
