@@ -58,8 +58,8 @@ def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[st
     for test in tests.values():
         if test.pairs is not None and (copied := testsets.copies(pairs, test.pairs)):
             raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures "
-                            f"are images of the test set {test.name}: {testsets.listed(copied)}. Take them out, "
-                            "or choose another test set.")
+                            f"are images of the test set {test.name}: {testsets.listed(copied)}. Take them "
+                            "out, or choose another test set.")
 
 
 def check(p: Params) -> Iterator[str]:
