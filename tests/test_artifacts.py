@@ -65,6 +65,13 @@ def test_tuples_are_lists_in_a_recipe(tmp_path: Path):
     assert not (tmp_path / ASIDE).exists()
 
 
+def test_of_many_pairs_that_come_or_go_the_number_is_told():
+    few, many = ({"jobs": {f"pair_{number}": number for number in range(count)}} for count in (3, 40))
+    assert artifacts.differences(many, few) == ["jobs: 37 fewer, 0 more"]
+    assert artifacts.differences(few, {"jobs": {**many["jobs"], "pair_1": 9}}) == [
+        "jobs: 0 fewer, 37 more", "jobs.pair_1: 1 -> 9"]
+
+
 @pytest.mark.parametrize(("changed", "lines"), [
     ({**RECIPE, "seed": 1}, ["seed: 0 -> 1"]),
     ({**RECIPE, "train": {"lr": 0.2, "mult": [1, 3]}},

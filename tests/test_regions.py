@@ -70,8 +70,8 @@ def test_the_dice_score_of_two_masks():
 
 
 @pytest.mark.parametrize("dilate", [1, 20, 33, 150])
-@pytest.mark.parametrize(("x", "y", "radius"), [
-    (40, 30, 6), (0, 0, 9), (79, 59, 3), (40, 59, 0), (40, 30, 90), (-50, -50, 1)])
+@pytest.mark.parametrize(("x", "y", "radius"), [(40, 30, 6), (0, 0, 9), (79, 59, 3), (40, 59, 0),
+                                                (40, 30, 90), (-50, -50, 1)])
 def test_a_region_is_the_dilation_of_the_whole_mask(dilate: int, x: int, y: int, radius: int):
     ys, xs = np.mgrid[:60, :80]
     mask = (np.hypot(ys - y, xs - x) <= radius).astype(np.uint8)

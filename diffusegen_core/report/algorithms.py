@@ -97,7 +97,7 @@ def strip(seen: Seen, result: Tensor, levels: list[int]) -> Figure:
     ax.plot(levels, color=COLOURS[0], linewidth=1)
     ax.plot([down[number] for number in shown], [seen.levels[number] for number in shown], "o",
             color=COLOURS[1], markersize=4)
-    ax.set(xlabel="transitions, down and up", ylabel="level t")
+    ax.set(xlabel="transitions, down and up", ylabel="respaced level")
     return figure
 
 

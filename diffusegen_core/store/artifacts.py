@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 5  # reasons of a log line
 LONG = 60  # characters of a value in it
+FEW = 3  # names that a message lists
 CHANGED = "-changed"  # after the key, of what was set aside because its files were changed by hand
 Recipe = dict[str, Any]
 
@@ -45,11 +46,17 @@ def key(recipe: Recipe) -> str:
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """What differs between two recipes, as "name: old -> new", nested names joined by dots."""
+    """What differs between two recipes, as "name: old -> new", nested names joined by dots.
+
+    Of many names that only one of them has, such as pairs, the numbers are told.
+    """
     lines = []
     for name in sorted({*old, *new}):
         a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
+            if len(a.keys() ^ b.keys()) > FEW:
+                lines.append(f"{name}: {len(a.keys() - b.keys())} fewer, {len(b.keys() - a.keys())} more")
+                a, b = ({key: one[key] for key in a.keys() & b.keys()} for one in (a, b))
             lines += [f"{name}.{line}" for line in differences(a, b)]
         elif a != b:
             lines.append(f"{name}: {_brief(a)} -> {_brief(b)}")
