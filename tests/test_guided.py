@@ -185,7 +185,9 @@ def test_styling_brings_phantoms_closer_to_their_sources_and_smooths_the_seam() 
         assert status == [OK] * 8
         images = np.stack([style.finished(a[:3].numpy(), b, judge.settings)
                            for a, b in zip(x, real.images, strict=True)])
-        return {k: np.array(v) for k, v in style.measured(judge, x, images, painted, real, p.inpaint).items()}
+        found = {"mask_dice": style.mask_dice(x, painted.masks, p.inpaint.opening),
+                 **style.measured(judge, images, painted, real, filled)}
+        return {name: np.array(values) for name, values in found.items()}
 
     styled_by_all = styled()
     assert (styled_by_all["cls_after"] < 0.7 * styled_by_all["cls_before"]).all()

@@ -185,8 +185,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                        zip(x.float().cpu().numpy(), behind.images, strict=True)])
     filled = regions.filled(real.masks, painted.masks if given else None, scenes.settings.dilate)
     styled = windows.all_laid_back(painted.images, styled, parts, filled, scenes.settings.dilate)
-    drawn = [regions.opened(sample, scenes.settings.opening) for sample in x[:, 3].float().cpu().numpy()]
-    measures = {"mask_dice": [regions.mask_dice(a, b[0]) for a, b in zip(drawn, seen.masks, strict=True)],
+    measures = {"mask_dice": mask_dice(x, seen.masks, scenes.settings.opening),
                 **measured(judge, styled, painted, real, filled)}
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
@@ -204,6 +203,12 @@ def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarr
     if settings.colour_transfer:
         image = colour.transfer(image, source / 127.5 - 1)
     return dataset.to_bytes(image)
+
+
+def mask_dice(x: Tensor, masks: np.ndarray, opening: int) -> list[float]:
+    """Dice of the mask channels of x (B, 4, S, S), as the last step left them, with masks (B, 1, S, S)."""
+    drawn = [regions.opened(sample, opening) for sample in x[:, 3].float().cpu().numpy()]
+    return [regions.mask_dice(a, b[0]) for a, b in zip(drawn, masks, strict=True)]
 
 
 @torch.no_grad()
