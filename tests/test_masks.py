@@ -40,6 +40,16 @@ def test_the_field_of_view_leaves_out_the_frame_and_text_and_nothing_else():
     assert set(np.unique(written)) == {0, 1}
 
 
+@pytest.mark.parametrize("grey", [0, 12, 22, 40])
+def test_a_frame_may_be_grey_and_tissue_up_to_the_corners_has_none(grey: int):
+    image = endoscopic(text=False)
+    inside = disc(128, 0.46 * 128, 64, 64)
+    image[:, inside == 0] = grey
+    blurred = cv2.GaussianBlur(image.transpose(1, 2, 0), (3, 3), 0).transpose(2, 0, 1)  # as by resizing
+    assert (masks.field_of_view(blurred) != inside).mean() < 0.03
+    assert masks.field_of_view(np.full((3, 64, 64), 60, np.uint8)).all()
+
+
 def test_a_dark_cavity_is_tissue_and_a_black_picture_shows_none():
     image = endoscopic(text=False)
     cavity = disc(128, 15, 64, 64) > 0

@@ -13,7 +13,10 @@ import numpy as np
 from diffusegen_core.config.errors import UserError, printable
 
 VERSION = 1  # raised when the same seed would give another mask
-DARK = 24  # grey levels; the frame around the field of view is darker in all colours
+# Grey levels of the frame around the field of view: darker than the first in all colours; of a frame that is
+# grey, at most so much lighter than the picture's corners; corners that are lighter still are no frame.
+DARK, ABOVE, LIGHTEST = 24, 16, 48
+CORNER = 0.04  # the side of a corner
 DETAIL = 0.06  # of the dark frame: thinner light, such as text on it, is no tissue
 STROKE, LETTER, LINE = 0.045, 0.055, 0.07  # burnt-in text: thickest stroke, tallest letter, shortest line
 BRIGHT, NEUTRAL = 35, 60  # grey levels: text is lighter than its surroundings, and nearly colourless
@@ -76,13 +79,23 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
 
     Neither the dark frame that reaches the image's border, nor lines of text that are burnt in.
     """
-    lit = (image.max(axis=0) > DARK).astype(np.uint8)
+    lightest = image.max(axis=0)
+    lit = (lightest > _darkness(lightest)).astype(np.uint8)
     lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, _kernel(cv2.MORPH_ELLIPSE, lit, DETAIL, DETAIL))
     frame = np.zeros_like(lit)
     for part, (left, top, width, height) in _parts(1 - lit):
         if min(left, top) == 0 or left + width == lit.shape[1] or top + height == lit.shape[0]:
             frame[part] = 1
     return (1 - frame) & (1 - _text(image))
+
+
+def _darkness(lightest: np.ndarray) -> float:
+    """Below which level a pixel (of H, W) may belong to the frame."""
+    rows, columns = (max(2, round(CORNER * side)) for side in lightest.shape)
+    corners = np.concatenate([part[:, edge].ravel() for part in (lightest[:rows], lightest[-rows:])
+                              for edge in (slice(columns), slice(-columns, None))])
+    level = float(np.median(corners))
+    return max(DARK, level + ABOVE) if level < LIGHTEST else DARK
 
 
 def _text(image: np.ndarray) -> np.ndarray:
