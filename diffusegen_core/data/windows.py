@@ -24,7 +24,7 @@ VERSION = 1  # raised when the same parameters would give other windows
 COPIES = 4  # windows of each training pair
 ROOM = 1.2  # of a region's box: a window is at least so large
 RESIZE, SHIFT = 1.3, 0.15  # of training windows: the largest change of size, and of the middle, over the side
-FADE = 0.5  # of the width of the rim between mask and region: over so much what is painted fades in
+FADE = 1.0  # of the rim between mask and region: over so much of its width what is painted fades in
 
 
 @dataclass(frozen=True)
