@@ -22,7 +22,6 @@ from typing import Any
 import common
 import numpy as np
 import pandas as pd
-import realmeasures
 import realpairs
 import smallsets
 import stages
@@ -34,9 +33,10 @@ from smallsets import REAL, Task
 from diffusegen_core.config import params
 from diffusegen_core.data import dataset, regions
 from diffusegen_core.data.types import PAINT
-from diffusegen_core.measures import copies
+from diffusegen_core.measures import copies, metrics, overlap
 from diffusegen_core.run import Run
-from diffusegen_core.store import files
+from diffusegen_core.segmentation import segnet
+from diffusegen_core.store import files, seeds
 from diffusegen_core.store.workspace import Workspace
 
 SOURCES, SAMPLES, TEST, WATCH = 64, 3, 200, 348
@@ -51,6 +51,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "varied, 25 calls, styled": {"inpaint.masks": "varied", **CALLS_25, "chapter": "style"},
 }
 SIZES, SMALL_SEEDS, ALONE_SEEDS = (16, 32), 9, 2
+EQUAL, DRAWS = 100, 3  # images of a set whose distance is taken, and such sets
+COLUMNS = ["seconds a pair", "empty masks", "KD", "seam", "source's", "near-copies", "agreement"]
 
 
 @dataclass(frozen=True)
@@ -121,18 +123,71 @@ def pairs_back(w: Work, row: Row) -> None:
         w.sets[row.name] = Made(**{key: stored[key] for key in stored.files})
 
 
-def near_copies(w: Work) -> dict[str, Any]:
-    """The share of each set that the audit of chapter 5 calls near-copies, in pixels; of real pairs 1 %."""
+@dataclass(frozen=True)
+class Judges:
+    """What every row is measured by: the same for all, so that rows can be added."""
+
+    copied: float
+    """The score below which chapter 5's audit calls an image a near-copy, in pixels: of real pairs 1 %."""
+    net: torch.nn.Module
+    """Trained on the 348 real pairs."""
+    dice: float
+    """Of that network on the held-out pairs: what agreement can reach."""
+
+
+def judges(w: Work) -> Judges:
     around = regions.all_dilated(w.train.masks, w.p.inpaint.dilate)
     real = copies.in_pixels(w.train.images, around, w.train.images, np.arange(len(w.train)))
-    limit = copies.threshold(real.score, w.p.evaluate.copy_quantile)
-    return {"share": {name: float((copies.in_pixels(made.images, made.regions, w.train.images).score
-                                   < limit).mean()) for name, made in w.sets.items()}}
+    copied = copies.threshold(real.score, w.p.evaluate.copy_quantile)
+    settings, weights = w.p.segment.model_copy(update={"epoch_images": 128}), w.folder / "judge.safetensors"
+    if not weights.is_file():
+        held = np.arange(len(w.train)) % 5 == 0
+        fitted = segnet.fit(w.train.take(np.flatnonzero(~held)), w.train.take(np.flatnonzero(held)), settings,
+                            seeds.derive(w.p.seed, "judge"), w.folder / "judge", {}, w.device, "judge")
+        segnet.save(weights, fitted.net)
+    net = segnet.load(weights, settings, w.device)
+    return Judges(copied, net, dice_of(w, net, w.test.images, w.test.masks))
+
+
+def dice_of(w: Work, net: torch.nn.Module, images: np.ndarray, masks: np.ndarray) -> float:
+    return float(overlap.scores(segnet.predict(net, images, w.p.segment, w.device), masks)["dice"].mean())
+
+
+def measured(w: Work, judge: Judges, name: str) -> dict[str, Any]:
+    """What the pairs of a row are like."""
+    made, rng = w.sets[name], seeds.rng(w.p.seed, "distances", name)
+    real = features(w, w.test.images)
+    equal = [rng.permutation(len(made.images))[:EQUAL] for _ in range(DRAWS)]
+    contrast = [[regions.seam(image, region), regions.seam(source, region)] for image, source, region in
+                zip(made.images, w.train.images[made.sources], made.regions, strict=True)]
+    seam, before = np.mean(contrast, axis=0)
+    nearest = copies.in_pixels(made.images, made.regions, w.train.images)
+    return {"KD": float(np.mean([distance(w, made.images[draw], real) for draw in equal])),
+            "seam": float(seam), "source's": float(before),
+            "near-copies": float((nearest.score < judge.copied).mean()),
+            "agreement": dice_of(w, judge.net, made.images, made.masks[:, None])}
+
+
+def floors(w: Work, judge: Judges) -> dict[str, Any]:
+    """The same of real pairs: other held-out ones at equal numbers, and the judge on held-out ones."""
+    rng, real = seeds.rng(w.p.seed, "floor"), features(w, w.test.images)
+    draws = [rng.permutation(len(w.watch))[:EQUAL] for _ in range(DRAWS)]
+    return {"KD": float(np.mean([distance(w, w.watch.images[draw], real) for draw in draws])),
+            "agreement": judge.dice}
+
+
+def features(w: Work, images: np.ndarray) -> np.ndarray:
+    return metrics.remembered(w.folder / "features", images, w.p.evaluate, w.device, w.p.seed)
+
+
+def distance(w: Work, images: np.ndarray, real: np.ndarray) -> float:
+    """The kernel distance of chapter 5."""
+    e = w.p.evaluate
+    return float(metrics.kernel(features(w, images), real, w.p.seed, e.kernel_subsets, e.kernel_size))
 
 
 def tasks(w: Work, rows: list[Row], ways: list[str]) -> Iterator[Task]:
     """The networks, the most valuable first; the small sets compare Real, Paste and the first way."""
-    yield Task("agreement")
     yield from (Task("alone", name) for name in [REAL, *w.sets])
     compared = [REAL, *(row.name for row in rows if row.way in (PASTED, ways[0]))]
     for seed, size in itertools.product(range(SMALL_SEEDS), SIZES):
@@ -147,33 +202,19 @@ def table(record: stages.Record, rows: list[Row], ways: list[str]) -> pd.DataFra
     for way in [REAL, PASTED, *ways]:
         names = [REAL] if way == REAL else [row.name for row in rows if row.way == way]
         line: dict[str, Any] = {"way": way, "generators": len(names)}
-        for key in ("seconds a pair", "empty masks"):
-            values = [found[name][key] for name in names if key in found.get(name, {})]
+        for key in COLUMNS:
+            values = [stage[key] for name in names for stage in (found.get(name, {}), found.get(
+                f"{name}, measured", {})) if key in stage]
             line[key] = np.mean(values) if values else np.nan
-        for stage, part in (("distances", "distances"), ("seams", "grey levels"), ("copies", "share")):
-            held = found.get(stage, {}).get(part, {})
-            chosen = [held[name] for name in names if name in held]
-            if chosen and stage == "distances":
-                line["KD"] = np.mean([value for one in chosen for value in list(one.values())[1]])
-            elif chosen and stage == "seams":
-                line["seam"], line["source's"] = (np.mean([one[k] for one in chosen])
-                                                  for k in ("made", "source"))
-            elif chosen:
-                line["near-copies"] = np.mean(chosen)
         lines.append(line | scored(networks, names))
     return pd.DataFrame(lines)
 
 
 def scored(networks: pd.DataFrame, names: list[str]) -> dict[str, Any]:
-    """Agreement, the Dice of networks trained on the pairs alone, and the gains in small sets."""
+    """The Dice of networks trained on the pairs alone, and the gains in small sets."""
     if networks.empty:
         return {}
     line: dict[str, Any] = {}
-    judge = networks[networks["kind"] == "agreement"]
-    if len(judge):
-        agreements = judge["agreement"].iloc[0]
-        each = [np.mean(agreements[name]) for name in names if name in agreements]
-        line["agreement"] = np.mean(each) if each else (judge["dice"].iloc[0] if names == [REAL] else np.nan)
     alone = networks[(networks["kind"] == "alone") & networks["data_type"].isin(names)]
     line["alone"] = alone["dice"].mean()
     small = networks[networks["kind"] == "small"]
@@ -219,9 +260,10 @@ def run(given: list[str] | None = None) -> None:
         for row in every:
             if call.stage(row.name, partial(pairs_of, asked, w, row)):
                 pairs_back(w, row)
-        call.stage("distances", partial(realmeasures.distances, w))
-        call.stage("seams", partial(realmeasures.seams, w))
-        call.stage("copies", partial(near_copies, w))
+        judge = judges(w)
+        call.stage(f"{REAL}, measured", partial(floors, w, judge))
+        for name in w.sets:
+            call.stage(f"{name}, measured", partial(measured, w, judge, name))
         team.begin(list(tasks(w, every, asked.ways)), call.record)
         team.gather(call, reserve=5)
     finally:
