@@ -16,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import hypothesis
 import pytest
 import torch
+import yaml
 from threadpoolctl import threadpool_limits
 
 from diffusegen_core.config import params
@@ -115,6 +116,19 @@ def nano(tmp_path: Path) -> dict:
 @pytest.fixture
 def nano_params(nano: dict) -> params.Params:
     return params.validate(nano)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nano_values: dict) -> Path:
+    """A checkout of its own, where one stands, whose profile `smoke` is the nano run's."""
+    folder = tmp_path / "checkout"
+    for name in ("params", "notebooks", "work"):
+        (folder / name).mkdir(parents=True)
+    (folder / "_config.yml").touch()
+    values = {name: value for name, value in nano_values.items() if name != "profile"}
+    (folder / "params" / "smoke.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

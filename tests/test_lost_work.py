@@ -84,19 +84,6 @@ def command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nano_values: dict) -> Path:
-    """A checkout of its own, where one stands, whose profile `smoke` is the nano run's."""
-    folder = tmp_path / "checkout"
-    for name in ("params", "notebooks", "work"):
-        (folder / name).mkdir(parents=True)
-    (folder / "_config.yml").touch()
-    values = {name: value for name, value in nano_values.items() if name != "profile"}
-    (folder / "params" / "smoke.yaml").write_text(yaml.safe_dump(values))
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def smoke(checkout: Path, finished: Path) -> Run:
     """The finished run of that profile, where its runs lie."""
     shutil.copytree(finished, checkout / "runs" / "smoke")

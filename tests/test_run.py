@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from diffusegen_core import Run, __version__, cli
 from diffusegen_core.chapters import cluster
@@ -34,19 +33,6 @@ def kept(run: Run) -> Run:
     with lock.hold(run.folder):
         run.keep_params()
     return run
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nano_values: dict) -> Path:
-    """A checkout of its own, where one stands, whose profile `smoke` is the nano run's."""
-    folder = tmp_path / "checkout"
-    for name in ("params", "notebooks"):
-        (folder / name).mkdir(parents=True)
-    (folder / "_config.yml").touch()
-    values = {name: value for name, value in nano_values.items() if name != "profile"}
-    (folder / "params" / "smoke.yaml").write_text(yaml.safe_dump(values))
-    monkeypatch.chdir(folder)
-    return folder
 
 
 # ---- create and open
@@ -137,7 +123,6 @@ def test_a_notebooks_default_cell_means_the_run_that_is_there_with_its_own_param
 
 
 def test_a_notebook_finds_a_run_by_its_name_though_its_parameter_file_lies_elsewhere(checkout: Path):
-    (checkout / "work").mkdir()
     shutil.copy(checkout / "params" / "smoke.yaml", checkout / "work" / "mine.yaml")
     kept(Run.create("work/mine.yaml", {"train.images": 80}))
     assert Run.from_notebook({"profile": "mine"}).params.train.images == 80
