@@ -1,5 +1,6 @@
 """Windows around lesions: squares within the picture, laid back into it, and models that see nothing else."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import pairsets, phantom, regions
 from diffusegen_core.data.types import DataType
 from diffusegen_core.data.windows import COPIES, Window
+from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.planning import flops, preflight
 from diffusegen_core.report import algorithms
 from diffusegen_core.run import Run
@@ -100,7 +102,7 @@ def test_models_see_windows_and_pictures_come_out_whole(run: Run):
     assert run.windows.masks.mean() > 1.3 * run.pairs.masks.mean(), "lesions are larger in them"
     assert run.models.load().image_size == 16
     assert [model.pairs for model in run.models.models] == [
-        COPIES * len(run.clusters.members(k)) for k in range(run.clusters.k)]
+        len(run.clusters.members(k)) for k in range(run.clusters.k)]
     one = run.inpainted.sets[DataType("Paint", "2")]
     styled = run.styled.sets[DataType("Styled-Paint", "2")]
     for row in one.manifest.itertuples():
@@ -130,6 +132,24 @@ def test_windows_that_were_changed_by_hand_are_made_again_by_the_chapter_that_th
 def test_status_tells_of_windows_where_there_are_any(run: Run, nano_params: Params):
     assert "windows" in run.status().index
     assert "windows" not in Run(nano_params).status().index
+
+
+def test_a_model_tells_which_pictures_it_has_seen_and_is_adopted_with_other_windows(
+        run: Run, values: dict, tmp_path: Path):
+    for model in run.models.models:
+        cluster = run.pairs.take(run.clusters.members(int(model.name[-2:])))
+        assert checkpoints.seen(model.path) == checkpoints.fingerprints(cluster)
+        (tmp_path / "given").mkdir(exist_ok=True)
+        shutil.copy(model.path, tmp_path / "given" / f"{model.name}.safetensors")
+    other = Run(params.validate(params.merged(values, {
+        "data.window": 3.0, "train.checkpoints": str(tmp_path / "given"),
+        "run_dir": str(tmp_path / "wide")})))
+    assert other.make("train").load().image_size == 16
+    strange = Run(params.validate(params.merged(values, {
+        "data.names": [f"phantom_{number:05d}" for number in range(4)], "run_dir": str(tmp_path / "strange"),
+        "train.checkpoints": str(tmp_path / "given")})))
+    with pytest.raises(UserError, match="images"):
+        strange.make("train")
 
 
 def test_the_algorithms_are_shown_at_the_models_size(run: Run):

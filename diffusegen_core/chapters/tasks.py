@@ -69,8 +69,11 @@ class Task:
     ws: Workspace
     training: Training
     everyone: Pairs
+    """All pairs of the run."""
     own: Pairs
-    """Those that it is trained on."""
+    """What it is trained on: pairs, or windows of pairs."""
+    pictures: Pairs
+    """The pairs that `own` are, or whose windows."""
     base: Path | None
     """The folder of the finished model whose averaged weights it starts from, or, with `one_model`, which it
     is a part of; None: it starts from nothing."""
@@ -83,6 +86,11 @@ class Task:
     def images(self) -> int:
         """How many it is to see."""
         return images_of(self.training.settings, self.name, self.training.conditions.labels)
+
+    @property
+    def seen(self) -> Pairs:
+        """The pairs that its weights have seen: a base has seen all, and so has what started from it."""
+        return self.everyone if self.base else self.pictures
 
     @property
     def label(self) -> int | None:
@@ -141,12 +149,15 @@ class Task:
 
 
 def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Model,
-            process: Process, base: Path | None = None, labels: Sequence[int] = ()) -> Task:
+            process: Process, base: Path | None = None, labels: Sequence[int] = (),
+            windows: Path | None = None) -> Task:
     """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
-    everyone = dataset.read(pairs)
+    everyone, shown = dataset.read(pairs), dataset.read(windows or pairs)
     steps = steps_of(images_of(settings, name, max(labels, default=0) + 1), settings.batch_size)
-    training = Training(name, network, process, settings, everyone.image_size, ws.seed, steps, tuple(labels))
-    task = Task(ws, training, everyone, everyone.take(indices), base)
+    training = Training(name, network, process, settings, shown.image_size, ws.seed, steps, tuple(labels))
+    own, copies = shown.take(indices), len(shown) // len(everyone)
+    pictures = everyone.take(sorted({index // copies for index in indices})) if windows else own
+    task = Task(ws, training, everyone, own, pictures, base)
     if task.source:
         checkpoints.refuse_strangers(task.source, everyone, task.configuration)
     return task

@@ -64,11 +64,15 @@ GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in 
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
-        watch: Watch | None = None) -> Trained:
-    """Train every model that is not finished. `watch` sees each new sample grid."""
-    copies = len(pairs) // len(clusters.labels)  # of each clustered pair: its windows
-    everyone, labels = list(range(len(pairs))), np.repeat(clusters.labels, copies).tolist()
-    common = {"ws": ws, "pairs": pairs.stored, "settings": settings, "network": network, "process": process}
+        watch: Watch | None = None, windows: Pairs | None = None) -> Trained:
+    """Train every model that is not finished, on the pairs, or on the `windows` of them, as many of each.
+
+    `watch` sees each new sample grid.
+    """
+    copies = len(windows) // len(pairs) if windows else 1
+    everyone, labels = list(range(copies * len(pairs))), np.repeat(clusters.labels, copies).tolist()
+    common = {"ws": ws, "pairs": pairs.stored, "settings": settings, "network": network, "process": process,
+              "windows": windows.stored if windows else None}
 
     def trained(groups: dict[str, list[int]], title: str, base: Path | None = None) -> list[Model]:
         items = [fanout.Item(name, {**common, "name": name, "indices": indices,
@@ -139,9 +143,10 @@ def _usable(p: Params, name: str) -> None:
 
 
 def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
-                process: Process, base: Path | None = None, labels: Sequence[int] = ()) -> Model:
-    """Train one model on the pairs at `indices`, or continue it, or find it finished."""
-    task = task_of(ws, name, pairs, indices, settings, network, process, base, labels)
+                process: Process, base: Path | None = None, labels: Sequence[int] = (),
+                windows: Path | None = None) -> Model:
+    """Train one model on the pairs, or the windows, at `indices`, or continue it, or find it finished."""
+    task = task_of(ws, name, pairs, indices, settings, network, process, base, labels, windows)
     if not task.artifact.made():
         source = checkpoints.released(settings, name)
         try:
@@ -156,7 +161,7 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
 def _model(task: Task) -> Model:
     """A finished model. Raises NotMadeError where it is not."""
     stamp = task.artifact.stamp
-    return Model(task.name, len(task.own), stamp["images"], stamp["steps"], stamp["loss"],
+    return Model(task.name, len(task.pictures), stamp["images"], stamp["steps"], stamp["loss"],
                  float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
                  task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"])
 
@@ -289,8 +294,7 @@ def _write_curve(state: State, folder: Path) -> None:
 def _conclude(task: Task, state: State, folder: Path) -> None:
     """Write the finished model, and what it takes to train it further; then its stamp."""
     artifact = task.artifact
-    # A base has seen all pairs, and so has what started from it.
-    seen = checkpoints.fingerprints(task.everyone if task.base else task.own)
+    seen = checkpoints.fingerprints(task.seen)
     reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": task.configuration, "seen": seen, **reached})
