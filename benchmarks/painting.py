@@ -15,11 +15,11 @@ import torch
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, regions
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.masks import field_of_view
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import repaint, repaint_levels
 from diffusegen_core.store import seeds
 
-DARK = 16  # grey levels: what is darker lies outside the endoscope's field of view
 SCALES = (0.8, 1.25)
 TRIES = 60
 LOST = 0.02  # of a mask's area, at most, beyond the picture or the field of view
@@ -35,17 +35,6 @@ class Placed:
     """(2, 3), from the donor's pixels to the source's."""
     mask: np.ndarray
     """(S, S) in {0, 1}."""
-
-
-def field_of_view(image: np.ndarray) -> np.ndarray:
-    """Where an image (3, S, S) uint8 shows tissue: the largest region that is not dark, (S, S) in {0, 1}."""
-    side = max(3, image.shape[-1] // 25)
-    bright = cv2.morphologyEx((image.max(axis=0) > DARK).astype(np.uint8), cv2.MORPH_OPEN,
-                              np.ones((side, side), np.uint8))
-    count, labels, found, _ = cv2.connectedComponentsWithStats(bright)
-    if count < 2:
-        return np.ones_like(bright)
-    return (labels == 1 + found[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
 
 
 def placed(pairs: Pairs, source: int, settings: Inpaint, *seed: object) -> Placed:
@@ -85,12 +74,6 @@ def warped(mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """A mask (S, S) in {0, 1}, moved."""
     moved = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1], flags=cv2.INTER_LINEAR)
     return (moved > 0.5).astype(np.uint8)
-
-
-def filled(old: np.ndarray, new: np.ndarray, settings: Inpaint) -> np.ndarray:
-    """What is painted, (B, S, S): the new masks and the old ones (B, S, S), both widened."""
-    return np.stack([regions.dilated(a, settings.dilate) | regions.dilated(b, settings.dilate)
-                     for a, b in zip(old, new, strict=True)])
 
 
 def paint(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, fill: np.ndarray, masks: np.ndarray,

@@ -38,7 +38,7 @@ def known_masks(w: Work, varied: bool) -> Made:
     sources = np.array([source for source, _ in every])
     old = w.train.masks[sources, 0]
     masks = np.stack([lesion.mask for lesion in lesions]) if varied else old
-    filled = painting.filled(old, masks, w.p.inpaint)
+    filled = regions.filled(old[:, None], masks[:, None], w.p.inpaint.dilate)
     images = np.empty((len(every), *w.train.images.shape[1:]), np.uint8)
     own = [seeds.derive(w.p.seed, "paint", varied, w.train.names[source], sample) for source, sample in every]
 

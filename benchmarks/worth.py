@@ -32,7 +32,6 @@ from smallsets import REAL, Task
 
 from diffusegen_core.config import params
 from diffusegen_core.data import dataset, regions
-from diffusegen_core.data.types import PAINT
 from diffusegen_core.measures import copies, metrics, overlap
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import segnet
@@ -103,8 +102,8 @@ def generated(asked: argparse.Namespace, w: Work, row: Row) -> tuple[Made, float
     manifest, pairs = one.manifest, one.load()
     index = {name: i for i, name in enumerate(w.train.names)}
     sources = manifest["source"].map(index).to_numpy()
-    region = regions.filled(w.train.masks[sources], pairs.masks if one.data_type.inpainted.kind == PAINT
-                            else None, run.params.inpaint.dilate)
+    region = regions.filled(w.train.masks[sources], pairs.masks if one.data_type.given_masks else None,
+                            run.params.inpaint.dilate)
     seconds = inpainted.seconds / len(inpainted) + (one.seconds / len(one) if chapter == "style" else 0.0)
     made = Made(pairs.images, pairs.masks[:, 0], region, sources, manifest["sample"].to_numpy(),
                 np.full(len(one), -1))

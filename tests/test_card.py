@@ -17,7 +17,7 @@ from pretended import pretended
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset, phantom
+from diffusegen_core.data import dataset, phantom, regions
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.measures import metrics
@@ -260,7 +260,7 @@ def test_known_pixels_stay_and_masks_are_what_was_asked(call: stages.Call, home:
     p = realwork.parameters(home, tmp_path, CPU, tiny=True)
     pairs, diffusion = some_pairs(), ways.diffusion(p, UNet(p.model, 32).eval(), CPU, "fp32")
     new = pairs.masks[[1, 2], 0]
-    filled = painting.filled(pairs.masks[[0, 3], 0], new, p.inpaint)
+    filled = regions.filled(pairs.masks[[0, 3]], new[:, None], p.inpaint.dilate)
     made = painting.paint(diffusion, p.inpaint, pairs.images[[0, 3]], filled, new, [1, 2])
     outside = np.broadcast_to(filled[:, None] == 0, made.shape)
     assert (made[outside] == pairs.images[[0, 3]][outside]).all()
