@@ -90,7 +90,9 @@ def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed
 def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any]:
     """What decides the painted pairs, beside the numbers that are given."""
     p = run.params
+    guidance = {"guidance_scale": p.inpaint.guidance_scale} if p.inpaint.guidance_scale != 1 else {}
     return {
+        **guidance,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
         "mask": None if wish.mask is None else files.pixel_hash(wish.mask),
         "old": None if wish.old is None else files.pixel_hash(wish.old), "remove": wish.remove,

@@ -112,6 +112,17 @@ def test_a_mask_that_is_given_is_the_mask_that_comes_back(diffusion: Diffusion, 
     assert not np.array_equal(other.images, filled.images), "the model paints what fits the mask"
 
 
+def test_a_guidance_scale_counts_for_given_masks_alone(diffusion: Diffusion, image: np.ndarray,
+                                                       region: np.ndarray):
+    def filled(scale: float, mask: np.ndarray | None) -> dataset.Pairs:
+        return diffusion.fill(image, region, n=2, mask=mask, guidance_scale=scale, **SHORT)
+
+    lesion = region > 0
+    assert not same(filled(3.0, lesion), filled(1.0, lesion))
+    assert (filled(3.0, lesion).masks[:, 0] == lesion).all()
+    assert same(filled(3.0, None), filled(1.0, None))
+
+
 @pytest.mark.parametrize(("change", "says"), [
     ({"image": np.zeros((8, 8, 3), np.uint8)}, r"must be \(16, 16, 3\) or \(3, 16, 16\), uint8"),
     ({"image": np.zeros((SIDE, SIDE, 3))}, "uint8; it is .*float64"),
@@ -119,7 +130,8 @@ def test_a_mask_that_is_given_is_the_mask_that_comes_back(diffusion: Diffusion, 
     ({"region": np.zeros((8, 8))}, r"The region must be \(16, 16\)"),
     ({"mask": np.zeros((SIDE, SIDE, 3))}, r"The mask must be \(16, 16\)"),
     ({"respacing": 2000}, "1 to 1000"), ({"n": 0}, "must be 1 or more"),
-    ({"jump_length": 0}, "jump_length must be 1 or more"), ({"resampling": 0}, "resampling must be")])
+    ({"jump_length": 0}, "jump_length must be 1 or more"), ({"resampling": 0}, "resampling must be"),
+    ({"guidance_scale": 0.5}, "guidance_scale must be 1 or more")])
 def test_what_cannot_be_filled_is_refused_in_a_sentence(diffusion: Diffusion, image: np.ndarray,
                                                         region: np.ndarray, change: dict, says: str):
     with pytest.raises(UserError, match=says):

@@ -25,7 +25,7 @@ from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, pairsets, pictures, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
-from diffusegen_core.data.types import FULL, DataType, cluster_model, painted
+from diffusegen_core.data.types import FULL, JOINT, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
 from diffusegen_core.parallel import progress
@@ -37,8 +37,8 @@ from diffusegen_core.store.workspace import Workspace
 VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area_before", "area_after"]
 # Parameters that decide which pairs are made, or nothing but rounding, and not what a pair is like.
-# The masks and the pictures are told by what they are.
-IRRELEVANT = ("samples", "sources", "model_of", "batch_size", "masks", "backgrounds")
+# The masks, the pictures and what follows from them are told by what they are.
+IRRELEVANT = ("samples", "sources", "model_of", "batch_size", "masks", "backgrounds", "guidance_scale")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def check(p: Params) -> Iterator[str]:
 def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs."""
     calls = network_calls(repaint_levels(settings.respacing, settings.jump_length, settings.resampling))
+    if settings.masks != JOINT and settings.guidance_scale != 1:
+        calls *= 2
     for data_type, amount in supply.items():
         if data_type.is_painted and not data_type.is_styled:
             pairs = amount.sources * amount.samples
@@ -136,7 +138,9 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
         if scenes.window:
             painted = spots.paint(diffusion, scene.spots, scenes.window, settings, generators, bar.update)
         else:
-            x = repaint(diffusion, scene.x.to(device), scene.known.to(device), levels, generators,
+            x_known = scene.x.to(device)
+            model = diffusion.towards(x_known[:, 3:], scenes.guidance_scale)
+            x = repaint(model, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
             painted = _whole(scene, x.float().cpu().numpy(), settings)
     seconds = (time.monotonic() - began) / len(jobs)

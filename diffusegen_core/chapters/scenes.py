@@ -82,12 +82,18 @@ class Scenes:
         return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS), window)
 
     @property
+    def guidance_scale(self) -> float:
+        """How strongly images follow given masks; 1 where the model draws the masks."""
+        return 1.0 if self.settings.masks == JOINT else self.settings.guidance_scale
+
+    @property
     def recipe(self) -> Recipe:
         """What decides scenes beside the run's pairs: nothing where whole images have joint masks."""
         squares = {"window": [self.window, windows.VERSION]} if self.window else {}
         if self.settings.masks == JOINT:
             return squares
-        return {**squares, "masks": dataset.read(self.given).digest if self.given else self.settings.masks,
+        guidance = {"guidance_scale": self.guidance_scale} if self.guidance_scale != 1 else {}
+        return {**squares, **guidance, "masks": dataset.read(self.given).digest if self.given else self.settings.masks,
                 "masks_version": masks.VERSION,
                 "backgrounds": dataset.read(self.backgrounds).digest if self.backgrounds else None}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, regions
@@ -86,10 +87,18 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
                            np.stack([image for image, _ in cuts]),
                            np.stack([mask[None] for _, mask in cuts]))
     levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
-    x = repaint(diffusion.respaced(settings.respacing), dataset.to_tensor(pairs).to(diffusion.device),
+    x_known = dataset.to_tensor(pairs).to(diffusion.device)
+    x = repaint(_guided(diffusion.respaced(settings.respacing), spots, x_known, settings), x_known,
                 known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
     samples = x.float().cpu().numpy()
     return [_laid_back(*part, settings) for part in zip(spots, windows, filled, small, samples, strict=True)]
+
+
+def _guided(diffusion: Diffusion, spots: Sequence[Spot], x_known: Tensor, settings: Inpaint) -> Diffusion:
+    """The model for a batch whose masks are all given, or all drawn. An empty mask has nothing to follow."""
+    if all(spot.new is None or not spot.new.any() for spot in spots):
+        return diffusion
+    return diffusion.towards(x_known[:, 3:], settings.guidance_scale)
 
 
 def _window(spot: Spot, region: np.ndarray, times: float | None) -> Window:

@@ -149,6 +149,9 @@ class Inpaint(Section):
     backgrounds: str | None = Field(
         None, min_length=1, description="a folder of pictures without lesions to paint into, by given masks; "
                                         "null: the sources")
+    guidance_scale: float = Field(
+        1.0, ge=1, le=20, description="how strongly images follow given masks (classifier-free guidance, Ho "
+                                      "and Salimans 2022); above 1, two network calls a step")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")

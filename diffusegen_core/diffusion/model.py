@@ -18,6 +18,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion.maskguidance import MaskGuidance, guided_call
 from diffusegen_core.diffusion.process import Reverse, Schedule
 from diffusegen_core.diffusion.repaint import repaint, repaint_levels
 from diffusegen_core.diffusion.samplers import Generators, named, sample
@@ -37,6 +38,7 @@ class Diffusion:
     objective: str  # what the network predicts: "eps" or "v"
     clip: bool = True  # whether the predicted x0 is kept within [-1, 1]
     precision: str = "fp32"  # of network calls: "fp32", or "bf16" by autocast
+    guidance: MaskGuidance | None = None  # towards the given masks of a batch
 
     @property
     def device(self) -> torch.device:
@@ -54,6 +56,11 @@ class Diffusion:
         # On the CPU, so that every device computes with the same coefficients.
         return replace(self, schedule=self.schedule.to("cpu").respaced(count).to(self.device))
 
+    def towards(self, mask: Tensor, scale: float) -> "Diffusion":
+        """The same model, for images whose mask (B, 1, S, S) in [-1, 1] is given: they follow it `scale`
+        times as strongly as by themselves, which takes two network calls for one."""
+        return self if scale == 1 else replace(self, guidance=MaskGuidance(mask.to(self.device), scale))
+
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Around network calls: the model's precision, and convolutions that are the same every time."""
@@ -62,7 +69,9 @@ class Diffusion:
 
     def call(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's raw output (B, 8, S, S), float32; its meaning is `interpret`'s."""
-        return process.call(self.net, self.schedule, x_t, t)
+        if self.guidance is None:
+            return process.call(self.net, self.schedule, x_t, t)
+        return guided_call(self.net, self.schedule, x_t, t, self.guidance)
 
     def interpret(self, x_t: Tensor, t: Tensor, output: Tensor, clip: bool | None = None) -> Reverse:
         """The reverse step that a raw output means; `clip` as the model's where it is not given."""
@@ -95,17 +104,18 @@ class Diffusion:
         return _pairs("sample", torch.cat(batches))
 
     def fill(self, image: np.ndarray, region: np.ndarray, n: int = 1, seed: int = 0,
-             mask: np.ndarray | None = None, respacing: int = 50, jump_length: int = 10, resampling: int = 3,
-             batch_size: int = 16) -> Pairs:
+             mask: np.ndarray | None = None, guidance_scale: float = 1.0, respacing: int = 50,
+             jump_length: int = 10, resampling: int = 3, batch_size: int = 16) -> Pairs:
         """`n` pairs from an image of one's own, whose `region` is painted anew by RePaint.
 
         `image` is (3, S, S) or (S, S, 3), uint8 RGB; `region` (S, S), to fill where it is not 0. Outside it
         the image comes back byte for byte. `mask` (S, S), lesion where it is not 0, says where the lesion is
-        to be; without it the model chooses within the region, and outside there is none. Result i depends on
-        `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
+        to be; without it the model chooses within the region, and outside there is none. The image follows a
+        given mask more strongly with a `guidance_scale` above 1 (see `towards`). Result i depends on `seed`
+        and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
         """
         model, side = self._over(respacing), self.image_size
-        _refuse_below_one(jump_length=jump_length, resampling=resampling)
+        _refuse_below_one(jump_length=jump_length, resampling=resampling, guidance_scale=guidance_scale)
         given, fill = _planar(image, side), _plane("region", region, side)
         lesion = np.zeros((side, side), np.uint8) if mask is None else _plane("mask", mask, side)
         known = np.repeat(1 - fill[None], IN_CHANNELS, axis=0)
@@ -116,8 +126,9 @@ class Diffusion:
         batches = []
         for part in _parts(n, batch_size):
             repeated = (len(part), -1, -1, -1)
+            x = dataset.to_tensor(pair).to(self.device).expand(repeated)
             batches.append(repaint(
-                model, dataset.to_tensor(pair).to(self.device).expand(repeated),
+                model.towards(x[:, 3:], 1.0 if mask is None else guidance_scale), x,
                 torch.from_numpy(known)[None].float().to(self.device).expand(repeated),
                 levels, self._generators(seed, "fill", part)))
         filled = _pairs("fill", torch.cat(batches))
@@ -139,7 +150,7 @@ def _parts(n: int, batch_size: int) -> list[range]:
     return [range(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
 
-def _refuse_below_one(**numbers: int) -> None:
+def _refuse_below_one(**numbers: float) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise UserError(f"{name} must be 1 or more; it is {value}.")
