@@ -2,6 +2,7 @@
 
 An inpainted pair is noised part of the way and denoised again by the model that painted it; in each step the
 losses of `diffusion.losses` pull. The mask stays. As in chapter 3, a pair depends on its own seed alone.
+With style.method sdedit nothing pulls: the model alone, and the mask, decide what becomes of the image.
 
 Where masks were given, the new lesion is elsewhere than the source's, whose pixels would undo it: the pixel
 loss compares with the inpainted image instead. [CLS] and colours still are those of the picture that it was
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +34,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets, Row
 from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import checkpoints, colour, guided, losses
+from diffusegen_core.diffusion.sdedit import sdedit
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation.trainsets import Supply
@@ -44,6 +47,8 @@ MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "s
             "status"]
 COLUMNS = {"name": str, **dict.fromkeys(["step", "level", *guided.MEASURED], float)}
 IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # or told by what they stand for
+GUIDED, SDEDIT = "guided", "sdedit"  # what style.method may be
+OF_SDEDIT = ("respacing", "skip", "colour_transfer", "precision", "backbone_size")  # settings that count for it
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def check(p: Params) -> Iterator[str]:
         lambda: features.recipe(*backbone),
         lambda: features.refuse_unfit(c.weights, features.load_cls, *backbone, size=c.backbone_size),
     ], "style")
-    if c.lambda_vgg:
+    if judged(c).lambda_vgg:
         yield from refusals([lambda: vgg.recipe(c.vgg, c.vgg_weights, p.seed),
                              lambda: features.refuse_unfit(c.vgg_weights, vgg.load, c.vgg, c.vgg_weights)],
                             "style.vgg_weights")
@@ -107,11 +112,13 @@ def check(p: Params) -> Iterator[str]:
 
 def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs."""
-    steps, each = len(work.guided), sum(work.guided)
+    steps = settings.respacing - settings.skip
+    kind, each = ("styling", sum(work.guided)) if settings.method == GUIDED else (
+        "sampling", steps * work.unet.call)
     for data_type, amount in supply.items():
         if data_type.is_styled:
             pairs = amount.sources * amount.samples
-            yield Cost("4 style", f"{data_type}, {steps} steps each", "styling", pairs, pairs * steps,
+            yield Cost("4 style", f"{data_type}, {steps} steps each", kind, pairs, pairs * steps,
                        pairs * each, min(pairs, settings.batch_size) * each, pairs * PAIR * image_size**2)
 
 
@@ -145,12 +152,25 @@ def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin
         "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
         "ellipses": [scenes.settings.dilate, scenes.settings.opening],
         **({"scenes": scenes.recipe} if scenes.recipe else {}),
-        "style": {key: value for key, value in plain(settings).items() if key not in IRRELEVANT},
+        "style": _decisive(settings),
         "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
-        "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if settings.lambda_vgg else None,
+        "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if judged(settings).lambda_vgg else None,
         "jobs": {job.name: [job.model, *(origin.hashes[f"{kind}/{job.name}.png"] for kind in pairsets.KINDS)]
                  for job in jobs},
         "models": {name: models[name].sha256 for name in sorted({job.model for job in jobs})}}
+
+
+def judged(settings: Style) -> Style:
+    """The settings of the networks that look at images: without losses, VGG is not among them."""
+    return settings if settings.method == GUIDED else settings.model_copy(update={"lambda_vgg": 0.0})
+
+
+def _decisive(settings: Style) -> dict[str, Any]:
+    """The settings that decide what a pair is like; `method` where it is not the paper's."""
+    chosen = plain(settings)
+    if settings.method == SDEDIT:
+        return {key: chosen[key] for key in ("method", *OF_SDEDIT)}
+    return {key: value for key, value in chosen.items() if key not in (*IRRELEVANT, "method")}
 
 
 def _write_steps(folder: Path, rows: list[Row]) -> list[Path]:
@@ -168,7 +188,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     diffusion = checkpoints.load(models[jobs[0].model], weights, device,
                                  settings.precision).respaced(settings.respacing)
     diffusion.net.checkpointing = settings.checkpointing
-    judge = guided.load_judge(settings, network, ws.seed, device)
+    judge = guided.load_judge(judged(settings), network, ws.seed, device)
     real = scenes.pictures(jobs)
     painted = pairsets.load(origin, [job.name for job in jobs])
     parts = None if scenes.window is None else spots.windows(real, painted.masks if given else None,
@@ -178,9 +198,13 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     levels = list(reversed(range(settings.respacing - settings.skip)))
     with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
         x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (seen, behind))
-        x, records, status = guided.guided(
-            diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,
-            pixels=x_painted[:, :3] if given else None)
+        if settings.method == SDEDIT:
+            x = sdedit(diffusion, x_painted, levels, generators, tick=bar.update)
+            records, status = [[] for _ in jobs], [guided.OK] * len(jobs)
+        else:
+            x, records, status = guided.guided(
+                diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,
+                pixels=x_painted[:, :3] if given else None)
     styled = np.stack([finished(sample[:3], source, settings) for sample, source in
                        zip(x.float().cpu().numpy(), behind.images, strict=True)])
     filled = regions.filled(real.masks, painted.masks if given else None, scenes.settings.dilate)

@@ -161,6 +161,9 @@ class Inpaint(Section):
 class Style(Section):
     """Chapter 4 (paper 2.4, A.3, B.5). Weights of losses are the paper's: for 256 px, 200 steps and DINO."""
 
+    method: Literal["guided", "sdedit"] = Field(
+        "guided", description="guided by the losses below, as in the paper, or noised and denoised without "
+                              "them, with the mask known (SDEdit, Meng et al. 2022)")
     respacing: PositiveInt = Field(25, description="respaced steps")
     skip: NonNegativeInt = Field(10, description="of them, the first (noisiest) ones that are left out")
     guidance: Literal["paper", "variance"] = Field(

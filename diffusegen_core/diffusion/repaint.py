@@ -52,13 +52,14 @@ def network_calls(levels: list[int]) -> int:
 # up:   x_t ~ q(x_t | x_{t-1})
 @torch.inference_mode()
 def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[int], generators: Generators,
-            step: Step = ancestral, tick: Tick | None = None) -> Tensor:
+            step: Step = ancestral, tick: Tick | None = None, start: Tensor | None = None) -> Tensor:
     """Fill what is not `known` in x_known (B, C, H, W), pixels in [-1, 1]; known pixels come back exact.
 
     `known` is 1 where known and 0 where to fill: (B, 1, H, W) for all channels alike, or (B, C, H, W).
-    `levels` are those of `repaint_levels`. Each image draws from its own generator alone.
+    `levels` are those of `repaint_levels`; `start` is x_t (B, C, H, W) of the first, pure noise where it is
+    not given. Each image draws from its own generator alone.
     """
-    x, x0 = seeds.normal_like(generators, x_known), None
+    x, x0 = seeds.normal_like(generators, x_known) if start is None else start, None
     with diffusion.autocast():
         for level, following in pairwise(levels):
             eps = seeds.normal_like(generators, x)

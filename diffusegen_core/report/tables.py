@@ -15,7 +15,7 @@ import torch
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.style import Styled
+from diffusegen_core.chapters.style import GUIDED, Styled
 from diffusegen_core.chapters.tasks import origin
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
@@ -283,7 +283,8 @@ def losses(p: Params, result: Styled) -> Table:
     steps = pd.concat(result.steps.values())
     ends = [steps[steps["step"] == step].mean(numeric_only=True) for step in (1, steps["step"].max())]
     frame = pd.DataFrame([{
-        "loss": name, "part": part, "compares": text, "weight, this run": getattr(p.style, f"lambda_{name}"),
+        "loss": name, "part": part, "compares": text,
+        "weight, this run": getattr(p.style, f"lambda_{name}") if p.style.method == GUIDED else np.nan,
         "weight, published": float(published), "first step": ends[0][name], "last step": ends[1][name],
     } for name, (part, text, published) in LOSSES.items()])
     return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this "
