@@ -127,7 +127,8 @@ def test_the_chapter_keeps_the_masks_and_loads_no_vgg(run_of: Callable[..., Para
 def test_batches_change_nothing_and_weights_of_losses_are_not_asked_for(run_of: Callable[..., Params]):
     first = images(Run(run_of()))
     stamp = Run(run_of()).make("style").sets[STYLED].stamp
-    for change in ({"batch_size": 1}, {"lambda_mse": 1.0}, {"vgg_weights": "pretrained"}, {"max_shift": None}):
+    for change in ({"batch_size": 1}, {"lambda_mse": 1.0}, {"vgg_weights": "pretrained"},
+                   {"max_shift": None}):
         assert Run(run_of(**change)).make("style").sets[STYLED].stamp == stamp
     assert images(Run(run_of(skip=3))) != first
     assert images(Run(run_of())) == first
@@ -145,7 +146,8 @@ def test_tables_and_figures_say_that_nothing_guided(run_of: Callable[..., Params
     run.make("style")
     shown = tables.losses(run.params, run.styled).frame
     assert set(shown["weight, this run"]) == set(shown["first step"]) == {""}
-    assert figures.guidance(run.params, run.styled).texts[0].get_text() == "No image was guided."
+    figure = figures.guidance(run.params, run.styled)
+    assert "No image was guided." in [text.get_text() for ax in figure.axes for text in ax.texts]
     assert figures.styling(run.pairs, run.styled)
 
 

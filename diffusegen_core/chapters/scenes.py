@@ -93,7 +93,8 @@ class Scenes:
         if self.settings.masks == JOINT:
             return squares
         guidance = {"guidance_scale": self.guidance_scale} if self.guidance_scale != 1 else {}
-        return {**squares, **guidance, "masks": dataset.read(self.given).digest if self.given else self.settings.masks,
+        return {**squares, **guidance,
+                "masks": dataset.read(self.given).digest if self.given else self.settings.masks,
                 "masks_version": masks.VERSION,
                 "backgrounds": dataset.read(self.backgrounds).digest if self.backgrounds else None}
 

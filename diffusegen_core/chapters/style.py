@@ -48,7 +48,7 @@ MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "s
 COLUMNS = {"name": str, **dict.fromkeys(["step", "level", *guided.MEASURED], float)}
 IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # or told by what they stand for
 GUIDED, SDEDIT = "guided", "sdedit"  # what style.method may be
-OF_SDEDIT = ("respacing", "skip", "colour_transfer", "precision", "backbone_size")  # settings that count for it
+OF_SDEDIT = ("respacing", "skip", "colour_transfer", "precision", "backbone_size")  # what counts for it
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,14 @@ def plan(seed: int, data_type: DataType, inpainted: pd.DataFrame, names: list[st
 def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin: PairSet, settings: Style,
            scenes: Scenes) -> Recipe:
     """What decides a styled set."""
+    looks = judged(settings)
     return {
         "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
         "ellipses": [scenes.settings.dilate, scenes.settings.opening],
         **({"scenes": scenes.recipe} if scenes.recipe else {}),
         "style": _decisive(settings),
         "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
-        "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if judged(settings).lambda_vgg else None,
+        "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if looks.lambda_vgg else None,
         "jobs": {job.name: [job.model, *(origin.hashes[f"{kind}/{job.name}.png"] for kind in pairsets.KINDS)]
                  for job in jobs},
         "models": {name: models[name].sha256 for name in sorted({job.model for job in jobs})}}
@@ -200,7 +201,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
         x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (seen, behind))
         if settings.method == SDEDIT:
             x = sdedit(diffusion, x_painted, levels, generators, tick=bar.update)
-            records, status = [[] for _ in jobs], [guided.OK] * len(jobs)
+            records, status = [list[guided.Record]() for _ in jobs], [guided.OK] * len(jobs)
         else:
             x, records, status = guided.guided(
                 diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,
