@@ -324,11 +324,11 @@ def _members(subject: Subject, pairs: Pairs, rows: slice = slice(None)) -> Membe
 
 def _filled(subject: Subject, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
             made: Pairs) -> np.ndarray:
-    """Where the images (N, 3, S, S) of a data type are not their sources': (N, S, S)."""
+    """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
     if subject.data_type == GAN:  # whose images are its own as a whole
         return np.ones_like(made.masks[:, 0])
-    if subject.data_type.is_pasted:  # what is left of the source's own lesion is no news
-        return (made.images != pairs.images[sources]).any(axis=1).astype(np.uint8)
+    if subject.data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
+        return made.masks[:, 0] & (1 - pairs.masks[sources, 0])
     new = made.masks if subject.data_type.given_masks else None
     return regions.filled(_old(pairs, sources, manifest), new, subject.dilate)
 
