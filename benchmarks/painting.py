@@ -1,4 +1,4 @@
-"""Pairs with masks that are known beforehand: painted by the joint model of image and mask, or pasted.
+"""Pairs with masks that are known beforehand, painted by the joint model of image and mask.
 
 RePaint takes what is known channel by channel. Where the mask channel is known everywhere and the colours
 outside a region, the model paints a lesion of the given outline, and what was there before becomes mucosa.
@@ -106,18 +106,6 @@ def repainted(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, masks
     x = repaint(diffusion.respaced(settings.respacing), dataset.to_tensor(pairs).to(diffusion.device),
                 torch.from_numpy(known).float().to(diffusion.device), levels, generators)
     return x.float().cpu().numpy()
-
-
-def pasted(pairs: Pairs, source: int, lesion: Placed) -> tuple[np.ndarray, np.ndarray]:
-    """A real lesion of another pair, moved as its mask, its border feathered over a pixel; the source's own
-    stays: image (3, S, S) and mask (S, S)."""
-    side = pairs.images.shape[-1]
-    donor = cv2.warpAffine(pairs.images[lesion.donor].transpose(1, 2, 0), lesion.matrix, (side, side),
-                           flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    share = cv2.GaussianBlur(lesion.mask.astype(np.float32), (3, 3), 0)[..., None]
-    image = share * donor + (1 - share) * pairs.images[source].transpose(1, 2, 0)
-    return (np.rint(image).astype(np.uint8).transpose(2, 0, 1),
-            lesion.mask | pairs.masks[source, 0])
 
 
 def batched(count: int, size: int, work: Callable[[slice], None]) -> None:

@@ -13,7 +13,9 @@ import painting
 from PIL import Image
 from realwork import JOINED, OTHERS, PASTED, Made, Work
 
-from diffusegen_core.data import regions
+from diffusegen_core.chapters import paste as chapter
+from diffusegen_core.data import lesions, regions
+from diffusegen_core.data.types import PASTE
 from diffusegen_core.store import files, seeds
 
 JOINT_SOURCES = 120
@@ -34,10 +36,10 @@ def placements(w: Work) -> list[painting.Placed]:
 def known_masks(w: Work, varied: bool) -> Made:
     """Painted pairs with masks of other training pairs, or with the source's own."""
     every = jobs(w)
-    lesions = placements(w) if varied else []
+    new = placements(w) if varied else []
     sources = np.array([source for source, _ in every])
     old = w.train.masks[sources, 0]
-    masks = np.stack([lesion.mask for lesion in lesions]) if varied else old
+    masks = np.stack([lesion.mask for lesion in new]) if varied else old
     filled = regions.filled(old[:, None], masks[:, None], w.p.inpaint.dilate)
     images = np.empty((len(every), *w.train.images.shape[1:]), np.uint8)
     own = [seeds.derive(w.p.seed, "paint", varied, w.train.names[source], sample) for source, sample in every]
@@ -47,19 +49,21 @@ def known_masks(w: Work, varied: bool) -> Made:
                                       masks[part], own[part])
 
     painting.batched(len(every), w.p.inpaint.batch_size, make)
-    donors = np.array([lesion.donor for lesion in lesions]) if varied else sources
+    donors = np.array([lesion.donor for lesion in new]) if varied else sources
     return Made(images, masks, filled, sources, np.array([sample for _, sample in every]), donors)
 
 
 def paste(w: Work) -> Made:
-    """The baseline without a model: real lesions of other pairs, at the places of the varied masks."""
-    every, lesions = jobs(w), placements(w)
-    found = [painting.pasted(w.train, source, lesion)
-             for (source, _), lesion in zip(every, lesions, strict=True)]
-    images, masks = (np.stack(part) for part in zip(*found, strict=True))
-    return Made(images, masks, np.stack([lesion.mask for lesion in lesions]),
-                np.array([source for source, _ in every]), np.array([sample for _, sample in every]),
-                np.array([lesion.donor for lesion in lesions]))
+    """The baseline without a model, the program's own: real lesions of other pairs; none in a picture that is
+    dark all over."""
+    made = [(job, lesions.cut(w.train, job.index, seeds.rng(job.seed, "lesion")))
+            for job in chapter.plan(w.p.seed, w.train.names, w.p.inpaint)]
+    made = [(job, lesion) for job, lesion in made if lesion.mask.any()]
+    images, masks = (np.stack(part) for part in zip(*(
+        lesions.pasted(w.train, job.index, lesion, PASTE) for job, lesion in made), strict=True))
+    return Made(images, masks[:, 0], np.stack([lesion.mask for _, lesion in made]),
+                np.array([job.index for job, _ in made]), np.array([job.sample for job, _ in made]),
+                np.array([lesion.donor for _, lesion in made]))
 
 
 def joined(w: Work) -> Made:

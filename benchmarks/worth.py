@@ -114,7 +114,7 @@ def pasted(w: Work) -> tuple[Made, float, int]:
     """Real lesions of other pairs at other places: the baseline without a model."""
     began = time.monotonic()
     made = realpairs.paste(w)
-    return made, (time.monotonic() - began) / len(made.images), 0
+    return made, (time.monotonic() - began) / len(made.images), len(realpairs.jobs(w)) - len(made.images)
 
 
 def pairs_back(w: Work, row: Row) -> None:

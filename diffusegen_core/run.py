@@ -20,7 +20,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, paint, segment, style, train
+from diffusegen_core.chapters import (
+    augment,
+    cluster,
+    evaluate,
+    gan,
+    inpaint,
+    paint,
+    paste,
+    segment,
+    style,
+    train,
+)
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.gan import Baseline
@@ -80,7 +91,7 @@ class Run:
         if not is_there(path):
             lacking = f"valid {lock.MARK}" if (path / PARAMS).is_file() else PARAMS
             raise UserError(f"{path} is not a run: it has no {lacking}. `diffusegen run` makes one.")
-        values = params.merged(params.load(path / PARAMS), changes or {})
+        values = params.merged(ownparams.load(path), changes or {})
         return cls._checked(params.validate({**values, "run_dir": str(path)}))
 
     @classmethod
@@ -152,6 +163,11 @@ class Run:
     @property
     def inpainted(self) -> Inpainted:
         return self.read("inpaint")
+
+    @property
+    def pasted(self) -> paste.Pasted | None:
+        """The pairs with pasted lesions; None where the parameters ask for none."""
+        return self.read("paste")
 
     @property
     def styled(self) -> Styled:
@@ -236,6 +252,7 @@ class Run:
                                        get("windows") if p.data.window else None),
             "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint,
                                            p.data.window),
+            "paste": lambda: paste.run(ws, get("data"), p.inpaint),
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
                                        p.model, p.data.window),
             "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
@@ -249,12 +266,12 @@ class Run:
 
     def _collected(self, get: Callable[[str], Any]) -> Sets:
         """The synthetic pairs of all data types, in the order of the tables."""
-        p, pairs, baseline = self.params, get("data"), get("gan")
-        painted, styled = get("inpaint").sets, get("style").sets
-        twins = [one for data_type, inpainted in painted.items()
-                 for one in (inpainted, styled[data_type.styled])]
+        p, pairs, baseline, pasted = self.params, get("data"), get("gan"), get("paste")
+        twins = [one for data_type, inpainted in get("inpaint").sets.items()
+                 for one in (inpainted, get("style").sets[data_type.styled])]
         supply = trainsets.supply(len(pairs), p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
-        return trainsets.collect(pairs, supply, [*([baseline.pairs] if baseline else []), *twins])
+        plain = [*([baseline.pairs] if baseline else []), *(pasted.sets.values() if pasted else [])]
+        return trainsets.collect(pairs, supply, [*plain, *twins])
 
     def _tests(self, ws: Workspace, get: Callable[[str], Any]) -> dict[str, TestSet]:
         """The test sets, none of which may hold an image that a generator or a network is trained on."""
@@ -327,7 +344,7 @@ class Run:
 def _generate(run: Run, again: bool) -> None:
     """A work item: chapters 1 to 4 of a small set's run; `again` as in `Run.make`."""
     def make() -> None:
-        for name in ("data", "cluster", "windows", "train", "inpaint", "style", "gan") if again else ():
+        for name in again * ("data", "cluster", "windows", "train", "inpaint", "paste", "style", "gan"):
             run.make(name, again=True)
         run.make("sets")
     augment.generate(run.folder, make)

@@ -92,7 +92,7 @@ NANO = {
     "train": {"images": 24, "batch_size": 4, "checkpoint_every": 2, "preview_every": 3, "preview_images": 2,
               "preview_steps": 4},
     "inpaint": {"samples": 1, "sources": 4, "respacing": 4, "jump_length": 2, "resampling": 2,
-                "batch_size": 3},
+                "baselines": None, "batch_size": 3},
     "style": {"respacing": 4, "skip": 1, "batch_size": 3},
     "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 3},
     "segment": {"decoder_channels": [8, 8, 8], "epochs": 2, "epoch_images": 4, "batch_size": 4,

@@ -63,7 +63,8 @@ class Networks:
 
 def values(folder: Path, **sections: dict) -> Params:
     base = {"run_dir": str(folder), "device": "cpu", "data": {"count": REAL, "image_size": SIZE},
-            "cluster": {"k": 2, "scan": [2, 3]}, "inpaint": {"samples": SAMPLES, "sources": SOURCES},
+            "cluster": {"k": 2, "scan": [2, 3]},
+            "inpaint": {"samples": SAMPLES, "sources": SOURCES, "baselines": None},
             "segment": {"decoder_channels": [16, 8, 8], "test_count": 5, "resamples": 200},
             "augment": {"sizes": [4, 10]}}
     return params.validate({**base, **{name: {**base.get(name, {}), **section}

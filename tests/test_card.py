@@ -34,6 +34,7 @@ import pack  # noqa: E402
 import painting  # noqa: E402
 import realmeasures  # noqa: E402
 import realmodel  # noqa: E402
+import realpairs  # noqa: E402
 import realrun  # noqa: E402
 import realwork  # noqa: E402
 import sampling_speed  # noqa: E402
@@ -269,13 +270,18 @@ def test_known_pixels_stay_and_masks_are_what_was_asked(call: stages.Call, home:
     assert np.abs(alone[0].astype(int) - made[1].astype(int)).max() <= 1
 
 
-def test_a_pasted_lesion_keeps_the_source_beside_it():
-    pairs, settings = some_pairs(), params.validate({}).inpaint
-    lesion = painting.placed(pairs, 0, settings, 0, "paste", 1)
-    image, mask = painting.pasted(pairs, 0, lesion)
-    far = painting.cv2.dilate(lesion.mask, np.ones((5, 5), np.uint8)) == 0
-    assert (image[:, far] == pairs.images[0][:, far]).all()
-    assert (mask == (lesion.mask | pairs.masks[0, 0])).all()
+def test_pasted_pairs_are_the_programs(call: stages.Call, home: Path, tmp_path: Path):
+    p = realwork.parameters(home, tmp_path, CPU, tiny=True)
+    pairs = some_pairs()
+    pairs.images[1] = 0  # a picture without a place for a lesion
+    w = realwork.Work(call, CPU, p, home, tmp_path, tmp_path, True, train=pairs)
+    made, jobs = realpairs.paste(w), realpairs.jobs(w)
+    assert list(zip(made.sources, made.samples, strict=True)) == [job for job in jobs if job[0] != 1]
+    for image, mask, source, region in zip(made.images, made.masks, made.sources, made.regions, strict=True):
+        far = painting.cv2.dilate(region, np.ones((5, 5), np.uint8)) == 0
+        assert (image[:, far] == pairs.images[source][:, far]).all()
+        assert (mask == (region | pairs.masks[source, 0])).all()
+        assert (image != pairs.images[source]).any()
 
 
 def test_the_distance_without_a_root_is_clean_fids():

@@ -50,6 +50,8 @@ def test_planted_gains_support_every_claim_with_the_papers_difference_beside():
     found = judged(results(GOOD))
     small = found.pop((claims.SMALL, "HyperKvasir"))
     assert (small.verdict, small.reason) == (TOO_LITTLE, "The results have no small set.")
+    pasting = found.pop((claims.PASTING, "HyperKvasir"))
+    assert (pasting.verdict, pasting.reason) == (TOO_LITTLE, "The results have no Paste.")
     assert {v.verdict for v in found.values()} == {SUPPORTED}
     synthetic = found[claims.SYNTHETIC, "HyperKvasir"]
     assert synthetic.comparison == "20-Styled-Diff-3 against GAN-3"
@@ -144,20 +146,22 @@ def test_an_absent_test_set_or_type_is_named_and_leaves_the_claim_open():
     assert found[claims.TRANSFER, "CVC-ClinicDB"].reason == "The results have no test set CVC-ClinicDB."
     assert claims.overall(list(found.values())) == {
         claims.SYNTHETIC: SUPPORTED, claims.STYLING: TOO_LITTLE, claims.TRANSFER: TOO_LITTLE,
-        claims.SMALL: TOO_LITTLE}
+        claims.SMALL: TOO_LITTLE, claims.PASTING: TOO_LITTLE}
 
 
 def test_without_any_results_every_claim_is_open():
     found = claims.judge(results({}), 300, 0)
-    assert [v.verdict for v in found] == [TOO_LITTLE] * 5
+    assert [v.verdict for v in found] == [TOO_LITTLE] * 6
     assert all("have no" in v.reason for v in found)
 
 
 @pytest.mark.parametrize(("chapter", "reasons"), [
-    ("segment", [*["Not there yet: run chapter 6."] * 4, "The interval lies above 0."]),
+    ("segment", [*["Not there yet: run chapter 6."] * 4, "The interval lies above 0.",
+                 "Not there yet: run chapter 6."]),
     ("augment", [*["The results have no test set HyperKvasir."] * 2,
                  "The results have no test set CVC-ClinicDB.", "The results have no test set PolypGen.",
-                 "The interval lies above 0. Some results are not there yet: run chapter 7."])])
+                 "The interval lies above 0. Some results are not there yet: run chapter 7.",
+                 "The results have no Paste."])])
 def test_a_chapter_that_has_still_to_be_run_is_named(chapter: str, reasons: list[str]):
     small = results({"Real/16/": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment", tests=TESTS[:1])
     assert [v.reason for v in claims.judge(small, 300, 0, [chapter])] == reasons
@@ -180,9 +184,45 @@ def test_small_sets_are_judged_at_the_largest_ratio_for_each_size():
     ("20-Styled-Diff", 4, None)])
 def test_the_papers_gain_of_small_sets_is_that_of_the_same_clusters_and_r(data_type, ratio, published):
     small = results({"Real/16/": 0.4, f"{data_type}/16/{ratio}": 0.6}, "augment")
-    found = claims.judge(small, 300, 0)[-1]
-    assert found.claim == claims.SMALL
+    found, = (v for v in claims.judge(small, 300, 0) if v.claim == claims.SMALL)
     assert isnan(found.published) if published is None else found.published == pytest.approx(published)
+
+
+def of_pasting(*frames: pd.DataFrame) -> list[claims.Verdict]:
+    return [v for v in claims.judge(pd.concat(frames), 300, 0) if v.claim == claims.PASTING]
+
+
+def test_the_best_painted_type_is_compared_with_paste_at_equal_numbers():
+    alone = results({**GOOD, "Full-Diff-3": 0.75, "Full-Diff-1": 0.4, "20-Diff-2": 0.9, "Paste-3": 0.7,
+                     "Paste-1": 0.6, "Paste-Poisson-3": 0.99}, tests=TESTS[:2])
+    found = of_pasting(alone)
+    assert [(v.comparison, v.verdict) for v in found] == [
+        ("Full-Diff-1 against Paste-1", NOT_SUPPORTED), ("20-Styled-Diff-3 against Paste-3", SUPPORTED)]
+    assert {v.test_set for v in found} == {"HyperKvasir"}
+    assert all(isnan(v.published) for v in found)
+    assert found[1].difference == pytest.approx(0.1, abs=0.01)
+    assert claims.overall(found) == {claims.PASTING: NOT_SUPPORTED}
+
+
+def test_in_small_sets_it_is_compared_with_paste_at_the_largest_r_that_both_have():
+    small = results({"Real/16/": 0.4, "20-Styled-Diff/16/1": 0.3, "20-Styled-Diff/16/2": 0.6,
+                     "20-Diff/16/2": 0.5, "Paste/16/1": 0.9, "Paste/16/2": 0.5, "Paste/16/3": 0.9,
+                     "20-Styled-Diff/32/3": 0.9, "Paste/32/1": 0.5}, "augment")
+    found = of_pasting(small)
+    assert [(v.comparison, v.verdict) for v in found] == [
+        ("20-Styled-Diff (r = 2) against Paste (r = 2), 16 real pairs", SUPPORTED)]
+    assert found[0].chapter == "augment"
+    both = of_pasting(results({**GOOD, "Paste-3": 0.7}), small)
+    assert [v.chapter for v in both] == ["segment", "augment"]
+    assert of_pasting(results({"Paste-3": 0.8, "20-Diff-3": 0.9}, seeds=2))[0].verdict == TOO_LITTLE
+
+
+@pytest.mark.parametrize(("means", "reason"), [
+    ({"Paste-3": 0.5}, "The results have no painted type."),
+    ({"GAN-3": 0.5, "Paste-Poisson-3": 0.5}, "The results have no painted type and no Paste."),
+    ({"20-Diff-1": 0.5, "Paste-3": 0.5}, "The results have no numbers of pairs that both have.")])
+def test_where_painting_and_pasting_cannot_be_compared_it_is_said_why(means: dict, reason: str):
+    assert [(v.verdict, v.reason) for v in of_pasting(results(means))] == [(TOO_LITTLE, reason)]
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [

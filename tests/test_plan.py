@@ -154,12 +154,12 @@ def test_the_smoke_profiles_images_are_those_of_its_chapters():
     assert (of(made, "4-Diff").items, of(made, "4-Diff").images) == (32, 32 * 45)
     assert (of(made, "4-Styled-Diff").items, of(made, "4-Styled-Diff").images) == (32, 32 * 15)
     assert of(made, "GAN").items == 16
-    # Images: 48 and three data types of 32; boxes: 48 twice, for their mirror images, and those of the 96.
-    assert of(made, "features of images and polyps").images == 48 + 96 + 96 + 96
+    # Images: 48 and five data types of 32; boxes: 48 twice, for their mirror images, and those of the 160.
+    assert of(made, "features of images and polyps").images == 48 + 160 + 96 + 160
     segment, augment = (made.table[made.table["chapter"] == c].iloc[0] for c in CHAPTERS[5:])
-    # Real once, and three data types with N = 1 and 2; of 16 sources 3 choose the best epoch.
-    assert (segment["items"], segment["images"]) == (7, 7 * (12 * 64 + 24) + 12 * (3 + 3 * 3 + 3 * 6))
-    assert (augment["items"], augment["images"]) == (5, 5 * (12 * 64 + 12 * 3 + 24))
+    # Real once, and five data types with N = 1 and 2; of 16 sources 3 choose the best epoch.
+    assert (segment["items"], segment["images"]) == (11, 11 * (12 * 64 + 24) + 12 * (3 + 5 * 3 + 5 * 6))
+    assert (augment["items"], augment["images"]) == (7, 7 * (12 * 64 + 12 * 3 + 24))
     assert list(made.chapters.index) == CHAPTERS
     assert made.chapters["flop"].sum() == made.table["flop"].sum() < 50e12
     assert made.chapters["disk"].sum() < 100e6

@@ -396,8 +396,9 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     run.make("augment")
     found = claims.of(run)
     assert [v.claim for v in found] == [claims.SYNTHETIC, claims.STYLING, claims.TRANSFER, claims.TRANSFER,
-                                        claims.SMALL]
-    assert [v.test_set for v in found] == ["Phantom", "Phantom", "CVC-ClinicDB", "PolypGen", "Phantom"]
+                                        claims.SMALL, claims.PASTING]
+    assert [v.test_set for v in found] == ["Phantom", "Phantom", "CVC-ClinicDB", "PolypGen", "Phantom",
+                                           "Phantom"]
     assert [v.comparison for v in found[:2]] == ["2-Styled-Diff-3 against GAN-3",
                                                  "2-Styled-Diff-3 against 2-Diff-3"]
     assert found[4].comparison == "2-Styled-Diff (r = 3) against Real, 4 real pairs"
@@ -408,14 +409,14 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     frame = rows(segment_tables.verdicts(found), "claim")
     assert frame["difference, published"].tolist()[:2] == ["+0.1082", "+0.1526"]
     assert frame["difference, this run"].tolist()[2] == ""
-    overall = rows(segment_tables.overall(run, found), "the paper's claim")
+    overall = rows(segment_tables.overall(run, found), "claim")
     assert overall.loc[claims.TRANSFER, "verdict on this run"] == "too little data"
-    assert len(overall) == 4
-    assert frame.index.tolist() == ["1", "2", "3", "3", "4"]
-    assert overall[""].tolist() == ["1", "2", "3", "4"]
+    assert len(overall) == 5
+    assert frame.index.tolist() == ["1", "2", "3", "3", "4", "5"]
+    assert overall[""].tolist() == ["1", "2", "3", "4", "5"]
     assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "0 of 2"
     better = [replace(v, verdict="supported") for v in found[:3]]
-    overall = rows(segment_tables.overall(run, [*better, *found[3:]]), "the paper's claim")
+    overall = rows(segment_tables.overall(run, [*better, *found[3:]]), "claim")
     assert overall.loc[claims.TRANSFER, "comparisons that support it"] == "1 of 2"
     assert frame[["images", "seeds"]].to_numpy().tolist()[1:3] == [["25", "2"], ["0", "0"]]
 

@@ -21,7 +21,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Augment, Segment
 from diffusegen_core.data import dataset
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.data.types import GAN, REAL, DataType
+from diffusegen_core.data.types import GAN, PASTE, PASTED, REAL, DataType
 from diffusegen_core.segmentation import experiments, forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
@@ -149,7 +149,7 @@ def offered(supply: Supply, settings: Augment) -> Supply:
                            if data_type.is_painted)
     own = replace(painted.inpainted, models=str(settings.subset_clusters))
     return {**dict.fromkeys((own, own.styled), amount),
-            **{data_type: amount for data_type, amount in supply.items() if data_type == GAN}}
+            **{data_type: amount for data_type, amount in supply.items() if data_type in (GAN, *PASTED)}}
 
 
 def types(supply: Supply, settings: Augment) -> list[DataType]:
@@ -157,7 +157,7 @@ def types(supply: Supply, settings: Augment) -> list[DataType]:
     have = [data_type for data_type in offered(supply, settings) if data_type != REAL]
     if settings.types is None:
         return [*(data_type for data_type in have if data_type.is_styled and not data_type.full),
-                *(data_type for data_type in have if data_type == GAN)]
+                *(data_type for data_type in have if data_type in (GAN, PASTE))]
     names = {data_type.name: data_type for data_type in have}
     if unknown := [name for name in settings.types if name not in names]:
         raise UserError(f"Parameters: augment.types: there is no data type {unknown[0]} to add; there are "

@@ -76,7 +76,7 @@ class Members:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The chapter's result. Data types are in the order Real, GAN, K-Diff, K-Styled-Diff, Full-Diff, ..."""
+    """The chapter's result. Data types are in the order Real, GAN, Paste, K-Diff, K-Styled-Diff, ..."""
 
     values: pd.DataFrame
     """One row a number, columns VALUES: `images` is how many the set has; MS-SSIM has no backbone ("")."""
@@ -110,7 +110,7 @@ class Evaluated:
         """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row."""
         synthetic = self.audit[self.audit["data type"] != REAL.name].dropna(subset="score")
         ordered = synthetic.sort_values("score", kind="stable")
-        painted = ordered["data type"].map({t.name: _before_styling(t).name for t in self.types})
+        painted = ordered["data type"].map({t.name: t.inpainted.name for t in self.types})
         pair = painted + "/" + ordered["name"]
         return ordered[~pair.duplicated()].head(CLOSEST)
 
@@ -184,10 +184,6 @@ def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work) -> Iterato
                images * work.judge.call, max(counts) * work.judge.call, images * FLOAT * work.judge.width)
 
 
-def _before_styling(data_type: DataType) -> DataType:
-    return data_type.inpainted
-
-
 def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate,
               dilate: int) -> list[Subject]:
     """Real first, then the data types of `sets`; with what decides the judgement on each."""
@@ -196,13 +192,9 @@ def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], set
               "features": metrics.recipe(settings, ws.seed),
               **{name: value for name, value in plain(settings).items() if name in SETTINGS}}
     return [Subject(ws, data_type, made.folder if made is not None else None, pairs.stored, settings, dilate,
-                    ws.artifact(f"evaluate/{data_type}", {**recipe, "made": _identity(made)}))
+                    ws.artifact(f"evaluate/{data_type}",
+                                {**recipe, "made": None if made is None else key(made.hashes)}))
             for data_type, made in everything.items()]
-
-
-def _identity(made: PairSet | None) -> str | None:
-    """What tells the images of a data type from others of its name; None for Real."""
-    return None if made is None else key(made.hashes)
 
 
 def _extract_all(subjects: list[Subject], counts: Mapping[DataType, int]) -> None:
@@ -326,10 +318,19 @@ def _members(subject: Subject, pairs: Pairs, rows: slice = slice(None)) -> Membe
         return Members([], numbers, sources, pairs.images[:0], nothing, nothing)
     made = pairsets.load(subject.folder, manifest["name"].tolist())
     polyps = regions.all_dilated(made.masks, subject.dilate)
-    # A GAN's images are its own as a whole.
-    filled = np.ones_like(polyps) if subject.data_type == GAN else regions.filled(
-        _old(pairs, sources, manifest), made.masks if subject.data_type.given_masks else None, subject.dilate)
+    filled = _filled(subject, pairs, sources, manifest, made)
     return Members(made.names, numbers, sources, made.images, filled, polyps & filled)
+
+
+def _filled(subject: Subject, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
+            made: Pairs) -> np.ndarray:
+    """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
+    if subject.data_type == GAN:  # whose images are its own as a whole
+        return np.ones_like(made.masks[:, 0])
+    if subject.data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
+        return made.masks[:, 0] & (1 - pairs.masks[sources, 0])
+    new = made.masks if subject.data_type.given_masks else None
+    return regions.filled(_old(pairs, sources, manifest), new, subject.dilate)
 
 
 def _old(pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame) -> np.ndarray:

@@ -38,7 +38,8 @@ VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area_before", "area_after"]
 # Parameters that decide which pairs are made, or nothing but rounding, and not what a pair is like.
 # The masks, the pictures and what follows from them are told by what they are.
-IRRELEVANT = ("samples", "sources", "model_of", "batch_size", "masks", "backgrounds", "guidance_scale")
+IRRELEVANT = ("samples", "sources", "model_of", "batch_size", "masks", "backgrounds", "guidance_scale",
+              "baselines")
 
 
 @dataclass(frozen=True)

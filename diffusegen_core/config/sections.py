@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 FULL_SIZE, FULL_STEPS = 256, 200
 # The parameters of `segment` that name a test set.
 TESTS = ("held_out", "cvc", "polypgen")
+Pasting = Literal["Paste", "Paste-Poisson"]
+BASELINES: list[Pasting] = ["Paste", "Paste-Poisson"]
 
 
 class Section(BaseModel):
@@ -152,6 +154,9 @@ class Inpaint(Section):
     guidance_scale: float = Field(
         1.0, ge=1, le=20, description="how strongly images follow given masks (classifier-free guidance, Ho "
                                       "and Salimans 2022); above 1, two network calls a step")
+    baselines: list[Pasting] | None = Field(
+        BASELINES, description="as many pairs without a model, of real lesions pasted into "
+        "the sources: `Paste` (feathered), `Paste-Poisson` (blended by their gradients); null: none")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
@@ -293,7 +298,7 @@ class Augment(Section):
     rule: Literal["replace", "add"] = Field(
         "replace", description="they replace it (the tables' captions) or join it (the text)")
     types: list[str] | None = Field(
-        None, description="data types beside Real; null: K-Styled-Diff and GAN, as in the paper")
+        None, description="data types beside Real; null: K-Styled-Diff and GAN, as in the paper, and Paste")
     seeds: PositiveInt = Field(1, description="repetitions, each with real pairs of its own")
     generator_sees: Literal["all", "subset"] = Field(
         "all", description="what the generator was trained on: all pairs of the run, as in the paper, or the "

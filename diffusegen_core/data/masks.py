@@ -35,6 +35,14 @@ class Drawn:
     """What was done to the mask that it was made of; "" where nothing was."""
 
 
+@dataclass(frozen=True)
+class Moved(Drawn):
+    """A mask that was moved as a whole, by a map that can move what it masks as well."""
+
+    matrix: np.ndarray
+    """(2, 3): from the pixels of the mask that it was made of, x before y, to its own."""
+
+
 # Shares of a picture, and places in it, by words.
 SIZES = {"small": 0.04, "medium": 0.12, "large": 0.25}
 COLUMNS, ROWS, CENTRE = {"left": 0.3, "right": 0.7}, {"top": 0.3, "bottom": 0.7}, "centre"
@@ -118,16 +126,29 @@ def _text(image: np.ndarray) -> np.ndarray:
 
 def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Drawn:
     """A mask (S, S) in {0, 1}, turned, scaled, sheared and bent, somewhere in a field of view (S, S)."""
+    shape, _, told = _changed(mask, rng)
+    placed, (left, top), _ = _placed(_bent(shape, rng), view, rng)
+    return Drawn(placed, f"{told}, bent, to {left}:{top}")
+
+
+def moved(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Moved:
+    """The same without bending, so that a map tells where each pixel went."""
+    shape, matrix, told = _changed(mask, rng)
+    placed, (left, top), (x, y) = _placed(shape, view, rng)
+    matrix = matrix + np.array([[0, 0, left - x], [0, 0, top - y]])
+    return Moved(placed, f"{told}, to {left}:{top}", matrix)
+
+
+def _changed(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
+    """A mask, changed at random by an affine map: as `_turned`, and the change in words."""
     angle, flip = rng.uniform(0, 360), rng.random() < 0.5
     scale, shear = SCALE ** rng.uniform(-1, 1), rng.uniform(-SHEAR, SHEAR)
-    shape = _bent(_turned(mask, angle, scale, shear, flip), rng)
-    placed, left, top = _placed(shape, view, rng)
-    return Drawn(placed, f"{_told(flip, angle, scale, shear)}, to {left}:{top}")
+    return *_turned(mask, angle, scale, shear, flip), _told(flip, angle, scale, shear)
 
 
 def _told(flip: bool, angle: float, scale: float, shear: float) -> str:
     return (f"{'mirrored, ' if flip else ''}turned by {angle:.0f} degrees, {scale:.2f} times as large, "
-            f"sheared by {shear:.2f}, bent")
+            f"sheared by {shear:.2f}")
 
 
 def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generator) -> Drawn:
@@ -135,16 +156,18 @@ def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generat
     view (S, S) does not show of it is cut away."""
     angle, flip, shear = rng.uniform(0, 360), rng.random() < 0.5, rng.uniform(-SHEAR, SHEAR)
     scale = np.sqrt(like.area / mask.mean())
-    shape = _bent(_turned(mask, angle, scale, shear, flip), rng)
+    shape = _bent(_turned(mask, angle, scale, shear, flip)[0], rng)
     middle = np.argwhere(shape).mean(axis=0)
     shift = np.array([like.y, like.x]) * len(view) - middle
     moved = cv2.warpAffine(shape, np.array([[1, 0, shift[1]], [0, 1, shift[0]]]), view.shape[::-1],
                            flags=cv2.INTER_NEAREST)
-    return Drawn(moved & view, f"{_told(flip, angle, scale, shear)}, around {like.x:.2f}:{like.y:.2f}")
+    return Drawn(moved & view, f"{_told(flip, angle, scale, shear)}, bent, around {like.x:.2f}:{like.y:.2f}")
 
 
-def _turned(mask: np.ndarray, angle: float, scale: float, shear: float, flip: bool) -> np.ndarray:
-    """An affine change around the mask's middle, (R, R) in {0, 1}, in an array that it fits in with room.
+def _turned(mask: np.ndarray, angle: float, scale: float, shear: float,
+            flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """An affine change around the mask's middle, (R, R) in {0, 1}, in an array that it fits in with room;
+    and its map (2, 3) from the mask's pixels to those of the array.
 
     Of what would round to nothing, the middle pixel is left.
     """
@@ -155,11 +178,11 @@ def _turned(mask: np.ndarray, angle: float, scale: float, shear: float, flip: bo
     change = scale * np.array([[c, -s], [s, c]]) @ np.array([[-1 if flip else 1, shear], [0, 1]])
     middle = np.array([(xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2])
     offset = side // 2 - change @ middle
-    turned = cv2.warpAffine(mask.astype(np.float32), np.column_stack([change, offset]), (side, side),
-                            flags=cv2.INTER_LINEAR)
+    matrix = np.column_stack([change, offset])
+    turned = cv2.warpAffine(mask.astype(np.float32), matrix, (side, side), flags=cv2.INTER_LINEAR)
     shape = (turned > 0.5).astype(np.uint8)
     shape[side // 2, side // 2] |= not shape.any()
-    return shape
+    return shape, matrix
 
 
 # y = x + BEND size N(0, 1), the noise smoothed over WAVE size (Simard et al. 2003)
@@ -173,10 +196,12 @@ def _bent(shape: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (bent > 0.5).astype(np.uint8) if bent.max() > 0.5 else shape
 
 
-def _placed(shape: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
+def _placed(shape: np.ndarray, view: np.ndarray,
+            rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
     """The shape in the view, what is not seen cut away: any place where nearly all of it is seen, or else
-    where most is. With its left and top."""
+    where most is. With its left and top, there and before."""
     ys, xs = np.nonzero(shape)
+    before = int(xs.min()), int(ys.min())
     shape = shape[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
     # How much of it is seen with its upper left corner at each pixel; beyond the image nothing is.
     seen = np.rint(cv2.filter2D(view.astype(np.float32), -1, shape.astype(np.float32), anchor=(0, 0),
@@ -186,7 +211,7 @@ def _placed(shape: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> tu
     mask = np.zeros_like(view)
     window = mask[top:top + shape.shape[0], left:left + shape.shape[1]]
     window[:] = shape[:window.shape[0], :window.shape[1]]
-    return mask & view, left, top
+    return mask & view, (left, top), before
 
 
 def _kernel(kind: int, image: np.ndarray, width: float, height: float) -> np.ndarray:

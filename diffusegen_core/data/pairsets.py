@@ -31,6 +31,8 @@ SINGAN_SEG = re.compile(r"chk_id_(\d+)_gen_scale_(\d+)_(\d+)(?:_img)?")
 ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # of a manifest, the first columns
 # Of one whose masks are given: the picture that was painted into, whose mask, and its change.
 GIVEN = ["picture", "mask_of", "mask_change"]
+# Of one of pasted lesions: whose lesion, and its change.
+PASTED = ["lesion_of", "lesion_change"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def left_out(folder: Path) -> pd.DataFrame:
 
 def _table(path: Path) -> pd.DataFrame:
     # A source may be called NA, which is no missing value, or 1, which is no number.
-    return pd.read_csv(path, dtype=dict.fromkeys(("source", "name", *GIVEN), str), keep_default_na=False)
+    texts = dict.fromkeys(("source", "name", *GIVEN, *PASTED), str)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False)
 
 
 def files_of(folder: Path, name: str) -> list[Path]:

@@ -1,12 +1,14 @@
 """Data types, the paper's names for what a pair is (section 3): Real, GAN, K-Diff, K-Styled-Diff, ...
 
-Where the masks are given, and not drawn by the model, Paint stands for Diff: K-Paint, K-Styled-Paint.
+Where the masks are given, and not drawn by the model, Paint stands for Diff: K-Paint, K-Styled-Paint. Paste
+and Paste-Poisson are real lesions in other real pictures, which no model painted.
 
 And the names of the models that paint them: one for each cluster, one of the full set, one that the clusters'
 models start from, one with a label for each cluster, of which the clusters' models are parts.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from diffusegen_core.config.errors import UserError
@@ -37,7 +39,7 @@ class DataType:
     """What a pair is, and by which models it was painted."""
 
     kind: str
-    """"Real", "GAN", "Diff", "Styled-Diff", "Paint" or "Styled-Paint"."""
+    """"Real", "GAN", "Paste", "Paste-Poisson", "Diff", "Styled-Diff", "Paint" or "Styled-Paint"."""
     models: str = ""
     """The number of clusters, or "Full", of the models that painted it; "" where none did."""
 
@@ -58,6 +60,11 @@ class DataType:
     def is_painted(self) -> bool:
         """Whether a diffusion model made it."""
         return self.kind in STYLED_OF or self.is_styled
+
+    @property
+    def is_pasted(self) -> bool:
+        """Whether it is a real lesion in another real picture."""
+        return self in PASTED
 
     @property
     def is_styled(self) -> bool:
@@ -81,7 +88,9 @@ class DataType:
     @property
     def artifact(self) -> str:
         """The name of the artifact that holds such pairs, a folder within the run."""
-        return ("gan/" if self == GAN else "style/" if self.is_styled else "inpaint/") + self.name
+        chapter = ("gan" if self == GAN else "paste" if self.is_pasted else
+                   "style" if self.is_styled else "inpaint")
+        return f"{chapter}/{self.name}"
 
     def numbered(self, samples: int | None) -> str:
         """The name with the pairs a source, N, as the paper's tables have it: "20-Styled-Diff-3"."""
@@ -90,16 +99,19 @@ class DataType:
     @classmethod
     def parse(cls, name: str) -> "DataType":
         """The data type of a name. Raises UserError where there is none of that name."""
-        if name in (REAL.name, GAN.name):
-            return cls(name)
+        if plain := [one for one in UNPAINTED if one.name == name]:
+            return plain[0]
         match = _PAINTED.fullmatch(name)
         if match is None:
-            raise UserError(f"There is no data type {name}. Data types are Real, GAN, and such as 20-Diff, "
+            raise UserError(f"There is no data type {name}. Data types are "
+                            f"{', '.join(one.name for one in UNPAINTED)}, and such as 20-Diff, "
                             "20-Styled-Diff, 20-Paint, Full-Diff.")
         return cls(match[2], match[1])
 
 
-REAL, GAN = DataType("Real"), DataType("GAN")
+REAL, GAN, PASTE, POISSON = map(DataType, ("Real", "GAN", "Paste", "Paste-Poisson"))
+PASTED = (PASTE, POISSON)
+UNPAINTED = (REAL, GAN, *PASTED)  # which no diffusion model made
 
 
 def painted(clusters: int, full: bool, masks: str) -> list[DataType]:
@@ -107,3 +119,8 @@ def painted(clusters: int, full: bool, masks: str) -> list[DataType]:
     inpaint.masks."""
     kind = DIFF if masks == JOINT else PAINT
     return [DataType(kind, str(clusters)), *([DataType(kind, "Full")] if full else [])]
+
+
+def pasted(names: Collection[str] | None) -> list[DataType]:
+    """What chapter 3 makes without a model, in the order of the tables; `names` as inpaint.baselines."""
+    return [data_type for data_type in PASTED if data_type.name in (names or ())]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, segment, style, train
+from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, paste, segment, style, train
 from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
@@ -143,6 +143,7 @@ def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
     yield from cluster.costs(count, side, work)
     yield from train.costs(p.train, p.cluster.k, side, work)
     yield from inpaint.costs(p.inpaint, supply, side, work)
+    yield from paste.costs(p.inpaint, supply, side)
     yield from style.costs(p.style, supply, side, work)
 
 

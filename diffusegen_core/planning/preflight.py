@@ -24,16 +24,17 @@ CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "windows": (None, ("data",)),
     "train": (train.check, ("cluster", "windows")),
     "inpaint": (inpaint.check, ("train",)),
+    "paste": (None, ("data",)),
     "style": (style.check, ("inpaint",)),
     "gan": (gan.check, ("data",)),
-    "evaluate": (evaluate.check, ("style", "gan")),
+    "evaluate": (evaluate.check, ("style", "gan", "paste")),
     "tests": (testsets.check, ("data", "gan")),
-    "segment": (segment.check, ("style", "gan", "tests")),
-    "augment": (augment.check, ("style", "gan", "tests")),
+    "segment": (segment.check, ("style", "gan", "paste", "tests")),
+    "augment": (augment.check, ("style", "gan", "paste", "tests")),
     "summary": (None, ("segment", "augment")),
 }
 # What has no page of its own, and the chapter whose page makes it.
-PAGES = {"data": "cluster", "windows": "train", "gan": "evaluate", "tests": "segment"}
+PAGES = {"data": "cluster", "windows": "train", "paste": "inpaint", "gan": "evaluate", "tests": "segment"}
 
 
 def check(run: Run, chosen: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""The paper's claims about segmentation, judged from a run's own results, never by hand.
+"""Claims about segmentation, the paper's and a sceptic's, judged from a run's own results, never by hand.
 
 A comparison is of two data types on one test set: the difference in polyp Dice, with its 95 % interval, over
 the seeds and images that both have. Each comparison is judged for itself, as `RULE` says.
@@ -10,7 +10,7 @@ from math import isnan, nan
 
 import pandas as pd
 
-from diffusegen_core.data.types import DIFF, GAN, PAINT, REAL, STYLED, STYLED_PAINT
+from diffusegen_core.data.types import DIFF, GAN, PAINT, PASTE, REAL, STYLED, STYLED_PAINT, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import published
@@ -40,11 +40,14 @@ STYLING = "Styling consistently improves segmentation trained on the synthetic p
 TRANSFER = "The improvement over the GAN persists on different datasets (abstract)."
 SMALL = ("Small sets of real pairs give better segmentation when synthetic pairs augment them than with "
          "standard augmentation alone (section 3.3.2).")
+PASTING = ("Painted pairs give better segmentation than real lesions pasted into other pictures, the "
+           "baseline that needs no model (not in the paper).")
 
 PAPERS_OWN = "HyperKvasir"
 TRANSFERS = ("CVC-ClinicDB", "PolypGen")
 SMALL_SETS = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
 CHAPTERS = {"segment": 6, "augment": 7}
+AMOUNTS = {"segment": "samples", "augment": "size"}  # by which a chapter's networks are compared
 GIVEN_FOR = {DIFF: PAINT, STYLED: STYLED_PAINT}  # what stands for them where masks are given
 
 
@@ -68,6 +71,8 @@ class Verdict:
     verdict: str = TOO_LITTLE
     reason: str = ""
     """A sentence."""
+    chapter: str = "segment"
+    """Whose networks are compared: a key of CHAPTERS."""
 
 
 def of(run: Run) -> list[Verdict]:
@@ -84,7 +89,8 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collectio
 
     The first three claims compare, in chapter 6, for every number of pairs a source that both data types
     have: on the run's own test set, on all that there are, on the transfer sets. The fourth compares, in
-    chapter 7, the largest r with Real for each number of real pairs. Where there is nothing to compare, one
+    chapter 7, the largest r with Real for each number of real pairs. The last compares, in both chapters and
+    for each of these numbers, the best painted type with Paste. Where there is nothing to compare, one
     verdict says what is missing. `unfinished` names the chapters that have still to be run.
     """
     images = images.assign(kind=images["data_type"].map(published.kind))
@@ -96,6 +102,7 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collectio
     found = [verdict for claim, other, tests in asked for test_set in tests
              for verdict in _full(full, claim, other, test_set, resamples, seed)]
     found += _small(small, own, resamples, seed)
+    found += _pasting(images, own, resamples, seed)
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
     return found
@@ -131,7 +138,7 @@ def _small(images: pd.DataFrame, test_set: str, resamples: int, seed: int) -> It
     """Styled-Diff at the largest r against Real, for each number of real pairs."""
     if images.empty:
         yield Verdict(SMALL, f"{STYLED} against {REAL}", test_set, nan,
-                      reason="The results have no small set.")
+                      reason="The results have no small set.", chapter="augment")
     for size, rows in images.groupby("size"):
         (name, styled), (_, real) = (_arm(rows, kind) for kind in (STYLED, REAL.name))
         r = max(styled["ratio"], default=0)
@@ -139,13 +146,48 @@ def _small(images: pd.DataFrame, test_set: str, resamples: int, seed: int) -> It
         paper = [_published(SMALL_SETS.get(r), kind, test_set, size)
                  for kind in (name, f"20-{STYLED}", REAL.name)]
         gain = (paper[1] if isnan(paper[0]) else paper[0]) - paper[2]
-        asked = Verdict(SMALL, f"{' against '.join(names)}, {size} real pairs", test_set, gain)
+        asked = Verdict(SMALL, f"{' against '.join(names)}, {size} real pairs", test_set, gain,
+                        chapter="augment")
         yield _judged(asked, names, [styled[styled["ratio"] == r], real], rows, resamples, seed)
+
+
+def _pasting(images: pd.DataFrame, test_set: str, resamples: int, seed: int) -> Iterator[Verdict]:
+    """The best painted type against Paste, wherever both have the same numbers of pairs.
+
+    That the test images choose the best one favours painting.
+    """
+    rows = images[images["test_set"] == test_set]
+    painted = rows[rows["data_type"].map(lambda name: DataType.parse(name).is_painted).astype(bool)]
+    pasted = rows[rows["data_type"] == PASTE.name]
+    compared = False
+    for chapter, numbers, rest, arms in _alike(painted, pasted):
+        best, compared = str(arms[0].groupby("data_type")["dice"].mean().idxmax()), True
+        names = [f"{name}{numbers}" for name in (best, PASTE.name)]
+        asked = Verdict(PASTING, f"{' against '.join(names)}{rest}", test_set, nan, chapter=chapter)
+        yield _judged(asked, names, [arms[0][arms[0]["data_type"] == best], arms[1]], images, resamples, seed)
+    if not compared:
+        absent = [name for name, arm in (("painted type", painted), (PASTE.name, pasted)) if arm.empty]
+        yield Verdict(PASTING, f"painted pairs against {PASTE}", test_set, nan, reason=(
+            f"The results have no {' and no '.join(absent) or 'numbers of pairs that both have'}."))
+
+
+def _alike(painted: pd.DataFrame, pasted: pd.DataFrame) -> Iterator[tuple[str, str, str, list[pd.DataFrame]]]:
+    """What can be compared of two: the chapter, the numbers of pairs in words, for a name and after it, and
+    the rows of both. Of a small set that is the largest r that both have."""
+    for chapter, amount in AMOUNTS.items():
+        arms = [arm[arm["chapter"] == chapter] for arm in (painted, pasted)]
+        for n in sorted(set.intersection(*(set(arm[amount].dropna()) for arm in arms))):
+            here = [arm[arm[amount] == n] for arm in arms]
+            if chapter == "segment":
+                yield chapter, f"-{n}", "", here
+            elif ratios := set.intersection(*(set(arm["ratio"].dropna()) for arm in here)):
+                r = max(ratios)
+                yield chapter, f" (r = {r})", f", {n} real pairs", [arm[arm["ratio"] == r] for arm in here]
 
 
 def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict:
     """The verdict, with what its reader is to do if it rests on a chapter that is not finished."""
-    if chapter != ("augment" if verdict.claim == SMALL else "segment"):
+    if chapter != verdict.chapter:
         return verdict
     if not (images["chapter"] == chapter).any():
         return replace(verdict, reason=f"Not there yet: run chapter {CHAPTERS[chapter]}.")

@@ -1,5 +1,6 @@
 """Every figure of the book, in one style: readable in print, safe for colour-blind readers."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,15 @@ STYLE: dict[str, Any] = {
 }
 plt.style.use(STYLE)
 WIDTH = 7.0  # inches, the text width of a printed page
+MARKERS = "osDv^PX"
 MOST_ROWS = 12  # a figure of more clusters or models than this shows the first ones
 BLOCKS, MOST_PAIRS = 4, 3  # a figure of sources and their synthetic pairs shows so many
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each data type: black for Real, and for no other."""
+    others = [name for name in dict.fromkeys(names) if name != REAL.name]
+    return {REAL.name: "black", **{name: COLOURS[i % (len(COLOURS) - 1)] for i, name in enumerate(others)}}
 
 
 def picture(ax: Axes, image: np.ndarray) -> None:
@@ -299,11 +307,12 @@ def copy_scores(result: Evaluated) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
     for ax, column, title, threshold in zip(axes, ("score", "feature_score"), ("in pixels", "in features"),
                                             result.thresholds, strict=True):
+        shades = colours(result.audit["data type"])
         for i, (name, group) in enumerate(result.audit.groupby("data type", sort=False)):
             scores = group[column].dropna()
             if len(scores):
-                colour = "black" if name == REAL.name else COLOURS[(i - 1) % len(COLOURS)]
-                ax.ecdf(scores, label=name, color=colour, linestyle=LINES[i % len(LINES)], linewidth=1.3)
+                ax.ecdf(scores, label=name, color=shades[name], linestyle=LINES[i % len(LINES)],
+                        linewidth=1.3)
         ax.axvline(threshold, color="0.5", linewidth=1, linestyle=":")
         ax.set(xlabel=f"score {title}", xlim=(0, None))
     axes[0].set(ylabel="share of images")

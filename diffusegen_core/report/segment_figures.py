@@ -8,11 +8,9 @@ from matplotlib.figure import Figure
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import intervals
-from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, board, nothing, picture
+from diffusegen_core.report.figures import COLOURS, LINES, MARKERS, WIDTH, board, colours, nothing, picture
 from diffusegen_core.segmentation import trials
 from diffusegen_core.segmentation.trials import Tested
-
-MARKERS = "osDv^P"
 
 
 def alone(result: Tested, p: Params) -> Figure:
@@ -25,10 +23,10 @@ def alone(result: Tested, p: Params) -> Figure:
                                 figsize=(WIDTH, 0.9 + 0.24 * found.groupby("test_set").size().max()))
     for ax, name in zip(axes[0], names, strict=True):
         rows = found[found["test_set"] == name].iloc[::-1].reset_index(drop=True)
-        kinds = list(dict.fromkeys(found["data_type"]))
+        kinds, shades = list(dict.fromkeys(found["data_type"])), colours(found["data_type"])
         for i, row in rows.iterrows():
             kind = kinds.index(row["data_type"])
-            colour = "black" if row["data_type"] == REAL.name else COLOURS[kind % len(COLOURS)]
+            colour = shades[row["data_type"]]
             ax.plot([row["low"], row["high"]], [i, i], color=colour, linewidth=1.3)
             ax.plot(row["mean"], i, MARKERS[kind % len(MARKERS)], color=colour, markersize=4)
         for real in rows.loc[rows["data_type"] == REAL.name, "mean"]:
@@ -69,7 +67,7 @@ def gains(result: Tested, p: Params) -> Figure:
     return figure
 
 
-def examples(result: Tested, rows: int = 6) -> Figure:
+def examples(result: Tested, rows: int = 8) -> Figure:
     """Test images with the true outline, and below what networks of the first seed took for polyp."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = result.runs[(result.runs["status"] == "ok") & (result.runs["seed"] == 0)]

@@ -124,6 +124,8 @@ def costs(run: Run, result: Tested) -> Table:
     """What a usable pair costs by each generator, training included, beside what it is worth."""
     rows = [] if run.gan is None or not run.gan.trained else [
         (GAN, len(run.gan.pairs), float("nan"), run.gan.seconds)]
+    rows += [(data_type, len(one), 0.0, one.seconds)
+             for data_type, one in (run.pasted.sets.items() if run.pasted else ())]
     for data_type, inpainted in run.inpainted.sets.items():
         base = [run.models.base] if run.models.base else []
         models = [run.models.full] if data_type.full else base + run.models.models
@@ -142,7 +144,7 @@ def costs(run: Run, result: Tested) -> Table:
     } for data_type, pairs, learning, making in rows])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
                 "the network trained on the most of them. A SinGAN is trained for each source: its training "
-                "is part of making.",
+                "is part of making. Pasting needs none.",
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
@@ -151,10 +153,10 @@ def overall(run: Run, found: list[Verdict]) -> Table:
     rows = []
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
         each = [v.verdict for v in found if v.claim == claim]
-        rows.append({"": str(number), "the paper's claim": claim, "verdict on this run": verdict,
+        rows.append({"": str(number), "claim": claim, "verdict on this run": verdict,
                      "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
     frame = pd.DataFrame(rows)
-    return show(frame, "summary-verdicts", "The paper's claims, and what this run says of them. "
+    return show(frame, "summary-verdicts", "The claims, and what this run says of them. "
                 f"{_unknown(run)}".strip())
 
 
@@ -225,7 +227,7 @@ def _by_kind(name: str) -> tuple[str, int, int]:
 
 
 def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:
-    """For sorting a table of small sets: Real first, the GAN last."""
+    """For sorting a table of small sets: Real first, then the pasted types, the GAN last."""
     size, data_type = key[0], DataType.parse(key[1])
     return (size, data_type != REAL, data_type == GAN,
             int(data_type.models) if data_type.models.isdigit() else 0)

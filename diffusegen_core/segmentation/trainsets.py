@@ -18,7 +18,7 @@ from diffusegen_core.config.sections import Gan, Inpaint
 from diffusegen_core.data import dataset, pairsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import SINGAN_SEG, PairSet
-from diffusegen_core.data.types import GAN, REAL, DataType, painted
+from diffusegen_core.data.types import GAN, REAL, DataType, painted, pasted
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import key
 
@@ -35,7 +35,8 @@ class Amount:
 
 
 Supply = Mapping[DataType, Amount]
-"""The data types of a run, made or not, in the order of the tables: Real (its sources), GAN, K-Diff, ..."""
+"""The data types of a run, made or not, in the order of the tables: Real (its sources), GAN, Paste,
+Paste-Poisson, K-Diff, ..."""
 
 
 def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) -> Supply:
@@ -45,6 +46,7 @@ def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) ->
     if gan.source:
         own = min(pairs, gan.sources or inpaint.sources or pairs)
         types[GAN] = Amount(own, gan.samples or inpaint.samples)
+    types |= dict.fromkeys(pasted(inpaint.baselines), Amount(sources, inpaint.samples))
     for data_type in painted(clusters, full, inpaint.masks):
         types |= dict.fromkeys((data_type, data_type.styled), Amount(sources, inpaint.samples))
     return types

@@ -16,11 +16,22 @@ from diffusegen_core.store import files, lock, moves, stamps
 from diffusegen_core.store.stamps import ASIDE
 
 PARAMS = "params.yaml"
+# What a run has whose params.yaml is older than the parameter; the default may need results that it lacks.
+BEFORE = {"inpaint": {"baselines": None}}
 
 
 def is_there(folder: Path) -> bool:
     """Whether a run lies in a folder, with its parameters."""
     return (folder / PARAMS).is_file() and lock.is_run(folder)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The plain values that lie in a run folder. Raises UserError where they cannot be read."""
+    values = params.load(folder / PARAMS)
+    for section, older in BEFORE.items():
+        if isinstance(there := values.get(section), dict):
+            values[section] = {**older, **there}
+    return values
 
 
 def keep(p: Params) -> Path | None:

@@ -1,0 +1,98 @@
+"""Baselines without a model, beside chapter 3's pairs: real lesions pasted into the same sources.
+
+There are as many pairs as of inpainting, for a data type of types.PASTED each. The types share the drawn
+lesions, their changes and places, so that they differ in the blending alone. Lesions come from all pairs of
+the run, as what the diffusion models know does. See data.lesions.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from diffusegen_core.chapters.costs import PAIR, Cost
+from diffusegen_core.config.sections import Inpaint
+from diffusegen_core.data import dataset, lesions, masks, pairsets
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.pairsets import Job, PairSet, PairSets
+from diffusegen_core.data.types import DataType, pasted
+from diffusegen_core.segmentation.trainsets import Supply
+from diffusegen_core.store import seeds
+from diffusegen_core.store.artifacts import Recipe
+from diffusegen_core.store.workspace import Workspace
+
+VERSION = 1  # raised when the same parameters would give other pairs
+AREAS = ["area_before", "area_lesion", "area_after"]
+MANIFEST = [*pairsets.ORIGIN, *pairsets.PASTED, *AREAS]
+NO_MODEL = "none"  # in a manifest's column `model`
+
+
+@dataclass(frozen=True)
+class Pasted(PairSets):
+    """The pairs with pasted lesions, by data type.
+
+    In the manifests `lesion_of` is the pair whose lesion it is and `lesion_change` what was done to it; the
+    areas, shares of the image, are of the source's mask, of the pasted lesion, and of both together.
+    """
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a data type: pairs, their sources, how many have no place for a lesion, and mean areas."""
+        return self.described(lambda one: {
+            "sources": one.manifest["source"].nunique(), "without a place": len(one.left_out),
+            **{f"mean area {name}": one.manifest[f"area_{name}"].mean()
+               for name in ("before", "lesion", "after")}})
+
+
+def run(ws: Workspace, pairs: Pairs, settings: Inpaint) -> Pasted | None:
+    """Make every pair that is not there yet; None where inpaint.baselines asks for none."""
+    sets = {data_type: _set(ws, data_type, pairs, settings) for data_type in pasted(settings.baselines)}
+    return Pasted(sets) if sets else None
+
+
+def costs(settings: Inpaint, supply: Supply, image_size: int) -> Iterator[Cost]:
+    """The chapter's work items, batches of pairs, in which no network has a part."""
+    for data_type, amount in supply.items():
+        if data_type.is_pasted:
+            pairs = amount.sources * amount.samples
+            yield Cost("3 inpaint", f"{data_type}, no network", "sampling", pairs, 0, 0.0, 0.0,
+                       pairs * PAIR * image_size**2)
+
+
+def plan(seed: int, names: list[str], settings: Inpaint) -> list[Job]:
+    """Every pair of a data type. Its seed is that of the other types' pair of the same name."""
+    return [Job(index, f"{name}_{sample}", name, -1, NO_MODEL, sample,
+                seeds.derive(seed, "paste", name, sample))
+            for sample in range(1, settings.samples + 1)
+            for index, name in list(enumerate(names))[:settings.sources]]
+
+
+def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint) -> PairSet:
+    jobs = plan(ws.seed, pairs.names, settings)
+    artifact = ws.artifact(data_type.artifact, _recipe(ws, data_type, pairs, jobs))
+    if not artifact.made():
+        pairsets.make(artifact, f"Pasting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
+                      pairs=pairs.stored, data_type=data_type)
+    return pairsets.read(artifact, data_type)
+
+
+def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job]) -> Recipe:
+    return {"version": [VERSION, lesions.VERSION, masks.VERSION], "pairs": pairs.digest, "seed": ws.seed,
+            "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name}}
+
+
+def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data_type: DataType) -> None:
+    """Paste a lesion into the source of each job, and write the pairs."""
+    known = dataset.read(pairs)
+    for job, key in zip(jobs, keys, strict=True):
+        began = time.monotonic()
+        lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"))
+        image, mask = lesions.pasted(known, job.index, lesion, data_type)
+        areas = known.masks[job.index], lesion.mask, mask
+        row = {**job.origin, "lesion_of": known.names[lesion.donor], "lesion_change": lesion.change,
+               **{name: round(float(area.mean()), 6) for name, area in zip(AREAS, areas, strict=True)}}
+        # In a picture that is dark all over there is no place for a lesion.
+        pairsets.keep(folder, job.name, key, row, (image, mask) if lesion.mask.any() else None,
+                      time.monotonic() - began)

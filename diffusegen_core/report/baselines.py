@@ -1,0 +1,53 @@
+"""The baselines without a model, beside what models painted: a table and a figure of chapter 3."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.paste import Pasted
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.pairsets import PairSet, read_pair
+from diffusegen_core.report.figures import BLOCKS, board, nothing, picture
+from diffusegen_core.report.tables import Table, show
+
+NONE = "inpaint.baselines asks for none"
+
+
+def table(result: Pasted | None) -> Table:
+    """A row a data type; one row that says so where the run has none."""
+    frame = pd.DataFrame([{"data type": "none", "": NONE}]) if result is None else result.table
+    return show(frame, "inpaint-pasted", "Pairs of this run that no model painted. Areas are shares of the "
+                "image.", {column: ".3f" for column in frame if "area" in column})
+
+
+def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None) -> Figure:
+    """A few sources, two side by side, and the first pair that was made of each by every data type: image
+    above mask; nothing where there is none."""
+    if result is None:
+        return nothing(f"There are no pasted pairs: {NONE}.")
+    sets = [*result.sets.values(), *painted.sets.values()]
+    sources = list(dict.fromkeys(name for one in sets for name in one.manifest["source"]))
+    if not sources:
+        return nothing("No picture shows a place for a lesion.")
+    chosen = [sources[i] for i in np.unique(np.linspace(0, len(sources) - 1, BLOCKS).round().astype(int))]
+    width, abreast = 1 + len(sets), min(2, len(chosen))
+    drawn, axes = board(2 * -(-len(chosen) // abreast), abreast * width)
+    for n, source in enumerate(chosen):
+        top, left = 2 * (n // abreast), n % abreast * width
+        i = pairs.names.index(source)
+        shown = [(pairs.images[i], pairs.masks[i]), *(_first(one, source) for one in sets)]
+        for column, pair in zip(axes[top:top + 2, left:left + width].T, shown, strict=True):
+            for ax, image in zip(column, pair, strict=False):
+                picture(ax, image)
+    for left in range(abreast):
+        for ax, title in zip(axes[0, left * width:], ["source", *(one.data_type.name for one in sets)],
+                             strict=False):
+            ax.set_title(title, fontsize=6.5)
+    return drawn
+
+
+def _first(one: PairSet, source: str) -> tuple[np.ndarray, ...]:
+    """The first pair of a source, image and mask; () where there is none."""
+    names = one.manifest.loc[one.manifest["source"] == source, "name"]
+    return read_pair(one.folder, str(names.iloc[0])) if len(names) else ()
