@@ -41,13 +41,24 @@ from diffusegen_core.store.workspace import Workspace
 SOURCES, SAMPLES, TEST, WATCH = 64, 3, 200, 348
 # The ways, by the name of their row: what they change in the profile kvasir_cpu. The first is compared in
 # small sets, where time is; `chapter` is the one whose pairs they are.
-CALLS_25 = {"inpaint.respacing": 25, "inpaint.jump_length": 5, "inpaint.resampling": 1}
+STEPS_25 = {"inpaint.respacing": 25, "inpaint.jump_length": 5, "inpaint.resampling": 1}
+GUIDED = {"inpaint.masks": "varied", "inpaint.guidance_scale": 2.0, **STEPS_25}
+SDEDIT = {"style.method": "sdedit", "style.respacing": 25, "style.skip": 16, "chapter": "style"}
+WITHOUT_STYLE = {"chapter": "inpaint"}
+JOINT = {"inpaint.masks": "joint", "inpaint.guidance_scale": 1.0, "inpaint.respacing": 50,
+         "inpaint.jump_length": 10, "inpaint.resampling": 3}
+STYLED = {"style.method": "guided", "style.respacing": 50, "style.skip": 20, "chapter": "style"}
 WAYS: dict[str, dict[str, Any]] = {
-    "varied, 25 calls": {"inpaint.masks": "varied", **CALLS_25},
-    "own, 25 calls": {"inpaint.masks": "own", **CALLS_25},
-    "varied, 130 calls": {"inpaint.masks": "varied"},
-    "joint, 130 calls": {},
-    "varied, 25 calls, styled": {"inpaint.masks": "varied", **CALLS_25, "chapter": "style"},
+    "varied guided, SDEdit": {**GUIDED, **SDEDIT},
+    "varied guided": {**GUIDED, **WITHOUT_STYLE},
+    "varied guided, styled": {**GUIDED, **STYLED},
+    "varied, SDEdit": {**GUIDED, "inpaint.guidance_scale": 1.0, **SDEDIT},
+    "varied": {**GUIDED, "inpaint.guidance_scale": 1.0, **WITHOUT_STYLE},
+    "varied, 130 calls": {**JOINT, "inpaint.masks": "varied", **WITHOUT_STYLE},
+    "own guided, SDEdit": {**GUIDED, "inpaint.masks": "own", **SDEDIT},
+    "own guided": {**GUIDED, "inpaint.masks": "own", **WITHOUT_STYLE},
+    "joint": {**JOINT, **WITHOUT_STYLE},
+    "joint, styled": {**JOINT, **STYLED},
 }
 SIZES, SMALL_SEEDS, ALONE_SEEDS = (16, 32), 9, 2
 EQUAL, DRAWS = 100, 3  # images of a set whose distance is taken, and such sets
@@ -72,9 +83,10 @@ def rows(models: list[Path], ways: list[str]) -> list[Row]:
 
 
 def run_of(asked: argparse.Namespace, row: Row) -> Run:
-    """The run that makes a row's pairs."""
-    changes = dict(WAYS[row.way])
-    changes.pop("chapter", None)
+    """The run that makes a row's pairs. Rows that differ in styling alone share it, and what is inpainted."""
+    changes = {key: value for key, value in WAYS[row.way].items() if key != "chapter"}
+    inpainted = [f"{value:g}" if isinstance(value, float) else str(value)
+                 for key, value in changes.items() if key.startswith("inpaint.")]
     weights = {f"{part}.{key}": value for part in ("cluster", "style", "evaluate", "segment")
                for key, value in (("weights", str(asked.weights)), ("input_range", "symmetric"))}
     vgg = {"style.vgg": "vgg19_normalised", "style.vgg_weights": str(asked.vgg)} if asked.vgg else {
@@ -83,7 +95,7 @@ def run_of(asked: argparse.Namespace, row: Row) -> Run:
         "data.source": str(asked.data), "cluster.k": 1, "cluster.scan": [1], **weights, **vgg,
         "train.checkpoints": str(row.generator), "inpaint.sources": asked.sources,
         "inpaint.samples": asked.samples, "segment.samples": [1], "augment.ratios": [1], **changes,
-    }, folder=asked.folder / "runs" / row.name.replace(", ", "-").replace(" ", "-"))
+    }, folder=asked.folder / "runs" / "-".join([row.generator.name, *inpainted]))
 
 
 def pairs_of(asked: argparse.Namespace, w: Work, row: Row) -> dict[str, Any]:
@@ -96,7 +108,7 @@ def pairs_of(asked: argparse.Namespace, w: Work, row: Row) -> dict[str, Any]:
 
 def generated(asked: argparse.Namespace, w: Work, row: Row) -> tuple[Made, float, int]:
     run = run_of(asked, row)
-    chapter = WAYS[row.way].get("chapter", "inpaint")
+    chapter = WAYS[row.way]["chapter"]
     one = next(iter(run.make(chapter).sets.values()))
     inpainted = next(iter(run.inpainted.sets.values()))
     manifest, pairs = one.manifest, one.load()
@@ -223,9 +235,16 @@ def scored(networks: pd.DataFrame, names: list[str]) -> dict[str, Any]:
         if names == [REAL] and REAL in by_seed:
             line[f"N={size}"] = f"{by_seed[REAL].mean():.3f}"
         elif have and REAL in by_seed:
-            gain = (by_seed[have].mean(axis=1) - by_seed[REAL]).dropna()
-            line[f"N={size}"] = f"{gain.mean():+.3f} ± {t_half(gain):.3f} ({len(gain)})"
+            line[f"N={size}"] = gain(by_seed[have].mean(axis=1), by_seed[REAL])
+            if PASTED in by_seed and names != [PASTED]:
+                line[f"N={size}, over {PASTED}"] = gain(by_seed[have].mean(axis=1), by_seed[PASTED])
     return line
+
+
+def gain(values: pd.Series, base: pd.Series) -> str:
+    """The mean difference with its interval, and over how many seeds."""
+    apart = (values - base).dropna()
+    return f"{apart.mean():+.3f} ± {t_half(apart):.3f} ({len(apart)})"
 
 
 def t_half(values: pd.Series) -> float:
