@@ -102,7 +102,7 @@ def worst(result: Tested, rows: int = 6) -> Figure:
         return nothing("Of no network the worst cases are known.")
     figure, axes = board(len(done), details.WORST * len(tests))
     for row, (kind, cases) in zip(axes, done, strict=True):
-        for left, ((test, pairs), shown) in enumerate(zip(tests, cases, strict=True)):
+        for left, ((_, pairs), shown) in enumerate(zip(tests, cases, strict=True)):
             for ax, (name, dice, mask) in zip(row[left * details.WORST:], shown, strict=False):
                 i = pairs.names.index(name)
                 picture(ax, pairs.images[i])
@@ -111,9 +111,9 @@ def worst(result: Tested, rows: int = 6) -> Figure:
                     if outline.any() and not outline.all():
                         ax.contour(outline, [0.5], colors=colour, linewidths=0.9, linestyles=line)
                 ax.set_xlabel(f"Dice {dice:.2f}", fontsize=6, labelpad=1)
-            if row is axes[0]:
-                row[left * details.WORST].set_title(test, loc="left")
         row[0].set_ylabel(kind, fontsize=7)
+    for ax, (test, _) in zip(axes[0, ::details.WORST], tests, strict=True):
+        ax.set_title(test, loc="left")
     return figure
 
 
