@@ -107,7 +107,7 @@ def worst(result: Tested, rows: int = 6) -> Figure:
                 i = pairs.names.index(name)
                 picture(ax, pairs.images[i])
                 for outline, colour, line in ((pairs.masks[i, 0], "white", "solid"),
-                                              (mask, COLOURS[4], "dashed")):
+                                              (mask, COLOURS[5], "dashed")):
                     if outline.any() and not outline.all():
                         ax.contour(outline, [0.5], colors=colour, linewidths=0.9, linestyles=line)
                 ax.set_xlabel(f"Dice {dice:.2f}", fontsize=6, labelpad=1)
