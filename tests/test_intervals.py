@@ -103,3 +103,54 @@ def test_it_hangs_on_its_seed_and_not_on_the_order_of_the_rows():
     first = intervals.interval(rows, "dice", 300, 7)
     assert intervals.interval(rows.sample(frac=1, random_state=0), "dice", 300, 7) == first
     assert intervals.interval(rows, "dice", 300, 8) != first
+
+
+# ---- groups of images
+
+
+def grouped(rng: np.random.Generator, seeds: int, groups: int, each: int,
+            of_group: float) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Values around 0.7 whose groups, of 1 to 2 * each - 1 images, deviate; and the group of each image."""
+    of = np.repeat(np.arange(groups), rng.integers(1, 2 * each, groups))
+    x = (0.7 + rng.normal(0, of_group, groups)[of] + rng.normal(0, 0.1, len(of))
+         + rng.normal(0, 0.05, (seeds, len(of))) + (rng.normal(0, 0.02, (seeds, 1)) if seeds > 1 else 0))
+    return pd.DataFrame(x, columns=list(map(str, range(len(of))))), {
+        str(image): str(group) for image, group in enumerate(of)}
+
+
+@pytest.mark.parametrize(("seeds", "groups", "each"), [(1, 29, 7), (3, 29, 7), (3, 6, 33)])
+def test_of_groups_the_intervals_hold_the_truth_and_of_images_they_do_not(seeds: int, groups: int, each: int):
+    rng, held = np.random.default_rng(5), []
+    for seed in range(200):
+        x, of = grouped(rng, seeds, groups, each, 0.12)
+        held.append([found.low <= 0.7 <= found.high for found in (
+            intervals.of_groups(x, of, 400, seed), intervals.of(x, 400, seed))])
+    by_group, by_image = np.mean(held, axis=0)
+    assert 0.9 <= by_group <= 0.99
+    assert by_image < 0.87
+
+
+def test_groups_of_one_image_are_images_but_for_the_stretch():
+    x = pd.DataFrame(np.random.default_rng(6).normal(0.6, 0.2, (1, 400)), columns=list(map(str, range(400))))
+    found, plain = intervals.of_groups(x, {name: name for name in x}, 4000, 0), intervals.of(x, 4000, 0)
+    assert (found.mean, found.images, found.seeds) == (plain.mean, 400, 1)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.003)
+
+
+def test_one_group_has_no_interval_and_neither_has_nothing():
+    x = pd.DataFrame(np.ones((2, 5)), columns=list("abcde"))
+    one = intervals.of_groups(x, dict.fromkeys("abcde", "01"), 200, 0)
+    assert (one.mean, one.images, one.seeds) == (1, 5, 2)
+    assert np.isnan([one.low, one.high]).all()
+    none = intervals.of_groups(x.iloc[:0, :0], {}, 200, 0)
+    assert np.isnan([none.mean, none.low, none.high]).all()
+    assert none.images == 0
+
+
+def test_two_groups_by_hand():
+    """Means 0 and 1 of one and of three images: resamples are 0, 0.75 or 1, stretched from 0.75."""
+    x = pd.DataFrame([[0.0, 1.0, 1.0, 1.0]], columns=list("abcd"))
+    found = intervals.of_groups(x, {"a": "1", "b": "2", "c": "2", "d": "2"}, 1000, 0)
+    stretch = np.sqrt(2) * 12.706 / 1.96
+    assert found.mean == 0.75
+    assert (found.low, found.high) == pytest.approx((0.75 - 0.75 * stretch, 0.75 + 0.25 * stretch), rel=1e-3)

@@ -22,7 +22,7 @@ from diffusegen_core.config.sections import Augment, Segment
 from diffusegen_core.data import dataset
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, PASTE, PASTED, REAL, DataType
-from diffusegen_core.segmentation import experiments, forecast, segnet, trainsets, trials
+from diffusegen_core.segmentation import details, experiments, forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
@@ -46,14 +46,14 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augme
     `testsets.refuse_leaks`. Raises UserError where a size exceeds the number of sources.
     """
     every = of_grid(sets, settings, segment, generators)
-    results = trials.run(ws, CHAPTER, TITLE, segment, {
+    tested = trials.run(ws, CHAPTER, TITLE, segment, {
         experiment: (mine, *chosen(ws.seed, mine, settings, segment, experiment))
         for experiment, mine in every.items()}, tests, {"generator_sees": settings.generator_sees}, {
             experiment: _refusal(ws, settings, mine, experiment) for experiment, mine in every.items()})
     table = of_generators(ws, subsets(ws.seed, sets.real.names, settings, segment), generators)
     if ws.writable:
         files.write_text(ws.folder / CHAPTER / "generators.csv", table.to_csv(index=False))
-    return replace(trials.tested(ws, CHAPTER, segment, results, tests), generators=table)
+    return replace(tested, generators=table)
 
 
 def check(p: Params) -> Iterator[str]:
@@ -94,7 +94,7 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
                                                 tests)
     text = forecast.describe(ws, TITLE, recipes,
                              lambda experiment: trials.cost(segment, *choices[experiment]),
-                             lambda: trials.pace(segment, image_size, ws.device))
+                             lambda: trials.pace(segment, image_size, ws.device), details.obtainable)
     if settings.generator_sees == "subset":
         count = len(sizes(supply[REAL].sources, settings, segment)) * settings.seeds
         text += (f"\nBeside these, chapters 1 to 4 are run for {count} small set{'' if count == 1 else 's'}; "

@@ -12,7 +12,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Segment
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL
-from diffusegen_core.segmentation import forecast, segnet, trainsets, trials
+from diffusegen_core.segmentation import details, forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
@@ -29,9 +29,8 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Segme
     """
     tasks = {experiment: (sets, *chosen(ws.seed, sets, settings, experiment))
              for experiment in grid(sets.supply, settings)}
-    results = trials.run(ws, CHAPTER, TITLE, settings, tasks, tests,
-                         refusals={experiment: _refusal(sets, experiment) for experiment in tasks})
-    return trials.tested(ws, CHAPTER, settings, results, tests)
+    return trials.run(ws, CHAPTER, TITLE, settings, tasks, tests,
+                      refusals={experiment: _refusal(sets, experiment) for experiment in tasks})
 
 
 def check(p: Params) -> Iterator[str]:
@@ -66,7 +65,7 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, s
                                                 tests)
     return forecast.describe(ws, TITLE, recipes,
                              lambda experiment: trials.cost(settings, *choices[experiment]),
-                             lambda: trials.pace(settings, image_size, ws.device))
+                             lambda: trials.pace(settings, image_size, ws.device), details.obtainable)
 
 
 def grid(supply: Supply, settings: Segment) -> list[Experiment]:

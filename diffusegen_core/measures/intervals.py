@@ -6,15 +6,18 @@ range: on simulated data (3 seeds, 200 images, deviations of 0.05 and 0.1) such 
 78 % of cases, and these in 95 %. Here the chance of training enters every resample as an error of the mean
 over seeds, drawn from Student's t.
 
-Images count as independent: of frames of one video the intervals are too narrow. And what all seeds share, as
-one set of synthetic pairs from one training of a generator, is a chance that no interval holds.
+Images count as independent: of frames of one video these intervals are too narrow, and `of_groups` resamples
+the videos instead: with 29 of them, or 6 hospitals, whose means deviate by 0.1 to 0.15, they held the truth
+in 92 to 96 % of simulated cases, and `of` in 53 to 78 %. And what all seeds share, as one set of synthetic
+pairs from one training of a generator, is a chance that no interval holds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from diffusegen_core.store import seeds
 
@@ -69,10 +72,40 @@ def of(values: pd.DataFrame, resamples: int, seed: int) -> Interval:
         return Interval(mean, float("nan"), float("nan"), images, repetitions)
     rng = seeds.rng(seed, "bootstrap")
     drawn = x.mean(axis=0)[rng.integers(images, size=(resamples, images))].mean(axis=1)
-    if repetitions > 1:
-        error = x.mean(axis=1).std(ddof=1) / np.sqrt(repetitions)
-        # Evenly spaced in probability, shuffled: far tails are not left to luck.
-        even = stdtrit(repetitions - 1, (np.arange(resamples) + 0.5) / resamples)
-        drawn = drawn + error * rng.permutation(even)
-    low, high = np.percentile(drawn, TAILS)
+    low, high = np.percentile(drawn + _of_training(x, resamples, rng), TAILS)
     return Interval(float(x.mean()), float(low), float(high), images, repetitions)
+
+
+def of_groups(values: pd.DataFrame, groups: Mapping[str, str], resamples: int, seed: int) -> Interval:
+    """As `of`, but whole groups of images are resampled, such as the frames of a video; `groups` names each
+    image's. NaN where there are fewer than two groups.
+
+    A resample is the mean over all images of as many groups as there are. Groups are few, so the resamples'
+    distances from the mean are stretched: by the root of G / (G - 1), and to the tails of Student's t.
+    """
+    x = values.to_numpy()
+    repetitions, images = x.shape if x.size else (0, 0)
+    mean = float(x.mean()) if images else float("nan")
+    named = pd.Series(x.mean(axis=0) if images else [], dtype=float).groupby(
+        [groups[str(image)] for image in values.columns] if images else [])
+    sums, sizes, count = named.sum().to_numpy(), named.size().to_numpy(), named.ngroups
+    if count < 2:
+        return Interval(mean, float("nan"), float("nan"), images, repetitions)
+    rng = seeds.rng(seed, "bootstrap of groups")
+    rows = rng.integers(count, size=(resamples, count))
+    tail = 1 - TAILS[0] / 100
+    stretched = np.sqrt(count / (count - 1)) * stdtrit(count - 1, tail) / ndtri(tail)
+    drawn = mean + stretched * (sums[rows].sum(axis=1) / sizes[rows].sum(axis=1) - mean)
+    low, high = np.percentile(drawn + _of_training(x, resamples, rng), TAILS)
+    return Interval(mean, float(low), float(high), images, repetitions)
+
+
+def _of_training(x: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray | float:
+    """Errors of the mean over seeds, one for each resample of values (seeds x images); 0 with one seed."""
+    repetitions = len(x)
+    if repetitions < 2:
+        return 0.0
+    error = x.mean(axis=1).std(ddof=1) / np.sqrt(repetitions)
+    # Evenly spaced in probability, shuffled: far tails are not left to luck.
+    even = stdtrit(repetitions - 1, (np.arange(resamples) + 0.5) / resamples)
+    return error * rng.permutation(even)

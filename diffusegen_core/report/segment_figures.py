@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import REAL
-from diffusegen_core.measures import intervals
+from diffusegen_core.measures import calibration, intervals
 from diffusegen_core.report.figures import COLOURS, LINES, MARKERS, WIDTH, board, colours, nothing, picture
-from diffusegen_core.segmentation import trials
+from diffusegen_core.segmentation import details, trials
 from diffusegen_core.segmentation.trials import Tested
 
 
@@ -70,9 +70,7 @@ def gains(result: Tested, p: Params) -> Figure:
 def examples(result: Tested, rows: int = 8) -> Figure:
     """Test images with the true outline, and below what networks of the first seed took for polyp."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
-    done = result.runs[(result.runs["status"] == "ok") & (result.runs["seed"] == 0)]
-    # Of each data type the network with the most synthetic pairs.
-    done = done.groupby("data_type", sort=False).tail(1).head(rows)
+    done = _first(result, rows)
     if done.empty or not tests:
         return nothing("No network was tested.")
     shown = min(trials.EXAMPLES, max(len(pairs) for _, pairs in tests))
@@ -89,3 +87,58 @@ def examples(result: Tested, rows: int = 8) -> Figure:
     for ax, name in zip(axes[:, 0], ["true", *done["data_type"]], strict=True):
         ax.set_ylabel(name, fontsize=7)
     return figure
+
+
+def worst(result: Tested, rows: int = 6) -> Figure:
+    """For the networks of `examples`, the test images that each did worst on: the true outline, in white, and
+    what it took for polyp, dashed."""
+    tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
+    done = [(kind, [details.worst(result.details, name, test) for test, _ in tests])
+            for kind, name in _first(result, rows)[["data_type", "name"]].itertuples(index=False)]
+    done = [(kind, cases) for kind, cases in done if any(cases)]
+    if not done:
+        return nothing("Of no network the worst cases are known.")
+    figure, axes = board(len(done), details.WORST * len(tests))
+    for row, (kind, cases) in zip(axes, done, strict=True):
+        for left, ((_, pairs), shown) in enumerate(zip(tests, cases, strict=True)):
+            for ax, (name, dice, mask) in zip(row[left * details.WORST:], shown, strict=False):
+                i = pairs.names.index(name)
+                picture(ax, pairs.images[i])
+                for outline, colour, line in ((pairs.masks[i, 0], "white", "solid"),
+                                              (mask, COLOURS[5], "dashed")):
+                    if outline.any() and not outline.all():
+                        ax.contour(outline, [0.5], colors=colour, linewidths=0.9, linestyles=line)
+                ax.set_xlabel(f"Dice {dice:.2f}", fontsize=6, labelpad=1)
+        row[0].set_ylabel(kind, fontsize=7)
+    for ax, (test, _) in zip(axes[0, ::details.WORST], tests, strict=True):
+        ax.set_title(test, loc="left")
+    return figure
+
+
+def reliability(result: Tested) -> Figure:
+    """The share of polyp among pixels against the probability that the networks give them, for each data
+    type the networks with the most pairs, all seeds together: a panel for each test set."""
+    known = result.details.calibration
+    if known.empty:
+        return nothing("Of no network the probabilities are known.")
+    names = list(dict.fromkeys(known["test_set"]))
+    figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 2.9))
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
+        for i, (kind, rows) in enumerate(known[known["test_set"] == name].groupby("data_type", sort=False)):
+            for field in ("size", "samples", "ratio"):
+                rows = rows[rows[field].isna() | (rows[field] == rows[field].max())]
+            curve = calibration.pooled(rows)
+            ax.plot(curve["probability"], curve["polyp"], marker=MARKERS[i % len(MARKERS)], markersize=3,
+                    color="black" if kind == REAL.name else COLOURS[i % len(COLOURS)], linewidth=1.2,
+                    linestyle=LINES[i % len(LINES)], label=kind)
+        ax.set(title=name, xlabel="probability of polyp", xlim=(0, 1), ylim=(0, 1))
+    axes[0, 0].set_ylabel("share of polyp")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _first(result: Tested, rows: int) -> pd.DataFrame:
+    """The rows of `runs` of the first seed's networks with the most synthetic pairs, of each data type."""
+    done = result.runs[(result.runs["status"] == "ok") & (result.runs["seed"] == 0)]
+    return done.groupby("data_type", sort=False).tail(1).head(rows)

@@ -89,7 +89,7 @@ def evaluator(result: Tested, by: list[str], name: str) -> Table:
     """The published evaluator's two-channel measures, means over images and seeds."""
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
     means = groups[["dice_both", "iou_both"]].mean().assign(seeds=groups["seed"].nunique())
-    return show(_plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, of "
+    return show(plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, of "
                 "both channels, polyp and background: computed in this run, means over images and seeds.",
                 {"soft Dice": ".3f", "IoU": ".3f"})
 
@@ -105,7 +105,7 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
                          "synthetic pairs": (done["train_pairs"] - done["real_pairs"]).mean(),
                          "best epoch": done["best_epoch"].mean(), "validation IoU": done["valid_iou"].mean(),
                          "seconds each": done["seconds"].mean()} if len(done) else {})})
-    return show(_plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
+    return show(plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
                 f"{escaped(result.encoder)}: means over seeds. The pairs are those trained on, as they were "
                 "drawn; the rest of each set chose the best epoch.",
                 {"real pairs": ".1f", "synthetic pairs": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
@@ -172,7 +172,7 @@ def verdicts(found: list[Verdict]) -> Table:
     frame = pd.DataFrame([{
         "claim": numbers[verdict.claim], "compared": verdict.comparison, "test set": verdict.test_set,
         "images": verdict.images, "seeds": verdict.seeds,
-        "difference, this run": _interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
+        "difference, this run": with_interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
         "difference, published": "" if pd.isna(verdict.published) else f"{verdict.published:+.4f}",
         "verdict": f"{verdict.verdict.capitalize()}. {verdict.reason}"} for verdict in found])
     return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, over the "
@@ -243,7 +243,7 @@ def _rule(p: Params) -> str:
 def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:
     """A row for each combination of `by` and test set: its interval as `text`, marked where seeds lack."""
     found = trials.summary(result, by, measure, p.segment.resamples, p.seed)
-    found["text"] = [_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
+    found["text"] = [with_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
                      for row in found.itertuples(index=False)]
     none = result.runs.groupby(by, sort=False, dropna=False).filter(lambda runs: (runs["status"] != OK).all())
     tests = pd.DataFrame({"test_set": [test.name for test in result.tests if test.pairs], "text": FEWER})
@@ -257,13 +257,14 @@ def _at(result: Tested, ratio: int) -> Tested:
     return replace(result, images=images, runs=networks)
 
 
-def _interval(mean: float, low: float, high: float, digits: str = ".3f") -> str:
+def with_interval(mean: float, low: float, high: float, digits: str = ".3f") -> str:
+    """As "0.812 [0.790, 0.833]"; the mean alone without an interval, and nothing without a mean."""
     if pd.isna(mean):
         return ""
     return f"{mean:{digits}}" if pd.isna(low) else f"{mean:{digits}} [{low:{digits}}, {high:{digits}}]"
 
 
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Headings in words, and counts that do not apply as empty text."""
     frame = frame.rename(columns={"data_type": "data type", "samples": "N", "size": "N", "ratio": "r",
                                   "test_set": "test set", "dice_both": "soft Dice", "iou_both": "IoU"})

@@ -1,6 +1,6 @@
 """A grid before it runs: what of it is finished, and how long the rest will take."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from diffusegen_core.segmentation.experiments import (
     TO_SCORE,
     Cost,
     Experiment,
+    Place,
     equal,
     left,
     places,
@@ -29,11 +30,13 @@ def estimate(rest: float, cost: Cost, measured: Mapping[Experiment, float]) -> f
 
 
 def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None], cost: Cost = equal,
-             trial: Callable[[], float] | None = None) -> str:
+             trial: Callable[[], float] | None = None,
+             unmeasured: Callable[[Place], Sequence[str]] | None = None) -> str:
     """A grid in words, with the time that it will take. Nothing is made, and only `trial` is run, at need.
 
     A recipe is None where it cannot be known yet: its experiment has still to be done. `trial` measures the
-    seconds of one unit of cost; it is called where no experiment is finished.
+    seconds of one unit of cost; it is called where no experiment is finished. `unmeasured` names the test
+    sets on which more is to be measured of a finished experiment.
     """
     known = places(ws.read_only, {experiment: recipe for experiment, recipe in grid.items()
                                  if recipe is not None})
@@ -41,14 +44,17 @@ def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None]
     # Not Place.seconds: what failed before is no measure of what is to come.
     measured = {experiment: float(known[experiment].network.stamp["seconds"])
                 for experiment, text in status.items() if text == OK}
-    todo = {experiment: left(text, cost(experiment)) for experiment, text in status.items() if text != OK}
+    lacking = {experiment for experiment in measured if unmeasured and unmeasured(known[experiment])}
+    todo = {experiment: left(TO_SCORE if experiment in lacking else text, cost(experiment))
+            for experiment, text in status.items() if text != OK or experiment in lacking}
     counts = {"finished": len(measured), "to score": sum(text == TO_SCORE for text in status.values())}
     counts["to do"] = len(grid) - sum(counts.values())
     failed = sum(text.startswith("failed") for text in status.values())
     again = f" ({failed} failed before)" if failed else ""
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word != "to score")
-    return "\n".join([f"{title}: {_many(len(grid), 'experiment')}, {shown}{again}.", _layout(grid, measured),
-                      _time(todo, cost, measured, trial)])
+    more = f" Of {len(lacking)} finished, more is to be measured." if lacking else ""
+    return "\n".join([f"{title}: {_many(len(grid), 'experiment')}, {shown}{again}.{more}",
+                      _layout(grid, measured), _time(todo, cost, measured, trial)])
 
 
 def _time(todo: dict[Experiment, float], cost: Cost, measured: dict[Experiment, float],

@@ -19,7 +19,8 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.measures import intervals, overlap
 from diffusegen_core.networks import weights
-from diffusegen_core.segmentation import experiments, segnet, trainsets
+from diffusegen_core.segmentation import details, experiments, segnet, trainsets
+from diffusegen_core.segmentation.details import WEIGHTS, Details
 from diffusegen_core.segmentation.experiments import Experiment, Place, Results
 from diffusegen_core.segmentation.trainsets import Choice, Sets
 from diffusegen_core.store import files, seeds
@@ -29,7 +30,7 @@ from diffusegen_core.store.workspace import Workspace
 VERSION = 2  # raised when the same parameters would give another network
 SCORES = 1  # raised when the same network would be scored, or shown, otherwise
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
-WEIGHTS, HISTORY, SHOWN = "model.safetensors", "history.csv", "examples.npz"
+HISTORY, SHOWN = "history.csv", "examples.npz"
 TRIAL = 4  # batches of a trial
 SUMMARY = ["mean", "low", "high", "images", "seeds"]
 
@@ -66,6 +67,8 @@ class Tested:
     encoder: str
     """In words."""
     folder: Path
+    details: Details = field(default_factory=Details)
+    """What else is known of the same predictions; of older networks whose weights were not kept, nothing."""
     generators: pd.DataFrame = field(default_factory=pd.DataFrame)
     """A row a generator that was trained for a small set of chapter 7, none elsewhere; with its seconds."""
 
@@ -127,8 +130,8 @@ def cost(settings: Segment, train: Choice, valid: Choice) -> float:
 def work(place: Place, trial: Trial) -> None:
     """Train one network, unless its weights are kept, and test it on every set that it has no scores on.
 
-    Kept are the losses of every epoch, the weights if they are to be kept, and for each test set the scores
-    and a few predicted masks.
+    Kept are the losses of every epoch, the weights if they are to be kept, and for each test set the scores,
+    a few predicted masks, and the details.
     """
     if trial.refusal:
         raise UserError(f"{place.experiment.label}: {trial.refusal}")
@@ -172,43 +175,54 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
 def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
     began, test = time.monotonic(), dataset.read(trial.tests[name])
     probabilities = segnet.predict(net, test.images, trial.settings, devices.device(place.workspace.device))
+    images = overlap.scores(probabilities, test.masks).assign(image=test.names)
+    seconds = time.monotonic() - began
+    # Before the scores, with which the experiment is finished: without kept weights there is no later.
+    details.keep(place, name, probabilities, test)
     masks = (probabilities[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
     shown = files.write(place.test(name).begin() / SHOWN, lambda file: np.savez(file, masks=masks))
-    images = overlap.scores(probabilities, test.masks).assign(image=test.names)
-    place.tested(name, images, [shown], time.monotonic() - began)
+    place.tested(name, images, [shown], seconds)
 
 
 def run(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tasks,
         tests: Mapping[str, TestSet], facts: Mapping[str, str] | None = None,
-        refusals: Mapping[Experiment, str] | None = None) -> Results:
+        refusals: Mapping[Experiment, str] | None = None) -> Tested:
     """Train and test what is not finished of a grid; in a read-only workspace, read what there is of it.
 
-    `facts` go beside those about each training, `refusals` say which experiments cannot be done, and why.
+    Finished networks of older versions get their details from the weights, where these were kept. `facts` go
+    beside those about each training, `refusals` say which experiments cannot be done, and why.
     Raises NotMadeError where nothing was run that could be read.
     """
     recipes = grid(ws.seed, settings, tasks, tests)
-    if not ws.writable:
-        if not (ws.folder / chapter / experiments.RESULTS).is_file():
-            raise NotMadeError(f"{ws.folder} has no networks of the chapter {chapter}. Make them with "
-                               f"run.make({chapter!r}), or on the command line with `diffusegen run`.")
-        return experiments.read(ws, recipes)
+    if ws.writable:
+        results = _made(ws, chapter, title, settings, tasks, tests, recipes, facts or {}, refusals or {})
+    elif (ws.folder / chapter / experiments.RESULTS).is_file():
+        results = experiments.read(ws, recipes)
+    else:
+        raise NotMadeError(f"{ws.folder} has no networks of the chapter {chapter}. Make them with "
+                           f"run.make({chapter!r}), or on the command line with `diffusegen run`.")
+    known = details.read(ws, recipes)
+    if ws.writable:
+        details.write(ws.folder / chapter, known)
+    return Tested(results.images, results.runs, list(tests.values()), segnet.label(settings),
+                  ws.folder / chapter, known)
+
+
+def _made(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tasks,
+          tests: Mapping[str, TestSet], recipes: dict[Experiment, Recipe], facts: Mapping[str, str],
+          refusals: Mapping[Experiment, str]) -> Results:
     test_files = {name: pairs.stored for name, pairs in present(tests).items()}
 
     def trial(experiment: Experiment) -> dict[str, Trial]:
         sets, train, valid = tasks[experiment]
         made = sets.sets.get(experiment.data_type)
         return {"trial": Trial(settings, sets.file, made.folder if made else None, train, valid, test_files,
-                               dict(facts or {}), (refusals or {}).get(experiment, ""))}
+                               dict(facts), refusals.get(experiment, ""))}
 
-    return experiments.run(ws, chapter, title, recipes, work,
-                           lambda experiment: cost(settings, *tasks[experiment][1:]), trial)
-
-
-def tested(ws: Workspace, chapter: str, settings: Segment, results: Results,
-           tests: Mapping[str, TestSet]) -> Tested:
-    """The result that a page shows."""
-    return Tested(results.images, results.runs, list(tests.values()), segnet.label(settings),
-                  ws.folder / chapter)
+    results = experiments.run(ws, chapter, title, recipes, work,
+                              lambda experiment: cost(settings, *tasks[experiment][1:]), trial)
+    details.complete(ws, title, recipes, settings, test_files)
+    return results
 
 
 def examples(result: Tested, name: str, test: str) -> np.ndarray:

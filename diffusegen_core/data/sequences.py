@@ -1,0 +1,47 @@
+"""Which test images belong together: frames of one sequence of a video, images of one hospital.
+
+The frames of CVC-ClinicDB are numbered through its 29 sequences, one after the other, as its site lists them.
+The pictures bear it out: all 14 starts up to frame 300 are among the 15 % of frames that resemble the frame
+before them least.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diffusegen_core.data.testsets import CVC, POLYPGEN
+
+CVC_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
+              429, 448, 467, 479, 504, 529, 547, 572, 592)
+CVC_FRAMES = 612
+CENTRE = re.compile(r"(C[1-6])_.+")  # how layouts.LAYOUTS names PolypGen's images
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """What the images of a test set are grouped by, and the group of each."""
+
+    kind: str
+    """"sequence" or "centre"."""
+    of: dict[str, str]
+    """Image -> group."""
+
+    @property
+    def count(self) -> int:
+        return len(set(self.of.values()))
+
+
+def grouped(test_set: str, names: Sequence[str]) -> Grouped | None:
+    """The groups of a test set's images, by its name and theirs; None where these do not tell them."""
+    if test_set == CVC:
+        frames = {name: int(name) for name in names if re.fullmatch(r"\d{1,3}", name)}
+        groups = {name: f"{bisect_right(CVC_STARTS, frame):02d}" for name, frame in frames.items()
+                  if 1 <= frame <= CVC_FRAMES}
+        kind = "sequence"
+    elif test_set == POLYPGEN:
+        matches = {name: CENTRE.fullmatch(name) for name in names}
+        groups, kind = {name: match[1] for name, match in matches.items() if match}, "centre"
+    else:
+        return None
+    return Grouped(kind, groups) if names and len(groups) == len(names) else None

@@ -1,0 +1,202 @@
+"""Tables of chapters 6 and 7 beyond Dice and IoU: by size, outlines, calibration, by sequence, power.
+
+`by` are the fields that tell networks apart but for their seeds: data_type and samples, or size, data_type
+and ratio.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import sequences
+from diffusegen_core.data.types import REAL
+from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, power
+from diffusegen_core.measures.intervals import Interval
+from diffusegen_core.report.segment_tables import plain, with_interval
+from diffusegen_core.report.tables import Table, escaped, show
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation import trials
+from diffusegen_core.segmentation.experiments import FIELDS, OK
+from diffusegen_core.segmentation.trials import Tested
+
+Texts = dict[tuple[str, ...], str]
+"""By the values of `by` and the test set, as text, a cell."""
+
+
+def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
+    """Polyp Dice of the images with the smallest, middle and largest lesions, each a third of a test set."""
+    areas = _areas(result)
+    frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
+    return _thirds(run.params, result, frame, "dice", by, name,
+                   f"Polyp Dice by the area of the lesions in an image, computed in this run, with 95 % "
+                   f"intervals. Each size is a third of the test set: {parting}")
+
+
+def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
+    """The share of small, medium and large lesions that were detected, lesion by lesion."""
+    found = result.details.lesions
+    known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
+    frame, parting = _parted(found, known)
+    frame = frame.assign(detected=(frame["iou"] >= lesionwise.DETECTED).astype(float),
+                         image=frame["image"] + " " + frame["lesion"].astype(str))
+    return _thirds(run.params, result, frame, "detected", by, name,
+                   f"Lesions that were detected, computed in this run, as shares with 95 % intervals: "
+                   f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. Each "
+                   f"size is a third of the test set's lesions: {parting}{_missing(result)}")
+
+
+def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
+    """HD95, normalised surface distance and expected calibration error."""
+    p, distances = run.params, replace(result, images=result.details.distances)
+    errors: dict[tuple[str, ...], list[float]] = {}
+    for key, table in result.details.calibration.groupby([*by, "test_set", "seed"], sort=False, dropna=False):
+        errors.setdefault(_key(key[:-1]), []).append(calibration.error(table))
+    frame = _rows(result, by, {
+        "HD95, px": _means(p, distances, by, "hd95", ".1f"),
+        "surface distance": _means(p, distances, by, "nsd"),
+        "calibration error": {key: f"{sum(each) / len(each):.4f}" for key, each in errors.items()}})
+    side = p.data.image_size
+    return show(frame, name, f"Outlines, with 95 % intervals, and probabilities, computed in this "
+                f"run, of images of {side} pixels a side. HD95: lower is better; where one mask alone is "
+                f"empty it is the diagonal. Normalised surface distance: the share of both outlines within "
+                f"{boundaries.tolerance(side):.3g} px of the other. Calibration error: expected, means over "
+                f"seeds; lower is better.{_missing(result)}")
+
+
+def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
+    """Polyp Dice with its interval over images, and over whole sequences of frames, or hospitals."""
+    return _by_sequence(run.params, result, by, name, "Dice", ".3f", (
+        (key, intervals.matrix(group, "dice")) for key, group in result.images.groupby(
+            [*by, "test_set"], sort=False, dropna=False)))
+
+
+def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
+    """The gain over Real of chapter 7, with both intervals."""
+    by = ["size", "data_type", "ratio"]
+    return _by_sequence(run.params, result, by, name, "gain in Dice over Real", "+.3f", _gains(result))
+
+
+def seeds_needed(result: Tested, name: str) -> Table:
+    """The power of chapter 7: how many seeds a gain of `power.GAIN` would need, test set by test set."""
+    rows = []
+    for key, gain in _gains(result):
+        each = gain.mean(axis=1)
+        spread, cautious = power.deviation(each)
+        rows.append({**dict(zip(["size", "data_type", "ratio", "test_set"], key, strict=True)),
+                     "seeds": len(each), "deviation": spread, "seeds needed": _count(spread),
+                     "seeds needed, cautiously": _count(cautious)})
+    frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds", "deviation",
+                                        "seeds needed", "seeds needed, cautiously"])
+    return show(plain(frame), name, f"How many seeds would find a gain of {power.GAIN:+} in polyp Dice over "
+                f"Real, by a two-sided paired t-test at {power.ALPHA} with a power of {power.POWER:.0%}"
+                ", from the standard deviation of the seeds' gains in this run. Cautiously: from the upper "
+                f"limit of that deviation, below which the true one lies with a probability of "
+                f"{power.CAUTION:.0%}. Empty: one seed, which has no deviation.".replace("%", " %"),
+                {"deviation": ".4f"})
+
+
+def _count(spread: float) -> str:
+    if pd.isna(spread):
+        return ""
+    needed = power.seeds_needed(spread)
+    return f"more than {power.MOST}" if needed is None else str(needed)
+
+
+def _gains(result: Tested) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """For each size, data type, r and test set: differences from Real in Dice, seeds x images."""
+    by = ["data_type", "ratio"]
+    for (size, test), here in result.images.groupby(["size", "test_set"], sort=False):
+        real = here[here["data_type"] == REAL.name]
+        for (kind, ratio), rows in here[here["data_type"] != REAL.name].groupby(by, sort=False, dropna=False):
+            gain = intervals.matrix(rows, "dice") - intervals.matrix(real, "dice")
+            gain = gain.dropna(how="all").dropna(axis="columns")
+            if gain.size:
+                yield (size, kind, ratio, test), gain
+
+
+def _areas(result: Tested) -> pd.DataFrame:
+    """The area of the lesions in each test image, as a share of the image."""
+    tables = [pd.DataFrame({"test_set": test.name, "image": test.pairs.names,
+                            "area": test.pairs.masks.mean(axis=(1, 2, 3))})
+              for test in result.tests if test.pairs is not None]
+    return pd.concat(tables) if tables else pd.DataFrame({"test_set": [], "image": [], "area": []}, dtype=str)
+
+
+def _parted(frame: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows with their size of SIZES, by thirds of the `known` areas; and the bounds in words."""
+    of_test = {str(test): lesionwise.bounds(rows["area"])
+               for test, rows in known.groupby("test_set", sort=False)}
+    parts = [rows.assign(third=lesionwise.sizes(rows["area"], of_test[str(test)]))
+             for test, rows in frame.groupby("test_set", sort=False)]
+    words = [f"in {escaped(test)} up to {low:.1%} of the image, up to {high:.1%}, and more".replace("%", " %")
+             for test, (low, high) in of_test.items()]
+    return (pd.concat(parts) if parts else frame.assign(third=pd.Series(dtype=str)),
+            f"{'; '.join(words) or 'there is none'}.")
+
+
+def _thirds(p: Params, result: Tested, frame: pd.DataFrame, value: str, by: list[str], name: str,
+            caption: str) -> Table:
+    of_size = {size: replace(result, images=frame[frame["third"] == size]) for size in lesionwise.SIZES}
+    return show(_rows(result, by, {size: _means(p, here, by, value) for size, here in of_size.items()}), name,
+                caption)
+
+
+def _rows(result: Tested, by: list[str], columns: dict[str, Texts]) -> pd.DataFrame:
+    """A row for each combination of `by` and test set that was tested, with these columns."""
+    keys = result.images[[*by, "test_set"]].drop_duplicates()
+    cells = {heading: [texts.get(_key(key), "") for key in keys.itertuples(index=False)]
+             for heading, texts in columns.items()}
+    return plain(keys.assign(**cells))
+
+
+def _means(p: Params, result: Tested, by: list[str], value: str, digits: str = ".3f") -> Texts:
+    """Means of a column of `images` with their intervals."""
+    found = trials.summary(result, by, value, p.segment.resamples, p.seed)
+    keys = found[[*by, "test_set"]].itertuples(index=False)
+    return {_key(key): with_interval(row.mean, row.low, row.high, digits)
+            for key, row in zip(keys, found.itertuples(index=False), strict=True)}
+
+
+def _key(values: Iterable[Any]) -> tuple[str, ...]:
+    """Names and whole numbers as text, whatever pandas has made of these where some are missing."""
+    return tuple("" if pd.isna(value) else value if isinstance(value, str) else str(int(value))
+                 for value in values)
+
+
+def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: str, digits: str,
+                 values: Iterator[tuple[tuple, pd.DataFrame]]) -> Table:
+    groups = {test.name: sequences.grouped(test.name, test.pairs.names) for test in result.tests
+              if test.pairs is not None}
+    rows = []
+    for key, matrix in values:
+        known = groups.get(key[-1])
+        if known is None or not set(matrix.columns) <= set(known.of):
+            continue
+        count = len({known.of[image] for image in matrix.columns})
+        both = (intervals.of(matrix, p.segment.resamples, p.seed),
+                intervals.of_groups(matrix, known.of, p.segment.resamples, p.seed))
+        rows.append({**dict(zip([*by, "test_set"], key, strict=True)), "groups": f"{count} {known.kind}s",
+                     f"{heading}, over images": _text(both[0], digits),
+                     f"{heading}, over groups": _text(both[1], digits)})
+    frame = plain(pd.DataFrame(rows)) if rows else pd.DataFrame([{
+        "test set": "none", "": "no test set of this run names its sequences or centres"}])
+    return show(frame, name, f"Polyp {heading}, computed in this run, with 95 % intervals that take images "
+                "to be independent, and with intervals that resample whole groups: the sequences of "
+                "CVC-ClinicDB, the centres of PolypGen.")
+
+
+def _text(found: Interval, digits: str) -> str:
+    return with_interval(found.mean, found.low, found.high, digits)
+
+
+def _missing(result: Tested) -> str:
+    """A sentence where a finished network has none of the details; "" where all have them."""
+    finished = result.runs.loc[result.runs["status"] == OK, FIELDS]
+    lacking = len(finished) - len(result.details.distances.drop_duplicates(FIELDS))
+    if lacking <= 0 or result.images.empty:
+        return ""
+    return (f" Of {lacking} networks this is not known: they are older than these measures. Run the chapter "
+            "again; of those whose weights were not kept it stays unknown.")

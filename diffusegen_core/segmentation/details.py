@@ -1,0 +1,156 @@
+"""What chapters 6 and 7 say of a network's predictions beside Dice and IoU: distances, lesions, calibration.
+
+They are computed from the same predictions as the scores, and kept for each network and test set as an
+artifact of their own, EXPERIMENT/details/NAME. So the scores of networks that are older than the details hold
+as they are. Such networks get theirs from the kept weights; where these were not kept there are none.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.sections import Segment
+from diffusegen_core.data import dataset
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.measures import boundaries, calibration, lesionwise, overlap
+from diffusegen_core.parallel import fanout
+from diffusegen_core.segmentation import experiments, segnet
+from diffusegen_core.segmentation.experiments import FIELDS, OK, Grid, Place
+from diffusegen_core.store import files
+from diffusegen_core.store.artifacts import Artifact
+from diffusegen_core.store.stamps import contents
+from diffusegen_core.store.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raised when the same network and test set would give others
+WEIGHTS = "model.safetensors"  # of a network, in Place.weights
+# A table of each, by its file: the columns that follow FIELDS and test_set.
+TABLES = {"distances.csv": ["image", *boundaries.COLUMNS], "lesions.csv": lesionwise.COLUMNS,
+          "calibration.csv": calibration.COLUMNS}
+MASKS, WORST = "worst.npz", 3  # the predicted masks of the images with the lowest Dice, so many
+
+
+def _empty(file: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=[*FIELDS, "test_set", *TABLES[file]])
+
+
+@dataclass(frozen=True)
+class Details:
+    """Those of a grid, as far as they are known: FIELDS, test_set, and what the measure's own table has."""
+
+    distances: pd.DataFrame = field(default_factory=partial(_empty, "distances.csv"))
+    """A row an image, as `boundaries.scores`."""
+    lesions: pd.DataFrame = field(default_factory=partial(_empty, "lesions.csv"))
+    """A row a lesion, as `lesionwise.each`."""
+    calibration: pd.DataFrame = field(default_factory=partial(_empty, "calibration.csv"))
+    """A row a bin, as `calibration.bins`."""
+    masks: dict[tuple[str, str], Path] = field(default_factory=dict)
+    """For `worst`: by the name of the network in `Results.runs` and the test set."""
+
+
+def of(place: Place, test: str) -> Artifact:
+    """The details of a finished network on a test set."""
+    recipe = {"version": VERSION, "pairs": place.recipe["tests"][test]["pairs"],
+              "network": contents(place.network.stamp)}
+    return replace(place.workspace.artifact(f"{place.name}/details/{test}", recipe), quiet=True)
+
+
+def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> None:
+    """Measure what a network predicted, (N, 2, S, S), of a test set's pairs, unless that is done."""
+    artifact = of(place, test)
+    if artifact.made():
+        return
+    began, folder = time.monotonic(), artifact.begin()
+    predicted, true = probabilities[:, 1] > overlap.THRESHOLD, pairs.masks[:, 0]
+    tables = (boundaries.scores(predicted, true).assign(image=pairs.names),
+              lesionwise.each(predicted, true, pairs.names),
+              calibration.bins(probabilities[:, 1], true, pairs.names, place.workspace.seed))
+    outputs = [files.write_text(folder / file, table[columns].to_csv(index=False, float_format="%.6g"))
+               for (file, columns), table in zip(TABLES.items(), tables, strict=True)]
+    dice = overlap.scores(probabilities, pairs.masks)["dice"].to_numpy()
+    worst = np.argsort(dice, kind="stable")[:WORST]
+    outputs.append(files.write(folder / MASKS, lambda file: np.savez_compressed(
+        file, images=np.array(pairs.names)[worst], dice=dice[worst], masks=predicted[worst])))
+    artifact.finish(outputs, time.monotonic() - began)
+
+
+def worst(known: Details, name: str, test: str) -> list[tuple[str, float, np.ndarray]]:
+    """The WORST images of a test set by a network's Dice, the lowest first: their names, Dice and predicted
+    masks, bool (S, S); none where the network has no details."""
+    if (name, test) not in known.masks:
+        return []
+    with np.load(known.masks[name, test], allow_pickle=False) as kept:
+        return list(zip(kept["images"].tolist(), kept["dice"].tolist(), kept["masks"], strict=True))
+
+
+def obtainable(place: Place) -> list[str]:
+    """The test sets on which a finished network has scores but no details, if its weights can give them."""
+    if place.status != OK:
+        return []
+    lacking = [test for test in place.recipe.get("tests", {}) if not of(place, test).made()]
+    try:
+        return lacking if lacking and place.kept else []
+    except UserError:  # changed by hand: no reason to refuse results that hold without them
+        return []
+
+
+def complete(ws: Workspace, title: str, grid: Grid, settings: Segment, tests: Mapping[str, Path]) -> None:
+    """Measure what the weights of finished networks can still give; `tests` are files. Nothing is trained."""
+    items = [fanout.Item(experiment.label, {"place": place, "names": names, "settings": settings,
+                                            "tests": dict(tests)})
+             for experiment, place in experiments.places(ws, grid).items() if (names := obtainable(place))]
+    if items:
+        log.info("%s: more is measured of %d finished networks, from their weights.", title, len(items))
+        fanout.run(_measure, items, f"{title}, details")
+
+
+def _measure(place: Place, names: list[str], settings: Segment, tests: dict[str, Path]) -> None:
+    device = devices.device(place.workspace.device)
+    try:
+        net = segnet.load(place.weights / WEIGHTS, settings, device)
+    except UserError as error:  # the scores hold without
+        log.warning("%s gets no details: %s", place.experiment.label, error)
+        return
+    for name in names:
+        test = dataset.read(tests[name])
+        keep(place, name, segnet.predict(net, test.images, settings, device), test)
+
+
+def read(ws: Workspace, grid: Grid) -> Details:
+    """Those of the finished experiments of a grid, as far as they are there. Nothing is made."""
+    tables: dict[str, list[pd.DataFrame]] = {file: [] for file in TABLES}
+    masks = {}
+    for experiment, place in experiments.places(ws.read_only, grid).items():
+        if place.status != OK:
+            continue
+        for test in place.recipe.get("tests", {}):
+            artifact = of(place, test)
+            if artifact.made():
+                masks[Path(place.name).name, test] = artifact.file(MASKS)
+                for file in TABLES:
+                    table = pd.read_csv(artifact.file(file), dtype={"image": str}, keep_default_na=False,
+                                        na_values={"probability": [""], "polyp": [""]})
+                    tables[file].append(table.assign(**experiment.row, test_set=test))
+    distances, of_lesions, bins = (_gathered(file, known) for file, known in tables.items())
+    return Details(distances, of_lesions, bins, masks)
+
+
+def _gathered(file: str, tables: list[pd.DataFrame]) -> pd.DataFrame:
+    empty = _empty(file)
+    frame = pd.concat(tables, ignore_index=True)[list(empty)] if tables else empty
+    return frame.astype(dict.fromkeys(["size", "samples", "ratio"], "Int64"))
+
+
+def write(folder: Path, known: Details) -> None:
+    """The tables of a chapter, as `experiments.run` writes its results, into its folder."""
+    for file, table in zip(TABLES, (known.distances, known.lesions, known.calibration), strict=True):
+        files.write_text(folder / file, table.to_csv(index=False))

@@ -1,0 +1,209 @@
+"""The tables and figures of chapters 6 and 7 beyond Dice and IoU, of planted results."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import SIZE, values
+
+from diffusegen_core.data import dataset
+from diffusegen_core.data.testsets import TestSet
+from diffusegen_core.measures import calibration, lesionwise
+from diffusegen_core.report import segment_details, segment_figures
+from diffusegen_core.report.tables import Table
+from diffusegen_core.segmentation import details
+from diffusegen_core.segmentation.details import Details
+from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
+from diffusegen_core.segmentation.trials import Tested
+
+BY = ["data_type", "samples"]
+SMALL = ["size", "data_type", "ratio"]
+FRAMES = ["1", "2", "26", "27", "51", "52"]  # of three sequences
+KINDS = [{"data_type": "Real"}, {"data_type": "2-Diff", "samples": 1}]
+GRID = [{"data_type": "Real", "size": 4}, {"data_type": "2-Diff", "size": 4, "ratio": 1}]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> SimpleNamespace:
+    return SimpleNamespace(params=values(tmp_path))
+
+
+def pairs(names: list[str]) -> dataset.Pairs:
+    """Image i has a lesion of i + 1 rows."""
+    masks = np.zeros((len(names), 1, SIZE, SIZE), np.uint8)
+    for i in range(len(names)):
+        masks[i, 0, :i + 1] = 1
+    return dataset.gather(names, np.full((len(names), 3, SIZE, SIZE), 90, np.uint8), masks)
+
+
+def planted(kinds: list[dict], tests: tuple[str, ...] = ("CVC-ClinicDB",), seeds: int = 2) -> Tested:
+    """Dice is a tenth of the image's number, a bit more with a synthetic type, or with a later seed."""
+    shown = {test: pairs(FRAMES if test == "CVC-ClinicDB" else list("abcdef")) for test in tests}
+    rows = [{"chapter": "segment", "seed": seed, "test_set": test, "image": name, "iou": 0.1,
+             "dice": 0.1 * i + 0.05 * (kind["data_type"] != "Real") * (1 + seed), "dice_both": 0.5,
+             "iou_both": 0.5, "number": i, **kind}
+            for kind, seed, test in product(kinds, range(seeds), tests)
+            for i, name in enumerate(shown[test].names)]
+    images = pd.DataFrame(rows, columns=[*FIELDS, *IMAGE, "number"])
+    integers = dict.fromkeys(["size", "samples", "ratio"], "Int64")
+    images = images.astype(integers)
+    runs = images.drop_duplicates(FIELDS)[FIELDS].assign(status="ok", name=lambda t: t["data_type"])
+    of_lesions = images.assign(lesion=1, area=(images["number"] + 1) / SIZE, iou=images["number"] / 5)
+    bins = pd.DataFrame({"bin": [0, 9], "pixels": [3, 1], "probability": [0.1, 0.9], "polyp": [0.0, 1.0]})
+    keys = images[[*FIELDS, "test_set"]].drop_duplicates()
+    known = Details(images.assign(hd95=images["number"].astype(float), nsd=0.25)[
+        [*FIELDS, "test_set", "image", "hd95", "nsd"]],
+        of_lesions[[*FIELDS, "test_set", *lesionwise.COLUMNS]],
+        keys.merge(bins, how="cross")[[*FIELDS, "test_set", *calibration.COLUMNS]])
+    return Tested(images[[*FIELDS, *IMAGE]], runs, [TestSet(test, one, "") for test, one in shown.items()],
+                  "in words", Path(), known)
+
+
+def cells(table: Table, data_type: str = "Real") -> dict[str, str]:
+    assert table._repr_markdown_()
+    assert table._repr_html_()
+    row, = table.frame[table.frame["data type"] == data_type].to_dict("records")
+    return row
+
+
+def mean(text: str) -> float:
+    return float(text.split(" ")[0])
+
+
+def test_dice_by_thirds_of_the_area_by_hand(run: SimpleNamespace) -> None:
+    table = segment_details.by_size(run, planted(KINDS, ("CVC-ClinicDB", "Phantom")), BY, "x")
+    rows = table.frame.set_index(["data type", "test set"])
+    assert [mean(rows.loc[("Real", "Phantom"), size]) for size in lesionwise.SIZES] == [0.05, 0.25, 0.45]
+    assert mean(rows.loc[("2-Diff", "CVC-ClinicDB"), "small"]) == pytest.approx(0.05 + 0.075)
+    assert rows["N"].tolist() == ["", "", "1", "1"]
+    assert "in CVC-ClinicDB up to 16.7 % of the image, up to 27.1 %, and more" in table.caption
+
+
+def test_detection_counts_lesions_from_half_on(run: SimpleNamespace) -> None:
+    result = planted(KINDS)  # IoU 0, 0.2, 0.4, 0.6, 0.8, 1
+    row = cells(segment_details.detection(run, result, BY, "x"))
+    assert [mean(row[size]) for size in lesionwise.SIZES] == [0, 0.5, 1]
+    iou = result.details.lesions.assign(iou=0.5)
+    row = cells(segment_details.detection(run, replace(result, details=replace(
+        result.details, lesions=iou)), BY, "x"))
+    assert [mean(row[size]) for size in lesionwise.SIZES] == [1, 1, 1]
+
+
+def test_two_lesions_of_an_image_are_two(run: SimpleNamespace) -> None:
+    result = planted(KINDS[:1], seeds=1)
+    twice = pd.concat([result.details.lesions, result.details.lesions.assign(lesion=2, iou=0.0)])
+    row = cells(segment_details.detection(run, replace(result, details=replace(
+        result.details, lesions=twice)), BY, "x"))
+    assert mean(row["large"]) == 0.5
+
+
+def test_outlines_and_calibration(run: SimpleNamespace) -> None:
+    row = cells(segment_details.outlines(run, planted(KINDS), BY, "x"))
+    assert (mean(row["HD95, px"]), mean(row["surface distance"])) == (2.5, 0.25)
+    assert row["calibration error"] == "0.1000"
+
+
+@pytest.mark.parametrize(("kinds", "by"), [(KINDS, BY), (GRID, SMALL)])
+def test_what_is_not_known_is_an_empty_cell_and_the_page_says_so(run: SimpleNamespace, kinds: list[dict],
+                                                                 by: list[str]) -> None:
+    result = planted(kinds)
+    known = result.details
+    without = replace(result, details=Details(*(table[table["data_type"] == "Real"] for table in (
+        known.distances, known.lesions, known.calibration))))
+    for page in (segment_details.outlines, segment_details.detection):
+        assert "not known" not in page(run, result, by, "x").caption
+        table = page(run, without, by, "x")
+        assert "Of 2 networks this is not known" in table.caption
+        assert cells(table)["test set"] == "CVC-ClinicDB"
+        assert set(list(cells(table, "2-Diff").values())[-3:]) == {""}
+    old = replace(result, details=Details())
+    assert "Of 4 networks" in segment_details.detection(run, old, by, "x").caption
+    assert mean(cells(segment_details.by_size(run, old, by, "x"))["small"]) == 0.05, "of the test set itself"
+
+
+def test_sequences_have_intervals_of_their_own(run: SimpleNamespace) -> None:
+    table = segment_details.by_sequence(run, planted(KINDS, ("CVC-ClinicDB", "Phantom")), BY, "x")
+    assert table.frame["test set"].tolist() == ["CVC-ClinicDB"] * 2
+    row = cells(table)
+    assert row["groups"] == "3 sequences"
+    images, groups = row["Dice, over images"], row["Dice, over groups"]
+    assert mean(images) == mean(groups) == 0.25
+
+    def width(text: str) -> float:
+        low, high = map(float, text.partition("[")[2].strip("]").split(", "))
+        return high - low
+    assert width(groups) > 1.5 * width(images)
+
+
+def test_gains_by_sequence_are_differences_from_real(run: SimpleNamespace) -> None:
+    table = segment_details.gains_by_sequence(run, planted(GRID), "x")
+    assert table.frame["data type"].tolist() == ["2-Diff"]
+    assert mean(cells(table, "2-Diff")["gain in Dice over Real, over groups"]) == 0.075
+
+
+@pytest.mark.parametrize("tests", [(), ("Phantom",)])
+def test_where_no_names_tell_sequences_the_table_says_so(run: SimpleNamespace,
+                                                         tests: tuple[str, ...]) -> None:
+    for table in (segment_details.by_sequence(run, planted(KINDS, tests), BY, "x"),
+                  segment_details.gains_by_sequence(run, planted(GRID, tests), "x")):
+        assert table.frame.to_numpy().tolist() == [
+            ["none", "no test set of this run names its sequences or centres"]]
+
+
+def test_the_seeds_that_a_gain_needs() -> None:
+    row = cells(segment_details.seeds_needed(planted(GRID, seeds=3), "x"), "2-Diff")
+    assert row["seeds"] == "3"
+    assert row["deviation"] == "0.0500"  # gains of 0.05, 0.10 and 0.15
+    assert row["seeds needed"] == "10"
+    assert int(row["seeds needed, cautiously"]) > 30
+    one = cells(segment_details.seeds_needed(planted(GRID, seeds=1), "x"), "2-Diff")
+    assert [one[name] for name in ("deviation", "seeds needed", "seeds needed, cautiously")] == [""] * 3
+    assert segment_details.seeds_needed(planted(GRID[:1]), "x").frame.empty
+
+
+def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
+    empty = planted([])
+    for page in (segment_details.by_size, segment_details.detection, segment_details.outlines):
+        assert page(run, empty, BY, "x").frame.empty
+    for figure in (segment_figures.worst(empty), segment_figures.reliability(empty)):
+        assert figure.axes[0].texts[0].get_text().startswith("Of no network")
+
+
+# ---- figures
+
+
+def test_the_worst_cases_show_both_outlines(tmp_path: Path) -> None:
+    result = planted(KINDS, ("CVC-ClinicDB", "Phantom"))
+    masks = np.zeros((3, SIZE, SIZE), bool)
+    masks[1, 3:9, 3:9] = True
+    for test, names in (("CVC-ClinicDB", FRAMES), ("Phantom", list("abc"))):
+        np.savez(tmp_path / f"{test}.npz", images=np.array(names[:3]), dice=[0.0, 0.1, 0.2], masks=masks)
+    kept = {("Real", test): tmp_path / f"{test}.npz" for test in ("CVC-ClinicDB", "Phantom")}
+    figure = segment_figures.worst(replace(result, details=replace(result.details, masks=kept)))
+    assert len(figure.axes) == 2 * details.WORST, "of 2-Diff nothing is known"
+    assert [ax.get_xlabel() for ax in figure.axes[:3]] == ["Dice 0.00", "Dice 0.10", "Dice 0.20"]
+    assert [len(ax.collections) for ax in figure.axes] == [1, 2, 1] * 2
+    assert figure.axes[0].get_ylabel() == "Real"
+    assert [figure.axes[i].get_title(loc="left") for i in (0, 3)] == ["CVC-ClinicDB", "Phantom"]
+
+
+def test_the_reliability_is_that_of_the_networks_with_most_pairs() -> None:
+    result = planted([*KINDS, {"data_type": "2-Diff", "samples": 3}])
+    bins = result.details.calibration
+    bins.loc[(bins["samples"] == 3) & (bins["bin"] == 9), "polyp"] = 0.5
+    figure = segment_figures.reliability(result)
+    assert [ax.get_title() for ax in figure.axes] == ["CVC-ClinicDB"]
+    curves = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines[1:]}
+    assert curves == {"Real": [0, 1], "2-Diff": [0, 0.5]}
