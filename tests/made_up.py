@@ -26,7 +26,7 @@ from diffusegen_core.store.workspace import Workspace
 
 SIZE, REAL, SOURCES, SAMPLES = 16, 26, 24, 3
 # Of a small run: two pairs of each of six sources, and no GAN.
-SMALL: dict[str, dict] = {"gan": {"source": None}, "inpaint": {"samples": 2, "sources": 6},
+SMALL: dict[str, dict] = {"gan": {"source": None}, "inpaint": {"masks": "joint", "samples": 2, "sources": 6},
                           "augment": {"sizes": [4]}}
 Pair = tuple[str, str, int]  # name, source, sample
 Draw = Callable[[str], tuple[np.ndarray, np.ndarray]]  # by the name of a pair its image and mask
@@ -64,7 +64,7 @@ class Networks:
 def values(folder: Path, **sections: dict) -> Params:
     base = {"run_dir": str(folder), "device": "cpu", "data": {"count": REAL, "image_size": SIZE},
             "cluster": {"k": 2, "scan": [2, 3]},
-            "inpaint": {"samples": SAMPLES, "sources": SOURCES, "baselines": None},
+            "inpaint": {"masks": "joint", "samples": SAMPLES, "sources": SOURCES, "baselines": None},
             "segment": {"decoder_channels": [16, 8, 8], "test_count": 5, "resamples": 200},
             "augment": {"sizes": [4, 10]}}
     return params.validate({**base, **{name: {**base.get(name, {}), **section}

@@ -229,4 +229,4 @@ def test_a_plan_counts_them_without_work(tmp_path: Path):
 
 def test_the_default_of_chapter_7_adds_paste_and_the_gan(tmp_path: Path):
     p = values(tmp_path)
-    assert augment.types(trainsets.expected(p), p.augment) == [DataType.parse("4-Styled-Diff"), GAN, PASTE]
+    assert augment.types(trainsets.expected(p), p.augment) == [DataType.parse("2-Styled-Paint"), GAN, PASTE]

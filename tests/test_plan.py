@@ -148,11 +148,11 @@ def test_the_smoke_profiles_images_are_those_of_its_chapters():
     made = plan.make(p, 0)
     assert (made.pairs, made.note) == (48, "phantoms")
     assert of(made, "features of images and masks").images == 2 * 48
-    assert of(made, "cluster models").images == 4 * 1600
-    # Two grids (at steps 100 and 200) of 8 images in 25 steps, for each of 4 models.
-    assert of(made, "sample grids of the cluster models").images == 4 * 2 * 8 * 25
-    assert (of(made, "4-Diff").items, of(made, "4-Diff").images) == (32, 32 * 45)
-    assert (of(made, "4-Styled-Diff").items, of(made, "4-Styled-Diff").images) == (32, 32 * 15)
+    assert of(made, "cluster models").images == 2 * 3200
+    # Four grids (at steps 100 to 400) of 8 images in 25 steps, for each of 2 models.
+    assert of(made, "sample grids of the cluster models").images == 2 * 4 * 8 * 25
+    assert (of(made, "2-Paint").items, of(made, "2-Paint").images) == (32, 32 * 2 * 25)
+    assert (of(made, "2-Styled-Paint").items, of(made, "2-Styled-Paint").images) == (32, 32 * 15)
     assert of(made, "GAN").items == 16
     # Images: 48 and five data types of 32; boxes: 48 twice, for their mirror images, and those of the 160.
     assert of(made, "features of images and polyps").images == 48 + 160 + 96 + 160
@@ -173,7 +173,7 @@ def test_small_sets_with_generators_of_their_own_are_runs_of_their_own():
     # Of 4 pairs 1, and of 8 pairs 2, choose the best epoch, and are kept from the generator.
     known = 2 * (3 + 6)
     assert mine.loc["features", "images"] == 2 * known
-    assert mine.loc["training", "images"] == 4 * 1600
+    assert mine.loc["training", "images"] == 4 * 3200
     assert mine.loc["styling", "items"] == known * 2
     assert set(mine["chapter"]) == {"7 augment"}
 

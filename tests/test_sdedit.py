@@ -131,13 +131,14 @@ def test_batches_change_nothing_and_weights_of_losses_are_not_asked_for(run_of: 
                    {"max_shift": None}):
         assert Run(run_of(**change)).make("style").sets[STYLED].stamp == stamp
     assert images(Run(run_of(skip=3))) != first
+    assert images(Run(run_of(guidance_scale=1.0))) != first
     assert images(Run(run_of())) == first
 
 
 def test_guided_pairs_are_known_by_what_they_were_before(run_of: Callable[..., Params]):
     guided = Run(run_of(method="guided")).make("style").sets[STYLED].stamp["recipe"]["style"]
     edited = Run(run_of()).make("style").sets[STYLED].stamp["recipe"]["style"]
-    assert "method" not in guided
+    assert not {"method", "guidance_scale"} & set(guided)
     assert set(edited) == {"method", *style.OF_SDEDIT}
 
 
@@ -152,7 +153,7 @@ def test_tables_and_figures_say_that_nothing_guided(run_of: Callable[..., Params
 
 
 @pytest.mark.parametrize(("method", "kind", "flop"), [("guided", "styling", 8 * 60.0),
-                                                     ("sdedit", "sampling", 8 * 3 * 7.0)])
+                                                     ("sdedit", "sampling", 8 * 2 * 3 * 7.0)])
 def test_the_plan_counts_what_the_method_takes(run_of: Callable[..., Params], method: str, kind: str,
                                               flop: float):
     work = SimpleNamespace(unet=SimpleNamespace(call=7.0), guided=[10.0, 20.0, 30.0])

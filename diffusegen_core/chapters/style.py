@@ -48,7 +48,8 @@ MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "s
 COLUMNS = {"name": str, **dict.fromkeys(["step", "level", *guided.MEASURED], float)}
 IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # or told by what they stand for
 GUIDED, SDEDIT = "guided", "sdedit"  # what style.method may be
-OF_SDEDIT = ("respacing", "skip", "colour_transfer", "precision", "backbone_size")  # what counts for it
+NOT_GUIDED = ("method", "guidance_scale")
+OF_SDEDIT = ("guidance_scale", "respacing", "skip", "colour_transfer", "precision", "backbone_size")
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def check(p: Params) -> Iterator[str]:
 def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs."""
     steps = settings.respacing - settings.skip
+    calls = steps if settings.guidance_scale == 1 else 2 * steps
     kind, each = ("styling", sum(work.guided)) if settings.method == GUIDED else (
-        "sampling", steps * work.unet.call)
+        "sampling", calls * work.unet.call)
     for data_type, amount in supply.items():
         if data_type.is_styled:
             pairs = amount.sources * amount.samples
@@ -171,7 +173,7 @@ def _decisive(settings: Style) -> dict[str, Any]:
     chosen = plain(settings)
     if settings.method == SDEDIT:
         return {key: chosen[key] for key in ("method", *OF_SDEDIT)}
-    return {key: value for key, value in chosen.items() if key not in (*IRRELEVANT, "method")}
+    return {key: value for key, value in chosen.items() if key not in (*IRRELEVANT, *NOT_GUIDED)}
 
 
 def _write_steps(folder: Path, rows: list[Row]) -> list[Path]:
@@ -200,7 +202,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
         x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (seen, behind))
         if settings.method == SDEDIT:
-            x = sdedit(diffusion, x_painted, levels, generators, tick=bar.update)
+            model = diffusion.towards(x_painted[:, 3:], settings.guidance_scale)
+            x = sdedit(model, x_painted, levels, generators, tick=bar.update)
             records, status = [list[guided.Record]() for _ in jobs], [guided.OK] * len(jobs)
         else:
             x, records, status = guided.guided(

@@ -39,7 +39,7 @@ class Data(Section):
 class Cluster(Section):
     """Chapter 1 (paper 2.2)."""
 
-    k: PositiveInt = Field(4, description="number of clusters, K")
+    k: PositiveInt = Field(2, description="number of clusters, K")
     backbone: str = Field(
         "timm/test_nfnet", description="`inception_v3_fid`, any torchvision model, or `timm/NAME`")
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
@@ -79,7 +79,7 @@ class Process(Section):
 class Train(Section):
     """Chapter 2 (paper 2.3, B.5)."""
 
-    images: PositiveInt = Field(1600, description="training images that a cluster model sees, the paper's T")
+    images: PositiveInt = Field(3200, description="training images that a cluster model sees, the paper's T")
     full_images: PositiveInt | None = Field(
         None, description="T of a model of the full set (K = 1); null: none")
     base_images: PositiveInt | None = Field(
@@ -140,19 +140,19 @@ class Inpaint(Section):
     sources: PositiveInt | None = Field(16, description="use the first so many sources; null: all")
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)
-    resampling: PositiveInt = Field(2, description="RePaint's r: 1 never jumps back")
+    resampling: PositiveInt = Field(1, description="RePaint's r: 1 never jumps back")
     sampler: str = Field("ancestral", description="of a step down, as train.preview_sampler")
     model_of: Literal["any", "own"] = Field(
         "any", description="cluster j ~ U{1..K}, or the source's own cluster")
     masks: str = Field(
-        "joint", min_length=1, description="`joint`: the model draws the mask with the image, as in the "
+        "varied", min_length=1, description="`joint`: the model draws the mask with the image, as in the "
         "paper; or given masks: `own` (the source's), `varied` (those of training pairs, changed and placed "
         "anew), or a folder of masks")
     backgrounds: str | None = Field(
         None, min_length=1, description="a folder of pictures without lesions to paint into, by given masks; "
                                         "null: the sources")
     guidance_scale: float = Field(
-        1.0, ge=1, le=20, description="how strongly images follow given masks (classifier-free guidance, Ho "
+        2.0, ge=1, le=20, description="how strongly images follow given masks (classifier-free guidance, Ho "
                                       "and Salimans 2022); above 1, two network calls a step")
     baselines: list[Pasting] | None = Field(
         BASELINES, description="as many pairs without a model, of real lesions pasted into "
@@ -169,6 +169,8 @@ class Style(Section):
     method: Literal["guided", "sdedit"] = Field(
         "guided", description="guided by the losses below, as in the paper, or noised and denoised without "
                               "them, with the mask known (SDEdit, Meng et al. 2022)")
+    guidance_scale: float = Field(
+        1.5, ge=1, le=20, description="of sdedit, as inpaint.guidance_scale; not used where losses guide")
     respacing: PositiveInt = Field(25, description="respaced steps")
     skip: NonNegativeInt = Field(10, description="of them, the first (noisiest) ones that are left out")
     guidance: Literal["paper", "variance"] = Field(
