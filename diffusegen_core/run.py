@@ -26,6 +26,7 @@ from diffusegen_core.chapters import (
     evaluate,
     gan,
     inpaint,
+    leaks,
     paint,
     paste,
     segment,
@@ -43,7 +44,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.checks import refuse_own_parts, refuse_unknown
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, pictures, testsets, windows
+from diffusegen_core.data import dataset, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.testsets import TestSet
@@ -257,8 +258,10 @@ class Run:
                                        p.model, p.data.window),
             "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
             "sets": lambda: self._collected(get),
-            "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate),
-            "tests": lambda: self._tests(ws, get),
+            "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate,
+                                             leaks.held_out(replace(ws, again=False), p, get("data"),
+                                                            get("gan")), get("train"), p.data),
+            "tests": lambda: leaks.tests(ws, p, get("data"), get("gan")),
             "segment": lambda: segment.run(ws, get("sets"), get("tests"), p.segment),
             "augment": lambda: augment.run(ws, get("sets"), get("tests"), p.augment, p.segment,
                                            self._generators(ws, get("sets"))),
@@ -272,15 +275,6 @@ class Run:
         supply = trainsets.supply(len(pairs), p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
         plain = [*([baseline.pairs] if baseline else []), *(pasted.sets.values() if pasted else [])]
         return trainsets.collect(pairs, supply, [*plain, *twins])
-
-    def _tests(self, ws: Workspace, get: Callable[[str], Any]) -> dict[str, TestSet]:
-        """The test sets, none of which may hold an image that a generator or a network is trained on."""
-        pairs = get("data")
-        tests = testsets.load(ws, pairs, self.params.data, self.params.segment)
-        testsets.refuse_leaks(pairs, self.params.data, tests)
-        gan.refuse_leaks(get("gan"), tests)
-        pictures.refuse_leaks(ws, self.params.inpaint.backgrounds, pairs.image_size, tests)
-        return tests
 
     def _generators(self, ws: Workspace, sets: Sets) -> augment.Generators:
         """The pairs of the generators that see a small set alone, each a run of its own within this one."""

@@ -74,7 +74,8 @@ def test_the_styled_pairs_keep_the_masks_that_they_were_given(run: Path) -> None
 
 def test_every_data_type_is_judged_and_nothing_lacks_a_source(run: Path) -> None:
     types = ["Real", "GAN", "2-Diff", "2-Styled-Diff"]
-    assert sorted(path.parent.name for path in (run / "evaluate").glob("*/made.json")) == sorted(types)
+    assert sorted(path.parent.name for path in (run / "evaluate").glob("*/made.json")) == sorted(
+        [*types, "copies"])
     real = pd.read_csv(run / "evaluate" / "Real" / "values.csv").set_index(["metric", "set"])["value"]
     assert abs(real["FD-ResNet18 (random weights)", 1]) < 1e-3
     audit = pd.concat(pd.read_csv(run / "evaluate" / name / "audit.csv") for name in types)

@@ -10,15 +10,17 @@ import pytest
 import torch
 from made_up import write_set
 
-from diffusegen_core.chapters import evaluate, gan
+from diffusegen_core.chapters import audit, evaluate, gan, members
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, pairsets, phantom, regions
 from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, DataType
-from diffusegen_core.measures import metrics
-from diffusegen_core.report import figures, tables
+from diffusegen_core.measures import manifolds, metrics, planted
+from diffusegen_core.report import evaluate_figures, evaluate_tables
+from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.stamps import STAMP
 from diffusegen_core.store.workspace import Workspace
@@ -56,9 +58,10 @@ class Run:
             self.ws, data_type, [(name, names[source], sample) for name, source, sample, _, _ in kept],
             lambda name: next((image, mask) for other, _, _, image, mask in kept if other == name))
 
-    def evaluate(self, writable: bool = True, **settings: object) -> Evaluated:
+    def evaluate(self, writable: bool = True, test: TestSet = evaluate.NO_TEST,
+                 **settings: object) -> Evaluated:
         return evaluate.run(replace(self.ws, writable=writable), self.real, self.sets,
-                            self.p.evaluate.model_copy(update=settings), self.p.inpaint.dilate)
+                            self.p.evaluate.model_copy(update=settings), self.p.inpaint.dilate, test)
 
 
 def make_run(folder: Path, patch: pytest.MonkeyPatch, settings: dict | None = None) -> Run:
@@ -140,8 +143,8 @@ def test_the_planted_copy_is_the_closest_pair(whole: tuple[Run, Evaluated]) -> N
     run, result = whole
     first = result.closest.iloc[0]
     assert (first["name"], first["nearest"]) == (COPY, run.real.names[OF])
-    assert (first["flipped"], first["own"]) == (True, False)
-    assert first["score"] < 0.05 * result.thresholds[0]
+    assert (first["orientation"], first["own"]) == ("mirrored", False)
+    assert first["score"] < 0.05 * result.thresholds[first["data type"]].pixels
     assert result.closest["name"].is_unique
     assert set(result.audit["data type"]) == {"Real", "2-Diff", "2-Styled-Diff"}
     assert len(result.audit) == REAL + 2 * SOURCES * SAMPLES - 1
@@ -153,9 +156,11 @@ def test_near_copies_are_counted_beside_what_chance_finds(whole: tuple[Run, Eval
     assert result.copies.loc["Real", "in pixels"] == 1  # the quantile of so few lies just above the lowest
     for data_type in ("2-Diff", "2-Styled-Diff"):
         mine = result.audit[result.audit["data type"] == data_type]
-        accused = mine.loc[mine["score"] < result.thresholds[0], "name"]
+        accused = mine.loc[mine["near_copy"].isin(["pixels", "both"]), "name"]
         assert COPY in set(accused)
-        assert len(accused) == result.copies.loc[data_type, "in pixels"] <= 3
+        assert len(accused) == result.copies.loc[data_type, "in pixels"]
+        assert result.copies.loc[data_type, "null"] == len(mine)
+        assert result.copies.loc[data_type, "by chance"] <= 0.5
 
 
 def test_the_pictures_of_the_closest_are_kept(whole: tuple[Run, Evaluated]) -> None:
@@ -166,6 +171,111 @@ def test_the_pictures_of_the_closest_are_kept(whole: tuple[Run, Evaluated]) -> N
         np.testing.assert_array_equal(image, written)
         assert region.shape == (SIZE, SIZE)
         assert 0 < region.mean() < 1
+
+
+def test_near_copies_are_kept_by_name_for_a_filter(whole: tuple[Run, Evaluated]) -> None:
+    run, result = whole
+    kept = pd.read_csv(run.p.folder / "evaluate/copies/copies.csv", keep_default_na=False)
+    assert list(kept.columns) == evaluate.COPIES
+    assert len(kept) == 2 * SOURCES * SAMPLES - 1
+    flagged = kept[kept["near_copy"] != ""]
+    assert ("2-Diff", COPY) in set(zip(flagged["data type"], flagged["name"], strict=True))
+    assert len(flagged) == result.copies["either"].drop("Real").sum()
+
+
+def test_the_null_is_filled_where_the_images_are_with_what_is_left_out_of_the_comparison(
+        whole: tuple[Run, Evaluated]) -> None:
+    run, result = whole
+    null = result.null[result.null["data type"] == "2-Diff"].set_index("name")
+    audited = result.audit[result.audit["data type"] == "2-Diff"].set_index("name")
+    assert set(null.index) == set(audited.index)
+    assert not (null["lesion"] == audited["source"].reindex(null.index)).any()
+    styled = result.null[result.null["data type"] == "2-Styled-Diff"].set_index("name")
+    assert (styled["lesion"] == null["lesion"].reindex(styled.index)).all(), "a pair and its styled one"
+    assert (null["score"] > 0.1).all(), "the donor is left out"
+    everyone = members.members(subject_of(run))
+    query = audit.null_of(subject_of(run), everyone, run.real)
+    outside = np.broadcast_to(everyone.regions[:, None] == 0, everyone.images.shape)
+    np.testing.assert_array_equal(query.images[outside], everyone.images[outside])
+    assert [run.real.names[i] for i in query.own] == query.lesions
+
+
+def test_a_donor_hangs_on_the_name_and_not_on_the_batch(whole: tuple[Run, Evaluated]) -> None:
+    run, subject = whole[0], subject_of(whole[0])
+    parts = [audit.null_of(subject, members.members(subject, rows), run.real)
+             for rows in (slice(0, 5), slice(5, 12), slice(None))]
+    np.testing.assert_array_equal(np.concatenate([part.images for part in parts[:2]]), parts[2].images)
+
+
+def subject_of(run: Run) -> members.Subject:
+    return next(one for one in evaluate._subjects(run.ws, run.real, run.sets, run.p.evaluate,
+                                                  run.p.inpaint.dilate, None) if one.data_type == DIFF)
+
+
+def test_planted_copies_are_counted_by_their_disguise(whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    assert result.found.index.tolist() == list(planted.DISGUISES)
+    assert result.found.columns.tolist() == ["2-Diff", "2-Styled-Diff"]
+    assert (result.found.drop(index="zoomed by 10%") >= 0.9).all(axis=None)
+    frame = evaluate_tables.planted(result).frame
+    assert frame.columns.tolist() == ["planted copy", "2-Diff, of 12", "2-Styled-Diff, of 11"]
+    assert frame.set_index("planted copy").loc["exact", "2-Diff, of 12"] == "100%"
+
+
+# Floors
+
+
+def held_out(run: Run, count: int) -> TestSet:
+    kept = dataset.keep(run.ws, "tests/fresh", dataset.gather(
+        [f"fresh_{i}" for i in range(count)], *(np.stack(part) for part in zip(*(
+            (image, mask) for image, mask, _ in (phantom.draw(77, i, SIZE) for i in range(count))),
+            strict=True))))
+    return TestSet("Phantom", kept, f"{count} fresh ones")
+
+
+def test_all_types_and_held_out_pairs_are_compared_at_equal_numbers(made: Run) -> None:
+    result = made.evaluate(test=held_out(made, 4))
+    assert set(result.equal["images"]) == {4}
+    assert set(result.equal["data type"]) == {"Real", "2-Diff", "2-Styled-Diff", "held-out Real"}
+    rows = result.equal[result.equal["data type"] == "held-out Real"]
+    assert set(rows["metric"]) == {*result.metrics, *manifolds.NAMES}
+    assert rows["set"].unique().tolist() == [1, 2, 3]
+    table = evaluate_tables.equal(result)
+    assert table.frame["data type"].tolist() == ["held-out Real", "Real", "2-Diff", "2-Styled-Diff"]
+    assert "4 images a set, which is the size of the held-out pairs" in table.caption
+    assert (table.frame.set_index("data type").loc["Real", list(manifolds.NAMES)] == "").all()
+    null = result.null[result.null["data type"] == "2-Diff"]
+    assert null["lesion"].str.startswith("fresh_").all()
+    assert "lesions of held-out pairs" in evaluate_tables.copies(result).caption
+
+
+def test_without_held_out_pairs_there_is_no_such_row_and_the_caption_says_why(made: Run) -> None:
+    result = made.evaluate(test=TestSet("Held out", None, "not given: segment.held_out"))
+    assert set(result.equal["images"]) == {SOURCES - 1}  # of the set from which one was stopped
+    table = evaluate_tables.equal(result)
+    assert "held-out Real" not in set(table.frame["data type"])
+    assert "holds none out (not given: segment.held\\_out)" in table.caption
+    assert "5 images a set, which is the size of the smallest set" in table.caption
+    assert "other training pairs" in evaluate_tables.copies(result).caption
+
+
+def test_a_subset_is_drawn_by_the_seed_and_its_values_are_its_own(whole: tuple[Run, Evaluated]) -> None:
+    run, result = whole
+    values = result.equal.set_index(["data type", "set", "metric"])["value"]
+    everyone = members.members(subject_of(run))
+    there = np.flatnonzero(everyone.numbers == 2)
+    chosen = seeds.rng(run.p.seed, "equal numbers", DIFF, 2).choice(there, SOURCES - 1, replace=False)
+    ours, real = colours(everyone.images[np.sort(chosen)]), colours(run.real.images)
+    assert values["2-Diff", 2, result.metrics.frechet] == pytest.approx(metrics.frechet(ours, real), abs=1e-6)
+    assert values["2-Diff", 2, "coverage"] == manifolds.of(ours, real)["coverage"]
+
+
+def test_other_held_out_pairs_leave_real_alone(made: Run) -> None:
+    made.evaluate(test=held_out(made, 5))
+    before = (made.p.folder / "evaluate/Real" / STAMP).stat().st_mtime_ns
+    again = made.evaluate(test=TestSet("Held out", None, "not given"))
+    assert (made.p.folder / "evaluate/Real" / STAMP).stat().st_mtime_ns == before
+    assert set(again.equal["data type"]) == {"Real", "2-Diff", "2-Styled-Diff"}
 
 
 # Resuming, and what may be missing
@@ -200,7 +310,7 @@ def test_only_what_changed_is_judged_again_and_comes_back(made: Run,
     assert made.sets[STYLED].hashes != before.hashes
     made.evaluate()
     changed = [path.parent.name for path, time in stamps.items() if path.stat().st_mtime_ns != time]
-    assert changed == ["2-Styled-Diff"]
+    assert sorted(changed) == ["2-Styled-Diff", "2-Styled-Diff", "copies"]  # with those at equal numbers
     made.sets[STYLED] = before
     monkeypatch.setattr(metrics, "extract", None)
     pd.testing.assert_frame_equal(made.evaluate().values, first.values)
@@ -210,7 +320,7 @@ def test_batch_and_quantile_do_not_make_it_judge_again(made: Run, monkeypatch: p
     first = made.evaluate()
     monkeypatch.setattr(metrics, "extract", None)
     again = made.evaluate(batch_size=3, copy_quantile=0.3)
-    assert again.thresholds.pixels > first.thresholds.pixels
+    assert again.thresholds["2-Diff"].pixels > first.thresholds["2-Diff"].pixels
     assert again.copies.loc["Real", "in pixels"] > 1
 
 
@@ -221,10 +331,12 @@ def test_small_and_empty_sets_are_told_by_their_absence(made: Run) -> None:
     result = made.evaluate()
     assert set(result.values["data type"]) == {"Real"}
     assert result.copies["images"].to_dict() == {"Real": REAL, "2-Diff": 2, "2-Styled-Diff": 0}
-    for table in [*(tables.intrinsic(result, i) for i in range(3)), tables.by_clusters(result),
-                  tables.copies(result), tables.closest(result)]:
+    for table in [*(evaluate_tables.intrinsic(result, i) for i in range(3)), *(make(result) for make in (
+            evaluate_tables.equal, evaluate_tables.by_clusters, evaluate_tables.copies,
+            evaluate_tables.thresholds, evaluate_tables.planted, evaluate_tables.closest,
+            evaluate_tables.membership))]:
         assert table._repr_markdown_()
-    for figure in (figures.copies(made.real, result), figures.copy_scores(result)):
+    for figure in (evaluate_figures.copies(made.real, result), evaluate_figures.copy_scores(result)):
         plt.close(figure)
 
 
@@ -233,8 +345,8 @@ def test_without_any_synthetic_pair_the_page_says_so(made: Run) -> None:
         made.write(data_type, [("phantom_00000_1", 0, 1, None, None)])
     result = made.evaluate()
     assert result.closest.empty
-    assert len(tables.closest(result).frame) == 0
-    figure = figures.copies(made.real, result)
+    assert len(evaluate_tables.closest(result).frame) == 0
+    figure = evaluate_figures.copies(made.real, result)
     assert "no synthetic image" in figure.axes[0].texts[0].get_text()
     plt.close(figure)
 
@@ -262,8 +374,8 @@ def test_a_gans_pairs_are_sets_by_sample(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(audit["source"]) == {""}
     assert not audit["own"].any()
     assert audit["score"].notna().all()
-    assert tables.intrinsic(result, 0).frame["data type"].tolist()[:2] == ["Real", "GAN"]
-    figure = figures.copies(run.real, replace(result, audit=audit))
+    assert evaluate_tables.intrinsic(result, 0).frame["data type"].tolist()[:2] == ["Real", "GAN"]
+    figure = evaluate_figures.copies(run.real, replace(result, audit=audit))
     plt.close(figure)
 
 
@@ -281,9 +393,14 @@ def test_the_sources_of_our_own_gan_are_known(tmp_path: Path, monkeypatch: pytes
 # Tables and figures
 
 
+def as_the_paper(result: Evaluated) -> Evaluated:
+    """The same numbers, as if they were of the paper's image size and of its network."""
+    return replace(result, image_size=256, fid=True)
+
+
 def test_table_1_keeps_this_run_and_the_paper_apart(whole: tuple[Run, Evaluated]) -> None:
     result = whole[1]
-    table = tables.intrinsic(result, 0)
+    table = evaluate_tables.intrinsic(as_the_paper(result), 0)
     frame = table.frame.set_index("data type")
     assert list(frame.columns) == ["images", "set 1, this run", "set 2, this run", "mean ± SD, this run",
                                    "FID, published"]
@@ -293,28 +410,43 @@ def test_table_1_keeps_this_run_and_the_paper_apart(whole: tuple[Run, Evaluated]
     values = result.values[result.values["data type"] == "2-Diff"].query("metric == @result.metrics[0]")
     assert frame.loc["2-Diff", "set 1, this run"] == format(values["value"].iloc[0], ".4g")
     assert frame.loc["2-Diff", "mean ± SD, this run"].startswith(format(values["value"].mean(), ".4g"))
-    assert "FD-ResNet18 (random weights) is not on the scale of FID" in table.caption
+    assert "Published: Table 1" in table.caption
     assert "FID" not in " ".join(name for name in frame.columns if "this run" in name)
 
 
 def test_table_1_tells_the_size_of_each_set_where_they_differ(whole: tuple[Run, Evaluated]) -> None:
     values = whole[1].values.copy()
     values.loc[(values["data type"] == "2-Diff") & (values["set"] == 2), "images"] = 77
-    frame = tables.intrinsic(replace(whole[1], values=values), 0).frame.set_index("data type")
+    frame = evaluate_tables.intrinsic(replace(whole[1], values=values), 0).frame.set_index("data type")
     one, other = frame.loc["2-Diff", "images"].split(", ")
     assert (int(one) < 77, other) == (True, "77")
     assert frame.loc["Real", "images"].isdigit()
 
 
 def test_the_kernel_distance_stands_alone_and_ms_ssim_beside_the_papers(whole: tuple[Run, Evaluated]) -> None:
-    assert not [name for name in tables.intrinsic(whole[1], 1).frame.columns if "published" in name]
-    frame = tables.intrinsic(whole[1], 2).frame.set_index("data type")
+    assert not [name for name in evaluate_tables.intrinsic(whole[1], 1).frame.columns if "published" in name]
+    frame = evaluate_tables.intrinsic(as_the_paper(whole[1]), 2).frame.set_index("data type")
     assert frame.loc["Real", "MS-SSIM, published"] == "0.1813"
     assert frame.loc["Real", "set 3, this run"]
 
 
+@pytest.mark.parametrize(("changes", "which", "words"), [
+    ({}, 0, "they are of 256 px and clean-fid's Inception-v3"), ({}, 2, "they are of 256 px."),
+    ({"image_size": 256}, 0, "they are of clean-fid's Inception-v3"),
+    ({"fid": True}, 0, "they are of 256 px.")])
+def test_a_published_value_is_shown_only_where_size_and_weights_are_the_papers(
+        whole: tuple[Run, Evaluated], changes: dict, which: int, words: str) -> None:
+    table = evaluate_tables.intrinsic(replace(whole[1], **changes), which)
+    assert words in table.caption
+    assert not [name for name in table.frame.columns if "published" in name]
+    assert table.frame["data type"].tolist() == ["Real", "2-Diff", "2-Styled-Diff"]
+
+
 def test_table_b2_gives_each_cluster_count_its_own_row(whole: tuple[Run, Evaluated]) -> None:
-    frame = tables.by_clusters(whole[1]).frame.set_index("data type")
+    own = evaluate_tables.by_clusters(whole[1]).frame
+    assert not [name for name in own.columns if "published" in name]
+    assert own["data type"].tolist() == ["2-Diff", "2-Styled-Diff"]
+    frame = evaluate_tables.by_clusters(as_the_paper(whole[1])).frame.set_index("data type")
     assert frame.index.tolist() == ["2-Diff", "10-Diff", "20-Diff", "30-Diff", "40-Diff", "2-Styled-Diff",
                                     "10-Styled-Diff", "20-Styled-Diff", "30-Styled-Diff", "40-Styled-Diff"]
     ours, theirs = frame.columns[:2], frame.columns[2:]
@@ -326,18 +458,19 @@ def test_table_b2_gives_each_cluster_count_its_own_row(whole: tuple[Run, Evaluat
 
 
 def test_the_spread_is_the_papers(whole: tuple[Run, Evaluated]) -> None:
-    assert tables._spread(pd.Series([66.17, 65.48, 66.32]), 0) == "65.99 ± 0.37"  # section 3.2
+    spread = evaluate_tables._mean(pd.Series([66.17, 65.48, 66.32]), ".4g", ".2g")
+    assert spread == "65.99 ± 0.37"  # section 3.2
 
 
 def test_the_tables_of_the_audit_name_what_they_count(whole: tuple[Run, Evaluated]) -> None:
-    frame = tables.copies(whole[1]).frame
+    frame = evaluate_tables.copies(whole[1]).frame
     assert frame["data type"].tolist()[0] == "Real, each among the others"
-    assert tables.closest(whole[1]).frame.iloc[0][["image", "mirrored"]].tolist() == [COPY, "yes"]
+    assert evaluate_tables.closest(whole[1]).frame.iloc[0][["image", "turned"]].tolist() == [COPY, "mirrored"]
 
 
 def test_the_figures_show_the_pairs_and_the_scores(whole: tuple[Run, Evaluated]) -> None:
     run, result = whole
-    pairs, scores = figures.copies(run.real, result), figures.copy_scores(result)
+    pairs, scores = evaluate_figures.copies(run.real, result), evaluate_figures.copy_scores(result)
     assert len(pairs.axes) == 2 * len(result.closest)
     assert "mirrored" in pairs.axes[len(result.closest)].get_title()
     shown = {text.get_text() for text in scores.axes[0].get_legend().get_texts()}

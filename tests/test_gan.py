@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffusegen_core.chapters import gan
+from diffusegen_core.chapters import gan, leaks
 from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -136,7 +136,7 @@ def test_copies_of_test_images_are_refused(tmp_path: Path) -> None:
         dataset.write_pair(tmp_path / "gan", f"g{index}", (0.9 * image).astype(np.uint8), mask)
     p = make_params(tmp_path, source=str(tmp_path / "gan"))
     made = make(p)
-    gan.refuse_leaks(made, {"none": testsets.TestSet("none", None, "not given")})
+    leaks.refuse_copied(made, {"none": testsets.TestSet("none", None, "not given")})
     tests = pairsets.load(tmp_path / "tests", [f"t{index}" for index in range(REAL)])
     small = dataset.gather(tests.names, *(np.stack(column) for column in zip(*(
         dataset.resized(Image.fromarray(image.transpose(1, 2, 0)), Image.fromarray(mask[0] * 255), 16)
@@ -144,8 +144,8 @@ def test_copies_of_test_images_are_refused(tmp_path: Path) -> None:
     told = (r"gan\.source: 3 of the 6 .* CVC-ClinicDB: g0 \(a copy of t0\), g1 \(a copy of t1\), "
             r"g2 \(a copy of t2\)\. Choose")
     with pytest.raises(UserError, match=told):
-        gan.refuse_leaks(made, {"CVC-ClinicDB": testsets.TestSet("CVC-ClinicDB", small, "")})
-    gan.refuse_leaks(None, {})
+        leaks.refuse_copied(made, {"CVC-ClinicDB": testsets.TestSet("CVC-ClinicDB", small, "")})
+    leaks.refuse_copied(None, {})
 
 
 def test_all_problems_of_a_folder_are_told_at_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from diffusegen_core.chapters import augment, evaluate, paste
+from diffusegen_core.chapters import augment, members, paste
 from diffusegen_core.chapters.paste import Pasted
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -161,16 +161,17 @@ def test_every_chapter_takes_them_like_any_other_type(whole: Run):
 
 def test_the_audit_looks_at_what_was_pasted_alone(whole: Run):
     one = whole.pasted.sets[PASTE]
-    subject = evaluate.Subject(whole.workspace, PASTE, one.folder, whole.pairs.stored, whole.params.evaluate,
-                               whole.params.inpaint.dilate, whole.workspace.read_only.artifact("any", {}))
-    members = evaluate._members(subject, whole.pairs)
-    for region, name, source, area in zip(members.regions, members.names, members.sources,
+    subject = members.Subject(whole.workspace, PASTE, one.folder, whole.pairs.stored, None,
+                              whole.params.evaluate, whole.params.inpaint.dilate,
+                              whole.workspace.read_only.artifact("any", {}))
+    everyone = members.members(subject)
+    for region, name, source, area in zip(everyone.regions, everyone.names, everyone.sources,
                                           one.manifest["area_lesion"], strict=True):
         mask, old = pairsets.read_pair(one.folder, name)[1][0], whole.pairs.masks[source, 0]
         assert np.array_equal(region | old, mask)
         assert not (region & old).any(), "the source's own lesion is no part of it"
         assert region.mean() <= area + 1e-6
-    assert members.regions.any()
+    assert everyone.regions.any()
 
 
 def test_a_table_and_a_figure_show_them_beside_painted_pairs(whole: Run):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core.chapters import evaluate
+from diffusegen_core.chapters import members
 from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -164,10 +164,10 @@ def test_pictures_without_lesions_give_pairs(p: Params, tmp_path: Path):
     styled = run.styled.sets[STYLED]
     assert list(styled.manifest["picture"]) == list(one.manifest["picture"])
     for kind, made_set in ((PAINT, one), (STYLED, styled)):
-        subject = evaluate.Subject(run.workspace, kind, made_set.folder, run.pairs.stored, p.evaluate,
-                                   p.inpaint.dilate, run.workspace.artifact("any", {}))
+        subject = members.Subject(run.workspace, kind, made_set.folder, run.pairs.stored, None, p.evaluate,
+                                  p.inpaint.dilate, run.workspace.artifact("any", {}))
         new = regions.all_dilated(made_set.load().masks, p.inpaint.dilate)
-        assert np.array_equal(evaluate._members(subject, run.pairs).regions, new), "no lesion was there"
+        assert np.array_equal(members.members(subject).regions, new), "no lesion was there"
     shutil.rmtree(tmp_path / "healthy")
     assert Run(p).inpainted.sets[PAINT].manifest.equals(one.manifest), "a copied run is read without them"
 

@@ -9,7 +9,7 @@ from made_up import changed
 
 from diffusegen_core.config import params
 from diffusegen_core.parallel import fanout
-from diffusegen_core.report import tables
+from diffusegen_core.report import evaluate_tables, tables
 from diffusegen_core.run import Run
 from diffusegen_core.store import artifacts
 
@@ -47,10 +47,11 @@ def test_small_numbers_are_powers_of_ten_as_in_the_paper():
 def test_the_name_of_a_weights_file_stays_text_in_a_caption():
     hostile = "resnet18 (<b>`x`{numref}$.pth)"
     copies = pd.DataFrame({"share": [0.0]}, index=pd.Index(["Real"], name="data type"))
-    audited = SimpleNamespace(copies=copies, thresholds=(1.0, 1.0), backbone=hostile)
+    audited = SimpleNamespace(copies=copies, held_out=SimpleNamespace(pairs=None), backbone=hostile)
     steps = pd.DataFrame([{"step": step, **dict.fromkeys(tables.LOSSES, 1.0)} for step in (1, 2)])
     styled = SimpleNamespace(steps={"2-Styled-Diff": steps}, backbone=hostile, vgg=hostile, table=copies)
-    for shown in (tables.copies(audited), tables.styled(styled), tables.losses(params.Params(), styled)):
+    for shown in (evaluate_tables.copies(audited), tables.styled(styled),
+                  tables.losses(params.Params(), styled)):
         text = shown._repr_markdown_().split("\n")[0]
         assert "&lt;b&gt;\\`x\\`\\{numref\\}\\$.pth" in text
         assert hostile not in text

@@ -1,45 +1,47 @@
 """Chapter 5: how far the synthetic images are from the real ones, and whether they are copies (paper 2.5).
 
-Every data type is compared with Real, all at the training size, in sets of one sample number each. The audit
-of copies goes beyond the paper. A data type is not judged again while its images stay the same.
+Every data type is compared with Real, all at the training size: in sets of one sample number each, as in the
+paper, and at equal numbers beside held-out real pairs. The audit of copies and the membership test go beyond
+the paper. A data type is not judged again while its images stay the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from diffusegen_core.chapters import audit, distances, membership
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
-from diffusegen_core.config import devices
+from diffusegen_core.chapters.distances import MS_SSIM
+from diffusegen_core.chapters.members import HELD_OUT, Subject
+from diffusegen_core.chapters.membership import Membership
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
-from diffusegen_core.config.sections import Evaluate
-from diffusegen_core.data import dataset, pairsets, regions
+from diffusegen_core.config.sections import Data, Evaluate
+from diffusegen_core.data import testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import copies, metrics
-from diffusegen_core.measures.copies import Found
+from diffusegen_core.measures.copies import ORIENTATIONS, Thresholds
+from diffusegen_core.measures.planted import DISGUISES
 from diffusegen_core.networks import features
 from diffusegen_core.parallel import fanout
 from diffusegen_core.segmentation.trainsets import Supply
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Artifact, key
+from diffusegen_core.store.artifacts import Recipe, key
 from diffusegen_core.store.workspace import Workspace
 
-VERSION = 1  # raised when the same images would get other numbers
-MS_SSIM = "MS-SSIM"
-CLOSEST = 5  # images of each data type that are kept for the figure
-LEAST = 3  # a set of fewer images has no distances
-
-VALUES = ["data type", "set", "metric", "value", "images", "backbone"]
-NEAREST = ["nearest", "flipped", "distance", "score"]
-AUDIT = ["data type", "name", "source", "own", *NEAREST, *(f"feature_{name}" for name in NEAREST)]
+VERSION = 2  # raised when the same images would get other numbers
+COPIES = ["data type", "name", "source", "near_copy", "nearest", "score", "feature_nearest", "feature_score"]
 SETTINGS = ["sets", "kernel_subsets", "kernel_size"]  # those that decide the numbers
+NO_TEST = TestSet(HELD_OUT.name, None, "no held-out pairs were given")
 
 
 class Metrics(NamedTuple):
@@ -50,60 +52,65 @@ class Metrics(NamedTuple):
     similarity: str = MS_SSIM
 
 
-class Thresholds(NamedTuple):
-    """Scores below which an image is a near-copy."""
-
-    pixels: float
-    features: float
-
-
-@dataclass(frozen=True)
-class Members:
-    """Q pairs of a data type: what they show, and where they come from."""
-
-    names: list[str]
-    numbers: np.ndarray
-    """(Q,) int, sample number of each pair, from 1."""
-    sources: np.ndarray
-    """(Q,) int, the index of its source among the real pairs; -1 where that is not known."""
-    images: np.ndarray
-    """(Q, 3, S, S) uint8."""
-    regions: np.ndarray
-    """(Q, S, S), nonzero where the image was filled."""
-    polyps: np.ndarray
-    """(Q, S, S), nonzero around the polyp, within the filled region."""
-
-
 @dataclass(frozen=True)
 class Evaluated:
     """The chapter's result. Data types are in the order Real, GAN, Paste, K-Diff, K-Styled-Diff, ..."""
 
     values: pd.DataFrame
-    """One row a number, columns VALUES: `images` is how many the set has; MS-SSIM has no backbone ("")."""
+    """One row a number of a whole set, columns VALUES: `images` is how many the set has; MS-SSIM has no
+    backbone ("")."""
+    equal: pd.DataFrame
+    """The same of subsets of one size, with precision, recall, density and coverage; and of held-out Real."""
     audit: pd.DataFrame
-    """One row an image, columns AUDIT: its nearest training image in pixels, and by features of the polyp;
-    `own` where the former is its source."""
-    thresholds: Thresholds
+    """One row an image, columns AUDIT and `near_copy`: its nearest training image in pixels, and by features
+    of the polyp; `own` where the former is its source; by what it is a near-copy, "" where it is none."""
+    null: pd.DataFrame
+    """One row an image of which no model can know, columns NULL; Real's are the real ones themselves."""
+    planted: pd.DataFrame
+    """One row a planted copy, columns PLANTS and `near_copy`."""
+    thresholds: dict[str, Thresholds]
+    """By the name of the data type."""
+    quantile: float
+    """As evaluate.copy_quantile."""
     metrics: Metrics
     backbone: str
     """The network behind the distances and the audit's features, in words."""
+    image_size: int
+    fid: bool
+    """Whether the distances are FID and KID themselves, by clean-fid's network."""
     window: tuple[int, int]
     """MS-SSIM's window, in pixels, and how many times each pixel was repeated for it."""
     types: list[DataType]
     sets: dict[DataType, PairSet]
     """The pairs of each data type but Real."""
+    held_out: TestSet
+    """The real pairs that no model saw, or why there are none."""
+    membership: Membership | None
+    """None where there is nothing to test."""
     seconds: float
     folder: Path
 
-    @property
+    @cached_property
     def copies(self) -> pd.DataFrame:
-        """One row a data type: images, near-copies in pixels, in features, in either, the share of these, how
-        many of those in pixels are of their own source, and the share of images to which in pixels no
-        training image is nearer than their source. Real is judged each among the others."""
-        rows = {data_type.name: copies.summary(self.audit[self.audit["data type"] == data_type.name],
-                                               self.thresholds)
-                for data_type in self.types}
+        """One row a data type: images, near-copies in pixels, in features, in either, the share of these, the
+        share that is flagged of images which no model remembers, and their number; how many of those in
+        pixels are of their own source, and the share of images to which in pixels no training image is
+        nearer than their source. Real is judged each among the others."""
+        rows = {}
+        for name in (data_type.name for data_type in self.types):
+            null = self.null[self.null["data type"] == name]
+            told = copies.summary(self.audit[self.audit["data type"] == name], self.thresholds[name])
+            rows[name] = {**told, "by chance": copies.by_chance(null, self.quantile), "null": len(null)}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data type")
+
+    @property
+    def found(self) -> pd.DataFrame:
+        """The share of planted copies that are found, a row a disguise and a column a data type."""
+        rows = self.planted.assign(found=self.planted["near_copy"] != "")
+        order = [name for name in DISGUISES if name in set(rows["disguise"])]
+        names = [data_type.name for data_type in self.types if data_type.name in set(rows["data type"])]
+        return rows.pivot_table("found", "disguise", "data type", aggfunc="mean").reindex(
+            index=order, columns=names) if len(rows) else pd.DataFrame(index=pd.Index([], name="disguise"))
 
     @property
     def closest(self) -> pd.DataFrame:
@@ -112,7 +119,7 @@ class Evaluated:
         ordered = synthetic.sort_values("score", kind="stable")
         painted = ordered["data type"].map({t.name: t.inpainted.name for t in self.types})
         pair = painted + "/" + ordered["name"]
-        return ordered[~pair.duplicated()].head(CLOSEST)
+        return ordered[~pair.duplicated()].head(audit.CLOSEST)
 
     def picture(self, data_type: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """An image (3, S, S) of `closest`, and its filled region (S, S)."""
@@ -121,48 +128,30 @@ class Evaluated:
             return stored["images"][i], stored["regions"][i]
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a work item judges, and by what; it can be sent to a worker."""
-
-    ws: Workspace
-    data_type: DataType
-    folder: Path | None
-    """The dataset folder; None for Real."""
-    real: Path
-    """The file of the real pairs."""
-    settings: Evaluate
-    dilate: int
-    """As inpaint.dilate."""
-    artifact: Artifact
-
-
-def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate,
-        dilate: int) -> Evaluated:
+def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate, dilate: int,
+        held_out: TestSet = NO_TEST, trained: Trained | None = None, data: Data | None = None) -> Evaluated:
     """Judge Real and every data type of `sets`, in that order, where it is not done yet.
 
-    `dilate` widens a mask to the region that was filled, as inpaint.dilate. Raises UserError where the
-    backbone or its weights cannot be had.
+    `dilate` widens a mask to the region that was filled, as inpaint.dilate. `held_out` are real pairs that no
+    model saw, `trained` the models that are tested for memory, and `data` tells in which windows they saw the
+    pairs. Raises UserError where the backbone or its weights cannot be had.
     """
-    subjects = _subjects(ws, pairs, sets, settings, dilate)
-    missing = [subject for subject in subjects if not subject.artifact.made()]
-    for subject in missing:
-        subject.artifact.begin()  # before anything is computed, for it refuses where nothing may be made
-    if missing:
-        real = [] if missing[0].data_type == REAL else subjects[:1]
-        counts = {REAL: len(pairs), **{data_type: len(made) for data_type, made in sets.items()}}
-        _extract_all([*real, *missing], counts)
-        fanout.run(judge, [fanout.Item(subject.data_type.name, {"ws": ws, "subject": subject})
-                           for subject in missing], "Judging data types")
-    folder = ws.folder / "evaluate"
-    values, audit = (pd.concat([_table(subject.artifact.file(f"{part}.csv")) for subject in subjects],
-                               ignore_index=True) for part in ("values", "audit"))
-    real_rows = audit[audit["data type"] == REAL.name]
-    thresholds = Thresholds(*(copies.threshold(real_rows[column].to_numpy(), settings.copy_quantile)
-                              for column in ("score", "feature_score")))
-    return Evaluated(values, audit, thresholds, Metrics(*metrics.names(settings)), metrics.backbone(settings),
-                     metrics.window_of(pairs.image_size), [REAL, *sets], dict(sets),
-                     sum(float(subject.artifact.stamp["seconds"]) for subject in subjects), folder)
+    subjects = _subjects(ws, pairs, sets, settings, dilate, held_out.pairs)
+    floors = _floors(subjects, sets, held_out.pairs)
+    missing = [one for one in subjects if not one.artifact.made()]
+    lacking = [one for one, _ in floors if not one.artifact.made()]
+    for one in (*missing, *lacking):
+        one.artifact.begin()  # before anything is computed, for it refuses where nothing may be made
+    if missing or lacking:
+        _extract_all(subjects, missing, [one for one in lacking if one.data_type == HELD_OUT],
+                     {REAL: len(pairs), HELD_OUT: len(held_out.pairs or ()),
+                      **{data_type: len(made) for data_type, made in sets.items()}})
+        fanout.run(audit.judge, [fanout.Item(one.data_type.name, {"ws": ws, "subject": one})
+                                 for one in missing], "Judging data types")
+        fanout.run(distances.compare, [fanout.Item(one.data_type.name, {"ws": ws, "subject": one, "count": n})
+                                       for one, n in floors if one in lacking], "Comparing at equal numbers")
+    memory = membership.ask(ws, pairs, held_out.pairs, trained, data or Data(), settings.membership)
+    return _result(ws, pairs, sets, settings, held_out, subjects, [one for one, _ in floors], memory)
 
 
 def check(p: Params) -> Iterator[str]:
@@ -171,177 +160,112 @@ def check(p: Params) -> Iterator[str]:
     yield from refusals([
         lambda: metrics.recipe(settings, p.seed),
         lambda: features.refuse_unfit(settings.weights, metrics.network, settings)], "evaluate")
+    yield from testsets.check(p, ["held_out"])
 
 
-def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work) -> Iterator[Cost]:
-    """What features of each image once take, and of the box around each polyp; `pairs` are the real ones."""
-    amounts = [amount for data_type, amount in supply.items() if data_type != REAL]
-    # Of each set what is compared, and the boxes of all; of real pairs also mirrored boxes.
-    counts = [3 * pairs, *(amount.sources * (amount.samples + min(amount.samples, settings.sets))
-                           for amount in amounts)]
+def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work, held_out: int = 0,
+          models: int = 0) -> Iterator[Cost]:
+    """What features of each image once take, and of the box around each polyp; and the membership test.
+
+    `pairs` are the real ones, `held_out` those that no model saw, `models` how many are tested.
+    """
+    amounts = {data_type: amount for data_type, amount in supply.items() if data_type != REAL}
+    # Of each set what is compared, the boxes of all, as many of the null, and planted ones; of real pairs
+    # boxes in every orientation.
+    counts = [pairs * (1 + len(ORIENTATIONS)), held_out]
+    for data_type, amount in amounts.items():
+        made = amount.sources * amount.samples
+        null = (held_out or pairs) if data_type == GAN else made
+        counts.append(made + null + amount.sources * min(amount.samples, settings.sets)
+                      + len(DISGUISES) * min(audit.PLANTED, made))
     images = sum(counts)
-    yield Cost("5 evaluate", "features of images and polyps", "judging", len(counts), images,
+    yield Cost("5 evaluate", "features of images and polyps", "judging", len(amounts) + 1, images,
                images * work.judge.call, max(counts) * work.judge.call, images * FLOAT * work.judge.width)
+    yield from membership.costs(settings.membership, pairs, held_out, models, work)
 
 
 def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate,
-              dilate: int) -> list[Subject]:
+              dilate: int, held_out: Pairs | None) -> list[Subject]:
     """Real first, then the data types of `sets`; with what decides the judgement on each."""
     everything: dict[DataType, PairSet | None] = {REAL: None, **sets}
     recipe = {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "dilate": dilate,
               "features": metrics.recipe(settings, ws.seed),
               **{name: value for name, value in plain(settings).items() if name in SETTINGS}}
-    return [Subject(ws, data_type, made.folder if made is not None else None, pairs.stored, settings, dilate,
-                    ws.artifact(f"evaluate/{data_type}",
-                                {**recipe, "made": None if made is None else key(made.hashes)}))
+
+    def of(data_type: DataType, made: PairSet | None) -> Recipe:
+        null = {"held_out": held_out.digest if held_out is not None else None} if made is not None else {}
+        return {**recipe, "made": None if made is None else key(made.hashes), **null}
+
+    return [Subject(ws, data_type, made.folder if made is not None else None, pairs.stored,
+                    held_out.stored if held_out is not None else None, settings, dilate,
+                    ws.artifact(f"evaluate/{data_type}", of(data_type, made)))
             for data_type, made in everything.items()]
 
 
-def _extract_all(subjects: list[Subject], counts: Mapping[DataType, int]) -> None:
-    """Put all features that `judge` asks for into the store, batches of images side by side."""
-    fanout.run(extract, [
-        fanout.Item(f"{subject.data_type}, from image {first + 1}",
-                    {"ws": subject.ws, "subject": subject, "first": first})
-        for subject in subjects for first in range(0, counts[subject.data_type], features.CHUNK)], "Features")
+def _floors(subjects: Sequence[Subject], sets: Mapping[DataType, PairSet],
+            held_out: Pairs | None) -> list[tuple[Subject, int]]:
+    """What is compared at equal numbers, and the number: held-out Real last, where there is any."""
+    settings = subjects[0].settings
+    sizes = [int(size) for made in sets.values() for number, size in
+             made.manifest["sample"].value_counts().items() if int(number) <= settings.sets]
+    count = distances.equal_size([*sizes, *([len(held_out)] if held_out is not None else [])])
+    if not sizes or not count:
+        return []
+    everything = [(one.data_type, one) for one in subjects]
+    if held_out is not None:
+        everything.append((HELD_OUT, subjects[0]))
+    return [(Subject(one.ws, data_type, one.folder, one.real, one.held_out, settings, one.dilate,
+                     one.ws.artifact(f"evaluate/equal/{data_type.name.replace(' ', '-')}", {
+                         **one.artifact.recipe, "count": count,
+                         **({"held_out": held_out.digest} if held_out is not None and data_type == HELD_OUT
+                            else {})})), count)
+            for data_type, one in everything]
 
 
-def extract(ws: Workspace, subject: Subject, first: int) -> None:
-    """Put the features of a batch of a data type's images, whole and around the polyp, into the store."""
-    members = _members(subject, dataset.read(subject.real), slice(first, first + features.CHUNK))
-    _features(subject, members.images, f"Features of {subject.data_type}")
-    for step in (1, -1) if subject.data_type == REAL else (1,):  # the audit looks at mirrored ones, too
-        _polyp_features(subject, members.images[..., ::step], members.polyps[..., ::step])
+def _extract_all(subjects: list[Subject], missing: list[Subject], held_out: list[Subject],
+                 counts: Mapping[DataType, int]) -> None:
+    """Put all features that the work items ask for into the store, batches of images side by side."""
+    asked = [*([] if missing and missing[0].data_type == REAL else subjects[:1]), *missing, *held_out]
+    fanout.run(audit.extract, [
+        fanout.Item(f"{one.data_type}, from image {first + 1}",
+                    {"ws": one.ws, "subject": one, "first": first})
+        for one in asked for first in range(0, counts[one.data_type], features.CHUNK)], "Features")
 
 
-def judge(ws: Workspace, subject: Subject) -> None:
-    """Compare one data type with Real and look for copies in it."""
-    if subject.artifact.made():
-        return
-    folder, start = subject.artifact.begin(), perf_counter()
-    pairs = dataset.read(subject.real)
-    members = _members(subject, pairs)
-    values, audit = distances(subject, members, pairs), audited(subject, members, pairs)
-    first = audit["score"].to_numpy(dtype=float).argsort(kind="stable")[:CLOSEST]
-    kept = {"names": np.array(members.names, dtype=str)[first], "images": members.images[first],
-            "regions": members.regions[first]}
-    outputs = [files.write_text(folder / "values.csv", values.to_csv(index=False)),
-               files.write_text(folder / "audit.csv", audit.to_csv(index=False)),
-               files.write(folder / "closest.npz", lambda file: np.savez(file, **kept))]
-    subject.artifact.finish(outputs, perf_counter() - start, device=devices.name(ws.device))
+def _result(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate,
+            held_out: TestSet, subjects: list[Subject], floors: list[Subject],
+            memory: Membership | None) -> Evaluated:
+    values, audits, null, plants = (
+        pd.concat([audit.read(one.artifact.file(f"{part}.csv")) for one in subjects], ignore_index=True)
+        for part in ("values", "audit", "null", "planted"))
+    equal = pd.concat([audit.read(one.artifact.file("values.csv")) for one in floors], ignore_index=True) \
+        if floors else pd.DataFrame(columns=distances.VALUES)
+    thresholds = {one.data_type.name: Thresholds.of(null[null["data type"] == one.data_type.name],
+                                                    settings.copy_quantile) for one in subjects}
+    audits, plants = (table.assign(near_copy=_near(table, thresholds)) for table in (audits, plants))
+    _keep_copies(ws, subjects, audits, settings.copy_quantile)
+    seconds = sum(float(one.artifact.stamp["seconds"]) for one in (*subjects, *floors))
+    return Evaluated(values, equal, audits, null, plants, thresholds, settings.copy_quantile,
+                     Metrics(*metrics.names(settings)), metrics.backbone(settings), pairs.image_size,
+                     metrics.is_fid(settings), metrics.window_of(pairs.image_size), [REAL, *sets], dict(sets),
+                     held_out, memory, seconds + (memory.seconds if memory else 0.0), ws.folder / "evaluate")
 
 
-def distances(subject: Subject, members: Members, pairs: Pairs) -> pd.DataFrame:
-    """The metrics of each set against all real images. Real is one set, shuffled anew for each MS-SSIM."""
-    real, rows = subject.data_type == REAL, []
-    for number in range(1, subject.settings.sets + 1):
-        chosen = np.flatnonzero((members.numbers == number) | real)
-        if len(chosen) < LEAST:
-            continue
-        images = members.images[chosen]
-        by_features: dict[str, float] = {}
-        if not real or number == 1:
-            by_features = _feature_distances(subject, images, pairs,
-                                             f"Features of {subject.data_type}, set {number}")
-        # What has no known source may meet any real image.
-        known = members.sources[chosen]
-        others = metrics.partners(np.where(known < 0, np.arange(len(chosen)) % len(pairs), known), len(pairs),
-                                  subject.ws.seed, number)
-        alike = metrics.similarity(images, pairs.images[others], devices.device(subject.ws.device))
-        rows += [(subject.data_type.name, number, metric, value, len(chosen),
-                  metrics.backbone(subject.settings)) for metric, value in by_features.items()]
-        rows.append((subject.data_type.name, number, MS_SSIM, float(alike.mean()), len(chosen), ""))
-    return pd.DataFrame(rows, columns=VALUES)
+def _near(table: pd.DataFrame, thresholds: Mapping[str, Thresholds]) -> pd.Series:
+    """By what each row is a near-copy, under its data type's thresholds."""
+    near = pd.Series("", index=table.index, dtype=object)
+    for name, rows in table.groupby("data type"):
+        near[rows.index] = copies.near(rows, thresholds[str(name)])
+    return near
 
 
-def _feature_distances(subject: Subject, images: np.ndarray, pairs: Pairs, title: str) -> dict[str, float]:
-    settings = subject.settings
-    ours, real = _features(subject, images, title), _features(subject, pairs.images, "Features of Real")
-    frechet, kernel = metrics.names(settings)
-    values = {frechet: metrics.frechet(ours, real)}
-    if subject.data_type != REAL:  # its estimate is of two independent sets, and means nothing for one
-        values[kernel] = metrics.kernel(ours, real, subject.ws.seed, settings.kernel_subsets,
-                                        settings.kernel_size)
-    return values
-
-
-def audited(subject: Subject, members: Members, pairs: Pairs) -> pd.DataFrame:
-    """The nearest training image of every image of a data type; Real's are looked for among the others."""
-    if not members.names:
-        return pd.DataFrame(columns=AUDIT)
-    own = members.sources if subject.data_type == REAL else None
-    around = regions.all_dilated(pairs.masks, subject.dilate)
-    training = [_polyp_features(subject, pairs.images[..., ::step], around[..., ::step]) for step in (1, -1)]
-    in_pixels = copies.in_pixels(members.images, members.regions, pairs.images, own)
-    in_features = copies.in_features(_polyp_features(subject, members.images, members.polyps),
-                                     np.concatenate(training), own)
-    return pd.DataFrame({
-        "data type": subject.data_type.name, "name": members.names,
-        "source": [pairs.names[i] if i >= 0 else "" for i in members.sources],
-        "own": in_pixels.index == members.sources,
-        **_columns("", in_pixels, pairs.names), **_columns("feature_", in_features, pairs.names)},
-        columns=AUDIT)
-
-
-def _columns(prefix: str, nearest: Found, names: list[str]) -> dict[str, object]:
-    shown = [names[i] if np.isfinite(distance) else ""
-             for i, distance in zip(nearest.index, nearest.distance, strict=True)]
-    return {f"{prefix}{name}": column for name, column in
-            zip(NEAREST, (shown, nearest.flipped, nearest.distance, nearest.score), strict=True)}
-
-
-def _features(subject: Subject, images: np.ndarray, title: str) -> np.ndarray:
-    return metrics.remembered(subject.ws.folder / "features", images, subject.settings,
-                              devices.device(subject.ws.device), subject.ws.seed, title)
-
-
-def _polyp_features(subject: Subject, images: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Features (Q, D) of the boxes around regions (Q, S, S); NaN where a region is empty."""
-    there = np.asarray(around.any(axis=(1, 2)))
-    shown = np.where(there[:, None, None], around, 1)
-    rows = _features(subject, copies.patches(images, shown), "Features of polyps")
-    return np.where(there[:, None], rows, np.nan)
-
-
-def _members(subject: Subject, pairs: Pairs, rows: slice = slice(None)) -> Members:
-    """The pairs of a data type, or those of its rows."""
-    if subject.folder is None:
-        around = regions.all_dilated(pairs.masks[rows], subject.dilate)
-        everyone = np.arange(len(pairs))[rows]
-        return Members(pairs.names[rows], np.ones(len(around), int), everyone, pairs.images[rows], around,
-                       around)
-    manifest = pairsets.manifest(subject.folder)[rows]
-    index = {"": -1} | {name: i for i, name in enumerate(pairs.names)}
-    sources = manifest["source"].map(index).to_numpy(dtype=int)
-    numbers = manifest["sample"].to_numpy(dtype=int)
-    if manifest.empty:
-        nothing = pairs.masks[:0, 0]
-        return Members([], numbers, sources, pairs.images[:0], nothing, nothing)
-    made = pairsets.load(subject.folder, manifest["name"].tolist())
-    polyps = regions.all_dilated(made.masks, subject.dilate)
-    filled = _filled(subject, pairs, sources, manifest, made)
-    return Members(made.names, numbers, sources, made.images, filled, polyps & filled)
-
-
-def _filled(subject: Subject, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
-            made: Pairs) -> np.ndarray:
-    """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
-    if subject.data_type == GAN:  # whose images are its own as a whole
-        return np.ones_like(made.masks[:, 0])
-    if subject.data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
-        return made.masks[:, 0] & (1 - pairs.masks[sources, 0])
-    new = made.masks if subject.data_type.given_masks else None
-    return regions.filled(_old(pairs, sources, manifest), new, subject.dilate)
-
-
-def _old(pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame) -> np.ndarray:
-    """The masks (N, 1, S, S) of the lesions that were painted over: a background has none."""
-    own = manifest.get("picture", manifest["source"]) == manifest["source"]
-    return pairs.masks[sources] * own.to_numpy(dtype=np.uint8)[:, None, None, None]
-
-
-def _table(file: Path) -> pd.DataFrame:
-    # An image may be called NA, which is no missing value; a missing distance is empty.
-    numbers = [prefix + name for prefix in ("", "feature_") for name in ("distance", "score")]
-    frame = pd.read_csv(file, dtype={"name": str, "source": str, "nearest": str, "feature_nearest": str},
-                        keep_default_na=False, na_values={name: [""] for name in numbers})
-    return frame.astype({name: float for name in numbers if name in frame})
+def _keep_copies(ws: Workspace, subjects: list[Subject], audits: pd.DataFrame, quantile: float) -> None:
+    """The artifact evaluate/copies: copies.csv with every synthetic pair and by what it is a near-copy, by
+    which pairs can be left out."""
+    artifact = ws.artifact("evaluate/copies", {
+        "version": VERSION, "quantile": quantile,
+        "audits": {one.data_type.name: one.artifact.key for one in subjects}})
+    if not artifact.made():
+        folder = artifact.begin()
+        table = audits.loc[audits["data type"] != REAL.name, COPIES]
+        artifact.finish([files.write_text(folder / "copies.csv", table.to_csv(index=False))], 0.0)

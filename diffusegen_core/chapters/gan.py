@@ -5,7 +5,7 @@ its GANs each was made, but not which real image that one was trained on: whethe
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,9 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.config.sections import Gan
-from diffusegen_core.data import dataset, layouts, pairsets, testsets
+from diffusegen_core.data import dataset, layouts, pairsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import SINGAN_SEG, Job, PairSet
-from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN
 from diffusegen_core.networks import singan
 from diffusegen_core.parallel import progress
@@ -108,21 +107,6 @@ def filled(settings: Gan, samples: int, sources: int | None) -> Gan:
     """The settings with what inpainting has in place of null; of sources, null still means all."""
     return settings.model_copy(update={"samples": settings.samples or samples,
                                        "sources": settings.sources or sources})
-
-
-def refuse_leaks(baseline: Baseline | None, tests: Mapping[str, TestSet]) -> None:
-    """UserError, naming the pairs, where one that was made elsewhere is a copy of a test image.
-
-    Of those made here each source is a training pair, and `trainsets.collect` sees to it.
-    """
-    if baseline is None or not baseline.foreign:
-        return
-    pairs = baseline.pairs.load(baseline.foreign)
-    for test in tests.values():
-        if test.pairs is not None and (copied := testsets.copies(pairs, test.pairs)):
-            raise UserError(f"Parameters: gan.source: {len(copied)} of the {len(pairs)} pairs are images of "
-                            f"the test set {test.name}: {testsets.listed(copied)}. Choose other pairs, or "
-                            "another test set.")
 
 
 def caveat(baseline: Baseline | None) -> str:

@@ -241,8 +241,11 @@ class Evaluate(Section):
     kernel_subsets: PositiveInt = Field(100, description="random subsets for the mean of the kernel distance")
     kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
     copy_quantile: float = Field(
-        0.01, gt=0, lt=0.5, description="the share of real images that would pass for near-copies of others; "
+        0.01, gt=0, lt=0.5, description="the share of certainly new images that would pass for near-copies; "
                                         "sets the audit's thresholds")
+    membership: PositiveInt | None = Field(
+        64, description="training pairs, and held-out ones, on which the models are tested for memory, at "
+                        "most; null: no test")
     batch_size: PositiveInt = Field(32, description="images in one network call; no effect beyond rounding")
     workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
 

@@ -1,7 +1,7 @@
 """The pairs that no network is trained on: held-out ones of the same kind, and transfer sets (paper 2.6)."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -62,10 +62,16 @@ def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[
     return {test.name: test for test in sets}
 
 
-def check(p: Params) -> Iterator[str]:
-    """What `load` would refuse of a run's test sets, as far as the listing of their folders tells."""
+def held_out(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> TestSet:
+    """The held-out set alone, as `load` gives it."""
+    return _held_out(_Source(ws, training, data, settings))
+
+
+def check(p: Params, keys: Collection[str] = TESTS) -> Iterator[str]:
+    """What `load` would refuse of a run's test sets, as far as the listing of their folders tells; of those
+    that the parameters `keys` name."""
     everything = p.data.model_copy(update={"subset": "all"})
-    for key, folder in folders(p.segment).items():
+    for key, folder in ((key, folder) for key, folder in folders(p.segment).items() if key in keys):
         # Which of the two a held-out set is called, the training images tell.
         names = [TRANSFER[key]] if key in TRANSFER else [KVASIR, HELD_OUT]
         if not any(dataset.remembered(p.folder / "tests" / name, getattr(p.segment, key)) for name in names):

@@ -22,6 +22,7 @@ from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other windows
 COPIES = 4  # windows of each training pair
+OF = "~"  # in the name of a window, after that of its pair
 ROOM = 1.2  # of a region's box: a window is at least so large
 RESIZE, SHIFT = 1.3, 0.15  # of training windows: the largest change of size, and of the middle, over the side
 FADE = 1.0  # of the rim between mask and region: over so much of its width what is painted fades in
@@ -143,18 +144,20 @@ def training(ws: Workspace, pairs: Pairs, times: float | None, size: int | None)
     artifact = ws.artifact("windows", recipe)
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
-        windows = _training(ws.seed, pairs, times, size)
+        windows = drawn(ws.seed, pairs, times, size)
         artifact.finish([dataset.write(folder, windows)], time.monotonic() - start, windows=len(windows))
     return dataset.read(artifact.file(PAIRS))
 
 
-def _training(seed: int, pairs: Pairs, times: float, size: int) -> Pairs:
+def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES) -> Pairs:
+    """The first `copies` training windows of each pair, one after the other, NAME~0, NAME~1, ...; `times` and
+    `size` as data.window and data.window_size."""
     names, images, masks = [], [], []
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
-        for copy in range(COPIES):
+        for copy in range(copies):
             window = Window.around(mask[0], times, rng=seeds.rng(seed, "window", name, copy))
             shown, lesion = window.cut(image, mask[0], size)
-            names.append(f"{name}~{copy}")
+            names.append(f"{name}{OF}{copy}")
             images.append(shown)
             masks.append(lesion[None])
     return dataset.gather(names, np.stack(images), np.stack(masks))

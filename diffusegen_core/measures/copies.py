@@ -1,18 +1,21 @@
 """Is it a copy? The nearest training image of each synthetic one, by how near real images are to each other.
 
 The paper (2.4) says that a model at times returned the original image. Inpainting keeps what surrounds the
-polyp, so only the filled region is compared, with every training image and its mirror image, the source
-included.
+polyp, so only the filled region is compared, with every training image as it is, mirrored and rotated, the
+source included. The rim of the region is left out: what is painted there continues the source, which the
+model was shown, and so resembles it without any memory.
 
 In pixels, two images are compared at the same place: both are smoothed and normalised inside the region, so
 that noise, brightness and contrast do not hide a copy; their distance is one minus their correlation. In
 features, boxes around the polyps are compared, and the place does not matter. How near the nearest image is
 says little by itself, since a small smooth region is near to everything. So its distance is divided by the
 mean distance of the next ten: a copy stands out from them (as in Carlini et al. 2023, "Extracting training
-data from diffusion models"). Real images, each among the others, tell how low this score falls by chance.
+data from diffusion models"). How low this score falls by chance, images tell that are filled in the same
+regions with what no model remembers (see `planted`).
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,13 +23,34 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
+from diffusegen_core.config.sections import FULL_SIZE
+
 SIDE = 64  # larger images are averaged down to it: a copy is a copy at this size
 SMOOTH = 1.0  # deviation of the smoothing, in pixels
 FLAT = 2.0  # grey levels; the contrast of a flatter region is not raised further
-TWIN = 0.25  # of the median score: real images below it are copies of each other
+TWIN = 0.25  # of the median score: images below it that are no copies by the model are copies all the same
+RIM = 8.0  # pixels of a 256 px image: so much of a filled region, from its border on, is not compared ...
+CORE = 0.25  # ... but in small regions this share of it, the innermost, always is
 NEXT = 10  # images that the nearest one is measured against
 PATCH = 96  # side of the patches whose features are compared
 MIDDLE, SPREAD = 128.0, 48.0  # mean and deviation that a patch is brought to inside its region
+# How a training image may have to be turned to be the one that is remembered; as told in tables, and in the
+# order of `turned`.
+ORIENTATIONS = ("", "rotated by 90°", "rotated by 180°", "rotated by 270°", "mirrored",
+                "mirrored, rotated by 90°", "upside down", "mirrored, rotated by 270°")
+
+
+class Thresholds(NamedTuple):
+    """Scores below which an image is a near-copy."""
+
+    pixels: float
+    features: float
+
+    @classmethod
+    def of(cls, null: pd.DataFrame, quantile: float) -> "Thresholds":
+        """From the scores of images that are none, rows with the columns score and feature_score."""
+        return cls(*(threshold(null[column].to_numpy(dtype=float), quantile)
+                     for column in ("score", "feature_score")))
 
 
 @dataclass(frozen=True)
@@ -35,8 +59,8 @@ class Found:
 
     index: np.ndarray
     """(Q,) int, among the training images."""
-    flipped: np.ndarray
-    """(Q,) bool: its mirror image is the nearer one."""
+    orientation: np.ndarray
+    """(Q,) int, which of ORIENTATIONS of it is the nearest."""
     distance: np.ndarray
     """(Q,) float; of images without a region NaN, as is their score."""
     score: np.ndarray
@@ -47,71 +71,109 @@ def in_pixels(images: np.ndarray, regions: np.ndarray, training: np.ndarray,
               own: np.ndarray | None = None) -> Found:
     """The nearest of `training` (N, 3, S, S), uint8, inside each image's region; images (Q, 3, S, S), uint8.
 
-    regions (Q, S, S), nonzero where filled. own (Q,): the index of a training image to leave out, for real
-    images that are compared with the others.
+    regions (Q, S, S), nonzero where filled. own (Q,): the index of a training image to leave out, as of real
+    images that are compared with the others; -1: none.
     """
-    shown, candidates = _shrunk(images), _mirrored(_shrunk(training))
+    shown = _shrunk(images)
+    candidates = np.concatenate([turned(_shrunk(training), way) for way in range(len(ORIENTATIONS))])
     distances = np.full((len(images), len(candidates)), np.nan, np.float32)
     groups: dict[bytes, list[int]] = {}
     for i, region in enumerate(regions):
         groups.setdefault(region.tobytes(), []).append(i)  # pairs of one source share it
     for rows in groups.values():
-        inside = _inside(regions[rows[0]])
+        inside = core(_inside(regions[rows[0]]))
         if inside.any():
             distances[rows] = 1 - _looks(shown[rows], inside) @ _looks(candidates, inside).T
     return _nearest(distances, own)
 
 
 def in_features(rows: np.ndarray, training: np.ndarray, own: np.ndarray | None = None) -> Found:
-    """The same by features: rows (Q, D), NaN where there is none; training (2 N, D), mirrored ones last."""
+    """The same by features: rows (Q, D), NaN where there is none; training (8 N, D), by ORIENTATIONS."""
     return _nearest(cdist(rows.astype(np.float64), training.astype(np.float64)), own)
 
 
 def patches(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """The boxes around regions (N, 3, PATCH, PATCH), uint8: normalised inside the region, grey outside.
+    """The boxes around regions (N, 3, PATCH, PATCH), uint8: normalised inside, grey outside and in the rim.
 
     images (N, 3, S, S), uint8; regions (N, S, S), none empty.
     """
-    return np.stack([_patch(image, _inside(region))
+    return np.stack([_patch(image, core(_inside(region)))
                      for image, region in zip(_shrunk(images), regions, strict=True)])
 
 
-def threshold(real: np.ndarray, quantile: float) -> float:
-    """The score below which an image is a near-copy: this quantile of the scores of real images.
+def turned(images: np.ndarray, way: int) -> np.ndarray:
+    """Images (..., S, S), or regions, as the ORIENTATIONS of this index."""
+    return np.rot90(images[..., ::-1] if way >= 4 else images, way % 4, (-2, -1))
 
-    Real images that are copies of each other, as the frames of a video are, do not lower it.
+
+def core(inside: np.ndarray) -> np.ndarray:
+    """A region (S, S), as booleans, without its rim: RIM wide, less where that would leave less than CORE.
+
+    The border of the image is no rim.
     """
-    known = real[np.isfinite(real)]
+    if not inside.any():
+        return inside
+    depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # The outermost pixels of a region have a depth of 1.
+    width = RIM * len(inside) / FULL_SIZE + 0.5
+    return inside & (depth >= min(width, float(np.quantile(depth[inside], 1 - CORE))))
+
+
+def threshold(null: np.ndarray, quantile: float) -> float:
+    """The score below which an image is a near-copy: this quantile of the scores of images that are none.
+
+    Such images that are copies all the same, as the frames of a video are, do not lower it.
+    """
+    known = null[np.isfinite(null)]
     usual = known[known > TWIN * np.median(known)] if len(known) else known
     return float(np.quantile(usual, quantile)) if len(usual) else 0.0
 
 
-def summary(audit: pd.DataFrame, thresholds: tuple[float, float]) -> dict[str, float | int]:
+def by_chance(null: pd.DataFrame, quantile: float) -> float:
+    """The share of images with no copy in them, rows with the columns score and feature_score, that are
+    flagged: one half by the thresholds of the other, and the other way round. NaN for fewer than four."""
+    if len(null) < 4:
+        return float("nan")
+    halves = [null.iloc[first::2] for first in (0, 1)]
+    flagged = [near(half, Thresholds.of(other, quantile)) != "" for half, other in
+               zip(halves, reversed(halves), strict=True)]
+    return float(np.concatenate(flagged).mean())
+
+
+def near(audit: pd.DataFrame, thresholds: Thresholds) -> np.ndarray:
+    """By what each row of an audit is a near-copy: "pixels", "features", "both"; "" where it is none."""
+    pixels, features = audit["score"] < thresholds.pixels, audit["feature_score"] < thresholds.features
+    return np.select([pixels & features, pixels, features], ["both", "pixels", "features"], "").astype(object)
+
+
+def summary(audit: pd.DataFrame, thresholds: Thresholds) -> dict[str, float | int]:
     """Counts of near-copies in an audit with the columns score, feature_score and own, and their share."""
-    pixels, features = audit["score"] < thresholds[0], audit["feature_score"] < thresholds[1]
-    either = pixels | features
+    by = near(audit, thresholds)
+    pixels, features = np.isin(by, ["pixels", "both"]), np.isin(by, ["features", "both"])
     return {"images": len(audit), "in pixels": int(pixels.sum()), "in features": int(features.sum()),
-            "either": int(either.sum()), "share": float(either.mean()) if len(audit) else float("nan"),
+            "either": int((by != "").sum()),
+            "share": float((by != "").mean()) if len(audit) else float("nan"),
             "of their source": int((pixels & audit["own"]).sum()),
             "nearest to source": float(audit["own"].mean()) if len(audit) else float("nan")}
 
 
 def _nearest(distances: np.ndarray, own: np.ndarray | None) -> Found:
-    """From distances (Q, 2 N) to the training images and to their mirror images."""
-    plain, flipped = np.split(distances, 2, axis=1)
-    both = np.minimum(plain, flipped)
+    """From distances (Q, 8 N) to the training images in all orientations."""
+    each = distances.reshape(len(distances), len(ORIENTATIONS), -1)
+    both = each.min(axis=1)
     known = ~np.isnan(both[:, 0])
     if own is not None:
-        both[np.arange(len(both)), own] = np.inf
+        some = np.flatnonzero(own >= 0)
+        both[some, own[some]] = np.inf
     index = np.where(known, np.nan_to_num(both, nan=np.inf).argmin(axis=1), 0)
     ordered = np.sort(both, axis=1)
     others = np.where(np.isfinite(ordered), ordered, np.nan)[:, 1:NEXT + 1]
     usual = np.full(len(both), np.nan)
     usable = np.isfinite(others).any(axis=1)
     usual[usable] = np.nanmean(others[usable], axis=1)
-    rows = np.arange(len(both))
+    way = each[np.arange(len(both)), :, index].argmin(axis=1)
     # Where even the next ones are copies of each other the distance itself is 0, and so is the score.
-    return Found(index, flipped[rows, index] < plain[rows, index], np.where(known, ordered[:, 0], np.nan),
+    return Found(index, way, np.where(known, ordered[:, 0], np.nan),
                  np.where(known, ordered[:, 0], np.nan) / np.maximum(usual, 1e-6))
 
 
@@ -148,10 +210,6 @@ def _inside(region: np.ndarray) -> np.ndarray:
     """A region (S, S) as booleans, at the size of the shrunk images; none vanishes, however small."""
     cover = _shrunk((region[None, None] > 0).astype(np.float32))[0, 0]
     return (cover > 0) & (cover >= min(0.5, cover.max()))
-
-
-def _mirrored(images: np.ndarray) -> np.ndarray:
-    return np.concatenate([images, images[..., ::-1]])
 
 
 def _shrunk(images: np.ndarray) -> np.ndarray:

@@ -131,7 +131,9 @@ def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
     yield from generation(p, count, work)
     if GAN in supply:
         yield from gan.costs(p.gan, p.data.image_size, supply[GAN], work)
-    yield from evaluate.costs(p.evaluate, count, supply, work)
+    models = p.cluster.k + (p.train.full_images is not None)
+    held_out = p.segment.test_count if p.segment.held_out is not None else 0
+    yield from evaluate.costs(p.evaluate, count, supply, work, held_out, models)
     yield from segment.costs(p.segment, supply, work)
     yield from _small_generators(p, supply[REAL].sources, work)
     yield from augment.costs(p.augment, p.segment, supply, work)

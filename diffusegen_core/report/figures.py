@@ -15,7 +15,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
@@ -276,45 +275,4 @@ def progress(name: str, folder: Path) -> Figure:
     left.set(xlabel="step", ylabel="loss", yscale="log", title=name)
     picture(right, newest.transpose(2, 0, 1))
     right.set_title(f"samples after {int(grids[-1].stem)} images")
-    return figure
-
-
-def copies(pairs: Pairs, result: Evaluated) -> Figure:
-    """The likeliest copies above their nearest training images, with the filled region outlined."""
-    if result.closest.empty:
-        return nothing("There is no synthetic image to look at.")
-    rows = list(result.closest.itertuples())
-    side = WIDTH / max(len(rows), 3)
-    figure, axes = plt.subplots(2, len(rows), squeeze=False, figsize=(side * len(rows), 2 * side + 0.55))
-    for column, row in zip(axes.T, rows, strict=True):
-        data_type = result.audit.loc[row.Index, "data type"]
-        image, region = result.picture(data_type, row.name)
-        nearest = pairs.images[pairs.names.index(row.nearest)]
-        if row.flipped:
-            nearest = nearest[..., ::-1]
-        titles = (f"{data_type}\nscore {row.score:.2f}",
-                  f"{'its source' if row.own else 'another image'}{', mirrored' * row.flipped}")
-        for ax, shown, title in zip(column, (image, nearest), titles, strict=True):
-            picture(ax, shown)
-            ax.set_title(title, fontsize=7.5)
-            if not region.all():
-                ax.contour(region, [0.5], colors="white", linewidths=0.9)
-    return figure
-
-
-def copy_scores(result: Evaluated) -> Figure:
-    """The share of images with at most a given score, in pixels and in features; thresholds are dotted."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
-    for ax, column, title, threshold in zip(axes, ("score", "feature_score"), ("in pixels", "in features"),
-                                            result.thresholds, strict=True):
-        shades = colours(result.audit["data type"])
-        for i, (name, group) in enumerate(result.audit.groupby("data type", sort=False)):
-            scores = group[column].dropna()
-            if len(scores):
-                ax.ecdf(scores, label=name, color=shades[name], linestyle=LINES[i % len(LINES)],
-                        linewidth=1.3)
-        ax.axvline(threshold, color="0.5", linewidth=1, linestyle=":")
-        ax.set(xlabel=f"score {title}", xlim=(0, None))
-    axes[0].set(ylabel="share of images")
-    axes[0].legend(loc="upper left")
     return figure

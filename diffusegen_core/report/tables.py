@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.evaluate import MS_SSIM, Evaluated
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import GUIDED, Styled
 from diffusegen_core.chapters.tasks import origin
@@ -24,7 +23,6 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Model
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion.repaint import network_calls, repaint_levels
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.parallel import fanout
@@ -37,8 +35,6 @@ from diffusegen_core.store.stamps import Stamp, in_place
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
               head_channels=64)
 
-# Of the Fréchet distance, the kernel distance and MS-SSIM: formats of a value and of a deviation.
-DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # The losses of styling: what each compares, and the weight that the paper gives it (B.5).
@@ -203,81 +199,6 @@ def inpainted(result: Inpainted) -> Table:
                 {"mean area before": ".3f", "mean area after": ".3f"})
 
 
-def intrinsic(result: Evaluated, which: int) -> Table:
-    """Table 1 for one of the three metrics, 0 to 2: this run's sets, beside the paper's where it has them."""
-    metric = result.metrics[which]
-    known = ("FID", None, MS_SSIM)[which]
-    values = result.values[result.values["metric"] == metric]
-    paper = published.table("1").query("metric == @known") if known else published.table("1").head(0)
-    ours = {published.kind(name): name for name in values["data type"].unique()}
-    rows = []
-    for kind in dict.fromkeys([*paper["data_type"], *ours]):
-        mine = values[values["data type"] == ours.get(kind)]
-        rows.append({
-            "data type": ours.get(kind, kind), "images": ", ".join(map(str, mine["images"].unique())),
-            **{f"set {n}, this run": _single(mine.loc[mine["set"] == n, "value"]) for n in _sets(values)},
-            "mean ± SD, this run": _spread(mine["value"], which),
-            **({f"{known}, published": _printed(paper, kind)} if known else {})})
-    name, caption = (("frechet", f"Fréchet distance to Real, computed in this run: {escaped(metric)}."),
-                     ("kernel", f"Kernel distance to Real, computed in this run: {escaped(metric)}."),
-                     ("similarity", "MS-SSIM of shuffled pairs with Real, computed in this run."))[which]
-    if known:
-        caption += " Published: Table 1 of the paper, sets 1 to 3, 20 clusters, 348 images a set at 256 px."
-    if which == 2:
-        window, scale = result.window
-        caption += f" Window: {window} pixels{f', each pixel repeated {scale} times' if scale > 1 else ''}."
-    if known and metric != known:
-        caption += f" {escaped(metric)} is not on the scale of {known}."
-    return show(pd.DataFrame(rows), f"evaluate-{name}", caption,
-                {f"set {n}, this run": DIGITS[which] for n in _sets(values)})
-
-
-def by_clusters(result: Evaluated) -> Table:
-    """Table B2: the paper's values by cluster count, beside this run's for its own."""
-    frechet, _, similarity = result.metrics
-    paper = published.table("B2")
-    ours = [data_type for data_type in result.sets if data_type.models.isdigit()]
-    rows = []
-    for data_type in sorted({*map(DataType.parse, paper["data_type"]), *ours}, key=_by_kind):
-        name = data_type.name
-        mine = result.values[result.values["data type"] == name]
-        rows.append({
-            "data type": name,
-            **{f"{metric}, this run": _spread(mine.loc[mine["metric"] == metric, "value"], which)
-               for which, metric in ((0, frechet), (2, similarity))},
-            **{f"{metric}, published": _printed(paper[paper["metric"] == metric], name)
-               for metric in ("FID", MS_SSIM)}})
-    caption = ("By cluster count: mean and standard deviation over the sets of this run, beside sets 1 to 3 "
-               "of the paper's Table B2.")
-    return show(pd.DataFrame(rows), "evaluate-clusters", caption)
-
-
-def _by_kind(data_type: DataType) -> tuple[bool, int]:
-    """For sorting: what is not styled first, then by the number of clusters."""
-    return data_type.is_styled, int(data_type.models)
-
-
-def copies(result: Evaluated) -> Table:
-    """One row a data type: how many near-copies the audit found; the first row is what chance finds."""
-    frame = result.copies.rename(index={"Real": "Real, each among the others"}, columns={
-        "of their source": "in pixels, of their own source", "nearest to source": "source is nearest"})
-    pixels, features = result.thresholds
-    caption = (f"Near-copies of training images, computed in this run: scores below {pixels:.3f} in pixels, "
-               f"or below {features:.3f} in features of {escaped(result.backbone)}.")
-    return show(frame, "evaluate-copies", caption, {"share": ".1%", "source is nearest": ".0%"})
-
-
-def closest(result: Evaluated) -> Table:
-    """The likeliest copies, with what they are likeliest copies of."""
-    columns = {"data type": "data type", "name": "image", "nearest": "nearest training image",
-               "flipped": "mirrored", "distance": "distance", "score": "score",
-               "feature_score": "score in features"}
-    frame = result.closest[list(columns)].rename(columns=columns)
-    frame["mirrored"] = ["yes" if flipped else "no" for flipped in frame["mirrored"]]
-    return show(frame, "evaluate-closest", "The lowest scores in pixels of this run's synthetic images.",
-                dict.fromkeys(("distance", "score", "score in features"), ".3f"))
-
-
 def losses(p: Params, result: Styled) -> Table:
     """The losses of styling, their weights, and their means over all images in the first and last step."""
     steps = pd.concat(result.steps.values())
@@ -312,33 +233,13 @@ def _data(p: Params) -> str:
     return f"{folder}: {subset}, {count} of them" if p.data.count else f"{folder}: {subset}"
 
 
-def _sets(values: pd.DataFrame) -> list[int]:
-    return sorted(values["set"].unique())
-
-
-def _single(values: pd.Series) -> float:
-    return float(values.iloc[0]) if len(values) else float("nan")
-
-
-def _spread(values: pd.Series, which: int) -> str:
-    """Mean and standard deviation over the sets (their number divides, as in the paper's "65.99 ± 0.37")."""
-    if not len(values):
-        return ""
-    mean = _number(values.mean(), DIGITS[which])
-    return f"{mean} ± {_number(values.std(ddof=0), SPREAD[which])}" if len(values) > 1 else mean
-
-
-def _printed(paper: pd.DataFrame, data_type: str) -> str:
-    return ", ".join(paper.loc[paper["data_type"] == data_type, "printed"])
-
-
 def _text(value: object, spec: str | None) -> str:
     if isinstance(value, float):
-        return "" if pd.isna(value) else _number(value, spec or ".3g")
+        return "" if pd.isna(value) else number(value, spec or ".3g")
     return format(value, spec) if spec else str(value)
 
 
-def _number(value: float, spec: str) -> str:
+def number(value: float, spec: str) -> str:
     """A number as the paper prints it; what has a power of ten stays in one line: "3.8 · 10⁻⁵"."""
     mantissa, _, exponent = format(value, spec).partition("e")
     return f"{mantissa}\u00a0·\u00a010{str(int(exponent)).translate(RAISED)}" if exponent else mantissa

@@ -1,0 +1,212 @@
+"""Chapter 5's audit: the nearest training image of each image, and how near new and planted ones come.
+
+Beside every image of a data type stands one with the same filled region and another patient's lesion in it,
+of which no model can know (the null). Lesions come from held-out pairs; where there are none, from other
+training pairs, each of which is then left out of what its image is compared with. The thresholds are low
+quantiles of the null's scores. Copies of training images, planted into the same regions, tell what the audit
+finds.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core.chapters import distances, members
+from diffusegen_core.chapters.members import Members, Subject
+from diffusegen_core.config import devices
+from diffusegen_core.data import dataset, regions
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import GAN, REAL
+from diffusegen_core.measures import copies, planted
+from diffusegen_core.measures.copies import ORIENTATIONS, Found
+from diffusegen_core.networks.features import CHUNK
+from diffusegen_core.store import files, seeds
+from diffusegen_core.store.workspace import Workspace
+
+CLOSEST = 5  # images of each data type that are kept for the figure
+PLANTED = 32  # images of each data type into which copies are planted
+NEAREST = ["nearest", "orientation", "distance", "score"]
+FOUND = [*NEAREST, *(f"feature_{name}" for name in NEAREST)]
+AUDIT = ["data type", "name", "source", "own", *FOUND]
+NULL = ["data type", "name", "lesion", "score", "feature_score"]
+PLANTS = ["data type", "name", "disguise", "of", "nearest", "score", "feature_nearest", "feature_score"]
+TEXT = ["data type", "name", "source", "lesion", "disguise", "of", "nearest", "feature_nearest",
+        "orientation", "feature_orientation"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Q images to be compared with the training images."""
+
+    names: list[str]
+    images: np.ndarray
+    """(Q, 3, S, S) uint8."""
+    regions: np.ndarray
+    """(Q, S, S), nonzero where they were filled."""
+    polyps: np.ndarray
+    """(Q, S, S), nonzero around the polyp."""
+    own: np.ndarray
+    """(Q,) int, the training image that is left out; -1: none."""
+    lesions: list[str]
+    """Whose lesion, or which copy, is in them."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def judge(ws: Workspace, subject: Subject) -> None:
+    """A work item: the distances of one data type in whole sets, and the audit of its images."""
+    if subject.artifact.made():
+        return
+    folder, start = subject.artifact.begin(), perf_counter()
+    pairs, everyone = dataset.read(subject.real), members.members(subject)
+    tables = {"values": distances.whole(subject, everyone, pairs), **audited(subject, everyone, pairs)}
+    first = tables["audit"]["score"].to_numpy(dtype=float).argsort(kind="stable")[:CLOSEST]
+    kept = {"names": np.array(everyone.names, dtype=str)[first], "images": everyone.images[first],
+            "regions": everyone.regions[first]}
+    outputs = [files.write_text(folder / f"{name}.csv", table.to_csv(index=False))
+               for name, table in tables.items()]
+    outputs.append(files.write(folder / "closest.npz", lambda file: np.savez(file, **kept)))
+    subject.artifact.finish(outputs, perf_counter() - start, device=devices.name(ws.device))
+
+
+def extract(ws: Workspace, subject: Subject, first: int) -> None:
+    """A work item: put the features of a batch of images, whole and around the polyp, into the store."""
+    pairs = dataset.read(subject.real)
+    everyone = members.members(subject, slice(first, first + CHUNK))
+    members.features(subject, everyone.images, f"Features of {subject.data_type}")
+    if subject.data_type == members.HELD_OUT:  # which are compared as they are
+        return
+    members.polyp_features(subject, everyone.images, everyone.polyps)
+    if subject.data_type == REAL:
+        members.turned_features(subject, everyone.images, everyone.polyps)
+    elif len(null := null_of(subject, everyone, pairs)):
+        members.polyp_features(subject, null.images, null.polyps)
+
+
+def audited(subject: Subject, everyone: Members, pairs: Pairs) -> dict[str, pd.DataFrame]:
+    """The tables `audit`, `null` and `planted` of a data type, columns AUDIT, NULL and PLANTS.
+
+    Real's images are looked for among the others, which is their null as well.
+    """
+    queries = {"audit": _of(subject, everyone), "null": null_of(subject, everyone, pairs)}
+    plants = dict(_plants(subject, everyone, pairs))
+    found = _found(subject, [*queries.values(), *plants.values()], pairs)
+    name = subject.data_type.name
+    table = found[0].assign(**{"data type": name, "name": everyone.names, "source": [
+        pairs.names[i] if i >= 0 else "" for i in everyone.sources]})
+    table["own"] = (table["nearest"] == table["source"]) & (table["source"] != "")
+    null = found[1].assign(**{"data type": name, "name": queries["null"].names,
+                              "lesion": queries["null"].lesions})
+    rows = [one.assign(**{"data type": name, "name": plant.names, "disguise": disguise, "of": plant.lesions})
+            for one, (disguise, plant) in zip(found[2:], plants.items(), strict=True)]
+    return {"audit": table[AUDIT], "null": (table if subject.data_type == REAL else null).reindex(
+                columns=NULL, fill_value=""),
+            "planted": pd.concat(rows)[PLANTS] if rows else pd.DataFrame(columns=PLANTS)}
+
+
+def null_of(subject: Subject, everyone: Members, pairs: Pairs) -> Query:
+    """Images that no model remembers, filled where those of a data type are.
+
+    A GAN's images are its own as a whole: beside them stand whole held-out images, or the real ones, each
+    among the others.
+    """
+    held = dataset.read(subject.held_out) if subject.held_out is not None else None
+    if subject.data_type == REAL or not len(everyone):
+        return _none(pairs)
+    if subject.data_type == GAN:
+        own = np.arange(len(pairs)) if held is None else np.full(len(held), -1)
+        around = regions.all_dilated((donors := held or pairs).masks, subject.dilate)
+        return Query(donors.names, donors.images, np.ones_like(around), around, own, donors.names)
+    return _blended(subject, everyone, pairs if held is None else held, cross_fitted=held is None)
+
+
+def read(file: Path) -> pd.DataFrame:
+    """A table of this chapter. An image may be called NA, which is no missing value; numbers may miss."""
+    numbers = [f"{prefix}{name}" for prefix in ("", "feature_") for name in ("distance", "score")]
+    frame = pd.read_csv(file, dtype=dict.fromkeys(TEXT, str), keep_default_na=False,
+                        na_values={name: [""] for name in numbers})
+    return frame.astype({name: float for name in numbers if name in frame})
+
+
+def _of(subject: Subject, everyone: Members) -> Query:
+    own = everyone.sources if subject.data_type == REAL else np.full(len(everyone), -1)
+    return Query(everyone.names, everyone.images, everyone.regions, everyone.polyps, own, everyone.names)
+
+
+def _none(pairs: Pairs) -> Query:
+    return Query([], pairs.images[:0], pairs.masks[:0, 0], pairs.masks[:0, 0], np.empty(0, int), [])
+
+
+def _blended(subject: Subject, everyone: Members, donors: Pairs, cross_fitted: bool) -> Query:
+    """Every image of a data type with a donor's lesion in its region; without those that have no region.
+
+    Which donor it is hangs on the name alone, so that a pair and its styled one have the same.
+    """
+    able = np.flatnonzero(donors.masks.any(axis=(1, 2, 3)))
+    rows, images, chosen = [], [], []
+    for i in np.flatnonzero(everyone.regions.any(axis=(1, 2))):
+        others = able[able != everyone.sources[i]] if cross_fitted else able
+        if len(others):
+            donor = others[seeds.rng(subject.ws.seed, "null", everyone.names[i]).integers(len(others))]
+            images.append(planted.blended(everyone.images[i], everyone.regions[i], _place(everyone, i),
+                                          donors.images[donor], donors.masks[donor, 0]))
+            rows.append(i)
+            chosen.append(donor)
+    if not rows:
+        return _none(donors)
+    kept = everyone.take(np.array(rows))
+    return Query(kept.names, np.stack(images), kept.regions,
+                 np.stack([_place(kept, i) for i in range(len(kept))]),
+                 np.array(chosen) if cross_fitted else np.full(len(kept), -1),
+                 [donors.names[donor] for donor in chosen])
+
+
+def _place(everyone: Members, i: int | np.integer) -> np.ndarray:
+    """Where the polyp of an image lies; where it has none, the region (S, S) that was filled."""
+    return everyone.polyps[i] if everyone.polyps[i].any() else everyone.regions[i]
+
+
+def _plants(subject: Subject, everyone: Members, pairs: Pairs) -> Iterator[tuple[str, Query]]:
+    """Some images of a data type with a planted copy in each, by its disguise."""
+    there = np.flatnonzero(everyone.regions.any(axis=(1, 2)))
+    if subject.data_type == REAL or not len(there):
+        return
+    rng = seeds.rng(subject.ws.seed, "planted", subject.data_type)
+    some = everyone.take(np.sort(rng.choice(there, min(PLANTED, len(there)), replace=False)))
+    places = np.stack([_place(some, i) for i in range(len(some))])
+    around = regions.all_dilated(pairs.masks, subject.dilate)
+    for disguise, change in planted.DISGUISES.items():
+        plants = planted.plant(some.images, some.regions, pairs.images, around, some.sources, change)
+        yield disguise, Query(some.names, plants.images, some.regions, places, np.full(len(some), -1),
+                              [pairs.names[i] for i in plants.of])
+
+
+def _found(subject: Subject, queries: list[Query], pairs: Pairs) -> list[pd.DataFrame]:
+    """The nearest training images of each query, columns FOUND: together, for they share their regions."""
+    if not sum(map(len, queries)):
+        return [pd.DataFrame(columns=FOUND) for _ in queries]
+    images, filled, polyps, own = (np.concatenate([getattr(query, part) for query in queries])
+                                   for part in ("images", "regions", "polyps", "own"))
+    in_pixels = copies.in_pixels(images, filled, pairs.images, own)
+    around = regions.all_dilated(pairs.masks, subject.dilate)
+    in_features = copies.in_features(members.polyp_features(subject, images, polyps),
+                                     members.turned_features(subject, pairs.images, around), own)
+    table = pd.DataFrame({**_columns("", in_pixels, pairs.names),
+                          **_columns("feature_", in_features, pairs.names)})
+    ends = np.cumsum([len(query) for query in queries])
+    return [table.iloc[end - len(query):end].reset_index(drop=True)
+            for query, end in zip(queries, ends, strict=True)]
+
+
+def _columns(prefix: str, nearest: Found, names: list[str]) -> dict[str, Sequence[str] | np.ndarray]:
+    there = np.isfinite(nearest.distance)
+    shown = [names[i] if finite else "" for i, finite in zip(nearest.index, there, strict=True)]
+    ways = [ORIENTATIONS[way] if finite else "" for way, finite in
+            zip(nearest.orientation, there, strict=True)]
+    columns: list[Sequence[str] | np.ndarray] = [shown, ways, nearest.distance, nearest.score]
+    return {f"{prefix}{name}": column for name, column in zip(NEAREST, columns, strict=True)}

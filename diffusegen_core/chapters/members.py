@@ -1,0 +1,128 @@
+"""What chapter 5 judges: the images of each data type, where they were filled, and their features."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.sections import Evaluate
+from diffusegen_core.data import dataset, pairsets, regions
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import GAN, DataType
+from diffusegen_core.measures import copies, metrics
+from diffusegen_core.store.artifacts import Artifact
+from diffusegen_core.store.workspace import Workspace
+
+HELD_OUT = DataType("held-out Real")  # the real pairs that no model saw, where they stand beside data types
+
+
+@dataclass(frozen=True)
+class Members:
+    """Q pairs of a data type: what they show, and where they come from."""
+
+    names: list[str]
+    numbers: np.ndarray
+    """(Q,) int, sample number of each pair, from 1."""
+    sources: np.ndarray
+    """(Q,) int, the index of its source among the real pairs; -1 where that is not known."""
+    images: np.ndarray
+    """(Q, 3, S, S) uint8."""
+    regions: np.ndarray
+    """(Q, S, S), nonzero where the image was filled."""
+    polyps: np.ndarray
+    """(Q, S, S), nonzero around the polyp, within the filled region."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: np.ndarray) -> "Members":
+        """Those at these positions."""
+        return Members([self.names[i] for i in rows], self.numbers[rows], self.sources[rows],
+                       self.images[rows], self.regions[rows], self.polyps[rows])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a work item judges, and by what; it can be sent to a worker."""
+
+    ws: Workspace
+    data_type: DataType
+    folder: Path | None
+    """The dataset folder; None for Real and for the held-out pairs."""
+    real: Path
+    """The file of the real pairs."""
+    held_out: Path | None
+    """The file of real pairs that no model saw; None where there are none."""
+    settings: Evaluate
+    dilate: int
+    """As inpaint.dilate."""
+    artifact: Artifact
+
+
+def members(subject: Subject, rows: slice = slice(None)) -> Members:
+    """The pairs of a data type, or those of its rows."""
+    pairs = dataset.read(subject.real)
+    if subject.data_type == HELD_OUT:
+        assert subject.held_out is not None, "nobody asks for pairs that are not there"
+        held = dataset.read(subject.held_out)
+        return _whole(held, np.full(len(held), -1), subject.dilate, rows)
+    if subject.folder is None:
+        return _whole(pairs, np.arange(len(pairs)), subject.dilate, rows)
+    manifest = pairsets.manifest(subject.folder)[rows]
+    index = {"": -1} | {name: i for i, name in enumerate(pairs.names)}
+    sources = manifest["source"].map(index).to_numpy(dtype=int)
+    numbers = manifest["sample"].to_numpy(dtype=int)
+    if manifest.empty:
+        nothing = pairs.masks[:0, 0]
+        return Members([], numbers, sources, pairs.images[:0], nothing, nothing)
+    made = pairsets.load(subject.folder, manifest["name"].tolist())
+    polyps = regions.all_dilated(made.masks, subject.dilate)
+    filled = _filled(subject, pairs, sources, manifest, made)
+    return Members(made.names, numbers, sources, made.images, filled, polyps & filled)
+
+
+def features(subject: Subject, images: np.ndarray, title: str) -> np.ndarray:
+    """Features (N, D) of images (N, 3, S, S) uint8, each computed once in a run."""
+    return metrics.remembered(subject.ws.folder / "features", images, subject.settings,
+                              devices.device(subject.ws.device), subject.ws.seed, title)
+
+
+def polyp_features(subject: Subject, images: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Features (Q, D) of the boxes around regions (Q, S, S); NaN where a region is empty."""
+    there = np.asarray(around.any(axis=(1, 2)))
+    shown = np.where(there[:, None, None], around, 1)
+    rows = features(subject, copies.patches(images, shown), "Features of polyps")
+    return np.where(there[:, None], rows, np.nan)
+
+
+def turned_features(subject: Subject, images: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """The same (8 Q, D) of images in all orientations, as the audit compares training images."""
+    return np.concatenate([polyp_features(subject, *(np.ascontiguousarray(copies.turned(part, way))
+                                                     for part in (images, around)))
+                           for way in range(len(copies.ORIENTATIONS))])
+
+
+def _whole(pairs: Pairs, sources: np.ndarray, dilate: int, rows: slice) -> Members:
+    """Real pairs: each is a member of set 1, and what is compared of it lies around its polyp."""
+    around = regions.all_dilated(pairs.masks[rows], dilate)
+    return Members(pairs.names[rows], np.ones(len(around), int), sources[rows], pairs.images[rows], around,
+                   around)
+
+
+def _filled(subject: Subject, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
+            made: Pairs) -> np.ndarray:
+    """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
+    if subject.data_type == GAN:  # whose images are its own as a whole
+        return np.ones_like(made.masks[:, 0])
+    if subject.data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
+        return made.masks[:, 0] & (1 - pairs.masks[sources, 0])
+    new = made.masks if subject.data_type.given_masks else None
+    return regions.filled(_old(pairs, sources, manifest), new, subject.dilate)
+
+
+def _old(pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame) -> np.ndarray:
+    """The masks (N, 1, S, S) of the lesions that were painted over: a background has none."""
+    own = manifest.get("picture", manifest["source"]) == manifest["source"]
+    return pairs.masks[sources] * own.to_numpy(dtype=np.uint8)[:, None, None, None]

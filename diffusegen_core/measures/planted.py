@@ -1,0 +1,112 @@
+"""What the audit of copies is judged by: fillings that no model remembers, and copies that it must find.
+
+Of the first kind is the lesion of another patient, blended into the filled region by Poisson cloning (Perez
+et al. 2003): like a painted one it continues the picture at the border of the region, and unlike one it is
+certainly new. Of the second kind is what a training picture shows in that region, as it is or disguised.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from diffusegen_core.config.sections import FULL_SIZE
+
+ZOOM = 1.1  # of a planted copy that was cropped
+# OpenCV erodes a mask three times before it clones, which at 64 px would leave the rim of the old lesion: so
+# it clones at 256 px, in a picture with a margin, as it refuses masks that reach the border.
+MARGIN = 8
+
+# How a planted copy differs from its training picture (3, S, S): each a map of pictures (..., S, S).
+Disguise = Callable[[np.ndarray], np.ndarray]
+
+
+def _zoomed(images: np.ndarray) -> np.ndarray:
+    """Images (..., S, S) uint8, magnified by ZOOM around their middle."""
+    side = images.shape[-1]
+    matrix = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), 0, ZOOM)
+    flat = np.ascontiguousarray(images).reshape(-1, side, side)
+    zoomed = [cv2.warpAffine(plane, matrix, (side, side), flags=cv2.INTER_LINEAR) for plane in flat]
+    return np.stack(zoomed).reshape(images.shape)
+
+
+DISGUISES: dict[str, Disguise] = {
+    "exact": lambda images: images,
+    "mirrored": lambda images: images[..., ::-1],
+    "upside down": lambda images: images[..., ::-1, :],
+    "rotated by 90°": lambda images: np.rot90(images, 1, (-2, -1)),
+    "rotated by 180°": lambda images: np.rot90(images, 2, (-2, -1)),
+    "rotated by 270°": lambda images: np.rot90(images, 3, (-2, -1)),
+    f"zoomed by {ZOOM - 1:.0%}": _zoomed,
+}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Images with a copy in each."""
+
+    images: np.ndarray
+    """(Q, 3, S, S) uint8."""
+    of: np.ndarray
+    """(Q,) int, of which training picture."""
+
+
+def blended(image: np.ndarray, region: np.ndarray, place: np.ndarray, donor: np.ndarray,
+            lesion: np.ndarray) -> np.ndarray:
+    """An image (3, S, S) uint8 whose region (S, S) is filled by a lesion of a donor (3, S, S) uint8.
+
+    The box around the donor's `lesion` (S, S) is brought to that around `place` (S, S), within the region;
+    gradients are the donor's, and the border is the image's. Neither mask is empty. Outside the region
+    nothing changes.
+    """
+    side = image.shape[-1]
+    times = max(1, FULL_SIZE // side)
+    large = _framed(cv2.resize(_channels_last(image), None, fx=times, fy=times,
+                               interpolation=cv2.INTER_CUBIC), cv2.BORDER_REPLICATE)
+    inside = _framed(cv2.resize((region > 0).astype(np.uint8) * 255, None, fx=times, fy=times,
+                                interpolation=cv2.INTER_NEAREST), cv2.BORDER_CONSTANT)
+    moved = cv2.warpAffine(_channels_last(donor), _to(place, lesion, times), large.shape[1::-1],
+                           flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    left, top, width, height = cv2.boundingRect(inside)
+    clone = cv2.seamlessClone(moved, large, inside, (left + width // 2, top + height // 2), cv2.NORMAL_CLONE)
+    small = cv2.resize(clone[MARGIN:-MARGIN, MARGIN:-MARGIN], (side, side), interpolation=cv2.INTER_AREA)
+    return np.where(region > 0, small.transpose(2, 0, 1), image)
+
+
+def plant(images: np.ndarray, filled: np.ndarray, training: np.ndarray, around: np.ndarray,
+          sources: np.ndarray, disguise: Disguise) -> Planted:
+    """Images (Q, 3, S, S) uint8, each region (Q, S, S) of which is filled with a disguised training picture.
+
+    Of training (N, 3, S, S), with lesions `around` (N, S, S), it is the one whose lesion then covers the
+    region best, as what is remembered has to look like a lesion there; but not the image's own source (Q,),
+    -1 where that is not known.
+    """
+    inside = (filled > 0).reshape(len(filled), -1).astype(np.float32)
+    lesions = (disguise(np.ascontiguousarray(around > 0).astype(np.uint8)) > 0).reshape(len(around), -1)
+    common = inside @ lesions.astype(np.float32).T
+    union = inside.sum(axis=1)[:, None] + lesions.sum(axis=1)[None] - common
+    cover = common / np.maximum(union, 1)
+    known = np.flatnonzero(sources >= 0)
+    if len(training) > 1:
+        cover[known, sources[known]] = -1
+    of = cover.argmax(axis=1)
+    return Planted(np.where(filled[:, None] > 0, disguise(training[of]), images), of)
+
+
+def _to(place: np.ndarray, lesion: np.ndarray, times: int) -> np.ndarray:
+    """The map (2, 3) from pixels of the large framed picture, with `place`, to those of the lesion's."""
+    (left, top, width, height), (x, y, across, down) = (
+        cv2.boundingRect((mask > 0).astype(np.uint8)) for mask in (place, lesion))
+    rows = [(across / width, left, x), (down / height, top, y)]
+    # A pixel u of the large picture has its middle at (u - MARGIN + 0.5) / times of the small one.
+    shift = [scale * ((0.5 - MARGIN) / times - first) + start - 0.5 for scale, first, start in rows]
+    return np.array([[rows[0][0] / times, 0, shift[0]], [0, rows[1][0] / times, shift[1]]])
+
+
+def _framed(pixels: np.ndarray, kind: int) -> np.ndarray:
+    return cv2.copyMakeBorder(pixels, MARGIN, MARGIN, MARGIN, MARGIN, kind)
+
+
+def _channels_last(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image.transpose(1, 2, 0))

@@ -1,0 +1,205 @@
+"""Tables of chapter 5: distances at equal numbers and in the paper's sets, the audit, the membership test."""
+
+import pandas as pd
+
+from diffusegen_core.chapters.distances import MS_SSIM
+from diffusegen_core.chapters.evaluate import Evaluated
+from diffusegen_core.chapters.members import HELD_OUT
+from diffusegen_core.chapters.membership import LEAST, LEVELS
+from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.data.types import REAL, DataType
+from diffusegen_core.measures import manifolds, memory
+from diffusegen_core.measures.copies import Thresholds
+from diffusegen_core.report import published
+from diffusegen_core.report.tables import Table, escaped, number, show
+
+# Of the Fréchet distance, the kernel distance and MS-SSIM: formats of a value and of a deviation.
+DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
+SHARES = (".3f", ".2g")  # of precision, recall, density and coverage
+
+
+def equal(result: Evaluated) -> Table:
+    """Every measure of every data type at equal numbers, mean and deviation over the sets; held-out Real is
+    the floor."""
+    values, (frechet, kernel, _) = result.equal, result.metrics
+    formats = dict(zip(result.metrics, zip(DIGITS, SPREAD, strict=True), strict=True))
+    formats |= dict.fromkeys(manifolds.NAMES, SHARES)
+    shown = [frechet, kernel, *manifolds.NAMES, MS_SSIM]
+    types = {name: values[values["data type"] == name] for name in (
+        HELD_OUT.name, *(one.name for one in result.types)) if name in set(values["data type"])}
+    rows = [{"data type": name, **{metric: _mean(mine.loc[mine["metric"] == metric, "value"],
+                                                 *formats[metric]) for metric in shown}}
+            for name, mine in types.items()]
+    return show(pd.DataFrame(rows, columns=["data type", *shown]), "evaluate-equal",
+                f"Data types of this run at equal numbers{_number_of(result)}, against all real training "
+                f"images: mean ± SD over sets. Features by {escaped(result.backbone)}. {floor(result)}")
+
+
+def floor(result: Evaluated) -> str:
+    """What the row of held-out real pairs is, or why there is none, in a sentence or two."""
+    test = result.held_out
+    if test.pairs is None:
+        return f"There is no row of held-out real pairs, as this run holds none out ({escaped(test.note)})."
+    return (f"The row {HELD_OUT.name} is what other real images score, of the test set {escaped(test.name)} "
+            f"({escaped(test.note)}): no generator can be asked for less.")
+
+
+def _number_of(result: Evaluated) -> str:
+    """How many images of each data type are compared, and why so many, in words."""
+    counts = result.equal["images"].unique()
+    if not len(counts):
+        return ""
+    smallest = "the held-out pairs" if result.held_out.pairs is not None and len(
+        result.held_out.pairs) == counts[0] else "the smallest set"
+    return f", {counts[0]} images a set, which is the size of {smallest}"
+
+
+def intrinsic(result: Evaluated, which: int) -> Table:
+    """Table 1 for one of the three metrics, 0 to 2: this run's whole sets, beside the paper's where image
+    size and weights are the paper's."""
+    metric = result.metrics[which]
+    known = ("FID", None, MS_SSIM)[which] if comparable(result, which) else None
+    values = result.values[result.values["metric"] == metric]
+    paper = published.table("1").query("metric == @known") if known else published.table("1").head(0)
+    ours = {published.kind(name): name for name in values["data type"].unique()}
+    sets = sorted(values["set"].unique())
+    rows = []
+    for kind in dict.fromkeys([*paper["data_type"], *ours]):
+        mine = values[values["data type"] == ours.get(kind)]
+        rows.append({
+            "data type": ours.get(kind, kind), "images": ", ".join(map(str, mine["images"].unique())),
+            **{f"set {n}, this run": _single(mine.loc[mine["set"] == n, "value"]) for n in sets},
+            "mean ± SD, this run": _mean(mine["value"], DIGITS[which], SPREAD[which]),
+            **({f"{known}, published": _printed(paper, kind)} if known else {})})
+    name, caption = (("frechet", f"Fréchet distance to Real, computed in this run: {escaped(metric)}."),
+                     ("kernel", f"Kernel distance to Real, computed in this run: {escaped(metric)}."),
+                     ("similarity", "MS-SSIM of shuffled pairs with Real, computed in this run."))[which]
+    if which == 2:
+        window, scale = result.window
+        caption += f" Window: {window} pixels{f', each pixel repeated {scale} times' if scale > 1 else ''}."
+    if known:
+        caption += " Published: Table 1 of the paper, sets 1 to 3, 20 clusters, 348 images a set at 256 px."
+    elif which != 1:
+        caption += f" {_not_shown(result, which)}"
+    return show(pd.DataFrame(rows), f"evaluate-{name}", caption,
+                {f"set {n}, this run": DIGITS[which] for n in sets})
+
+
+def comparable(result: Evaluated, which: int) -> bool:
+    """Whether the paper has this metric, 0 to 2, at this image size and with these weights."""
+    return result.image_size == FULL_SIZE and (which == 2 or (which == 0 and result.fid))
+
+
+def _not_shown(result: Evaluated, which: int) -> str:
+    """Why the paper's values of a metric do not stand beside this run's."""
+    reasons = [*([f"{FULL_SIZE} px"] if result.image_size != FULL_SIZE else []),
+               *(["clean-fid's Inception-v3"] if which == 0 and not result.fid else [])]
+    return f"The paper's values do not compare with these, for they are of {' and '.join(reasons)}."
+
+
+def by_clusters(result: Evaluated) -> Table:
+    """Table B2: the paper's values by cluster count, where they compare, beside this run's for its own."""
+    compared = [which for which in (0, 2) if comparable(result, which)]
+    paper = published.table("B2")
+    types = [data_type for data_type in result.sets if data_type.models.isdigit()]
+    theirs = map(DataType.parse, paper["data_type"] if compared else [])
+    rows = []
+    for data_type in sorted({*theirs, *types}, key=lambda one: (one.is_styled, int(one.models), one.name)):
+        name = data_type.name
+        mine = result.values[result.values["data type"] == name]
+        rows.append({
+            "data type": name,
+            **{f"{metric}, this run": _mean(mine.loc[mine["metric"] == metric, "value"], DIGITS[which],
+                                            SPREAD[which])
+               for which, metric in ((0, result.metrics.frechet), (2, MS_SSIM))},
+            **{f"{metric}, published": _printed(paper[paper["metric"] == metric], name)
+               for which, metric in ((0, "FID"), (2, MS_SSIM)) if which in compared}})
+    caption = "By cluster count: mean and standard deviation over the sets of this run"
+    caption += ", beside sets 1 to 3 of the paper's Table B2." if compared else "."
+    told = [_not_shown(result, 0)] if 0 not in compared else []
+    return show(pd.DataFrame(rows), "evaluate-clusters", " ".join([caption, *told]))
+
+
+def copies(result: Evaluated) -> Table:
+    """One row a data type: how many near-copies the audit found, beside what it finds where none can be."""
+    frame = result.copies.rename(index={REAL.name: "Real, each among the others"}, columns={
+        "share": "share flagged", "by chance": "share flagged where no model can know", "null": "of",
+        "of their source": "in pixels, of their own source", "nearest to source": "source is nearest"})
+    return show(frame, "evaluate-copies", "Near-copies of training images, computed in this run; features by "
+                f"{escaped(result.backbone)}. {_lesions(result)}",
+                {"share flagged": ".1%", "share flagged where no model can know": ".1%",
+                 "source is nearest": ".0%"})
+
+
+def _lesions(result: Evaluated) -> str:
+    """Where the null's lesions come from."""
+    if result.held_out.pairs is None:
+        return ("As this run holds no pairs out, those are lesions of other training pairs, each left out of "
+                "what it is compared with.")
+    return "Those are lesions of held-out pairs, blended into the same regions."
+
+
+def thresholds(result: Evaluated) -> Table:
+    """The scores below which an image is a near-copy, by data type."""
+    frame = pd.DataFrame.from_dict(result.thresholds, orient="index", columns=list(Thresholds._fields))
+    return show(frame.rename_axis("data type"), "evaluate-thresholds",
+                f"Scores below which an image is a near-copy: the {result.quantile:.1%} quantile of images "
+                "of which no model can know.", dict.fromkeys(Thresholds._fields, ".3f"))
+
+
+def planted(result: Evaluated) -> Table:
+    """What share of planted copies the audit finds, by how they were disguised."""
+    found = result.found
+    counts = result.planted.groupby("data type").size() / max(1, len(found))
+    frame = found.rename(columns={name: f"{name}, of {counts[name]:.0f}" for name in found.columns})
+    return show(frame.rename_axis("planted copy"), "evaluate-planted",
+                "Copies of training pictures, planted into the filled regions of this run's images: the "
+                "share that the audit finds, in pixels or in features.", dict.fromkeys(frame.columns, ".0%"))
+
+
+def closest(result: Evaluated) -> Table:
+    """The likeliest copies, with what they are likeliest copies of."""
+    columns = {"data type": "data type", "name": "image", "nearest": "nearest training image",
+               "orientation": "turned", "distance": "distance", "score": "score",
+               "feature_score": "score in features", "near_copy": "near-copy"}
+    frame = result.closest[list(columns)].rename(columns=columns).replace({"turned": {"": "no"},
+                                                                          "near-copy": {"": "no"}})
+    return show(frame, "evaluate-closest", "The lowest scores in pixels of this run's synthetic images.",
+                dict.fromkeys(("distance", "score", "score in features"), ".3f"))
+
+
+def membership(result: Evaluated) -> Table:
+    """How well the models' errors tell training pairs from held-out ones."""
+    recognised = f"recognised at {memory.ALARMS:.0%} false alarms"
+    columns = ["models", "training pairs", "held-out pairs", "area under the ROC curve", "95 % interval",
+               recognised]
+    told = result.membership
+    if told is None:
+        why = (f"this run holds no pairs out ({result.held_out.note})" if result.held_out.pairs is None else
+               f"evaluate.membership is null, or there are fewer than {LEAST} pairs of a kind")
+        return show(pd.DataFrame(columns=columns), "evaluate-membership",
+                    f"There is no membership test: {escaped(why)}.")
+    table = told.table
+    frame = table.rename(columns={"area": columns[3], "recognised": recognised})
+    frame[columns[4]] = [f"{low:.2f} to {high:.2f}" for low, high in
+                         zip(table["low"], table["high"], strict=True)]
+    caption = (f"Whom the models have seen, told by their error at {LEVELS} noise levels, computed in this "
+               f"run: an area of 0.5 is chance, 1 perfect memory. {escaped(told.caveat)}")
+    return show(frame[columns], "evaluate-membership", caption.strip(), {columns[3]: ".3f",
+                                                                         recognised: ".0%"})
+
+
+def _single(values: pd.Series) -> float:
+    return float(values.iloc[0]) if len(values) else float("nan")
+
+
+def _mean(values: pd.Series, digits: str, spread: str) -> str:
+    """Mean and standard deviation over the sets (their number divides, as in the paper's "65.99 ± 0.37")."""
+    if not len(values):
+        return ""
+    mean = number(values.mean(), digits)
+    return f"{mean} ± {number(values.std(ddof=0), spread)}" if len(values) > 1 else mean
+
+
+def _printed(paper: pd.DataFrame, data_type: str) -> str:
+    return ", ".join(paper.loc[paper["data_type"] == data_type, "printed"])
