@@ -43,7 +43,7 @@ SOURCES, SAMPLES, TEST, WATCH = 64, 3, 200, 348
 # small sets, where time is; `chapter` is the one whose pairs they are.
 STEPS_25 = {"inpaint.respacing": 25, "inpaint.jump_length": 5, "inpaint.resampling": 1}
 GUIDED = {"inpaint.masks": "varied", "inpaint.guidance_scale": 2.0, **STEPS_25}
-SDEDIT = {"style.method": "sdedit", "style.guidance_scale": 1.5, "style.respacing": 25, "style.skip": 19,
+SDEDIT = {"style.method": "sdedit", "style.guidance_scale": 1.5, "style.respacing": 25, "style.skip": 16,
           "chapter": "style"}
 WITHOUT_STYLE = {"chapter": "inpaint"}
 JOINT = {"inpaint.masks": "joint", "inpaint.guidance_scale": 1.0, "inpaint.respacing": 50,
