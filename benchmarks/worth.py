@@ -31,7 +31,10 @@ from scipy.special import stdtrit
 from smallsets import REAL, Task
 
 from diffusegen_core.config import params
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import Segment
 from diffusegen_core.data import dataset, regions
+from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.measures import copies, metrics, overlap
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import segnet
@@ -151,18 +154,25 @@ def judges(w: Work) -> Judges:
     around = regions.all_dilated(w.train.masks, w.p.inpaint.dilate)
     real = copies.in_pixels(w.train.images, around, w.train.images, np.arange(len(w.train)))
     copied = copies.threshold(real.score, w.p.evaluate.copy_quantile)
-    settings, weights = w.p.segment.model_copy(update={"epoch_images": 128}), w.folder / "judge.safetensors"
+    net = judge_of(w.train, w.p, w.folder, w.device)
+    return Judges(copied, net, dice_of(net, w.test.images, w.test.masks, w.p.segment))
+
+
+def judge_of(train: Pairs, p: Params, folder: Path, device: torch.device) -> torch.nn.Module:
+    """A network that was trained on all real training pairs, kept in `folder`."""
+    settings, weights = p.segment.model_copy(update={"epoch_images": 128}), folder / "judge.safetensors"
     if not weights.is_file():
-        held = np.arange(len(w.train)) % 5 == 0
-        fitted = segnet.fit(w.train.take(np.flatnonzero(~held)), w.train.take(np.flatnonzero(held)), settings,
-                            seeds.derive(w.p.seed, "judge"), w.folder / "judge", {}, w.device, "judge")
+        held = np.arange(len(train)) % 5 == 0
+        fitted = segnet.fit(train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held)), settings,
+                            seeds.derive(p.seed, "judge"), folder / "judge", {}, device, "judge")
         segnet.save(weights, fitted.net)
-    net = segnet.load(weights, settings, w.device)
-    return Judges(copied, net, dice_of(w, net, w.test.images, w.test.masks))
+    return segnet.load(weights, settings, device)
 
 
-def dice_of(w: Work, net: torch.nn.Module, images: np.ndarray, masks: np.ndarray) -> float:
-    return float(overlap.scores(segnet.predict(net, images, w.p.segment, w.device), masks)["dice"].mean())
+def dice_of(net: torch.nn.Module, images: np.ndarray, masks: np.ndarray, settings: Segment) -> float:
+    """The mean Dice of what a network finds in images (N, 3, S, S) with their masks (N, 1, S, S)."""
+    device = next(net.parameters()).device
+    return float(overlap.scores(segnet.predict(net, images, settings, device), masks)["dice"].mean())
 
 
 def measured(w: Work, judge: Judges, name: str) -> dict[str, Any]:
@@ -177,7 +187,7 @@ def measured(w: Work, judge: Judges, name: str) -> dict[str, Any]:
     return {"KD": float(np.mean([distance(w, made.images[draw], real) for draw in equal])),
             "seam": float(seam), "source's": float(before),
             "near-copies": float((nearest.score < judge.copied).mean()),
-            "agreement": dice_of(w, judge.net, made.images, made.masks[:, None])}
+            "agreement": dice_of(judge.net, made.images, made.masks[:, None], w.p.segment)}
 
 
 def floors(w: Work, judge: Judges) -> dict[str, Any]:
@@ -209,13 +219,13 @@ def tasks(w: Work, rows: list[Row], ways: list[str]) -> Iterator[Task]:
 
 def table(record: stages.Record, rows: list[Row], ways: list[str]) -> pd.DataFrame:
     """A row a way: means over generators and seeds, gains with the 95 % t interval over seeds."""
-    found, networks = record.stages, pd.DataFrame(record.stages.get("networks", {}).get("rows", []))
+    made, networks = record.stages, pd.DataFrame(record.stages.get("networks", {}).get("rows", []))
     lines = []
     for way in [REAL, PASTED, *ways]:
         names = [REAL] if way == REAL else [row.name for row in rows if row.way == way]
         line: dict[str, Any] = {"way": way, "generators": len(names)}
         for key in COLUMNS:
-            values = [stage[key] for name in names for stage in (found.get(name, {}), found.get(
+            values = [stage[key] for name in names for stage in (made.get(name, {}), made.get(
                 f"{name}, measured", {})) if key in stage]
             line[key] = np.mean(values) if values else np.nan
         lines.append(line | scored(networks, names))
