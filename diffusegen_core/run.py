@@ -15,6 +15,7 @@ never loses: what no longer fits is set aside in the run folder (see store.artif
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,11 @@ class Run:
         UserError for keys or values that there are not, and where the folder holds anything but a run.
         """
         path = params.profile_file(profile)
-        if folder is None and path.name == PARAMS and lock.is_run(path.absolute().parent):
+        own = path.name == PARAMS and lock.is_run(path.absolute().parent)
+        if folder is None and own:
             return cls.open(path.absolute().parent, changes)
-        values = params.merged({**params.load(path), "profile": path.stem}, changes or {})
+        given = ownparams.load(path.parent) if own else params.load(path)
+        values = params.merged({**given, "profile": path.stem}, changes or {})
         if folder is not None:
             values["run_dir"] = str(folder)
         return cls._checked(params.validate(values))
@@ -103,7 +106,9 @@ class Run:
         the parameters that lie in the run folder hold, but for `changes`. Sections that papermill was given
         (`-y '{train: {images: 80}}'`) are changes as well.
         """
-        given = {name: namespace[name] for name in Params.model_fields if name in namespace}
+        # A chapter's module may be called as its section is, and has been imported: it is no value.
+        given = {name: namespace[name] for name in Params.model_fields
+                 if name in namespace and not isinstance(namespace[name], ModuleType)}
         refuse_unknown(namespace, {"changes", *Params.model_fields})
         profile, run_dir = given.pop("profile", "smoke"), given.pop("run_dir", None)
         changes = params.merged(given, namespace.get("changes") or {})

@@ -97,9 +97,12 @@ def test_a_notebook_takes_a_profile_and_changes(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_calls_nothing_as_a_parameter_is_called(path: Path) -> None:
-    """Run twice in one kernel, its own variable would pass for a value that papermill was given."""
-    stored = {node.id for cell in code_cells(path) for node in ast.walk(ast.parse("".join(cell["source"])))
-              if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    """Run twice in one kernel, its own variable would pass for a value that papermill was given; and what it
+    imports passes for one the first time."""
+    nodes = [node for cell in code_cells(path) for node in ast.walk(ast.parse("".join(cell["source"])))]
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored |= {name.asname or name.name.partition(".")[0] for node in nodes
+               if isinstance(node, ast.Import | ast.ImportFrom) for name in node.names}
     assert stored & (params.Params.model_fields.keys() | {"changes"}) == {"profile", "changes"}
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from diffusegen_core import Run, __version__, cli
-from diffusegen_core.chapters import cluster
+from diffusegen_core.chapters import cluster, style
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
@@ -139,6 +140,19 @@ def test_a_notebook_may_name_another_folder_for_a_profiles_run_or_for_a_run(chec
     assert Run.from_notebook({"profile": "runs/smoke", "run_dir": "other"}).params.train.images == 40
 
 
+def test_an_older_runs_parameters_mean_the_same_in_another_folder(checkout: Path):
+    kept(Run.create("smoke", {"inpaint.baselines": ["Paste"]}))
+    path = checkout / "runs" / "smoke" / "params.yaml"
+    told = yaml.safe_load(path.read_text())
+    for name in ("baselines", "masks", "guidance_scale"):
+        del told["inpaint"][name]
+    path.write_text(yaml.safe_dump(told))
+    for run in (Run.create(path), Run.create(path, folder="other"),
+                Run.from_notebook({"profile": "runs/smoke", "run_dir": "other"})):
+        p = run.params.inpaint
+        assert (p.baselines, p.masks, p.guidance_scale) == (None, "joint", 1.0)
+
+
 @pytest.mark.parametrize(("injected", "says"), [
     ('clusters = {"k": 3}', "clusters: unknown key (did you mean cluster?)"),
     ('trian = {"images": 5}', "trian: unknown key (did you mean train?)"),
@@ -160,6 +174,10 @@ def test_what_papermill_was_given_and_is_no_parameter_is_refused_in_one_line(
 
 def test_what_a_user_has_named_in_a_notebook_is_no_parameter(checkout: Path):
     assert Run.from_notebook({"In": ["", "clusters = 3"], "clusters": 3}).params.cluster.k == 2
+
+
+def test_a_module_in_a_notebook_that_is_called_as_a_section_is_no_value_of_it(checkout: Path):
+    assert Run.from_notebook({"style": style, "style_": 1}).params.style.respacing == 4
 
 
 # ---- where a run may lie
