@@ -61,6 +61,8 @@ def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_param
     schedule = tables.repaint(nano_params).frame.set_index("")
     assert schedule["the paper"].tolist() == ["200", "10", "5", "1,720", "960"]
     assert schedule["this run"].tolist() == ["4", "2", "2", "8", "6"]  # 3 2 1 0 1 2 1 0 -1
+    guided = tables.repaint(changed(nano_params, inpaint={"masks": "own", "guidance_scale": 2.0}))
+    assert guided.frame["this run"].tolist() == ["4", "2", "2", "8", "12"]
     network = tables.network(nano_params).frame.set_index("")
     assert network.loc["parameters", "the paper"] == "526.56 M"
     assert (network["this run"] != "").all()

@@ -76,16 +76,20 @@ def check(p: Params) -> Iterator[str]:
 
 def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs."""
-    calls = network_calls(repaint_levels(settings.respacing, settings.jump_length, settings.resampling))
-    if settings.masks != JOINT and settings.guidance_scale != 1:
-        calls *= 2
+    each = calls(settings)
     for data_type, amount in supply.items():
         if data_type.is_painted and not data_type.is_styled:
             pairs = amount.sources * amount.samples
-            yield Cost("3 inpaint", f"{data_type}, {calls} calls each", "sampling", pairs, pairs * calls,
-                       pairs * calls * work.unet.call,
-                       min(pairs, settings.batch_size) * calls * work.unet.call,
+            yield Cost("3 inpaint", f"{data_type}, {each} calls each", "sampling", pairs, pairs * each,
+                       pairs * each * work.unet.call,
+                       min(pairs, settings.batch_size) * each * work.unet.call,
                        pairs * PAIR * image_size**2)
+
+
+def calls(settings: Inpaint) -> int:
+    """Network calls for a pair: one for each step down, or two where images are guided by given masks."""
+    steps = network_calls(repaint_levels(settings.respacing, settings.jump_length, settings.resampling))
+    return steps if settings.masks == JOINT or settings.guidance_scale == 1 else 2 * steps
 
 
 def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, models: Trained,

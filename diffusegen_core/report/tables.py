@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import GUIDED, Styled
@@ -20,10 +21,11 @@ from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.sections import Model
+from diffusegen_core.config.sections import Inpaint, Model
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.diffusion.repaint import network_calls, repaint_levels
+from diffusegen_core.data.types import JOINT
+from diffusegen_core.diffusion.repaint import repaint_levels
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
@@ -183,14 +185,16 @@ def models(result: Trained) -> Table:
 def repaint(p: Params) -> Table:
     """The RePaint schedule of this run beside the paper's."""
     columns = {}
-    for name, given in (("this run", (p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling)),
-                        ("the paper", (200, 10, 5))):
-        levels = repaint_levels(*given)
-        columns[name] = [*map(str, given), f"{len(levels) - 1:,}", f"{network_calls(levels):,}"]
+    papers = Inpaint(respacing=200, jump_length=10, resampling=5, masks=JOINT)
+    for name, settings in (("this run", p.inpaint), ("the paper", papers)):
+        given = settings.respacing, settings.jump_length, settings.resampling
+        columns[name] = [*map(str, given), f"{len(repaint_levels(*given)) - 1:,}",
+                         f"{inpaint.calls(settings):,}"]
     frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
                                "network calls"], **columns})
     return show(frame, "inpaint-schedule", "The RePaint schedule of this run, and the paper's as published. "
-                "Transitions and calls are counted from the first three rows.")
+                "Transitions and calls are counted from the first three rows; a step down that given masks "
+                "guide takes two calls.")
 
 
 def inpainted(result: Inpainted) -> Table:
