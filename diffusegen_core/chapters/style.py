@@ -113,14 +113,15 @@ def check(p: Params) -> Iterator[str]:
 
 def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs."""
-    steps = settings.respacing - settings.skip
-    calls = steps if settings.guidance_scale == 1 else 2 * steps
-    kind, each = ("styling", sum(work.guided)) if settings.method == GUIDED else (
-        "sampling", calls * work.unet.call)
+    steps = calls = settings.respacing - settings.skip
+    kind, each = "styling", sum(work.guided)
+    if settings.method == SDEDIT:
+        calls = steps if settings.guidance_scale == 1 else 2 * steps
+        kind, each = "sampling", calls * work.unet.call
     for data_type, amount in supply.items():
         if data_type.is_styled:
             pairs = amount.sources * amount.samples
-            yield Cost("4 style", f"{data_type}, {steps} steps each", kind, pairs, pairs * steps,
+            yield Cost("4 style", f"{data_type}, {steps} steps each", kind, pairs, pairs * calls,
                        pairs * each, min(pairs, settings.batch_size) * each, pairs * PAIR * image_size**2)
 
 
