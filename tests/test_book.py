@@ -85,6 +85,15 @@ def test_the_pictures_show_no_image_whose_mask_was_not_written(nano_params: para
     assert (run.folder / "figures" / "scheme.png").is_file()
 
 
+def test_the_scheme_tells_of_given_masks_and_of_styling_without_losses(nano_params: params.Params) -> None:
+    given = params.validate(params.merged(params.plain(nano_params), {
+        "inpaint.masks": "own", "style.method": "sdedit"}))
+    papers, ours = front._told(nano_params), front._told(given)
+    assert len(papers) == len(ours) == len(front.STAGES)
+    assert ("and its mask" in papers[2], "given\nmask" in ours[2]) == (True, True)
+    assert ["guided" in told[3] for told in (papers, ours)] == [True, False]
+
+
 def test_a_sample_grid_that_is_no_picture_is_named(nano_run: Run) -> None:
     grid = sorted((nano_run.folder / "train").glob("*/samples/*.png"))[-1]
     shown = front._made(nano_run, "train")

@@ -8,21 +8,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from diffusegen_core.chapters.style import GUIDED
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.data import layouts
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import KINDS, read_pair
-from diffusegen_core.data.types import painted
+from diffusegen_core.data.types import JOINT, painted
 from diffusegen_core.report import figures
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
 
-STAGES = [
-    ("a", "cluster", "similar pairs together,\nby their features"),
-    ("b", "train", "a 4-channel diffusion\nmodel for each cluster"),
-    ("c", "inpaint", "a new polyp and its mask\nin a real image"),
-    ("d", "style", "colours guided towards\nthe real image"),
-]
+STAGES = {"cluster": "a", "train": "b", "inpaint": "c", "style": "d"}
 
 
 def draw(run: Run) -> list[Path]:
@@ -46,7 +43,8 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
     boxes: list[tuple[str, str, str, np.ndarray | None]] = [
         ("", f"{len(pairs)} pairs", "images and\ntheir masks",
          _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)])),
-        *((letter, name, text, _made(run, name)) for letter, name, text in STAGES)]
+        *((letter, name, text, _made(run, name)) for (name, letter), text in
+          zip(STAGES.items(), _told(run.params), strict=True))]
     for n, (letter, name, text, image) in enumerate(boxes):
         left = 0.06 + 2.0 * n
         middle = left + 0.86
@@ -63,6 +61,15 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
             ax.add_patch(FancyArrowPatch((left - 0.27, 1.5), (left, 1.5), arrowstyle="-|>",
                                          mutation_scale=9, color=figures.COLOURS[0]))
     return figure
+
+
+def _told(p: Params) -> list[str]:
+    """What happens in each of the stages."""
+    return ["similar pairs together,\nby their features", "a 4-channel diffusion\nmodel for each cluster",
+            "a new polyp and its mask\nin a real image" if p.inpaint.masks == JOINT else
+            "a new polyp for a given\nmask in a real image",
+            "colours guided towards\nthe real image" if p.style.method == GUIDED else
+            "noised and denoised,\nwith the mask known"]
 
 
 def _spread(pairs: Pairs) -> np.ndarray:
