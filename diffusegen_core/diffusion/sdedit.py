@@ -1,7 +1,8 @@
 """SDEdit (Meng et al. 2022) of pairs: an image is noised part of the way and denoised again, its mask kept.
 
 What was inpainted differs in its fine texture from what was photographed, and a network that learns from such
-pairs learns to tell the two apart. After this every pixel comes from the model.
+pairs learns to tell the two apart. After this every pixel comes from the model: of the whole image, or of the
+window that the model sees.
 """
 
 from torch import Tensor, zeros_like
