@@ -51,7 +51,8 @@ SDEDIT = {"style.method": "sdedit", "style.guidance_scale": 1.5, "style.respacin
 WITHOUT_STYLE = {"chapter": "inpaint"}
 JOINT = {"inpaint.masks": "joint", "inpaint.guidance_scale": 1.0, "inpaint.respacing": 50,
          "inpaint.jump_length": 10, "inpaint.resampling": 3}
-STYLED = {"style.method": "guided", "style.respacing": 50, "style.skip": 20, "chapter": "style"}
+STYLED = {"style.method": "guided", "style.respacing": 50, "style.skip": 20, "style.semantic_steps": 5,
+          "chapter": "style"}
 WAYS: dict[str, dict[str, Any]] = {
     "varied guided, SDEdit": {**GUIDED, **SDEDIT},
     "varied guided": {**GUIDED, **WITHOUT_STYLE},

@@ -74,5 +74,7 @@ def test_every_way_is_a_run_that_can_be(tmp_path: Path):
         assert calls == (130 if "joint" in way or "130 calls" in way else 25)
         assert (worth.WAYS[way]["chapter"] == "style") == way.endswith(("SDEdit", "styled"))
         assert not way.endswith("SDEdit") or p.style.method == "sdedit"
+        # The paper's 19 of its 200 steps have the semantic divergence.
+        assert not way.endswith("styled") or p.style.semantic_steps == round(19 * p.style.respacing / 200)
     assert all(len(folders) == 1 for folders in made.values()), "what is inpainted alike is inpainted once"
     assert len(set.union(*made.values())) == len(made)
