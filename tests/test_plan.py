@@ -154,8 +154,12 @@ def test_the_smoke_profiles_images_are_those_of_its_chapters():
     assert (of(made, "2-Paint").items, of(made, "2-Paint").images) == (32, 32 * 2 * 25)
     assert (of(made, "2-Styled-Paint").items, of(made, "2-Styled-Paint").images) == (32, 32 * 15)
     assert of(made, "GAN").items == 16
-    # Images: 48 and five data types of 32; boxes: 48 twice, for their mirror images, and those of the 160.
-    assert of(made, "features of images and polyps").images == 48 + 160 + 96 + 160
+    # Images: 48, five data types of 32, and 24 that are held out. Boxes: of the 48 in eight orientations, of the
+    # 160, of as many fillings that no model knows (for the GAN the 24), and of seven planted copies of each.
+    images, boxes = 48 + 5 * 32 + 24, 8 * 48 + 5 * 32 + 4 * 32 + 24 + 5 * 7 * 32
+    assert of(made, "features of images and polyps").images == images + boxes
+    # Two models denoise 24 pairs of each kind at eight levels.
+    assert of(made, "membership test").images == 2 * 8 * (24 + 24)
     segment, augment = (made.table[made.table["chapter"] == c].iloc[0] for c in CHAPTERS[5:])
     # Real once, and five data types with N = 1 and 2; of 16 sources 3 choose the best epoch.
     assert (segment["items"], segment["images"]) == (11, 11 * (12 * 64 + 24) + 12 * (3 + 5 * 3 + 5 * 6))
