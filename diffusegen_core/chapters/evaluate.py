@@ -114,8 +114,12 @@ class Evaluated:
 
     @property
     def closest(self) -> pd.DataFrame:
-        """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row."""
-        synthetic = self.audit[self.audit["data type"] != REAL.name].dropna(subset="score")
+        """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row.
+
+        Pasted lesions are copies on purpose, and would leave no room for others.
+        """
+        shown = [t.name for t in self.types if t != REAL and not t.is_pasted]
+        synthetic = self.audit[self.audit["data type"].isin(shown)].dropna(subset="score")
         ordered = synthetic.sort_values("score", kind="stable")
         painted = ordered["data type"].map({t.name: t.inpainted.name for t in self.types})
         pair = painted + "/" + ordered["name"]
