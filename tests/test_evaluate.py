@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_up import write_set
 
-from diffusegen_core.chapters import audit, evaluate, gan, members
+from diffusegen_core.chapters import audit, distances, evaluate, gan, members
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
@@ -152,7 +152,8 @@ def test_the_planted_copy_is_the_closest_pair(whole: tuple[Run, Evaluated]) -> N
 
 def test_pasted_lesions_leave_the_likeliest_copies_their_room(whole: tuple[Run, Evaluated]) -> None:
     result = whole[1]
-    pasted = result.audit[result.audit["data type"] == "2-Diff"].assign(**{"data type": "Paste", "score": 0.0})
+    pasted = result.audit[result.audit["data type"] == "2-Diff"]
+    pasted = pasted.assign(**{"data type": "Paste", "score": 0.0})
     more = replace(result, types=[*result.types, PASTE],
                    audit=pd.concat([result.audit, pasted], ignore_index=True))
     assert more.closest.equals(result.closest)
@@ -271,6 +272,21 @@ def test_without_held_out_pairs_there_is_no_such_row_and_the_caption_says_why(ma
     assert "holds none out (not given: segment.held\\_out)" in table.caption
     assert "5 images a set, which is the size of the smallest set" in table.caption
     assert "other training pairs" in evaluate_tables.copies(result).caption
+
+
+@pytest.mark.parametrize(("sizes", "real", "count"), [([6, 5, 2], 14, 5), ([2, 1], 14, 0), ([24, 4], 2, 0)])
+def test_equal_numbers_are_those_of_the_smallest_set_that_has_distances(sizes: list[int], real: int,
+                                                                        count: int) -> None:
+    assert distances.equal_size(sizes, real) == count
+
+
+def test_a_single_real_pair_has_no_equal_numbers_and_no_failure(made: Run) -> None:
+    few = dataset.keep(made.ws, "few", made.real.take([0]))
+    made = replace(made, real=few, sets={})
+    made.write(DIFF, [(f"{few.names[0]}_1", 0, 1, few.images[0], few.masks[0, 0])])
+    result = made.evaluate(test=held_out(made, 4))
+    assert result.equal.empty
+    assert evaluate_tables.equal(result).frame.empty
 
 
 def test_a_subset_is_drawn_by_the_seed_and_its_values_are_its_own(whole: tuple[Run, Evaluated]) -> None:

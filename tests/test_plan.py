@@ -154,8 +154,8 @@ def test_the_smoke_profiles_images_are_those_of_its_chapters():
     assert (of(made, "2-Paint").items, of(made, "2-Paint").images) == (32, 32 * 2 * 25)
     assert (of(made, "2-Styled-Paint").items, of(made, "2-Styled-Paint").images) == (32, 32 * 15)
     assert of(made, "GAN").items == 16
-    # Images: 48, five data types of 32, and 24 that are held out. Boxes: of the 48 in eight orientations, of the
-    # 160, of as many fillings that no model knows (for the GAN the 24), and of seven planted copies of each.
+    # Images: 48, five data types of 32, and 24 that are held out. Boxes: of the 48 in eight orientations, of
+    # the 160, of as many fillings that no model knows (for the GAN the 24), and of seven planted copies each.
     images, boxes = 48 + 5 * 32 + 24, 8 * 48 + 5 * 32 + 4 * 32 + 24 + 5 * 7 * 32
     assert of(made, "features of images and polyps").images == images + boxes
     # Two models denoise 24 pairs of each kind at eight levels.

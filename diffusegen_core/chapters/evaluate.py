@@ -141,7 +141,7 @@ def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings:
     pairs. Raises UserError where the backbone or its weights cannot be had.
     """
     subjects = _subjects(ws, pairs, sets, settings, dilate, held_out.pairs)
-    floors = _floors(subjects, sets, held_out.pairs)
+    floors = _floors(subjects, sets, held_out.pairs, len(pairs))
     missing = [one for one in subjects if not one.artifact.made()]
     lacking = [one for one, _ in floors if not one.artifact.made()]
     for one in (*missing, *lacking):
@@ -207,12 +207,12 @@ def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], set
 
 
 def _floors(subjects: Sequence[Subject], sets: Mapping[DataType, PairSet],
-            held_out: Pairs | None) -> list[tuple[Subject, int]]:
+            held_out: Pairs | None, real: int) -> list[tuple[Subject, int]]:
     """What is compared at equal numbers, and the number: held-out Real last, where there is any."""
     settings = subjects[0].settings
     sizes = [int(size) for made in sets.values() for number, size in
              made.manifest["sample"].value_counts().items() if int(number) <= settings.sets]
-    count = distances.equal_size([*sizes, *([len(held_out)] if held_out is not None else [])])
+    count = distances.equal_size([*sizes, *([len(held_out)] if held_out is not None else [])], real)
     if not sizes or not count:
         return []
     everything = [(one.data_type, one) for one in subjects]
