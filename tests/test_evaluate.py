@@ -10,14 +10,14 @@ import pytest
 import torch
 from made_up import write_set
 
-from diffusegen_core.chapters import audit, evaluate, gan, members
+from diffusegen_core.chapters import audit, distances, evaluate, gan, members
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, pairsets, phantom, regions
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.data.types import GAN, DataType
+from diffusegen_core.data.types import GAN, PASTE, DataType
 from diffusegen_core.measures import manifolds, metrics, planted
 from diffusegen_core.report import evaluate_figures, evaluate_tables
 from diffusegen_core.store import seeds
@@ -150,6 +150,15 @@ def test_the_planted_copy_is_the_closest_pair(whole: tuple[Run, Evaluated]) -> N
     assert len(result.audit) == REAL + 2 * SOURCES * SAMPLES - 1
 
 
+def test_pasted_lesions_leave_the_likeliest_copies_their_room(whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    pasted = result.audit[result.audit["data type"] == "2-Diff"]
+    pasted = pasted.assign(**{"data type": "Paste", "score": 0.0})
+    more = replace(result, types=[*result.types, PASTE],
+                   audit=pd.concat([result.audit, pasted], ignore_index=True))
+    assert more.closest.equals(result.closest)
+
+
 def test_near_copies_are_counted_beside_what_chance_finds(whole: tuple[Run, Evaluated]) -> None:
     result = whole[1]
     assert result.copies.index.tolist() == ["Real", "2-Diff", "2-Styled-Diff"]
@@ -243,7 +252,13 @@ def test_all_types_and_held_out_pairs_are_compared_at_equal_numbers(made: Run) -
     table = evaluate_tables.equal(result)
     assert table.frame["data type"].tolist() == ["held-out Real", "Real", "2-Diff", "2-Styled-Diff"]
     assert "4 images a set, which is the size of the held-out pairs" in table.caption
-    assert (table.frame.set_index("data type").loc["Real", list(manifolds.NAMES)] == "").all()
+    cells = table.frame.set_index("data type")
+    assert (cells.loc["Real", list(manifolds.NAMES)] == "").all()
+    # Each set has all four held-out pairs: the same, which no deviation of 0 is to hide.
+    assert {name for name in cells if "±" in cells.loc["held-out Real", name]} == {result.metrics.similarity}
+    assert "±" in cells.loc["2-Diff", result.metrics.frechet]
+    more = evaluate_tables.equal(made.evaluate(test=held_out(made, 9))).frame.set_index("data type")
+    assert "±" in more.loc["held-out Real", result.metrics.frechet]
     null = result.null[result.null["data type"] == "2-Diff"]
     assert null["lesion"].str.startswith("fresh_").all()
     assert "lesions of held-out pairs" in evaluate_tables.copies(result).caption
@@ -257,6 +272,21 @@ def test_without_held_out_pairs_there_is_no_such_row_and_the_caption_says_why(ma
     assert "holds none out (not given: segment.held\\_out)" in table.caption
     assert "5 images a set, which is the size of the smallest set" in table.caption
     assert "other training pairs" in evaluate_tables.copies(result).caption
+
+
+@pytest.mark.parametrize(("sizes", "real", "count"), [([6, 5, 2], 14, 5), ([2, 1], 14, 0), ([24, 4], 2, 0)])
+def test_equal_numbers_are_those_of_the_smallest_set_that_has_distances(sizes: list[int], real: int,
+                                                                        count: int) -> None:
+    assert distances.equal_size(sizes, real) == count
+
+
+def test_a_single_real_pair_has_no_equal_numbers_and_no_failure(made: Run) -> None:
+    few = dataset.keep(made.ws, "few", made.real.take([0]))
+    made = replace(made, real=few, sets={})
+    made.write(DIFF, [(f"{few.names[0]}_1", 0, 1, few.images[0], few.masks[0, 0])])
+    result = made.evaluate(test=held_out(made, 4))
+    assert result.equal.empty
+    assert evaluate_tables.equal(result).frame.empty
 
 
 def test_a_subset_is_drawn_by_the_seed_and_its_values_are_its_own(whole: tuple[Run, Evaluated]) -> None:

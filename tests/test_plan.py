@@ -154,10 +154,12 @@ def test_the_smoke_profiles_images_are_those_of_its_chapters():
     assert (of(made, "2-Paint").items, of(made, "2-Paint").images) == (32, 32 * 2 * 25)
     assert (of(made, "2-Styled-Paint").items, of(made, "2-Styled-Paint").images) == (32, 32 * 15)
     assert of(made, "GAN").items == 16
-    # Of 48 real pairs the image and eight boxes, 24 held-out images; of five data types 32 images, 32 boxes,
-    # as many of the null (24 held-out ones for the GAN), and 32 planted copies in each of seven disguises.
-    assert of(made, "features of images and polyps").images == (
-        48 * 9 + 24 + 5 * 2 * 32 + 4 * 32 + 24 + 5 * 7 * 32)
+    # Images: 48, five data types of 32, and 24 that are held out. Boxes: of the 48 in eight orientations, of
+    # the 160, of as many fillings that no model knows (for the GAN the 24), and of seven planted copies each.
+    images, boxes = 48 + 5 * 32 + 24, 8 * 48 + 5 * 32 + 4 * 32 + 24 + 5 * 7 * 32
+    assert of(made, "features of images and polyps").images == images + boxes
+    # Two models denoise the 48 and the 24 at eight levels.
+    assert of(made, "membership test").images == 2 * 8 * (48 + 24)
     segment, augment = (made.table[made.table["chapter"] == c].iloc[0] for c in CHAPTERS[5:])
     # Real once, and five data types with N = 1 and 2; of 16 sources 3 choose the best epoch.
     assert (segment["items"], segment["images"]) == (11, 11 * (12 * 64 + 24) + 12 * (3 + 5 * 3 + 5 * 6))

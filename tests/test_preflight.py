@@ -85,7 +85,7 @@ ERRORS = [
     ({"segment": {"encoder": "resnet18", "decoder_channels": [8] * 6}},
      "segment: segment.encoder resnet18 with 6", "678"),
     ({"segment": {"weights": "/no.pth"}}, "segment: There is no weights file", "678"),
-    ({"segment": {"held_out": "/nowhere"}}, "segment.held_out: /nowhere is not a folder", "678"),
+    ({"segment": {"held_out": "/nowhere"}}, "segment.held_out: /nowhere is not a folder", "5678"),
     ({"segment": {"cvc": "/nowhere"}}, "segment.cvc: /nowhere is not a folder", "678"),
     ({"segment": {"types": ["20-Diff"]}}, "segment.types: this run has no data type 20-Diff", "68"),
     ({"inpaint": {"samples": 3}, "gan": {"samples": 2}, "segment": {"samples": [3]}},

@@ -42,12 +42,12 @@ def whole(subject: Subject, everyone: Members, pairs: Pairs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=VALUES)
 
 
-def equal_size(sizes: Iterable[int]) -> int:
+def equal_size(sizes: Iterable[int], real: int) -> int:
     """How many images of each data type are compared, from the sizes of all sets: the smallest that counts.
 
-    0 where there is none.
+    0 where there is none, or with so few `real` images that there is no distance from them.
     """
-    return min((size for size in sizes if size >= LEAST), default=0)
+    return min((size for size in sizes if size >= LEAST), default=0) if real >= LEAST else 0
 
 
 def compare(ws: Workspace, subject: Subject, count: int) -> None:

@@ -114,8 +114,12 @@ class Evaluated:
 
     @property
     def closest(self) -> pd.DataFrame:
-        """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row."""
-        synthetic = self.audit[self.audit["data type"] != REAL.name].dropna(subset="score")
+        """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row.
+
+        Pasted lesions are copies on purpose, and would leave no room for others.
+        """
+        shown = [t.name for t in self.types if t != REAL and not t.is_pasted]
+        synthetic = self.audit[self.audit["data type"].isin(shown)].dropna(subset="score")
         ordered = synthetic.sort_values("score", kind="stable")
         painted = ordered["data type"].map({t.name: t.inpainted.name for t in self.types})
         pair = painted + "/" + ordered["name"]
@@ -137,7 +141,7 @@ def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings:
     pairs. Raises UserError where the backbone or its weights cannot be had.
     """
     subjects = _subjects(ws, pairs, sets, settings, dilate, held_out.pairs)
-    floors = _floors(subjects, sets, held_out.pairs)
+    floors = _floors(subjects, sets, held_out.pairs, len(pairs))
     missing = [one for one in subjects if not one.artifact.made()]
     lacking = [one for one, _ in floors if not one.artifact.made()]
     for one in (*missing, *lacking):
@@ -203,12 +207,12 @@ def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], set
 
 
 def _floors(subjects: Sequence[Subject], sets: Mapping[DataType, PairSet],
-            held_out: Pairs | None) -> list[tuple[Subject, int]]:
+            held_out: Pairs | None, real: int) -> list[tuple[Subject, int]]:
     """What is compared at equal numbers, and the number: held-out Real last, where there is any."""
     settings = subjects[0].settings
     sizes = [int(size) for made in sets.values() for number, size in
              made.manifest["sample"].value_counts().items() if int(number) <= settings.sets]
-    count = distances.equal_size([*sizes, *([len(held_out)] if held_out is not None else [])])
+    count = distances.equal_size([*sizes, *([len(held_out)] if held_out is not None else [])], real)
     if not sizes or not count:
         return []
     everything = [(one.data_type, one) for one in subjects]

@@ -1,6 +1,6 @@
 """Chapter 5's membership test: do the models' errors tell training pairs from held-out ones?
 
-Every model denoises the same training pairs and as many held-out ones, at fixed noise levels and with seeded
+Every model denoises the same training pairs and the same held-out ones, at fixed noise levels and with seeded
 noise. Of the clusters' models, each of which has seen its own cluster alone, an image's error is that of the
 model that knows it best: so it is for members and for others.
 """

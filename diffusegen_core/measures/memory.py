@@ -2,8 +2,8 @@
 
 A diffusion model that has learned its training images by heart denoises them better than new ones of the same
 kind (Matsumoto et al. 2023, "Membership inference attacks against diffusion models"; Carlini et al. 2023).
-Who guesses by that error alone is right as often as the area under the ROC curve says: 0.5 is chance, 1 is
-perfect memory. The test says nothing of what the model paints.
+Who is shown one of each and guesses by that error alone is right as often as the area under the ROC curve
+says: 0.5 is chance, 1 is perfect memory. The test says nothing of what the model paints.
 """
 
 from dataclasses import dataclass

@@ -25,6 +25,9 @@ def equal(result: Evaluated) -> Table:
     formats = dict(zip(result.metrics, zip(DIGITS, SPREAD, strict=True), strict=True))
     formats |= dict.fromkeys(manifolds.NAMES, SHARES)
     shown = [frechet, kernel, *manifolds.NAMES, MS_SSIM]
+    if _takes_all(result):  # each set is of the same images, whose distances have no deviation
+        values = values[(values["data type"] != HELD_OUT.name) | (values["metric"] == MS_SSIM)
+                        | (values["set"] == 1)]
     types = {name: values[values["data type"] == name] for name in (
         HELD_OUT.name, *(one.name for one in result.types)) if name in set(values["data type"])}
     rows = [{"data type": name, **{metric: _mean(mine.loc[mine["metric"] == metric, "value"],
@@ -49,9 +52,14 @@ def _number_of(result: Evaluated) -> str:
     counts = result.equal["images"].unique()
     if not len(counts):
         return ""
-    smallest = "the held-out pairs" if result.held_out.pairs is not None and len(
-        result.held_out.pairs) == counts[0] else "the smallest set"
+    smallest = "the held-out pairs" if _takes_all(result) else "the smallest set"
     return f", {counts[0]} images a set, which is the size of {smallest}"
+
+
+def _takes_all(result: Evaluated) -> bool:
+    """Whether as many images are compared as there are held-out pairs."""
+    pairs = result.held_out.pairs
+    return pairs is not None and len(pairs) in set(result.equal["images"])
 
 
 def intrinsic(result: Evaluated, which: int) -> Table:
