@@ -9,6 +9,7 @@ loss compares with the inpainted image instead. [CLS] and colours still are thos
 painted into.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ OF_SDEDIT = ("guidance_scale", "respacing", "skip", "colour_transfer", "precisio
 class Styled(PairSets):
     """The styled pairs by data type, those that they were made of, and the losses of every step.
 
-    A manifest has one row a pair: Dice of its mask with what styling made of the mask channel; [CLS] distance
+    A manifest has one row a pair: Dice of its mask with what guidance made of the mask channel; [CLS] distance
     to the source, and contrast at the border of the filled region, before and after. A pair that was stopped
     has no files, but a row in `left_out` whose `status` says why.
     """
@@ -78,7 +79,7 @@ class Styled(PairSets):
             "stopped": len(one.left_out),
             **{f"{measure} {when}": one.manifest[f"{column}_{when}"].mean() for measure, column in
                (("[CLS] distance", "cls"), ("seam", "seam")) for when in ("before", "after")},
-            "mask Dice": one.manifest["mask_dice"].mean()})
+            "mask Dice": one.manifest["mask_dice"].mean() if "mask_dice" in one.manifest else math.nan})
 
 
 def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, settings: Style,
@@ -132,6 +133,8 @@ def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings
     artifact = ws.artifact(data_type.artifact, recipe(ws, pairs, jobs, models, origin, settings, scenes))
     if not artifact.made():
         columns = [*MANIFEST, *(["picture"] if data_type.given_masks else [])]
+        if settings.method == SDEDIT:
+            columns.remove("mask_dice")
         pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, columns,
                       extra=_write_steps, ws=ws, scenes=scenes, origin=origin.folder, settings=settings,
                       network=network, weights=models.weights, given=data_type.given_masks,
@@ -214,8 +217,9 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                        zip(x.float().cpu().numpy(), behind.images, strict=True)])
     filled = regions.filled(real.masks, painted.masks if given else None, scenes.settings.dilate)
     styled = windows.all_laid_back(painted.images, styled, parts, filled, scenes.settings.dilate)
-    measures = {"mask_dice": mask_dice(x, seen.masks, scenes.settings.opening),
-                **measured(judge, styled, painted, real, filled)}
+    measures = measured(judge, styled, painted, real, filled)
+    if settings.method == GUIDED:  # SDEdit draws no mask that could be compared
+        measures["mask_dice"] = mask_dice(x, seen.masks, scenes.settings.opening)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
         good, mask = status[i] == guided.OK, painted.masks[i]
