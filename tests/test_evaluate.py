@@ -494,7 +494,7 @@ def test_the_spread_is_the_papers(whole: tuple[Run, Evaluated]) -> None:
 
 def test_the_tables_of_the_audit_name_what_they_count(whole: tuple[Run, Evaluated]) -> None:
     frame = evaluate_tables.copies(whole[1]).frame
-    assert frame["data type"].tolist()[0] == "Real, each among the others"
+    assert frame["data type"].tolist()[0] == "Real (others)"
     assert evaluate_tables.closest(whole[1]).frame.iloc[0][["image", "turned"]].tolist() == [COPY, "mirrored"]
 
 

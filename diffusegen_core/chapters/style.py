@@ -57,9 +57,9 @@ OF_SDEDIT = ("guidance_scale", "respacing", "skip", "colour_transfer", "precisio
 class Styled(PairSets):
     """The styled pairs by data type, those that they were made of, and the losses of every step.
 
-    A manifest has one row a pair: Dice of its mask with what guidance made of the mask channel; [CLS] distance
-    to the source, and contrast at the border of the filled region, before and after. A pair that was stopped
-    has no files, but a row in `left_out` whose `status` says why.
+    A manifest has one row a pair: Dice of its mask with what guidance made of the channel (not of SDEdit);
+    [CLS] distance to the source, and contrast at the border of the filled region, before and after. A pair
+    that was stopped has no files, but a row in `left_out` whose `status` says why.
     """
 
     origins: dict[DataType, PairSet]

@@ -130,21 +130,23 @@ def by_clusters(result: Evaluated) -> Table:
 
 def copies(result: Evaluated) -> Table:
     """One row a data type: how many near-copies the audit found, beside what it finds where none can be."""
-    frame = result.copies.rename(index={REAL.name: "Real, each among the others"}, columns={
-        "share": "share flagged", "by chance": "share flagged where no model can know", "null": "of",
-        "of their source": "in pixels, of their own source", "nearest to source": "source is nearest"})
+    frame = result.copies.rename(index={REAL.name: "Real (others)"}, columns={
+        "in pixels": "by pixels", "in features": "by features", "share": "flagged",
+        "by chance": "by chance", "null": "fillings", "of their source": "of own source",
+        "nearest to source": "source nearest"})
     return show(frame, "evaluate-copies", "Near-copies of training images, computed in this run; features by "
-                f"{escaped(result.backbone)}. {_lesions(result)}",
-                {"share flagged": ".1%", "share flagged where no model can know": ".1%",
-                 "source is nearest": ".0%"})
+                f"{escaped(result.backbone)}. Real images are compared with the others. By chance: the share "
+                "flagged of so many fillings that no model knows. "
+                f"{_lesions(result)} Of own source: near-copies by pixels of the image's source.",
+                {"flagged": ".1%", "by chance": ".1%", "source nearest": ".0%"})
 
 
 def _lesions(result: Evaluated) -> str:
     """Where the null's lesions come from."""
     if result.held_out.pairs is None:
-        return ("As this run holds no pairs out, those are lesions of other training pairs, each left out of "
+        return ("As this run holds no pairs out, these are lesions of other training pairs, each left out of "
                 "what it is compared with.")
-    return "Those are lesions of held-out pairs, blended into the same regions."
+    return "These are lesions of held-out pairs, blended into the same regions."
 
 
 def thresholds(result: Evaluated) -> Table:
