@@ -77,7 +77,7 @@ def check(p: Params, keys: Collection[str] = TESTS) -> Iterator[str]:
         if not any(dataset.remembered(p.folder / "tests" / name, getattr(p.segment, key)) for name in names):
             yield from refusals([partial(dataset.refuse_unreadable, everything, str(folder))],
                                 f"segment.{key}")
-    yield from refusals([lambda: refuse_twice(p.segment)])
+    yield from refusals([lambda: refuse_twice(p.segment, keys)])
 
 
 def folders(settings: Segment) -> dict[str, Path]:
@@ -86,9 +86,10 @@ def folders(settings: Segment) -> dict[str, Path]:
     return {key: resolve(source) for key, source in named.items() if source not in (None, REST)}
 
 
-def refuse_twice(settings: Segment) -> None:
-    """UserError where one folder is to be two test sets."""
-    for (first, one), (second, other) in combinations(folders(settings).items(), 2):
+def refuse_twice(settings: Segment, keys: Collection[str] = TESTS) -> None:
+    """UserError where one folder is to be two of the test sets that the parameters `keys` name."""
+    known = [(key, folder) for key, folder in folders(settings).items() if key in keys]
+    for (first, one), (second, other) in combinations(known, 2):
         if one == other:
             raise UserError(f"Parameters: segment.{second}: {other} is segment.{first} as well. Name "
                             "another, or null.")
