@@ -60,6 +60,7 @@ from diffusegen_core.store.ownparams import PARAMS, is_there
 from diffusegen_core.store.workspace import Workspace
 
 GRIDS = ("segment", "augment")  # of which a part can be read
+GENERATED = ("train", "inpaint", "style", "sets")  # of which each generator has its own
 
 
 class Run:
@@ -112,16 +113,7 @@ class Run:
         refuse_unknown(namespace, {"changes", *Params.model_fields})
         profile, run_dir = given.pop("profile", "smoke"), given.pop("run_dir", None)
         changes = params.merged(given, namespace.get("changes") or {})
-        place = params.resolve(profile)
-        if run_dir is not None:
-            folder = params.resolve(run_dir)
-            profile = place / PARAMS if is_there(place) else profile
-        elif is_there(place):
-            folder = place
-        else:  # the parameter file may lie anywhere, or be gone
-            named = params.resolve(f"runs/{profile}") if Path(profile).name == str(profile) else place
-            folder = (named if is_there(named) else
-                      params.resolve(f"runs/{params.profile_file(profile).stem}"))
+        profile, folder = ownparams.meant(profile, run_dir)
         return cls.open(folder, changes) if is_there(folder) else cls.create(profile, changes, run_dir)
 
     @classmethod
@@ -190,6 +182,11 @@ class Run:
         return self.read("sets")
 
     @property
+    def further(self) -> list[Sets] | None:
+        """The same of each generator after the first; None where there is but one."""
+        return self.read("further")
+
+    @property
     def evaluated(self) -> Evaluated:
         return self.read("evaluate")
 
@@ -218,15 +215,16 @@ class Run:
         return paint.paint(self.pairs, self.models, self.params.inpaint, image, wish, n, seed,
                            self.params.device, self.params.data.window)
 
-    def read(self, name: str) -> Any:
-        """A finished result by the name of its chapter. Raises NotMadeError where it is not made."""
-        return self._result(name, self.workspace.read_only, None)
+    def read(self, name: str, generator: int = 0) -> Any:
+        """A finished result by its chapter and, in 2 to 4, generator; NotMadeError where it is not made."""
+        return self._result(name, self.workspace.read_only, None, generator)
 
     def make(self, name: str, again: bool = False, watch: Watch | None = None) -> Any:
         """Make a chapter's result and whatever it needs, as far as it is not there, and give it.
 
-        `again` makes anew what was changed by hand in this chapter, after setting it aside; `watch` sees
-        models in training. Where a UserError is raised before anything was made, params.yaml is as before.
+        Chapters 2 to 4 are made for all generators, and what is given is the first one's. `again` makes anew
+        what was changed by hand in this chapter, after setting it aside; `watch` sees models in training.
+        Where a UserError is raised before anything was made, params.yaml is as before.
         """
         # A worker holds nothing: if it stopped, nobody could go on in its place.
         with (lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder),
@@ -234,16 +232,21 @@ class Run:
             self._results.clear()  # those of grids may be of what was finished so far
             return self._result(name, replace(self.workspace, again=again), watch)
 
-    def _result(self, name: str, ws: Workspace, watch: Watch | None) -> Any:
-        if name in self._results:
-            return self._results[name]
+    def _result(self, name: str, ws: Workspace, watch: Watch | None, generator: int = 0) -> Any:
+        own = generator if name in GENERATED else 0
+        place = f"{name} {own}" if own else name
+        if place in self._results:
+            return self._results[place]
         needed = replace(ws, again=False)
-        steps = self._steps(ws, lambda need: self._result(need, needed, watch), watch)
+        steps = self._steps(ws.generator(own), lambda need: self._result(need, needed, watch, own), watch)
         if name not in steps:
             raise UserError(f"There is no chapter {name}. There are {', '.join(steps)}.")
         result = steps[name]()
         if ws.writable or name not in GRIDS:  # a grid that is read may grow
-            self._results[name] = result
+            self._results[place] = result
+        if ws.writable and name in GENERATED and own == 0:
+            for other in range(1, self.params.generators):
+                self._result(name, ws, watch, other)
         return result
 
     def _steps(self, ws: Workspace, get: Callable[[str], Any],
@@ -255,7 +258,7 @@ class Run:
             "cluster": lambda: cluster.run(ws, get("data"), p.cluster),
             "windows": lambda: windows.training(ws, get("data"), p.data.window, p.data.window_size),
             "train": lambda: train.run(ws, get("data"), get("cluster"), p.train, p.model, p.process, watch,
-                                       get("windows") if p.data.window else None),
+                                       get("windows") if p.data.window else None, ws.beside(p.generators)),
             "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint,
                                            p.data.window),
             "paste": lambda: paste.run(ws, get("data"), p.inpaint),
@@ -267,9 +270,11 @@ class Run:
                                              leaks.held_out(replace(ws, again=False), p, get("data"),
                                                             get("gan")), get("train"), p.data),
             "tests": lambda: leaks.tests(ws, p, get("data"), get("gan")),
-            "segment": lambda: segment.run(ws, get("sets"), get("tests"), p.segment),
+            "further": lambda: [self._result("sets", replace(ws, again=False), watch, number)
+                                for number in range(1, p.generators)] or None,
+            "segment": lambda: segment.run(ws, get("sets"), get("tests"), p.segment, get("further") or ()),
             "augment": lambda: augment.run(ws, get("sets"), get("tests"), p.augment, p.segment,
-                                           self._generators(ws, get("sets"))),
+                                           self._generators(ws, get("sets")), get("further") or ()),
         }
 
     def _collected(self, get: Callable[[str], Any]) -> Sets:
@@ -300,10 +305,10 @@ class Run:
         values = params.merged(params.plain(self.params), augment.own(self.params.augment, small.train))
         return Run(params.validate({**values, "run_dir": str(self.folder / small.folder)}))
 
-    def finished(self, name: str) -> Any | None:
-        """A chapter's result, or None where it is not made, or cannot be."""
+    def finished(self, name: str, generator: int = 0) -> Any | None:
+        """A chapter's result, as `read`, or None where it is not made, or cannot be."""
         try:
-            return self.read(name)
+            return self.read(name, generator)
         except UserError:
             return None
 
@@ -315,22 +320,22 @@ class Run:
         """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
         rows = []
         for name in self._steps(self.workspace, lambda need: None, None):
-            if name == "windows" and not self.params.data.window:  # they are the pairs themselves
-                continue
-            try:
-                result = self.read(name)
-                if result is None:
-                    rows.append((name, "none", "The parameters ask for none."))
-                elif name in GRIDS and not result.complete:
-                    rows.append((name, "to make",
-                                 f"{result.unfinished} of {len(result.runs)} networks are not finished."))
-                else:
-                    rows.append((name, "made", ""))
-            except NotMadeError as error:
-                rows.append((name, "to make", str(error)))
-            except UserError as error:
-                rows.append((name, "refused", str(error)))
+            if name != "windows" or self.params.data.window:  # else they are the pairs themselves
+                rows.append((name, *self._status(name)))
         return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
+
+    def _status(self, name: str) -> tuple[str, str]:
+        try:
+            result = self.read(name)
+        except NotMadeError as error:
+            return "to make", str(error)
+        except UserError as error:
+            return "refused", str(error)
+        if result is None:
+            return "none", "The parameters ask for none."
+        if name in GRIDS and not result.complete:
+            return "to make", f"{result.unfinished} of {len(result.runs)} networks are not finished."
+        return "made", ""
 
     def changed_by_hand(self, thorough: bool = False) -> list[str]:
         """A line for each file of the run that is missing, or not what was written.

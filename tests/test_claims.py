@@ -242,3 +242,17 @@ def test_the_rule_tells_how_comparisons_are_joined():
     assert claims.overall(several) == {claims.SYNTHETIC: TOO_LITTLE}
     assert claims.overall(several[:1]) == {claims.SYNTHETIC: SUPPORTED}
     assert "supported if all its comparisons are, not supported if any is not" in claims.SEVERAL
+
+
+def test_with_fewer_than_three_generators_a_verdict_is_for_these_pairs():
+    frame = results(GOOD, seeds=5)
+    few, more = (claims.judge(frame.assign(generator=frame["seed"] % count), 300, 0) for count in (2, 3))
+    wide = [v.generators for v in few if v.verdict != TOO_LITTLE]
+    assert set(wide) <= {2}, "two tell so little that hardly anything is judged"
+    known = [v for v in more if v.verdict == SUPPORTED]
+    assert known
+    assert {v.generators for v in known} == {3}
+    assert claims.scope(more) == ""
+    assert claims.scope([replace(v, generators=2) for v in known]) == " for these pairs"
+    assert claims.scope(judged(frame).values()) == " for these pairs"
+    assert claims.scope([v for v in few if v.verdict == TOO_LITTLE]) == ""

@@ -154,3 +154,54 @@ def test_two_groups_by_hand():
     stretch = np.sqrt(2) * 12.706 / 1.96
     assert found.mean == 0.75
     assert (found.low, found.high) == pytest.approx((0.75 - 0.75 * stretch, 0.75 + 0.25 * stretch), rel=1e-3)
+
+
+# ---- several generators
+
+
+OWNERS = {0: 0, 1: 1, 2: 2, 3: 1, 4: 0}
+
+
+def test_with_several_generators_it_is_students_of_their_means_each_counting_alike():
+    x = pd.DataFrame(np.tile([[0.5], [0.6], [0.8], [0.7], [0.4]], (1, 10)))
+    found, means = intervals.of(x, 4000, 0, OWNERS), [0.45, 0.65, 0.8]
+    half = 4.303 * np.std(means, ddof=1) / np.sqrt(3)
+    assert found.mean == pytest.approx(np.mean(means))
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), rel=0.02)
+    assert (found.seeds, found.generators) == (5, 3)
+    assert intervals.of_groups(x, {i: str(i) for i in range(10)} | {str(i): str(i) for i in range(10)},
+                               4000, 0, OWNERS).high == pytest.approx(found.high, rel=0.02)
+
+
+@pytest.mark.parametrize("owners", [None, {}, dict.fromkeys(range(3), 0), {0: 0, 1: 1}, {0: 0, 1: 1, 2: 2}])
+def test_without_several_generators_or_with_one_a_seed_it_is_as_it_was(owners: dict | None):
+    x = simulated(np.random.default_rng(6), 0.7, 3, 40, 0.05, 0.1)
+    plain, found = intervals.of(x, 400, 0), intervals.of(x, 400, 0, owners)
+    assert (found.mean, found.low, found.high, found.seeds) == pytest.approx(
+        (plain.mean, plain.low, plain.high, plain.seeds))
+
+
+def test_of_two_arms_the_one_with_generators_says_whose_pairs_a_seed_took():
+    x = np.random.default_rng(7).normal(0.7, 0.1, (5, 30))
+    painted = frame(x).assign(generator=lambda t: t["seed"].map(OWNERS).astype("Int64"))
+    real = frame(x - 0.1).assign(generator=pd.array([pd.NA] * x.size, dtype="Int64"))
+    for arms in ((painted, real), (real, painted)):
+        gain = intervals.paired(*arms, "dice", 200, 0)
+        assert (gain.seeds, gain.generators, abs(gain.mean)) == (5, 3, pytest.approx(0.1))
+    assert intervals.interval(real, "dice", 200, 0).generators == 0
+    groups = {f"image_{i}": str(i // 6) for i in range(30)}
+    gain = intervals.paired(painted, real.assign(dice=0.0), "dice", 200, 0, groups)
+    matrix = intervals.matrix(painted, "dice")
+    assert gain == intervals.of_groups(matrix, groups, 200, 0, OWNERS)
+
+
+def test_with_three_generators_a_false_effect_is_rare_and_with_one_it_is_not():
+    rng, supported = np.random.default_rng(8), {1: 0, 3: 0}
+    for number in range(150):
+        for count in supported:
+            owners = {seed: seed % count for seed in range(5)}
+            of_generator = rng.normal(0, 0.03, count)
+            x = simulated(rng, 0, 5, 40, 0.02, 0.05, 0.05)
+            x = x.add([of_generator[owners[seed]] for seed in range(5)], axis=0)
+            supported[count] += intervals.of(x, 200, number, owners).low > 0
+    assert supported[3] <= 0.06 * 150 < supported[1]

@@ -24,6 +24,7 @@ from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, PASTE, PASTED, REAL, DataType
 from diffusegen_core.segmentation import details, experiments, forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
+from diffusegen_core.segmentation.sharing import generator_of
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import files, seeds
@@ -39,13 +40,14 @@ not made yet."""
 
 
 def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augment, segment: Segment,
-        generators: Generators) -> Tested:
+        generators: Generators, further: Sequence[Sets] = ()) -> Tested:
     """Train and test what is not finished of the grid; in a read-only workspace, read what there is of it.
 
-    `generators` has an entry for each of `subsets`. No test image may be one that is trained on: see
-    `testsets.refuse_leaks`. Raises UserError where a size exceeds the number of sources.
+    `sets` are those of the run's first generator, `further` those of the others; `generators` has an entry
+    for each of `subsets`. No test image may be one that is trained on: see `testsets.refuse_leaks`. Raises
+    UserError where a size exceeds the number of sources.
     """
-    every = of_grid(sets, settings, segment, generators)
+    every = of_grid(sets, settings, segment, generators, further)
     tested = trials.run(ws, CHAPTER, TITLE, segment, {
         experiment: (mine, *chosen(ws.seed, mine, settings, segment, experiment))
         for experiment, mine in every.items()}, tests, {"generator_sees": settings.generator_sees}, {
@@ -76,15 +78,16 @@ def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> It
 
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, segment: Segment,
             sets: Sets | None = None, tests: Mapping[str, TestSet] | None = None,
-            generators: Generators | None = None) -> str:
+            generators: Generators | None = None, further: Sequence[Sets | None] = ()) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take.
 
-    `sets`, `tests` and `generators` are None where they are not made yet. Nothing is written.
+    `sets`, `tests` and `generators` are None where they are not made yet, and so is each of `further`.
+    Nothing is written.
     """
     choices: dict[Experiment, tuple[Choice, Choice]] = {}
     recipes: dict[Experiment, Recipe | None] = {}
-    every = {} if sets is None else of_grid(sets, settings, segment, generators or {})
-    for experiment in grid(supply, settings, segment):
+    every = {} if sets is None else of_grid(sets, settings, segment, generators or {}, further)
+    for experiment in grid(supply, settings, segment, 1 + len(further)):
         mine = every.get(experiment)
         if mine is None or tests is None or not _has(mine, experiment.data_type):
             choices[experiment], recipes[experiment] = expected(settings, segment, experiment), None
@@ -129,10 +132,20 @@ def sizes(sources: int, settings: Augment, segment: Segment) -> list[int]:
     return known
 
 
-def grid(supply: Supply, settings: Augment, segment: Segment) -> list[Experiment]:
-    """Every network of the chapter: N's, data types, r's and seeds. Real needs no r."""
+def grid(supply: Supply, settings: Augment, segment: Segment, generators: int = 1) -> list[Experiment]:
+    """Every network of the chapter: N's, data types, r's and seeds. Real needs no r.
+
+    The seeds are shared out among the generators, unless each has one of its own, that saw its subset.
+    """
     have = offered(supply, settings)
-    return [Experiment(CHAPTER, data_type, size=size, ratio=ratio, seed=seed)
+
+    def generator(data_type: DataType, seed: int) -> int | None:
+        if not data_type.is_painted:
+            return None
+        return seed if settings.generator_sees == "subset" else generator_of(seed, generators)
+
+    return [Experiment(CHAPTER, data_type, size=size, ratio=ratio, seed=seed,
+                       generator=generator(data_type, seed))
             for size in sizes(supply[REAL].sources, settings, segment)
             for data_type in [REAL, *types(supply, settings)]
             for ratio in ((None,) if data_type == REAL else
@@ -227,9 +240,9 @@ def own(settings: Augment, names: Sequence[str]) -> dict[str, Any]:
 
     Neither checkpoints nor a model of the full set or a base, which saw more, come into it.
     """
-    return {"data.names": list(names), "cluster.k": settings.subset_clusters, "cluster.file": None,
-            "train.full_images": None, "train.base_images": None, "train.checkpoints": None,
-            "inpaint.sources": None, "gan.source": None}
+    return {"generators": 1, "data.names": list(names), "cluster.k": settings.subset_clusters,
+            "cluster.file": None, "train.full_images": None, "train.base_images": None,
+            "train.checkpoints": None, "inpaint.sources": None, "gan.source": None}
 
 
 def generate(folder: Path, make: Callable[[], object]) -> None:
@@ -269,17 +282,22 @@ def _stamped(folder: Path) -> float:
                if path.relative_to(folder).parts[0] not in (ASIDE, MAKING))
 
 
-def of_grid(sets: Sets, settings: Augment, segment: Segment,
-            generators: Generators) -> dict[Experiment, Sets]:
-    """The sets that each experiment draws from: the run's, or those of the generator that saw its subset."""
+def of_grid(sets: Sets, settings: Augment, segment: Segment, generators: Generators,
+            further: Sequence[Sets | None] = ()) -> dict[Experiment, Sets]:
+    """The sets that each experiment draws from: those of one of the run's generators, or of the generator
+    that saw its subset. Without pairs: it failed, or is not made yet."""
+    nothing = replace(sets, sets={})
     own_sets: dict[tuple[int, int], Sets] = {}
     every = {}
-    for experiment in grid(sets.supply, settings, segment):
+    for experiment in grid(sets.supply, settings, segment, 1 + len(further)):
         key = experiment.size or 0, experiment.seed
-        if needs_own(settings, experiment) and key not in own_sets:
-            theirs = generators.get(key)  # None: it failed, or is not trained yet
-            own_sets[key] = replace(sets, sets=theirs.sets if theirs else {})
-        every[experiment] = own_sets[key] if needs_own(settings, experiment) else sets
+        if needs_own(settings, experiment):
+            if key not in own_sets:
+                theirs = generators.get(key)
+                own_sets[key] = replace(sets, sets=theirs.sets) if theirs else nothing
+            every[experiment] = own_sets[key]
+        else:
+            every[experiment] = [sets, *further][experiment.generator or 0] or nothing
     return every
 
 

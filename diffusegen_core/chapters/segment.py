@@ -4,7 +4,7 @@ For every data type and N: the pairs with sample numbers up to N, four fifths to
 other sources, to choose the best epoch. Real is the ceiling: the same sources themselves.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from diffusegen_core.chapters.costs import Cost, Work, of_networks
 from diffusegen_core.config.checks import refusals
@@ -14,6 +14,7 @@ from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL
 from diffusegen_core.segmentation import details, forecast, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
+from diffusegen_core.segmentation.sharing import generator_of
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store.artifacts import Recipe
@@ -22,15 +23,20 @@ from diffusegen_core.store.workspace import Workspace
 CHAPTER, TITLE = "segment", "Synthetic data alone"
 
 
-def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Segment) -> Tested:
+def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Segment,
+        further: Sequence[Sets] = ()) -> Tested:
     """Train and test what is not finished of the grid; in a read-only workspace, read what there is of it.
 
-    No test image may be one that is trained on: see `testsets.refuse_leaks`.
+    `sets` are those of the run's first generator, `further` those of the others. No test image may be one
+    that is trained on: see `testsets.refuse_leaks`.
     """
-    tasks = {experiment: (sets, *chosen(ws.seed, sets, settings, experiment))
-             for experiment in grid(sets.supply, settings)}
+    known = [sets, *further]
+    every = {experiment: known[experiment.generator or 0]
+             for experiment in grid(sets.supply, settings, len(known))}
+    tasks = {experiment: (mine, *chosen(ws.seed, mine, settings, experiment))
+             for experiment, mine in every.items()}
     return trials.run(ws, CHAPTER, TITLE, settings, tasks, tests,
-                      refusals={experiment: _refusal(sets, experiment) for experiment in tasks})
+                      refusals={experiment: _refusal(mine, experiment) for experiment, mine in every.items()})
 
 
 def check(p: Params) -> Iterator[str]:
@@ -49,28 +55,31 @@ def costs(settings: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, sets: Sets | None = None,
-            tests: Mapping[str, TestSet] | None = None) -> str:
+            tests: Mapping[str, TestSet] | None = None, further: Sequence[Sets | None] = ()) -> str:
     """The chapter's grid in words, what of it is finished, and how long the rest will take.
 
-    `sets` and `tests` are None where they are not made yet. Nothing is written.
+    `sets` and `tests` are None where they are not made yet, and so is each of `further`. Nothing is written.
     """
     choices: dict[Experiment, tuple[Choice, Choice]] = {}
     recipes: dict[Experiment, Recipe | None] = {}
-    for experiment in grid(supply, settings):
-        if sets is None or tests is None:
+    known = [sets, *further]
+    for experiment in grid(supply, settings, len(known)):
+        mine = known[experiment.generator or 0]
+        if mine is None or tests is None:
             choices[experiment], recipes[experiment] = expected(supply, settings, experiment), None
         else:
-            choices[experiment] = chosen(ws.seed, sets, settings, experiment)
-            recipes[experiment] = trials.recipe(ws.seed, settings, experiment, sets, *choices[experiment],
+            choices[experiment] = chosen(ws.seed, mine, settings, experiment)
+            recipes[experiment] = trials.recipe(ws.seed, settings, experiment, mine, *choices[experiment],
                                                 tests)
     return forecast.describe(ws, TITLE, recipes,
                              lambda experiment: trials.cost(settings, *choices[experiment]),
                              lambda: trials.pace(settings, image_size, ws.device), details.obtainable)
 
 
-def grid(supply: Supply, settings: Segment) -> list[Experiment]:
-    """Every network of the chapter: data types, N's and seeds."""
-    return [Experiment(CHAPTER, data_type, samples=count, seed=seed)
+def grid(supply: Supply, settings: Segment, generators: int = 1) -> list[Experiment]:
+    """Every network of the chapter: data types, N's and seeds, these shared out among the generators."""
+    return [Experiment(CHAPTER, data_type, samples=count, seed=seed,
+                       generator=generator_of(seed, generators) if data_type.is_painted else None)
             for data_type in trainsets.wanted(supply, settings.types, "segment.types")
             for count in ((None,) if data_type == REAL else sorted(
                 trainsets.numbers(supply, settings.samples, data_type, "segment.samples")))

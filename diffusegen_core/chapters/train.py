@@ -64,21 +64,26 @@ GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in 
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
-        watch: Watch | None = None, windows: Pairs | None = None) -> Trained:
+        watch: Watch | None = None, windows: Pairs | None = None,
+        beside: Sequence[Workspace] = ()) -> Trained:
     """Train every model that is not finished, on the pairs, or on the `windows` of them, as many of each.
 
-    `watch` sees each new sample grid.
+    `watch` sees each new sample grid. `beside` are the workspaces of further generators, whose models are
+    trained along with these, so that workers share all of them; a call of their own reads them.
     """
     copies = len(windows) // len(pairs) if windows else 1
     everyone, labels = list(range(copies * len(pairs))), np.repeat(clusters.labels, copies).tolist()
-    common = {"ws": ws, "pairs": pairs.stored, "settings": settings, "network": network, "process": process,
+    places = [ws, *beside]
+    none: list[Path | None] = [None] * len(places)
+    common = {"pairs": pairs.stored, "settings": settings, "network": network, "process": process,
               "windows": windows.stored if windows else None}
 
-    def trained(groups: dict[str, list[int]], title: str, base: Path | None = None) -> list[Model]:
-        items = [fanout.Item(name, {**common, "name": name, "indices": indices,
-                                    "base": None if name == FULL else base,
-                                    "labels": labels if name == ONE else []})
-                 for name, indices in groups.items()]
+    def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[Model]:
+        items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name,
+                             {**common, "ws": place, "name": name, "indices": indices,
+                              "base": None if name == FULL else base,
+                              "labels": labels if name == ONE else []})
+                 for place, base in zip(places, bases, strict=True) for name, indices in groups.items()]
         # What is finished is no work: it is looked at here, and the others are dealt out.
         tasks = {item.name: task_of(**item.arguments) for item in items}
         finished = {name: _model(task) for name, task in tasks.items()
@@ -89,14 +94,14 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 
     name = base_of(settings)
     title = "Training the model of all clusters" if name == ONE else "Training the base"
-    base = trained({name: everyone}, title)[0] if name else None
+    bases = trained({name: everyone}, title, none) if name else []
     groups = {cluster_model(k): [copies * i + j for i in clusters.members(k) for j in range(copies)]
               for k in range(clusters.k)}
     if settings.full_images:
         groups[FULL] = everyone
-    models = trained(groups, "Training", base.folder if base else None)
+    models = trained(groups, "Training", [base.folder for base in bases] or none)[:len(groups)]
     full = models.pop() if settings.full_images else None
-    return Trained(models, full, base, settings.sample_weights)
+    return Trained(models, full, bases[0] if bases else None, settings.sample_weights)
 
 
 def check(p: Params) -> Iterator[str]:

@@ -59,6 +59,9 @@ class Params(Section):
     seed: int = Field(0, ge=0)
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: cuda where there is one")
+    generators: int = Field(
+        1, ge=1, description="how often chapters 2 to 4 are done, each time with seeds of its own; chapters "
+                             "6 and 7 share their repetitions out among these generators")
     data: Data = Data()
     cluster: Cluster = Cluster()
     model: Model = Model()

@@ -12,6 +12,9 @@ def impossible(p: "Params") -> Iterator[str]:
     yield from _data(p)
     yield from _sizes(p)
     yield from _steps(p)
+    if p.generators > 1 and p.train.checkpoints is not None:
+        yield (f"generators {p.generators} cannot be independent with the finished models of "
+               "train.checkpoints; leave these out, or ask for one generator.")
 
 
 def _data(p: "Params") -> Iterator[str]:

@@ -8,8 +8,11 @@ over seeds, drawn from Student's t.
 
 Images count as independent: of frames of one video these intervals are too narrow, and `of_groups` resamples
 the videos instead: with 29 of them, or 6 hospitals, whose means deviate by 0.1 to 0.15, they held the truth
-in 92 to 96 % of simulated cases, and `of` in 53 to 78 %. And what all seeds share, as one set of synthetic
-pairs from one training of a generator, is a chance that no interval holds.
+in 92 to 96 % of simulated cases, and `of` in 53 to 78 %.
+
+What all seeds share, as the synthetic pairs of one training of a generator, is a chance that no interval
+holds. Where the seeds took the pairs of several generators, the generators' means are what is independent:
+they take the place of the seeds, whose chance they contain (`benchmarks/chance.py` simulates both).
 """
 
 from collections.abc import Mapping
@@ -22,13 +25,15 @@ from scipy.special import ndtri, stdtrit
 from diffusegen_core.store import seeds
 
 TAILS = [2.5, 97.5]  # per cent
+GENERATOR = "generator"  # the column
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean and its 95 % interval, NaN where there are fewer than two images (the mean too, if none).
 
-    With one seed the interval is of the images alone, and says nothing about the chance of training.
+    With one seed the interval is of the images alone, and says nothing about the chance of training. With
+    fewer than two generators it is of these pairs, and says nothing about what other generators would make.
     """
 
     mean: float
@@ -36,19 +41,27 @@ class Interval:
     high: float
     images: int
     seeds: int
+    generators: int = 0
+    """Whose pairs the seeds took; 0 where that is not known, or none has made any."""
 
 
 def interval(frame: pd.DataFrame, value: str, resamples: int, seed: int) -> Interval:
-    """The mean of column `value` over rows of one test set, with columns `seed` and `image`; see `matrix`."""
-    return of(matrix(frame, value), resamples, seed)
+    """The mean of column `value` over rows of one test set, with columns `seed` and `image`; see `matrix`.
+
+    A column `generator` names whose pairs a seed took.
+    """
+    return of(matrix(frame, value), resamples, seed, generators(frame))
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: int) -> Interval:
-    """The mean difference, a minus b, over the seeds and images that both have.
+def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: int,
+           groups: Mapping[str, str] | None = None) -> Interval:
+    """The mean difference, a minus b, over the seeds and images that both have; `groups` as in `of_groups`.
 
     What makes an image hard, or the real pairs that a seed drew, is in both, so it cancels.
     """
-    return of((matrix(a, value) - matrix(b, value)).pipe(_whole), resamples, seed)
+    gain, owners = _whole(matrix(a, value) - matrix(b, value)), generators(a, b)
+    return (of(gain, resamples, seed, owners) if groups is None else
+            of_groups(gain, groups, resamples, seed, owners))
 
 
 def matrix(frame: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -59,49 +72,76 @@ def matrix(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     return _whole(frame.pivot(index="seed", columns="image", values=value).astype(float))
 
 
+def generators(*frames: pd.DataFrame) -> dict[int, int]:
+    """By seed, whose pairs it took, by the column `generator` of the first frame that tells."""
+    known: dict[int, int] = {}
+    for frame in frames:
+        if GENERATOR in frame:
+            told = frame.dropna(subset=[GENERATOR]).drop_duplicates("seed")
+            known = {**dict(zip(told["seed"].astype(int), told[GENERATOR].astype(int), strict=True)), **known}
+    return known
+
+
 def _whole(values: pd.DataFrame) -> pd.DataFrame:
     return values.dropna(how="all").dropna(axis="columns")
 
 
-def of(values: pd.DataFrame, resamples: int, seed: int) -> Interval:
-    """The interval of the mean of a matrix (seeds x images) without gaps; the same for the same `seed`."""
-    x = values.to_numpy()
-    repetitions, images = x.shape if x.size else (0, 0)
+def of(values: pd.DataFrame, resamples: int, seed: int,
+       generators: Mapping[int, int] | None = None) -> Interval:
+    """The interval of the mean of a matrix (seeds x images) without gaps; the same for the same `seed`.
+
+    `generators` tells whose pairs each seed took; each generator counts alike.
+    """
+    x, counts = _by_generator(values, generators)
+    images = counts[0]
     if images < 2:
         mean = float(x.mean()) if images else float("nan")
-        return Interval(mean, float("nan"), float("nan"), images, repetitions)
+        return Interval(mean, float("nan"), float("nan"), *counts)
     rng = seeds.rng(seed, "bootstrap")
     drawn = x.mean(axis=0)[rng.integers(images, size=(resamples, images))].mean(axis=1)
     low, high = np.percentile(drawn + _of_training(x, resamples, rng), TAILS)
-    return Interval(float(x.mean()), float(low), float(high), images, repetitions)
+    return Interval(float(x.mean()), float(low), float(high), *counts)
 
 
-def of_groups(values: pd.DataFrame, groups: Mapping[str, str], resamples: int, seed: int) -> Interval:
+def of_groups(values: pd.DataFrame, groups: Mapping[str, str], resamples: int, seed: int,
+              generators: Mapping[int, int] | None = None) -> Interval:
     """As `of`, but whole groups of images are resampled, such as the frames of a video; `groups` names each
     image's. NaN where there are fewer than two groups.
 
     A resample is the mean over all images of as many groups as there are. Groups are few, so the resamples'
     distances from the mean are stretched: by the root of G / (G - 1), and to the tails of Student's t.
     """
-    x = values.to_numpy()
-    repetitions, images = x.shape if x.size else (0, 0)
+    x, counts = _by_generator(values, generators)
+    images = counts[0]
     mean = float(x.mean()) if images else float("nan")
     named = pd.Series(x.mean(axis=0) if images else [], dtype=float).groupby(
         [groups[str(image)] for image in values.columns] if images else [])
     sums, sizes, count = named.sum().to_numpy(), named.size().to_numpy(), named.ngroups
     if count < 2:
-        return Interval(mean, float("nan"), float("nan"), images, repetitions)
+        return Interval(mean, float("nan"), float("nan"), *counts)
     rng = seeds.rng(seed, "bootstrap of groups")
     rows = rng.integers(count, size=(resamples, count))
     tail = 1 - TAILS[0] / 100
     stretched = np.sqrt(count / (count - 1)) * stdtrit(count - 1, tail) / ndtri(tail)
     drawn = mean + stretched * (sums[rows].sum(axis=1) / sizes[rows].sum(axis=1) - mean)
     low, high = np.percentile(drawn + _of_training(x, resamples, rng), TAILS)
-    return Interval(mean, float(low), float(high), images, repetitions)
+    return Interval(mean, float(low), float(high), *counts)
+
+
+def _by_generator(values: pd.DataFrame,
+                  generators: Mapping[int, int] | None) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """What is independent, a row each, by images: the means of several generators, or else the seeds; and how
+    many images, seeds and generators there are."""
+    repetitions, images = values.shape if values.size else (0, 0)
+    owners = [(generators or {}).get(number) for number in values.index] if repetitions else []
+    count = 0 if None in owners else len(set(owners))
+    rows = values.groupby(np.array(owners)).mean() if count > 1 else values
+    return rows.to_numpy(), (images, repetitions, count)
 
 
 def _of_training(x: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray | float:
-    """Errors of the mean over seeds, one for each resample of values (seeds x images); 0 with one seed."""
+    """Errors of the mean over rows, seeds or generators, one for each resample of values (rows x images); 0
+    with one row."""
     repetitions = len(x)
     if repetitions < 2:
         return 0.0

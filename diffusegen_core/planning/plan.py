@@ -143,10 +143,18 @@ def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
     """Chapters 1 to 4."""
     supply, side = _supply(p, count), p.data.image_size
     yield from cluster.costs(count, side, work)
-    yield from train.costs(p.train, p.cluster.k, side, work)
-    yield from inpaint.costs(p.inpaint, supply, side, work)
+    yield from _of_all(p, train.costs(p.train, p.cluster.k, side, work))
+    yield from _of_all(p, inpaint.costs(p.inpaint, supply, side, work))
     yield from paste.costs(p.inpaint, supply, side)
-    yield from style.costs(p.style, supply, side, work)
+    yield from _of_all(p, style.costs(p.style, supply, side, work))
+
+
+def _of_all(p: Params, costs: Iterator[Cost]) -> Iterator[Cost]:
+    """The work of one generator as that of all generators of a run."""
+    for cost in costs:
+        yield cost if p.generators == 1 else replace(
+            cost, work=f"{cost.work}, {p.generators} generators",
+            **{name: getattr(cost, name) * p.generators for name in SUMMED})
 
 
 def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:

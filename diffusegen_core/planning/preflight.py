@@ -83,7 +83,8 @@ def refuse_mixture(run: Run, chosen: Collection[str]) -> None:
     made = {name for name, page in PAGES.items() if page in chosen}
     for name in in_order(needed(chosen) - {*chosen, *made}):
         try:
-            run.read(name)
+            for generator in range(run.params.generators):
+                run.read(name, generator)
         except OutdatedError as error:
             raise UserError(f"{error} Chapters that are not chosen are not made anew.") from None
         except UserError:
@@ -99,10 +100,11 @@ def dry_run(run: Run, chosen: Collection[str]) -> str:
     pairs, sets, tests = (run.finished(name) for name in ("data", "sets", "tests"))
     count = len(pairs) if pairs else plan.pairs(p)[0]  # some may have been left out, or their folder be gone
     supply = trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+    further = [run.finished("sets", number) for number in range(1, p.generators)]
     texts = []
     if "segment" in chosen:
-        texts.append(segment.planned(ws, supply, p.data.image_size, p.segment, sets, tests))
+        texts.append(segment.planned(ws, supply, p.data.image_size, p.segment, sets, tests, further))
     if "augment" in chosen:
         texts.append(augment.planned(ws, supply, p.data.image_size, p.augment, p.segment, sets, tests,
-                                     run.generators() if sets else None))
+                                     run.generators() if sets else None, further))
     return "\n\n".join(texts)

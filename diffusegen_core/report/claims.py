@@ -18,6 +18,7 @@ from diffusegen_core.run import Run
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
 LEAST_IMAGES, LEAST_SEEDS = 20, 3
+LEAST_GENERATORS = 3  # for a verdict on the method, and not on the pairs of one training alone
 SMALLEST = 0.01  # the smallest difference in Dice that anybody would care for
 LEARNED = 0.1  # a network below this mean Dice does not segment
 
@@ -33,6 +34,8 @@ RULE = {
 SEVERAL = ("A claim is supported if all its comparisons are, not supported if any is not, and otherwise "
            "there is too little data. Intervals are not widened for the number of comparisons: the more "
            "there are, the harder it is to be supported, and the easier to be refuted by chance.")
+SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is for these pairs: "
+         "another training of the generator might reverse it.")
 
 SYNTHETIC = ("Trained entirely on the pipeline's synthetic pairs, segmentation is better than trained on the "
              "GAN's (abstract, section 3.3.1).")
@@ -68,6 +71,8 @@ class Verdict:
     high: float = nan
     images: int = 0
     seeds: int = 0
+    generators: int = 0
+    """Whose pairs the seeds took; 0 where none is known."""
     verdict: str = TOO_LITTLE
     reason: str = ""
     """A sentence."""
@@ -106,6 +111,12 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collectio
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
     return found
+
+
+def scope(verdicts: Collection[Verdict]) -> str:
+    """What follows the verdicts in words: of how much they are, where that is less than the method."""
+    judged = [v for v in verdicts if v.verdict != TOO_LITTLE]
+    return " for these pairs" if any(v.generators < LEAST_GENERATORS for v in judged) else ""
 
 
 def overall(verdicts: list[Verdict]) -> dict[str, str]:
@@ -210,7 +221,7 @@ def _judged(asked: Verdict, names: list[str], arms: list[pd.DataFrame], images: 
     gain = intervals.paired(first, second, "dice", resamples, seed)
     verdict, reason = decide(gain, max(dice))
     return replace(asked, dice=dice, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
-                   seeds=gain.seeds, verdict=verdict, reason=reason)
+                   seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason)
 
 
 def decide(gain: Interval, best: float) -> tuple[str, str]:

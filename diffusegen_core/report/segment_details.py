@@ -24,6 +24,8 @@ from diffusegen_core.segmentation.trials import Tested
 
 Texts = dict[tuple[str, ...], str]
 """By the values of `by` and the test set, as text, a cell."""
+Values = tuple[tuple, pd.DataFrame, dict[int, int]]
+"""The values of `by` and the test set, a matrix (seeds x images), and by seed its generator."""
 
 
 def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -69,8 +71,8 @@ def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
 def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
     """Polyp Dice with its interval over images, and over whole sequences of frames, or hospitals."""
     return _by_sequence(run.params, result, by, name, "Dice", ".3f", (
-        (key, intervals.matrix(group, "dice")) for key, group in result.images.groupby(
-            [*by, "test_set"], sort=False, dropna=False)))
+        (key, intervals.matrix(group, "dice"), intervals.generators(group))
+        for key, group in result.images.groupby([*by, "test_set"], sort=False, dropna=False)))
 
 
 def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
@@ -82,7 +84,7 @@ def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
 def seeds_needed(result: Tested, name: str) -> Table:
     """The power of chapter 7: how many seeds a gain of `power.GAIN` would need, test set by test set."""
     rows = []
-    for key, gain in _gains(result):
+    for key, gain, _ in _gains(result):
         each = gain.mean(axis=1)
         spread, cautious = power.deviation(each)
         rows.append({**dict(zip(["size", "data_type", "ratio", "test_set"], key, strict=True)),
@@ -105,8 +107,8 @@ def _count(spread: float) -> str:
     return f"more than {power.MOST}" if needed is None else str(needed)
 
 
-def _gains(result: Tested) -> Iterator[tuple[tuple, pd.DataFrame]]:
-    """For each size, data type, r and test set: differences from Real in Dice, seeds x images."""
+def _gains(result: Tested) -> Iterator[Values]:
+    """For each size, data type, r and test set: differences from Real in Dice."""
     by = ["data_type", "ratio"]
     for (size, test), here in result.images.groupby(["size", "test_set"], sort=False):
         real = here[here["data_type"] == REAL.name]
@@ -114,7 +116,7 @@ def _gains(result: Tested) -> Iterator[tuple[tuple, pd.DataFrame]]:
             gain = intervals.matrix(rows, "dice") - intervals.matrix(real, "dice")
             gain = gain.dropna(how="all").dropna(axis="columns")
             if gain.size:
-                yield (size, kind, ratio, test), gain
+                yield (size, kind, ratio, test), gain, intervals.generators(rows)
 
 
 def _areas(result: Tested) -> pd.DataFrame:
@@ -167,17 +169,17 @@ def _key(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: str, digits: str,
-                 values: Iterator[tuple[tuple, pd.DataFrame]]) -> Table:
+                 values: Iterator[Values]) -> Table:
     groups = {test.name: sequences.grouped(test.name, test.pairs.names) for test in result.tests
               if test.pairs is not None}
     rows = []
-    for key, matrix in values:
+    for key, matrix, generators in values:
         known = groups.get(key[-1])
         if known is None or not set(matrix.columns) <= set(known.of):
             continue
         count = len({known.of[image] for image in matrix.columns})
-        both = (intervals.of(matrix, p.segment.resamples, p.seed),
-                intervals.of_groups(matrix, known.of, p.segment.resamples, p.seed))
+        both = (intervals.of(matrix, p.segment.resamples, p.seed, generators),
+                intervals.of_groups(matrix, known.of, p.segment.resamples, p.seed, generators))
         rows.append({**dict(zip([*by, "test_set"], key, strict=True)), "groups": f"{count} {known.kind}s",
                      f"{heading}, over images": _text(both[0], digits),
                      f"{heading}, over groups": _text(both[1], digits)})

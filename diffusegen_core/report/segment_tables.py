@@ -152,8 +152,10 @@ def overall(run: Run, found: list[Verdict]) -> Table:
     """One verdict a claim, how many of its comparisons support it, and what is not known of the pairs."""
     rows = []
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
-        each = [v.verdict for v in found if v.claim == claim]
-        rows.append({"": str(number), "claim": claim, "verdict on this run": verdict,
+        here = [v for v in found if v.claim == claim]
+        each = [v.verdict for v in here]
+        scope = "" if verdict == claims.TOO_LITTLE else claims.scope(here)
+        rows.append({"": str(number), "claim": claim, "verdict on this run": f"{verdict}{scope}",
                      "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
     frame = pd.DataFrame(rows)
     return show(frame, "summary-verdicts", "The claims, and what this run says of them. "
@@ -163,7 +165,7 @@ def overall(run: Run, found: list[Verdict]) -> Table:
 def rule() -> Table:
     """How a comparison is judged, and a claim from several."""
     frame = pd.DataFrame({"verdict": claims.RULE.keys(), "when": claims.RULE.values()})
-    return show(frame, "summary-rule", f"How a comparison is judged. {claims.SEVERAL}")
+    return show(frame, "summary-rule", f"How a comparison is judged. {claims.SEVERAL} {claims.SCOPE}")
 
 
 def verdicts(found: list[Verdict]) -> Table:
@@ -171,10 +173,11 @@ def verdicts(found: list[Verdict]) -> Table:
     numbers = {claim: str(number) for number, claim in enumerate(claims.overall(found), 1)}
     frame = pd.DataFrame([{
         "claim": numbers[verdict.claim], "compared": verdict.comparison, "test set": verdict.test_set,
-        "images": verdict.images, "seeds": verdict.seeds,
+        "images": verdict.images, "seeds": verdict.seeds, "generators": str(verdict.generators or ""),
         "difference, this run": with_interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
         "difference, published": "" if pd.isna(verdict.published) else f"{verdict.published:+.4f}",
-        "verdict": f"{verdict.verdict.capitalize()}. {verdict.reason}"} for verdict in found])
+        "verdict": f"{verdict.verdict.capitalize()}{claims.scope([verdict])}. {verdict.reason}"}
+        for verdict in found])
     return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, over the "
                 "images and seeds that both have, computed in this run; published: from the paper's own "
                 "tables. The numbers of the claims are those above.")

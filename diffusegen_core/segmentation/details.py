@@ -21,6 +21,7 @@ from diffusegen_core.config.sections import Segment
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.measures import boundaries, calibration, lesionwise, overlap
+from diffusegen_core.measures.intervals import GENERATOR
 from diffusegen_core.parallel import fanout
 from diffusegen_core.segmentation import experiments, segnet
 from diffusegen_core.segmentation.experiments import FIELDS, OK, Grid, Place
@@ -40,12 +41,13 @@ MASKS, WORST = "worst.npz", 3  # the predicted masks of the images with the lowe
 
 
 def _empty(file: str) -> pd.DataFrame:
-    return pd.DataFrame(columns=[*FIELDS, "test_set", *TABLES[file]])
+    return pd.DataFrame(columns=[*FIELDS, "test_set", *TABLES[file], GENERATOR])
 
 
 @dataclass(frozen=True)
 class Details:
-    """Those of a grid, as far as they are known: FIELDS, test_set, and what the measure's own table has."""
+    """Those of a grid, as far as they are known: FIELDS, test_set, what the measure's own table has, and
+    GENERATOR."""
 
     distances: pd.DataFrame = field(default_factory=partial(_empty, "distances.csv"))
     """A row an image, as `boundaries.scores`."""
@@ -139,7 +141,8 @@ def read(ws: Workspace, grid: Grid) -> Details:
                 for file in TABLES:
                     table = pd.read_csv(artifact.file(file), dtype={"image": str}, keep_default_na=False,
                                         na_values={"probability": [""], "polyp": [""]})
-                    tables[file].append(table.assign(**experiment.row, test_set=test))
+                    tables[file].append(table.assign(**experiment.row, test_set=test,
+                                                     generator=experiment.generator))
     distances, of_lesions, bins = (_gathered(file, known) for file, known in tables.items())
     return Details(distances, of_lesions, bins, masks)
 
@@ -147,7 +150,7 @@ def read(ws: Workspace, grid: Grid) -> Details:
 def _gathered(file: str, tables: list[pd.DataFrame]) -> pd.DataFrame:
     empty = _empty(file)
     frame = pd.concat(tables, ignore_index=True)[list(empty)] if tables else empty
-    return frame.astype(dict.fromkeys(["size", "samples", "ratio"], "Int64"))
+    return frame.astype(dict.fromkeys(["size", "samples", "ratio", GENERATOR], "Int64"))
 
 
 def write(folder: Path, known: Details) -> None:

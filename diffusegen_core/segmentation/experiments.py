@@ -20,6 +20,7 @@ import pandas as pd
 
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
+from diffusegen_core.measures.intervals import GENERATOR
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe, key
@@ -52,6 +53,9 @@ class Experiment:
     """Synthetic pairs for a real one: the r of chapter 7."""
     seed: int = 0
     """Number of the repetition, from 0."""
+    generator: int | None = None
+    """Number of the generator whose pairs it takes, from 0; None of what no generator has made. What these
+    pairs show decides the network, so this is no part of what identifies it."""
 
     @property
     def row(self) -> dict[str, str | int | None]:
@@ -190,11 +194,12 @@ class Results:
     """The results of a grid."""
 
     images: pd.DataFrame
-    """A row a test image and finished experiment, columns FIELDS and IMAGE; what does not apply is <NA>."""
+    """A row a test image and finished experiment, columns FIELDS, IMAGE and GENERATOR; what does not apply is
+    <NA>."""
     runs: pd.DataFrame
-    """A row an experiment: its name, FIELDS, `status` (as Place.status), what its work told of itself, and
-    the seconds that it took so far, failed attempts included. The traceback of a failure is traceback.txt in
-    the folder of that name."""
+    """A row an experiment: its name, FIELDS, GENERATOR, `status` (as Place.status), what its work told of
+    itself, and the seconds that it took so far, failed attempts included. The traceback of a failure is
+    traceback.txt in the folder of that name."""
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -277,16 +282,17 @@ def read(ws: Workspace, grid: Grid) -> Results:
     """The results of a grid so far. Nothing is made."""
     tables, rows = [], []
     for experiment, place in places(ws.read_only, grid).items():
-        row: dict[str, Any] = {"name": Path(place.name).name, **experiment.row, "status": place.status,
+        row: dict[str, Any] = {"name": Path(place.name).name, **experiment.row,
+                               GENERATOR: experiment.generator, "status": place.status,
                                "seconds": place.seconds}
         if row["status"] == OK:
             row |= place.network.stamp["facts"]
-            tables.append(place.images.assign(**experiment.row))
+            tables.append(place.images.assign(**experiment.row, generator=experiment.generator))
         rows.append(row)
-    empty = pd.DataFrame(columns=[*FIELDS, *IMAGE])
+    empty = pd.DataFrame(columns=[*FIELDS, *IMAGE, GENERATOR])
     images = pd.concat(tables, ignore_index=True)[list(empty)] if tables else empty
-    told = pd.DataFrame(rows, columns=None if rows else ["name", *FIELDS, "status", "seconds"])
-    return Results(images.astype(dict.fromkeys(["size", "samples", "ratio"], "Int64")),
+    told = pd.DataFrame(rows, columns=None if rows else ["name", *FIELDS, GENERATOR, "status", "seconds"])
+    return Results(images.astype(dict.fromkeys(["size", "samples", "ratio", GENERATOR], "Int64")),
                    told.astype(dict.fromkeys(_integers(rows), "Int64")))
 
 

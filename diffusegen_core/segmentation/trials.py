@@ -60,7 +60,8 @@ class Tested:
     """A grid of networks and how they did."""
 
     images: pd.DataFrame
-    """A row a test image and network: experiments.FIELDS, test_set, image, the measures of overlap.scores."""
+    """A row a test image and network: experiments.FIELDS, test_set, image, the measures of overlap.scores,
+    and the generator."""
     runs: pd.DataFrame
     """A row a network: name, experiments.FIELDS, status, seconds, and what `work` tells of its training."""
     tests: list[TestSet]

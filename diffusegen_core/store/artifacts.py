@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 SHOWN = 5  # reasons of a log line
 LONG = 60  # characters of a value in it
 FEW = 3  # names that a message lists
+GENERATORS = "generators"  # the folder of a run in which its further generators have one each
 CHANGED = "-changed"  # after the key, of what was set aside because its files were changed by hand
 Recipe = dict[str, Any]
 
@@ -208,9 +209,11 @@ class Artifact:
 
     @property
     def _chapter(self) -> str:
-        """The chapter that makes it: of the outer run, where this one lies within another."""
+        """The chapter that makes it: of the outer run, where this one lies within another; of a further
+        generator that is its own."""
         outer = [parent for parent in self.run.parents if lock.is_run(parent)]
-        return (self.run.relative_to(outer[-1]) if outer else Path(self.name)).parts[0]
+        parts = [*(self.run.relative_to(outer[-1]).parts if outer else ()), *Path(self.name).parts]
+        return parts[2] if parts[0] == GENERATORS else parts[0]
 
     def _elsewhere(self) -> Path | None:
         """Where this artifact lies if not in place: set aside, or as a killed process had finished it.

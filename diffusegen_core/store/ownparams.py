@@ -25,6 +25,21 @@ def is_there(folder: Path) -> bool:
     return (folder / PARAMS).is_file() and lock.is_run(folder)
 
 
+def meant(profile: str | Path, run_dir: str | Path | None) -> tuple[str | Path, Path]:
+    """The parameter file of a run that is called by a profile, a file or a folder, and the run folder.
+
+    `run_dir` is the folder, where one is given. Where a run lies in it, the parameters that lie there hold.
+    """
+    place = params.resolve(profile)
+    if run_dir is not None:
+        return place / PARAMS if is_there(place) else profile, params.resolve(run_dir)
+    if is_there(place):
+        return profile, place
+    # The parameter file may lie anywhere, or be gone.
+    named = params.resolve(f"runs/{profile}") if Path(profile).name == str(profile) else place
+    return profile, named if is_there(named) else params.resolve(f"runs/{params.profile_file(profile).stem}")
+
+
 def load(folder: Path) -> dict[str, Any]:
     """The plain values that lie in a run folder. Raises UserError where they cannot be read."""
     values = params.load(folder / PARAMS)

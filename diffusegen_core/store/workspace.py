@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store import lock, seeds
+from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,30 @@ class Workspace:
     writable: bool = True
     again: bool = False
     """As `Artifact.again`."""
+    number: int = 0
+    """Of the generator whose things these are; 0 of what there is once in a run."""
 
     def artifact(self, name: str, recipe: Recipe) -> Artifact:
         """What lies, or is going to lie, in the folder `name` of the run."""
         return Artifact(self.folder, name, recipe, self.writable, self.again)
+
+    def generator(self, number: int) -> "Workspace":
+        """That of one of the run's generators. The first is 0 and has the run's own; each of the others has a
+        folder and a seed of its own."""
+        if number == 0:
+            return self
+        return replace(self, folder=self.folder / GENERATORS / str(number), number=number,
+                       seed=seeds.derive(self.seed, "generator", number))
+
+    def beside(self, generators: int) -> "list[Workspace]":
+        """Those of the other generators of a run with so many; none where this is not the first one's, or
+        cannot be written."""
+        if self.number or not self.writable:
+            return []
+        others = [self.generator(number) for number in range(1, generators)]
+        for one in others:
+            lock.claim(one.folder)  # so that what it sets aside is listed
+        return others
 
     @property
     def read_only(self) -> "Workspace":
