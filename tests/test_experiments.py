@@ -106,7 +106,7 @@ def test_a_grid_becomes_one_tidy_table(tmp_path: Path):
     results = run(GRID, work, tmp_path)
     assert [e for e, _ in work.calls] == list(GRID)
     assert [folder.name for _, folder in work.calls] == [e.named(r) for e, r in GRID.items()]
-    assert list(results.images) == [*experiments.FIELDS, *experiments.IMAGE]
+    assert list(results.images) == [*experiments.FIELDS, *experiments.IMAGE, "generator"]
     assert len(results.images) == 9
     styled = results.images[results.images["data_type"] == "20-Styled-Diff"]
     assert styled["image"].tolist() == ["007", "NA", "007"]
@@ -367,7 +367,7 @@ def test_where_all_fail_or_nothing_is_asked_the_tables_are_empty(tmp_path: Path)
     for grid in (GRID, {}):
         results = run(grid, work, tmp_path)
         assert results.images.empty
-        assert list(results.images) == [*experiments.FIELDS, *experiments.IMAGE]
+        assert list(results.images) == [*experiments.FIELDS, *experiments.IMAGE, "generator"]
         assert len(results.failed) == len(results.runs) == len(grid)
 
 

@@ -329,7 +329,7 @@ def test_a_row_for_each_image_and_network_from_the_pairs_that_were_chosen(own: P
         assert networks.given[e.label] == ([*train.real, *train.synthetic], [*valid.real, *valid.synthetic])
     phantoms = loaded_tests(p)["Phantom"].pairs
     assert len(result.images) == 4 * len(phantoms) == 20
-    assert list(result.images) == [*experiments.FIELDS, *experiments.IMAGE]
+    assert list(result.images) == [*experiments.FIELDS, *experiments.IMAGE, "generator"]
     mine = result.images[(result.images["data_type"] == "2-Diff") & (result.images["seed"] == 1)]
     assert mine["image"].tolist() == phantoms.names
     assert (mine["samples"] == 2).all()

@@ -41,13 +41,13 @@ MASKS, WORST = "worst.npz", 3  # the predicted masks of the images with the lowe
 
 
 def _empty(file: str) -> pd.DataFrame:
-    return pd.DataFrame(columns=[*FIELDS, "test_set", *TABLES[file], GENERATOR])
+    return pd.DataFrame(columns=[*FIELDS, GENERATOR, "test_set", *TABLES[file]])
 
 
 @dataclass(frozen=True)
 class Details:
-    """Those of a grid, as far as they are known: FIELDS, test_set, what the measure's own table has, and
-    GENERATOR."""
+    """Those of a grid, as far as they are known: FIELDS, GENERATOR, test_set, and what the measure's own
+    table has."""
 
     distances: pd.DataFrame = field(default_factory=partial(_empty, "distances.csv"))
     """A row an image, as `boundaries.scores`."""

@@ -11,7 +11,7 @@ import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -53,7 +53,7 @@ class Experiment:
     """Synthetic pairs for a real one: the r of chapter 7."""
     seed: int = 0
     """Number of the repetition, from 0."""
-    generator: int | None = None
+    generator: int | None = field(default=None, compare=False)
     """Number of the generator whose pairs it takes, from 0; None of what no generator has made. What these
     pairs show decides the network, so this is no part of what identifies it."""
 
