@@ -15,7 +15,6 @@ never loses: what no longer fits is set aside in the run folder (see store.artif
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
-from diffusegen_core.config.checks import refuse_own_parts, refuse_unknown
+from diffusegen_core.config.checks import refuse_own_parts
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, windows
@@ -107,10 +106,7 @@ class Run:
         the parameters that lie in the run folder hold, but for `changes`. Sections that papermill was given
         (`-y '{train: {images: 80}}'`) are changes as well.
         """
-        # A chapter's module may be called as its section is, and has been imported: it is no value.
-        given = {name: namespace[name] for name in Params.model_fields
-                 if name in namespace and not isinstance(namespace[name], ModuleType)}
-        refuse_unknown(namespace, {"changes", *Params.model_fields})
+        given = ownparams.told(namespace)
         profile, run_dir = given.pop("profile", "smoke"), given.pop("run_dir", None)
         changes = params.merged(given, namespace.get("changes") or {})
         profile, folder = ownparams.meant(profile, run_dir)
@@ -318,10 +314,9 @@ class Run:
 
     def status(self) -> pd.DataFrame:
         """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
-        rows = []
-        for name in self._steps(self.workspace, lambda need: None, None):
-            if name != "windows" or self.params.data.window:  # else they are the pairs themselves
-                rows.append((name, *self._status(name)))
+        alike = {"windows": not self.params.data.window, "further": self.params.generators == 1}
+        rows = [(name, *self._status(name)) for name in self._steps(self.workspace, lambda need: None, None)
+                if not alike.get(name)]  # the windows are the pairs themselves, or there is but one generator
         return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
 
     def _status(self, name: str) -> tuple[str, str]:

@@ -3,13 +3,15 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 
 from diffusegen_core.config import params
+from diffusegen_core.config.checks import refuse_unknown
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.store import files, lock, moves, stamps
@@ -23,6 +25,14 @@ BEFORE = {"inpaint": {"baselines": None, "masks": "joint", "guidance_scale": 1.0
 def is_there(folder: Path) -> bool:
     """Whether a run lies in a folder, with its parameters."""
     return (folder / PARAMS).is_file() and lock.is_run(folder)
+
+
+def told(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters among a notebook's names. UserError for names that papermill was given and are none."""
+    refuse_unknown(namespace, {"changes", *Params.model_fields})
+    # A chapter's module may be called as its section is, and has been imported: it is no value.
+    return {name: namespace[name] for name in Params.model_fields
+            if name in namespace and not isinstance(namespace[name], ModuleType)}
 
 
 def meant(profile: str | Path, run_dir: str | Path | None) -> tuple[str | Path, Path]:
