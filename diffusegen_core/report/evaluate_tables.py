@@ -69,8 +69,8 @@ def intrinsic(result: Evaluated, which: int) -> Table:
     known = ("FID", None, MS_SSIM)[which] if comparable(result, which) else None
     values = result.values[result.values["metric"] == metric]
     paper = published.by_clusters("1").query("metric == @known") if known else published.table("1").head(0)
-    clusters = {data_type.models for data_type in result.types}
-    paper = paper[[DataType.parse(name).models in ("", "Full", *clusters) for name in paper["data_type"]]]
+    clusters = {"", "Full", *(data_type.models for data_type in result.types)}
+    paper = paper[paper["data_type"].map(lambda name: DataType.parse(name).models in clusters).astype(bool)]
     sets = sorted(values["set"].unique())
     rows = []
     for kind in dict.fromkeys([*paper["data_type"], *values["data type"]]):
