@@ -61,13 +61,16 @@ def varied(result: Evaluated) -> Iterator[Verdict]:
         asked = Verdict(VARIED, f"{data_type} against {REAL}", REALS, chapter="evaluate", published=(
             _published(data_type.name, MS_SSIM) - _published(REAL.name, MS_SSIM) if known else float("nan")),
             difference=differences.mean(), images=_least(mine, real))
-        yield _by_sets(asked, differences.abs() < WITHIN, "" if len(real) else f"The results have no {REAL}.")
+        absent = [one.name for one, sets in ((data_type, mine), (REAL, real)) if sets.empty]
+        lacking = f"The results have no {' and no '.join(absent)} to compare." if absent else ""
+        yield _by_sets(asked, differences.abs() < WITHIN, lacking)
 
 
 def compute(run: Run) -> Verdict:
     """The seconds of training the clusters' models against those of a SinGAN for each training pair."""
     models, gan = run.finished("train"), run.finished("gan")
-    asked = Verdict(COMPUTE, f"models of {run.params.cluster.k} clusters against {GAN}", "", chapter="train")
+    asked = Verdict(COMPUTE, f"models of {run.params.cluster.k} clusters against {GAN}", REALS,
+                    chapter="train")
     if models is None:
         return replace(asked, reason="Not there yet: run chapter 2.")
     seconds = sum(model.seconds for model in [*models.models, *([models.base] if models.base else [])])
