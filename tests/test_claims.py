@@ -363,6 +363,7 @@ def test_the_rule_tells_how_comparisons_are_joined(several: list[str], verdict: 
     one = claims.judge(results(GOOD), 300, 0)[0]
     assert claims.overall([replace(one, verdict=v) for v in several]) == {paper.SYNTHETIC: verdict}
     assert set(rule.RULE) == set(rule.WORST_FIRST)
+    assert next(iter(rule.RULE)) == TOO_LITTLE, "the rule goes from the top"
     assert str(rule.SMALLEST) in rule.RULE[NO_EFFECT]
 
 

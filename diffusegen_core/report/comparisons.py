@@ -120,7 +120,7 @@ def _growing(nets: Collection[Net], one: DataType, tests: Sequence[str]) -> Iter
     claim = paperclaims.GROWS
     counts = sorted({net.samples for net in nets if net.data_type == one.name and net.samples})
     if len(counts) < 2:
-        yield _nothing(claim, one.name, one.name, tests[0],
+        yield _nothing(claim, f"more pairs of {one}", "fewer", tests[0],
                        f"The results have fewer than two numbers of pairs a source of {one}.")
     for test_set in tests:
         for fewer, more in pairwise(counts):

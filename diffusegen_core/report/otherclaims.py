@@ -55,7 +55,7 @@ def nearer(result: Evaluated, learned: bool) -> Iterator[Verdict]:
 def varied(result: Evaluated) -> Iterator[Verdict]:
     """How far each synthetic type's MS-SSIM is from that of Real."""
     real, known = _sets(result, REAL.name, MS_SSIM), comparable(result, 2)
-    for data_type in [one for one in result.types if one != REAL]:
+    for data_type in [one for one in result.types if one != REAL and not one.is_pasted]:
         mine = _sets(result, data_type.name, MS_SSIM)
         differences = mine["value"] - real["value"].mean()
         asked = Verdict(VARIED, f"{data_type} against {REAL}", REALS, chapter="evaluate", published=(

@@ -19,14 +19,14 @@ LEARNED = 0.1  # a network below this mean Dice or IoU does not segment
 SUPPORTED, REFUTED, NO_EFFECT = "supported", "refuted", "no practical effect"
 UNDECIDED, TOO_LITTLE = "undecided", "too little data"
 RULE = {
-    NO_EFFECT: f"The 95 % interval of the difference lies wholly between -{SMALLEST} and +{SMALLEST}, and "
-               f"{SMALLEST} is the smallest difference of interest (in Dice or IoU). A claim that something "
-               "helps is refuted by it, on whichever side of 0 the interval lies.",
+    TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
+                f"test set is absent; or neither network reaches a mean of {LEARNED}.",
+    NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
+               f"wholly between -{SMALLEST} and +{SMALLEST}, on whichever side of 0: what there is, is too "
+               "small to matter.",
     SUPPORTED: "Otherwise, the interval lies above 0.",
     REFUTED: "Otherwise, it lies below 0: the reverse of the claim.",
     UNDECIDED: "Otherwise: it holds 0, and differences that matter.",
-    TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
-                f"test set is absent; or neither network reaches a mean of {LEARNED}.",
 }
 SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical effect if one of them has "
            "none, and is supported if all are; otherwise there is too little data, or it is undecided. "

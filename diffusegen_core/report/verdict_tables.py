@@ -4,7 +4,7 @@ import pandas as pd
 
 from diffusegen_core.report import claims, comparisons, otherclaims
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
-from diffusegen_core.report.rule import RULE, SEVERAL, SMALLEST, WORST_FIRST, Verdict
+from diffusegen_core.report.rule import RULE, SEVERAL, SMALLEST, TOO_LITTLE, WORST_FIRST, Verdict
 from diffusegen_core.report.segment_tables import effort, unknown, with_interval
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
@@ -24,7 +24,7 @@ def summary(found: list[Verdict]) -> list[dict[str, str]]:
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
         mine = [v for v in found if v.claim == claim]
         told = [v.verdict for v in mine]
-        scope = next((v.scope for v in mine if v.scope), "")
+        scope = next((v.scope for v in mine if v.scope and verdict != TOO_LITTLE), "")
         rows.append({"": str(number), "claim": claim.words,
                      "verdict on this run": f"{verdict} {scope}".strip(),
                      "comparisons": ", ".join(f"{told.count(one)} {one}" for one in reversed(WORST_FIRST)
