@@ -240,6 +240,24 @@ def review_score(
 
 
 @app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
+    csv: Annotated[Path | None, typer.Option(help="Also write the tables into this new folder.")] = None,
+) -> None:
+    """Join finished runs, as of several cluster counts: Tables 3 and B2 to B7, and one list of verdicts.
+
+    Nothing is made in the runs. They must have the same data, test sets, seed and segmentation networks.
+    """
+    from diffusegen_core.report import compare as comparing
+    from diffusegen_core.run import Run
+    joined = comparing.join([Run.open(folder) for folder in folders])
+    if csv is not None:
+        written = comparing.write(joined, csv)
+        typer.echo(f"{len(written)} tables: {csv}", err=True)
+    typer.echo(_printable(comparing.text(joined)))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)

@@ -13,7 +13,6 @@ from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.config.params import plain
 from diffusegen_core.data import dataset, layouts, masks, pairsets, pictures, windows
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
@@ -98,7 +97,7 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
         "old": None if wish.old is None else files.pixel_hash(wish.old), "remove": wish.remove,
         "models": {model.name: model.sha256 for model in run.models.models}, "weights": run.models.weights,
         "pairs": run.pairs.digest, "window": p.data.window,
-        "inpaint": {key: value for key, value in plain(p.inpaint).items() if key not in inpaint.IRRELEVANT},
+        "inpaint": inpaint.decisive(p.inpaint),
         "versions": {**files.versions(), "masks": masks.VERSION, "windows": windows.VERSION}}
 
 

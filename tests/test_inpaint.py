@@ -265,7 +265,8 @@ def test_a_pair_that_was_touched_is_refused_and_made_again_on_request_and_only_t
     assert aside == [{name: value for name, value in harmed.items() if name not in stranger}]
 
 
-@pytest.mark.parametrize("override", [("inpaint.resampling", 1), ("inpaint.dilate", 100), ("seed", 1)])
+@pytest.mark.parametrize("override", [("inpaint.resampling", 1), ("inpaint.dilate", 100), ("seed", 1),
+                                      ("inpaint.clip", False)])
 def test_a_changed_parameter_makes_other_pairs_and_the_first_come_back_with_it(
         p: Params, override: tuple, monkeypatch):
     before = contents(run(p).sets[TWO].folder)
@@ -275,6 +276,13 @@ def test_a_changed_parameter_makes_other_pairs_and_the_first_come_back_with_it(
     assert all(after[name] != before[name] for name in images)
     monkeypatch.setattr(inpaint, "make_batch", None)
     assert contents(run(p).sets[TWO].folder) == before
+
+
+def test_clipping_decides_a_pair_only_where_it_is_switched_off(nano_params: Params):
+    clipped, not_clipped = (inpaint.decisive(changed(nano_params, ("inpaint.clip", clip)).inpaint)
+                            for clip in (True, False))
+    assert "clip" not in clipped, "pairs that are older than the parameter hold"
+    assert not_clipped == {**clipped, "clip": False}
 
 
 def test_a_source_may_be_called_na(p: Params, tmp_path: Path):

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pybtex.database import parse_file
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import published
@@ -134,3 +135,15 @@ def test_an_unknown_table_and_a_missing_folder_are_told(
     monkeypatch.setattr(published, "FOLDER", tmp_path)
     with pytest.raises(UserError, match=r"table_B2\.csv: work from a checkout"):
         published.table("B2")
+
+
+def test_every_reference_has_its_link_and_the_paper_its_journal() -> None:
+    entries = parse_file(str(published.FOLDER.parent / "references.bib")).entries
+    assert len(entries) > 30
+    for name, entry in entries.items():
+        doi, eprint = entry.fields.get("doi", ""), entry.fields.get("eprint", "")
+        assert re.fullmatch(r"10\.\d{4,}/\S+", doi) or re.fullmatch(r"\d{4}\.\d{4,5}", eprint), name
+        assert doi or entry.fields["archiveprefix"] == "arXiv", name
+    paper = entries["saragih2024"].fields
+    assert (paper["doi"], paper["volume"], paper["pages"]) == ("10.1007/s11548-024-03213-z", "19",
+                                                              "1615--1625")

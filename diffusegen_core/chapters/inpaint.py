@@ -7,7 +7,7 @@ Every image has a seed and noise of its own: batch size, order, shards and inter
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +121,17 @@ def plan(seed: int, data_type: DataType, names: list[str], clusters: Clusters, s
     return jobs
 
 
+def decisive(settings: Inpaint) -> Recipe:
+    """The parameters that decide what a pair is like."""
+    chosen = {key: value for key, value in plain(settings).items() if key not in IRRELEVANT}
+    if settings.clip:
+        del chosen["clip"]  # it is younger than many a finished pair
+    return chosen
+
+
 def _recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, scenes: Scenes) -> Recipe:
-    decisive = {key: value for key, value in plain(scenes.settings).items() if key not in IRRELEVANT}
     return {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
-            "inpaint": {**decisive, **scenes.recipe},
+            "inpaint": {**decisive(scenes.settings), **scenes.recipe},
             "jobs": {job.name: job.model for job in jobs},
             "models": {name: models[name].sha256 for name in sorted({job.model for job in jobs})}}
 
@@ -134,8 +141,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     """Inpaint one batch with one model and write its pairs."""
     began, settings = time.monotonic(), scenes.settings
     device = devices.device(ws.device)
-    diffusion = checkpoints.load(models[jobs[0].model], weights, device,
-                                 settings.precision).respaced(settings.respacing)
+    model = checkpoints.load(models[jobs[0].model], weights, device, settings.precision)
+    diffusion = replace(model, clip=settings.clip).respaced(settings.respacing)
     levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
     scene = scenes.scene(jobs)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
@@ -144,8 +151,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             painted = spots.paint(diffusion, scene.spots, scenes.window, settings, generators, bar.update)
         else:
             x_known = scene.x.to(device)
-            model = diffusion.towards(x_known[:, 3:], scenes.guidance_scale)
-            x = repaint(model, x_known, scene.known.to(device), levels, generators,
+            guided = diffusion.towards(x_known[:, 3:], scenes.guidance_scale)
+            x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
             painted = _whole(scene, x.float().cpu().numpy(), settings)
     seconds = (time.monotonic() - began) / len(jobs)

@@ -4,7 +4,7 @@ A picture is painted at the model's size, in a window around the lesion where th
 painted region is laid back into it. Pixels outside the region stay as they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, image: np.ndarray, w
     chosen = [models.models[int(seeds.rng(one, "model").integers(len(models.models)))].name for one in own]
     results: dict[int, Painted] = {}
     for name in dict.fromkeys(chosen):
-        diffusion = models.load(name, device, settings.precision)
+        diffusion = replace(models.load(name, device, settings.precision), clip=settings.clip)
         numbers = [number for number, model in enumerate(chosen) if model == name]
         for first in range(0, len(numbers), settings.batch_size):
             batch = numbers[first:first + settings.batch_size]

@@ -142,6 +142,9 @@ class Inpaint(Section):
     jump_length: PositiveInt = Field(5)
     resampling: PositiveInt = Field(1, description="RePaint's r: 1 never jumps back")
     sampler: str = Field("ancestral", description="of a step down, as train.preview_sampler")
+    clip: bool = Field(
+        True, description="keep the predicted clean image within [-1, 1] in every step; the published code "
+                          "never does in inpainting")
     model_of: Literal["any", "own"] = Field(
         "any", description="cluster j ~ U{1..K}, or the source's own cluster")
     masks: str = Field(

@@ -68,14 +68,15 @@ def intrinsic(result: Evaluated, which: int) -> Table:
     metric = result.metrics[which]
     known = ("FID", None, MS_SSIM)[which] if comparable(result, which) else None
     values = result.values[result.values["metric"] == metric]
-    paper = published.table("1").query("metric == @known") if known else published.table("1").head(0)
-    ours = {published.kind(name): name for name in values["data type"].unique()}
+    paper = published.by_clusters("1").query("metric == @known") if known else published.table("1").head(0)
+    clusters = {"", "Full", *(data_type.models for data_type in result.types)}
+    paper = paper[paper["data_type"].map(lambda name: DataType.parse(name).models in clusters).astype(bool)]
     sets = sorted(values["set"].unique())
     rows = []
-    for kind in dict.fromkeys([*paper["data_type"], *ours]):
-        mine = values[values["data type"] == ours.get(kind)]
+    for kind in dict.fromkeys([*paper["data_type"], *values["data type"]]):
+        mine = values[values["data type"] == kind]
         rows.append({
-            "data type": ours.get(kind, kind), "images": ", ".join(map(str, mine["images"].unique())),
+            "data type": kind, "images": ", ".join(map(str, mine["images"].unique())),
             **{f"set {n}, this run": _single(mine.loc[mine["set"] == n, "value"]) for n in sets},
             "mean ± SD, this run": _mean(mine["value"], DIGITS[which], SPREAD[which]),
             **({f"{known}, published": _printed(paper, kind)} if known else {})})
@@ -86,7 +87,8 @@ def intrinsic(result: Evaluated, which: int) -> Table:
         window, scale = result.window
         caption += f" Window: {window} pixels{f', each pixel repeated {scale} times' if scale > 1 else ''}."
     if known:
-        caption += " Published: Table 1 of the paper, sets 1 to 3, 20 clusters, 348 images a set at 256 px."
+        caption += (" Published: Tables 1 and B2 of the paper, sets 1 to 3, for the cluster count of this "
+                    "run where the paper has it, 348 images a set at 256 px.")
     elif which != 1:
         caption += f" {_not_shown(result, which)}"
     return show(pd.DataFrame(rows), f"evaluate-{name}", caption,

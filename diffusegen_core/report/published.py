@@ -32,6 +32,7 @@ TABLES = {
     "B7": "Small training sets, r = 3",
 }
 
+EVERY_COUNT = {"1": ["B2"], "2": ["B3", "B4"]}  # where a table of 20 clusters has its other cluster counts
 _SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
@@ -51,6 +52,17 @@ def table(name: str) -> pd.DataFrame:
         raise UserError(f"The paper's numbers are not at {path}: work from a checkout.") from None
     integers = rows.columns.intersection(["n", "r", "k", "cluster"])
     return rows.astype(dict.fromkeys(integers, int)).assign(value=rows["printed"].map(_number))
+
+
+def by_clusters(name: str) -> pd.DataFrame:
+    """Table 1 or 2 with a row for every cluster count: K-Diff and K-Styled-Diff, from Tables B2 to B4, in the
+    place of the rows of 20 clusters, whose names have no count."""
+    rows, every = table(name), pd.concat([table(other) for other in EVERY_COUNT[name]])
+    parts = []
+    for data_type, one in rows.groupby("data_type", sort=False):
+        counted = every[every["data_type"].map(kind).eq(data_type) & every["data_type"].ne(data_type)]
+        parts.append(counted if len(counted) else one)
+    return pd.concat(parts, ignore_index=True)
 
 
 def kind(data_type: str) -> str:

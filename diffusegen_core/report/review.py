@@ -79,12 +79,14 @@ class Score:
     answered: how many pairs have an answer, by question; `pairs` is how many the form has.
     agreement: rows Accuracy, Precision, Recall with "real" as the positive; columns hits, of, value, low,
         high, the last two a Wilson 95 % interval. A rate of nothing (0 of 0) is NaN.
+    fake: what `always_fake` says of the same pairs.
     """
 
     counts: pd.DataFrame
     answered: pd.Series
     pairs: int
     agreement: pd.DataFrame
+    fake: list[float]
 
 
 def folders_of(run: Run, real: Path) -> dict[str, Path]:
@@ -148,7 +150,27 @@ def score(answers: Path, key: Path) -> Score:
     if not answered.any():
         raise UserError(f"{answers} holds no answer yet.")
     titles = {name: question["title"] for name, question in QUESTIONS.items()}
-    return Score(_counts(rows), answered.rename(titles), len(rows), _agreement(rows))
+    return Score(_counts(rows), answered.rename(titles), len(rows), agreement(rows), always_fake(rows))
+
+
+def agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, precision and recall with "real" as the positive, as `Score.agreement`, from a row for each
+    pair with its "Data type" and the answer, origin; those without an answer are left out."""
+    judged = rows.dropna(subset="origin")
+    real, said_real = judged["Data type"] == REAL.name, judged["origin"] == "Real"
+    both = real & said_real
+    return pd.DataFrame.from_dict({
+        "Accuracy": _rate((real == said_real).sum(), len(judged)),
+        "Precision": _rate(both.sum(), said_real.sum()),
+        "Recall": _rate(both.sum(), real.sum()),
+    }, orient="index")
+
+
+def always_fake(rows: pd.DataFrame) -> list[float]:
+    """Accuracy, precision and recall of answering "fake" to every pair that has an answer; NaN where one is
+    a rate of nothing."""
+    real = rows.dropna(subset="origin")["Data type"] == REAL.name
+    return [float((~real).mean()), float("nan"), 0.0 if real.any() else float("nan")]
 
 
 def describe(result: Score) -> str:
@@ -160,6 +182,8 @@ def describe(result: Score) -> str:
         value, low, high = (f"{100 * rate[column]:.1f}" for column in ("value", "low", "high"))
         lines.append(f"{name} {value} % ({rate.hits:.0f} of {rate.of:.0f}), 95 % interval {low} to {high} %."
                      if rate.of else f"{name}: nothing to count.")
+    if not np.isnan(result.fake[0]):
+        lines.append(f"Always answering fake would have an accuracy of {100 * result.fake[0]:.1f} %.")
     return "\n".join(lines)
 
 
@@ -229,17 +253,6 @@ def _counts(rows: pd.DataFrame) -> pd.DataFrame:
               .reindex(index=types, columns=list(question["answers"]), fill_value=0)
               for name, question in QUESTIONS.items()}
     return pd.concat(tables, axis=1).rename_axis(index="Data type", columns=(None, None))
-
-
-def _agreement(rows: pd.DataFrame) -> pd.DataFrame:
-    judged = rows.dropna(subset="origin")
-    real, said_real = judged["Data type"] == REAL.name, judged["origin"] == "Real"
-    both = real & said_real
-    return pd.DataFrame.from_dict({
-        "Accuracy": _rate((real == said_real).sum(), len(judged)),
-        "Precision": _rate(both.sum(), said_real.sum()),
-        "Recall": _rate(both.sum(), real.sum()),
-    }, orient="index")
 
 
 def _rate(hits: int, of: int) -> dict[str, float]:

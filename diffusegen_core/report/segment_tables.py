@@ -1,6 +1,6 @@
 """Tables of chapters 6 and 7: this run's networks, test set by test set, beside the paper's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -9,17 +9,16 @@ import pandas as pd
 from diffusegen_core.chapters import gan
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
-from diffusegen_core.report import claims, published
-from diffusegen_core.report.claims import SMALL_SETS, Verdict
+from diffusegen_core.report import published
+from diffusegen_core.report.comparisons import PAPERS_OWN, PRINTED, SMALL_SETS, TRANSFERS
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
 from diffusegen_core.segmentation.experiments import OK
 from diffusegen_core.segmentation.trials import Tested
 
-PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
 WORDS = {"dice": "Dice", "iou": "IoU"}
-PAPER_TESTS = ["HyperKvasir", "CVC-ClinicDB", "PolypGen"]
+PAPER_TESTS = [PAPERS_OWN, *TRANSFERS]
 ABSENT = "not given"  # in the column of a test set that is not there
 FEWER = "†"  # at a value of fewer seeds than were asked for
 
@@ -36,14 +35,14 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
     """Table 2: trained on synthetic data alone."""
     p = run.params
     ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
-    ours["key"] = [_numbered(published.kind(name), n) for name, n in zip(ours["data_type"], ours["samples"],
-                                                                         strict=True)]
-    ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"], strict=True)]
-    paper = published.table("2").assign(key=lambda t: t["data_type"])
+    ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
+                                                                        strict=True)]
+    paper = of_its_clusters(published.by_clusters("2"), ours["data_type"])
+    paper = paper.assign(key=paper["data_type"])
     return _beside(result, ours, paper, measure, f"segment-{measure}",
                    f"Trained on one data type alone: polyp {_word(measure)}, computed in this run, with 95 % "
-                   "intervals. Published: Table 2 of the paper, 20 clusters, 348 sources, 256 px. "
-                   f"{_unknown(run)}")
+                   "intervals. Published: Tables 2, B3 and B4 of the paper, 348 sources, 256 px, for the "
+                   f"cluster counts that this run and the paper have. {effort(p)} {unknown(run)}")
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
@@ -78,10 +77,10 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
     note = f" Published: Table {known} of the paper, N of its 348 pairs." if known else ""
     # Models of a small set are always trained here.
-    unknown = _unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
+    told = unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    f"Small real sets, r = {ratio}: polyp {_word(measure)}, computed in this run, with 95 % "
-                   f"intervals. {_rule(p)}{note} {unknown}", order=_by_size,
+                   f"intervals. {_rule(p)} {effort(p)}{note} {told}", order=_by_size,
                    heading=("N", "data type"))
 
 
@@ -148,41 +147,6 @@ def costs(run: Run, result: Tested) -> Table:
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
-def overall(run: Run, found: list[Verdict]) -> Table:
-    """One verdict a claim, how many of its comparisons support it, and what is not known of the pairs."""
-    rows = []
-    for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
-        here = [v for v in found if v.claim == claim]
-        each = [v.verdict for v in here]
-        scope = "" if verdict == claims.TOO_LITTLE else claims.scope(here)
-        rows.append({"": str(number), "claim": claim, "verdict on this run": f"{verdict}{scope}",
-                     "comparisons that support it": f"{each.count(claims.SUPPORTED)} of {len(each)}"})
-    frame = pd.DataFrame(rows)
-    return show(frame, "summary-verdicts", "The claims, and what this run says of them. "
-                f"{_unknown(run)}".strip())
-
-
-def rule() -> Table:
-    """How a comparison is judged, and a claim from several."""
-    frame = pd.DataFrame({"verdict": claims.RULE.keys(), "when": claims.RULE.values()})
-    return show(frame, "summary-rule", f"How a comparison is judged. {claims.SEVERAL} {claims.SCOPE}")
-
-
-def verdicts(found: list[Verdict]) -> Table:
-    """The claims, comparison by comparison."""
-    numbers = {claim: str(number) for number, claim in enumerate(claims.overall(found), 1)}
-    frame = pd.DataFrame([{
-        "claim": numbers[verdict.claim], "compared": verdict.comparison, "test set": verdict.test_set,
-        "images": verdict.images, "seeds": verdict.seeds, "generators": str(verdict.generators or ""),
-        "difference, this run": with_interval(verdict.difference, verdict.low, verdict.high, "+.3f"),
-        "difference, published": "" if pd.isna(verdict.published) else f"{verdict.published:+.4f}",
-        "verdict": f"{verdict.verdict.capitalize()}{claims.scope([verdict])}. {verdict.reason}"}
-        for verdict in found])
-    return show(frame, "summary-claims", "Differences in polyp Dice with paired 95 % intervals, over the "
-                "images and seeds that both have, computed in this run; published: from the paper's own "
-                "tables. The numbers of the claims are those above.")
-
-
 def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str, caption: str,
             order: Callable | None = None, heading: tuple[str, ...] = ("data type",)) -> Table:
     """A row for each key of ours or the paper's; for each test set our interval and the printed value.
@@ -212,7 +176,24 @@ def _word(measure: str) -> str:
     return WORDS.get(measure, measure)
 
 
-def _unknown(run: Run) -> str:
+def of_its_clusters(paper: pd.DataFrame, data_types: Iterable[str]) -> pd.DataFrame:
+    """The paper's rows but those of cluster counts that a run does not have: a value of 20 clusters is no
+    yardstick for 2."""
+    mine = {DataType.parse(name).models for name in data_types}
+    counts = paper["data_type"].str.extract(r"^(\d+)-", expand=False)
+    return paper[counts.isna() | counts.isin(mine)]
+
+
+def effort(p: Params) -> str:
+    """Which of the two this run has: networks of equal optimizer steps, or of equal passes."""
+    if p.segment.epoch_images:
+        return (f"All networks have equal optimizer steps: {p.segment.epochs} epochs of "
+                f"{p.segment.epoch_images} images (segment.epoch_images), however many pairs there are.")
+    return (f"All networks have equal passes: {p.segment.epochs} over their own training sets, as in the "
+            "paper, so that a larger set gets more optimizer steps (segment.epoch_images is null).")
+
+
+def unknown(run: Run) -> str:
     """What nobody knows of the generators' training images; "" where all of it is known."""
     models = run.finished("train")
     return f"{gan.caveat(run.finished('gan'))} {models.caveat if models else ''}".strip()

@@ -1,0 +1,232 @@
+"""Which networks are compared for which claim, in a run's results and in the paper's own tables alike."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from math import nan
+from typing import NamedTuple
+
+import pandas as pd
+
+from diffusegen_core.data.types import GAN, REAL, STYLED, STYLED_PAINT, DataType
+from diffusegen_core.report import paperclaims, published
+from diffusegen_core.report.paperclaims import Claim
+
+PAPERS_OWN = "HyperKvasir"
+TRANSFERS = ("CVC-ClinicDB", "PolypGen")
+SMALL_SETS = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
+SMALL_UP_TO, LARGEST = 64, 128  # real pairs: where the paper finds a gain, and where but on other hospitals
+PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
+
+
+class Net(NamedTuple):
+    """The networks of one kind, one for each seed. What does not apply is None, as in an Experiment."""
+
+    chapter: str
+    data_type: str
+    samples: int | None = None
+    size: int | None = None
+    ratio: int | None = None
+
+    @property
+    def label(self) -> str:
+        """As "20-Styled-Diff-3", or in a small set "20-Styled-Diff (r = 3)"."""
+        if self.ratio is not None:
+            return f"{self.data_type} (r = {self.ratio})"
+        return self.data_type if self.samples is None else f"{self.data_type}-{self.samples}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first networks against the second, on a test set; or why there is nothing to compare."""
+
+    claim: Claim
+    first: Net
+    second: Net
+    test_set: str
+    larger: tuple[Net, Net] | None = None
+    """The same two of a larger small set, whose difference is subtracted."""
+    lacking: str = ""
+    """A sentence."""
+
+    @property
+    def nets(self) -> tuple[Net, ...]:
+        return (self.first, self.second, *(self.larger or ()))
+
+    @property
+    def text(self) -> str:
+        if self.larger:
+            return (f"gain of {self.first.label} over {self.second.label}, {self.first.size} against "
+                    f"{self.larger[0].size} real pairs")
+        size = "" if self.first.size is None else f", {self.first.size} real pairs"
+        return f"{self.first.label} against {self.second.label}{size}"
+
+
+def nets_of(images: pd.DataFrame) -> list[Net]:
+    """All networks that results have, from their rows, in their order."""
+    fields = images[list(Net._fields)].drop_duplicates()
+    return [Net(row.chapter, row.data_type, *(None if pd.isna(n) else int(n) for n in row[2:]))
+            for row in fields.itertuples(index=False, name="Row")]
+
+
+def among(nets: Collection[Net], own: str, there: Collection[str]) -> Iterator[Comparison]:
+    """Every comparison of the paper's claims, by claim. `own` is the test set of the training data's kind,
+    `there` are all test sets that there are. A claim without any comparison gets one that says why; but
+    `FEWER` is asked only of several cluster counts."""
+    c, tests = paperclaims, [own, *(name for name in TRANSFERS if name in there)]
+    types = _styled(nets)
+    full = [DataType(one.kind, "Full") for one in types[:1]]
+    pairs: list[tuple[Claim, Iterable[tuple[DataType, DataType]], Sequence[str]]] = [
+        (c.SYNTHETIC, [(one, GAN) for one in types], [own]),
+        (c.TRANSFER, [(one, GAN) for one in types], TRANSFERS),
+        (c.STYLING, [(one, one.inpainted) for one in types], tests),
+        (c.STYLING_FULL, [(one, one.inpainted) for one in full], tests),
+        (c.CLUSTERING, [(one, DataType(one.kind, "Full")) for one in types], tests),
+        (c.FEWER, [(few, many) for both in (types, [one.inpainted for one in types])
+                   for few, many in pairwise(both)], tests)]
+    for claim, couples, where in pairs:
+        for first, second in couples:
+            yield from _alone(claim, nets, first, second, where)
+    for one in types:
+        yield from _growing(nets, one, tests)
+    for claim, make in ((c.SMALL, _small), (c.FADES, _fading), (c.EKES, _eking), (c.PARTLY, _partly)):
+        for one in types:
+            yield from make(claim, nets, one.name, tests)
+
+
+def _styled(nets: Collection[Net]) -> list[DataType]:
+    """The styled types of the clusters' models, by cluster count: those that Styled-Diff may stand for."""
+    painted = [DataType.parse(name) for name in {net.data_type for net in nets}]
+    clusters = {(one.given_masks, int(one.models)) for one in painted if one.models.isdigit()}
+    return [DataType(STYLED_PAINT if given else STYLED, str(k)) for given, k in sorted(clusters)] or [
+        DataType(STYLED)]
+
+
+def _alone(claim: Claim, nets: Collection[Net], first: DataType, second: DataType,
+           tests: Sequence[str]) -> Iterator[Comparison]:
+    """Chapter 6: two data types, for every number of pairs a source that both have; else one for the most."""
+    counts: list[set[int | None]] = [
+        {net.samples for net in nets if net.data_type == one.name and net.samples} for one in (first, second)]
+    most = max((net.samples for net in nets if net.samples), default=0) or None
+    # What is absent is said once, and not for every test set.
+    for test_set in tests if all(counts) else tests[:1]:
+        for n in sorted(counts[0] & counts[1], key=lambda n: n or 0) or [most]:
+            yield Comparison(claim, Net("segment", first.name, n), Net("segment", second.name, n), test_set)
+
+
+def _growing(nets: Collection[Net], one: DataType, tests: Sequence[str]) -> Iterator[Comparison]:
+    """A data type with more pairs a source against itself with fewer."""
+    claim = paperclaims.GROWS
+    counts = sorted({net.samples for net in nets if net.data_type == one.name and net.samples})
+    if len(counts) < 2:
+        yield _nothing(claim, f"more pairs of {one}", "fewer", tests[0],
+                       f"The results have fewer than two numbers of pairs a source of {one}.")
+    for test_set in tests:
+        for fewer, more in pairwise(counts):
+            yield Comparison(claim, Net("segment", one.name, more), Net("segment", one.name, fewer), test_set)
+
+
+def _small(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]) -> Iterator[Comparison]:
+    """At the largest r against Real, for each number of real pairs up to which the paper claims a gain."""
+    sizes = [size for size in _sizes(nets) if size <= SMALL_UP_TO]
+    if not sizes:
+        some = f" of at most {SMALL_UP_TO} real pairs" if _sizes(nets) else ""
+        yield _nothing(claim, name, REAL.name, tests[0], f"The results have no small set{some}.")
+    for size in sizes:
+        yield _against_real(claim, name, size, max(_ratios(nets, name, size), default=None), tests[0])
+
+
+def _fading(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]) -> Iterator[Comparison]:
+    """The gain in the smallest sets against that in the largest."""
+    sizes = [size for size in _sizes(nets) if _ratios(nets, name, size)]
+    shared = _ratios(nets, name, sizes[0]) & _ratios(nets, name, sizes[-1]) if len(sizes) > 1 else set()
+    if not shared:
+        yield _nothing(claim, name, REAL.name, tests[0],
+                       f"The results have fewer than two sizes of small sets with {name} of one r.")
+        return
+    for test_set in tests:
+        small, large = (_against_real(claim, name, size, max(shared), test_set)
+                        for size in (sizes[0], sizes[-1]))
+        yield replace(small, larger=(large.first, large.second))
+
+
+def _eking(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]) -> Iterator[Comparison]:
+    """Against Real in the paper's largest small set, on the transfer sets."""
+    if LARGEST not in _sizes(nets) or len(tests) < 2:
+        lacks = f"no small set of {LARGEST} real pairs" if len(tests) > 1 else "no transfer set"
+        yield _nothing(claim, name, REAL.name, TRANSFERS[0], f"The results have {lacks}.")
+        return
+    for test_set in tests[1:]:
+        yield _against_real(claim, name, LARGEST, max(_ratios(nets, name, LARGEST), default=None), test_set)
+
+
+def _partly(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]) -> Iterator[Comparison]:
+    """Against the GAN at the largest r that both have, for each number of real pairs."""
+    both = {size: _ratios(nets, name, size) & _ratios(nets, GAN.name, size) for size in _sizes(nets)}
+    if not any(both.values()):
+        yield _nothing(claim, name, GAN.name, tests[0],
+                       f"The results have no small set with both {name} and {GAN}.")
+    for test_set in tests:
+        for size, ratios in both.items():
+            if ratios:
+                first, second = (Net("augment", one, None, size, max(ratios)) for one in (name, GAN.name))
+                yield Comparison(claim, first, second, test_set)
+
+
+def _against_real(claim: Claim, name: str, size: int, r: int | None, test_set: str) -> Comparison:
+    return Comparison(claim, Net("augment", name, None, size, r), Net("augment", REAL.name, None, size),
+                      test_set)
+
+
+def _nothing(claim: Claim, first: str, second: str, test_set: str, lacking: str) -> Comparison:
+    return Comparison(claim, Net(claim.chapter, first), Net(claim.chapter, second), test_set, lacking=lacking)
+
+
+def _sizes(nets: Collection[Net]) -> list[int]:
+    return sorted({net.size for net in nets if net.size})
+
+
+def _ratios(nets: Collection[Net], name: str, size: int) -> set[int]:
+    return {net.ratio for net in nets if net.data_type == name and net.size == size and net.ratio}
+
+
+# ---- the paper's own
+
+
+def in_paper(one: Comparison) -> float:
+    """The paper's own difference; NaN where it has not just these data types and numbers. Its own test set
+    stands beside whatever ours is."""
+    test_set = one.test_set if one.test_set in TRANSFERS else PAPERS_OWN
+    if one.lacking:
+        return nan
+    values = [_cells().get((net, test_set, PRINTED[one.claim.measure]), nan) for net in one.nets]
+    return sum(sign * value for sign, value in zip((1, -1, -1, 1), values, strict=False))
+
+
+def of_paper(claim: Claim) -> tuple[int, int]:
+    """In how many cells of the paper's own tables a claim holds, and of how many that it was made for."""
+    found = [in_paper(one) for one in _paper_comparisons() if one.claim == claim
+             and DataType.parse(one.first.data_type).models in (*map(str, claim.clusters), "Full")]
+    return sum(value > 0 for value in found), len(found)
+
+
+@cache
+def _paper_comparisons() -> list[Comparison]:
+    return list(among(list(dict.fromkeys(net for net, _, _ in _cells())), PAPERS_OWN, TRANSFERS))
+
+
+@cache
+def _cells() -> dict[tuple[Net, str, str], float]:
+    """Every score of the paper's networks, by network, test set and column."""
+    cells = {}
+    for row in published.by_clusters("2").itertuples():
+        name, _, n = str(row.data_type).rpartition("-")
+        net = Net("segment", name, int(n)) if name else Net("segment", str(row.data_type))
+        cells[net, str(row.test_set), str(row.metric)] = float(row.value)
+    for r, table in SMALL_SETS.items():
+        for row in published.table(table).itertuples():
+            net = Net("augment", str(row.data_type), None, int(row.n),
+                      None if row.data_type == REAL.name else r)
+            cells[net, str(row.test_set), str(row.metric)] = float(row.value)
+    return cells

@@ -1,0 +1,101 @@
+"""The rule behind every verdict: what an interval says of a claim, and what several comparisons say together.
+
+An effect that is too small to matter is no support for it, wherever its interval lies: [0.001, 0.007] and
+[-0.001, 0.007] get the same verdict. And that an effect was not found does not refute it: only an interval
+below 0 does, or one so narrow that no effect that matters is left.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import nan
+
+from diffusegen_core.measures.intervals import Interval
+from diffusegen_core.report.paperclaims import Claim
+
+LEAST_IMAGES, LEAST_SEEDS = 20, 3
+LEAST_GENERATORS = 3  # for a verdict on the method, and not on the pairs of one training alone
+SMALLEST = 0.01  # the smallest difference in Dice or IoU that anybody would care for
+LEARNED = 0.1  # a network below this mean Dice or IoU does not segment
+
+SUPPORTED, REFUTED, NO_EFFECT = "supported", "refuted", "no practical effect"
+UNDECIDED, TOO_LITTLE = "undecided", "too little data"
+RULE = {
+    TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
+                f"test set is absent; or neither network reaches a mean of {LEARNED}.",
+    NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
+               f"wholly between -{SMALLEST} and +{SMALLEST}, on whichever side of 0: what there is, is too "
+               "small to matter.",
+    SUPPORTED: "Otherwise, the interval lies above 0.",
+    REFUTED: "Otherwise, it lies below 0: the reverse of the claim.",
+    UNDECIDED: "Otherwise: it holds 0, and differences that matter.",
+}
+SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical effect if one of them has "
+           "none, and is supported if all are; otherwise there is too little data, or it is undecided. "
+           "Intervals are not widened for the number of comparisons: the more there are, the harder it is to "
+           "be supported, and the easier to be refuted by chance.")
+THESE_PAIRS = "for these pairs"
+SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is {THESE_PAIRS}: "
+         "another training of the generator might reverse it.")
+WORST_FIRST = (REFUTED, NO_EFFECT, TOO_LITTLE, UNDECIDED, SUPPORTED)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One comparison and what it says of a claim. Numbers are NaN, and counts 0, where there are none."""
+
+    claim: Claim
+    comparison: str
+    """As "20-Styled-Diff-3 against GAN-3"."""
+    test_set: str
+    published: float = nan
+    """The paper's own difference, NaN where it has none of just these data types and numbers of pairs."""
+    means: tuple[float, float] = (nan, nan)
+    """The mean measure of the two, over what both have."""
+    difference: float = nan
+    low: float = nan
+    high: float = nan
+    images: int = 0
+    seeds: int = 0
+    generators: int = 0
+    """Whose pairs the seeds took; 0 where none is known."""
+    verdict: str = TOO_LITTLE
+    reason: str = ""
+    """A sentence."""
+    chapter: str = "segment"
+    """Whose results are compared."""
+    scope: str = ""
+    """What the verdict is limited to, in words that follow it, as "for these pairs"; "" where to nothing."""
+
+    @property
+    def words(self) -> str:
+        """The verdict with what it is limited to."""
+        return f"{self.verdict} {self.scope}".strip()
+
+
+def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
+    """The verdict by `RULE` and its reason, from a paired difference and the best mean of what was compared.
+
+    `helps`: whether the claim is that something helps, which an effect without practical use refutes.
+    """
+    if gain.images < LEAST_IMAGES:
+        return TOO_LITTLE, f"Test images in common: {gain.images}, fewer than {LEAST_IMAGES}."
+    if gain.seeds < LEAST_SEEDS:
+        return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell the "
+                            "chance of training from the data.")
+    if best < LEARNED:
+        return TOO_LITTLE, f"Neither network segments: the better mean is {best:.3f}."
+    if helps and gain.low > -SMALLEST and gain.high < SMALLEST:
+        return NO_EFFECT, f"The interval lies within {SMALLEST} of 0."
+    if gain.low > 0:
+        least = "" if gain.low >= SMALLEST or not helps else f" Whether it reaches {SMALLEST} is open."
+        return SUPPORTED, f"The interval lies above 0.{least}"
+    if gain.high < 0:
+        return REFUTED, "The interval lies below 0: the reverse of the claim."
+    if gain.high < SMALLEST and helps:
+        return UNDECIDED, f"The interval holds 0; a gain of {SMALLEST} or more is outside it, a loss is not."
+    return UNDECIDED, "The interval holds both 0 and differences that matter."
+
+
+def joined(verdicts: Collection[str]) -> str:
+    """The verdict on a claim from those on its comparisons, as `SEVERAL` says."""
+    return next((verdict for verdict in WORST_FIRST if verdict in verdicts), TOO_LITTLE)

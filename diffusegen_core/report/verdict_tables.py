@@ -1,0 +1,82 @@
+"""Tables of chapter 8: the rule, a verdict on each claim, and the comparisons behind it."""
+
+import pandas as pd
+
+from diffusegen_core.report import claims, comparisons, otherclaims
+from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
+from diffusegen_core.report.rule import RULE, SCOPE, SEVERAL, SMALLEST, TOO_LITTLE, WORST_FIRST, Verdict
+from diffusegen_core.report.segment_tables import effort, unknown, with_interval
+from diffusegen_core.report.tables import Table, show
+from diffusegen_core.run import Run
+
+
+def overall(run: Run, found: list[Verdict]) -> Table:
+    """One verdict a claim, what its comparisons say, and in how many cells the paper's own tables agree."""
+    return show(pd.DataFrame(summary(found)), "summary-verdicts",
+                "The claims, and what this run says of them; beside it, in how many cells of the paper's own "
+                "tables, of those that a claim was made for, it holds as printed, without intervals. "
+                f"{effort(run.params)} {unknown(run)}".strip())
+
+
+def summary(found: list[Verdict]) -> list[dict[str, str]]:
+    """The rows of `overall`."""
+    rows = []
+    for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
+        mine = [v for v in found if v.claim == claim]
+        told = [v.verdict for v in mine]
+        scope = next((v.scope for v in mine if v.scope and verdict != TOO_LITTLE), "")
+        rows.append({"": str(number), "claim": claim.words,
+                     "verdict on this run": f"{verdict} {scope}".strip(),
+                     "comparisons": ", ".join(f"{told.count(one)} {one}" for one in reversed(WORST_FIRST)
+                                              if one in told),
+                     "differences, this run": _span(claim, [v.difference for v in mine]),
+                     "the paper's own cells": _cells(claim)})
+    return rows
+
+
+def rule() -> Table:
+    """How a comparison is judged, and a claim from several."""
+    frame = pd.DataFrame({"verdict": RULE.keys(), "when": RULE.values()})
+    return show(frame, "summary-rule", "How a comparison of networks is judged, from the top. The smallest "
+                f"difference of interest is {SMALLEST} in Dice and IoU. {otherclaims.TOLD} {SEVERAL} {SCOPE}")
+
+
+def verdicts(found: list[Verdict]) -> Table:
+    """The claims, comparison by comparison."""
+    return show(pd.DataFrame(details(found)), "summary-claims", "Differences with paired 95 % intervals, "
+                "over the images and seeds that both have, computed in this run, in polyp Dice where nothing "
+                "else is said; published: from the paper's own tables, of the same cluster count and numbers "
+                "of pairs. The numbers of the claims are those above.")
+
+
+def details(found: list[Verdict]) -> list[dict[str, object]]:
+    """The rows of `verdicts`."""
+    numbers = {claim: str(number) for number, claim in enumerate(claims.overall(found), 1)}
+    return [{
+        "claim": numbers[one.claim], "compared": _compared(one), "test set": one.test_set,
+        "images": one.images, "seeds": one.seeds, "generators": str(one.generators or ""),
+        "difference, this run": with_interval(one.difference, one.low, one.high, one.claim.digits),
+        "difference, published": "" if pd.isna(one.published) else f"{one.published:+.4f}",
+        "verdict": f"{one.words[0].upper()}{one.words[1:]}. {one.reason}"} for one in found]
+
+
+def _compared(one: Verdict) -> str:
+    named = {"iou": ", IoU", "MS-SSIM": ", MS-SSIM", "s": ", seconds"}.get(one.claim.measure, "")
+    return f"{one.comparison}{named}"
+
+
+def _span(claim: Claim, differences: list[float]) -> str:
+    """From the smallest to the largest."""
+    there = [value for value in differences if not pd.isna(value)]
+    if not there:
+        return ""
+    low, high = (format(value, claim.digits) for value in (min(there), max(there)))
+    return low if len(there) == 1 else f"{low} to {high}"
+
+
+def _cells(claim: Claim) -> str:
+    """"3 of 3": where the paper's own tables bear a claim out; "" where they have nothing on it."""
+    if claim == COMPUTE:
+        return "at most 16 h a model; nothing on the GAN"
+    holds, of = otherclaims.of_paper(claim) if claim in (NEARER, VARIED) else comparisons.of_paper(claim)
+    return f"{holds} of {of}" if of else ""
