@@ -55,13 +55,11 @@ COLUMNS = ["seconds", "error", "error in the lesion", "agreement"]
 def run_of(asked: argparse.Namespace, way: str) -> Run:
     """The run of a way: with several models, each sees its share of the images."""
     changes = {"cluster.k": 1, **WAYS[way]}
-    weights = {f"{part}.{key}": value for part in ("cluster", "style", "evaluate", "segment")
-               for key, value in (("weights", str(asked.weights)), ("input_range", "symmetric"))}
     name = way.replace(", ", "-").replace(" ", "-")
     return Run.create("kvasir_cpu", {
-        "data.source": str(asked.data), "cluster.scan": [changes["cluster.k"]], **weights,
-        "style.lambda_vgg": 0.0, "inpaint.baselines": None, "inpaint.sources": asked.sources,
-        "inpaint.samples": 1, "segment.samples": [1], "augment.ratios": [1],
+        "data.source": str(asked.data), "cluster.scan": [changes["cluster.k"]],
+        **worth.pretrained(asked.weights), "style.lambda_vgg": 0.0, "inpaint.baselines": None,
+        "inpaint.sources": asked.sources, "inpaint.samples": 1, "segment.samples": [1], "augment.ratios": [1],
         "train.images": asked.images // changes["cluster.k"], **changes}, folder=asked.folder / name)
 
 

@@ -87,17 +87,22 @@ def rows(models: list[Path], ways: list[str]) -> list[Row]:
     return [Row(PASTED, None), *(Row(way, model) for way in ways for model in models)]
 
 
+def pretrained(weights: Path) -> dict[str, str]:
+    """The parameters that give every backbone and encoder of a run the weights of a file."""
+    return {f"{part}.{key}": value for part in ("cluster", "style", "evaluate", "segment")
+            for key, value in (("weights", str(weights)), ("input_range", "symmetric"))}
+
+
 def run_of(asked: argparse.Namespace, row: Row) -> Run:
     """The run that makes a row's pairs. Rows that differ in styling alone share it, and what is inpainted."""
     changes = {key: value for key, value in WAYS[row.way].items() if key != "chapter"}
     inpainted = [f"{value:g}" if isinstance(value, float) else str(value)
                  for key, value in changes.items() if key.startswith("inpaint.")]
-    weights = {f"{part}.{key}": value for part in ("cluster", "style", "evaluate", "segment")
-               for key, value in (("weights", str(asked.weights)), ("input_range", "symmetric"))}
     vgg = {"style.vgg": "vgg19_normalised", "style.vgg_weights": str(asked.vgg)} if asked.vgg else {
         "style.lambda_vgg": 0.0}
     return Run.create("kvasir_cpu", {
-        "data.source": str(asked.data), "cluster.k": 1, "cluster.scan": [1], **weights, **vgg,
+        "data.source": str(asked.data), "cluster.k": 1, "cluster.scan": [1],
+        **pretrained(asked.weights), **vgg,
         "train.checkpoints": str(row.generator), "inpaint.sources": asked.sources,
         "inpaint.samples": asked.samples, "segment.samples": [1], "augment.ratios": [1], **changes,
     }, folder=asked.folder / "runs" / "-".join([row.generator.name, *inpainted]))

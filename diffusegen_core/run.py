@@ -343,7 +343,8 @@ class Run:
 def _generate(run: Run, again: bool) -> None:
     """A work item: chapters 1 to 4 of a small set's run; `again` as in `Run.make`."""
     def make() -> None:
-        for name in again * ("data", "cluster", "windows", "train", "inpaint", "paste", "style", "gan"):
-            run.make(name, again=True)
+        if again:
+            for name in ("data", "cluster", "windows", "train", "inpaint", "paste", "style", "gan"):
+                run.make(name, again=True)
         run.make("sets")
     augment.generate(run.folder, make)
