@@ -89,7 +89,9 @@ def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed
 def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any]:
     """What decides the painted pairs, beside the numbers that are given."""
     p = run.params
-    guidance = {"guidance_scale": p.inpaint.guidance_scale} if p.inpaint.guidance_scale != 1 else {}
+    # A removal has an empty mask on both sides of guidance, which is none.
+    guided = p.inpaint.guidance_scale != 1 and not wish.remove
+    guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
     return {
         **guidance,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},

@@ -183,6 +183,7 @@ def test_all_weights_at_zero_are_refused() -> None:
     off = {f"lambda_{name}": 0 for name in losses.TERMS if name != "sem"}
     with pytest.raises(UserError, match="besides lambda_sem must be above 0"):
         params.validate({"style": off})
+    params.validate({"style": {**off, "method": "sdedit"}})  # which has no losses
 
 
 def test_the_encoders_blocks() -> None:

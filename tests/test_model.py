@@ -120,7 +120,8 @@ def test_a_guidance_scale_counts_for_given_masks_alone(diffusion: Diffusion, ima
     lesion = region > 0
     assert not same(filled(3.0, lesion), filled(1.0, lesion))
     assert (filled(3.0, lesion).masks[:, 0] == lesion).all()
-    assert same(filled(3.0, None), filled(1.0, None))
+    with pytest.raises(UserError, match="give a mask with it"):
+        filled(3.0, None)
 
 
 @pytest.mark.parametrize(("change", "says"), [
@@ -131,7 +132,7 @@ def test_a_guidance_scale_counts_for_given_masks_alone(diffusion: Diffusion, ima
     ({"mask": np.zeros((SIDE, SIDE, 3))}, r"The mask must be \(16, 16\)"),
     ({"respacing": 2000}, "1 to 1000"), ({"n": 0}, "must be 1 or more"),
     ({"jump_length": 0}, "jump_length must be 1 or more"), ({"resampling": 0}, "resampling must be"),
-    ({"guidance_scale": 0.5}, "guidance_scale must be 1 or more")])
+    ({"mask": np.ones((SIDE, SIDE)), "guidance_scale": 0.5}, "guidance_scale must be 1 or more")])
 def test_what_cannot_be_filled_is_refused_in_a_sentence(diffusion: Diffusion, image: np.ndarray,
                                                         region: np.ndarray, change: dict, says: str):
     with pytest.raises(UserError, match=says):

@@ -167,6 +167,15 @@ def test_the_command_writes_a_dataset_folder_and_does_it_again_alike(run: Run, i
     assert written == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
+def test_a_removal_is_not_guided_and_its_record_does_not_say_so(run: Run, image: Path, tmp_path: Path):
+    out, lesion = tmp_path / "gone", tmp_path / "lesion.png"
+    values = params.merged(params.plain(run.params), {"inpaint": {"guidance_scale": 3.0}})
+    stronger = Run(params.validate(values))
+    for this in (run, stronger):  # the second call finds its own work, or would be refused
+        painting.paint(this, [image], out, mask=lesion, remove=True)
+    assert np.array_equal(*(this.paint(picture(), disc(), remove=True)[0].image for this in (run, stronger)))
+
+
 def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Path):
     lesion = tmp_path / "lesion.png"
     assert call(run.folder, image, "--mask", lesion, "--out", tmp_path / "new")[0] == 0

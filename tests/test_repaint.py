@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, regions
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.model import Diffusion
@@ -168,3 +169,12 @@ def test_every_sampler_fills(net: UNet, pairs: dataset.Pairs, name: str):
     torch.testing.assert_close(x, -torch.ones_like(x), atol=1e-3, rtol=0)
     down = [i for i, (a, b) in enumerate(pairwise(levels)) if b < a]
     assert seen == [i == 0 or levels[i - 1] < levels[i] for i in down]
+
+
+def test_values_that_are_not_finite_are_no_image(net: UNet, pairs: dataset.Pairs):
+    class Burst(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 8, 16, 16), torch.nan)
+
+    with pytest.raises(UserError, match="values that are not finite"):
+        painted(Burst(), pairs, [0])

@@ -77,6 +77,7 @@ def _steps(p: "Params") -> Iterator[str]:
                f"inpaint.respacing {p.inpaint.respacing}.")
     if p.style.skip >= p.style.respacing:
         yield f"style.skip {p.style.skip} must be below style.respacing {p.style.respacing}."
-    if not (p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
+    if p.style.method == "guided" and not (
+            p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
             or p.style.lambda_l2 or p.style.lambda_rng):
         yield "style: one of the weights lambda_* besides lambda_sem must be above 0."

@@ -58,8 +58,11 @@ class Diffusion:
 
     def towards(self, mask: Tensor, scale: float) -> "Diffusion":
         """The same model, for images whose mask (B, 1, S, S) in [-1, 1] is given: they follow it `scale`
-        times as strongly as by themselves, which takes two network calls for one."""
-        return self if scale == 1 else replace(self, guidance=MaskGuidance(mask.to(self.device), scale))
+        times as strongly as by themselves, which takes two network calls for one. Where all masks are
+        empty there is nothing to follow."""
+        if scale == 1 or not (mask > -1).any():
+            return self
+        return replace(self, guidance=MaskGuidance(mask.to(self.device), scale))
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -115,6 +118,8 @@ class Diffusion:
         and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
         """
         model, side = self._over(respacing), self.image_size
+        if mask is None and guidance_scale != 1:
+            raise UserError("guidance_scale is how strongly images follow a given mask: give a mask with it.")
         _refuse_below_one(jump_length=jump_length, resampling=resampling, guidance_scale=guidance_scale)
         given, fill = _planar(image, side), _plane("region", region, side)
         lesion = np.zeros((side, side), np.uint8) if mask is None else _plane("mask", mask, side)
@@ -128,7 +133,7 @@ class Diffusion:
             repeated = (len(part), -1, -1, -1)
             x = dataset.to_tensor(pair).to(self.device).expand(repeated)
             batches.append(repaint(
-                model.towards(x[:, 3:], 1.0 if mask is None else guidance_scale), x,
+                model.towards(x[:, 3:], guidance_scale), x,
                 torch.from_numpy(known)[None].float().to(self.device).expand(repeated),
                 levels, self._generators(seed, "fill", part)))
         filled = _pairs("fill", torch.cat(batches))

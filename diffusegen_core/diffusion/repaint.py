@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.diffusion.process import levels_of
 from diffusegen_core.diffusion.samplers import Generators, Step, Tick, ancestral
 from diffusegen_core.store import seeds
@@ -57,7 +58,7 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
 
     `known` is 1 where known and 0 where to fill: (B, 1, H, W) for all channels alike, or (B, C, H, W).
     `levels` are those of `repaint_levels`; `start` is x_t (B, C, H, W) of the first, pure noise where it is
-    not given. Each image draws from its own generator alone.
+    not given. Each image draws from its own generator alone. UserError where what comes out is not finite.
     """
     x, x0 = seeds.normal_like(generators, x_known) if start is None else start, None
     with diffusion.autocast():
@@ -71,4 +72,7 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
                     tick(len(x))
             else:
                 x, x0 = diffusion.noised_once(x, levels_of(following, x), eps), None
+    if not x.isfinite().all():  # which as bytes would look like an image
+        raise UserError("The model gives values that are not finite. Use another precision, or train it anew "
+                        "with a smaller train.lr.")
     return torch.where(known > 0, x_known, x)
