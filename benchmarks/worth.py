@@ -218,7 +218,7 @@ def tasks(w: Work, rows: list[Row], ways: list[str]) -> Iterator[Task]:
     """The networks, the most valuable first; the small sets compare Real, Paste and the first way."""
     yield from (Task("alone", name) for name in [REAL, *w.sets])
     compared = [REAL, *(row.name for row in rows if row.way in (PASTED, ways[0]))]
-    for seed, size in itertools.product(range(SMALL_SEEDS), SIZES):
+    for size, seed in itertools.product(SIZES, range(SMALL_SEEDS)):
         yield from (Task("small", name, size, seed) for name in compared)
     yield from (Task("alone", name, seed=seed) for seed in range(1, ALONE_SEEDS) for name in [REAL, *w.sets])
 

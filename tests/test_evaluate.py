@@ -105,7 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Evaluated]:
 def test_every_data_type_has_its_sets_and_metrics(whole: tuple[Run, Evaluated]) -> None:
     result = whole[1]
     frechet, kernel, similarity = result.metrics
-    assert result.metrics == ("FD-ResNet18 (random weights)", "KD-ResNet18 (random weights)", "MS-SSIM")
+    assert result.metrics == ("FD-test_resnet (random weights)", "KD-test_resnet (random weights)", "MS-SSIM")
     counts = result.values.pivot(index="data type", columns=["metric", "set"], values="images")
     assert set(counts.index) == {"Real", "2-Diff", "2-Styled-Diff"}
     assert counts.loc["2-Diff", frechet].dropna().tolist() == [SOURCES, SOURCES]
@@ -113,7 +113,7 @@ def test_every_data_type_has_its_sets_and_metrics(whole: tuple[Run, Evaluated]) 
     assert counts.loc["Real", similarity].dropna().tolist() == [REAL] * 3  # shuffled three times
     assert counts.loc["Real", frechet].dropna().tolist() == [REAL]
     backbones = result.values.groupby("metric")["backbone"].unique()
-    assert backbones[frechet].tolist() == backbones[kernel].tolist() == ["resnet18 (random weights)"]
+    assert backbones[frechet].tolist() == backbones[kernel].tolist() == ["timm/test_resnet (random weights)"]
     assert backbones[similarity].tolist() == [""]
 
 

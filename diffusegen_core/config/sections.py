@@ -236,7 +236,7 @@ class Gan(Section):
 class Evaluate(Section):
     """Chapter 5 (paper 2.5, 3.2, B.2), and the audit of copies."""
 
-    backbone: str = Field("resnet18", description="`inception_v3_fid` gives FID and KID by clean-fid; any "
+    backbone: str = Field("timm/test_resnet", description="`inception_v3_fid` gives FID and KID by clean-fid; any "
                           "other, as cluster.backbone, gives distances that bear its name")
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
@@ -247,7 +247,7 @@ class Evaluate(Section):
         0.01, gt=0, lt=0.5, description="the share of certainly new images that would pass for near-copies; "
                                         "sets the audit's thresholds")
     membership: PositiveInt | None = Field(
-        64, description="training pairs, and held-out ones, on which the models are tested for memory, at "
+        24, description="training pairs, and held-out ones, on which the models are tested for memory, at "
                         "most; null: no test")
     batch_size: PositiveInt = Field(32, description="images in one network call; no effect beyond rounding")
     workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
