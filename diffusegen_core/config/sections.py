@@ -236,8 +236,9 @@ class Gan(Section):
 class Evaluate(Section):
     """Chapter 5 (paper 2.5, 3.2, B.2), and the audit of copies."""
 
-    backbone: str = Field("timm/test_resnet", description="`inception_v3_fid` gives FID and KID by clean-fid; any "
-                          "other, as cluster.backbone, gives distances that bear its name")
+    backbone: str = Field("timm/test_resnet", description=(
+        "`inception_v3_fid` gives FID and KID by clean-fid; any other, as cluster.backbone, gives distances "
+        "that bear its name"))
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
     sets: PositiveInt = Field(3, description="sample numbers that are compared, each as a set of its own")

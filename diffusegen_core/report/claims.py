@@ -4,12 +4,12 @@ A comparison of networks is of two data types on one test set: the difference in
 95 % interval, over the seeds and images that both have. Each is judged for itself, as `rule` says.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from diffusegen_core.data.types import PASTE, DataType
+from diffusegen_core.data.types import PASTE
 from diffusegen_core.measures import intervals
 from diffusegen_core.report import comparisons, otherclaims, paperclaims
 from diffusegen_core.report.comparisons import PAPERS_OWN, TRANSFERS, Comparison, Net
@@ -42,12 +42,12 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collectio
     """Every comparison of networks, from `Results.images` of chapters 6 and 7, joined or alone.
 
     The paper's claims are compared as in `comparisons`, and for every cluster count that the results have.
-    The last claim compares, in both chapters, the best painted type with Paste, wherever both have the same
+    The last claim compares, in both chapters, the styled types with Paste, wherever both have the same
     numbers of pairs. Where there is nothing to compare, one verdict says what is missing. `unfinished` names
     the chapters that have still to be run.
     """
-    own, there = _own(images), set(images["test_set"])
-    asked = [*comparisons.among(comparisons.nets_of(images), own, there), *_pasting(images, own)]
+    own, there, nets = _own(images), set(images["test_set"]), comparisons.nets_of(images)
+    asked = [*comparisons.among(nets, own, there), *_pasting(images, nets, own)]
     found = [_judged(one, images, resamples, seed) for one in asked]
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
@@ -65,37 +65,36 @@ def _own(images: pd.DataFrame) -> str:
     return next((name for name in images["test_set"].unique() if name not in TRANSFERS), PAPERS_OWN)
 
 
-def _pasting(images: pd.DataFrame, test_set: str) -> Iterator[Comparison]:
-    """The best painted type against Paste, wherever both have the same numbers of pairs.
+def _pasting(images: pd.DataFrame, nets: Sequence[Net], test_set: str) -> Iterator[Comparison]:
+    """The styled types against Paste, wherever both have the same numbers of pairs.
 
-    That the test images choose the best one favours painting.
+    Not the best of all painted types: the test images would have chosen it.
     """
     rows = images[images["test_set"] == test_set]
-    painted = rows[rows["data_type"].map(lambda name: DataType.parse(name).is_painted).astype(bool)]
     pasted = rows[rows["data_type"] == PASTE.name]
-    compared = False
-    for net, arm in _alike(painted, pasted):
-        best, compared = str(arm.groupby("data_type")["dice"].mean().idxmax()), True
-        yield Comparison(PASTING, net._replace(data_type=best), net, test_set)
-    if not compared:
-        absent = [name for name, arm in (("painted type", painted), (PASTE.name, pasted)) if arm.empty]
-        lacking = f"The results have no {' and no '.join(absent) or 'numbers of pairs that both have'}."
-        yield Comparison(PASTING, Net("segment", "painted pairs"), Net("segment", PASTE.name), test_set,
-                         lacking=lacking)
+    for one in comparisons.styled(nets):
+        mine = rows[rows["data_type"] == one.name]
+        alike = list(_alike(mine, pasted))
+        for net in alike:
+            yield Comparison(PASTING, net._replace(data_type=one.name), net, test_set)
+        if not alike:
+            absent = [name for name, arm in ((one.name, mine), (PASTE.name, pasted)) if arm.empty]
+            lacking = f"The results have no {' and no '.join(absent) or 'numbers of pairs that both have'}."
+            yield Comparison(PASTING, Net("segment", one.name), Net("segment", PASTE.name), test_set,
+                             lacking=lacking)
 
 
-def _alike(painted: pd.DataFrame, pasted: pd.DataFrame) -> Iterator[tuple[Net, pd.DataFrame]]:
-    """The networks of Paste that can be compared, and the rows of painted types with the same numbers. Of a
-    small set that is the largest r that both have."""
+def _alike(painted: pd.DataFrame, pasted: pd.DataFrame) -> Iterator[Net]:
+    """The networks of Paste that can be compared: those with numbers of pairs that the painted type has as
+    well. Of a small set that is the largest r that both have."""
     for chapter, amount in AMOUNTS.items():
         arms = [arm[arm["chapter"] == chapter] for arm in (painted, pasted)]
         for n in sorted(set.intersection(*(set(arm[amount].dropna()) for arm in arms))):
-            here = [arm[arm[amount] == n] for arm in arms]
             if chapter == "segment":
-                yield Net(chapter, PASTE.name, int(n)), here[0]
-            elif ratios := set.intersection(*(set(arm["ratio"].dropna()) for arm in here)):
-                r = max(ratios)
-                yield Net(chapter, PASTE.name, None, int(n), int(r)), here[0][here[0]["ratio"] == r]
+                yield Net(chapter, PASTE.name, int(n))
+            elif ratios := set.intersection(*(set(arm.loc[arm[amount] == n, "ratio"].dropna())
+                                              for arm in arms)):
+                yield Net(chapter, PASTE.name, None, int(n), int(max(ratios)))
 
 
 def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict:

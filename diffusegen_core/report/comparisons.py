@@ -75,7 +75,7 @@ def among(nets: Collection[Net], own: str, there: Collection[str]) -> Iterator[C
     `there` are all test sets that there are. A claim without any comparison gets one that says why; but
     `FEWER` is asked only of several cluster counts."""
     c, tests = paperclaims, [own, *(name for name in TRANSFERS if name in there)]
-    types = _styled(nets)
+    types = styled(nets)
     full = [DataType(one.kind, "Full") for one in types[:1]]
     pairs: list[tuple[Claim, Iterable[tuple[DataType, DataType]], Sequence[str]]] = [
         (c.SYNTHETIC, [(one, GAN) for one in types], [own]),
@@ -95,7 +95,7 @@ def among(nets: Collection[Net], own: str, there: Collection[str]) -> Iterator[C
             yield from make(claim, nets, one.name, tests)
 
 
-def _styled(nets: Collection[Net]) -> list[DataType]:
+def styled(nets: Collection[Net]) -> list[DataType]:
     """The styled types of the clusters' models, by cluster count: those that Styled-Diff may stand for."""
     painted = [DataType.parse(name) for name in {net.data_type for net in nets}]
     clusters = {(one.given_masks, int(one.models)) for one in painted if one.models.isdigit()}
