@@ -284,6 +284,29 @@ def test_the_papers_gain_of_small_sets_is_that_of_the_same_clusters_and_r(data_t
     assert isnan(found.published) if published is None else found.published == pytest.approx(published)
 
 
+# ---- frames that belong together
+
+
+def test_frames_of_a_sequence_count_as_one_and_not_as_many():
+    frame = results(GOOD, images=52, tests=("CVC-ClinicDB",))
+    frame["image"] = [str(int(image) + 1) for image in frame["image"]]  # frames 1 to 52: three sequences
+    lower = frame["image"].astype(int).between(26, 50) & (frame["data_type"] == "20-Styled-Diff")
+    frame.loc[lower, "dice"] -= 0.35  # what helps on two of them harms on the third
+    together = judged(frame)[paper.STYLING, "CVC-ClinicDB"]
+    apart = judged(frame.assign(test_set="HyperKvasir"))[paper.STYLING, "HyperKvasir"]
+    assert together.difference == pytest.approx(apart.difference)
+    assert together.high - together.low > 3 * (apart.high - apart.low)
+    assert (apart.verdict, together.verdict) == (REFUTED, UNDECIDED)
+
+
+def test_one_sequence_tells_nothing_of_others():
+    frame = results(GOOD, images=22, tests=("CVC-ClinicDB",))
+    frame["image"] = [str(int(image) + 1) for image in frame["image"]]
+    found = judged(frame)[paper.STYLING, "CVC-ClinicDB"]
+    assert (found.verdict, isnan(found.low)) == (TOO_LITTLE, True)
+    assert "a single sequence" in found.reason
+
+
 # ---- pasting
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from diffusegen_core.data import sequences
 from diffusegen_core.data.types import PASTE
 from diffusegen_core.measures import intervals
 from diffusegen_core.report import comparisons, otherclaims, paperclaims
@@ -124,7 +125,8 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int) ->
     means = float(common[f"{measure}_x"].mean()), float(common[f"{measure}_y"].mean())
     first, second = (arms if one.larger is None else
                      [_gains(*two, measure) for two in ((arms[0], arms[1]), (arms[2], arms[3]))])
-    gain = intervals.paired(first, second, measure, resamples, seed)
+    together = sequences.grouped(one.test_set, sorted(set(first["image"]) & set(second["image"])))
+    gain = intervals.paired(first, second, measure, resamples, seed, together.of if together else None)
     verdict, reason = decide(gain, max(means), one.claim.helps)
     scope = THESE_PAIRS if verdict != TOO_LITTLE and gain.generators < LEAST_GENERATORS else ""
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,

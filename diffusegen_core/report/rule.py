@@ -7,7 +7,7 @@ below 0 does, or one so narrow that no effect that matters is left.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
 
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.paperclaims import Claim
@@ -21,7 +21,8 @@ SUPPORTED, REFUTED, NO_EFFECT = "supported", "refuted", "no practical effect"
 UNDECIDED, TOO_LITTLE = "undecided", "too little data"
 RULE = {
     TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
-                f"test set is absent; or neither network reaches a mean of {LEARNED}.",
+                f"test set is absent; or all test images are of one sequence or centre; or neither network "
+                f"reaches a mean of {LEARNED}.",
     NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
                f"wholly between -{SMALLEST} and +{SMALLEST}, on whichever side of 0: what there is, is too "
                "small to matter.",
@@ -33,6 +34,8 @@ SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical ef
            "none, and is supported if all are; otherwise there is too little data, or it is undecided. "
            "Intervals are not widened for the number of comparisons: the more there are, the harder it is to "
            "be supported, and the easier to be refuted by chance.")
+GROUPS = ("The frames of a sequence of CVC-ClinicDB, and the images of a centre of PolypGen, are resampled "
+          "together, for they are alike.")
 THESE_PAIRS = "for these pairs"
 SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is {THESE_PAIRS}: "
          "another training of the generator might reverse it.")
@@ -82,6 +85,9 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     if gain.seeds < LEAST_SEEDS:
         return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell the "
                             "chance of training from the data.")
+    if isnan(gain.low):
+        return TOO_LITTLE, ("The test images are of a single sequence or centre, which tells nothing of "
+                            "others.")
     if best < LEARNED:
         return TOO_LITTLE, f"Neither network segments: the better mean is {best:.3f}."
     if helps and gain.low > -SMALLEST and gain.high < SMALLEST:

@@ -4,7 +4,16 @@ import pandas as pd
 
 from diffusegen_core.report import claims, comparisons, otherclaims
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
-from diffusegen_core.report.rule import RULE, SCOPE, SEVERAL, SMALLEST, TOO_LITTLE, WORST_FIRST, Verdict
+from diffusegen_core.report.rule import (
+    GROUPS,
+    RULE,
+    SCOPE,
+    SEVERAL,
+    SMALLEST,
+    TOO_LITTLE,
+    WORST_FIRST,
+    Verdict,
+)
 from diffusegen_core.report.segment_tables import effort, unknown, with_interval
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
@@ -38,7 +47,8 @@ def rule() -> Table:
     """How a comparison is judged, and a claim from several."""
     frame = pd.DataFrame({"verdict": RULE.keys(), "when": RULE.values()})
     return show(frame, "summary-rule", "How a comparison of networks is judged, from the top. The smallest "
-                f"difference of interest is {SMALLEST} in Dice and IoU. {otherclaims.TOLD} {SEVERAL} {SCOPE}")
+                f"difference of interest is {SMALLEST} in Dice and IoU. {otherclaims.TOLD} {GROUPS} "
+                f"{SEVERAL} {SCOPE}")
 
 
 def verdicts(found: list[Verdict]) -> Table:
