@@ -244,11 +244,15 @@ def test_orientations_are_what_they_are_called() -> None:
 def test_the_share_by_chance_is_that_of_the_other_half() -> None:
     rng = np.random.default_rng(0)
     null = pd.DataFrame(rng.uniform(0.5, 1, (4000, 2)), columns=["score", "feature_score"])
-    assert copies.by_chance(null, 0.05) == pytest.approx(1 - 0.95**2, abs=0.02)
-    assert np.isnan(copies.by_chance(null.head(3), 0.05))
+    names = [str(number) for number in range(4000)]
+    assert copies.by_chance(null, 0.05, names) == pytest.approx(1 - 0.95**2, abs=0.02)
+    assert np.isnan(copies.by_chance(null.head(3), 0.05, names[:3]))
     low = null.copy()
     low.loc[::2, "score"] = 0.4  # all of one half lie below all of the other
-    assert copies.by_chance(low, 0.05) > 0.45
+    assert copies.by_chance(low, 0.05, names) > 0.45
+    # Of two images of one source both are in one half, and so are the low scores spread over both halves.
+    assert copies.by_chance(low, 0.05, [str(number // 2) for number in range(4000)]) < 0.2
+    assert np.isnan(copies.by_chance(null, 0.05, ["one"] * 4000))
 
 
 def test_near_copies_are_told_by_what_they_are_found() -> None:

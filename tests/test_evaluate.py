@@ -274,10 +274,12 @@ def test_without_held_out_pairs_there_is_no_such_row_and_the_caption_says_why(ma
     assert "other training pairs" in evaluate_tables.copies(result).caption
 
 
-@pytest.mark.parametrize(("sizes", "real", "count"), [([6, 5, 2], 14, 5), ([2, 1], 14, 0), ([24, 4], 2, 0)])
-def test_equal_numbers_are_those_of_the_smallest_set_that_has_distances(sizes: list[int], real: int,
-                                                                        count: int) -> None:
-    assert distances.equal_size(sizes, real) == count
+@pytest.mark.parametrize(("sizes", "held_out", "real", "count"), [
+    ([6, 5, 2], 0, 14, 5), ([6, 5], 4, 14, 4), ([6, 5], 2, 14, 5), ([2, 1], 9, 14, 0), ([24, 4], 0, 2, 0),
+    ([40, 40, 38, 5], 0, 99, 38), ([40, 40, 20], 0, 99, 20), ([40, 40], 7, 99, 7)])
+def test_equal_numbers_are_those_of_the_smallest_set_but_for_a_tiny_one(sizes: list[int], held_out: int,
+                                                                         real: int, count: int) -> None:
+    assert distances.equal_size(sizes, held_out, real) == count
 
 
 def test_a_single_real_pair_has_no_equal_numbers_and_no_failure(made: Run) -> None:
@@ -513,3 +515,10 @@ def test_the_figures_show_the_pairs_and_the_scores(whole: tuple[Run, Evaluated])
     assert shown == {data_type.name for data_type in result.types}
     plt.close(pairs)
     plt.close(scores)
+
+
+def test_a_type_whose_sets_are_too_small_is_named_below_the_table(whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    assert "Left out" not in evaluate_tables.equal(result).caption
+    without = replace(result, equal=result.equal[result.equal["data type"] != "2-Diff"])
+    assert "Left out, for all their sets are smaller: 2-Diff." in evaluate_tables.equal(without).caption

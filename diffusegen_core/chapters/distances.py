@@ -23,6 +23,7 @@ from diffusegen_core.store.workspace import Workspace
 
 MS_SSIM = "MS-SSIM"
 LEAST = 3  # a set of fewer images has no distances
+TINY = 0.5  # of the median size of sets: smaller ones would lower the numbers of all
 VALUES = ["data type", "set", "metric", "value", "images", "backbone"]
 
 
@@ -42,12 +43,17 @@ def whole(subject: Subject, everyone: Members, pairs: Pairs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=VALUES)
 
 
-def equal_size(sizes: Iterable[int], real: int) -> int:
-    """How many images of each data type are compared, from the sizes of all sets: the smallest that counts.
+def equal_size(sizes: Iterable[int], held_out: int, real: int) -> int:
+    """How many images of each data type are compared, from the sizes of all sets and of `held_out`: the
+    smallest that counts. A set of less than half the usual size does not, and has no part in it.
 
     0 where there is none, or with so few `real` images that there is no distance from them.
     """
-    return min((size for size in sizes if size >= LEAST), default=0) if real >= LEAST else 0
+    usable = [size for size in sizes if size >= LEAST]
+    if not usable or real < LEAST:
+        return 0
+    floor = [held_out] if held_out >= LEAST else []
+    return min([*(size for size in usable if size >= TINY * float(np.median(usable))), *floor])
 
 
 def compare(ws: Workspace, subject: Subject, count: int) -> None:

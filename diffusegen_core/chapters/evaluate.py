@@ -98,9 +98,11 @@ class Evaluated:
         nearer than their source. Real is judged each among the others."""
         rows = {}
         for name in (data_type.name for data_type in self.types):
-            null = self.null[self.null["data type"] == name]
-            told = copies.summary(self.audit[self.audit["data type"] == name], self.thresholds[name])
-            rows[name] = {**told, "by chance": copies.by_chance(null, self.quantile), "null": len(null)}
+            null, mine = (table[table["data type"] == name] for table in (self.null, self.audit))
+            of = dict(zip(mine["name"], mine["source"], strict=True))  # a GAN's null are images of their own
+            sources = [of.get(one) or one for one in null["name"]]
+            rows[name] = {**copies.summary(mine, self.thresholds[name]), "null": len(null),
+                          "by chance": copies.by_chance(null, self.quantile, sources)}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data type")
 
     @property
@@ -212,7 +214,7 @@ def _floors(subjects: Sequence[Subject], sets: Mapping[DataType, PairSet],
     settings = subjects[0].settings
     sizes = [int(size) for made in sets.values() for number, size in
              made.manifest["sample"].value_counts().items() if int(number) <= settings.sets]
-    count = distances.equal_size([*sizes, *([len(held_out)] if held_out is not None else [])], real)
+    count = distances.equal_size(sizes, len(held_out or ()), real)
     if not sizes or not count:
         return []
     everything = [(one.data_type, one) for one in subjects]

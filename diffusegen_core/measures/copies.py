@@ -14,6 +14,7 @@ data from diffusion models"). How low this score falls by chance, images tell th
 regions with what no model remembers (see `planted`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -129,12 +130,17 @@ def threshold(null: np.ndarray, quantile: float) -> float:
     return float(np.quantile(usual, quantile)) if len(usual) else 0.0
 
 
-def by_chance(null: pd.DataFrame, quantile: float) -> float:
+def by_chance(null: pd.DataFrame, quantile: float, sources: Sequence[str]) -> float:
     """The share of images with no copy in them, rows with the columns score and feature_score, that are
-    flagged: one half by the thresholds of the other, and the other way round. NaN for fewer than four."""
-    if len(null) < 4:
+    flagged: one half by the thresholds of the other, and the other way round. NaN for fewer than four.
+
+    Images of one of the `sources`, of which there is one a row, are in one half: they share their region.
+    """
+    order = {source: number for number, source in enumerate(dict.fromkeys(sources))}
+    if len(null) < 4 or len(order) < 2:
         return float("nan")
-    halves = [null.iloc[first::2] for first in (0, 1)]
+    half = np.array([order[source] % 2 for source in sources])
+    halves = [null[half == which] for which in (0, 1)]
     flagged = [near(half, Thresholds.of(other, quantile)) != "" for half, other in
                zip(halves, reversed(halves), strict=True)]
     return float(np.concatenate(flagged).mean())

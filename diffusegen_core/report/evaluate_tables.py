@@ -33,9 +33,12 @@ def equal(result: Evaluated) -> Table:
     rows = [{"data type": name, **{metric: _mean(mine.loc[mine["metric"] == metric, "value"],
                                                  *formats[metric]) for metric in shown}}
             for name, mine in types.items()]
+    small = [escaped(one.name) for one in result.types if one.name not in types]
+    lacking = f" Left out, for all their sets are smaller: {', '.join(small)}." if rows and small else ""
     return show(pd.DataFrame(rows, columns=["data type", *shown]), "evaluate-equal",
                 f"Data types of this run at equal numbers{_number_of(result)}, against all real training "
-                f"images: mean ± SD over sets. Features by {escaped(result.backbone)}. {floor(result)}")
+                f"images: mean ± SD over sets. Features by {escaped(result.backbone)}. "
+                f"{floor(result)}{lacking}")
 
 
 def floor(result: Evaluated) -> str:
