@@ -45,17 +45,20 @@ SOURCES, SAMPLES, TEST, WATCH = 64, 3, 200, 348
 # The ways, by the name of their row: what they change in the profile kvasir_cpu. The first is compared in
 # small sets, where time is; `chapter` is the one whose pairs they are.
 STEPS_25 = {"inpaint.respacing": 25, "inpaint.jump_length": 5, "inpaint.resampling": 1}
-GUIDED = {"inpaint.masks": "varied", "inpaint.guidance_scale": 2.0, **STEPS_25}
+GUIDED = {"inpaint.masks": "varied", "inpaint.guidance_scale": 2.0, "inpaint.seamless": False, **STEPS_25}
+SEAMLESS = {**GUIDED, "inpaint.seamless": True}
 SDEDIT = {"style.method": "sdedit", "style.guidance_scale": 1.5, "style.respacing": 25, "style.skip": 16,
           "chapter": "style"}
 WITHOUT_STYLE = {"chapter": "inpaint"}
-JOINT = {"inpaint.masks": "joint", "inpaint.guidance_scale": 1.0, "inpaint.respacing": 50,
-         "inpaint.jump_length": 10, "inpaint.resampling": 3}
+JOINT = {"inpaint.masks": "joint", "inpaint.guidance_scale": 1.0, "inpaint.seamless": False,
+         "inpaint.respacing": 50, "inpaint.jump_length": 10, "inpaint.resampling": 3}
 STYLED = {"style.method": "guided", "style.respacing": 50, "style.skip": 20, "style.semantic_steps": 5,
           "chapter": "style"}
 WAYS: dict[str, dict[str, Any]] = {
     "varied guided, SDEdit": {**GUIDED, **SDEDIT},
     "varied guided": {**GUIDED, **WITHOUT_STYLE},
+    "varied guided, seamless, SDEdit": {**SEAMLESS, **SDEDIT},
+    "varied guided, seamless": {**SEAMLESS, **WITHOUT_STYLE},
     "varied guided, styled": {**GUIDED, **STYLED},
     "varied, SDEdit": {**GUIDED, "inpaint.guidance_scale": 1.0, **SDEDIT},
     "varied": {**GUIDED, "inpaint.guidance_scale": 1.0, **WITHOUT_STYLE},

@@ -278,6 +278,22 @@ def test_a_changed_parameter_makes_other_pairs_and_the_first_come_back_with_it(
     assert contents(run(p).sets[TWO].folder) == before
 
 
+def test_what_was_painted_meets_its_surroundings_and_keeps_its_mask(p: Params):
+    def seams(result: inpaint.Inpainted) -> tuple[list[float], np.ndarray]:
+        one, pairs = result.sets[TWO], Run(p).pairs.named(result.sets[TWO].manifest["source"].tolist())
+        around, made = regions.all_dilated(pairs.masks, p.inpaint.dilate), one.load()
+        outside = np.broadcast_to(around[:, None] == 0, made.images.shape)
+        assert np.array_equal(made.images[outside], pairs.images[outside])
+        return [regions.seam(*pair) for pair in zip(made.images, around, strict=True)], made.masks
+
+    (matched, masks), (plain, same) = seams(run(p)), seams(run(changed(p, ("inpaint.seamless", False))))
+    assert np.array_equal(masks, same)
+    assert all(a < b for a, b in zip(matched, plain, strict=True))
+    on, off = (inpaint.decisive(changed(p, ("inpaint.seamless", value)).inpaint) for value in (True, False))
+    assert "seamless" not in off, "pairs that are older than the parameter hold"
+    assert on == {**off, "seamless": True}
+
+
 def test_clipping_decides_a_pair_only_where_it_is_switched_off(nano_params: Params):
     clipped, not_clipped = (inpaint.decisive(changed(nano_params, ("inpaint.clip", clip)).inpaint)
                             for clip in (True, False))

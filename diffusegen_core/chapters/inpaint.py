@@ -22,7 +22,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, pairsets, pictures, regions
+from diffusegen_core.data import dataset, pairsets, pictures, regions, seamless
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import FULL, JOINT, DataType, cluster_model, painted
@@ -124,8 +124,9 @@ def plan(seed: int, data_type: DataType, names: list[str], clusters: Clusters, s
 def decisive(settings: Inpaint) -> Recipe:
     """The parameters that decide what a pair is like."""
     chosen = {key: value for key, value in plain(settings).items() if key not in IRRELEVANT}
-    if settings.clip:
-        del chosen["clip"]  # it is younger than many a finished pair
+    for name, usual in (("clip", True), ("seamless", False)):  # they are younger than many a finished pair
+        if chosen[name] == usual:
+            del chosen[name]
     return chosen
 
 
@@ -166,7 +167,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
 
 def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images (3, S, S) uint8 and masks (S, S) from samples (B, 4, S, S) of whole pictures."""
-    filled = np.where(scene.region[:, None] > 0, dataset.to_bytes(samples[:, :3]), scene.pictures.images)
+    filled = seamless.filled(dataset.to_bytes(samples[:, :3]), scene.pictures.images, scene.region,
+                             settings.seamless)
     masks = ([regions.opened(sample, settings.opening) for sample in samples[:, 3]] if scene.masks is None
              else scene.masks[:, 0])
     return list(zip(filled, masks, strict=True))

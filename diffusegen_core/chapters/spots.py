@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, regions
+from diffusegen_core.data import dataset, regions, seamless
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.windows import Window
 from diffusegen_core.diffusion.model import Diffusion
@@ -91,7 +91,10 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
     x = repaint(_guided(diffusion.respaced(settings.respacing), spots, x_known, settings), x_known,
                 known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
     samples = x.float().cpu().numpy()
-    return [_laid_back(*part, settings) for part in zip(spots, windows, filled, small, samples, strict=True)]
+    painted = seamless.filled(dataset.to_bytes(samples[:, :3]), pairs.images, np.stack(small),
+                              settings.seamless)
+    return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, 3], settings)
+            for i, spot in enumerate(spots)]
 
 
 def _guided(diffusion: Diffusion, spots: Sequence[Spot], x_known: Tensor, settings: Inpaint) -> Diffusion:
@@ -108,12 +111,12 @@ def _window(spot: Spot, region: np.ndarray, times: float | None) -> Window:
     return Window.around(lesion, times, region)
 
 
-def _laid_back(spot: Spot, window: Window, region: np.ndarray, small: np.ndarray, sample: np.ndarray,
-               settings: Inpaint) -> tuple[np.ndarray, np.ndarray]:
-    image = window.laid_back(spot.image, dataset.to_bytes(sample[:3]), small, settings.dilate)[0]
+def _laid_back(spot: Spot, window: Window, region: np.ndarray, small: np.ndarray, painted: np.ndarray,
+               mask: np.ndarray, settings: Inpaint) -> tuple[np.ndarray, np.ndarray]:
+    image = window.laid_back(spot.image, painted, small, settings.dilate)[0]
     image = np.where(region > 0, image, spot.image)
     if spot.new is not None:
         return image, spot.new
     channel = np.full(region.shape, -1, np.float32)
-    channel[window.box] = cv2.resize(sample[3], (window.width, window.height))
+    channel[window.box] = cv2.resize(mask, (window.width, window.height))
     return image, regions.opened(channel, settings.opening)

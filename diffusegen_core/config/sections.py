@@ -157,6 +157,9 @@ class Inpaint(Section):
     guidance_scale: float = Field(
         2.0, ge=1, le=20, description="how strongly images follow given masks (classifier-free guidance, Ho "
                                       "and Salimans 2022); above 1, two network calls a step")
+    seamless: bool = Field(
+        True, description="shift what was painted so that its colours meet the surroundings (the membrane of "
+                          "Perez et al. 2003)")
     baselines: list[Pasting] | None = Field(
         BASELINES, description="as many pairs without a model, of real lesions pasted into "
         "the sources: `Paste` (feathered), `Paste-Poisson` (blended by their gradients); null: none")
