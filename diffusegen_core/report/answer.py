@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from diffusegen_core.chapters.evaluate import Evaluated
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.types import GAN
 from diffusegen_core.report import claims, cost, paperclaims, rule
@@ -26,9 +27,10 @@ from diffusegen_core.report.rule import (
     Verdict,
 )
 from diffusegen_core.report.segment_tables import with_interval
-from diffusegen_core.report.tables import Table, show, work
+from diffusegen_core.report.tables import Table, escaped, show, work
 from diffusegen_core.report.verdict_tables import amount
 from diffusegen_core.run import Run
+from diffusegen_core.store.artifacts import NotMadeError
 
 # What is asked, and the claims whose comparisons answer it.
 ASKED: dict[str, tuple[Claim, ...]] = {
@@ -93,7 +95,8 @@ def compared(question: str, verdicts: list[Verdict]) -> Answer | None:
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
     needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
     counted = ", ".join(f"{told.count(each)} {each}" for each in reversed(WORST_FIRST) if each in told)
-    others = ("" if len(told) == 1 else f"; the same of all {len(told)} comparisons" if len(set(told)) == 1
+    all_of_them = "both" if len(told) == 2 else f"all {len(told)}"
+    others = ("" if len(told) == 1 else f"; the same of {all_of_them} comparisons" if len(set(told)) == 1
               else f"; of {len(told)} comparisons: {counted}")
     return Answer(question, one.words, f"{one.comparison}, {numbers} in {measure} on {one.test_set} "
                                        f"({amount(one)}){needs}{others}")
@@ -179,13 +182,25 @@ def _short(seconds: float) -> str:
     return duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
+def plain(run: Run, error: Exception) -> str:
+    """What an error says, as MyST, without the path of this machine."""
+    return escaped(str(error).replace(str(run.folder), run.folder.name))
+
+
 def missing(run: Run, answered: list[str]) -> Iterator[str]:
     """How to come by what this run has no answer to: a sentence for each part that it lacks."""
-    todo = []
+    todo, refused = [], dict[str, str]()
     for chapter, number in (("inpaint", 3), ("style", 4), ("evaluate", 5), ("segment", 6), ("augment", 7)):
-        result = run.finished(chapter)
-        if result is None or not getattr(result, "complete", True):
+        try:
+            unfinished = not getattr(run.read(chapter), "complete", True)
+        except NotMadeError:
+            unfinished = True
+        except UserError as error:
+            refused.setdefault(plain(run, error), str(number))
+            continue
+        if unfinished:
             todo.append(str(number))
+    yield from (f"Chapter {number} cannot be read: {why}" for why, number in refused.items())
     if todo:
         yield (f"Not made yet, or not finished: chapter{'s' if len(todo) > 1 else ''} {', '.join(todo)}; "
                f"`diffusegen run` with {run.folder.name}/params.yaml makes the rest.")

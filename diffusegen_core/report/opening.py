@@ -29,21 +29,21 @@ def page(run: Run) -> str:
     """The front page, and its pictures in the figures folder of the run, which may be no link."""
     moves.refuse_links(run.folder, ["figures"])
     return "\n\n".join([
-        "# What this run found", _what(run), _part(lambda: _strip(run)),
-        "## The answers", _part(lambda: answer.table(run, "front-answers")._repr_markdown_()),
-        "## Key numbers", _part(lambda: keynumbers.table(run, "front-numbers")._repr_markdown_()),
-        "## Best and worst pairs", _part(lambda: _extremes(run)),
+        "# What this run found", _what(run), _part(run, lambda: _strip(run)),
+        "## The answers", _part(run, lambda: answer.table(run, "front-answers")._repr_markdown_()),
+        "## Key numbers", _part(run, lambda: keynumbers.table(run, "front-numbers")._repr_markdown_()),
+        "## Best and worst pairs", _part(run, lambda: _extremes(run)),
         "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params)),
         "## How to cite", cited()]) + "\n"
 
 
-def _part(make: Callable[[], str]) -> str:
+def _part(run: Run, make: Callable[[], str]) -> str:
     try:
         return make()
     except UserError as error:
-        return f"This part is not here: {escaped(str(error))}"
+        return f"This part is not here: {answer.plain(run, error)}"
     except Exception as error:  # files that were changed by hand fail in many ways; the book shall be built
-        return f"This part is not here, because {type(error).__name__}: {escaped(str(error))}"
+        return f"This part is not here ({type(error).__name__}): {answer.plain(run, error)}"
 
 
 def _what(run: Run) -> str:

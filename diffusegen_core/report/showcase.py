@@ -15,7 +15,7 @@ from diffusegen_core.store import seeds
 
 SHOWN, ENDS = 5, 5  # pairs of the strip, and of the best and the worst
 ROWS = ("source", "new image", "with outline", "mask")
-NONE = "This run has no synthetic pairs yet: chapters 3 and 4 make them."
+NONE = "There are no synthetic pairs to show; what is said below the answers tells why."
 
 
 class Measure(NamedTuple):
