@@ -131,7 +131,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
         "This run pastes no lesions; `inpaint.baselines` adds that."]
     columns = keynumbers.table(nano_run).frame
     assert columns.columns[0] == "data type"
-    assert {"Dice, trained on it alone", "gain, 4 real pairs", "s a pair"} <= set(columns)
+    assert {"Dice, trained on it alone", "gain, 4 real pairs", "time a pair"} <= set(columns)
     assert columns["data type"].tolist()[0] == "Real"
     for part in ("segment", "augment", "evaluate"):
         shutil.rmtree(nano_run.folder / part)
@@ -140,7 +140,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     lacking, *_ = answer.missing(partial, [])
     assert lacking == ("Not made yet, or not finished: chapters 5, 6, 7; `diffusegen run` with "
                        "run/params.yaml makes the rest.")
-    assert list(keynumbers.table(partial).frame) == ["data type", "s a pair"]
+    assert list(keynumbers.table(partial).frame) == ["data type", "time a pair"]
     caption = answer.table(partial, verdicts=claims.of(partial)).caption
     assert lacking in caption
 

@@ -169,16 +169,17 @@ def spent(run: Run) -> Answer | None:
     main = min(painted, key=lambda one: (one.data_type.full, not one.data_type.is_styled))
     each, trained = ((main.making / main.pairs, "") if isnan(main.each) else
                      (main.each, ", training included"))
-    others = [f"{_short(one.each)} for {one.data_type}" for one in rows
+    others = [f"{short(one.each)} for {one.data_type}" for one in rows
               if one.data_type.is_pasted or one.data_type == GAN]
     beside = f" ({', '.join(others)})" if others else ""
     seconds, device = work(run)
-    return Answer(COST, f"{_short(each)} a pair", (
+    return Answer(COST, f"{short(each)} a pair", (
         f"that is the mean of {main.pairs} {main.data_type} pairs{trained}{beside}; all that is made of this "
         f"run took {duration(seconds)}, on {device}"))
 
 
-def _short(seconds: float) -> str:
+def short(seconds: float) -> str:
+    """Seconds in words, as "9.2 s" or "3 ms"."""
     return duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 

@@ -1,5 +1,7 @@
 """The key numbers of a run: a row a data type, with what chapters 5 to 7 found of it and what it cost."""
 
+from math import isnan
+
 import pandas as pd
 
 from diffusegen_core.chapters.members import HELD_OUT
@@ -26,8 +28,8 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
             first = first or str(result.images["test_set"].iloc[0])
             columns |= make(run, result)
     columns |= _evaluated(run)
-    columns["s a pair"] = {one.data_type.name: f"{one.each:.3g}" for one in cost.spent(run)
-                           if one.each == one.each}  # not NaN
+    columns["time a pair"] = {one.data_type.name: answer.short(one.each) for one in cost.spent(run)
+                              if not isnan(one.each)}
     names = dict.fromkeys(name for texts in columns.values() for name in texts)
     frame = pd.DataFrame([{"data type": kind, **{heading: texts.get(kind, "")
                                                  for heading, texts in columns.items()}}

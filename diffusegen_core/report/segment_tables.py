@@ -36,11 +36,13 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
     ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
     ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                         strict=True)]
-    paper = (published.table("2") if papers.differences(p) else
-             of_its_clusters(published.by_clusters("2"), ours["data_type"]))
+    paper, where = published.table("2"), "Table 2"
+    if not papers.differences(p):
+        paper = of_its_clusters(published.by_clusters("2"), ours["data_type"])
+        where = "Tables 2, B3 and B4"
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
                    (f"Trained on one data type alone: polyp {_word(measure)}, computed in this run, with "
-                    f"95 % intervals. {effort(p)} {unknown(run)}"), "Tables 2, B3 and B4")
+                    f"95 % intervals. {effort(p)} {unknown(run)}"), where)
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
