@@ -81,6 +81,8 @@ def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     assert answer.compared("Q?", [absent]) is None, "nothing was compared, so nothing is asked"
     few = verdict(0.02, 0.06, images=5)
     assert answer.compared("Q?", [few]).basis.endswith("; a verdict needs 20 images")
+    alike = replace(good, verdict=TOO_LITTLE, scope="", low=float("nan"), high=float("nan"))
+    assert answer.compared("Q?", [alike]).basis.endswith("; the test images are of one sequence or centre")
     blind = replace(good, verdict=TOO_LITTLE, scope="")
     assert answer.compared("Q?", [blind]).basis.endswith("; neither network segments")
 

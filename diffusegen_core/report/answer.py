@@ -108,7 +108,7 @@ def _needs(one: Verdict) -> str:
         return f"a verdict needs {LEAST_IMAGES} images"
     if one.seeds < LEAST_SEEDS:
         return f"a verdict needs {LEAST_SEEDS} seeds"
-    return "neither network segments"
+    return "the test images are of one sequence or centre" if isnan(one.low) else "neither network segments"
 
 
 def copied(result: Evaluated) -> Answer | None:

@@ -33,8 +33,9 @@ def of(p: Params) -> Iterator[str]:
         yield ("There is one data set: what other hospitals' images would say is not known (`segment.cvc`, "
                "`segment.polypgen`).")
     else:
-        yield ("Frames of one video count as independent images, so the intervals on CVC-ClinicDB and "
-               "PolypGen are too narrow; chapter 6 has those that resample whole sequences.")
+        yield ("Frames of one video are alike. Verdicts on CVC-ClinicDB and PolypGen resample whole "
+               "sequences and centres, of which there are few; other intervals of chapters 6 and 7 take "
+               "images for independent, and are too narrow there.")
     if p.augment.generator_sees != SUBSET:
         yield ("The generator of chapter 7 saw all pairs of the run, more than a user with a small set has "
                "(`augment.generator_sees: subset`).")
