@@ -264,12 +264,13 @@ def version() -> None:
 
 
 def _build_book(this: "Run") -> None:
-    """Draw the pictures that open the book, build it, and say where it lies."""
+    """Draw the pictures of the book's first pages, build it, and say where it lies."""
     from diffusegen_core import notebooks
     from diffusegen_core.report import book as book_module
-    from diffusegen_core.report import front, tables
+    from diffusegen_core.report import front, opening, tables
     front.draw(this)
-    path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this))
+    path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this),
+                             opening=opening.page(this))
     typer.echo(f"The book: {path}")
 
 

@@ -52,3 +52,4 @@ def test_every_example_runs(tmp_path: Path, nano_values: dict, monkeypatch: pyte
     printed = capsys.readouterr().out
     assert f"{nano_values['data']['count']} pairs in {nano_values['cluster']['k']} clusters" in printed
     assert "train.image: unknown key" in printed
+    assert "What do they cost? " in printed

@@ -65,9 +65,9 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     assert "Profile nano &amp; seed 3." in page
     assert "weights:" not in page
     assert "<script src=\"http" not in page
-    opening = index.read_text(encoding="utf-8")
-    assert "Inpainting (not in this run)" in opening
-    assert "figures/" not in opening
+    about = (index.parent / "about.html").read_text(encoding="utf-8")
+    assert "Inpainting (not in this run)" in about
+    assert "figures/" not in about
 
 
 def test_the_pictures_show_no_image_whose_mask_was_not_written(nano_params: params.Params) -> None:

@@ -108,9 +108,9 @@ def test_the_papers_review_stands_beside_a_reviewer_who_always_says_fake():
     assert table.to_numpy().tolist() == [["Accuracy", "18 of 30", "60%", "42% to 75%", "67%"],
                                          ["Precision", "4 of 10", "40%", "17% to 69%", ""],
                                          ["Recall", "4 of 10", "40%", "17% to 69%", "0%"]]
-    survey = review_tables.survey().frame.set_index("data type")
-    assert survey.loc["Styled-Diff"].tolist() == ["10", "0", "0", "9", "1", "0", "3", "7"]
-    assert survey.columns.tolist()[-2:] == ["Real or Fake: Real", "Real or Fake: Fake"]
+    survey = review_tables.survey().frame.set_index("answer")
+    assert survey["Styled-Diff"].tolist() == ["10", "0", "0", "9", "1", "0", "3", "7"]
+    assert survey.index.tolist()[-2:] == ["Real or Fake: Real", "Real or Fake: Fake"]
 
 
 def test_always_fake_is_counted_on_the_pairs_that_were_answered():

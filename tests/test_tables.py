@@ -9,7 +9,7 @@ from made_up import changed
 
 from diffusegen_core.config import params
 from diffusegen_core.parallel import fanout
-from diffusegen_core.report import evaluate_tables, tables
+from diffusegen_core.report import evaluate_tables, published, tables
 from diffusegen_core.run import Run
 from diffusegen_core.store import artifacts
 
@@ -21,14 +21,35 @@ def test_a_name_from_a_stranger_stays_text():
     frame = pd.DataFrame({"name": [hostile], "n": [1234567], "x": [0.123456], "absent": [float("nan")]})
     text = tables.show(frame, "t", "Caption.", {"n": ",d"})._repr_markdown_()
     head, _, *rows, end, rest = text.split("\n")[3:]
-    assert head == "| name | n | x | absent |"
+    assert head == "| name | n | x |", "a column without a value is left out"
     assert len(rows) == 1
     assert (end, rest) == (":::", "")
-    assert rows[0].endswith("| 1,234,567 | 0.123 |  |")
+    assert rows[0].endswith("| 1,234,567 | 0.123 |")
     for markup in ("<script", "\n", " `", " $d", " *e", " [f", " {h"):
         assert markup not in rows[0]
-    assert rows[0].replace("\\|", "").count("|") == 5
+    assert rows[0].replace("\\|", "").count("|") == 4
     assert "<script" not in tables.show(frame, "t", "Caption.")._repr_html_()
+
+
+def test_published_cluster_sizes_stand_beside_those_of_as_many_pairs_and_else_are_folded():
+    def told(sizes: list[int], k: int) -> tables.Table:
+        return tables.clusters(SimpleNamespace(sizes=sizes, k=k, file="", backbone="a network"))
+    known = published.table("cluster_sizes").query("k == 10")["value"].astype(int).tolist()
+    beside = told(known, 10)
+    assert beside.frame["pairs, published"].tolist() == beside.frame["pairs, this run"].tolist()
+    assert beside.folded is None
+    other = told([5] * 9 + [3], 10)
+    assert list(other.frame) == ["rank by size", "pairs, this run"]
+    assert other.folded.frame["pairs, published"].tolist() == beside.frame["pairs, published"].tolist()
+    assert told([4, 4], 2).folded is None, "of 2 clusters nothing is published"
+
+
+def test_columns_that_a_run_does_not_have_are_left_out_with_their_alignment():
+    frame = pd.DataFrame({"a": ["x", "y"], "none": ["", ""], "n": [float("nan")] * 2, "b": [1, 2]})
+    table = tables.show(frame, "t", "Caption.")
+    assert (list(table.frame), table.numeric) == (["a", "b"], [False, True])
+    empty = tables.show(frame.head(0), "t", "Caption.")
+    assert list(empty.frame) == list(frame), "without rows nothing is known of the columns"
 
 
 def test_data_types_in_a_second_column_have_the_class_by_which_the_stylesheet_keeps_them_in_one_line():

@@ -24,7 +24,7 @@ from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
 MARK = ".built.json"  # names the files of a site folder that are ours
-FRONT = ["how_to_read", "method", "api"]
+FRONT = ["about", "how_to_read", "method", "api"]
 BACK = ["results_small", "on_a_gpu", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
@@ -32,12 +32,12 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
 
 
-def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") -> Path:
+def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", opening: str = "") -> Path:
     """Build the book of a run and return the path of its index.html.
 
     `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
-    is a plain line that every page carries. The sources go to run_dir/site, anew each time;
-    what others have put there stays.
+    is a plain line that every page carries, and `opening` the MyST that the first page begins with, its title
+    included. The sources go to run_dir/site, anew each time; what others have put there stays.
 
     Raises UserError where the pages are not found, a link leads out of the run, or Jupyter Book warns of
     anything.
@@ -51,7 +51,7 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
     _refuse_foreign(site)
     refuse_links(run_dir, (f"{MAKING}/site", f"{ASIDE}/site"))
     shutil.rmtree(fresh, ignore_errors=True)  # an interrupted build's
-    _lay_out(fresh, sorted(notebooks), run_dir / "figures", footer)
+    _lay_out(fresh, sorted(notebooks), run_dir / "figures", footer, opening)
     _render(fresh)
     _add_mathjax(fresh / "_build" / "html" / "_static" / "mathjax")
     files.write_json(fresh / MARK, files.below(fresh))
@@ -60,11 +60,16 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "") 
     return site / "_build" / "html" / "index.html"
 
 
-def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str) -> None:
+def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str, opening: str = "") -> None:
     """Write the sources of the book: pages, chapters, pictures, settings and table of contents."""
     shutil.copytree(ROOT / "book", site)
     if figures.is_dir() and not figures.is_symlink():
         shutil.copytree(figures, site / "figures", ignore=_links)
+    if opening:
+        index = site / "index.md"
+        title, _, rest = index.read_text(encoding="utf-8").partition("\n")
+        assert title.startswith("# "), "the page begins with its title"
+        _write(index, f"{opening.strip()}\n\n## About this book\n{rest}")
     chapters = [path.stem for path in notebooks]
     front, back = ([name for name in names if (site / f"{name}.md").is_file()] for names in (FRONT, BACK))
     known = {*FRONT, *BACK, *(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}

@@ -10,11 +10,12 @@ from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import manifolds, memory
 from diffusegen_core.measures.copies import Thresholds
-from diffusegen_core.report import published
+from diffusegen_core.report import papers, published
 from diffusegen_core.report.tables import Table, escaped, number, show
 
 # Of the Fréchet distance, the kernel distance and MS-SSIM: formats of a value and of a deviation.
 DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
+PAPERS = ("FID", "", MS_SSIM)  # what the paper calls the three; it has no kernel distance
 SHARES = (".3f", ".2g")  # of precision, recall, density and coverage
 
 
@@ -69,14 +70,14 @@ def intrinsic(result: Evaluated, which: int) -> Table:
     """Table 1 for one of the three metrics, 0 to 2: this run's whole sets, beside the paper's where image
     size and weights are the paper's."""
     metric = result.metrics[which]
-    known = ("FID", None, MS_SSIM)[which] if comparable(result, which) else None
+    known = PAPERS[which] if comparable(result, which) else ""
     values = result.values[result.values["metric"] == metric]
     paper = published.by_clusters("1").query("metric == @known") if known else published.table("1").head(0)
     clusters = {"", "Full", *(data_type.models for data_type in result.types)}
     paper = paper[paper["data_type"].map(lambda name: DataType.parse(name).models in clusters).astype(bool)]
     sets = sorted(values["set"].unique())
-    rows = []
-    for kind in dict.fromkeys([*paper["data_type"], *values["data type"]]):
+    rows, rows_of = [], list(dict.fromkeys(values["data type"]))
+    for kind in rows_of:
         mine = values[values["data type"] == kind]
         rows.append({
             "data type": kind, "images": ", ".join(map(str, mine["images"].unique())),
@@ -92,10 +93,23 @@ def intrinsic(result: Evaluated, which: int) -> Table:
     if known:
         caption += (" Published: Tables 1 and B2 of the paper, sets 1 to 3, for the cluster count of this "
                     "run where the paper has it, 348 images a set at 256 px.")
-    elif which != 1:
-        caption += f" {_not_shown(result, which)}"
-    return show(pd.DataFrame(rows), f"evaluate-{name}", caption,
-                {f"set {n}, this run": DIGITS[which] for n in sets})
+    others = paper if known else published.table("1")
+    others = others[(others["metric"] == PAPERS[which]) & ~(others["data_type"].isin(rows_of) & bool(known))]
+    columns = ["data type", "images", *(f"set {n}, this run" for n in sets), "mean ± SD, this run",
+               *([f"{known}, published"] if known else [])]
+    return show(pd.DataFrame(rows, columns=columns), f"evaluate-{name}", caption,
+                {f"set {n}, this run": DIGITS[which] for n in sets},
+                _folded(others, f"evaluate-{name}-published", "Table 1", _not_shown(result, which)))
+
+
+def _folded(paper: pd.DataFrame, name: str, where: str, reason: str) -> Table | None:
+    """The paper's rows that do not stand beside this run's, a row a data type; None where there are none."""
+    if paper.empty:
+        return None
+    frame = pd.DataFrame([{"data type": kind, **{f"{metric}, published": _printed(rows, str(kind))
+                                                 for metric, rows in own.groupby("metric", sort=False)}}
+                          for kind, own in paper.groupby("data_type", sort=False)])
+    return show(frame, name, f"Published: {where} of the paper, sets 1 to 3. {reason}".strip())
 
 
 def comparable(result: Evaluated, which: int) -> bool:
@@ -105,9 +119,8 @@ def comparable(result: Evaluated, which: int) -> bool:
 
 def _not_shown(result: Evaluated, which: int) -> str:
     """Why the paper's values of a metric do not stand beside this run's."""
-    reasons = [*([f"{FULL_SIZE} px"] if result.image_size != FULL_SIZE else []),
-               *(["clean-fid's Inception-v3"] if which == 0 and not result.fid else [])]
-    return f"The paper's values do not compare with these, for they are of {' and '.join(reasons)}."
+    return papers.why_not([*([f"{FULL_SIZE} px"] if result.image_size != FULL_SIZE else []),
+                           *(["clean-fid's Inception-v3"] if which == 0 and not result.fid else [])])
 
 
 def by_clusters(result: Evaluated) -> Table:
@@ -115,9 +128,8 @@ def by_clusters(result: Evaluated) -> Table:
     compared = [which for which in (0, 2) if comparable(result, which)]
     paper = published.table("B2")
     types = [data_type for data_type in result.sets if data_type.models.isdigit()]
-    theirs = map(DataType.parse, paper["data_type"] if compared else [])
     rows = []
-    for data_type in sorted({*theirs, *types}, key=lambda one: (one.is_styled, int(one.models), one.name)):
+    for data_type in sorted(types, key=lambda one: (one.is_styled, int(one.models), one.name)):
         name = data_type.name
         mine = result.values[result.values["data type"] == name]
         rows.append({
@@ -129,8 +141,12 @@ def by_clusters(result: Evaluated) -> Table:
                for which, metric in ((0, "FID"), (2, MS_SSIM)) if which in compared}})
     caption = "By cluster count: mean and standard deviation over the sets of this run"
     caption += ", beside sets 1 to 3 of the paper's Table B2." if compared else "."
-    told = [_not_shown(result, 0)] if 0 not in compared else []
-    return show(pd.DataFrame(rows), "evaluate-clusters", " ".join([caption, *told]))
+    there = paper["data_type"].isin([one.name for one in types])
+    alike = paper["metric"].map(lambda metric: PAPERS.index(metric) in compared).astype(bool)
+    columns = ["data type", f"{result.metrics.frechet}, this run", f"{MS_SSIM}, this run",
+               *(f"{PAPERS[which]}, published" for which in compared)]
+    return show(pd.DataFrame(rows, columns=columns), "evaluate-clusters", caption, folded=_folded(
+        paper[~(there & alike)], "evaluate-clusters-published", "Table B2", _not_shown(result, 0)))
 
 
 def copies(result: Evaluated) -> Table:

@@ -1,4 +1,4 @@
-"""The two pictures that open the book, drawn from the run's data: samples, and the scheme of the method."""
+"""The two pictures of the page about the method, drawn from the run's data: samples, and the scheme."""
 
 from pathlib import Path
 

@@ -7,12 +7,12 @@ from diffusegen_core.report.tables import Table, show
 
 
 def survey() -> Table:
-    """Table B1 as printed, a row a data type."""
+    """Table B1 as printed, a row an answer and a column a data type, which fits a page."""
     rows = published.table("B1")
     rows = rows.assign(asked=rows["question"] + ": " + rows["answer"])
-    frame = rows.pivot(index="data_type", columns="asked", values="printed")
-    frame = frame.loc[list(dict.fromkeys(rows["data_type"])), list(dict.fromkeys(rows["asked"]))]
-    return show(frame.rename_axis("data type"), "review-published", "Published: Table B1 of the paper, the "
+    frame = rows.pivot(index="asked", columns="data_type", values="printed")
+    frame = frame.loc[list(dict.fromkeys(rows["asked"])), list(dict.fromkeys(rows["data_type"]))]
+    return show(frame.rename_axis("answer"), "review-published", "Published: Table B1 of the paper, the "
                 "answers of one radiologist to 30 pairs, ten of each data type, 20 clusters.")
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from diffusegen_core.chapters import gan
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
-from diffusegen_core.report import published
+from diffusegen_core.report import cost, papers, published
 from diffusegen_core.report.comparisons import PAPERS_OWN, PRINTED, SMALL_SETS, TRANSFERS
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
@@ -19,7 +19,6 @@ from diffusegen_core.segmentation.trials import Tested
 
 WORDS = {"dice": "Dice", "iou": "IoU"}
 PAPER_TESTS = [PAPERS_OWN, *TRANSFERS]
-ABSENT = "not given"  # in the column of a test set that is not there
 FEWER = "†"  # at a value of fewer seeds than were asked for
 
 
@@ -37,12 +36,13 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
     ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
     ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                         strict=True)]
-    paper = of_its_clusters(published.by_clusters("2"), ours["data_type"])
-    paper = paper.assign(key=paper["data_type"])
-    return _beside(result, ours, paper, measure, f"segment-{measure}",
-                   f"Trained on one data type alone: polyp {_word(measure)}, computed in this run, with 95 % "
-                   "intervals. Published: Tables 2, B3 and B4 of the paper, 348 sources, 256 px, for the "
-                   f"cluster counts that this run and the paper have. {effort(p)} {unknown(run)}")
+    paper, where = published.table("2"), "Table 2"
+    if not papers.differences(p):
+        paper = of_its_clusters(published.by_clusters("2"), ours["data_type"])
+        where = "Tables 2, B3 and B4"
+    return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
+                   (f"Trained on one data type alone: polyp {_word(measure)}, computed in this run, with "
+                    f"95 % intervals. {effort(p)} {unknown(run)}"), where)
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
@@ -55,10 +55,9 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
                                                                         strict=True)]
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
     paper = paper[paper["data_type"] != REAL.name].assign(key=lambda t: t["data_type"])
-    return _beside(result, ours, paper, measure, f"segment-clusters-{measure}",
-                   f"By cluster count: polyp {_word(measure)}, computed in this run, with 95 % intervals. "
-                   f"Published: Tables B3 and B4 of the paper. {run.models.caveat}",
-                   order=_by_kind)
+    return _beside(p, result, ours, paper, measure, f"segment-clusters-{measure}",
+                   (f"By cluster count: polyp {_word(measure)}, computed in this run, with 95 % intervals. "
+                    f"{run.models.caveat}"), "Tables B3 and B4", order=_by_kind)
 
 
 def ratios(result: Tested) -> list[int]:
@@ -75,12 +74,11 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     known = SMALL_SETS.get(ratio)
     paper = published.table(known) if known else published.table("B5").head(0)
     paper = paper.assign(key=list(zip(paper["n"], paper["data_type"], strict=True)))
-    note = f" Published: Table {known} of the paper, N of its 348 pairs." if known else ""
     # Models of a small set are always trained here.
     told = unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
-    return _beside(result, ours, paper, measure, f"augment-{measure}-{ratio}",
-                   f"Small real sets, r = {ratio}: polyp {_word(measure)}, computed in this run, with 95 % "
-                   f"intervals. {_rule(p)} {effort(p)}{note} {told}", order=_by_size,
+    return _beside(p, result, ours, paper, measure, f"augment-{measure}-{ratio}",
+                   (f"Small real sets, r = {ratio}: polyp {_word(measure)}, computed in this run, with 95 % "
+                    f"intervals. {_rule(p)} {effort(p)} {told}"), f"Table {known}", order=_by_size,
                    heading=("N", "data type"))
 
 
@@ -121,55 +119,61 @@ def failures(result: Tested, name: str) -> Table:
 
 def costs(run: Run, result: Tested) -> Table:
     """What a usable pair costs by each generator, training included, beside what it is worth."""
-    rows = [] if run.gan is None or not run.gan.trained else [
-        (GAN, len(run.gan.pairs), float("nan"), run.gan.seconds)]
-    rows += [(data_type, len(one), 0.0, one.seconds)
-             for data_type, one in (run.pasted.sets.items() if run.pasted else ())]
-    for data_type, inpainted in run.inpainted.sets.items():
-        base = [run.models.base] if run.models.base else []
-        models = [run.models.full] if data_type.full else base + run.models.models
-        learning = sum(model.seconds for model in models if model)
-        styled = run.styled.sets[data_type.styled]
-        rows += [(data_type, len(inpainted), learning, inpainted.seconds),
-                 (styled.data_type, len(styled), learning, inpainted.seconds + styled.seconds)]
     first = result.tests[0].name
     means = trials.summary(result, ["data_type", "samples"], "dice", run.params.segment.resamples,
                            run.params.seed).query("test_set == @first")
     best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples
     frame = pd.DataFrame([{
-        "data type": data_type.name, "usable pairs": pairs, "training, s": learning, "making, s": making,
-        "s a pair": (making + (0 if data_type == GAN else learning)) / max(pairs, 1),
-        f"Dice, {first}": best.get(data_type.name, float("nan")),
-    } for data_type, pairs, learning, making in rows])
+        "data type": one.data_type.name, "usable pairs": one.pairs, "training, s": one.learning,
+        "making, s": one.making, "s a pair": one.each,
+        f"Dice, {first}": best.get(one.data_type.name, float("nan")),
+    } for one in cost.spent(run)])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
                 "the network trained on the most of them. A SinGAN is trained for each source: its training "
                 "is part of making. Pasting needs none.",
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
-def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str, caption: str,
-            order: Callable | None = None, heading: tuple[str, ...] = ("data type",)) -> Table:
-    """A row for each key of ours or the paper's; for each test set our interval and the printed value.
+def _beside(p: Params, result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str,
+            caption: str, where: str, order: Callable | None = None,
+            heading: tuple[str, ...] = ("data type",)) -> Table:
+    """A row for each key of ours; for each test set our interval and, where it compares, the printed value.
 
-    `ours` has the columns key, label, test_set and text.
+    The paper's other rows, or all of them, are folded. `ours` has the columns key, label, test_set and text;
+    `where` names the paper's tables.
     """
+    reasons = papers.differences(p)
     paper = paper[paper["metric"] == PRINTED.get(measure)]
-    keys = list(dict.fromkeys([*paper["key"], *ours["key"]]))
-    labels = dict(zip(ours["key"], ours["label"], strict=True))
     mine = {(row.key, row.test_set): row.text for row in ours.itertuples(index=False)}
     theirs = {(row.key, row.test_set): row.printed for row in paper.itertuples(index=False)}
-    rows = []
-    for key in sorted(keys, key=order) if order else keys:
-        parts = (*key[:-1], labels.get(key, key[-1])) if isinstance(key, tuple) else (labels.get(key, key),)
-        row = dict(zip(heading, map(str, parts), strict=True))
-        for test, printed in zip_longest(result.tests, PAPER_TESTS[:len(result.tests)]):
-            row[f"{test.name}, this run"] = mine.get((key, test.name), "" if test.pairs else ABSENT)
-            if theirs and printed:
-                row[f"{printed}, published"] = theirs.get((key, printed), "")
-        rows.append(row)
+    labels = dict(zip(ours["key"], ours["label"], strict=True))
+    cells: dict[str, tuple[dict, str]] = {}  # by column, where its texts are, and of which test set
+    for test, printed in zip_longest(result.tests, PAPER_TESTS[:len(result.tests)]):
+        if test.pairs:
+            cells[f"{test.name}, this run"] = mine, test.name
+            if printed and not reasons:
+                cells[f"{printed}, published"] = theirs, printed
+
+    def table(keys: Iterable, columns: dict[str, tuple[dict, str]]) -> pd.DataFrame:
+        unique = list(dict.fromkeys(keys))
+        rows = []
+        for key in sorted(unique, key=order) if order else unique:
+            parts = (*key[:-1], labels.get(key, key[-1])) if isinstance(key, tuple) else (
+                labels.get(key, key),)
+            rows.append({**dict(zip(heading, map(str, parts), strict=True)),
+                         **{column: texts.get((key, test), "") for column, (texts, test) in columns.items()}})
+        return pd.DataFrame(rows, columns=[*heading, *columns])
+
     if any(FEWER in text for text in mine.values()):
         caption = f"{caption.strip()} {FEWER} Of fewer seeds than were asked for, or none: the others failed."
-    return show(pd.DataFrame(rows), name, caption.strip())
+    others = [key for key in paper["key"] if reasons or key not in labels]
+    if len(others) < len(paper["key"]):
+        caption = f"{caption.strip()} Published: {where} of the paper."
+    known = "Published" if reasons else "Published, and not in this run"
+    printed_only = {f"{test}, published": (theirs, test) for test in PAPER_TESTS}
+    folded = show(table(others, printed_only), f"{name}-published", f"{known}: {where} of the paper, polyp "
+                  f"{_word(measure)}. {papers.why_not(reasons)}".strip()) if others else None
+    return show(table(ours["key"], cells), name, caption.strip(), folded=folded)
 
 
 def _word(measure: str) -> str:

@@ -50,6 +50,7 @@ LOSSES = {
     "rng": ("style", "pixels, with the range from -1 to 1", 200),
 }
 
+FOLDED = "The paper's values"
 Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
 
 
@@ -61,32 +62,49 @@ class Table:
     numeric: list[bool]
     name: str
     caption: str
+    folded: "Table | None" = None
+    """What stands below it and is opened by a click: the paper's values, where they do not compare."""
 
     def _repr_html_(self) -> str:
         caption = re.sub(r"\\(\W|_)", r"\1", self.caption)  # without MyST's escapes
         table = self.frame.to_html(index=False, border=0)
-        return table.replace(">", f'><caption style="text-align: left">{caption}</caption>', 1)
+        table = table.replace(">", f'><caption style="text-align: left">{caption}</caption>', 1)
+        if self.folded is None:
+            return table
+        return f"{table}<details><summary>{FOLDED}</summary>{self.folded._repr_html_()}</details>"
 
     # MyST's table directive; the book prefers this form over HTML.
     def _repr_markdown_(self) -> str:
+        table = self._own_markdown()
+        if self.folded is None:
+            return table
+        return f"{table}\n::::{{dropdown}} {FOLDED}\n{self.folded._own_markdown()}::::\n"
+
+    def _own_markdown(self) -> str:
         rows = [list(map(str, self.frame.columns)), ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        # By this class the stylesheet knows that the second column must not break at hyphens.
+        # By these classes the stylesheet knows that the second column must not break at hyphens, and that
+        # names of files, which have no place to break, may break anywhere.
         kinds = ":class: kind-2\n" if list(self.frame.columns[1:2]) == ["data type"] else ""
+        kinds = kinds or (":class: long-names\n" if "nearest training image" in self.frame else "")
         return f":::{{table}} {self.caption}\n:name: {self.name}\n{kinds}\n{body}\n:::\n"
 
 
-def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None) -> Table:
+def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None,
+         folded: Table | None = None) -> Table:
     """A table labelled tab-`name`; the index becomes columns.
 
-    Floats get three significant figures or `formats`.
+    Floats get three significant figures or `formats`. A column without any value in this run is left out.
+    `folded` is a table that stands below this one, closed.
     """
     flat = frame.reset_index() if frame.index.name or frame.index.nlevels > 1 else frame
     numeric = [pd.api.types.is_numeric_dtype(flat[column]) for column in flat.columns]
     text = pd.DataFrame({column: [_text(value, (formats or {}).get(column)) for value in flat[column]]
                          for column in flat.columns})
-    return Table(text, numeric, f"tab-{name}", caption)
+    kept = [not len(text) or bool((text[column] != "").any()) for column in text.columns]
+    numeric = [is_number for is_number, keep in zip(numeric, kept, strict=True) if keep]
+    return Table(text.loc[:, kept], numeric, f"tab-{name}", caption, folded)
 
 
 def facts(run: Run, name: str) -> Table:
@@ -94,7 +112,7 @@ def facts(run: Run, name: str) -> Table:
     p = run.params
     rows = {
         "profile": p.profile,
-        "data": _data(p),
+        "data": data(p),
         "image size": f"{p.data.image_size} x {p.data.image_size} pixels",
         "seed": str(p.seed),
         "device": _devices(run),
@@ -116,10 +134,17 @@ def _stamps(run: Run) -> list[Stamp]:
     return [stamp for _, stamp in in_place(run.folder)]
 
 
+def work(run: Run) -> tuple[float, str]:
+    """The seconds of all that is made of a run, workers added up, and what computed it, in words."""
+    stamps = _stamps(run)
+    devices_told = ", ".join(sorted({str(stamp["device"]) for stamp in stamps if stamp["seconds"]}))
+    return sum(stamp["seconds"] for stamp in stamps), devices_told or _devices(run)
+
+
 def line(run: Run) -> str:
     """The facts of a run in one line, for the foot of every page."""
-    p, seconds = run.params, sum(stamp["seconds"] for stamp in _stamps(run))
-    return (f"This run: profile {p.profile}; {_data(p)}; seed {p.seed}; {_devices(run)}; "
+    p, (seconds, _) = run.params, work(run)
+    return (f"This run: profile {p.profile}; {data(p)}; seed {p.seed}; {_devices(run)}; "
             f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; wall time of "
             f"all chapters, workers added up, {duration(seconds)}.")
 
@@ -146,13 +171,18 @@ def clusters(result: Clusters) -> Table:
     sizes = sorted(result.sizes, reverse=True)
     frame = pd.DataFrame({"rank by size": range(1, result.k + 1), "pairs, this run": sizes})
     known = published.table("cluster_sizes").query("k == @result.k")["value"].astype(int)
+    theirs = show(pd.DataFrame({"rank by size": range(1, len(known) + 1),
+                                "pairs, published": sorted(known, reverse=True)}),
+                  "cluster-sizes-published", "The authors' clusters of the paper's 348 pairs with "
+                  "Inception-v3, for the same K.")
     taken = (f"taken from {escaped(result.file)}" if result.file else
              f"computed in this run from the features of {escaped(result.backbone)}")
     caption = f"Cluster sizes, {taken}."
-    if len(known):
+    compares = len(known) > 0 and sum(result.sizes) == known.sum()
+    if compares:
         frame["pairs, published"] = sorted(known, reverse=True)
         caption += " Published: the authors' clusters of the 348 pairs with Inception-v3."
-    return show(frame, "cluster-sizes", caption)
+    return show(frame, "cluster-sizes", caption, folded=theirs if len(known) and not compares else None)
 
 
 def network(p: Params) -> Table:
@@ -226,7 +256,8 @@ def styled(result: Styled) -> Table:
                 {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
 
 
-def _data(p: Params) -> str:
+def data(p: Params) -> str:
+    """What the real pairs of a run are, in words."""
     count = f"the first {p.data.count}" if p.data.count else "all"
     if p.data.source == "phantom":
         return f"{p.data.count} phantoms (drawn by code, no patient's image)"

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from diffusegen_core.report import claims, comparisons, otherclaims
+from diffusegen_core.report import claims, comparisons, otherclaims, papers
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
 from diffusegen_core.report.rule import (
     GROUPS,
@@ -18,13 +18,17 @@ from diffusegen_core.report.segment_tables import effort, unknown, with_interval
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
 
+DETAILS = ["claim", "compared", "test set", "images", "seeds", "generators", "difference, this run",
+           "difference, published", "verdict"]
+
 
 def overall(run: Run, found: list[Verdict]) -> Table:
     """One verdict a claim, what its comparisons say, and in how many cells the paper's own tables agree."""
-    return show(pd.DataFrame(summary(found)), "summary-verdicts",
-                "The claims, and what this run says of them; beside it, in how many cells of the paper's own "
-                "tables, of those that a claim was made for, it holds as printed, without intervals. "
-                f"{effort(run.params)} {unknown(run)}".strip())
+    cells = ("In how many cells of the paper's own tables, of those that a claim was made for, it holds as "
+             "printed, without intervals.")
+    return _beside_paper(run, pd.DataFrame(summary(found)), ["", "the paper's own cells"], "summary-verdicts",
+                         "The claims, and what this run says of them.", cells,
+                         f"{effort(run.params)} {unknown(run)}".strip())
 
 
 def summary(found: list[Verdict]) -> list[dict[str, str]]:
@@ -51,12 +55,36 @@ def rule() -> Table:
                 f"{SEVERAL} {SCOPE}")
 
 
-def verdicts(found: list[Verdict]) -> Table:
+def verdicts(run: Run, found: list[Verdict]) -> Table:
     """The claims, comparison by comparison."""
-    return show(pd.DataFrame(details(found)), "summary-claims", "Differences with paired 95 % intervals, "
-                "over the images and seeds that both have, computed in this run, in polyp Dice where nothing "
-                "else is said; published: from the paper's own tables, of the same cluster count and numbers "
-                "of pairs. The numbers of the claims are those above.")
+    rows = pd.DataFrame(details(found), columns=DETAILS)
+    of = [amount(one) for one in found]
+    frame = rows.drop(columns=["images", "seeds", "generators"])
+    frame.insert(frame.columns.get_loc("difference, this run") + 1, "of", of)
+    return _beside_paper(run, frame, ["claim", "compared", "test set", "difference, published"],
+                         "summary-claims", "Differences with paired 95 % intervals, over the images and "
+                         "seeds that both have, computed in this run, in polyp Dice where nothing else is "
+                         "said. The numbers of the claims are those above.", "Differences in the paper's own "
+                         "tables, of the same cluster count and numbers of pairs.")
+
+
+def _beside_paper(run: Run, frame: pd.DataFrame, theirs: list[str], name: str, caption: str, published: str,
+                  more: str = "") -> Table:
+    """A table whose last of the columns `theirs` is the paper's: in it where the paper's scores compare with
+    the run's, and else folded, with those that name the rows."""
+    reasons, column = papers.differences(run.params), theirs[-1]
+    if not reasons or frame.empty:
+        return show(frame, name, " ".join(filter(None, [
+            caption, f"{column.capitalize()}: {published[0].lower()}{published[1:]}", more])))
+    told = frame.loc[frame[column] != "", theirs]
+    folded = show(told, f"{name}-published", f"{published} {papers.why_not(reasons)}") if len(told) else None
+    return show(frame.drop(columns=column), name, f"{caption} {more}".strip(), folded=folded)
+
+
+def amount(one: Verdict) -> str:
+    """What a comparison rests on: "36 images, 3 seeds, 1 generator"; "" where there is none."""
+    counts = [(one.images, "image"), (one.seeds, "seed"), (one.generators, "generator")]
+    return ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in counts if count)
 
 
 def details(found: list[Verdict]) -> list[dict[str, object]]:

@@ -1,0 +1,211 @@
+"""What a run found, in a verdict for each question that a reader has: the front page and chapter 8.
+
+The sentences are made from the verdicts of `claims` and from chapter 5's audit; nothing is made for them. A
+question that a run has nothing on is not asked, and `missing` says how to come by an answer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isnan, sqrt
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from diffusegen_core.chapters.evaluate import Evaluated
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.text import duration
+from diffusegen_core.data.types import GAN
+from diffusegen_core.report import claims, cost, paperclaims, rule
+from diffusegen_core.report.paperclaims import Claim
+from diffusegen_core.report.rule import (
+    LEAST_IMAGES,
+    LEAST_SEEDS,
+    SMALLEST,
+    TOO_LITTLE,
+    UNDECIDED,
+    WORST_FIRST,
+    Verdict,
+)
+from diffusegen_core.report.segment_tables import with_interval
+from diffusegen_core.report.tables import Table, escaped, show, work
+from diffusegen_core.report.verdict_tables import amount
+from diffusegen_core.run import Run
+from diffusegen_core.store.artifacts import NotMadeError
+
+# What is asked, and the claims whose comparisons answer it.
+ASKED: dict[str, tuple[Claim, ...]] = {
+    "Better than real pairs alone?": (paperclaims.SMALL,),
+    "Better than pasting?": (paperclaims.PASTING,),
+    "Better than the GAN?": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
+}
+COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
+MEASURES = {"dice": "polyp Dice", "iou": "polyp IoU"}
+MORE, NO_MORE = "more than by chance", "no more than by chance"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question with its answer."""
+
+    question: str
+    verdict: str
+    """In a few words, one of the five of `rule` where networks are compared."""
+    basis: str
+    """What it rests on: numbers with their 95 % interval and N."""
+
+    @property
+    def sentence(self) -> str:
+        """As "Supported for these pairs: 2-Styled-Diff against GAN, ..."."""
+        return f"{self.verdict[0].upper()}{self.verdict[1:]}: {self.basis}."
+
+
+def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
+    """Every question that the run has an answer to, in the order of ASKED, COPIES, MEMORY, COST.
+
+    `verdicts` are those of `claims.of`, which takes seconds to find them again.
+    """
+    told = claims.of(run) if verdicts is None else verdicts
+    result = run.finished("evaluate")
+    answers = [*(compared(question, [one for one in told if one.claim in asked])
+                 for question, asked in ASKED.items()),
+               *([copied(result), remembered(result)] if result else []), spent(run)]
+    return [one for one in answers if one]
+
+
+def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | None = None) -> Table:
+    """The questions and answers of a run."""
+    answers = questions(run, verdicts)
+    missed = " ".join(missing(run, [one.question for one in answers]))
+    rows = [(one.question, one.verdict, one.basis) for one in answers]
+    frame = pd.DataFrame(rows, columns=["question", "verdict on this run", "because"])
+    return show(frame, name, "What this run found, computed from its results by the rule of chapter 8; "
+                f"differences with paired 95 % intervals. {missed}".strip())
+
+
+def compared(question: str, verdicts: list[Verdict]) -> Answer | None:
+    """The verdict on all comparisons behind a question, and the numbers of the first that it is due to; None
+    where nothing was compared."""
+    judged = [one for one in verdicts if not isnan(one.difference)]
+    if not judged:
+        return None
+    told = [one.verdict for one in judged]
+    verdict = rule.joined(set(told))
+    one = next(each for each in judged if each.verdict == verdict)
+    measure = MEASURES.get(one.claim.measure, one.claim.measure)
+    numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
+    needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
+    counted = ", ".join(f"{told.count(each)} {each}" for each in reversed(WORST_FIRST) if each in told)
+    all_of_them = "both" if len(told) == 2 else f"all {len(told)}"
+    others = ("" if len(told) == 1 else f"; the same of {all_of_them} comparisons" if len(set(told)) == 1
+              else f"; of {len(told)} comparisons: {counted}")
+    return Answer(question, one.words, f"{one.comparison}, {numbers} in {measure} on {one.test_set} "
+                                       f"({amount(one)}){needs}{others}")
+
+
+def _needs(one: Verdict) -> str:
+    """What a verdict would need, where there was too little data."""
+    if one.images < LEAST_IMAGES:
+        return f"a verdict needs {LEAST_IMAGES} images"
+    if one.seeds < LEAST_SEEDS:
+        return f"a verdict needs {LEAST_SEEDS} seeds"
+    return "the test images are of one sequence or centre" if isnan(one.low) else "neither network segments"
+
+
+def copied(result: Evaluated) -> Answer | None:
+    """The share of near-copies among painted pairs, beside the share that is flagged where none can be: of
+    the painted types the one that has most beyond it. None where no painted pair was judged."""
+    counts = {one: flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
+    judged = {one: told for one, told in counts.items() if told}
+    if not judged:
+        return None
+    kind, (hits, images, chance, null) = max(judged.items(), key=lambda one: difference(*one[1])[0])
+    low, high = difference(hits, images, chance, null)
+    verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
+               NO_MORE if high < SMALLEST else UNDECIDED)
+    more = "; the other painted types have less beyond chance" if len(judged) > 1 else ""
+    return Answer(COPIES, verdict, (
+        f"{hits} of {images} {kind} pairs are flagged as near-copies ({hits / images:.1%}), and {chance} of "
+        f"{null} fillings that no model knows ({chance / null:.1%}), a difference of "
+        f"{hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}]{more}").replace("%", " %"))
+
+
+def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
+    """Of a row of `Evaluated.copies`: how many images are flagged, of how many, and the same of those that no
+    model can know; None where there are none of a kind."""
+    images, null = int(row["images"]), int(row["null"])
+    if not images or not null or isnan(row["by chance"]):
+        return None
+    return int(row["either"]), images, round(row["by chance"] * null), null
+
+
+def difference(hits: int, of: int, others: int, of_others: int) -> tuple[float, float]:
+    """The 95 % interval of a share minus another, by Newcombe's method (Statistics in Medicine 17:873, 1998):
+    hybrid of two Wilson intervals. It takes the two for independent, and images as well."""
+    p, q = hits / of, others / of_others
+    first, second = (binomtest(k, n).proportion_ci(0.95, method="wilson")
+                     for k, n in ((hits, of), (others, of_others)))
+    return (p - q - sqrt((p - first.low) ** 2 + (second.high - q) ** 2),
+            p - q + sqrt((first.high - p) ** 2 + (q - second.low) ** 2))
+
+
+def remembered(result: Evaluated) -> Answer | None:
+    """The membership test of the group of models that betrays most; None without a test."""
+    if result.membership is None or result.membership.table.empty:
+        return None
+    rows = result.membership.table
+    row = rows.loc[rows["area"].idxmax()]
+    return Answer(MEMORY, "a sign of memory" if row["low"] > 0.5 else "none was found", (
+        "by the error of the models, training pairs are told from held-out ones with an area under the ROC "
+        f"curve of {with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
+        f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out)"))
+
+
+def spent(run: Run) -> Answer | None:
+    """The seconds of a pair and of the run, and what computed them; None without a painted pair."""
+    rows = [one for one in cost.spent(run) if one.pairs]
+    painted = [one for one in rows if one.data_type.is_painted]
+    if not painted:
+        return None
+    main = min(painted, key=lambda one: (one.data_type.full, not one.data_type.is_styled))
+    each, trained = ((main.making / main.pairs, "") if isnan(main.each) else
+                     (main.each, ", training included"))
+    others = [f"{short(one.each)} for {one.data_type}" for one in rows
+              if one.data_type.is_pasted or one.data_type == GAN]
+    beside = f" ({', '.join(others)})" if others else ""
+    seconds, device = work(run)
+    return Answer(COST, f"{short(each)} a pair", (
+        f"that is the mean of {main.pairs} {main.data_type} pairs{trained}{beside}; all that is made of this "
+        f"run took {duration(seconds)}, on {device}"))
+
+
+def short(seconds: float) -> str:
+    """Seconds in words, as "9.2 s" or "3 ms"."""
+    return duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def plain(run: Run, error: Exception) -> str:
+    """What an error says, as MyST, without the path of this machine."""
+    return escaped(str(error).replace(str(run.folder), run.folder.name))
+
+
+def missing(run: Run, answered: list[str]) -> Iterator[str]:
+    """How to come by what this run has no answer to: a sentence for each part that it lacks."""
+    todo, refused = [], dict[str, str]()
+    for chapter, number in (("inpaint", 3), ("style", 4), ("evaluate", 5), ("segment", 6), ("augment", 7)):
+        try:
+            unfinished = not getattr(run.read(chapter), "complete", True)
+        except NotMadeError:
+            unfinished = True
+        except UserError as error:
+            refused.setdefault(plain(run, error), str(number))
+            continue
+        if unfinished:
+            todo.append(str(number))
+    yield from (f"Chapter {number} cannot be read: {why}" for why, number in refused.items())
+    if todo:
+        yield (f"Not made yet, or not finished: chapter{'s' if len(todo) > 1 else ''} {', '.join(todo)}; "
+               f"`diffusegen run` with {run.folder.name}/params.yaml makes the rest.")
+    if run.params.gan.source is None and "Better than the GAN?" not in answered:
+        yield "This run has no GAN; `gan.source` adds one."
+    if not run.params.inpaint.baselines and "Better than pasting?" not in answered:
+        yield "This run pastes no lesions; `inpaint.baselines` adds that."

@@ -1,0 +1,41 @@
+"""What the pairs of each data type took to make, training included."""
+
+from typing import NamedTuple
+
+from diffusegen_core.data.types import GAN, DataType
+from diffusegen_core.run import Run
+
+
+class Spent(NamedTuple):
+    """Seconds, of all pairs of a data type. NaN where a part of it is not known."""
+
+    data_type: DataType
+    pairs: int
+    learning: float
+    """Training of the diffusion models, once for all that they painted; NaN of a GAN, whose training is part
+    of making."""
+    making: float
+
+    @property
+    def each(self) -> float:
+        """Seconds a usable pair, training included; NaN without a pair."""
+        whole = self.making + (0 if self.data_type == GAN else self.learning)
+        return whole / self.pairs if self.pairs else float("nan")
+
+
+def spent(run: Run) -> list[Spent]:
+    """A row for every data type that the run has made; a chapter that is not made has none."""
+    gan, pasted, models, inpainted, styled = map(run.finished, ("gan", "paste", "train", "inpaint", "style"))
+    rows = [Spent(GAN, len(gan.pairs), float("nan"), gan.seconds)] if gan and gan.trained else []
+    rows += [Spent(kind, len(one), 0.0, one.seconds) for kind, one in (pasted.sets.items() if pasted else ())]
+    if inpainted is None or models is None:
+        return rows
+    for kind, one in inpainted.sets.items():
+        base = [models.base] if models.base else []
+        used = [models.full] if kind.full else base + models.models
+        learning = sum(model.seconds for model in used if model)
+        rows.append(Spent(kind, len(one), learning, one.seconds))
+        if styled:
+            twin = styled.sets[kind.styled]
+            rows.append(Spent(twin.data_type, len(twin), learning, one.seconds + twin.seconds))
+    return rows

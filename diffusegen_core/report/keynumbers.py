@@ -1,0 +1,96 @@
+"""The key numbers of a run: a row a data type, with what chapters 5 to 7 found of it and what it cost."""
+
+from math import isnan
+
+import pandas as pd
+
+from diffusegen_core.chapters.members import HELD_OUT
+from diffusegen_core.data.types import REAL, DataType
+from diffusegen_core.measures import intervals
+from diffusegen_core.report import answer, cost
+from diffusegen_core.report.segment_tables import with_interval
+from diffusegen_core.report.tables import Table, escaped, number, show
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation.trials import Tested
+
+Texts = dict[str, str]
+"""By data type, a cell."""
+
+
+def table(run: Run, name: str = "summary-numbers") -> Table:
+    """Dice alone, gain in small sets, near-copies, distance and seconds, on the run's first test set; columns
+    that it has nothing for are left out."""
+    columns: dict[str, Texts] = {}
+    first = ""
+    for chapter, make in (("segment", _alone), ("augment", _gains)):
+        result = run.finished(chapter)
+        if result is not None and len(result.images):
+            first = first or str(result.images["test_set"].iloc[0])
+            columns |= make(run, result)
+    columns |= _evaluated(run)
+    columns["time a pair"] = {one.data_type.name: answer.short(one.each) for one in cost.spent(run)
+                              if not isnan(one.each)}
+    names = dict.fromkeys(name for texts in columns.values() for name in texts)
+    frame = pd.DataFrame([{"data type": kind, **{heading: texts.get(kind, "")
+                                                 for heading, texts in columns.items()}}
+                          for kind in sorted(names, key=_order)], columns=["data type", *columns])
+    tested = (f" Dice is of polyps, on the test set {escaped(first)}; a gain is over real pairs alone, at "
+              "the largest r." if first else "")
+    return show(frame, name, f"Key numbers of this run, with 95 % intervals.{tested}")
+
+
+def _order(name: str) -> tuple[bool, bool, bool, bool]:
+    if name == HELD_OUT.name:  # no data type, but what other real images score
+        return False, True, False, False
+    one = DataType.parse(name)
+    return one != REAL, one != REAL, one.is_painted, one.is_styled
+
+
+def _alone(run: Run, result: Tested) -> dict[str, Texts]:
+    """Dice of networks trained on one data type, at its most pairs a source."""
+    images = _first(result)
+    texts = {}
+    for kind, rows in images.groupby("data_type", sort=False):
+        most = rows[rows["samples"].isna() | (rows["samples"] == rows["samples"].max())]
+        mean = intervals.interval(most, "dice", run.params.segment.resamples, run.params.seed)
+        texts[str(kind)] = _text(mean, ".3f")
+    return {"Dice, trained on it alone": texts}
+
+
+def _gains(run: Run, result: Tested) -> dict[str, Texts]:
+    """The gain over Real of chapter 7, for each number of real pairs, at the largest r of the data type."""
+    columns: dict[str, Texts] = {}
+    for size, rows in _first(result).groupby("size", sort=True):
+        real, texts = rows[rows["data_type"] == REAL.name], {}
+        for kind, mine in rows[rows["data_type"] != REAL.name].groupby("data_type", sort=False):
+            most = mine[mine["ratio"] == mine["ratio"].max()]
+            gain = intervals.paired(most, real, "dice", run.params.segment.resamples, run.params.seed)
+            texts[str(kind)] = _text(gain, "+.3f")
+        columns[f"gain, {size} real pairs"] = texts
+    return columns
+
+
+def _evaluated(run: Run) -> dict[str, Texts]:
+    """The Fréchet distance at equal numbers and the shares of near-copies of chapter 5."""
+    result = run.finished("evaluate")
+    if result is None:
+        return {}
+    metric = result.metrics.frechet
+    rows = result.equal[result.equal["metric"] == metric]
+    distances = {str(kind): number(mine["value"].mean(), ".4g")
+                 for kind, mine in rows.groupby("data type", sort=False)}
+    counts = {kind.name: answer.flagged(result.copies.loc[kind.name])
+              for kind in result.types if kind.is_painted}
+    copies = {kind: f"{hits / of:.1%} ({null / of_null:.1%})".replace("%", " %")
+              for kind, told in counts.items() if told for hits, of, null, of_null in [told]}
+    return {"near-copies (by chance)": copies, f"{metric}, equal numbers": distances}
+
+
+def _first(result: Tested) -> pd.DataFrame:
+    """The rows of the first test set."""
+    return result.images[result.images["test_set"] == result.images["test_set"].iloc[0]]
+
+
+def _text(found: intervals.Interval, digits: str) -> str:
+    """A mean with its interval, which does not break."""
+    return with_interval(found.mean, found.low, found.high, digits).replace(", ", ",\u00a0")

@@ -1,0 +1,49 @@
+"""What a run cannot say, told from its parameters."""
+
+from collections.abc import Iterator
+
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.networks import weights
+from diffusegen_core.report.rule import LEAST_GENERATORS, LEAST_IMAGES, LEAST_SEEDS, THESE_PAIRS
+
+SUBSET = "subset"  # as augment.generator_sees
+
+
+def of(p: Params) -> Iterator[str]:
+    """One sentence a limit, the gravest first."""
+    phantom = p.data.source == "phantom"
+    if phantom:
+        yield "The data are phantoms drawn by code: nothing here is evidence about colonoscopy."
+    if p.data.image_size < FULL_SIZE:
+        yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
+               "one size need not hold at another.")
+    if p.generators < LEAST_GENERATORS:
+        yield (f"{'One generator' if p.generators == 1 else f'{p.generators} generators'} made the pairs: "
+               f"verdicts are {THESE_PAIRS}, and another training might reverse them (`generators`).")
+    fewest = min(p.segment.seeds, p.augment.seeds)
+    if fewest < LEAST_SEEDS:
+        yield (f"Segmentation networks were trained with {fewest} seed{'s' if fewest > 1 else ''}, and a "
+               f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
+    elif fewest < 2 * LEAST_SEEDS - 1:
+        yield f"Segmentation networks were trained with {fewest} seeds: so few miss small gains."
+    if p.segment.held_out == "rest" and p.segment.test_count and p.segment.test_count < LEAST_IMAGES:
+        yield f"The test set has {p.segment.test_count} images, and a verdict needs {LEAST_IMAGES}."
+    if not p.segment.cvc and not p.segment.polypgen:
+        yield ("There is one data set: what other hospitals' images would say is not known (`segment.cvc`, "
+               "`segment.polypgen`).")
+    else:
+        yield ("Frames of one video are alike. Verdicts on CVC-ClinicDB and PolypGen resample whole "
+               "sequences and centres, of which there are few; other intervals of chapters 6 and 7 take "
+               "images for independent, and are too narrow there.")
+    if p.augment.generator_sees != SUBSET:
+        yield ("The generator of chapter 7 saw all pairs of the run, more than a user with a small set has "
+               "(`augment.generator_sees: subset`).")
+    random = [name for name, section in (("clusters", p.cluster), ("distances", p.evaluate),
+                                         ("segmentation", p.segment), ("styling", p.style))
+              if section.weights == weights.RANDOM]
+    if random:
+        yield (f"Networks whose weights were random serve for {', '.join(random)}; with pretrained ones "
+               "results may differ.")
+    yield ("Synthetic pairs keep their sources' surroundings: they are not anonymous. Nothing here is for "
+           "clinical use.")

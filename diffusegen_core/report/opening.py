@@ -1,0 +1,109 @@
+"""The front page of the book: what this run found, as MyST, before anything that is always the same.
+
+A part that cannot be had, because the run has not made it or its files are not what was written, is a line
+that says so.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import yaml
+from matplotlib.figure import Figure
+
+from diffusegen_core import __version__
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.report import answer, keynumbers, limits, showcase, tables
+from diffusegen_core.report.tables import escaped
+from diffusegen_core.run import Run
+from diffusegen_core.store import files, moves
+from diffusegen_core.store.stamps import in_place
+
+CITATION = Path(__file__).parents[2] / "CITATION.cff"
+STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the run
+
+
+def page(run: Run) -> str:
+    """The front page, and its pictures in the figures folder of the run, which may be no link."""
+    moves.refuse_links(run.folder, ["figures"])
+    return "\n\n".join([
+        "# What this run found", _what(run), _part(run, lambda: _strip(run)),
+        "## The answers", _part(run, lambda: answer.table(run, "front-answers")._repr_markdown_()),
+        "## Key numbers", _part(run, lambda: keynumbers.table(run, "front-numbers")._repr_markdown_()),
+        "## Best and worst pairs", _part(run, lambda: _extremes(run)),
+        "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params)),
+        "## How to cite", cited()]) + "\n"
+
+
+def _part(run: Run, make: Callable[[], str]) -> str:
+    try:
+        return make()
+    except UserError as error:
+        return f"This part is not here: {answer.plain(run, error)}"
+    except Exception as error:  # files that were changed by hand fail in many ways; the book shall be built
+        return f"This part is not here ({type(error).__name__}): {answer.plain(run, error)}"
+
+
+def _what(run: Run) -> str:
+    """One line: data, number of pairs, size, profile, generators and date."""
+    p = run.params
+    pairs = run.finished("data") if p.data.source != "phantom" else None  # of phantoms `data` tells it
+    count = f"{len(pairs)} pairs of " if pairs else ""
+    generators = f"{p.generators} generator{'s' if p.generators > 1 else ''}"
+    written = [file for _, stamp in in_place(run.folder) for file in stamp["outputs"].values()]
+    times = [file["mtime_ns"] for file in written if isinstance(file, dict) and "mtime_ns" in file]
+    day = datetime.fromtimestamp(max(times, default=0) / 1e9, UTC)
+    date = f", last made on {day.day} {day:%B %Y}" if times else ""
+    return (f"{count}{escaped(tables.data(p))}; {p.data.image_size} × {p.data.image_size} pixels; profile "
+            f"{escaped(p.profile)}; {generators}{date}.")
+
+
+def _strip(run: Run) -> str:
+    one = showcase.chosen(run)
+    if one is None:
+        return showcase.NONE
+    _draw(run, STRIP, showcase.strip)
+    shown = len(showcase.drawn(run, one))
+    return _figure(STRIP, (f"{shown} synthetic pairs: sources in the first row, new images in the second, "
+                           "the same with the outline of their masks in the third, masks in the fourth"),
+                   (f"{shown} of the {len(one)} {one.data_type} pairs, drawn by the seed of the run and not "
+                    "chosen by hand: the picture that was painted into, the new image, the same with the "
+                    "outline of its mask, and the mask."))
+
+
+def _extremes(run: Run) -> str:
+    one = showcase.chosen(run)
+    found = showcase.ordered(one) if one else None
+    if one is None or found is None:
+        return "Nothing is known by which to order the pairs: styling (chapter 4) measures them."
+    _draw(run, ENDS, showcase.extremes)
+    better = "higher" if found[0].higher_is_better else "lower"
+    return _figure(ENDS, (f"The best {one.data_type} pairs above the worst ones, with the outlines of their "
+                          "masks"),
+                   (f"The best and the worst {one.data_type} pairs of {len(found[1])}, by {found[0].words} "
+                    f"({better} is better). The outline is the mask."))
+
+
+def _draw(run: Run, name: str, draw: Callable[[Run], Figure]) -> None:
+    figure = draw(run)
+    files.write(run.folder / "figures" / f"{name}.png", figure.savefig)
+    plt.close(figure)
+
+
+def _figure(name: str, alt: str, caption: str) -> str:
+    return (f":::{{figure}} figures/{name}.png\n:name: fig-front-{name}\n:alt: {alt}\n:width: 100%\n\n"
+            f"{caption}\n:::")
+
+
+def cited() -> str:
+    """How the paper and this program are cited, from CITATION.cff."""
+    told: dict[str, Any] = yaml.safe_load(CITATION.read_text(encoding="utf-8"))
+    paper = told["preferred-citation"]
+    authors = ", ".join(f"{one['given-names']} {one['family-names']}" for one in paper["authors"])
+    return (f"The paper: {authors}. {paper['title']}. *{paper['journal']}* {paper['volume']}:"
+            f"{paper['start']}-{paper['end']}, {paper['year']}. "
+            f"[doi:{paper['doi']}](https://doi.org/{paper['doi']}), {paper['notes']}.\n\n"
+            f"This program: {told['title']} {__version__}, {told['license']}. Say with it which parameters "
+            "you used: every chapter of the book has them.")

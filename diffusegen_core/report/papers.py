@@ -1,0 +1,29 @@
+"""Whether the paper's scores may stand beside a run's: what would have to be the same, and is not.
+
+A score depends on the size of the images, on the data and on the network that was trained. Where one of these
+differs, the paper's values do not stand in a run's table, but folded below it. Distances have conditions of
+their own, in `evaluate_tables`.
+"""
+
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.networks import weights
+
+ENCODER, PAIRS = "se_resnext50_32x4d", "paper348"
+
+
+def differences(p: Params) -> list[str]:
+    """What the paper's scores are of that this run's are not, in words; [] where they compare."""
+    own_data = p.data.source == "phantom" or p.data.subset != PAIRS or p.data.count is not None
+    own_network = p.segment.encoder != ENCODER or p.segment.weights == weights.RANDOM
+    return [*([f"{FULL_SIZE} px"] if p.data.image_size != FULL_SIZE else []),
+            *(["348 pairs of HyperKvasir"] if own_data else []),
+            *(["U-Net++ with an SE-ResNeXt50 that ImageNet has taught"] if own_network else [])]
+
+
+def why_not(reasons: list[str]) -> str:
+    """The sentence that says so; "" where nothing differs."""
+    if not reasons:
+        return ""
+    listed = " and ".join([", ".join(reasons[:-1]), reasons[-1]] if len(reasons) > 1 else reasons)
+    return f"The paper's values do not compare with these, for they are of {listed}."

@@ -1,0 +1,254 @@
+"""The front page: one verdict a question, from what a run has, and a line for what it lacks."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import changed, values
+from PIL import Image
+
+from diffusegen_core import __version__
+from diffusegen_core.config import params
+from diffusegen_core.data.types import DataType
+from diffusegen_core.measures.intervals import Interval
+from diffusegen_core.report import (
+    answer,
+    book,
+    claims,
+    front,
+    keynumbers,
+    limits,
+    opening,
+    paperclaims,
+    rule,
+    showcase,
+)
+from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
+from diffusegen_core.run import Run
+
+ASKED = ["Better than real pairs alone?", "Better than pasting?", "Better than the GAN?", "Are they copies?",
+         "Do the models remember?", "What do they cost?"]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def verdict(low: float, high: float, seeds: int = 5, generators: int = 1, images: int = 40,
+            claim: paperclaims.Claim = paperclaims.SMALL) -> Verdict:
+    """What the rule says of an interval, as `claims.judge` puts it."""
+    gain = Interval((low + high) / 2, low, high, images, seeds, generators)
+    word, reason = rule.decide(gain, 0.7)
+    scope = rule.THESE_PAIRS if word != TOO_LITTLE and generators < rule.LEAST_GENERATORS else ""
+    return Verdict(claim, "2-Styled-Paint (r = 3) against Real, 16 real pairs", "HyperKvasir",
+                   difference=gain.mean, low=low, high=high, images=images, seeds=seeds,
+                   generators=generators, verdict=word, reason=reason, scope=scope)
+
+
+@pytest.mark.parametrize(("low", "high", "seeds", "generators", "told"), [
+    (0.02, 0.06, 5, 1, f"{SUPPORTED} for these pairs"), (0.02, 0.06, 5, 2, f"{SUPPORTED} for these pairs"),
+    (0.02, 0.06, 5, 3, SUPPORTED), (-0.06, -0.02, 5, 3, REFUTED),
+    (-0.06, -0.02, 5, 1, f"{REFUTED} for these pairs"),
+    (-0.004, 0.006, 5, 3, NO_EFFECT), (-0.03, 0.05, 5, 3, UNDECIDED), (0.02, 0.06, 2, 3, TOO_LITTLE)])
+def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: float, seeds: int,
+                                                          generators: int, told: str) -> None:
+    one = answer.compared("Q?", [verdict(low, high, seeds, generators)])
+    assert one is not None
+    assert one.verdict == told
+    numbers = f"{(low + high) / 2:+.3f} [{low:+.3f}, {high:+.3f}] in polyp Dice on HyperKvasir"
+    of = f"(40 images, {seeds} seeds, {generators} generator{'s' if generators > 1 else ''})"
+    needs = "; a verdict needs 3 seeds" if told == TOO_LITTLE else ""
+    assert one.basis == f"2-Styled-Paint (r = 3) against Real, 16 real pairs, {numbers} {of}{needs}"
+    assert one.sentence == f"{told[0].upper()}{told[1:]}: {one.basis}."
+
+
+def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
+    good, bad = verdict(0.02, 0.06), verdict(-0.06, -0.02)
+    absent = Verdict(paperclaims.SMALL, "a against b", "PolypGen", reason="The results have no a.")
+    mixed = answer.compared("Q?", [good, bad, good, absent])
+    assert mixed.verdict == "refuted for these pairs"
+    assert "-0.040 [-0.060, -0.020]" in mixed.basis
+    assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted")
+    assert answer.compared("Q?", [good, good, absent]).basis.endswith("; the same of both comparisons")
+    assert answer.compared("Q?", [absent]) is None, "nothing was compared, so nothing is asked"
+    few = verdict(0.02, 0.06, images=5)
+    assert answer.compared("Q?", [few]).basis.endswith("; a verdict needs 20 images")
+    alike = replace(good, verdict=TOO_LITTLE, scope="", low=float("nan"), high=float("nan"))
+    assert answer.compared("Q?", [alike]).basis.endswith("; the test images are of one sequence or centre")
+    blind = replace(good, verdict=TOO_LITTLE, scope="")
+    assert answer.compared("Q?", [blind]).basis.endswith("; neither network segments")
+
+
+@pytest.mark.parametrize(("hits", "chance", "of", "told"), [
+    (30, 2, 100, answer.MORE), (0, 12, 60, answer.NO_MORE), (3, 2, 40, UNDECIDED), (5, 0, 10, TOO_LITTLE)])
+def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: int, of: int,
+                                                             told: str) -> None:
+    kind = DataType.parse("2-Styled-Diff")
+    row = {"images": of, "either": hits, "by chance": chance / of, "null": of}
+    found = SimpleNamespace(types=[DataType("Real"), kind, kind.inpainted], copies=pd.DataFrame(
+        {"Real": row, kind.name: row, kind.inpainted.name: {**row, "images": 0}}).T)
+    one = answer.copied(found)
+    assert one.verdict == told
+    assert one.basis.startswith(f"{hits} of {of} 2-Styled-Diff pairs are flagged")
+    by_chance = f"{chance} of {of} fillings that no model knows ({chance / of:.1%})"
+    assert by_chance.replace("%", " %") in one.basis
+    low, high = answer.difference(hits, of, chance, of)
+    assert f"[{low:+.1%}, {high:+.1%}]".replace("%", " %") in one.basis
+
+
+def test_the_interval_of_two_shares_is_newcombes() -> None:
+    # Newcombe 1998, Table II, example (a), method 10.
+    assert answer.difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
+    def told(low: float) -> str:
+        table = pd.DataFrame([
+            {"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4, "high": 0.6},
+            {"models": "b", "training pairs": 9, "held-out pairs": 8, "area": 0.7, "low": low, "high": 0.8}])
+        return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table))).verdict
+    assert [told(0.55), told(0.45)] == ["a sign of memory", "none was found"]
+    assert answer.remembered(SimpleNamespace(membership=None)) is None
+
+
+def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nano_run: Run) -> None:
+    told = {one.question: one for one in answer.questions(nano_run)}
+    assert list(told) == [question for question in ASKED if question in told]
+    assert {"Better than real pairs alone?", "Are they copies?", "What do they cost?"} <= set(told)
+    assert told["Better than real pairs alone?"].verdict == TOO_LITTLE
+    assert told["Better than real pairs alone?"].basis.endswith("; a verdict needs 20 images")
+    assert "Better than pasting?" not in told, "the run pastes nothing"
+    words = (r".* a pair: that is the mean of \d+ 2-Styled-Diff pairs, training included; all that is made "
+             r"of this run took .* s, on .*[.]")
+    assert re.fullmatch(words, told["What do they cost?"].sentence)
+    assert list(answer.missing(nano_run, list(told))) == [
+        "This run pastes no lesions; `inpaint.baselines` adds that."]
+    columns = keynumbers.table(nano_run).frame
+    assert columns.columns[0] == "data type"
+    assert {"Dice, trained on it alone", "gain, 4 real pairs", "time a pair"} <= set(columns)
+    assert columns["data type"].tolist()[0] == "Real"
+    for part in ("segment", "augment", "evaluate"):
+        shutil.rmtree(nano_run.folder / part)
+    partial = Run.open(nano_run.folder)
+    assert [one.question for one in answer.questions(partial)] == ["What do they cost?"]
+    lacking, *_ = answer.missing(partial, [])
+    assert lacking == ("Not made yet, or not finished: chapters 5, 6, 7; `diffusegen run` with "
+                       "run/params.yaml makes the rest.")
+    assert list(keynumbers.table(partial).frame) == ["data type", "time a pair"]
+    caption = answer.table(partial, verdicts=claims.of(partial)).caption
+    assert lacking in caption
+
+
+def test_the_book_opens_with_the_answer(nano_run: Run) -> None:
+    front.draw(nano_run)
+    page = opening.page(nano_run)
+    assert "This part is not here" not in page
+    index = book.build(nano_run.folder, [], opening=page).read_text(encoding="utf-8")
+    order = ["What this run found", "10 phantoms", "fig-front-strip", "tab-front-answers",
+             "Better than real pairs alone?", "tab-front-numbers", "fig-front-best-and-worst",
+             "What this run cannot say", "How to cite", "10.1007/s11548-024-03213-z",
+             f"DiffuseGen {__version__}", "About this book", "This book is a program"]
+    article = index[index.index("<article"):]
+    places = [article.find(words) for words in order]
+    assert -1 not in places, dict(zip(order, places, strict=True))
+    assert places == sorted(places)
+    assert 'alt="' in article
+    assert not re.search(r'<img(?![^>]*alt="[^"]+")', article)
+    about = (nano_run.folder / "site/_build/html/about.html").read_text(encoding="utf-8")
+    assert "samples.png" in about
+    assert "scheme.png" in about
+
+
+def test_a_run_without_anything_has_a_front_page_too(nano_params: params.Params) -> None:
+    page = opening.page(Run(nano_params))
+    assert showcase.NONE in page
+    assert "chapters 3, 4, 5, 6, 7" in page
+    assert "How to cite" in page
+    assert "{figure}" not in page
+
+
+def test_broken_results_are_a_line_and_the_book_is_built(nano_run: Run) -> None:
+    run = Run.open(nano_run.folder)
+    run.read("style")  # before it is spoiled, so that what is drawn is no picture
+    for image in (nano_run.folder / "style").glob("*/images/*.png"):
+        image.write_bytes(b"no picture")
+    page = opening.page(run)
+    assert page.count("This part is not here (UnidentifiedImageError): ") == 2
+    assert "tab-front-answers" in page
+    assert str(nano_run.folder) not in page, "a page that is passed on does not carry a path of this machine"
+    spoiled = opening.page(Run.open(nano_run.folder))
+    assert "Chapter 4 cannot be read: " in spoiled
+    assert str(nano_run.folder) not in spoiled
+    assert book.build(nano_run.folder, [], opening=spoiled).is_file()
+
+
+def test_the_strip_shows_what_the_seed_draws_and_the_ends_what_the_measure_orders(nano_run: Run) -> None:
+    one = showcase.chosen(nano_run)
+    assert one.data_type.name == "2-Styled-Diff"
+    names = showcase.drawn(nano_run, one)["name"].tolist()
+    assert names == showcase.drawn(nano_run, one)["name"].tolist()
+    assert len(set(names)) == min(showcase.SHOWN, len(one))
+    figure = showcase.strip(nano_run)
+    assert len(figure.axes) == len(showcase.ROWS) * len(names)
+    assert [ax.get_ylabel() for ax in figure.axes[::len(names)]] == list(showcase.ROWS)
+    frame = pd.DataFrame({"name": list("abcd"), "seam_after": [3.0, 1.0, np.nan, 2.0]})
+    measure, rows = showcase.ordered(replace(one, manifest=frame))
+    assert (measure.column, rows["name"].tolist()) == ("seam_after", ["b", "d", "a"]), "a low seam is good"
+    agreeing = frame.assign(mask_dice=["0.5", "", "0.9", "0.7"])
+    measure, rows = showcase.ordered(replace(one, manifest=agreeing))
+    assert (measure.column, rows["name"].tolist()) == ("mask_dice", ["c", "d", "a"]), "and a high Dice"
+    assert showcase.ordered(replace(one, manifest=frame[["name"]])) is None
+    assert len(showcase.extremes(nano_run).axes) >= 2
+
+
+def test_the_source_is_the_picture_that_was_painted_into(nano_run: Run) -> None:
+    pairs = nano_run.pairs
+    row = SimpleNamespace(source=pairs.names[0], picture=pairs.names[1])
+    assert (showcase._source(pairs, row) == pairs.images[1]).all()
+    assert (showcase._source(pairs, SimpleNamespace(source=pairs.names[2])) == pairs.images[2]).all()
+    assert showcase._source(pairs, SimpleNamespace(source="a", picture="of elsewhere")) is None
+
+
+def test_the_figures_folder_of_a_stranger_is_not_written_through(nano_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(nano_run.folder / "figures", ignore_errors=True)
+    (nano_run.folder / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(params.UserError):
+        opening.page(nano_run)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_pictures_of_the_front_page_are_large(nano_run: Run) -> None:
+    opening.page(nano_run)
+    assert Image.open(nano_run.folder / "figures" / "strip.png").width >= 1000
+
+
+LIMITS = {"phantoms": "phantoms drawn by code", "size": "16 pixels a side", "one": "One generator made",
+          "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: so few", "data": "one data set",
+          "frames": "Frames of one video", "saw": "saw all pairs", "weights": "weights were random",
+          "use": "clinical use", "images": "has 5 images"}
+
+
+@pytest.mark.parametrize(("sections", "generators", "told"), [
+    ({}, 1, {"phantoms", "size", "one", "seeds", "images", "data", "saw", "weights", "use"}),
+    ({"data": {"source": "kvasir", "image_size": 256}, "segment": {"seeds": 3, "cvc": "somewhere"},
+      "augment": {"seeds": 3, "generator_sees": "subset"}}, 2,
+     {"two", "few", "images", "frames", "weights", "use"}),
+    ({"data": {"source": "kvasir", "image_size": 256}, "cluster": {"weights": "a file"},
+      "segment": {"seeds": 5, "cvc": "x", "weights": "a file", "test_count": 200},
+      "augment": {"seeds": 5, "generator_sees": "subset"}, "evaluate": {"weights": "a file"},
+      "style": {"weights": "a file"}}, 3, {"frames", "use"})])
+def test_the_limits_follow_from_the_parameters(tmp_path: Path, sections: dict, generators: int,
+                                               told: set) -> None:
+    p = changed(values(tmp_path / "run"), **sections).model_copy(update={"generators": generators})
+    lines = list(limits.of(p))
+    assert {name for name, words in LIMITS.items() if any(words in line for line in lines)} == told
+    assert len(lines) == len(told)
