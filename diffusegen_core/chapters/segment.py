@@ -123,6 +123,8 @@ def _refusal(sets: Sets, experiment: Experiment) -> str:
     """Why a network cannot be trained: no source has as many pairs."""
     if experiment.data_type == REAL or experiment.samples is None:
         return ""
+    if emptied := sets.emptied(experiment.data_type):
+        return emptied
     most = sets.manifests[experiment.data_type]["sample"].max()
     if not most < experiment.samples:
         return ""

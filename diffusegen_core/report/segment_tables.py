@@ -1,6 +1,6 @@
 """Tables of chapters 6 and 7: this run's networks, test set by test set, beside the paper's."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -132,6 +132,7 @@ def costs(run: Run, result: Tested) -> Table:
         styled = run.styled.sets[data_type.styled]
         rows += [(data_type, len(inpainted), learning, inpainted.seconds),
                  (styled.data_type, len(styled), learning, inpainted.seconds + styled.seconds)]
+    rows += list(_filtered(run, rows))
     first = result.tests[0].name
     means = trials.summary(result, ["data_type", "samples"], "dice", run.params.segment.resamples,
                            run.params.seed).query("test_set == @first")
@@ -143,8 +144,18 @@ def costs(run: Run, result: Tested) -> Table:
     } for data_type, pairs, learning, making in rows])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
                 "the network trained on the most of them. A SinGAN is trained for each source: its training "
-                "is part of making. Pasting needs none.",
+                "is part of making. Pasting needs none; a filtered type also needs the filter's networks.",
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
+
+
+def _filtered(run: Run, rows: list[tuple[DataType, int, float, float]]) -> Iterator[
+        tuple[DataType, int, float, float]]:
+    """The rows of `costs` for filtered types: the filter's networks are training, its scores are making."""
+    known, filtered = {row[0]: row for row in rows}, run.finished("filter")
+    networks = filtered.scorers.seconds if filtered and filtered.scorers else 0.0
+    for data_type, one in (filtered.judged if filtered else {}).items():
+        _, _, learning, making = known[data_type]
+        yield one.kept.data_type, len(one.kept), learning + networks, making + one.seconds
 
 
 def _beside(result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str, caption: str,
@@ -203,11 +214,11 @@ def _numbered(name: str, n: float) -> str:
     return name if pd.isna(n) else f"{name}-{int(n)}"
 
 
-def _by_kind(name: str) -> tuple[str, int, int]:
+def _by_kind(name: str) -> tuple[str, bool, int, int]:
     """For sorting names such as 20-Styled-Diff-3."""
     data_type, _, samples = name.rpartition("-")
     parsed = DataType.parse(data_type)
-    return parsed.kind, int(samples), int(parsed.models)
+    return parsed.kind, parsed.is_filtered, int(samples), int(parsed.models)
 
 
 def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:
