@@ -142,17 +142,9 @@ def score(task: Task) -> None:
     sources = [pairs.names[i] for i in everyone.sources]
     table = pd.DataFrame({"name": everyone.names, "source": sources, **_agreement(task, everyone, sources),
                           **_seams(pairs, everyone)})
-    null = unseen.blended(task.ws.seed, everyone, pairs, cross_fitted=True)
-    found = copies.in_pixels(np.concatenate([everyone.images, null.images]),
-                             np.concatenate([everyone.regions, null.regions]), pairs.images,
-                             np.concatenate([np.full(len(everyone), -1), null.own]))
-    count, scores = len(everyone), found.score.round(DIGITS)
-    table = table.assign(copy_score=scores[:count], nearest=[
-        pairs.names[i] if np.isfinite(value) else "" for i, value in
-        zip(found.index[:count], scores[:count], strict=True)])
-    chance = pd.DataFrame({"name": null.names, "lesion": null.lesions, "copy_score": scores[count:]})
+    near, null = _copies(task.ws.seed, pairs, everyone)
     outputs = [files.write_text(folder / name, frame.to_csv(index=False))
-               for name, frame in ((SCORES, table), (NULL, chance))]
+               for name, frame in ((SCORES, table.join(near)), (NULL, null))]
     task.artifact.finish(outputs, perf_counter() - start, device=devices.name(task.ws.device))
 
 
@@ -176,6 +168,23 @@ def _seams(pairs: Pairs, everyone: Members) -> dict[str, list[float]]:
     return {name: [round(regions.seam(image, region), DIGITS) for image, region in
                    zip(images, everyone.regions, strict=True)]
             for name, images in (("seam", everyone.images), ("source_seam", pairs.images[everyone.sources]))}
+
+
+def _copies(seed: int, pairs: Pairs, everyone: Members) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The score of each image as a copy, with its nearest training image; and the same of what no model
+    remembers, in the same regions."""
+    null = unseen.blended(seed, everyone, pairs, cross_fitted=True)
+    images, filled = (np.concatenate([getattr(one, part) for one in (everyone, null)])
+                      for part in ("images", "regions"))
+    own = np.concatenate([np.full(len(everyone), -1), null.own])
+    scores, nearest = np.empty(0), np.empty(0, int)
+    if len(images):
+        found = copies.in_pixels(images, filled, pairs.images, own)
+        scores, nearest = found.score.round(DIGITS), found.index
+    table = pd.DataFrame({"copy_score": scores, "nearest": [
+        pairs.names[i] if np.isfinite(value) else "" for i, value in zip(nearest, scores, strict=True)]})
+    chance = table.iloc[len(everyone):].assign(name=null.names, lesion=null.lesions)
+    return table.iloc[:len(everyone)], chance
 
 
 def _judged(task: Task, one: PairSet, settings: Filter, copy_quantile: float) -> Judged:

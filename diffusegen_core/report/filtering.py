@@ -73,7 +73,7 @@ def figure(run: Run) -> Figure:
     rows = {"kept": list(_kept(judged[-1])), "set aside": list(_set_aside(judged[-1]))}
     if not any(rows.values()):
         return nothing("There are no painted pairs.")
-    drawn, axes = plt.subplots(2, SHOWN, figsize=(WIDTH, 3.9), squeeze=False)
+    drawn, axes = plt.subplots(2, SHOWN, figsize=(WIDTH, 2.95))
     for line, (word, shown) in zip(axes, rows.items(), strict=True):
         for ax in line:
             ax.axis("off")
@@ -90,7 +90,7 @@ def _draw(ax: Axes, image: np.ndarray, mask: np.ndarray, told: str) -> None:
     picture(ax, image)
     if mask.any() and not mask.all():
         ax.contour(mask[0], [0.5], colors="white", linewidths=0.9)
-    ax.set_xlabel("\n".join(fill(part, 21) for part in told.split("; ")), fontsize=6, labelpad=2)
+    ax.set_xlabel("\n".join(fill(part, 26) for part in told.split("; ")), fontsize=5.8, labelpad=2)
 
 
 def _kept(one: Judged) -> Iterator[tuple[str, str]]:
