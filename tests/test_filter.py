@@ -401,6 +401,17 @@ def test_a_type_of_which_nothing_is_kept_says_so_and_the_others_go_on(
                 "Filtered" in str(name)) else told == "ok"
 
 
+def test_a_network_of_first_pairs_of_which_none_is_kept_says_so(p: Params, seeing: Networks):
+    own = with_filter(p, copies=False)
+    own = own.model_copy(update={"segment": own.segment.model_copy(update={"samples": [1, 2]})})
+    sets = run(own, paint(own, lambda name, image, mask: (
+        image, np.roll(mask, 16, 2) if name.endswith("_1") else mask))).sets
+    runs = segment.run(workspace(own), sets, {}, own.segment).runs
+    runs = runs.set_index(["data_type", "samples"])["status"]
+    assert runs["2-Filtered-Paint", 1].endswith("the filter kept no pair of 2-Paint with a number up to 1.")
+    assert runs["2-Filtered-Paint", 2] == "ok"
+
+
 def test_an_empty_set_is_filtered_to_an_empty_one(p: Params, seeing: Networks):
     found = run(p, paint(p, as_it_is, []))
     assert len(found.sets.sets[KEPT]) == 0
