@@ -586,7 +586,7 @@ def test_the_seconds_of_generators_count_once_and_not_again_where_nothing_is_mad
             return failing and one.seed == 1
         return generators(p, fails)
 
-    monkeypatch.setattr(augment, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(subruns, "perf_counter", lambda: now[0])
     first = run(p, slowly(failing=True))
     assert first.generators["seconds"].tolist() == [31.0, 31.0]
     assert first.seconds == pytest.approx(62.0 + first.runs["seconds"].sum())

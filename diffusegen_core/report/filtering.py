@@ -90,7 +90,7 @@ def _draw(ax: Axes, image: np.ndarray, mask: np.ndarray, told: str) -> None:
     picture(ax, image)
     if mask.any() and not mask.all():
         ax.contour(mask[0], [0.5], colors="white", linewidths=0.9)
-    ax.set_xlabel("\n".join(fill(part, 26) for part in told.split("; ")), fontsize=5.8, labelpad=2)
+    ax.set_xlabel("\n".join(fill(part, 26) for part in told.split("; ")), fontsize=5.4, labelpad=2)
 
 
 def _kept(one: Judged) -> Iterator[tuple[str, str]]:
