@@ -7,16 +7,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from diffusegen_core import __version__
 from diffusegen_core.cli_data import data_app
+from diffusegen_core.cli_params import KeyValue, Overrides, changes_of
 from diffusegen_core.config.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form,
 app.add_typer(review_app, name="review")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]
-Overrides = Annotated[list[str] | None, typer.Option(
-    "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
+
 
 
 def _version(asked: bool) -> None:
@@ -48,20 +46,7 @@ def diffusegen(
     """Synthetic labelled images with diffusion models, run as the chapters of a book."""
 
 
-class _Run(TyperCommand):
-    """Reads `-p KEY VALUE`, papermill's way, as `-p KEY=VALUE`: typer repeats options of one word only."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own context, which is private
-        words, joined = iter(args), []
-        for word in words:
-            joined.append(word)
-            if word == "-p":
-                key = next(words, "")
-                joined.append(key if "=" in key else "=".join([key, *islice(words, 1)]))
-        return super().parse_args(ctx, joined)
-
-
-@app.command(cls=_Run)
+@app.command(cls=KeyValue)
 def run(
     profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/smoke.yaml.")],
     overrides: Overrides = None,
@@ -112,7 +97,7 @@ def run(
             _build_book(this)
 
 
-@app.command(cls=_Run)
+@app.command(cls=KeyValue)
 def plan(
     profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/paper.yaml.")],
     overrides: Overrides = None,
@@ -182,6 +167,24 @@ def book(folder: RunFolder) -> None:
     this = Run.open(folder)
     with lock.hold(this.folder):
         _build_book(this)
+
+
+@app.command("filter", cls=KeyValue)
+def filter_pairs(folder: RunFolder, overrides: Overrides = None) -> None:
+    """Set aside painted pairs that a filter finds bad, and show how many it keeps; nothing is deleted.
+
+    What the run lacks for it is made. Chapters 6 and 7 then have filtered data types beside the others. In a
+    run without a filter, filter.folds becomes 3.
+    """
+    from diffusegen_core.config import params
+    from diffusegen_core.planning import preflight
+    from diffusegen_core.report import filtering
+    from diffusegen_core.run import Run
+    usual = {} if Run.open(folder).params.filter.folds else {"filter": {"folds": filtering.FOLDS}}
+    this = Run.open(folder, params.merged(usual, changes_of(overrides or [])))
+    preflight.check(this, ["filter"])
+    this.make("filter")
+    typer.echo(_printable(filtering.text(this)))
 
 
 @app.command()
@@ -277,13 +280,7 @@ def _build_book(this: "Run") -> None:
 def _run(profile: Path, overrides: list[str]) -> "Run":
     """The run of a profile, of which some parameters have other values, each as KEY=VALUE."""
     from diffusegen_core.config import params
-    pairs = []
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
-        pairs.append((name, value))
-    changes = params.override({}, pairs)
+    changes = changes_of(overrides)
     path = params.profile_file(profile)
     params.validate(params.merged({**params.load(path), "profile": path.stem}, changes))
     from diffusegen_core.run import Run  # it takes seconds, and a wrong key is answered at once

@@ -23,14 +23,18 @@ import pandas as pd
 from diffusegen_core.chapters import (
     augment,
     cluster,
+    collected,
     evaluate,
     gan,
     inpaint,
     leaks,
     paint,
     paste,
+    scorers,
     segment,
+    sieve,
     style,
+    subruns,
     train,
 )
 from diffusegen_core.chapters.cluster import Clusters
@@ -38,6 +42,7 @@ from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.paint import Painted, Wish
+from diffusegen_core.chapters.sieve import Filtered
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import params
@@ -48,9 +53,8 @@ from diffusegen_core.data import dataset, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.parallel import progress
 from diffusegen_core.parallel.progress import Watch
-from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import lock, ownparams, stamps
@@ -59,7 +63,7 @@ from diffusegen_core.store.ownparams import PARAMS, is_there
 from diffusegen_core.store.workspace import Workspace
 
 GRIDS = ("segment", "augment")  # of which a part can be read
-GENERATED = ("train", "inpaint", "style", "sets")  # of which each generator has its own
+GENERATED = ("train", "inpaint", "style", "sets", "filter")  # of which each generator has its own
 
 
 class Run:
@@ -178,8 +182,14 @@ class Run:
         return self.read("sets")
 
     @property
+    def filtered(self) -> Filtered:
+        """What the filter keeps and sets aside; without a filter the pairs as they are."""
+        return self.read("filter")
+
+    @property
     def further(self) -> list[Sets] | None:
-        """The same of each generator after the first; None where there is but one."""
+        """What chapters 6 and 7 choose from of each generator after the first; None where there is but
+        one."""
         return self.read("further")
 
     @property
@@ -261,43 +271,35 @@ class Run:
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
                                        p.model, p.data.window),
             "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
-            "sets": lambda: self._collected(get),
+            "sets": lambda: collected.run(p, get("data"), get("inpaint"), get("style"), get("gan"),
+                                          get("paste")),
             "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate,
                                              leaks.held_out(replace(ws, again=False), p, get("data"),
                                                             get("gan")), get("train"), p.data),
             "tests": lambda: leaks.tests(ws, p, get("data"), get("gan")),
-            "further": lambda: [self._result("sets", replace(ws, again=False), watch, number)
+            "scorers": lambda: scorers.run(ws, get("data"), p.filter, p.segment),
+            "filter": lambda: sieve.run(ws, get("data"), get("sets"), get("scorers"), p.filter,
+                                        p.inpaint.dilate, p.evaluate.copy_quantile),
+            "further": lambda: [self._result("filter", replace(ws, again=False), watch, number).sets
                                 for number in range(1, p.generators)] or None,
-            "segment": lambda: segment.run(ws, get("sets"), get("tests"), p.segment, get("further") or ()),
-            "augment": lambda: augment.run(ws, get("sets"), get("tests"), p.augment, p.segment,
+            "segment": lambda: segment.run(ws, get("filter").sets, get("tests"), p.segment,
+                                           get("further") or ()),
+            "augment": lambda: augment.run(ws, get("filter").sets, get("tests"), p.augment, p.segment,
                                            self._generators(ws, get("sets")), get("further") or ()),
         }
 
-    def _collected(self, get: Callable[[str], Any]) -> Sets:
-        """The synthetic pairs of all data types, in the order of the tables."""
-        p, pairs, baseline, pasted = self.params, get("data"), get("gan"), get("paste")
-        twins = [one for data_type, inpainted in get("inpaint").sets.items()
-                 for one in (inpainted, get("style").sets[data_type.styled])]
-        supply = trainsets.supply(len(pairs), p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
-        plain = [*([baseline.pairs] if baseline else []), *(pasted.sets.values() if pasted else [])]
-        return trainsets.collect(pairs, supply, [*plain, *twins])
-
-    def _generators(self, ws: Workspace, sets: Sets) -> augment.Generators:
+    def _generators(self, ws: Workspace, sets: Sets) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
-        small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment)
-        runs = {(one.size, one.seed): self._within(one) for one in small}
-        if ws.writable:
-            fanout.run(_generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again})
-                                   for (size, seed), run in runs.items()], "Generators that see a small set")
-        return {which: run.finished("sets") for which, run in runs.items()}
+        return subruns.generators(ws, augment.subsets(p.seed, sets.real.names, p.augment, p.segment),
+                                  self._within)
 
-    def generators(self) -> augment.Generators:
+    def generators(self) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, as far as they are made."""
         return self._generators(self.workspace.read_only, self.synthetic)
 
-    def _within(self, small: augment.Subset) -> "Run":
-        """The run, chapters 1 to 4, that knows the training pairs of a small set alone."""
+    def _within(self, small: subruns.Subset) -> "Run":
+        """The run, chapters 1 to 4 and the filter, that knows the training pairs of a small set alone."""
         values = params.merged(params.plain(self.params), augment.own(self.params.augment, small.train))
         return Run(params.validate({**values, "run_dir": str(self.folder / small.folder)}))
 
@@ -308,13 +310,19 @@ class Run:
         except UserError:
             return None
 
+    def offered(self, generator: int = 0) -> Sets | None:
+        """What chapters 6 and 7 choose from of a generator, or None where it is not made."""
+        result = self.finished("filter", generator)
+        return result.sets if result else None
+
     def keep_params(self) -> Path | None:
         """Write the parameters into the run folder; where others lay there, they are set aside: where."""
         return ownparams.keep(self.params)
 
     def status(self) -> pd.DataFrame:
         """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
-        alike = {"windows": not self.params.data.window, "further": self.params.generators == 1}
+        alike = {"windows": not self.params.data.window, "further": self.params.generators == 1,
+                 **dict.fromkeys(("scorers", "filter"), not self.params.filter.folds)}
         rows = [(name, *self._status(name)) for name in self._steps(self.workspace, lambda need: None, None)
                 if not alike.get(name)]  # the windows are the pairs themselves, or there is but one generator
         return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
@@ -338,13 +346,3 @@ class Run:
         A file of the recorded size and time is taken for what was written, unless `thorough`.
         """
         return list(stamps.changes(self.folder, thorough))
-
-
-def _generate(run: Run, again: bool) -> None:
-    """A work item: chapters 1 to 4 of a small set's run; `again` as in `Run.make`."""
-    def make() -> None:
-        if again:
-            for name in ("data", "cluster", "windows", "train", "inpaint", "paste", "style", "gan"):
-                run.make(name, again=True)
-        run.make("sets")
-    augment.generate(run.folder, make)

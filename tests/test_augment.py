@@ -26,7 +26,7 @@ from made_up import (
     write_set,
 )
 
-from diffusegen_core.chapters import augment, segment
+from diffusegen_core.chapters import augment, segment, subruns
 from diffusegen_core.chapters.augment import Generators, Subset
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -436,7 +436,7 @@ def generators(p: Params, failing: Callable[[Subset], bool] = lambda one: False)
                 raise RuntimeError("no memory left")
             write_all(child)
 
-        augment.generate(child.folder, make)
+        subruns.attempt(child.folder, make)
         failed = (child.folder / experiments.TRACEBACK).is_file()
         made[one.size, one.seed] = None if failed else sets_of(child)
     return made
@@ -586,7 +586,7 @@ def test_the_seconds_of_generators_count_once_and_not_again_where_nothing_is_mad
             return failing and one.seed == 1
         return generators(p, fails)
 
-    monkeypatch.setattr(augment, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(subruns, "perf_counter", lambda: now[0])
     first = run(p, slowly(failing=True))
     assert first.generators["seconds"].tolist() == [31.0, 31.0]
     assert first.seconds == pytest.approx(62.0 + first.runs["seconds"].sum())

@@ -404,16 +404,16 @@ def test_a_verdict_may_be_limited_in_words_of_its_own():
     (paper.SYNTHETIC, (3, 3)), (paper.TRANSFER, (6, 6)), (paper.STYLING, (9, 9)),
     (paper.STYLING_FULL, (1, 9)), (paper.CLUSTERING, (9, 9)), (paper.GROWS, (5, 6)),
     (paper.SMALL, (12, 12)), (paper.EKES, (7, 8)),
-    (paper.PASTING, (0, 0))])
+    (paper.PASTING, (0, 0)), (paper.FILTERING, (0, 0))])
 def test_the_papers_own_cells_are_counted(claim: Claim, cells: tuple[int, int]):
     assert comparisons.of_paper(claim) == cells
 
 
 def test_every_claim_says_where_it_is_made_and_for_what():
-    assert len(claims.ORDER) == len({claim.text for claim in claims.ORDER}) == 15
+    assert len(claims.ORDER) == len({claim.text for claim in claims.ORDER}) == 16
     for claim in claims.ORDER:
         assert claim.place in claim.words
-        assert claim == paper.PASTING or claim.made_for
+        assert claim in (paper.PASTING, paper.FILTERING) or claim.made_for
 
 
 def test_with_fewer_than_three_generators_a_verdict_is_for_these_pairs():

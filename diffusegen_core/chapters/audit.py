@@ -8,15 +8,15 @@ finds.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import distances, members
+from diffusegen_core.chapters import distances, members, unseen
 from diffusegen_core.chapters.members import Members, Subject
+from diffusegen_core.chapters.unseen import Query
 from diffusegen_core.config import devices
 from diffusegen_core.data import dataset, regions
 from diffusegen_core.data.dataset import Pairs
@@ -36,26 +36,6 @@ NULL = ["data type", "name", "lesion", "score", "feature_score"]
 PLANTS = ["data type", "name", "disguise", "of", "nearest", "score", "feature_nearest", "feature_score"]
 TEXT = ["data type", "name", "source", "lesion", "disguise", "of", "nearest", "feature_nearest",
         "orientation", "feature_orientation"]
-
-
-@dataclass(frozen=True)
-class Query:
-    """Q images to be compared with the training images."""
-
-    names: list[str]
-    images: np.ndarray
-    """(Q, 3, S, S) uint8."""
-    regions: np.ndarray
-    """(Q, S, S), nonzero where they were filled."""
-    polyps: np.ndarray
-    """(Q, S, S), nonzero around the polyp."""
-    own: np.ndarray
-    """(Q,) int, the training image that is left out; -1: none."""
-    lesions: list[str]
-    """Whose lesion, or which copy, is in them."""
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def judge(ws: Workspace, subject: Subject) -> None:
@@ -117,12 +97,12 @@ def null_of(subject: Subject, everyone: Members, pairs: Pairs) -> Query:
     """
     held = dataset.read(subject.held_out) if subject.held_out is not None else None
     if subject.data_type == REAL or not len(everyone):
-        return _none(pairs)
+        return unseen.nothing(pairs)
     if subject.data_type == GAN:
         own = np.arange(len(pairs)) if held is None else np.full(len(held), -1)
         around = regions.all_dilated((donors := held or pairs).masks, subject.dilate)
         return Query(donors.names, donors.images, np.ones_like(around), around, own, donors.names)
-    return _blended(subject, everyone, pairs if held is None else held, cross_fitted=held is None)
+    return unseen.blended(subject.ws.seed, everyone, pairs if held is None else held, held is None)
 
 
 def read(file: Path) -> pd.DataFrame:
@@ -138,39 +118,6 @@ def _of(subject: Subject, everyone: Members) -> Query:
     return Query(everyone.names, everyone.images, everyone.regions, everyone.polyps, own, everyone.names)
 
 
-def _none(pairs: Pairs) -> Query:
-    return Query([], pairs.images[:0], pairs.masks[:0, 0], pairs.masks[:0, 0], np.empty(0, int), [])
-
-
-def _blended(subject: Subject, everyone: Members, donors: Pairs, cross_fitted: bool) -> Query:
-    """Every image of a data type with a donor's lesion in its region; without those that have no region.
-
-    Which donor it is hangs on the name alone, so that a pair and its styled one have the same.
-    """
-    able = np.flatnonzero(donors.masks.any(axis=(1, 2, 3)))
-    rows, images, chosen = [], [], []
-    for i in np.flatnonzero(everyone.regions.any(axis=(1, 2))):
-        others = able[able != everyone.sources[i]] if cross_fitted else able
-        if len(others):
-            donor = others[seeds.rng(subject.ws.seed, "null", everyone.names[i]).integers(len(others))]
-            images.append(planted.blended(everyone.images[i], everyone.regions[i], _place(everyone, i),
-                                          donors.images[donor], donors.masks[donor, 0]))
-            rows.append(i)
-            chosen.append(donor)
-    if not rows:
-        return _none(donors)
-    kept = everyone.take(np.array(rows))
-    return Query(kept.names, np.stack(images), kept.regions,
-                 np.stack([_place(kept, i) for i in range(len(kept))]),
-                 np.array(chosen) if cross_fitted else np.full(len(kept), -1),
-                 [donors.names[donor] for donor in chosen])
-
-
-def _place(everyone: Members, i: int | np.integer) -> np.ndarray:
-    """Where the polyp of an image lies; where it has none, the region (S, S) that was filled."""
-    return everyone.polyps[i] if everyone.polyps[i].any() else everyone.regions[i]
-
-
 def _plants(subject: Subject, everyone: Members, pairs: Pairs) -> Iterator[tuple[str, Query]]:
     """Some images of a data type with a planted copy in each, by its disguise."""
     there = np.flatnonzero(everyone.regions.any(axis=(1, 2)))
@@ -178,7 +125,7 @@ def _plants(subject: Subject, everyone: Members, pairs: Pairs) -> Iterator[tuple
         return
     rng = seeds.rng(subject.ws.seed, "planted", subject.data_type)
     some = everyone.take(np.sort(rng.choice(there, min(PLANTED, len(there)), replace=False)))
-    places = np.stack([_place(some, i) for i in range(len(some))])
+    places = np.stack([unseen.place(some, i) for i in range(len(some))])
     around = regions.all_dilated(pairs.masks, subject.dilate)
     for disguise, change in planted.DISGUISES.items():
         plants = planted.plant(some.images, some.regions, pairs.images, around, some.sources, change)

@@ -5,16 +5,12 @@ replaced (or joined) by r of the synthetic pairs that were made of it. For one s
 same real pairs, and the same of them are drawn: comparisons are paired.
 """
 
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from time import perf_counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
 from diffusegen_core.chapters.costs import Cost, Work, of_networks
+from diffusegen_core.chapters.subruns import SMALL, Generators, Subset, of_generators
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -29,14 +25,10 @@ from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Recipe
-from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP
 from diffusegen_core.store.workspace import Workspace
 
-CHAPTER, TITLE = "augment", "Small sets"
+CHAPTER, TITLE = SMALL, "Small sets"
 SIZES = (16, 32, 64, 128)  # the paper's
-Generators = Mapping[tuple[int, int], Sets | None]
-"""By size and seed, the sets of the run whose generator saw that small set alone; None where it failed, or is
-not made yet."""
 
 
 def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augment, segment: Segment,
@@ -161,7 +153,10 @@ def offered(supply: Supply, settings: Augment) -> Supply:
     painted, amount = next((data_type, amount) for data_type, amount in supply.items()
                            if data_type.is_painted)
     own = replace(painted.inpainted, models=str(settings.subset_clusters))
-    return {**dict.fromkeys((own, own.styled), amount),
+    types = [own, own.styled]
+    if any(data_type.is_filtered for data_type in supply):
+        types = [data_type for one in types for data_type in (one, one.filtered)]
+    return {**dict.fromkeys(types, amount),
             **{data_type: amount for data_type, amount in supply.items() if data_type in (GAN, *PASTED)}}
 
 
@@ -202,21 +197,6 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
 # ---- generators that see a small set alone
 
 
-@dataclass(frozen=True)
-class Subset:
-    """A small set whose generator sees it alone."""
-
-    size: int
-    seed: int
-    train: list[str]
-    """The pairs that the generator sees. Those that choose the best epoch are kept from it as well."""
-
-    @property
-    def folder(self) -> str:
-        """Where the run of its generator lies, within the run."""
-        return f"{CHAPTER}/generators/N{self.size}-seed{self.seed}"
-
-
 def subset(seed: int, names: Sequence[str], size: int, number: int,
            segment: Segment) -> tuple[list[str], list[str]]:
     """The N real pairs of a repetition: those to train on, and those that choose the best epoch.
@@ -243,43 +223,6 @@ def own(settings: Augment, names: Sequence[str]) -> dict[str, Any]:
     return {"generators": 1, "data.names": list(names), "cluster.k": settings.subset_clusters,
             "cluster.file": None, "train.full_images": None, "train.base_images": None,
             "train.checkpoints": None, "inpaint.sources": None, "gan.source": None}
-
-
-def generate(folder: Path, make: Callable[[], object]) -> None:
-    """Let `make` make chapters 1 to 4 of a small set's run, which lies in the folder.
-
-    A failure is kept there; the experiments that need the pairs tell it.
-    """
-    note, before, start = folder / experiments.TRACEBACK, _stamped(folder), perf_counter()
-    note.unlink(missing_ok=True)
-    try:
-        make()
-    except Exception:
-        files.write_text(note, traceback.format_exc())
-    if note.is_file() or _stamped(folder) != before:  # to see that all of it is finished is no work
-        experiments.spend(folder, perf_counter() - start)
-
-
-def of_generators(ws: Workspace, small: Sequence[Subset], generators: Generators) -> pd.DataFrame:
-    """A row a generator that sees a small set alone: size, seed, status ("ok", "to do" or "failed"), seconds.
-
-    These are of chapters 1 to 4, with failed attempts and those with other parameters. Networks of several
-    data types and r's are trained on its pairs, so that no network's own seconds hold them.
-    """
-    rows = []
-    for one in small:
-        folder = ws.folder / one.folder
-        failed, made = (folder / experiments.TRACEBACK).is_file(), generators.get((one.size, one.seed))
-        rows.append({"size": one.size, "seed": one.seed,
-                     "status": "failed" if failed else "to do" if made is None else "ok",
-                     "seconds": max(experiments.seconds_in(folder / experiments.SPENT), _stamped(folder))})
-    return pd.DataFrame(rows, columns=["size", "seed", "status", "seconds"])
-
-
-def _stamped(folder: Path) -> float:
-    """The seconds of all that is finished and in place in a run."""
-    return sum(experiments.seconds_in(path) for path in folder.rglob(STAMP)
-               if path.relative_to(folder).parts[0] not in (ASIDE, MAKING))
 
 
 def of_grid(sets: Sets, settings: Augment, segment: Segment, generators: Generators,
@@ -320,6 +263,8 @@ def _refusal(ws: Workspace, settings: Augment, sets: Sets, experiment: Experimen
             return f"its generator failed; the traceback is in {note}."
     if experiment.data_type == REAL:
         return ""
+    if emptied := sets.emptied(experiment.data_type):
+        return emptied
     made = sets.manifests.get(experiment.data_type)
     if made is None or not set(made["group"]) & set(sets.real.names):
         return (f"of no pair of {experiment.data_type} is it known that it was made of one of the run's real "

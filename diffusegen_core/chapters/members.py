@@ -1,4 +1,4 @@
-"""What chapter 5 judges: the images of each data type, where they were filled, and their features."""
+"""What chapter 5 and the filter judge: a data type's images, where they were filled, and their features."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,16 +70,25 @@ def members(subject: Subject, rows: slice = slice(None)) -> Members:
         return _whole(held, np.full(len(held), -1), subject.dilate, rows)
     if subject.folder is None:
         return _whole(pairs, np.arange(len(pairs)), subject.dilate, rows)
-    manifest = pairsets.manifest(subject.folder)[rows]
+    return of_set(pairs, subject.data_type, subject.folder, subject.dilate, rows)
+
+
+def of_set(pairs: Pairs, data_type: DataType, folder: Path, dilate: int,
+           rows: slice = slice(None)) -> Members:
+    """The pairs in a dataset folder of a data type, or those of some rows of its manifest.
+
+    `pairs` are the run's real ones, `dilate` is as inpaint.dilate.
+    """
+    manifest = pairsets.manifest(folder)[rows]
     index = {"": -1} | {name: i for i, name in enumerate(pairs.names)}
     sources = manifest["source"].map(index).to_numpy(dtype=int)
     numbers = manifest["sample"].to_numpy(dtype=int)
     if manifest.empty:
         nothing = pairs.masks[:0, 0]
         return Members([], numbers, sources, pairs.images[:0], nothing, nothing)
-    made = pairsets.load(subject.folder, manifest["name"].tolist())
-    polyps = regions.all_dilated(made.masks, subject.dilate)
-    filled = _filled(subject, pairs, sources, manifest, made)
+    made = pairsets.load(folder, manifest["name"].tolist())
+    polyps = regions.all_dilated(made.masks, dilate)
+    filled = _filled(data_type, dilate, pairs, sources, manifest, made)
     return Members(made.names, numbers, sources, made.images, filled, polyps & filled)
 
 
@@ -111,15 +120,15 @@ def _whole(pairs: Pairs, sources: np.ndarray, dilate: int, rows: slice) -> Membe
                    around)
 
 
-def _filled(subject: Subject, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
+def _filled(data_type: DataType, dilate: int, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
             made: Pairs) -> np.ndarray:
     """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
-    if subject.data_type == GAN:  # whose images are its own as a whole
+    if data_type == GAN:  # whose images are its own as a whole
         return np.ones_like(made.masks[:, 0])
-    if subject.data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
+    if data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
         return made.masks[:, 0] & (1 - pairs.masks[sources, 0])
-    new = made.masks if subject.data_type.given_masks else None
-    return regions.filled(_old(pairs, sources, manifest), new, subject.dilate)
+    new = made.masks if data_type.given_masks else None
+    return regions.filled(_old(pairs, sources, manifest), new, dilate)
 
 
 def _old(pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame) -> np.ndarray:

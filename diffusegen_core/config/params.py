@@ -30,6 +30,7 @@ from diffusegen_core.config.sections import (
     Cluster,
     Data,
     Evaluate,
+    Filter,
     Gan,
     Inpaint,
     Model,
@@ -71,6 +72,7 @@ class Params(Section):
     style: Style = Style()
     gan: Gan = Gan()
     evaluate: Evaluate = Evaluate()
+    filter: Filter = Filter()
     segment: Segment = Segment()
     augment: Augment = Augment()
 

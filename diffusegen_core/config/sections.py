@@ -257,6 +257,23 @@ class Evaluate(Section):
     workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
 
 
+class Filter(Section):
+    """The filter between chapters 5 and 6: which painted pairs are set aside. A null criterion is off."""
+
+    folds: NonNegativeInt | None = Field(
+        None, description="parts that the real pairs are split into; a network that saw none of a part "
+                          "judges the pairs made from it; null or 0: no filter")
+    agreement_quantile: float | None = Field(
+        0.25, gt=0, lt=1, description="the Dice of a pair's mask with what such a network finds must reach "
+                                      "this quantile of the real pairs', judged alike; null: any")
+    seam_quantile: float | None = Field(
+        0.95, gt=0, lt=1, description="the contrast at the border of the filled region may not exceed this "
+                                      "quantile of the sources' own at the same borders; null: any")
+    copies: bool = Field(
+        True, description="set near-copies of training images aside, found in pixels as in chapter 5, at "
+                          "evaluate.copy_quantile")
+
+
 class Segment(Section):
     """Chapter 6 (paper 2.6.1, B.3). Network, training and test sets are those of chapter 7 as well."""
 

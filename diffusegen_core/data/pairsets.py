@@ -60,13 +60,14 @@ class PairSet:
 
     data_type: DataType
     folder: Path
-    """A dataset folder: images/, masks/, manifest.csv."""
+    """A dataset folder: images/, masks/, manifest.csv. A filtered set has that of the set that was filtered,
+    whose manifest has more rows."""
     manifest: pd.DataFrame
     """One row a pair, with the columns ORIGIN first."""
     left_out: pd.DataFrame
-    """The pairs that failed, with the manifest's columns."""
+    """The pairs that failed, or that the filter set aside, with the manifest's columns."""
     hashes: dict[str, str]
-    """The SHA-256 of each of its files, by its name within the folder."""
+    """The SHA-256 of each of its files, by its name within the folder; of a filtered set, of the pairs'."""
     stamp: Stamp
 
     @property
@@ -160,18 +161,19 @@ def _finish(artifact: Artifact, folder: Path, rows: list[Row], columns: list[str
 
 def manifest(folder: Path) -> pd.DataFrame:
     """The manifest of a dataset folder: one row a pair."""
-    return _table(folder / "manifest.csv")
+    return listed(folder / "manifest.csv")
 
 
 def left_out(folder: Path) -> pd.DataFrame:
     """The pairs that failed, with the manifest's columns."""
-    return _table(folder / "left_out.csv")
+    return listed(folder / "left_out.csv")
 
 
-def _table(path: Path) -> pd.DataFrame:
+def listed(path: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """A list of pairs. Further columns may hold text, and numbers of which some are missing."""
     # A source may be called NA, which is no missing value, or 1, which is no number.
-    texts = dict.fromkeys(("source", "name", *GIVEN, *PASTED), str)
-    return pd.read_csv(path, dtype=texts, keep_default_na=False)
+    kinds = dict.fromkeys(("source", "name", *GIVEN, *PASTED, *texts), str) | dict.fromkeys(numbers, float)
+    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={name: [""] for name in numbers})
 
 
 def files_of(folder: Path, name: str) -> list[Path]:

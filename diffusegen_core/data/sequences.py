@@ -1,4 +1,4 @@
-"""Which test images belong together: frames of one sequence of a video, images of one hospital.
+"""Which images belong together: frames of one sequence of a video, images of one hospital.
 
 The frames of CVC-ClinicDB are numbered through its 29 sequences, one after the other, as its site lists them.
 The pictures bear it out: all 14 starts up to frame 300 are among the 15 % of frames that resemble the frame
@@ -30,6 +30,12 @@ class Grouped:
     @property
     def count(self) -> int:
         return len(set(self.of.values()))
+
+
+def of_layout(layout: str, names: Sequence[str]) -> Grouped | None:
+    """The groups of a dataset's images, by its layout (layouts.LAYOUTS) and their names; None where these do
+    not tell them."""
+    return next((grouped(name, names) for name in (CVC, POLYPGEN) if layout.startswith(name)), None)
 
 
 def grouped(test_set: str, names: Sequence[str]) -> Grouped | None:

@@ -1,7 +1,8 @@
 """Data types, the paper's names for what a pair is (section 3): Real, GAN, K-Diff, K-Styled-Diff, ...
 
 Where the masks are given, and not drawn by the model, Paint stands for Diff: K-Paint, K-Styled-Paint. Paste
-and Paste-Poisson are real lesions in other real pictures, which no model painted.
+and Paste-Poisson are real lesions in other real pictures, which no model painted. K-Filtered-Styled-Paint is
+what the filter keeps of K-Styled-Paint.
 
 And the names of the models that paint them: one for each cluster, one of the full set, one that the clusters'
 models start from, one with a label for each cluster, of which the clusters' models are parts.
@@ -21,7 +22,8 @@ DIFF, PAINT = "Diff", "Paint"  # with a mask that the model drew; with one that 
 STYLED, STYLED_PAINT = "Styled-Diff", "Styled-Paint"
 STYLED_OF = {DIFF: STYLED, PAINT: STYLED_PAINT}
 INPAINTED_OF = {styled: inpainted for inpainted, styled in STYLED_OF.items()}
-_PAINTED = re.compile(r"(\d+|Full)-((?:Styled-)?(?:Diff|Paint))")
+FILTERED = "Filtered"
+_PAINTED = re.compile(rf"(\d+|Full)-({FILTERED}-)?((?:Styled-)?(?:Diff|Paint))")
 
 
 def cluster_model(k: int) -> str:
@@ -42,11 +44,14 @@ class DataType:
     """"Real", "GAN", "Paste", "Paste-Poisson", "Diff", "Styled-Diff", "Paint" or "Styled-Paint"."""
     models: str = ""
     """The number of clusters, or "Full", of the models that painted it; "" where none did."""
+    is_filtered: bool = False
+    """Whether it is what the filter kept of the painted type that is otherwise the same."""
 
     @property
     def name(self) -> str:
-        """As in tables and folders: "20-Styled-Diff"."""
-        return f"{self.models}-{self.kind}" if self.models else self.kind
+        """As in tables and folders: "20-Styled-Diff", "20-Filtered-Styled-Diff"."""
+        parts = self.models, FILTERED if self.is_filtered else "", self.kind
+        return "-".join(part for part in parts if part)
 
     def __str__(self) -> str:
         return self.name
@@ -86,9 +91,19 @@ class DataType:
         return replace(self, kind=INPAINTED_OF.get(self.kind, self.kind))
 
     @property
+    def filtered(self) -> "DataType":
+        """What the filter makes of it: only of what a model painted."""
+        return replace(self, is_filtered=self.is_painted)
+
+    @property
+    def unfiltered(self) -> "DataType":
+        """What it was before the filter."""
+        return replace(self, is_filtered=False)
+
+    @property
     def artifact(self) -> str:
-        """The name of the artifact that holds such pairs, a folder within the run."""
-        chapter = ("gan" if self == GAN else "paste" if self.is_pasted else
+        """The name of the artifact that holds such pairs, or lists them, a folder within the run."""
+        chapter = ("gan" if self == GAN else "paste" if self.is_pasted else "filter" if self.is_filtered else
                    "style" if self.is_styled else "inpaint")
         return f"{chapter}/{self.name}"
 
@@ -106,7 +121,7 @@ class DataType:
             raise UserError(f"There is no data type {name}. Data types are "
                             f"{', '.join(one.name for one in UNPAINTED)}, and such as 20-Diff, "
                             "20-Styled-Diff, 20-Paint, Full-Diff.")
-        return cls(match[2], match[1])
+        return cls(match[3], match[1], match[2] is not None)
 
 
 REAL, GAN, PASTE, POISSON = map(DataType, ("Real", "GAN", "Paste", "Paste-Poisson"))

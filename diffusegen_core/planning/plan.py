@@ -10,7 +10,18 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, paste, segment, style, train
+from diffusegen_core.chapters import (
+    augment,
+    cluster,
+    evaluate,
+    gan,
+    inpaint,
+    paste,
+    scorers,
+    segment,
+    style,
+    train,
+)
 from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
@@ -134,19 +145,21 @@ def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
     models = p.cluster.k + (p.train.full_images is not None)
     held_out = p.segment.test_count if p.segment.held_out is not None else 0
     yield from evaluate.costs(p.evaluate, count, supply, work, held_out, models)
-    yield from segment.costs(p.segment, supply, work)
+    chosen = trainsets.with_filtered(supply, p.filter)
+    yield from segment.costs(p.segment, chosen, work)
     yield from _small_generators(p, supply[REAL].sources, work)
-    yield from augment.costs(p.augment, p.segment, supply, work)
+    yield from augment.costs(p.augment, p.segment, chosen, work)
 
 
 def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
-    """Chapters 1 to 4."""
+    """Chapters 1 to 4, and the networks of the filter."""
     supply, side = _supply(p, count), p.data.image_size
     yield from cluster.costs(count, side, work)
     yield from _of_all(p, train.costs(p.train, p.cluster.k, side, work))
     yield from _of_all(p, inpaint.costs(p.inpaint, supply, side, work))
     yield from paste.costs(p.inpaint, supply, side)
     yield from _of_all(p, style.costs(p.style, supply, side, work))
+    yield from scorers.costs(count, p.filter, p.segment, work)
 
 
 def _of_all(p: Params, costs: Iterator[Cost]) -> Iterator[Cost]:

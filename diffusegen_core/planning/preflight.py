@@ -7,7 +7,7 @@ written.
 
 from collections.abc import Callable, Collection, Iterator
 
-from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, segment, style, train
+from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, scorers, segment, style, train
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
@@ -29,12 +29,15 @@ CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "gan": (gan.check, ("data",)),
     "evaluate": (evaluate.check, ("style", "gan", "paste")),
     "tests": (testsets.check, ("data", "gan")),
-    "segment": (segment.check, ("style", "gan", "paste", "tests")),
-    "augment": (augment.check, ("style", "gan", "paste", "tests")),
+    "scorers": (scorers.check, ("data",)),
+    "filter": (None, ("style", "gan", "paste", "scorers")),
+    "segment": (segment.check, ("filter", "tests")),
+    "augment": (augment.check, ("filter", "tests")),
     "summary": (None, ("segment", "augment")),
 }
 # What has no page of its own, and the chapter whose page makes it.
-PAGES = {"data": "cluster", "windows": "train", "paste": "inpaint", "gan": "evaluate", "tests": "segment"}
+PAGES = {"data": "cluster", "windows": "train", "paste": "inpaint", "gan": "evaluate", "tests": "segment",
+         "scorers": "evaluate", "filter": "evaluate"}
 
 
 def check(run: Run, chosen: Collection[str]) -> None:
@@ -97,10 +100,10 @@ def dry_run(run: Run, chosen: Collection[str]) -> str:
         return ("The chosen chapters train no segmentation networks, which are all that a dry run shows: "
                 "those of chapters 6 and 7. `diffusegen plan` shows the work of every chapter.")
     p, ws = run.params, run.workspace.read_only
-    pairs, sets, tests = (run.finished(name) for name in ("data", "sets", "tests"))
+    pairs, tests = (run.finished(name) for name in ("data", "tests"))
+    sets, *further = [run.offered(number) for number in range(p.generators)]
     count = len(pairs) if pairs else plan.pairs(p)[0]  # some may have been left out, or their folder be gone
-    supply = trainsets.supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
-    further = [run.finished("sets", number) for number in range(1, p.generators)]
+    supply = trainsets.of_run(p, count)
     texts = []
     if "segment" in chosen:
         texts.append(segment.planned(ws, supply, p.data.image_size, p.segment, sets, tests, further))

@@ -43,9 +43,10 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collectio
     """Every comparison of networks, from `Results.images` of chapters 6 and 7, joined or alone.
 
     The paper's claims are compared as in `comparisons`, and for every cluster count that the results have.
-    The last claim compares, in both chapters, the styled types with Paste, wherever both have the same
-    numbers of pairs. Where there is nothing to compare, one verdict says what is missing. `unfinished` names
-    the chapters that have still to be run.
+    Two claims are not the paper's. One compares, in both chapters, the styled types with Paste, wherever both
+    have the same numbers of pairs; the other, where there is a filter, what it keeps with all pairs.
+    Where there is nothing to compare, one verdict says what is missing. `unfinished` names the chapters that
+    have still to be run.
     """
     own, there, nets = _own(images), set(images["test_set"]), comparisons.nets_of(images)
     asked = [*comparisons.among(nets, own, there), *_pasting(images, nets, own)]

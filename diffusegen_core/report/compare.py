@@ -150,7 +150,7 @@ def _order(column: pd.Series) -> pd.Series:
         return column if column.name == "test_set" else column.fillna(0).astype(int)
     types = column.map(lambda name: DataType.parse(name))
     return types.map(lambda one: (one != REAL, one == GAN, int(one.models) if one.models.isdigit() else 99,
-                                  one.kind))
+                                  one.is_filtered, one.kind))
 
 
 def images(joined: Joined) -> pd.DataFrame:

@@ -93,6 +93,7 @@ def among(nets: Collection[Net], own: str, there: Collection[str]) -> Iterator[C
     for claim, make in ((c.SMALL, _small), (c.FADES, _fading), (c.EKES, _eking), (c.PARTLY, _partly)):
         for one in types:
             yield from make(claim, nets, one.name, tests)
+    yield from _filtering(nets, tests)
 
 
 def styled(nets: Collection[Net]) -> list[DataType]:
@@ -172,6 +173,18 @@ def _partly(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]
             if ratios:
                 first, second = (Net("augment", one, None, size, max(ratios)) for one in (name, GAN.name))
                 yield Comparison(claim, first, second, test_set)
+
+
+def _filtering(nets: Collection[Net], tests: Sequence[str]) -> Iterator[Comparison]:
+    """What the filter keeps of a type against all of it, at the same numbers, wherever both are there; in
+    small sets at the largest r that both have."""
+    for net in nets:
+        plain = net._replace(data_type=DataType.parse(net.data_type).unfiltered.name)
+        shared = {one.ratio or 0 for one in nets if one._replace(ratio=None) == net._replace(ratio=None)
+                  and one._replace(data_type=plain.data_type) in nets}
+        if plain != net and plain in nets and (net.ratio or 0) == max(shared):
+            for test_set in tests:
+                yield Comparison(paperclaims.FILTERING, net, plain, test_set)
 
 
 def _against_real(claim: Claim, name: str, size: int, r: int | None, test_set: str) -> Comparison:

@@ -1,5 +1,6 @@
 """What the pairs of each data type took to make, training included."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from diffusegen_core.data.types import GAN, DataType
@@ -38,4 +39,14 @@ def spent(run: Run) -> list[Spent]:
         if styled:
             twin = styled.sets[kind.styled]
             rows.append(Spent(twin.data_type, len(twin), learning, one.seconds + twin.seconds))
-    return rows
+    return [*rows, *_filtered(run, rows)]
+
+
+def _filtered(run: Run, rows: list[Spent]) -> Iterator[Spent]:
+    """Those of filtered types: the filter's networks are training, its scores are making."""
+    known, filtered = {row.data_type: row for row in rows}, run.finished("filter")
+    networks = filtered.scorers.seconds if filtered and filtered.scorers else 0.0
+    for kind, one in (filtered.judged if filtered else {}).items():
+        if kind in known:
+            yield Spent(one.kept.data_type, len(one.kept), known[kind].learning + networks,
+                        known[kind].making + one.seconds)

@@ -64,3 +64,5 @@ COMPUTE = Claim("The models of the clusters need less compute for training than 
                 "abstract, section 4", "K = 20", "train", "s", (), digits="+,.0f")
 PASTING = Claim("Painted pairs give better segmentation than real lesions pasted into other pictures, the "
                 "baseline that needs no model", "not in the paper", clusters=())
+FILTERING = Claim("Filtering helps: what the filter keeps gives better segmentation than all painted pairs",
+                  "not in the paper", clusters=())

@@ -130,7 +130,7 @@ def costs(run: Run, result: Tested) -> Table:
     } for one in cost.spent(run)])
     return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
                 "the network trained on the most of them. A SinGAN is trained for each source: its training "
-                "is part of making. Pasting needs none.",
+                "is part of making. Pasting needs none; a filtered type also needs the filter's networks.",
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
@@ -207,11 +207,11 @@ def _numbered(name: str, n: float) -> str:
     return name if pd.isna(n) else f"{name}-{int(n)}"
 
 
-def _by_kind(name: str) -> tuple[str, int, int]:
+def _by_kind(name: str) -> tuple[str, bool, int, int]:
     """For sorting names such as 20-Styled-Diff-3."""
     data_type, _, samples = name.rpartition("-")
     parsed = DataType.parse(data_type)
-    return parsed.kind, int(samples), int(parsed.models)
+    return parsed.kind, parsed.is_filtered, int(samples), int(parsed.models)
 
 
 def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:

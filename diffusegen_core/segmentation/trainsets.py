@@ -14,7 +14,7 @@ import pandas as pd
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.sections import Gan, Inpaint
+from diffusegen_core.config.sections import Filter, Gan, Inpaint
 from diffusegen_core.data import dataset, pairsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import SINGAN_SEG, PairSet
@@ -52,10 +52,23 @@ def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) ->
     return types
 
 
+def with_filtered(supply: Supply, settings: Filter) -> Supply:
+    """The same, with what the filter keeps of each painted type beside it: at most as many pairs."""
+    if not settings.folds:
+        return supply
+    return {one: amount for data_type, amount in supply.items()
+            for one in dict.fromkeys((data_type, data_type.filtered))}
+
+
 def expected(p: Params) -> Supply:
-    """The supply of a run before it is made; of one pair, where their number cannot be known."""
-    count = dataset.expected_count(p.data) or 1
-    return supply(count, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+    """What chapters 6 and 7 choose from, before it is made; of one pair, where the number is unknown."""
+    return of_run(p, dataset.expected_count(p.data) or 1)
+
+
+def of_run(p: Params, pairs: int) -> Supply:
+    """What chapters 6 and 7 of a run with so many real pairs choose from, if none is left out."""
+    made = supply(pairs, p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+    return with_filtered(made, p.filter)
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,12 @@ class Sets:
     def manifests(self) -> dict[DataType, pd.DataFrame]:
         """Columns GROUPED of each set: `group` is the source, or what stands for it where it is unknown."""
         return {data_type: grouped(made.manifest) for data_type, made in self.sets.items()}
+
+    def emptied(self, data_type: DataType) -> str:
+        """A sentence where the filter kept nothing of a type, so that no network can be trained on it; else
+        ""."""
+        empty = data_type.is_filtered and data_type in self.sets and not len(self.sets[data_type])
+        return f"the filter kept no pair of {data_type.unfiltered}." if empty else ""
 
 
 def collect(pairs: Pairs, supply: Supply, sets: Iterable[PairSet]) -> Sets:

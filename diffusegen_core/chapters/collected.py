@@ -1,0 +1,23 @@
+"""The synthetic pairs of all data types that one generator has, in the order of the tables."""
+
+from diffusegen_core.chapters.gan import Baseline
+from diffusegen_core.chapters.inpaint import Inpainted
+from diffusegen_core.chapters.paste import Pasted
+from diffusegen_core.chapters.style import Styled
+from diffusegen_core.config.params import Params
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.trainsets import Sets
+
+
+def run(p: Params, pairs: Pairs, inpainted: Inpainted, styled: Styled, baseline: Baseline | None,
+        pasted: Pasted | None) -> Sets:
+    """The sets of a run with these pairs; None where it has no GAN, or no pasted lesions.
+
+    Raises UserError where a synthetic pair was made of an image that is none of the run's.
+    """
+    twins = [one for data_type, before in inpainted.sets.items()
+             for one in (before, styled.sets[data_type.styled])]
+    plain = [*([baseline.pairs] if baseline else []), *(pasted.sets.values() if pasted else [])]
+    supply = trainsets.supply(len(pairs), p.cluster.k, p.train.full_images is not None, p.inpaint, p.gan)
+    return trainsets.collect(pairs, supply, [*plain, *twins])

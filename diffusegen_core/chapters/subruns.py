@@ -1,0 +1,105 @@
+"""The runs within a run whose generators see a small set alone: chapters 1 to 4, then the filter."""
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import pandas as pd
+
+from diffusegen_core.parallel import fanout
+from diffusegen_core.segmentation import experiments
+from diffusegen_core.segmentation.trainsets import Sets
+from diffusegen_core.store import files
+from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP
+from diffusegen_core.store.workspace import Workspace
+
+SMALL = "augment"  # the chapter of small sets
+MADE = ("data", "cluster", "windows", "train", "inpaint", "paste", "style", "gan", "scorers", "filter")
+Generators = Mapping[tuple[int, int], Sets | None]
+"""By size and seed, the sets of the run whose generator saw that small set alone; None where it failed, or is
+not made yet."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A small set whose generator sees it alone."""
+
+    size: int
+    seed: int
+    train: list[str]
+    """The pairs that the generator sees. Those that choose the best epoch are kept from it as well."""
+
+    @property
+    def folder(self) -> str:
+        """Where the run of its generator lies, within the run."""
+        return f"{SMALL}/generators/N{self.size}-seed{self.seed}"
+
+
+class SubRun(Protocol):
+    """What such a run can do, as `Run`; it can be sent to a worker."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def make(self, name: str, again: bool = False) -> Any: ...
+
+    def offered(self) -> Sets | None: ...
+
+
+def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset], SubRun]) -> Generators:
+    """The pairs of each small set; made first, where the workspace is writable. `within` gives its run."""
+    runs = {(one.size, one.seed): within(one) for one in small}
+    if ws.writable:
+        fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again})
+                              for (size, seed), run in runs.items()], "Generators that see a small set")
+    return {which: run.offered() for which, run in runs.items()}
+
+
+def generate(run: SubRun, again: bool) -> None:
+    """A work item: all that a small set's run makes; `again` as in `Run.make`."""
+    def make() -> None:
+        if again:
+            for name in MADE:
+                run.make(name, again=True)
+        run.make("filter")
+    attempt(run.folder, make)
+
+
+def attempt(folder: Path, make: Callable[[], object]) -> None:
+    """Let `make` make chapters 1 to 4 of a small set's run, which lies in the folder.
+
+    A failure is kept there; the experiments that need the pairs tell it.
+    """
+    note, before, start = folder / experiments.TRACEBACK, _stamped(folder), perf_counter()
+    note.unlink(missing_ok=True)
+    try:
+        make()
+    except Exception:
+        files.write_text(note, traceback.format_exc())
+    if note.is_file() or _stamped(folder) != before:  # to see that all of it is finished is no work
+        experiments.spend(folder, perf_counter() - start)
+
+
+def of_generators(ws: Workspace, small: Sequence[Subset], generators: Generators) -> pd.DataFrame:
+    """A row a generator that sees a small set alone: size, seed, status ("ok", "to do" or "failed"), seconds.
+
+    These are of chapters 1 to 4, with failed attempts and those with other parameters. Networks of several
+    data types and r's are trained on its pairs, so that no network's own seconds hold them.
+    """
+    rows = []
+    for one in small:
+        folder = ws.folder / one.folder
+        failed, made = (folder / experiments.TRACEBACK).is_file(), generators.get((one.size, one.seed))
+        rows.append({"size": one.size, "seed": one.seed,
+                     "status": "failed" if failed else "to do" if made is None else "ok",
+                     "seconds": max(experiments.seconds_in(folder / experiments.SPENT), _stamped(folder))})
+    return pd.DataFrame(rows, columns=["size", "seed", "status", "seconds"])
+
+
+def _stamped(folder: Path) -> float:
+    """The seconds of all that is finished and in place in a run."""
+    return sum(experiments.seconds_in(path) for path in folder.rglob(STAMP)
+               if path.relative_to(folder).parts[0] not in (ASIDE, MAKING))

@@ -1,0 +1,70 @@
+"""Images filled with what no model can remember: the yardstick of the audit of copies and of the filter.
+
+Beside each image of a data type stands one with the same filled region and another patient's lesion in it.
+How near such images come to the training images by chance sets the threshold below which one is a near-copy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusegen_core.chapters.members import Members
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.measures import planted
+from diffusegen_core.store import seeds
+
+
+@dataclass(frozen=True)
+class Query:
+    """Q images to be compared with the training images."""
+
+    names: list[str]
+    images: np.ndarray
+    """(Q, 3, S, S) uint8."""
+    regions: np.ndarray
+    """(Q, S, S), nonzero where they were filled."""
+    polyps: np.ndarray
+    """(Q, S, S), nonzero around the polyp."""
+    own: np.ndarray
+    """(Q,) int, the training image that is left out; -1: none."""
+    lesions: list[str]
+    """Whose lesion, or which copy, is in them."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def nothing(pairs: Pairs) -> Query:
+    """No image, of the size of these pairs."""
+    return Query([], pairs.images[:0], pairs.masks[:0, 0], pairs.masks[:0, 0], np.empty(0, int), [])
+
+
+def blended(seed: int, everyone: Members, donors: Pairs, cross_fitted: bool) -> Query:
+    """Every image of a data type with a donor's lesion in its region; without those that have no region.
+
+    `cross_fitted`: the donors are what the images are compared with, so that each image's own source is none,
+    and its donor is left out of the comparison. Which donor it is hangs on the seed and the name alone, so
+    that a pair and its styled one have the same.
+    """
+    able = np.flatnonzero(donors.masks.any(axis=(1, 2, 3)))
+    rows, images, chosen = [], [], []
+    for i in np.flatnonzero(everyone.regions.any(axis=(1, 2))):
+        others = able[able != everyone.sources[i]] if cross_fitted else able
+        if len(others):
+            donor = others[seeds.rng(seed, "null", everyone.names[i]).integers(len(others))]
+            images.append(planted.blended(everyone.images[i], everyone.regions[i], place(everyone, i),
+                                          donors.images[donor], donors.masks[donor, 0]))
+            rows.append(i)
+            chosen.append(donor)
+    if not rows:
+        return nothing(donors)
+    kept = everyone.take(np.array(rows))
+    return Query(kept.names, np.stack(images), kept.regions,
+                 np.stack([place(kept, i) for i in range(len(kept))]),
+                 np.array(chosen) if cross_fitted else np.full(len(kept), -1),
+                 [donors.names[donor] for donor in chosen])
+
+
+def place(everyone: Members, i: int | np.integer) -> np.ndarray:
+    """Where the polyp of an image lies; where it has none, the region (S, S) that was filled."""
+    return everyone.polyps[i] if everyone.polyps[i].any() else everyone.regions[i]

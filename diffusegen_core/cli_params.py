@@ -1,0 +1,38 @@
+"""Parameters on the command line: `-p KEY VALUE`, as often as wanted."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from diffusegen_core.config.errors import UserError
+
+Overrides = Annotated[list[str] | None, typer.Option(
+    "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
+
+
+class KeyValue(TyperCommand):
+    """Reads `-p KEY VALUE`, papermill's way, as `-p KEY=VALUE`: typer repeats options of one word only."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own context, which is private
+        words, joined = iter(args), []
+        for word in words:
+            joined.append(word)
+            if word == "-p":
+                key = next(words, "")
+                joined.append(key if "=" in key else "=".join([key, *islice(words, 1)]))
+        return super().parse_args(ctx, joined)
+
+
+def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """The values that were given, each as KEY=VALUE, in their sections. UserError for another shape."""
+    from diffusegen_core.config import params  # which takes a while to import
+    pairs = []
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
+        pairs.append((name, value))
+    return params.override({}, pairs)
