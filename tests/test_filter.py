@@ -220,6 +220,10 @@ def test_too_few_real_pairs_are_refused_before_anything_runs(tmp_path: Path):
     assert not list(scorers.check(without))
     with pytest.raises(UserError, match=r"filter\.folds 1 leaves no real pairs"):
         values(tmp_path, filter={"folds": 1})
+    off = {"agreement_quantile": None, "seam_quantile": None, "copies": False}
+    with pytest.raises(UserError, match="every criterion is off"):
+        values(tmp_path, filter={"folds": 3, **off})
+    values(tmp_path, filter=off)
 
 
 # ---- what is set aside

@@ -14,6 +14,9 @@ def impossible(p: "Params") -> Iterator[str]:
     yield from _steps(p)
     if p.filter.folds == 1:
         yield "filter.folds 1 leaves no real pairs to train on; ask for at least 2, or null for no filter."
+    quantiles = p.filter.agreement_quantile, p.filter.seam_quantile
+    if p.filter.folds and quantiles == (None, None) and not p.filter.copies:
+        yield "filter: every criterion is off, and all pairs would stay; filter.folds null is no filter."
     if p.generators > 1 and p.train.checkpoints is not None:
         yield (f"generators {p.generators} cannot be independent with the finished models of "
                "train.checkpoints; leave these out, or ask for one generator.")
