@@ -76,8 +76,8 @@ def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     mixed = answer.compared("Q?", [good, bad, good, absent])
     assert mixed.verdict == "refuted for these pairs"
     assert "-0.040 [-0.060, -0.020]" in mixed.basis
-    assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted")
-    assert answer.compared("Q?", [good, good, absent]).basis.endswith("; the same of both comparisons")
+    assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted; 1 more has no result")
+    assert answer.compared("Q?", [good, good]).basis.endswith("; the same of both comparisons")
     assert answer.compared("Q?", [absent]) is None, "nothing was compared, so nothing is asked"
     few = verdict(0.02, 0.06, images=5)
     assert answer.compared("Q?", [few]).basis.endswith("; a verdict needs 20 images")
@@ -101,7 +101,19 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
     by_chance = f"{chance} of {of} fillings that no model knows ({chance / of:.1%})"
     assert by_chance.replace("%", " %") in one.basis
     low, high = answer.difference(hits, of, chance, of)
+    assert "of 2 painted types" not in one.basis, "one of them has no pairs"
     assert f"[{low:+.1%}, {high:+.1%}]".replace("%", " %") in one.basis
+
+
+def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was_chosen() -> None:
+    row = {"images": 100, "either": 30, "by chance": 0.02, "null": 100}
+    kinds = [DataType.parse("2-Diff"), DataType.parse("2-Styled-Diff")]
+    found = SimpleNamespace(types=kinds, copies=pd.DataFrame(
+        {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
+    told = answer.copied(found).basis
+    assert told.startswith("30 of 100 2-Styled-Diff pairs")
+    assert told.endswith(" if images are independent; of 2 painted types the one whose interval starts "
+                         "highest")
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
@@ -110,12 +122,13 @@ def test_the_interval_of_two_shares_is_newcombes() -> None:
 
 
 def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
-    def told(low: float) -> str:
+    def found(low: float) -> answer.Answer:
         table = pd.DataFrame([
             {"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4, "high": 0.6},
             {"models": "b", "training pairs": 9, "held-out pairs": 8, "area": 0.7, "low": low, "high": 0.8}])
-        return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table))).verdict
-    assert [told(0.55), told(0.45)] == ["a sign of memory", "none was found"]
+        return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)))
+    assert found(0.45).basis.endswith("; the highest of 2 groups of models")
+    assert [found(0.55).verdict, found(0.45).verdict] == ["a sign of memory", "none was found"]
     assert answer.remembered(SimpleNamespace(membership=None)) is None
 
 

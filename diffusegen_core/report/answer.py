@@ -98,8 +98,10 @@ def compared(question: str, verdicts: list[Verdict]) -> Answer | None:
     all_of_them = "both" if len(told) == 2 else f"all {len(told)}"
     others = ("" if len(told) == 1 else f"; the same of {all_of_them} comparisons" if len(set(told)) == 1
               else f"; of {len(told)} comparisons: {counted}")
+    absent = len(verdicts) - len(judged)
+    lacking = f"; {absent} more {'have' if absent > 1 else 'has'} no result" if absent else ""
     return Answer(question, one.words, f"{one.comparison}, {numbers} in {measure} on {one.test_set} "
-                                       f"({amount(one)}){needs}{others}")
+                                       f"({amount(one)}){needs}{others}{lacking}")
 
 
 def _needs(one: Verdict) -> str:
@@ -113,7 +115,8 @@ def _needs(one: Verdict) -> str:
 
 def copied(result: Evaluated) -> Answer | None:
     """The share of near-copies among painted pairs, beside the share that is flagged where none can be: of
-    the painted types the one that has most beyond it. None where no painted pair was judged."""
+    the painted types the one whose interval of the difference starts highest. None where no painted pair was
+    judged."""
     counts = {one: flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
     judged = {one: told for one, told in counts.items() if told}
     if not judged:
@@ -122,11 +125,13 @@ def copied(result: Evaluated) -> Answer | None:
     low, high = difference(hits, images, chance, null)
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
                NO_MORE if high < SMALLEST else UNDECIDED)
-    more = "; the other painted types have less beyond chance" if len(judged) > 1 else ""
+    more = (f"; of {len(judged)} painted types the one whose interval starts highest" if len(judged) > 1
+            else "")
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {kind} pairs are flagged as near-copies ({hits / images:.1%}), and {chance} of "
         f"{null} fillings that no model knows ({chance / null:.1%}), a difference of "
-        f"{hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}]{more}").replace("%", " %"))
+        f"{hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if images are independent{more}")
+        .replace("%", " %"))
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
@@ -154,10 +159,11 @@ def remembered(result: Evaluated) -> Answer | None:
         return None
     rows = result.membership.table
     row = rows.loc[rows["area"].idxmax()]
+    others = f"; the highest of {len(rows)} groups of models" if len(rows) > 1 else ""
     return Answer(MEMORY, "a sign of memory" if row["low"] > 0.5 else "none was found", (
         "by the error of the models, training pairs are told from held-out ones with an area under the ROC "
         f"curve of {with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
-        f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out)"))
+        f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}"))
 
 
 def spent(run: Run) -> Answer | None:

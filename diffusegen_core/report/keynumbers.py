@@ -36,7 +36,7 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
                           for kind in sorted(names, key=_order)], columns=["data type", *columns])
     tested = (f" Dice is of polyps, on the test set {escaped(first)}; a gain is over real pairs alone, at "
               "the largest r." if first else "")
-    return show(frame, name, f"Key numbers of this run, with 95 % intervals.{tested}")
+    return show(frame, name, f"Key numbers of this run; Dice and gains with 95 % intervals.{tested}")
 
 
 def _order(name: str) -> tuple[bool, bool, bool, bool]:
