@@ -31,7 +31,6 @@ app.add_typer(review_app, name="review")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]
 
 
-
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(__version__)

@@ -206,6 +206,14 @@ def test_the_groups_are_those_that_the_layout_of_the_data_tells(tmp_path: Path, 
         assert not any(a & b for a, b in zip(centres, [*centres[1:], centres[0]], strict=True))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_sequence_leaves_others_to_learn_from_too(seed: int):
+    groups = {"long": [f"{i}" for i in range(9)], **{name: [name] for name in "abc"}}
+    of = {name: group for group, names in groups.items() for name in names}
+    for part in scorers.split(seed, groups, 2):
+        assert len(groups) - len({of[name] for name in part}) > 1
+
+
 @pytest.mark.parametrize(("pairs", "folds", "parts"), [(9, 3, 3), (3, 2, 3), (4, 2, 2), (4, 9, 4), (3, 3, 3)])
 def test_there_are_as_many_folds_as_leave_others_to_learn_from(pairs: int, folds: int, parts: int):
     split = scorers.split(0, {str(i): [str(i)] for i in range(pairs)}, folds)
@@ -218,6 +226,8 @@ def test_too_few_real_pairs_are_refused_before_anything_runs(tmp_path: Path):
     assert any("filter.folds: 2 real pairs are too few" in line for line in scorers.check(few))
     without = values(tmp_path, data={"count": 2}, filter={"folds": 3, "agreement_quantile": None})
     assert not list(scorers.check(without))
+    told = preflight.problems(few, ["evaluate"])
+    assert any("2 real pairs are too few" in line for line in told), "whose page makes the filter"
     with pytest.raises(UserError, match=r"filter\.folds 1 leaves no real pairs"):
         values(tmp_path, filter={"folds": 1})
     off = {"agreement_quantile": None, "seam_quantile": None, "copies": False}
@@ -414,6 +424,14 @@ def test_a_network_of_first_pairs_of_which_none_is_kept_says_so(p: Params, seein
     runs = runs.set_index(["data_type", "samples"])["status"]
     assert runs["2-Filtered-Paint", 1].endswith("the filter kept no pair of 2-Paint with a number up to 1.")
     assert runs["2-Filtered-Paint", 2] == "ok"
+
+
+def test_a_network_takes_what_is_left_where_none_of_the_last_pairs_is_kept(p: Params, seeing: Networks):
+    own = with_filter(p, copies=False)
+    sets = run(own, paint(own, lambda name, image, mask: (
+        image, np.roll(mask, 16, 2) if name.endswith("_2") else mask))).sets
+    runs = segment.run(workspace(own), sets, {}, own.segment).runs.set_index("data_type")
+    assert runs.loc["2-Filtered-Paint", "status"] == "ok"
 
 
 def test_an_empty_set_is_filtered_to_an_empty_one(p: Params, seeing: Networks):

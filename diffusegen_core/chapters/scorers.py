@@ -152,12 +152,13 @@ def split(seed: int, groups: dict[str, list[str]], folds: int) -> list[list[str]
         raise UserError(f"Parameters: filter.folds: {len(groups)} real pairs are too few to judge each by a "
                         f"network that learns from the others; it takes {LEAST}. Give more pairs, or set "
                         "filter.folds or filter.agreement_quantile to null.")
-    count = min(folds, len(groups))
-    parts: list[list[str]] = [[] for _ in range(count if len(groups) - -(-len(groups) // count) > 1
-                                                else len(groups))]
-    for group in trainsets.shuffled(groups, seed, "filter", "folds"):
-        min(parts, key=len).extend(groups[group])
-    return [sorted(part) for part in parts]
+    order = trainsets.shuffled(groups, seed, "filter", "folds")
+    parts: list[list[str]] = [[] for _ in range(min(folds, len(groups)))]  # of groups
+    for group in order:
+        min(parts, key=lambda part: sum(len(groups[one]) for one in part)).append(group)
+    if len(groups) - max(map(len, parts)) < 2:  # of unequal groups one fold may hold nearly all
+        parts = [[group] for group in order]
+    return [sorted(name for group in part for name in groups[group]) for part in parts]
 
 
 def fit(ws: Workspace, fold: Fold) -> None:

@@ -120,15 +120,17 @@ def chosen(seed: int, sets: Sets, settings: Segment, experiment: Experiment) -> 
 
 
 def _refusal(sets: Sets, experiment: Experiment) -> str:
-    """Why a network cannot be trained: no source has as many pairs, or the filter left none."""
+    """Why a network cannot be trained: no source has as many pairs, or the filter left none. Where it left
+    fewer than were asked for, those are taken."""
     if experiment.data_type == REAL or experiment.samples is None:
         return ""
     if emptied := sets.emptied(experiment.data_type):
         return emptied
     samples = sets.manifests[experiment.data_type]["sample"]
-    if experiment.data_type.is_filtered and not (samples <= experiment.samples).any():
-        return (f"the filter kept no pair of {experiment.data_type.unfiltered} with a number up to "
-                f"{experiment.samples}.")
+    if experiment.data_type.is_filtered:
+        return "" if (samples <= experiment.samples).any() else (
+            f"the filter kept no pair of {experiment.data_type.unfiltered} with a number up to "
+            f"{experiment.samples}.")
     most = samples.max()
     if not most < experiment.samples:
         return ""

@@ -47,11 +47,13 @@ def check(run: Run, chosen: Collection[str]) -> None:
 
 
 def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
-    """The same errors, of chapters that are given by their names and of those that they need."""
+    """The same errors, of chapters that are given by their names, of what their pages make beside them, and
+    of all that these need."""
+    asked = needed({*chosen, *(name for name, page in PAGES.items() if page in chosen)})
     lines: list[str] = []
     for name in CHECKS:
         attempt = CHECKS[name][0]
-        if attempt is not None and name in needed(chosen):
+        if attempt is not None and name in asked:
             lines += attempt(p)
     return list(dict.fromkeys(lines))
 
