@@ -580,6 +580,12 @@ def test_a_small_sets_run_filters_by_its_own_pairs_alone(tmp_path: Path, nano_va
     assert all({*fold.train, *fold.valid, *fold.judged} == set(small.train) for fold in judges.folds)
     sets = whole.generators()[4, 0]
     assert "1-Filtered-Styled-Paint" in [one.name for one in sets.sets]
+    shutil.rmtree(within.folder / "scorers")  # as before the filter was switched on, or where it failed
+    read = Run.open(whole.folder)
+    assert [one.name for one in read.generators()[4, 0].sets] == [
+        one.name for one in sets.sets if not one.is_filtered]
+    status = read.read("augment").runs.set_index("data_type")["status"]
+    assert (status["1-Styled-Paint"], status["1-Filtered-Styled-Paint"] == "ok") == ("ok", False)
 
 
 # ---- the claim

@@ -256,7 +256,7 @@ def _has(sets: Sets, data_type: DataType) -> bool:
 
 def _refusal(ws: Workspace, settings: Augment, sets: Sets, experiment: Experiment) -> str:
     """Why a network cannot be trained, if it cannot."""
-    if needs_own(settings, experiment):
+    if needs_own(settings, experiment) and experiment.data_type not in sets.sets:
         own_run = Subset(experiment.size or 0, experiment.seed, [])
         note = ws.folder / own_run.folder / experiments.TRACEBACK
         if note.is_file():

@@ -48,14 +48,17 @@ class SubRun(Protocol):
 
     def offered(self) -> Sets | None: ...
 
+    def finished(self, name: str) -> Any | None: ...
+
 
 def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset], SubRun]) -> Generators:
-    """The pairs of each small set; made first, where the workspace is writable. `within` gives its run."""
+    """The pairs of each small set; made first, where the workspace is writable. `within` gives its run. Where
+    the filter failed, or is not made yet, those are given that it would have judged."""
     runs = {(one.size, one.seed): within(one) for one in small}
     if ws.writable:
         fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again})
                               for (size, seed), run in runs.items()], "Generators that see a small set")
-    return {which: run.offered() for which, run in runs.items()}
+    return {which: run.offered() or run.finished("sets") for which, run in runs.items()}
 
 
 def generate(run: SubRun, again: bool) -> None:
