@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from made_up import changed, values
 from PIL import Image
+from scipy.stats import binomtest
 
 from diffusegen_core import __version__
 from diffusegen_core.config import params
@@ -93,7 +94,8 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
                                                              told: str) -> None:
     kind = DataType.parse("2-Styled-Diff")
     row = {"images": of, "either": hits, "by chance": chance / of, "null": of}
-    found = SimpleNamespace(types=[DataType("Real"), kind, kind.inpainted], copies=pd.DataFrame(
+    audit = pd.DataFrame({"data type": kind.name, "source": [str(i) for i in range(of)]})
+    found = SimpleNamespace(types=[DataType("Real"), kind, kind.inpainted], audit=audit, copies=pd.DataFrame(
         {"Real": row, kind.name: row, kind.inpainted.name: {**row, "images": 0}}).T)
     one = answer.copied(found)
     assert one.verdict == told
@@ -108,17 +110,36 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
 def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was_chosen() -> None:
     row = {"images": 100, "either": 30, "by chance": 0.02, "null": 100}
     kinds = [DataType.parse("2-Diff"), DataType.parse("2-Styled-Diff")]
-    found = SimpleNamespace(types=kinds, copies=pd.DataFrame(
+    audit = pd.DataFrame([{"data type": kind.name, "source": str(i)} for kind in kinds for i in range(100)])
+    found = SimpleNamespace(types=kinds, audit=audit, copies=pd.DataFrame(
         {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
     told = answer.copied(found).basis
     assert told.startswith("30 of 100 2-Styled-Diff pairs")
-    assert told.endswith(" if images are independent; of 2 painted types the one whose interval starts "
-                         "highest")
+    assert told.endswith(" if the pairs of a source count as one; of 2 painted types the one whose "
+                         "interval starts highest")
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
     # Newcombe 1998, Table II, example (a), method 10.
     assert answer.difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_wilsons_interval_is_scipys() -> None:
+    for hits, of in ((0, 12), (3, 20), (20, 20)):
+        assert answer.wilson(hits / of, of) == pytest.approx(
+            tuple(binomtest(hits, of).proportion_ci(0.95, method="wilson")), abs=1e-9)
+
+
+def test_pairs_of_a_source_are_not_as_many_as_independent_ones() -> None:
+    kind = DataType.parse("2-Styled-Diff")
+    row = {"images": 60, "either": 9, "by chance": 1 / 60, "null": 60}
+
+    def found(sources: int) -> answer.Answer:
+        audit = pd.DataFrame({"data type": kind.name, "source": [str(i % sources) for i in range(60)]})
+        return answer.copied(SimpleNamespace(types=[kind], audit=audit,
+                                             copies=pd.DataFrame({kind.name: row}).T))
+    assert [found(60).verdict, found(20).verdict] == ["more than by chance", "undecided"]
+    assert "if the pairs of a source count as one" in found(20).basis
 
 
 def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:

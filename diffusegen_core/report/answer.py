@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import isnan, sqrt
 
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.special import ndtri
 
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config.errors import UserError
@@ -121,8 +121,11 @@ def copied(result: Evaluated) -> Answer | None:
     judged = {one: told for one, told in counts.items() if told}
     if not judged:
         return None
-    kind, (hits, images, chance, null) = max(judged.items(), key=lambda one: difference(*one[1])[0])
-    low, high = difference(hits, images, chance, null)
+    sources = result.audit.groupby("data type")["source"].nunique()
+    apart = {one: difference(hits, images, chance, null, images / sources[one.name])
+             for one, (hits, images, chance, null) in judged.items()}
+    kind, (low, high) = max(apart.items(), key=lambda one: one[1][0])
+    hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
                NO_MORE if high < SMALLEST else UNDECIDED)
     more = (f"; of {len(judged)} painted types the one whose interval starts highest" if len(judged) > 1
@@ -130,8 +133,8 @@ def copied(result: Evaluated) -> Answer | None:
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {kind} pairs are flagged as near-copies ({hits / images:.1%}), and {chance} of "
         f"{null} fillings that no model knows ({chance / null:.1%}), a difference of "
-        f"{hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if images are independent{more}")
-        .replace("%", " %"))
+        f"{hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if the pairs of a source count as "
+        f"one{more}").replace("%", " %"))
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
@@ -143,14 +146,21 @@ def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
     return int(row["either"]), images, round(row["by chance"] * null), null
 
 
-def difference(hits: int, of: int, others: int, of_others: int) -> tuple[float, float]:
+def difference(hits: int, of: int, others: int, of_others: int, each: float = 1.0) -> tuple[float, float]:
     """The 95 % interval of a share minus another, by Newcombe's method (Statistics in Medicine 17:873, 1998):
-    hybrid of two Wilson intervals. It takes the two for independent, and images as well."""
+    hybrid of two Wilson intervals. It takes the two for independent. Of `each` images, which share a source
+    and so its region, only one counts: as if they were all alike."""
     p, q = hits / of, others / of_others
-    first, second = (binomtest(k, n).proportion_ci(0.95, method="wilson")
-                     for k, n in ((hits, of), (others, of_others)))
-    return (p - q - sqrt((p - first.low) ** 2 + (second.high - q) ** 2),
-            p - q + sqrt((first.high - p) ** 2 + (q - second.low) ** 2))
+    first, second = wilson(p, of / each), wilson(q, of_others / each)
+    return (p - q - sqrt((p - first[0]) ** 2 + (second[1] - q) ** 2),
+            p - q + sqrt((first[1] - p) ** 2 + (q - second[0]) ** 2))
+
+
+def wilson(share: float, of: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; `of` how many need not be a whole number."""
+    z = float(ndtri(0.975))
+    middle, half = share + z**2 / (2 * of), z * sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
+    return (middle - half) / (1 + z**2 / of), (middle + half) / (1 + z**2 / of)
 
 
 def remembered(result: Evaluated) -> Answer | None:
