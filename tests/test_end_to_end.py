@@ -77,7 +77,7 @@ def test_every_data_type_is_judged_and_nothing_lacks_a_source(run: Path) -> None
     assert sorted(path.parent.name for path in (run / "evaluate").glob("*/made.json")) == sorted(
         [*types, "copies"])
     real = pd.read_csv(run / "evaluate" / "Real" / "values.csv").set_index(["metric", "set"])["value"]
-    assert abs(real["FD-ResNet18 (random weights)", 1]) < 1e-3
+    assert abs(real["FD-test_resnet (random weights)", 1]) < 1e-3
     audit = pd.concat(pd.read_csv(run / "evaluate" / name / "audit.csv") for name in types)
     assert audit["source"].notna().all()
 
