@@ -504,6 +504,7 @@ def test_u6_a_run_that_was_copied_without_its_inputs_is_read_and_reviewed(
     run.make("style")
     drawn = {f"figures/{name}.png" for name in (opening.STRIP, opening.ENDS)}  # the front page's
     assert {name: content for name, content in contents(moved).items() if name not in drawn} == before
+    before = contents(moved)
     for change, says in (({"data.image_size": 8}, "is not there"), ({"cluster.k": 1}, "clusters_2"),
                          ({"train.sample_weights": "raw"}, "train.checkpoints"),
                          *(({key: str(checkout / "typo")}, "typo")  # stands for nothing that was read

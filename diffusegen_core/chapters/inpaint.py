@@ -27,7 +27,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import FULL, JOINT, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
-from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import fetched, network_calls, repaint, repaint_levels
 from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation.trainsets import Supply
 from diffusegen_core.store import seeds
@@ -152,10 +152,10 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             painted = spots.paint(diffusion, scene.spots, scenes.window, settings, generators, bar.update)
         else:
             x_known = scene.x.to(device)
-            guided = diffusion.towards(x_known[:, 3:], scenes.guidance_scale)
+            guided = diffusion.towards(scene.x[:, 3:], scenes.guidance_scale)
             x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
-            painted = _whole(scene, x.float().cpu().numpy(), settings)
+            painted = _whole(scene, fetched(x), settings)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key, (image, mask)) in enumerate(zip(jobs, keys, painted, strict=True)):
         row = {**job.origin, "area_before": round(float(scene.pictures.masks[i].mean()), 6),

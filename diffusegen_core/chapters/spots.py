@@ -13,7 +13,7 @@ from diffusegen_core.data import dataset, regions, seamless
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.windows import Window
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.repaint import repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import fetched, repaint, repaint_levels
 from diffusegen_core.diffusion.samplers import Generators, Tick, named
 
 
@@ -90,7 +90,7 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
     x_known = dataset.to_tensor(pairs).to(diffusion.device)
     x = repaint(_guided(diffusion.respaced(settings.respacing), spots, x_known, settings), x_known,
                 known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
-    samples = x.float().cpu().numpy()
+    samples = fetched(x)
     painted = seamless.filled(dataset.to_bytes(samples[:, :3]), pairs.images, np.stack(small),
                               settings.seamless)
     return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, 3], settings)

@@ -208,7 +208,9 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
         if settings.method == SDEDIT:
             model = diffusion.towards(x_painted[:, 3:], settings.guidance_scale)
             x = sdedit(model, x_painted, levels, generators, tick=bar.update)
-            records, status = [list[guided.Record]() for _ in jobs], [guided.OK] * len(jobs)
+            records = [list[guided.Record]() for _ in jobs]
+            status = [guided.OK if whole else "stopped: not finite"
+                      for whole in x.isfinite().flatten(1).all(dim=1).tolist()]
         else:
             x, records, status = guided.guided(
                 diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,

@@ -20,7 +20,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.maskguidance import MaskGuidance, guided_call
 from diffusegen_core.diffusion.process import Reverse, Schedule
-from diffusegen_core.diffusion.repaint import repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import fetched, repaint, repaint_levels
 from diffusegen_core.diffusion.samplers import Generators, named, sample
 from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
 from diffusegen_core.store import seeds
@@ -163,7 +163,7 @@ def _refuse_below_one(**numbers: float) -> None:
 
 def _pairs(what: str, x: Tensor) -> Pairs:
     """Pairs from images (N, 4, S, S) in [-1, 1]; the mask is cut at its mid-value."""
-    pixels = x.float().cpu().numpy()
+    pixels = fetched(x)
     names = [f"{what}_{number:04d}" for number in range(len(pixels))]
     return dataset.gather(names, dataset.to_bytes(pixels[:, :3]), pixels[:, 3:] > 0)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
 
     `known` is 1 where known and 0 where to fill: (B, 1, H, W) for all channels alike, or (B, C, H, W).
     `levels` are those of `repaint_levels`; `start` is x_t (B, C, H, W) of the first, pure noise where it is
-    not given. Each image draws from its own generator alone. UserError where what comes out is not finite.
+    not given. Each image draws from its own generator alone.
     """
     x, x0 = seeds.normal_like(generators, x_known) if start is None else start, None
     with diffusion.autocast():
@@ -72,7 +73,14 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
                     tick(len(x))
             else:
                 x, x0 = diffusion.noised_once(x, levels_of(following, x), eps), None
-    if not x.isfinite().all():  # which as bytes would look like an image
+    return torch.where(known > 0, x_known, x)
+
+
+def fetched(x: Tensor) -> np.ndarray:
+    """Samples (B, C, H, W) as an array, float32. UserError where one is not finite, which as bytes would look
+    like an image."""
+    samples = x.float().cpu().numpy()
+    if not np.isfinite(samples).all():
         raise UserError("The model gives values that are not finite. Use another precision, or train it anew "
                         "with a smaller train.lr.")
-    return torch.where(known > 0, x_known, x)
+    return samples
