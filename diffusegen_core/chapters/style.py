@@ -211,6 +211,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             records = [list[guided.Record]() for _ in jobs]
             status = [guided.OK if whole else "stopped: not finite"
                       for whole in x.isfinite().flatten(1).all(dim=1).tolist()]
+            x = x.nan_to_num()  # nothing is kept of a pair that was stopped
         else:
             x, records, status = guided.guided(
                 diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,
