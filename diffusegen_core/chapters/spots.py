@@ -98,8 +98,8 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
 
 
 def _guided(diffusion: Diffusion, spots: Sequence[Spot], x_known: Tensor, settings: Inpaint) -> Diffusion:
-    """The model for a batch whose masks are all given, or all drawn. An empty mask has nothing to follow."""
-    if all(spot.new is None or not spot.new.any() for spot in spots):
+    """The model for a batch whose masks are all given, or all drawn."""
+    if any(spot.new is None for spot in spots):
         return diffusion
     return diffusion.towards(x_known[:, 3:], settings.guidance_scale)
 
