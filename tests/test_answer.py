@@ -150,6 +150,7 @@ def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
         return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)))
     assert found(0.45).basis.endswith("; the highest of 2 groups of models")
     assert [found(0.55).verdict, found(0.45).verdict] == ["a sign of memory", "none was found"]
+    assert found(0.51).verdict == "none was found", "the higher of two areas may be so high by chance"
     assert answer.remembered(SimpleNamespace(membership=None)) is None
 
 

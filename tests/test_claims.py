@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from diffusegen_core.data import sequences
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import claims, comparisons, rule
 from diffusegen_core.report import paperclaims as paper
@@ -39,7 +40,9 @@ def results(means: dict[str, float], chapter: str = "segment", seeds: int = 3, i
 
 def judged(frame: pd.DataFrame) -> dict[tuple[Claim, str], Verdict]:
     """By claim and test set, of several numbers of pairs the largest."""
-    return {(v.claim, v.test_set): v for v in claims.judge(frame, 300, 0)}
+    groups = {test: sequences.grouped(test, sorted(set(rows["image"])))
+              for test, rows in frame.groupby("test_set")}
+    return {(v.claim, v.test_set): v for v in claims.judge(frame, 300, 0, groups)}
 
 
 def of_claim(frame: pd.DataFrame, claim: Claim) -> list[Verdict]:
@@ -219,7 +222,7 @@ def test_without_any_results_every_claim_is_open():
 @pytest.mark.parametrize("chapter", ["segment", "augment"])
 def test_a_chapter_that_has_still_to_be_run_is_named(chapter: str):
     small = results({"Real/16/": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment", tests=TESTS[:1])
-    found = {v.claim: v for v in claims.judge(small, 300, 0, [chapter])}
+    found = {v.claim: v for v in claims.judge(small, 300, 0, unfinished=[chapter])}
     whole, part = found[paper.SYNTHETIC].reason, found[paper.SMALL].reason
     if chapter == "segment":
         assert (whole, part) == ("Not there yet: run chapter 6.", "The interval lies above 0.")

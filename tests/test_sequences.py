@@ -1,8 +1,12 @@
 """Sequences and centres of test images, by their names."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from diffusegen_core.data import sequences
+from diffusegen_core.data import dataset, sequences
+from diffusegen_core.store import files
 
 
 def test_the_frames_of_cvc_lie_in_29_sequences():
@@ -20,6 +24,19 @@ def test_the_images_of_polypgen_bear_their_centre():
     found = sequences.grouped("PolypGen", ["C1_a", "C6_b_c", "C1_d"])
     assert found is not None
     assert (found.kind, found.count, found.of["C6_b_c"]) == ("centre", 2, "C6")
+
+
+def test_names_that_should_tell_and_do_not_are_reported(tmp_path: Path):
+    def stored(layout: str, names: list[str]) -> dataset.Pairs:
+        folder = tmp_path / f"{layout} {names[0]}"
+        files.write_json(folder / "made.json", {"recipe": {}, "outputs": {}, "shown": {}, "seconds": 0,
+                                                "device": "cpu", "layout": layout})
+        return dataset.Pairs(names, np.zeros(0), np.zeros(0), "", folder / "pairs.npz")
+    assert sequences.untold(stored("CVC-ClinicDB (PNG)", ["1", "2"])) == ""
+    assert sequences.untold(stored("images and masks", ["1", "a"])) == ""
+    assert sequences.untold(stored("CVC-ClinicDB (PNG)", ["a", "2"])) == (
+        "the names of the images do not tell which sequence of CVC-ClinicDB they are of")
+    assert sequences.untold(stored("PolypGen", ["x"])).endswith("centre of PolypGen they are of")
 
 
 @pytest.mark.parametrize(("test", "names"), [

@@ -148,6 +148,18 @@ def test_the_rest_of_a_users_folder(nano, folder):
     assert none.note == "data.source has no pairs beside those that are trained on"
 
 
+def test_held_out_frames_are_grouped_by_the_layout_of_the_folder_that_they_come_from(nano, tmp_path):
+    for frame in (1, 2, 3, 26, 27, 51):  # of three sequences
+        image, mask, _ = phantom.draw(frame, 0, 16)
+        dataset.write_pair(tmp_path / "made", f"{frame}", image, mask)
+    (tmp_path / "cvc").mkdir()
+    (tmp_path / "made" / "images").rename(tmp_path / "cvc" / "Original")
+    (tmp_path / "made" / "masks").rename(tmp_path / "cvc" / "Ground Truth")
+    test = load(make(nano, {"test_count": 9}, source=str(tmp_path / "cvc"), count=2))[HELD_OUT]
+    assert test.groups is not None
+    assert test.groups.of == {"3": "01", "26": "02", "27": "02", "51": "03"}
+
+
 def test_bad_pairs_are_treated_as_those_of_the_data(nano, folder):
     (folder / "images" / "phantom_00002.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"segment\.polypgen: [\s\S]*phantom_00002\.png"):

@@ -6,6 +6,7 @@ was made of them (see `sieve`). A network that had seen a source would find a le
 painted there, and so take its own memory for a merit of the pair.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,8 +29,10 @@ from diffusegen_core.segmentation import segnet, trainsets
 from diffusegen_core.segmentation.trainsets import Choice
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Artifact, Recipe, key
-from diffusegen_core.store.stamps import contents, read_stamp
+from diffusegen_core.store.stamps import contents
 from diffusegen_core.store.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 VERSION = 1  # raised when the same pairs and parameters would give another network or other scores
 WEIGHTS, REAL, HISTORY = "scorer.safetensors", "real.csv", "history.csv"
@@ -99,6 +102,9 @@ def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scor
     """
     if not settings.folds or settings.agreement_quantile is None:
         return None
+    if not_told := sequences.untold(pairs):
+        log.warning("In data.source %s: the filter's networks take images for independent, though one that "
+                    "learned from frames of a video agrees too easily with others of it.", not_told)
     folds = [_fold(ws, pairs, segment, number, judged)
              for number, judged in enumerate(split(ws.seed, groups(pairs), settings.folds))]
     missing = [fold for fold in folds if not fold.artifact.made()]
@@ -114,8 +120,14 @@ def check(p: Params) -> Iterator[str]:
     if p.filter.folds and p.filter.agreement_quantile is not None:
         yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed)], "segment")
         if count := dataset.expected_count(p.data):
-            names = {str(i): [str(i)] for i in range(count)}
-            yield from refusals([lambda: split(p.seed, names, p.filter.folds or 0)])
+            yield from too_few(p, count)
+
+
+def too_few(p: Params, pairs: int) -> Iterator[str]:
+    """What the filter would refuse of so many real pairs."""
+    if p.filter.folds and p.filter.agreement_quantile is not None:
+        names = {str(i): [str(i)] for i in range(pairs)}
+        yield from refusals([lambda: split(p.seed, names, p.filter.folds or 0)])
 
 
 def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterator[Cost]:
@@ -125,15 +137,14 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
         valid = trainsets.held_back(others, segment.validation)
         fold = Choice(("",) * (others - valid)), Choice(("",) * valid)
         alone = segment.model_copy(update={"keep_weights": True, **dict.fromkeys(TESTS)})
-        yield replace(of_networks("5 evaluate", alone, [fold] * settings.folds, work),
+        yield replace(of_networks("5 evaluate", alone, [fold] * min(settings.folds, pairs), work),
                       work="networks of the filter")
 
 
 def groups(pairs: Pairs) -> dict[str, list[str]]:
     """The names of the real pairs that belong together, such as frames of a sequence, where the layout of the
     data tells of enough groups; else each pair is one for itself."""
-    stamp = read_stamp(pairs.stored.parent) or {}
-    known = sequences.of_layout(str(stamp.get("layout", "")), pairs.names)
+    known = sequences.of_layout(sequences.layout_of(pairs), pairs.names)
     if known is None or known.count < LEAST:
         return {name: [name] for name in pairs.names}
     members: dict[str, list[str]] = {}

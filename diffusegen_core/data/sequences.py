@@ -10,8 +10,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffusegen_core.data.testsets import CVC, POLYPGEN
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.store.stamps import read_stamp
 
+CVC, POLYPGEN = "CVC-ClinicDB", "PolypGen"
+KINDS = {CVC: "sequence", POLYPGEN: "centre"}  # of these, what images are grouped by
 CVC_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
               429, 448, 467, 479, 504, 529, 547, 572, 592)
 CVC_FRAMES = 612
@@ -32,10 +35,24 @@ class Grouped:
         return len(set(self.of.values()))
 
 
+def layout_of(pairs: Pairs) -> str:
+    """How the folder was laid out that stored pairs were read from; "" where nobody knows, as of phantoms."""
+    return str((read_stamp(pairs.stored.parent) or {}).get("layout", ""))
+
+
 def of_layout(layout: str, names: Sequence[str]) -> Grouped | None:
     """The groups of a dataset's images, by its layout (layouts.LAYOUTS) and their names; None where these do
     not tell them."""
-    return next((grouped(name, names) for name in (CVC, POLYPGEN) if layout.startswith(name)), None)
+    return next((grouped(name, names) for name in KINDS if layout.startswith(name)), None)
+
+
+def untold(pairs: Pairs) -> str:
+    """Whose sequences or centres the names of stored pairs should tell, and do not, in words; else ""."""
+    layout = layout_of(pairs)
+    meant = next((name for name in KINDS if layout.startswith(name)), "")
+    if not meant or of_layout(layout, pairs.names):
+        return ""
+    return f"the names of the images do not tell which {KINDS[meant]} of {meant} they are of"
 
 
 def grouped(test_set: str, names: Sequence[str]) -> Grouped | None:
@@ -44,10 +61,9 @@ def grouped(test_set: str, names: Sequence[str]) -> Grouped | None:
         frames = {name: int(name) for name in names if re.fullmatch(r"\d{1,3}", name)}
         groups = {name: f"{bisect_right(CVC_STARTS, frame):02d}" for name, frame in frames.items()
                   if 1 <= frame <= CVC_FRAMES}
-        kind = "sequence"
     elif test_set == POLYPGEN:
         matches = {name: CENTRE.fullmatch(name) for name in names}
-        groups, kind = {name: match[1] for name, match in matches.items() if match}, "centre"
+        groups = {name: match[1] for name, match in matches.items() if match}
     else:
         return None
-    return Grouped(kind, groups) if names and len(groups) == len(names) else None
+    return Grouped(KINDS[test_set], groups) if names and len(groups) == len(names) else None

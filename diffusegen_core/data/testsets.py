@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Data, Segment
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, sequences
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.workspace import Workspace
 
 REST = "rest"
 PHANTOM, KVASIR, HELD_OUT = "Phantom", "HyperKvasir", "Held out"
-TRANSFER = {"cvc": "CVC-ClinicDB", "polypgen": "PolypGen"}  # the names of the other sets, by their parameters
-CVC, POLYPGEN = TRANSFER["cvc"], TRANSFER["polypgen"]
+TRANSFER = {"cvc": CVC, "polypgen": POLYPGEN}  # the names of the other sets, by their parameters
 KVASIR_NAME = re.compile(r"c[jk][a-z0-9]{23}")  # unique to an image; names like 001 are everybody's
 
 # Images are compared as SIDE x SIDE grey means, by one minus their correlation. Re-encoded (JPEG 75 and 50),
@@ -46,6 +46,14 @@ class TestSet:
     """What was drawn ("200 of 652"), or why there are no pairs."""
     same_source: bool = False
     """Whether it comes from the folder of the training pairs, under the same names."""
+    layout: str = ""
+    """How the folder that it was drawn from is laid out, as in layouts.LAYOUTS; "" where nobody knows."""
+
+    @cached_property
+    def groups(self) -> Grouped | None:
+        """Which images belong together, by the layout or the set's name; None where these do not tell."""
+        names = self.pairs.names if self.pairs else []
+        return sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names)
 
 
 def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[str, TestSet]:
@@ -155,12 +163,12 @@ class _Source:
         whole = {"source": source, "subset": "all", "count": count, "names": None}
         return dataset.load(self.ws, self.data.model_copy(update=whole), name=f"tests/{name}")
 
-    def drawn(self, name: str, pairs: Pairs, same_source: bool) -> TestSet:
+    def drawn(self, name: str, pairs: Pairs, same_source: bool, layout: str) -> TestSet:
         """A test set of `test_count` of the pairs, or of all where there are fewer."""
         rng = seeds.rng(self.ws.seed, "test set", name)
         chosen = rng.choice(len(pairs), size=min(self.settings.test_count, len(pairs)), replace=False)
         return TestSet(name, self.kept(name, pairs.take(np.sort(chosen))), f"{len(chosen)} of {len(pairs)}",
-                       same_source)
+                       same_source, layout)
 
     def kept(self, name: str, pairs: Pairs) -> Pairs:
         return dataset.keep(self.ws, f"tests/{name}-drawn", pairs)
@@ -201,7 +209,7 @@ def _rest(source: _Source, name: str) -> TestSet:
     rest = rest.take([i for i, pair in enumerate(rest.names) if pair not in twins]) if twins else rest
     if not len(rest):
         return TestSet(name, None, "data.source has no pairs beside those that are trained on")
-    drawn = source.drawn(name, rest, same_source=True)
+    drawn = source.drawn(name, rest, True, sequences.layout_of(whole))
     return replace(drawn, note=f"{drawn.note}; {len(twins)} copies left out") if twins else drawn
 
 
@@ -216,7 +224,8 @@ def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> 
     if folder is None:
         return TestSet(name, None, f"not given: segment.{key}")
     try:
-        return source.drawn(name, source.read(name, folder), same_source)
+        pairs = source.read(name, folder)
+        return source.drawn(name, pairs, same_source, sequences.layout_of(pairs))
     except NotMadeError:
         raise
     except UserError as error:

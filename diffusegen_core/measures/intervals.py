@@ -59,7 +59,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: i
 
     What makes an image hard, or the real pairs that a seed drew, is in both, so it cancels.
     """
-    gain, owners = _whole(matrix(a, value) - matrix(b, value)), generators(a, b)
+    gain, owners = differences(a, b, value), generators(a, b)
     return (of(gain, resamples, seed, owners) if groups is None else
             of_groups(gain, groups, resamples, seed, owners))
 
@@ -70,6 +70,11 @@ def matrix(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     A seed without any value (its experiment failed) is left out, and then an image that a seed lacks.
     """
     return _whole(frame.pivot(index="seed", columns="image", values=value).astype(float))
+
+
+def differences(a: pd.DataFrame, b: pd.DataFrame, value: str) -> pd.DataFrame:
+    """a minus b (seeds x images), over the seeds and images that both have; see `matrix`."""
+    return _whole(matrix(a, value) - matrix(b, value))
 
 
 def generators(*frames: pd.DataFrame) -> dict[int, int]:

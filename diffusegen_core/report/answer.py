@@ -164,13 +164,19 @@ def wilson(share: float, of: float) -> tuple[float, float]:
 
 
 def remembered(result: Evaluated) -> Answer | None:
-    """The membership test of the group of models that betrays most; None without a test."""
+    """The membership test of the group of models that betrays most; None without a test.
+
+    As the highest of several areas may be high by chance, its lower limit is moved as far out as Bonferroni's
+    correction asks of a normal error.
+    """
     if result.membership is None or result.membership.table.empty:
         return None
     rows = result.membership.table
     row = rows.loc[rows["area"].idxmax()]
     others = f"; the highest of {len(rows)} groups of models" if len(rows) > 1 else ""
-    return Answer(MEMORY, "a sign of memory" if row["low"] > 0.5 else "none was found", (
+    wider = ndtri(1 - 0.025 / len(rows)) / ndtri(0.975)
+    low = row["area"] - wider * (row["area"] - row["low"])
+    return Answer(MEMORY, "a sign of memory" if low > 0.5 else "none was found", (
         "by the error of the models, training pairs are told from held-out ones with an area under the ROC "
         f"curve of {with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
         f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}"))

@@ -4,12 +4,13 @@ A comparison of networks is of two data types on one test set: the difference in
 95 % interval, over the seeds and images that both have. Each is judged for itself, as `rule` says.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import pandas as pd
 
-from diffusegen_core.data import sequences
+from diffusegen_core.data.sequences import Grouped
 from diffusegen_core.data.types import PASTE
 from diffusegen_core.measures import intervals
 from diffusegen_core.report import comparisons, otherclaims, paperclaims
@@ -21,6 +22,7 @@ from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
 CHAPTERS = {"segment": 6, "augment": 7}
 AMOUNTS = {"segment": "samples", "augment": "size"}  # by which a chapter's networks are compared
+NO_GROUPS: Mapping[str, Grouped | None] = MappingProxyType({})
 ORDER = [one for one in vars(paperclaims).values() if isinstance(one, Claim)]
 
 
@@ -28,9 +30,10 @@ def of(run: Run) -> list[Verdict]:
     """The verdicts on a run, by claim, from what its chapters have found so far; nothing is made."""
     grids = {chapter: run.finished(chapter) for chapter in CHAPTERS}
     unfinished = [chapter for chapter, grid in grids.items() if grid is None or not grid.complete]
+    groups = {test.name: test.groups for grid in grids.values() if grid for test in grid.tests}
     frames = [grid.images for grid in grids.values() if grid is not None and len(grid.images)]
     images = pd.concat(frames) if frames else pd.DataFrame(columns=[*FIELDS, *IMAGE])
-    found = judge(images, run.params.segment.resamples, run.params.seed, unfinished)
+    found = judge(images, run.params.segment.resamples, run.params.seed, groups, unfinished)
     return ordered([*found, *otherclaims.of(run)])
 
 
@@ -39,18 +42,19 @@ def ordered(verdicts: list[Verdict]) -> list[Verdict]:
     return sorted(verdicts, key=lambda verdict: ORDER.index(verdict.claim))
 
 
-def judge(images: pd.DataFrame, resamples: int, seed: int, unfinished: Collection[str] = ()) -> list[Verdict]:
+def judge(images: pd.DataFrame, resamples: int, seed: int, groups: Mapping[str, Grouped | None] = NO_GROUPS,
+          unfinished: Collection[str] = ()) -> list[Verdict]:
     """Every comparison of networks, from `Results.images` of chapters 6 and 7, joined or alone.
 
     The paper's claims are compared as in `comparisons`, and for every cluster count that the results have.
     Two claims are not the paper's. One compares, in both chapters, the styled types with Paste, wherever both
     have the same numbers of pairs; the other, where there is a filter, what it keeps with all pairs.
-    Where there is nothing to compare, one verdict says what is missing. `unfinished` names the chapters that
-    have still to be run.
+    Where there is nothing to compare, one verdict says what is missing. `groups` tells by test set which of
+    its images belong together, and `unfinished` names the chapters that have still to be run.
     """
     own, there, nets = _own(images), set(images["test_set"]), comparisons.nets_of(images)
     asked = [*comparisons.among(nets, own, there), *_pasting(images, nets, own)]
-    found = [_judged(one, images, resamples, seed) for one in asked]
+    found = [_judged(one, images, resamples, seed, groups.get(one.test_set)) for one in asked]
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
     return found
@@ -109,7 +113,8 @@ def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict
                                    f"{CHAPTERS[chapter]}.")
 
 
-def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int) -> Verdict:
+def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
+            groups: Grouped | None) -> Verdict:
     """The verdict on a comparison, with its numbers."""
     measure = one.claim.measure
     asked = Verdict(one.claim, one.text, one.test_set, comparisons.in_paper(one), chapter=one.first.chapter,
@@ -126,8 +131,7 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int) ->
     means = float(common[f"{measure}_x"].mean()), float(common[f"{measure}_y"].mean())
     first, second = (arms if one.larger is None else
                      [_gains(*two, measure) for two in ((arms[0], arms[1]), (arms[2], arms[3]))])
-    together = sequences.grouped(one.test_set, sorted(set(first["image"]) & set(second["image"])))
-    gain = intervals.paired(first, second, measure, resamples, seed, together.of if together else None)
+    gain = intervals.paired(first, second, measure, resamples, seed, groups.of if groups else None)
     verdict, reason = decide(gain, max(means), one.claim.helps)
     scope = THESE_PAIRS if verdict != TOO_LITTLE and gain.generators < LEAST_GENERATORS else ""
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,

@@ -13,6 +13,7 @@ import pandas as pd
 from diffusegen_core.chapters.distances import MS_SSIM
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import plain
+from diffusegen_core.data.sequences import Grouped
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.report import claims, otherclaims, published, verdict_tables
@@ -41,10 +42,15 @@ class Joined:
     """What was left out, and what is not finished; sentences."""
 
     @property
+    def groups(self) -> dict[str, Grouped | None]:
+        """By test set, which are the same in all runs, the images that belong together."""
+        return {name: test.groups for name, test in self.runs[0].tests.items()}
+
+    @property
     def verdicts(self) -> list[Verdict]:
         """Every comparison behind the claims, by claim."""
         first = self.runs[0].params
-        found = claims.judge(self.images, first.segment.resamples, first.seed)
+        found = claims.judge(self.images, first.segment.resamples, first.seed, self.groups)
         others = {(one.claim, one.comparison): one for run in reversed(self.runs)
                   for one in otherclaims.of(run)}
         kept = [one for run in self.runs for one in otherclaims.of(run)

@@ -7,6 +7,7 @@ import pandas as pd
 from diffusegen_core.chapters.members import HELD_OUT
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import intervals
+from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import answer, cost
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import Table, escaped, number, show
@@ -52,8 +53,8 @@ def _alone(run: Run, result: Tested) -> dict[str, Texts]:
     texts = {}
     for kind, rows in images.groupby("data_type", sort=False):
         most = rows[rows["samples"].isna() | (rows["samples"] == rows["samples"].max())]
-        mean = intervals.interval(most, "dice", run.params.segment.resamples, run.params.seed)
-        texts[str(kind)] = _text(mean, ".3f")
+        values = intervals.matrix(most, "dice"), intervals.generators(most)
+        texts[str(kind)] = _text(_interval(run, result, *values), ".3f")
     return {"Dice, trained on it alone": texts}
 
 
@@ -64,8 +65,8 @@ def _gains(run: Run, result: Tested) -> dict[str, Texts]:
         real, texts = rows[rows["data_type"] == REAL.name], {}
         for kind, mine in rows[rows["data_type"] != REAL.name].groupby("data_type", sort=False):
             most = mine[mine["ratio"] == mine["ratio"].max()]
-            gain = intervals.paired(most, real, "dice", run.params.segment.resamples, run.params.seed)
-            texts[str(kind)] = _text(gain, "+.3f")
+            gain = intervals.differences(most, real, "dice"), intervals.generators(most, real)
+            texts[str(kind)] = _text(_interval(run, result, *gain), "+.3f")
         columns[f"gain, {size} real pairs"] = texts
     return columns
 
@@ -86,11 +87,18 @@ def _evaluated(run: Run) -> dict[str, Texts]:
     return {"near-copies (by chance)": copies, f"{metric}, equal numbers": distances}
 
 
+def _interval(run: Run, result: Tested, values: pd.DataFrame, generators: dict[int, int]) -> Interval:
+    """Of values (seeds x images) on the first test set, as verdicts take it: groups of images stay whole."""
+    groups = next(test.groups for test in result.tests if test.pairs is not None)
+    how = run.params.segment.resamples, run.params.seed, generators
+    return intervals.of_groups(values, groups.of, *how) if groups else intervals.of(values, *how)
+
+
 def _first(result: Tested) -> pd.DataFrame:
     """The rows of the first test set."""
     return result.images[result.images["test_set"] == result.images["test_set"].iloc[0]]
 
 
-def _text(found: intervals.Interval, digits: str) -> str:
+def _text(found: Interval, digits: str) -> str:
     """A mean with its interval, which does not break."""
     return with_interval(found.mean, found.low, found.high, digits).replace(", ", ",\u00a0")

@@ -57,7 +57,7 @@ EKES = Claim("Styled-Diff still ekes out a better score on the transfer datasets
 PARTLY = Claim("In small real sets Styled-Diff consistently outperforms GAN in IoU", "section 3.3.2",
                "K = 10 to 40; r = 3; 16 to 128 real pairs", "augment", IOU, ALL)
 NEARER = Claim("By FID, Diff and Styled-Diff are nearer to the real images than GAN", "section 3.2",
-               "K = 20 and Full", "evaluate", "FID", digits="+.1f")
+               "K = 20 and Full", "evaluate", "FID", digits="+.3g")
 VARIED = Claim("The MS-SSIM of synthetic images is within 0.05 of that of Real", "section 3.2",
                "K = 20, Full and GAN", "evaluate", "MS-SSIM", digits="+.4f")
 COMPUTE = Claim("The models of the clusters need less compute for training than a GAN for each image",

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import sequences
 from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, power
 from diffusegen_core.measures.intervals import Interval
@@ -170,8 +169,7 @@ def _key(values: Iterable[Any]) -> tuple[str, ...]:
 
 def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: str, digits: str,
                  values: Iterator[Values]) -> Table:
-    groups = {test.name: sequences.grouped(test.name, test.pairs.names) for test in result.tests
-              if test.pairs is not None}
+    groups = {test.name: test.groups for test in result.tests}
     rows = []
     for key, matrix, generators in values:
         known = groups.get(key[-1])

@@ -1,0 +1,261 @@
+"""The page "Results at small scale", written from a finished run of `kvasir_cpu`.
+
+    python benchmarks/smallpage.py RUN --times benchmarks/results/kvasir_cpu.json
+
+Its tables are those of the book, by the same code; its pictures show synthetic pixels alone. `--times` names
+the wall times of the run as it was made from nothing; where there is no such file it is written, from what
+papermill kept in the executed notebooks, which a later call of the run replaces. `--subset` names a second
+run of the same data, with `augment.generator_sees: subset`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from diffusegen_core import __version__
+from diffusegen_core.config import params
+from diffusegen_core.config.text import duration
+from diffusegen_core.data import regions
+from diffusegen_core.data.pairsets import PairSet, read_pair
+from diffusegen_core.report import (
+    answer,
+    evaluate_tables,
+    filtering,
+    keynumbers,
+    limits,
+    segment_details,
+    segment_tables,
+    tables,
+    trainings,
+    verdict_tables,
+)
+from diffusegen_core.report.claims import of as verdicts_of
+from diffusegen_core.report.figures import board, picture
+from diffusegen_core.report.showcase import outline
+from diffusegen_core.report.tables import Table, show
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation.trials import Tested
+from diffusegen_core.store import files, seeds
+
+PROFILE = "kvasir_cpu"
+BOOK = Path(__file__).parents[1] / "book"
+PAGE, PICTURE = "results_small.md", "results_small.png"
+SHOWN, STEPS = 8, 50  # pairs of a row of the picture; network calls of one from noise
+MARGIN = 2  # pixels around a region that is shown
+SMALL = ["size", "data_type", "ratio"]  # what tells the networks of chapter 7 apart
+# Where these files lie is of no use to anybody else: the page names them by what they are.
+PLACES = {"data.source": "/path/to/pairs", "segment.cvc": "/path/to/CVC-ClinicDB",
+          "segment.polypgen": "/path/to/PolypGen", "style.vgg_weights": "/path/to/vgg19.pth",
+          **{f"{part}.weights": "/path/to/mobilenet_v2.pth"
+             for part in ("cluster", "style", "evaluate", "segment")}}
+UNSAID = {"profile", "run_dir"}
+
+HEAD = """# Results at small scale
+
+**Overview.** What the profile `kvasir_cpu` gives on the paper's 348 real pairs: how long it takes, samples,
+and whether the pairs help a segmentation network. Every value on this page is computed, none is published.
+A command wrote the page from a finished run, which is not the run that the other pages show.
+
+**Prerequisites.** {doc}`how_to_read`, and for what is measured {doc}`05_evaluate` to {doc}`08_summary`.
+
+**Time needed.** Ten minutes."""
+
+TIME = """From an empty folder to the last chapter, with two worker processes on two cores. Other work shared
+the cores for a part of the time, so these are upper bounds."""
+
+PICTURES = """In the upper rows the filled regions of pairs that the seed of the run has drawn, without
+their surroundings, which are a patient's; the outline is the mask that was given. In the last rows whole
+pairs sampled from noise, images above masks."""
+
+FILTER = """Three networks, none of which has seen the source of the pair that it scores, judge whether a
+lesion is where the mask says; {doc}`05_evaluate` has the rule. Filtered types are compared below like any
+other, but they are smaller sets as well: what a filter removes is not compared with as many pairs removed
+at random."""
+
+ALONE = """A network is trained on one data type alone and tested on real pairs that no model has seen. No
+test image was used to choose anything."""
+
+SUBSET = """In the tables above the diffusion models had seen all pairs of the run, more than a user with a
+small set has. Here they saw the small set alone, and each seed has a set and models of its own."""
+
+
+def arguments() -> argparse.Namespace:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("run", type=Path, help="the folder of a finished run")
+    asked.add_argument("--subset", type=Path, help="a run whose generators see a small set alone")
+    asked.add_argument("--times", type=Path, required=True, help="JSON of the wall times")
+    asked.add_argument("--book", type=Path, default=BOOK, help="where the page and its picture go")
+    return asked.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    run = Run.open(asked.run)
+    if not asked.times.is_file():
+        files.write_json(asked.times, times(run))
+    subset = Run.open(asked.subset) if asked.subset else None
+    files.write(asked.book / PICTURE, drawn(run).savefig)
+    files.write_text(asked.book / PAGE, page(run, subset, files.read_json(asked.times)))
+
+
+def page(run: Run, subset: Run | None, wall: dict[str, Any]) -> str:
+    """The page as MyST."""
+    verdicts = verdicts_of(run)
+    segment, augment, evaluated = run.read("segment"), run.read("augment"), run.read("evaluate")
+    several = [trainings.table(run)] if run.params.generators > 1 else []
+    parts = [
+        HEAD, "## Set-up", setup(run), command(run),
+        "## Time", TIME, timed(wall),
+        "## Samples", PICTURES, figure(),
+        "## What was found", answer.table(run, verdicts=verdicts), keynumbers.table(run),
+        "## Distances, copies and memory", evaluate_tables.equal(evaluated),
+        evaluate_tables.copies(evaluated),
+        evaluate_tables.membership(evaluated),
+        "## What the filter keeps", FILTER, filtering.table(run),
+        "## Pairs alone", ALONE, *several, segment_tables.alone(run, segment, "dice"),
+        "## Small sets with synthetic pairs", *small(run, augment),
+        *(["## Generators that saw a small set alone", SUBSET, *small(subset, subset.read("augment"))]
+          if subset else []),
+        "## Verdicts", verdict_tables.overall(run, verdicts),
+        "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params))]
+    return "\n\n".join(labelled(parts)) + "\n"
+
+
+def labelled(parts: list[str | Table]) -> Iterator[str]:
+    """The parts as MyST. Tables get labels of their own, since each stands on a page of its chapter too, and
+    lose what is folded below them there: this page shows no published values."""
+    for number, part in enumerate(parts):
+        if isinstance(part, Table):
+            name = part.name.removeprefix("tab-")
+            part = replace(part, name=f"tab-small-{number}-{name}", folded=None)._repr_markdown_().strip()
+        yield part
+
+
+def setup(run: Run) -> str:
+    """What the run is of, and the command that makes it."""
+    p, pairs = run.params, run.pairs
+    sizes = " and ".join(map(str, run.clusters.sizes))
+    each = run.models.models[0].images
+    side = p.data.image_size
+    return (f"{len(pairs)} pairs, {tables.escaped(tables.data(p))}, at {side} × {side} pixels, in "
+            f"{p.cluster.k} clusters of {sizes} pairs. A model of each cluster sees {each:,} images; from "
+            f"each of {p.inpaint.sources or len(pairs)} sources {p.inpaint.samples} pairs are painted. Seed "
+            f"{p.seed}, diffusegen {__version__}, torch {files.versions()['torch']}, "
+            f"{tables.work(run)[1]}.")
+
+
+def command(run: Run) -> str:
+    """The command line of the run: what differs from the profile, with places for files."""
+    written = params.validate(params.load(params.profile_file(PROFILE)))
+    profile, mine = (flat(params.plain(p)) for p in (written, run.params))
+    changed = {key: PLACES.get(key, value) if value != "random" else value for key, value in mine.items()
+               if value != profile[key] and key not in UNSAID}
+    lines = [f"diffusegen run params/{PROFILE}.yaml --workers 2",
+             *(f"    -p {key} {shell(value)}" for key, value in changed.items())]
+    return "```bash\n" + " \\\n".join(lines) + "\n```"
+
+
+def flat(nested: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{"train": {"images": 1}} as {"train.images": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
+
+
+def shell(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, list) else "null" if value is None else str(value)
+
+
+def times(run: Run) -> dict[str, Any]:
+    """The wall time of each notebook, and from the first one's start to the last one's end; what computed."""
+    kept = {path.stem: nbformat.read(path, as_version=4).metadata["papermill"]
+            for path in sorted((run.folder / "notebooks").glob("*.ipynb"))}
+    began, ended = (pick(datetime.fromisoformat(one[key]) for one in kept.values())
+                    for pick, key in ((min, "start_time"), (max, "end_time")))
+    return {"chapters": {name: round(one["duration"], 1) for name, one in kept.items()},
+            "seconds": round((ended - began).total_seconds(), 1), "device": tables.work(run)[1],
+            "generators": run.params.generators, "versions": files.versions(), "date": f"{ended:%Y-%m-%d}"}
+
+
+def timed(wall: dict[str, Any]) -> Table:
+    rows = [*wall["chapters"].items(), ("everything, from the first chapter to the last", wall["seconds"])]
+    frame = pd.DataFrame([(name, duration(seconds)) for name, seconds in rows],
+                         columns=["chapter", "wall time"])
+    one = "one generator" if wall["generators"] == 1 else f"{wall['generators']} generators"
+    return show(frame, "times", f"Wall times of the profile with {one}, computed on {wall['device']}.")
+
+
+def figure() -> str:
+    return (f":::{{figure}} {PICTURE}\n:name: fig-small-samples\n:alt: Rows of filled regions without their "
+            "surroundings, and rows of whole synthetic images above their masks\n:width: 100%\n\n"
+            "Synthetic pixels of this run, drawn by its seed and not chosen by hand. No pixel of a real "
+            "image is shown.\n:::")
+
+
+def drawn(run: Run) -> Figure:
+    """Filled regions as inpainted and as styled, of the same pairs; then pairs from noise, of each model."""
+    rows = [one for result in (run.inpainted, run.styled) for one in result.sets.values()]
+    models = [run.models.load(f"cluster-{number:02d}") for number in range(run.params.cluster.k)]
+    chosen = drawn_names(run, rows[-1])
+    board_, axes = board(len(rows) + 2 * len(models), SHOWN)
+    for line, one in zip(axes, rows, strict=False):
+        manifest = one.manifest.set_index("name")
+        for ax, name in zip(line, chosen, strict=False):
+            image, mask = read_pair(one.folder, name)
+            source = run.pairs.masks[run.pairs.names.index(manifest.loc[name, "source"])]
+            region = regions.filled(source[None], mask[None], run.params.inpaint.dilate)[0].astype(bool)
+            rest = ~region & (mask[0] == 0)  # styling may move a border by a pixel
+            picture(ax, np.where(rest[None], 255, image).astype(np.uint8))
+            outline(ax, mask)
+            top, bottom, left, right = window(region)
+            ax.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
+        named(line[0], one.data_type.name)
+    for number, model in enumerate(models):
+        pairs = model.sample(SHOWN, seed=run.params.seed, steps=STEPS)
+        lines = axes[len(rows) + 2 * number:][:2]
+        for images, line, row in zip((pairs.images, pairs.masks), lines, ("image", "mask"), strict=True):
+            for ax, image in zip(line, images, strict=True):
+                picture(ax, image)
+            named(line[0], f"model {number + 1},\n{row}")
+    return board_
+
+
+def drawn_names(run: Run, one: PairSet) -> list[str]:
+    """Names of pairs that the seed draws, in their order."""
+    rng = seeds.rng(run.params.seed, "results at small scale")
+    rows = np.sort(rng.choice(len(one), min(SHOWN, len(one)), replace=False))
+    return one.manifest["name"].iloc[rows].tolist()
+
+
+def window(region: np.ndarray) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of the square around a region (S, S), with a margin, inside the image."""
+    side = min(len(region), 2 * MARGIN + max(np.ptp(axis) + 1 for axis in np.nonzero(region)))
+    starts = [int(np.clip((axis.min() + axis.max() + 1 - side) // 2, 0, len(region) - side))
+              for axis in np.nonzero(region)]
+    return starts[0], starts[0] + side, starts[1], starts[1] + side
+
+
+def named(ax: Any, name: str) -> None:
+    ax.axis("on")
+    ax.set_ylabel(name)
+
+
+def small(run: Run, result: Tested) -> Iterator[Table]:
+    """What chapter 7 says of Dice, detection, and the seeds that a gain would need."""
+    for ratio in segment_tables.ratios(result):
+        yield segment_tables.small(run, result, "dice", ratio)
+    yield segment_details.detection(run, result, SMALL, "augment-detection")
+    yield segment_details.seeds_needed(result, "augment-seeds")
+
+
+if __name__ == "__main__":
+    main()
