@@ -9,7 +9,7 @@ import pytest
 
 from diffusegen_core.chapters import membership
 from diffusegen_core.chapters.membership import CLUSTERS, ERRORS, LEVELS, Membership
-from diffusegen_core.config.sections import Data
+from diffusegen_core.config.data import Data
 from diffusegen_core.data import windows
 from diffusegen_core.report import evaluate_figures, evaluate_tables
 from diffusegen_core.run import Run

@@ -21,8 +21,9 @@ from diffusegen_core.chapters.members import HELD_OUT, Subject
 from diffusegen_core.chapters.membership import Membership
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.params import Params, plain
-from diffusegen_core.config.sections import Data, Evaluate
+from diffusegen_core.config.sections import Evaluate
 from diffusegen_core.data import testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet

@@ -17,7 +17,7 @@ import torch
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
 from diffusegen_core.chapters.trained import Model, Trained
 from diffusegen_core.config import devices
-from diffusegen_core.config.sections import Data
+from diffusegen_core.config.data import Data
 from diffusegen_core.data import dataset, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import checkpoints, process

@@ -22,20 +22,20 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.possible import impossible
+from diffusegen_core.config.section import Section
 from diffusegen_core.config.sections import (
     TESTS,
     Augment,
     Cluster,
-    Data,
     Evaluate,
     Filter,
     Gan,
     Inpaint,
     Model,
     Process,
-    Section,
     Segment,
     Style,
     Train,

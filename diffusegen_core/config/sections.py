@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from diffusegen_core.config.section import Section
 
 # The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
 FULL_SIZE, FULL_STEPS = 256, 200
@@ -10,30 +12,6 @@ FULL_SIZE, FULL_STEPS = 256, 200
 TESTS = ("held_out", "cvc", "polypgen")
 Pasting = Literal["Paste", "Paste-Poisson"]
 BASELINES: list[Pasting] = ["Paste", "Paste-Poisson"]
-
-
-class Section(BaseModel):
-    """A group of parameters: unknown keys are refused, no value is coerced from another type or changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Data(Section):
-    """Where the labelled pairs come from."""
-
-    source: str = Field("phantom", description="`phantom`, or a folder of image+mask pairs")
-    subset: Literal["all", "paper348", "not348"] = Field(
-        "all", description="the paper's 348 names, the rest, or all")
-    count: PositiveInt | None = Field(
-        48, description="use the first so many pairs; null: all (phantom needs it)")
-    names: list[str] | None = Field(None, min_length=1, description="of these, only the named; null: all")
-    image_size: PositiveInt = Field(32, le=8192, description="side of the square training images, pixels")
-    window: float | None = Field(
-        None, gt=1, le=20, description="models train and paint in a square around the lesion, so many times "
-                                       "its size; null: in whole images")
-    window_size: PositiveInt | None = Field(
-        None, le=8192, description="side of such a square as the models see it, pixels")
-    on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
 
 
 class Cluster(Section):

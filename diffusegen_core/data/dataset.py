@@ -15,9 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
-from diffusegen_core.config.sections import Data
 from diffusegen_core.data import layouts, phantom
 from diffusegen_core.data.layouts import Problem, Report
 from diffusegen_core.store import files

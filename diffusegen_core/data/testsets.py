@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
-from diffusegen_core.config.sections import TESTS, Data, Segment
+from diffusegen_core.config.sections import TESTS, Segment
 from diffusegen_core.data import dataset, sequences
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.sections import Section
+from diffusegen_core.config.section import Section
 
 log = logging.getLogger(__name__)
 
