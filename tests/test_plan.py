@@ -397,7 +397,8 @@ def test_flop_in_words(value: float, words: str):
 
 
 @pytest.mark.parametrize(("load", "told"), [(0.1, False), (40.0, True)])
-def test_a_plan_says_that_the_machine_was_busy(monkeypatch: pytest.MonkeyPatch, load: float, told: bool) -> None:
+def test_a_plan_says_that_the_machine_was_busy(monkeypatch: pytest.MonkeyPatch, load: float,
+                                               told: bool) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     assert probe.busy(torch.device("cpu")).startswith("The load of this machine was 40.0") == told
     assert probe.busy(torch.device("cuda")) == ""

@@ -123,8 +123,8 @@ def check(p: Params) -> Iterator[str]:
 
 
 def _counts(p: Params) -> Iterator[int]:
-    """How many real pairs the filters of a run have, as far as that is known: its own, and that of the smallest
-    set with a generator of its own."""
+    """How many real pairs the filters of a run have, as far as that is known: its own, and that of the
+    smallest set with a generator of its own."""
     if count := dataset.expected_count(p.data):
         yield count
     if p.augment.generator_sees == "subset" and p.augment.sizes:
