@@ -108,6 +108,8 @@ def plan(
     # Imported only now, because they take seconds.
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
+    if seconds:
+        typer.echo(f"Measuring this device, for about {seconds:g} s.", err=True)
     typer.echo(planning.make(p, seconds).text)
     if problems := preflight.problems(p):
         typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")

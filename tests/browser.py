@@ -30,7 +30,10 @@ SETTLED = """(async () => {
         image.loading = "eager";
         await image.decode().catch(() => broken.push(image.src));
     }
-    return {title: document.title, broken_images: broken, scroll_width: document.documentElement.scrollWidth};
+    const formulas = [...document.querySelectorAll("mjx-container[display=true]")];
+    const wide = formulas.filter(one => one.scrollWidth > one.clientWidth + 1);
+    return {title: document.title, broken_images: broken, scroll_width: document.documentElement.scrollWidth,
+            cut_formulas: wide.map(one => one.closest("[id]")?.id ?? "")};
 })()"""
 
 
@@ -43,6 +46,8 @@ class PageReport:
     outgoing_requests: list[str]
     broken_images: list[str]
     scroll_width: int
+    cut_formulas: list[str]
+    """Where formulas are that their box has no room for."""
 
 
 class Browser:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusegen_core.config import params
 from diffusegen_core.config.params import Params, validate
-from diffusegen_core.data import dataset, phantom
+from diffusegen_core.data import dataset, pairsets, phantom
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import process
@@ -22,6 +23,7 @@ from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_le
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.report import algorithms, figures
 from diffusegen_core.run import Run
+from diffusegen_core.store import seeds
 from diffusegen_core.store.workspace import Workspace
 
 SIDE = 16
@@ -119,6 +121,23 @@ def test_where_no_polyp_was_painted_a_real_image_is_styled(model: Diffusion, pai
     assert torch.equal(source, dataset.to_tensor(pairs)[:, :3])
     assert torch.equal(pixels, source)
     assert torch.allclose(inpainted[:, :3], source if empty else -source, atol=1e-6)
+
+
+def test_the_image_on_its_way_is_painted_as_the_runs_pairs_are(nano_run: Run, tmp_path: Path) -> None:
+    values = params.merged(params.plain(nano_run.params), {
+        "inpaint.masks": "varied", "inpaint.guidance_scale": 2.0, "inpaint.batch_size": 1,
+        "inpaint.precision": "fp32", "inpaint.seamless": False, "run_dir": str(nano_run.folder)})
+    run = Run(params.validate(values))
+    made = next(iter(run.make("inpaint").sets.values()))
+    name, seed = made.manifest["name"].iloc[0], made.manifest["seed"].iloc[0]
+    x_known, known, diffusion = algorithms.to_paint(run, number=0)
+    assert known.shape == (1, 4, *x_known.shape[-2:])
+    p = run.params.inpaint
+    levels = repaint_levels(p.respacing, p.jump_length, p.resampling)
+    x = repaint(diffusion, x_known, known, levels, [seeds.generator(int(seed), "noise", device="cpu")])
+    image, mask = pairsets.read_pair(made.folder, name)
+    assert (dataset.to_bytes(x[0, :3].numpy()) == image).all()
+    assert ((x[0, 3:].numpy() > 0) == mask).all()
 
 
 def test_what_lies_outside_the_range_is_clipped() -> None:

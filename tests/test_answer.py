@@ -51,7 +51,8 @@ def verdict(low: float, high: float, seeds: int = 5, generators: int = 1, images
     scope = rule.THESE_PAIRS if word != TOO_LITTLE and generators < rule.LEAST_GENERATORS else ""
     return Verdict(claim, "2-Styled-Paint (r = 3) against Real, 16 real pairs", "HyperKvasir",
                    difference=gain.mean, low=low, high=high, images=images, seeds=seeds,
-                   generators=generators, verdict=word, reason=reason, scope=scope)
+                   generators=generators, verdict=word, reason=reason, scope=scope,
+                   chapter="augment")
 
 
 @pytest.mark.parametrize(("low", "high", "seeds", "generators", "told"), [
@@ -66,7 +67,7 @@ def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: floa
     assert one.verdict == told
     numbers = f"{(low + high) / 2:+.3f} [{low:+.3f}, {high:+.3f}] in polyp Dice on HyperKvasir"
     of = f"(40 images, {seeds} seeds, {generators} generator{'s' if generators > 1 else ''})"
-    needs = "; a verdict needs 3 seeds" if told == TOO_LITTLE else ""
+    needs = "; a verdict needs 3 repetitions (`augment.seeds`)" if told == TOO_LITTLE else ""
     assert one.basis == f"2-Styled-Paint (r = 3) against Real, 16 real pairs, {numbers} {of}{needs}"
     assert one.sentence == f"{told[0].upper()}{told[1:]}: {one.basis}."
 
@@ -77,8 +78,10 @@ def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     mixed = answer.compared("Q?", [good, bad, good, absent])
     assert mixed.verdict == "refuted for these pairs"
     assert "-0.040 [-0.060, -0.020]" in mixed.basis
-    assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted; 1 more has no result")
-    assert answer.compared("Q?", [good, good]).basis.endswith("; the same of both comparisons")
+    assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted (differences from -0.040 to "
+                                "+0.040); 1 more has no result")
+    assert answer.compared("Q?", [good, good]).basis.endswith(
+        "; the same verdict on both comparisons (differences from +0.040 to +0.040)")
     assert answer.compared("Q?", [absent]) is None, "nothing was compared, so nothing is asked"
     few = verdict(0.02, 0.06, images=5)
     assert answer.compared("Q?", [few]).basis.endswith("; a verdict needs 20 images")
@@ -143,14 +146,15 @@ def test_pairs_of_a_source_are_not_as_many_as_independent_ones() -> None:
 
 
 def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
-    def found(low: float) -> answer.Answer:
+    def found(low: float, high: float = 0.8) -> answer.Answer:
         table = pd.DataFrame([
             {"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4, "high": 0.6},
-            {"models": "b", "training pairs": 9, "held-out pairs": 8, "area": 0.7, "low": low, "high": 0.8}])
+            {"models": "b", "training pairs": 9, "held-out pairs": 8, "area": 0.7, "low": low, "high": high}])
         return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)))
     assert found(0.45).basis.endswith("; the highest of 2 groups of models")
-    assert [found(0.55).verdict, found(0.45).verdict] == ["a sign of memory", "none was found"]
-    assert found(0.51).verdict == "none was found", "the higher of two areas may be so high by chance"
+    assert [found(0.55).verdict, found(0.45).verdict] == ["a sign of memory", UNDECIDED]
+    assert found(0.51).verdict == UNDECIDED, "the higher of two areas may be so high by chance"
+    assert found(0.45, 0.59).verdict == "hardly, if at all"
     assert answer.remembered(SimpleNamespace(membership=None)) is None
 
 
@@ -162,7 +166,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert told["Better than real pairs alone?"].basis.endswith("; a verdict needs 20 images")
     assert "Better than pasting?" not in told, "the run pastes nothing"
     words = (r".* a pair: that is the mean of \d+ 2-Styled-Diff pairs, training included; all that is made "
-             r"of this run took .* s, on .*[.]")
+             r"of this run is .* s of work, workers added up, on .*[.]")
     assert re.fullmatch(words, told["What do they cost?"].sentence)
     assert list(answer.missing(nano_run, list(told))) == [
         "This run pastes no lesions; `inpaint.baselines` adds that."]

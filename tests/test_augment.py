@@ -147,16 +147,6 @@ def test_a_size_beyond_the_sources_is_refused(tmp_path: Path) -> None:
         grid(values(tmp_path, augment={"sizes": [4, 25]}), SOURCES)
 
 
-def test_too_few_pairs_for_the_filter_of_a_small_set_are_refused_before(tmp_path: Path) -> None:
-    p = values(tmp_path, augment={"sizes": [2, 10], "generator_sees": "subset", "subset_clusters": 1},
-               filter={"folds": 2})
-    told = [line for line in augment.check(p) if "filter.folds" in line]
-    assert told == ["Parameters: filter.folds: 1 real pairs are too few to judge each by a network that "
-                    "learns from the others; it takes 3. Give more pairs, or set filter.folds or "
-                    "filter.agreement_quantile to null."]
-    assert not any("filter.folds" in line for line in augment.check(others(p, sizes=[10])))
-
-
 def test_more_clusters_than_a_generator_sees_pairs_are_refused(tmp_path: Path) -> None:
     p = values(tmp_path, augment={"sizes": [4, 10], "generator_sees": "subset", "subset_clusters": 3})
     assert sizes_of(p, SOURCES) == [4, 10]

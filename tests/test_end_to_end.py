@@ -138,6 +138,7 @@ def test_every_page_opens_offline_without_errors(run: Path) -> None:
                 assert report.outgoing_requests == [], page.name
                 assert report.broken_images == [], page.name
             assert narrow.scroll_width <= 390, page.name
+            assert not wide.cut_formulas + narrow.cut_formulas, page.name
 
 
 def test_the_book_states_what_it_was_made_from(run: Path) -> None:

@@ -172,6 +172,16 @@ def test_each_pair_is_judged_by_the_network_of_its_sources_fold(p: Params, netwo
     assert every["fold"].tolist() == [judges.of[source] for source in every["source"]]
 
 
+def test_too_few_pairs_of_a_small_set_with_a_generator_of_its_own_are_refused_before(p: Params) -> None:
+    small = params.validate(params.merged(params.plain(p), {
+        "augment.sizes": [2, 10], "augment.generator_sees": "subset", "filter.folds": 2}))
+    assert list(scorers.check(small)) == [
+        "Parameters: filter.folds: 1 real pairs are too few to judge each by a network that learns from the "
+        "others; it takes 3. Give more pairs, or set filter.folds or filter.agreement_quantile to null."]
+    larger = params.merged(params.plain(small), {"augment.sizes": [10]})
+    assert not list(scorers.check(params.validate(larger)))
+
+
 def test_frames_of_a_sequence_stay_together():
     names = [f"C{centre}_{i}" for centre in range(1, 7) for i in range(centre)]
     known = sequences.of_layout("PolypGen", names)

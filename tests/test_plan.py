@@ -394,3 +394,11 @@ def test_writing_checkpoints_is_not_counted_and_that_is_said(paper):
     (0, "-"), (999, "999 FLOP"), (2.216e12, "2.22 TFLOP"), (999_600, "1.00 MFLOP"), (0.73e18, "730 PFLOP")])
 def test_flop_in_words(value: float, words: str):
     assert plan.flop(value) == words
+
+
+@pytest.mark.parametrize(("load", "told"), [(0.1, False), (40.0, True)])
+def test_a_plan_says_that_the_machine_was_busy(monkeypatch: pytest.MonkeyPatch, load: float,
+                                               told: bool) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert probe.busy(torch.device("cpu")).startswith("The load of this machine was 40.0") == told
+    assert probe.busy(torch.device("cuda")) == ""

@@ -156,6 +156,9 @@ def test_the_algorithms_are_shown_at_the_models_size(run: Run):
     pair, diffusion = algorithms.one(run, number=3)
     assert pair.image_size == diffusion.image_size == 16
     assert pair.names == [f"{run.pairs.names[3]}~0"]
+    x_known, known, _ = algorithms.to_paint(run, number=1)
+    assert x_known.shape == (1, 4, 16, 16)
+    assert 0 < float(known.mean()) < 1
     inpainted, source, pixels, _ = algorithms.to_style(run)
     assert inpainted.shape[-1] == source.shape[-1] == pixels.shape[-1] == 16
 

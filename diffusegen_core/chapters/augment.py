@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from diffusegen_core.chapters import scorers
 from diffusegen_core.chapters.costs import Cost, Work, of_networks
 from diffusegen_core.chapters.subruns import SMALL, Generators, Subset, of_generators
 from diffusegen_core.config.checks import refusals
@@ -60,11 +59,7 @@ def check(p: Params) -> Iterator[str]:
         yield from refusals([lambda: trainsets.numbers(offered(supply, settings), settings.ratios, GAN,
                                                        "augment.ratios")])
     if dataset.expected_count(p.data):
-        wrong = list(refusals([lambda: sizes(supply[REAL].sources, settings, p.segment)]))
-        yield from wrong
-        if not wrong and settings.generator_sees == "subset":
-            fewest = min(sizes(supply[REAL].sources, settings, p.segment))
-            yield from scorers.too_few(p, fewest - trainsets.held_back(fewest, p.segment.validation))
+        yield from refusals([lambda: sizes(supply[REAL].sources, settings, p.segment)])
 
 
 def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> Iterator[Cost]:

@@ -49,11 +49,11 @@ class Inpainted(PairSets):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, their sources and models, pairs left out for empty masks, mean areas of
-        the masks (shares of the image) before and after."""
+        """A row a data type: pairs, their sources and models, pairs left out as they have no lesion, and the
+        masks' mean areas (shares of the image) before and after."""
         return self.described(lambda one: {
             "sources": one.manifest["source"].nunique(), "models": one.manifest["model"].nunique(),
-            "empty masks": len(one.left_out), "mean area before": one.manifest["area_before"].mean(),
+            "without a lesion": len(one.left_out), "mean area before": one.manifest["area_before"].mean(),
             "mean area after": one.manifest["area_after"].mean()})
 
 

@@ -9,7 +9,7 @@ painted there, and so take its own memory for a merit of the pair.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +119,21 @@ def check(p: Params) -> Iterator[str]:
     """What the networks of the filter would refuse, as far as it can be told before."""
     if p.filter.folds and p.filter.agreement_quantile is not None:
         yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed)], "segment")
-        if count := dataset.expected_count(p.data):
-            yield from too_few(p, count)
+        yield from refusals([partial(_refuse_few, p, count) for count in _counts(p)])
 
 
-def too_few(p: Params, pairs: int) -> Iterator[str]:
-    """What the filter would refuse of so many real pairs."""
-    if p.filter.folds and p.filter.agreement_quantile is not None:
-        names = {str(i): [str(i)] for i in range(pairs)}
-        yield from refusals([lambda: split(p.seed, names, p.filter.folds or 0)])
+def _counts(p: Params) -> Iterator[int]:
+    """How many real pairs the filters of a run have, as far as that is known: its own, and that of the
+    smallest set with a generator of its own."""
+    if count := dataset.expected_count(p.data):
+        yield count
+    if p.augment.generator_sees == "subset" and p.augment.sizes:
+        fewest = min(p.augment.sizes)
+        yield fewest - trainsets.held_back(fewest, p.segment.validation)
+
+
+def _refuse_few(p: Params, pairs: int) -> None:
+    split(p.seed, {str(i): [str(i)] for i in range(pairs)}, p.filter.folds or 0)
 
 
 def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterator[Cost]:

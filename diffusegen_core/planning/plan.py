@@ -60,6 +60,8 @@ class Plan:
     device: str  # in words
     beside: tuple[int, str] | None = None
     """How many workers fit on the device at once, and why; None if not probed."""
+    busy: str = ""
+    """That others compute on this machine, in words; "" where they do not, or nobody can tell."""
 
     @property
     def chapters(self) -> pd.DataFrame:
@@ -79,6 +81,7 @@ class Plan:
             "largest item": shown["largest"].map(flop), "disk": shown["disk"].map(size)}
         lines = [f"{self.profile}: {self.pairs} pairs ({self.note})."]
         if self.rates is not None:
+            lines[0] += f" One item after the other: {_time(shown['seconds'].sum(skipna=False))}."
             columns["time"] = shown["seconds"].map(_time)
             columns["of the largest"] = (shown["seconds"] * (shown["largest"] / shown["flop"]).fillna(0)
                                          ).map(_time)
@@ -89,6 +92,7 @@ class Plan:
         lines.append("")
         if self.rates is not None:
             lines += [f"Measured on {self.device}:", _rates(self.rates), ""]
+            lines += [self.busy, ""] if self.busy else []
             if self.beside:
                 lines += ["Workers side by side (--workers): {} ({}).".format(*self.beside), ""]
         else:
@@ -113,13 +117,14 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     work = flops.count(p)
     table = pd.DataFrame(map(asdict, rows(p, count, work)), columns=COLUMNS)
     rates = beside = None
+    busy = probe.busy(devices.device(p.device)) if seconds else ""  # before the probe is a load of its own
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
         rate = table["kind"].map(rates.set_index("kind")["rate"])
         table["seconds"] = (table["flop"] / rate).where(table["flop"] > 0, 0.0)
         beside = probe.side_by_side(rates, devices.device(p.device))
-    return Plan(table, p.profile, count, note, rates, device, beside)
+    return Plan(table, p.profile, count, note, rates, device, beside, busy)
 
 
 def at_hand(p: Params) -> tuple[Params, str]:

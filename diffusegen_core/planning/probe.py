@@ -9,6 +9,7 @@ then taken to go at that rate.
 import contextlib
 import gc
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ SHORT = 2e11  # FLOP of a repetition that a processor does in some seconds
 BATCH = 32  # images in one call of features.extract
 BATCHES = 2  # of a training of the segmentation network
 CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
+BUSY = 0.7  # load of a core in the last minute, above which a processor has other work
 SPARE = 0.05  # of a GPU's memory, which no plan is to fill
 MEND = {  # what helps a kind of work whose memory does not suffice
     "features": "name a smaller cluster.backbone",
@@ -109,6 +111,18 @@ def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, obj
     typical = float(np.median(spent))
     return {"rate": trial.flop / typical, "flop": trial.flop, "images": trial.images,
             "repetitions": len(spent), "seconds": sum(spent), "how": how}
+
+
+def busy(device: torch.device) -> str:
+    """That others compute on this machine, in words, by its load in the last minute; "" where they do not, or
+    where the system does not tell."""
+    if device.type != "cpu" or not hasattr(os, "getloadavg"):
+        return ""
+    from dask.system import CPU_COUNT
+    load = os.getloadavg()[0]
+    return "" if load < BUSY * CPU_COUNT else (
+        f"The load of this machine was {load:.1f} on {CPU_COUNT} cores before: others compute on it, or did "
+        "so a minute ago. The times are upper limits; ask again when it is idle.")
 
 
 def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:

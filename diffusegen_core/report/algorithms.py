@@ -1,5 +1,6 @@
 """The algorithms of chapters 2 to 4 at work on one image, as figures of what the public functions return."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -8,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffusegen_core.chapters import spots, style
-from diffusegen_core.chapters.scenes import Scenes
-from diffusegen_core.data import dataset, pairsets, windows
+from diffusegen_core.chapters import inpaint, spots, style
+from diffusegen_core.chapters.scenes import Scene, Scenes
+from diffusegen_core.data import dataset, pairsets, regions, windows
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.data.types import cluster_model
+from diffusegen_core.data.types import cluster_model, painted
 from diffusegen_core.diffusion.guided import GuidedStep
 from diffusegen_core.diffusion.losses import TERMS
 from diffusegen_core.diffusion.model import Diffusion
@@ -31,6 +32,29 @@ def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
     return run.windows.take([copies * number]), run.models.load(model, run.params.device)
 
 
+def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
+    """What chapter 3 starts from: a picture (1, 4, S, S), with its new mask where masks are given; what of it
+    is known, 1 or else 0, (1, 1, S, S) or (1, 4, S, S); and its model, guided as the run's.
+
+    `number` counts the pairs of the cluster models, in the order in which chapter 3 plans them. Raises
+    NotMadeError where a folder of masks or pictures is not read yet.
+    """
+    p, ws = run.params, run.workspace.read_only
+    scenes = Scenes.of(ws, run.pairs, p.inpaint, p.data.window)
+    data_type = painted(run.clusters.k, False, p.inpaint.masks)[0]
+    job = inpaint.plan(p.seed, data_type, run.pairs.names, run.clusters, p.inpaint, scenes.names)[number]
+    scene, diffusion = scenes.scene([job]), run.models.load(job.model, p.device)
+    if window := p.data.window:
+        parts = spots.windows(scene.pictures, scene.masks, window, p.inpaint)
+        shown = windows.cut_all(scene.pictures, parts, diffusion.image_size)
+        new = None if scene.masks is None else windows.cut_all(dataset.gather(
+            shown.names, scene.pictures.images, scene.masks), parts, diffusion.image_size).masks
+        scene = Scene(shown, new, regions.filled(shown.masks, new, p.inpaint.dilate), scene.rows)
+    x, known = (tensor.to(diffusion.device) for tensor in (scene.x, scene.known))
+    few = replace(diffusion, clip=p.inpaint.clip).respaced(p.inpaint.respacing)
+    return x, known, few.towards(x[:, 3:], scenes.guidance_scale)
+
+
 def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusion]:
     """What chapter 4 starts from: an inpainted image (1, 4, S, S), its source (1, 3, S, S), the pixels
     (1, 3, S, S) that its pixel loss compares with, and its model.
@@ -38,14 +62,14 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
     `number` counts the inpainted pairs of the cluster models. Where there is none, a real image takes its
     place: the models drew no polyp.
     """
-    data_type, painted = next(iter(run.inpainted.sets.items()))
-    if painted.manifest.empty:
+    data_type, made = next(iter(run.inpainted.sets.items()))
+    if made.manifest.empty:
         source = run.pairs.take([number])
         pair, diffusion = source, one(run, number)[1]
     else:
-        job = style.plan(run.params.seed, data_type.styled, painted.manifest, run.pairs.names)[number]
+        job = style.plan(run.params.seed, data_type.styled, made.manifest, run.pairs.names)[number]
         scenes = Scenes.of(run.workspace.read_only, run.pairs, run.params.inpaint)
-        pair, source = pairsets.load(painted.folder, [job.name]), scenes.pictures([job])
+        pair, source = pairsets.load(made.folder, [job.name]), scenes.pictures([job])
         diffusion = run.models.load(job.model, run.params.device)
     if window := run.params.data.window:
         given = pair.masks if data_type.given_masks else None

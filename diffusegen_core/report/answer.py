@@ -41,6 +41,8 @@ ASKED: dict[str, tuple[Claim, ...]] = {
 COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
 MEASURES = {"dice": "polyp Dice", "iou": "polyp IoU"}
 MORE, NO_MORE = "more than by chance", "no more than by chance"
+REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
+LITTLE = 0.6  # an area under the ROC curve below which a guess is of hardly any use
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,22 @@ def compared(question: str, verdicts: list[Verdict]) -> Answer | None:
     needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
     counted = ", ".join(f"{told.count(each)} {each}" for each in reversed(WORST_FIRST) if each in told)
     all_of_them = "both" if len(told) == 2 else f"all {len(told)}"
-    others = ("" if len(told) == 1 else f"; the same of {all_of_them} comparisons" if len(set(told)) == 1
-              else f"; of {len(told)} comparisons: {counted}")
+    span = _between([each.difference for each in judged if each.claim.measure == one.claim.measure],
+                    one.claim.digits)
+    others = ("" if len(told) == 1 else
+              f"; the same verdict on {all_of_them} comparisons{span}" if len(set(told)) == 1 else
+              f"; of {len(told)} comparisons: {counted}{span}")
     absent = len(verdicts) - len(judged)
     lacking = f"; {absent} more {'have' if absent > 1 else 'has'} no result" if absent else ""
     return Answer(question, one.words, f"{one.comparison}, {numbers} in {measure} on {one.test_set} "
                                        f"({amount(one)}){needs}{others}{lacking}")
+
+
+def _between(differences: list[float], digits: str) -> str:
+    """As " (differences from -0.170 to +0.030)"; nothing where there is but one."""
+    if len(differences) < 2:
+        return ""
+    return f" (differences from {min(differences):{digits}} to {max(differences):{digits}})"
 
 
 def _needs(one: Verdict) -> str:
@@ -109,7 +121,7 @@ def _needs(one: Verdict) -> str:
     if one.images < LEAST_IMAGES:
         return f"a verdict needs {LEAST_IMAGES} images"
     if one.seeds < LEAST_SEEDS:
-        return f"a verdict needs {LEAST_SEEDS} seeds"
+        return f"a verdict needs {LEAST_SEEDS} repetitions (`{one.chapter}.seeds`)"
     return "the test images are of one sequence or centre" if isnan(one.low) else "neither network segments"
 
 
@@ -176,7 +188,8 @@ def remembered(result: Evaluated) -> Answer | None:
     others = f"; the highest of {len(rows)} groups of models" if len(rows) > 1 else ""
     wider = ndtri(1 - 0.025 / len(rows)) / ndtri(0.975)
     low = row["area"] - wider * (row["area"] - row["low"])
-    return Answer(MEMORY, "a sign of memory" if low > 0.5 else "none was found", (
+    verdict = REMEMBERED if low > 0.5 else FORGOTTEN if row["high"] < LITTLE else UNDECIDED
+    return Answer(MEMORY, verdict, (
         "by the error of the models, training pairs are told from held-out ones with an area under the ROC "
         f"curve of {with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
         f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}"))
@@ -197,7 +210,7 @@ def spent(run: Run) -> Answer | None:
     seconds, device = work(run)
     return Answer(COST, f"{short(each)} a pair", (
         f"that is the mean of {main.pairs} {main.data_type} pairs{trained}{beside}; all that is made of this "
-        f"run took {duration(seconds)}, on {device}"))
+        f"run is {duration(seconds)} of work, workers added up, on {device}"))
 
 
 def short(seconds: float) -> str:

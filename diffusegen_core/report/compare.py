@@ -62,7 +62,7 @@ def join(runs: Sequence[Run]) -> Joined:
     """The results of several runs. Raises UserError, in a sentence, where two of them cannot be compared, or
     one has no networks."""
     if len({run.folder for run in runs}) < max(2, len(runs)):
-        raise UserError("To compare, name two or more runs, each once.")
+        raise UserError("To compare, name two or more runs, each once: one run is not compared with itself.")
     for run in runs[1:]:
         if difference := _difference(runs[0], run):
             raise UserError(f"{runs[0].folder} and {run.folder} cannot be compared: they have other "

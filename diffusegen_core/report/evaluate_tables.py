@@ -48,7 +48,8 @@ def floor(result: Evaluated) -> str:
     if test.pairs is None:
         return f"There is no row of held-out real pairs, as this run holds none out ({escaped(test.note)})."
     return (f"The row {HELD_OUT.name} is what other real images score, of the test set {escaped(test.name)} "
-            f"({escaped(test.note)}): no generator can be asked for less.")
+            f"({escaped(test.note)}): no generator can be asked for less, but what is painted into training "
+            "images keeps their surroundings.")
 
 
 def _number_of(result: Evaluated) -> str:

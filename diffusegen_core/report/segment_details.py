@@ -95,13 +95,14 @@ def seeds_needed(result: Tested, name: str) -> Table:
                 f"Real, by a two-sided paired t-test at {power.ALPHA} with a power of {power.POWER:.0%}"
                 ", from the standard deviation of the seeds' gains in this run. Cautiously: from the upper "
                 f"limit of that deviation, below which the true one lies with a probability of "
-                f"{power.CAUTION:.0%}. Empty: one seed, which has no deviation.".replace("%", " %"),
+                f"{power.CAUTION:.0%}. One seed has no deviation, so that nothing can be said of it."
+                .replace("%", " %"),
                 {"deviation": ".4f"})
 
 
 def _count(spread: float) -> str:
     if pd.isna(spread):
-        return ""
+        return "not known"
     needed = power.seeds_needed(spread)
     return f"more than {power.MOST}" if needed is None else str(needed)
 

@@ -87,7 +87,8 @@ def evaluator(result: Tested, by: list[str], name: str) -> Table:
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
     means = groups[["dice_both", "iou_both"]].mean().assign(seeds=groups["seed"].nunique())
     return show(plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, of "
-                "both channels, polyp and background: computed in this run, means over images and seeds.",
+                "both channels, polyp and background: computed in this run, means over images and seeds. "
+                "Most of a picture is background, so that these values are high and close together.",
                 {"soft Dice": ".3f", "IoU": ".3f"})
 
 
@@ -104,7 +105,7 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
                          "seconds each": done["seconds"].mean()} if len(done) else {})})
     return show(plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
                 f"{escaped(result.encoder)}: means over seeds. The pairs are those trained on, as they were "
-                "drawn; the rest of each set chose the best epoch.",
+                "drawn; the rest of each set, in chapter 7 all of it real, chose the best epoch.",
                 {"real pairs": ".1f", "synthetic pairs": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
                  "seconds each": ".1f"})
 

@@ -109,7 +109,8 @@ def _span(claim: Claim, differences: list[float]) -> str:
     if not there:
         return ""
     low, high = (format(value, claim.digits) for value in (min(there), max(there)))
-    return low if len(there) == 1 else f"{low} to {high}"
+    unit = " s" if claim.measure == "s" else ""
+    return f"{low}{unit}" if len(there) == 1 else f"{low} to {high}{unit}"
 
 
 def _cells(claim: Claim) -> str:
