@@ -16,7 +16,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Cluster
-from diffusegen_core.data import dataset, published_clusters
+from diffusegen_core.data import dataset, planes, published_clusters
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.networks import features
 from diffusegen_core.parallel import fanout, progress
@@ -174,12 +174,14 @@ def extract(ws: Workspace, pairs: Path, settings: Cluster) -> None:
 
 
 def _rows(ws: Workspace, pairs: Pairs, settings: Cluster) -> np.ndarray:
-    """Features of image and mask side by side, (N, 2 D); float64, for small features vanish when squared."""
+    """Features of image and mask side by side, (N, 2 D); of M classes each has its own, (N, (1 + M) D).
+    float64, for small features vanish when squared."""
     backbone = settings.backbone, settings.weights, settings.input_range
     kinds = [features.remembered(
         ws.folder / "features", pixels, features.recipe(*backbone, ws.seed),
         lambda missing: features.extract(missing, *backbone, ws.device, ws.seed))
-        for pixels in (pairs.images, 255 * pairs.masks.repeat(3, axis=1))]
+        for pixels in (planes.rgb(pairs.images), *(planes.rgb(255 * pairs.masks[:, number:number + 1])
+                                                   for number in range(pairs.planes.classes)))]
     return np.concatenate(kinds, axis=1, dtype=np.float64)
 
 
