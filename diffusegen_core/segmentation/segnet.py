@@ -112,9 +112,18 @@ def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Modul
     unused = tuple(head for head in HEADS if not any(name.startswith(head) for name in fields))
     weights.fill(net.encoder, settings.weights, published, unused)
     if (seen := inputs(kind.channels)) != planes.RGB:
-        net.encoder.set_in_channels(seen)
+        _widen(net.encoder, seen)
     net.planes = kind
     return net
+
+
+def _widen(encoder: nn.Module, channels: int) -> None:
+    """Let an encoder see other channels than RGB: its first layer's weights are those for RGB, in turn."""
+    first = next(layer for layer in encoder.modules()
+                 if isinstance(layer, nn.Conv2d) and layer.in_channels == planes.RGB)
+    turns = [number % planes.RGB for number in range(channels)]
+    first.weight = nn.Parameter(first.weight.data[:, turns] * planes.RGB / channels)
+    first.in_channels = channels
 
 
 def refuse_impossible(settings: Segment, seed: int) -> None:
