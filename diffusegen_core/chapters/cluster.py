@@ -94,11 +94,12 @@ def check(p: Params) -> Iterator[str]:
                              lambda: features.refuse_unfit(c.weights, features.load, *backbone)], "cluster")
 
 
-def costs(pairs: int, image_size: int, work: Work) -> Iterator[Cost]:
-    """The chapter's work items, of a run of so many pairs."""
-    flop = 2 * pairs * work.cluster.call
-    yield Cost("1 cluster", "features of images and masks", "features", 1, 2 * pairs, flop, flop,
-               pairs * (PAIR * image_size**2 + 2 * FLOAT * work.cluster.width))
+def costs(pairs: int, image_size: int, work: Work, classes: int = 1) -> Iterator[Cost]:
+    """The chapter's work items, of a run of so many pairs; an image has a mask for each of its classes."""
+    shown = 1 + classes
+    flop = shown * pairs * work.cluster.call
+    yield Cost("1 cluster", "features of images and masks", "features", 1, shown * pairs, flop, flop,
+               pairs * (PAIR * image_size**2 + shown * FLOAT * work.cluster.width))
 
 
 def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> Recipe:
