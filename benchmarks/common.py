@@ -24,7 +24,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.training import Training
-from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
+from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNet
 from diffusegen_core.planning import flops
 from diffusegen_core.store import files, seeds
 
@@ -197,7 +197,7 @@ def synchronise(device: torch.device) -> None:
 
 def pixels(p: Params, count: int, device: torch.device) -> torch.Tensor:
     """Random pairs (count, 4, S, S), uint8: what is in an image does not change how long it takes."""
-    shape = (count, IN_CHANNELS, p.data.image_size, p.data.image_size)
+    shape = (count, RGB_AND_MASK.all, p.data.image_size, p.data.image_size)
     return torch.randint(256, shape, dtype=torch.uint8, generator=seeds.generator(0, "pixels")).to(device)
 
 
@@ -252,7 +252,7 @@ def forward_flop(p: Params) -> float:
     """Counted operations of one network call for one image: 2 for each multiplication and its addition."""
     side = p.data.image_size
     with flops.META:
-        net, x, t = UNet(p.model, side), torch.zeros(1, IN_CHANNELS, side, side), torch.zeros(1)
+        net, x, t = UNet(p.model, side), torch.zeros(1, RGB_AND_MASK.all, side, side), torch.zeros(1)
     return flops.of(lambda: net(x, t))
 
 

@@ -24,7 +24,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import network_calls, repaint_levels
-from diffusegen_core.diffusion.unet import GROUPS, IN_CHANNELS, UNet
+from diffusegen_core.diffusion.unet import GROUPS, RGB_AND_MASK, UNet
 
 CPU = torch.device("cpu")
 Call = Callable[[], object]
@@ -111,7 +111,7 @@ class Diffusers(Library):
             return [f"Attn{way}Block2D" if wanted else f"Resnet{way}sampleBlock2D" for wanted in attended(p)]
 
         return UNet2DModel(
-            sample_size=p.data.image_size, in_channels=IN_CHANNELS, out_channels=IN_CHANNELS,
+            sample_size=p.data.image_size, in_channels=RGB_AND_MASK.all, out_channels=RGB_AND_MASK.all,
             block_out_channels=widths(p, width), layers_per_block=p.model.res_blocks,
             down_block_types=tuple(blocks("Down")), up_block_types=tuple(reversed(blocks("Up"))),
             downsample_type="resnet", upsample_type="resnet", resnet_time_scale_shift="scale_shift",
@@ -167,7 +167,8 @@ class Monai(Library):
         from monai.networks.nets import DiffusionModelUNet
 
         return DiffusionModelUNet(
-            spatial_dims=2, in_channels=IN_CHANNELS, out_channels=IN_CHANNELS, channels=widths(p, width),
+            spatial_dims=2, in_channels=RGB_AND_MASK.all, out_channels=RGB_AND_MASK.all,
+            channels=widths(p, width),
             num_res_blocks=p.model.res_blocks, attention_levels=attended(p), resblock_updown=True,
             num_head_channels=p.model.head_channels, norm_num_groups=GROUPS)
 
@@ -200,7 +201,7 @@ class Monai(Library):
         scheduler = DDIMScheduler(num_train_timesteps=p.process.steps)
         scheduler.set_timesteps(calls)
         inferer, net = DiffusionInferer(scheduler), net.eval()
-        shape = (count, IN_CHANNELS, p.data.image_size, p.data.image_size)
+        shape = (count, RGB_AND_MASK.all, p.data.image_size, p.data.image_size)
         return within(precision, lambda: inferer.sample(
             input_noise=torch.randn(shape), diffusion_model=net, scheduler=scheduler, verbose=False))
 
@@ -216,7 +217,7 @@ class DenoisingDiffusion(Library):
 
         # The first level has `dim` channels, and each multiplier is of the level below it.
         multipliers = (*p.model.channel_mult[1:], p.model.channel_mult[-1])
-        return Unet(dim=width, dim_mults=multipliers, channels=IN_CHANNELS)
+        return Unet(dim=width, dim_mults=multipliers, channels=RGB_AND_MASK.all)
 
     def training(self, net: nn.Module, p: Params, x: Tensor, precision: str) -> Call:
         from denoising_diffusion_pytorch import GaussianDiffusion

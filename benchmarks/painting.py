@@ -94,7 +94,7 @@ def joint(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, masks: np
     fill = regions.all_dilated(masks[:, None], settings.dilate)[:, None]
     x = repainted(diffusion, settings, images, masks, 1 - fill, own)
     made = np.where(fill > 0, dataset.to_bytes(x[:, :3]), images)
-    return made, np.stack([regions.opened(sample, settings.opening) for sample in x[:, 3]])
+    return made, np.stack([regions.opened(sample, settings.opening) for sample in x[:, 3:]])
 
 
 def repainted(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, masks: np.ndarray,

@@ -25,7 +25,7 @@ from libraries import OURS, PEERS, Library, RePaint
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion.unet import IN_CHANNELS, parameter_count
+from diffusegen_core.diffusion.unet import RGB_AND_MASK, parameter_count
 from diffusegen_core.planning import flops
 
 TOLERANCE = 0.05  # how far a network's counted FLOP may be from ours
@@ -126,7 +126,7 @@ def forward_flop(library: Library, p: Params, width: int) -> float:
     side = p.data.image_size
     with flops.META:
         net = library.network(p, width)
-        x, t = torch.zeros(1, IN_CHANNELS, side, side), torch.zeros(1, dtype=torch.int64)
+        x, t = torch.zeros(1, RGB_AND_MASK.all, side, side), torch.zeros(1, dtype=torch.int64)
     return flops.of(lambda: net(x, t))
 
 

@@ -15,7 +15,7 @@ from diffusegen_core.config import params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import checkpoints, process, samplers, training
-from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet, parameter_count
+from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNet, parameter_count
 from diffusegen_core.store import files, seeds
 
 SHARE = 0.5  # of the call's limit, for training
@@ -196,7 +196,7 @@ def sample(w: Work) -> dict[str, Any]:
     own = [seeds.generator(w.p.seed, "samples", i, device=w.device) for i in range(count)]
     side = w.p.data.image_size
     began = time.monotonic()
-    x = samplers.sample(diffusion, (IN_CHANNELS, side, side), own).float().cpu().numpy()
+    x = samplers.sample(diffusion, (RGB_AND_MASK.all, side, side), own).float().cpu().numpy()
     images, masks = dataset.to_bytes(x[:, :3]), (x[:, 3] > 0).astype(np.uint8)
     np.savez(w.folder / "samples.npz", images=images, masks=masks)
     names = [f"sample_{i:02d}" for i in range(count)]

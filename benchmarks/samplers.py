@@ -148,7 +148,7 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
             x, seconds = timed(lambda diffusion=diffusion, clean=clean, known=known, own=own: repaint(
                 diffusion, clean, known, levels, own))
             images[places] = np.where(region > 0, dataset.to_bytes(x[:, :3]), images[places])
-            masks[places] = [regions.opened(channel, settings.opening) for channel in x[:, 3]]
+            masks[places] = [regions.opened(channel, settings.opening) for channel in x[:, 3:]]
             made.seconds.append(seconds / len(places))
         made.sets.append(images)
         empty.append(float(np.mean([not mask.any() for mask in masks])))

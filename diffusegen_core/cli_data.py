@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from diffusegen_core.config.data import PHANTOMS
+from diffusegen_core.config.errors import UserError, printable
+
 data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
 
 
@@ -39,8 +42,11 @@ def data_phantom(
     count: Annotated[int, typer.Option(min=1)] = 48,
     size: Annotated[int, typer.Option(min=8, help="Side in pixels.")] = 256,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(PHANTOMS)}.")] = "phantom",
 ) -> None:
-    """Draw a dataset folder of phantoms: colonoscopy-like pairs with exact masks."""
+    """Draw a dataset folder of phantoms: pairs with exact masks, like colonoscopy, ultrasound, or slices."""
     from diffusegen_core.data import dataset
-    dataset.write_phantoms(folder, count, size, seed)
+    if kind not in PHANTOMS:
+        raise UserError(f"There are no phantoms {printable(kind)}. There are {', '.join(PHANTOMS)}.")
+    dataset.write_phantoms(folder, count, size, seed, kind)
     typer.echo(f"{count} pairs: {folder}")

@@ -13,8 +13,9 @@ from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.data import dataset, layouts, masks, pairsets, pictures, windows
+from diffusegen_core.data import dataset, layouts, masks, pairsets, pictures, planes, windows
 from diffusegen_core.data.masks import Like
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock, seeds
 from diffusegen_core.store.artifacts import differences
@@ -35,8 +36,10 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     """
     names = pictures.names(paths)
     _refuse_place(run, out)
-    wish = Wish(_mask(mask), Like.parse(like) if like is not None else None, _mask(old), remove)
-    shown = {name: np.asarray(layouts.opened(path)) for name, path in zip(names, paths, strict=True)}
+    wanted = Planes.of(run.params.data)
+    new, gone = (_mask(path, wanted.classes) for path in (mask, old))
+    wish = Wish(new, Like.parse(like) if like is not None else None, gone, remove)
+    shown = {name: _picture(path, wanted.channels) for name, path in zip(names, paths, strict=True)}
     own = {name: seeds.derive(seed, "picture", name) for name in names}
     for path, name in zip(paths, names, strict=True):
         _check(run, path, shown[name], wish, count, own[name])
@@ -47,16 +50,28 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
             continue
         painted = run.paint(image, wish.mask, count, own[name], like=like, old=wish.old, remove=remove)
         for number, one in enumerate(painted, 1):
-            dataset.write_pair(out, _pair(name, number), one.image.transpose(2, 0, 1), one.mask[None])
+            dataset.write_pair(out, _pair(name, number), one.image.transpose(2, 0, 1),
+                               planes.separate(one.mask, wanted.classes))
             rows[_pair(name, number)] = _row(name, number, one)
         files.write_text(out / TABLE, _table(rows, names, count).to_csv(index=False))
     return _table(rows, names, count)
 
 
-def _mask(path: Path | None) -> np.ndarray | None:
-    """A mask (H, W) in {0, 1} from a file: lesion above 127. UserError where there is none."""
+def _picture(path: Path, channels: int) -> np.ndarray:
+    """The picture (H, W, C) uint8 of a file. UserError where files do not have so many channels."""
+    if channels not in (1, planes.RGB):
+        raise UserError(f"data.channels is {channels}: such pictures are painted by Run.paint, from arrays.")
+    picture = layouts.opened(path)
+    return np.asarray(picture) if channels == planes.RGB else np.asarray(picture.convert("L"))[..., None]
+
+
+def _mask(path: Path | None, classes: int) -> np.ndarray | None:
+    """A mask (H, W) from a file: lesion above 127, or of several classes their numbers. UserError where there
+    is none."""
     if path is None:
         return None
+    if classes > 1:
+        return np.asarray(layouts.opened(path)).max(axis=2)
     mask = (np.asarray(layouts.opened(path)).max(axis=2) > 127).astype(np.uint8)
     if not mask.any():
         raise UserError(f"{path} is an empty mask: no pixel is above 127.")
@@ -135,7 +150,8 @@ def _pair(picture: str, number: int) -> str:
 
 def _row(picture: str, number: int, one: Painted) -> pairsets.Row:
     return {"name": _pair(picture, number), "picture": picture, "model": one.model, "seed": one.seed,
-            "mask_of": one.mask_of, "mask_change": one.mask_change, "area": round(float(one.mask.mean()), 6)}
+            "mask_of": one.mask_of, "mask_change": one.mask_change,
+            "area": round(float((one.mask > 0).mean()), 6)}
 
 
 def _table(rows: dict[str, pairsets.Row], names: Sequence[str], count: int) -> pd.DataFrame:

@@ -213,7 +213,7 @@ class Run:
 
     def paint(self, image: np.ndarray, mask: np.ndarray | None = None, n: int = 1, seed: int = 0, *,
               like: str | None = None, old: np.ndarray | None = None, remove: bool = False) -> list[Painted]:
-        """`n` new lesions, each in a copy of a picture of one's own, (H, W, 3) uint8 RGB: see `Wish`.
+        """`n` new lesions, each in a copy of a picture of one's own, (H, W, C) uint8: see `Wish`.
 
         `like` is as "medium,top-left"; without `mask` and `like`, lesions are as large as the run's.
         """

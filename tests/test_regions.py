@@ -30,7 +30,7 @@ def test_the_region_holds_the_mask_and_a_rim_around_it(size: int):
 @pytest.mark.parametrize("size", [32, 64, 100, 128, 256])
 def test_opening_removes_specks_and_neither_adds_nor_moves(size: int):
     def opened(channel: np.ndarray) -> np.ndarray:
-        return regions.opened(channel.astype(np.float32), 16)
+        return regions.opened(channel.astype(np.float32)[None], 16)
     specks, disk = np.full((size, size), -1.0), np.zeros((size, size), np.uint8)
     specks[4::8, 4::8] = 1  # one on the border may stay: what lies beyond it is not known
     cv2.circle(disk, (size // 2, size // 2), size // 4, 1, -1)

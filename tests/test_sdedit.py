@@ -13,6 +13,7 @@ from diffusegen_core.chapters import style
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import pairsets
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.model import Diffusion
@@ -67,6 +68,7 @@ def test_an_image_is_noised_to_the_first_level_and_comes_down_one_by_one(pairs: 
         seen.append((int(timestep[0]), x_t))
         return torch.zeros(len(x_t), 8, SIDE, SIDE)
 
+    watching.planes = Planes()
     edited(watching, pairs, list(range(B)), first=6)
     assert [t for t, _ in seen] == [int(s.timestep[level]) for level in reversed(range(7))]
     for t, x_t in seen[:1]:

@@ -15,7 +15,7 @@ from diffusegen_core.data import dataset, phantom
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
-from diffusegen_core.segmentation import segnet
+from diffusegen_core.segmentation import augmentation, segnet
 
 CPU = torch.device("cpu")
 # timm's own network for tests.
@@ -153,18 +153,19 @@ def test_albumentations_is_told_not_to_ask_the_network_before_it_is_imported(mon
     monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE")
     monkeypatch.setitem(sys.modules, "albumentations", None)
     with pytest.raises(ImportError, match="albumentations"):
-        segnet.augmentation()
+        augmentation.transforms()
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
 
 
 def test_augmentation_has_seeds_of_its_own_and_wrong_arguments_are_errors(few, monkeypatch):
     import albumentations
 
-    whole, transform, position = few[0], segnet.augmentation(), np.array([4, 4, 2])
-    first = segnet._draw(whole, position, transform, [1, 2, 3])
+    whole, transform, position = few[0], augmentation.transforms(), np.array([4, 4, 2])
+    first = augmentation.drawn(whole, position, transform, [1, 2, 3])
     np.random.seed(0)
-    assert all(map(np.array_equal, first, segnet._draw(whole, position, segnet.augmentation(), [1, 2, 3])))
-    alone = segnet._draw(whole, position[2:], transform, [3])
+    again = augmentation.drawn(whole, position, augmentation.transforms(), [1, 2, 3])
+    assert all(map(np.array_equal, first, again))
+    alone = augmentation.drawn(whole, position[2:], transform, [3])
     assert np.array_equal(alone[0][0], first[0][2])
     assert np.array_equal(alone[1][0], first[1][2])
     assert not np.array_equal(first[0][0], first[0][1])
@@ -174,7 +175,7 @@ def test_augmentation_has_seeds_of_its_own_and_wrong_arguments_are_errors(few, m
     affine = albumentations.Affine
     monkeypatch.setattr(albumentations, "Affine", lambda **given: affine(shift_limit=0.1, **given))
     with pytest.raises(UserWarning, match="shift_limit"):
-        segnet.augmentation()
+        augmentation.transforms()
 
 
 def test_a_training_that_was_killed_ends_with_the_same_bits(few, tmp_path, monkeypatch):

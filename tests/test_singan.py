@@ -44,7 +44,7 @@ def test_the_sides_go_down_to_the_least(size: int, least: int, factor: float, ex
 
 
 def test_a_network_sees_two_pixels_a_layer(image: torch.Tensor) -> None:
-    net = singan.network(8, 1, 5, seeds.generator(0))
+    net = singan.network(4, 8, 1, 5, seeds.generator(0))
     scores = net(image[None])
     assert scores.shape == (1, 1, 10, 10)
     changed = image[None].clone()
@@ -57,7 +57,7 @@ def test_a_network_sees_two_pixels_a_layer(image: torch.Tensor) -> None:
 
 
 def test_a_scale_without_an_effect_leaves_the_coarser_image(image: torch.Tensor) -> None:
-    net = singan.network(8, 4, 5, seeds.generator(0))
+    net = singan.network(4, 8, 4, 5, seeds.generator(0))
     for values in net[-1].parameters():
         torch.nn.init.zeros_(values)
     torch.testing.assert_close(singan.refine(net, torch.ones(1, 4, 20, 20), image[None]), image[None])
@@ -113,7 +113,7 @@ def test_the_reconstruction_is_learnt(pyramid: Pyramid, image: torch.Tensor) -> 
 
 
 def test_the_noise_is_a_share_of_what_was_not_learnt(pyramid: Pyramid, image: torch.Tensor) -> None:
-    coarser = Pyramid(pyramid.scales[:2], pyramid.fixed)
+    coarser = Pyramid(pyramid.scales[:2], pyramid.fixed, 4)
     learnt = singan.resized(singan.draw(coarser, 2, noise("any")), 20)
     assert pyramid.scales[0].noise == 1
     missed = float((learnt - image).square().mean().sqrt())

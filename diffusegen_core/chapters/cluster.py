@@ -16,7 +16,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Cluster
-from diffusegen_core.data import dataset, published_clusters
+from diffusegen_core.data import dataset, planes, published_clusters
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.networks import features
 from diffusegen_core.parallel import fanout, progress
@@ -94,11 +94,12 @@ def check(p: Params) -> Iterator[str]:
                              lambda: features.refuse_unfit(c.weights, features.load, *backbone)], "cluster")
 
 
-def costs(pairs: int, image_size: int, work: Work) -> Iterator[Cost]:
-    """The chapter's work items, of a run of so many pairs."""
-    flop = 2 * pairs * work.cluster.call
-    yield Cost("1 cluster", "features of images and masks", "features", 1, 2 * pairs, flop, flop,
-               pairs * (PAIR * image_size**2 + 2 * FLOAT * work.cluster.width))
+def costs(pairs: int, image_size: int, work: Work, classes: int = 1) -> Iterator[Cost]:
+    """The chapter's work items, of a run of so many pairs; an image has a mask for each of its classes."""
+    shown = 1 + classes
+    flop = shown * pairs * work.cluster.call
+    yield Cost("1 cluster", "features of images and masks", "features", 1, shown * pairs, flop, flop,
+               pairs * (PAIR * image_size**2 + shown * FLOAT * work.cluster.width))
 
 
 def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> Recipe:
@@ -174,12 +175,14 @@ def extract(ws: Workspace, pairs: Path, settings: Cluster) -> None:
 
 
 def _rows(ws: Workspace, pairs: Pairs, settings: Cluster) -> np.ndarray:
-    """Features of image and mask side by side, (N, 2 D); float64, for small features vanish when squared."""
+    """Features of image and mask side by side, (N, 2 D); of M classes each has its own, (N, (1 + M) D).
+    float64, for small features vanish when squared."""
     backbone = settings.backbone, settings.weights, settings.input_range
     kinds = [features.remembered(
         ws.folder / "features", pixels, features.recipe(*backbone, ws.seed),
         lambda missing: features.extract(missing, *backbone, ws.device, ws.seed))
-        for pixels in (pairs.images, 255 * pairs.masks.repeat(3, axis=1))]
+        for pixels in (planes.rgb(pairs.images), *(planes.rgb(255 * pairs.masks[:, number:number + 1])
+                                                   for number in range(pairs.planes.classes)))]
     return np.concatenate(kinds, axis=1, dtype=np.float64)
 
 

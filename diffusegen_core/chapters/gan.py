@@ -18,7 +18,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.config.sections import Gan
-from diffusegen_core.data import dataset, layouts, pairsets
+from diffusegen_core.data import dataset, layouts, pairsets, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import SINGAN_SEG, Job, PairSet
 from diffusegen_core.data.types import GAN
@@ -166,7 +166,8 @@ def make_source(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, p
     """Train a pyramid on one source and draw its samples, each by itself; the pyramid is not kept."""
     began = time.monotonic()
     device = devices.device(ws.device)
-    image = dataset.to_tensor(dataset.read(pairs).take([jobs[0].index]))[0]
+    source = dataset.read(pairs).take([jobs[0].index])
+    image, channels = dataset.to_tensor(source)[0], source.planes.channels
     steps = settings.steps * len(singan.sides(image.shape[-1], settings))
     with progress.bar(jobs[0].model, steps, "step") as bar, devices.exact():
         pyramid = singan.fit(image, settings, seeds.derive(ws.seed, "gan", jobs[0].source), device,
@@ -177,13 +178,14 @@ def make_source(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, p
     seconds = (time.monotonic() - began) / len(jobs)
     for job, key, sample in zip(jobs, keys, x, strict=True):
         # As SinGAN-Seg's: half-way between its values the mask begins, and nothing else is done to it.
-        _keep(job, key, folder, dataset.to_bytes(sample[:3]), (sample[3:] > 0).astype(np.uint8), seconds,
+        mask = planes.separate(planes.decided(sample[channels:]), source.planes.classes)
+        _keep(job, key, folder, dataset.to_bytes(sample[:channels]), mask, seconds,
               device=devices.name(ws.device))
 
 
 def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray, seconds: float,
           **facts: str) -> None:
-    row = {**job.origin, "area": round(float(mask.mean()), 6)}
+    row = {**job.origin, "area": round(float(planes.union(mask).mean()), 6)}
     pairsets.keep(folder, job.name, key, row, (image, mask) if mask.any() else None, seconds, **facts)
 
 

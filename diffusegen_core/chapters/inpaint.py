@@ -1,6 +1,7 @@
 """Chapter 3: new polyps and their masks, painted into real images (RePaint; paper 2.4, A.2).
 
-All four channels are known outside the source's mask, widened; inside, image and mask are generated together.
+All channels are known outside the source's mask, widened; inside, image and mask are generated together. Of
+several classes the mask is their union.
 Beyond the paper, the masks can be given (inpaint.masks, see `scenes`): then the image alone is generated.
 Every image has a seed and noise of its own: batch size, order, shards and interruptions do not change it.
 """
@@ -22,7 +23,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, pairsets, pictures, regions, seamless
+from diffusegen_core.data import dataset, pairsets, pictures, planes, regions, seamless
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import FULL, JOINT, DataType, cluster_model, painted
@@ -152,23 +153,24 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             painted = spots.paint(diffusion, scene.spots, scenes.window, settings, generators, bar.update)
         else:
             x_known = scene.x.to(device)
-            guided = diffusion.towards(scene.x[:, 3:], scenes.guidance_scale)
+            guided = diffusion.towards(scene.x[:, diffusion.planes.channels:], scenes.guidance_scale)
             x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
             painted = _whole(scene, fetched(x), settings)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key, (image, mask)) in enumerate(zip(jobs, keys, painted, strict=True)):
-        row = {**job.origin, "area_before": round(float(scene.pictures.masks[i].mean()), 6),
-               "area_after": round(float(mask.mean()), 6), **scene.rows[i]}
+        row = {**job.origin, "area_before": round(float(planes.union(scene.pictures.masks[i]).mean()), 6),
+               "area_after": round(float((mask > 0).mean()), 6), **scene.rows[i]}
         # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
-        pairsets.keep(folder, job.name, key, row, (image, mask[None]) if mask.any() else None, seconds,
-                      device=devices.name(ws.device))
+        pair = (image, planes.separate(mask, diffusion.planes.classes)) if mask.any() else None
+        pairsets.keep(folder, job.name, key, row, pair, seconds, device=devices.name(ws.device))
 
 
 def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Images (3, S, S) uint8 and masks (S, S) from samples (B, 4, S, S) of whole pictures."""
-    filled = seamless.filled(dataset.to_bytes(samples[:, :3]), scene.pictures.images, scene.region,
+    """Images (C, S, S) uint8 and class numbers (S, S) from samples (B, C + M, S, S) of whole pictures."""
+    channels = scene.pictures.planes.channels
+    filled = seamless.filled(dataset.to_bytes(samples[:, :channels]), scene.pictures.images, scene.region,
                              settings.seamless)
-    masks = ([regions.opened(sample, settings.opening) for sample in samples[:, 3]] if scene.masks is None
-             else scene.masks[:, 0])
+    masks = ([regions.opened(sample, settings.opening) for sample in samples[:, channels:]]
+             if scene.masks is None else planes.numbered(scene.masks))
     return list(zip(filled, masks, strict=True))

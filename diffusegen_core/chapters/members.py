@@ -8,7 +8,7 @@ import pandas as pd
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.sections import Evaluate
-from diffusegen_core.data import dataset, pairsets, regions
+from diffusegen_core.data import dataset, pairsets, planes, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.measures import copies, metrics
@@ -28,7 +28,7 @@ class Members:
     sources: np.ndarray
     """(Q,) int, the index of its source among the real pairs; -1 where that is not known."""
     images: np.ndarray
-    """(Q, 3, S, S) uint8."""
+    """(Q, C, S, S) uint8."""
     regions: np.ndarray
     """(Q, S, S), nonzero where the image was filled."""
     polyps: np.ndarray
@@ -84,7 +84,7 @@ def of_set(pairs: Pairs, data_type: DataType, folder: Path, dilate: int,
     sources = manifest["source"].map(index).to_numpy(dtype=int)
     numbers = manifest["sample"].to_numpy(dtype=int)
     if manifest.empty:
-        nothing = pairs.masks[:0, 0]
+        nothing = planes.union(pairs.masks[:0])
         return Members([], numbers, sources, pairs.images[:0], nothing, nothing)
     made = pairsets.load(folder, manifest["name"].tolist())
     polyps = regions.all_dilated(made.masks, dilate)
@@ -93,7 +93,7 @@ def of_set(pairs: Pairs, data_type: DataType, folder: Path, dilate: int,
 
 
 def features(subject: Subject, images: np.ndarray, title: str) -> np.ndarray:
-    """Features (N, D) of images (N, 3, S, S) uint8, each computed once in a run."""
+    """Features (N, D) of images (N, C, S, S) uint8, each computed once in a run."""
     return metrics.remembered(subject.ws.folder / "features", images, subject.settings,
                               devices.device(subject.ws.device), subject.ws.seed, title)
 
@@ -124,14 +124,14 @@ def _filled(data_type: DataType, dilate: int, pairs: Pairs, sources: np.ndarray,
             made: Pairs) -> np.ndarray:
     """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
     if data_type == GAN:  # whose images are its own as a whole
-        return np.ones_like(made.masks[:, 0])
+        return np.ones_like(planes.union(made.masks))
     if data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
-        return made.masks[:, 0] & (1 - pairs.masks[sources, 0])
+        return planes.union(made.masks & (1 - pairs.masks[sources]))
     new = made.masks if data_type.given_masks else None
     return regions.filled(_old(pairs, sources, manifest), new, dilate)
 
 
 def _old(pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame) -> np.ndarray:
-    """The masks (N, 1, S, S) of the lesions that were painted over: a background has none."""
+    """The masks (N, M, S, S) of the lesions that were painted over: a background has none."""
     own = manifest.get("picture", manifest["source"]) == manifest["source"]
     return pairs.masks[sources] * own.to_numpy(dtype=np.uint8)[:, None, None, None]

@@ -16,7 +16,7 @@ from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import masks
+from diffusegen_core.data import masks, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Drawn, Like
 from diffusegen_core.store import seeds
@@ -29,9 +29,9 @@ class Painted:
     """A picture that was painted into."""
 
     image: np.ndarray
-    """(H, W, 3) uint8, RGB."""
+    """(H, W, C) uint8."""
     mask: np.ndarray
-    """(H, W) uint8 in {0, 1}, the new lesion; empty where one was removed."""
+    """(H, W) uint8, class numbers of the new lesion; empty where one was removed."""
     region: np.ndarray
     """(H, W) bool: outside it, the picture is as it was."""
     model: str
@@ -44,7 +44,8 @@ class Painted:
 
 @dataclass(frozen=True)
 class Wish:
-    """Which lesion a picture is to have, and which is to go. Masks are (H, W), not 0 where a lesion is."""
+    """Which lesion a picture is to have, and which is to go. Masks are (H, W), not 0 where a lesion is: of
+    several classes the number of the class."""
 
     mask: np.ndarray | None = None
     """The new lesion; None: that of a training pair, changed."""
@@ -58,12 +59,12 @@ class Wish:
 
 def paint(pairs: Pairs, models: Trained, settings: Inpaint, image: np.ndarray, wish: Wish, n: int = 1,
           seed: int = 0, device: str = "auto", window: float | None = None) -> list[Painted]:
-    """`n` pictures from one, (H, W, 3) uint8. `pairs` are those of the run, `window` is its data.window; of K
+    """`n` pictures from one, (H, W, C) uint8. `pairs` are those of the run, `window` is its data.window; of K
     cluster models each result draws its own, as in chapter 3.
 
     Result i depends on `seed` and i alone. UserError for a picture or a mask that cannot be used.
     """
-    _refuse_unusable(image, wish, n)
+    _refuse_unusable(pairs, image, wish, n)
     where, own = devices.device(device), _seeds(seed, n)
     chosen = [models.models[int(seeds.rng(one, "model").integers(len(models.models)))].name for one in own]
     results: dict[int, Painted] = {}
@@ -83,7 +84,7 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, image: np.ndarray, w
 
 def check(pairs: Pairs, settings: Inpaint, image: np.ndarray, wish: Wish, n: int = 1, seed: int = 0) -> None:
     """UserError for whatever `paint` would refuse; nothing is painted."""
-    _refuse_unusable(image, wish, n)
+    _refuse_unusable(pairs, image, wish, n)
     for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n):
         _wanted(pairs, image, wish, own, settings)
 
@@ -93,14 +94,19 @@ def _seeds(seed: int, n: int) -> list[int]:
     return [seeds.derive(seed, "paint", number) for number in range(n)]
 
 
-def _refuse_unusable(image: np.ndarray, wish: Wish, n: int) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UserError(f"The picture must be (H, W, 3), uint8 RGB; it is {image.shape}, {image.dtype}.")
+def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> None:
+    channels, classes = vars(pairs.planes).values()
+    if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
+        colours = " RGB" if channels == planes.RGB else ""
+        raise UserError(f"The picture must be (H, W, {channels}), uint8{colours}; it is {image.shape}, "
+                        f"{image.dtype}.")
     for name, mask in (("mask", wish.mask), ("mask of the old lesion", wish.old)):
         if mask is not None and mask.shape != image.shape[:2]:
             raise UserError(f"The {name} must be as large as the picture, {image.shape[1]} x "
                             f"{image.shape[0]} pixels; it is {' x '.join(map(str, mask.shape[::-1]))}.")
     given = [mask for mask in (wish.mask, wish.old) if mask is not None]
+    if classes > 1 and any(mask.max() > classes for mask in given):
+        raise UserError(f"A mask must hold the numbers of classes, 0 to {classes}.")
     if wish.remove and not any(mask.any() for mask in given):
         raise UserError("To remove a lesion, its mask is needed, and there is none or an empty one.")
     if not wish.remove and wish.mask is not None and not wish.mask.any():
@@ -116,10 +122,12 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int,
             settings: Inpaint) -> tuple[Spot, str, str]:
     """What is to be painted, whose mask that is, and how it was changed."""
     nothing, of = np.zeros(image.shape[:2], np.uint8), ""
-    given, old = (nothing if mask is None else (mask > 0).astype(np.uint8) for mask in (wish.mask, wish.old))
+    one = pairs.planes.classes == 1
+    given, old = (nothing if mask is None else (mask > 0 if one else mask).astype(np.uint8)
+                  for mask in (wish.mask, wish.old))
     drawn = Drawn(given, "")
     if wish.remove:
-        drawn, old = Drawn(nothing, ""), old | given
+        drawn, old = Drawn(nothing, ""), np.where(old > 0, old, given)
     elif wish.mask is None:
         of, drawn = _drawn(pairs, image, wish.like, seed)
     spot = Spot(np.ascontiguousarray(image.transpose(2, 0, 1)), old, drawn.mask)
@@ -130,19 +138,19 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int,
 
 
 def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int) -> tuple[str, Drawn]:
-    """A training pair's mask, changed and placed in a picture (H, W, 3), and the name of the pair."""
+    """A training pair's mask, changed and placed in a picture (H, W, C), and the name of the pair."""
     side = pairs.image_size
-    shown = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
-    rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown.transpose(2, 0, 1))
+    shown = planes.resize(image.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
+    rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown)
     if not view.any():
         raise UserError("The picture shows no tissue: it is dark all over. Give a mask.")
     number = int(rng.integers(len(pairs)))
-    mask = pairs.masks[number, 0]
+    mask = planes.numbered(pairs.masks[number])
     drawn = masks.varied(mask, view, rng) if like is None else masks.alike(mask, like, view, rng)
     if not drawn.mask.any():
         raise UserError("At that position the picture shows no tissue. Choose another, or give a mask.")
-    enlarged = cv2.resize(drawn.mask.astype(np.float32), image.shape[1::-1]) > 0.5
+    enlarged = masks.each_class(drawn.mask, lambda one: cv2.resize(one, image.shape[1::-1]))
     if not enlarged.any():
         raise UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small for a lesion "
                         "that is drawn. Give a mask.")
-    return pairs.names[number], Drawn(enlarged.astype(np.uint8), drawn.change)
+    return pairs.names[number], Drawn(enlarged, drawn.change)

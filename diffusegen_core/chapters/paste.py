@@ -14,7 +14,7 @@ import pandas as pd
 
 from diffusegen_core.chapters.costs import PAIR, Cost
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, lesions, masks, pairsets
+from diffusegen_core.data import dataset, lesions, masks, pairsets, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import DataType, pasted
@@ -90,7 +90,7 @@ def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data
         began = time.monotonic()
         lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"))
         image, mask = lesions.pasted(known, job.index, lesion, data_type)
-        areas = known.masks[job.index], lesion.mask, mask
+        areas = planes.union(known.masks[job.index]), lesion.mask > 0, planes.union(mask)
         row = {**job.origin, "lesion_of": known.names[lesion.donor], "lesion_change": lesion.change,
                **{name: round(float(area.mean()), 6) for name, area in zip(AREAS, areas, strict=True)}}
         # In a picture that is dark all over there is no place for a lesion.

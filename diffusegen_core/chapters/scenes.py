@@ -1,7 +1,7 @@
 """What chapter 3 paints into, and by which masks.
 
 The paper lets the model draw the mask, within the old lesion's region. Where the mask is given, its channel
-is known everywhere, and the model paints the colours alone: the old lesion's region is filled as well, with
+is known everywhere, and the model paints the image alone: the old lesion's region is filled as well, with
 what lies outside the new mask, so that any picture can get any lesion.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffusegen_core.chapters.spots import Spot
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, masks, pictures, regions, windows
+from diffusegen_core.data import dataset, masks, pictures, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Drawn
 from diffusegen_core.data.pairsets import Job, Row
@@ -33,7 +33,7 @@ class Scene:
     pictures: Pairs
     """With the masks of the lesions that they have."""
     masks: np.ndarray | None
-    """(B, 1, S, S) in {0, 1}, those of the new lesions; None where the model draws them."""
+    """(B, M, S, S) in {0, 1}, those of the new lesions; None where the model draws them."""
     region: np.ndarray
     """(B, S, S) in {0, 1}: where the pictures are painted anew."""
     rows: list[Row]
@@ -42,24 +42,28 @@ class Scene:
     @property
     def spots(self) -> list[Spot]:
         """What is to be painted into each picture."""
-        new = [None] * len(self.pictures) if self.masks is None else [mask[0] for mask in self.masks]
-        return [Spot(image, old[0], mask) for image, old, mask in
-                zip(self.pictures.images, self.pictures.masks, new, strict=True)]
+        new = [None] * len(self.pictures) if self.masks is None else list(planes.numbered(self.masks))
+        return [Spot(image, old, mask) for image, old, mask in
+                zip(self.pictures.images, planes.numbered(self.pictures.masks), new, strict=True)]
 
     @property
     def x(self) -> Tensor:
-        """(B, 4, S, S) in [-1, 1]: the pictures, with the new masks where they are given."""
+        """(B, C + M, S, S) in [-1, 1]: the pictures, with the new masks where they are given."""
         x = dataset.to_tensor(self.pictures)
         if self.masks is not None:
-            x[:, 3:] = torch.from_numpy(self.masks).float() * 2 - 1
+            x[:, self.pictures.planes.channels:] = torch.from_numpy(self.masks).float() * 2 - 1
         return x
 
     @property
     def known(self) -> Tensor:
-        """1 where x is known, 0 where to fill: (B, 1, S, S), or (B, 4, S, S) with all of the mask known."""
+        """1 where x is known, 0 where to fill: (B, 1, S, S), or (B, C + M, S, S) with all of the mask
+        known."""
         known = torch.from_numpy(1 - self.region[:, None]).float()
-        return known if self.masks is None else torch.cat([known.repeat(1, 3, 1, 1), torch.ones_like(known)],
-                                                          dim=1)
+        if self.masks is None:
+            return known
+        channels, classes = vars(self.pictures.planes).values()
+        return torch.cat([known.repeat(1, channels, 1, 1), torch.ones_like(known).repeat(1, classes, 1, 1)],
+                         dim=1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Scenes:
             region = regions.filled(shown.masks, None, self.settings.dilate)
             return Scene(shown, None, region, [{} for _ in jobs])
         drawn = [self._drawn(job, image) for job, image in zip(jobs, shown.images, strict=True)]
-        new = np.stack([mask.mask[None] for _, mask in drawn])
+        new = planes.separate(np.stack([mask.mask for _, mask in drawn]), shown.planes.classes)
         rows: list[Row] = [{"picture": name, "mask_of": of, "mask_change": mask.change}
                            for name, (of, mask) in zip(shown.names, drawn, strict=True)]
         return Scene(shown, new, regions.filled(shown.masks, new, self.settings.dilate), rows)
@@ -125,7 +129,7 @@ class Scenes:
         """A job's mask, and the name of what it was made of."""
         rng, pairs = seeds.rng(job.seed, "mask"), dataset.read(self.given or self.pairs)
         number = job.index if self.settings.masks == OWN else int(rng.integers(len(pairs)))
-        name, mask = pairs.names[number], pairs.masks[number, 0]
+        name, mask = pairs.names[number], planes.numbered(pairs.masks[number])
         if self.settings.masks != VARIED:
             return name, Drawn(mask, "")
         return name, masks.varied(mask, masks.field_of_view(image), rng)

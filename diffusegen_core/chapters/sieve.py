@@ -204,7 +204,7 @@ def _judged(task: Task, one: PairSet, settings: Filter, copy_quantile: float) ->
     kept, left_out = (pairsets.listed(artifact.file(f"{name}.csv"), ["nearest", REASON], NUMBERS)
                       for name in ("manifest", "left_out"))
     hashes = {name: one.hashes[name] for pair in kept["name"]
-              for name in (f"{kind}/{pair}.png" for kind in pairsets.KINDS)}
+              for name in pairsets.names_of(one.hashes, pair)}
     return Judged(PairSet(one.data_type.filtered, one.folder, kept, left_out, hashes, artifact.stamp), one,
                   limits, float(task.artifact.stamp["seconds"]))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, regions, seamless
+from diffusegen_core.data import dataset, planes, regions, seamless
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.windows import Window
 from diffusegen_core.diffusion.model import Diffusion
@@ -22,20 +22,20 @@ class Spot:
     """A picture and what is to be painted into it."""
 
     image: np.ndarray
-    """(3, H, W) uint8."""
+    """(C, H, W) uint8."""
     old: np.ndarray
-    """(H, W) in {0, 1}, the lesion that it has."""
+    """(H, W), class numbers of the lesion that it has."""
     new: np.ndarray | None
-    """(H, W) in {0, 1}, the one that it is to have; None where the model draws the mask."""
+    """(H, W), class numbers of the one that it is to have; None where the model draws the mask."""
 
     def region(self, dilate: int) -> np.ndarray:
         """Where the picture is painted anew, (H, W) in {0, 1}."""
-        return regions.dilated(self.old if self.new is None else self.old | self.new, dilate)
+        return regions.dilated(self.old if self.new is None else (self.old > 0) | (self.new > 0), dilate)
 
 
 def paint(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, settings: Inpaint,
           generators: Generators, tick: Tick | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each picture with its new lesion, (3, H, W) uint8, and the mask, (H, W) in {0, 1}.
+    """Each picture with its new lesion, (C, H, W) uint8, and the mask, (H, W), class numbers.
 
     `window` as data.window; without one, the whole picture is squared. An old lesion that does not lie in the
     new one's window is painted over in a window of its own first. Outside the regions no pixel changes, and a
@@ -53,10 +53,11 @@ def paint(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, set
 
 
 def windows(pictures: Pairs, masks: np.ndarray | None, window: float, settings: Inpaint) -> list[Window]:
-    """The windows that `paint` has used last, of pictures with their old masks and the new ones (B, 1, H, W),
+    """The windows that `paint` has used last, of pictures with their old masks and the new ones (B, M, H, W),
     where these were given."""
-    spots = [Spot(image, old[0], None if masks is None else masks[number, 0]) for number, (image, old) in
-             enumerate(zip(pictures.images, pictures.masks, strict=True))]
+    new = [None] * len(pictures) if masks is None else list(planes.numbered(masks))
+    spots = [Spot(image, old, mask) for image, old, mask in
+             zip(pictures.images, planes.numbered(pictures.masks), new, strict=True)]
     done = [replace(spot, old=np.zeros_like(spot.old)) if _is_apart(spot, window, settings) else spot
             for spot in spots]
     return [_window(spot, spot.region(settings.dilate), window) for spot in done]
@@ -73,27 +74,27 @@ def _is_apart(spot: Spot, window: float, settings: Inpaint) -> bool:
 def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, settings: Inpaint,
              generators: Generators, tick: Tick | None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every spot in one window each."""
-    size = diffusion.image_size
+    size, channels, classes = diffusion.image_size, diffusion.planes.channels, diffusion.planes.classes
     filled = [spot.region(settings.dilate) for spot in spots]
     windows = [_window(spot, region, window) for spot, region in zip(spots, filled, strict=True)]
     cuts = [one.cut(spot.image, spot.old if spot.new is None else spot.new, size)
             for one, spot in zip(windows, spots, strict=True)]
     small = [one.region(region, size) for one, region in zip(windows, filled, strict=True)]
-    known = torch.from_numpy(1 - np.stack(small)[:, None]).float().repeat(1, 4, 1, 1)
+    known = torch.from_numpy(1 - np.stack(small)[:, None]).float().repeat(1, channels + classes, 1, 1)
     for row, spot in zip(known, spots, strict=True):
         if spot.new is not None:
-            row[3] = 1
+            row[channels:] = 1
     pairs = dataset.gather([str(number) for number in range(len(spots))],
                            np.stack([image for image, _ in cuts]),
-                           np.stack([mask[None] for _, mask in cuts]))
+                           planes.separate(np.stack([mask for _, mask in cuts]), classes))
     levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
     x_known = dataset.to_tensor(pairs).to(diffusion.device)
     x = repaint(_guided(diffusion.respaced(settings.respacing), spots, x_known, settings), x_known,
                 known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
     samples = fetched(x)
-    painted = seamless.filled(dataset.to_bytes(samples[:, :3]), pairs.images, np.stack(small),
+    painted = seamless.filled(dataset.to_bytes(samples[:, :channels]), pairs.images, np.stack(small),
                               settings.seamless)
-    return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, 3], settings)
+    return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, channels:], settings)
             for i, spot in enumerate(spots)]
 
 
@@ -101,7 +102,7 @@ def _guided(diffusion: Diffusion, spots: Sequence[Spot], x_known: Tensor, settin
     """The model for a batch whose masks are all given, or all drawn."""
     if any(spot.new is None for spot in spots):
         return diffusion
-    return diffusion.towards(x_known[:, 3:], settings.guidance_scale)
+    return diffusion.towards(x_known[:, diffusion.planes.channels:], settings.guidance_scale)
 
 
 def _window(spot: Spot, region: np.ndarray, times: float | None) -> Window:
@@ -117,6 +118,6 @@ def _laid_back(spot: Spot, window: Window, region: np.ndarray, small: np.ndarray
     image = np.where(region > 0, image, spot.image)
     if spot.new is not None:
         return image, spot.new
-    channel = np.full(region.shape, -1, np.float32)
-    channel[window.box] = cv2.resize(mask, (window.width, window.height))
-    return image, regions.opened(channel, settings.opening)
+    channels = np.full((len(mask), *region.shape), -1, np.float32)
+    channels[(..., *window.box)] = [cv2.resize(channel, (window.width, window.height)) for channel in mask]
+    return image, regions.opened(channels, settings.opening)

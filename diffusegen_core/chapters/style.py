@@ -30,7 +30,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint, Model, Style
-from diffusegen_core.data import dataset, pairsets, regions, windows
+from diffusegen_core.data import dataset, pairsets, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets, Row
 from diffusegen_core.data.types import DataType
@@ -162,8 +162,8 @@ def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin
         "style": _decisive(settings),
         "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
         "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if looks.lambda_vgg else None,
-        "jobs": {job.name: [job.model, *(origin.hashes[f"{kind}/{job.name}.png"] for kind in pairsets.KINDS)]
-                 for job in jobs},
+        "jobs": {job.name: [job.model, *(origin.hashes[file] for file in
+                                         pairsets.names_of(origin.hashes, job.name))] for job in jobs},
         "models": {name: models[name].sha256 for name in sorted({job.model for job in jobs})}}
 
 
@@ -202,11 +202,12 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                                                              scenes.window, scenes.settings)
     seen, behind = (windows.cut_all(pairs, parts, diffusion.image_size) for pairs in (painted, real))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
+    channels = real.planes.channels
     levels = list(reversed(range(settings.respacing - settings.skip)))
     with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
         x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (seen, behind))
         if settings.method == SDEDIT:
-            model = diffusion.towards(x_painted[:, 3:], settings.guidance_scale)
+            model = diffusion.towards(x_painted[:, channels:], settings.guidance_scale)
             x = sdedit(model, x_painted, levels, generators, tick=bar.update)
             records = [list[guided.Record]() for _ in jobs]
             status = [guided.OK if whole else "stopped: not finite"
@@ -214,9 +215,9 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             x = x.nan_to_num()  # nothing is kept of a pair that was stopped
         else:
             x, records, status = guided.guided(
-                diffusion, judge, x_painted, source[:, :3], levels, generators, bar.update,
-                pixels=x_painted[:, :3] if given else None)
-    styled = np.stack([finished(sample[:3], source, settings) for sample, source in
+                diffusion, judge, x_painted, source[:, :channels], levels, generators, bar.update,
+                pixels=x_painted[:, :channels] if given else None)
+    styled = np.stack([finished(sample[:channels], source, settings) for sample, source in
                        zip(x.float().cpu().numpy(), behind.images, strict=True)])
     filled = regions.filled(real.masks, painted.masks if given else None, scenes.settings.dilate)
     styled = windows.all_laid_back(painted.images, styled, parts, filled, scenes.settings.dilate)
@@ -226,7 +227,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
         good, mask = status[i] == guided.OK, painted.masks[i]
-        row = {**job.origin, "area": round(float(mask.mean()), 6),
+        row = {**job.origin, "area": round(float(planes.union(mask).mean()), 6),
                **{name: guided.significant(column[i]) if good else None for name, column in measures.items()},
                "status": status[i], **({"picture": job.picture} if given else {})}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
@@ -234,23 +235,27 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
 
 
 def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarray:
-    """The styled image (3, S, S) as uint8, with the colours of its source (3, S, S) uint8 if asked."""
+    """The styled image (C, S, S) as uint8, with the colours of its source (C, S, S) uint8 if asked, and if
+    they are colours: three channels."""
     image = image.clip(-1, 1)
-    if settings.colour_transfer:
+    if settings.colour_transfer and len(image) == planes.RGB:
         image = colour.transfer(image, source / 127.5 - 1)
     return dataset.to_bytes(image)
 
 
 def mask_dice(x: Tensor, masks: np.ndarray, opening: int) -> list[float]:
-    """Dice of the mask channels of x (B, 4, S, S), as the last step left them, with masks (B, 1, S, S)."""
-    drawn = [regions.opened(sample, opening) for sample in x[:, 3].float().cpu().numpy()]
-    return [regions.mask_dice(a, b[0]) for a, b in zip(drawn, masks, strict=True)]
+    """Dice of the mask channels of x (B, C + M, S, S), as the last step left them, with masks (B, M, S,
+    S)."""
+    classes = masks.shape[1]
+    drawn = [planes.separate(regions.opened(sample, opening), classes)
+             for sample in x[:, -classes:].float().cpu().numpy()]
+    return [regions.mask_dice(a, b) for a, b in zip(drawn, masks, strict=True)]
 
 
 @torch.no_grad()
 def measured(judge: guided.Judge, styled: np.ndarray, painted: Pairs, real: Pairs,
              filled: np.ndarray) -> dict[str, list[float]]:
-    """The manifest's measures before and after: styled (B, 3, S, S) uint8, filled regions (B, S, S)."""
+    """The manifest's measures before and after: styled (B, C, S, S) uint8, filled regions (B, S, S)."""
     def cls(images: np.ndarray) -> Tensor:
         return judge.cls(torch.from_numpy(images).float().to(device) / 127.5 - 1)
 

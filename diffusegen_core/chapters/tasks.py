@@ -107,7 +107,7 @@ class Task:
         trained = self.training.settings.checkpoints is None and self.label is None
         conditions = self.training.conditions if trained else UNCONDITIONAL
         return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size,
-                                         conditions)
+                                         conditions, self.training.planes)
 
     @cached_property
     def source(self) -> Path | None:
@@ -154,7 +154,8 @@ def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings:
     """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
     everyone, shown = dataset.read(pairs), dataset.read(windows or pairs)
     steps = steps_of(images_of(settings, name, max(labels, default=0) + 1), settings.batch_size)
-    training = Training(name, network, process, settings, shown.image_size, ws.seed, steps, tuple(labels))
+    training = Training(name, network, process, settings, shown.image_size, ws.seed, steps, tuple(labels),
+                        shown.planes)
     own, copies = shown.take(indices), len(shown) // len(everyone)
     pictures = everyone.take(sorted({index // copies for index in indices})) if windows else own
     task = Task(ws, training, everyone, own, pictures, base)

@@ -1,4 +1,5 @@
-"""Chapter 2: a 4-channel diffusion model for every cluster, and one for the full set (paper 2.3, B.5).
+"""Chapter 2: a diffusion model of image and mask for every cluster, and one for the full set (paper 2.3,
+B.5).
 
 As an option, each cluster's model starts from the averaged weights of a base, one model of all pairs: the
 full set's where that is to see as many images, or else one beside it, and both start from nothing. Only the
@@ -33,8 +34,9 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Model as Network
 from diffusegen_core.config.sections import Process, Train
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
 from diffusegen_core.diffusion import checkpoints, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
@@ -50,7 +52,7 @@ from diffusegen_core.diffusion.training import (
     start,
     weights_of,
 )
-from diffusegen_core.diffusion.unet import IN_CHANNELS, parameter_count
+from diffusegen_core.diffusion.unet import parameter_count
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.store import files, seeds
@@ -144,7 +146,7 @@ def _usable(p: Params, name: str) -> None:
     if taken(p.folder / "train" / name, p.train):
         return
     if source := checkpoints.released(p.train, name):
-        checkpoints.judge(source, p.model, p.process, p.model_size, p.train.sample_weights)
+        checkpoints.judge(source, p.model, p.process, p.model_size, p.train.sample_weights, Planes.of(p.data))
 
 
 def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
@@ -198,9 +200,9 @@ def _part(task: Task) -> None:
 def _loaded(source: Path, training: Training) -> Diffusion:
     """The model of a finished checkpoint. UserError where it is damaged, or does not fit."""
     expected = training.model, training.process, training.image_size
-    checkpoints.judge(source, *expected, training.settings.sample_weights)
+    checkpoints.judge(source, *expected, training.settings.sample_weights, training.planes)
     if source.suffix != checkpoints.OURS:
-        return checkpoints.load_released(source, *expected)
+        return checkpoints.load_released(source, *expected, planes=training.planes)
     return checkpoints.load(source, training.settings.sample_weights)
 
 
@@ -265,7 +267,8 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
     training, settings = task.training, task.training.settings
     own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=schedule.alpha_bar.device)
            for i in range(settings.preview_images)]
-    shape, labels = (IN_CHANNELS, training.image_size, training.image_size), training.conditions.labels
+    shape = training.planes.all, training.image_size, training.image_size
+    labels = training.conditions.labels
     x = torch.empty(len(own), *shape, device=schedule.alpha_bar.device)
     for label in range(min(labels, len(own)) or 1):  # image i has label i, and so on in turn
         net = copy.deepcopy(state.average).settled(label) if labels else state.average
@@ -274,7 +277,8 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
         x[label::labels or 1] = samplers.sample(diffusion, shape, own[label::labels or 1],
                                                 samplers.named(settings.preview_sampler))
     path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
-    files.write(path, dataset.grid(x).save)
+    pixels = dataset.to_bytes(x.float().cpu().numpy())
+    files.write(path, planes.grid(pixels, training.planes.channels).save)
 
 
 def _keep(state: State, folder: Path, recipe: Recipe) -> None:

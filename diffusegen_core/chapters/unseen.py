@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusegen_core.chapters.members import Members
+from diffusegen_core.data import planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.measures import planted
 from diffusegen_core.store import seeds
@@ -20,7 +21,7 @@ class Query:
 
     names: list[str]
     images: np.ndarray
-    """(Q, 3, S, S) uint8."""
+    """(Q, C, S, S) uint8."""
     regions: np.ndarray
     """(Q, S, S), nonzero where they were filled."""
     polyps: np.ndarray
@@ -36,7 +37,8 @@ class Query:
 
 def nothing(pairs: Pairs) -> Query:
     """No image, of the size of these pairs."""
-    return Query([], pairs.images[:0], pairs.masks[:0, 0], pairs.masks[:0, 0], np.empty(0, int), [])
+    none = planes.union(pairs.masks[:0])
+    return Query([], pairs.images[:0], none, none, np.empty(0, int), [])
 
 
 def blended(seed: int, everyone: Members, donors: Pairs, cross_fitted: bool) -> Query:
@@ -53,7 +55,7 @@ def blended(seed: int, everyone: Members, donors: Pairs, cross_fitted: bool) -> 
         if len(others):
             donor = others[seeds.rng(seed, "null", everyone.names[i]).integers(len(others))]
             images.append(planted.blended(everyone.images[i], everyone.regions[i], place(everyone, i),
-                                          donors.images[donor], donors.masks[donor, 0]))
+                                          donors.images[donor], planes.union(donors.masks[donor])))
             rows.append(i)
             chosen.append(donor)
     if not rows:

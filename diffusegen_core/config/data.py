@@ -7,12 +7,16 @@ from pydantic import Field, PositiveInt
 from diffusegen_core.config.section import Section
 
 MOST_CHANNELS = 16  # of an image
+# Sources that are drawn by code: the channels of their images, and how many classes their masks have.
+PHANTOMS = {"phantom": (3, 1), "phantom-ultrasound": (1, 1), "phantom-slices": (1, 3)}
 
 
 class Data(Section):
     """Where the labelled pairs come from."""
 
-    source: str = Field("phantom", description="`phantom`, or a folder of image+mask pairs")
+    source: str = Field(
+        "phantom", description="`phantom`, `phantom-ultrasound`, `phantom-slices`: drawn by code; or a "
+                               "folder of image+mask pairs")
     subset: Literal["all", "paper348", "not348"] = Field(
         "all", description="the paper's 348 names, the rest, or all")
     count: PositiveInt | None = Field(
@@ -36,3 +40,8 @@ class Data(Section):
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, each once, in the order of `labels`; background is none of them."""
         return tuple(dict.fromkeys(self.labels.values())) if self.labels else (self.object,)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the pairs are phantoms, drawn by code."""
+        return self.source in PHANTOMS

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from diffusegen_core.config.data import Data
+from diffusegen_core.config.data import PHANTOMS, Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.possible import impossible
 from diffusegen_core.config.section import Section
@@ -46,7 +46,7 @@ MAX_TEXT = 1 << 20  # characters of a parameter file
 MAX_COMPLAINTS = 20
 # Parameters that are paths, by their last name, and words that some of them take instead.
 PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", "masks", "backgrounds", *TESTS)
-WORDS = ("phantom", "pretrained", "random", "rest", "singan", "joint", "own", "varied")
+WORDS = (*PHANTOMS, "pretrained", "random", "rest", "singan", "joint", "own", "varied")
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 200
 _brief.maxlevel = 2

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from diffusegen_core.config.data import PHANTOMS, Data
+
 if TYPE_CHECKING:  # which asks what is impossible
     from diffusegen_core.config.params import Params
 
@@ -23,10 +25,9 @@ def impossible(p: "Params") -> Iterator[str]:
 
 
 def _data(p: "Params") -> Iterator[str]:
-    if p.data.source == "phantom" and p.data.count is None:
-        yield "data.count must say how many phantoms to draw."
-    if p.data.source == "phantom" and p.data.subset != "all":
-        yield f"data.subset {p.data.subset} needs the real images, not phantoms."
+    yield from _phantoms(p.data)
+    if (p.data.channels, len(p.data.classes)) != PHANTOMS["phantom"]:
+        yield from _colour_alone(p)
     if p.data.count is not None and p.cluster.k > p.data.count:
         yield f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count."
     if p.inpaint.backgrounds and p.inpaint.masks == "joint":
@@ -36,6 +37,33 @@ def _data(p: "Params") -> Iterator[str]:
     for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
         if counts and max(counts) > p.inpaint.samples:
             yield f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}."
+
+
+def _phantoms(data: Data) -> Iterator[str]:
+    if not data.drawn:
+        return
+    if data.count is None:
+        yield "data.count must say how many phantoms to draw."
+    if data.subset != "all":
+        yield f"data.subset {data.subset} needs the real images, not phantoms."
+    channels, classes = PHANTOMS[data.source]
+    if (data.channels, len(data.classes)) != (channels, classes):
+        labels = ("null" if classes == 1 else
+                  "a name for each, such as {'1': liver, '2': kidney, '3': tumour}")
+        yield (f"data.source {data.source} has {classes} class{'es' if classes > 1 else ''} and images of "
+               f"{channels} channel{'s' if channels > 1 else ''}: set data.channels {channels}, and "
+               f"data.labels {labels}.")
+
+
+def _colour_alone(p: "Params") -> Iterator[str]:
+    """What is read as RGB with one class, whatever the data are."""
+    folders = {"gan.source": None if p.gan.source == "singan" else p.gan.source,
+               "inpaint.masks": None if p.inpaint.masks in ("joint", "own", "varied") else p.inpaint.masks,
+               "inpaint.backgrounds": p.inpaint.backgrounds}
+    for name, folder in folders.items():
+        if folder is not None:
+            yield (f"{name} {folder} is a folder, which is read as RGB with one class, and data.channels and "
+                   "data.labels ask for others; leave it out.")
 
 
 def _sizes(p: "Params") -> Iterator[str]:

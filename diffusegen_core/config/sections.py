@@ -30,7 +30,7 @@ class Cluster(Section):
 
 
 class Model(Section):
-    """The U-Net (method.md 3): ADM, 4 channels in, 8 out."""
+    """The U-Net (method.md 3): ADM, image and mask in (of RGB and one class 4 channels), twice that out."""
 
     base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
     channel_mult: list[PositiveInt] = Field(
@@ -182,7 +182,8 @@ class Style(Section):
                                         "last of each of the first four levels")
     zecon_patches: PositiveInt = Field(256, description="most locations of an image that are compared")
     temperature: float = Field(0.07, gt=0, description="of the ZeCon loss")
-    colour_transfer: bool = Field(True, description="give the result the source's colours")
+    colour_transfer: bool = Field(
+        True, description="give the result the source's colours, where these are three channels")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
     checkpointing: bool = Field(False, description="as train.checkpointing")

@@ -18,15 +18,17 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
-from diffusegen_core.data import layouts, phantom
+from diffusegen_core.data import layouts, phantom, phantom_slices, phantom_ultrasound, planes
 from diffusegen_core.data.layouts import Problem, Report
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe
 from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 READER = 2  # raised when the same files would be read to other pixels
-PHANTOM = "phantom"  # the source that is drawn by code
+# The sources that are drawn by code (config.data.PHANTOMS), of which the first is that of colonoscopy.
+DRAWN = {"phantom": phantom, "phantom-ultrasound": phantom_ultrasound, "phantom-slices": phantom_slices}
 WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.windows)
 PAIRS, SOURCE, LEFT_OUT = "pairs.npz", "source.json", "left_out.csv"
 
@@ -38,9 +40,9 @@ class Pairs:
     names: list[str]
     """Unique, in the order of the folder."""
     images: np.ndarray
-    """(N, 3, S, S) uint8, RGB."""
+    """(N, C, S, S) uint8; of three channels they are RGB."""
     masks: np.ndarray
-    """(N, 1, S, S) uint8, 1 where polyp."""
+    """(N, M, S, S) uint8, 1 where a pixel is of the class."""
     digest: str
     """SHA-256 over names, images and masks."""
     file: Path | None = None
@@ -53,6 +55,11 @@ class Pairs:
     def image_size(self) -> int:
         """The side of an image, in pixels."""
         return int(self.images.shape[-1])
+
+    @property
+    def planes(self) -> Planes:
+        """The channels of its images and the classes of its masks."""
+        return Planes(self.images.shape[1], self.masks.shape[1])
 
     @property
     def stored(self) -> Path:
@@ -73,16 +80,17 @@ class Pairs:
 
 
 def gather(names: list[str], images: np.ndarray, masks: np.ndarray) -> Pairs:
-    """Pairs from names, images (N, 3, S, S) uint8 and masks (N, 1, S, S) in {0, 1}; computes the digest."""
+    """Pairs from names, images (N, C, S, S) uint8 and masks (N, M, S, S) in {0, 1}; computes the digest."""
     images, masks = np.ascontiguousarray(images, np.uint8), np.ascontiguousarray(masks, np.uint8)
-    digest = hashlib.sha256(json.dumps([names, images.shape]).encode())
+    shapes = [images.shape, *([] if masks.shape[1] == 1 else [masks.shape])]
+    digest = hashlib.sha256(json.dumps([names, *shapes]).encode())
     digest.update(images.data)
     digest.update(masks.data)
     return Pairs(list(names), images, masks, digest.hexdigest())
 
 
 def to_tensor(pairs: Pairs) -> torch.Tensor:
-    """(N, 4, S, S) float32: RGB in [-1, 1], and the mask as -1 or +1 (paper 2.3)."""
+    """(N, C + M, S, S) float32: images in [-1, 1], and masks as -1 or +1 (paper 2.3)."""
     images = torch.from_numpy(pairs.images).float() / 127.5 - 1
     return torch.cat([images, torch.from_numpy(pairs.masks).float() * 2 - 1], dim=1)
 
@@ -92,31 +100,21 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image * 127.5 + 127.5), 0, 255).astype(np.uint8)
 
 
-def grid(x: torch.Tensor) -> Image.Image:
-    """A picture of pairs (N, 4, S, S) in [-1, 1]: the images above, their masks below."""
-    pixels = to_bytes(x.float().cpu().numpy())
-    rows = [pixels[:, :3], pixels[:, 3:].repeat(3, axis=1)]
-    whole = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
-    return Image.fromarray(whole.transpose(1, 2, 0))
-
-
 def write_pair(folder: Path, name: str, image: np.ndarray,
                mask: np.ndarray) -> tuple[files.Written, files.Written]:
-    """Write image (3, S, S) uint8 and mask (1, S, S) in {0, 1} as PNGs (masks hold 0 and 255); both paths."""
+    """Write image (C, S, S) uint8 and mask (M, S, S) in {0, 1}, as `planes` has them; both paths."""
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")
-    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    label = Image.fromarray(mask[0].astype(np.uint8) * 255)
-    return (files.write(Path(folder) / "images" / f"{name}.png", picture.save),
-            files.write(Path(folder) / "masks" / f"{name}.png", label.save))
+    return (planes.write_image(planes.image_file(Path(folder), name, len(image)), image),
+            planes.write_mask(planes.mask_file(Path(folder), name), mask))
 
 
-def write_phantoms(folder: Path, count: int, size: int, seed: int) -> None:
-    """Draw phantoms into a dataset folder, which must be new or empty."""
+def write_phantoms(folder: Path, count: int, size: int, seed: int, kind: str = "phantom") -> None:
+    """Draw phantoms of a kind of DRAWN into a dataset folder, which must be new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already. Phantoms go into a new or empty folder.")
     for index in _counter(range(count)):
-        image, mask, _ = phantom.draw(seed, index, size)
+        image, mask, _ = DRAWN[kind].draw(seed, index, size)
         write_pair(folder, _phantom_name(index), image, mask)
 
 
@@ -134,8 +132,7 @@ def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data") -> P
     Raises UserError with the table of problems where the folder has any under `refuse`, where a file cannot
     be read, and where fewer than `least` pairs are left.
     """
-    pairs = _drawn(ws, settings, name) if settings.source == PHANTOM else _read_folder(ws, settings, least,
-                                                                                        name)
+    pairs = _drawn(ws, settings, name) if settings.drawn else _read_folder(ws, settings, least, name)
     if len(pairs) < least:
         raise UserError(f"{settings.source}: {len(pairs)} pairs are too few for cluster.k {least}.")
     return pairs
@@ -152,7 +149,7 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
 
 def check(p: Params) -> Iterator[str]:
     """What `load` would refuse of a run's data, as far as the listing of the folder tells."""
-    if p.data.source != PHANTOM and not remembered(p.folder / "data", p.data.source):
+    if not p.data.drawn and not remembered(p.folder / "data", p.data.source):
         yield from refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source")
 
 
@@ -168,7 +165,7 @@ def expected(settings: Data) -> tuple[int, str]:
 
     Raises UserError where the folder cannot be listed, or is not there and nothing else tells.
     """
-    if settings.source == PHANTOM:
+    if settings.drawn:
         return len(settings.names or range(settings.count or 0)), "phantoms"
     folder, listed = resolve(settings.source), set(paper_names())
     if folder.is_dir():
@@ -227,8 +224,8 @@ def read(path: Path) -> Pairs:
 
 
 def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
-    recipe: Recipe = {"source": PHANTOM, "version": phantom.VERSION, "seed": ws.seed, "count": settings.count,
-                      "image_size": settings.image_size}
+    recipe: Recipe = {"source": settings.source, "version": DRAWN[settings.source].VERSION, "seed": ws.seed,
+                      "count": settings.count, "image_size": settings.image_size}
     if settings.names:
         recipe["names"] = settings.names
     artifact = ws.artifact(name, recipe)
@@ -286,7 +283,8 @@ def _phantoms(settings: Data, seed: int) -> Pairs:
     if settings.names:
         _refuse_unknown(settings.names, set(wanted))
         wanted = {name: index for name, index in wanted.items() if name in settings.names}
-    drawn = [phantom.draw(seed, index, settings.image_size) for index in _counter(wanted.values())]
+    draw = DRAWN[settings.source].draw
+    drawn = [draw(seed, index, settings.image_size) for index in _counter(wanted.values())]
     return gather(list(wanted), np.stack([image for image, _, _ in drawn]),
                   np.stack([mask for _, mask, _ in drawn]))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from diffusegen_core.data import masks
+from diffusegen_core.data import masks, planes, seamless
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import PASTE, POISSON, DataType
 
@@ -29,9 +29,9 @@ class Cut:
     donor: int
     """Of which pair it is."""
     picture: np.ndarray
-    """(S, S, 3) uint8: the donor's picture, moved with the lesion; its border is repeated beyond it."""
+    """(S, S, C) uint8: the donor's picture, moved with the lesion; its border is repeated beyond it."""
     mask: np.ndarray
-    """(S, S) in {0, 1}, the lesion; empty where the picture that it is for shows no tissue."""
+    """(S, S), class numbers of the lesion; empty where the picture that it is for shows no tissue."""
     change: str
     """In words."""
 
@@ -46,44 +46,48 @@ def cut(pairs: Pairs, source: int, rng: np.random.Generator) -> Cut:
     """
     others = [i for i in range(len(pairs)) if i != source] or [source]
     donor = others[rng.integers(len(others))]
-    shown = pairs.masks[donor, 0] & masks.field_of_view(pairs.images[donor])
-    lesion = shown if shown.any() else pairs.masks[donor, 0]  # of the frame nothing is cut out
+    own = planes.numbered(pairs.masks[donor])
+    shown = own * masks.field_of_view(pairs.images[donor])
+    lesion = shown if shown.any() else own  # of the frame nothing is cut out
     moved = masks.moved(lesion, masks.field_of_view(pairs.images[source]), rng)
-    picture = cv2.warpAffine(pairs.images[donor].transpose(1, 2, 0), moved.matrix, moved.mask.shape[::-1],
-                             flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return Cut(donor, picture, moved.mask, moved.change)
+    picture = [cv2.warpAffine(plane, moved.matrix, moved.mask.shape[::-1], flags=cv2.INTER_LINEAR,
+                              borderMode=cv2.BORDER_REPLICATE) for plane in pairs.images[donor]]
+    return Cut(donor, np.stack(picture, axis=2), moved.mask, moved.change)
 
 
 def pasted(pairs: Pairs, source: int, lesion: Cut, data_type: DataType) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (3, S, S) uint8 of a pair with a lesion pasted in, and the mask (1, S, S) of both."""
+    """The picture (C, S, S) uint8 of a pair with a lesion pasted in, and the mask (M, S, S) of both; where
+    they meet, the pasted one covers the other."""
     image = pairs.images[source].transpose(1, 2, 0)
     blended = BLENDS[data_type](image, lesion, masks.field_of_view(pairs.images[source]))
-    return blended.transpose(2, 0, 1), lesion.mask[None] | pairs.masks[source]
+    numbers = np.where(lesion.mask > 0, lesion.mask, planes.numbered(pairs.masks[source]))
+    return blended.transpose(2, 0, 1), planes.separate(numbers, pairs.planes.classes)
 
 
 def feathered(image: np.ndarray, lesion: Cut, view: np.ndarray) -> np.ndarray:
-    """The lesion laid over an image (S, S, 3), its border mixed over about a pixel; the frame around the view
+    """The lesion laid over an image (S, S, C), its border mixed over about a pixel; the frame around the view
     (S, S) stays."""
-    share = (cv2.GaussianBlur(lesion.mask.astype(np.float32), (3, 3), 0) * view)[..., None]
+    share = (cv2.GaussianBlur((lesion.mask > 0).astype(np.float32), (3, 3), 0) * view)[..., None]
     return np.rint(share * lesion.picture + (1 - share) * image).astype(np.uint8)
 
 
 def cloned(image: np.ndarray, lesion: Cut, view: np.ndarray) -> np.ndarray:
-    """The lesion's gradients continued into an image (S, S, 3), by OpenCV (Perez et al. 2003).
+    """The lesion's gradients continued into an image (S, S, C), by OpenCV (Perez et al. 2003).
 
     The tissue in the box around the lesion takes part in it; the frame around the view (S, S) stays.
     """
     def framed(pixels: np.ndarray, kind: int) -> np.ndarray:
-        return cv2.copyMakeBorder(pixels, MARGIN, MARGIN, MARGIN, MARGIN, kind)
+        large = cv2.copyMakeBorder(pixels, MARGIN, MARGIN, MARGIN, MARGIN, kind)
+        return large.reshape(*large.shape[:2], *pixels.shape[2:])  # OpenCV drops the axis of one channel
 
     if not lesion.mask.any():
         return image
-    wide = cv2.dilate(framed(lesion.mask * 255, cv2.BORDER_CONSTANT), np.ones((3, 3), np.uint8),
-                      iterations=ERODED)
+    white = (lesion.mask > 0) * np.uint8(255)
+    wide = cv2.dilate(framed(white, cv2.BORDER_CONSTANT), np.ones((3, 3), np.uint8), iterations=ERODED)
     left, top, width, height = cv2.boundingRect(wide)
-    clone = cv2.seamlessClone(framed(lesion.picture, cv2.BORDER_REPLICATE),
-                              framed(np.ascontiguousarray(image), cv2.BORDER_REPLICATE), wide,
-                              (left + width // 2, top + height // 2), cv2.NORMAL_CLONE)
+    clone = seamless.cloned(framed(lesion.picture, cv2.BORDER_REPLICATE),
+                            framed(np.ascontiguousarray(image), cv2.BORDER_REPLICATE), wide,
+                            (left + width // 2, top + height // 2))
     inner = clone[MARGIN:-MARGIN, MARGIN:-MARGIN]
     return np.where(view[..., None] > 0, inner, image)
 

@@ -1,16 +1,18 @@
 """Masks of lesions that are to be painted: taken from training pairs, changed, and put where tissue is seen.
 
 A lesion's mask keeps its size, within the change of scale below, so that new lesions are as large as those
-that the model knows. All sizes here are shares of an image's side.
+that the model knows. All sizes here are shares of an image's side. A mask here is a map of class numbers (S,
+S): 0 outside, 1 to M the classes, which move together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.data import planes
 
 VERSION = 1  # raised when the same seed would give another mask
 # Grey levels of the frame around the field of view: darker than the first in all colours; of a frame that is
@@ -30,7 +32,7 @@ class Drawn:
     """A mask that a lesion is to be painted by."""
 
     mask: np.ndarray
-    """(S, S) uint8 in {0, 1}."""
+    """(S, S) uint8, class numbers."""
     change: str
     """What was done to the mask that it was made of; "" where nothing was."""
 
@@ -83,9 +85,10 @@ def _middle(position: str) -> tuple[float, float]:
 
 
 def field_of_view(image: np.ndarray) -> np.ndarray:
-    """Where an image (3, S, S) uint8 shows tissue: (S, S) in {0, 1}.
+    """Where an image (C, S, S) uint8 shows tissue: (S, S) in {0, 1}.
 
-    Neither the dark frame that reaches the image's border, nor lines of text that are burnt in.
+    Neither the dark frame that reaches the image's border, nor, of RGB, lines of text that are burnt in: in
+    grey pictures, where text has no colour of its own, specks would be taken for it.
     """
     lightest = image.max(axis=0)
     lit = (lightest > _darkness(lightest)).astype(np.uint8)
@@ -94,7 +97,7 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
     for part, (left, top, width, height) in _parts(1 - lit):
         if min(left, top) == 0 or left + width == lit.shape[1] or top + height == lit.shape[0]:
             frame[part] = 1
-    return (1 - frame) & (1 - _text(image))
+    return (1 - frame) & (1 - _text(image)) if len(image) == planes.RGB else 1 - frame
 
 
 def _darkness(lightest: np.ndarray) -> float:
@@ -125,7 +128,7 @@ def _text(image: np.ndarray) -> np.ndarray:
 
 
 def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """A mask (S, S) in {0, 1}, turned, scaled, sheared and bent, somewhere in a field of view (S, S)."""
+    """A mask (S, S), turned, scaled, sheared and bent, somewhere in a field of view (S, S) in {0, 1}."""
     shape, _, told = _changed(mask, rng)
     placed, (left, top), _ = _placed(_bent(shape, rng), view, rng)
     return Drawn(placed, f"{told}, bent, to {left}:{top}")
@@ -152,24 +155,24 @@ def _told(flip: bool, angle: float, scale: float, shear: float) -> str:
 
 
 def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """A mask (S, S) in {0, 1}, turned, sheared and bent, of the wanted size at the wanted place; what the
+    """A mask (S, S), turned, sheared and bent, of the wanted size at the wanted place; what the
     view (S, S) does not show of it is cut away."""
     angle, flip, shear = rng.uniform(0, 360), rng.random() < 0.5, rng.uniform(-SHEAR, SHEAR)
-    scale = np.sqrt(like.area / mask.mean())
+    scale = np.sqrt(like.area / (mask > 0).mean())
     shape = _bent(_turned(mask, angle, scale, shear, flip)[0], rng)
     middle = np.argwhere(shape).mean(axis=0)
     shift = np.array([like.y, like.x]) * len(view) - middle
     moved = cv2.warpAffine(shape, np.array([[1, 0, shift[1]], [0, 1, shift[0]]]), view.shape[::-1],
                            flags=cv2.INTER_NEAREST)
-    return Drawn(moved & view, f"{_told(flip, angle, scale, shear)}, bent, around {like.x:.2f}:{like.y:.2f}")
+    return Drawn(moved * view, f"{_told(flip, angle, scale, shear)}, bent, around {like.x:.2f}:{like.y:.2f}")
 
 
 def _turned(mask: np.ndarray, angle: float, scale: float, shear: float,
             flip: bool) -> tuple[np.ndarray, np.ndarray]:
-    """An affine change around the mask's middle, (R, R) in {0, 1}, in an array that it fits in with room;
-    and its map (2, 3) from the mask's pixels to those of the array.
+    """An affine change around the mask's middle, (R, R), in an array that it fits in with room; and its map
+    (2, 3) from the mask's pixels to those of the array.
 
-    Of what would round to nothing, the middle pixel is left.
+    Of what would round to nothing, the middle pixel is left, of the class that has most of the mask.
     """
     ys, xs = np.nonzero(mask)
     radius = np.hypot(np.ptp(ys) + 1, np.ptp(xs) + 1) / 2
@@ -179,21 +182,28 @@ def _turned(mask: np.ndarray, angle: float, scale: float, shear: float,
     middle = np.array([(xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2])
     offset = side // 2 - change @ middle
     matrix = np.column_stack([change, offset])
-    turned = cv2.warpAffine(mask.astype(np.float32), matrix, (side, side), flags=cv2.INTER_LINEAR)
-    shape = (turned > 0.5).astype(np.uint8)
-    shape[side // 2, side // 2] |= not shape.any()
+    shape = each_class(mask, lambda one: cv2.warpAffine(one, matrix, (side, side), flags=cv2.INTER_LINEAR))
+    if not shape.any():
+        shape[side // 2, side // 2] = np.bincount(mask[mask > 0]).argmax()
     return shape, matrix
+
+
+def each_class(mask: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A mask whose classes, (H, W) float32 in {0, 1} each, are changed alike: where they cover more than half
+    of a pixel together, it is of the class that covers most."""
+    covers = np.stack([change((mask == number).astype(np.float32)) for number in range(1, mask.max() + 1)])
+    return np.where(covers.sum(axis=0) > 0.5, covers.argmax(axis=0) + 1, 0).astype(np.uint8)
 
 
 # y = x + BEND size N(0, 1), the noise smoothed over WAVE size (Simard et al. 2003)
 def _bent(shape: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An elastic change of a shape (R, R) in {0, 1}; it never vanishes."""
+    """An elastic change of a shape (R, R); it never vanishes."""
     side = len(shape)
     shift = [cv2.GaussianBlur(noise, (0, 0), WAVE * side) for noise in rng.standard_normal((2, side, side))]
     to = np.indices((side, side)) + [BEND * side * one / one.std() for one in shift]
-    bent = cv2.remap(shape.astype(np.float32), to[1].astype(np.float32), to[0].astype(np.float32),
-                     cv2.INTER_LINEAR)
-    return (bent > 0.5).astype(np.uint8) if bent.max() > 0.5 else shape
+    bent = each_class(shape, lambda one: cv2.remap(one, to[1].astype(np.float32), to[0].astype(np.float32),
+                                                   cv2.INTER_LINEAR))
+    return bent if bent.any() else shape
 
 
 def _placed(shape: np.ndarray, view: np.ndarray,
@@ -204,14 +214,15 @@ def _placed(shape: np.ndarray, view: np.ndarray,
     before = int(xs.min()), int(ys.min())
     shape = shape[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
     # How much of it is seen with its upper left corner at each pixel; beyond the image nothing is.
-    seen = np.rint(cv2.filter2D(view.astype(np.float32), -1, shape.astype(np.float32), anchor=(0, 0),
+    solid = (shape > 0).astype(np.float32)
+    seen = np.rint(cv2.filter2D(view.astype(np.float32), -1, solid, anchor=(0, 0),
                                 borderType=cv2.BORDER_CONSTANT))
-    places = np.argwhere(seen >= min(INSIDE * shape.sum(), seen.max()))
+    places = np.argwhere(seen >= min(INSIDE * np.count_nonzero(shape), seen.max()))
     top, left = map(int, places[rng.integers(len(places))])
     mask = np.zeros_like(view)
     window = mask[top:top + shape.shape[0], left:left + shape.shape[1]]
     window[:] = shape[:window.shape[0], :window.shape[1]]
-    return mask & view, (left, top), before
+    return mask * view, (left, top), before
 
 
 def _kernel(kind: int, image: np.ndarray, width: float, height: float) -> np.ndarray:

@@ -7,7 +7,7 @@ made with other parameters takes over the pairs of an earlier one that these par
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files
@@ -134,7 +133,7 @@ def read(artifact: Artifact, data_type: DataType) -> PairSet:
 
 def keep(folder: Path, name: str, key: str, row: Row, pair: tuple[np.ndarray, np.ndarray] | None,
          seconds: float, **facts: Any) -> None:
-    """Write a pair, image (3, S, S) uint8 and mask (1, S, S) in {0, 1}, or None if failed; then its row.
+    """Write a pair, image (C, S, S) uint8 and mask (M, S, S) in {0, 1}, or None if failed; then its row.
 
     What another worker has finished meanwhile, because this one had stopped, is left as it is.
     """
@@ -178,14 +177,22 @@ def listed(path: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -
 
 def files_of(folder: Path, name: str) -> list[Path]:
     """Where a pair's image and mask lie."""
-    return [folder / kind / f"{name}.png" for kind in KINDS]
+    array = planes.image_file(folder, name, 0)
+    return [array if array.is_file() else planes.image_file(folder, name, planes.RGB),
+            planes.mask_file(folder, name)]
+
+
+def names_of(hashes: Mapping[str, str], name: str) -> list[str]:
+    """What the files of a pair are called among the hashes of a set: its image and its mask."""
+    image, mask = (f"{kind}/{name}.png" for kind in KINDS)
+    array = f"images/{name}{planes.ARRAY}"
+    return [array if array in hashes else image, mask]
 
 
 def read_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A pair of a dataset folder: image (3, S, S) uint8, mask (1, S, S) in {0, 1}."""
+    """A pair of a dataset folder: image (C, S, S) uint8, mask (M, S, S) in {0, 1}."""
     image, mask = files_of(folder, name)
-    pixels = np.asarray(Image.open(image).convert("RGB")).transpose(2, 0, 1)
-    return pixels, (np.asarray(Image.open(mask).convert("L"))[None] > 127).astype(np.uint8)
+    return planes.read_image(image), planes.read_mask(mask)
 
 
 def load(folder: Path, names: Sequence[str]) -> dataset.Pairs:
@@ -227,7 +234,7 @@ def _take_over(artifact: Artifact, folder: Path, keys: dict[str, str]) -> None:
         for name, wanted in keys.items():
             if not _row(folder, name).is_file() and is_made(earlier, name, wanted):
                 row = _kept(earlier, name)
-                for old, new in zip(files_of(earlier, name), files_of(folder, name), strict=True):
-                    if row["sha256"]:
-                        files.write(new, partial(shutil.copyfile, old), hashed=False)
+                for old in files_of(earlier, name) if row["sha256"] else ():
+                    files.write(folder / old.relative_to(earlier), partial(shutil.copyfile, old),
+                                hashed=False)
                 files.write_json(_row(folder, name), row)

@@ -67,7 +67,7 @@ def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]
     palette, name = str(rng.choice(list(PALETTES))), str(rng.choice(list(VIEWS)))
     view = VIEWS[name]
     n = max(384, size) if size > 128 else size * max(2, 128 // size)
-    x, y = _coordinates(-1, 1, n), _coordinates(-1, 1, n)[:, None]
+    x, y = coordinates(-1, 1, n), coordinates(-1, 1, n)[:, None]
     distance, angle = rng.uniform(*view.lumen), rng.uniform(0, 2 * math.pi)
     lumen = (distance * math.cos(angle), distance * math.sin(angle))
     inside = _surround(rng, x, y)
@@ -86,18 +86,18 @@ def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]
     return image, mask.astype(np.uint8)[None], f"{palette} {name}"
 
 
-def _coordinates(low: float, high: float, n: int) -> np.ndarray:
+def coordinates(low: float, high: float, n: int) -> np.ndarray:
     """The centres of n pixels between low and high."""
     return (low + (high - low) * (np.arange(n) + 0.5) / n).astype(np.float32)
 
 
-def _noise(rng: np.random.Generator, cells: int, shape: tuple[int, int]) -> Field:
+def noise(rng: np.random.Generator, cells: int, shape: tuple[int, int]) -> Field:
     """Smooth noise, about unit variance, with so many cells along a side."""
     grid = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
     return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def _step(low: float, high: float, value: Field) -> Field:
+def step(low: float, high: float, value: Field) -> Field:
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
@@ -119,35 +119,35 @@ def _surround(rng: np.random.Generator, x: Field, y: Field) -> Field:
     kind, cut = rng.random(), rng.uniform(1.45, 1.7)
     octagon = np.maximum(np.maximum(abs(x), abs(y)), (abs(x) + abs(y)) / cut)
     side = np.hypot(x, y) * 0.97 if kind < 0.3 else octagon
-    return 1 - _step(0.97, 0.99, side)
+    return 1 - step(0.97, 0.99, side)
 
 
 def _wall(rng: np.random.Generator, view: View, lumen: Point, x: Field, y: Field) -> Field:
     """Brightness of the mucosa, 0 to about 1."""
     shape = (len(y), len(x))
-    dx = x - lumen[0] + 0.07 * _noise(rng, 3, shape)
-    dy = y - lumen[1] + 0.07 * _noise(rng, 3, shape)
+    dx = x - lumen[0] + 0.07 * noise(rng, 3, shape)
+    dy = y - lumen[1] + 0.07 * noise(rng, 3, shape)
     # The colon's three bands of muscle pull its tube to a rounded triangle.
     triangle = np.cos(3 * np.arctan2(dy, dx) + rng.uniform(0, 2 * math.pi))
     distance = np.hypot(dx, dy) * (1 + rng.uniform(0.04, 0.14) * triangle)
     phase = -np.log(distance + 0.12) * rng.uniform(*view.folds) + rng.uniform(0, 1)
-    phase += 0.1 * _noise(rng, 4, shape)
+    phase += 0.1 * noise(rng, 4, shape)
     behind = phase - np.floor(phase)  # 0 just behind one crest, 1 on the next
-    hidden = (1 - behind) * _step(0, 0.02, behind) + 0.3 * _step(0.94, 1, behind)
-    crest = _step(0.5, 0.88, behind) * (1 - _step(0.88, 1, behind))
-    strength = view.relief * np.clip(0.7 + 0.5 * _noise(rng, 4, shape), 0.05, 1)
+    hidden = (1 - behind) * step(0, 0.02, behind) + 0.3 * step(0.94, 1, behind)
+    crest = step(0.5, 0.88, behind) * (1 - step(0.88, 1, behind))
+    strength = view.relief * np.clip(0.7 + 0.5 * noise(rng, 4, shape), 0.05, 1)
     folds = 1 + strength * (0.2 * crest - 0.62 * hidden)
     near = (distance / (distance + rng.uniform(0.25, 0.45))) ** 2 * 1.5
     spot = rng.uniform(-0.4, 0.4, 2)
     lamp = np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 1.8)
-    texture = 1 + sum(a * _noise(rng, cells, shape) for a, cells in ((0.07, 7), (0.05, 22), (0.035, 60)))
+    texture = 1 + sum(a * noise(rng, cells, shape) for a, cells in ((0.07, 7), (0.05, 22), (0.035, 60)))
     return rng.uniform(0.9, 1.1) * np.minimum(near, 1) * folds * (0.42 + 0.5 * lamp) * texture
 
 
 def _glints(rng: np.random.Generator, light: Field) -> Field:
     """Wet highlights, 0 to 1, more of them where the wall is bright."""
-    film = _noise(rng, 46, light.shape) * (0.75 + 0.35 * _noise(rng, 5, light.shape))
-    return _step(1.9, 2.5, film + 1.6 * (light - 0.6)) * _step(0.3, 0.5, light)
+    film = noise(rng, 46, light.shape) * (0.75 + 0.35 * noise(rng, 5, light.shape))
+    return step(1.9, 2.5, film + 1.6 * (light - 0.6)) * step(0.3, 0.5, light)
 
 
 def _vessels(rng: np.random.Generator, n: int) -> Field:
@@ -164,7 +164,7 @@ def _vessels(rng: np.random.Generator, n: int) -> Field:
         if width > 1:
             walks += [(line[-1], heading + rng.uniform(0.3, 0.8), 1), (line[-1], heading - 0.5, 1)]
     vessels = cv2.resize(cv2.GaussianBlur(canvas, (0, 0), 0.7), (n, n), interpolation=cv2.INTER_LINEAR)
-    return vessels.astype(np.float32) / 255 * np.clip(0.6 + 0.5 * _noise(rng, 3, (n, n)), 0, 1)
+    return vessels.astype(np.float32) / 255 * np.clip(0.6 + 0.5 * noise(rng, 3, (n, n)), 0, 1)
 
 
 def _polyps(rng: np.random.Generator, lumen: Point) -> list[Polyp]:
@@ -193,13 +193,13 @@ def _paint(rng: np.random.Generator, polyp: Polyp, palette: str, light: Field, c
     centre, reach = np.array(polyp.centre[::-1]), 2.6 * polyp.radius
     top, left = np.maximum((centre - reach + 1) * n / 2, 0).astype(int)
     bottom, right = np.ceil((centre + reach + 1) * n / 2).astype(int)
-    window, at = (slice(top, bottom), slice(left, right)), _coordinates(-1, 1, n)
+    window, at = (slice(top, bottom), slice(left, right)), coordinates(-1, 1, n)
     # From here on lengths are in radii of the polyp.
     dx, dy = (at[left:right] - centre[1]) / polyp.radius, (at[top:bottom, None] - centre[0]) / polyp.radius
     pixel = 2 / n / polyp.radius
     rho, head = _head(polyp, dx, dy, pixel)
     surface = polyp.height * np.sqrt(np.clip(1 - rho ** 2, 0, 1) + 0.01)
-    surface += rng.uniform(0.01, 0.03) * _noise(rng, 14, rho.shape) + 0.006 * _noise(rng, 48, rho.shape)
+    surface += rng.uniform(0.01, 0.03) * noise(rng, 14, rho.shape) + 0.006 * noise(rng, 48, rho.shape)
     shape = head
     if polyp.foot is not None:
         below, stalk = _stalk(polyp, polyp.foot, dx, dy, pixel)
@@ -208,14 +208,14 @@ def _paint(rng: np.random.Generator, polyp: Polyp, palette: str, light: Field, c
     diffuse, mirror = _shade(surface, pixel, lamp / np.linalg.norm(lamp))
     row, column = ((centre + 1) * n / 2).astype(int)
     around = 0.6 + 0.4 * min(1.0, float(light[row, column]) / 0.6)
-    bright = around * (0.14 + 0.68 * diffuse) * (1 + 0.05 * _noise(rng, 24, rho.shape))
+    bright = around * (0.14 + 0.68 * diffuse) * (1 + 0.05 * noise(rng, 24, rho.shape))
     tone = rng.uniform(0.15, 0.75) * head[..., None]  # a stalk has the wall's colour
     own = _colour(*PALETTES[palette][3]) * 1.5 * bright[..., None]
     body = (1 - tone) * _tint(bright, palette) + tone * own
-    body += 235 * (head * _step(0.982, 0.996, mirror))[..., None]
-    shadow = 0.5 * polyp.height * (1 - _step(0.7, 1.5, np.hypot(dx + 1.2 * lamp[0], dy + 1.2 * lamp[1])))
+    body += 235 * (head * step(0.982, 0.996, mirror))[..., None]
+    shadow = 0.5 * polyp.height * (1 - step(0.7, 1.5, np.hypot(dx + 1.2 * lamp[0], dy + 1.2 * lamp[1])))
     part = colour[window]
-    part *= (1 - shadow - 0.15 * (1 - _step(1, 1.25, rho)))[..., None]
+    part *= (1 - shadow - 0.15 * (1 - step(1, 1.25, rho)))[..., None]
     part += shape[..., None] * (body - part)
     outlines[window] = np.maximum(outlines[window], shape)
 
@@ -227,7 +227,7 @@ def _head(polyp: Polyp, dx: Field, dy: Field, pixel: float) -> tuple[Field, Fiel
     angle = np.arctan2(across, along)
     outline = 1 + sum(a * np.cos(k * angle + phase) for k, (a, phase) in enumerate(polyp.waves, start=2))
     rho = np.hypot(along, across) / outline
-    return rho, 1 - _step(1 - pixel, 1 + pixel, rho)
+    return rho, 1 - step(1 - pixel, 1 + pixel, rho)
 
 
 def _stalk(polyp: Polyp, foot: Point, dx: Field, dy: Field, pixel: float) -> tuple[Field, Field]:
@@ -236,7 +236,7 @@ def _stalk(polyp: Polyp, foot: Point, dx: Field, dy: Field, pixel: float) -> tup
     t = np.clip((dx * fx + dy * fy) / (fx * fx + fy * fy), 0, 1)
     width = 0.3 + 0.3 * t ** 3
     off = np.hypot(dx - t * fx, dy - t * fy) / width
-    cover = (1 - _step(1 - 2 * pixel, 1 + 2 * pixel, off)) * (1 - _step(0.7, 1, t))
+    cover = (1 - step(1 - 2 * pixel, 1 + 2 * pixel, off)) * (1 - step(0.7, 1, t))
     return 0.6 * width * np.sqrt(np.clip(1 - off ** 2, 0, 1) + 0.05), cover
 
 

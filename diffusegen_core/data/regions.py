@@ -1,9 +1,13 @@
-"""Regions of an image: the part to fill, the mask that was drawn there, the seam around it."""
+"""Regions of an image: the part to fill, the mask that was drawn there, the seam around it.
+
+A region is of all classes together: what is painted anew is the union of the old ones and the new.
+"""
 
 import cv2
 import numpy as np
 
 from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.data import planes
 
 
 def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
@@ -13,10 +17,12 @@ def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
 
 
 def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
-    """The region to fill: the mask (S, S) in {0, 1}, widened so that no rim of the old polyp stays known.
+    """The region to fill: where a mask (S, S) is not 0, widened so that no rim of the old lesion stays known;
+    (S, S) in {0, 1}.
 
     `dilate` is the side of the ellipse, in pixels of a 256 px image.
     """
+    mask = (mask > 0).astype(np.uint8)
     kernel, result = ellipse(dilate, mask.shape[-1]), np.zeros_like(mask)
     left, top, width, height = cv2.boundingRect(mask)
     # Nothing changes further away, and the work grows with the fourth power of a picture's size.
@@ -27,31 +33,33 @@ def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
 
 
 def all_dilated(masks: np.ndarray, dilate: int) -> np.ndarray:
-    """`dilated` for masks (N, 1, S, S): (N, S, S)."""
-    return np.stack([dilated(mask[0], dilate) for mask in masks])
+    """`dilated` for masks (N, M, S, S): (N, S, S)."""
+    return np.stack([dilated(mask, dilate) for mask in planes.union(masks)])
 
 
 def filled(before: np.ndarray, after: np.ndarray | None, dilate: int) -> np.ndarray:
-    """The regions (N, S, S) that are painted anew, from masks (N, 1, S, S): the old lesions', widened, and
+    """The regions (N, S, S) that are painted anew, from masks (N, M, S, S): the old lesions', widened, and
     where the new masks are given, theirs as well."""
     return all_dilated(before if after is None else before | after, dilate)
 
 
-def opened(channel: np.ndarray, opening: int) -> np.ndarray:
-    """The generated mask channel (S, S) in [-1, 1], opened against specks, cut at its mid-value: {0, 1}.
+def opened(channels: np.ndarray, opening: int) -> np.ndarray:
+    """Generated mask channels (M, S, S) in [-1, 1], opened against specks, cut at their mid-value: a map of
+    class numbers (S, S). Where several are above it, the highest is the class.
 
     `opening` is the side of the ellipse, in pixels of a 256 px image.
     """
-    kernel = ellipse(opening, channel.shape[-1])
+    kernel = ellipse(opening, channels.shape[-1])
     anchor = (len(kernel) - 1) // 2
     # Dilated by the mirrored kernel: OpenCV's own opening moves the mask by a pixel where the side is even,
     # and so out of the region.
-    smooth = cv2.dilate(cv2.erode(channel, kernel), kernel[::-1, ::-1].copy(), anchor=(anchor, anchor))
-    return (smooth > 0).astype(np.uint8)
+    smooth = [cv2.dilate(cv2.erode(channel, kernel), kernel[::-1, ::-1].copy(), anchor=(anchor, anchor))
+              for channel in channels]
+    return planes.decided(np.stack(smooth))
 
 
 def seam(image: np.ndarray, region: np.ndarray) -> float:
-    """The contrast of an image (3, S, S) uint8 at the border of the region (S, S) that was filled.
+    """The contrast of an image (C, S, S) uint8 at the border of the region (S, S) that was filled.
 
     The mean absolute difference, in grey levels, between neighbours of which one lies inside; 0 where the
     region has no border.
@@ -64,5 +72,5 @@ def seam(image: np.ndarray, region: np.ndarray) -> float:
 
 
 def mask_dice(a: np.ndarray, b: np.ndarray) -> float:
-    """The Dice score of two masks in {0, 1}; 1 where both are empty."""
+    """The Dice score of two masks in {0, 1}, of classes (M, S, S) taken together; 1 where both are empty."""
     return 2 * float((a & b).sum()) / max(1, int(a.sum() + b.sum())) if a.any() or b.any() else 1.0

@@ -6,6 +6,7 @@ border is spread over the region by a membrane, the smoothest surface that has t
 painted keeps its gradients.
 """
 
+import cv2
 import numpy as np
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import splu
@@ -15,7 +16,7 @@ STEPS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
 def filled(painted: np.ndarray, images: np.ndarray, regions: np.ndarray, matching: bool) -> np.ndarray:
-    """Images (B, 3, H, W) uint8 whose regions (B, H, W) are as painted, shifted if they are to match."""
+    """Images (B, C, H, W) uint8 whose regions (B, H, W) are as painted, shifted if they are to match."""
     if not matching:
         return np.where(regions[:, None] > 0, painted, images)
     return np.stack([matched(*parts) for parts in zip(painted, images, regions, strict=True)])
@@ -23,8 +24,8 @@ def filled(painted: np.ndarray, images: np.ndarray, regions: np.ndarray, matchin
 
 # Delta m = 0 within the region; at its border m = surroundings - painted (Perez et al. 2003, eq. 5 and 6)
 def matched(painted: np.ndarray, image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """An image (3, H, W) uint8, as painted, whose region (H, W), nonzero where it was filled, meets `image`,
-    (3, H, W) uint8, at its border. Outside the region it is `image`. Without a border nothing is shifted.
+    """An image (C, H, W) uint8, as painted, whose region (H, W), nonzero where it was filled, meets `image`,
+    (C, H, W) uint8, at its border. Outside the region it is `image`. Without a border nothing is shifted.
     """
     inside = region > 0
     result = np.where(inside, painted, image)
@@ -42,12 +43,12 @@ def matched(painted: np.ndarray, image: np.ndarray, region: np.ndarray) -> np.nd
 def _around(inside: np.ndarray, painted: np.ndarray,
             image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the N pixels inside: which are neighbours, (P, 2), each pair both ways round; and for each pixel the
-    sum (N, 3) of what the painted one lacks to its neighbours outside, and how many (N,) these are."""
+    sum (N, C) of what the painted one lacks to its neighbours outside, and how many (N,) these are."""
     (height, width), count = inside.shape, int(inside.sum())
     number = np.full(inside.shape, OUTSIDE)
     number[inside] = np.arange(count)
     framed, known = np.pad(number, 1, constant_values=BEYOND), np.pad(image, ((0, 0), (1, 1), (1, 1)))
-    neighbours, lacking, crossings = [], np.zeros((count, 3)), np.zeros(count, int)
+    neighbours, lacking, crossings = [], np.zeros((count, len(image))), np.zeros(count, int)
     for down, right in STEPS:
         shifted = slice(1 + down, 1 + down + height), slice(1 + right, 1 + right + width)
         other, difference = framed[shifted], known[(..., *shifted)].astype(float) - painted
@@ -56,3 +57,14 @@ def _around(inside: np.ndarray, painted: np.ndarray,
         lacking[number[crosses]] += difference[:, crosses].T
         crossings[number[crosses]] += 1
     return np.concatenate(neighbours), lacking, crossings
+
+
+def cloned(picture: np.ndarray, image: np.ndarray, mask: np.ndarray, middle: tuple[int, int]) -> np.ndarray:
+    """OpenCV's Poisson cloning of a picture into an image, (H, W, C) uint8 each, around `middle`, where the
+    mask (H, W) is not 0. OpenCV knows three channels alone, each by itself: others are cloned one by one."""
+    if image.shape[2] == 3:
+        return cv2.seamlessClone(picture, image, mask, middle, cv2.NORMAL_CLONE)
+    thrice = [[np.repeat(pixels[..., number:number + 1], 3, axis=2) for pixels in (picture, image)]
+              for number in range(image.shape[2])]
+    return np.stack([cv2.seamlessClone(one, other, mask, middle, cv2.NORMAL_CLONE)[..., 0]
+                     for one, other in thrice], axis=2)

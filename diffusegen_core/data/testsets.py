@@ -177,9 +177,9 @@ class _Source:
 
 def _held_out(source: _Source) -> TestSet:
     wanted, data = source.settings.held_out, source.data
-    if wanted == REST and data.source == dataset.PHANTOM:
+    if wanted == REST and data.drawn:
         first = data.count or 0
-        phantoms = source.read(PHANTOM, dataset.PHANTOM, first + source.settings.test_count)
+        phantoms = source.read(PHANTOM, data.source, first + source.settings.test_count)
         fresh = source.kept(PHANTOM, phantoms.take(range(first, len(phantoms))))
         return TestSet(PHANTOM, fresh, f"{len(fresh)} fresh ones", same_source=True)
     name = _kind(source.training, data)
@@ -187,13 +187,13 @@ def _held_out(source: _Source) -> TestSet:
         return TestSet(name, None, "not given: segment.held_out")
     if wanted == REST:
         return _rest(source, name)
-    same = data.source != dataset.PHANTOM and resolve(wanted) == resolve(data.source)
+    same = not data.drawn and resolve(wanted) == resolve(data.source)
     return _folder(source, name if name == KVASIR else HELD_OUT, "held_out", same)
 
 
 def _kind(training: Pairs, data: Data) -> str:
     """What the training pairs are."""
-    if data.source == dataset.PHANTOM:
+    if data.drawn:
         return PHANTOM
     ours = data.subset != "all" or set(training.names) & set(dataset.paper_names())
     return KVASIR if ours else HELD_OUT
@@ -234,7 +234,7 @@ def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> 
 
 
 def _looks(images: np.ndarray) -> np.ndarray:
-    """What images (N, 3, S, S) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
+    """What images (N, C, S, S) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
     rows = np.stack([cv2.resize(image.mean(axis=0, dtype=np.float32), (SIDE, SIDE),
                                 interpolation=cv2.INTER_AREA).ravel() for image in images])
     rows = rows - rows.mean(axis=1, keepdims=True)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from diffusegen_core.config.sections import FULL_SIZE
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.dataset import PAIRS, Pairs
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
@@ -45,7 +45,8 @@ class Window:
     @classmethod
     def around(cls, lesion: np.ndarray, times: float, region: np.ndarray | None = None,
                rng: np.random.Generator | None = None) -> "Window":
-        """The square `times` as large as the box around a lesion (H, W), none of it outside the picture.
+        """The square `times` as large as the box around a lesion (H, W), not 0 there, none of it outside the
+        picture.
 
         It has room for the `region` (H, W), if one is given. `rng` changes its size and moves it.
         """
@@ -70,17 +71,13 @@ class Window:
 
     def contains(self, mask: np.ndarray) -> bool:
         """Whether all of a mask (H, W) lies in it."""
-        return bool(mask[self.box].sum() == mask.sum())
+        return np.count_nonzero(mask[self.box]) == np.count_nonzero(mask)
 
-    def cut(self, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Its part of an image (3, H, W) uint8 and a mask (H, W) in {0, 1}: (3, size, size), (size, size)."""
-        shown = Image.fromarray(np.ascontiguousarray(image[(..., *self.box)].transpose(1, 2, 0)))
-        grey = Image.fromarray(mask[self.box] * np.uint8(255))
-        if not mask[self.box].any():
-            small = np.asarray(shown.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
-            return small, np.zeros((size, size), np.uint8)
-        small, lesion = dataset.resized(shown, grey, size)
-        return small, lesion[0]
+    def cut(self, image: np.ndarray, numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its part of an image (C, H, W) uint8 and of class numbers (H, W): (C, size, size), (size, size)."""
+        part = numbers[self.box]
+        return (planes.resize(image[(..., *self.box)], (size, size), Image.Resampling.LANCZOS),
+                planes.resize_numbers(part, size, int(part.max())))
 
     def region(self, region: np.ndarray, size: int) -> np.ndarray:
         """Its part of a region (H, W) in {0, 1} to be painted, (size, size): every pixel that has a share."""
@@ -92,21 +89,20 @@ class Window:
 
     def laid_back(self, image: np.ndarray, painted: np.ndarray, region: np.ndarray,
                   dilate: int) -> tuple[np.ndarray, np.ndarray]:
-        """A picture (3, H, W) uint8 with what was painted in this window, and its share alpha (H, W) there.
+        """A picture (C, H, W) uint8 with what was painted in this window, and its share alpha (H, W) there.
 
-        `painted` (3, S, S) uint8 and the `region` (S, S) in {0, 1} are at the model's size, `dilate` as
+        `painted` (C, S, S) uint8 and the `region` (S, S) in {0, 1} are at the model's size, `dilate` as
         inpaint.dilate. alpha is 0 outside the region, and rises to 1 within the rim that the dilation adds.
         """
         fade = max(1.0, FADE * dilate / 2 * image.shape[-1] / FULL_SIZE * len(region) / self.width)
         depth = cv2.distanceTransform(region, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         share = cv2.resize(np.clip(depth / fade, 0, 1), (self.width, self.height),
                            interpolation=cv2.INTER_LINEAR)
-        enlarged = Image.fromarray(np.ascontiguousarray(painted.transpose(1, 2, 0))).resize(
-            (self.width, self.height), Image.Resampling.BICUBIC)
+        enlarged = planes.resize(painted, (self.width, self.height), Image.Resampling.BICUBIC)
         alpha, result = np.zeros(image.shape[1:], np.float32), image.copy()
         alpha[self.box] = share
         under = image[(..., *self.box)]
-        mixed = share * np.asarray(enlarged, np.float32).transpose(2, 0, 1) + (1 - share) * under
+        mixed = share * enlarged.astype(np.float32) + (1 - share) * under
         result[(..., *self.box)] = np.where(share > 0, np.rint(mixed).astype(np.uint8), under)
         return result, alpha
 
@@ -115,15 +111,15 @@ def cut_all(pairs: Pairs, windows: Sequence[Window] | None, size: int) -> Pairs:
     """Each pair's window, at `size` pixels; without windows the pairs as they are."""
     if windows is None:
         return pairs
-    cuts = [window.cut(image, mask[0], size) for window, image, mask in
-            zip(windows, pairs.images, pairs.masks, strict=True)]
+    cuts = [window.cut(image, numbers, size) for window, image, numbers in
+            zip(windows, pairs.images, planes.numbered(pairs.masks), strict=True)]
     return dataset.gather(pairs.names, np.stack([image for image, _ in cuts]),
-                          np.stack([mask[None] for _, mask in cuts]))
+                          planes.separate(np.stack([mask for _, mask in cuts]), pairs.planes.classes))
 
 
 def all_laid_back(images: np.ndarray, changed: np.ndarray, windows: Sequence[Window] | None,
                   filled: np.ndarray, dilate: int) -> np.ndarray:
-    """Images (B, 3, H, W) uint8 whose regions `filled` (B, H, W) are from changed windows (B, 3, S, S).
+    """Images (B, C, H, W) uint8 whose regions `filled` (B, H, W) are from changed windows (B, C, S, S).
 
     Without windows they are the changed ones.
     """
@@ -153,11 +149,11 @@ def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES
     """The first `copies` training windows of each pair, one after the other, NAME~0, NAME~1, ...; `times` and
     `size` as data.window and data.window_size."""
     names, images, masks = [], [], []
-    for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
+    for name, image, mask in zip(pairs.names, pairs.images, planes.numbered(pairs.masks), strict=True):
         for copy in range(copies):
-            window = Window.around(mask[0], times, rng=seeds.rng(seed, "window", name, copy))
-            shown, lesion = window.cut(image, mask[0], size)
+            window = Window.around(mask, times, rng=seeds.rng(seed, "window", name, copy))
+            shown, lesion = window.cut(image, mask, size)
             names.append(f"{name}{OF}{copy}")
             images.append(shown)
-            masks.append(lesion[None])
-    return dataset.gather(names, np.stack(images), np.stack(masks))
+            masks.append(lesion)
+    return dataset.gather(names, np.stack(images), planes.separate(np.stack(masks), pairs.planes.classes))

@@ -23,10 +23,11 @@ from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import plain, resolve
 from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import process as processes
 from diffusegen_core.diffusion.misfits import refuse_other_shapes
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.unet import UNCONDITIONAL, Conditions, UNet
+from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNCONDITIONAL, Conditions, UNet
 from diffusegen_core.networks import weights as tensor_files
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Recipe, differences
@@ -38,7 +39,7 @@ OURS = ".safetensors"
 WEIGHTS = ("ema", "raw")  # the averaged ones, and those of the last step
 TRAINING_ALONE = ("augment",)  # conditions that samplers leave out
 MOST_WIDTH = 1_000_000  # of a condition that a header may tell of
-Width = Annotated[int, Field(ge=0, le=MOST_WIDTH)]
+WIDTH = TypeAdapter(Annotated[int, Field(ge=0, le=MOST_WIDTH)])
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # of a process that a header may tell of
 # What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
@@ -46,14 +47,14 @@ BESIDE = ("ema", "opt")
 
 
 def configuration(model: Model, process: Process, image_size: int,
-                  conditions: Conditions = UNCONDITIONAL) -> dict[str, Any]:
+                  conditions: Conditions = UNCONDITIONAL, planes: Planes = RGB_AND_MASK) -> dict[str, Any]:
     """What a file tells of its network, and of the process that it was trained for.
 
     A usable file and a run must agree on it, but for the conditions of training alone, which are told where
-    there are any.
+    there are any; channels and classes are told where they are not RGB and one.
     """
     told = {name: width for name, width in asdict(conditions).items() if width}
-    return {"image_size": image_size, "model": plain(model), "process": plain(process), **told}
+    return {"image_size": image_size, "model": plain(model), "process": plain(process), **planes.told, **told}
 
 
 # ---- files of ours
@@ -183,26 +184,26 @@ def _refuse_other_label(path: Path, labels: int, label: int | None) -> None:
 
 
 def load_released(path: Path, model: Model, process: Process, image_size: int,
-                  device: torch.device | str = "cpu", precision: str = "fp32") -> Diffusion:
+                  device: torch.device | str = "cpu", precision: str = "fp32",
+                  planes: Planes = RGB_AND_MASK) -> Diffusion:
     """A bare state dict, as the authors release them, as the network and the process that it is said to be.
 
     UserError names what differs.
     """
     state = tensor_files.read(path)
-    net = _said(path, state, model, process, image_size)
+    net = _said(path, state, model, process, image_size, planes)
     return _diffusion(path, net, state, process, device, precision)
 
 
-def judge(path: Path, model: Model, process: Process, image_size: int, weights: str = "ema") -> None:
-    """UserError where a finished checkpoint, ours or released, is damaged or is not this model.
-
-    Names, shapes and extents are looked at, but no weights are read: this takes no time.
-    """
+def judge(path: Path, model: Model, process: Process, image_size: int, weights: str = "ema",
+          planes: Planes = RGB_AND_MASK) -> None:
+    """UserError where a finished checkpoint, ours or released, is damaged or is not this model. Names, shapes
+    and extents are looked at, but no weights are read: this takes no time."""
     if path.suffix != OURS:
-        _said(path, tensor_files.read(path, mapped=True), model, process, image_size)
+        _said(path, tensor_files.read(path, mapped=True), model, process, image_size, planes)
         return
     with _opened(path) as (file, head):
-        refuse_other_configuration(path, head, configuration(model, process, image_size))
+        refuse_other_configuration(path, head, configuration(model, process, image_size, planes=planes))
         _told(path, head, file, weights)
 
 
@@ -210,11 +211,11 @@ def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet
     """Network, without memory, and process as a header tells them, once the tensors fit that."""
     if weights not in WEIGHTS:
         raise UserError(f"There are no weights {weights} in a checkpoint, but {' and '.join(WEIGHTS)}.")
-    model, process, image_size, conditions = _configured(path, head)
+    model, process, image_size, conditions, planes = _configured(path, head)
     names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
     if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:
         raise UserError(f"{path} does not hold the network that its header tells of.")
-    net = _network(path, model, image_size, conditions)
+    net = _network(path, model, image_size, conditions, planes)
     slices = {name.removeprefix(f"{weights}."): file.get_slice(name) for name in names}
     refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
                          "its header")
@@ -224,38 +225,45 @@ def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet
     return net, process
 
 
-def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, image_size: int) -> UNet:
+def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, image_size: int,
+          planes: Planes) -> UNet:
     """The network that the parameters say a bare state dict is of, without memory, once it fits that."""
     if process.objective != "eps":
         raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
                         f"{process.objective}.")
-    net = _network(path, model, image_size)
+    net = _network(path, model, image_size, planes=planes)
     refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
                          "the parameters")
     return net
 
 
-def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditions]:
-    """Network, process, image size and conditions as a header tells them."""
+def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditions, Planes]:
+    """Network, process, image size, conditions, channels and classes as a header tells them."""
     if "configuration" not in head:
         raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
     told = head["configuration"]
     try:
         return (Model.model_validate(told["model"]), Process.model_validate(told["process"]),
                 TypeAdapter(int).validate_python(told["image_size"], strict=True),
-                Conditions(**{name: TypeAdapter(Width).validate_python(told.get(name, 0), strict=True)
-                              for name in asdict(UNCONDITIONAL)}))
+                Conditions(**_counts(told, asdict(UNCONDITIONAL))),
+                Planes(**_counts(told, asdict(RGB_AND_MASK))))
     except (KeyError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
         raise UserError(f"{path} cannot be read as a checkpoint: its configuration is not one of ours "
                         f"({reason}).") from None
 
 
-def _network(path: Path, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL) -> UNet:
+def _counts(told: dict[str, Any], usual: dict[str, int]) -> dict[str, int]:
+    """Numbers that a header tells, or the usual ones."""
+    return {name: WIDTH.validate_python(told.get(name, count), strict=True) for name, count in usual.items()}
+
+
+def _network(path: Path, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL,
+             planes: Planes = RGB_AND_MASK) -> UNet:
     """The network of a configuration, without memory: no weights are drawn that a file's would replace."""
     try:
         with torch.device("meta"):
-            return UNet(model, image_size, conditions)
+            return UNet(model, image_size, conditions, planes)
     except (ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"{path} tells of a network that cannot be built: {error}.") from None
 

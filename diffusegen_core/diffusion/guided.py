@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusegen_core.config.sections import FULL_SIZE, FULL_STEPS, Model, Style
+from diffusegen_core.data.planes import RGB
 from diffusegen_core.diffusion import losses
 from diffusegen_core.diffusion.losses import limited, rms
 from diffusegen_core.diffusion.model import Diffusion
@@ -57,20 +58,26 @@ class Judge:
     blocks: list[int]  # of the model's encoder, for ZeCon
 
     def cls(self, x: Tensor) -> Tensor:
-        """[CLS], or what stands in for it, of colours (B, 3, H, W): (B, D), full precision."""
+        """[CLS], or what stands in for it, of images (B, C, H, W): (B, D), full precision."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.cls_net(x * 127.5 + 127.5).flatten(1)
+            return self.cls_net(as_rgb(x) * 127.5 + 127.5).flatten(1)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """VGG's maps of colours (B, 3, H, W), full precision."""
+        """VGG's maps of images (B, C, H, W), full precision."""
         assert self.vgg_net is not None, "its loss has no weight"
         with torch.autocast(x.device.type, enabled=False):
-            return self.vgg_net(x)
+            return self.vgg_net(as_rgb(x))
 
     def encoded(self, net: UNet, x: Tensor) -> list[Tensor]:
-        """The model's own features of images (B, 4, H, W) at timestep 0, each (B, H*W, C)."""
+        """The model's own features of images and masks (B, C + M, H, W) at timestep 0, each (B, H*W, C)."""
         encoded = net.encode(x, torch.zeros(len(x), device=x.device), last=max(self.blocks))
         return [encoded[block].float().flatten(2).transpose(1, 2) for block in self.blocks]
+
+
+def as_rgb(x: Tensor) -> Tensor:
+    """Images (B, C, H, W) for a network that knows RGB alone, as `planes.rgb`: the mean of other channels
+    than three, which of grey is grey itself, repeated."""
+    return x if x.shape[1] == RGB else x.mean(dim=1, keepdim=True).expand(-1, RGB, -1, -1)
 
 
 def load_judge(settings: Style, model: Model, seed: int, device: torch.device) -> Judge:
@@ -92,10 +99,15 @@ def default_blocks(model: Model) -> list[int]:
 class Targets:
     """What a batch is guided towards; the source's [CLS] is computed once."""
 
-    inpainted: Tensor  # (B, 4, H, W)
-    source: Tensor  # (B, 3, H, W)
+    inpainted: Tensor  # (B, C + M, H, W)
+    source: Tensor  # (B, C, H, W)
     source_cls: Tensor  # (B, D)
-    pixels: Tensor  # (B, 3, H, W), what the pixel loss of style compares with: in the paper, the source
+    pixels: Tensor  # (B, C, H, W), what the pixel loss of style compares with: in the paper, the source
+
+    @property
+    def channels(self) -> int:
+        """C: the others of a pair are its mask."""
+        return self.source.shape[1]
 
     @classmethod
     def of(cls, judge: Judge, inpainted: Tensor, source: Tensor, pixels: Tensor | None = None) -> "Targets":
@@ -106,7 +118,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class View:
-    """What the losses of one step look at, images (B, 4, H, W)."""
+    """What the losses of one step look at, images and masks (B, C + M, H, W)."""
 
     x0: Tensor  # the clean image that the model aims at, as predicted
     mixed: Tensor  # with x_t
@@ -118,12 +130,13 @@ class View:
 def guided(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, levels: list[int],
            generators: Generators, tick: Tick | None = None,
            pixels: Tensor | None = None) -> tuple[Tensor, list[list[Record]], list[str]]:
-    """Guide inpainted images (B, 4, H, W) towards their sources (B, 3, H, W), from the noisiest level down.
+    """Guide inpainted pairs (B, C + M, H, W) towards their sources (B, C, H, W), from the noisiest level
+    down.
 
-    `pixels` (B, 3, H, W) are what the pixel loss of style compares with, where that is not the source.
+    `pixels` (B, C, H, W) are what the pixel loss of style compares with, where that is not the source.
 
-    Gives the images (B, 4, H, W), and for each the losses of its steps and its status. An image whose loss or
-    gradient is not finite is stopped there: its status names the step and the loss, the others go on.
+    Gives the pairs (B, C + M, H, W), and for each the losses of its steps and its status. An image whose loss
+    or gradient is not finite is stopped there: its status names the step and the loss, the others go on.
     """
     with diffusion.autocast():
         step = GuidedStep(judge, Targets.of(judge, inpainted, source, pixels))
@@ -152,7 +165,7 @@ class GuidedStep:
         self.judge, self.targets, self.number = judge, targets, number
         self.measured: list[dict[str, Tensor]] = []  # of each step, MEASURED as far as they count, each (B,)
         with torch.no_grad():
-            self.previous_cls = judge.cls(targets.inpainted[:, :3])
+            self.previous_cls = judge.cls(targets.inpainted[:, :targets.channels])
 
     def __call__(self, diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
                  before: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -183,13 +196,13 @@ class GuidedStep:
         noised = diffusion.noised(self.targets.inpainted, t, seeds.normal_like(generators, x0))
         reference = share * self.targets.inpainted + (1 - share) * noised
         seen_x0, seen_mix = (image.detach().requires_grad_() for image in (x0, mixed))
-        return View(seen_x0, seen_mix, reference, self.judge.cls(seen_mix[:, :3]))
+        return View(seen_x0, seen_mix, reference, self.judge.cls(seen_mix[:, :self.targets.channels]))
 
     def values(self, net: UNet, view: View, wanted: dict[str, float],
                generators: Generators) -> dict[str, Tensor]:
-        """The wanted losses, each (B,). The mask channel counts for the encoder and the range alone."""
+        """The wanted losses, each (B,). The mask counts for the encoder and the range alone."""
         judge, targets = self.judge, self.targets
-        colours, reference_colours = view.mixed[:, :3], view.reference[:, :3]
+        image, reference = (pair[:, :targets.channels] for pair in (view.mixed, view.reference))
 
         def zecon() -> Tensor:
             queries, keys = judge.encoded(net, view.mixed), judge.encoded(net, view.reference)
@@ -199,10 +212,10 @@ class GuidedStep:
 
         compute: dict[str, Callable[[], Tensor]] = {
             "zecon": zecon,
-            "vgg": lambda: losses.vgg_loss(judge.maps(colours), judge.maps(reference_colours)),
-            "mse": lambda: losses.mse_loss(colours, reference_colours),
+            "vgg": lambda: losses.vgg_loss(judge.maps(image), judge.maps(reference)),
+            "mse": lambda: losses.mse_loss(image, reference),
             "sty": lambda: losses.sty_loss(view.cls, targets.source_cls),
-            "l2": lambda: losses.l2_loss(colours, targets.pixels),
+            "l2": lambda: losses.l2_loss(image, targets.pixels),
             "sem": lambda: losses.sem_loss(view.cls, self.previous_cls),
             "rng": lambda: losses.rng_loss(view.x0),
         }
@@ -241,7 +254,8 @@ def strength(log_variance: Tensor, settings: Style) -> Tensor:
 
 def back(gradients: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log_variance: Tensor,
          settings: Style) -> Tensor:
-    """The shift (B, 4, H, W) that a step subtracts: what `pulls` gave on x0 and the mix, taken back to x_t.
+    """The shift (B, C + M, H, W) that a step subtracts: what `pulls` gave on x0 and the mix, taken back to
+    x_t.
 
     Where `max_shift` is set, neither one loss's pull nor the shift has a larger RMS than that many times the
     step's noise: no loss drowns the others, and the next level gets an image about as noisy as it expects.

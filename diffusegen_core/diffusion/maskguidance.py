@@ -18,7 +18,7 @@ class MaskGuidance:
     """By which mask, and how far."""
 
     mask: Tensor
-    """(B, 1, H, W) in [-1, 1]: of x0, known throughout."""
+    """(B, M, H, W) in [-1, 1]: of x0, known throughout."""
     scale: float
     """w, 1 or more: 1 is what the model says by itself."""
 
@@ -26,13 +26,14 @@ class MaskGuidance:
 # prediction = prediction(empty) + w (prediction(mask) - prediction(empty)); both are of one x_t, but for the
 # mask channel, which is sqrt(alpha_bar_t) m + sqrt(1 - alpha_bar_t) eps, with m = -1 where there is no lesion
 def guided_call(net: Network, schedule: Schedule, x_t: Tensor, t: Tensor, guidance: MaskGuidance) -> Tensor:
-    """The network's raw output (B, 2C, H, W) with its prediction of the colours guided: two network calls.
+    """The network's raw output (B, 2 (C + M), H, W) with its prediction of the image guided: two network
+    calls.
 
-    The prediction of the mask channel and all variances are the network's own.
+    The prediction of the mask's channels and all variances are the network's own.
     """
-    output = call(net, schedule, x_t, t)
+    output, channels = call(net, schedule, x_t, t), x_t.shape[1] - guidance.mask.shape[1]
     empty = x_t.clone()
-    empty[:, 3:] -= at(schedule.alpha_bar.sqrt(), t) * (guidance.mask + 1)
-    without = call(net, schedule, empty, t)[:, :3]
-    guided = without + guidance.scale * (output[:, :3] - without)
-    return torch.cat([guided, output[:, 3:]], dim=1)
+    empty[:, channels:] -= at(schedule.alpha_bar.sqrt(), t) * (guidance.mask + 1)
+    without = call(net, schedule, empty, t)[:, :channels]
+    guided = without + guidance.scale * (output[:, :channels] - without)
+    return torch.cat([guided, output[:, channels:]], dim=1)

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.maskguidance import MaskGuidance, guided_call
 from diffusegen_core.diffusion.process import Reverse, Schedule
 from diffusegen_core.diffusion.repaint import fetched, repaint, repaint_levels
 from diffusegen_core.diffusion.samplers import Generators, named, sample
-from diffusegen_core.diffusion.unet import IN_CHANNELS, UNet
+from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
 
 
@@ -30,7 +31,8 @@ from diffusegen_core.store import seeds
 class Diffusion:
     """A network with the process that it was trained for; network and schedule are on one device.
 
-    Images are (B, 4, S, S) in [-1, 1]: RGB, and the mask as -1 or +1. Levels t (B,) are respaced indices.
+    Images are (B, C + M, S, S) in [-1, 1]: C channels, RGB or others, and a mask of M classes as -1 or +1.
+    Levels t (B,) are respaced indices.
     """
 
     net: UNet
@@ -49,6 +51,11 @@ class Diffusion:
         """The side S of its images, in pixels."""
         return self.net.image_size
 
+    @property
+    def planes(self) -> Planes:
+        """C and M."""
+        return self.net.planes
+
     def respaced(self, count: int) -> "Diffusion":
         """The same model over `count` of its levels: so many network calls from noise to an image."""
         if count == len(self.schedule):
@@ -57,7 +64,7 @@ class Diffusion:
         return replace(self, schedule=self.schedule.to("cpu").respaced(count).to(self.device))
 
     def towards(self, mask: Tensor, scale: float) -> "Diffusion":
-        """The same model, for images whose mask (B, 1, S, S) in [-1, 1] is given: they follow it `scale`
+        """The same model, for images whose mask (B, M, S, S) in [-1, 1] is given: they follow it `scale`
         times as strongly as by themselves, which takes two network calls for one. Where all masks are
         empty there is nothing to follow."""
         if scale == 1 or not (mask > -1).any():
@@ -71,7 +78,7 @@ class Diffusion:
             yield
 
     def call(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The network's raw output (B, 8, S, S), float32; its meaning is `interpret`'s."""
+        """The network's raw output (B, 2 (C + M), S, S), float32; its meaning is `interpret`'s."""
         if self.guidance is None:
             return process.call(self.net, self.schedule, x_t, t)
         return guided_call(self.net, self.schedule, x_t, t, self.guidance)
@@ -97,46 +104,47 @@ class Diffusion:
                batch_size: int = 16) -> Pairs:
         """`n` new pairs from noise, in `steps` network calls each; `sampler` is one of SAMPLERS.
 
-        A mask is the fourth channel cut at its mid-value. Pair i depends on `seed` and i alone, whatever
-        `n` and `batch_size` are.
+        A mask is its channels cut at their mid-value; of several classes the highest is a pixel's. Pair i
+        depends on `seed` and i alone, whatever `n` and `batch_size` are.
         """
         step, model = named(sampler), self._over(steps)
-        shape = (IN_CHANNELS, self.image_size, self.image_size)
+        shape = (self.planes.all, self.image_size, self.image_size)
         batches = [sample(model, shape, self._generators(seed, "sample", part), step)
                    for part in _parts(n, batch_size)]
-        return _pairs("sample", torch.cat(batches))
+        return _pairs("sample", torch.cat(batches), self.planes.channels)
 
     def fill(self, image: np.ndarray, region: np.ndarray, n: int = 1, seed: int = 0,
              mask: np.ndarray | None = None, guidance_scale: float = 1.0, respacing: int = 50,
              jump_length: int = 10, resampling: int = 3, batch_size: int = 16) -> Pairs:
         """`n` pairs from an image of one's own, whose `region` is painted anew by RePaint.
 
-        `image` is (3, S, S) or (S, S, 3), uint8 RGB; `region` (S, S), to fill where it is not 0. Outside it
-        the image comes back byte for byte. `mask` (S, S), lesion where it is not 0, says where the lesion is
-        to be; without it the model chooses within the region, and outside there is none. The image follows a
-        given mask more strongly with a `guidance_scale` above 1 (see `towards`). Result i depends on `seed`
-        and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
+        `image` is (C, S, S) or (S, S, C), uint8; `region` (S, S), to fill where it is not 0. Outside it the
+        image comes back byte for byte. `mask` (S, S), the number of a class where it is not 0, says where the
+        lesion is to be; without it the model chooses within the region, and outside there is none. The image
+        follows a given mask more strongly with a `guidance_scale` above 1 (see `towards`). Result i depends
+        on `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
         """
         model, side = self._over(respacing), self.image_size
         if mask is None and guidance_scale != 1:
             raise UserError("guidance_scale is how strongly images follow a given mask: give a mask with it.")
         _refuse_below_one(jump_length=jump_length, resampling=resampling, guidance_scale=guidance_scale)
-        given, fill = _planar(image, side), _plane("region", region, side)
-        lesion = np.zeros((side, side), np.uint8) if mask is None else _plane("mask", mask, side)
-        known = np.repeat(1 - fill[None], IN_CHANNELS, axis=0)
+        channels, classes = self.planes.channels, self.planes.classes
+        given, fill = _planar(image, channels, side), _plane("region", region, side)
+        lesion = np.zeros((side, side), np.uint8) if mask is None else _plane("mask", mask, side, classes)
+        known = np.repeat(1 - fill[None], self.planes.all, axis=0)
         if mask is not None:
-            known[3] = 1
-        pair = dataset.gather(["given"], given[None], lesion[None, None])
+            known[channels:] = 1
+        pair = dataset.gather(["given"], given[None], planes.separate(lesion, classes)[None])
         levels = repaint_levels(respacing, jump_length, resampling)
         batches = []
         for part in _parts(n, batch_size):
             repeated = (len(part), -1, -1, -1)
             x = dataset.to_tensor(pair).to(self.device).expand(repeated)
             batches.append(repaint(
-                model.towards(x[:, 3:], guidance_scale), x,
+                model.towards(x[:, channels:], guidance_scale), x,
                 torch.from_numpy(known)[None].float().to(self.device).expand(repeated),
                 levels, self._generators(seed, "fill", part)))
-        filled = _pairs("fill", torch.cat(batches))
+        filled = _pairs("fill", torch.cat(batches), channels)
         return dataset.gather(filled.names, np.where(fill > 0, filled.images, given), filled.masks)
 
     def _over(self, steps: int) -> "Diffusion":
@@ -161,27 +169,34 @@ def _refuse_below_one(**numbers: float) -> None:
             raise UserError(f"{name} must be 1 or more; it is {value}.")
 
 
-def _pairs(what: str, x: Tensor) -> Pairs:
-    """Pairs from images (N, 4, S, S) in [-1, 1]; the mask is cut at its mid-value."""
+def _pairs(what: str, x: Tensor, channels: int) -> Pairs:
+    """Pairs from images (N, C + M, S, S) in [-1, 1]; the masks are cut at their mid-value."""
     pixels = fetched(x)
     names = [f"{what}_{number:04d}" for number in range(len(pixels))]
-    return dataset.gather(names, dataset.to_bytes(pixels[:, :3]), pixels[:, 3:] > 0)
+    masks = planes.separate(planes.decided(pixels[:, channels:]), pixels.shape[1] - channels)
+    return dataset.gather(names, dataset.to_bytes(pixels[:, :channels]), masks)
 
 
-def _planar(image: np.ndarray, side: int) -> np.ndarray:
-    """An image as (3, S, S) uint8."""
+def _planar(image: np.ndarray, channels: int, side: int) -> np.ndarray:
+    """An image as (C, S, S) uint8."""
     pixels = np.asarray(image)
-    if pixels.shape == (side, side, 3):
+    if channels == 1 and pixels.shape == (side, side):
+        pixels = pixels[None]
+    if pixels.shape == (side, side, channels):
         pixels = pixels.transpose(2, 0, 1)
-    if pixels.shape != (3, side, side) or pixels.dtype != np.uint8:
-        raise UserError(f"The image must be ({side}, {side}, 3) or (3, {side}, {side}), uint8; it is "
-                        f"{pixels.shape}, {pixels.dtype}.")
+    if pixels.shape != (channels, side, side) or pixels.dtype != np.uint8:
+        raise UserError(f"The image must be ({side}, {side}, {channels}) or ({channels}, {side}, {side}), "
+                        f"uint8; it is {pixels.shape}, {pixels.dtype}.")
     return pixels
 
 
-def _plane(what: str, values: np.ndarray, side: int) -> np.ndarray:
-    """A region or mask as (S, S) in {0, 1}."""
+def _plane(what: str, values: np.ndarray, side: int, classes: int = 1) -> np.ndarray:
+    """A region in {0, 1}, or a mask as class numbers, (S, S) uint8; of one class any number but 0 is it."""
     plane = np.asarray(values)
     if plane.shape != (side, side):
         raise UserError(f"The {what} must be ({side}, {side}); it is {plane.shape}.")
-    return (plane != 0).astype(np.uint8)
+    if classes == 1:
+        return (plane != 0).astype(np.uint8)
+    if not np.isin(plane, range(classes + 1)).all():
+        raise UserError(f"The {what} must hold class numbers, 0 to {classes}.")
+    return plane.astype(np.uint8)

@@ -159,11 +159,12 @@ def denoised_once(r: Reverse, t: Tensor, eps: Tensor) -> Tensor:
 
 # loss = lambda_t mean(W (y - prediction)^2) + L_t, y being eps or v
 def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor, objective: str,
-           lesion_weight: float = 0.0, min_snr: float | None = None) -> dict[str, Tensor]:
+           lesion_weight: float = 0.0, min_snr: float | None = None, classes: int = 1) -> dict[str, Tensor]:
     """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for variance, `loss` the sum.
 
     In the sum, and there alone, `lesion_weight` weighs the error by the map W of `lesion_map`, and `min_snr`
-    the level by lambda_t of `level_weight`: so `mse` stays comparable between ways to weigh it.
+    the level by lambda_t of `level_weight`: so `mse` stays comparable between ways to weigh it. The last
+    `classes` channels of x0 are the mask.
     """
     x_t = noised(schedule, x0, t, eps)
     output = call(net, schedule, x_t, t)
@@ -171,7 +172,7 @@ def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
     target = eps if objective == "eps" else velocity(schedule, x0, t, eps)
     error = (target - prediction) ** 2
     mse = _per_image(error)
-    weighed = _per_image(lesion_map(x0, lesion_weight) * error) if lesion_weight else mse
+    weighed = _per_image(lesion_map(x0, lesion_weight, classes) * error) if lesion_weight else mse
     if min_snr is not None:
         weighed = level_weight(schedule, t, min_snr, objective) * weighed
     # The variational term trains the variance alone, so the mean is detached (Nichol and Dhariwal 2021, 3.1).
@@ -181,13 +182,14 @@ def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
 
 
 # W = (1 + w m) / mean(1 + w m)
-def lesion_map(x0: Tensor, weight: float) -> Tensor:
-    """How much each pixel of x0 (B, 4, H, W) counts, (B, 1, H, W), of mean 1 in every image.
+def lesion_map(x0: Tensor, weight: float, classes: int = 1) -> Tensor:
+    """How much each pixel of x0 (B, C + M, H, W) counts, (B, 1, H, W), of mean 1 in every image.
 
-    m is 1 in the lesion, where the mask is above 0, and 0 elsewhere: a pixel of the lesion counts 1 + w times
-    as much as one outside. Where an image is all lesion, or has none, every pixel counts 1.
+    m is 1 in the lesion, where the mask of any of the M classes is above 0, and 0 elsewhere: a pixel of the
+    lesion counts 1 + w times as much as one outside. Where an image is all lesion, or has none, every pixel
+    counts 1.
     """
-    counts = 1 + weight * (x0[:, 3:] > 0).float()
+    counts = 1 + weight * (x0[:, -classes:] > 0).any(dim=1, keepdim=True).float()
     return counts / counts.mean(dim=(1, 2, 3), keepdim=True)
 
 

@@ -17,9 +17,9 @@ from diffusegen_core.store import seeds
 # x_t ~ q(x_t | x_0), then x_{t-1} ~ p(x_{t-1} | x_t), with the noised mask in its channel at each level
 def sdedit(diffusion: Diffusion, pairs: Tensor, levels: list[int], generators: Generators,
            step: Step = ancestral, tick: Tick | None = None) -> Tensor:
-    """Pairs (B, 4, H, W) in [-1, 1] anew, from the first of `levels`, the noisiest, down; masks come back
+    """Pairs (B, C + M, H, W) in [-1, 1] anew, from the first of `levels`, the noisiest, down; masks come back
     exact. Each image draws from its own generator alone."""
     known = zeros_like(pairs)
-    known[:, 3:] = 1
+    known[:, diffusion.planes.channels:] = 1
     start = diffusion.noised(pairs, levels_of(levels[0], pairs), seeds.normal_like(generators, pairs))
     return repaint(diffusion, pairs, known, [*levels, -1], generators, step, tick, start)

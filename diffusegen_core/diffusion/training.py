@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Model, Process, Train
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints, process, warps
-from diffusegen_core.diffusion.unet import Conditions, UNet
+from diffusegen_core.diffusion.unet import RGB_AND_MASK, Conditions, UNet
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe, differences
 
@@ -41,6 +42,8 @@ class Training:
     """How many optimizer steps it takes in all, by which the learning rate falls; by default without end."""
     labels: tuple[int, ...] = ()
     """The label of each of its images, from 0 on; empty for a model without labels."""
+    planes: Planes = RGB_AND_MASK
+    """Channels and classes of its images."""
 
     @property
     def plateau(self) -> int:
@@ -132,7 +135,7 @@ def start(training: Training, device: torch.device, base: dict[str, Tensor] | No
     settings = training.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(training.seed, "train", training.name, "weights"))
-        net = UNet(training.model, training.image_size, training.conditions).to(device)
+        net = UNet(training.model, training.image_size, training.conditions, training.planes).to(device)
     if base is not None:
         net.load_state_dict(base)
     average = copy.deepcopy(net).eval().requires_grad_(False)
@@ -145,7 +148,7 @@ def start(training: Training, device: torch.device, base: dict[str, Tensor] | No
 
 
 def draw(training: Training, step: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A step's images x0 (B, 4, S, S) in [-1, 1], levels (B,) and noise, of x (N, 4, S, S) uint8.
+    """A step's images x0 (B, C + M, S, S) in [-1, 1], levels (B,) and noise, of x (N, C + M, S, S) uint8.
 
     With replacement, so that a cluster of one image trains too.
     """
@@ -165,7 +168,8 @@ def _rows(training: Training, count: int, g: torch.Generator) -> Tensor:
 
 
 def conditioned(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """A step's images x0 (B, 4, S, S), of `draw`, as they are shown, and what the network is told of them.
+    """A step's images x0 (B, C + M, S, S), of `draw`, as they are shown, and what the network is told of
+    them.
 
     That is by the names that the network gives it. What is done to images has a seed of its own: they, their
     levels and the noise are those of a training without it.
@@ -179,12 +183,13 @@ def conditioned(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict
     if training.settings.augment:
         g = seeds.generator(*named, "augment", device=x0.device)
         told["change"] = warps.draw(len(x0), training.settings.augment, g)
-        x0 = warps.apply(x0, told["change"])
+        x0 = warps.apply(x0, told["change"], training.planes.classes)
     return x0, told
 
 
 def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
-    """One optimizer step over a batch of x (N, 4, S, S) uint8; its row of COLUMNS, still on the device."""
+    """One optimizer step over a batch of x (N, C + M, S, S) uint8; its row of COLUMNS, still on the
+    device."""
     settings, device = training.settings, x.device
     batch, dropout = settings.batch_size, training.model.dropout > 0
     x0, t, eps = draw(training, state.step, x)
@@ -199,7 +204,8 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
             net = partial(state.net, **{name: value[part] for name, value in told.items()})
             with devices.autocast(device, settings.precision):
                 losses = process.losses(net, schedule, x0[part], t[part], eps[part],
-                                        training.process.objective, settings.lesion_weight, settings.min_snr)
+                                        training.process.objective, settings.lesion_weight, settings.min_snr,
+                                        training.planes.classes)
             (losses["loss"].sum() / batch).backward()
             sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
     norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))

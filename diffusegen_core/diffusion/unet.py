@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusegen_core.config.sections import Model
+from diffusegen_core.data.planes import Planes
 
-IN_CHANNELS = 4  # RGB and mask
-OUT_CHANNELS = 2 * IN_CHANNELS  # the prediction, and the variance interpolation
 GROUPS = 32
 
 
@@ -33,7 +32,7 @@ class Conditions:
     """Of labels that an image may have, one of which is told."""
 
 
-UNCONDITIONAL = Conditions()
+UNCONDITIONAL, RGB_AND_MASK = Conditions(), Planes()
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -109,7 +108,8 @@ class Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """(B, 4, S, S) at original timesteps (B,) -> (B, 8, S, S).
+    """(B, C + M, S, S) at original timesteps (B,) -> (B, 2 (C + M), S, S), of images of C channels with M
+    classes: the prediction, and the variance interpolation.
 
     With `checkpointing` the gradient computes every block's activations again, so that memory holds little
     more than the skip connections (Chen et al. 2016); the gradient is the same.
@@ -117,7 +117,8 @@ class UNet(nn.Module):
 
     checkpointing = False
 
-    def __init__(self, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL):
+    def __init__(self, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL,
+                 planes: Planes = RGB_AND_MASK):
         super().__init__()
         base = model.base_channels
         embedding = 4 * base
@@ -134,12 +135,13 @@ class UNet(nn.Module):
 
         self.base_channels = base
         self.image_size = image_size
+        self.planes = planes
         self.time_embed = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(),
                                         nn.Linear(embedding, embedding))
 
         channels = widths[0]
         skips = [channels]
-        self.input_blocks = nn.ModuleList([Block(nn.Conv2d(IN_CHANNELS, channels, 3, padding=1))])
+        self.input_blocks = nn.ModuleList([Block(nn.Conv2d(planes.all, channels, 3, padding=1))])
         for level, width in enumerate(widths):
             for _ in range(model.res_blocks):
                 self.input_blocks.append(Block(residual(channels, width), *attention(level)))
@@ -163,7 +165,7 @@ class UNet(nn.Module):
                 channels = width
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, channels), nn.SiLU(),
-            _zeroed(nn.Conv2d(channels, OUT_CHANNELS, 3, padding=1)))
+            _zeroed(nn.Conv2d(channels, 2 * planes.all, 3, padding=1)))
         # The last layers to be made, so that all others start as they do without them.
         self.label_emb = nn.Embedding(conditions.labels, embedding) if conditions.labels else None
         self.augment_emb = _zeroed(nn.Linear(conditions.augment, embedding, bias=False)) if (

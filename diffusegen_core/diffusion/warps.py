@@ -34,8 +34,9 @@ def draw(count: int, probability: float, generator: torch.Generator) -> Tensor:
     return torch.cat([*mirrored, size, turn, stretch, shift], dim=1)
 
 
-def apply(x0: Tensor, change: Tensor) -> Tensor:
-    """Images and masks x0 (B, 4, S, S) in [-1, 1], changed alike; change is (B, WIDTH).
+def apply(x0: Tensor, change: Tensor, classes: int = 1) -> Tensor:
+    """Images and masks x0 (B, C + M, S, S) in [-1, 1], changed alike, M being `classes`; change is (B,
+    WIDTH).
 
     What moves in from outside is the mirrored image. Masks stay -1 or +1. What is not to be resampled,
     because it stays or is mirrored alone, keeps its values exactly.
@@ -44,8 +45,9 @@ def apply(x0: Tensor, change: Tensor) -> Tensor:
         x0 = torch.where(_each(change[:, number] > 0), x0.flip(side), x0)
     grid = F.affine_grid(origins(change), list(x0.shape), align_corners=False)
     moved = F.grid_sample(x0, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    mask = torch.where(moved[:, 3:] > 0, 1.0, -1.0)
-    return torch.where(_each((change[:, 2:] != 0).any(dim=1)), torch.cat([moved[:, :3], mask], dim=1), x0)
+    mask = torch.where(moved[:, -classes:] > 0, 1.0, -1.0)  # of exclusive classes no two are above 0
+    return torch.where(_each((change[:, 2:] != 0).any(dim=1)),
+                       torch.cat([moved[:, :-classes], mask], dim=1), x0)
 
 
 # new = R E old + shift, of positions in [-1, 1]; old = E^-1 R^T (new - shift)

@@ -28,12 +28,16 @@ def tolerance(side: int) -> float:
 
 
 def scores(predicted: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """One row of COLUMNS for each image: masks (N, S, S), predicted and true, anything but 0 is polyp.
+    """One row of COLUMNS for each image: masks (N, S, S), predicted and true, anything but 0 is polyp; or of
+    several classes (N, M, S, S), of which the values are the means.
 
     `hd95` is in pixels, from 0; `nsd` from 0 to 1, within `tolerance`. Where both masks are empty they are 0
     and 1. Where one is, no distance is defined: they are the image's diagonal, which no distance exceeds, and
     0, so that a network gains nothing by finding nothing.
     """
+    if masks.ndim == 4:
+        each = [scores(predicted[:, number], masks[:, number]) for number in range(masks.shape[1])]
+        return sum(each[1:], each[0]) / len(each)
     side = masks.shape[-1]
     ours, theirs = edges(predicted), edges(masks)
     return pd.DataFrame([_of_image(a, b, side) for a, b in zip(ours, theirs, strict=True)], columns=COLUMNS)

@@ -70,7 +70,7 @@ class Found:
 
 def in_pixels(images: np.ndarray, regions: np.ndarray, training: np.ndarray,
               own: np.ndarray | None = None) -> Found:
-    """The nearest of `training` (N, 3, S, S), uint8, inside each image's region; images (Q, 3, S, S), uint8.
+    """The nearest of `training` (N, C, S, S), uint8, inside each image's region; images (Q, C, S, S), uint8.
 
     regions (Q, S, S), nonzero where filled. own (Q,): the index of a training image to leave out, as of real
     images that are compared with the others; -1: none.
@@ -94,9 +94,9 @@ def in_features(rows: np.ndarray, training: np.ndarray, own: np.ndarray | None =
 
 
 def patches(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """The boxes around regions (N, 3, PATCH, PATCH), uint8: normalised inside, grey outside and in the rim.
+    """The boxes around regions (N, C, PATCH, PATCH), uint8: normalised inside, grey outside and in the rim.
 
-    images (N, 3, S, S), uint8; regions (N, S, S), none empty.
+    images (N, C, S, S), uint8; regions (N, S, S), none empty.
     """
     return np.stack([_patch(image, core(_inside(region)))
                      for image, region in zip(_shrunk(images), regions, strict=True)])
@@ -184,7 +184,7 @@ def _nearest(distances: np.ndarray, own: np.ndarray | None) -> Found:
 
 
 def _looks(images: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """What images (B, 3, S, S) show inside a region (S, S): rows of length 1, whatever the contrast."""
+    """What images (B, C, S, S) show inside a region (S, S): rows of length 1, whatever the contrast."""
     smooth, inside = _smoothed(images, inside)
     values = smooth[..., inside]
     values -= values.mean(axis=-1, keepdims=True)
@@ -197,13 +197,13 @@ def _patch(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
     smooth, inside = _smoothed(image[None], inside)
     mean = smooth[0][:, inside].mean(axis=1)[:, None, None]
     spread = max(float((smooth[0] - mean)[:, inside].std()), FLAT)
-    shown = np.where(inside, (smooth[0] - mean) / spread * SPREAD + MIDDLE, MIDDLE).transpose(1, 2, 0)
-    enlarged = cv2.resize(np.ascontiguousarray(shown), (PATCH, PATCH), interpolation=cv2.INTER_LINEAR)
-    return np.clip(np.rint(enlarged), 0, 255).astype(np.uint8).transpose(2, 0, 1)
+    shown = np.where(inside, (smooth[0] - mean) / spread * SPREAD + MIDDLE, MIDDLE)
+    enlarged = [cv2.resize(channel, (PATCH, PATCH), interpolation=cv2.INTER_LINEAR) for channel in shown]
+    return np.clip(np.rint(np.stack(enlarged)), 0, 255).astype(np.uint8)
 
 
 def _smoothed(images: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, 3, S, S) in the box around a region (S, S), smoothed by its pixels alone; that box of it."""
+    """Images (B, C, S, S) in the box around a region (S, S), smoothed by its pixels alone; that box of it."""
     ys, xs = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     box = (slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1))
     inside = inside[box]

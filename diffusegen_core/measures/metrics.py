@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Evaluate
+from diffusegen_core.data.planes import rgb
 from diffusegen_core.networks import features, weights
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import Recipe
@@ -76,10 +77,11 @@ def recipe(settings: Evaluate, seed: int = 0) -> Recipe:
 
 
 class Resized(Dataset):
-    """Images (N, 3, H, W), uint8, as clean-fid hands them to a network: bicubic, antialiased, not rounded."""
+    """Images (N, C, H, W), uint8, as clean-fid hands them to a network: RGB, bicubic, antialiased, not
+    rounded."""
 
     def __init__(self, images: np.ndarray, side: int) -> None:
-        self.images, self.side = images, side
+        self.images, self.side = rgb(images), side
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +96,7 @@ class Resized(Dataset):
 
 def extract(images: np.ndarray, settings: Evaluate, device: torch.device | str = "cpu", seed: int = 0,
             title: str = "Features") -> np.ndarray:
-    """Features (N, D), float32, of images (N, 3, H, W), uint8 RGB, resized as clean-fid does.
+    """Features (N, D), float32, of images (N, C, H, W), uint8, as RGB and resized as clean-fid does.
 
     Raises UserError for an unknown backbone and for weights that cannot be had or do not fit.
     """
@@ -144,7 +146,7 @@ def kernel(a: np.ndarray, b: np.ndarray, seed: int, subsets: int, most: int) -> 
 
 def similarity(x: np.ndarray, y: np.ndarray, device: torch.device | str = "cpu",
                batch_size: int = 64) -> np.ndarray:
-    """MS-SSIM (N,) of image pairs, x and y (N, 3, S, S), uint8; data range 255, five scales as published."""
+    """MS-SSIM (N,) of image pairs, x and y (N, C, S, S), uint8; data range 255, five scales as published."""
     from pytorch_msssim import ms_ssim
 
     window, scale = window_of(x.shape[-1])

@@ -3,34 +3,65 @@
 import numpy as np
 import pandas as pd
 
+from diffusegen_core.data import planes
+
 COLUMNS = ["dice", "iou", "dice_both", "iou_both"]
 THRESHOLD = 0.5
 SMOOTHING = 1.0  # of the published evaluator's soft Dice
 
 
 def scores(probabilities: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """One row of COLUMNS for each image: its prediction against its mask, whatever the other images are.
+    """One row of `columns` for each image: its prediction against its mask, whatever the other images are.
 
-    `probabilities` (N, 2, S, S), background and polyp, sum to one; `masks` (N, 1, S, S) are 1 where polyp.
-    `dice` and `iou` are the polyp's, of hard masks: a pixel is polyp where its probability exceeds 0.5. Where
-    both masks are empty they are 1, where one is they are 0, and dice >= iou on every row.
+    `probabilities` (N, M + 1, S, S), background and classes, sum to one; `masks` (N, M, S, S) are 1 where a
+    pixel is of the class. `dice` and `iou` are of hard masks, and of several classes the means over these;
+    `dice_1` and so on are each class's own. Where both masks of a class are empty they are 1, where one is
+    they are 0, and dice >= iou on every row.
 
     `iou_both` and `dice_both` are what the published evaluator (DivergentNets) prints for an image: hard IoU
-    over the pixels of both channels at once, and one minus the soft Dice loss over them, which is a figure of
+    over the pixels of all channels at once, and one minus the soft Dice loss over them, which is a figure of
     the probabilities; so `dice_both` may be below `iou_both`.
     """
-    truth = np.concatenate([masks == 0, masks != 0], axis=1)
-    predicted = probabilities > THRESHOLD
-    hits, total = _counts(predicted[:, 1:], truth[:, 1:])
-    # Two empty masks agree; total is 0 nowhere else.
-    dice = np.where(total == 0, 1.0, 2 * hits / np.maximum(total, 1))
-    iou = np.where(total == 0, 1.0, hits / np.maximum(total - hits, 1))
-    assert (dice >= iou).all(), "hard Dice below IoU"
+    truth = np.concatenate([planes.union(masks)[:, None] == 0, masks != 0], axis=1)
+    predicted = hard(probabilities)
+    each = [_of_class(predicted[:, number], truth[:, number]) for number in range(1, truth.shape[1])]
+    dice, iou = (np.mean(values, axis=0) for values in zip(*each, strict=True))
     hits, total = _counts(predicted, truth)  # the union is never empty: every pixel is of one class
     iou_both = hits / (total - hits)
     hits, total = _counts(probabilities, truth)
     dice_both = (2 * hits + SMOOTHING) / (total + SMOOTHING)
-    return pd.DataFrame({"dice": dice, "iou": iou, "dice_both": dice_both, "iou_both": iou_both})
+    table = pd.DataFrame({"dice": dice, "iou": iou, "dice_both": dice_both, "iou_both": iou_both})
+    own = dict(zip(of_classes(len(each)), (values for values, _ in each), strict=False))
+    return table.assign(**own)
+
+
+def columns(classes: int) -> list[str]:
+    """COLUMNS, and of several classes the Dice of each."""
+    return [*COLUMNS, *of_classes(classes)]
+
+
+def of_classes(classes: int) -> list[str]:
+    """The columns of each class's Dice, `dice_1` to `dice_M`; none of one class, whose Dice is `dice`."""
+    return [f"dice_{number}" for number in range(1, classes + 1)] if classes > 1 else []
+
+
+def hard(probabilities: np.ndarray) -> np.ndarray:
+    """What probabilities (N, M + 1, S, S) say each pixel is, bool of the same shape: of one class polyp where
+    its probability exceeds 0.5, of several the likeliest."""
+    if probabilities.shape[1] == 2:
+        return probabilities > THRESHOLD
+    likeliest = probabilities.argmax(axis=1)
+    return np.stack([likeliest == number for number in range(probabilities.shape[1])], axis=1)
+
+
+def _of_class(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dice and IoU (N,) of masks (N, S, S)."""
+    hits, total = _counts(predicted, truth)
+    # Two empty masks agree; total is 0 nowhere else.
+    dice = np.where(total == 0, 1.0, 2 * hits / np.maximum(total, 1))
+    iou = np.where(total == 0, 1.0, hits / np.maximum(total - hits, 1))
+    assert (dice >= iou).all(), "hard Dice below IoU"
+    return dice, iou
 
 
 def _counts(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 
 from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.data import seamless
 
 ZOOM = 1.1  # of a planted copy that was cropped
 # OpenCV erodes a mask three times before it clones, which at 64 px would leave the rim of the old lesion: so
 # it clones at 256 px, in a picture with a margin, as it refuses masks that reach the border.
 MARGIN = 8
 
-# How a planted copy differs from its training picture (3, S, S): each a map of pictures (..., S, S).
+# How a planted copy differs from its training picture (C, S, S): each a map of pictures (..., S, S).
 Disguise = Callable[[np.ndarray], np.ndarray]
 
 
@@ -47,14 +48,14 @@ class Planted:
     """Images with a copy in each."""
 
     images: np.ndarray
-    """(Q, 3, S, S) uint8."""
+    """(Q, C, S, S) uint8."""
     of: np.ndarray
     """(Q,) int, of which training picture."""
 
 
 def blended(image: np.ndarray, region: np.ndarray, place: np.ndarray, donor: np.ndarray,
             lesion: np.ndarray) -> np.ndarray:
-    """An image (3, S, S) uint8 whose region (S, S) is filled by a lesion of a donor (3, S, S) uint8.
+    """An image (C, S, S) uint8 whose region (S, S) is filled by a lesion of a donor (C, S, S) uint8.
 
     The box around the donor's `lesion` (S, S) is brought to that around `place` (S, S), within the region;
     gradients are the donor's, and the border is the image's. Neither mask is empty. Outside the region
@@ -62,23 +63,25 @@ def blended(image: np.ndarray, region: np.ndarray, place: np.ndarray, donor: np.
     """
     side = image.shape[-1]
     times = max(1, FULL_SIZE // side)
-    large = _framed(cv2.resize(_channels_last(image), None, fx=times, fy=times,
-                               interpolation=cv2.INTER_CUBIC), cv2.BORDER_REPLICATE)
+    large = np.stack([_framed(cv2.resize(plane, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC),
+                              cv2.BORDER_REPLICATE) for plane in image], axis=2)
     inside = _framed(cv2.resize((region > 0).astype(np.uint8) * 255, None, fx=times, fy=times,
                                 interpolation=cv2.INTER_NEAREST), cv2.BORDER_CONSTANT)
-    moved = cv2.warpAffine(_channels_last(donor), _to(place, lesion, times), large.shape[1::-1],
-                           flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    moved = np.stack([cv2.warpAffine(plane, _to(place, lesion, times), large.shape[1::-1],
+                                     flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+                                     borderMode=cv2.BORDER_REPLICATE) for plane in donor], axis=2)
     left, top, width, height = cv2.boundingRect(inside)
-    clone = cv2.seamlessClone(moved, large, inside, (left + width // 2, top + height // 2), cv2.NORMAL_CLONE)
-    small = cv2.resize(clone[MARGIN:-MARGIN, MARGIN:-MARGIN], (side, side), interpolation=cv2.INTER_AREA)
-    return np.where(region > 0, small.transpose(2, 0, 1), image)
+    clone = seamless.cloned(moved, large, inside, (left + width // 2, top + height // 2))
+    inner = clone[MARGIN:-MARGIN, MARGIN:-MARGIN].transpose(2, 0, 1)
+    small = [cv2.resize(plane, (side, side), interpolation=cv2.INTER_AREA) for plane in inner]
+    return np.where(region > 0, np.stack(small), image)
 
 
 def plant(images: np.ndarray, filled: np.ndarray, training: np.ndarray, around: np.ndarray,
           sources: np.ndarray, disguise: Disguise) -> Planted:
-    """Images (Q, 3, S, S) uint8, each region (Q, S, S) of which is filled with a disguised training picture.
+    """Images (Q, C, S, S) uint8, each region (Q, S, S) of which is filled with a disguised training picture.
 
-    Of training (N, 3, S, S), with lesions `around` (N, S, S), it is the one whose lesion then covers the
+    Of training (N, C, S, S), with lesions `around` (N, S, S), it is the one whose lesion then covers the
     region best, as what is remembered has to look like a lesion there; but not the image's own source (Q,),
     -1 where that is not known.
     """
@@ -107,6 +110,3 @@ def _to(place: np.ndarray, lesion: np.ndarray, times: int) -> np.ndarray:
 def _framed(pixels: np.ndarray, kind: int) -> np.ndarray:
     return cv2.copyMakeBorder(pixels, MARGIN, MARGIN, MARGIN, MARGIN, kind)
 
-
-def _channels_last(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(image.transpose(1, 2, 0))

@@ -1,9 +1,9 @@
-"""A GAN of one labelled image: SinGAN (Shaham, Dekel, Michaeli 2019) of four channels, as in SinGAN-Seg.
+"""A GAN of one labelled image: SinGAN (Shaham, Dekel, Michaeli 2019) of image and mask, as in SinGAN-Seg.
 
-SinGAN-Seg (Thambawita et al. 2022) makes the mask the fourth channel of image and noise. A pyramid of small
-convolutional networks learns the image's patches, coarse to fine; each scale refines what the coarser ones
-made. Norms are by instance: SinGAN's batches, which hold one image, have no other. SinGAN-Seg's style
-transfer after sampling is left out.
+SinGAN-Seg (Thambawita et al. 2022) makes the mask the fourth channel of an RGB image and its noise. A pyramid
+of small convolutional networks learns the image's patches, coarse to fine; each scale refines what the
+coarser ones made. Norms are by instance: SinGAN's batches, which hold one image, have no other. SinGAN-Seg's
+style transfer after sampling is left out.
 """
 
 import copy
@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from diffusegen_core.config.sections import Gan
 from diffusegen_core.store import seeds
 
-CHANNELS = 4
 TURNS = 3  # steps of the critic before as many of the generator
 BETAS = (0.5, 0.999)  # of Adam
 DECAY = 0.8  # after this share of a scale's steps the learning rate is a tenth
@@ -40,6 +39,8 @@ class Pyramid:
 
     scales: list[Scale]
     fixed: Tensor
+    channels: int
+    """Of image and mask."""
 
 
 def sides(size: int, settings: Gan) -> list[int]:
@@ -49,10 +50,10 @@ def sides(size: int, settings: Gan) -> list[int]:
     return [round(size * ratio ** (1 - i / finer)) for i in range(finer)] + [size]
 
 
-def network(width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Sequential:
+def network(channels: int, width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Sequential:
     """`layers` 3x3 convolutions without padding, so that the sides shrink by 2 a layer; drawn from `g`."""
     blocks: list[nn.Module] = []
-    for inputs in [CHANNELS] + [width] * (layers - 2):
+    for inputs in [channels] + [width] * (layers - 2):
         blocks += [nn.Conv2d(inputs, width, 3), nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(0.2)]
     net = nn.Sequential(*blocks, nn.Conv2d(width, outputs, 3)).to(g.device)
     for layer in net:
@@ -64,19 +65,19 @@ def network(width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Seq
 
 # x_n = (x_n+1 up) + psi_n(z_n + (x_n+1 up)) (SinGAN, equations 2 and 3)
 def refine(net: nn.Sequential, noise: Tensor, coarser: Tensor) -> Tensor:
-    """A scale's images (B, 4, s, s) from its noise and the coarser ones, brought to its side."""
+    """A scale's images (B, C + M, s, s) from its noise and the coarser ones, brought to its side."""
     pad = sum(isinstance(layer, nn.Conv2d) for layer in net)
     return coarser + torch.tanh(net(F.pad(noise + coarser, [pad] * 4)))
 
 
 @torch.no_grad()
 def draw(pyramid: Pyramid, start_scale: int, generators: list[torch.Generator]) -> Tensor:
-    """Random images (B, 4, S, S) of about [-1, 1], one for each generator, at the finest scale there is.
+    """Random images (B, C + M, S, S) of about [-1, 1], one for each generator, at the finest scale there is.
 
     Scales coarser than `start_scale` reconstruct the image; from there on they draw noise, so 0 gives the
     most varied images, and the number of scales the image itself as the pyramid has learnt it.
     """
-    images = pyramid.fixed.new_zeros(len(generators), CHANNELS, *pyramid.fixed.shape[-2:])
+    images = pyramid.fixed.new_zeros(len(generators), pyramid.channels, *pyramid.fixed.shape[-2:])
     for n, scale in enumerate(pyramid.scales):
         images = resized(images, scale.side)
         if n >= start_scale:
@@ -95,10 +96,12 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 def fit(image: Tensor, settings: Gan, seed: int, device: torch.device,
         tick: Callable[[int], object] | None = None) -> Pyramid:
-    """Train a pyramid on one image (4, S, S) in [-1, 1], scale after scale; it depends on the seed alone."""
+    """Train a pyramid on one image (C + M, S, S) in [-1, 1], scale after scale; it depends on the seed
+    alone."""
     g, image = seeds.generator(seed, "singan", device=device), image[None].to(device)
     wanted = sides(image.shape[-1], settings)
-    pyramid = Pyramid([], torch.randn(1, 1, wanted[0], wanted[0], generator=g, device=device))
+    channels = image.shape[1]
+    pyramid = Pyramid([], torch.randn(1, 1, wanted[0], wanted[0], generator=g, device=device), channels)
     nets: list[nn.Sequential] = []
     for n, side in enumerate(wanted):
         real = resized(image, side).clamp(-1, 1)
@@ -108,7 +111,7 @@ def fit(image: Tensor, settings: Gan, seed: int, device: torch.device,
         if nets and nets[0][0].out_channels == width:
             nets = copy.deepcopy(nets)  # a scale starts from what the one before has learnt
         else:
-            nets = [network(width, outputs, settings.layers, g) for outputs in (CHANNELS, 1)]
+            nets = [network(channels, width, outputs, settings.layers, g) for outputs in (channels, 1)]
         train(pyramid, nets[0], nets[1], real, learnt, noise, settings, g, tick)
         pyramid.scales.append(Scale(nets[0], noise, side))
     return pyramid
@@ -141,7 +144,7 @@ def train(pyramid: Pyramid, net: nn.Sequential, critic: nn.Sequential, real: Ten
 # D(fake) - D(real) + lambda (|grad D(mix)| - 1)^2 (WGAN-GP, Gulrajani et al. 2017, equation 3)
 def critic_loss(critic: nn.Sequential, real: Tensor, fake: Tensor, weight: float,
                 g: torch.Generator) -> Tensor:
-    """The critic's loss for (1, 4, s, s) each. As in SinGAN's code, the gradient's norm is taken pixel by
+    """The critic's loss for (1, C + M, s, s) each. As in SinGAN's code, the gradient's norm is taken pixel by
     pixel, over the channels."""
     share = torch.rand(1, generator=g, device=real.device)
     mix = (share * real + (1 - share) * fake).requires_grad_()

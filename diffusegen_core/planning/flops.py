@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusegen_core.chapters.costs import Backbone, Learner, Work
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Gan
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import losses
 from diffusegen_core.diffusion.guided import Judge, default_blocks
 from diffusegen_core.diffusion.unet import UNet, parameter_count
@@ -28,15 +29,16 @@ def count(p: Params) -> Work:
     """Count a run's networks at its sizes. UserError for a network that there is not, or not at this size."""
     c, e, side = p.cluster, p.evaluate, p.data.image_size
     with META:
-        net = UNet(p.model, p.model_size)
-        segmentation = segnet.build(random(p).segment, p.seed)
+        net = UNet(p.model, p.model_size, planes=Planes.of(p.data))
+        segmentation = segnet.build(random(p).segment, p.seed, Planes.of(p.data))
         cluster = features.load(c.backbone, weights.RANDOM, c.input_range, META)
         judge = features.load(e.backbone, weights.RANDOM, e.input_range, META)
     trained = p.gan.source == "singan"
     return Work(
         _backbone(cluster, side), _backbone(judge, side), _unet(p, net), _guided(p, net),
-        fitting(p.gan, side) if trained else 0.0, _drawing(p.gan, side) if trained else 0.0,
-        _segmentation(segmentation, side))
+        fitting(p.gan, side, net.planes.all) if trained else 0.0,
+        _drawing(p.gan, side, net.planes.all) if trained else 0.0,
+        _segmentation(segmentation, segnet.inputs(net.planes.channels), side))
 
 
 def random(p: Params) -> Params:
@@ -72,14 +74,14 @@ def _backbone(net: nn.Module, side: int) -> Backbone:
 def _unet(p: Params, net: UNet) -> Learner:
     """The U-Net; activations that are computed again for the gradient count again."""
     net.checkpointing = p.train.checkpointing
-    image = torch.empty(1, 4, p.model_size, p.model_size, device=META)
+    image = torch.empty(1, net.planes.all, p.model_size, p.model_size, device=META)
     call, gradient = both(lambda x: net(x, torch.zeros(1, device=META)), image)
     return Learner(call, call + gradient, parameter_count(net))
 
 
-def _segmentation(net: nn.Module, side: int) -> Learner:
+def _segmentation(net: nn.Module, inputs: int, side: int) -> Learner:
     """U-Net++. Its gradient is twice a call: torch counts a grouped convolution's as that of a whole one."""
-    call = of(lambda: net(torch.empty(2, 3, side, side, device=META))) / 2
+    call = of(lambda: net(torch.empty(2, inputs, side, side, device=META))) / 2
     return Learner(call, 3 * call, parameter_count(net))
 
 
@@ -91,7 +93,7 @@ def _guided(p: Params, net: UNet) -> list[float]:
     with META:
         cls_net = features.load_cls(s.backbone, weights.RANDOM, s.input_range, META, size=s.backbone_size)
         maps = vgg.load(s.vgg, weights.RANDOM, META)
-        image = torch.empty(1, 4, side, side, requires_grad=True)
+        image = torch.empty(1, net.planes.all, side, side, requires_grad=True)
         colours = torch.empty(1, 3, side, side, requires_grad=True)
         zero = torch.zeros(1)
         blocks = s.zecon_blocks or default_blocks(p.model)
@@ -108,18 +110,18 @@ def _guided(p: Params, net: UNet) -> list[float]:
     return [steps[0] + looks, *steps[1:]]
 
 
-def fitting(settings: Gan, side: int) -> float:
-    """FLOP of training a SinGAN of one image."""
-    return sum(by_scale(settings, side))
+def fitting(settings: Gan, side: int, channels: int = 4) -> float:
+    """FLOP of training a SinGAN of one image and its mask, of so many channels together."""
+    return sum(by_scale(settings, side, channels))
 
 
 # As singan.train: a turn draws the coarser scales anew, and trains the critic or the generator.
-def by_scale(settings: Gan, side: int) -> list[float]:
+def by_scale(settings: Gan, side: int, channels: int = 4) -> list[float]:
     """The same for each of its scales, from the coarsest on."""
     found, pyramid = [], None
-    for n, (net, critic, scale) in enumerate(_scales(settings, side)):
-        real = torch.empty(1, singan.CHANNELS, scale, scale, device=META)
-        pyramid = pyramid or singan.Pyramid([], real[:, :1])
+    for n, (net, critic, scale) in enumerate(_scales(settings, side, channels)):
+        real = torch.empty(1, channels, scale, scale, device=META)
+        pyramid = pyramid or singan.Pyramid([], real[:, :1], channels)
         coarser = of(lambda: singan.draw(pyramid, n, [_generator()]))  # noqa: B023
         given = torch.cat([real, real])
         judged = of(lambda: singan.refine(net, real, real).detach()) + of(  # noqa: B023
@@ -131,19 +133,19 @@ def by_scale(settings: Gan, side: int) -> list[float]:
     return found
 
 
-def _drawing(settings: Gan, side: int) -> float:
-    scales = [singan.Scale(net, 1.0, scale) for net, _, scale in _scales(settings, side)]
+def _drawing(settings: Gan, side: int, channels: int) -> float:
+    scales = [singan.Scale(net, 1.0, scale) for net, _, scale in _scales(settings, side, channels)]
     fixed = torch.empty(1, 1, scales[0].side, scales[0].side, device=META)
-    return of(lambda: singan.draw(singan.Pyramid(scales, fixed), 0, [_generator()]))
+    return of(lambda: singan.draw(singan.Pyramid(scales, fixed, channels), 0, [_generator()]))
 
 
-def _scales(settings: Gan, side: int) -> list[tuple[nn.Sequential, nn.Sequential, int]]:
+def _scales(settings: Gan, side: int, channels: int) -> list[tuple[nn.Sequential, nn.Sequential, int]]:
     """Generator, critic and side of each scale, as singan.fit makes them."""
     found = []
     for n, scale in enumerate(singan.sides(side, settings)):
         width = settings.channels * 2 ** min(n // singan.WIDER, singan.TIMES)
-        net, critic = (singan.network(width, outputs, settings.layers, _generator()).to(META)
-                       for outputs in (singan.CHANNELS, 1))
+        net, critic = (singan.network(channels, width, outputs, settings.layers, _generator()).to(META)
+                       for outputs in (channels, 1))
         found.append((net, critic, scale))
     return found
 

@@ -159,7 +159,7 @@ def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
 def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
     """Chapters 1 to 4, and the networks of the filter."""
     supply, side = _supply(p, count), p.data.image_size
-    yield from cluster.costs(count, side, work)
+    yield from cluster.costs(count, side, work, len(p.data.classes))
     yield from _of_all(p, train.costs(p.train, p.cluster.k, side, work))
     yield from _of_all(p, inpaint.costs(p.inpaint, supply, side, work))
     yield from paste.costs(p.inpaint, supply, side)

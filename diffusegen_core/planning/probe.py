@@ -23,7 +23,7 @@ import torch
 from diffusegen_core.chapters.costs import Work
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.guided import GuidedStep, Judge, Targets, default_blocks
 from diffusegen_core.diffusion.model import Diffusion
@@ -32,7 +32,7 @@ from diffusegen_core.diffusion.repaint import repaint
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import features, singan, vgg, weights
 from diffusegen_core.planning import flops
-from diffusegen_core.segmentation import segnet
+from diffusegen_core.segmentation import segnet, trials
 from diffusegen_core.store import seeds
 
 KINDS = ("features", "sampling", "training", "styling", "GAN", "judging", "segmentation")
@@ -187,9 +187,10 @@ def _training(p: Params, work: Work, device: torch.device) -> Trial:
     images = _fitting(p.train.batch_size, work.unet.learn, device)
     micro = min(p.train.micro_batch or images, images)
     changed = p.train.model_copy(update={"batch_size": images, "micro_batch": micro})
-    probed = training.Training("probe", p.model, p.process, changed, p.model_size, p.seed)
+    probed = training.Training("probe", p.model, p.process, changed, p.model_size, p.seed,
+                               planes=Planes.of(p.data))
     state, schedule = training.start(probed, device), process.schedule(p.process).to(device)
-    x = torch.full((2, 4, p.model_size, p.model_size), 128, dtype=torch.uint8, device=device)
+    x = torch.full((2, probed.planes.all, p.model_size, p.model_size), 128, dtype=torch.uint8, device=device)
 
     def run() -> None:
         training.optimize(probed, state, schedule, x)
@@ -207,7 +208,7 @@ def _styling(p: Params, work: Work, device: torch.device) -> Trial:
     diffusion.net.checkpointing = c.checkpointing
     judge = Judge(cls_net, maps, c, c.zecon_blocks or default_blocks(p.model))
     x, generators = _images(p, images, device), _generators(images, device)
-    step = GuidedStep(judge, Targets.of(judge, x, x[:, :3]), last)
+    step = GuidedStep(judge, Targets.of(judge, x, x[:, :p.data.channels]), last)
 
     def run() -> None:
         with diffusion.autocast():
@@ -243,9 +244,10 @@ def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: t
 def _gan(p: Params, work: Work, device: torch.device) -> Trial:
     """A pyramid of few steps a scale; where that is long, of one, and of the scales that are not."""
     few, side, how = p.gan.model_copy(update={"steps": singan.TURNS}), p.data.image_size, ""
-    if device.type == "cpu" and flops.fitting(few, side) > SHORT:
+    channels = Planes.of(p.data).all
+    if device.type == "cpu" and flops.fitting(few, side, channels) > SHORT:
         few = p.gan.model_copy(update={"steps": 1})
-        summed = np.cumsum(flops.by_scale(few, side))
+        summed = np.cumsum(flops.by_scale(few, side, channels))
         side = singan.sides(side, few)[max(0, int((summed <= SHORT).sum()) - 1)]
         how = f"scales up to {side} pixels" if side < p.data.image_size else ""
     image = singan.resized(_images(p, 1, device), side)[0]
@@ -253,16 +255,14 @@ def _gan(p: Params, work: Work, device: torch.device) -> Trial:
     def run() -> None:
         singan.fit(image, few, 0, device)
 
-    return Trial(flops.fitting(few, side), 1, run, how)
+    return Trial(flops.fitting(few, side, channels), 1, run, how)
 
 
 def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
     """An epoch of a few batches, drawn and augmented as in a training."""
     batch = _fitting(p.segment.batch_size, work.segment.learn, device, least=2)
     images, side = BATCHES * batch if batch > 2 else batch, p.data.image_size
-    halves = np.arange(side)[None, None, None] < side // 2
-    pairs = dataset.gather([str(i) for i in range(images)], np.full((images, 3, side, side), 128, np.uint8),
-                        np.broadcast_to(halves, (images, 1, side, side)))
+    pairs = trials.grey(images, side, Planes.of(p.data))
     once = p.segment.model_copy(update={"epochs": 1, "epoch_images": None, "batch_size": batch})
 
     def run() -> float:
@@ -274,13 +274,14 @@ def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
 
 def _diffusion(p: Params, device: torch.device, precision: str) -> Diffusion:
     with torch.device(device):
-        net = UNet(p.model, p.model_size).eval().requires_grad_(False).fixed(precision)
+        net = UNet(p.model, p.model_size, planes=Planes.of(p.data))
+        net = net.eval().requires_grad_(False).fixed(precision)
     return Diffusion(net, process.schedule(p.process).to(device), p.process.objective, precision=precision)
 
 
 def _images(p: Params, count: int, device: torch.device) -> torch.Tensor:
-    """Noise (count, 4, S, S) within [-1, 1]."""
-    shape = count, 4, p.model_size, p.model_size
+    """Noise (count, C + M, S, S) within [-1, 1]."""
+    shape = count, Planes.of(p.data).all, p.model_size, p.model_size
     return seeds.normal_like(_generators(count, device), torch.empty(shape, device=device)).tanh()
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from diffusegen_core.chapters import inpaint, spots, style
 from diffusegen_core.chapters.scenes import Scene, Scenes
-from diffusegen_core.data import dataset, pairsets, regions, windows
+from diffusegen_core.data import dataset, pairsets, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import cluster_model, painted
 from diffusegen_core.diffusion.guided import GuidedStep
 from diffusegen_core.diffusion.losses import TERMS
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.samplers import Generators, Step, ancestral
-from diffusegen_core.report.figures import COLOURS, board, picture
+from diffusegen_core.report.figures import COLOURS, board, labels, picture
 from diffusegen_core.run import Run
 
 COLUMNS = 10  # of a strip
@@ -33,8 +33,8 @@ def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
 
 
 def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
-    """What chapter 3 starts from: a picture (1, 4, S, S), with its new mask where masks are given; what of it
-    is known, 1 or else 0, (1, 1, S, S) or (1, 4, S, S); and its model, guided as the run's.
+    """What chapter 3 starts from: a picture (1, C + M, S, S), with its new mask where masks are given; what of it
+    is known, 1 or else 0, (1, 1, S, S) or (1, C + M, S, S); and its model, guided as the run's.
 
     `number` counts the pairs of the cluster models, in the order in which chapter 3 plans them. Raises
     NotMadeError where a folder of masks or pictures is not read yet.
@@ -52,15 +52,15 @@ def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
         scene = Scene(shown, new, regions.filled(shown.masks, new, p.inpaint.dilate), scene.rows)
     x, known = (tensor.to(diffusion.device) for tensor in (scene.x, scene.known))
     few = replace(diffusion, clip=p.inpaint.clip).respaced(p.inpaint.respacing)
-    return x, known, few.towards(x[:, 3:], scenes.guidance_scale)
+    return x, known, few.towards(x[:, diffusion.planes.channels:], scenes.guidance_scale)
 
 
 def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusion]:
-    """What chapter 4 starts from: an inpainted image (1, 4, S, S), its source (1, 3, S, S), the pixels
-    (1, 3, S, S) that its pixel loss compares with, and its model.
+    """What chapter 4 starts from: an inpainted pair (1, C + M, S, S), its source (1, C, S, S), the pixels
+    (1, C, S, S) that its pixel loss compares with, and its model.
 
     `number` counts the inpainted pairs of the cluster models. Where there is none, a real image takes its
-    place: the models drew no polyp.
+    place: the models drew no lesion.
     """
     data_type, made = next(iter(run.inpainted.sets.items()))
     if made.manifest.empty:
@@ -77,7 +77,8 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
         pair, source = (windows.cut_all(pairs, parts, diffusion.image_size) for pairs in (pair, source))
     x, real = (dataset.to_tensor(pairs).to(diffusion.device) for pairs in (pair, source))
     pixels = x if data_type.given_masks else real
-    return x, real[:, :3], pixels[:, :3], diffusion.respaced(run.params.style.respacing)
+    channels = diffusion.planes.channels
+    return x, real[:, :channels], pixels[:, :channels], diffusion.respaced(run.params.style.respacing)
 
 
 class Seen:
@@ -86,21 +87,24 @@ class Seen:
     def __init__(self, step: Step = ancestral) -> None:
         self.step = step
         self.levels: list[int] = []
-        self.images: list[Tensor] = []  # the first of each batch, (4, S, S)
+        self.images: list[Tensor] = []  # the first of each batch, (C + M, S, S)
+        self.channels = planes.RGB
 
     def __call__(self, diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
                  before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.levels.append(int(t[0]))
         self.images.append(x_t[0].cpu())
+        self.channels = diffusion.planes.channels
         return self.step(diffusion, x_t, t, generators, before)
 
 
-def denoising(x_t: Tensor, t: Tensor, x0: Tensor) -> Figure:
-    """Chapter 2: noised pairs (B, 4, S, S) at levels t (B,), above the x0 that the network makes of each."""
+def denoising(x_t: Tensor, t: Tensor, x0: Tensor, channels: int = planes.RGB) -> Figure:
+    """Chapter 2: noised pairs (B, C + M, S, S) at levels t (B,), above the x0 that the network makes of
+    each."""
     figure, axes = board(4, len(x_t), STRIP)
     for column, noised, level, clean in zip(axes.T, x_t, t.tolist(), x0, strict=True):
-        both(column[:2], noised)
-        both(column[2:], clean)
+        both(column[:2], noised, channels)
+        both(column[2:], clean, channels)
         column[0].set_title(f"t = {level}")
     for ax, label in zip(axes[:, 0], ("$x_t$", "mask", r"$\hat x_0$", "mask"), strict=True):
         ax.set_ylabel(label)
@@ -114,7 +118,7 @@ def strip(seen: Seen, result: Tensor, levels: list[int]) -> Figure:
     places = figure.add_gridspec(3, len(shown) + 1, height_ratios=[1, 1, 1.6])
     for column, number in enumerate([*shown, None]):
         axes = [figure.add_subplot(places[row, column]) for row in range(2)]
-        both(axes, result[0] if number is None else seen.images[number])
+        both(axes, result[0] if number is None else seen.images[number], seen.channels)
         axes[0].set_title("result" if number is None else f"t = {seen.levels[number]}")
     ax = figure.add_subplot(places[2, :])
     down = [place for place, (level, after) in enumerate(pairwise(levels)) if after < level]
@@ -133,7 +137,7 @@ def guided_step(step: GuidedStep, x_t: Tensor, x_next: Tensor) -> Figure:
                 "before: $x_t$": x_t, "after: $x_{t-1}$": x_next}
     for place, (title, image) in enumerate(pictures.items()):
         ax = figure.add_subplot(places[place // 2, place % 2])
-        colours(ax, image[0])
+        colours(ax, image[0], step.targets.channels)
         ax.set_title(title)
     measured = {name: float(values[0]) for name, values in step.measured[-1].items()}
     _bars(figure.add_subplot(places[:, 3]), measured)
@@ -150,14 +154,14 @@ def _bars(ax: Axes, measured: dict[str, float]) -> None:
     ax.set(xscale="log", xlabel="RMS over the image")
 
 
-def both(axes: np.ndarray | list[Axes], x: Tensor) -> None:
-    """An image (4, S, S) in [-1, 1]: its colours in the first axes, its mask channel in the second."""
-    colours(axes[0], x)
-    mask = x[3:].detach().float().cpu().numpy()
-    picture(axes[1], (mask.clip(-1, 1) + 1) / 2)
+def both(axes: np.ndarray | list[Axes], x: Tensor, channels: int = planes.RGB) -> None:
+    """A pair (C + M, S, S) in [-1, 1]: its image in the first axes, its mask in the second."""
+    colours(axes[0], x, channels)
+    mask = x[channels:].detach().float().cpu().numpy()
+    labels(axes[1], (mask.clip(-1, 1) + 1) / 2)
 
 
-def colours(ax: Axes, x: Tensor) -> None:
-    """The first three channels of an image in [-1, 1]; what lies outside is clipped."""
-    picture(ax, dataset.to_bytes(x[:3].detach().float().cpu().numpy()))
+def colours(ax: Axes, x: Tensor, channels: int = planes.RGB) -> None:
+    """The image of a pair in [-1, 1]; what lies outside is clipped."""
+    picture(ax, dataset.to_bytes(x[:channels].detach().float().cpu().numpy()))
 

@@ -8,7 +8,7 @@ from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.paste import Pasted
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet, read_pair
-from diffusegen_core.report.figures import BLOCKS, board, nothing, picture
+from diffusegen_core.report.figures import BLOCKS, board, nothing, pair
 from diffusegen_core.report.tables import Table, show
 
 NONE = "inpaint.baselines asks for none"
@@ -37,9 +37,9 @@ def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None) -> Figure:
         top, left = 2 * (n // abreast), n % abreast * width
         i = pairs.names.index(source)
         shown = [(pairs.images[i], pairs.masks[i]), *(_first(one, source) for one in sets)]
-        for column, pair in zip(axes[top:top + 2, left:left + width].T, shown, strict=True):
-            for ax, image in zip(column, pair, strict=False):
-                picture(ax, image)
+        for column, of_set in zip(axes[top:top + 2, left:left + width].T, shown, strict=True):
+            if of_set:
+                pair(column, *of_set)
     for left in range(abreast):
         for ax, title in zip(axes[0, left * width:], ["source", *(one.data_type.name for one in sets)],
                              strict=False):

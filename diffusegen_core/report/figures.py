@@ -1,6 +1,6 @@
 """Every figure of the book, in one style: readable in print, safe for colour-blind readers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pandas as pd
 from cycler import cycler
 from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 from PIL import Image
 
 from diffusegen_core.chapters.cluster import Clusters
@@ -19,6 +21,7 @@ from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.params import Params
+from diffusegen_core.data import planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import read_pair
 from diffusegen_core.data.types import REAL
@@ -47,12 +50,48 @@ def colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def picture(ax: Axes, image: np.ndarray) -> None:
-    """An image (3, S, S) uint8 or a mask (1, S, S) in {0, 1}, without ticks."""
-    ax.axis("on")  # which a board leaves off where there is no picture
-    if len(image) == 1:
-        ax.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+    """An image (C, S, S) uint8, without ticks: RGB in colours, others in grey."""
+    _shown(ax, planes.rgb(image[None])[0].transpose(1, 2, 0))
+
+
+def labels(ax: Axes, mask: np.ndarray) -> None:
+    """A mask (M, S, S), from 0 to 1, without ticks: one class in white, several in CLASS_COLOURS."""
+    if len(mask) == 1:
+        _shown(ax, mask[0], cmap="gray", vmin=0, vmax=1)
     else:
-        ax.imshow(image.transpose(1, 2, 0))
+        _shown(ax, planes.coloured(255 * mask[None])[0].transpose(1, 2, 0))
+
+
+def pair(axes: Iterable[Axes], image: np.ndarray, mask: np.ndarray) -> None:
+    """An image in the first axes, its mask in the second."""
+    for ax, show, shown in zip(axes, (picture, labels), (image, mask), strict=True):
+        show(ax, shown)
+
+
+def outlines(ax: Axes, numbers: np.ndarray, classes: int, colour: str = "white", **style: Any) -> None:
+    """The border of each class of a map of class numbers (S, S): of one class in `colour`, of several each in
+    its own. Of what fills the picture there is none."""
+    for number in range(1, classes + 1):
+        mask = numbers == number
+        if mask.any() and not mask.all():
+            ax.contour(mask, [0.5], colors=colour if classes == 1 else class_colour(number), **style)
+
+
+def class_colour(number: int) -> str:
+    """Of a class, from 1 on."""
+    return to_hex(planes.CLASS_COLOURS[(number - 1) % len(planes.CLASS_COLOURS)] / 255)
+
+
+def legend(figure: Figure, classes: Sequence[str]) -> None:
+    """Which colour is which class, below the figure; nothing where there is one class."""
+    if len(classes) > 1:
+        patches = [Patch(color=class_colour(number), label=name) for number, name in enumerate(classes, 1)]
+        figure.legend(handles=patches, loc="outside lower center", ncols=min(len(classes), 6))
+
+
+def _shown(ax: Axes, pixels: np.ndarray, **how: Any) -> None:
+    ax.axis("on")  # which a board leaves off where there is no picture
+    ax.imshow(pixels, **how)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     ax.spines[:].set_visible(False)
@@ -69,13 +108,14 @@ def board(rows: int, columns: int, width: float = WIDTH) -> tuple[Figure, np.nda
     return figure, axes
 
 
-def samples(pairs: Pairs, count: int = 7) -> Figure:
-    """Figure 1: samples of the dataset, image above mask, spread over the whole set."""
+def samples(pairs: Pairs, count: int = 7, classes: Sequence[str] = ()) -> Figure:
+    """Figure 1: samples of the dataset, image above mask, spread over the whole set; `classes` as
+    data.classes."""
     chosen = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
     figure, axes = board(2, len(chosen))
     for column, i in enumerate(chosen):
-        for ax, image in zip(axes[:, column], (pairs.images[i], pairs.masks[i]), strict=True):
-            picture(ax, image)
+        pair(axes[:, column], pairs.images[i], pairs.masks[i])
+    legend(figure, classes)
     return figure
 
 
@@ -139,23 +179,23 @@ def grids(trained: Trained) -> Figure:
     return figure
 
 
-def inpainting(pairs: Pairs, result: Inpainted) -> Figure:
+def inpainting(pairs: Pairs, result: Inpainted, classes: Sequence[str] = ()) -> Figure:
     """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones.
 
     They are those of the cluster models.
     """
     one = next(iter(result.sets.values()))
     if one.manifest.empty:
-        return nothing("Every generated mask is empty: the models painted no polyp.")
+        return nothing("Every generated mask is empty: the models painted none.")
     figure, blocks = in_blocks(one.manifest)
     for name, synthetic, axes in blocks:
         i = pairs.names.index(name)
         columns = [(pairs.images[i], pairs.masks[i]), *(read_pair(one.folder, new) for new in synthetic)]
-        for column, pair in zip(axes.T, columns, strict=False):
-            for ax, image in zip(column, pair, strict=True):
-                picture(ax, image)
+        for column, shown in zip(axes.T, columns, strict=False):
+            pair(column, *shown)
         axes[0, 0].set_title("source")
         axes[0, 1].set_title("synthetic")
+    legend(figure, classes)
     return figure
 
 

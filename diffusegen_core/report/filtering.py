@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from diffusegen_core.chapters.sieve import Judged
 from diffusegen_core.config.text import duration
+from diffusegen_core.data import planes
 from diffusegen_core.data.pairsets import read_pair
-from diffusegen_core.report.figures import WIDTH, nothing, picture
+from diffusegen_core.report.figures import WIDTH, nothing, outlines, picture
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
 
@@ -88,8 +89,7 @@ def figure(run: Run) -> Figure:
 
 def _draw(ax: Axes, image: np.ndarray, mask: np.ndarray, told: str) -> None:
     picture(ax, image)
-    if mask.any() and not mask.all():
-        ax.contour(mask[0], [0.5], colors="white", linewidths=0.9)
+    outlines(ax, planes.numbered(mask), len(mask), linewidths=0.9)
     ax.set_xlabel("\n".join(fill(part, 26) for part in told.split("; ")), fontsize=5.4, labelpad=2)
 
 

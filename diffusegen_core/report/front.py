@@ -11,9 +11,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from diffusegen_core.chapters.style import GUIDED
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import layouts
+from diffusegen_core.data import layouts, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import KINDS, read_pair
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT, painted
 from diffusegen_core.report import figures
 from diffusegen_core.run import Run
@@ -27,7 +28,8 @@ def draw(run: Run) -> list[Path]:
     moves.refuse_links(run.folder, ["figures"])
     pairs = run.pairs
     written: list[Path] = []
-    for name, figure in (("samples", figures.samples(pairs)), ("scheme", scheme(run, pairs))):
+    for name, figure in (("samples", figures.samples(pairs, classes=run.params.data.classes)),
+                         ("scheme", scheme(run, pairs))):
         path = run.folder / "figures" / f"{name}.png"
         written.append(files.write(path, figure.savefig))
         plt.close(figure)
@@ -65,9 +67,10 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
 
 def _told(p: Params) -> list[str]:
     """What happens in each of the stages."""
-    return ["similar pairs together,\nby their features", "a 4-channel diffusion\nmodel for each cluster",
-            "a new polyp and its mask\nin a real image" if p.inpaint.masks == JOINT else
-            "a new polyp for a given\nmask in a real image",
+    return ["similar pairs together,\nby their features",
+            f"a {Planes.of(p.data).all}-channel diffusion\nmodel for each cluster",
+            f"a new {p.data.object} and its mask\nin a real image" if p.inpaint.masks == JOINT else
+            f"a new {p.data.object} for a given\nmask in a real image",
             "colours guided towards\nthe real image" if p.style.method == GUIDED else
             "noised and denoised,\nwith the mask known"]
 
@@ -85,7 +88,7 @@ def _made(run: Run, stage: str) -> np.ndarray | None:
         return _left_of(_read(grids[-1]), 3) if grids else None
     inpainted = painted(run.params.cluster.k, False, run.params.inpaint.masks)[0]
     folder = run.folder / (inpainted.styled if stage == "style" else inpainted).artifact
-    names = sorted(set.intersection(*({f.stem for f in (folder / kind).glob("*.png")} for kind in KINDS)))
+    names = sorted(set.intersection(*({f.stem for f in (folder / kind).glob("[!.]*")} for kind in KINDS)))
     return _montage([read_pair(folder, name) for name in names[:3]]) if names else None
 
 
@@ -114,13 +117,15 @@ def _clustered(run: Run) -> np.ndarray | None:
 
 def _montage(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Images above their masks."""
-    return _tiles([[image for image, _ in pairs], [np.repeat(mask * 255, 3, axis=0) for _, mask in pairs]])
+    masks = [planes.coloured(255 * mask[None])[0] for _, mask in pairs]
+    return _tiles([[image for image, _ in pairs], masks])
 
 
 def _tiles(rows: list[list[np.ndarray]]) -> np.ndarray:
     def padded(image: np.ndarray) -> np.ndarray:
         edge = max(1, image.shape[-1] // 16)
-        return np.pad(image.astype(np.uint8), ((0, 0), (edge, edge), (edge, edge)), constant_values=249)
+        colours = planes.rgb(image.astype(np.uint8)[None])[0]
+        return np.pad(colours, ((0, 0), (edge, edge), (edge, edge)), constant_values=249)
 
     lines = [np.concatenate([padded(i) for i in row], axis=2) for row in rows]
     return np.concatenate(lines, axis=1).transpose(1, 2, 0)

@@ -12,9 +12,10 @@ SUBSET = "subset"  # as augment.generator_sees
 
 def of(p: Params) -> Iterator[str]:
     """One sentence a limit, the gravest first."""
-    phantom = p.data.source == "phantom"
+    phantom = p.data.drawn
     if phantom:
-        yield "The data are phantoms drawn by code: nothing here is evidence about colonoscopy."
+        subject = "colonoscopy" if p.data.source == "phantom" else "patients"
+        yield f"The data are phantoms drawn by code: nothing here is evidence about {subject}."
     if p.data.image_size < FULL_SIZE:
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
                "one size need not hold at another.")

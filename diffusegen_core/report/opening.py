@@ -49,7 +49,7 @@ def _part(run: Run, make: Callable[[], str]) -> str:
 def _what(run: Run) -> str:
     """One line: data, number of pairs, size, profile, generators and date."""
     p = run.params
-    pairs = run.finished("data") if p.data.source != "phantom" else None  # of phantoms `data` tells it
+    pairs = run.finished("data") if not p.data.drawn else None  # of phantoms `data` tells it
     count = f"{len(pairs)} pairs of " if pairs else ""
     generators = f"{p.generators} generator{'s' if p.generators > 1 else ''}"
     written = [file for _, stamp in in_place(run.folder) for file in stamp["outputs"].values()]

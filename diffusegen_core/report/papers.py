@@ -14,7 +14,7 @@ ENCODER, PAIRS = "se_resnext50_32x4d", "paper348"
 
 def differences(p: Params) -> list[str]:
     """What the paper's scores are of that this run's are not, in words; [] where they compare."""
-    own_data = p.data.source == "phantom" or p.data.subset != PAIRS or p.data.count is not None
+    own_data = p.data.drawn or p.data.subset != PAIRS or p.data.count is not None
     own_network = p.segment.encoder != ENCODER or p.segment.weights == weights.RANDOM
     return [*([f"{FULL_SIZE} px"] if p.data.image_size != FULL_SIZE else []),
             *(["348 pairs of HyperKvasir"] if own_data else []),

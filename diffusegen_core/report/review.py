@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.stats import binomtest
 
 from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data import dataset, layouts, planes
 from diffusegen_core.data.types import REAL
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, seeds
@@ -99,6 +99,8 @@ def folders_of(run: Run, real: Path) -> dict[str, Path]:
         if one.manifest.empty:
             raise UserError(f"{one.data_type} has no pair to review: all of them were left out.")
     pairs = run.pairs
+    if pairs.planes.channels not in (1, planes.RGB) or pairs.planes.classes > 1:
+        raise UserError("A review shows grey or RGB images with one class; this run's data are others.")
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
         dataset.write_pair(real, name, image, mask)
     return {REAL.name: real} | {one.data_type.name: one.folder for one in (inpainted, styled)}

@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 
 from diffusegen_core.config.params import Params
+from diffusegen_core.data import planes
 from diffusegen_core.data.types import REAL
-from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, power
+from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, overlap, power
 from diffusegen_core.measures.intervals import Interval
+from diffusegen_core.report.naming import dice_of, sentence
 from diffusegen_core.report.segment_tables import plain, with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
@@ -32,8 +34,20 @@ def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
     areas = _areas(result)
     frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
     return _thirds(run.params, result, frame, "dice", by, name,
-                   f"Polyp Dice by the area of the lesions in an image, computed in this run, with 95 % "
-                   f"intervals. Each size is a third of the test set: {parting}")
+                   f"{sentence(dice_of(run.params))} by the area of the lesions in an image, computed in "
+                   f"this run, with 95 % intervals. Each size is a third of the test set: {parting}")
+
+
+def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None:
+    """Dice of each class; None where there is one class, whose Dice is told already."""
+    classes = run.params.data.classes
+    if len(classes) == 1:
+        return None
+    columns = {title: _means(run.params, result, by, column) for title, column in
+               zip(classes, overlap.of_classes(len(classes)), strict=True)}
+    return show(_rows(result, by, columns), name, "Dice of each class, computed in this run, with 95 % "
+                "intervals. Where a class is in neither mask of an image it is 1. All other tables have the "
+                "mean over the classes, but for lesions, which are those of all classes together.")
 
 
 def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -91,7 +105,7 @@ def seeds_needed(result: Tested, name: str) -> Table:
                      "seeds needed, cautiously": _count(cautious)})
     frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds", "deviation",
                                         "seeds needed", "seeds needed, cautiously"])
-    return show(plain(frame), name, f"How many seeds would find a gain of {power.GAIN:+} in polyp Dice over "
+    return show(plain(frame), name, f"How many seeds would find a gain of {power.GAIN:+} in Dice over "
                 f"Real, by a two-sided paired t-test at {power.ALPHA} with a power of {power.POWER:.0%}"
                 ", from the standard deviation of the seeds' gains in this run. Cautiously: from the upper "
                 f"limit of that deviation, below which the true one lies with a probability of "
@@ -122,7 +136,7 @@ def _gains(result: Tested) -> Iterator[Values]:
 def _areas(result: Tested) -> pd.DataFrame:
     """The area of the lesions in each test image, as a share of the image."""
     tables = [pd.DataFrame({"test_set": test.name, "image": test.pairs.names,
-                            "area": test.pairs.masks.mean(axis=(1, 2, 3))})
+                            "area": planes.union(test.pairs.masks).mean(axis=(1, 2))})
               for test in result.tests if test.pairs is not None]
     return pd.concat(tables) if tables else pd.DataFrame({"test_set": [], "image": [], "area": []}, dtype=str)
 
@@ -184,9 +198,9 @@ def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: s
                      f"{heading}, over groups": _text(both[1], digits)})
     frame = plain(pd.DataFrame(rows)) if rows else pd.DataFrame([{
         "test set": "none", "": "no test set of this run names its sequences or centres"}])
-    return show(frame, name, f"Polyp {heading}, computed in this run, with 95 % intervals that take images "
-                "to be independent, and with intervals that resample whole groups: the sequences of "
-                "CVC-ClinicDB, the centres of PolypGen.")
+    return show(frame, name, f"{sentence(dice_of(p, heading))}, computed in this run, with 95 % intervals "
+                "that take images to be independent, and with intervals that resample whole groups: the "
+                "sequences of CVC-ClinicDB, the centres of PolypGen.")
 
 
 def _text(found: Interval, digits: str) -> str:

@@ -1,14 +1,29 @@
 """Figures of chapters 6 and 7, in the style of `figures`."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from diffusegen_core.config.params import Params
+from diffusegen_core.data import planes
 from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import calibration, intervals
-from diffusegen_core.report.figures import COLOURS, LINES, MARKERS, WIDTH, board, colours, nothing, picture
+from diffusegen_core.report.figures import (
+    COLOURS,
+    LINES,
+    MARKERS,
+    WIDTH,
+    board,
+    colours,
+    legend,
+    nothing,
+    outlines,
+    picture,
+)
+from diffusegen_core.report.naming import dice_of
 from diffusegen_core.segmentation import details, trials
 from diffusegen_core.segmentation.trials import Tested
 
@@ -31,7 +46,7 @@ def alone(result: Tested, p: Params) -> Figure:
             ax.plot(row["mean"], i, MARKERS[kind % len(MARKERS)], color=colour, markersize=4)
         for real in rows.loc[rows["data_type"] == REAL.name, "mean"]:
             ax.axvline(real, color="0.6", linewidth=1, linestyle=":")
-        ax.set(title=name, xlabel="polyp Dice", xlim=(0, 1))
+        ax.set(title=name, xlabel=dice_of(p), xlim=(0, 1))
         ax.set_yticks(rows.index, [row["data_type"] if pd.isna(row["samples"]) else
                                    f"{row['data_type']}-{row['samples']}" for _, row in rows.iterrows()])
     return figure
@@ -62,13 +77,13 @@ def gains(result: Tested, p: Params) -> Figure:
         ax.axhline(0, color="0.5", linewidth=1, linestyle=":")
         ax.set(title=name, xlabel="real pairs N")
         ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-    axes[0, 0].set_ylabel("gain in polyp Dice over Real")
+    axes[0, 0].set_ylabel(f"gain in {dice_of(p)} over Real")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
-def examples(result: Tested, rows: int = 8) -> Figure:
-    """Test images with the true outline, and below what networks of the first seed took for polyp."""
+def examples(result: Tested, rows: int = 8, classes: Sequence[str] = ()) -> Figure:
+    """Test images with the true outline, and below what networks of the first seed took for lesions."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = _first(result, rows)
     if done.empty or not tests:
@@ -78,20 +93,21 @@ def examples(result: Tested, rows: int = 8) -> Figure:
     for left, (test, pairs) in enumerate(tests):
         for i in range(min(shown, len(pairs))):
             column = axes[:, left * shown + i]
-            masks = [pairs.masks[i, 0], *(trials.examples(result, name, test)[i] for name in done["name"])]
+            predicted = [trials.examples(result, name, test)[i] for name in done["name"]]
+            masks = [planes.numbered(pairs.masks[i]), *predicted]
             for ax, mask in zip(column, masks, strict=True):
                 picture(ax, pairs.images[i])
-                if mask.any():
-                    ax.contour(mask, [0.5], colors="white", linewidths=0.9)
+                outlines(ax, mask, pairs.planes.classes, linewidths=0.9)
         axes[0, left * shown].set_title(test, loc="left")
     for ax, name in zip(axes[:, 0], ["true", *done["data_type"]], strict=True):
         ax.set_ylabel(name, fontsize=7)
+    legend(figure, classes)
     return figure
 
 
-def worst(result: Tested, rows: int = 6) -> Figure:
+def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
     """For the networks of `examples`, the test images that each did worst on: the true outline, in white, and
-    what it took for polyp, dashed."""
+    what it took for lesions, dashed; of several classes each outline is in the colour of its class."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = [(kind, [details.worst(result.details, name, test) for test, _ in tests])
             for kind, name in _first(result, rows)[["data_type", "name"]].itertuples(index=False)]
@@ -104,20 +120,20 @@ def worst(result: Tested, rows: int = 6) -> Figure:
             for ax, (name, dice, mask) in zip(row[left * details.WORST:], shown, strict=False):
                 i = pairs.names.index(name)
                 picture(ax, pairs.images[i])
-                for outline, colour, line in ((pairs.masks[i, 0], "white", "solid"),
+                for numbers, colour, line in ((planes.numbered(pairs.masks[i]), "white", "solid"),
                                               (mask, COLOURS[5], "dashed")):
-                    if outline.any() and not outline.all():
-                        ax.contour(outline, [0.5], colors=colour, linewidths=0.9, linestyles=line)
+                    outlines(ax, numbers, pairs.planes.classes, colour, linewidths=0.9, linestyles=line)
                 ax.set_xlabel(f"Dice {dice:.2f}", fontsize=6, labelpad=1)
         row[0].set_ylabel(kind, fontsize=7)
     for ax, (test, _) in zip(axes[0, ::details.WORST], tests, strict=True):
         ax.set_title(test, loc="left")
+    legend(figure, classes)
     return figure
 
 
-def reliability(result: Tested) -> Figure:
-    """The share of polyp among pixels against the probability that the networks give them, for each data
-    type the networks with the most pairs, all seeds together: a panel for each test set."""
+def reliability(result: Tested, what: str = "polyp") -> Figure:
+    """The share of lesions, called `what`, among pixels against the probability that the networks give them,
+    for each data type the networks with the most pairs, all seeds together: a panel for each test set."""
     known = result.details.calibration
     if known.empty:
         return nothing("Of no network the probabilities are known.")
@@ -132,8 +148,8 @@ def reliability(result: Tested) -> Figure:
             ax.plot(curve["probability"], curve["polyp"], marker=MARKERS[i % len(MARKERS)], markersize=3,
                     color="black" if kind == REAL.name else COLOURS[i % len(COLOURS)], linewidth=1.2,
                     linestyle=LINES[i % len(LINES)], label=kind)
-        ax.set(title=name, xlabel="probability of polyp", xlim=(0, 1), ylim=(0, 1))
-    axes[0, 0].set_ylabel("share of polyp")
+        ax.set(title=name, xlabel=f"probability of {what}", xlim=(0, 1), ylim=(0, 1))
+    axes[0, 0].set_ylabel(f"share of {what}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 

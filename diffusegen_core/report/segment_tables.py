@@ -11,6 +11,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.report import cost, papers, published
 from diffusegen_core.report.comparisons import PAPERS_OWN, PRINTED, SMALL_SETS, TRANSFERS
+from diffusegen_core.report.naming import dice_of
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
@@ -41,8 +42,8 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
         paper = of_its_clusters(published.by_clusters("2"), ours["data_type"])
         where = "Tables 2, B3 and B4"
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
-                   (f"Trained on one data type alone: polyp {_word(measure)}, computed in this run, with "
-                    f"95 % intervals. {effort(p)} {unknown(run)}"), where)
+                   (f"Trained on one data type alone: {dice_of(p, _word(measure))}, computed in this run, "
+                    f"with 95 % intervals. {effort(p)} {unknown(run)}"), where)
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
@@ -56,8 +57,8 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
     paper = paper[paper["data_type"] != REAL.name].assign(key=lambda t: t["data_type"])
     return _beside(p, result, ours, paper, measure, f"segment-clusters-{measure}",
-                   (f"By cluster count: polyp {_word(measure)}, computed in this run, with 95 % intervals. "
-                    f"{run.models.caveat}"), "Tables B3 and B4", order=_by_kind)
+                   (f"By cluster count: {dice_of(p, _word(measure))}, computed in this run, with 95 % "
+                    f"intervals. {run.models.caveat}"), "Tables B3 and B4", order=_by_kind)
 
 
 def ratios(result: Tested) -> list[int]:
@@ -77,8 +78,8 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     # Models of a small set are always trained here.
     told = unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(p, result, ours, paper, measure, f"augment-{measure}-{ratio}",
-                   (f"Small real sets, r = {ratio}: polyp {_word(measure)}, computed in this run, with 95 % "
-                    f"intervals. {_rule(p)} {effort(p)} {told}"), f"Table {known}", order=_by_size,
+                   (f"Small real sets, r = {ratio}: {dice_of(p, _word(measure))}, computed in this run, "
+                    f"with 95 % intervals. {_rule(p)} {effort(p)} {told}"), f"Table {known}", order=_by_size,
                    heading=("N", "data type"))
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet, read_pair
-from diffusegen_core.report.figures import board, nothing, picture
+from diffusegen_core.report.figures import board, class_colour, labels, nothing, picture
 from diffusegen_core.run import Run
 from diffusegen_core.store import seeds
 
@@ -63,10 +63,11 @@ def strip(run: Run) -> Figure:
     for column, row in zip(axes.T, rows.itertuples(), strict=True):
         image, mask = read_pair(one.folder, row.name)
         source = _source(run.pairs, row)
-        for ax, shown in zip(column, (source, image, image, mask), strict=True):
+        for ax, shown in zip(column, (source, image, image), strict=False):
             if shown is not None:
                 picture(ax, shown)
         outline(column[2], mask)
+        labels(column[3], mask)
     for ax, name in zip(axes[:, 0], ROWS, strict=True):
         ax.axis("on")
         ax.set(xticks=[], yticks=[])
@@ -108,10 +109,13 @@ def extremes(run: Run) -> Figure:
 
 
 def outline(ax: Axes, mask: np.ndarray) -> None:
-    """The border of a mask (1, S, S), white on black, so that it shows on any colour and in print."""
-    if mask.any() and not mask.all():
-        for colour, width in (("black", 2.4), ("white", 1.1)):
-            ax.contour(mask[0], [0.5], colors=colour, linewidths=width)
+    """The border of a mask (M, S, S), white on black, so that it shows on any colour and in print; of several
+    classes each in its colour on black."""
+    for number, plane in enumerate(mask, 1):
+        if plane.any() and not plane.all():
+            own = "white" if len(mask) == 1 else class_colour(number)
+            for colour, width in (("black", 2.4), (own, 1.1)):
+                ax.contour(plane, [0.5], colors=colour, linewidths=width)
 
 
 def _source(pairs: Pairs, row: object) -> np.ndarray | None:

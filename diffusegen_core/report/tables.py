@@ -4,7 +4,7 @@ import contextlib
 import html
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Inpaint, Model
 from diffusegen_core.config.text import duration
+from diffusegen_core.data import planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT
 from diffusegen_core.diffusion.repaint import repaint_levels
 from diffusegen_core.diffusion.unet import UNet, parameter_count
@@ -157,13 +159,19 @@ def took(seconds: float, folder: Path) -> Table:
                 "Wall time of this chapter's work, added up over the calls and workers that it took.")
 
 
-def pairs(loaded: Pairs) -> Table:
-    """What the pairs of the run are like."""
-    area = loaded.masks.mean(axis=(1, 2, 3))
-    rows = {"pairs": str(len(loaded)), "smallest polyp": f"{area.min():.2%} of the image",
+def pairs(loaded: Pairs, classes: Sequence[str] = ("polyp",)) -> Table:
+    """What the pairs of the run are like; `classes` as data.classes."""
+    what = classes[0] if len(classes) == 1 else "mask"
+    area = planes.union(loaded.masks).mean(axis=(1, 2))
+    rows = {"pairs": str(len(loaded)), f"smallest {what}": f"{area.min():.2%} of the image",
             "median": f"{np.median(area):.2%}", "largest": f"{area.max():.2%}"}
+    if len(classes) > 1:
+        rows |= {f"mean area of {name}": f"{loaded.masks[:, number].mean():.2%}, in "
+                 f"{loaded.masks[:, number].any(axis=(1, 2)).mean():.0%} of the pairs"
+                 for number, name in enumerate(classes)}
     frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
-    return show(frame, "cluster-pairs", "The pairs and the area of their polyps, computed in this run.")
+    of = f"area of their {what}s" if len(classes) == 1 else "area of their masks, of all classes together"
+    return show(frame, "cluster-pairs", f"The pairs and the {of}, computed in this run.")
 
 
 def clusters(result: Clusters) -> Table:
@@ -188,7 +196,8 @@ def clusters(result: Clusters) -> Table:
 def network(p: Params) -> Table:
     """The network of this run beside the paper's."""
     with torch.device("meta"):
-        ours, theirs = (parameter_count(UNet(m, s)) for m, s in ((p.model, p.model_size), (PAPER, 256)))
+        ours, theirs = (parameter_count(UNet(m, s, planes=kind)) for m, s, kind in
+                        ((p.model, p.model_size, Planes.of(p.data)), (PAPER, 256, Planes())))
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
             ("image size", str(p.model_size), "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
@@ -259,8 +268,9 @@ def styled(result: Styled) -> Table:
 def data(p: Params) -> str:
     """What the real pairs of a run are, in words."""
     count = f"the first {p.data.count}" if p.data.count else "all"
-    if p.data.source == "phantom":
-        return f"{p.data.count} phantoms (drawn by code, no patient's image)"
+    if p.data.drawn:
+        kind = p.data.source.removeprefix("phantom").removeprefix("-")
+        return f"{p.data.count} phantoms ({f'{kind}, ' if kind else ''}drawn by code, no patient's image)"
     # The folder's own name only: a page that is passed on should not carry a path of this machine.
     folder = p.data.source.rstrip("/").rsplit("/", 1)[-1]
     subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",

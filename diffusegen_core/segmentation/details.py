@@ -18,7 +18,7 @@ import pandas as pd
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Segment
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.measures import boundaries, calibration, lesionwise, overlap
 from diffusegen_core.measures.intervals import GENERATOR
@@ -67,27 +67,33 @@ def of(place: Place, test: str) -> Artifact:
 
 
 def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> None:
-    """Measure what a network predicted, (N, 2, S, S), of a test set's pairs, unless that is done."""
+    """Measure what a network predicted, (N, M + 1, S, S), of a test set's pairs, unless that is done.
+
+    Distances are means over the classes. Lesions are those of all classes together, and so is their
+    probability.
+    """
     artifact = of(place, test)
     if artifact.made():
         return
     began, folder = time.monotonic(), artifact.begin()
-    predicted, true = probabilities[:, 1] > overlap.THRESHOLD, pairs.masks[:, 0]
-    tables = (boundaries.scores(predicted, true).assign(image=pairs.names),
-              lesionwise.each(predicted, true, pairs.names),
-              calibration.bins(probabilities[:, 1], true, pairs.names, place.workspace.seed))
+    predicted, true = overlap.hard(probabilities)[:, 1:], planes.union(pairs.masks)
+    lesion = planes.union(predicted)
+    tables = (boundaries.scores(predicted, pairs.masks).assign(image=pairs.names),
+              lesionwise.each(lesion, true, pairs.names),
+              calibration.bins(probabilities[:, 1:].sum(axis=1), true, pairs.names, place.workspace.seed))
     outputs = [files.write_text(folder / file, table[columns].to_csv(index=False, float_format="%.6g"))
                for (file, columns), table in zip(TABLES.items(), tables, strict=True)]
     dice = overlap.scores(probabilities, pairs.masks)["dice"].to_numpy()
     worst = np.argsort(dice, kind="stable")[:WORST]
     outputs.append(files.write(folder / MASKS, lambda file: np.savez_compressed(
-        file, images=np.array(pairs.names)[worst], dice=dice[worst], masks=predicted[worst])))
+        file, images=np.array(pairs.names)[worst], dice=dice[worst],
+        masks=lesion[worst] if pairs.planes.classes == 1 else planes.numbered(predicted[worst]))))
     artifact.finish(outputs, time.monotonic() - began)
 
 
 def worst(known: Details, name: str, test: str) -> list[tuple[str, float, np.ndarray]]:
     """The WORST images of a test set by a network's Dice, the lowest first: their names, Dice and predicted
-    masks, bool (S, S); none where the network has no details."""
+    masks (S, S), bool or class numbers; none where the network has no details."""
     if (name, test) not in known.masks:
         return []
     with np.load(known.masks[name, test], allow_pickle=False) as kept:

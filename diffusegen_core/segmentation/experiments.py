@@ -145,18 +145,19 @@ class Place:
         return [name for name in names if not self._scores(name, identity).made()]
 
     def tested(self, name: str, images: pd.DataFrame, others: list[Path], seconds: float) -> None:
-        """Finish the scores on a test set: columns of IMAGE but the first, a row an image.
+        """Finish the scores on a test set: columns of IMAGE but the first, and of classes; a row an image.
 
         `others` are further outputs, which lie in the folder of `test(name).begin()`.
         """
         if images["image"].duplicated().any():
             raise ValueError(f"the results have an image of {name} twice")
-        table, artifact = images.assign(test_set=name)[IMAGE].to_csv(index=False), self.test(name)
+        table = images.assign(test_set=name)[_with_classes(IMAGE, images)].to_csv(index=False)
+        artifact = self.test(name)
         artifact.finish([files.write_text(artifact.begin() / RESULTS, table), *others], seconds)
 
     @property
     def images(self) -> pd.DataFrame:
-        """The scores of all test sets, columns IMAGE; of a finished experiment."""
+        """The scores of all test sets, columns IMAGE, and of classes; of a finished experiment."""
         tables = [_table(self.folder / "tests" / name / RESULTS) for name in _tests(self.recipe)]
         return pd.concat(tables) if tables else pd.DataFrame(columns=IMAGE)
 
@@ -194,8 +195,8 @@ class Results:
     """The results of a grid."""
 
     images: pd.DataFrame
-    """A row a test image and finished experiment, columns FIELDS, IMAGE and GENERATOR; what does not apply is
-    <NA>."""
+    """A row a test image and finished experiment, columns FIELDS, IMAGE, GENERATOR, and `dice_1` to `dice_M`
+    where there are several classes; what does not apply is <NA>."""
     runs: pd.DataFrame
     """A row an experiment: its name, FIELDS, GENERATOR, `status` (as Place.status), what its work told of
     itself, and the seconds that it took so far, failed attempts included. The traceback of a failure is
@@ -290,10 +291,16 @@ def read(ws: Workspace, grid: Grid) -> Results:
             tables.append(place.images.assign(**experiment.row, generator=experiment.generator))
         rows.append(row)
     empty = pd.DataFrame(columns=[*FIELDS, *IMAGE, GENERATOR])
-    images = pd.concat(tables, ignore_index=True)[list(empty)] if tables else empty
+    images = pd.concat(tables, ignore_index=True) if tables else empty
+    images = images[_with_classes(list(empty), images)]
     told = pd.DataFrame(rows, columns=None if rows else ["name", *FIELDS, GENERATOR, "status", "seconds"])
     return Results(images.astype(dict.fromkeys(["size", "samples", "ratio", GENERATOR], "Int64")),
                    told.astype(dict.fromkeys(_integers(rows), "Int64")))
+
+
+def _with_classes(columns: list[str], images: pd.DataFrame) -> list[str]:
+    """The columns, and those of the classes that the images have."""
+    return [*columns, *(name for name in images if name not in columns)]
 
 
 def _integers(rows: list[dict[str, Any]]) -> list[str]:

@@ -6,13 +6,10 @@ killed continues from its last checkpoint as if nothing had happened: on the CPU
 
 import copy
 import logging
-import os
 import time
-import warnings
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,19 +20,19 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import plain
 from diffusegen_core.config.sections import Segment
+from diffusegen_core.data import planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
 from diffusegen_core.networks.features import RANGES, refuse_unfit
 from diffusegen_core.parallel import progress
+from diffusegen_core.segmentation import augmentation
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 
-if TYPE_CHECKING:
-    from albumentations import Compose
-
-# segmentation-models-pytorch, timm and albumentations are imported where they are used: they take seconds.
+# segmentation-models-pytorch and timm are imported where they are used: they take seconds.
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +43,7 @@ DECIDES = ["encoder", "input_range", "decoder_channels", "epochs", "epoch_images
 # How the fields of classifiers begin; an encoder that has such a field itself needs it.
 HEADS = ("classifier.", "fc.", "_fc.", "last_linear.", "linear.", "head.")
 CHECKPOINT = "checkpoint.safetensors"
+RGB_AND_MASK = Planes()
 TIMM = "tu-"  # how segmentation-models-pytorch names timm's networks
 State = dict[str, Tensor]
 
@@ -87,9 +85,16 @@ def label(settings: Segment) -> str:
     return f"{settings.encoder} ({weights.words(settings.weights)})"
 
 
-def build(settings: Segment, seed: int) -> nn.Module:
-    """U-Net++ from normalised pixels (B, 3, S, S) to logits (B, 2, S, S) of background and polyp.
+def inputs(channels: int) -> int:
+    """The channels that the network sees: grey is shown as RGB, for which encoders have weights."""
+    return planes.RGB if channels == 1 else channels
 
+
+def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Module:
+    """U-Net++ from normalised pixels (B, `inputs`, S, S) to logits (B, M + 1, S, S) of background and
+    classes.
+
+    Of other channels than grey or RGB the encoder's first layer is made of the weights for RGB, in turn.
     Its encoder's weights are those that the settings name; all others are drawn from `seed`. UserError for an
     unknown encoder, one that cannot be cut to that many levels, and weights that cannot be had or do not fit.
     """
@@ -99,14 +104,26 @@ def build(settings: Segment, seed: int) -> nn.Module:
     try:
         net = weights.seeded(lambda: smp.UnetPlusPlus(
             settings.encoder, encoder_depth=len(settings.decoder_channels), encoder_weights=None,
-            decoder_channels=settings.decoder_channels, classes=2), seed, "segment")
+            decoder_channels=settings.decoder_channels, classes=kind.classes + 1), seed, "segment")
     except (ValueError, TypeError, IndexError) as error:  # no U-Net++ of it, or not so deep
         raise UserError(f"segment.encoder {settings.encoder} with {len(settings.decoder_channels)} levels of "
                         f"segment.decoder_channels: {error}. Choose another.") from None
     fields = net.encoder.state_dict()
     unused = tuple(head for head in HEADS if not any(name.startswith(head) for name in fields))
     weights.fill(net.encoder, settings.weights, published, unused)
+    if (seen := inputs(kind.channels)) != planes.RGB:
+        _widen(net.encoder, seen)
+    net.planes = kind
     return net
+
+
+def _widen(encoder: nn.Module, channels: int) -> None:
+    """Let an encoder see other channels than RGB: its first layer's weights are those for RGB, in turn."""
+    first = next(layer for layer in encoder.modules()
+                 if isinstance(layer, nn.Conv2d) and layer.in_channels == planes.RGB)
+    turns = [number % planes.RGB for number in range(channels)]
+    first.weight = nn.Parameter(first.weight.data[:, turns] * planes.RGB / channels)
+    first.in_channels = channels
 
 
 def refuse_impossible(settings: Segment, seed: int) -> None:
@@ -119,7 +136,7 @@ def refuse_impossible(settings: Segment, seed: int) -> None:
 
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,
         device: torch.device, title: str) -> Fit:
-    """Train on `train`, choose the epoch by the polyp's mean IoU over `valid`; or continue, if `folder` has
+    """Train on `train`, choose the epoch by the classes' mean IoU over `valid`; or continue, if `folder` has
     a checkpoint of the same `recipe`, parameters and pairs. It stays there until the caller, who has kept
     what was trained, removes CHECKPOINT.
 
@@ -128,7 +145,7 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
     if not len(train) or not len(valid):
         raise UserError(f"{title}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch "
                         "by; both need at least one. Change segment.validation, or give more pairs.")
-    net = build(settings, seed).to(device)
+    net = build(settings, seed, train.planes).to(device)
     state = Training(net, torch.optim.Adam(net.parameters(), lr=settings.lr), best={})
     path = folder / CHECKPOINT
     recipe = {**recipe, "net": decided_by(settings, seed), "train": train.digest, "valid": valid.digest}
@@ -158,7 +175,8 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
 
 def save(path: Path, net: nn.Module) -> Path:
     """Keep a trained network: its weights as they are, so that what it predicts stays the same."""
-    return checkpoints.save(path, net.state_dict(), {})
+    assert isinstance(net.planes, Planes), "it is one of `build`"
+    return checkpoints.save(path, net.state_dict(), dict(net.planes.told))
 
 
 def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
@@ -166,9 +184,10 @@ def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
 
     UserError where the libraries build another network by now.
     """
-    net = build(settings.model_copy(update={"weights": weights.RANDOM}), 0)
+    state, header = checkpoints.read(path)
+    net = build(settings.model_copy(update={"weights": weights.RANDOM}), 0, Planes(**header))
     try:
-        net.load_state_dict(checkpoints.read(path)[0])
+        net.load_state_dict(state)
     except RuntimeError:
         raise UserError(f"{path} does not fit {settings.encoder} as the installed libraries build it. "
                         f"Move the folder {path.parent} away, and the network is trained again.") from None
@@ -176,7 +195,7 @@ def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
 
 
 def predict(net: nn.Module, images: np.ndarray, settings: Segment, device: torch.device) -> np.ndarray:
-    """Probabilities (N, 2, S, S), float32, of background and polyp, for images (N, 3, S, S), uint8 RGB.
+    """Probabilities (N, M + 1, S, S), float32, of background and classes, for images (N, C, S, S), uint8.
 
     Always in fp32 and eval mode: an image's result depends on no other image.
     """
@@ -186,31 +205,6 @@ def predict(net: nn.Module, images: np.ndarray, settings: Segment, device: torch
         for batch in np.split(images, range(settings.batch_size, len(images), settings.batch_size)):
             rows.append(net(_normalised(batch, settings, device)).softmax(1).cpu().numpy())
     return np.concatenate(rows)
-
-
-def augmentation() -> "Compose":
-    """The transforms that the paper names, with the values of its authors' code (dsaragih/divergent-nets).
-
-    A wrong argument, which albumentations only warns about, is an error.
-    """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
-    import albumentations as A
-    import cv2
-
-    shift = (-0.1, 0.1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return A.Compose([
-            A.HorizontalFlip(p=0.5),
-            # ShiftScaleRotate of old; the authors rotate by nothing.
-            A.Affine(translate_percent={"x": shift, "y": shift}, scale=(0.5, 1.5), keep_ratio=True,
-                     rotate=0.0, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST,
-                     border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=0, p=1.0),
-            A.OneOf([A.CLAHE(p=1.0),
-                     # RandomBrightness of old.
-                     A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.0, p=1.0),
-                     A.RandomGamma(p=1.0)], p=0.9),
-        ])
 
 
 def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.ndarray]:
@@ -230,9 +224,11 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
     from segmentation_models_pytorch.losses import DiceLoss
 
     # The published loss, on the polyp's channel over the whole batch; its smoothing term of 1 counts double.
-    dice = DiceLoss("multiclass", classes=[1], smooth=0.5).to(device)
+    # Of several classes it is the mean.
+    kind = train.planes
+    dice = DiceLoss("multiclass", classes=list(range(1, kind.classes + 1)), smooth=0.5).to(device)
     epoch = len(state.history)
-    transform, losses, drawn = augmentation() if settings.augment else None, [], 0
+    transform, losses, drawn = augmentation.transforms(kind.channels) if settings.augment else None, [], 0
     for group in state.optimizer.param_groups:
         group["lr"] = settings.lr if epoch < settings.lr_epochs else settings.lr_after
     state.net.train()
@@ -240,7 +236,7 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
         torch.manual_seed(seeds.derive(seed, "segment", "dropout", epoch))
         for batch in batches(len(train), settings, seed, epoch):
             names = [seeds.derive(seed, "segment", "augment", epoch, drawn + i) for i in range(len(batch))]
-            images, masks = _draw(train, batch, transform, names)
+            images, masks = augmentation.drawn(train, batch, transform, names)
             drawn += len(batch)
             state.optimizer.zero_grad(set_to_none=True)
             with devices.autocast(device, settings.precision):
@@ -252,24 +248,12 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
     return float(torch.stack(losses).mean())
 
 
-def _draw(train: Pairs, batch: np.ndarray, transform: "Compose | None",
-          own: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, 3, S, S) and masks (B, S, S) of a batch, each augmented with a seed of its own."""
-    if transform is None:
-        return train.images[batch], train.masks[batch, 0]
-    images, masks = [], []
-    for position, seed in zip(batch, own, strict=True):
-        transform.set_random_seed(seed)
-        pixels = np.ascontiguousarray(train.images[position].transpose(1, 2, 0))
-        drawn = transform(image=pixels, mask=train.masks[position, 0])
-        images.append(drawn["image"].transpose(2, 0, 1))
-        masks.append(drawn["mask"])
-    return np.stack(images), np.stack(masks)
-
-
 def _normalised(images: np.ndarray, settings: Segment, device: torch.device) -> Tensor:
+    shown = planes.rgb(images) if images.shape[1] == 1 else images
     mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in RANGES[settings.input_range])
-    return (torch.from_numpy(images).to(device).float() - mean) / deviation
+    if shown.shape[1] != planes.RGB:
+        mean, deviation = mean.mean(), deviation.mean()
+    return (torch.from_numpy(shown).to(device).float() - mean) / deviation
 
 
 def _keep(state: Training, path: Path, recipe: Recipe) -> None:

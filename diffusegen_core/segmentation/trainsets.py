@@ -176,8 +176,8 @@ def content(sets: Sets, data_type: DataType, choice: Choice) -> str:
     """A hash of what the chosen pairs show; images of synthetic ones are not read."""
     hashes = sets.sets[data_type].hashes if choice.synthetic else {}
     return key({"real": sets.real.named(choice.real).digest if choice.real else "",
-                "synthetic": [hashes[f"{kind}/{name}.png"]
-                              for name in choice.synthetic for kind in pairsets.KINDS]})
+                "synthetic": [hashes[file] for name in choice.synthetic
+                              for file in pairsets.names_of(hashes, name)]})
 
 
 def shuffled(names: Iterable[str], seed: int, *purpose: object) -> list[str]:

@@ -14,14 +14,16 @@ from torch import nn
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Segment
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.measures import intervals, overlap
 from diffusegen_core.networks import weights
 from diffusegen_core.segmentation import details, experiments, segnet, trainsets
 from diffusegen_core.segmentation.details import WEIGHTS, Details
 from diffusegen_core.segmentation.experiments import Experiment, Place, Results
+from diffusegen_core.segmentation.segnet import RGB_AND_MASK
 from diffusegen_core.segmentation.trainsets import Choice, Sets
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import NotMadeError, Recipe
@@ -109,7 +111,8 @@ def recipe(seed: int, settings: Segment, experiment: Experiment, sets: Sets, tra
     return {"version": VERSION, "net": segnet.decided_by(settings, net_seed(seed, experiment)),
             "train": trainsets.content(sets, experiment.data_type, train),
             "valid": trainsets.content(sets, experiment.data_type, valid),
-            "tests": {name: {"version": SCORES, "columns": overlap.COLUMNS, "pairs": pairs.digest}
+            "tests": {name: {"version": SCORES, "columns": overlap.columns(pairs.planes.classes),
+                             "pairs": pairs.digest}
                       for name, pairs in present(tests).items()}}
 
 
@@ -180,7 +183,7 @@ def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
     seconds = time.monotonic() - began
     # Before the scores, with which the experiment is finished: without kept weights there is no later.
     details.keep(place, name, probabilities, test)
-    masks = (probabilities[:EXAMPLES, 1] > overlap.THRESHOLD).astype(np.uint8)
+    masks = planes.numbered(overlap.hard(probabilities[:EXAMPLES])[:, 1:])
     shown = files.write(place.test(name).begin() / SHOWN, lambda file: np.savez(file, masks=masks))
     place.tested(name, images, [shown], seconds)
 
@@ -227,8 +230,8 @@ def _made(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tas
 
 
 def examples(result: Tested, name: str, test: str) -> np.ndarray:
-    """What a network, by its name in `runs`, took for polyp in the first images of a test set: (N, S, S) in
-    {0, 1}, at most EXAMPLES."""
+    """What a network, by its name in `runs`, took for lesions in the first images of a test set: class
+    numbers (N, S, S), at most EXAMPLES."""
     with np.load(result.folder / name / "tests" / test / SHOWN, allow_pickle=False) as kept:
         return kept["masks"]
 
@@ -245,20 +248,27 @@ def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: i
     return pd.DataFrame(rows, columns=[*by, "test_set", *SUMMARY])
 
 
-def pace(settings: Segment, image_size: int, device: str) -> float:
+def grey(count: int, side: int, kind: Planes = RGB_AND_MASK) -> Pairs:
+    """So many grey pictures, half of each lesion, for trials that are timed."""
+    halves = np.arange(side)[None, None, None] < side // 2
+    masks = np.zeros((count, kind.classes, side, side))
+    masks[:, :1] = halves
+    images = np.full((count, kind.channels, side, side), 128)
+    return dataset.gather([str(i) for i in range(count)], images, masks)
+
+
+def pace(settings: Segment, image_size: int, device: str, kind: Planes = RGB_AND_MASK) -> float:
     """Seconds of training for one unit of `cost` on this machine, from a few batches of grey pictures.
 
     The weights are random: they take as long as pretrained ones, and need no download.
     """
     count = TRIAL * settings.batch_size
-    halves = np.arange(image_size)[None, None, None] < image_size // 2
-    grey = dataset.gather([str(i) for i in range(count)], np.full((count, 3, image_size, image_size), 128),
-                          np.broadcast_to(halves, (count, 1, image_size, image_size)))
+    pictures = grey(count, image_size, kind)
     once = settings.model_copy(update={"epochs": 1, "epoch_images": None, "weights": weights.RANDOM})
     seconds = 0.0
     # The first batch of a process waits for libraries to load, which no training of many epochs feels.
     for images in (settings.batch_size, count):
         with tempfile.TemporaryDirectory() as folder:
-            seconds = segnet.fit(grey.take(range(images)), grey.take([0]), once, 0, Path(folder), {},
+            seconds = segnet.fit(pictures.take(range(images)), pictures.take([0]), once, 0, Path(folder), {},
                                  devices.device(device), "Trial").seconds
     return seconds / count

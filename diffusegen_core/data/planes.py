@@ -1,0 +1,175 @@
+"""Channels of images and classes of masks: how many a run's data have, and how they are shown and written.
+
+An image is (C, S, S) uint8, a mask (M, S, S) in {0, 1} with a plane for each class. As classes exclude each
+other, a mask is also a map of class numbers (S, S): 0 is background, 1 to M are the classes. Where M is 1,
+that map is the mask.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from diffusegen_core.config.data import Data
+from diffusegen_core.store import files
+
+RGB = 3
+# A colour for each class in turn, by Okabe and Ito, and for more classes again: safe for colour-blind
+# readers.
+CLASS_COLOURS = np.array([[0xE6, 0x9F, 0x00], [0x56, 0xB4, 0xE9], [0xCC, 0x79, 0xA7], [0x00, 0x9E, 0x73],
+                          [0xF0, 0xE4, 0x42], [0xD5, 0x5E, 0x00], [0x00, 0x72, 0xB2]], np.uint8)
+CLASSES = "classes"  # what a PNG of class numbers says of itself: how many classes there are
+ARRAY = ".npy"  # of images that no PNG holds
+
+
+@dataclass(frozen=True)
+class Planes:
+    """How many channels the images of a run have, and how many classes its masks."""
+
+    channels: int = RGB
+    classes: int = 1
+
+    @classmethod
+    def of(cls, data: Data) -> "Planes":
+        """As the parameters say."""
+        return cls(data.channels, len(data.classes))
+
+    @property
+    def all(self) -> int:
+        """C + M, the channels that a diffusion model sees: images first."""
+        return self.channels + self.classes
+
+    @property
+    def told(self) -> dict[str, int]:
+        """What a recipe or a header says of them: those that are not as in RGB images with one class."""
+        usual = vars(Planes())
+        return {name: count for name, count in vars(self).items() if count != usual[name]}
+
+
+def union(masks: np.ndarray) -> np.ndarray:
+    """Where any class is, (..., S, S) in {0, 1}, of masks (..., M, S, S)."""
+    return masks.max(axis=-3)
+
+
+def numbered(masks: np.ndarray) -> np.ndarray:
+    """Maps of class numbers (..., S, S) uint8 from masks (..., M, S, S) in {0, 1}, of classes that exclude
+    each other."""
+    return np.where(union(masks) > 0, masks.argmax(axis=-3) + 1, 0).astype(np.uint8)
+
+
+def separate(numbers: np.ndarray, classes: int) -> np.ndarray:
+    """The way back: masks (..., M, S, S) in {0, 1} from maps of class numbers (..., S, S)."""
+    return np.stack([numbers == number for number in range(1, classes + 1)], axis=-3).astype(np.uint8)
+
+
+def decided(values: np.ndarray, at: float = 0.0) -> np.ndarray:
+    """Maps of class numbers (..., S, S) uint8 from a value for each class, (..., M, S, S): the class of the
+    highest value, and background where none is above `at`."""
+    return np.where(values.max(axis=-3) > at, values.argmax(axis=-3) + 1, 0).astype(np.uint8)
+
+
+def rgb(images: np.ndarray) -> np.ndarray:
+    """Images (N, C, ...) for a network or an eye that knows RGB alone, (N, 3, ...): grey is repeated, and of
+    other channels than three their mean is."""
+    if images.shape[1] == RGB:
+        return images
+    if images.shape[1] > 1:
+        images = np.rint(images.mean(axis=1, keepdims=True)).astype(images.dtype)
+    return images.repeat(RGB, axis=1)
+
+
+def coloured(masks: np.ndarray) -> np.ndarray:
+    """Masks (N, M, H, W), of any values that mean class from 0 to 255, as pictures (N, 3, H, W) uint8: one
+    class is white, of several each has its colour."""
+    if masks.shape[1] == 1:
+        return masks.astype(np.uint8).repeat(RGB, axis=1)
+    colours = CLASS_COLOURS[np.arange(masks.shape[1]) % len(CLASS_COLOURS)]
+    shown = np.einsum("nmhw,mc->nchw", masks.astype(np.float32) / 255, colours.astype(np.float32))
+    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
+
+
+def grid(pairs: np.ndarray, channels: int) -> Image.Image:
+    """A picture of pairs (N, C + M, S, S) uint8, C being `channels`: the images above, their masks below."""
+    rows = [rgb(pairs[:, :channels]), coloured(pairs[:, channels:])]
+    whole = np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)
+    return Image.fromarray(whole.transpose(1, 2, 0))
+
+
+def resize(image: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+    """An image (C, H, W) uint8 of `size`, width before height: (C, height, width) uint8."""
+    return np.stack([np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, how))
+                     for plane in image])
+
+
+def resize_numbers(numbers: np.ndarray, size: int, classes: int) -> np.ndarray:
+    """A map of class numbers (H, W) at (size, size): each class antialiased and cut at a half. None that was
+    there vanishes, however small."""
+    if not classes:
+        return np.zeros((size, size), np.uint8)
+    covers = np.stack([_cover(numbers == number, size) for number in range(1, classes + 1)])
+    result = decided(covers, 127)
+    for number, cover in enumerate(covers, 1):
+        if cover.max() > 0 and not (result == number).any():
+            result[cover == cover.max()] = number
+    return result
+
+
+def _cover(mask: np.ndarray, size: int) -> np.ndarray:
+    """How much of each pixel a mask (H, W) covers, 0 to 255."""
+    picture = Image.fromarray(mask * np.uint8(255))
+    cover = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    if mask.any() and not cover.any():  # so small that it rounds to nothing
+        return np.asarray(picture.convert("F").resize((size, size), Image.Resampling.BILINEAR))
+    return cover
+
+
+# ---- files of pairs
+
+
+def image_file(folder: Path, name: str, channels: int) -> Path:
+    """Where the image of a pair is to lie: a PNG of grey or RGB, an array of other channels."""
+    return folder / "images" / f"{name}{'.png' if channels in (1, RGB) else ARRAY}"
+
+
+def mask_file(folder: Path, name: str) -> Path:
+    return folder / "masks" / f"{name}.png"
+
+
+def write_image(file: Path, image: np.ndarray) -> files.Written:
+    """Write an image (C, S, S) uint8 into a file of `image_file`."""
+    if file.suffix == ARRAY:
+        return files.write(file, lambda path: np.save(path, np.ascontiguousarray(image)))
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    return files.write(file, Image.fromarray(np.ascontiguousarray(pixels)).save)
+
+
+def write_mask(file: Path, mask: np.ndarray) -> files.Written:
+    """Write a mask (M, S, S) in {0, 1} as a PNG: 0 and 255 of one class, class numbers of several."""
+    if len(mask) == 1:
+        return files.write(file, Image.fromarray(mask[0].astype(np.uint8) * 255).save)
+    told = PngInfo()
+    told.add_text(CLASSES, str(len(mask)))
+    return files.write(file, partial(Image.fromarray(numbered(mask)).save, pnginfo=told))
+
+
+def read_image(file: Path) -> np.ndarray:
+    """The image (C, S, S) uint8 of a file that `write_image` wrote."""
+    if file.suffix == ARRAY:
+        return np.load(file, allow_pickle=False)
+    picture = Image.open(file)
+    if picture.mode == "L":
+        return np.asarray(picture)[None]
+    return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+
+
+def read_mask(file: Path) -> np.ndarray:
+    """The mask (M, S, S) in {0, 1} of a file that `write_mask` wrote."""
+    picture = Image.open(file)
+    pixels = np.asarray(picture.convert("L"))
+    if classes := picture.info.get(CLASSES):
+        return separate(pixels, int(classes))
+    return (pixels[None] > 127).astype(np.uint8)
+

@@ -1,0 +1,117 @@
+"""Channels and classes: how masks and maps of class numbers follow from each other, are shown and stored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusegen_core.config.data import Data
+from diffusegen_core.data import dataset, pairsets, planes
+from diffusegen_core.data.planes import Planes
+
+NUMBERS = np.array([[0, 1, 2], [3, 0, 1]], np.uint8)
+
+
+def noise(channels: int, classes: int, side: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(channels + classes)
+    return (rng.integers(0, 256, (channels, side, side), np.uint8),
+            planes.separate(rng.integers(0, classes + 1, (side, side)), classes))
+
+
+def test_a_mask_of_exclusive_classes_is_a_map_of_their_numbers_and_back() -> None:
+    masks = planes.separate(NUMBERS, 3)
+    assert (masks.shape, masks.dtype) == ((3, 2, 3), np.uint8)
+    assert masks.sum(axis=0).max() == 1
+    assert np.array_equal(planes.numbered(masks), NUMBERS)
+    assert np.array_equal(planes.union(masks), NUMBERS > 0)
+    one = (NUMBERS == 1)[None].astype(np.uint8)
+    assert np.array_equal(planes.numbered(one), one[0]), "of one class the map is the mask"
+
+
+def test_the_highest_value_decides_and_none_above_the_level_is_background() -> None:
+    values = np.array([[[0.2, -0.1, 0.5]], [[0.3, -0.2, 0.4]]])
+    assert planes.decided(values).tolist() == [[2, 0, 1]]
+
+
+def test_what_a_recipe_says_of_rgb_with_one_class_is_nothing() -> None:
+    assert Planes.of(Data()).told == {}
+    grey = Data(source="phantom-slices", channels=1, labels={"1": "a", "2": "b", "3": "a"})
+    assert Planes.of(grey).told == {"channels": 1, "classes": 2}
+    assert Planes.of(grey).all == 3
+
+
+def test_networks_that_know_rgb_alone_see_grey_repeated_and_the_mean_of_other_channels() -> None:
+    grey = np.full((1, 1, 2, 2), 7, np.uint8)
+    assert np.array_equal(planes.rgb(grey), np.full((1, 3, 2, 2), 7))
+    five = np.arange(5, dtype=np.uint8)[None, :, None, None].repeat(2, axis=2).repeat(2, axis=3)
+    assert np.array_equal(planes.rgb(five), np.full((1, 3, 2, 2), 2))
+    assert planes.rgb(five[:, :3]) is not None
+    assert np.array_equal(planes.rgb(five[:, :3]), five[:, :3])
+
+
+@pytest.mark.parametrize("how", [Image.Resampling.LANCZOS, Image.Resampling.BICUBIC])
+def test_each_channel_is_resized_as_pillow_does_rgb(how: Image.Resampling) -> None:
+    image = noise(3, 1, 40)[0]
+    whole = np.asarray(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).resize((17, 23), how))
+    assert np.array_equal(planes.resize(image, (17, 23), how), whole.transpose(2, 0, 1))
+
+
+def test_no_class_vanishes_when_a_map_shrinks_and_none_appears() -> None:
+    numbers = np.zeros((64, 64), np.uint8)
+    numbers[8:40, 8:40] = 1
+    numbers[20, 20], numbers[50, 50] = 2, 3  # of one pixel, within another class and alone
+    small = planes.resize_numbers(numbers, 8, 4)
+    assert sorted(np.unique(small)) == [0, 1, 2, 3]
+    assert small[2, 2] == 2
+    assert small[6, 6] == 3
+    assert not planes.resize_numbers(np.zeros((64, 64), np.uint8), 8, 3).any()
+
+
+def test_the_picture_of_pairs_shows_images_above_masks_in_the_colours_of_classes() -> None:
+    image, mask = noise(1, 3)
+    shown = np.asarray(planes.grid(np.concatenate([image, 255 * mask])[None], 1))
+    assert shown.shape == (24, 12, 3)
+    assert np.array_equal(shown[:12], image[0][..., None].repeat(3, axis=2))
+    numbers = planes.numbered(mask)
+    assert (shown[12:][numbers == 2] == planes.CLASS_COLOURS[1]).all()
+    assert not shown[12:][numbers == 0].any()
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("channels", [1, 3, 2, 5])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_pair_is_read_as_it_was_written(tmp_path: Path, channels: int, classes: int) -> None:
+    image, mask = noise(channels, classes)
+    written = dataset.write_pair(tmp_path, "a.b", image, mask)
+    assert list(written) == pairsets.files_of(tmp_path, "a.b")
+    again, mask_again = pairsets.read_pair(tmp_path, "a.b")
+    assert np.array_equal(again, image)
+    assert np.array_equal(mask_again, mask)
+    loaded = pairsets.load(tmp_path, ["a.b"])
+    assert loaded.planes == Planes(channels, classes)
+    hashes = {file.relative_to(tmp_path).as_posix(): file.sha256 for file in written}
+    assert pairsets.names_of(hashes, "a.b") == list(hashes)
+
+
+def test_files_are_what_other_programs_read(tmp_path: Path) -> None:
+    image, mask = noise(1, 3)
+    picture, label = dataset.write_pair(tmp_path, "grey", image, mask)
+    with Image.open(picture) as shown, Image.open(label) as numbers:
+        assert (shown.mode, numbers.mode) == ("L", "L")
+        assert np.array_equal(np.asarray(numbers), planes.numbered(mask)), "class numbers, 0 to M"
+    _, label = dataset.write_pair(tmp_path, "one", image, mask[:1])
+    with Image.open(label) as two_valued:
+        assert set(np.unique(np.asarray(two_valued))) == {0, 255}
+        assert two_valued.info == {}
+    picture, _ = dataset.write_pair(tmp_path, "five", *noise(5, 1))
+    assert picture.suffix == ".npy"
+    assert np.load(picture, allow_pickle=False).shape == (5, 12, 12)
+
+
+def test_a_digest_tells_classes_from_channels() -> None:
+    values = np.zeros((1, 4, 8, 8), np.uint8)
+    digests = {dataset.gather(["a"], values[:, :c], values[:, c:]).digest for c in (1, 2, 3)}
+    assert len(digests) == 3
