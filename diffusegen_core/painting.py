@@ -13,7 +13,7 @@ from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.data import dataset, layouts, masks, pairsets, pictures, windows
+from diffusegen_core.data import dataset, masks, pairsets, pictures, rasters, windows
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock, seeds
@@ -36,7 +36,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     names = pictures.names(paths)
     _refuse_place(run, out)
     wish = Wish(_mask(mask), Like.parse(like) if like is not None else None, _mask(old), remove)
-    shown = {name: np.asarray(layouts.opened(path)) for name, path in zip(names, paths, strict=True)}
+    shown = {name: np.asarray(rasters.opened(path)) for name, path in zip(names, paths, strict=True)}
     own = {name: seeds.derive(seed, "picture", name) for name in names}
     for path, name in zip(paths, names, strict=True):
         _check(run, path, shown[name], wish, count, own[name])
@@ -57,7 +57,7 @@ def _mask(path: Path | None) -> np.ndarray | None:
     """A mask (H, W) in {0, 1} from a file: lesion above 127. UserError where there is none."""
     if path is None:
         return None
-    mask = (np.asarray(layouts.opened(path)).max(axis=2) > 127).astype(np.uint8)
+    mask = (np.asarray(rasters.opened(path)).max(axis=2) > 127).astype(np.uint8)
     if not mask.any():
         raise UserError(f"{path} is an empty mask: no pixel is above 127.")
     return mask

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from diffusegen_core.config.sections import FULL_SIZE
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, fits
 from diffusegen_core.data.dataset import PAIRS, Pairs
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
@@ -74,12 +74,8 @@ class Window:
 
     def cut(self, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Its part of an image (3, H, W) uint8 and a mask (H, W) in {0, 1}: (3, size, size), (size, size)."""
-        shown = Image.fromarray(np.ascontiguousarray(image[(..., *self.box)].transpose(1, 2, 0)))
-        grey = Image.fromarray(mask[self.box] * np.uint8(255))
-        if not mask[self.box].any():
-            small = np.asarray(shown.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
-            return small, np.zeros((size, size), np.uint8)
-        small, lesion = dataset.resized(shown, grey, size)
+        small, lesion = fits.fitted(image[(..., *self.box)].transpose(1, 2, 0), mask[self.box][..., None],
+                                    size, "squeeze")
         return small, lesion[0]
 
     def region(self, region: np.ndarray, size: int) -> np.ndarray:
