@@ -105,7 +105,8 @@ def _scanned(folder: Path, settings: Data) -> Report:
             pairing.by_stem(report, prefix, pairing.pictures(root / images), pairing.pictures(root / masks))
             for part in (images, masks):
                 pairing.note_unread(report, root / part)
-        if not report.pairs and (hint := advice.hint(folder)):
+        unpaired = {problem.problem for problem in report.problems} <= pairing.UNPAIRED
+        if not report.pairs and unpaired and (hint := advice.hint(folder)):
             report.problems.insert(0, advice.problem(hint))
     return report
 

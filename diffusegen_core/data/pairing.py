@@ -14,6 +14,8 @@ from diffusegen_core.data.reports import Pair, Report
 MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
 DEEPEST = 5  # folders below a dataset's own in which files are looked for
 Key = tuple[str, ...]
+NO_MASK, NO_IMAGE = "missing mask", "mask without image"
+UNPAIRED = {NO_MASK, NO_IMAGE}  # the kinds of problems where names do not match
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -40,11 +42,11 @@ def by_stem(report: Report, prefix: str, images: list[Path], masks: list[Path]) 
     mask_of = _by_name(report, masks, {path: _image_stem(rasters.stem(path), image_of) for path in masks})
     for stem, paths in image_of.items():
         if len(paths) == 1 and stem not in mask_of:
-            report.add(paths[0], "missing mask", "no mask has its name")
+            report.add(paths[0], NO_MASK, "no mask has its name")
     for stem, paths in mask_of.items():
         if stem not in image_of:
             for path in paths:
-                report.add(path, "mask without image", "no image has its name")
+                report.add(path, NO_IMAGE, "no image has its name")
         elif len(paths) == 1 and len(image_of[stem]) == 1:
             report.pairs.append(Pair(prefix + stem, image_of[stem][0], paths[0]))
 
@@ -61,13 +63,13 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
             for path in paths[1:]:
                 report.add(path, "same name twice", f"as {report.named(paths[0])}")
         if key not in mask_of:
-            report.add(paths[0], "missing mask", "no mask has its name")
+            report.add(paths[0], NO_MASK, "no mask has its name")
         elif stacked or len(paths) == 1:
             first, *rest = mask_of[key]
             report.pairs.append(Pair(prefix + "_".join(key), paths[0], first, tuple(paths[1:]), tuple(rest)))
     for key in mask_of.keys() - image_of.keys():
         for path in mask_of[key]:
-            report.add(path, "mask without image", "no image has its name")
+            report.add(path, NO_IMAGE, "no image has its name")
 
 
 def matched(pattern: re.Pattern[str], root: Path, paths: Sequence[Path]) -> Iterator[tuple[Key, Path]]:
