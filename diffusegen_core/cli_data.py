@@ -5,23 +5,42 @@ from typing import Annotated
 
 import typer
 
+from diffusegen_core.cli_params import KeyValue, Overrides, changes_of
 from diffusegen_core.config.data import PHANTOMS
 from diffusegen_core.config.errors import UserError, printable
 
 data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
 
 
-@data_app.command("check")
+@data_app.command("check", cls=KeyValue)
 def data_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of image+mask pairs.")],
+    overrides: Overrides = None,
+    images: Annotated[str | None, typer.Option(
+        metavar="GLOB", help="Which files are images: data.images, as 'train/*.png'.")] = None,
+    masks: Annotated[str | None, typer.Option(
+        metavar="GLOB", help="Which are their masks: data.masks, as 'labels/*_seg.png'.")] = None,
+    profile: Annotated[Path | None, typer.Option(
+        help="A parameter file: check the folder as its section `data` would read it.")] = None,
     clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
 ) -> None:
-    """Show every problem of a data folder in one table; exit 1 if there is any."""
+    """Show what a data folder holds, a verdict a line, and all problems in one table; exit 1 if there is any.
+
+    `look` is what may be in order, and often is not. -p data.KEY VALUE as in `run`.
+    """
     from diffusegen_core.config import params
-    from diffusegen_core.data import layouts
-    report = layouts.check(folder if folder.exists() else params.resolve(folder), clusters)
-    typer.echo(report.text)
-    raise typer.Exit(1 if report.problems else 0)
+    from diffusegen_core.config.data import Data
+    from diffusegen_core.data import checkup
+    changes = changes_of(overrides or [])
+    if other := [name for name in changes if name != "data"]:
+        raise UserError(f"-p {other[0]}: here only parameters of data are given, such as -p data.labels "
+                        "'{1: lesion}'.")
+    told = params.load(params.profile_file(profile)).get("data", {}) if profile else {}
+    globs = {name: glob for name, glob in (("images", images), ("masks", masks)) if glob}
+    settings = params.typed(Data, {**told, **changes.get("data", {}), **globs}, "Parameters: data")
+    made = checkup.checkup(folder if folder.exists() else params.resolve(folder), clusters, settings)
+    typer.echo("\n".join(map(printable, made.text.split("\n"))))
+    raise typer.Exit(1 if made.report.problems else 0)
 
 
 @data_app.command("fetch")

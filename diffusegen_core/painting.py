@@ -13,7 +13,7 @@ from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.data import dataset, layouts, masks, pairsets, pictures, planes, windows
+from diffusegen_core.data import dataset, masks, pairsets, pictures, planes, rasters, windows
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.run import Run
@@ -61,7 +61,7 @@ def _picture(path: Path, channels: int) -> np.ndarray:
     """The picture (H, W, C) uint8 of a file. UserError where files do not have so many channels."""
     if channels not in (1, planes.RGB):
         raise UserError(f"data.channels is {channels}: such pictures are painted by Run.paint, from arrays.")
-    picture = layouts.opened(path)
+    picture = rasters.opened(path)
     return np.asarray(picture) if channels == planes.RGB else np.asarray(picture.convert("L"))[..., None]
 
 
@@ -71,8 +71,8 @@ def _mask(path: Path | None, classes: int) -> np.ndarray | None:
     if path is None:
         return None
     if classes > 1:
-        return np.asarray(layouts.opened(path)).max(axis=2)
-    mask = (np.asarray(layouts.opened(path)).max(axis=2) > 127).astype(np.uint8)
+        return np.asarray(rasters.opened(path)).max(axis=2)
+    mask = (np.asarray(rasters.opened(path)).max(axis=2) > 127).astype(np.uint8)
     if not mask.any():
         raise UserError(f"{path} is an empty mask: no pixel is above 127.")
     return mask

@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data import checkup, dataset, fits, pixels, rasters, reading
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.stamps import ASIDE
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(nano: dict, folder: Path, **values: object) -> params.Params:
-    given = {"source": str(folder), "count": None, "image_size": 16, **values}
+    given = {"source": str(folder), "count": None, "image_size": 16, "fit": "squeeze", **values}
     return params.validate(nano | {"data": given})
 
 
@@ -59,7 +59,7 @@ def load(p: params.Params, **workspace: bool) -> dataset.Pairs:
 
 def only(folder: Path, clusters: int | None = None) -> tuple[str, str, str]:
     """The one problem of the folder."""
-    (problem,) = layouts.check(folder, clusters).problems
+    (problem,) = checkup.check(folder, clusters).problems
     return problem.file, problem.problem, problem.detail
 
 
@@ -76,7 +76,7 @@ def listing(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def test_a_sound_folder_has_no_problems(folder):
-    report = layouts.check(folder, clusters=3)
+    report = checkup.check(folder, clusters=3)
     assert [pair.name for pair in report.pairs] == ["a", "b", "c"]
     assert report.problems == []
     assert report.table().columns.tolist() == ["file", "problem", "detail"]
@@ -89,7 +89,7 @@ def test_truncated_and_foreign_files_are_unreadable(folder):
     (folder / "images/a.png").write_bytes(whole[: len(whole) // 2])
     (folder / "masks/b.png").write_text("no picture")
     (folder / "images/c.png").write_bytes(b"")
-    report = layouts.check(folder, clusters=0)
+    report = checkup.check(folder, clusters=0)
     assert [(p.file, p.problem) for p in report.problems if p.file != "."] == [
         ("images/a.png", "unreadable"), ("masks/b.png", "unreadable"), ("images/c.png", "unreadable")]
     assert report.pairs == []
@@ -101,7 +101,7 @@ def test_truncated_files_of_each_format(folder, suffix):
     path = folder / f"images/d{suffix}"
     Image.fromarray(noise).save(path)
     mask((64, 64)).save(folder / "masks/d.png")
-    assert layouts.check(folder).problems == []
+    assert checkup.check(folder).problems == []
     path.write_bytes(path.read_bytes()[:-3000])
     assert only(folder)[:2] == (f"images/d{suffix}", "unreadable")
 
@@ -109,7 +109,7 @@ def test_truncated_files_of_each_format(folder, suffix):
 def test_missing_mask_and_mask_without_image(folder):
     picture().save(folder / "images/d.jpg")
     mask().save(folder / "masks/e.png")
-    found = [(p.file, p.problem) for p in layouts.check(folder).problems]
+    found = [(p.file, p.problem) for p in checkup.check(folder).problems]
     assert found == [("images/d.jpg", "missing mask"), ("masks/e.png", "mask without image")]
 
 
@@ -132,8 +132,8 @@ def test_mask_of_polyp_alone_is_not_two_valued(folder):
 
 def test_threshold_is_above_127_and_noise_around_black_and_white_is_fine(nano, folder):
     rng = np.random.default_rng(0)
-    noisy = np.where(np.asarray(mask((16, 16), (4, 4, 12, 12))) > 0, rng.integers(128, 256, (16, 16)),
-                     rng.integers(0, 128, (16, 16))).astype(np.uint8)
+    noisy = np.where(np.asarray(mask((16, 16), (4, 4, 12, 12))) > 0, rng.integers(192, 256, (16, 16)),
+                     rng.integers(0, 64, (16, 16))).astype(np.uint8)
     add(folder, "d", picture((16, 16)), Image.fromarray(noisy))
     pairs = load(make(nano, folder))
     expected = np.zeros((16, 16), np.uint8)
@@ -147,7 +147,7 @@ def test_same_name_twice(folder, part):
     file, problem, detail = only(folder)
     assert (problem, {file, f"{part}/{detail.removeprefix('as ')}"}) == (
         "same name twice", {f"{part}/a.bmp", f"{part}/a.png"})
-    assert [pair.name for pair in layouts.check(folder).pairs] == ["b", "c"]
+    assert [pair.name for pair in checkup.check(folder).pairs] == ["b", "c"]
 
 
 def test_mask_beside_its_twin_with_the_suffix(folder):
@@ -160,9 +160,9 @@ def test_fewer_pairs_than_clusters(folder):
 
 
 def test_decompression_bomb_is_a_row(folder, monkeypatch):
-    monkeypatch.setattr(layouts, "MAX_PIXELS", 24 * 20)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 24 * 20)
     add(folder, "d", picture((48, 40)), mask((48, 40)))
-    found = [(p.file, p.problem) for p in layouts.check(folder).problems]
+    found = [(p.file, p.problem) for p in checkup.check(folder).problems]
     assert found == [("images/d.png", "unreadable"), ("masks/d.png", "unreadable")]
 
 
@@ -176,7 +176,7 @@ def test_a_header_that_claims_gigapixels_is_a_row(folder):
 
 def test_name_with_a_line_break_is_escaped(folder):
     add(folder, "two\nlines")
-    report = layouts.check(folder)
+    report = checkup.check(folder)
     assert [(p.file, p.problem) for p in report.problems] == [
         ("images/two\\nlines.png", "unusable name"), ("masks/two\\nlines.png", "unusable name")]
     assert "two\nlines" not in report.text
@@ -187,7 +187,7 @@ def test_bytes_that_are_no_text_in_a_name(folder):
         os.rename(folder / "images/a.png", os.fsencode(folder) + b"/images/\xff.png")
     except OSError:
         pytest.skip("this file system takes no such name")
-    report = layouts.check(folder)
+    report = checkup.check(folder)
     assert [(p.problem) for p in report.problems] == ["unusable name", "mask without image"]
     report.text.encode("utf-8")
 
@@ -196,7 +196,7 @@ def test_every_problem_in_one_pass(folder):
     add(folder, "d", label=mask((9, 9), (0, 0, 2, 2), 100))
     (folder / "images/a.png").write_bytes(b"x")
     (folder / "masks/b.png").unlink()
-    report = layouts.check(folder, clusters=5)
+    report = checkup.check(folder, clusters=5)
     assert sorted((p.file, p.problem) for p in report.problems) == [
         (".", "too few pairs"), ("images/a.png", "unreadable"), ("images/b.png", "missing mask"),
         ("masks/d.png", "empty mask"), ("masks/d.png", "size mismatch")]
@@ -240,7 +240,7 @@ def test_a_float_tiff_with_holes_is_black_in_them_alone(tmp_path):
     values = np.full((20, 24), 0.5, np.float32)
     values[:10] = np.nan
     Image.fromarray(values).save(tmp_path / "a.tif")
-    seen = np.asarray(layouts.rgb(tmp_path / "a.tif"))
+    seen = np.asarray(rasters.rgb(tmp_path / "a.tif"))
     assert (seen[:10].max(), seen[10:].min(), seen[10:].max()) == (0, 128, 128)
 
 
@@ -316,7 +316,7 @@ def test_masks_suffix_extensions_and_natural_order(tmp_path):
     (tmp_path / "masks/2_mask.PNG").rename(tmp_path / "masks/2.JPG_mask.bmp")
     (tmp_path / "images/notes.txt").write_text("not a picture, so nothing to say about it")
     (tmp_path / "images/._9.png").write_text("what a Mac leaves in archives")
-    report = layouts.check(tmp_path)
+    report = checkup.check(tmp_path)
     assert [pair.name for pair in report.pairs] == ["2.JPG", "9", "10"]
     assert report.problems == []
 
@@ -325,7 +325,7 @@ def test_synthetic_pairs_of_singan_seg(tmp_path):
     add(tmp_path, "chk_id_1_gen_scale_0_0_img")
     masks = tmp_path / "masks"
     (masks / "chk_id_1_gen_scale_0_0_img.png").rename(masks / "chk_id_1_gen_scale_0_0_mask.png")
-    assert [pair.name for pair in layouts.check(tmp_path).pairs] == ["chk_id_1_gen_scale_0_0_img"]
+    assert [pair.name for pair in checkup.check(tmp_path).pairs] == ["chk_id_1_gen_scale_0_0_img"]
 
 
 @pytest.mark.parametrize("name", ["with space", "ünï-ço∂é 图", "<b>&amp;", "b..c", "a'b\"c;$(x)", "x_mask"])
@@ -353,7 +353,7 @@ def test_odd_names_pass_through(nano, folder, name):
 def test_published_layouts(tmp_path, images, masks, layout):
     add(tmp_path, "1", images=images, masks=masks)
     (tmp_path / "bounding-boxes.json").write_text("{}")
-    report = layouts.check(tmp_path)
+    report = checkup.check(tmp_path)
     assert (report.layout, [pair.name for pair in report.pairs]) == (layout, ["1"])
     assert report.problems == []
 
@@ -365,19 +365,22 @@ def test_polypgen_keeps_names_apart_over_its_centres(tmp_path):
                 masks=f"data_C{centre}/masks_C{centre}", suffix="_mask.png")
     (tmp_path / "data_C3/images_C3").mkdir(parents=True)
     picture().save(tmp_path / "data_C3/images_C3/x1.jpg")
-    report = layouts.check(tmp_path)
+    report = checkup.check(tmp_path)
     assert report.layout == "PolypGen"
     assert [pair.name for pair in report.pairs] == ["C1_x1", "C1_x2", "C6_x1", "C6_x2"]
     assert [(p.file, p.problem) for p in report.problems] == [("data_C3/images_C3/x1.jpg", "missing mask")]
-    assert [pair.name for pair in layouts.check(tmp_path / "data_C6").pairs] == ["C6_x1", "C6_x2"]
+    assert [pair.name for pair in checkup.check(tmp_path / "data_C6").pairs] == ["C6_x1", "C6_x2"]
 
 
-def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
+def test_an_unknown_layout_says_what_is_there(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match=r"segmented-images/images.*PNG/Original.*data_C1/images_C1"):
-        layouts.check(tmp_path)
+    with pytest.raises(UserError, match=r"holds no pictures that are read\."):
+        checkup.check(tmp_path)
+    picture().save(tmp_path / "images/a.png")
+    with pytest.raises(UserError, match=r'page "Data" .*; seen: images/ \(1 pictures, such as a\.png\)\.'):
+        checkup.check(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
-        layouts.check(tmp_path / "absent")
+        checkup.check(tmp_path / "absent")
 
 
 # Loading
@@ -398,7 +401,7 @@ def test_a_long_table_is_cut_in_the_error_and_whole_in_the_report(nano, folder):
         mask().save(folder / f"masks/extra{number}.png")
     with pytest.raises(UserError, match="and 10 more"):
         load(make(nano, folder))
-    assert "extra49" in layouts.check(folder).text
+    assert "extra49" in checkup.check(folder).text
 
 
 def test_skip_still_needs_a_pair_for_each_cluster(nano, folder):
@@ -415,7 +418,7 @@ def test_a_finished_look_reads_and_a_changed_folder_is_read_anew(nano, folder, m
     p = make(nano, folder)
     first = load(p)
     with monkeypatch.context() as patch:
-        patch.setattr(layouts, "read", lambda report: pytest.fail("the folder was read again"))
+        patch.setattr(reading, "read", lambda *_: pytest.fail("the folder was read again"))
         again = load(p)
     assert (again.names, again.digest) == (first.names, first.digest)
     np.testing.assert_array_equal(again.images, first.images)
@@ -525,7 +528,7 @@ def test_pairs_in_memory_are_kept_where_another_process_reads_them(nano_params, 
 def test_the_input_folder_is_never_written_to(nano, folder):
     (folder / "images/b.png").write_bytes(b"x")
     before = listing(folder)
-    layouts.check(folder)
+    checkup.check(folder)
     load(make(nano, folder, on_bad="skip"))
     assert listing(folder) == before
 
@@ -559,7 +562,8 @@ def test_resizing_keeps_areas_and_no_polyp_vanishes(nano, folder):
 
 
 def test_a_polyp_of_one_pixel_stays_one_pixel_at_its_place():
-    _, small = dataset.resized(picture((1000, 1000)), mask((1000, 1000), (400, 700, 401, 701)), 32)
+    label = np.asarray(mask((1000, 1000), (400, 700, 401, 701)))[..., None] // 255
+    _, small = fits.fitted(np.asarray(picture((1000, 1000))), label, 32, "squeeze")
     assert np.argwhere(small[0]).tolist() == [[700 * 32 // 1000, 400 * 32 // 1000]]
 
 
@@ -609,7 +613,7 @@ def test_written_pairs_are_read_back_exactly(nano, nano_params):
 
 def test_phantom_folders(tmp_path):
     dataset.write_phantoms(tmp_path / "p", 3, 16, 0)
-    assert len(layouts.check(tmp_path / "p", clusters=3).pairs) == 3
+    assert len(checkup.check(tmp_path / "p", clusters=3).pairs) == 3
     with pytest.raises(UserError, match="new or empty"):
         dataset.write_phantoms(tmp_path / "p", 3, 16, 0)
 
@@ -627,6 +631,6 @@ def test_the_papers_348_in_kvasir(shared, nano):
 
 
 def test_cvc_clinicdb_is_sound_and_in_the_order_of_its_frames(shared):
-    report = layouts.check(shared / "data/cvc-clinicdb", clusters=40)
+    report = checkup.check(shared / "data/cvc-clinicdb", clusters=40)
     assert [pair.name for pair in report.pairs] == [str(number) for number in range(1, 301)]
     assert report.problems == []

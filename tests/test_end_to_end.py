@@ -14,7 +14,7 @@ import yaml
 from browser import Browser
 
 from diffusegen_core import notebooks
-from diffusegen_core.data import layouts, pairsets
+from diffusegen_core.data import checkup, pairsets
 from diffusegen_core.run import Run
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
@@ -58,7 +58,7 @@ def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -
     files = {path.stem for kind in pairsets.KINDS for path in (folder / kind).glob("*.png")}
     assert files == set(manifest["name"])
     if len(manifest):
-        report = layouts.check(folder)
+        report = checkup.check(folder)
         assert report.problems == []
         assert [pair.name for pair in report.pairs] == sorted(manifest["name"])
 

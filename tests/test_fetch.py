@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import fetch, layouts
+from diffusegen_core.data import checkup, fetch
 from diffusegen_core.store import files
 
 
@@ -118,7 +118,7 @@ def interrupt(server: Server, destination: Path, after: int) -> None:
 def test_fetches_extracts_records_and_does_not_ask_again(server, tmp_path):
     folder = get(server, tmp_path)
     assert folder == tmp_path / "hyperkvasir"
-    report = layouts.check(folder)
+    report = checkup.check(folder)
     assert (report.layout, report.problems) == ("HyperKvasir", [])
     assert [pair.name for pair in report.pairs] == ["x"]
     record = files.read_json(tmp_path / "set.zip.json")
@@ -185,7 +185,7 @@ def test_an_archive_whose_extraction_was_interrupted_is_not_fetched_again(server
     (tmp_path / "set.zip").write_bytes(server.content)
     (tmp_path / ".extracting-old").mkdir()
     (tmp_path / "set.zip.json").write_text('{"sha256": "x", "contents": {"files": 2, "bytes": 9}}')
-    assert len(layouts.check(get(server, tmp_path)).pairs) == 1
+    assert len(checkup.check(get(server, tmp_path)).pairs) == 1
     assert server.asked == []
 
 
@@ -212,7 +212,7 @@ def test_a_folder_that_is_not_what_was_fetched_is_left_alone(server, tmp_path):
 def test_two_do_not_fetch_into_one_folder_at_once(server, tmp_path):
     with fetch._alone(tmp_path), pytest.raises(UserError, match="being fetched into"):
         get(server, tmp_path)
-    assert len(layouts.check(get(server, tmp_path)).pairs) == 1
+    assert len(checkup.check(get(server, tmp_path)).pairs) == 1
 
 
 def test_a_server_that_tells_no_length_that_is_one_is_believed_when_it_ends(server, tmp_path):

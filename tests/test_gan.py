@@ -14,7 +14,7 @@ from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, layouts, pairsets, phantom, testsets
+from diffusegen_core.data import checkup, dataset, fits, pairsets, phantom, testsets
 from diffusegen_core.networks import singan
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import seeds
@@ -89,10 +89,10 @@ def test_the_published_pairs_become_a_dataset(tmp_path: Path) -> None:
     assert (made.trained, made.seconds_per_image) == (False, None)
     assert "all 1000 pairs of HyperKvasir" in gan.caveat(made)
     assert made.made_by == "SinGAN-Seg's published pairs, noise from scale 0"
-    assert layouts.check(folder).problems == []
+    assert checkup.check(folder).problems == []
     pairs = pairsets.load(folder, names)
     image, mask, _ = phantom.draw(8, 701, 24)
-    expected = dataset.resized(Image.fromarray(image.transpose(1, 2, 0)), Image.fromarray(mask[0] * 255), 16)
+    expected = fits.fitted(image.transpose(1, 2, 0), mask.transpose(1, 2, 0), 16, "squeeze")
     index = names.index("chk_id_7_gen_scale_0_1_img")
     np.testing.assert_array_equal(pairs.images[index], expected[0])
     np.testing.assert_array_equal(pairs.masks[index], expected[1])
@@ -139,7 +139,7 @@ def test_copies_of_test_images_are_refused(tmp_path: Path) -> None:
     leaks.refuse_copied(made, {"none": testsets.TestSet("none", None, "not given")})
     tests = pairsets.load(tmp_path / "tests", [f"t{index}" for index in range(REAL)])
     small = dataset.gather(tests.names, *(np.stack(column) for column in zip(*(
-        dataset.resized(Image.fromarray(image.transpose(1, 2, 0)), Image.fromarray(mask[0] * 255), 16)
+        fits.fitted(image.transpose(1, 2, 0), mask.transpose(1, 2, 0), 16, "squeeze")
         for image, mask in zip(tests.images, tests.masks, strict=True)), strict=True)))
     told = (r"gan\.source: 3 of the 6 .* CVC-ClinicDB: g0 \(a copy of t0\), g1 \(a copy of t1\), "
             r"g2 \(a copy of t2\)\. Choose")
@@ -261,7 +261,7 @@ def test_our_own_has_a_pyramid_for_each_source(own: Params) -> None:
     assert gan.caveat(made) == ""
     assert made.made_by == "SinGAN trained here, noise from scale 0"
     assert made.seconds_per_image == pytest.approx(made.seconds / len(made.pairs.manifest))
-    assert layouts.check(made.pairs.folder).problems == []
+    assert checkup.check(made.pairs.folder).problems == []
     pairs = pairsets.load(made.pairs.folder, made.pairs.manifest["name"].tolist())
     assert pairs.images.shape[1:] == (3, 16, 16)
     assert made.pairs.manifest["area"].tolist() == pytest.approx(pairs.masks.mean(axis=(1, 2, 3)), abs=1e-6)

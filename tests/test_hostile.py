@@ -38,7 +38,7 @@ from typer.testing import CliRunner
 from diffusegen_core import Run, cli, notebooks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.data import dataset, fetch, layouts
+from diffusegen_core.data import checkup, dataset, fetch, rasters
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.networks import weights
 from diffusegen_core.report import book, front, review, tables
@@ -270,8 +270,8 @@ def test_a_file_of_many_gigabytes_is_not_read_into_memory(tmp_path: Path):
         (tmp_path / part).mkdir()
         for name in "ab":
             (tmp_path / part / f"{name}.png").write_bytes(pictures["png"])
-    os.truncate(tmp_path / "images" / "a.png", layouts.MAX_BYTES + 1)  # sparse: it takes no room
-    [problem] = layouts.check(tmp_path).problems
+    os.truncate(tmp_path / "images" / "a.png", rasters.MAX_BYTES + 1)  # sparse: it takes no room
+    [problem] = checkup.check(tmp_path).problems
     assert (problem.file, problem.problem) == ("images/a.png", "unreadable")
     assert "million bytes" in problem.detail
 
@@ -280,7 +280,7 @@ def test_a_file_of_many_gigabytes_is_not_read_into_memory(tmp_path: Path):
 def test_16_bits_a_colour_are_read_as_8(kind: str, tmp_path: Path):
     deep = np.full((20, 24, 3), (40 * 257, 30 * 257, 200 * 257), np.uint16)  # in OpenCV's order: BGR
     cv2.imwrite(str(tmp_path / f"a.{kind}"), deep)
-    assert np.all(np.asarray(layouts.rgb(tmp_path / f"a.{kind}")) == (200, 30, 40))
+    assert np.all(np.asarray(rasters.rgb(tmp_path / f"a.{kind}")) == (200, 30, 40))
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -291,7 +291,7 @@ def test_image_and_mask_are_turned_as_each_says(tmp_path: Path, turn: int):
     upright = Image.fromarray(RED)
     stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
     stored.save(tmp_path / "a.png", exif=tag)
-    assert np.array_equal(np.asarray(layouts.rgb(tmp_path / "a.png")), RED)
+    assert np.array_equal(np.asarray(rasters.rgb(tmp_path / "a.png")), RED)
 
 
 # ---- names
@@ -316,7 +316,7 @@ def test_a_name_is_usable_or_named_as_what_it_is(name: str):
         for part, pictures in (("images", PICTURES), ("masks", MASKS)):
             (Path(place) / part).mkdir()
             (Path(place) / part / f"{name}.png").write_bytes(pictures["png"])
-        report = layouts.check(place)
+        report = checkup.check(place)
         assert report.text == "\n".join(map(printable, report.text.split("\n")))
         if name.startswith("."):  # hidden
             assert (report.pairs, report.files) == ([], [])

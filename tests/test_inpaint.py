@@ -16,7 +16,7 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, layouts, regions
+from diffusegen_core.data import checkup, dataset, regions
 from diffusegen_core.data.types import DataType
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, seeds
@@ -157,7 +157,7 @@ def test_the_output_is_a_dataset_with_a_manifest_that_is_true(p: Params):
             assert row.source_cluster == clusters.labels[i]
             assert row.name == f"{row.source}_{row.sample}"
             made += 1
-        report = layouts.check(folder)
+        report = checkup.check(folder)
         assert report.problems == []
         assert sorted(pair.name for pair in report.pairs) == sorted(manifest["name"])
         assert result.table.loc[data_type.name, "pairs"] == 4 - len(left_out)

@@ -16,7 +16,7 @@ from diffusegen_core.chapters.paint import Painted
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import layouts, phantom
+from diffusegen_core.data import checkup, phantom
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
 
@@ -154,7 +154,7 @@ def test_the_command_writes_a_dataset_folder_and_does_it_again_alike(run: Run, i
     Image.fromarray(picture()[::-1]).save(tmp_path / "other.jpg")
     words = (run.folder, image, tmp_path / "other.jpg", "--count", 2, "--out", tmp_path / "out")
     assert call(*words)[0] == 0
-    assert layouts.check(tmp_path / "out").problems == []
+    assert checkup.check(tmp_path / "out").problems == []
     table = pd.read_csv(tmp_path / "out" / "manifest.csv")
     assert list(table["name"]) == ["colon_1", "colon_2", "other_1", "other_2"]
     assert (table["area"] > 0).all()

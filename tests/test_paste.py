@@ -12,7 +12,7 @@ from diffusegen_core.chapters.paste import Pasted
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, layouts, pairsets, phantom
+from diffusegen_core.data import checkup, dataset, pairsets, phantom
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import GAN, PASTE, PASTED, POISSON, DataType
 from diffusegen_core.planning import plan
@@ -49,7 +49,7 @@ def test_there_are_as_many_pairs_as_of_inpainting_in_a_dataset_folder(tmp_path: 
         assert one.folder == tmp_path / "paste" / data_type.name
         assert list(one.manifest) == paste.MANIFEST
         assert one.manifest["name"].tolist() == [f"{name}_{n}" for n in (1, 2) for name in pairs.names[:4]]
-        assert layouts.check(one.folder).problems == []
+        assert checkup.check(one.folder).problems == []
         for row in one.manifest.itertuples():
             source, (_, mask) = pairs.named([row.source]), pairsets.read_pair(one.folder, row.name)
             assert row.lesion_of in pairs.names

@@ -13,7 +13,7 @@ from diffusegen_core.chapters import segment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data import dataset, reading
 from diffusegen_core.data.types import REAL
 from diffusegen_core.networks import weights
 from diffusegen_core.planning import preflight
@@ -177,7 +177,7 @@ def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder:
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("too slow")
-    for module, name in ((layouts, "read"), (dataset, "load"), (weights, "_ask")):
+    for module, name in ((reading, "read"), (dataset, "load"), (weights, "_ask")):
         monkeypatch.setattr(module, name, never)
     p = changed(nano_params, data={"source": str(folder)}, gan={"source": str(folder)},
                 segment={"cvc": str(folder), "encoder": "resnet18", "weights": "pretrained"},

@@ -16,7 +16,7 @@ from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, layouts, pairsets
+from diffusegen_core.data import checkup, dataset, pairsets
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import guided
@@ -122,7 +122,7 @@ def test_a_stopped_pair_is_reported_and_left_out(run_of: Callable[..., Params],
     assert int(result.table.loc[STYLED.name, "stopped"]) == len(stopped)
     row = json.loads((folder / "rows" / f"{stopped['name'].iloc[0]}.json").read_text())
     assert row["sha256"] == []
-    assert layouts.check(folder).pairs
+    assert checkup.check(folder).pairs
 
 
 def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> None:

@@ -15,12 +15,14 @@ import torch
 from diffusegen_core.chapters.costs import PAIR, Cost, Work
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.config.sections import Gan
-from diffusegen_core.data import dataset, layouts, pairsets, planes
+from diffusegen_core.data import dataset, fits, labels, layouts, pairsets, planes, reading
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import SINGAN_SEG, Job, PairSet
+from diffusegen_core.data.reports import Report
 from diffusegen_core.data.types import GAN
 from diffusegen_core.networks import singan
 from diffusegen_core.parallel import progress
@@ -30,6 +32,7 @@ from diffusegen_core.store.artifacts import Artifact
 from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
+PLAIN = Data(fit="squeeze")  # how another generator's pairs are read: as the paper's were
 VERSION = 1  # raised when the same parameters would give other pairs
 SINGAN = "singan"  # the source that is trained here
 MANIFEST = [*pairsets.ORIGIN, "area"]
@@ -207,7 +210,7 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
     jobs, made_by = chosen(report, settings, len(pairs))
     used = [report.pairs[job.index] for job in jobs]
     before = files.read_json(ws.folder / GAN.artifact / SOURCE)
-    hashes = layouts.Report(report.folder, report.layout, files=[
+    hashes = Report(report.folder, report.layout, files=[
         file for pair in used for file in (pair.image, pair.mask)]).hashes(
             before if isinstance(before, dict) else {})
     artifact = ws.artifact(GAN.artifact, {
@@ -224,7 +227,7 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
     return artifact
 
 
-def scanned(settings: Gan) -> layouts.Report:
+def scanned(settings: Gan) -> Report:
     """What lies in the folder that gan.source names, its images unopened; UserError with its problems."""
     origin = resolve(str(settings.source))
     try:
@@ -236,7 +239,7 @@ def scanned(settings: Gan) -> layouts.Report:
     return report
 
 
-def chosen(report: layouts.Report, settings: Gan, count: int) -> tuple[list[Job], str]:
+def chosen(report: Report, settings: Gan, count: int) -> tuple[list[Job], str]:
     """The pairs of a folder that are used, at most `count` sources, and whose they are, in words.
 
     SinGAN-Seg's names tell source and sample; pairs with other names are one set, each its own source.
@@ -260,19 +263,19 @@ def chosen(report: layouts.Report, settings: Gan, count: int) -> tuple[list[Job]
                   else "another generator's pairs")
 
 
-def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, report: layouts.Report,
+def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, report: Report,
                image_size: int) -> None:
     """Copy pairs into the dataset folder, at the run's size. UserError with all that are not usable."""
     began = time.monotonic()
     wanted = {job.name: (job, key) for job, key in zip(jobs, keys, strict=True)}
-    part = layouts.Report(report.folder, report.layout, [report.pairs[job.index] for job in jobs])
+    part = Report(report.folder, report.layout, [report.pairs[job.index] for job in jobs])
     masks = {part.named(pair.mask): pair.name for pair in part.pairs}
-    for pair, image, mask in layouts.read(part):
-        _keep(*wanted[pair.name], folder, *dataset.resized(image, mask, image_size),
+    for pair, image, mask in reading.read(part, PLAIN):
+        _keep(*wanted[pair.name], folder, *fits.fitted(image, mask, image_size, PLAIN.fit),
               time.monotonic() - began)
         began = time.monotonic()
     # An empty mask is the generator's doing, and no fault of the folder: such a pair is left out.
-    empty = [problem for problem in part.problems if problem.problem == layouts.EMPTY_MASK]
+    empty = [problem for problem in part.problems if problem.problem == labels.EMPTY]
     nothing = np.zeros((1, image_size, image_size), np.uint8)
     for problem in empty:
         _keep(*wanted[masks[problem.file]], folder, nothing, nothing, 0.0)

@@ -1,14 +1,34 @@
 """The parameters of a run's data: where the pairs come from, and what their channels and classes are."""
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from diffusegen_core.config.section import Section
 
 MOST_CHANNELS = 16  # of an image
 # Sources that are drawn by code: the channels of their images, and how many classes their masks have.
 PHANTOMS = {"phantom": (3, 1), "phantom-ultrasound": (1, 1), "phantom-slices": (1, 3)}
+BACKGROUND = "background"  # what `labels` maps to no class
+# What a key of `labels` can be; every other text is a name: of a class in the files, a folder, an ending.
+LabelKind = Literal["value", "colour", "condition", "name"]
+KINDS: dict[LabelKind, re.Pattern[str]] = {
+    "value": re.compile(r"-?\d+"), "colour": re.compile(r"#[0-9a-f]{6}"),
+    "condition": re.compile(r"(>=|<=|>|<) *(-?\d+(?:\.\d+)?)")}
+
+
+def kind_of(key: str) -> LabelKind:
+    """Which kind a key of `labels` is of."""
+    return next((kind for kind, pattern in KINDS.items() if pattern.fullmatch(key)), "name")
+
+
+def _keys(labels: Any) -> Any:
+    # YAML reads `1: liver` with an integer as its key; colours may be written in capitals.
+    if not isinstance(labels, dict):
+        return labels
+    return {str(key).lower() if str(key).startswith("#") else
+            str(key) if type(key) is int else key: name for key, name in labels.items()}
 
 
 class Data(Section):
@@ -17,12 +37,19 @@ class Data(Section):
     source: str = Field(
         "phantom", description="`phantom`, `phantom-ultrasound`, `phantom-slices`: drawn by code; or a "
                                "folder of image+mask pairs")
+    images: str | None = Field(
+        None, min_length=1, description="which files of it are images, as `train/*.png`; null: by its layout")
+    masks: str | None = Field(
+        None, min_length=1, description="and which are their masks, as `labels/*_seg.png`: each * stands for "
+                                        "the same text")
     subset: Literal["all", "paper348", "not348"] = Field(
         "all", description="the paper's 348 names, the rest, or all")
     count: PositiveInt | None = Field(
         48, description="use the first so many pairs; null: all (phantom needs it)")
     names: list[str] | None = Field(None, min_length=1, description="of these, only the named; null: all")
     image_size: PositiveInt = Field(32, le=8192, description="side of the square training images, pixels")
+    fit: Literal["pad", "crop", "squeeze"] = Field(
+        "pad", description="how other shapes become square: black bars, the middle alone, or squeezed")
     window: float | None = Field(
         None, gt=1, le=20, description="models train and paint in a square around the lesion, so many times "
                                        "its size; null: in whole images")
@@ -31,17 +58,56 @@ class Data(Section):
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
     channels: PositiveInt = Field(
         3, le=MOST_CHANNELS, description="of an image: 1 grey, 3 RGB, or more that lie in one array")
-    labels: dict[str, str] | None = Field(
+    intensities: Literal["full", "percentile", "dicom"] | Annotated[
+        list[float], Field(min_length=2, max_length=2)] = Field(
+        "full", description="what becomes black and white, for the whole set: the full range of the files' "
+                            "depth, its percentiles 0.5 and 99.5, DICOM's window, or [low, high]")
+    slices: Annotated[list[NonNegativeInt], Field(min_length=3, max_length=3)] | None = Field(
+        None, description="of volumes (NIfTI): [axis, first, last], all counted from 0; null: no volumes")
+    labels: Annotated[dict[str, str], BeforeValidator(_keys)] | None = Field(
         None, min_length=1, description="class of each value, colour or file of the masks; null: one class, "
                                         "`object`, where a mask is above 127")
+    overlap: bool = Field(False, description="whether a pixel may be of several classes")
+    min_area: float | None = Field(
+        None, gt=0, description="the least area of a lesion: a share of its image, or from 1 on pixels; "
+                                "null: any")
     object: str = Field("polyp", min_length=1, description="what the masks mark, as pages call it")
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, each once, in the order of `labels`; background is none of them."""
-        return tuple(dict.fromkeys(self.labels.values())) if self.labels else (self.object,)
+        if not self.labels:
+            return (self.object,)
+        return tuple(dict.fromkeys(name for name in self.labels.values() if name != BACKGROUND))
 
     @property
     def drawn(self) -> bool:
         """Whether the pairs are phantoms, drawn by code."""
         return self.source in PHANTOMS
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What `labels` maps; all its keys are of one kind. Without labels, a condition."""
+        return kind_of(next(iter(self.labels))) if self.labels else "condition"
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.labels:
+            kinds = sorted({kind_of(key) for key in self.labels})
+            if len(kinds) > 1:
+                raise ValueError(f"data.labels maps {' and '.join(kinds)} keys; all must be of one kind: "
+                                 "values, colours (#rrggbb), conditions (>127), or names.")
+            if not self.classes:
+                raise ValueError(f"data.labels maps everything to {BACKGROUND}; name at least one class.")
+        if (self.images is None) != (self.masks is None):
+            raise ValueError("data.images and data.masks are given together or not at all.")
+        counts = {glob.replace("**", "").count("*") for glob in (self.images, self.masks) if glob}
+        if len(counts) > 1 or 0 in counts:
+            raise ValueError("data.images and data.masks pair files by what their * stand for: each needs "
+                             "as many, and one at least (** stands for any text and pairs nothing).")
+        if isinstance(self.intensities, list) and self.intensities[0] >= self.intensities[1]:
+            raise ValueError(f"data.intensities {self.intensities} is [low, high], and low is below high.")
+        if self.slices and (self.slices[0] > 2 or self.slices[1] > self.slices[2]):
+            raise ValueError(f"data.slices {self.slices} is [axis, first, last]: the axis is 0, 1 or 2, and "
+                             "first is not above last.")
+        return self

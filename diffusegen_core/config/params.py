@@ -47,6 +47,7 @@ MAX_COMPLAINTS = 20
 # Parameters that are paths, by their last name, and words that some of them take instead.
 PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", "masks", "backgrounds", *TESTS)
 WORDS = (*PHANTOMS, "pretrained", "random", "rest", "singan", "joint", "own", "varied")
+MAPPINGS = ("labels",)  # parameters that are mappings themselves: given as a whole, and no sections
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 200
 _brief.maxlevel = 2
@@ -148,7 +149,8 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise UserError(f"Parameters: {name}: {section} is a value, not a section.")
-        if isinstance(value, Mapping) and isinstance(place.get(last, {}), dict):
+        has_keys = last not in MAPPINGS and isinstance(place.get(last, {}), dict)
+        if has_keys and isinstance(value, Mapping):
             place[last] = merged(place.get(last, {}), value)
         else:
             place[last] = value
@@ -172,7 +174,7 @@ def _given(name: str, text: str) -> Any:
         return _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
     if kind is not str and text in ("null", ""):
         return None
-    if name.split(".")[-1] in PATHS and text not in WORDS:
+    if name.split(".")[-1] in PATHS and text not in WORDS and name != "data.masks":  # which is a pattern
         with contextlib.suppress(OSError, ValueError):
             if Path.cwd() != home() and Path(text).exists():
                 return os.path.abspath(text)

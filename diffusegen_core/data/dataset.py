@@ -1,8 +1,11 @@
 """The labelled pairs of a run, ready for every chapter: phantoms or the user's folder, at one size."""
 
+import contextlib
+import csv
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,16 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
-from diffusegen_core.data import layouts, phantom, phantom_slices, phantom_ultrasound, planes
-from diffusegen_core.data.layouts import Problem, Report
+from diffusegen_core.data import (
+    layouts,
+    phantom,
+    phantom_slices,
+    phantom_ultrasound,
+    planes,
+    reports,
+    selection,
+)
 from diffusegen_core.data.planes import Planes
+from diffusegen_core.data.reports import Report
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe
 from diffusegen_core.store.stamps import Stamp, read_stamp
@@ -30,7 +40,10 @@ READER = 2  # raised when the same files would be read to other pixels
 # The sources that are drawn by code (config.data.PHANTOMS), of which the first is that of colonoscopy.
 DRAWN = {"phantom": phantom, "phantom-ultrasound": phantom_ultrasound, "phantom-slices": phantom_slices}
 WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.windows)
-PAIRS, SOURCE, LEFT_OUT = "pairs.npz", "source.json", "left_out.csv"
+# Of parameters that came later: the values by which pairs are as they were before.
+BEFORE = {"images": None, "masks": None, "fit": "squeeze", "channels": 3, "intensities": "full",
+          "slices": None, "labels": None, "overlap": False, "min_area": None}
+PAIRS, SOURCE, LEFT_OUT, SIZES = "pairs.npz", "source.json", "left_out.csv", "sizes.json"
 
 
 @dataclass(frozen=True)
@@ -126,9 +139,9 @@ def paper_names() -> list[str]:
 def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data") -> Pairs:
     """The pairs that the settings ask for, resized once and kept as the artifact `name`.
 
-    Images are squashed to a square with Lanczos, as the authors do. A mask is thresholded at > 127 on its
-    own pixels, resized with antialiasing, and thresholded again. `data.count` takes the first so many usable
-    pairs, or all where there are fewer. Under `on_bad: skip` whatever was left out is listed in left_out.csv.
+    Images become squares (see `fits`), with the data's channels, and masks one channel a class.
+    `data.count` takes the first so many usable pairs, or all where there are fewer. Under `on_bad: skip`
+    whatever was left out is listed in left_out.csv.
     Raises UserError with the table of problems where the folder has any under `refuse`, where a file cannot
     be read, and where fewer than `least` pairs are left.
     """
@@ -169,7 +182,7 @@ def expected(settings: Data) -> tuple[int, str]:
         return len(settings.names or range(settings.count or 0)), "phantoms"
     folder, listed = resolve(settings.source), set(paper_names())
     if folder.is_dir():
-        named = [pair.name for pair in layouts.scan(folder).pairs
+        named = [pair.name for pair in layouts.scan(folder, settings).pairs
                  if settings.subset == "all" or (pair.name in listed) == (settings.subset == "paper348")]
         used = [name for name in named[:settings.count] if not settings.names or name in settings.names]
         return len(used), f"in {folder}"
@@ -194,7 +207,9 @@ def expected_count(settings: Data) -> int | None:
 
 def refuse_unreadable(settings: Data, source: str) -> None:
     """UserError where a folder of pairs cannot be read, as far as its listing tells."""
-    report = layouts.scan(resolve(source))
+    folder = resolve(source)
+    report = layouts.scan(folder, settings if source == settings.source else
+                          layouts.for_folder(settings, folder))
     if report.problems and settings.on_bad == "refuse":
         first = report.problems[0]
         raise UserError(f"{report.folder} has {len(report.problems)} problems, such as {first.file}: "
@@ -241,9 +256,11 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
         folder, start = artifact.begin(), time.monotonic()
         if report is None:
             raise UserError(f"data.source {resolve(settings.source)} is not there.")
-        pairs = _usable(settings, report, least)
+        used = selection.usable(settings, report, least, paper_names())
+        pairs = gather(used.names, used.images, used.masks)
         outputs = [write(folder, pairs),
-                   files.write_text(folder / LEFT_OUT, report.table().to_csv(index=False))]
+                   files.write_text(folder / LEFT_OUT, report.table().to_csv(index=False)),
+                   files.write_json(folder / SIZES, dict(zip(used.names, used.sizes, strict=True)))]
         files.write_json(folder / SOURCE, hashes)
         artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
                         origin=settings.source, left_out=len(report.problems), **_facts(pairs))
@@ -256,16 +273,32 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Re
     A file is hashed only where its size or time is not what the artifact recorded. Where the folder is not
     there, the artifact's own word for it counts (see `remembered`).
     """
-    ignored = WINDOWS if settings.names else (*WINDOWS, "names")
-    asked = {key: value for key, value in plain(settings).items() if key not in ignored}
+    ignored = {*WINDOWS, "object", *([] if settings.names else ["names"])}
+    asked = {key: value for key, value in plain(settings).items()
+             if key not in ignored and (key not in BEFORE or value != BEFORE[key])}
     if stamp := remembered(ws.folder / name, settings.source):
         known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
         return ws.artifact(name, {**asked, **known, "version": READER}), None, {}
-    report = layouts.scan(resolve(settings.source))
+    report = layouts.scan(resolve(settings.source), settings)
     before = files.read_json(ws.folder / name / SOURCE)
     hashes = report.hashes(before if isinstance(before, dict) else {})
-    recipe = {**asked, "source": report.layout, "version": READER, "input": layouts.identity(hashes)}
+    recipe = {**asked, "source": report.layout, "version": READER, "input": reports.identity(hashes)}
     return ws.artifact(name, recipe), report, hashes
+
+
+def native_sizes(pairs: Pairs) -> dict[str, tuple[int, int]]:
+    """Height and width of each stored pair's own files; {} of phantoms, and of pairs that older runs read."""
+    told = files.read_json(pairs.stored.parent / SIZES)
+    return {name: (int(high), int(wide)) for name, (high, wide) in told.items()} if told else {}
+
+
+def left_out(place: Path) -> str:
+    """Which files reading left out, and why, in words that go on: "; left out: 4 (empty mask)"; or ""."""
+    with contextlib.suppress(OSError), (place / LEFT_OUT).open(newline="", encoding="utf-8") as f:
+        reasons = Counter(row["problem"] for row in csv.DictReader(f))
+        told = ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common())
+        return f"; left out: {told}" if told else ""
+    return ""
 
 
 def write(folder: Path, pairs: Pairs) -> Path:
@@ -281,18 +314,12 @@ def _facts(pairs: Pairs) -> dict[str, Any]:
 def _phantoms(settings: Data, seed: int) -> Pairs:
     wanted = {_phantom_name(index): index for index in range(settings.count or 0)}
     if settings.names:
-        _refuse_unknown(settings.names, set(wanted))
+        selection.refuse_unknown(settings.names, set(wanted))
         wanted = {name: index for name, index in wanted.items() if name in settings.names}
     draw = DRAWN[settings.source].draw
     drawn = [draw(seed, index, settings.image_size) for index in _counter(wanted.values())]
     return gather(list(wanted), np.stack([image for image, _, _ in drawn]),
                   np.stack([mask for _, mask, _ in drawn]))
-
-
-def _refuse_unknown(names: list[str], known: set[str]) -> None:
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"Parameters: data.names: there is no pair {unknown[0]}"
-                        f"{f' (nor {len(unknown) - 1} more)' if len(unknown) > 1 else ''}.")
 
 
 def _counter(indices: Collection[int]) -> Iterable[int]:
@@ -301,48 +328,3 @@ def _counter(indices: Collection[int]) -> Iterable[int]:
 
 def _phantom_name(index: int) -> str:
     return f"phantom_{index:05d}"
-
-
-def _usable(settings: Data, report: Report, least: int) -> Pairs:
-    """Read and resize the wanted pairs; raises UserError where a problem forbids it."""
-    subset, listed = settings.subset, set(paper_names())
-    usable: list[layouts.Pair] = []
-    kept: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for pair, image, mask in layouts.read(report):
-        usable.append(pair)
-        wanted = subset == "all" or (pair.name in listed) == (subset == "paper348")
-        if wanted and len(kept) < (settings.count or len(report.pairs)):
-            kept.append((pair.name, *resized(image, mask, settings.image_size)))
-    report.pairs = usable
-    if subset == "paper348":
-        _note_missing(report, listed)
-    if settings.on_bad == "refuse":
-        layouts.require(report, least, len(kept))
-        if report.problems:
-            raise UserError(f"{report.brief()}\nMend the folder, or leave these out by data.on_bad: skip.")
-    if settings.names:
-        _refuse_unknown(settings.names, {name for name, _, _ in kept})
-        kept = [pair for pair in kept if pair[0] in settings.names]
-    if not kept:
-        raise UserError(f"No pair is left for data.subset {subset}. {report.brief()}")
-    names, images, masks = zip(*kept, strict=True)
-    return gather(list(names), np.stack(images), np.stack(masks))
-
-
-def _note_missing(report: Report, listed: set[str]) -> None:
-    missing = sorted(listed - {pair.name for pair in report.pairs})
-    if missing:
-        present = len(listed) - len(missing)
-        detail = (f"{present} of the {len(listed)} are usable pairs here; the first that is not: "
-                  f"{missing[0]}; for a folder of your own set data.subset: all")
-        report.problems.append(Problem(".", "names of the paper missing", detail))
-
-
-def resized(image: Image.Image, mask: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The image (3, size, size) and its mask (1, size, size) in {0, 1}; no polyp vanishes, however small."""
-    small = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
-    cover = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))
-    if not cover.any():  # so small that it rounds to nothing
-        cover = np.asarray(mask.convert("F").resize((size, size), Image.Resampling.BILINEAR))
-    polyp = cover > 127 if cover.max() > 127 else cover == cover.max()
-    return small.transpose(2, 0, 1), polyp[None].astype(np.uint8)

@@ -41,7 +41,7 @@ UNSOUND = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFErro
 
 
 def fetch(name: str, destination: Path | str, url: str | None = None, sha256: str | None = None) -> Path:
-    """Download and extract a published data set; returns its folder, which `layouts.check` recognises.
+    """Download and extract a published data set; returns its folder, which `layouts.scan` recognises.
 
     The SHA-256 of the archive is computed and recorded, and compared where one is given. An interrupted
     download goes on where it stopped when the same call is made again. Raises UserError where the name is

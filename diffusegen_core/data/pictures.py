@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, layouts, testsets
+from diffusegen_core.data import dataset, fits, pairing, rasters, reports, testsets
 from diffusegen_core.data.dataset import PAIRS, Pairs
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import JOINT, OWN, VARIED
@@ -21,6 +20,7 @@ from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same files would be read to other pixels
+FIT = "squeeze"  # to the square, see `fits`
 MASKS, BACKGROUNDS = "masks", "backgrounds"  # parameters of `inpaint`, and artifacts beside its pairs
 
 
@@ -44,7 +44,7 @@ def load(ws: Workspace, name: str, source: str, size: int) -> Pairs:
     listed = _listed(source)
     before = files.read_json(ws.folder / place / dataset.SOURCE)
     hashes = listed.hashes(before if isinstance(before, dict) else {})
-    artifact = ws.artifact(place, {**asked, "input": layouts.identity(hashes)})
+    artifact = ws.artifact(place, {**asked, "input": reports.identity(hashes)})
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
         read = [_read(path, name, size) for path in listed.files]
@@ -81,23 +81,23 @@ def _place(name: str) -> str:
     return f"inpaint/{name}"
 
 
-def _listed(source: str) -> layouts.Report:
+def _listed(source: str) -> reports.Report:
     """The pictures of a folder, unopened; UserError where there are none, or names that cannot be used."""
     folder = resolve(source)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
-    paths = layouts.pictures(folder)
+    paths = pairing.pictures(folder)
     if not paths:
         raise UserError(f"{folder} holds no pictures.")
     names(paths)
-    return layouts.Report(folder, "pictures", files=paths)
+    return reports.Report(folder, "pictures", files=paths)
 
 
 def names(paths: Sequence[Path]) -> list[str]:
     """What pictures are called; UserError where a name cannot be used, or two have the same."""
     by_name: dict[str, Path] = {}
     for path in paths:
-        if why := layouts.unusable(path.name):
+        if why := pairing.unusable(path.name):
             raise UserError(f"{printable(str(path))} has a name that cannot be used: {why}.")
         if other := by_name.get(path.stem):
             raise UserError(f"Two pictures are called {path.stem}, {other} and {path}. Rename one of them.")
@@ -107,14 +107,12 @@ def names(paths: Sequence[Path]) -> list[str]:
 
 def _read(path: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The image (3, size, size) uint8 and the mask (1, size, size) in {0, 1} that a picture stands for."""
-    picture = layouts.opened(path)
+    pixels = np.asarray(rasters.opened(path))
     if name == BACKGROUNDS:
-        shown = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
-        return shown, np.zeros((1, size, size), np.uint8)
-    lesion = np.asarray(picture).max(axis=2) > 127
+        return fits.fitted(pixels, np.zeros((*pixels.shape[:2], 1), np.uint8), size, FIT)
+    lesion = pixels.max(axis=2) > 127
     if not lesion.any():
         raise UserError(f"{path} is an empty mask: no pixel is above 127.")
     if lesion.all():
         raise UserError(f"{path} is a mask that fills its picture: every pixel is above 127.")
-    mask = Image.fromarray(lesion * np.uint8(255))
-    return np.zeros((3, size, size), np.uint8), dataset.resized(picture, mask, size)[1]
+    return fits.fitted(np.zeros_like(pixels), lesion[..., None].astype(np.uint8), size, FIT)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.data.layouts import EXTENSIONS
+from diffusegen_core.data.rasters import EXTENSIONS
 
 # The published files have 110 kB and 500 opcodes. A tuple as deep as 20,000 can still be hashed.
 MAX_BYTES, MAX_STEPS = 8 << 20, 20_000

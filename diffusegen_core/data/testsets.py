@@ -15,7 +15,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Segment
-from diffusegen_core.data import dataset, sequences
+from diffusegen_core.data import dataset, layouts, sequences
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
@@ -132,7 +132,7 @@ def copies(pairs: Pairs, others: Pairs) -> dict[str, str]:
     right. Both are at the run's size, and neither is empty.
     """
     same = dict(zip(map(files.pixel_hash, others.images), others.names, strict=True))
-    ours, theirs = _looks(pairs.images), _looks(others.images)
+    ours, theirs = looks(pairs.images), looks(others.images)
     alike = np.stack([ours @ side.reshape(len(others), -1).T for side in
                       (theirs, theirs.reshape(-1, SIDE, SIDE)[..., ::-1])], axis=1)
     copied = {}
@@ -162,7 +162,8 @@ class _Source:
     def read(self, name: str, source: str, count: int | None = None) -> Pairs:
         """All pairs of a source, the run's own included, as the artifact tests/NAME."""
         whole = {"source": source, "subset": "all", "count": count, "names": None}
-        return dataset.load(self.ws, self.data.model_copy(update=whole), name=f"tests/{name}")
+        data = self.data if source == self.data.source else layouts.for_folder(self.data, resolve(source))
+        return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}")
 
     def drawn(self, name: str, pairs: Pairs, same_source: bool, layout: str) -> TestSet:
         """A test set of `test_count` of the pairs, or of all where there are fewer."""
@@ -233,7 +234,7 @@ def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> 
         raise UserError(f"Parameters: segment.{key}: {error}") from None
 
 
-def _looks(images: np.ndarray) -> np.ndarray:
+def looks(images: np.ndarray) -> np.ndarray:
     """What images (N, C, S, S) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
     rows = np.stack([cv2.resize(image.mean(axis=0, dtype=np.float32), (SIDE, SIDE),
                                 interpolation=cv2.INTER_AREA).ravel() for image in images])

@@ -33,8 +33,8 @@ def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
 
 
 def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
-    """What chapter 3 starts from: a picture (1, C + M, S, S), with its new mask where masks are given; what of it
-    is known, 1 or else 0, (1, 1, S, S) or (1, C + M, S, S); and its model, guided as the run's.
+    """What chapter 3 starts from: a picture (1, C + M, S, S), with its new mask where masks are given;
+    what of it is known, 1 or else 0, (1, 1, S, S) or (1, C + M, S, S); and its model, guided as the run's.
 
     `number` counts the pairs of the cluster models, in the order in which chapter 3 plans them. Raises
     NotMadeError where a folder of masks or pictures is not read yet.

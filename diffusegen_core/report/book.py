@@ -24,7 +24,7 @@ from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
 MARK = ".built.json"  # names the files of a site folder that are ours
-FRONT = ["about", "how_to_read", "method", "api"]
+FRONT = ["about", "how_to_read", "data", "method", "api"]
 BACK = ["results_small", "on_a_gpu", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")

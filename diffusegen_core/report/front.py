@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from diffusegen_core.chapters.style import GUIDED
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import layouts, planes
+from diffusegen_core.data import planes, rasters
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import KINDS, read_pair
 from diffusegen_core.data.planes import Planes
@@ -95,7 +95,7 @@ def _made(run: Run, stage: str) -> np.ndarray | None:
 def _read(path: Path) -> np.ndarray:
     """A picture (H, W, 3) uint8. UserError where it is none: nothing checks what is only shown."""
     try:
-        return np.asarray(layouts.rgb(path))
+        return np.asarray(rasters.rgb(path))
     except Exception as error:  # decoders fail in many ways
         raise UserError(f"{path} cannot be read as a picture: {error}. Move it away.") from None
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.stats import binomtest
 
 from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.data import dataset, layouts, planes
+from diffusegen_core.data import dataset, layouts, planes, rasters
 from diffusegen_core.data.types import REAL
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, seeds
@@ -213,9 +213,9 @@ def _draw(kind: str, folder: Path, count: int, seed: int) -> list[tuple[str, Ima
 
 
 def _picture(path: Path) -> Image.Image:
-    # Not layouts.read: an empty mask is unusable for training, but a failure that the reviewer should see.
+    # Not reading.read: an empty mask is unusable for training, but a failure that the reviewer should see.
     try:
-        return layouts.rgb(path)
+        return rasters.rgb(path)
     except Exception as error:  # Decoders fail in many ways.
         raise UserError(f"{path} cannot be read as a picture: {error}.") from None
 

@@ -19,7 +19,9 @@ from diffusegen_core.store.stamps import ASIDE
 
 PARAMS = "params.yaml"
 # What a run has whose params.yaml is older than the parameter; the default may need results that it lacks.
-BEFORE = {"inpaint": {"baselines": None, "masks": "joint", "guidance_scale": 1.0, "seamless": False}}
+BEFORE: dict[str, dict[str, Any]] = {
+    "data": {"fit": "squeeze"},
+    "inpaint": {"baselines": None, "masks": "joint", "guidance_scale": 1.0, "seamless": False}}
 
 
 def is_there(folder: Path) -> bool:

@@ -1,0 +1,236 @@
+"""Outlines that annotation tools store as JSON: COCO, LabelMe; and the classes of nnU-Net's dataset.json."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from diffusegen_core.config.errors import UserError, printable, some
+from diffusegen_core.data import pairing, rasters
+from diffusegen_core.data.labels import UNMAPPED, Complaint, Rule
+from diffusegen_core.data.reports import Pair, Report, Shape
+
+COCO, LABELME = "COCO", "LabelMe"
+MAX_JSON = 1 << 28  # bytes of a file
+COCO_KEYS = {"images", "annotations", "categories"}
+
+
+def coco_file(root: Path) -> Path | None:
+    """The one COCO file of a folder, in it or in its `annotations`; None where there is none, or several."""
+    places = [path for folder in (root, root / "annotations") if folder.is_dir()
+              for path in sorted(folder.glob("*.json"))]
+    known = [path for path in places if COCO_KEYS.issubset(_opened(path))]
+    return known[0] if len(known) == 1 else None
+
+
+def is_labelme(root: Path) -> bool:
+    """Whether a picture of the folder, or of its `images`, has LabelMe's file beside it."""
+    return any(_is_labelme(path) for path in _beside(root))
+
+
+def scan_coco(report: Report, root: Path, file: Path) -> None:
+    """Add COCO's images with their outlines. UserError where the file is not as COCO's are."""
+    content = _opened(file)
+    try:
+        report.told = {str(one["name"]): [int(one["id"])] for one in content["categories"]}
+        outlined: dict[Any, list[Shape]] = defaultdict(list)
+        for one in content["annotations"]:
+            outlined[one["image_id"]].append(_coco_shape(one))
+        images = [(one["id"], str(one["file_name"])) for one in content["images"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(printable(f"{file} is not as COCO files are: {error!r} in one of its entries.")) \
+            from None
+    report.files.append(file)
+    absent = []
+    for number, name in images:
+        path = _placed(root, file, name)
+        if path is None:
+            absent.append(printable(name))
+        elif why := pairing.unusable(path.name):
+            report.add(path, "unusable name", why)
+        else:
+            report.files.append(path)
+            report.pairs.append(Pair(rasters.stem(path), path, file, shapes=tuple(outlined[number])))
+    if absent:
+        report.add(file, "absent images", f"it names {len(absent)} images that are not there: {some(absent)}")
+    if stray := set(outlined) - {number for number, _ in images}:
+        report.add(file, "absent images", f"{len(stray)} outlined images are not in its list of images")
+    _refuse_same_names(report)
+
+
+def scan_labelme(report: Report, root: Path) -> None:
+    """Add the pictures that have LabelMe's file beside them; one without is a problem."""
+    contents = {}
+    for path in pairing.pictures(root) or pairing.pictures(root / "images"):
+        file = path.with_suffix(".json")
+        report.files.append(path)
+        if not _is_labelme(file):
+            report.add(path, "missing mask", f"no LabelMe file lies beside it, {printable(file.name)}")
+            continue
+        report.files.append(file)
+        contents[path] = file, _opened(file)["shapes"]
+    names = sorted({str(one.get("label")) for _, shapes in contents.values() for one in shapes})
+    report.told = {name: [number] for number, name in enumerate(names, 1)}
+    for path, (file, shapes) in contents.items():
+        try:
+            outlines = tuple(_labelme_shape(one, report.told) for one in shapes)
+        except (ValueError, KeyError, TypeError) as error:
+            report.add(file, "unreadable", printable(str(error)))
+            continue
+        report.pairs.append(Pair(rasters.stem(path), path, file, shapes=outlines))
+    _refuse_same_names(report)
+
+
+def nnunet_classes(root: Path) -> dict[str, list[int]]:
+    """The values of each class by nnU-Net's dataset.json, background left out; {} where there is none.
+
+    UserError where it is not as nnU-Net's.
+    """
+    file = root / "dataset.json"
+    if not file.is_file():
+        return {}
+    told = _opened(file).get("labels", {})
+    try:
+        pairs = [(name, value) for name, value in told.items()]
+        if all(str(name).isdigit() for name, _ in pairs):  # as nnU-Net 1 has them: value to name
+            pairs = [(str(value), int(name)) for name, value in pairs]
+        classes = {str(name): [int(one) for one in (value if isinstance(value, list) else [value])]
+                   for name, value in pairs if name != "background"}
+        return {name: values for name, values in classes.items() if values != [0] and name != "ignore"}
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{file}: its `labels` are not as nnU-Net's, such as "
+                        '{"background": 0, "lesion": 1}.') from None
+
+
+def drawn(shapes: Sequence[Shape], how: Rule, width: int, height: int) -> tuple[np.ndarray, list[Complaint]]:
+    """The mask (H, W, M) in {0, 1} of outlined regions. Raises ValueError for run lengths that do not fit."""
+    mask = np.zeros((height, width, len(how.classes)), np.uint8)
+    unmapped = sorted({one.category for one in shapes if one.category not in how.keys})
+    for one in shapes:
+        place = how.keys.get(one.category)
+        if place is not None:
+            mask[..., place] |= _region(one, width, height)
+    complaints = [(UNMAPPED, f"outlines of class {', '.join(unmapped)}, which data.labels does not name")]
+    return mask, complaints if unmapped else []
+
+
+def _region(shape: Shape, width: int, height: int) -> np.ndarray:
+    if shape.runs is not None:
+        return _decoded(shape.runs, width, height)
+    picture = Image.new("L", (width, height))
+    pencil = ImageDraw.Draw(picture)
+    for corners in shape.polygons:
+        pencil.polygon(corners, fill=1, outline=1)
+    return np.asarray(picture)
+
+
+def _decoded(runs: Any, width: int, height: int) -> np.ndarray:
+    """COCO's run lengths, compressed or not, as (H, W) in {0, 1}."""
+    from pycocotools import mask as coco  # here, so that a run without COCO's files does without
+    told = runs.get("size")
+    if told != [height, width]:
+        raise ValueError(f"run lengths (RLE) of a mask of {told}, and the image is {[height, width]}")
+    counts = runs.get("counts")
+    if isinstance(counts, list):
+        plain = all(isinstance(one, int) and one >= 0 for one in counts)
+        if not plain or sum(counts) != width * height:
+            raise ValueError("run lengths (RLE) that do not add up to the image's pixels")
+        runs = coco.frPyObjects(runs, height, width)
+    elif not isinstance(counts, str) or not counts.isascii() or _total(counts) != width * height:
+        raise ValueError("run lengths (RLE) that do not add up to the image's pixels")
+    return np.asarray(coco.decode(runs), np.uint8)
+
+
+def _total(text: str) -> int:
+    """How many pixels compressed run lengths cover; -1 where they are none.
+
+    The library writes what they say without a check of its own. Five bits a character, the sixth says that
+    more follow; from the fourth count on each is relative to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 30:
+            return -1
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            value -= (1 << shift) if code & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return -1 if shift or min(counts, default=0) < 0 else sum(counts)
+
+
+def _coco_shape(one: dict[str, Any]) -> Shape:
+    category, outline = str(int(one["category_id"])), one["segmentation"]
+    if isinstance(outline, dict):
+        return Shape(category, runs=outline)
+    return Shape(category, tuple(_corners(part) for part in outline))
+
+
+def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
+    category, points = str(told[str(one.get("label"))][0]), one["points"]
+    kind = one.get("shape_type", "polygon")
+    if kind == "rectangle":
+        (left, top), (right, bottom) = points
+        points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    elif kind == "circle":
+        (x, y), (edge_x, edge_y) = points
+        radius, angles = np.hypot(edge_x - x, edge_y - y), np.linspace(0, 2 * np.pi, 90, endpoint=False)
+        points = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1).tolist()
+    elif kind != "polygon":
+        raise ValueError(f"a shape of LabelMe's type {kind}, and polygon, rectangle and circle are read")
+    return Shape(category, (_corners([number for point in points for number in point]),))
+
+
+def _corners(numbers: Iterable[Any]) -> tuple[float, ...]:
+    corners = tuple(float(number) for number in numbers)
+    if len(corners) < 6 or len(corners) % 2 or not np.isfinite(corners).all():
+        raise ValueError("a polygon needs three corners or more")
+    return corners
+
+
+def _opened(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping; {} for other files. UserError where one that is meant is damaged."""
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(printable(f"{path} is damaged JSON: {str(error)[:100]}")) from None
+    return content if isinstance(content, dict) else {}
+
+
+def _is_labelme(path: Path) -> bool:
+    return path.is_file() and isinstance(_opened(path).get("shapes"), list)
+
+
+def _beside(root: Path) -> list[Path]:
+    paths = pairing.pictures(root) or pairing.pictures(root / "images")
+    return [path.with_suffix(".json") for path in paths]
+
+
+def _placed(root: Path, file: Path, name: str) -> Path | None:
+    """Where an image that COCO names lies: below the folder, its `images`, or one called as the file is."""
+    split = file.stem.split("_")[-1]
+    for folder in (root, root / "images", file.parent, root / split, root / "images" / split):
+        path = folder / name
+        inside = root.resolve() in path.resolve().parents
+        if inside and path.is_file():
+            return path
+    return None
+
+
+def _refuse_same_names(report: Report) -> None:
+    known: dict[str, Pair] = {}
+    for pair in report.pairs:
+        if other := known.get(pair.name):
+            report.add(pair.image, "same name twice", f"as {report.named(other.image)}")
+        else:
+            known[pair.name] = pair
+    report.pairs = list(known.values())

@@ -1,0 +1,264 @@
+"""All that `diffusegen data check` tells: every problem of a folder, and what the data are, a verdict a line.
+
+A problem makes a pair unusable. A line to look at (`look`) may be in order, and often is not.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from diffusegen_core.config.data import Data
+from diffusegen_core.config.errors import printable, some
+from diffusegen_core.data import fits, labels, layouts, reading, selection, testsets
+from diffusegen_core.data.pixels import Raster, span
+from diffusegen_core.data.reading import Look
+from diffusegen_core.data.reports import Report
+
+OK, LOOK = "ok", "look"
+SIZES = 64, 128, 256  # image sides at which regions may vanish, beside the chosen one
+MOST = 0.5  # of a picture, and a mask is more likely inverted
+FRAME = 0.5  # of a picture's border
+DARK = 8  # the brightest grey level of a picture that shows nothing
+STRETCHED = 1.2  # a longer side over the shorter one
+CLEARER = 2.0  # times as much contrast along a mask's outline if it is turned, and it was turned
+TURNS = {"mirrored": (1, -1), "upside down": (-1, 1), "turned by 180 degrees": (-1, -1)}
+SIDE = 128  # pixels at which outlines are compared
+STRIP = 1000  # images that are compared with all others at once
+
+
+@dataclass
+class Seen:
+    """What the pairs of a folder are, gathered while they are read."""
+
+    images: Counter[str] = field(default_factory=Counter)
+    """Format, mode and depth -> pictures."""
+    masks: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Width and height -> images."""
+    values: Counter[str] = field(default_factory=Counter)
+    """Value of the masks' files -> pixels."""
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Kind of images -> the least and the largest value."""
+    areas: list[tuple[float, str]] = field(default_factory=list)
+    """Share of its image, and pair, of every region."""
+    lost: dict[int, int] = field(default_factory=dict)
+    """Side -> regions that vanish at it."""
+    odd: dict[str, list[str]] = field(default_factory=dict)
+    """What is odd -> pairs."""
+    colourless: bool = True
+    shown: dict[str, np.ndarray] = field(default_factory=dict)
+    """Pair -> its looks, see `testsets.looks`."""
+    windows: set[tuple[float, float]] = field(default_factory=set)
+
+
+@dataclass
+class Checkup:
+    """What is wrong, and what was seen."""
+
+    report: Report
+    lines: list[tuple[str, str, str]]
+    """Verdict, subject, and what there is to say."""
+
+    @property
+    def text(self) -> str:
+        """Every line, and then every problem, for a terminal."""
+        rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in self.lines]
+        return "\n".join([*rows, self.report.text])
+
+
+def check(folder: Path | str, clusters: int | None = None, settings: Data | None = None) -> Report:
+    """Every problem of a dataset in one pass over its files; `clusters` is how many pairs it must hold.
+
+    UserError where there is no dataset. Without settings: three channels, one class above 127.
+    """
+    return checkup(folder, clusters, settings).report
+
+
+def checkup(folder: Path | str, clusters: int | None = None, settings: Data | None = None) -> Checkup:
+    """The same, with what was seen on the way."""
+    settings = settings or Data()
+    report, seen = layouts.scan(Path(folder), settings), Seen()
+    sides = sorted({*SIZES, settings.image_size})
+    watched = reading.read(report, settings, lambda look: _note(seen, look, settings.fit, sides))
+    report.pairs = sound = [pair for pair, _, _ in watched]
+    selection.require(report, clusters or 1, len(sound))
+    return Checkup(report, list(_lines(report, seen, settings)))
+
+
+def _note(seen: Seen, look: Look, fit: str, sides: list[int]) -> None:
+    name = look.pair.name
+    if look.image is not None:
+        _note_image(seen, look.image)
+    if look.mask is not None:
+        seen.masks[_kind(look.mask)] += 1
+        for value, count in _told(look.mask).items():
+            seen.values[value] += count
+    if look.pixels is not None:
+        height, width = look.pixels.shape[:2]
+        seen.sizes[width, height] += 1
+        if look.pixels.max() <= DARK:
+            _odd(seen, "show nothing but black", name)
+        seen.shown[name] = testsets.looks(np.ascontiguousarray(look.pixels.transpose(2, 0, 1)[None]))[0]
+    if look.classes is not None and look.classes.any():
+        _note_mask(seen, look, name, fit, sides)
+
+
+def _note_image(seen: Seen, image: Raster) -> None:
+    kind = _kind(image)
+    seen.images[kind] += 1
+    low, high = span(image.values)
+    before = seen.spans.get(kind, (low, high))
+    seen.spans[kind] = min(low, before[0]), max(high, before[1])
+    seen.colourless &= bool((image.values == image.values[..., :1]).all())
+    if image.window:
+        seen.windows.add(image.window)
+
+
+def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) -> None:
+    mask = look.classes
+    assert mask is not None, "the caller looks"
+    union: np.ndarray = mask.max(axis=2) > 0
+    border = np.concatenate([union[0], union[-1], union[:, 0], union[:, -1]])
+    if union.mean() > MOST and border.mean() > FRAME:
+        _odd(seen, "have masks that may be inverted: most of the picture and of its border is lesion", name)
+    for region in reading.areas(mask):
+        seen.areas.append((region / union.size, name))
+    for side in sides:
+        seen.lost[side] = seen.lost.get(side, 0) + vanishing(fits.squared(mask, fit), side)
+    if look.pixels is None or look.pixels.shape[:2] != union.shape:
+        return
+    if way := turned(look.pixels, union):
+        _odd(seen, f"have masks that fit far better {way}", name)
+
+
+def vanishing(mask: np.ndarray, side: int) -> int:
+    """How many connected regions of a mask (H, W, M) have no pixel of their own at another side.
+
+    That is reckoned by their share of the pixels that they lie in, as masks are resized.
+    """
+    lost = 0
+    for layer in np.moveaxis(mask, 2, 0):
+        count, numbers = cv2.connectedComponents(np.ascontiguousarray(layer))
+        if count == 1:
+            continue
+        small = fits.shrunk(layer[..., None], (side, side))[..., 0]
+        rows = np.minimum(np.arange(len(layer)) * side // len(layer), side - 1)
+        columns = np.minimum(np.arange(layer.shape[1]) * side // layer.shape[1], side - 1)
+        kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)
+        lost += count - len(np.union1d(np.unique(kept), [0]))
+    return lost
+
+
+def turned(pixels: np.ndarray, union: np.ndarray) -> str | None:
+    """How a mask (H, W) would fit its image (H, W, C) far better: by the contrast along its outline; or None.
+
+    The contrast is the mean difference of grey levels between a strip inside and one outside.
+    """
+    grey = cv2.resize(pixels.mean(axis=2).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(union.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    inner = small - cv2.erode(small, np.ones((7, 7), np.uint8), borderValue=1)
+    outer = cv2.dilate(small, np.ones((7, 7), np.uint8)) - small
+    if not inner.any() or not outer.any():
+        return None
+
+    def contrast(rows: int, columns: int) -> float:
+        inside, outside = (grey[strip[::rows, ::columns] > 0].mean() for strip in (inner, outer))
+        return abs(float(inside - outside))
+    here = contrast(1, 1)
+    best = max(TURNS, key=lambda way: contrast(*TURNS[way]))
+    spread = float(grey.std())
+    return best if contrast(*TURNS[best]) > max(CLEARER * here, spread) and here < spread / 2 else None
+
+
+def twins(seen: Seen) -> list[tuple[str, str]]:
+    """Pairs of images that are copies of each other, by their looks; of flat ones nobody can tell."""
+    names, same = list(seen.shown), []
+    rows = np.stack(list(seen.shown.values())) if names else np.zeros((0, 1))
+    for first in range(0, len(names), STRIP):  # a table of all would not fit into memory
+        alike = np.argwhere(rows[first:first + STRIP] @ rows.T > 1 - testsets.COPY)
+        same += [(names[first + i], names[j]) for i, j in alike if first + i < j]
+    return same
+
+
+def _lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
+    first = ("", "layout", f"{report.layout}: {len(report.pairs)} usable pairs")
+    return [first, *_image_lines(seen, settings), *_shape_lines(seen, settings),
+            *_mask_lines(seen, settings), *_odd_lines(report, seen)]
+
+
+def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
+    lines = [(OK, "images", f"{count} are {kind}, values {seen.spans[kind][0]:g} to {seen.spans[kind][1]:g}")
+             for kind, count in seen.images.most_common()]
+    if len(lines) > 1:
+        lines = [(LOOK, *line[1:]) for line in lines]
+    if seen.windows:
+        lines.append((OK if settings.intensities == "dicom" else LOOK, "window",
+                      f"DICOM's own, {len(seen.windows)} in the set, such as {min(seen.windows)}; used by "
+                      "data.intensities: dicom"))
+    if seen.images and seen.colourless and settings.channels == 3:
+        lines.append((LOOK, "channels", "all images are grey: with data.channels: 1 what is painted is grey "
+                                        "too"))
+    if not seen.colourless and settings.channels == 1:
+        lines.append((LOOK, "channels", "some images are coloured, and data.channels is 1: their luminance "
+                                        "is used"))
+    return lines
+
+
+def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
+    if not seen.sizes:
+        return []
+    (width, height), most = seen.sizes.most_common(1)[0]
+    lines = [(OK, "sizes", f"{len(seen.sizes)} different, mostly {width}x{height} ({most})")]
+    slim = sum(count for one, count in seen.sizes.items() if max(one) > STRETCHED * min(one))
+    if slim:
+        how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, and lesions "
+               "change their shape"}[settings.fit]
+        aspect = max(max(one) / min(one) for one in seen.sizes)
+        lines.append((LOOK if settings.fit != "pad" else OK, "aspect",
+                      f"{slim} are no squares, with sides up to 1:{aspect:.2g}: they {how} (data.fit: "
+                      f"{settings.fit})"))
+    return lines
+
+
+def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
+    lines = [(OK, "masks", f"{count} are {kind}") for kind, count in seen.masks.most_common()]
+    if seen.values:
+        few = len(seen.values) <= labels.FEW * 4
+        told = labels.listed(dict(seen.values.most_common())) if few else f"{len(seen.values)} different"
+        lines.append((OK, "mask values", f"{told}; classes: {', '.join(map(printable, settings.classes))}"))
+    if seen.areas:
+        smallest = [f"{area:.2g} ({printable(name)})" for area, name in sorted(seen.areas)[:3]]
+        lines.append((OK, "regions", f"{len(seen.areas)}; the smallest are {', '.join(smallest)} of their "
+                                     "images"))
+        lost = ", ".join(f"{seen.lost[side]} at {side} px" for side in sorted(seen.lost))
+        lines.append((LOOK if seen.lost[settings.image_size] else OK, "vanishing",
+                      f"regions that are lost: {lost} (data.image_size is {settings.image_size})"))
+    return lines
+
+
+def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
+    lines = [(LOOK, "suspicious", f"{len(names)} {what}: {some([printable(name) for name in names])}")
+             for what, names in seen.odd.items()]
+    if same := twins(seen):
+        listed = some([f"{printable(one)} and {printable(other)}" for one, other in same])
+        lines.append((LOOK, "copies", f"{len(same)} pairs of images show the same: {listed}"))
+    if report.ignored:
+        lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are neither images nor masks, such "
+                                        f"as {report.named(report.ignored[0])}"))
+    return lines
+
+
+def _odd(seen: Seen, what: str, name: str) -> None:
+    seen.odd.setdefault(what, []).append(name)
+
+
+def _kind(raster: Raster) -> str:
+    return f"{raster.format} {raster.mode}, {raster.depth}"
+
+
+def _told(mask: Raster) -> Mapping[str, int]:
+    return labels.counted(labels.native(mask)) if mask.values.shape[2] in (1, 3) else {}

@@ -1,0 +1,56 @@
+"""DICOM files: one image each, with the window that its header asks for."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusegen_core.data.pixels import Raster, refuse_bomb
+
+
+def read(path: Path) -> Raster:
+    """The image of a file in its real-world values (rescaled, as Hounsfield units of CT).
+
+    Raises ValueError for what is no single image, and whatever pydicom raises.
+    """
+    import pydicom  # here, so that a run without DICOM does without
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+    # In memory: a file that ends early fails at once, and not when an element is first looked at.
+    header: Any = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=path.suffix != "")
+    if "PixelData" not in header:
+        raise ValueError(f"a DICOM file without an image (modality {header.get('Modality', 'unknown')})")
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise ValueError(f"a DICOM file of {frames} frames; save those that are meant as files of their own")
+    refuse_bomb(int(header.Columns), int(header.Rows))
+    kind = str(header.PhotometricInterpretation)
+    pixels = np.asarray(header.pixel_array)  # YBR comes as RGB
+    if kind == "PALETTE COLOR":
+        pixels = np.asarray(apply_color_lut(pixels, header))
+    if pixels.ndim == 3:
+        return Raster(pixels, "DICOM", kind, full=(0, float(2 ** (8 * pixels.dtype.itemsize) - 1)))
+    bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
+    ends = np.array([[-2 ** (bits - 1), 2 ** (bits - 1) - 1]] if signed else [[0, 2**bits - 1]])
+    if "ModalityLUTSequence" in header:
+        values = np.asarray(apply_modality_lut(pixels, header))
+        full = float(values.min()), float(values.max())
+    else:
+        slope, intercept = (float(header.get(name) or usual) for name, usual in
+                            (("RescaleSlope", 1), ("RescaleIntercept", 0)))
+        plain = (slope, intercept) == (1, 0)
+        values = pixels if plain else pixels * slope + intercept
+        full = tuple(sorted((ends * slope + intercept)[0].tolist()))
+    return Raster(values[..., None], "DICOM", kind, full, _window(header), kind == "MONOCHROME1")
+
+
+def _window(header: Any) -> tuple[float, float] | None:
+    """The values that are black and white by the header's first window (DICOM PS3.3, C.11.2.1.2)."""
+    told = [header.get(name) for name in ("WindowCenter", "WindowWidth")]
+    if None in told or "" in told:
+        return None
+    centre, width = (float(value[0] if isinstance(value, list) or hasattr(value, "append") else value)
+                     for value in told)
+    if str(header.get("VOILUTFunction", "LINEAR")) == "LINEAR_EXACT":
+        return (centre - width / 2, centre + width / 2) if width > 0 else None
+    return (centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2) if width > 1 else None

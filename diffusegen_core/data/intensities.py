@@ -1,0 +1,79 @@
+"""From a file's own values to the uint8 that models see: one rule for a whole set (data.intensities)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from diffusegen_core.config.data import Data
+from diffusegen_core.data.pixels import Raster, scaled, span
+
+PERCENTILES = 0.5, 99.5
+SAMPLES = 4096  # values of an image, evenly spread over it, that the set's percentiles are taken from
+DARK = 0.25  # a set of deep images that uses less of its depth than this is nearly black
+DEPTHS = 8, 10, 12, 14  # bits that values may have within 16
+
+
+def black_and_white(raster: Raster, rule: str | tuple[float, float]) -> tuple[float, float]:
+    """The values that are to be 0 and 255. `rule` is full, dicom, or the two of the whole set.
+
+    Raises ValueError, saying what to set, where the file does not tell.
+    """
+    if isinstance(rule, tuple):
+        return rule
+    if rule == "dicom":
+        if raster.window is None:
+            raise ValueError(f"data.intensities: dicom needs a window, which this {raster.format} file "
+                             "lacks; set [low, high]")
+        return raster.window
+    if raster.full is not None:
+        return raster.full
+    low, high = span(raster.values)
+    raise ValueError(f"values from {low:g} to {high:g} ({raster.depth}), of which nothing says what is black "
+                     "and white; set data.intensities [low, high] or percentile")
+
+
+def to_bytes(raster: Raster, rule: str | tuple[float, float]) -> np.ndarray:
+    """An image (H, W, C) uint8 by `black_and_white`; 8-bit pictures are as they are, unless two values are
+    given. Raises as it does."""
+    low, high = black_and_white(raster, rule)
+    as_it_is = not raster.is_deep and (low, high) == (0, 255)
+    values = raster.values if as_it_is else scaled(raster.values, low, high)
+    return 255 - values if raster.inverted else values
+
+
+def of_set(settings: Data, images: Iterable[Raster]) -> str | tuple[float, float]:
+    """The rule of a set: the word, or black and white. The images are read for percentiles alone.
+
+    Raises ValueError where these show nothing, as all values are the same.
+    """
+    if isinstance(settings.intensities, list):
+        return settings.intensities[0], settings.intensities[1]
+    if settings.intensities != "percentile":
+        return settings.intensities
+    drawn = [sample(raster.values) for raster in images]
+    if not drawn:
+        return "full"
+    low, high = np.percentile(np.concatenate(drawn), PERCENTILES).tolist()
+    if low >= high:
+        raise ValueError(f"data.intensities: percentile: nearly all values of the set are {low:g}; set "
+                         "[low, high]")
+    return low, high
+
+
+def sample(values: np.ndarray) -> np.ndarray:
+    """So many of an image's values, evenly spread over it; those that are no numbers are left out."""
+    numbers = values[np.isfinite(values)] if values.dtype.kind == "f" else values.ravel()
+    return numbers[::max(1, len(numbers) // SAMPLES)].astype(np.float64)
+
+
+def unused(span_of_set: tuple[float, float], full: tuple[float, float]) -> str | None:
+    """What to say of a set of deep images whose values lie in that span, of `full`; None if all is well."""
+    low, high = span_of_set
+    # Of values from 0 on little may be black; where they may be negative, little on both sides is grey.
+    used = high - (low if full[0] < 0 else full[0])
+    if used >= DARK * (full[1] - full[0]):
+        return None
+    bits = next((bits for bits in DEPTHS if low >= 0 and high < 2**bits < full[1]), None)
+    window = f"[0, {2**bits - 1}]" if bits else "percentile, or [low, high]"
+    return (f"all values lie from {low:g} to {high:g}, of {full[0]:g} to {full[1]:g} that the files can "
+            f"hold, so that the images show next to nothing; set data.intensities: {window}")

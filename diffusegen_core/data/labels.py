@@ -1,0 +1,260 @@
+"""From the values, colours or names of mask files to classes (data.labels). What is not mapped is told."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import PurePath
+
+import cv2
+import numpy as np
+
+from diffusegen_core.config.data import BACKGROUND, KINDS, Data, LabelKind
+from diffusegen_core.data.pixels import LOSSY, Raster, scaled
+
+HALF = 127  # a mask of one class is lesion above it
+FEW = 8  # values; a mask with more has blurred edges, and fewer are levels, each of which means something
+NEAR = 8  # of black or white, and nothing by itself if there is little of it: where JPEG's noise was stored
+NOISE = 0.05  # of the lesion's pixels
+BETWEEN = 64, 191  # values that are neither black nor white
+FLAT = 0.0005  # of a mask; where more of it is flat in between, a level of its own is there
+MIXED = 0.3  # of a mask; more in between is no edge, however blurred
+SHOWN = 8  # values in a message
+# The kinds of problems.
+EMPTY, TWO, ZERO_ONE = "empty mask", "mask not two-valued", "mask of 0 and 1"
+UNMAPPED, OVERLAP, COLOURS = "unmapped values", "classes overlap", "several colours"
+Complaint = tuple[str, str]
+COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How masks become classes."""
+
+    classes: tuple[str, ...]
+    kind: LabelKind
+    keys: Mapping[str, int | None]
+    """Which class a key is, by its place among them; None: background."""
+    overlap: bool = False
+    is_default: bool = False
+    """Whether nobody said so: one class, above HALF, of masks that must be black and white."""
+
+
+def rule(settings: Data, told: Mapping[str, Sequence[int]] | None = None,
+         condition: str | None = None) -> Rule:
+    """The rule of the settings, and of what a layout tells: the values of its classes by their names (as
+    nnU-Net's dataset.json), or the condition for its one class.
+
+    Raises ValueError where it tells several and the settings do not choose, or choose one that is not there.
+    """
+    classes, overlap = settings.classes, settings.overlap
+    if settings.labels is None:
+        if told and len(told) > 1:
+            raise ValueError(f"has the classes {', '.join(told)}; set data.labels, such as "
+                             f"{{{', '.join(f'{name}: {name}' for name in told)}}}")
+        values = next(iter(told.values())) if told else []
+        keys: dict[str, int | None] = {str(value): 0 for value in values}
+        if keys:
+            return Rule(classes, "value", keys)
+        return Rule(classes, "condition", {condition or f">{HALF}": 0}, is_default=condition is None)
+    keys = {key: None if name == BACKGROUND else classes.index(name) for key, name in settings.labels.items()}
+    if settings.label_kind == "name" and told:
+        if absent := [key for key in keys if key not in told]:
+            raise ValueError(f"data.labels: there is no class {absent[0]} in the data, which has "
+                             f"{', '.join(told)}")
+        return Rule(classes, "value", {str(value): keys.get(name) for name, values in told.items()
+                                       if name in keys for value in values}, overlap)
+    return Rule(classes, settings.label_kind, keys, overlap)
+
+
+def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
+    """The mask (H, W, M) in {0, 1} that a file is, and what is wrong with it: kind of problem and detail."""
+    if how.kind == "colour":
+        return _coloured(how, raster)
+    if how.is_default:
+        return _two_valued(raster, how)
+    values, complaint = _one_channel(raster)
+    if complaint:
+        return np.zeros((*values.shape, len(how.classes)), np.uint8), [complaint]
+    return _by_condition(how, values) if how.kind == "condition" else _by_value(how, values)
+
+
+def of_name(how: Rule, path: PurePath) -> int | None:
+    """Which class a mask file is by its name, its folder, or a pattern; raises KeyError where none says so.
+
+    A key is the end of the file's name, a folder that it lies in, or a pattern with *. The longest counts.
+    """
+    name = path.name.removesuffix(path.suffix)
+    for key in sorted(how.keys, key=len, reverse=True):
+        is_it = fnmatch(path.as_posix(), key) or fnmatch(path.name, key) if "*" in key else (
+            name.endswith(key) or key in path.parts[:-1])
+        if is_it:
+            return how.keys[key]
+    raise KeyError(path.name)
+
+
+def binary(raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
+    """The one class of a file that holds no other: (H, W) in {0, 1}, where it is not black. Two values may
+    be any; of more, those above HALF are meant. It may be empty."""
+    grey = _grey(raster)
+    if len(np.unique(grey)) <= 2 and grey.min() == 0:
+        return (grey > 0).astype(np.uint8), []
+    _, complaints = _two_valued(raster, Rule(("",), "condition", {}))
+    return (_grey(raster) > HALF).astype(np.uint8), [one for one in complaints if one[0] != EMPTY]
+
+
+def overlapping(mask: np.ndarray, how: Rule) -> list[Complaint]:
+    """The complaint about a mask (H, W, M) whose classes overlap, where they may not."""
+    shared = int((mask.sum(axis=2, dtype=np.uint8) > 1).sum())
+    return [] if how.overlap or not shared else [
+        (OVERLAP, f"{shared} pixels are of several classes; where that is meant, set data.overlap: true")]
+
+
+def counted(values: np.ndarray, most: int = 1 << 16) -> dict[str, int]:
+    """How often each value of a mask occurs: of indices, greys, or colours (..., 3) uint8 as #rrggbb; {} if
+    more than `most` do."""
+    coloured = values.ndim == 3 and values.shape[2] == 3
+    seen, counts = np.unique(_codes(values) if coloured else values, return_counts=True)
+    if len(seen) > most:
+        return {}
+    if coloured:
+        return {f"#{code:06x}": int(count) for code, count in zip(seen.tolist(), counts, strict=True)}
+    return {f"{value:g}": int(count) for value, count in zip(seen.tolist(), counts, strict=True)}
+
+
+def native(raster: Raster) -> np.ndarray:
+    """A mask's own values: a palette's indices, the grey (H, W), or the colours (H, W, 3)."""
+    if raster.indices is not None:
+        return raster.indices
+    values = raster.values
+    same = values.shape[2] == 1 or bool((values == values[..., :1]).all())
+    return values[..., 0] if same else values
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Values with counts, in words: "0 (400), 127 (20)"."""
+    shown = ", ".join(f"{value} ({count})" for value, count in list(counts.items())[:SHOWN])
+    return shown + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
+
+
+def suggested(values: Sequence[str], name: str) -> str:
+    """The parameter that maps such values, for a message."""
+    return "data.labels: {" + ", ".join(f"{_quoted(value)}: {name if i == 0 else '...'}"
+                                        for i, value in enumerate(values[:SHOWN])) + "}"
+
+
+def _quoted(key: str) -> str:
+    return key if KINDS["value"].fullmatch(key) else f'"{key}"'
+
+
+def _by_value(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint]]:
+    mask = np.zeros((*values.shape, len(how.classes)), np.uint8)
+    known = np.zeros(values.shape, bool)
+    for key, place in how.keys.items():
+        here = values == int(key)
+        known |= here
+        if place is not None:
+            mask[..., place] |= here
+    return mask, _unmapped(values, known | (values == 0))
+
+
+def _by_condition(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint]]:
+    # What fulfils none of the conditions is background: a condition speaks of every value.
+    mask = np.zeros((*values.shape, len(how.classes)), np.uint8)
+    for key, place in how.keys.items():
+        match = KINDS["condition"].fullmatch(key)
+        assert match is not None, "config.data lets no other key be a condition"
+        if place is not None:
+            mask[..., place] |= COMPARE[match[1]](values, float(match[2]))
+    return mask, overlapping(mask, how)
+
+
+def _coloured(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
+    if raster.is_deep or raster.values.shape[2] not in (1, 3):
+        kind = f"{raster.depth}, {raster.values.shape[2]} channels"
+        return np.zeros((*raster.values.shape[:2], len(how.classes)), np.uint8), [
+            (UNMAPPED, f"data.labels names colours, and this is no 8-bit picture ({kind})")]
+    codes = _codes(raster.values.repeat(3, axis=2) if raster.values.shape[2] == 1 else raster.values)
+    numbers = replace(how, kind="value",
+                      keys={str(int(key[1:], 16)): place for key, place in how.keys.items()})
+    mask, complaints = _by_value(numbers, codes)
+    if complaints:
+        known = np.isin(codes, [0, *(int(key) for key in numbers.keys)])
+        seen, counts = np.unique(codes[~known], return_counts=True)
+        rare = {f"#{code:06x}": int(count) for code, count in zip(seen.tolist(), counts, strict=True)}
+        complaints = [(UNMAPPED, f"{listed(rare)}: name them in data.labels, or call them {BACKGROUND}")]
+    return mask, complaints
+
+
+def _unmapped(values: np.ndarray, known: np.ndarray) -> list[Complaint]:
+    if known.all():
+        return []
+    return [(UNMAPPED, f"{listed(counted(values[~known]))}: name them in data.labels, or call them "
+                       f"{BACKGROUND}")]
+
+
+def _one_channel(raster: Raster) -> tuple[np.ndarray, Complaint | None]:
+    values = native(raster)
+    if values.ndim == 2:
+        return values, None
+    if values.shape[2] != 3 or raster.is_deep:
+        return values[..., 0], (COLOURS, f"a mask of {values.shape[2]} channels; save the numbers of its "
+                                         "classes in one, or each class as a file of its own")
+    colours = counted(values)
+    way_on = suggested([one for one in colours if one != "#000000"], "...")
+    return values[..., 0], (COLOURS, f"data.labels names values, and the mask is coloured: "
+                                     f"{listed(colours)}; set {way_on}")
+
+
+def _two_valued(raster: Raster, how: Rule) -> tuple[np.ndarray, list[Complaint]]:
+    """The default: lesion above HALF of 255, where a mask is plainly black and white."""
+    grey = _grey(raster)
+    mask = (grey > HALF).astype(np.uint8)[..., None]
+    return mask, _levels(raster, grey, how.classes[0])
+
+
+def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
+    values = native(replace(raster, indices=None))
+    if raster.format not in LOSSY and values.ndim == 3 and not raster.is_deep:
+        colours = counted(values, FEW)  # more are blurred edges
+        if len(colours) > 2:
+            return [(COLOURS, f"{listed(colours)}; say what each is, as "
+                              f"{suggested([one for one in colours if one != '#000000'], name)}")]
+    own = counted(values, FEW) if values.ndim == 2 else {}
+    if own and max(map(float, own)) == 1 and min(map(float, own)) == 0 and grey.max() <= HALF:
+        return [(ZERO_ONE, f"{listed(own)}: it looks like a mask whose lesion is 1; set "
+                           f"{suggested(['1'], name)}")]
+    if raster.format not in LOSSY and len(own) > 2 and not _is_noise(grey):
+        return [(UNMAPPED, f"{listed(own)}: more than two values; say what each is, as "
+                           f"{suggested([one for one in own if float(one)], name)}")]
+    if grey.max() <= HALF:
+        return [(EMPTY, f"the brightest value is {values.max():g}, and {name} is above {HALF}")]
+    if grey.min() > HALF:
+        return [(TWO, f"all {name}: the darkest value is {values.min():g}")]
+    between = ((grey >= BETWEEN[0]) & (grey <= BETWEEN[1])).astype(np.uint8)
+    flat = float(cv2.erode(between, np.ones((5, 5), np.uint8)).mean())
+    if flat > FLAT or between.mean() > MIXED:
+        return [(UNMAPPED, f"{between.mean():.0%} of it are neither black nor white ({BETWEEN[0]} to "
+                           f"{BETWEEN[1]}), as of a photograph, or of more classes than one")]
+    return []
+
+
+def _is_noise(grey: np.ndarray) -> bool:
+    """Whether all that is neither black nor white is near one of them, and little."""
+    odd = grey[(grey > 0) & (grey < 255)]
+    near = ((odd <= NEAR) | (odd >= 255 - NEAR)).all() and grey.max() >= 255 - NEAR
+    return bool(near) and len(odd) <= NOISE * int(np.count_nonzero(grey > HALF))
+
+
+def _grey(raster: Raster) -> np.ndarray:
+    """A mask as (H, W) uint8, where white, red and green on black are all bright."""
+    values = raster.values.max(axis=2)
+    if raster.is_deep:
+        low, high = raster.full or (0, 255)
+        values = scaled(values, min(low, 0), high)
+    return 255 - values if raster.inverted else values
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    rgb = values.astype(np.int64)
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]

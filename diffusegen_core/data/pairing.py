@@ -1,0 +1,171 @@
+"""Which mask belongs to which image, by the files' names."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from diffusegen_core.config.errors import printable
+from diffusegen_core.data import rasters
+from diffusegen_core.data.reports import Pair, Report
+
+MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
+DEEPEST = 5  # folders below a dataset's own in which files are looked for
+Key = tuple[str, ...]
+NO_MASK, NO_IMAGE = "missing mask", "mask without image"
+UNPAIRED = {NO_MASK, NO_IMAGE}  # the kinds of problems where names do not match
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, less hidden ones: archives from a Mac hold `._NAME.jpg` beside it."""
+    return [path for path in _visible(folder) if rasters.is_read(path)]
+
+
+def below(folder: Path) -> list[Path]:
+    """The pictures in a folder and in those below it, in order; links to folders are not followed."""
+    return [path for path in _walk(folder, DEEPEST) if rasters.is_read(path)]
+
+
+def note_unread(report: Report, folder: Path, deep: bool = False) -> None:
+    """A problem for each file that is meant as a picture, and is of a format that is not read."""
+    for path in _walk(folder, DEEPEST) if deep else _visible(folder):
+        if what := rasters.unread(path):
+            report.add(path, "not read", what)
+
+
+def by_stem(report: Report, prefix: str, images: list[Path], masks: list[Path]) -> None:
+    """Add the pairs among these files to the report, and a problem for every file that is in none."""
+    report.files += images + masks
+    image_of = _by_name(report, images, {path: rasters.stem(path) for path in images})
+    mask_of = _by_name(report, masks, {path: _image_stem(rasters.stem(path), image_of) for path in masks})
+    for stem, paths in image_of.items():
+        if len(paths) == 1 and stem not in mask_of:
+            report.add(paths[0], NO_MASK, "no mask has its name")
+    for stem, paths in mask_of.items():
+        if stem not in image_of:
+            for path in paths:
+                report.add(path, NO_IMAGE, "no image has its name")
+        elif len(paths) == 1 and len(image_of[stem]) == 1:
+            report.pairs.append(Pair(prefix + stem, image_of[stem][0], paths[0]))
+
+
+def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], masks: list[tuple[Key, Path]],
+               stacked: bool = False) -> None:
+    """The same of files with the text that pairs them. An image may have several masks, and where it is
+    `stacked` several files, each a channel or more."""
+    taken = {path for _, path in masks}
+    image_of = _by_key(report, [one for one in images if one[1] not in taken])
+    mask_of = _by_key(report, masks)
+    for key, paths in image_of.items():
+        if not stacked:
+            for path in paths[1:]:
+                report.add(path, "same name twice", f"as {report.named(paths[0])}")
+        if key not in mask_of:
+            report.add(paths[0], NO_MASK, "no mask has its name")
+        elif stacked or len(paths) == 1:
+            first, *rest = mask_of[key]
+            report.pairs.append(Pair(prefix + "_".join(key), paths[0], first, tuple(paths[1:]), tuple(rest)))
+    for key in mask_of.keys() - image_of.keys():
+        for path in mask_of[key]:
+            report.add(path, NO_IMAGE, "no image has its name")
+
+
+def matched(pattern: re.Pattern[str], root: Path, paths: Sequence[Path]) -> Iterator[tuple[Key, Path]]:
+    """The files whose names relative to the root, without their endings, a pattern matches; with what its
+    groups hold."""
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        if match := pattern.fullmatch(name[:len(name) - len(rasters.ending(path))]):
+            yield match.groups(), path
+
+
+def globbed(glob: str, root: Path, paths: Sequence[Path]) -> list[tuple[Key, Path]]:
+    """The files that a user's pattern names: * is part of a file's or a folder's name and pairs files, ** is
+    any text, folders included, and ? one character. An ending need not be given."""
+    bare, kind = glob.removesuffix(".*"), ""
+    for ending in sorted(rasters.EXTENSIONS, key=len, reverse=True):
+        if bare.lower().endswith(ending):
+            bare, kind = bare[:-len(ending)], ending
+            break
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "([^/]+?)", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", bare.removeprefix("./"))
+    pattern = re.compile("".join(words.get(part, re.escape(part)) for part in parts), re.IGNORECASE)
+    chosen = [path for path in paths if not kind or rasters.ending(path) == kind]
+    return list(matched(pattern, root, chosen))
+
+
+def sliced(report: Report, slices: Sequence[int]) -> None:
+    """Replace each pair that lies in NIfTI files by those of its slices: [axis, first, last]."""
+    axis, first, last = slices
+    pairs = []
+    for pair in report.pairs:
+        if rasters.ending(pair.image) not in rasters.NIFTI:
+            pairs.append(pair)
+            continue
+        pairs += [replace(pair, name=f"{pair.name}_{'xyz'[axis]}{index:03d}", cut=(axis, index))
+                  for index in range(first, last + 1)]
+    report.pairs = pairs
+
+
+def unusable(name: str) -> str | None:
+    """Why a file's name cannot be that of a pair; None where it can."""
+    if printable(name) != name:
+        return "control characters, or bytes that are no text"
+    if "\\" in name:
+        return "a backslash, which ends a folder's name on some systems"
+    size = len(os.fsencode(name))
+    return f"{size} bytes, and at most {MAX_NAME} leave room for the names of synthetic pairs" \
+        if size > MAX_NAME else None
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Sort 2 before 10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name
+
+
+def _visible(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+
+
+def _walk(folder: Path, depth: int) -> list[Path]:
+    paths = _visible(folder)
+    if depth:
+        for inner in sorted(folder.iterdir()):
+            if inner.is_dir() and not inner.is_symlink() and not inner.name.startswith("."):
+                paths += _walk(inner, depth - 1)
+    return paths
+
+
+def _by_name(report: Report, paths: list[Path], names: dict[Path, str]) -> dict[str, list[Path]]:
+    """The files under the name that pairs them; unusable names and files that share one are problems."""
+    by_name = defaultdict(list)
+    for path in paths:
+        if why := unusable(path.name):
+            report.add(path, "unusable name", why)
+        else:
+            by_name[names[path]].append(path)
+    for same in by_name.values():
+        for path in same[1:]:
+            report.add(path, "same name twice", f"as {same[0].name}")
+    return by_name
+
+
+def _by_key(report: Report, keyed: list[tuple[Key, Path]]) -> dict[Key, list[Path]]:
+    by_key = defaultdict(list)
+    for key, path in keyed:
+        report.files.append(path)
+        if why := unusable("_".join(key) + path.suffix):
+            report.add(path, "unusable name", why)
+        else:
+            by_key[key].append(path)
+    return by_key
+
+
+def _image_stem(mask: str, images: dict[str, list[Path]]) -> str:
+    # NAME, NAME_mask, and SinGAN-Seg's NAME_mask for NAME_img.
+    base = mask.removesuffix("_mask")
+    return next((stem for stem in (mask, base, f"{base}_img") if stem in images), base)

@@ -1,0 +1,187 @@
+"""One file to the array that it holds, as it is, with what the file says of itself.
+
+Nothing is scaled here: what becomes black and white is a rule for a whole set (see `intensities`). Pictures
+are turned as their EXIF tag says, and transparency is over black.
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.data import arrays, dicom
+from diffusegen_core.data.pixels import (
+    MAX_PIXELS,
+    TURNS,
+    Raster,
+    coloured,
+    ends,
+    oriented,
+    refuse_bomb,
+    scaled,
+)
+
+FORMATS = ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"]  # by Pillow
+PICTURES = {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
+DICOM, NIFTI, NUMPY = {".dcm", ".dicom", ".ima"}, {".nii", ".nii.gz"}, {".npy"}
+EXTENSIONS = PICTURES | DICOM | NIFTI | NUMPY
+MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+# Formats that are not read, and what to do about them.
+_CONVERT = "save it as PNG or TIFF"
+UNREAD = {
+    **dict.fromkeys((".heic", ".heif", ".avif"), f"an HEIF picture; {_CONVERT}"),
+    **dict.fromkeys((".jp2", ".j2k"), f"a JPEG 2000 picture; {_CONVERT}"),
+    **dict.fromkeys((".pgm", ".ppm", ".pnm", ".tga", ".psd", ".svg", ".eps"),
+                    f"a picture of another kind; {_CONVERT}"),
+    **dict.fromkeys((".svs", ".ndpi", ".mrxs", ".scn"), "a whole slide; cut tiles from it, as PNG"),
+    **dict.fromkeys((".nrrd", ".mha", ".mhd", ".img", ".hdr", ".mgz"),
+                    "a volume of another kind; save it as NIfTI (.nii.gz), or its slices as PNG"),
+    **dict.fromkeys((".mat", ".h5", ".hdf5", ".npz", ".pkl", ".pt"),
+                    "a container of arrays; save each array as a NumPy file (.npy)"),
+    **dict.fromkeys((".avi", ".mp4", ".mov", ".mkv"), "a video; save its frames as PNG"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".rar", ".7z"), "an archive; unpack it"),
+    ".pdf": "a document; save its pictures as PNG"}
+
+
+def ending(path: Path) -> str:
+    """The lower-case suffix that tells a file's format; of .nii.gz both."""
+    return "".join(path.suffixes[-2:]).lower() if path.name.lower().endswith(".nii.gz") \
+        else path.suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """A file's name without that."""
+    return path.name[:len(path.name) - len(ending(path))]
+
+
+def is_read(path: Path) -> bool:
+    """Whether a file's name, or of one without suffix its first bytes, are of a format that is read."""
+    kind = ending(path)
+    return kind in EXTENSIONS or (not kind and _is_dicom(path))
+
+
+def unread(path: Path) -> str | None:
+    """What a file is that is meant as a picture and is not read, and the way on; None for all else."""
+    return None if is_read(path) else UNREAD.get(path.suffix.lower())
+
+
+def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
+    """The array of a file; of a volume the slice `cut`, an axis and an index.
+
+    Decoders fail in many ways: whatever is raised means that the file cannot be read (see `reason`).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata, and about size, which is judged here
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
+        kind = ending(path)
+        if kind in NIFTI | NUMPY:
+            return arrays.nifti(path, cut) if kind in NIFTI else arrays.numpy(path)
+        if kind in DICOM or (not kind and _is_dicom(path)):
+            return dicom.read(path)
+        return _picture(path)
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture of one's own, as `rgb`; UserError where it cannot be read."""
+    try:
+        return rgb(path)
+    except Exception as error:  # see `read`
+        raise UserError(printable(f"{path} cannot be read: {reason(error, path)}.")) from None
+
+
+def reason(error: Exception, path: Path) -> str:
+    """Why a file could not be read, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).replace(str(path), "it").split())[:300] or type(error).__name__
+
+
+def rgb(path: Path) -> Image.Image:
+    """A picture by itself as 8-bit RGB. Raises as `read` does, and ValueError where its depth is unknown."""
+    raster = read(path)
+    values = raster.values
+    if raster.is_deep:
+        if raster.full is None:
+            raise ValueError(f"nothing says which of its {raster.depth} values are black and white")
+        values = scaled(values, *raster.full)
+    if raster.inverted:
+        values = 255 - values
+    return Image.fromarray(np.ascontiguousarray(coloured(values)))
+
+
+def _picture(path: Path) -> Raster:
+    try:
+        file = Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise ValueError("not a JPEG, PNG, TIFF, BMP, GIF or WebP image") from None
+        return Raster(_malformed_tiff(path), "TIFF", "RGB", (0, 255))
+    with file:
+        refuse_bomb(*file.size)
+        if file.format in ("TIFF", "GIF", "WEBP") and (count := getattr(file, "n_frames", 1)) > 1:
+            raise ValueError(f"holds {count} pictures; save each as a file of its own")
+        deep_colour = file.mode in ("RGB", "RGBA", "LA") and re.search(r";16[BLN]?'", repr(file.tile))
+        file.load()
+        # The tag after loading: a PNG may have it at its end.
+        told = int(file.getexif().get(ORIENTATION, 1))
+        orientation = told if told in TURNS else 1
+        kind, mode, picture = str(file.format), file.mode, ImageOps.exif_transpose(file)
+    if deep_colour:  # of which Pillow keeps 8 bits
+        return Raster(oriented(_by_opencv(path), orientation), kind, mode, (0, 65535),
+                      orientation=orientation)
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture)
+        if values.dtype.byteorder == ">":
+            values = values.astype(values.dtype.newbyteorder("="))
+        return Raster(values[..., None], kind, mode, ends(values), orientation=orientation)
+    indices = np.asarray(picture) if picture.mode == "P" else None
+    grey = picture.mode in ("1", "L", "LA", "La")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+    values = np.asarray(picture.convert("RGB"))
+    return Raster(values[..., :1] if grey else values, kind, mode, (0, 255), orientation=orientation,
+                  indices=indices)
+
+
+def _by_opencv(path: Path) -> np.ndarray:
+    """A picture with more than 8 bits a colour, (H, W, 3), transparency over black."""
+    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3:
+        raise ValueError("neither Pillow nor OpenCV can decode its 16 bits a colour")
+    if pixels.shape[2] == 4:
+        opaque = pixels[..., 3:].astype(np.float64) / 65535
+        pixels = np.round(pixels[..., :3] * opaque).astype(pixels.dtype)
+    return pixels[..., ::-1]
+
+
+def _malformed_tiff(path: Path) -> np.ndarray:
+    """CVC-ClinicDB's TIFs have headers that Pillow refuses and OpenCV reads."""
+    data = path.read_bytes()
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    with path.open("rb") as f:
+        f.seek(directory.next)
+        directory.load(f)
+    refuse_bomb(directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH])
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it complains of each header
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if pixels is None:
+        raise ValueError("neither Pillow nor OpenCV can decode it")
+    return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as f:
+            return f.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

@@ -1,0 +1,264 @@
+"""From the files of pairs to their pixels: images in uint8, masks one channel a class; problems are told."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from diffusegen_core.config.data import Data
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.data import fits, intensities, labels, rasters
+from diffusegen_core.data.labels import Complaint, Rule
+from diffusegen_core.data.pixels import Raster, oriented, span, turned
+from diffusegen_core.data.reports import Pair, Problem, Report
+
+# Kinds of problems, beside those of `labels`.
+UNREADABLE, SIZES, TURNED = "unreadable", "size mismatch", "orientations differ"
+DEPTH, CHANNELS, SMALL, CROPPED, SAME = ("intensities", "channels", "small lesion", "lesion cropped away",
+                                         "image is its mask")
+UPRIGHT = 1
+SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of one pair, for those who watch."""
+
+    pair: Pair
+    image: Raster | None
+    mask: Raster | None
+    """The first file of the mask; None where it is outlined, or cannot be read."""
+    pixels: np.ndarray | None
+    """(H, W, C) uint8."""
+    classes: np.ndarray | None
+    """(H, W, M) in {0, 1}; None where image or mask cannot be read."""
+
+
+@dataclass
+class _Seen:
+    """The values of a set, to be judged at its end."""
+
+    low: float = math.inf
+    high: float = -math.inf
+    full: tuple[float, float] | None = None
+    kinds: set[str] = field(default_factory=set)
+
+
+def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = None,
+         ) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
+    """Decode the scanned pairs: each usable one with its image (H, W, C) uint8 and mask (H, W, M) in {0, 1}.
+
+    The problems of the others are added to the report on the way; one of the whole set at the end. `watch` is
+    shown every pair. Raises UserError where the settings do not go with what the data tell of their classes.
+    """
+    try:
+        how = labels.rule(settings, report.told, report.condition)
+    except ValueError as error:
+        raise UserError(f"{report.folder} {error}.") from None
+    scale, seen = _rule(report, settings), _Seen()
+    for pair in tqdm(report.pairs, desc="Reading pairs", unit="pair", leave=False, disable=None):
+        shown = [_decode(report, path, pair.cut) for path in pair.images]
+        label, mask, complaints = _mask(report, pair, how, shown[0])
+        pixels = _image(report, pair, shown, scale, settings.channels, seen)
+        if watch:
+            watch(Look(pair, shown[0], label, pixels, mask))
+        if mask is not None:
+            complaints += _complaints(pixels, mask, settings)
+            if label is None or not how.is_default:  # else `labels` tells of empty masks
+                complaints += _nothing(mask, how)
+        if _same(shown[0], label):
+            complaints.append((SAME, "image and mask are one picture"))
+        for problem, detail in complaints:
+            report.add(pair.mask, problem, _of_slice(pair, detail))
+        if pixels is not None and mask is not None and not complaints:
+            yield pair, pixels, mask
+    if scale == "full" and (wrong := _unused(seen)):
+        report.problems.append(Problem(".", DEPTH, wrong))
+
+
+def _rule(report: Report, settings: Data) -> str | tuple[float, float]:
+    def images() -> Iterator[Raster]:
+        for pair in report.pairs:
+            for path in pair.images:
+                try:
+                    yield rasters.read(path, pair.cut)
+                except Exception:  # told when the pairs are read
+                    continue
+    try:
+        return intensities.of_set(settings, images())
+    except ValueError as error:
+        raise UserError(f"Parameters: {error}.") from None
+
+
+def _decode(report: Report, path: Path, cut: tuple[int, int] | None) -> Raster | None:
+    try:
+        return rasters.read(path, cut)
+    except Exception as error:  # Decoders fail in many ways; a file that makes one fail is unreadable.
+        report.add(path, UNREADABLE, printable(rasters.reason(error, path)))
+        return None
+
+
+def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | tuple[float, float],
+           channels: int, seen: _Seen) -> np.ndarray | None:
+    """The pixels of a pair's image, or a problem in the report."""
+    parts: list[np.ndarray] = []
+    for path, raster in zip(pair.images, shown, strict=True):
+        if raster is None:
+            return None
+        try:
+            parts.append(intensities.to_bytes(raster, scale))
+        except ValueError as error:
+            report.add(path, DEPTH, _of_slice(pair, str(error)))
+            return None
+        _note(seen, raster)
+    if len({part.shape[:2] for part in parts}) > 1:
+        report.add(pair.image, SIZES, "the files of its channels differ in size")
+        return None
+    pixels = with_channels(np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0], channels)
+    if pixels is None:
+        has = sum(part.shape[2] for part in parts)
+        report.add(pair.image, CHANNELS, f"{has} channels, and data.channels is {channels}")
+    return pixels
+
+
+def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray | None:
+    """An image (H, W, C) uint8 with so many channels: grey thrice, colours as their luminance; else None."""
+    match pixels.shape[2], channels:
+        case has, wanted if has == wanted:
+            return pixels
+        case 1, 3:
+            return pixels.repeat(3, axis=2)
+        case 3, 1:
+            return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[..., None]
+    return None
+
+
+def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
+          ) -> tuple[Raster | None, np.ndarray | None, list[Complaint]]:
+    """The first file of a mask, the mask itself (None where it cannot be read), and what is wrong with it."""
+    if pair.shapes is not None:
+        if image is None:
+            return None, None, []
+        try:
+            mask, complaints = labels_of_shapes(pair, how, image)
+        except ValueError as error:
+            report.add(pair.mask, UNREADABLE, f"{pair.name}: {printable(str(error))}")
+            return None, None, []
+        return None, mask, complaints + labels.overlapping(mask, how)
+    files = [_decode(report, path, pair.cut) for path in pair.masks]
+    upright = [_upright(one, image) for one in files if one is not None]
+    if len(upright) < len(files):
+        return None, None, []
+    complaints = [one for _, words in upright for one in words]
+    if len({one.size for one, _ in upright}) > 1:
+        return upright[0][0], None, [*complaints, (SIZES, "the masks of the image differ in size")]
+    mask, wrong = _joined(report, pair, how, [one for one, _ in upright])
+    return upright[0][0], mask, complaints + wrong
+
+
+def labels_of_shapes(pair: Pair, how: Rule, image: Raster) -> tuple[np.ndarray, list[Complaint]]:
+    """The mask of a pair that is outlined; the outlines are those of the picture as it is stored."""
+    from diffusegen_core.data import annotations
+    width, height = image.size[::-1] if image.orientation in SIDEWAYS else image.size
+    if how.is_default:
+        how = Rule(how.classes, "value", {one.category: 0 for one in pair.shapes or ()})
+    mask, complaints = annotations.drawn(pair.shapes or (), how, width, height)
+    return oriented(mask, image.orientation), complaints
+
+
+def _joined(report: Report, pair: Pair, how: Rule,
+            files: list[Raster]) -> tuple[np.ndarray, list[Complaint]]:
+    """One mask of its files: each a class by its name, or all of them together."""
+    mask = np.zeros((*files[0].values.shape[:2], len(how.classes)), np.uint8)
+    complaints: list[Complaint] = []
+    for path, raster in zip(pair.masks, files, strict=True):
+        if how.kind == "name":
+            try:
+                place = labels.of_name(how, path.relative_to(report.folder))
+            except KeyError:
+                complaints.append((labels.UNMAPPED, f"{report.named(path)} ends as no key of data.labels, "
+                                                    "and lies in no such folder"))
+                continue
+            layer, words = labels.binary(raster)
+            if place is not None:
+                mask[..., place] |= layer
+        else:
+            part, words = labels.read(how, raster)
+            mask |= part
+        complaints += words
+    if how.kind == "name" or len(files) > 1:
+        complaints += labels.overlapping(mask, how)
+    return mask, complaints
+
+
+def _upright(mask: Raster, image: Raster | None) -> tuple[Raster, list[Complaint]]:
+    """A mask turned as its image is; where the two files say otherwise, their sizes decide, or nothing does.
+
+    A mask without a tag, as of a picture that was labelled in a tool that knows none, fits the picture either
+    as it is shown, or as it is stored.
+    """
+    if image is None or image.orientation == mask.orientation:
+        return mask, []
+    shown, stored = image.size, image.size[::-1]
+    if mask.orientation == UPRIGHT and image.orientation in SIDEWAYS and shown != stored:
+        return (turned(mask, image.orientation) if mask.size == stored else mask), []
+    if image.orientation == UPRIGHT and mask.orientation in SIDEWAYS and shown != stored:
+        return mask, []  # of the right size, or told
+    return mask, [(TURNED, f"the image is turned by its EXIF tag ({image.orientation}) and the mask by its "
+                           f"own ({mask.orientation}; 1 is not at all), and their sizes do not tell which is "
+                           "right; save both without the tag, as they are meant")]
+
+
+def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> list[Complaint]:
+    """What is wrong with a mask beside its values."""
+    complaints = []
+    if pixels is not None and pixels.shape[:2] != mask.shape[:2]:
+        complaints.append((SIZES, f"mask {mask.shape[1]}x{mask.shape[0]}, image {pixels.shape[1]}x"
+                                  f"{pixels.shape[0]}"))
+    union = mask.any(axis=2)
+    if settings.fit == "crop" and union.any() and not fits.squared(mask, "crop").any():
+        complaints.append((CROPPED, "the middle square holds nothing of it; set data.fit: pad"))
+    if settings.min_area and union.any():
+        least = settings.min_area * (union.size if settings.min_area < 1 else 1)
+        if (smallest := min(areas(mask))) < least:
+            complaints.append((SMALL, f"a region of {smallest} pixels, and data.min_area is {least:g}"))
+    return complaints
+
+
+def _nothing(mask: np.ndarray, how: Rule) -> list[Complaint]:
+    return [] if mask.any() else [(labels.EMPTY, f"no pixel is of a class ({', '.join(how.classes)})")]
+
+
+def _same(image: Raster | None, label: Raster | None) -> bool:
+    return image is not None and label is not None and image.values.shape == label.values.shape and bool(
+        (image.values == label.values).all())
+
+
+def areas(mask: np.ndarray) -> list[int]:
+    """The pixels of each connected region of each class of a mask (H, W, M)."""
+    sizes: list[int] = []
+    for layer in np.moveaxis(mask, 2, 0):
+        _, _, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(layer))
+        sizes += stats[1:, cv2.CC_STAT_AREA].tolist()
+    return sizes
+
+
+def _note(seen: _Seen, raster: Raster) -> None:
+    if raster.is_deep and raster.full is not None:
+        low, high = span(raster.values)
+        seen.low, seen.high = min(seen.low, low), max(seen.high, high)
+        seen.full = raster.full if seen.full is None else (
+            min(seen.full[0], raster.full[0]), max(seen.full[1], raster.full[1]))
+
+
+def _unused(seen: _Seen) -> str | None:
+    return intensities.unused((seen.low, seen.high), seen.full) if seen.full else None
+
+
+def _of_slice(pair: Pair, detail: str) -> str:
+    return f"{detail} (slice {pair.cut[1]})" if pair.cut else detail

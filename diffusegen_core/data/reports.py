@@ -1,0 +1,137 @@
+"""What lies in a folder of pairs: the pairs, the files, and everything that is wrong."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.store import files
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One outlined region of an image, as annotation tools store it."""
+
+    category: str
+    """Its key among the classes that a layout tells (see `labels.rule`)."""
+    polygons: tuple[tuple[float, ...], ...] = ()
+    """Corners of each part: x, y, x, y, ... in pixels."""
+    runs: Any = None
+    """COCO's run lengths instead, a mapping of size and counts."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its mask on disk."""
+
+    name: str
+    image: Path
+    mask: Path
+    """Its mask, or the file that outlines it; of several the first."""
+    more_images: tuple[Path, ...] = ()
+    """The other files of an image whose channels lie in several."""
+    more_masks: tuple[Path, ...] = ()
+    shapes: tuple[Shape, ...] | None = None
+    """The outlines, where `mask` is no picture."""
+    cut: tuple[int, int] | None = None
+    """Axis and index of the slice of a volume that it is."""
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """All files of the mask."""
+        return self.mask, *self.more_masks
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """All files of the image."""
+        return self.image, *self.more_images
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: the file relative to the dataset's folder, the kind of problem, detail."""
+
+    file: str
+    problem: str
+    detail: str
+
+
+@dataclass
+class Report:
+    """What lies in a dataset's folder. `pairs` are the usable ones, in natural order of their names."""
+
+    folder: Path
+    layout: str
+    pairs: list[Pair] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    told: dict[str, list[int]] = field(default_factory=dict)
+    """The values of each class, where the data name their classes."""
+    condition: str | None = None
+    """What a mask's lesion is, where the layout says so."""
+    ignored: list[Path] = field(default_factory=list)
+    """Pictures of the folder that are neither images nor masks."""
+
+    def add(self, path: Path, problem: str, detail: str) -> None:
+        self.problems.append(Problem(self.named(path), problem, detail))
+
+    def named(self, path: Path) -> str:
+        """A file as problems name it."""
+        return printable(path.relative_to(self.folder).as_posix())
+
+    def table(self) -> pd.DataFrame:
+        """Every problem, one a row: file, problem, detail."""
+        return pd.DataFrame(self.problems, columns=["file", "problem", "detail"], dtype=str)
+
+    @property
+    def text(self) -> str:
+        """Every problem as text, for a terminal."""
+        return self.brief(len(self.problems))
+
+    def brief(self, rows: int = 40) -> str:
+        """The same with at most so many rows, for an error."""
+        if not self.problems:
+            return f"{self.folder}: {len(self.pairs)} pairs ({self.layout}), no problems."
+        table = self.table().head(rows).to_string(index=False, justify="left")
+        more = len(self.problems) - rows
+        rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
+        return f"{self.folder}: {len(self.pairs)} usable pairs, {len(self.problems)} problems.\n{table}{rest}"
+
+    def hashes(self, known: Mapping[str, Any]) -> dict[str, tuple[int, int, str]]:
+        """Size, time (ns) and SHA-256 of every image file, by its relative name.
+
+        Of a file with the size and the time that `known`, which a file told, has for it the hash is taken
+        from there. Raises UserError where a file cannot be read: that is no change of the data.
+        """
+        described = {}
+        for path in sorted(self.files):
+            name = path.relative_to(self.folder).as_posix()
+            try:
+                status = path.stat()
+                size, time = status.st_size, status.st_mtime_ns
+                match known.get(name):
+                    case [int(told_size), int(told_time), str(content)] if (
+                            (told_size, told_time) == (size, time) and SHA256.fullmatch(content)):
+                        pass
+                    case _:
+                        content = files.remembered_sha256(path)
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+            described[name] = size, time, content
+        return described
+
+
+def identity(hashes: Mapping[str, Sequence[Any]]) -> str:
+    """A sha256 over the names and the contents of image files, from `Report.hashes`."""
+    total = hashlib.sha256()
+    for name in sorted(hashes):
+        total.update(os.fsencode(name) + b"\0" + bytes.fromhex(hashes[name][2]))
+    return total.hexdigest()

@@ -1,0 +1,209 @@
+"""Values, colours, conditions and names of masks to classes; what is not mapped is told and refused."""
+
+from pathlib import PurePath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusegen_core.config import params
+from diffusegen_core.config.data import Data
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import labels, pixels
+
+
+def grey(*areas: tuple[int, int]) -> np.ndarray:
+    """A mask of 0 with a square of so many pixels a side for each value."""
+    values, left = np.zeros((40, 80), np.uint8), 1
+    for value, side in areas:
+        values[2:2 + side, left:left + side] = value
+        left += side + 1
+    return values
+
+
+def raster(values: np.ndarray, kind: str = "PNG", **more: object) -> pixels.Raster:
+    values = values if values.ndim == 3 else values[..., None]
+    return pixels.Raster(values, kind, "L", pixels.ends(values), **more)
+
+
+def read(values: np.ndarray | pixels.Raster, told: dict | None = None, condition: str | None = None,
+         **settings: object) -> tuple[np.ndarray, dict[str, str]]:
+    one = values if isinstance(values, pixels.Raster) else raster(values)
+    mask, complaints = labels.read(labels.rule(Data(**settings), told, condition), one)
+    return mask, dict(complaints)
+
+
+# ---- the default: white on black
+
+@pytest.mark.parametrize("values", [
+    grey((255, 9)), grey((200, 9)), np.maximum(grey((255, 9)), 1)], ids=["white", "light", "on 1"])
+def test_two_values_are_lesion_and_background(values):
+    mask, wrong = read(values)
+    assert wrong == {}
+    assert mask[..., 0].tolist() == (values > 127).tolist()
+
+
+@pytest.mark.parametrize(("values", "kind", "says"), [
+    (grey((127, 9), (255, 9)), labels.UNMAPPED, "127 (81), 255 (81)"),  # D3
+    (grey((1, 9), (2, 9), (200, 1)), labels.UNMAPPED, "1 (81), 2 (81), 200 (1)"),
+    (grey((85, 9), (255, 9)), labels.UNMAPPED, "85"),  # D11
+    (np.where(np.pad(np.ones((36, 76)), 2) > 0, grey((1, 9)), np.full((40, 80), 255, np.uint8)),
+     labels.UNMAPPED, ", 1 (72), 255 ("),
+    (grey((1, 9)), labels.ZERO_ONE, "data.labels: {1: polyp}"),
+    (grey((100, 9)), labels.EMPTY, "100"),
+    (np.full((40, 80), 128, np.uint8), labels.TWO, "128"),
+], ids=["0/127/255", "stray", "85/255", "ignore border", "0/1", "grey", "all"])
+def test_what_is_not_black_and_white_is_told_with_values_and_counts(values, kind, says):
+    _, wrong = read(values)
+    assert list(wrong) == [kind]
+    assert says in wrong[kind]
+    assert "data.labels" in wrong[kind] or kind in (labels.EMPTY, labels.TWO)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_photograph_as_its_mask_is_told(kind):  # D11
+    rng = np.random.default_rng(0)
+    photo = np.stack([rng.integers(a, b, (40, 80)) for a, b in ((90, 250), (60, 160), (50, 120))], 2)
+    _, wrong = read(raster(photo.astype(np.uint8), kind))
+    assert "neither black nor white" in wrong[labels.UNMAPPED]
+
+
+def test_a_plateau_between_black_and_white_is_told_in_a_lossy_mask():
+    noise = np.random.default_rng(0).integers(-3, 4, (40, 80))
+    values = np.clip(grey((128, 12), (255, 12)).astype(int) + noise, 0, 255).astype(np.uint8)
+    assert list(read(raster(values, "JPEG"))[1]) == [labels.UNMAPPED]
+
+
+def test_blurred_edges_and_noise_near_black_and_white_are_in_order():
+    import cv2
+    soft = cv2.GaussianBlur(grey((255, 20)), (3, 3), 0)
+    assert read(soft)[1] == {}
+    few = grey((255, 20))
+    few[30, 30], few[5, 5] = 3, 251  # JPEG's noise, stored as PNG
+    assert read(few)[1] == {}
+
+
+def test_colours_are_one_lesion_alone_and_several_are_told():
+    red = np.stack([grey((255, 9)), grey(), grey()], axis=2)
+    assert read(red)[1] == {}
+    both = red + np.stack([grey(), grey((0, 9), (255, 9)), grey()], axis=2)
+    _, wrong = read(both)
+    assert "#ff0000 (81)" in wrong[labels.COLOURS]
+    assert 'data.labels: {"#00ff00": polyp, "#ff0000": ...}' in wrong[labels.COLOURS]
+    palette = raster(both, indices=grey((1, 9), (2, 9)))
+    assert list(read(palette)[1]) == [labels.COLOURS]
+
+
+# ---- values
+
+def test_values_are_classes_and_others_are_refused_and_counted():
+    values = grey((1, 9), (2, 7), (9, 1))
+    mask, wrong = read(values, labels={1: "liver", 2: "tumour"})
+    assert wrong == {labels.UNMAPPED: "9 (1): name them in data.labels, or call them background"}
+    assert mask.shape == (40, 80, 2)
+    assert (mask[..., 0].sum(), mask[..., 1].sum()) == (81, 49)
+    mask, wrong = read(values, labels={1: "liver", 2: "liver", 9: "background"})
+    assert (mask.shape[2], mask.sum(), wrong) == (1, 130, {})
+
+
+def test_values_of_wide_types_and_of_palettes_are_their_own():
+    wide = raster(grey((1, 9)).astype(np.int16), "NIfTI")
+    assert read(wide, labels={1: "liver"})[0].sum() == 81
+    assert list(read(wide)[1]) == [labels.ZERO_ONE]
+    colours = np.stack([grey((200, 9)), grey(), grey()], axis=2)
+    assert read(raster(colours, indices=grey((3, 9))), labels={3: "wound"})[0].sum() == 81
+    deep = raster(grey((255, 9)).astype(np.uint16) * 257)
+    assert read(pixels.Raster(deep.values, "PNG", "I;16", (0, 65535)))[0].sum() == 81
+    assert read(raster((grey((255, 9)) > 0).astype(np.float64), "NIfTI"))[0].sum() == 81
+
+
+def test_values_of_a_coloured_mask_are_refused_in_words_of_colours():
+    both = np.stack([grey((255, 9)), grey((0, 9), (255, 9)), grey()], axis=2)
+    _, wrong = read(both, labels={1: "wound"})
+    assert "#ff0000 (81)" in wrong[labels.COLOURS]
+
+
+# ---- colours and conditions
+
+def test_colours_are_classes_and_others_are_refused_and_counted():
+    both = np.stack([grey((255, 9)), grey((0, 9), (255, 9)), grey()], axis=2)
+    mask, wrong = read(both, labels={"#FF0000": "wound", "#00ff00": "skin"})
+    assert (wrong, mask[..., 0].sum(), mask[..., 1].sum()) == ({}, 81, 81)
+    _, wrong = read(both, labels={"#ff0000": "wound"})
+    assert wrong[labels.UNMAPPED].startswith("#00ff00 (81): name them")
+    black_lesion = raster(255 - both)  # D4, with a way on
+    mask, wrong = read(black_lesion, labels={"#ffffff": "background", "#00ffff": "wound", "#ff00ff": "wound"})
+    assert (wrong, mask.sum()) == ({}, 162)
+
+
+def test_conditions_speak_of_every_value():
+    values = grey((100, 9), (200, 9))
+    assert read(values, labels={">127": "polyp"})[0].sum() == 81
+    assert read(values, labels={">0": "polyp"})[0].sum() == 162
+    assert read(values, condition=">0")[0].sum() == 162
+    _, wrong = read(values, labels={">50": "a", ">150": "b"})
+    assert wrong[labels.OVERLAP].startswith("81 pixels are of several classes")
+    assert wrong[labels.OVERLAP].endswith("set data.overlap: true")
+    assert read(values, labels={">50": "a", ">150": "b"}, overlap=True)[1] == {}
+
+
+# ---- what the data tell, and names
+
+def test_classes_that_the_data_name():
+    values, told = grey((1, 9), (2, 7)), {"liver": [1], "tumour": [2]}
+    mask, wrong = read(values, told, labels={"liver": "liver", "tumour": "lesion"})
+    assert (wrong, mask[..., 1].sum()) == ({}, 49)
+    assert list(read(values, told, labels={"tumour": "lesion"})[1]) == [labels.UNMAPPED]
+    assert read(values, told, labels={"tumour": "lesion", "liver": "background"})[0].sum() == 49
+    assert read(grey((1, 9)), {"liver": [1]})[0].sum() == 81
+    with pytest.raises(ValueError, match=r"{liver: liver, tumour: tumour}"):
+        read(values, told)
+    with pytest.raises(ValueError, match="no class spleen in the data, which has liver, tumour"):
+        read(values, told, labels={"spleen": "spleen"})
+
+
+def test_files_are_classes_by_their_ends_folders_or_patterns():
+    keys = {"_left": "lung", "rightMask": "lung", "*scar*": "scar", "_x": "background"}
+    how = labels.rule(Data(labels=keys))
+    for path, place in (("m/a_left.png", 0), ("rightMask/a.png", 0), ("m/a_scar_2.png", 1),
+                        ("m/a_x.png", None)):
+        assert labels.of_name(how, PurePath(path)) == place
+    with pytest.raises(KeyError):
+        labels.of_name(how, PurePath("m/a_heart.png"))
+
+
+@pytest.mark.parametrize("value", [1, 7, 255])
+def test_a_file_of_one_class_may_have_any_two_values_and_be_empty(value):
+    mask, wrong = labels.binary(raster(grey((value, 9))))
+    assert (mask.sum(), wrong) == (81, [])
+    assert labels.binary(raster(grey()))[1] == []
+    assert labels.binary(raster(grey((127, 9), (255, 9))))[1][0][0] == labels.UNMAPPED
+
+
+# ---- parameters
+
+def test_keys_of_labels_may_be_integers_and_are_of_one_kind():
+    data = params.validate({"data": {"labels": {0: "background", 1: "liver", 2: "tumour", 3: "liver"}}}).data
+    assert (data.classes, data.label_kind) == (("liver", "tumour"), "value")
+    given = params.override({"data": {"labels": {2: "old"}}}, [("data.labels", "{1: liver, '>0.5': a}")])
+    assert given == {"data": {"labels": {1: "liver", ">0.5": "a"}}}  # as a whole, and its keys as they are
+    for mapped, says in (({1: "a", "#ff0000": "b"}, "one kind"), ({1: "background"}, "at least one class"),
+                         ({True: "a"}, "valid string"), ({}, "labels")):
+        with pytest.raises(UserError, match=says):
+            params.validate({"data": {"labels": mapped}})
+
+
+@pytest.mark.parametrize(("values", "says"), [
+    ({"images": "a/*"}, "together"), ({"images": "a", "masks": "b"}, "one at least"),
+    ({"images": "*", "masks": "*/*"}, "as many"), ({"intensities": [5, 5]}, "low is below high"),
+    ({"intensities": "dull"}, "intensities"), ({"slices": [3, 0, 1]}, "axis is 0, 1 or 2"),
+    ({"slices": [0, 5, 1]}, "first is not above last"), ({"min_area": 0}, "min_area"),
+    ({"fit": "stretch"}, "fit")])
+def test_parameters_of_reading_that_cannot_be(values, says):
+    with pytest.raises(UserError, match=says):
+        params.validate({"data": values})
+
+
+def test_a_mask_whose_lesion_is_black_is_most_of_it():  # D4
+    picture = Image.fromarray(255 - grey((255, 9)))
+    assert read(np.asarray(picture))[0].mean() > 0.9

@@ -1,0 +1,338 @@
+"""How folders are laid out: published layouts by small copies, one's own by patterns; what is told else."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_formats import nifti
+
+from diffusegen_core.config.data import Data
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import annotations, layouts, reading
+from diffusegen_core.data.reports import Report
+
+SIDE = 24
+
+
+def image(path: Path, value: int = 90) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((SIDE, SIDE), value, np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, value: int = 255, at: int = 4) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros((SIDE, SIDE), np.uint8)
+    values[at:at + 6, at:at + 6] = value
+    Image.fromarray(values).save(path)
+    return path
+
+
+def read(folder: Path, **settings: object) -> tuple[Report, dict[str, np.ndarray]]:
+    """The report of a folder, and the masks of its usable pairs."""
+    data = Data(**settings)
+    report = layouts.scan(folder, data)
+    masks = {pair.name: mask for pair, _, mask in reading.read(report, data)}
+    return report, masks
+
+
+def problems(report: Report) -> list[tuple[str, str]]:
+    return [(one.file, one.problem) for one in report.problems]
+
+
+# ---- by name
+
+def test_isic(tmp_path):
+    for number in ("0000000", "0000001"):
+        image(tmp_path / f"ISIC2018_Task1-2_Training_Input/ISIC_{number}.jpg")
+        mask(tmp_path / f"ISIC2018_Task1_Training_GroundTruth/ISIC_{number}_segmentation.png")
+    image(tmp_path / "ISIC2018_Task1-2_Training_Input/ISIC_0000000_superpixels.png")
+    report, masks = read(tmp_path)
+    assert (report.layout, list(masks)) == ("ISIC", ["ISIC_0000000", "ISIC_0000001"])
+    assert [path.name for path in report.ignored] == ["ISIC_0000000_superpixels.png"]
+
+
+def busi(folder: Path) -> Path:
+    for kind, number in (("benign", 1), ("malignant", 1), ("normal", 1)):
+        image(folder / kind / f"{kind} ({number}).png")
+        mask(folder / kind / f"{kind} ({number})_mask.png", 0 if kind == "normal" else 255)
+    mask(folder / "benign/benign (1)_mask_1.png", at=14)
+    return folder
+
+
+def test_busi_with_several_masks_an_image_and_pairs_without_lesions(tmp_path):
+    report, masks = read(busi(tmp_path / "Dataset_BUSI_with_GT").parent)
+    assert (report.layout, list(masks)) == ("BUSI", ["benign (1)", "malignant (1)"])
+    assert masks["benign (1)"].sum() == 72
+    assert problems(report) == [("Dataset_BUSI_with_GT/normal/normal (1)_mask.png", "empty mask")]
+
+
+def test_folders_can_be_classes(tmp_path):
+    _, masks = read(busi(tmp_path), labels={"benign": "benign", "malignant": "malignant", "normal": "benign"})
+    assert masks["benign (1)"].sum(axis=(0, 1)).tolist() == [72, 0]
+    assert masks["malignant (1)"].sum(axis=(0, 1)).tolist() == [0, 36]
+
+
+@pytest.mark.parametrize("ending", ["png", "nii.gz"])
+def test_nnunet_with_its_classes_and_channels(tmp_path, ending):
+    for name in ("case_1", "case_2"):
+        values = np.zeros((SIDE, SIDE), np.uint8)
+        values[4:10, 4:10], values[12:16, 12:16] = 1, 2
+        for channel in (0, 1):
+            if ending == "png":
+                image(tmp_path / f"imagesTr/{name}_000{channel}.png", 90 + channel)
+            else:
+                (tmp_path / "imagesTr").mkdir(exist_ok=True)
+                nifti(tmp_path / f"imagesTr/{name}_000{channel}.nii.gz",
+                      np.full((SIDE, SIDE, 1), 90, np.uint8))
+        (tmp_path / "labelsTr").mkdir(exist_ok=True)
+        if ending == "png":
+            Image.fromarray(values).save(tmp_path / f"labelsTr/{name}.png")
+        else:
+            nifti(tmp_path / f"labelsTr/{name}.nii.gz", values.T[..., None])
+    told = {"labels": {"background": 0, "liver": 1, "tumour": 2}, "file_ending": f".{ending}"}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"liver, tumour; set data\.labels, such as {liver: liver, tumour"):
+        read(tmp_path, channels=2)
+    for keys in ({"liver": "liver", "tumour": "tumour"}, {1: "liver", 2: "tumour"}):
+        report, masks = read(tmp_path, channels=2, labels=keys)
+        assert (report.layout, problems(report)) == ("nnU-Net", [])
+        assert masks["case_1"].sum(axis=(0, 1)).tolist() == [36, 16]
+    data = Data(channels=2, labels={1: "liver", 2: "tumour"})
+    _, pixels, _ = next(reading.read(layouts.scan(tmp_path, data), data))
+    assert pixels.shape == (SIDE, SIDE, 2)
+    report, masks = read(tmp_path, labels={1: "liver", 2: "tumour"})
+    assert problems(report)[0] == (f"imagesTr/case_1_0000.{ending}", "channels")
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": ["liver"]}))
+    with pytest.raises(UserError, match="not as nnU-Net's"):
+        read(tmp_path)
+
+
+def test_chest_x_rays_of_montgomery_and_shenzhen(tmp_path):
+    for side, at in (("left", 2), ("right", 14)):
+        mask(tmp_path / f"MontgomerySet/ManualMask/{side}Mask/MCUCXR_0001_0.png", at=at)
+    image(tmp_path / "MontgomerySet/CXR_png/MCUCXR_0001_0.png")
+    report, masks = read(tmp_path)
+    assert (report.layout, masks["MCUCXR_0001_0"].sum()) == ("Montgomery", 72)
+    _, masks = read(tmp_path, labels={"leftMask": "left lung", "rightMask": "right lung"})
+    assert masks["MCUCXR_0001_0"].sum(axis=(0, 1)).tolist() == [36, 36]
+    other = tmp_path / "MontgomerySet/other"
+    image(other / "CXR_png/CHNCXR_0001_0.png")
+    image(other / "CXR_png/CHNCXR_0002_0.png")
+    mask(other / "mask/CHNCXR_0001_0_mask.png")
+    report, masks = read(other)
+    assert (report.layout, list(masks)) == ("Shenzhen", ["CHNCXR_0001_0"])
+    assert problems(report) == [("CXR_png/CHNCXR_0002_0.png", "missing mask")]
+
+
+def test_drive_with_its_gifs_and_fields_of_view(tmp_path):
+    for part, number in (("training", 21), ("test", 1)):
+        image(tmp_path / f"DRIVE/{part}/images/{number:02d}_{part}.tif")
+        mask(tmp_path / f"DRIVE/{part}/1st_manual/{number:02d}_manual1.gif")
+        mask(tmp_path / f"DRIVE/{part}/mask/{number:02d}_{part}_mask.gif")
+    report, masks = read(tmp_path)
+    assert (report.layout, list(masks), problems(report)) == ("DRIVE", ["01", "21"], [])
+    assert len(report.ignored) == 2
+
+
+def test_glas_whose_masks_number_the_glands(tmp_path):
+    for name in ("train_1", "testA_1"):
+        image(tmp_path / f"{name}.bmp")
+        numbered = np.zeros((SIDE, SIDE), np.uint8)
+        numbered[2:6, 2:6], numbered[10:14, 10:14] = 1, 2
+        Image.fromarray(numbered).save(tmp_path / f"{name}_anno.bmp")
+    report, masks = read(tmp_path)
+    assert (report.layout, masks["train_1"].sum(), problems(report)) == ("GlaS", 32, [])
+
+
+# ---- outlines
+
+def coco(folder: Path, segmentation: object, names: tuple[str, ...] = ("a.png",),
+         categories: tuple[str, ...] = ("polyp",)) -> Path:
+    image(folder / "images/a.png")
+    content = {"images": [{"id": 7 + i, "file_name": name, "height": SIDE, "width": SIDE}
+                          for i, name in enumerate(names)],
+               "categories": [{"id": 3 + i, "name": name} for i, name in enumerate(categories)],
+               "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "segmentation": segmentation}]}
+    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "annotations/instances.json").write_text(json.dumps(content))
+    return folder
+
+
+def runs(compressed: bool) -> dict:
+    """COCO's run lengths of a square, down the columns."""
+    from pycocotools import mask as library
+    values = np.zeros((SIDE, SIDE), np.uint8, order="F")
+    values[4:10, 4:10] = 1
+    if compressed:
+        return {"size": [SIDE, SIDE], "counts": library.encode(values)["counts"].decode()}
+    ends = np.flatnonzero(np.diff(values.T.ravel())) + 1
+    return {"size": [SIDE, SIDE], "counts": np.diff([0, *ends.tolist(), values.size]).tolist()}
+
+
+SQUARE = [[4, 4, 9, 4, 9, 9, 4, 9]]
+
+
+@pytest.mark.parametrize("outline", [SQUARE, "compressed", "plain"])
+def test_coco_by_polygons_and_by_both_run_lengths(tmp_path, outline):
+    segmentation = outline if isinstance(outline, list) else runs(compressed=outline == "compressed")
+    report, masks = read(coco(tmp_path, segmentation))
+    assert (report.layout, problems(report)) == (annotations.COCO, [])
+    assert np.argwhere(masks["a"][..., 0]).min(axis=0).tolist() == [4, 4]
+    assert masks["a"].sum() == 36
+
+
+def test_coco_with_several_categories_asks_for_the_choice(tmp_path):
+    coco(tmp_path, SQUARE, categories=("polyp", "scar"))
+    with pytest.raises(UserError, match=r"classes polyp, scar; set data\.labels"):
+        read(tmp_path)
+    _, masks = read(tmp_path, labels={"polyp": "polyp", "scar": "scar"})
+    assert masks["a"].sum(axis=(0, 1)).tolist() == [36, 0]
+    report, masks = read(tmp_path, labels={"scar": "scar"})
+    assert (problems(report)[0], masks) == (("annotations/instances.json", "unmapped values"), {})
+
+
+@pytest.mark.parametrize(("outline", "says"), [
+    ({"size": [9, 9], "counts": [81]}, "mask of [9, 9], and the image is [24, 24]"),
+    ({"size": [SIDE, SIDE], "counts": [5, 5]}, "do not add up"),
+    ({"size": [SIDE, SIDE], "counts": [-5, SIDE * SIDE + 5]}, "do not add up"),
+    ({"size": [SIDE, SIDE], "counts": "zzzz~~~"}, "do not add up"),
+    ({"size": [SIDE, SIDE], "counts": "0" * 50}, "do not add up"),
+    ({"size": [SIDE, SIDE]}, "do not add up"),
+])
+def test_run_lengths_that_do_not_fit_are_one_line(tmp_path, outline, says):
+    report, masks = read(coco(tmp_path, outline))
+    assert masks == {}
+    [problem] = [one for one in report.problems if one.problem == "unreadable"]
+    assert says in problem.detail
+
+
+def test_coco_that_names_absent_images_or_is_damaged(tmp_path):
+    coco(tmp_path, SQUARE, names=("a.png", "b.png", "../../etc/passwd"))
+    report, masks = read(tmp_path)
+    assert list(masks) == ["a"]
+    [problem] = report.problems
+    assert (problem.problem, problem.detail) == (
+        "absent images", "it names 2 images that are not there: b.png, ../../etc/passwd")
+    coco(tmp_path, [[1, 2]])
+    with pytest.raises(UserError, match="not as COCO files are"):
+        read(tmp_path)
+    (tmp_path / "annotations/instances.json").write_text('{"images": [')
+    with pytest.raises(UserError, match="damaged JSON"):
+        read(tmp_path)
+
+
+def test_labelme(tmp_path):
+    shapes = [{"label": "polyp", "points": [[4, 4], [9, 9]], "shape_type": "rectangle"},
+              {"label": "polyp", "points": [[16, 4], [20, 4], [18, 8]], "shape_type": "polygon"}]
+    for name in ("a", "b"):
+        image(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.json").write_text(json.dumps(
+            {"version": "5.0.0", "shapes": shapes, "imagePath": f"{name}.png", "imageHeight": SIDE,
+             "imageWidth": SIDE, "imageData": base64.b64encode(b"x").decode()}))
+    image(tmp_path / "c.png")
+    report, masks = read(tmp_path)
+    assert (report.layout, list(masks)) == (annotations.LABELME, ["a", "b"])
+    assert masks["a"].sum() > 36
+    assert problems(report) == [("c.png", "missing mask")]
+    (tmp_path / "c.png").unlink()
+    (tmp_path / "b.json").write_text(json.dumps({"shapes": [{**shapes[0], "shape_type": "linestrip"}]}))
+    report, _ = read(tmp_path)
+    assert "type linestrip" in report.problems[0].detail
+
+
+# ---- volumes
+
+def test_slices_of_volumes_are_pairs(tmp_path):
+    volume, label = np.full((SIDE, SIDE, 6), 90, np.uint8), np.zeros((SIDE, SIDE, 6), np.uint8)
+    label[4:10, 4:10, 2:4] = 1
+    for part, values in (("images", volume), ("masks", label)):
+        (tmp_path / part).mkdir()
+        nifti(tmp_path / part / "a.nii.gz", values)
+    report, masks = read(tmp_path)
+    assert "slices are taken by data.slices" in report.problems[0].detail
+    report, masks = read(tmp_path, slices=[2, 1, 3], labels={1: "liver"})
+    assert list(masks) == ["a_z002", "a_z003"]
+    assert [one.detail for one in report.problems] == ["no pixel is of a class (liver) (slice 1)"]
+    report, _ = read(tmp_path, slices=[2, 5, 6], labels={1: "liver"})
+    assert "no slice 6" in report.problems[-1].detail
+
+
+# ---- patterns of one's own
+
+def test_patterns_pair_by_what_their_stars_stand_for(tmp_path):
+    for name in ("p1/1", "p1/2", "p2/1"):
+        image(tmp_path / f"img/{name}.png")
+        mask(tmp_path / f"seg/{name}_lesion_1.png")
+    mask(tmp_path / "seg/p1/1_lesion_2.png", at=14)
+    report, masks = read(tmp_path, images="img/*/*.png", masks="seg/*/*_lesion_**")
+    assert (list(masks), problems(report)) == (["p1_1", "p1_2", "p2_1"], [])
+    assert masks["p1_1"].sum() == 72
+    with pytest.raises(UserError, match=r"'im/\*' matches none of the 7 pictures .*seen: img/p1/ \(2 pict"):
+        read(tmp_path, images="im/*", masks="seg/*")
+
+
+def test_patterns_tell_images_from_masks_in_one_folder(tmp_path):
+    image(tmp_path / "a.png")
+    mask(tmp_path / "a_mask.png")
+    image(tmp_path / "b.jpg")
+    _, masks = read(tmp_path, images="*.png", masks="*_mask.png")
+    assert list(masks) == ["a"]
+
+
+# ---- U7: what else is there, and the remedy
+
+REMEDY = re.compile(r"data\.images: '(.+?)' and data\.masks: '(.+?)'")
+
+
+@pytest.mark.parametrize(("images", "masks"), [
+    ("image/{}.png", "gt/{}.png"), ("Images/{}.png", "labels/{}.png"), ("imgs/{}.jpg", "annotations/{}.png"),
+    ("images/{}.png", "masks/{}_segmentation.png"), ("images/{}.png", "masks/{}_gt.png"),
+    ("images/{}.png", "masks/{}-mask.png"), ("images/{}.png", "masks/{}_Mask.png"),
+    ("images/{}.png", "masks/mask_{}.png"), ("images/{}.jpg", "masks/{}.jpg.png"),
+    ("images/patient0/{}.png", "masks/patient0/{}.png"), ("images/{}.png", "masks/{}_mask_1.png"),
+    ("{}.png", "{}_seg.png"), ("x/{}.webp", "x/{}_label.gif"),
+])
+def test_of_an_unknown_layout_the_remedy_is_named_and_works(tmp_path, images, masks):
+    for name in ("scan7", "scan8", "other"):
+        image(tmp_path / images.format(name))
+        mask(tmp_path / masks.format(name))
+    try:
+        report = layouts.scan(tmp_path)
+        words = report.problems[0].detail
+        assert report.pairs == []
+    except UserError as error:
+        words = str(error)
+        assert "seen: " in words
+    remedy = REMEDY.search(words)
+    assert remedy, words
+    report, read_masks = read(tmp_path, images=remedy[1], masks=remedy[2])
+    assert len(read_masks) == 3
+    assert problems(report) == []
+
+
+def test_other_remedies(tmp_path):
+    for part in ("train", "val"):
+        image(tmp_path / f"sets/{part}/images/a.png")
+        mask(tmp_path / f"sets/{part}/masks/a.png")
+    with pytest.raises(UserError, match=r"holds 2 datasets\. Name one of them: .*sets/train, .*sets/val"):
+        layouts.scan(tmp_path / "sets")
+    for images, masks, says in (("images/IMG_1.JPG", "masks/img_1.png", "in capitals alone"),
+                                ("images/0.png", "masks/000.png", "in leading zeros alone"),
+                                ("images/a.png", "masks/b.png", "No mask has the name of an image: a.png")):
+        folder = tmp_path / says.replace(" ", "")[:12].replace(":", "")
+        image((folder / images).with_suffix(".jpg")).rename(folder / images)
+        mask(folder / masks)
+        assert says in layouts.scan(folder).problems[0].detail
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/a.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no pictures that are read; a\.heic is an HEIF picture; save it"):
+        layouts.scan(tmp_path / "empty")
+    image(tmp_path / "images/a.png")
+    mask(tmp_path / "masks/a.png")
+    (tmp_path / "images/b.nrrd").write_bytes(b"x")  # D8
+    assert problems(layouts.scan(tmp_path))[0] == ("images/b.nrrd", "not read")
