@@ -34,7 +34,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     anything is written.
     """
     names = pictures.names(paths)
-    _refuse_place(run, out)
+    refuse_place(run, out)
     wish = Wish(_mask(mask), Like.parse(like) if like is not None else None, _mask(old), remove)
     shown = {name: np.asarray(layouts.opened(path)) for name, path in zip(names, paths, strict=True)}
     own = {name: seeds.derive(seed, "picture", name) for name in names}
@@ -63,7 +63,7 @@ def _mask(path: Path | None) -> np.ndarray | None:
     return mask
 
 
-def _refuse_place(run: Run, out: Path) -> None:
+def refuse_place(run: Run, out: Path) -> None:
     """UserError where the folder is a file, or lies in a run or among the data of this one."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Name a folder with --out.")
