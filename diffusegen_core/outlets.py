@@ -69,8 +69,8 @@ def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transf
         raise UserError(f"alpha is a probability, from 0 to 1, and not {alpha}.")
     most = trainsets.of_run(run.params, len(run.pairs))[kind].samples
     if not 1 <= ratio <= most:
-        raise UserError(f"ratio {ratio} is none of 1 to {most}, the pairs of {kind} that this run makes of a "
-                        "real one (inpaint.samples, gan.samples).")
+        raise UserError(f"ratio {ratio} cannot be: this run makes {most} pairs of {kind} of a real one. "
+                        f"Choose 1 to {most}, or raise {'gan' if kind == GAN else 'inpaint'}.samples.")
     one = made(run, kind)
     rows = trainsets.grouped(one.manifest)
     mine = rows[rows["group"].isin(real)].groupby("group")["name"].agg(list).to_dict()

@@ -40,6 +40,7 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
     """
     place = out or Path(to_nnunet.name(run.folder.name) if to == "nnunet" else f"{run.folder.name}-{to}")
     refuse_place(run, place)
+    files.refuse_full(place)  # before the run is read, which takes seconds
     if to == "nnunet":
         to_nnunet.check(place)
     chosen, form = cases.choose(run, types, real), FORMATS[to]

@@ -63,6 +63,13 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Wr
     return written
 
 
+def refuse_full(folder: Path) -> None:
+    """UserError where there is anything but an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already, and nothing there is replaced. Name a new or empty "
+                        "folder.")
+
+
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
     """Let `fill` make files in a temporary folder beside `folder`, then rename it there: all or nothing.
 
@@ -71,9 +78,7 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
     target = folder.resolve()  # a link to an empty folder stays one
     temporary = None
     try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise UserError(f"{folder} is there already, and nothing there is replaced. Name a new or empty "
-                            "folder.")
+        refuse_full(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=target.parent))
         temporary.chmod(0o755)
