@@ -35,7 +35,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     anything is written.
     """
     names = pictures.names(paths)
-    _refuse_place(run, out)
+    refuse_place(run, out)
     wanted = Planes.of(run.params.data)
     new, gone = (_mask(path, wanted.classes) for path in (mask, old))
     wish = Wish(new, Like.parse(like) if like is not None else None, gone, remove)
@@ -78,7 +78,7 @@ def _mask(path: Path | None, classes: int) -> np.ndarray | None:
     return mask
 
 
-def _refuse_place(run: Run, out: Path) -> None:
+def refuse_place(run: Run, out: Path) -> None:
     """UserError where the folder is a file, or lies in a run or among the data of this one."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Name a folder with --out.")

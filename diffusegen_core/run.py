@@ -12,7 +12,7 @@ Reading never makes: a result that is not there raises NotMadeError, whose words
 never loses: what no longer fits is set aside in the run folder (see store.artifacts).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffusegen_core import outlets
 from diffusegen_core.chapters import (
     augment,
     cluster,
@@ -33,6 +34,7 @@ from diffusegen_core.chapters import (
     scorers,
     segment,
     sieve,
+    standing,
     style,
     subruns,
     train,
@@ -55,10 +57,10 @@ from diffusegen_core.data.masks import Like
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.parallel import progress
 from diffusegen_core.parallel.progress import Watch
+from diffusegen_core.segmentation.torchsets import Labelled, Mixed, Transform
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import lock, ownparams, stamps
-from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.ownparams import PARAMS, is_there
 from diffusegen_core.store.workspace import Workspace
 
@@ -221,6 +223,16 @@ class Run:
         return paint.paint(self.pairs, self.models, self.params.inpaint, image, wish, n, seed,
                            self.params.device, self.params.data.window)
 
+    def dataset(self, data_type: str, transform: Transform | None = None,
+                names: Collection[str] | None = None) -> Labelled:
+        """The pairs of a data type, "Real" or as "20-Styled-Diff", for a training loop: see `Labelled`."""
+        return outlets.dataset(self, data_type, transform, names)
+
+    def mixed(self, data_type: str, alpha: float = 0.5, ratio: int = 3, transform: Transform | None = None,
+              seed: int = 0, names: Collection[str] | None = None) -> Mixed:
+        """Real pairs of which some are replaced by synthetic ones, by the paper's rule: see `Mixed`."""
+        return outlets.mixed(self, data_type, alpha, ratio, transform, seed, names)
+
     def read(self, name: str, generator: int = 0) -> Any:
         """A finished result by its chapter and, in 2 to 4, generator; NotMadeError where it is not made."""
         return self._result(name, self.workspace.read_only, None, generator)
@@ -323,22 +335,9 @@ class Run:
         """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
         alike = {"windows": not self.params.data.window, "further": self.params.generators == 1,
                  **dict.fromkeys(("scorers", "filter"), not self.params.filter.folds)}
-        rows = [(name, *self._status(name)) for name in self._steps(self.workspace, lambda need: None, None)
-                if not alike.get(name)]  # the windows are the pairs themselves, or there is but one generator
-        return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
-
-    def _status(self, name: str) -> tuple[str, str]:
-        try:
-            result = self.read(name)
-        except NotMadeError as error:
-            return "to make", str(error)
-        except UserError as error:
-            return "refused", str(error)
-        if result is None:
-            return "none", "The parameters ask for none."
-        if name in GRIDS and not result.complete:
-            return "to make", f"{result.unfinished} of {len(result.runs)} networks are not finished."
-        return "made", ""
+        # The windows may be the pairs themselves, and there may be but one generator.
+        names = [name for name in self._steps(self.workspace, lambda need: None, None) if not alike.get(name)]
+        return standing.table(names, self.read)
 
     def changed_by_hand(self, thorough: bool = False) -> list[str]:
         """A line for each file of the run that is missing, or not what was written.

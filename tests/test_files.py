@@ -45,6 +45,31 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeyp
     assert synced == [(5, False)]
 
 
+def test_a_folder_is_written_as_a_whole_or_not_at_all(tmp_path: Path):
+    def half(folder: Path) -> None:
+        files.write_text(folder / "a" / "b.txt", "b")
+        raise ValueError("no more")
+    with pytest.raises(ValueError, match="no more"):
+        files.write_folder(tmp_path / "out", half)
+    assert files.below(tmp_path) == []
+    (tmp_path / "out").mkdir()  # an empty one is no obstacle
+    seen = files.write_folder(tmp_path / "out", lambda folder: files.write_text(folder / "b.txt", "b"))
+    assert files.below(tmp_path) == ["out/b.txt"]
+    assert seen.stat().st_mode & 0o777 == 0o755
+    for place in (tmp_path / "out", tmp_path / "out" / "b.txt"):
+        with pytest.raises(UserError, match="is there already, and nothing there is replaced"):
+            files.write_folder(place, lambda folder: None)
+    assert files.below(tmp_path) == ["out/b.txt"]
+
+
+def test_a_link_to_an_empty_folder_stays_a_link(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    files.write_folder(tmp_path / "link", lambda folder: files.write_text(folder / "b.txt", "b"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "b.txt").read_text() == "b"
+
+
 def test_a_place_that_cannot_be_written_is_one_readable_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for act in (lambda: files.write_text(tmp_path / "file" / "x.txt", ""),

@@ -23,7 +23,7 @@ from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.sharing import generator_of
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
-from diffusegen_core.store import files, seeds
+from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
@@ -183,15 +183,9 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
     if experiment.data_type == REAL or not _has(sets, experiment.data_type):
         return Choice(tuple(train)), Choice(tuple(valid))
     made = sets.manifests[experiment.data_type].groupby("group")["name"].agg(list).to_dict()
-    real, synthetic = [], []
-    for name in train:
-        drawn = seeds.rng(seed, "augment", "drawn", experiment.seed, name).random() < settings.alpha
-        mine = trainsets.shuffled(made.get(name, []), seed, "augment", "samples",
-                                  experiment.seed) if drawn else []
-        synthetic += mine[:experiment.ratio]
-        if not mine or settings.rule == "add":
-            real.append(name)
-    return Choice(tuple(real), tuple(synthetic)), Choice(tuple(valid))
+    mixed = trainsets.mixed(train, made, settings.alpha, experiment.ratio, seed, experiment.seed,
+                            settings.rule)
+    return mixed, Choice(tuple(valid))
 
 
 # ---- generators that see a small set alone

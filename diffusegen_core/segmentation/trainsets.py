@@ -158,6 +158,26 @@ def numbers(supply: Supply, asked: Sequence[int] | None, data_type: DataType, pa
     return list(dict.fromkeys(asked))
 
 
+def mixed(names: Sequence[str], made: Mapping[str, Sequence[str]], alpha: float, ratio: int | None, seed: int,
+          number: int, rule: str = "replace", epoch: int = 0) -> Choice:
+    """The paper's rule (2.6.2): each real pair is, with probability `alpha`, replaced by `ratio` of the
+    synthetic pairs that were made of it, or by all of them where it is None. By the rule "add" they join it.
+
+    `made` has the names of synthetic pairs by that of the real one; a real pair of which nothing was made
+    stays. `seed` is the run's, `number` the repetition's. Each epoch draws anew: epoch 0 is what chapter 7
+    trains on.
+    """
+    own = f"{number}, epoch {epoch}" if epoch else number
+    real, synthetic = [], []
+    for name in names:
+        drawn = seeds.rng(seed, "augment", "drawn", own, name).random() < alpha
+        mine = shuffled(made.get(name, []), seed, "augment", "samples", own) if drawn else []
+        synthetic += mine[:ratio]
+        if not mine or rule == "add":
+            real.append(name)
+    return Choice(tuple(real), tuple(synthetic))
+
+
 def load(file: Path, folder: Path | None, choice: Choice) -> Pairs:
     """The chosen pairs in memory, real ones first: from the file of real pairs, and from a dataset folder.
 

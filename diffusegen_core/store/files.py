@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +61,35 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Wr
         if temporary:
             temporary.unlink(missing_ok=True)
     return written
+
+
+def refuse_full(folder: Path) -> None:
+    """UserError where there is anything but an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already, and nothing there is replaced. Name a new or empty "
+                        "folder.")
+
+
+def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
+    """Let `fill` make files in a temporary folder beside `folder`, then rename it there: all or nothing.
+
+    UserError where there is anything but an empty folder, and where it cannot be written.
+    """
+    target = folder.resolve()  # a link to an empty folder stays one
+    temporary = None
+    try:
+        refuse_full(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=target.parent))
+        temporary.chmod(0o755)
+        fill(temporary)
+        temporary.rename(target)
+    except OSError as error:
+        raise UserError(f"{folder} could not be written: {error.strerror or error}.") from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
 
 
 def write_text(path: Path, text: str) -> Written:

@@ -1,0 +1,45 @@
+"""The command `diffusegen export`: a run's pairs out, to what people train with."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Target(StrEnum):
+    """The formats, as `exports.exporting.FORMATS`, which takes seconds to import."""
+
+    NNUNET = "nnunet"
+    COCO = "coco"
+    HF = "hf"
+    MONAI = "monai"
+    FOLDER = "folder"
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
+    to: Annotated[Target, typer.Option(
+        help="What it is for: nnU-Net v2, COCO, Hugging Face datasets, MONAI, or a plain folder.")],
+    out: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="A new folder; by default RUN-FORMAT here, for nnU-Net Dataset501_RUN.")] = None,
+    types: Annotated[str | None, typer.Option(
+        metavar="TYPE,...", help="Data types, such as 2-Styled-Paint,GAN; by default the styled pairs, "
+                                 "filtered where there is a filter.")] = None,
+    real: Annotated[bool, typer.Option("--real/--no-real", help="With the real pairs.")] = True,
+) -> None:
+    """Write the pairs of a run as a dataset for other programs, with a card.
+
+    What is not finished is not made, and no file is overwritten.
+    """
+    from diffusegen_core.config.errors import printable
+    from diffusegen_core.exports import cases, exporting
+    from diffusegen_core.run import Run
+    names = [name.strip() for name in types.split(",") if name.strip()] if types is not None else None
+    place, chosen = exporting.export(Run.open(folder), to.value, out, names, real)
+    counts = chosen.table.groupby(["origin", "data_type"], sort=False).size()
+    typer.echo(f"{', '.join(f'{count} {kind}' for (_, kind), count in counts.items())} pairs: "
+               f"{printable(str(place))}")
+    if others := cases.others(chosen):
+        typer.echo(f"Not exported: {', '.join(others)}; --types names what is.")
+    typer.echo(f"The licence of the data is yours to fill in: {printable(str(place / exporting.CARD))}")

@@ -1,0 +1,1 @@
+"""A run's pairs in the formats that others train with."""

@@ -1,0 +1,196 @@
+"""What an export holds: the pairs of some data types, each with its origin, and on which side of a split."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from diffusegen_core import outlets
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import pairsets
+from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.types import REAL, DataType
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.torchsets import class_numbers
+
+TRAIN, VALID, HELD = "train", "validation", "held_back"
+SPLITS = (TRAIN, VALID, HELD)
+SYNTHETIC = "synthetic"
+NOT_AUDITED = "not audited"
+FOLDS = 5  # of cross-validation, as nnU-Net has it
+CHANNELS = (1, 3)  # of an image that a picture file holds
+ORIGINS = ["case", "origin", "data_type", "pair", "source", "lesion_of", "model", "sample", "split",
+           "near_copy"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair of an export."""
+
+    case: str
+    """Its name there, unique: "2-Styled-Paint__NAME"."""
+    data_type: DataType
+    pair: str
+    """Its name in the run."""
+    source: str
+    """The real pair that it was made of, or is; what stands for it where that is not known."""
+    lesion_of: str
+    """The real pair whose lesion it shows, where that was pasted; else the source."""
+    model: str
+    """What painted it; "none" where no model did."""
+    sample: int
+    """Number among those of its source, from 1; 0 of a real pair."""
+    split: str
+    """TRAIN, VALID (real pairs alone), or HELD: made of a pair that validates."""
+    near_copy: str
+    """By what chapter 5 calls it a near-copy of a training image, and a real pair of another one ("pixels");
+    "no", or NOT_AUDITED."""
+
+    @property
+    def origin(self) -> str:
+        return "real" if self.data_type == REAL else SYNTHETIC
+
+    @property
+    def row(self) -> dict[str, str | int]:
+        """The columns ORIGINS."""
+        return {name: getattr(self, name) for name in ORIGINS} | {"data_type": self.data_type.name}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is exported of a run, real pairs first."""
+
+    run: Run
+    cases: list[Case]
+    sets: Mapping[DataType, PairSet]
+    """The synthetic types."""
+
+    @property
+    def real(self) -> bool:
+        """Whether there are real pairs."""
+        return any(case.data_type == REAL for case in self.cases)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.run.params.data.classes
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Class number by name, background included."""
+        return {name: number for number, name in enumerate(("background", *self.classes))}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What the channels of an image are called."""
+        return ("R", "G", "B") if self.run.params.data.channels == 3 else ("grey",)
+
+    @property
+    def licence(self) -> str:
+        """The licence field, which nobody can fill in here."""
+        return "TO BE FILLED IN: the licence of the real images, which binds the synthetic ones as well"
+
+    def of(self, split: str) -> list[Case]:
+        """The pairs of a side."""
+        return [case for case in self.cases if case.split == split]
+
+    def read(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+        """A pair: image (C, S, S) uint8, mask (M, S, S) in {0, 1}."""
+        if case.data_type == REAL:
+            place = self._places[case.pair]
+            return self.run.pairs.images[place], self.run.pairs.masks[place]
+        return pairsets.read_pair(self.sets[case.data_type].folder, case.pair)
+
+    def numbered(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+        """A pair with its mask as class numbers (S, S) uint8. UserError where classes overlap."""
+        image, mask = self.read(case)
+        return image, class_numbers(mask, case.case)
+
+    def folds(self) -> list[dict[str, list[str]]]:
+        """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
+        fold, "train" all that are neither these nor made of them. None with fewer than two real pairs."""
+        sources = [case.source for case in self.cases if case.data_type == REAL]
+        count = min(FOLDS, len(sources))
+        order = trainsets.shuffled(sources, self.run.params.seed, "export", "folds")
+        parts = [set(order[number::count]) for number in range(count)] if count > 1 else []
+        return [{"train": [case.case for case in self.cases if not {case.source, case.lesion_of} & part],
+                 "val": [case.case for case in self.cases if case.source in part and case.data_type == REAL]}
+                for part in parts]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row a pair, columns ORIGINS."""
+        return pd.DataFrame([case.row for case in self.cases], columns=ORIGINS)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.run.pairs.names)}
+
+
+def choose(run: Run, types: Sequence[str] | None = None, real: bool = True) -> Chosen:
+    """The pairs of these data types, and the real ones if `real`; without names those of `usual`.
+
+    UserError where the run does not have them, has not made them (naming the chapter), or none is left.
+    """
+    if run.params.data.channels not in CHANNELS:
+        raise UserError(f"Exports are pictures of 1 or 3 channels, and this run's images have "
+                        f"{run.params.data.channels}. `run.dataset` gives them in Python.")
+    asked = [usual(run)] if types is None else [outlets.named(run, name) for name in types]
+    sets = {one: outlets.made(run, one) for one in dict.fromkeys(asked) if one != REAL}
+    if empty := next((one for one in sets if not len(sets[one])), None):
+        raise UserError(f"{empty} has no pairs: all {len(sets[empty].left_out)} were left out. Name another "
+                        "data type.")
+    _, valid = trainsets.split(run.pairs.names if real else [], run.params.segment.validation,
+                               run.params.seed, "export", "split")
+    audited = _audited(run)
+    cases = [_case(REAL, {"name": name, "group": name}, valid, audited)
+             for name in run.pairs.names] if real else []
+    for data_type, one in sets.items():
+        rows = one.manifest.assign(group=trainsets.grouped(one.manifest)["group"])
+        cases += [_case(data_type, row, valid, audited) for row in rows.to_dict("records")]
+    if not cases:
+        raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")
+    return Chosen(run, cases, sets)
+
+
+def usual(run: Run) -> DataType:
+    """What a run is made for: its styled pairs, filtered where there is a filter; or what of this there is.
+
+    NotMadeError, which names the chapter, where nothing is painted.
+    """
+    painted = [one for one in outlets.types(run).values() if one.is_painted]
+    order = sorted(painted, key=lambda one: (one.full, not one.is_styled, not one.is_filtered))
+    return next((one for one in order if made(run, one)), order[-1])
+
+
+def made(run: Run, data_type: DataType) -> PairSet | None:
+    """The pairs of a synthetic type; None where there are none."""
+    try:
+        return outlets.made(run, data_type) or None
+    except UserError:
+        return None
+
+
+def others(chosen: Chosen) -> list[str]:
+    """The names of the types that are made as well and not exported."""
+    known = outlets.types(chosen.run).values()
+    return [one.name for one in known if one != REAL and one not in chosen.sets and made(chosen.run, one)]
+
+
+def _audited(run: Run) -> dict[tuple[str, str], str]:
+    """By what chapter 5 calls a pair a near-copy, by data type and name."""
+    result = run.finished("evaluate")
+    rows = result.audit[["data type", "name", "near_copy"]].itertuples(index=False) if result else ()
+    return {(kind, name): near or "no" for kind, name, near in rows}
+
+
+def _case(data_type: DataType, row: Mapping[str, object], valid: Collection[str],
+          audited: Mapping[tuple[str, str], str]) -> Case:
+    name, source, real = str(row["name"]), str(row["group"]), data_type == REAL
+    lesion = str(row.get("lesion_of") or source)
+    split = TRAIN if not {source, lesion} & set(valid) else VALID if real else HELD
+    near = audited.get((data_type.unfiltered.name, name), NOT_AUDITED)
+    return Case(f"{data_type}__{name}", data_type, name, source, lesion, str(row.get("model") or "none"),
+                int(str(row.get("sample", 0))), split, near)

@@ -1,0 +1,155 @@
+"""The card of an export: what it holds, how it was made, what is not known, and what it is not for."""
+
+from collections.abc import Collection, Iterator
+from math import isnan
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from diffusegen_core import __version__
+from diffusegen_core.config import params
+from diffusegen_core.config.params import Params
+from diffusegen_core.data.types import GAN, POISSON, REAL, DataType
+from diffusegen_core.exports.cases import NOT_AUDITED, SPLITS, Chosen
+from diffusegen_core.report import opening, tables
+from diffusegen_core.report.tables import escaped
+
+SIDES = """\
+`validation` holds real pairs alone, a share of {share:g} of them by the run's seed; `held_back` the synthetic
+pairs that were made of these, or that show one of their lesions; `train` everything else. Whoever trains on
+what is held back validates on twins. The models that painted have seen every real pair, those of `validation`
+as well: measure what you train on images that are not in this dataset."""
+LIMITS = """\
+- For research on segmentation, such as training and comparing networks. **Never for clinical use**: not for
+  diagnosis, not for treatment, and not to show what a device is worth to patients.
+- Synthetic pairs keep the surroundings of their sources: they are not anonymous. What the real images may be
+  used for, and what their patients have agreed to, binds them as well.
+- The mask of a synthetic pair says where a lesion was painted, or meant to be; no expert has confirmed it.
+- What the real pairs lack, such as rare kinds, other hospitals or other devices, the synthetic ones lack too.
+- Keep the field `origin` when you pass this on, and report no score on synthetic pairs as if on real ones."""
+
+
+def text(chosen: Chosen, title: str, layout: str) -> str:
+    """The card as Markdown; `title` is what the format is called, `layout` what its writer says of it."""
+    run = chosen.run
+    parts = [
+        f"# {escaped(run.folder.name)}: real and synthetic pairs", _summary(chosen, title),
+        "## What is in it", _types(chosen), _classes(chosen), layout.strip(),
+        f"`origins.csv` has a row a pair: {', '.join(f'`{name}`' for name in chosen.table)}.",
+        *(["### Sides", SIDES.format(share=run.params.segment.validation)] if chosen.real else []),
+        "## Source and licence", _source(chosen), "## How the pairs were made", _making(chosen),
+        "## Copies of training images", _copies(chosen),
+        "## Limits and intended use", "\n".join([*_own_limits(run.params), LIMITS]),
+        "## How to cite", opening.cited()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(chosen: Chosen, title: str) -> str:
+    p = chosen.run.params
+    counts = [f"{sum(case.origin == origin for case in chosen.cases)} {origin}" for origin in
+              dict.fromkeys(case.origin for case in chosen.cases)]
+    kind = "RGB" if p.data.channels == 3 else "grey"
+    size = p.data.image_size
+    return (f"{' and '.join(counts)} image+mask pairs, {size} × {size} pixels, {kind}; what the masks mark: "
+            f"{escaped(p.data.object)}. Written for {title} by DiffuseGen {__version__}.")
+
+
+def _types(chosen: Chosen) -> str:
+    """How many pairs there are of each data type, in all and on each side."""
+    kinds = [*([REAL] if chosen.real else []), *chosen.sets]
+    rows = []
+    for kind in kinds:
+        mine = [case.split for case in chosen.cases if case.data_type == kind]
+        rows.append([kind.name, _words(kind), str(len(mine)), *(str(mine.count(split)) for split in SPLITS)])
+    return _table(["data type", "what it is", "pairs", *(f"`{split}`" for split in SPLITS)], rows)
+
+
+def _words(kind: DataType) -> str:
+    if kind == REAL:
+        return "real pairs, at the size of the run"
+    if kind == GAN:
+        return "made by a GAN"
+    if kind.is_pasted:
+        return "real lesions pasted into other real pictures" + (
+            ", borders blended by Poisson image editing" if kind == POISSON else "")
+    painted = ("painted into real pictures by diffusion models (RePaint), "
+               + ("around given masks" if kind.given_masks else "masks and images together"))
+    return (painted + (", then styled to match their sources" if kind.is_styled else "")
+            + (", and kept by the filter" if kind.is_filtered else ""))
+
+
+def _classes(chosen: Chosen) -> str:
+    return _table(["class number", "class"], [[str(number), escaped(name)]
+                                              for name, number in chosen.numbers.items()])
+
+
+def _source(chosen: Chosen) -> str:
+    p = chosen.run.params
+    return (f"- Source: {escaped(tables.data(p))}.\n"
+            f"- Licence: {chosen.licence}. This program does not know it; write it here before you pass the "
+            "data on.")
+
+
+def _making(chosen: Chosen) -> str:
+    run, p = chosen.run, chosen.run.params
+    lines = [f"- {kind}: {len(one)} pairs of {one.manifest['source'].nunique()} real ones, "
+             f"{len(one.left_out)} left out; computed on {escaped(str(one.stamp['device']))}."
+             for kind, one in chosen.sets.items()]
+    if not lines:
+        return "All pairs are real: read, checked and resized by the program."
+    if p.generators > 1:
+        lines.append(f"- They are of the first of {p.generators} generators.")
+    if (models := run.finished("train")) is not None:
+        lines += [f"- Diffusion model {model.name}: saw {model.images} images drawn from {model.pairs} real "
+                  f"pairs; {model.parameters} parameters; SHA-256 of its weights {model.sha256[:16]}..."
+                  for model in models.all]
+    versions = {name: version for one in chosen.sets.values()
+                for name, version in one.stamp.get("versions", {}).items()}
+    known = ", ".join(" ".join(one) for one in versions.items())
+    lines.append(f"- Seed {p.seed}. Versions: {known or 'not recorded'}.")
+    told = yaml.safe_dump(_told(p, chosen.sets), sort_keys=False, allow_unicode=True)
+    return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n```yaml\n{told}```"
+
+
+def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
+    """The sections of the parameters that decide pairs of these types, without what a card should not carry:
+    of the paths of this machine it has the last part, and of a list of pairs the number."""
+    asked = {"data": True, **dict.fromkeys(("cluster", "model", "process", "train"),
+                                           any(kind.is_painted for kind in kinds)),
+             "inpaint": any(kind != GAN for kind in kinds), "style": any(kind.is_styled for kind in kinds),
+             "gan": GAN in kinds, "filter": any(kind.is_filtered for kind in kinds)}
+    plain = params.plain(p)
+    if p.data.names:
+        plain["data"]["names"] = f"{len(p.data.names)} of them"
+    return {section: {name: PurePath(value).name if name in params.PATHS and isinstance(value, str) else value
+                      for name, value in plain[section].items()} for section, told in asked.items() if told}
+
+
+def _copies(chosen: Chosen) -> str:
+    result = chosen.run.finished("evaluate")
+    if not chosen.sets:
+        return "All pairs are real."
+    if result is None:
+        return ("The audit of copies was not made: chapter 5 makes it (`diffusegen run` with the run's "
+                "params.yaml and `--only evaluate`). Until then nobody knows which pairs are near-copies.")
+    rows = []
+    for kind in chosen.sets:
+        mine = chosen.table.loc[chosen.table["data_type"] == kind.name, "near_copy"]
+        chance = result.copies["by chance"].get(kind.unfiltered.name, float("nan"))
+        rows.append([kind.name, str(int((~mine.isin(["no", NOT_AUDITED])).sum())), str(len(mine)),
+                     "not known" if isnan(chance) else f"{chance:.1%}"])
+    return (_table(["data type", "near-copies", "pairs", "flagged by chance"], rows) +
+            "\n\nA near-copy is nearer to one training image than its distances to others explain, in pixels "
+            "or in features. The last column is the share that is flagged of fillings which no model can "
+            "remember. `near_copy` in `origins.csv` names the pairs.")
+
+
+def _own_limits(p: Params) -> Iterator[str]:
+    if p.data.source == "phantom":
+        yield "- The real pairs are phantoms drawn by code: nothing here is evidence about patients."
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,77 @@
+"""COCO: a JSON of instances for each side of the split, the images beside it.
+
+An instance is a connected part of a class, over corners too. It is told as run lengths, which are exact.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from diffusegen_core.exports import pngs
+from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Case, Chosen
+from diffusegen_core.store import files
+
+TITLE = "COCO"
+FILES = {TRAIN: "instances_train.json", VALID: "instances_val.json", HELD: "instances_held_back.json"}
+LAYOUT = """\
+- `images/CASE.png`, and beside them `annotations/instances_train.json`, `instances_val.json` and
+  `instances_held_back.json`, as far as there are such pairs: see *Sides*.
+- An instance is a connected part of a class. Its `segmentation` is run lengths, exact to the pixel;
+  `pycocotools` decodes it by `COCO.annToMask`.
+- Each entry of `images` has the fields `origin` (real or synthetic), `data_type`, `source` and `near_copy`.
+"""
+
+
+def write(folder: Path, chosen: Chosen, called: str) -> str:
+    """Write the dataset; what its card says of the layout."""
+    known = {name: number for name, number in chosen.numbers.items() if number}
+    documents = {split: _document(chosen, known, called) for split in FILES}
+    instances = 0
+    for number, case in enumerate(pngs.progress(chosen.cases), 1):
+        image, mask = chosen.read(case)
+        pngs.write_picture(folder / "images" / f"{case.case}.png", image)
+        document = documents[case.split]
+        document["images"].append(_image(number, case, mask.shape))
+        for one in _annotations(number, mask):
+            instances += 1
+            document["annotations"].append({"id": instances, **one})
+    for split, document in documents.items():
+        if document["images"]:
+            files.write_text(folder / "annotations" / FILES[split], json.dumps(document) + "\n")
+    return LAYOUT
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths of a mask (H, W): column by column, of zeros first."""
+    pixels = np.concatenate([[0], (mask != 0).ravel(order="F").astype(np.int8), [0]])
+    ends = np.flatnonzero(np.diff(pixels))
+    counts = np.diff(np.concatenate([[0], ends, [mask.size]]))
+    return [int(count) for count in (counts if counts[-1] else counts[:-1])]
+
+
+def _document(chosen: Chosen, known: dict[str, int], called: str) -> dict[str, Any]:
+    thing = chosen.run.params.data.object
+    return {"info": {"description": f"{called}: {thing}, real and synthetic pairs of a DiffuseGen run"},
+            "licenses": [{"id": 1, "name": chosen.licence, "url": ""}],
+            "categories": [{"id": number, "name": name, "supercategory": thing}
+                           for name, number in known.items()], "images": [], "annotations": []}
+
+
+def _image(number: int, case: Case, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"id": number, "file_name": f"{case.case}.png", "height": shape[1], "width": shape[2],
+            "license": 1, "origin": case.origin, "data_type": case.data_type.name, "source": case.source,
+            "near_copy": case.near_copy}
+
+
+def _annotations(image: int, mask: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The instances of a mask (M, S, S) in {0, 1}."""
+    for category, plane in enumerate(mask, 1):
+        count, parts, boxes, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(plane), connectivity=8)
+        for part in range(1, count):  # 0 is the background
+            *box, area = (int(value) for value in boxes[part])
+            yield {"image_id": image, "category_id": category, "iscrowd": 0, "area": area, "bbox": box,
+                   "segmentation": {"size": list(plane.shape), "counts": run_lengths(parts == part)}}

@@ -1,0 +1,38 @@
+"""MONAI: a datalist as the Medical Segmentation Decathlon's, with the keys `image` and `label`."""
+
+import json
+from pathlib import Path
+
+from diffusegen_core.exports import pngs
+from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Case, Chosen
+from diffusegen_core.store import files
+
+TITLE = "MONAI"
+LISTS = {TRAIN: "training", VALID: "validation", HELD: "held_back"}
+LAYOUT = """\
+- `datalist.json` has the lists `training`, `validation` and `held_back`, as far as there are such pairs: see
+  *Sides*. `monai.data.load_decathlon_datalist("FOLDER/datalist.json", data_list_key="training")` reads one.
+- An item has `image`, `label` (class numbers), and `origin` (real or synthetic), `data_type`, `source`,
+  `near_copy`.
+- On disk: `images/CASE.png`, `labels/CASE.png`.
+"""
+
+
+def write(folder: Path, chosen: Chosen, called: str) -> str:
+    """Write the dataset; what its card says of the layout."""
+    pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}.png",
+                                             folder / "labels" / f"{case.case}.png"))
+    lists = {name: [_item(case) for case in chosen.of(split)] for split, name in LISTS.items()}
+    files.write_text(folder / "datalist.json", json.dumps({
+        "name": called, "description": f"{chosen.run.params.data.object}: real and synthetic pairs",
+        "licence": chosen.licence, "tensorImageSize": "2D",
+        "modality": {str(place): channel for place, channel in enumerate(chosen.channels)},
+        "labels": {str(number): name for name, number in chosen.numbers.items()},
+        "numTraining": len(lists["training"]),
+        **{name: items for name, items in lists.items() if items}}, indent=1) + "\n")
+    return LAYOUT
+
+
+def _item(case: Case) -> dict[str, str]:
+    return {"image": f"images/{case.case}.png", "label": f"labels/{case.case}.png", "origin": case.origin,
+            "data_type": case.data_type.name, "source": case.source, "near_copy": case.near_copy}

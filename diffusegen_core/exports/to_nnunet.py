@@ -1,0 +1,53 @@
+"""nnU-Net v2: imagesTr, labelsTr and dataset.json, and folds in which no pair is validated on its twin."""
+
+import json
+import re
+from pathlib import Path
+
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.exports import pngs
+from diffusegen_core.exports.cases import Chosen
+from diffusegen_core.store import files
+
+TITLE = "nnU-Net v2"
+NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9_-]+")
+LAYOUT = """\
+The folder is a raw dataset of nnU-Net: put it into `nnUNet_raw` (or link it there) and call
+`nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity`.
+
+- `imagesTr/CASE_0000.png` ({kind}), `labelsTr/CASE.png` (class numbers), `dataset.json`.
+- `splits_final.json`: {folds}
+"""
+FOLDS = """\
+copy it to `nnUNet_preprocessed/{name}/` before training. Its folds validate on real pairs alone and train on
+  nothing that was made of these. Without it nnU-Net splits pairs at random and validates on twins."""
+NO_FOLDS = "there is none, for no two real pairs are in it; folds that nnU-Net draws would validate on twins."
+
+
+def name(run_name: str) -> str:
+    """What the folder is called if nobody says."""
+    return f"Dataset501_{re.sub('[^A-Za-z0-9_-]', '_', run_name)}"
+
+
+def check(out: Path) -> None:
+    """UserError where a folder is not called as nnU-Net asks for."""
+    if not NAME.fullmatch(out.name):
+        raise UserError(f"nnU-Net reads folders called DatasetXXX_Name, and not {out.name}: name one by "
+                        f"--out, such as {out.parent / 'Dataset501_Mine'}.")
+
+
+def write(folder: Path, chosen: Chosen, called: str) -> str:
+    """Write the dataset into a folder that will be `called` so; what its card says of the layout."""
+    pngs.write(chosen, lambda case: (folder / "imagesTr" / f"{case.case}_0000.png",
+                                             folder / "labelsTr" / f"{case.case}.png"))
+    files.write_text(folder / "dataset.json", json.dumps({
+        "channel_names": {str(place): channel for place, channel in enumerate(chosen.channels)},
+        "labels": chosen.numbers, "numTraining": len(chosen.cases), "file_ending": ".png",
+        "overwrite_image_reader_writer": "NaturalImage2DIO", "name": called, "licence": chosen.licence,
+        "description": f"{chosen.run.params.data.object}: real and synthetic pairs, told apart by the names "
+                       "of the cases and by origins.csv", "converted_by": "DiffuseGen"}, indent=1) + "\n")
+    if folds := chosen.folds():
+        files.write_text(folder / "splits_final.json", json.dumps(folds, indent=1) + "\n")
+    kind = "RGB, one file for its three channels" if len(chosen.channels) == 3 else "grey"
+    return LAYOUT.format(number=called[7:10], kind=kind,
+                         folds=FOLDS.format(name=called) if folds else NO_FOLDS)

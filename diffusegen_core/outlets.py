@@ -1,0 +1,91 @@
+"""The pairs of a run for others: real ones, and those of a synthetic data type, as far as they are made.
+
+Nothing is made here. Where a run has several generators, the pairs are the first one's.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from diffusegen_core.config.errors import UserError, some
+from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.types import GAN, REAL, DataType
+from diffusegen_core.segmentation import torchsets, trainsets
+from diffusegen_core.segmentation.torchsets import Labelled, Mixed, Transform
+
+if TYPE_CHECKING:
+    from diffusegen_core.run import Run
+
+
+def types(run: "Run") -> dict[str, DataType]:
+    """The data types that a run has by its parameters, made or not, by name: Real first."""
+    return {one.name: one for one in trainsets.of_run(run.params, len(run.pairs))}
+
+
+def named(run: "Run", name: str) -> DataType:
+    """One of them. UserError where the run has none of this name."""
+    known = types(run)
+    if name not in known:
+        raise UserError(f"This run has no data type {name}; it has {', '.join(known)}.")
+    return known[name]
+
+
+def made(run: "Run", data_type: DataType) -> PairSet:
+    """The pairs of a synthetic data type. NotMadeError, which names the chapter, where they are not made."""
+    result = run.read(data_type.artifact.partition("/")[0])
+    if data_type == GAN:
+        pairs: PairSet = result.pairs
+        return pairs
+    sets = result.sets.sets if data_type.is_filtered else result.sets
+    one: PairSet = sets[data_type]
+    return one
+
+
+def dataset(run: "Run", data_type: str, transform: Transform | None = None,
+            names: Collection[str] | None = None) -> Labelled:
+    """The pairs of a data type for a training loop; of `names`, real pairs, or made of these.
+
+    UserError where the run has no such data type, or no such real pair.
+    """
+    kind, real = named(run, data_type), _real(run, names)
+    if kind == REAL:
+        return torchsets.of_pairs(run.pairs, real, transform)
+    one = made(run, kind)
+    rows = trainsets.grouped(one.manifest)
+    chosen = rows["name"] if names is None else rows.loc[rows["group"].isin(real), "name"]
+    return torchsets.of_folder(one.folder, list(chosen), transform)
+
+
+def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transform: Transform | None = None,
+          seed: int = 0, names: Collection[str] | None = None) -> Mixed:
+    """Real pairs, all or those of `names`, each of which is replaced, with probability `alpha`, by `ratio`
+    synthetic ones made of it; `seed` is the number of the repetition, as in chapter 7.
+
+    UserError where the numbers cannot be, or nothing was made of any of these pairs.
+    """
+    kind, real = named(run, data_type), _real(run, names)
+    if kind == REAL:
+        raise UserError("Real pairs are mixed with those of a synthetic data type; name one, and not Real.")
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha is a probability, from 0 to 1, and not {alpha}.")
+    most = trainsets.of_run(run.params, len(run.pairs))[kind].samples
+    if not 1 <= ratio <= most:
+        raise UserError(f"ratio {ratio} cannot be: this run makes {most} pairs of {kind} of a real one. "
+                        f"Choose 1 to {most}, or raise {'gan' if kind == GAN else 'inpaint'}.samples.")
+    one = made(run, kind)
+    rows = trainsets.grouped(one.manifest)
+    mine = rows[rows["group"].isin(real)].groupby("group")["name"].agg(list).to_dict()
+    if not mine:
+        raise UserError(f"No pair of {kind} is known to be made of one of these {len(real)} real pairs.")
+    return torchsets.mix(torchsets.of_pairs(run.pairs, real, transform),
+                         torchsets.of_folder(one.folder, list(rows["name"]), transform), mine, alpha, ratio,
+                         run.params.seed, seed)
+
+
+def _real(run: "Run", names: Collection[str] | None) -> Sequence[str]:
+    """The names of the real pairs, in their order, or of those that are asked for."""
+    known = run.pairs.names
+    if names is None:
+        return known
+    if unknown := sorted(set(names) - set(known)):
+        raise UserError(f"names: this run has no real pair {some(unknown)}.")
+    return [name for name in known if name in set(names)]

@@ -1,0 +1,134 @@
+"""Pairs as a training loop takes them: of one data type, or real and synthetic ones mixed for each epoch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import pairsets
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation.trainsets import Choice
+
+Transform = Callable[..., Mapping[str, Any]]
+"""Called as albumentations' are, `transform(image=..., mask=...)`, with (S, S, C) uint8 and (S, S) uint8."""
+Read = Callable[[str], tuple[np.ndarray, np.ndarray]]
+"""A pair by its name: image (C, S, S) uint8, mask (M, S, S) in {0, 1}."""
+
+
+class Labelled(Dataset[tuple[Tensor, Tensor]]):
+    """The pairs of one data type.
+
+    An item is an image, (C, S, S) float32 in [0, 1], and its mask, (S, S) int64 of class numbers: 0 is
+    background, 1 the first of `data.classes`. So torch's CrossEntropyLoss, and most losses for segmentation,
+    take them. A transform gets (S, S, C) uint8 and (S, S) uint8; what it gives as bytes is divided by 255,
+    and floats, as of a normalisation, stay as they are. UserError for a mask whose classes overlap.
+    """
+
+    def __init__(self, names: Sequence[str], read: Read, transform: Transform | None = None) -> None:
+        self.names = list(names)
+        """Of the items, in their order."""
+        self._read, self._transform = read, transform
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.named(self.names[index])
+
+    def named(self, name: str) -> tuple[Tensor, Tensor]:
+        """The item of a name."""
+        image, mask = self._read(name)
+        pixels, numbers = image.transpose(1, 2, 0), class_numbers(mask, name)
+        if self._transform is not None:
+            changed = self._transform(image=np.ascontiguousarray(pixels), mask=numbers)
+            pixels, numbers = changed["image"], changed["mask"]
+        return _image(pixels), torch.as_tensor(numbers).long()
+
+
+class Mixed(Dataset[tuple[Tensor, Tensor]]):
+    """Real pairs of which some are replaced by synthetic ones, as `trainsets.mixed` draws them.
+
+    Items are as those of `Labelled`. What an epoch holds depends on the seeds and on its number alone, not on
+    workers or the order of reading. `set_epoch` draws anew, for workers that persist as well; the number of
+    items changes with it, so that a DistributedSampler has to be made anew for each epoch.
+    """
+
+    def __init__(self, real: Labelled, made: Labelled, draw: Callable[[int], Choice]) -> None:
+        self._real, self._made, self._draw = real, made, draw
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # which workers see as it changes
+        self._drawn = 0, draw(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the pairs of this epoch, from 0."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def choice(self) -> Choice:
+        """The pairs of the epoch by name: real ones, which come first among the items, and synthetic ones."""
+        epoch = int(self._epoch)
+        if self._drawn[0] != epoch:
+            self._drawn = epoch, self._draw(epoch)
+        return self._drawn[1]
+
+    def __len__(self) -> int:
+        return len(self.choice)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        real, synthetic = self.choice.real, self.choice.synthetic
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)} in epoch {int(self._epoch)}")
+        place = index % len(self)
+        return (self._real.named(real[place]) if place < len(real) else
+                self._made.named(synthetic[place - len(real)]))
+
+
+def of_pairs(pairs: Pairs, names: Sequence[str], transform: Transform | None = None) -> Labelled:
+    """Those pairs in memory that have these names."""
+    places = {name: place for place, name in enumerate(pairs.names)}
+    return Labelled(names, partial(_in_memory, pairs, places), transform)
+
+
+def of_folder(folder: Path, names: Sequence[str], transform: Transform | None = None) -> Labelled:
+    """Those pairs of a dataset folder that have these names, each read when it is asked for."""
+    return Labelled(names, partial(pairsets.read_pair, folder), transform)
+
+
+def mix(real: Labelled, made: Labelled, of: Mapping[str, Sequence[str]], alpha: float, ratio: int, seed: int,
+        number: int) -> Mixed:
+    """Real pairs mixed with the synthetic ones made `of` them, by the real one's name: see
+    `trainsets.mixed`."""
+    return Mixed(real, made, partial(_drawn, real.names, of, alpha, ratio, seed, number))
+
+
+def class_numbers(mask: np.ndarray, name: str) -> np.ndarray:
+    """The mask (M, S, S) in {0, 1} of a pair as a map (S, S) uint8: 0 is background, 1 to M are the classes.
+
+    UserError where two classes share a pixel.
+    """
+    if (mask.sum(axis=0) > 1).any():
+        raise UserError(f"Classes overlap in the mask of {name}, and a map of class numbers has one a pixel. "
+                        "Choose classes that exclude each other by data.labels.")
+    return np.where(mask.any(axis=0), mask.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+
+def _image(pixels: np.ndarray | Tensor) -> Tensor:
+    """(C, S, S) float32, of an array (S, S, C) or (S, S), or of a tensor that has its channels first."""
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)))
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+
+
+def _in_memory(pairs: Pairs, places: Mapping[str, int], name: str) -> tuple[np.ndarray, np.ndarray]:
+    return pairs.images[places[name]], pairs.masks[places[name]]
+
+
+def _drawn(names: Sequence[str], of: Mapping[str, Sequence[str]], alpha: float, ratio: int, seed: int,
+           number: int, epoch: int) -> Choice:
+    return trainsets.mixed(names, of, alpha, ratio, seed, number, epoch=epoch)

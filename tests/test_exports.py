@@ -1,0 +1,417 @@
+"""A run's pairs for other programs: each format by its structure, and read back where its library is there.
+
+pycocotools and MONAI are small (2 and 8 MB); datasets (172 MB, of which pyarrow is 165) and nnunetv2 (427 MB,
+and it asks for an older timm) are too heavy for CI. Put them on PYTHONPATH, and their tests run.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import made_up
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffusegen_core import Run, cli, outlets
+from diffusegen_core.cli_export import Target
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data.types import REAL, DataType
+from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnunet
+from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
+from diffusegen_core.exports.exporting import FORMATS, export
+from diffusegen_core.store import files
+
+STYLED = DataType.parse("2-Styled-Diff")
+OUT = {"nnunet": "Dataset501_Tiny"}
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Path:
+    """The folder of a nano run up to chapter 5. Not to be changed: tests copy it."""
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    Run.create(folder=folder, changes=nano_values).make("evaluate")
+    return folder
+
+
+@pytest.fixture
+def own(evaluated: Path, tmp_path: Path) -> Path:
+    """The folder of such a run of the test's own."""
+    shutil.copytree(evaluated, tmp_path / "own")
+    return tmp_path / "own"
+
+
+@pytest.fixture(scope="session")
+def exports(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """This run in every format, with two synthetic types; whose folders no test changes."""
+    run, folder = Run.open(evaluated), tmp_path_factory.mktemp("exports")
+    return {to: export(run, to, folder / OUT.get(to, to), ["2-Styled-Diff", "2-Diff"])[0] for to in FORMATS}
+
+
+@pytest.fixture(scope="session")
+def chosen(evaluated: Path) -> Chosen:
+    """What these hold."""
+    return cases.choose(Run.open(evaluated), ["2-Styled-Diff", "2-Diff"])
+
+
+class Made:
+    """Stands in for a run with six grey pairs of two classes."""
+
+    def __init__(self, folder: Path, evaluated: Path) -> None:
+        self.params = made_up.changed(Run.open(evaluated).params, data={
+            "channels": 1, "labels": {"1": "liver", "2": "tumour"}})
+        self.folder = folder
+        rng = np.random.default_rng(0)
+        masks = np.zeros((6, 2, 16, 16), np.uint8)
+        masks[:, 0, 2:9, 2:9], masks[:, 1, 11:14, 3:6], masks[::2, 1, 11:14, 9:12] = 1, 1, 1
+        self.pairs = dataset.gather([f"slice {i}" for i in range(6)],
+                                    rng.integers(0, 256, (6, 1, 16, 16), np.uint8), masks)
+
+    def finished(self, name: str) -> None:
+        return None
+
+
+@pytest.fixture(scope="session")
+def grey(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Grey pairs with two classes in every format: real ones alone."""
+    folder = tmp_path_factory.mktemp("grey")
+    run = Made(folder / "run", evaluated)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "refuse_place", lambda run, out: None)
+        patch.setattr(outlets, "types", lambda run: {"Real": REAL})
+        return {to: export(run, to, folder / OUT.get(to, to), ["Real"])[0] for to in FORMATS}
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def of_run(run: Run, case: cases.Case) -> tuple[np.ndarray, np.ndarray]:
+    """Image (S, S, 3) and mask (S, S) in {0, 1} of a pair, from the run itself."""
+    pairs = run.pairs if case.data_type == REAL else outlets.made(run, case.data_type).load()
+    one = pairs.named([case.pair])
+    return one.images[0].transpose(1, 2, 0), one.masks[0, 0]
+
+
+# ---- what is exported
+
+
+def test_real_and_synthetic_pairs_are_told_apart_and_twins_do_not_validate(chosen: Chosen):
+    table = chosen.table
+    assert set(table["origin"]) == {"real", "synthetic"}
+    assert (table["origin"] == "real").equals(table["data_type"] == "Real")
+    assert table["case"].is_unique
+    validating = set(table.loc[table["split"] == VALID, "source"])
+    assert validating
+    assert set(table.loc[table["split"] == VALID, "origin"]) == {"real"}
+    assert not validating & set(table.loc[table["split"] == TRAIN, "source"])
+    assert set(table.loc[table["split"] == HELD, "source"]) <= validating
+
+
+def test_a_pair_that_shows_a_lesion_of_a_validating_pair_is_held_back():
+    row = {"name": "a_1", "group": "a", "lesion_of": "b", "sample": 1}
+    pasted = DataType("Paste")
+    assert cases._case(pasted, row, {"b"}, {}).split == HELD
+    assert cases._case(pasted, row, {"c"}, {}).split == TRAIN
+    assert cases._case(pasted, row, {"a"}, {}).split == HELD
+
+
+def test_by_default_it_is_what_the_run_is_made_for(evaluated: Path, own: Path):
+    run = Run.open(evaluated)
+    assert list(cases.choose(run).sets) == [STYLED]
+    assert cases.others(cases.choose(run)) == ["2-Diff"]
+    assert not cases.choose(run, real=False).real
+    assert set(cases.choose(run, real=False).table["split"]) == {TRAIN}
+    shutil.rmtree(own / "style")
+    assert list(cases.choose(Run.open(own)).sets) == [STYLED.inpainted]
+
+
+def test_near_copies_are_those_of_the_audit(evaluated: Path, chosen: Chosen, own: Path):
+    audit = Run.open(evaluated).evaluated.audit.set_index(["data type", "name"])["near_copy"]
+    for case in chosen.cases:
+        assert case.near_copy == (audit[case.data_type.name, case.pair] or "no")
+    shutil.rmtree(own / "evaluate")
+    without = cases.choose(Run.open(own))
+    assert set(without.table["near_copy"]) == {"not audited"}
+    assert "chapter 5 makes it" in datacard.text(without, "", "")
+
+
+@pytest.mark.parametrize(("words", "how"), [
+    ("no data type 3-Diff; it has Real, GAN, 2-Diff", {"types": ["3-Diff"]}),
+    ("GAN has no pairs: all 2 were left out", {"types": ["GAN"]}),
+    ("Nothing is left to export", {"types": ["Real"], "real": False})])
+def test_what_there_is_not_is_refused_in_a_line(words: str, how: dict, evaluated: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=words):
+        export(Run.open(evaluated), "folder", tmp_path / "out", **how)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_pairs_is_told_which_chapter_makes_them(nano: dict, tmp_path: Path):
+    run = Run.create(folder=nano["run_dir"], changes={"data": nano["data"]})
+    run.make("data")
+    with pytest.raises(UserError, match=r"Make it with run\.make\('(cluster|inpaint)'\)"):
+        export(run, "coco", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not (run.folder / "train").exists()
+
+
+# ---- where it goes
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden"])
+def test_nothing_is_overwritten(name: str, evaluated: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(UserError, match="out is there already"):
+        export(Run.open(evaluated), "folder", tmp_path / "out")
+    assert files.below(tmp_path) == [f"out/{name}"]
+
+
+def test_a_folder_in_a_run_is_refused(evaluated: Path):
+    with pytest.raises(UserError, match="lies in the run"):
+        export(Run.open(evaluated), "folder", evaluated / "export")
+
+
+def test_an_export_that_fails_leaves_nothing(evaluated: Path, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datacard, "text", lambda *parts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(Run.open(evaluated), "folder", tmp_path / "new" / "out")
+    assert files.below(tmp_path) == []
+
+
+def test_nnunet_asks_for_its_own_names(evaluated: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"DatasetXXX_Name, and not mine: .*Dataset501_Mine"):
+        export(Run.open(evaluated), "nnunet", tmp_path / "mine")
+    assert to_nnunet.NAME.fullmatch(to_nnunet.name("my run.2"))
+
+
+def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert set(Target) == set(FORMATS)
+    words = ["export", str(evaluated), "--to", "coco"]
+    result = CliRunner().invoke(cli.app, [*words, "--types", "Real, 2-Diff"])
+    assert result.exit_code == 0, result.exception
+    count = len(outlets.made(Run.open(evaluated), DataType.parse("2-Diff")))
+    assert f"10 Real, {count} 2-Diff pairs: run-coco" in result.stdout
+    assert "Not exported: 2-Styled-Diff" in result.stdout
+    assert "The licence of the data is yours to fill in: run-coco/README.md" in result.stdout
+    assert (tmp_path / "run-coco" / "annotations" / "instances_train.json").is_file()
+    again = CliRunner().invoke(cli.app, words)
+    assert "run-coco is there already" in str(again.exception)
+
+
+# ---- the card
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_every_export_has_a_card_and_a_list_of_origins(to: str, exports: dict[str, Path], chosen: Chosen):
+    card = (exports[to] / "README.md").read_text()
+    for words in ("TO BE FILLED IN", "Never for clinical use", "not anonymous",
+                  "doi:10.1007/s11548-024-03213-z", "10 phantoms (drawn by code", "2-Styled-Diff", "torch 2.",
+                  "respacing: 4", "cluster-01", "flagged by chance", "| 1 | polyp |",
+                  f"Written for {FORMATS[to].title}"):
+        assert words in card, words
+    assert card.startswith("---\n") == (to == "hf")
+    pd.testing.assert_frame_equal(pd.read_csv(exports[to] / "origins.csv"), chosen.table)
+
+
+def test_a_card_tells_no_path_of_this_machine(evaluated: Path):
+    told = made_up.changed(Run.open(evaluated).params, data={
+        "source": "/data_of/somebody/secret/pairs", "names": ["a", "b"]})
+    text = str(datacard._told(told, [STYLED]))
+    assert "pairs" in text
+    assert "secret" not in text
+    assert "2 of them" in text
+
+
+# ---- each format, by its structure
+
+
+def test_nnunet_has_cases_channels_labels_and_folds(exports: dict[str, Path], chosen: Chosen,
+                                                    evaluated: Path):
+    folder = exports["nnunet"]
+    told = json.loads((folder / "dataset.json").read_text())
+    assert told["channel_names"] == {"0": "R", "1": "G", "2": "B"}
+    assert told["labels"] == {"background": 0, "polyp": 1}
+    assert (told["numTraining"], told["file_ending"]) == (len(chosen.cases), ".png")
+    assert "TO BE FILLED IN" in told["licence"]
+    names = {case.case for case in chosen.cases}
+    assert {path.name for path in (folder / "imagesTr").iterdir()} == {f"{name}_0000.png" for name in names}
+    assert {path.name for path in (folder / "labelsTr").iterdir()} == {f"{name}.png" for name in names}
+    run = Run.open(evaluated)
+    for case in chosen.cases:
+        image, mask = of_run(run, case)
+        assert np.array_equal(pixels(folder / "imagesTr" / f"{case.case}_0000.png"), image)
+        assert np.array_equal(pixels(folder / "labelsTr" / f"{case.case}.png"), mask)
+    of = {case.case: case for case in chosen.cases}
+    folds = json.loads((folder / "splits_final.json").read_text())
+    assert len(folds) == 5
+    assert sorted(name for fold in folds for name in fold["val"]) == sorted(
+        name for name in names if of[name].data_type == REAL)
+    for fold in folds:
+        assert not {of[name].source for name in fold["val"]} & {of[name].source for name in fold["train"]}
+    assert max(len(fold["train"]) for fold in folds) < len(names)
+
+
+@pytest.mark.parametrize("mask", [[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]],
+                                  [[0, 0], [1, 1]]])
+def test_run_lengths_go_column_by_column_and_begin_with_zeros(mask: list):
+    array = np.array(mask)
+    counts = to_coco.run_lengths(array)
+    decoded = np.repeat(np.arange(len(counts)) % 2, counts).reshape(array.shape, order="F")
+    assert np.array_equal(decoded, array)
+    assert to_coco.run_lengths(np.array([[1, 0], [0, 0], [0, 1]])) == [0, 1, 4, 1]
+
+
+def test_coco_has_an_instance_for_each_connected_part(grey: dict[str, Path]):
+    documents = [json.loads(path.read_text()) for path in (grey["coco"] / "annotations").iterdir()]
+    assert len(documents) == 2
+    for told in documents:
+        assert set(told) == {"info", "licenses", "categories", "images", "annotations"}
+        assert [(one["id"], one["name"]) for one in told["categories"]] == [(1, "liver"), (2, "tumour")]
+        for image in told["images"]:
+            assert (grey["coco"] / "images" / image["file_name"]).is_file()
+            mine = [one for one in told["annotations"] if one["image_id"] == image["id"]]
+            two = int(image["source"].split()[1]) % 2 == 0
+            assert [(one["category_id"], one["area"], one["bbox"]) for one in mine] == [
+                (1, 49, [2, 2, 7, 7]), (2, 9, [3, 11, 3, 3]), *([(2, 9, [9, 11, 3, 3])] if two else [])]
+    ids = [one["id"] for told in documents for one in told["annotations"]]
+    assert sorted(ids) == list(range(1, len(ids) + 1))
+
+
+def test_coco_keeps_classes_that_overlap_and_others_refuse_them(evaluated: Path, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch):
+    run = Made(tmp_path / "run", evaluated)
+    run.pairs = dataset.gather(run.pairs.names, run.pairs.images, np.ones_like(run.pairs.masks))
+    monkeypatch.setattr(exporting, "refuse_place", lambda run, out: None)
+    monkeypatch.setattr(outlets, "types", lambda run: {"Real": REAL})
+    export(run, "coco", tmp_path / "coco", ["Real"])
+    with pytest.raises(UserError, match="Classes overlap in the mask of Real__slice 0"):
+        export(run, "folder", tmp_path / "folder", ["Real"])
+    assert not (tmp_path / "folder").exists()
+
+
+def test_hf_has_a_head_and_a_row_a_pair(exports: dict[str, Path], chosen: Chosen):
+    _, head, _ = (exports["hf"] / "README.md").read_text().split("---\n", 2)
+    told = yaml.safe_load(head)
+    assert told["license"] == "other"
+    assert told["task_categories"] == ["image-segmentation"]
+    splits = [one["split"] for one in told["configs"][0]["data_files"]]
+    assert splits == [split for split in cases.SPLITS if chosen.of(split)]
+    for split in splits:
+        rows = [json.loads(line) for line in
+                (exports["hf"] / split / "metadata.jsonl").read_text().splitlines()]
+        assert [row["case"] for row in rows] == [case.case for case in chosen.of(split)]
+        for row in rows:
+            image, mask = (pixels(exports["hf"] / split / row[name]) for name in
+                           ("file_name", "mask_file_name"))
+            assert image.shape == (*mask.shape, 3)
+
+
+def test_monai_has_lists_of_image_and_label(exports: dict[str, Path], chosen: Chosen):
+    told = json.loads((exports["monai"] / "datalist.json").read_text())
+    assert told["labels"] == {"0": "background", "1": "polyp"}
+    assert [len(told.get(name, ())) for name in ("training", "validation", "held_back")] == [
+        len(chosen.of(split)) for split in cases.SPLITS]
+    for one in told["training"] + told["validation"]:
+        assert one["origin"] in ("real", "synthetic")
+        assert set(np.unique(pixels(exports["monai"] / one["label"]))) <= {0, 1}
+        assert pixels(exports["monai"] / one["image"]).shape == (16, 16, 3)
+
+
+def test_a_folder_is_read_by_this_program(exports: dict[str, Path], chosen: Chosen):
+    report = layouts.check(exports["folder"])
+    assert report.problems == []
+    assert {pair.name for pair in report.pairs} == {case.case for case in chosen.cases}
+    assert set(np.unique(pixels(next((exports["folder"] / "masks").iterdir())))) == {0, 255}
+
+
+def test_grey_pairs_with_several_classes_have_one_channel_and_class_numbers(grey: dict[str, Path]):
+    name = "Real__slice 0"
+    masks = {"nnunet": f"labelsTr/{name}.png", "monai": f"labels/{name}.png", "folder": f"masks/{name}.png"}
+    for to, mask in masks.items():
+        image = mask.replace("labelsTr", "imagesTr").replace("labels/", "images/").replace("masks", "images")
+        image = image.replace(".png", "_0000.png") if to == "nnunet" else image
+        assert Image.open(grey[to] / image).mode == "L"
+        assert np.unique(pixels(grey[to] / mask)).tolist() == [0, 1, 2]
+    told = json.loads((grey["nnunet"] / "dataset.json").read_text())
+    assert told["channel_names"] == {"0": "grey"}
+    assert told["labels"] == {"background": 0, "liver": 1, "tumour": 2}
+    assert re.search(r"data.labels '\{\"1\": \"liver\", \"2\": \"tumour\"\}'",
+                     (grey["folder"] / "README.md").read_text())
+
+
+# ---- each format, by the library that it is for
+
+
+def test_pycocotools_reads_it_back_to_the_pixel(exports: dict[str, Path], chosen: Chosen, evaluated: Path):
+    coco = pytest.importorskip("pycocotools.coco")
+    run, of, seen = Run.open(evaluated), {case.case: case for case in chosen.cases}, set()
+    for path in (exports["coco"] / "annotations").iterdir():
+        read = coco.COCO(str(path))
+        for number, image in read.imgs.items():
+            case = of[image["file_name"].removesuffix(".png")]
+            _, mask = of_run(run, case)
+            parts = [read.annToMask(one) for one in read.loadAnns(read.getAnnIds(imgIds=number))]
+            assert np.array_equal(np.sum(parts, axis=0), mask)
+            assert [one["area"] for one in read.loadAnns(read.getAnnIds(imgIds=number))] == [
+                part.sum() for part in parts]
+            seen.add(case.case)
+    assert seen == set(of)
+
+
+@pytest.mark.parametrize("which", ["exports", "grey"])
+def test_monai_reads_it_back(which: str, request: pytest.FixtureRequest):
+    datalist = pytest.importorskip("monai.data.decathlon_datalist")
+    from monai.transforms import LoadImaged
+    folder = request.getfixturevalue(which)["monai"]
+    load = LoadImaged(keys=["image", "label"], ensure_channel_first=True)
+    for key in ("training", "validation"):
+        for one in datalist.load_decathlon_datalist(str(folder / "datalist.json"), True, key):
+            read = load(one)
+            assert read["image"].shape == ((3 if which == "exports" else 1), 16, 16)
+            assert read["label"].shape == (1, 16, 16)
+            numbers = pixels(Path(one["label"]))
+            assert np.array_equal(np.asarray(read["label"])[0].T, numbers)  # MONAI puts x first, of both
+            assert one["source"] in one["image"]
+
+
+def test_datasets_reads_it_back(exports: dict[str, Path], chosen: Chosen, evaluated: Path, tmp_path: Path):
+    datasets = pytest.importorskip("datasets")
+    read = datasets.load_dataset(str(exports["hf"]), cache_dir=str(tmp_path))
+    assert set(read) == {split for split in cases.SPLITS if chosen.of(split)}
+    run = Run.open(evaluated)
+    for split, rows in read.items():
+        assert [row["case"] for row in rows] == [case.case for case in chosen.of(split)]
+        for row, case in zip(rows, chosen.of(split), strict=True):
+            image, mask = of_run(run, case)
+            assert np.array_equal(np.asarray(row["image"]), image)
+            assert np.array_equal(np.asarray(row["mask"]), mask)
+            assert (row["origin"], row["near_copy"]) == (case.origin, case.near_copy)
+    by_name = datasets.load_dataset("imagefolder", data_dir=str(exports["hf"]), cache_dir=str(tmp_path))
+    assert len(by_name["train"]) == len(chosen.of(TRAIN))
+
+
+@pytest.mark.parametrize("which", ["exports", "grey"])
+def test_nnunet_finds_nothing_wrong(which: str, request: pytest.FixtureRequest):
+    pytest.importorskip("nnunetv2")
+    folder = request.getfixturevalue(which)["nnunet"]
+    code = ("from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity\n"
+            f"if __name__ == '__main__': verify_dataset_integrity({str(folder)!r}, 1)")
+    script = folder.parent / "verify.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verify_dataset_integrity Done" in done.stdout
+    assert "Error" not in done.stdout
+    assert "NaturalImage2DIO" in done.stdout
