@@ -146,7 +146,7 @@ def _copies(chosen: Chosen) -> str:
 
 
 def _own_limits(p: Params) -> Iterator[str]:
-    if p.data.source == "phantom":
+    if p.data.drawn:
         yield "- The real pairs are phantoms drawn by code: nothing here is evidence about patients."
 
 
