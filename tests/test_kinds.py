@@ -157,7 +157,7 @@ def test_dice_is_the_mean_over_classes_and_each_class_has_a_table(several: Run) 
 
 def test_a_run_of_classes_that_overlap_is_refused(several: Run) -> None:
     values = params.merged(params.plain(several.params), {"data.overlap": True})
-    with pytest.raises(UserError, match="data.overlap: a run takes classes that exclude each other"):
+    with pytest.raises(UserError, match=r"data\.overlap: a run takes classes that exclude each other"):
         params.validate(values)
 
 

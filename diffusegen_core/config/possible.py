@@ -29,8 +29,8 @@ def _data(p: "Params") -> Iterator[str]:
     if (p.data.channels, len(p.data.classes)) != PHANTOMS["phantom"]:
         yield from _colour_alone(p)
     if p.data.overlap and len(p.data.classes) > 1:
-        yield ("data.overlap: a run takes classes that exclude each other; `diffusegen data check` alone reads "
-               "others. Name the overlap as a class of its own, or leave out a class.")
+        yield ("data.overlap: a run takes classes that exclude each other; `diffusegen data check` alone "
+               "reads others. Name the overlap as a class of its own, or leave out a class.")
     if p.data.count is not None and p.cluster.k > p.data.count:
         yield f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count."
     if p.inpaint.backgrounds and p.inpaint.masks == "joint":
