@@ -40,7 +40,7 @@ def test_the_page_has_what_the_run_found(page: str):
 
 def test_the_command_names_what_differs_from_the_profile_and_no_place_of_this_machine(nano_run: Run):
     values = params.merged(params.plain(nano_run.params), {
-        "segment.cvc": "/home/somebody/cvc", "segment.weights": "/home/somebody/net.pth"})
+        "segment.cvc": "/mnt/somebody/cvc", "segment.weights": "/mnt/somebody/net.pth"})
     text = smallpage.command(type("Other", (), {"params": params.validate(values)}))
     assert "    -p data.count 10 \\\n" in text
     assert "-p segment.cvc /path/to/CVC-ClinicDB" in text
