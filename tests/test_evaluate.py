@@ -285,7 +285,7 @@ def test_equal_numbers_are_those_of_the_smallest_set_but_for_a_tiny_one(sizes: l
 def test_a_single_real_pair_has_no_equal_numbers_and_no_failure(made: Run) -> None:
     few = dataset.keep(made.ws, "few", made.real.take([0]))
     made = replace(made, real=few, sets={})
-    made.write(DIFF, [(f"{few.names[0]}_1", 0, 1, few.images[0], few.masks[0, 0])])
+    made.write(DIFF, [(f"{few.names[0]}_1", 0, 1, few.images[0], few.masks[0])])
     result = made.evaluate(test=held_out(made, 4))
     assert result.equal.empty
     assert evaluate_tables.equal(result).frame.empty

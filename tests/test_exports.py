@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from diffusegen_core import Run, cli, outlets
 from diffusegen_core.cli_export import Target
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset, layouts
+from diffusegen_core.data import checkup, dataset
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
@@ -330,7 +330,7 @@ def test_monai_has_lists_of_image_and_label(exports: dict[str, Path], chosen: Ch
 
 
 def test_a_folder_is_read_by_this_program(exports: dict[str, Path], chosen: Chosen):
-    report = layouts.check(exports["folder"])
+    report = checkup.check(exports["folder"])
     assert report.problems == []
     assert {pair.name for pair in report.pairs} == {case.case for case in chosen.cases}
     assert set(np.unique(pixels(next((exports["folder"] / "masks").iterdir())))) == {0, 255}

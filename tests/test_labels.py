@@ -183,7 +183,8 @@ def test_a_file_of_one_class_may_have_any_two_values_and_be_empty(value):
 # ---- parameters
 
 def test_keys_of_labels_may_be_integers_and_are_of_one_kind():
-    data = params.validate({"data": {"labels": {0: "background", 1: "liver", 2: "tumour", 3: "liver"}}}).data
+    labels = {0: "background", 1: "liver", 2: "tumour", 3: "liver"}
+    data = params.validate({"data": {"source": "a folder", "labels": labels}}).data
     assert (data.classes, data.label_kind) == (("liver", "tumour"), "value")
     given = params.override({"data": {"labels": {2: "old"}}}, [("data.labels", "{1: liver, '>0.5': a}")])
     assert given == {"data": {"labels": {1: "liver", ">0.5": "a"}}}  # as a whole, and its keys as they are
