@@ -72,7 +72,7 @@ def test_a_sound_set_is_told_as_it_is_and_nothing_is_odd(tmp_path):
     assert made.report.problems == []
     assert {verdict for verdict, *_ in made.lines} == {"", "ok"}
     assert said(made, "images").startswith("ok 4 are PNG L, 8 bits, values ")
-    assert said(made, "sizes") == "ok 1 different, mostly 48x48 (4)"
+    assert said(made, "sizes") == "ok all 48x48"
     assert "0 (8544), 255 (672)" in said(made, "mask values")
     assert "0 at 32 px, 0 at 64 px, 0 at 128 px" in said(made, "vanishing")
 

@@ -212,7 +212,9 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     if not seen.sizes:
         return []
     (width, height), most = seen.sizes.most_common(1)[0]
-    lines = [(OK, "sizes", f"{len(seen.sizes)} different, mostly {width}x{height} ({most})")]
+    told = f"all {width}x{height}" if len(seen.sizes) == 1 else (
+        f"{len(seen.sizes)} different, mostly {width}x{height} ({most})")
+    lines = [(OK, "sizes", told)]
     slim = sum(count for one, count in seen.sizes.items() if max(one) > STRETCHED * min(one))
     if slim:
         how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, and lesions "
