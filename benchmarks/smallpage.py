@@ -75,7 +75,7 @@ PICTURES = """In the upper rows the filled regions of pairs that the seed of the
 their surroundings, which are a patient's; the outline is the mask that was given. In the last rows whole
 pairs sampled from noise, images above masks."""
 
-FILTER = """Three networks, none of which has seen the source of the pair that it scores, judge whether a
+FILTER = """Networks, none of which has seen the source of the pair that it scores, judge whether a
 lesion is where the mask says; {doc}`05_evaluate` has the rule. Filtered types are compared below like any
 other, but they are smaller sets as well: what a filter removes is not compared with as many pairs removed
 at random."""
