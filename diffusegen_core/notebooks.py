@@ -22,6 +22,7 @@ from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
 from diffusegen_core.store.stamps import ASIDE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+TOUR = "00_tour"  # which is for JupyterLab, and no chapter of a run
 KERNEL = "python3"
 # Errors of a chapter that a user is meant to read, by the names that papermill tells.
 READABLE = {kind.__name__ for kind in (UserError, NotMadeError, OutdatedError)}
@@ -37,7 +38,7 @@ QUIET = "ignore:IProgress not found"
 
 def every() -> list[Path]:
     """The chapters' notebooks in their order."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    return sorted(path for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb") if path.stem != TOUR)
 
 
 def chapter_of(notebook: Path) -> str:
