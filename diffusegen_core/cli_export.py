@@ -1,4 +1,4 @@
-"""The command `diffusegen export`: a run's pairs out, to what people train with."""
+"""The command `diffusegen export`: a run's pairs out, to what people train with, or its models."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -15,12 +15,13 @@ class Target(StrEnum):
     HF = "hf"
     MONAI = "monai"
     FOLDER = "folder"
+    MODELS = "models"  # no format of pairs: `exporting.models`
 
 
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")],
     to: Annotated[Target, typer.Option(
-        help="What it is for: nnU-Net v2, COCO, Hugging Face datasets, MONAI, or a plain folder.")],
+        help="Pairs for nnU-Net v2, COCO, Hugging Face datasets, MONAI, or a plain folder; or the models.")],
     out: Annotated[Path | None, typer.Option(
         metavar="DIR", help="A new folder; by default RUN-FORMAT here, for nnU-Net Dataset501_RUN.")] = None,
     types: Annotated[str | None, typer.Option(
@@ -28,13 +29,20 @@ def export(
                                  "filtered where there is a filter.")] = None,
     real: Annotated[bool, typer.Option("--real/--no-real", help="With the real pairs.")] = True,
 ) -> None:
-    """Write the pairs of a run as a dataset for other programs, with a card.
+    """Write the pairs of a run as a dataset for other programs, or its models, with a card.
 
     What is not finished is not made, and no file is overwritten.
     """
-    from diffusegen_core.config.errors import printable
+    from diffusegen_core.config.errors import UserError, printable
     from diffusegen_core.exports import cases, exporting
     from diffusegen_core.run import Run
+    if to is Target.MODELS:
+        if types is not None or not real:
+            raise UserError("--types and --no-real choose pairs; --to models writes models alone.")
+        place, trained = exporting.models(Run.open(folder), out)
+        typer.echo(f"{len(trained.all)} models: {printable(str(place))}")
+        typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
+        return
     names = [name.strip() for name in types.split(",") if name.strip()] if types is not None else None
     place, chosen = exporting.export(Run.open(folder), to.value, out, names, real)
     counts = chosen.table.groupby(["origin", "data_type"], sort=False).size()

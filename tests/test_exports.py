@@ -197,7 +197,7 @@ def test_nnunet_asks_for_its_own_names(evaluated: Path, tmp_path: Path):
 def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert set(Target) == set(FORMATS)
+    assert set(Target) == {*FORMATS, Target.MODELS}
     words = ["export", str(evaluated), "--to", "coco"]
     result = CliRunner().invoke(cli.app, [*words, "--types", "Real, 2-Diff"])
     assert result.exit_code == 0, result.exception

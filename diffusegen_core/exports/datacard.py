@@ -1,6 +1,6 @@
 """The card of an export: what it holds, how it was made, what is not known, and what it is not for."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from math import isnan
 from pathlib import PurePath
 from typing import Any
@@ -40,7 +40,7 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
         *(["### Sides", SIDES.format(share=run.params.segment.validation)] if chosen.real else []),
         "## Source and licence", _source(chosen), "## How the pairs were made", _making(chosen),
         "## Copies of training images", _copies(chosen),
-        "## Limits and intended use", "\n".join([*_own_limits(run.params), LIMITS]),
+        "## Limits and intended use", "\n".join([*own_limits(run.params), LIMITS]),
         "## How to cite", opening.cited()]
     return "\n\n".join(parts) + "\n"
 
@@ -62,7 +62,7 @@ def _types(chosen: Chosen) -> str:
     for kind in kinds:
         mine = [case.split for case in chosen.cases if case.data_type == kind]
         rows.append([kind.name, _words(kind), str(len(mine)), *(str(mine.count(split)) for split in SPLITS)])
-    return _table(["data type", "what it is", "pairs", *(f"`{split}`" for split in SPLITS)], rows)
+    return table(["data type", "what it is", "pairs", *(f"`{split}`" for split in SPLITS)], rows)
 
 
 def _words(kind: DataType) -> str:
@@ -80,7 +80,7 @@ def _words(kind: DataType) -> str:
 
 
 def _classes(chosen: Chosen) -> str:
-    return _table(["class number", "class"], [[str(number), escaped(name)]
+    return table(["class number", "class"], [[str(number), escaped(name)]
                                               for name, number in chosen.numbers.items()])
 
 
@@ -108,22 +108,32 @@ def _making(chosen: Chosen) -> str:
                 for name, version in one.stamp.get("versions", {}).items()}
     known = ", ".join(" ".join(one) for one in versions.items())
     lines.append(f"- Seed {p.seed}. Versions: {known or 'not recorded'}.")
-    told = yaml.safe_dump(_told(p, chosen.sets), sort_keys=False, allow_unicode=True)
+    told = as_yaml(_told(p, chosen.sets))
     return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n```yaml\n{told}```"
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
-    """The sections of the parameters that decide pairs of these types, without what a card should not carry:
-    of the paths of this machine it has the last part, and of a list of pairs the number."""
+    """The sections of the parameters that decide pairs of these types."""
     asked = {"data": True, **dict.fromkeys(("cluster", "model", "process", "train"),
                                            any(kind.is_painted for kind in kinds)),
              "inpaint": any(kind != GAN for kind in kinds), "style": any(kind.is_styled for kind in kinds),
              "gan": GAN in kinds, "filter": any(kind.is_filtered for kind in kinds)}
-    plain = params.plain(p)
-    if p.data.names:
-        plain["data"]["names"] = f"{len(p.data.names)} of them"
-    return {section: {name: PurePath(value).name if name in params.PATHS and isinstance(value, str) else value
-                      for name, value in plain[section].items()} for section, told in asked.items() if told}
+    return {section: shareable(p, section) for section, told in asked.items() if told}
+
+
+def shareable(p: Params, section: str) -> dict[str, Any]:
+    """A section of the parameters for a card: of the paths of this machine it has the last part, and of a
+    list of pairs the number."""
+    plain = params.plain(p)[section]
+    if section == "data" and p.data.names:
+        plain["names"] = f"{len(p.data.names)} of them"
+    return {name: PurePath(value).name if name in params.PATHS and isinstance(value, str) else value
+            for name, value in plain.items()}
+
+
+def as_yaml(told: Mapping[str, Any]) -> str:
+    """In the order in which it is told."""
+    return yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True)
 
 
 def _copies(chosen: Chosen) -> str:
@@ -139,17 +149,19 @@ def _copies(chosen: Chosen) -> str:
         chance = result.copies["by chance"].get(kind.unfiltered.name, float("nan"))
         rows.append([kind.name, str(int((~mine.isin(["no", NOT_AUDITED])).sum())), str(len(mine)),
                      "not known" if isnan(chance) else f"{chance:.1%}"])
-    return (_table(["data type", "near-copies", "pairs", "flagged by chance"], rows) +
+    return (table(["data type", "near-copies", "pairs", "flagged by chance"], rows) +
             "\n\nA near-copy is nearer to one training image than its distances to others explain, in pixels "
             "or in features. The last column is the share that is flagged of fillings which no model can "
             "remember. `near_copy` in `origins.csv` names the pairs.")
 
 
-def _own_limits(p: Params) -> Iterator[str]:
+def own_limits(p: Params) -> Iterator[str]:
+    """What the limits of a card begin with, because of the run's own data."""
     if p.data.drawn:
         yield "- The real pairs are phantoms drawn by code: nothing here is evidence about patients."
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> str:
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

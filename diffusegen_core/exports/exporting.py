@@ -1,10 +1,11 @@
-"""The command `diffusegen export`: the pairs of a run as a dataset for other programs, all or nothing."""
+"""The command `diffusegen export`: a run's pairs for other programs, or its models; all or nothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusegen_core.exports import cases, datacard, to_coco, to_folder, to_hf, to_monai, to_nnunet
+from diffusegen_core.chapters.trained import Trained
+from diffusegen_core.exports import cases, datacard, to_coco, to_folder, to_hf, to_models, to_monai, to_nnunet
 from diffusegen_core.exports.cases import Chosen
 from diffusegen_core.painting import refuse_place
 from diffusegen_core.run import Run
@@ -52,3 +53,15 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
                          + datacard.text(chosen, form.title, layout))
 
     return files.write_folder(place, fill), chosen
+
+
+def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:
+    """Write the finished models of a run and a card into a new folder: where it is, and the models.
+
+    UserError where the run has none, and where the folder holds anything or lies in a run or among its data.
+    """
+    place = out or Path(f"{run.folder.name}-models")
+    refuse_place(run, place)
+    files.refuse_full(place)
+    trained = run.models  # or nothing is begun
+    return files.write_folder(place, lambda folder: to_models.write(run, folder)), trained
