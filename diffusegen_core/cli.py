@@ -163,13 +163,16 @@ def clean(
 
 
 @app.command()
-def book(folder: RunFolder) -> None:
+def book(
+    folder: RunFolder,
+    pdf: Annotated[bool, typer.Option("--pdf", help="As one PDF too, by a browser that is there.")] = False,
+) -> None:
     """Build the book of a run from the chapters that were executed."""
     from diffusegen_core.run import Run
     from diffusegen_core.store import lock
     this = Run.open(folder)
     with lock.hold(this.folder):
-        _build_book(this)
+        _build_book(this, pdf)
 
 
 @app.command("filter", cls=KeyValue)
@@ -269,14 +272,14 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _build_book(this: "Run") -> None:
+def _build_book(this: "Run", pdf: bool = False) -> None:
     """Draw the pictures of the book's first pages, build it, and say where it lies."""
     from diffusegen_core import notebooks
     from diffusegen_core.report import book as book_module
     from diffusegen_core.report import front, opening, tables
     front.draw(this)
     path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this),
-                             opening=opening.page(this))
+                             opening=opening.page(this), as_pdf=pdf)
     typer.echo(f"The book: {path}")
 
 

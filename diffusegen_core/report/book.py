@@ -12,17 +12,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.report import pdf
 from diffusegen_core.store import files
 from diffusegen_core.store.moves import into_place, refuse_links
 from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
+PDF = "diffusegen.pdf"
 MARK = ".built.json"  # names the files of a site folder that are ours
 FRONT = ["about", "how_to_read", "data", "method", "api"]
 BACK = ["results_small", "on_a_gpu", "references"]
@@ -32,16 +35,19 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
 
 
-def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", opening: str = "") -> Path:
-    """Build the book of a run and return the path of its index.html.
+def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", opening: str = "",
+          as_pdf: bool = False) -> Path:
+    """Build the book of a run and return the path of its index.html, or, `as_pdf`, of its PDF beside that.
 
     `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
     is a plain line that every page carries, and `opening` the MyST that the first page begins with, its title
     included. The sources go to run_dir/site, anew each time; what others have put there stays.
 
-    Raises UserError where the pages are not found, a link leads out of the run, or Jupyter Book warns of
-    anything.
+    Raises UserError where the pages are not found, a link leads out of the run, Jupyter Book warns of
+    anything, or there is no browser to print a PDF with.
     """
+    if as_pdf:
+        pdf.browser()  # or nothing is begun
     if not (ROOT / "_config.yml").is_file():
         raise UserError(f"The book's pages are not in {ROOT}. Install DiffuseGen from its checkout with "
                         "`pip install -e .`.")
@@ -53,11 +59,13 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", 
     shutil.rmtree(fresh, ignore_errors=True)  # an interrupted build's
     _lay_out(fresh, sorted(notebooks), run_dir / "figures", footer, opening)
     _render(fresh)
-    _add_mathjax(fresh / "_build" / "html" / "_static" / "mathjax")
+    _add_mathjax(fresh / "_build" / "html")
+    if as_pdf:
+        _print(fresh)
     files.write_json(fresh / MARK, files.below(fresh))
     _clear(site)
     into_place(fresh, site, run_dir / ASIDE / "site")
-    return site / "_build" / "html" / "index.html"
+    return site / "_build" / (PDF if as_pdf else "html/index.html")
 
 
 def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str, opening: str = "") -> None:
@@ -158,10 +166,19 @@ def _drop_widgets(notebook: dict) -> None:
             cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
 
 
-def _render(site: Path) -> None:
+def _print(site: Path) -> None:
+    """The PDF of a site that is built: from all its pages as one."""
+    with tempfile.TemporaryDirectory(prefix="book-") as folder:
+        _render(site, "--builder", "custom", "--custom-builder", "singlehtml", "--path-output", folder)
+        page = Path(folder) / "_build" / "singlehtml"
+        _add_mathjax(page)
+        pdf.print_page(page / "index.html", site / "_build" / PDF)
+
+
+def _render(site: Path, *options: str) -> None:
     """Run Jupyter Book, every warning an error."""
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
-               "build", str(site), "-n", "-W", "--keep-going", "-q"]
+               "build", str(site), "-n", "-W", "--keep-going", "-q", *options]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
                           stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONUTF8": "1"})
     if done.returncode:
@@ -171,8 +188,9 @@ def _render(site: Path) -> None:
         raise UserError("\n".join(["The book was not built:", *wrong[-15:]]))
 
 
-def _add_mathjax(folder: Path) -> None:
+def _add_mathjax(pages: Path) -> None:
     """Copy the one file of MathJax that the pages load: TeX in, SVG out, its glyphs included."""
+    folder = pages / "_static" / "mathjax"
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None or package.origin is None:
         raise UserError("The package sphinx-mathjax-offline is not installed; the book's formulas need it.")

@@ -1,0 +1,48 @@
+"""The book as one PDF: Sphinx makes a single page of it, and a browser that is there prints that page."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from diffusegen_core.config.errors import UserError
+
+# By these names, on a path: Chromium and what is made of it. Others cannot print without a window.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge",
+            "microsoft-edge")
+NAMED = "DIFFUSEGEN_BROWSER"  # the variable that names another program
+# Nothing may be asked of another machine; formulas are drawn before the clock, which runs ahead, is over.
+FLAGS = ("--headless", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-background-networking",
+         "--disable-component-update", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND",
+         "--no-pdf-header-footer", "--virtual-time-budget=600000")
+MOST_SECONDS = 1800
+
+
+def browser() -> str:
+    """The browser that prints. UserError where there is none."""
+    named = os.environ.get(NAMED)
+    program = shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        what = f"{NAMED} names {named}, which is no program here" if named else "There is no browser here"
+        raise UserError(f"{what}, and the PDF is printed by one: install Chromium, Chrome or Edge, or name "
+                        f"the program in {NAMED}. Without --pdf the book is built as pages, and any browser "
+                        "prints those.")
+    return program
+
+
+def print_page(page: Path, target: Path) -> None:
+    """Print an HTML file as a PDF. UserError, in the browser's own words, where nothing comes of it."""
+    with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
+        # The sandbox of Chromium refuses to start for root, who is the user of most containers.
+        free = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+        command = [browser(), *FLAGS, *free, f"--user-data-dir={profile}", f"--print-to-pdf={target}",
+                   page.resolve().as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                                  stdin=subprocess.DEVNULL, timeout=MOST_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{command[0]} did not print the book in {MOST_SECONDS // 60} minutes.") from None
+    if done.returncode or not target.is_file():
+        lines = done.stderr.strip().splitlines()[-3:]
+        raise UserError("\n".join([f"{command[0]} did not print the book:", *lines]))
