@@ -30,7 +30,7 @@ def named(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 def test_without_a_browser_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(pdf.NAMED, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="no browser here.*install Chromium, Chrome or Edge"):
+    with pytest.raises(UserError, match=r"no browser here.*install Chromium, Chrome or Edge"):
         pdf.browser()
 
 
@@ -92,7 +92,8 @@ def test_the_pdf_lies_beside_the_pages_and_is_the_program_s_own(tmp_path: Path,
         (place / "_static").mkdir(parents=True)
         (place / "index.html").write_text(PAGE)
 
-    named(tmp_path, monkeypatch, 'for one; do case $one in --print-to-pdf=*) echo x > "${one#*=}";; esac; done')
+    named(tmp_path, monkeypatch,
+          'for one; do case $one in --print-to-pdf=*) echo x > "${one#*=}";; esac; done')
     monkeypatch.setattr(book, "_render", render)
     run = tmp_path / "run"
     path = book.build(run, [], as_pdf=True)
