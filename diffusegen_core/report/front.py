@@ -21,6 +21,8 @@ from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
 
 STAGES = {"cluster": "a", "train": "b", "inpaint": "c", "style": "d"}
+TESTS = "near real ones?\na copy?\ndoes it help?"
+SCHEME, COLUMNS = (6.6, 4.92), 3  # size of the scheme in units of its axes, and boxes a row
 
 
 def draw(run: Run) -> list[Path]:
@@ -37,42 +39,48 @@ def draw(run: Run) -> list[Path]:
 
 
 def scheme(run: Run, pairs: Pairs) -> Figure:
-    """Figure 2: the four stages, each with a picture that this run made, or its name if it made none."""
-    figure, ax = plt.subplots(figsize=(figures.WIDTH, 1.95), layout="none")
-    ax.set(xlim=(0, 10), ylim=(0, 10 * 1.95 / figures.WIDTH), position=(0, 0, 1, 1))
-    ax.axis("off")
-    ax.grid(False)
+    """Figure 2: the stages, each with a picture that this run made, or its name if it made none.
+
+    In two rows, so that its words can be read where the page is as narrow as a phone.
+    """
     boxes: list[tuple[str, str, str, np.ndarray | None]] = [
         ("", f"{len(pairs)} pairs", "images and\ntheir masks",
          _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)])),
         *((letter, name, text, _made(run, name)) for (name, letter), text in
-          zip(STAGES.items(), _told(run.params), strict=True))]
-    for n, (letter, name, text, image) in enumerate(boxes):
-        left = 0.06 + 2.0 * n
-        middle = left + 0.86
-        ax.add_patch(FancyBboxPatch((left + 0.04, 0.14), 1.64, 2.5, linewidth=0.8, edgecolor="0.55",
+          zip(STAGES.items(), _told(run.params), strict=True)),
+        ("e", "test", "", None)]
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, SCHEME[1] / SCHEME[0] * figures.WIDTH), layout="none")
+    ax.set(xlim=(0, SCHEME[0]), ylim=(SCHEME[1], 0), position=(0, 0, 1, 1))
+    ax.axis("off")
+    ax.grid(False)
+    for number, (letter, name, text, image) in enumerate(boxes):
+        row, column = divmod(number, COLUMNS)
+        left, top = 0.36 + 2.2 * column, 0.06 + 2.44 * row
+        ax.add_patch(FancyBboxPatch((left, top), 1.76, 2.26, linewidth=0.8, edgecolor="0.55",
                                     facecolor="0.975", boxstyle="round,pad=0.04,rounding_size=0.1"))
         title = f"$\\bf{{{letter}}}$  {name}" if letter else name
-        ax.text(middle, 2.43, title, ha="center", va="center", fontsize=9)
+        ax.text(left + 0.88, top + 0.2, title, ha="center", va="center", fontsize=16)
         if image is None:
-            ax.text(middle, 1.5, "not in this run", ha="center", va="center", fontsize=7.5, color="0.45")
+            words, colour = (("not in this run", "0.45") if text else (TESTS, "black"))
+            ax.text(left + 0.88, top + 1.1, words, ha="center", va="center", fontsize=13.3, color=colour,
+                    linespacing=1.8)
         else:
-            ax.imshow(image, extent=_fit(image, left + 0.06, 0.78, 1.6, 1.45), aspect="auto", zorder=3)
-        ax.text(middle, 0.42, text, ha="center", va="center", fontsize=6.4, linespacing=1.35)
-        if n:
-            ax.add_patch(FancyArrowPatch((left - 0.27, 1.5), (left, 1.5), arrowstyle="-|>",
-                                         mutation_scale=9, color=figures.COLOURS[0]))
+            ax.imshow(image, extent=_fit(image, left + 0.06, top + 0.44, 1.64, 1.12), aspect="auto", zorder=3)
+        ax.text(left + 0.88, top + 1.94, text, ha="center", va="center", fontsize=13.3, linespacing=1.2)
+        if number:
+            ax.add_patch(FancyArrowPatch((left - 0.36, top + 1.0), (left - 0.05, top + 1.0), arrowstyle="-|>",
+                                         mutation_scale=12, color=figures.COLOURS[0]))
     return figure
 
 
 def _told(p: Params) -> list[str]:
     """What happens in each of the stages."""
-    return ["similar pairs together,\nby their features",
-            f"a {Planes.of(p.data).all}-channel diffusion\nmodel for each cluster",
-            f"a new {p.data.object} and its mask\nin a real image" if p.inpaint.masks == JOINT else
-            f"a new {p.data.object} for a given\nmask in a real image",
-            "colours guided towards\nthe real image" if p.style.method == GUIDED else
-            "noised and denoised,\nwith the mask known"]
+    return ["similar pairs\ntogether",
+            f"a {Planes.of(p.data).all}-channel model\nfor each cluster",
+            f"a new {p.data.object}\nand its mask" if p.inpaint.masks == JOINT else
+            f"a new {p.data.object}\nfor a given mask",
+            "colours guided to\nthe real image" if p.style.method == GUIDED else
+            "noised, denoised,\nwith its mask"]
 
 
 def _spread(pairs: Pairs) -> np.ndarray:
@@ -142,6 +150,6 @@ def _fit(image: np.ndarray, left: float, bottom: float, width: float,
     scale = min(width / image.shape[1], height / image.shape[0])
     w, h = image.shape[1] * scale, image.shape[0] * scale
     x, y = left + (width - w) / 2, bottom + (height - h) / 2
-    return (x, x + w, y, y + h)
+    return (x, x + w, y + h, y)
 
 
