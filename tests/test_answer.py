@@ -33,6 +33,7 @@ from diffusegen_core.report import (
 from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
 from diffusegen_core.run import Run
 
+PLAIN = params.validate({})  # the defaults: one class, polyps
 ASKED = ["Better than real pairs alone?", "Better than pasting?", "Better than the GAN?", "Are they copies?",
          "Do the models remember?", "What do they cost?"]
 
@@ -62,7 +63,7 @@ def verdict(low: float, high: float, seeds: int = 5, generators: int = 1, images
     (-0.004, 0.006, 5, 3, NO_EFFECT), (-0.03, 0.05, 5, 3, UNDECIDED), (0.02, 0.06, 2, 3, TOO_LITTLE)])
 def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: float, seeds: int,
                                                           generators: int, told: str) -> None:
-    one = answer.compared("Q?", [verdict(low, high, seeds, generators)])
+    one = answer.compared("Q?", [verdict(low, high, seeds, generators)], PLAIN)
     assert one is not None
     assert one.verdict == told
     numbers = f"{(low + high) / 2:+.3f} [{low:+.3f}, {high:+.3f}] in polyp Dice on HyperKvasir"
@@ -75,20 +76,21 @@ def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: floa
 def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     good, bad = verdict(0.02, 0.06), verdict(-0.06, -0.02)
     absent = Verdict(paperclaims.SMALL, "a against b", "PolypGen", reason="The results have no a.")
-    mixed = answer.compared("Q?", [good, bad, good, absent])
+    mixed = answer.compared("Q?", [good, bad, good, absent], PLAIN)
     assert mixed.verdict == "refuted for these pairs"
     assert "-0.040 [-0.060, -0.020]" in mixed.basis
     assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted (differences from -0.040 to "
                                 "+0.040); 1 more has no result")
-    assert answer.compared("Q?", [good, good]).basis.endswith(
+    assert answer.compared("Q?", [good, good], PLAIN).basis.endswith(
         "; the same verdict on both comparisons (differences from +0.040 to +0.040)")
-    assert answer.compared("Q?", [absent]) is None, "nothing was compared, so nothing is asked"
+    assert answer.compared("Q?", [absent], PLAIN) is None, "nothing was compared, so nothing is asked"
     few = verdict(0.02, 0.06, images=5)
-    assert answer.compared("Q?", [few]).basis.endswith("; a verdict needs 20 images")
+    assert answer.compared("Q?", [few], PLAIN).basis.endswith("; a verdict needs 20 images")
     alike = replace(good, verdict=TOO_LITTLE, scope="", low=float("nan"), high=float("nan"))
-    assert answer.compared("Q?", [alike]).basis.endswith("; the test images are of one sequence or centre")
+    assert answer.compared("Q?", [alike], PLAIN).basis.endswith(
+        "; the test images are of one sequence or centre")
     blind = replace(good, verdict=TOO_LITTLE, scope="")
-    assert answer.compared("Q?", [blind]).basis.endswith("; neither network segments")
+    assert answer.compared("Q?", [blind], PLAIN).basis.endswith("; neither network segments")
 
 
 @pytest.mark.parametrize(("hits", "chance", "of", "told"), [
@@ -169,7 +171,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
              r"of this run is .* s of work, workers added up, on .*[.]")
     assert re.fullmatch(words, told["What do they cost?"].sentence)
     assert list(answer.missing(nano_run, list(told))) == [
-        "This run pastes no lesions; `inpaint.baselines` adds that."]
+        "This run has no pasted pairs; `inpaint.baselines` adds them."]
     columns = keynumbers.table(nano_run).frame
     assert columns.columns[0] == "data type"
     assert {"Dice, trained on it alone", "gain, 4 real pairs", "time a pair"} <= set(columns)

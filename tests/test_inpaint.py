@@ -161,7 +161,7 @@ def test_the_output_is_a_dataset_with_a_manifest_that_is_true(p: Params):
         assert report.problems == []
         assert sorted(pair.name for pair in report.pairs) == sorted(manifest["name"])
         assert result.table.loc[data_type.name, "pairs"] == 4 - len(left_out)
-        assert result.table.loc[data_type.name, "without a lesion"] == len(left_out)
+        assert result.table.loc[data_type.name, "without an object"] == len(left_out)
     assert changed_pixels > 100 * made > 300
     assert set(result.sets[FULL].manifest["model"]) == {"full"}
 

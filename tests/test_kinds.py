@@ -1,16 +1,20 @@
 """Data of other kinds than colonoscopy through all chapters: grey with one class, and grey with three."""
 
+import ast
 import copy
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
-from diffusegen_core import painting
+from diffusegen_core import notebooks, painting
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import pairsets, planes, regions
@@ -18,7 +22,18 @@ from diffusegen_core.data.dataset import PAIRS
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
-from diffusegen_core.report import baselines, figures, segment_details, segment_figures, showcase
+from diffusegen_core.report import (
+    baselines,
+    figures,
+    front,
+    limits,
+    naming,
+    opening,
+    segment_details,
+    segment_figures,
+    showcase,
+)
+from diffusegen_core.report.tables import Table
 from diffusegen_core.run import Run
 from diffusegen_core.store.stamps import read_stamp
 
@@ -29,6 +44,8 @@ BY = ["data_type", "samples"]
 def made(nano_values: dict, folder: Path, name: str) -> Run:
     """A nano run of a profile's data, all of which is made."""
     data = params.load(PROFILES / f"{name}.yaml")["data"]
+    if name == "phantom_grey":
+        data["object"] = "nodule"
     values = params.merged(copy.deepcopy(nano_values), {
         "data": data, "run_dir": str(folder), "segment.epochs": 1, "train.images": 12,
         "inpaint.baselines": ["Paste", "Paste-Poisson"], "inpaint.sources": 3, "gan.sources": 1,
@@ -184,6 +201,81 @@ def test_figures_show_grey_images_and_the_colours_of_classes(run: Run) -> None:
     shown = drawn[0].axes[0].images[0].get_array()
     assert np.array_equal(shown[..., 0], run.pairs.images[0, 0])
     plt.close("all")
+
+
+# ---- the words that a run's pages use
+
+# Those of the paper's case and, of its data sets, not the name of one.
+PAPERS = re.compile(r"polyp(?!gen)|mucosa|colonosc|endoscop", re.IGNORECASE)
+
+
+def page(notebook: Path, run: Run, patch: pytest.MonkeyPatch) -> list[object]:
+    """What the cells of a chapter's notebook show of a run."""
+    shown: list[object] = []
+    space = {"display": shown.append}
+    patch.setattr(Run, "from_notebook", lambda namespace: run)
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if cell["cell_type"] != "code" or "parameters" in cell["metadata"].get("tags", []):
+            continue
+        body = ast.parse("".join(cell["source"]))
+        last = body.body.pop() if isinstance(body.body[-1], ast.Expr) else None
+        exec(compile(body, notebook.name, "exec"), space)
+        if last is not None:
+            shown.append(eval(compile(ast.Expression(last.value), notebook.name, "eval"), space))
+    return shown
+
+
+def texts(shown: object) -> list[str]:
+    """The words of a table, but for the paper's own folded below it, or of a figure."""
+    if isinstance(shown, Table):
+        return [replace(shown, folded=None)._repr_markdown_()]
+    return [text.get_text() for text in shown.findobj(Text)] if isinstance(shown, Figure) else []
+
+
+def test_the_pages_of_a_run_use_the_words_of_its_data(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [one for notebook in notebooks.every() for one in page(notebook, run, monkeypatch)]
+    assert {Table, Figure} <= {type(one) for one in shown}
+    front.draw(run)
+    drawn = [front.scheme(run, run.pairs), opening.page(run), *limits.of(run.params)]
+    told = [*(text for one in [*shown, drawn[0]] for text in texts(one)), *drawn[1:]]
+    assert not [text for text in told if PAPERS.search(text)]
+    words = "\n".join(told)
+    if len(run.params.data.classes) == 1:
+        expected = ["Trained on one data type alone: nodule Dice", "Nodule Dice by the area",
+                    "smallest nodule", "how much of an image is nodule", "share of nodule",
+                    "a new nodule and its mask", "Dice is nodule Dice on the test set",
+                    "evidence about ultrasound"]
+    else:
+        expected = ["Trained on one data type alone: mean Dice over 3 classes", "mean area of liver",
+                    "share of organ", "a new organ for a given", "Dice is mean Dice over 3 classes on the",
+                    "evidence about CT"]
+    assert not [one for one in expected if one not in words]
+    plt.close("all")
+
+
+@pytest.mark.parametrize(("data", "name", "dice"), [
+    ({}, "polyp", "polyp Dice"), ({"object": "nodule"}, "nodule", "nodule Dice"),
+    ({"labels": {"1": "gland"}}, "gland", "gland Dice"),
+    ({"labels": {"1": "gland"}, "object": "cancer"}, "cancer", "cancer Dice"),
+    ({"labels": {"1": "liver", "2": "spleen"}}, "object", "mean Dice over 2 classes"),
+    ({"labels": {"1": "liver", "2": "spleen"}, "object": "organ"}, "organ", "mean Dice over 2 classes")])
+def test_what_the_masks_mark_is_called_as_the_data_say(data: dict, name: str, dice: str) -> None:
+    p = params.validate({"data": {"source": "somewhere", **data}})
+    assert (p.data.object_name, naming.dice_of(p)) == (name, dice)
+
+
+def test_a_name_is_no_markup_in_a_caption() -> None:
+    p = params.validate({"data": {"object": "a_b`c"}})
+    assert naming.sentence(naming.captioned(p, "IoU")) == r"A\_b\`c IoU"
+
+
+@pytest.mark.parametrize(("data", "line"), [
+    ({"source": "phantom"}, "nothing here is evidence about colonoscopy."),
+    ({"source": "phantom-ultrasound", "channels": 1}, "nothing here is evidence about ultrasound."),
+    ({"source": "mine", "object": "nodule"}, "what images from elsewhere would say is not known."),
+    ({"source": "mine"}, "would say is not known (`segment.cvc`, `segment.polypgen`).")])
+def test_the_limits_speak_of_the_runs_own_data(data: dict, line: str) -> None:
+    assert [one for one in limits.of(params.validate({"data": data})) if one.endswith(line)]
 
 
 # ---- what does not change

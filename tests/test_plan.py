@@ -157,7 +157,7 @@ def test_the_smoke_profiles_images_are_those_of_its_chapters():
     # Images: 48, five data types of 32, and 24 that are held out. Boxes: of the 48 in eight orientations, of
     # the 160, of as many fillings that no model knows (for the GAN the 24), and of seven planted copies each.
     images, boxes = 48 + 5 * 32 + 24, 8 * 48 + 5 * 32 + 4 * 32 + 24 + 5 * 7 * 32
-    assert of(made, "features of images and polyps").images == images + boxes
+    assert of(made, "features of images and objects").images == images + boxes
     # Two models denoise 24 of the 48 and the 24 at eight levels.
     assert of(made, "membership test").images == 2 * 8 * (24 + 24)
     segment, augment = (made.table[made.table["chapter"] == c].iloc[0] for c in CHAPTERS[5:])

@@ -215,3 +215,22 @@ def test_no_imports_go_in_a_circle() -> None:
     while leaves := {name for name, needs in graph.items() if not needs}:
         graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
     assert graph == {}
+
+
+# ---- the paper's own case: its words stand where the text is about it, and nowhere else
+
+PAPERS = re.compile(r"polyp(?!gen)|mucosa|colonosc|endoscop", re.IGNORECASE)  # PolypGen is a data set's name
+THEIR_PLACES = {
+    "cli_data.py": "a list of the phantoms",
+    "config/data.py": "the default of data.object",
+    "data/phantom.py": "the phantom of colonoscopy",
+    "measures/calibration.py": "a column of finished runs",
+    "report/limits.py": "what that phantom and the paper's test sets are of",
+    "report/segment_tables.py": "the paper's published tables"}
+
+
+def test_the_words_of_the_papers_case_stand_only_where_it_is_meant() -> None:
+    found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.suffix in (".py", ".html")
+             and PAPERS.search(path.read_text(encoding="utf-8"))}
+    assert found == THEIR_PLACES.keys()
+    assert not [path.name for path in NOTEBOOKS if PAPERS.search(path.read_text(encoding="utf-8"))]

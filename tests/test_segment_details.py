@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from made_up import SIZE, values
 
+from diffusegen_core.config import params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.measures import calibration, lesionwise
@@ -150,7 +151,7 @@ def test_sequences_have_intervals_of_their_own(run: SimpleNamespace) -> None:
 def test_gains_by_sequence_are_differences_from_real(run: SimpleNamespace) -> None:
     table = segment_details.gains_by_sequence(run, planted(GRID), "x")
     assert table.frame["data type"].tolist() == ["2-Diff"]
-    assert mean(cells(table, "2-Diff")["gain in Dice over Real, over groups"]) == 0.075
+    assert mean(cells(table, "2-Diff")["gain over Real in Dice, over groups"]) == 0.075
 
 
 @pytest.mark.parametrize("tests", [(), ("Phantom",)])
@@ -177,7 +178,7 @@ def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
     empty = planted([])
     for page in (segment_details.by_size, segment_details.detection, segment_details.outlines):
         assert page(run, empty, BY, "x").frame.empty
-    for figure in (segment_figures.worst(empty), segment_figures.reliability(empty)):
+    for figure in (segment_figures.worst(empty), segment_figures.reliability(empty, run.params)):
         assert figure.axes[0].texts[0].get_text().startswith("Of no network")
 
 
@@ -203,7 +204,8 @@ def test_the_reliability_is_that_of_the_networks_with_most_pairs() -> None:
     result = planted([*KINDS, {"data_type": "2-Diff", "samples": 3}])
     bins = result.details.calibration
     bins.loc[(bins["samples"] == 3) & (bins["bin"] == 9), "polyp"] = 0.5
-    figure = segment_figures.reliability(result)
+    figure = segment_figures.reliability(result, params.validate({"data": {"object": "cyst"}}))
     assert [ax.get_title() for ax in figure.axes] == ["CVC-ClinicDB"]
     curves = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines[1:]}
     assert curves == {"Real": [0, 1], "2-Diff": [0, 0.5]}
+    assert figure.axes[0].get_xlabel() == "probability of cyst"

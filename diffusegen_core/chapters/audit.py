@@ -55,17 +55,17 @@ def judge(ws: Workspace, subject: Subject) -> None:
 
 
 def extract(ws: Workspace, subject: Subject, first: int) -> None:
-    """A work item: put the features of a batch of images, whole and around the polyp, into the store."""
+    """A work item: put the features of a batch of images, whole and around the object, into the store."""
     pairs = dataset.read(subject.real)
     everyone = members.members(subject, slice(first, first + CHUNK))
     members.features(subject, everyone.images, f"Features of {subject.data_type}")
     if subject.data_type == members.HELD_OUT:  # which are compared as they are
         return
-    members.polyp_features(subject, everyone.images, everyone.polyps)
+    members.object_features(subject, everyone.images, everyone.objects)
     if subject.data_type == REAL:
-        members.turned_features(subject, everyone.images, everyone.polyps)
+        members.turned_features(subject, everyone.images, everyone.objects)
     elif len(null := null_of(subject, everyone, pairs)):
-        members.polyp_features(subject, null.images, null.polyps)
+        members.object_features(subject, null.images, null.objects)
 
 
 def audited(subject: Subject, everyone: Members, pairs: Pairs) -> dict[str, pd.DataFrame]:
@@ -115,7 +115,7 @@ def read(file: Path) -> pd.DataFrame:
 
 def _of(subject: Subject, everyone: Members) -> Query:
     own = everyone.sources if subject.data_type == REAL else np.full(len(everyone), -1)
-    return Query(everyone.names, everyone.images, everyone.regions, everyone.polyps, own, everyone.names)
+    return Query(everyone.names, everyone.images, everyone.regions, everyone.objects, own, everyone.names)
 
 
 def _plants(subject: Subject, everyone: Members, pairs: Pairs) -> Iterator[tuple[str, Query]]:
@@ -137,11 +137,11 @@ def _found(subject: Subject, queries: list[Query], pairs: Pairs) -> list[pd.Data
     """The nearest training images of each query, columns FOUND: together, for they share their regions."""
     if not sum(map(len, queries)):
         return [pd.DataFrame(columns=FOUND) for _ in queries]
-    images, filled, polyps, own = (np.concatenate([getattr(query, part) for query in queries])
-                                   for part in ("images", "regions", "polyps", "own"))
+    images, filled, objects, own = (np.concatenate([getattr(query, part) for query in queries])
+                                   for part in ("images", "regions", "objects", "own"))
     in_pixels = copies.in_pixels(images, filled, pairs.images, own)
     around = regions.all_dilated(pairs.masks, subject.dilate)
-    in_features = copies.in_features(members.polyp_features(subject, images, polyps),
+    in_features = copies.in_features(members.object_features(subject, images, objects),
                                      members.turned_features(subject, pairs.images, around), own)
     table = pd.DataFrame({**_columns("", in_pixels, pairs.names),
                           **_columns("feature_", in_features, pairs.names)})

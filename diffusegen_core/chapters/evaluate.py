@@ -64,7 +64,7 @@ class Evaluated:
     """The same of subsets of one size, with precision, recall, density and coverage; and of held-out Real."""
     audit: pd.DataFrame
     """One row an image, columns AUDIT and `near_copy`: its nearest training image in pixels, and by features
-    of the polyp; `own` where the former is its source; by what it is a near-copy, "" where it is none."""
+    of the object; `own` where the former is its source; by what it is a near-copy, "" where it is none."""
     null: pd.DataFrame
     """One row an image of which no model can know, columns NULL; Real's are the real ones themselves."""
     planted: pd.DataFrame
@@ -172,7 +172,7 @@ def check(p: Params) -> Iterator[str]:
 
 def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work, held_out: int = 0,
           models: int = 0) -> Iterator[Cost]:
-    """What features of each image once take, and of the box around each polyp; and the membership test.
+    """What features of each image once take, and of the box around each object; and the membership test.
 
     `pairs` are the real ones, `held_out` those that no model saw, `models` how many are tested.
     """
@@ -186,7 +186,7 @@ def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work, held_out: 
         counts.append(made + null + amount.sources * min(amount.samples, settings.sets)
                       + len(DISGUISES) * min(audit.PLANTED, made))
     images = sum(counts)
-    yield Cost("5 evaluate", "features of images and polyps", "judging", len(amounts) + 1, images,
+    yield Cost("5 evaluate", "features of images and objects", "judging", len(amounts) + 1, images,
                images * work.judge.call, max(counts) * work.judge.call, images * FLOAT * work.judge.width)
     yield from membership.costs(settings.membership, pairs, held_out, models, work)
 

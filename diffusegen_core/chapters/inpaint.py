@@ -1,4 +1,4 @@
-"""Chapter 3: new polyps and their masks, painted into real images (RePaint; paper 2.4, A.2).
+"""Chapter 3: new objects and their masks, painted into real images (RePaint; paper 2.4, A.2).
 
 All channels are known outside the source's mask, widened; inside, image and mask are generated together. Of
 several classes the mask is their union.
@@ -50,11 +50,11 @@ class Inpainted(PairSets):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, their sources and models, pairs left out as they have no lesion, and the
+        """A row a data type: pairs, their sources and models, pairs left out as they have no object, and the
         masks' mean areas (shares of the image) before and after."""
         return self.described(lambda one: {
             "sources": one.manifest["source"].nunique(), "models": one.manifest["model"].nunique(),
-            "without a lesion": len(one.left_out), "mean area before": one.manifest["area_before"].mean(),
+            "without an object": len(one.left_out), "mean area before": one.manifest["area_before"].mean(),
             "mean area after": one.manifest["area_after"].mean()})
 
 
@@ -161,7 +161,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     for i, (job, key, (image, mask)) in enumerate(zip(jobs, keys, painted, strict=True)):
         row = {**job.origin, "area_before": round(float(planes.union(scene.pictures.masks[i]).mean()), 6),
                "area_after": round(float((mask > 0).mean()), 6), **scene.rows[i]}
-        # Without a polyp there is nothing to learn from: such a pair has a row in left_out.csv, and no files.
+        # Without an object there is nothing to learn from: such a pair has a row in left_out.csv, no files.
         pair = (image, planes.separate(mask, diffusion.planes.classes)) if mask.any() else None
         pairsets.keep(folder, job.name, key, row, pair, seconds, device=devices.name(ws.device))
 

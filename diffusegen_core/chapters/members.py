@@ -31,8 +31,8 @@ class Members:
     """(Q, C, S, S) uint8."""
     regions: np.ndarray
     """(Q, S, S), nonzero where the image was filled."""
-    polyps: np.ndarray
-    """(Q, S, S), nonzero around the polyp, within the filled region."""
+    objects: np.ndarray
+    """(Q, S, S), nonzero around the object, within the filled region."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -40,7 +40,7 @@ class Members:
     def take(self, rows: np.ndarray) -> "Members":
         """Those at these positions."""
         return Members([self.names[i] for i in rows], self.numbers[rows], self.sources[rows],
-                       self.images[rows], self.regions[rows], self.polyps[rows])
+                       self.images[rows], self.regions[rows], self.objects[rows])
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def of_set(pairs: Pairs, data_type: DataType, folder: Path, dilate: int,
         nothing = planes.union(pairs.masks[:0])
         return Members([], numbers, sources, pairs.images[:0], nothing, nothing)
     made = pairsets.load(folder, manifest["name"].tolist())
-    polyps = regions.all_dilated(made.masks, dilate)
+    objects = regions.all_dilated(made.masks, dilate)
     filled = _filled(data_type, dilate, pairs, sources, manifest, made)
-    return Members(made.names, numbers, sources, made.images, filled, polyps & filled)
+    return Members(made.names, numbers, sources, made.images, filled, objects & filled)
 
 
 def features(subject: Subject, images: np.ndarray, title: str) -> np.ndarray:
@@ -98,23 +98,23 @@ def features(subject: Subject, images: np.ndarray, title: str) -> np.ndarray:
                               devices.device(subject.ws.device), subject.ws.seed, title)
 
 
-def polyp_features(subject: Subject, images: np.ndarray, around: np.ndarray) -> np.ndarray:
+def object_features(subject: Subject, images: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Features (Q, D) of the boxes around regions (Q, S, S); NaN where a region is empty."""
     there = np.asarray(around.any(axis=(1, 2)))
     shown = np.where(there[:, None, None], around, 1)
-    rows = features(subject, copies.patches(images, shown), "Features of polyps")
+    rows = features(subject, copies.patches(images, shown), "Features of objects")
     return np.where(there[:, None], rows, np.nan)
 
 
 def turned_features(subject: Subject, images: np.ndarray, around: np.ndarray) -> np.ndarray:
     """The same (8 Q, D) of images in all orientations, as the audit compares training images."""
-    return np.concatenate([polyp_features(subject, *(np.ascontiguousarray(copies.turned(part, way))
+    return np.concatenate([object_features(subject, *(np.ascontiguousarray(copies.turned(part, way))
                                                      for part in (images, around)))
                            for way in range(len(copies.ORIENTATIONS))])
 
 
 def _whole(pairs: Pairs, sources: np.ndarray, dilate: int, rows: slice) -> Members:
-    """Real pairs: each is a member of set 1, and what is compared of it lies around its polyp."""
+    """Real pairs: each is a member of set 1, and what is compared of it lies around its object."""
     around = regions.all_dilated(pairs.masks[rows], dilate)
     return Members(pairs.names[rows], np.ones(len(around), int), sources[rows], pairs.images[rows], around,
                    around)

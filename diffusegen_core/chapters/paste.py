@@ -39,11 +39,11 @@ class Pasted(PairSets):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, their sources, how many have no place for a lesion, and mean areas."""
+        """A row a data type: pairs, their sources, how many have no place for an object, and mean areas."""
         return self.described(lambda one: {
             "sources": one.manifest["source"].nunique(), "without a place": len(one.left_out),
-            **{f"mean area {name}": one.manifest[f"area_{name}"].mean()
-               for name in ("before", "lesion", "after")}})
+            **{f"mean area {name}": one.manifest[column].mean()
+               for name, column in zip(("before", "pasted", "after"), AREAS, strict=True)}})
 
 
 def run(ws: Workspace, pairs: Pairs, settings: Inpaint) -> Pasted | None:

@@ -212,5 +212,5 @@ def _seed(ws: Workspace, number: int) -> int:
 
 
 def _dice(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Of the polyp, (N,): see `overlap.scores`."""
+    """Of the object, (N,): see `overlap.scores`."""
     return overlap.scores(probabilities, masks)["dice"].to_numpy().round(DIGITS)

@@ -24,8 +24,8 @@ class Query:
     """(Q, C, S, S) uint8."""
     regions: np.ndarray
     """(Q, S, S), nonzero where they were filled."""
-    polyps: np.ndarray
-    """(Q, S, S), nonzero around the polyp."""
+    objects: np.ndarray
+    """(Q, S, S), nonzero around the object."""
     own: np.ndarray
     """(Q,) int, the training image that is left out; -1: none."""
     lesions: list[str]
@@ -68,5 +68,5 @@ def blended(seed: int, everyone: Members, donors: Pairs, cross_fitted: bool) -> 
 
 
 def place(everyone: Members, i: int | np.integer) -> np.ndarray:
-    """Where the polyp of an image lies; where it has none, the region (S, S) that was filled."""
-    return everyone.polyps[i] if everyone.polyps[i].any() else everyone.regions[i]
+    """Where the object of an image lies; where it has none, the region (S, S) that was filled."""
+    return everyone.objects[i] if everyone.objects[i].any() else everyone.regions[i]

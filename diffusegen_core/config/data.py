@@ -81,6 +81,14 @@ class Data(Section):
         return tuple(dict.fromkeys(name for name in self.labels.values() if name != BACKGROUND))
 
     @property
+    def object_name(self) -> str:
+        """What the masks mark, for texts: `object`; where `labels` name classes and it was left as it is, the
+        class that is alone, or of several just "object"."""
+        if not self.labels or self.object != type(self).model_fields["object"].default:
+            return self.object
+        return self.classes[0] if len(self.classes) == 1 else "object"
+
+    @property
     def drawn(self) -> bool:
         """Whether the pairs are phantoms, drawn by code."""
         return self.source in PHANTOMS

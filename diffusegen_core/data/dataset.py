@@ -37,7 +37,7 @@ from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 READER = 2  # raised when the same files would be read to other pixels
-# The sources that are drawn by code (config.data.PHANTOMS), of which the first is that of colonoscopy.
+# The sources that are drawn by code (config.data.PHANTOMS), of which the first is of the paper's kind.
 DRAWN = {"phantom": phantom, "phantom-ultrasound": phantom_ultrasound, "phantom-slices": phantom_slices}
 WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.windows)
 # Of parameters that came later: the values by which pairs are as they were before.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 LOSSY = {"JPEG", "WEBP"}  # formats that blur values into each other
-MAX_PIXELS = 64_000_000  # no endoscope makes more; a decompression bomb does
+MAX_PIXELS = 64_000_000  # no camera or scanner makes more; a decompression bomb does
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _summary(chosen: Chosen, title: str) -> str:
     kind = "RGB" if p.data.channels == 3 else "grey"
     size = p.data.image_size
     return (f"{' and '.join(counts)} image+mask pairs, {size} × {size} pixels, {kind}; what the masks mark: "
-            f"{escaped(p.data.object)}. Written for {title} by DiffuseGen {__version__}.")
+            f"{escaped(p.data.object_name)}. Written for {title} by DiffuseGen {__version__}.")
 
 
 def _types(chosen: Chosen) -> str:

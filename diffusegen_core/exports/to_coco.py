@@ -54,7 +54,7 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 def _document(chosen: Chosen, known: dict[str, int], called: str) -> dict[str, Any]:
-    thing = chosen.run.params.data.object
+    thing = chosen.run.params.data.object_name
     return {"info": {"description": f"{called}: {thing}, real and synthetic pairs of a DiffuseGen run"},
             "licenses": [{"id": 1, "name": chosen.licence, "url": ""}],
             "categories": [{"id": number, "name": name, "supercategory": thing}

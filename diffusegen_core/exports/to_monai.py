@@ -24,7 +24,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
                                              folder / "labels" / f"{case.case}.png"))
     lists = {name: [_item(case) for case in chosen.of(split)] for split, name in LISTS.items()}
     files.write_text(folder / "datalist.json", json.dumps({
-        "name": called, "description": f"{chosen.run.params.data.object}: real and synthetic pairs",
+        "name": called, "description": f"{chosen.run.params.data.object_name}: real and synthetic pairs",
         "licence": chosen.licence, "tensorImageSize": "2D",
         "modality": {str(place): channel for place, channel in enumerate(chosen.channels)},
         "labels": {str(number): name for name, number in chosen.numbers.items()},

@@ -28,8 +28,8 @@ def tolerance(side: int) -> float:
 
 
 def scores(predicted: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """One row of COLUMNS for each image: masks (N, S, S), predicted and true, anything but 0 is polyp; or of
-    several classes (N, M, S, S), of which the values are the means.
+    """One row of COLUMNS for each image: masks (N, S, S), predicted and true, anything but 0 is the object;
+    or of several classes (N, M, S, S), of which the values are the means.
 
     `hd95` is in pixels, from 0; `nsd` from 0 to 1, within `tolerance`. Where both masks are empty they are 0
     and 1. Where one is, no distance is defined: they are the image's diagonal, which no distance exceeds, and

@@ -1,13 +1,13 @@
 """Is it a copy? The nearest training image of each synthetic one, by how near real images are to each other.
 
 The paper (2.4) says that a model at times returned the original image. Inpainting keeps what surrounds the
-polyp, so only the filled region is compared, with every training image as it is, mirrored and rotated, the
+object, so only the filled region is compared, with every training image as it is, mirrored and rotated, the
 source included. The rim of the region is left out: what is painted there continues the source, which the
 model was shown, and so resembles it without any memory.
 
 In pixels, two images are compared at the same place: both are smoothed and normalised inside the region, so
 that noise, brightness and contrast do not hide a copy; their distance is one minus their correlation. In
-features, boxes around the polyps are compared, and the place does not matter. How near the nearest image is
+features, boxes around the objects are compared, and the place does not matter. How near the nearest image is
 says little by itself, since a small smooth region is near to everything. So its distance is divided by the
 mean distance of the next ten: a copy stands out from them (as in Carlini et al. 2023, "Extracting training
 data from diffusion models"). How low this score falls by chance, images tell that are filled in the same

@@ -46,8 +46,8 @@ def of_classes(classes: int) -> list[str]:
 
 
 def hard(probabilities: np.ndarray) -> np.ndarray:
-    """What probabilities (N, M + 1, S, S) say each pixel is, bool of the same shape: of one class polyp where
-    its probability exceeds 0.5, of several the likeliest."""
+    """What probabilities (N, M + 1, S, S) say each pixel is, bool of the same shape: of one class the object
+    where its probability exceeds 0.5, of several the likeliest."""
     if probabilities.shape[1] == 2:
         return probabilities > THRESHOLD
     likeliest = probabilities.argmax(axis=1)

@@ -60,7 +60,7 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
     (1, C, S, S) that its pixel loss compares with, and its model.
 
     `number` counts the inpainted pairs of the cluster models. Where there is none, a real image takes its
-    place: the models drew no lesion.
+    place: the models drew no object.
     """
     data_type, made = next(iter(run.inpainted.sets.items()))
     if made.manifest.empty:

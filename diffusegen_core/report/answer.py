@@ -13,9 +13,11 @@ from scipy.special import ndtri
 
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.types import GAN
 from diffusegen_core.report import claims, cost, paperclaims, rule
+from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,
@@ -26,7 +28,7 @@ from diffusegen_core.report.rule import (
     WORST_FIRST,
     Verdict,
 )
-from diffusegen_core.report.segment_tables import with_interval
+from diffusegen_core.report.segment_tables import WORDS, with_interval
 from diffusegen_core.report.tables import Table, escaped, show, work
 from diffusegen_core.report.verdict_tables import amount
 from diffusegen_core.run import Run
@@ -39,7 +41,6 @@ ASKED: dict[str, tuple[Claim, ...]] = {
     "Better than the GAN?": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
 }
 COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
-MEASURES = {"dice": "polyp Dice", "iou": "polyp IoU"}
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
 LITTLE = 0.6  # an area under the ROC curve below which a guess is of hardly any use
@@ -68,7 +69,7 @@ def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
     """
     told = claims.of(run) if verdicts is None else verdicts
     result = run.finished("evaluate")
-    answers = [*(compared(question, [one for one in told if one.claim in asked])
+    answers = [*(compared(question, [one for one in told if one.claim in asked], run.params)
                  for question, asked in ASKED.items()),
                *([copied(result), remembered(result)] if result else []), spent(run)]
     return [one for one in answers if one]
@@ -84,16 +85,16 @@ def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | Non
                 f"differences with paired 95 % intervals. {missed}".strip())
 
 
-def compared(question: str, verdicts: list[Verdict]) -> Answer | None:
+def compared(question: str, verdicts: list[Verdict], p: Params) -> Answer | None:
     """The verdict on all comparisons behind a question, and the numbers of the first that it is due to; None
-    where nothing was compared."""
+    where nothing was compared. Measures are called as the data of the parameters are."""
     judged = [one for one in verdicts if not isnan(one.difference)]
     if not judged:
         return None
     told = [one.verdict for one in judged]
     verdict = rule.joined(set(told))
     one = next(each for each in judged if each.verdict == verdict)
-    measure = MEASURES.get(one.claim.measure, one.claim.measure)
+    measure = captioned(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
     needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
     counted = ", ".join(f"{told.count(each)} {each}" for each in reversed(WORST_FIRST) if each in told)
@@ -243,4 +244,4 @@ def missing(run: Run, answered: list[str]) -> Iterator[str]:
     if run.params.gan.source is None and "Better than the GAN?" not in answered:
         yield "This run has no GAN; `gan.source` adds one."
     if not run.params.inpaint.baselines and "Better than pasting?" not in answered:
-        yield "This run pastes no lesions; `inpaint.baselines` adds that."
+        yield "This run has no pasted pairs; `inpaint.baselines` adds them."

@@ -29,7 +29,7 @@ def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None) -> Figure:
     sets = [*result.sets.values(), *painted.sets.values()]
     sources = list(dict.fromkeys(name for one in sets for name in one.manifest["source"]))
     if not sources:
-        return nothing("No picture shows a place for a lesion.")
+        return nothing("No picture shows a place to paste into.")
     chosen = [sources[i] for i in np.unique(np.linspace(0, len(sources) - 1, BLOCKS).round().astype(int))]
     width, abreast = 1 + len(sets), min(2, len(chosen))
     drawn, axes = board(2 * -(-len(chosen) // abreast), abreast * width)

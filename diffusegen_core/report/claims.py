@@ -1,6 +1,6 @@
 """The verdicts: the paper's claims and a sceptic's, judged from a run's own results, never by hand.
 
-A comparison of networks is of two data types on one test set: the difference in polyp Dice or IoU, with its
+A comparison of networks is of two data types on one test set: the difference in Dice or IoU, with its
 95 % interval, over the seeds and images that both have. Each is judged for itself, as `rule` says.
 """
 

@@ -159,16 +159,16 @@ def copies(result: Evaluated) -> Table:
     return show(frame, "evaluate-copies", "Near-copies of training images, computed in this run; features by "
                 f"{escaped(result.backbone)}. Real images are compared with the others. By chance: the share "
                 "flagged of so many fillings that no model knows. "
-                f"{_lesions(result)} Of own source: near-copies by pixels of the image's source.",
+                f"{_donors(result)} Of own source: near-copies by pixels of the image's source.",
                 {"flagged": ".1%", "by chance": ".1%", "source nearest": ".0%"})
 
 
-def _lesions(result: Evaluated) -> str:
-    """Where the null's lesions come from."""
+def _donors(result: Evaluated) -> str:
+    """Where the fillings of the null come from."""
     if result.held_out.pairs is None:
-        return ("As this run holds no pairs out, these are lesions of other training pairs, each left out of "
+        return ("As this run holds no pairs out, they show objects of other training pairs, each left out of "
                 "what it is compared with.")
-    return "These are lesions of held-out pairs, blended into the same regions."
+    return "They show objects of held-out pairs, blended into the same regions."
 
 
 def thresholds(result: Evaluated) -> Table:

@@ -77,8 +77,8 @@ def _told(p: Params) -> list[str]:
     """What happens in each of the stages."""
     return ["similar pairs\ntogether",
             f"a {Planes.of(p.data).all}-channel model\nfor each cluster",
-            f"a new {p.data.object}\nand its mask" if p.inpaint.masks == JOINT else
-            f"a new {p.data.object}\nfor a given mask",
+            f"a new {p.data.object_name}\nand its mask" if p.inpaint.masks == JOINT else
+            f"a new {p.data.object_name}\nfor a given mask",
             "colours guided to\nthe real image" if p.style.method == GUIDED else
             "noised, denoised,\nwith its mask"]
 

@@ -9,6 +9,7 @@ from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import answer, cost
+from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import Table, escaped, number, show
 from diffusegen_core.run import Run
@@ -35,8 +36,8 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     frame = pd.DataFrame([{"data type": kind, **{heading: texts.get(kind, "")
                                                  for heading, texts in columns.items()}}
                           for kind in sorted(names, key=_order)], columns=["data type", *columns])
-    tested = (f" Dice is of polyps, on the test set {escaped(first)}; a gain is over real pairs alone, at "
-              "the largest r." if first else "")
+    tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}; a gain is over real "
+              "pairs alone, at the largest r." if first else "")
     near = (" A Fréchet distance (FD or FID) at equal numbers of images is the lower, the nearer; pairs that "
             "are painted or pasted into training images keep their surroundings, and may come out below "
             "held-out real ones." if any("equal numbers" in heading for heading in columns) else "")

@@ -7,15 +7,17 @@ from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.networks import weights
 from diffusegen_core.report.rule import LEAST_GENERATORS, LEAST_IMAGES, LEAST_SEEDS, THESE_PAIRS
 
+# What the phantoms resemble.
+RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
+POLYP = "polyp"  # the objects of which there are other data sets to test on
 SUBSET = "subset"  # as augment.generator_sees
 
 
 def of(p: Params) -> Iterator[str]:
     """One sentence a limit, the gravest first."""
-    phantom = p.data.drawn
-    if phantom:
-        subject = "colonoscopy" if p.data.source == "phantom" else "patients"
-        yield f"The data are phantoms drawn by code: nothing here is evidence about {subject}."
+    if p.data.drawn:
+        yield ("The data are phantoms drawn by code: nothing here is evidence about "
+               f"{RESEMBLED[p.data.source]}.")
     if p.data.image_size < FULL_SIZE:
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
                "one size need not hold at another.")
@@ -31,8 +33,8 @@ def of(p: Params) -> Iterator[str]:
     if p.segment.held_out == "rest" and p.segment.test_count and p.segment.test_count < LEAST_IMAGES:
         yield f"The test set has {p.segment.test_count} images, and a verdict needs {LEAST_IMAGES}."
     if not p.segment.cvc and not p.segment.polypgen:
-        yield ("There is one data set: what other hospitals' images would say is not known (`segment.cvc`, "
-               "`segment.polypgen`).")
+        others = " (`segment.cvc`, `segment.polypgen`)" if p.data.object_name == POLYP else ""
+        yield f"There is one data set: what images from elsewhere would say is not known{others}."
     else:
         yield ("Frames of one video are alike. Verdicts on CVC-ClinicDB and PolypGen resample whole "
                "sequences and centres, of which there are few; other intervals of chapters 6 and 7 take "

@@ -62,7 +62,7 @@ VARIED = Claim("The MS-SSIM of synthetic images is within 0.05 of that of Real",
                "K = 20, Full and GAN", "evaluate", "MS-SSIM", digits="+.4f")
 COMPUTE = Claim("The models of the clusters need less compute for training than a GAN for each image",
                 "abstract, section 4", "K = 20", "train", "s", (), digits="+,.0f")
-PASTING = Claim("Painted pairs give better segmentation than real lesions pasted into other pictures, the "
-                "baseline that needs no model", "not in the paper", clusters=())
+PASTING = Claim("Painted pairs give better segmentation than pasted ones, the baseline that needs no model",
+                "not in the paper", clusters=())
 FILTERING = Claim("Filtering helps: what the filter keeps gives better segmentation than all painted pairs",
                   "not in the paper", clusters=())

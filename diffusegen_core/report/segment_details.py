@@ -15,7 +15,7 @@ from diffusegen_core.data import planes
 from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, overlap, power
 from diffusegen_core.measures.intervals import Interval
-from diffusegen_core.report.naming import dice_of, sentence
+from diffusegen_core.report.naming import captioned, sentence
 from diffusegen_core.report.segment_tables import plain, with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
@@ -23,6 +23,7 @@ from diffusegen_core.segmentation import trials
 from diffusegen_core.segmentation.experiments import FIELDS, OK
 from diffusegen_core.segmentation.trials import Tested
 
+DICE = "Dice"
 Texts = dict[tuple[str, ...], str]
 """By the values of `by` and the test set, as text, a cell."""
 Values = tuple[tuple, pd.DataFrame, dict[int, int]]
@@ -30,11 +31,11 @@ Values = tuple[tuple, pd.DataFrame, dict[int, int]]
 
 
 def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
-    """Polyp Dice of the images with the smallest, middle and largest lesions, each a third of a test set."""
+    """Dice of the images with the smallest, middle and largest objects, each a third of a test set."""
     areas = _areas(result)
     frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
     return _thirds(run.params, result, frame, "dice", by, name,
-                   f"{sentence(dice_of(run.params))} by the area of the lesions in an image, computed in "
+                   f"{sentence(captioned(run.params))} by the area of the objects in an image, computed in "
                    f"this run, with 95 % intervals. Each size is a third of the test set: {parting}")
 
 
@@ -47,20 +48,20 @@ def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None
                zip(classes, overlap.of_classes(len(classes)), strict=True)}
     return show(_rows(result, by, columns), name, "Dice of each class, computed in this run, with 95 % "
                 "intervals. Where a class is in neither mask of an image it is 1. All other tables have the "
-                "mean over the classes, but for lesions, which are those of all classes together.")
+                "mean over the classes, but for objects, which are those of all classes together.")
 
 
 def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
-    """The share of small, medium and large lesions that were detected, lesion by lesion."""
+    """The share of small, medium and large objects that were detected, one by one."""
     found = result.details.lesions
     known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
     frame, parting = _parted(found, known)
     frame = frame.assign(detected=(frame["iou"] >= lesionwise.DETECTED).astype(float),
                          image=frame["image"] + " " + frame["lesion"].astype(str))
     return _thirds(run.params, result, frame, "detected", by, name,
-                   f"Lesions that were detected, computed in this run, as shares with 95 % intervals: "
+                   f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. Each "
-                   f"size is a third of the test set's lesions: {parting}{_missing(result)}")
+                   f"size is a third of the test set's objects: {parting}{_missing(result)}")
 
 
 def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -82,8 +83,8 @@ def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
 
 
 def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
-    """Polyp Dice with its interval over images, and over whole sequences of frames, or hospitals."""
-    return _by_sequence(run.params, result, by, name, "Dice", ".3f", (
+    """Dice with its interval over images, and over whole sequences of frames, or centres."""
+    return _by_sequence(run.params, result, by, name, DICE, ".3f", (
         (key, intervals.matrix(group, "dice"), intervals.generators(group))
         for key, group in result.images.groupby([*by, "test_set"], sort=False, dropna=False)))
 
@@ -91,7 +92,7 @@ def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
 def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
     """The gain over Real of chapter 7, with both intervals."""
     by = ["size", "data_type", "ratio"]
-    return _by_sequence(run.params, result, by, name, "gain in Dice over Real", "+.3f", _gains(result))
+    return _by_sequence(run.params, result, by, name, f"gain over Real in {DICE}", "+.3f", _gains(result))
 
 
 def seeds_needed(result: Tested, name: str) -> Table:
@@ -134,7 +135,7 @@ def _gains(result: Tested) -> Iterator[Values]:
 
 
 def _areas(result: Tested) -> pd.DataFrame:
-    """The area of the lesions in each test image, as a share of the image."""
+    """The area of the objects in each test image, as a share of the image."""
     tables = [pd.DataFrame({"test_set": test.name, "image": test.pairs.names,
                             "area": planes.union(test.pairs.masks).mean(axis=(1, 2))})
               for test in result.tests if test.pairs is not None]
@@ -198,9 +199,9 @@ def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: s
                      f"{heading}, over groups": _text(both[1], digits)})
     frame = plain(pd.DataFrame(rows)) if rows else pd.DataFrame([{
         "test set": "none", "": "no test set of this run names its sequences or centres"}])
-    return show(frame, name, f"{sentence(dice_of(p, heading))}, computed in this run, with 95 % intervals "
-                "that take images to be independent, and with intervals that resample whole groups: the "
-                "sequences of CVC-ClinicDB, the centres of PolypGen.")
+    return show(frame, name, f"{sentence(heading.replace(DICE, captioned(p)))}, computed in this run, with "
+                "95 % intervals that take images to be independent, and with intervals that resample whole "
+                "groups: sequences of frames, or the centres that images come from.")
 
 
 def _text(found: Interval, digits: str) -> str:

@@ -29,7 +29,7 @@ from diffusegen_core.segmentation.trials import Tested
 
 
 def alone(result: Tested, p: Params) -> Figure:
-    """Polyp Dice of every data type and N with its interval, a panel for each test set; Real is the line."""
+    """Dice of every data type and N with its interval, a panel for each test set; Real is the line."""
     if result.images.empty:
         return nothing("No network was tested.")
     found = trials.summary(result, ["data_type", "samples"], "dice", p.segment.resamples, p.seed)
@@ -53,7 +53,7 @@ def alone(result: Tested, p: Params) -> Figure:
 
 
 def gains(result: Tested, p: Params) -> Figure:
-    """The gain in polyp Dice over Real against N, with paired intervals: a panel for each test set."""
+    """The gain in Dice over Real against N, with paired intervals: a panel for each test set."""
     images = result.images
     synthetic = images[images["data_type"] != REAL.name]
     if synthetic.empty or not (images["data_type"] == REAL.name).any():
@@ -77,13 +77,13 @@ def gains(result: Tested, p: Params) -> Figure:
         ax.axhline(0, color="0.5", linewidth=1, linestyle=":")
         ax.set(title=name, xlabel="real pairs N")
         ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-    axes[0, 0].set_ylabel(f"gain in {dice_of(p)} over Real")
+    axes[0, 0].set_ylabel(f"gain over Real in {dice_of(p)}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
 def examples(result: Tested, rows: int = 8, classes: Sequence[str] = ()) -> Figure:
-    """Test images with the true outline, and below what networks of the first seed took for lesions."""
+    """Test images with the true outline, and below what networks of the first seed took for objects."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = _first(result, rows)
     if done.empty or not tests:
@@ -107,7 +107,7 @@ def examples(result: Tested, rows: int = 8, classes: Sequence[str] = ()) -> Figu
 
 def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
     """For the networks of `examples`, the test images that each did worst on: the true outline, in white, and
-    what it took for lesions, dashed; of several classes each outline is in the colour of its class."""
+    what it took for objects, dashed; of several classes each outline is in the colour of its class."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = [(kind, [details.worst(result.details, name, test) for test, _ in tests])
             for kind, name in _first(result, rows)[["data_type", "name"]].itertuples(index=False)]
@@ -131,9 +131,9 @@ def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def reliability(result: Tested, what: str = "polyp") -> Figure:
-    """The share of lesions, called `what`, among pixels against the probability that the networks give them,
-    for each data type the networks with the most pairs, all seeds together: a panel for each test set."""
+def reliability(result: Tested, p: Params) -> Figure:
+    """The share of objects among pixels against the probability that the networks give them, for each data
+    type the networks with the most pairs, all seeds together: a panel for each test set."""
     known = result.details.calibration
     if known.empty:
         return nothing("Of no network the probabilities are known.")
@@ -145,11 +145,12 @@ def reliability(result: Tested, what: str = "polyp") -> Figure:
             for field in ("size", "samples", "ratio"):
                 rows = rows[rows[field].isna() | (rows[field] == rows[field].max())]
             curve = calibration.pooled(rows)
-            ax.plot(curve["probability"], curve["polyp"], marker=MARKERS[i % len(MARKERS)], markersize=3,
-                    color="black" if kind == REAL.name else COLOURS[i % len(COLOURS)], linewidth=1.2,
-                    linestyle=LINES[i % len(LINES)], label=kind)
-        ax.set(title=name, xlabel=f"probability of {what}", xlim=(0, 1), ylim=(0, 1))
-    axes[0, 0].set_ylabel(f"share of {what}")
+            ax.plot(curve["probability"], curve[calibration.SHARE], label=kind,
+                    marker=MARKERS[i % len(MARKERS)], markersize=3, linewidth=1.2,
+                    color="black" if kind == REAL.name else COLOURS[i % len(COLOURS)],
+                    linestyle=LINES[i % len(LINES)])
+        ax.set(title=name, xlabel=f"probability of {p.data.object_name}", xlim=(0, 1), ylim=(0, 1))
+    axes[0, 0].set_ylabel(f"share of {p.data.object_name}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 

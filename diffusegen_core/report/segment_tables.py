@@ -11,7 +11,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.report import cost, papers, published
 from diffusegen_core.report.comparisons import PAPERS_OWN, PRINTED, SMALL_SETS, TRANSFERS
-from diffusegen_core.report.naming import dice_of
+from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
@@ -42,7 +42,7 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
         paper = of_its_clusters(published.by_clusters("2"), ours["data_type"])
         where = "Tables 2, B3 and B4"
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
-                   (f"Trained on one data type alone: {dice_of(p, _word(measure))}, computed in this run, "
+                   (f"Trained on one data type alone: {captioned(p, _word(measure))}, computed in this run, "
                     f"with 95 % intervals. {effort(p)} {unknown(run)}"), where)
 
 
@@ -57,7 +57,7 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
     paper = paper[paper["data_type"] != REAL.name].assign(key=lambda t: t["data_type"])
     return _beside(p, result, ours, paper, measure, f"segment-clusters-{measure}",
-                   (f"By cluster count: {dice_of(p, _word(measure))}, computed in this run, with 95 % "
+                   (f"By cluster count: {captioned(p, _word(measure))}, computed in this run, with 95 % "
                     f"intervals. {run.models.caveat}"), "Tables B3 and B4", order=_by_kind)
 
 
@@ -78,7 +78,7 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     # Models of a small set are always trained here.
     told = unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(p, result, ours, paper, measure, f"augment-{measure}-{ratio}",
-                   (f"Small real sets, r = {ratio}: {dice_of(p, _word(measure))}, computed in this run, "
+                   (f"Small real sets, r = {ratio}: {captioned(p, _word(measure))}, computed in this run, "
                     f"with 95 % intervals. {_rule(p)} {effort(p)} {told}"), f"Table {known}", order=_by_size,
                    heading=("N", "data type"))
 
@@ -88,7 +88,7 @@ def evaluator(result: Tested, by: list[str], name: str) -> Table:
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
     means = groups[["dice_both", "iou_both"]].mean().assign(seeds=groups["seed"].nunique())
     return show(plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, of "
-                "both channels, polyp and background: computed in this run, means over images and seeds. "
+                "all channels, the background's included: computed in this run, means over images and seeds. "
                 "Most of a picture is background, so that these values are high and close together.",
                 {"soft Dice": ".3f", "IoU": ".3f"})
 

@@ -29,7 +29,7 @@ class Measure(NamedTuple):
 
 # The first that a manifest has.
 MEASURES = (
-    Measure("mask_dice", "Dice between the mask and what the generator itself takes for the lesion",
+    Measure("mask_dice", "Dice between the mask and the one that the generator itself has drawn",
             True, ".2f"),
     Measure("seam_after", "contrast at the border of the filled region, in grey levels", False, ".1f"),
 )

@@ -4,7 +4,7 @@ import contextlib
 import html
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from diffusegen_core.chapters.style import GUIDED, Styled
 from diffusegen_core.chapters.tasks import origin
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Inpaint, Model
@@ -159,9 +160,10 @@ def took(seconds: float, folder: Path) -> Table:
                 "Wall time of this chapter's work, added up over the calls and workers that it took.")
 
 
-def pairs(loaded: Pairs, classes: Sequence[str] = ("polyp",)) -> Table:
-    """What the pairs of the run are like; `classes` as data.classes."""
-    what = classes[0] if len(classes) == 1 else "mask"
+def pairs(loaded: Pairs, kind: Data) -> Table:
+    """What the pairs of the run are like, of this kind of data."""
+    classes = kind.classes
+    what = kind.object_name if len(classes) == 1 else "mask"
     area = planes.union(loaded.masks).mean(axis=(1, 2))
     rows = {"pairs": str(len(loaded)), f"smallest {what}": f"{area.min():.2%} of the image",
             "median": f"{np.median(area):.2%}", "largest": f"{area.max():.2%}"}
@@ -170,8 +172,9 @@ def pairs(loaded: Pairs, classes: Sequence[str] = ("polyp",)) -> Table:
                  f"{loaded.masks[:, number].any(axis=(1, 2)).mean():.0%} of the pairs"
                  for number, name in enumerate(classes)}
     frame = pd.DataFrame({"": rows.keys(), "this run": rows.values()})
-    of = f"area of their {what}s" if len(classes) == 1 else "area of their masks, of all classes together"
-    return show(frame, "cluster-pairs", f"The pairs and the {of}, computed in this run.")
+    of = f"how much of an image is {escaped(what)}" if len(classes) == 1 else (
+        "the area of their masks, of all classes together")
+    return show(frame, "cluster-pairs", f"The pairs and {of}, computed in this run.")
 
 
 def clusters(result: Clusters) -> Table:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from diffusegen_core.report import claims, comparisons, otherclaims, papers
+from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
 from diffusegen_core.report.rule import (
     GROUPS,
@@ -63,9 +64,10 @@ def verdicts(run: Run, found: list[Verdict]) -> Table:
     frame.insert(frame.columns.get_loc("difference, this run") + 1, "of", of)
     return _beside_paper(run, frame, ["claim", "compared", "test set", "difference, published"],
                          "summary-claims", "Differences with paired 95 % intervals, over the images and "
-                         "seeds that both have, computed in this run, in polyp Dice where nothing else is "
-                         "said. The numbers of the claims are those above.", "Differences in the paper's own "
-                         "tables, of the same cluster count and numbers of pairs.")
+                         "seeds that both have, computed in this run, in "
+                         f"{captioned(run.params)} where nothing else is said. The numbers of the claims are "
+                         "those above.", "Differences in the paper's own tables, of the same cluster count "
+                         "and numbers of pairs.")
 
 
 def _beside_paper(run: Run, frame: pd.DataFrame, theirs: list[str], name: str, caption: str, published: str,

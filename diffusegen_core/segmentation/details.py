@@ -146,7 +146,7 @@ def read(ws: Workspace, grid: Grid) -> Details:
                 masks[Path(place.name).name, test] = artifact.file(MASKS)
                 for file in TABLES:
                     table = pd.read_csv(artifact.file(file), dtype={"image": str}, keep_default_na=False,
-                                        na_values={"probability": [""], "polyp": [""]})
+                                        na_values={"probability": [""], calibration.SHARE: [""]})
                     tables[file].append(table.assign(**experiment.row, test_set=test,
                                                      generator=experiment.generator))
     distances, of_lesions, bins = (_gathered(file, known) for file, known in tables.items())

@@ -223,7 +223,7 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
     """One pass; the mean loss of its batches."""
     from segmentation_models_pytorch.losses import DiceLoss
 
-    # The published loss, on the polyp's channel over the whole batch; its smoothing term of 1 counts double.
+    # The published loss, on the object's channel over the whole batch; its smoothing term of 1 counts double.
     # Of several classes it is the mean.
     kind = train.planes
     dice = DiceLoss("multiclass", classes=list(range(1, kind.classes + 1)), smooth=0.5).to(device)
