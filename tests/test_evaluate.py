@@ -261,7 +261,7 @@ def test_all_types_and_held_out_pairs_are_compared_at_equal_numbers(made: Run) -
     assert "±" in more.loc["held-out Real", result.metrics.frechet]
     null = result.null[result.null["data type"] == "2-Diff"]
     assert null["lesion"].str.startswith("fresh_").all()
-    assert "lesions of held-out pairs" in evaluate_tables.copies(result).caption
+    assert "objects of held-out pairs" in evaluate_tables.copies(result).caption
 
 
 def test_without_held_out_pairs_there_is_no_such_row_and_the_caption_says_why(made: Run) -> None:
