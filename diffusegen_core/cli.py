@@ -75,6 +75,7 @@ def run(
     from diffusegen_core.config import devices
     from diffusegen_core.parallel import fanout, machines
     from diffusegen_core.planning import preflight
+    from diffusegen_core.planning.display import Display
     from diffusegen_core.store import lock
     chosen = notebooks.choose(first, last, only or [])
     again = preflight.remakes(remake or [])
@@ -91,9 +92,10 @@ def run(
         this.keep_params()
         for name in again:
             this.make(name, again=True)
-        for notebook in chosen:
-            typer.echo(f"{notebook.stem}: running", err=True)
-            notebooks.execute(notebook, this)
+        with Display(this, chapters) as display:
+            for notebook, name in zip(chosen, chapters, strict=True):
+                with display.chapter(notebook.stem, name):
+                    notebooks.execute(notebook, this)
         if book:
             _build_book(this)
 
@@ -273,10 +275,21 @@ def version() -> None:
 
 
 def _build_book(this: "Run", pdf: bool = False) -> None:
-    """Draw the pictures of the book's first pages, build it, and say where it lies."""
+    """Draw the pictures of the book's first pages, build it, and say where it lies.
+
+    A chapter that was made without leaving its page in the run, as by papermill, is executed for the page: it
+    finds everything made. Where that fails, the book is built without it.
+    """
     from diffusegen_core import notebooks
     from diffusegen_core.report import book as book_module
     from diffusegen_core.report import front, opening, tables
+    for notebook in notebooks.without_page(this):
+        typer.echo(f"{notebook.stem}: made, but has no page in the run; its notebook is executed", err=True)
+        try:
+            notebooks.execute(notebook, this)
+        except UserError as error:
+            typer.echo(_printable(f"It is not in the book: {error}"), err=True)
+    typer.echo("Building the book", err=True)
     front.draw(this)
     path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this),
                              opening=opening.page(this), as_pdf=pdf)

@@ -16,6 +16,7 @@ from traitlets.config import Config
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
+from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
 from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
@@ -32,6 +33,9 @@ WRITTEN = "written.json"  # hashes of the executed notebooks, as they were writt
 # ends with a traceback of the kernel's own.
 CALM = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"},
                "NotebookClient": {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]}})
+# What the library raises for a file that is no notebook, which may be a stranger's.
+UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
+              nbformat.ValidationError)
 # In a terminal the bars of a chapter are text, whatever a library would draw them with.
 QUIET = "ignore:IProgress not found"
 
@@ -74,12 +78,14 @@ def execute(notebook: Path, run: Run) -> Path:
 
     While it runs, the notebook lies in notebooks/running/ of the run; then in notebooks/, or, with its error,
     in notebooks/failed/. An executed one that it replaces is set aside if it was edited, or tells of other
-    parameters. None of these places may be a link.
+    parameters; one that a crash has left in notebooks/running/, if it holds an error or was edited. None of
+    these places may be a link.
     """
     folder = run.folder / "notebooks"
     moves.refuse_links(run.folder, ("notebooks/running", "notebooks/failed", f"{ASIDE}/notebooks"))
     running = folder / "running" / notebook.name
     running.parent.mkdir(parents=True, exist_ok=True)
+    _keep_interrupted(running, notebook, run)
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
     try:
@@ -102,6 +108,30 @@ def execute(notebook: Path, run: Run) -> Path:
     return _keep(running, folder / notebook.name, run)
 
 
+def _keep_interrupted(running: Path, notebook: Path, run: Run) -> None:
+    """Set aside what a crash has left where the chapter is to run, if anybody may want to see it: an error
+    that is no interruption, or cells that are not the chapter's."""
+    if not running.is_file():
+        return
+    own = {cell.source for cell in nbformat.read(notebook, as_version=4).cells}
+    try:
+        cells = [cell for cell in nbformat.read(running, as_version=4).cells
+                 if "injected-parameters" not in cell.metadata.get("tags", [])]
+        errors = {output.get("ename") for cell in cells for output in cell.get("outputs", ())
+                  if output.output_type == "error"}
+        wanted = bool(errors - {KeyboardInterrupt.__name__}) or any(cell.source not in own for cell in cells)
+    except UNREADABLE:  # half-written, or not ours
+        wanted = running.stat().st_size > 0
+    if wanted:
+        _set_aside(running, run)
+
+
+def _set_aside(path: Path, run: Run) -> None:
+    aside = run.folder / ASIDE / "notebooks" / f"{path.stem}-{files.sha256(path)[:16]}.ipynb"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(aside)
+
+
 def _told(folder: Path) -> str:
     """The run folder as a notebook is told it: a page that is passed on should not carry this machine's."""
     return str(folder.relative_to(home())) if folder.is_relative_to(home()) else str(folder)
@@ -121,9 +151,7 @@ def _keep(running: Path, path: Path, run: Run) -> Path:
     record = known if isinstance(known, dict) else {}
     if path.is_file() and (files.sha256(path) != record.get(path.name)
                            or _told_params(path) != _params(run.params)):
-        aside = run.folder / ASIDE / "notebooks" / f"{path.stem}-{files.sha256(path)[:16]}.ipynb"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(aside)
+        _set_aside(path, run)
     files.write(path, lambda file: nbformat.write(notebook, file))
     files.write_json(path.parent / WRITTEN, {**record, path.name: files.sha256(path)})
     running.unlink()
@@ -145,6 +173,18 @@ def executed(run: Run) -> list[Path]:
     return holding
 
 
+def without_page(run: Run) -> list[Path]:
+    """The chapters whose results are there, as papermill or a script has made them, and no page of them."""
+    status, there = run.status()["status"], {path.name for path in executed(run)}
+    done = set(status[status.isin(["made", "none"])].index)
+
+    def made(chapter: str) -> bool:
+        page = {name for name in status.index if PAGES.get(name, name) == chapter}
+        return (page or {"segment", "augment"}) <= done  # the summary makes nothing itself
+
+    return [path for path in every() if path.name not in there and made(chapter_of(path))]
+
+
 def _same(told: Any, asked: Any) -> bool:
     """Whether a section is as it was told; a parameter that is newer than the page does not count."""
     if isinstance(told, dict) and isinstance(asked, dict):
@@ -162,9 +202,7 @@ def _told_params(path: Path) -> dict[str, Any]:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
         told = notebook.metadata.get(OWN, {})
-    # The library has many; a notebook may be a stranger's.
-    except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
-            nbformat.ValidationError):
+    except UNREADABLE:
         raise UserError(f"{path} cannot be read as a notebook. Move it away, and run its chapter "
                         "again.") from None
     values = told.get("params") if isinstance(told, dict) else None

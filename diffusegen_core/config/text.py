@@ -12,6 +12,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {rest} s"
 
 
+def about(seconds: float) -> str:
+    """An estimate in words, no finer than it is: "about 40 s", "about 3 min", "about 2 h 5 min"."""
+    if seconds < 95:
+        return f"about {max(10, round(seconds, -1)):.0f} s"
+    if seconds < 3600 - 30:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {duration(seconds)}"
+
+
 def size(count: float) -> str:
     """Bytes in words: "4.21 GB", "812 kB"; "-" for none."""
     return scaled(count, ["B", "kB", "MB", "GB", "TB", "PB"])

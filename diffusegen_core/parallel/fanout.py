@@ -6,10 +6,12 @@ whose worker was lost can be done again by another.
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import progress
 
 SCHEDULER = "DIFFUSEGEN_SCHEDULER"  # the environment variable that names a dask scheduler; none: no workers
@@ -51,7 +53,11 @@ def _here(work: Callable[..., Result], items: Sequence[Item], title: str, done: 
     counts = not done and total == len(items)
     with progress.bar(title, total, "item", done, hidden=len(items) < 2, shares=not counts) as outer:
         for number, item in enumerate(items, 1):
-            outer.set_postfix_str(item.name if counts else f"{number} of {len(items)}: {item.name}")
+            place, began = f"{number} of {len(items)}: {item.name}", time.monotonic()
+            outer.at_hand = item.cost
+            outer.set_postfix_str(item.name if counts else place)
             results.append(work(**item.arguments))
             outer.update(item.cost)
+            took = time.monotonic() - began
+            progress.say(f"{title} {place}, {duration(took)}", took)
     return results

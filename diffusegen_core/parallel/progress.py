@@ -1,8 +1,16 @@
-"""Progress: bars where the work is done; messages to whoever waits for it, where a dask worker does it."""
+"""Progress: what is under way, how far it is and how long it takes, told to whoever waits for it.
 
+In a terminal each level has a line that changes in place; a log gets plain lines, at intervals and at the end
+of each item; JupyterLab gets widgets; a dask worker tells its client; and a chapter that `diffusegen run`
+executes writes into a file, from which that command and `diffusegen status` know where it is.
+"""
+
+import contextlib
 import io
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -10,15 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from diffusegen_core.config.text import about
+from diffusegen_core.store.files import WRITING
+
 if TYPE_CHECKING:
     from distributed import Worker
 
 TOPIC = "diffusegen"  # of the messages in dask's events
+POSTED = "DIFFUSEGEN_PROGRESS"  # the environment variable that names the file in which a chapter tells
+PLACE = ".progress.json"  # of that file, in the run folder
+INTERVAL = 60.0  # seconds from one line of a log to the next
+MOMENT = 1.0  # seconds: what takes less is not told, nor is anything told more often in the file
 
 item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
 Watch = Callable[[str, Path], object]
 """Called with the name and the folder of what there is to look at, whenever there is something new."""
 watcher: ContextVar[Watch | None] = ContextVar("watcher", default=None)
+Level = dict[str, Any]
+"""What is told of a bar: its `title`, the `share` that is done, 0 to 1, `elapsed` seconds, seconds `left` or
+None, and a `note`."""
 
 
 def worker() -> "Worker | None":
@@ -40,14 +58,24 @@ def tell(**message: Any) -> None:
 
 def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
         shares: bool = False) -> tqdm:
-    """A progress bar with rate and time left: a widget in JupyterLab, else text, at most one line a second.
+    """A progress bar with rate and time left, told where it is of use: see the module's first lines.
 
     With `shares` it shows per cent alone, and the time left is estimated from the mean rate.
     """
     style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
-    kind, place = (_Told, {"file": io.StringIO()}) if worker() else (_shown(), {})
-    return kind(desc=title, total=total, initial=done, unit=unit, disable=hidden,
+    kind = _shown()
+    place = {} if kind not in (_Told, _Plain) else {"file": io.StringIO()}
+    made = kind(desc=title, total=total, initial=done, unit=unit, disable=hidden, leave=None,
                 mininterval=1.0, delay=1.0, **style, **place)
+    if isinstance(made, _Plain) and not hidden:
+        _live.append(made)
+    return made
+
+
+def say(text: str, took: float = MOMENT) -> None:
+    """A line about an item that has ended, unless it took but a moment, or its bar stays in sight."""
+    if took >= MOMENT and not worker() and "JPY_SESSION_NAME" not in os.environ:
+        tqdm.write(text, file=sys.stderr)
 
 
 def show(name: str, folder: Path) -> None:
@@ -58,17 +86,93 @@ def show(name: str, folder: Path) -> None:
         watch(name, folder)
 
 
+def levels() -> list[Level]:
+    """What there is to tell of the bars under way, from the outermost to the innermost."""
+    told: list[Level] = []
+    for one in reversed(_live):
+        known = one.format_dict
+        total, began = known["total"] or 0, known["initial"]
+        # Of an item at hand, what its own bar tells is done.
+        done = known["n"] + (told[0]["share"] * getattr(one, "at_hand", 0) if told else 0)
+        left = known["elapsed"] * (total - done) / (done - began) if done > began else None
+        told.insert(0, {"title": known["prefix"], "share": min(1.0, done / total) if total else 0.0,
+                        "elapsed": known["elapsed"], "left": left, "note": known["postfix"] or ""})
+    return told
+
+
+def words(told: Level) -> str:
+    """A level in words: "Training 40%, about 8 min left (1 of 2: cluster-00)"."""
+    left = "" if told["left"] is None else f", {about(told['left'])} left"
+    note = f" ({told['note']})" if told["note"] else ""
+    return f"{told['title']} {told['share']:.0%}{left}{note}"
+
+
 def _shown() -> type[tqdm]:
     """The kind of bar that suits the place. papermill keeps what a chapter shows, and widgets do not last."""
-    if "JPY_SESSION_NAME" not in os.environ:  # the Jupyter server sets it for its kernels
-        return tqdm
-    from tqdm.notebook import tqdm as widget
-    return widget
+    if worker():
+        return _Told
+    if "JPY_SESSION_NAME" in os.environ:  # the Jupyter server sets it for its kernels
+        from tqdm.notebook import tqdm as widget
+        return widget
+    return tqdm if sys.stderr.isatty() and POSTED not in os.environ else _Plain
 
 
 class _Told(tqdm):
-    """A bar in a worker: what it would show goes to the client."""
+    """A bar in a worker: how far it is goes to the client."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        share = self.n / self.total if self.total else 0.0
-        tell(share=share, text=self.format_meter(**{**self.format_dict, "ncols": 0, "bar_format": "{r_bar}"}))
+        tell(share=self.n / self.total if self.total else 0.0)
+
+
+class _Plain(tqdm):
+    """A bar where nothing can change in place: all that are under way are told together."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if any(one is self for one in _live):
+            _post() if POSTED in os.environ else _log()
+
+    def close(self) -> None:
+        was_last = len(_live) == 1 and _live[0] is self
+        _live[:] = [one for one in _live if one is not self]  # bars of one place are equal
+        if was_last and POSTED in os.environ:
+            _post(0.0)
+        super().close()
+
+
+_live: list[_Plain] = []  # from the outermost to the innermost
+_last = [-INTERVAL]  # when was told
+
+
+def _due(interval: float) -> bool:
+    """Whether it is time to tell again; if so, it is taken for told."""
+    due = time.monotonic() - _last[0] >= interval
+    if due:
+        _last[0] = time.monotonic()
+    return due
+
+
+def _log() -> None:
+    """One line of all levels."""
+    if _due(INTERVAL):
+        print("; ".join(map(words, levels())), file=sys.stderr, flush=True)
+
+
+def _post(interval: float = MOMENT) -> None:
+    """Replace the file of the levels. It is only looked at: a disk that is full ends no chapter."""
+    if _due(interval):
+        path = Path(os.environ[POSTED])
+        fresh = path.with_name(f"{WRITING}progress.json")
+        with contextlib.suppress(OSError):
+            fresh.write_text(json.dumps({"told": time.time(), "levels": levels()}))
+            fresh.replace(path)
+
+
+def posted(folder: Path) -> list[Level]:
+    """The levels that a chapter under way in a run folder has told last; none where nothing is."""
+    try:
+        told = json.loads((folder / PLACE).read_text())["levels"]
+        return [{"title": str(one["title"]), "share": float(one["share"]), "elapsed": float(one["elapsed"]),
+                 "left": None if one["left"] is None else float(one["left"]), "note": str(one["note"])}
+                for one in told]
+    except (OSError, ValueError, TypeError, LookupError):  # it is not there, or a stranger's
+        return []

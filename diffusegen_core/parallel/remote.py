@@ -89,7 +89,8 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         _refuse_unfit(client)
         if address not in _introduced:  # once a notebook
             _introduced.add(address)
-            print(described(client, address), file=sys.stderr)
+            if progress.POSTED not in os.environ:  # else the command has said so
+                print(described(client, address), file=sys.stderr)
         _warn_of_one_card(client, {card for item in items for card in _cards(item.arguments)})
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
@@ -147,7 +148,7 @@ class _Board:
         self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
-        self.texts: dict[str, str] = {}
+        self.ended = bar.n  # cost
         self.since: dict[str, float] = {}
 
     def listen(self) -> None:
@@ -167,7 +168,7 @@ class _Board:
                 name, folder = message["look"]
                 watch(name, Path(folder))
         else:
-            self.shares[key], self.texts[key] = message["share"], message["text"]
+            self.shares[key] = message["share"]
         self._show()
 
     def _begin(self, key: str, worker: str) -> None:
@@ -179,13 +180,13 @@ class _Board:
     def finish(self, key: str) -> None:
         worker = self.at.pop(key, "a worker")
         took = duration(time.monotonic() - self.since.get(key, time.monotonic()))
-        line = " ".join(f"{self.sent[key].name}: {took}, {worker} {self.texts.get(key, '')}".split())
-        self.bar.write(line, file=sys.stderr)
-        self.bar.update(self.sent[key].cost)
+        progress.say(f"{self.sent[key].name}: {took}, {worker}")
+        self.ended += self.sent[key].cost
         self._show()
 
     def _show(self) -> None:
         under_way = [f"{self.sent[key].name} {self.shares[key]:.0%}" for key in self.at]
+        self.bar.n = self.ended + sum(self.shares[key] * self.sent[key].cost for key in self.at)
         self.bar.set_postfix_str(", ".join(under_way))
 
 

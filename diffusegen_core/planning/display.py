@@ -1,0 +1,154 @@
+"""What `diffusegen run` shows while it runs: a line each for the run, its chapter and the item under way.
+
+In a terminal the three lines change in place, and all else scrolls above them. Elsewhere, as in the log of a
+batch job, there is a plain line a minute, and one at the end of each chapter and item.
+"""
+
+import contextlib
+import io
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+from diffusegen_core.config.environment import environment
+from diffusegen_core.config.text import about, duration
+from diffusegen_core.parallel import progress
+from diffusegen_core.planning import remaining
+from diffusegen_core.run import Run
+
+log = logging.getLogger(__name__)
+LINE = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
+LOOK = 1.0  # seconds from one look at the chapter to the next
+
+
+class Display:
+    """Shows how far a run is while this lasts; `chapter` says which one is under way."""
+
+    def __init__(self, run: Run, chapters: list[str]) -> None:
+        self.run, self.chapters = run, chapters
+        self.place = run.folder / progress.PLACE
+        self.finished: dict[str, float] = {}
+        self.now: tuple[str, float] | None = None  # what is under way, and since when
+        self.rest: remaining.Ahead | None = None
+        self.lines: list[tqdm] = []
+        self.ended = threading.Event()
+        self.held = contextlib.ExitStack()
+        self.real: TextIO = sys.stderr
+
+    def __enter__(self) -> "Display":
+        self.real = sys.stderr
+        self.held.enter_context(environment({progress.POSTED: str(self.place)}))
+        for redirect, file in ((contextlib.redirect_stdout, sys.stdout),
+                               (contextlib.redirect_stderr, sys.stderr)):
+            lines = Lines(file, self.real)
+            self.held.enter_context(redirect(lines))
+            self.held.callback(lines.end)
+        if self.real.isatty():
+            style = {"file": self.real, "bar_format": LINE, "leave": False, "dynamic_ncols": True}
+            self.lines = [tqdm(total=1.0, position=place, **style) for place in range(3)]
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.ended.set()
+        self.thread.join()
+        for line in reversed(self.lines):
+            line.close()
+        self.held.close()
+        self.place.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def chapter(self, title: str, name: str) -> Iterator[None]:
+        """While it lasts, the chapter of this name is under way; its beginning and its end have a line."""
+        self.place.unlink(missing_ok=True)
+        self._say(f"{title}: running, {len(self.finished) + 1} of {len(self.chapters)}")
+        began = time.monotonic()
+        self.title, self.now = title, (name, began)
+        yield
+        self.now = None
+        self.finished[name] = time.monotonic() - began
+        left = self._left([])
+        then = f"; {about(left)} left" if left and len(self.finished) < len(self.chapters) else ""
+        self._say(f"{title}: finished in {duration(self.finished[name])}{then}")
+
+    def _watch(self) -> None:
+        told = time.monotonic()
+        while not self.ended.wait(LOOK):
+            levels = progress.posted(self.run.folder)
+            if levels and self.rest is None:  # only now, as it takes seconds, and a run may be done in them
+                self.rest = self._counted()
+            if self.lines:
+                self._draw(levels)
+            elif self.now and time.monotonic() - told >= progress.INTERVAL:
+                told = time.monotonic()
+                self._say("; ".join([self._whole(self._left(levels)), *map(progress.words, levels)]))
+
+    def _counted(self) -> remaining.Ahead:
+        """What is left, seen by an object of its own, as this is another thread."""
+        try:
+            own = Run(self.run.params)
+            return remaining.ahead(own, remaining.counted(own, keep=True))
+        except Exception as error:  # a run is not to end because its time cannot be told
+            log.info("The time left cannot be estimated: %s", error)
+            return remaining.Ahead({}, None)
+
+    def _left(self, levels: list[progress.Level]) -> float | None:
+        if self.rest is None or not self.rest.work:
+            return None
+        elapsed = time.monotonic() - self.now[1] if self.now else 0.0
+        return remaining.left(self.rest, self.chapters, self.finished, elapsed, levels)
+
+    def _whole(self, left: float | None) -> str:
+        known = "time left not known yet" if left is None else f"{about(left)} left"
+        return f"Run: chapter {len(self.finished) + 1} of {len(self.chapters)}, {known}"
+
+    def _draw(self, levels: list[progress.Level]) -> None:
+        """Bring the three lines of a terminal up to date."""
+        left = self._left(levels)
+        spent = sum(self.finished.values()) + (time.monotonic() - self.now[1] if self.now else 0.0)
+        shares = [spent / (spent + left) if left is not None and spent else
+                  len(self.finished) / len(self.chapters)]
+        texts = [self._whole(left)]
+        for told in levels[:1] + levels[1:][-1:]:
+            shares.append(told["share"])
+            texts.append(progress.words(told))
+        if len(texts) > 1 and self.now:
+            texts[1] = f"{self.title}: {texts[1]}"
+        for line, share, text in zip(self.lines, [*shares, 0.0, 0.0], [*texts, "", ""], strict=False):
+            line.n = share
+            line.bar_format = LINE if text else "{desc}"
+            line.set_description_str(text)
+
+    def _say(self, text: str) -> None:
+        tqdm.write(text, file=self.real)
+        self.real.flush()
+
+
+class Lines(io.TextIOBase):
+    """Passes whole lines on to a file, above what changes in place in the terminal `place`; of a line that
+    was overwritten, what was last."""
+
+    def __init__(self, file: TextIO, place: TextIO) -> None:
+        self.file, self.place, self.rest = file, place, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text).split("\n")
+        if lines:
+            with tqdm.external_write_mode(file=self.place):
+                for line in lines:
+                    self.file.write(line.rstrip("\r").rpartition("\r")[2] + "\n")
+                self.file.flush()
+        return len(text)
+
+    def end(self) -> None:
+        """What did not end with a line break ends here."""
+        if self.rest:
+            self.write("\n")

@@ -1,0 +1,154 @@
+"""How long the rest of a run takes, about: its counted work, at the pace of what is finished."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.parallel.progress import Level
+from diffusegen_core.planning import flops, plan
+from diffusegen_core.planning.preflight import PAGES
+from diffusegen_core.run import GENERATED, GRIDS, Run
+from diffusegen_core.store import files, stamps
+from diffusegen_core.store.artifacts import GENERATORS, NotMadeError, OutdatedError, key
+
+WORK = "work.json"  # in the run folder: what was counted, which takes seconds
+COLUMNS = ["chapter", "work", "kind", "items", "flop"]
+# How long a FLOP takes beside one of a training, by kind of work: `diffusegen plan params/smoke.yaml` on one
+# core of an AMD EPYC; of segmentation between that (6.2) and `kvasir_cpu.yaml` (2.3). It is the pace of the
+# run's own finished parts that is scaled by it.
+RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, "GAN": 7.8, "judging": 1.2,
+            "segmentation": 3.8}
+OPENING = 10.0  # seconds that a chapter takes, about, where everything is made: imports, tables, figures
+LEAST = 0.01  # the share of a run's work that tells of its pace
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is left of a run."""
+
+    work: dict[str, float]
+    """Of each chapter that has a page, what is still to make: seconds of the plan, or units of `pace`."""
+    pace: float | None
+    """Seconds of such a unit, one item after the other, by the finished parts; None without any."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Of computation; None where nothing tells of the pace."""
+        total = sum(self.work.values())
+        return 0.0 if not total else None if self.pace is None else total * self.pace
+
+
+def counted(run: Run, keep: bool = False) -> pd.DataFrame:
+    """The run's work from nothing, a row a kind of a chapter, columns COLUMNS; it is counted in some seconds,
+    unless the run folder has it. `keep` writes it there, which is for who holds the run. UserError where the
+    number of pairs cannot be known."""
+    pairs = run.finished("data")
+    count = len(pairs) if pairs else plan.pairs(run.params)[0]
+    asked = key({**params.plain(run.params), "run_dir": None, "count": count})
+    known = files.read_json(run.folder / WORK)
+    if isinstance(known, dict) and known.get("of") == asked:
+        table = _table(known.get("rows"))
+        if table is not None:
+            return table
+    p, _ = plan.at_hand(run.params)
+    table = pd.DataFrame(map(asdict, plan.rows(p, count, flops.count(p))), columns=plan.COLUMNS)[COLUMNS]
+    if keep:
+        files.write_json(run.folder / WORK, {"of": asked, "rows": table.to_dict("split")["data"]})
+    return table
+
+
+def _table(rows: Any) -> pd.DataFrame | None:
+    """The rows of a file; None where they are a stranger's."""
+    try:
+        return pd.DataFrame(rows, columns=COLUMNS).astype({"items": int, "flop": float})
+    except (ValueError, TypeError, AssertionError):
+        return None
+
+
+def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = None) -> Ahead:
+    """What is left to make. With the `rates` of a probe, FLOP a second by kind, its pace is theirs where
+    nothing is finished."""
+    cost = {kind: 1 / rate for kind, rate in rates.items() if rate > 0} if rates else RELATIVE
+    weights: dict[str, float] = {}
+    for row in table.itertuples():
+        name = _result(row)
+        weights[name] = weights.get(name, 0.0) + row.flop * cost.get(row.kind, RELATIVE[row.kind])
+    models = table[(table["chapter"] == "2 train") & ~table["work"].str.startswith("sample grids")]
+    missing = {name: _missing(run, name, int(models["items"].sum())) for name in weights}
+    took = _seconds(run.folder)
+    known = [name for name in weights if missing[name] < 1 and took.get(name, 0.0) > 0]
+    done = sum(weights[name] * (1 - missing[name]) for name in known)
+    pace = (sum(took[name] for name in known) / done if done > LEAST * sum(weights.values())
+            else 1.0 if rates else None)
+    work: dict[str, float] = {}
+    for name, weight in weights.items():
+        page = PAGES.get(name, name)
+        work[page] = work.get(page, 0.0) + weight * missing[name]
+    return Ahead(work, pace)
+
+
+def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elapsed: float,
+         levels: Sequence[Level]) -> float | None:
+    """Seconds until the chosen chapters are made; None where nothing tells of the pace yet.
+
+    `rest` is what was left at the start. `finished` are the seconds that chapters took since; the next of the
+    chosen ones is under way for `elapsed` seconds, and `levels` are what it tells of itself.
+    """
+    later = [name for name in chosen if name not in finished]
+    if not later:
+        return 0.0
+    now, total = later[0], sum(rest.work.get(name, 0.0) for name in chosen)
+    done = sum(rest.work.get(name, 0.0) for name in finished)
+    spent = sum(max(0.0, seconds - OPENING) for seconds in finished.values())
+    told = levels[0] if levels else None
+    if told and told["left"] is not None and told["elapsed"] > 0:
+        spent += told["elapsed"]
+        done += rest.work.get(now, 0.0) * told["elapsed"] / (told["elapsed"] + told["left"])
+    pace = spent / done if done > LEAST * total else rest.pace
+    if pace is None and total:
+        return None
+    whole = {name: OPENING + rest.work.get(name, 0.0) * (pace or 0.0) for name in later}
+    here = max(whole[now] - elapsed, told["left"] or 0.0 if told else 0.0)
+    return max(0.0, here) + sum(whole[name] for name in later[1:])
+
+
+def _result(row: Any) -> str:
+    """The result that a row of the plan is of."""
+    if row.kind == "GAN":
+        return "gan"
+    return "scorers" if row.work == "networks of the filter" else str(row.chapter).split()[1]
+
+
+def _missing(run: Run, name: str, models: int) -> float:
+    """The share of a result that is still to make, 0 to 1."""
+    numbers = range(run.params.generators) if name in GENERATED else [0]
+    return sum(_missing_of(run, name, number, models) for number in numbers) / len(numbers)
+
+
+def _missing_of(run: Run, name: str, generator: int, models: int) -> float:
+    try:
+        result = run.read(name, generator)
+    except OutdatedError:
+        return 1.0
+    except NotMadeError:  # the models are finished one by one
+        place = run.workspace.generator(generator).folder / "train"
+        there = sum(1 for _ in place.glob(f"*/{stamps.STAMP}")) if name == "train" else 0
+        return max(0.0, 1 - there * run.params.generators / models) if there and models else 1.0
+    except UserError:
+        return 1.0
+    return result.unfinished / max(1, len(result.runs)) if name in GRIDS else 0.0
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """How long what is in place took to make, by the folder of its chapter."""
+    took: dict[str, float] = {}
+    for place, stamp in stamps.in_place(folder):
+        parts = place.relative_to(folder).parts
+        name = parts[2] if parts[0] == GENERATORS and len(parts) > 2 else parts[0]
+        took[name] = took.get(name, 0.0) + float(stamp["seconds"])
+    return took
