@@ -122,23 +122,21 @@ def plan(
 
 @app.command()
 def status(
-    folder: RunFolder,
+    folder: Annotated[Path | None, typer.Argument(
+        metavar="[RUN]", help="A run folder, such as runs/smoke; without one, the runs in runs/ are listed."
+    )] = None,
     verify: Annotated[bool, typer.Option(
         help="Compare the hash of every file, and not size and time alone.")] = False,
+    seconds: Annotated[float, typer.Option(
+        help="Measure this device for about so long, for the time that is left; 0 goes by what is finished "
+             "in the run.")] = 0.0,
 ) -> None:
-    """Show what of a run is made, what is not, and what was changed by hand."""
-    from diffusegen_core.config.text import size
+    """Show what of a run is made, stale, set aside or running, how long the rest takes, and what is next."""
+    _tell(f"Looking at {folder}" if folder else "Looking at the runs in runs/")
+    from diffusegen_core.planning import status as standing
     from diffusegen_core.run import Run
-    from diffusegen_core.store import aside
-    this = Run.open(folder)
-    for row in this.status().itertuples():
-        typer.echo(f"{row.Index:10} {row.status:8} {_printable(row.reason)}".rstrip())
-    for line in this.changed_by_hand(verify):
+    for line in standing.text(Run.open(folder), str(folder), verify, seconds) if folder else standing.every():
         typer.echo(_printable(line))
-    if put_by := aside.kept(this.folder):
-        total = size(sum(one.bytes for one in put_by))
-        typer.echo(f"Set aside or unfinished: {len(put_by)} items, {total}; `diffusegen clean {folder}` "
-                   "lists them.")
 
 
 @app.command()
@@ -294,6 +292,11 @@ def _build_book(this: "Run", pdf: bool = False) -> None:
     path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this),
                              opening=opening.page(this), as_pdf=pdf)
     typer.echo(f"The book: {path}")
+
+
+def _tell(text: str) -> None:
+    """What a command is about to do, for whoever waits, before it imports what takes seconds."""
+    typer.echo(f"{text} ...", err=True)
 
 
 def _run(profile: Path, overrides: list[str]) -> "Run":

@@ -332,7 +332,7 @@ class Run:
         return ownparams.keep(self.params)
 
     def status(self) -> pd.DataFrame:
-        """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
+        """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""
         alike = {"windows": not self.params.data.window, "further": self.params.generators == 1,
                  **dict.fromkeys(("scorers", "filter"), not self.params.filter.folds)}
         # The windows may be the pairs themselves, and there may be but one generator.

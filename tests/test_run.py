@@ -290,7 +290,7 @@ def test_status_says_of_each_chapter_what_is_to_do(nano_run: Run):
     changed = Run.open(nano_run.folder, {"train.lr": 0.5})
     rows = changed.status()
     assert set(rows.loc[["data", "cluster", "gan"], "status"]) == {"made"}
-    assert set(rows.loc[["train", "inpaint", "style", "sets", "evaluate"], "status"]) == {"to make"}
+    assert set(rows.loc[["train", "inpaint", "style", "sets", "evaluate"], "status"]) == {"stale"}
     assert "train.lr: 0.001 -> 0.5" in rows.loc["train", "reason"]
     (nano_run.folder / "cluster" / "clusters.csv").write_text("mine")
     rows = Run.open(nano_run.folder).status()

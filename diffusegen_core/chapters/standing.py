@@ -6,11 +6,14 @@ from typing import Any
 import pandas as pd
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.store.artifacts import NotMadeError
+from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
 
 
 def table(names: Iterable[str], read: Callable[[str], Any]) -> pd.DataFrame:
-    """A row a chapter: its status ("made", "none", "to make", "refused"), and the reason."""
+    """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason.
+
+    Stale is what was made with other parameters, and what needs that.
+    """
     rows = [(name, *_of(name, read)) for name in names]
     return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
 
@@ -18,6 +21,8 @@ def table(names: Iterable[str], read: Callable[[str], Any]) -> pd.DataFrame:
 def _of(name: str, read: Callable[[str], Any]) -> tuple[str, str]:
     try:
         result = read(name)
+    except OutdatedError as error:
+        return "stale", str(error)
     except NotMadeError as error:
         return "to make", str(error)
     except UserError as error:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.parallel.progress import Level
 from diffusegen_core.planning import flops, plan
 from diffusegen_core.planning.preflight import PAGES
@@ -78,12 +79,11 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
     for row in table.itertuples():
         name = _result(row)
         weights[name] = weights.get(name, 0.0) + row.flop * cost.get(row.kind, RELATIVE[row.kind])
-    models = table[(table["chapter"] == "2 train") & ~table["work"].str.startswith("sample grids")]
-    missing = {name: _missing(run, name, int(models["items"].sum())) for name in weights}
-    took = _seconds(run.folder)
-    known = [name for name in weights if missing[name] < 1 and took.get(name, 0.0) > 0]
+    missing = {name: _missing(run, name) for name in weights}
+    spent = took(run.folder)
+    known = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
     done = sum(weights[name] * (1 - missing[name]) for name in known)
-    pace = (sum(took[name] for name in known) / done if done > LEAST * sum(weights.values())
+    pace = (sum(spent[name] for name in known) / done if done > LEAST * sum(weights.values())
             else 1.0 if rates else None)
     work: dict[str, float] = {}
     for name, weight in weights.items():
@@ -124,31 +124,42 @@ def _result(row: Any) -> str:
     return "scorers" if row.work == "networks of the filter" else str(row.chapter).split()[1]
 
 
-def _missing(run: Run, name: str, models: int) -> float:
+def models(p: Params) -> int:
+    """How many models chapter 2 has, of all generators."""
+    base = p.train.one_model or p.train.base_images is not None
+    return p.generators * (p.cluster.k + (p.train.full_images is not None) + base)
+
+
+def models_made(run: Run) -> int:
+    """How many of them are finished and in place, with whatever parameters."""
+    places = [run.workspace.generator(number).folder for number in range(run.params.generators)]
+    return sum(1 for place in places for _ in (place / "train").glob(f"*/{stamps.STAMP}"))
+
+
+def _missing(run: Run, name: str) -> float:
     """The share of a result that is still to make, 0 to 1."""
     numbers = range(run.params.generators) if name in GENERATED else [0]
-    return sum(_missing_of(run, name, number, models) for number in numbers) / len(numbers)
+    shares = []
+    for number in numbers:
+        try:
+            result = run.read(name, number)
+            shares.append(result.unfinished / max(1, len(result.runs)) if name in GRIDS else 0.0)
+        except OutdatedError:
+            shares.append(1.0)
+        except NotMadeError:  # the models are finished one by one
+            if name == "train":
+                return max(0.0, 1 - models_made(run) / models(run.params))
+            shares.append(1.0)
+        except UserError:
+            shares.append(1.0)
+    return sum(shares) / len(shares)
 
 
-def _missing_of(run: Run, name: str, generator: int, models: int) -> float:
-    try:
-        result = run.read(name, generator)
-    except OutdatedError:
-        return 1.0
-    except NotMadeError:  # the models are finished one by one
-        place = run.workspace.generator(generator).folder / "train"
-        there = sum(1 for _ in place.glob(f"*/{stamps.STAMP}")) if name == "train" else 0
-        return max(0.0, 1 - there * run.params.generators / models) if there and models else 1.0
-    except UserError:
-        return 1.0
-    return result.unfinished / max(1, len(result.runs)) if name in GRIDS else 0.0
-
-
-def _seconds(folder: Path) -> dict[str, float]:
-    """How long what is in place took to make, by the folder of its chapter."""
-    took: dict[str, float] = {}
+def took(folder: Path) -> dict[str, float]:
+    """How many seconds what is in place in a run folder took to make, by the folder of its chapter."""
+    spent: dict[str, float] = {}
     for place, stamp in stamps.in_place(folder):
         parts = place.relative_to(folder).parts
         name = parts[2] if parts[0] == GENERATORS and len(parts) > 2 else parts[0]
-        took[name] = took.get(name, 0.0) + float(stamp["seconds"])
-    return took
+        spent[name] = spent.get(name, 0.0) + float(stamp["seconds"])
+    return spent

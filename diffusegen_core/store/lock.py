@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from diffusegen_core import __version__
 from diffusegen_core.config.environment import environment
@@ -14,6 +16,7 @@ from diffusegen_core.store import files
 
 HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder that is held
 LOCK = ".lock"
+GLANCE = 0.1  # seconds after which who only looked at a lock has given it back
 MARK = "run.json"  # by which a run folder is known
 
 
@@ -63,6 +66,31 @@ def claimed(folder: Path) -> Iterator[None]:
     yield
 
 
+def _lock(file: TextIO) -> None:
+    """Take the lock, or BlockingIOError; who only looks (see `holder`) has it for a moment."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(GLANCE)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a run folder, in words: "process 7 on host, since 2026-11-28 22:10"; None where nobody does.
+
+    Nothing is written, and nobody is kept from the folder.
+    """
+    try:
+        with os.fdopen(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW), "r") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return f.read() or "a process"
+    except (OSError, UnicodeDecodeError):  # it is not there, or not to be locked
+        pass
+    return None
+
+
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Hold a run folder, unless whoever started this process does; a second holder is refused.
@@ -84,7 +112,7 @@ def hold(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
     with f:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(f)
         except BlockingIOError:
             f.seek(0)
             raise UserError(f"Another run is at work in {folder}: {f.read() or 'a process'}. Wait for it, "
@@ -94,7 +122,8 @@ def hold(folder: Path) -> Iterator[None]:
                             "that has locks (flock).") from None
         with contextlib.suppress(OSError):  # the disk may be full
             os.ftruncate(f.fileno(), 0)
-            os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+            since = time.strftime("%Y-%m-%d %H:%M")
+            os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
         for leftover in folder.rglob(f"{files.WRITING}*"):
             if not leftover.is_dir():
                 leftover.unlink(missing_ok=True)

@@ -1,0 +1,168 @@
+"""How far a run is, in words: what is made, stale, set aside and under way, how long the rest takes, and the
+next command. Nothing is written."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import home
+from diffusegen_core.config.text import about, duration, size
+from diffusegen_core.parallel import progress
+from diffusegen_core.planning import plan, probe, remaining
+from diffusegen_core.planning.flops import count
+from diffusegen_core.planning.preflight import PAGES
+from diffusegen_core.run import Run
+from diffusegen_core.store import aside, lock, ownparams
+
+RUNS = "runs"  # where runs lie that were given no folder
+PAGE = Path("site", "_build", "html", "index.html")
+CHAPTERS = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment")  # in the book's order
+TITLES = {  # of the results, as their pages have them; what is merely put together from others has no line
+    "data": "real pairs", "cluster": "clusters", "windows": "windows around the lesions",
+    "train": "diffusion models", "inpaint": "painted pairs", "paste": "pairs with pasted lesions",
+    "style": "styled pairs", "gan": "pairs of the GAN", "evaluate": "distances, copies, memory",
+    "tests": "test sets", "scorers": "networks of the filter", "filter": "pairs that the filter keeps",
+    "segment": "segmentation networks", "augment": "networks on small sets"}
+VALUES = re.compile(r"was made with other values \((?P<what>.*)\)\.")
+BACK = "takes it back"  # as an artifact's error says it of what is set aside
+TO_DO = ("to make", "stale")
+
+
+def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> Iterator[str]:
+    """The status of a run, whose folder the user calls `shown`, line by line.
+
+    `verify` compares the hash of every file; `seconds` is for how long the device is probed, about, for the
+    time of what is left where the run has finished nothing that tells of it.
+    """
+    holder, table = lock.holder(run.folder), run.status()
+    if holder:
+        yield f"Running: {holder}. {_under_way(run)}".rstrip()
+    yield from lines(table, remaining.took(run.folder), _counts(run))
+    yield from run.changed_by_hand(verify)
+    if put_by := aside.kept(run.folder):
+        total = size(sum(one.bytes for one in put_by))
+        yield f"Set aside or unfinished: {len(put_by)} items, {total}; `diffusegen clean {shown}` lists them."
+    to_do = set(table.index[table["status"].isin(TO_DO)])
+    if to_do:
+        yield _time(run, shown, bool(holder), seconds)
+    yield next_step(table, shown, bool(holder), (run.folder / PAGE).is_file())
+
+
+def lines(table: pd.DataFrame, took: Mapping[str, float], counts: Mapping[str, str]) -> Iterator[str]:
+    """A line for each result of `Run.status`: chapter, title, and how it stands.
+
+    `took` are the seconds that results took, and `counts` say of unfinished ones how many parts are there.
+    """
+    blamed: dict[str, str] = {}  # a reason, and the result that is at fault
+    for name, title in TITLES.items():
+        if name not in table.index:
+            continue
+        status, reason = table.loc[name, ["status", "reason"]]
+        cause = blamed.setdefault(reason, name) if status not in ("made", "none") else name
+        yield f"{_chapter(name)}  {title:28} {_state(name, cause, status, reason, took, counts)}"
+
+
+def _chapter(name: str) -> int:
+    return CHAPTERS.index(PAGES.get(name, name)) + 1
+
+
+def _state(name: str, cause: str, status: str, reason: str, took: Mapping[str, float],
+           counts: Mapping[str, str]) -> str:
+    if status == "made":
+        return f"made, in {duration(took[name])}" if took.get(name) else "made"
+    if status == "none":
+        return "not asked for"
+    if status == "refused":
+        return f"refused: {reason}" if name == cause else f"waits for the {TITLES[cause]}"
+    if BACK in reason:
+        return "set aside; the run takes it back" if name == cause else f"waits for the {TITLES[cause]}"
+    if status == "stale":
+        values = VALUES.search(reason)
+        return (f"stale: {values['what'] if values else reason}" if name == cause else
+                f"stale, as the {TITLES[cause]} are")
+    return f"to make{counts.get(name, '')}"
+
+
+def _counts(run: Run) -> dict[str, str]:
+    """What of a chapter is finished that is made one by one: ": 3 of 10 are made"."""
+    known = {}
+    for name in ("segment", "augment"):
+        if (grid := run.finished(name)) is not None:
+            known[name] = f": {len(grid.runs) - grid.unfinished} of {len(grid.runs)} are made"
+    if there := remaining.models_made(run):
+        known["train"] = f": {there} of {remaining.models(run.params)} are made"
+    return known
+
+
+def _under_way(run: Run) -> str:
+    """The chapter that runs, and what it tells of itself."""
+    pages = sorted(path.stem for path in (run.folder / "notebooks" / "running").glob("*.ipynb"))
+    told = "; ".join(map(progress.words, progress.posted(run.folder)))
+    return f"{pages[-1]}: {told}" if pages and told else "".join(pages[-1:]) or told
+
+
+def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
+    """How long the rest takes; where nothing tells, the command that measures it."""
+    p, rates = run.params, None
+    try:
+        table = remaining.counted(run)
+        if seconds and not running:
+            found = probe.rates(plan.at_hand(p)[0], count(p), sorted(set(table["kind"])), seconds)
+            rates = found.set_index("kind")["rate"].dropna().to_dict()
+        rest = remaining.ahead(run, table, rates)
+    except UserError as error:
+        return f"The time that is left cannot be told: {error}"
+    if rest.seconds is None:
+        return ("Left to make: nothing is finished yet that tells how long it takes here; "
+                f"`diffusegen status {shown} --seconds 20` measures this device.")
+    levels = progress.posted(run.folder) if running else []
+    here = f"; of what is under way {about(levels[0]['left'])}" if levels and levels[0]["left"] else ""
+    return f"Left to make: {about(rest.seconds)}, one item after the other{here}."
+
+
+def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool) -> str:
+    """The command that comes next."""
+    again = f"diffusegen run {shown}/{ownparams.PARAMS}"
+    if running:
+        return f"Next: `diffusegen status {shown}` in a while; the run goes on by itself."
+    if "refused" in set(table["status"]):
+        return f"Next: mend what is refused, then `{again}`."
+    if set(table["status"]) & set(TO_DO):
+        return f"Next: `{again}` makes the rest, and keeps what is made."
+    if not book:
+        return f"Next: `diffusegen book {shown}` builds the book."
+    return f"Next: open {shown}/{PAGE.as_posix()} in a browser."
+
+
+def every() -> Iterator[str]:
+    """A line for each run in runs/: its folder, how many chapters are made, and what else there is to say."""
+    folder = home() / RUNS
+    there = sorted(filter(ownparams.is_there, folder.iterdir())) if folder.is_dir() else []
+    if not there:
+        yield f"There is no run in {folder}. `diffusegen run params/smoke.yaml` makes one."
+    width = max((len(place.name) for place in there), default=0)
+    for place in there:
+        yield f"{RUNS}/{place.name:{width}}  {_brief(place)}"
+
+
+def _brief(folder: Path) -> str:
+    try:
+        table = Run.open(folder).status()
+    except UserError as error:
+        return f"cannot be read: {error}"
+    parts = [f"{_pages(table, 'made', 'none')} of {len(CHAPTERS)} chapters made"]
+    stale = len(CHAPTERS) - _pages(table, "made", "none", "to make", "refused")
+    parts += [f"{stale} stale"] if stale else []
+    parts += ["a part is refused"] if "refused" in set(table["status"]) else []
+    parts += ["book built"] if (folder / PAGE).is_file() else []
+    parts += [f"running: {holder}"] if (holder := lock.holder(folder)) else []
+    return ", ".join(parts)
+
+
+def _pages(table: pd.DataFrame, *among: str) -> int:
+    """How many chapters have nothing but results of these statuses."""
+    return sum(set(table["status"][[PAGES.get(name, name) == chapter for name in table.index]]) <= set(among)
+               for chapter in CHAPTERS)
