@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -16,21 +17,24 @@ import typer
 from diffusegen_core import __version__
 from diffusegen_core.cli_data import data_app
 from diffusegen_core.cli_export import export
-from diffusegen_core.cli_params import KeyValue, Overrides, changes_of
-from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.cli_params import KeyValue, Overrides, RunFolder, changes_of, tell
+from diffusegen_core.cli_runs import clean, compare, status
+from diffusegen_core.config.errors import UserError, printable_lines
 
 if TYPE_CHECKING:
     from diffusegen_core.run import Run
 
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
+RESUMING = ("run", "filter", "paint")  # commands that keep what they have done so far
+_resumes = [False]  # whether the command at work is one of them
 _terminated: list[int] = []  # signals that asked this process to end
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.command()(export)
+for command in (status, clean, compare):
+    app.command()(command)
 review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
 app.add_typer(review_app, name="review")
-
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]
 
 
 def _version(asked: bool) -> None:
@@ -41,10 +45,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def diffusegen(
+    context: typer.Context,
     version: Annotated[bool, typer.Option(  # acted on by its callback
         "--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Synthetic labelled images with diffusion models, run as the chapters of a book."""
+    _resumes[0] = context.invoked_subcommand in RESUMING
 
 
 @app.command(cls=KeyValue)
@@ -69,6 +75,10 @@ def run(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
+    if dry_run:
+        _resumes[0] = False
+    tell(f"Looking at what is finished of {profile}; nothing is made" if dry_run else
+         f"Checking {profile}, and what its chapters need")
     this = _run(profile, overrides or [])
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core import notebooks
@@ -108,58 +118,20 @@ def plan(
         help="For how long the device is probed, about; at most 3600; 0 leaves the times out.")] = 20.0,
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
+    measuring = f", then measuring this device for {seconds:g} s" if seconds else ""
+    tell(f"Counting the work of {profile}{measuring}")
     p = _run(profile, overrides or []).params
     # Imported only now, because they take seconds.
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
-    if seconds:
-        typer.echo(f"Measuring this device, for about {seconds:g} s.", err=True)
     typer.echo(planning.make(p, seconds).text)
     if problems := preflight.problems(p):
         typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
-        typer.echo(_printable("\n".join(problems)))
-
-
-@app.command()
-def status(
-    folder: Annotated[Path | None, typer.Argument(
-        metavar="[RUN]", help="A run folder, such as runs/smoke; without one, the runs in runs/ are listed."
-    )] = None,
-    verify: Annotated[bool, typer.Option(
-        help="Compare the hash of every file, and not size and time alone.")] = False,
-    seconds: Annotated[float, typer.Option(
-        help="Measure this device for about so long, for the time that is left; 0 goes by what is finished "
-             "in the run.")] = 0.0,
-) -> None:
-    """Show what of a run is made, stale, set aside or running, how long the rest takes, and what is next."""
-    _tell(f"Looking at {folder}" if folder else "Looking at the runs in runs/")
-    from diffusegen_core.planning import status as standing
-    from diffusegen_core.run import Run
-    for line in standing.text(Run.open(folder), str(folder), verify, seconds) if folder else standing.every():
-        typer.echo(_printable(line))
-
-
-@app.command()
-def clean(
-    folder: RunFolder,
-    remove: Annotated[list[str] | None, typer.Option(
-        metavar="NAME", help="Remove this one of those listed, or `all`; may be repeated.")] = None,
-) -> None:
-    """List what is set aside in a run folder, or unfinished there; remove it only if asked to."""
-    from diffusegen_core.config.text import duration, size
-    from diffusegen_core.run import Run
-    from diffusegen_core.store import aside, lock
-    this = Run.open(folder)
-    if remove:
-        with lock.hold(this.folder):
-            typer.echo(f"Removed: {size(aside.remove(this.folder, remove))}.")
-    items = aside.kept(this.folder)
-    for one in items:
-        took = ("unfinished" if one.seconds is None else
-                f"{duration(one.seconds)} of work" if one.seconds else "")
-        typer.echo(f"{size(one.bytes):>8}  {took:22} {_printable(one.name)}")
-    typer.echo(f"{len(items)} items are set aside or unfinished, {size(sum(one.bytes for one in items))}."
-               if items else "Nothing is set aside.")
+        typer.echo(printable_lines("\n".join(problems)))
+    given = "".join(f" -p {key} {shlex.quote(value)}" for key, _, value in
+                    (text.partition("=") for text in overrides or []))
+    typer.echo(f"\nNext: {'mend that, then ' if problems else ''}`diffusegen run {profile}{given}`; "
+               "`diffusegen status` shows how far it is.")
 
 
 @app.command()
@@ -190,7 +162,7 @@ def filter_pairs(folder: RunFolder, overrides: Overrides = None) -> None:
     this = Run.open(folder, params.merged(usual, changes_of(overrides or [])))
     preflight.check(this, ["filter"])
     this.make("filter")
-    typer.echo(_printable(filtering.text(this)))
+    typer.echo(printable_lines(filtering.text(this)))
 
 
 @app.command()
@@ -214,6 +186,7 @@ def paint(
     Without --mask and --like a lesion of a usual size appears somewhere in the view. The same command goes on
     where it was stopped.
     """
+    tell(f"Painting into {len(images)} pictures with the models of {folder}")
     from diffusegen_core import painting
     from diffusegen_core.run import Run
     made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove)
@@ -249,24 +222,6 @@ def review_score(
 
 
 @app.command()
-def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
-    csv: Annotated[Path | None, typer.Option(help="Also write the tables into this new folder.")] = None,
-) -> None:
-    """Join finished runs, as of several cluster counts: Tables 3 and B2 to B7, and one list of verdicts.
-
-    Nothing is made in the runs. They must have the same data, test sets, seed and segmentation networks.
-    """
-    from diffusegen_core.report import compare as comparing
-    from diffusegen_core.run import Run
-    joined = comparing.join([Run.open(folder) for folder in folders])
-    if csv is not None:
-        written = comparing.write(joined, csv)
-        typer.echo(f"{len(written)} tables: {csv}", err=True)
-    typer.echo(_printable(comparing.text(joined)))
-
-
-@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
@@ -286,17 +241,12 @@ def _build_book(this: "Run", pdf: bool = False) -> None:
         try:
             notebooks.execute(notebook, this)
         except UserError as error:
-            typer.echo(_printable(f"It is not in the book: {error}"), err=True)
+            typer.echo(printable_lines(f"It is not in the book: {error}"), err=True)
     typer.echo("Building the book", err=True)
     front.draw(this)
     path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this),
                              opening=opening.page(this), as_pdf=pdf)
     typer.echo(f"The book: {path}")
-
-
-def _tell(text: str) -> None:
-    """What a command is about to do, for whoever waits, before it imports what takes seconds."""
-    typer.echo(f"{text} ...", err=True)
 
 
 def _run(profile: Path, overrides: list[str]) -> "Run":
@@ -322,16 +272,18 @@ def _readable_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        message = f"{error.strerror}: make room, and the same command goes on."
+        then = "and the same command goes on" if _resumes[0] else "and try again"
+        message = f"{error.strerror}: make room, {then}."
     except SystemExit as end:
         if end.code == INTERRUPTED:
             how = "told to end" if _terminated else "interrupted"
-            typer.echo(f"diffusegen: {how}; the same command goes on from here.", err=True)
+            then = "; the same command goes on from here" if _resumes[0] else ""
+            typer.echo(f"diffusegen: {how}{then}.", err=True)
             sys.exit(128 + signal.SIGTERM if _terminated else INTERRUPTED)
         raise
     else:
         return
-    typer.echo(_printable(f"diffusegen: {message}"), err=True)
+    typer.echo(printable_lines(f"diffusegen: {message}"), err=True)
     sys.exit(2)
 
 
@@ -339,11 +291,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM, as a scheduler sends it at a job's end, is an interruption like Ctrl-C."""
     _terminated.append(number)
     raise KeyboardInterrupt
-
-
-def _printable(lines: str) -> str:
-    """Names from strangers may hold what moves a terminal."""
-    return "\n".join(map(printable, lines.split("\n")))
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""Parameters on the command line: `-p KEY VALUE`, as often as wanted."""
+"""What the commands share: parameters as `-p KEY VALUE`, run folders, and a first word to who waits."""
 
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from diffusegen_core.config.errors import UserError
 
 Overrides = Annotated[list[str] | None, typer.Option(
     "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/smoke.")]
 
 
 class KeyValue(TyperCommand):
@@ -36,3 +38,8 @@ def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"-p {text}: write -p KEY VALUE, such as -p train.images 7000.")
         pairs.append((name, value))
     return params.override({}, pairs)
+
+
+def tell(text: str) -> None:
+    """What a command is about to do, for whoever waits: before it imports what takes seconds."""
+    typer.echo(f"{text} ...", err=True)

@@ -22,3 +22,8 @@ def printable(text: str) -> str:
 def _moves(c: str) -> bool:
     turns = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     return unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(c) in turns
+
+
+def printable_lines(text: str) -> str:
+    """Each line as `printable`: names from strangers may hold what moves a terminal."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -79,20 +79,19 @@ class Plan:
             "chapter": shown["chapter"], "work": shown["work"], "items": shown["items"].map("{:,}".format),
             "images": shown["images"].map("{:,}".format), "FLOP": shown["flop"].map(flop),
             "largest item": shown["largest"].map(flop), "disk": shown["disk"].map(size)}
-        lines = [f"{self.profile}: {self.pairs} pairs ({self.note})."]
+        time = "time not measured"
         if self.rates is not None:
-            lines[0] += f" One item after the other: {_time(shown['seconds'].sum(skipna=False))}."
+            time = f"{_time(shown['seconds'].sum(skipna=False))}, one item after the other"
             columns["time"] = shown["seconds"].map(_time)
             columns["of the largest"] = (shown["seconds"] * (shown["largest"] / shown["flop"]).fillna(0)
                                          ).map(_time)
-        lines.append(pd.DataFrame(columns).to_string(index=False))
-        time = "" if self.rates is None else f"; time: {_time(shown['seconds'].sum(skipna=False))}"
-        lines.append(f"In all {flop(total['flop'])}, {size(total['disk'])} on disk and at most "
-                     f"{size(self.table['temporary'].max())} of checkpoints beside it{time}.")
-        lines.append("")
+        lines = [f"In all: {time}; {size(total['disk'])} on disk and at most "
+                 f"{size(self.table['temporary'].max())} of checkpoints beside it; {flop(total['flop'])}."]
+        lines += [self.busy] if self.busy else []
+        lines += [f"{self.profile}: {self.pairs} pairs ({self.note}).", "",
+                  pd.DataFrame(columns).to_string(index=False), ""]
         if self.rates is not None:
             lines += [f"Measured on {self.device}:", _rates(self.rates), ""]
-            lines += [self.busy, ""] if self.busy else []
             if self.beside:
                 lines += ["Workers side by side (--workers): {} ({}).".format(*self.beside), ""]
         else:

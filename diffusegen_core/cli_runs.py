@@ -1,0 +1,67 @@
+"""The commands that look at runs: `diffusegen status`, `clean` and `compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffusegen_core.cli_params import RunFolder, tell
+from diffusegen_core.config.errors import printable, printable_lines
+
+
+def status(
+    folder: Annotated[Path | None, typer.Argument(
+        metavar="[RUN]", help="A run folder, such as runs/smoke; without one, the runs in runs/ are listed."
+    )] = None,
+    verify: Annotated[bool, typer.Option(
+        help="Compare the hash of every file, and not size and time alone.")] = False,
+    seconds: Annotated[float, typer.Option(
+        help="Measure this device for about so long, for the time that is left; 0 goes by what is finished "
+             "in the run.")] = 0.0,
+) -> None:
+    """Show what of a run is made, stale, set aside or running, how long the rest takes, and what is next."""
+    tell(f"Looking at {folder}" if folder else "Looking at the runs in runs/")
+    from diffusegen_core.planning import status as standing
+    from diffusegen_core.run import Run
+    for line in standing.text(Run.open(folder), str(folder), verify, seconds) if folder else standing.every():
+        typer.echo(printable_lines(line))
+
+
+def clean(
+    folder: RunFolder,
+    remove: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Remove this one of those listed, or `all`; may be repeated.")] = None,
+) -> None:
+    """List what is set aside in a run folder, or unfinished there; remove it only if asked to."""
+    from diffusegen_core.config.text import duration, size
+    from diffusegen_core.run import Run
+    from diffusegen_core.store import aside, lock
+    this = Run.open(folder)
+    if remove:
+        with lock.hold(this.folder):
+            typer.echo(f"Removed: {size(aside.remove(this.folder, remove))}.")
+    items = aside.kept(this.folder)
+    for one in items:
+        took = ("unfinished" if one.seconds is None else
+                f"{duration(one.seconds)} of work" if one.seconds else "")
+        typer.echo(f"{size(one.bytes):>8}  {took:22} {printable(one.name)}")
+    typer.echo(f"{len(items)} items are set aside or unfinished, {size(sum(one.bytes for one in items))}."
+               if items else "Nothing is set aside.")
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
+    csv: Annotated[Path | None, typer.Option(help="Also write the tables into this new folder.")] = None,
+) -> None:
+    """Join finished runs, as of several cluster counts: Tables 3 and B2 to B7, and one list of verdicts.
+
+    Nothing is made in the runs. They must have the same data, test sets, seed and segmentation networks.
+    """
+    tell(f"Reading {len(folders)} runs")
+    from diffusegen_core.report import compare as comparing
+    from diffusegen_core.run import Run
+    joined = comparing.join([Run.open(folder) for folder in folders])
+    if csv is not None:
+        written = comparing.write(joined, csv)
+        typer.echo(f"{len(written)} tables: {csv}", err=True)
+    typer.echo(printable_lines(comparing.text(joined)))
