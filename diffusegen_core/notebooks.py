@@ -163,7 +163,8 @@ def executed(run: Run) -> list[Path]:
 
     A chapter left over from other parameters would tell of another run.
     """
-    fields, holding = [name for name in Params.model_fields if name not in ("run_dir", "profile")], []
+    fields = [name for name in Params.model_fields if name not in ("run_dir", "profile", "tracking")]
+    holding = []
     for path in sorted((run.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         name = chapter_of(path)  # of the section, too: 07_augment_small has params.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields

@@ -37,6 +37,7 @@ from diffusegen_core.chapters import (
     standing,
     style,
     subruns,
+    tracked,
     train,
 )
 from diffusegen_core.chapters.cluster import Clusters
@@ -60,7 +61,7 @@ from diffusegen_core.parallel.progress import Watch
 from diffusegen_core.segmentation.torchsets import Labelled, Mixed, Transform
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
-from diffusegen_core.store import lock, ownparams, stamps
+from diffusegen_core.store import lock, ownparams, stamps, tracking
 from diffusegen_core.store.ownparams import PARAMS, is_there
 from diffusegen_core.store.workspace import Workspace
 
@@ -139,7 +140,7 @@ class Run:
     @property
     def workspace(self) -> Workspace:
         """Where the chapters make their things."""
-        return Workspace(self.folder, self.params.seed, self.params.device)
+        return Workspace(self.folder, self.params.seed, self.params.device, tracking=self.params.tracking)
 
     @property
     def pairs(self) -> Pairs:
@@ -247,8 +248,10 @@ class Run:
         # A worker holds nothing: if it stopped, nobody could go on in its place.
         with (lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder),
               ownparams.kept(self.params)):
+            tracking.check(self.params.tracking)
             self._results.clear()  # those of grids may be of what was finished so far
-            return self._result(name, replace(self.workspace, again=again), watch)
+            made = self._result(name, replace(self.workspace, again=again), watch)
+            return tracked.scores(self.workspace, name, made)
 
     def _result(self, name: str, ws: Workspace, watch: Watch | None, generator: int = 0) -> Any:
         own = generator if name in GENERATED else 0

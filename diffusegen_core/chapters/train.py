@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
@@ -55,7 +56,7 @@ from diffusegen_core.diffusion.training import (
 from diffusegen_core.diffusion.unet import parameter_count
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.parallel.progress import Watch
-from diffusegen_core.store import files, seeds
+from diffusegen_core.store import files, seeds, tracking
 from diffusegen_core.store.artifacts import Artifact, Recipe
 from diffusegen_core.store.stamps import altered, read_stamp
 from diffusegen_core.store.workspace import Workspace
@@ -216,7 +217,8 @@ def _fit(task: Task) -> None:
     state = start(training, device, base)
     _resume(state, artifact, folder, task.steps)
     began, batch = time.monotonic() - state.seconds, settings.batch_size
-    with progress.bar(task.name, task.steps * batch, "image", done=state.step * batch) as bar:
+    with (progress.bar(task.name, task.steps * batch, "image", done=state.step * batch) as bar,
+          tracking.track(task.ws.tracking, task.ws.folder, f"train/{task.name}", state.step) as track):
         while state.step < task.steps:
             if state.step == training.plateau and settings.keep_optimizer:
                 state.seconds = time.monotonic() - began
@@ -229,10 +231,12 @@ def _fit(task: Task) -> None:
             if shown or kept:
                 bar.set_postfix(loss=f"{float(row[0]):.4f}")
                 refuse_divergence(row, task.name, state.step)
+                track.values({"loss": float(row[0])}, state.step)
                 if artifact.made():
                     return  # this process had stopped, and another has finished in its place
             if shown:
-                _preview(task, state, schedule, folder)
+                grid = _preview(task, state, schedule, folder)
+                track.image("samples", np.asarray(grid.convert("RGB")), state.step)
             if kept:  # after the sample grid, so that no interruption leaves the last one out
                 state.seconds = time.monotonic() - began
                 _keep(state, folder, artifact.recipe)
@@ -262,8 +266,8 @@ def _intact(finished: Path) -> bool:
         *altered(finished, stamp), *altered(finished, stamp, "shown")}
 
 
-def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None:
-    """A grid of samples of the averaged weights, always from the same noise."""
+def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> Image.Image:
+    """A grid of samples of the averaged weights, always from the same noise: written, and given."""
     training, settings = task.training, task.training.settings
     own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=schedule.alpha_bar.device)
            for i in range(settings.preview_images)]
@@ -278,7 +282,9 @@ def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> None
                                                 samplers.named(settings.preview_sampler))
     path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
     pixels = dataset.to_bytes(x.float().cpu().numpy())
-    files.write(path, planes.grid(pixels, training.planes.channels).save)
+    grid = planes.grid(pixels, training.planes.channels)
+    files.write(path, grid.save)
+    return grid
 
 
 def _keep(state: State, folder: Path, recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -64,6 +64,8 @@ class Params(Section):
     generators: int = Field(
         1, ge=1, description="how often chapters 2 to 4 are done, each time with seeds of its own; chapters "
                              "6 and 7 share their repetitions out among these generators")
+    tracking: Literal["tensorboard", "mlflow"] | None = Field(
+        None, description="also write losses, previews and scores for this library, where it is installed")
     data: Data = Data()
     cluster: Cluster = Cluster()
     model: Model = Model()

@@ -8,12 +8,14 @@ written.
 from collections.abc import Callable, Collection, Iterator
 
 from diffusegen_core.chapters import augment, cluster, evaluate, gan, inpaint, scorers, segment, style, train
+from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
 from diffusegen_core.planning import plan
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
+from diffusegen_core.store import tracking
 from diffusegen_core.store.artifacts import OutdatedError
 
 Check = Callable[[Params], Iterator[str]]
@@ -50,7 +52,7 @@ def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
     """The same errors, of chapters that are given by their names, of what their pages make beside them, and
     of all that these need."""
     asked = needed({*chosen, *(name for name, page in PAGES.items() if page in chosen)})
-    lines: list[str] = []
+    lines = list(refusals([lambda: tracking.check(p.tracking)]))
     for name in CHECKS:
         attempt = CHECKS[name][0]
         if attempt is not None and name in asked:

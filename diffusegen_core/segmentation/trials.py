@@ -25,7 +25,7 @@ from diffusegen_core.segmentation.details import WEIGHTS, Details
 from diffusegen_core.segmentation.experiments import Experiment, Place, Results
 from diffusegen_core.segmentation.segnet import RGB_AND_MASK
 from diffusegen_core.segmentation.trainsets import Choice, Sets
-from diffusegen_core.store import files, seeds
+from diffusegen_core.store import files, seeds, tracking
 from diffusegen_core.store.artifacts import NotMadeError, Recipe
 from diffusegen_core.store.workspace import Workspace
 
@@ -161,6 +161,9 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
         checkpoint.unlink(missing_ok=True)
         return fitted.net
     history = files.write_text(folder / HISTORY, fitted.history.to_csv(index=False))
+    with tracking.track(place.workspace.tracking, place.workspace.folder, place.name) as track:
+        for row in fitted.history.itertuples():
+            track.values({"loss": row.loss, "valid_iou": row.valid_iou}, row.epoch)
     facts = {"train_pairs": len(trial.train), "real_pairs": len(trial.train.real),
              "valid_pairs": len(trial.valid), "best_epoch": fitted.best_epoch,
              "valid_iou": float(fitted.history["valid_iou"].max()), **trial.facts}

@@ -20,6 +20,8 @@ class Workspace:
     writable: bool = True
     again: bool = False
     """As `Artifact.again`."""
+    tracking: str | None = None
+    """As the parameter `tracking`."""
     number: int = 0
     """Of the generator whose things these are; 0 of what there is once in a run."""
 

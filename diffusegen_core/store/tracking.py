@@ -1,0 +1,145 @@
+"""Losses, previews and scores for TensorBoard or MLflow, where people have one: the parameter `tracking`.
+
+Nothing is read back, and no number depends on it. The libraries are no dependencies: whoever asks for one
+that is not installed is refused before the run starts.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from diffusegen_core.config.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FOLDER = "tracking"  # in the run folder
+TENSORBOARD, MLFLOW = "tensorboard", "mlflow"  # the parameter's values, and what the libraries are called
+SERVER = "MLFLOW_TRACKING_URI"  # the environment variable that names MLflow's server; none: the run folder
+
+
+class Track(Protocol):
+    """Where the numbers of one model or chapter go."""
+
+    def values(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers by name, after so many steps, images or epochs."""
+
+    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """A picture (H, W, 3) uint8."""
+
+
+def check(kind: str | None) -> None:
+    """UserError where the library that `tracking` names is not installed."""
+    if kind is not None and kind not in sys.modules and importlib.util.find_spec(kind) is None:
+        raise UserError(f"Parameters: tracking: {kind} is not installed. `pip install {kind}`, or leave "
+                        "tracking out.")
+
+
+@contextlib.contextmanager
+def track(kind: str | None, folder: Path, name: str, done: int = 0) -> Iterator[Track]:
+    """Where the numbers of `name` go while this lasts, as the parameter `tracking` says; None: nowhere.
+
+    TensorBoard's files lie in `folder`/tracking/`name`, MLflow's in `folder`/tracking, or on the server that
+    its own environment variable names. A resumed training goes on after `done` steps. Once a number cannot be
+    written, which is said, no more are: no training ends for it.
+    """
+    if kind is None:
+        yield _Nowhere()
+        return
+    check(kind)
+    held = _Held(_board if kind == TENSORBOARD else _flow, folder / FOLDER, name, done)
+    try:
+        yield held
+    finally:
+        held.attempt("close", lambda target: target.close())
+
+
+class _Nowhere:
+    """No tracking."""
+
+    def values(self, values: Mapping[str, float], step: int) -> None:
+        """Nothing is kept."""
+
+    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """Nothing is kept."""
+
+
+class _Held:
+    """A library's own writer, opened at the first number, and given up at the first error."""
+
+    def __init__(self, opened: Callable[[Path, str, int], Any], folder: Path, name: str, done: int) -> None:
+        self.opened, self.place, self.target = opened, (folder, name, done), None
+        self.broken = False
+
+    def values(self, values: Mapping[str, float], step: int) -> None:
+        self.attempt("values", lambda target: target.values(values, step))
+
+    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        self.attempt("image", lambda target: target.image(name, pixels, step))
+
+    def attempt(self, what: str, call: Callable[[Any], object]) -> None:
+        if self.broken or (what == "close" and self.target is None):
+            return
+        try:
+            if self.target is None:
+                self.target = self.opened(*self.place)
+            call(self.target)
+        except Exception as error:  # of a library, a server or a disk: whatever it is, the training goes on
+            self.broken = True
+            log.warning("%s: tracking ends here: %s", self.place[1], error)
+
+
+def _board(folder: Path, name: str, done: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+    return _Board(SummaryWriter(log_dir=str(folder / name), purge_step=done or None))
+
+
+class _Board:
+    """TensorBoard's event files."""
+
+    def __init__(self, writer: Any) -> None:
+        self.writer = writer
+
+    def values(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        self.writer.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def _flow(folder: Path, name: str, done: int) -> Any:
+    import mlflow
+    if SERVER not in os.environ:
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_experiment(folder.parent.name)
+    known = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", output_format="list")
+    chosen = {"run_id": known[0].info.run_id} if known else {"run_name": name}
+    mlflow.start_run(**chosen, nested=True)
+    return _Flow(mlflow)
+
+
+class _Flow:
+    """A run of MLflow; one of that name goes on."""
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+
+    def values(self, values: Mapping[str, float], step: int) -> None:
+        self.library.log_metrics({name: float(value) for name, value in values.items()}, step=step)
+
+    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        self.library.log_image(pixels, key=name, step=step)
+
+    def close(self) -> None:
+        self.library.end_run()

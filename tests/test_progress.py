@@ -1,0 +1,217 @@
+"""What a user sees of a run under way: in a log, in a terminal, in the file that a chapter tells in."""
+
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.planning import display, remaining
+from diffusegen_core.planning.remaining import Ahead
+from diffusegen_core.run import Run
+from diffusegen_core.store import files
+
+
+class Terminal(io.StringIO):
+    """A file that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def counting(name: str, steps: int) -> None:
+    """A work item that takes so many steps."""
+    with progress.bar(name, steps, "step") as bar:
+        bar.delay = 0
+        for step in range(steps):
+            bar.update()
+            bar.set_postfix(loss=f"{1 / (step + 1):.2f}")
+
+
+def items(count: int = 2) -> list[fanout.Item]:
+    return [fanout.Item(f"model-{n}", {"name": f"model-{n}", "steps": 4}) for n in range(count)]
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is told, however short."""
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "MOMENT", 0.0)
+    for name in (progress.POSTED, "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_log_gets_plain_lines_of_all_levels_and_one_for_each_item(
+        always: None, monkeypatch: pytest.MonkeyPatch):
+    said = io.StringIO()
+    monkeypatch.setattr("sys.stderr", said)
+    real, took = fanout.progress.say, []
+    monkeypatch.setattr(progress, "say", lambda text, _: took.append(text) or real(text))
+    fanout.run(counting, items(), "Training")
+    text = said.getvalue()
+    assert "\r" not in text
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert [line for line in lines if " of 2: " in line and line.startswith("Training ")] == took
+    assert [line.rpartition(", ")[0] for line in took] == [
+        "Training 1 of 2: model-0", "Training 2 of 2: model-1"]
+    assert any("; model-1 50%, about 10 s left (loss=0.50)" in line for line in lines)
+    assert any(line.startswith("Training 75%, ") for line in lines), "an item's own share counts in the whole"
+
+
+def test_a_log_is_not_told_more_often_than_its_interval(always: None, monkeypatch: pytest.MonkeyPatch):
+    said = io.StringIO()
+    monkeypatch.setattr("sys.stderr", said)
+    monkeypatch.setattr(progress, "INTERVAL", 3600.0)
+    monkeypatch.setattr(progress, "_last", [time.monotonic()])
+    fanout.run(counting, items(), "Training")
+    assert not [line for line in said.getvalue().splitlines() if "%" in line]
+
+
+def test_what_took_but_a_moment_has_no_line(capfd: pytest.CaptureFixture[str]):
+    progress.say("short", progress.MOMENT / 2)
+    progress.say("long", progress.MOMENT)
+    assert capfd.readouterr().err == "long\n"
+
+
+def test_a_chapter_of_the_command_tells_in_a_file_and_not_in_its_page(
+        always: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    monkeypatch.setenv(progress.POSTED, str(tmp_path / progress.PLACE))
+    seen: list[list[progress.Level]] = []
+
+    def work(name: str, steps: int) -> None:
+        counting(name, steps)
+        seen.append(progress.posted(tmp_path))
+    fanout.run(work, items(), "Training")
+    assert [[level["title"] for level in levels] for levels in seen] == [["Training"]] * 2
+    assert seen[1][0]["note"] == "model-1"
+    assert progress.posted(tmp_path) == [], "what has ended is not told of"
+    assert "%" not in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [progress.PLACE]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"levels": [{}]}', '{"levels": [{"title": "x"}]}', "\0"])
+def test_a_file_of_progress_that_is_none_tells_nothing(tmp_path: Path, text: str):
+    (tmp_path / progress.PLACE).write_text(text)
+    assert progress.posted(tmp_path) == []
+
+
+def test_a_terminal_has_bars(always: None, monkeypatch: pytest.MonkeyPatch):
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    fanout.run(counting, items(), "Training")
+    assert "\r" in shown.getvalue()
+    assert shown.getvalue().count("model-0: ") == 0 or "\x1b" in shown.getvalue()
+
+
+# ---- the time left
+
+LEVEL = {"title": "Training", "share": 0.5, "elapsed": 100.0, "left": 100.0, "note": ""}
+CHOSEN = ["cluster", "train", "inpaint"]
+
+
+def test_the_time_left_goes_by_what_is_known_so_far():
+    rest = Ahead({"cluster": 0.0, "train": 200.0, "inpaint": 100.0}, None)
+    assert remaining.left(rest, CHOSEN, {}, 0.0, []) is None, "nothing tells of the pace yet"
+    half = remaining.left(rest, CHOSEN, {"cluster": 12.0}, 110.0, [LEVEL])
+    # 100 s for half of train's work: as long again for the rest, and half of that for inpaint.
+    assert half == pytest.approx(100 + 100 + remaining.OPENING)
+    after = remaining.left(rest, CHOSEN, {"cluster": 12.0, "train": 400 + remaining.OPENING}, 0.0, [])
+    assert after == pytest.approx(200 + remaining.OPENING, rel=0.01)
+    assert remaining.left(rest, CHOSEN, dict.fromkeys(CHOSEN, 1.0), 0.0, []) == 0
+
+
+def test_a_run_that_goes_on_knows_its_pace_from_before():
+    before = remaining.left(Ahead({"train": 100.0}, 2.0), ["train"], {}, 10.0, [])
+    assert before == 200 + remaining.OPENING - 10
+    made = remaining.left(Ahead({"train": 0.0}, None), ["train", "inpaint"], {}, 0.0, [])
+    assert made == 2 * remaining.OPENING, "what is made is only shown"
+
+
+def test_work_that_is_left_is_what_is_not_made_at_the_pace_of_what_is(nano_run: Run, tmp_path: Path):
+    table = remaining.counted(nano_run, keep=True)
+    assert remaining.ahead(nano_run, table).seconds == 0
+    assert files.read_json(nano_run.folder / remaining.WORK)["rows"]
+    for chapter in ("style", "evaluate", "segment", "augment"):
+        (nano_run.folder / chapter).rename(tmp_path / chapter)
+    (nano_run.folder / "train" / "cluster-01").rename(tmp_path / "model")
+    run = Run.open(nano_run.folder)
+    rest = remaining.ahead(run, remaining.counted(run))
+    whole = table[table["chapter"] == "2 train"]
+    weight = sum(row.flop * remaining.RELATIVE[row.kind] for row in whole.itertuples())
+    assert rest.work["train"] == pytest.approx(weight / 2), "one of two models is there"
+    assert rest.work["cluster"] == 0
+    assert rest.pace is not None
+    assert rest.seconds == pytest.approx(sum(rest.work.values()) * rest.pace)
+    rates = dict.fromkeys(remaining.RELATIVE, 1e9)
+    fresh = Run(nano_run.params.model_copy(update={"run_dir": str(tmp_path / "none")}))
+    probed = remaining.ahead(fresh, table, rates)
+    assert probed.seconds == pytest.approx(table["flop"].sum() / 1e9), "nothing is made: the plan's own time"
+    assert remaining.ahead(fresh, table).seconds is None
+
+
+def test_work_that_was_counted_is_not_counted_again(nano_run: Run, monkeypatch: pytest.MonkeyPatch):
+    table = remaining.counted(nano_run)
+    assert not (nano_run.folder / remaining.WORK).exists(), "who only looks writes nothing"
+    remaining.counted(nano_run, keep=True)
+    monkeypatch.setattr(remaining.flops, "count", None)
+    assert remaining.counted(nano_run).equals(table)
+    monkeypatch.undo()
+    (nano_run.folder / remaining.WORK).write_text(json.dumps({"of": 1, "rows": "mine"}))
+    assert remaining.counted(nano_run).equals(table)
+
+
+# ---- what the command shows
+
+def test_lines_of_a_chapter_pass_whole_and_of_an_overwritten_one_what_was_last():
+    file = io.StringIO()
+    lines = display.Lines(file, file)
+    lines.write("one\ntw")
+    lines.write("o\n 1%\r 50%\r100%\nend")
+    assert file.getvalue() == "one\ntwo\n100%\n"
+    lines.end()
+    assert file.getvalue().endswith("end\n")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_command_shows_a_line_a_level(nano_params, monkeypatch: pytest.MonkeyPatch, terminal: bool):
+    monkeypatch.setattr(display, "LOOK", 0.01)
+    monkeypatch.setattr(progress, "INTERVAL", 0.05)
+    monkeypatch.setattr(remaining, "counted", lambda run, keep: None)
+    monkeypatch.setattr(remaining, "ahead", lambda run, table: Ahead({"train": 100.0, "inpaint": 50.0}, 2.0))
+    shown = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    run = Run(nano_params)
+    run.folder.mkdir()
+    with display.Display(run, ["train", "inpaint"]) as told:
+        with told.chapter("02_train", "train"):
+            place = Path(os.environ[progress.POSTED])
+            item = {**LEVEL, "title": "cluster-00", "note": "loss=0.1"}
+            place.write_text(json.dumps({"levels": [LEVEL, item]}))
+            end = time.monotonic() + 30
+            while "cluster-00" not in shown.getvalue() and time.monotonic() < end:
+                time.sleep(0.01)
+            print("the chapter's own words", file=sys.stderr)
+        with told.chapter("03_inpaint", "inpaint"):
+            assert not place.exists(), "what another chapter told is gone"
+    text = shown.getvalue()
+    assert progress.POSTED not in os.environ
+    assert not (run.folder / progress.PLACE).exists()
+    for words in ("02_train: running, 1 of 2\n", "Run: chapter 1 of 2, about ",
+                  "Training 50%, about 2 min left", "cluster-00 50%, about 2 min left (loss=0.1)",
+                  "the chapter's own words\n", "02_train: finished in ", "03_inpaint: running, 2 of 2\n"):
+        assert words in text, words
+    assert ("\r" in text) == terminal
+
+
+def test_a_time_that_cannot_be_told_ends_no_run(nano_params, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no such thing")
+    monkeypatch.setattr(remaining, "counted", broken)
+    told = display.Display(Run(nano_params), ["train"])
+    told.rest = told._counted()
+    assert told._left([LEVEL]) is None

@@ -1,0 +1,128 @@
+"""The command `diffusegen status`, and what it knows of a run that somebody else is making."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from test_cli import call
+
+from diffusegen_core import Run
+from diffusegen_core.parallel import progress
+from diffusegen_core.planning import remaining, status
+from diffusegen_core.store import files, lock, ownparams
+
+
+def told(run: Run, *words: object) -> list[str]:
+    """What the command says of a run, which it does not change."""
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    result = call("status", run.folder, *words)
+    assert result.exit_code == 0, result.exception
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+    assert f"Looking at {run.folder} ..." in result.stderr
+    return result.stdout.splitlines()
+
+
+def test_a_finished_run_has_a_line_for_each_result_and_the_next_command(nano_run: Run):
+    lines = told(nano_run)
+    assert [line[0] for line in lines[:-1]] == list("11233455667")
+    assert [line[3:31].strip() for line in lines[:-1]] == [
+        status.TITLES[name] for name in status.TITLES if name not in ("windows", "scorers", "filter")]
+    for line in lines[:-1]:
+        assert re.search(r" (made(, in .* s)?|not asked for)$", line), line
+    assert lines[-1] == f"Next: `diffusegen book {nano_run.folder}` builds the book."
+    page = nano_run.folder / status.PAGE
+    files.write_text(page, "")
+    assert told(nano_run)[-1] == f"Next: open {page} in a browser."
+
+
+def test_what_is_stale_is_told_with_its_parameter_and_what_follows_from_it(nano_run: Run):
+    Run.open(nano_run.folder, {"train.lr": 0.5}).keep_params()
+    by_title = {line[3:31].strip(): line[32:] for line in told(nano_run)}
+    assert by_title["diffusion models"] == "stale: train.lr: 0.001 -> 0.5"
+    assert by_title["painted pairs"] == "stale, as the diffusion models are"
+    assert by_title["pairs of the GAN"].startswith("made")
+
+
+def test_what_is_set_aside_comes_back(nano_run: Run):
+    Run.open(nano_run.folder, {"gan.steps": 1}).make("gan")
+    nano_run.keep_params()
+    lines = told(nano_run)
+    [gan] = [line for line in lines if "pairs of the GAN" in line]
+    assert gan.endswith("set aside; the run takes it back")
+    assert any(line.startswith("Set aside or unfinished: ") for line in lines)
+
+
+def test_what_was_changed_by_hand_is_refused_and_the_rest_waits_for_it(nano_run: Run):
+    (nano_run.folder / "cluster" / "clusters.csv").write_text("mine")
+    lines = told(nano_run)
+    assert any("clusters" in line and "refused: " in line for line in lines)
+    assert any("diffusion models" in line and line.endswith("waits for the clusters") for line in lines)
+    assert lines[-1].startswith("Next: mend what is refused, then `diffusegen run ")
+
+
+def test_the_rest_has_a_time_by_what_is_made(nano_run: Run, tmp_path: Path):
+    for chapter in ("style", "evaluate", "augment"):
+        (nano_run.folder / chapter).rename(tmp_path / chapter)
+    (nano_run.folder / "train" / "cluster-01").rename(tmp_path / "model")
+    lines = told(Run.open(nano_run.folder))
+    assert any("diffusion models" in line and line.endswith("to make: 1 of 2 are made") for line in lines)
+    assert re.fullmatch(r"Left to make: about \d+ (s|min), one item after the other\.", lines[-2])
+    again = f"diffusegen run {nano_run.folder}/params.yaml"
+    assert lines[-1] == f"Next: `{again}` makes the rest, and keeps what is made."
+
+
+def test_where_nothing_is_made_the_device_can_be_measured(nano_params, monkeypatch: pytest.MonkeyPatch):
+    run = Run(nano_params)
+    lock.claim(run.folder)
+    run.keep_params()
+    assert f"`diffusegen status {run.folder} --seconds 20` measures" in told(run)[-2]
+    table = remaining.counted(run)
+    rates = status.pd.DataFrame({"kind": list(remaining.RELATIVE), "rate": table["flop"].sum() / 240.0})
+    monkeypatch.setattr(status.probe, "rates", lambda p, work, kinds, seconds: rates)
+    assert told(run, "--seconds", 1)[-2] == "Left to make: about 4 min, one item after the other."
+
+
+def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_run: Run, tmp_path: Path):
+    shutil.rmtree(nano_run.folder / "augment")
+    files.write_text(nano_run.folder / "notebooks" / "running" / "07_augment_small.ipynb", "")
+    level = {"title": "Networks", "share": 0.4, "elapsed": 10.0, "left": 300.0, "note": ""}
+    files.write_json(nano_run.folder / progress.PLACE, {"levels": [level]})
+    with lock.hold(nano_run.folder):
+        lines = told(nano_run)
+    assert re.fullmatch(rf"Running: process {os.getpid()} on .*, since \d{{4}}-\d\d-\d\d \d\d:\d\d\. "
+                        r"07_augment_small: Networks 40%, about 5 min left", lines[0])
+    assert lines[-2].endswith("; of what is under way about 5 min.")
+    assert lines[-1].startswith("Next: `diffusegen status ")
+    assert lock.holder(nano_run.folder) is None
+
+
+def test_who_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert lock.holder(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    with lock.hold(tmp_path / "run"):
+        pass
+    with (tmp_path / "run" / lock.LOCK).open() as looking:
+        lock.fcntl.flock(looking, lock.fcntl.LOCK_SH)
+        monkeypatch.setattr(lock.time, "sleep", lambda _: looking.close())
+        with lock.hold(tmp_path / "run"):
+            assert looking.closed
+
+
+def test_without_a_folder_the_runs_are_listed(checkout: Path, finished: Path):
+    assert "There is no run in " in call("status").stdout
+    (checkout / "runs").mkdir()
+    shutil.copytree(finished, checkout / "runs" / "whole")
+    other = Run.open(shutil.copytree(finished, checkout / "runs" / "b"), {"style.skip": 0})
+    other.keep_params()
+    (checkout / "runs" / "whole" / "augment" / "runs.csv").unlink()
+    (checkout / "runs" / "whole" / "augment" / "results.csv").unlink()
+    bad = shutil.copytree(finished, checkout / "runs" / "odd")
+    (bad / ownparams.PARAMS).write_text(yaml.safe_dump({"no": "such key"}))
+    (checkout / "runs" / "notes").mkdir()
+    lines = call("status").stdout.splitlines()
+    assert lines[0] == "runs/b      3 of 7 chapters made, 4 stale"
+    assert lines[1].startswith("runs/odd    cannot be read: ")
+    assert lines[2] == "runs/whole  6 of 7 chapters made"
