@@ -186,7 +186,7 @@ def paint(
     Without --mask and --like a lesion of a usual size appears somewhere in the view. The same command goes on
     where it was stopped.
     """
-    tell(f"Painting into {len(images)} pictures with the models of {folder}")
+    tell(f"Painting into {len(images)} picture{'' if len(images) == 1 else 's'} with the models of {folder}")
     from diffusegen_core import painting
     from diffusegen_core.run import Run
     made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove)

@@ -1,0 +1,184 @@
+"""The executed notebooks of a run: those in the making, those that a crash left, those made elsewhere."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from test_cli import NAMES, call, write_notebook
+
+from diffusegen_core import Run, cli, cli_runs, notebooks
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.report import book, front
+from diffusegen_core.store import files
+from diffusegen_core.store.stamps import ASIDE, STAMP
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The chapters of which the command would have built a book."""
+    shown: list[str] = []
+    monkeypatch.setattr(front, "draw", lambda run: None)
+    monkeypatch.setattr(book, "build", lambda folder, notebooks, **more: shown.extend(
+        path.stem for path in notebooks) or folder / "index.html")
+    return shown
+
+
+def test_a_chapter_in_the_making_lies_in_running_and_a_failed_one_in_failed(
+        nano_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    chapter, place = tmp_path / f"{NAMES[0]}.ipynb", nano_params.folder / "notebooks"
+    write_notebook(chapter, "1 + 1")
+    seen: list[list[str]] = []
+
+    def executing(source: str, target: str, *_: object, **__: object) -> None:
+        shutil.copy(source, target)
+        seen.append(files.below(place))
+    monkeypatch.setattr(papermill, "execute_notebook", executing)
+    notebooks.execute(chapter, Run(nano_params))
+    assert seen == [[f"running/{chapter.name}"]]
+    assert files.below(place) == [chapter.name, notebooks.WRITTEN]
+
+    def failing(source: str, target: str, *_: object, **__: object) -> None:
+        shutil.copy(source, target)
+        raise papermill.PapermillExecutionError(0, 1, "1 / 0", "ZeroDivisionError", "division by zero", [])
+    monkeypatch.setattr(papermill, "execute_notebook", failing)
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        notebooks.execute(chapter, Run(nano_params))
+    assert files.below(place) == [chapter.name, f"failed/{chapter.name}", notebooks.WRITTEN]
+
+
+def left_over(path: Path, chapter: Path, ename: str | None = None, more: str | None = None) -> None:
+    """What a crash leaves of a chapter: with an error, and another cell."""
+    notebook = nbformat.read(chapter, as_version=4)
+    if ename:
+        notebook.cells[-1].outputs = [nbformat.v4.new_output("error", ename=ename, evalue="", traceback=[])]
+    if more:
+        notebook.cells.append(nbformat.v4.new_code_cell(more))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.parametrize(("what", "kept"), [
+    ({}, False), ({"ename": "KeyboardInterrupt"}, False), ({"ename": "ValueError"}, True),
+    ({"more": "mine = 1"}, True)])
+def test_what_a_crash_left_is_replaced_and_set_aside_if_anybody_may_want_it(
+        nano_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: dict, kept: bool):
+    monkeypatch.setattr(papermill, "execute_notebook",
+                        lambda source, target, *_, **__: shutil.copy(source, target))
+    chapter = tmp_path / f"{NAMES[0]}.ipynb"
+    write_notebook(chapter, "1 + 1")
+    running = nano_params.folder / "notebooks" / "running" / chapter.name
+    left_over(running, chapter, **what)
+    before = running.read_bytes()
+    notebooks.execute(chapter, Run(nano_params))
+    assert not running.exists()
+    aside = [path.read_bytes() for path in (nano_params.folder / ASIDE).rglob("*.ipynb")]
+    assert aside == ([before] if kept else [])
+
+
+def test_what_lies_in_running_and_is_no_notebook_is_kept(nano_params: Params, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(papermill, "execute_notebook",
+                        lambda source, target, *_, **__: shutil.copy(source, target))
+    chapter = tmp_path / f"{NAMES[0]}.ipynb"
+    write_notebook(chapter, "1 + 1")
+    files.write_text(nano_params.folder / "notebooks" / "running" / chapter.name, "half")
+    notebooks.execute(chapter, Run(nano_params))
+    assert [path.read_text() for path in (nano_params.folder / ASIDE).rglob("*.ipynb")] == ["half"]
+
+
+def test_a_chapter_that_papermill_made_elsewhere_is_in_the_book(
+        nano: dict, tmp_path: Path, pages: list[str], monkeypatch: pytest.MonkeyPatch):
+    profile = tmp_path / "nano.yaml"
+    profile.write_text(yaml.safe_dump(nano))
+    # What the cells of 01_cluster do after `papermill notebooks/01_cluster.ipynb out.ipynb -p profile FILE`.
+    run = Run.from_notebook({"profile": str(profile), "changes": {}})
+    run.make("cluster")
+    assert [path.stem for path in notebooks.without_page(run)] == NAMES[:1]
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob(STAMP)}
+    done = call("book", run.folder)
+    assert done.exit_code == 0, done.exception
+    assert f"{NAMES[0]}: made, but has no page in the run; its notebook is executed" in done.stderr
+    assert pages == NAMES[:1]
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob(STAMP)} == before
+    page = nbformat.read(run.folder / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4)
+    assert any(cell.get("outputs") for cell in page.cells)
+    assert notebooks.without_page(run) == []
+
+
+def test_a_whole_run_without_pages_gets_all_of_them_and_one_that_fails_is_left_out(
+        nano_run: Run, pages: list[str], monkeypatch: pytest.MonkeyPatch):
+    def execute(path: Path, run: Run) -> None:
+        if path.stem == NAMES[3]:
+            raise UserError("its data are gone.")
+        told = {"params": notebooks._params(run.params)}
+        notebook = nbformat.v4.new_notebook(metadata={notebooks.OWN: told})
+        place = run.folder / "notebooks" / path.name
+        place.parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, place)
+    monkeypatch.setattr(notebooks, "execute", execute)
+    done = call("book", nano_run.folder)
+    assert done.exit_code == 0, done.exception
+    assert "It is not in the book: its data are gone." in done.stderr
+    assert pages == [*NAMES[:3], *NAMES[4:]]
+    assert [path.stem for path in notebooks.without_page(nano_run)] == [NAMES[3]]
+
+
+def test_tracking_makes_no_page_another(nano_params: Params):
+    page = nano_params.folder / "notebooks" / f"{NAMES[-1]}.ipynb"
+    page.parent.mkdir(parents=True)
+    told = notebooks._params(nano_params)
+    nbformat.write(nbformat.v4.new_notebook(metadata={notebooks.OWN: {"params": told}}), page)
+    other = Run(nano_params.model_copy(update={"tracking": "mlflow"}))
+    assert notebooks.executed(other) == [page]
+
+
+# ---- what commands say at once
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("run", "nano.yaml", "--dry-run"), "Looking at what is finished of nano.yaml; nothing is made ..."),
+    (("plan", "nano.yaml", "--seconds", "3"),
+     "Counting the work of nano.yaml, then measuring this device for 3 s ..."),
+    (("plan", "nano.yaml", "--seconds", "0"), "Counting the work of nano.yaml ..."),
+    (("compare", "a", "b"), "Reading 2 runs ..."),
+    (("paint", "a", "x.png"), "Painting into 1 picture with the models of a ..."),
+    (("status", "a"), "Looking at a ..."),
+])
+def test_a_command_says_what_it_does_before_it_does_anything(monkeypatch: pytest.MonkeyPatch, words: tuple,
+                                                             says: str):
+    monkeypatch.setitem(sys.modules, "diffusegen_core.run", None)  # what takes seconds
+    monkeypatch.setattr(cli, "_run", lambda *_: (_ for _ in ()).throw(UserError("too late")))
+    result = call(*words)
+    assert result.exception
+    assert result.stderr.splitlines()[0] == says
+
+
+def test_a_plan_begins_with_its_total_and_ends_with_the_next_command(tmp_path: Path, nano: dict):
+    profile = tmp_path / "nano.yaml"
+    profile.write_text(yaml.safe_dump(nano))
+    lines = call("plan", profile, "--seconds", "0", "-p", "train.images", "40").stdout.splitlines()
+    assert lines[0].startswith("In all: time not measured; ")
+    assert lines[1] == "nano: 10 pairs (phantoms)."
+    assert lines[-1].startswith(f"Next: `diffusegen run {profile} -p train.images 40`; ")
+
+
+@pytest.mark.parametrize(("words", "goes_on"), [
+    (("run", "x.yaml"), True), (("run", "x.yaml", "--dry-run"), False), (("plan", "x.yaml"), False),
+    (("compare", "a", "b"), False), (("paint", "a", "b.png"), True), (("status",), False)])
+def test_only_what_keeps_something_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch, words: tuple,
+                                                        goes_on: bool, capfd: pytest.CaptureFixture[str]):
+    def interrupted(text: str) -> None:
+        raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "tell", interrupted)
+    monkeypatch.setattr(cli_runs, "tell", interrupted)
+    monkeypatch.setattr("sys.argv", ["diffusegen", *words])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == cli.INTERRUPTED
+    then = "; the same command goes on from here" if goes_on else ""
+    assert capfd.readouterr().err.endswith(f"diffusegen: interrupted{then}.\n")
