@@ -77,9 +77,8 @@ def run(
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     if dry_run:
         _resumes[0] = False
-    tell(f"Looking at what is finished of {profile}; nothing is made" if dry_run else
-         f"Checking {profile}, and what its chapters need")
-    this = _run(profile, overrides or [])
+    this = _run(profile, overrides or [], f"Looking at what is finished of {profile}; nothing is made"
+                if dry_run else f"Checking {profile}, and what its chapters need")
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core import notebooks
     from diffusegen_core.config import devices
@@ -119,8 +118,7 @@ def plan(
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
     measuring = f", then measuring this device for {seconds:g} s" if seconds else ""
-    tell(f"Counting the work of {profile}{measuring}")
-    p = _run(profile, overrides or []).params
+    p = _run(profile, overrides or [], f"Counting the work of {profile}{measuring}").params
     # Imported only now, because they take seconds.
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
@@ -249,12 +247,13 @@ def _build_book(this: "Run", pdf: bool = False) -> None:
     typer.echo(f"The book: {path}")
 
 
-def _run(profile: Path, overrides: list[str]) -> "Run":
-    """The run of a profile, of which some parameters have other values, each as KEY=VALUE."""
+def _run(profile: Path, overrides: list[str], doing: str) -> "Run":
+    """The run of a profile, of which some parameters have other values, as KEY=VALUE; it tells `doing`."""
     from diffusegen_core.config import params
     changes = changes_of(overrides)
     path = params.profile_file(profile)
     params.validate(params.merged({**params.load(path), "profile": path.stem}, changes))
+    tell(doing)
     from diffusegen_core.run import Run  # it takes seconds, and a wrong key is answered at once
     return Run.create(profile, changes)
 

@@ -1,5 +1,6 @@
 """The book of a part of a run: it builds without the missing chapters, and fails on what is wrong."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -68,6 +69,7 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     about = (index.parent / "about.html").read_text(encoding="utf-8")
     assert "Inpainting (not in this run)" in about
     assert "figures/" not in about
+    assert re.search(r'href="01_cluster.html">\s*1 Clustering\s*<', about), "the menu numbers the chapters"
 
 
 def test_the_pictures_show_no_image_whose_mask_was_not_written(nano_params: params.Params) -> None:

@@ -148,10 +148,11 @@ def test_tracking_makes_no_page_another(nano_params: Params):
     (("paint", "a", "x.png"), "Painting into 1 picture with the models of a ..."),
     (("status", "a"), "Looking at a ..."),
 ])
-def test_a_command_says_what_it_does_before_it_does_anything(monkeypatch: pytest.MonkeyPatch, words: tuple,
-                                                             says: str):
-    monkeypatch.setitem(sys.modules, "diffusegen_core.run", None)  # what takes seconds
-    monkeypatch.setattr(cli, "_run", lambda *_: (_ for _ in ()).throw(UserError("too late")))
+def test_a_command_says_what_it_does_before_it_imports_what_takes_seconds(
+        nano: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple, says: str):
+    monkeypatch.setitem(sys.modules, "diffusegen_core.run", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano.yaml").write_text(yaml.safe_dump(nano))
     result = call(*words)
     assert result.exception
     assert result.stderr.splitlines()[0] == says
@@ -170,11 +171,14 @@ def test_a_plan_begins_with_its_total_and_ends_with_the_next_command(tmp_path: P
     (("run", "x.yaml"), True), (("run", "x.yaml", "--dry-run"), False), (("plan", "x.yaml"), False),
     (("compare", "a", "b"), False), (("paint", "a", "b.png"), True), (("status",), False)])
 def test_only_what_keeps_something_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch, words: tuple,
-                                                        goes_on: bool, capfd: pytest.CaptureFixture[str]):
+                                                        goes_on: bool, nano: dict, tmp_path: Path,
+                                                        capfd: pytest.CaptureFixture[str]):
     def interrupted(text: str) -> None:
         raise KeyboardInterrupt
     monkeypatch.setattr(cli, "tell", interrupted)
     monkeypatch.setattr(cli_runs, "tell", interrupted)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(nano))
     monkeypatch.setattr("sys.argv", ["diffusegen", *words])
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as ended:

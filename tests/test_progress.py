@@ -117,10 +117,10 @@ CHOSEN = ["cluster", "train", "inpaint"]
 def test_the_time_left_goes_by_what_is_known_so_far():
     rest = Ahead({"cluster": 0.0, "train": 200.0, "inpaint": 100.0}, None)
     assert remaining.left(rest, CHOSEN, {}, 0.0, []) is None, "nothing tells of the pace yet"
-    half = remaining.left(rest, CHOSEN, {"cluster": 12.0}, 110.0, [LEVEL])
+    half = remaining.left(rest, CHOSEN, {"cluster": remaining.OPENING}, 110.0, [LEVEL])
     # 100 s for half of train's work: as long again for the rest, and half of that for inpaint.
     assert half == pytest.approx(100 + 100 + remaining.OPENING)
-    after = remaining.left(rest, CHOSEN, {"cluster": 12.0, "train": 400 + remaining.OPENING}, 0.0, [])
+    after = remaining.left(rest, CHOSEN, {"cluster": 9.0, "train": 400 + remaining.OPENING}, 0.0, [])
     assert after == pytest.approx(200 + remaining.OPENING, rel=0.01)
     assert remaining.left(rest, CHOSEN, dict.fromkeys(CHOSEN, 1.0), 0.0, []) == 0
 

@@ -50,7 +50,7 @@ def test_what_is_set_aside_comes_back(nano_run: Run):
     Run.open(nano_run.folder, {"gan.steps": 1}).make("gan")
     nano_run.keep_params()
     lines = told(nano_run)
-    [gan] = [line for line in lines if "pairs of the GAN" in line]
+    [gan] = [line for line in lines if line[3:].startswith("pairs of the GAN")]
     assert gan.endswith("set aside; the run takes it back")
     assert any(line.startswith("Set aside or unfinished: ") for line in lines)
 

@@ -119,7 +119,7 @@ def test_a_tracker_that_breaks_ends_no_training_and_says_so_once(
         track.values({"loss": 1.0}, 8)
         track.values({"loss": 1.0}, 9)
         track.image("samples", np.zeros((2, 2, 3), np.uint8), 9)
-    assert board[0].purged == 7
+    assert board[0].purged == 8
     assert board[0].pictures == []
     assert caplog.text.count("train/x: tracking ends here: no space left") == 1
 
@@ -129,19 +129,22 @@ def test_mlflow_goes_on_with_the_run_of_the_name(tmp_path: Path, monkeypatch: py
     known: list[types.SimpleNamespace] = []
     library = types.ModuleType("mlflow")
     library.search_runs = lambda filter_string, output_format: (calls.append(filter_string) or known)
-    for name in ("set_tracking_uri", "set_experiment", "start_run", "log_metrics", "log_image", "end_run"):
+    library.get_experiment_by_name = lambda title: None
+    for name in ("set_tracking_uri", "create_experiment", "set_experiment", "start_run", "log_metrics",
+                 "log_image", "end_run"):
         setattr(library, name, lambda *args, name=name, **more: calls.append((name, args, more)))
     monkeypatch.setitem(sys.modules, "mlflow", library)
     monkeypatch.delenv(tracking.SERVER, raising=False)
     with tracking.track("mlflow", tmp_path / "run", "train/a") as track:
         track.values({"loss": np.float32(0.5)}, 3)
         track.image("samples", np.zeros((2, 2, 3), np.uint8), 3)
-    assert calls[:4] == [
+    assert calls[:5] == [
         ("set_tracking_uri", (f"sqlite:///{tmp_path}/run/tracking/mlflow.db",), {}),
+        ("create_experiment", ("run",), {"artifact_location": f"file://{tmp_path}/run/tracking/artifacts"}),
         ("set_experiment", ("run",), {}), "attributes.run_name = 'train/a'",
         ("start_run", (), {"run_name": "train/a", "nested": True})]
-    assert calls[4] == ("log_metrics", ({"loss": 0.5},), {"step": 3})
-    assert (calls[5][0], calls[6][0]) == ("log_image", "end_run")
+    assert calls[5] == ("log_metrics", ({"loss": 0.5},), {"step": 3})
+    assert (calls[6][0], calls[7][0]) == ("log_image", "end_run")
     calls.clear()
     monkeypatch.setenv(tracking.SERVER, "http://127.0.0.1:1")
     known.append(types.SimpleNamespace(info=types.SimpleNamespace(run_id="17")))

@@ -129,13 +129,13 @@ class _Plain(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if any(one is self for one in _live):
-            _post() if POSTED in os.environ else _log()
+            _post(MOMENT) if POSTED in os.environ else _log()
 
     def close(self) -> None:
-        was_last = len(_live) == 1 and _live[0] is self
-        _live[:] = [one for one in _live if one is not self]  # bars of one place are equal
-        if was_last and POSTED in os.environ:
-            _post(0.0)
+        under_way = any(one is self for one in _live)  # bars of one place are equal
+        _live[:] = [one for one in _live if one is not self]
+        if under_way and POSTED in os.environ:
+            _post(MOMENT if _live else 0.0)
         super().close()
 
 
@@ -157,7 +157,7 @@ def _log() -> None:
         print("; ".join(map(words, levels())), file=sys.stderr, flush=True)
 
 
-def _post(interval: float = MOMENT) -> None:
+def _post(interval: float) -> None:
     """Replace the file of the levels. It is only looked at: a disk that is full ends no chapter."""
     if _due(interval):
         path = Path(os.environ[POSTED])

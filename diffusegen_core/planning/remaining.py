@@ -25,7 +25,7 @@ COLUMNS = ["chapter", "work", "kind", "items", "flop"]
 RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, "GAN": 7.8, "judging": 1.2,
             "segmentation": 3.8}
 OPENING = 10.0  # seconds that a chapter takes, about, where everything is made: imports, tables, figures
-LEAST = 0.01  # the share of a run's work that tells of its pace
+LEAST = 0.05  # the share of a run's work that tells of its pace
 
 
 @dataclass(frozen=True)

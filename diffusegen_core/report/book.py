@@ -93,9 +93,21 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str, open
     settings["sphinx"]["config"]["html_theme_options"]["extra_footer"] = html.escape(footer)
     _write(site / "_config.yml", yaml.safe_dump(settings))
     parts = {"About": front, "Chapters": chapters, "Results and sources": back}
-    contents = [{"caption": caption, "chapters": [{"file": name} for name in names]}
+    contents = [{"caption": caption, "chapters": [{"file": name, **_numbered(site, name)} for name in names]}
                 for caption, names in parts.items() if names]
     _write(site / "_toc.yml", yaml.safe_dump({"format": "jb-book", "root": "index", "parts": contents}))
+
+
+def _numbered(site: Path, name: str) -> dict[str, str]:
+    """A chapter's title in the menu, with the number by which the pages call it; of other pages none."""
+    number, path = name.partition("_")[0], site / f"{name}.ipynb"
+    if not number.isdigit() or not path.is_file():
+        return {}
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "markdown"
+             for line in "".join(cell["source"]).splitlines()]
+    titles = [line.removeprefix("# ").strip() for line in lines if line.startswith("# ")]
+    return {"title": f"{int(number)} {titles[0]}"} if titles else {}
 
 
 def _refuse_foreign(site: Path) -> None:

@@ -97,7 +97,7 @@ class _Held:
 
 def _board(folder: Path, name: str, done: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
-    return _Board(SummaryWriter(log_dir=str(folder / name), purge_step=done or None))
+    return _Board(SummaryWriter(log_dir=str(folder / name), purge_step=done + 1 if done else None))
 
 
 class _Board:
@@ -119,10 +119,13 @@ class _Board:
 
 def _flow(folder: Path, name: str, done: int) -> Any:
     import mlflow
+    title = folder.parent.name
     if SERVER not in os.environ:
         folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.set_experiment(folder.parent.name)
+        if mlflow.get_experiment_by_name(title) is None:  # else its pictures went to the working directory
+            mlflow.create_experiment(title, artifact_location=(folder / "artifacts").as_uri())
+    mlflow.set_experiment(title)
     known = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", output_format="list")
     chosen = {"run_id": known[0].info.run_id} if known else {"run_name": name}
     mlflow.start_run(**chosen, nested=True)
