@@ -2,14 +2,16 @@
 
 import io
 import json
+import logging
 import os
 import sys
 import time
 from pathlib import Path
 
+import distributed
 import pytest
 
-from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.parallel import fanout, machines, progress
 from diffusegen_core.planning import display, remaining
 from diffusegen_core.planning.remaining import Ahead
 from diffusegen_core.run import Run
@@ -206,6 +208,13 @@ def test_the_command_shows_a_line_a_level(nano_params, monkeypatch: pytest.Monke
                   "the chapter's own words\n", "02_train: finished in ", "03_inpaint: running, 2 of 2\n"):
         assert words in text, words
     assert ("\r" in text) == terminal
+
+
+def test_workers_of_this_machine_end_without_a_traceback(monkeypatch: pytest.MonkeyPatch):
+    asked: list[dict] = []
+    monkeypatch.setattr(distributed, "LocalCluster", lambda **options: asked.append(options))
+    machines._local(2)
+    assert asked[0]["silence_logs"] > logging.ERROR, "a heartbeat that fails at the end is logged as an error"
 
 
 def test_a_time_that_cannot_be_told_ends_no_run(nano_params, monkeypatch: pytest.MonkeyPatch):

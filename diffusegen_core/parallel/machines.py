@@ -17,6 +17,9 @@ from diffusegen_core.parallel.fanout import SCHEDULER
 if TYPE_CHECKING:
     from distributed.deploy.cluster import Cluster
 
+# Of what workers here log, the least: at the end one may tell of a scheduler that has gone. An error of the
+# work itself is raised, and of a worker that is lost our own log tells.
+QUIET = logging.CRITICAL
 # A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
 SILENCE = "120s"
 
@@ -62,7 +65,7 @@ def _local(workers: int) -> "Cluster":
     spawned = {**usual, **share, **devices.ALLOCATOR}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": spawned}), _patient():
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-                            resources={"device": 1}, host="127.0.0.1", silence_logs=logging.ERROR,
+                            resources={"device": 1}, host="127.0.0.1", silence_logs=QUIET,
                             dashboard_address="127.0.0.1:0")
 
 
