@@ -183,7 +183,7 @@ def test_lines_of_a_chapter_pass_whole_and_of_an_overwritten_one_what_was_last()
 def test_the_command_shows_a_line_a_level(nano_params, monkeypatch: pytest.MonkeyPatch, terminal: bool):
     monkeypatch.setattr(display, "LOOK", 0.01)
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
-    monkeypatch.setattr(remaining, "counted", lambda run, keep: None)
+    monkeypatch.setattr(remaining, "known", lambda run: "counted")
     monkeypatch.setattr(remaining, "ahead", lambda run, table: Ahead({"train": 100.0, "inpaint": 50.0}, 2.0))
     shown = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
@@ -220,7 +220,26 @@ def test_workers_of_this_machine_end_without_a_traceback(monkeypatch: pytest.Mon
 def test_a_time_that_cannot_be_told_ends_no_run(nano_params, monkeypatch: pytest.MonkeyPatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no such thing")
-    monkeypatch.setattr(remaining, "counted", broken)
+    monkeypatch.setattr(remaining, "known", broken)
     told = display.Display(Run(nano_params), ["train"])
-    told.rest = told._counted()
+    told._estimate()
     assert told._left([LEVEL]) is None
+
+
+def test_the_work_is_counted_by_a_process_that_ends_with_the_run(nano_run: Run,
+                                                                 monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(display, "LOOK", 0.01)
+    program, folder = display.COUNTING, nano_run.folder
+    monkeypatch.setattr(display, "COUNTING", "import time; time.sleep(600)")
+    with display.Display(nano_run, ["train"]) as told:
+        files.write_json(folder / progress.PLACE, {"levels": [LEVEL]})
+        end = time.monotonic() + 60
+        while told.child is None and time.monotonic() < end:
+            time.sleep(0.01)
+    assert told.child is not None
+    assert told.child.returncode < 0
+    monkeypatch.setattr(sys, "argv", ["-c", str(folder)])
+    exec(program, {})
+    told._estimate()
+    assert told.rest is not None
+    assert told.rest.seconds == 0

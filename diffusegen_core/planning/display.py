@@ -7,6 +7,7 @@ batch job, there is a plain line a minute, and one at the end of each chapter an
 import contextlib
 import io
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +26,9 @@ from diffusegen_core.run import Run
 log = logging.getLogger(__name__)
 LINE = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
 LOOK = 1.0  # seconds from one look at the chapter to the next
+# Counts the work of a run, in a process of its own: it takes seconds, in which a run may be interrupted.
+COUNTING = ("import sys; from diffusegen_core.planning import remaining; "
+            "from diffusegen_core.run import Run; remaining.counted(Run.open(sys.argv[1]), keep=True)")
 
 
 class Display:
@@ -36,6 +40,7 @@ class Display:
         self.finished: dict[str, float] = {}
         self.now: tuple[str, float] | None = None  # what is under way, and since when
         self.rest: remaining.Ahead | None = None
+        self.child: subprocess.Popen[bytes] | None = None  # which counts
         self.lines: list[tqdm] = []
         self.ended = threading.Event()
         self.held = contextlib.ExitStack()
@@ -60,6 +65,9 @@ class Display:
                  trace: TracebackType | None) -> None:
         self.ended.set()
         self.thread.join()
+        if self.child:
+            self.child.kill()
+            self.child.wait()
         for line in reversed(self.lines):
             line.close()
         self.held.close()
@@ -83,22 +91,30 @@ class Display:
         told = time.monotonic()
         while not self.ended.wait(LOOK):
             levels = progress.posted(self.run.folder)
-            if levels and self.rest is None:  # only now, as it takes seconds, and a run may be done in them
-                self.rest = self._counted()
+            if levels and self.rest is None:  # only now, as a run may be done by then
+                self._estimate()
             if self.lines:
                 self._draw(levels)
             elif self.now and time.monotonic() - told >= progress.INTERVAL:
                 told = time.monotonic()
                 self._say("; ".join([self._whole(self._left(levels)), *map(progress.words, levels)]))
 
-    def _counted(self) -> remaining.Ahead:
-        """What is left, seen by an object of its own, as this is another thread."""
+    def _estimate(self) -> None:
+        """Find what is left, where its work is counted, or have it counted."""
         try:
-            own = Run(self.run.params)
-            return remaining.ahead(own, remaining.counted(own, keep=True))
+            own = Run(self.run.params)  # an object of its own, as this is another thread
+            table = remaining.known(own)
+            if table is not None:
+                self.rest = remaining.ahead(own, table)
+            elif self.child is None:
+                self.child = subprocess.Popen(
+                    [sys.executable, "-c", COUNTING, str(self.run.folder)], stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            elif self.child.poll() is not None:  # it could not
+                self.rest = remaining.Ahead({}, None)
         except Exception as error:  # a run is not to end because its time cannot be told
             log.info("The time left cannot be estimated: %s", error)
-            return remaining.Ahead({}, None)
+            self.rest = remaining.Ahead({}, None)
 
     def _left(self, levels: list[progress.Level]) -> float | None:
         if self.rest is None or not self.rest.work:

@@ -44,23 +44,35 @@ class Ahead:
         return 0.0 if not total else None if self.pace is None else total * self.pace
 
 
+def known(run: Run) -> pd.DataFrame | None:
+    """The run's work from nothing, a row a kind of a chapter, columns COLUMNS, as it was counted before; None
+    where it was not. UserError where the number of pairs cannot be known."""
+    there = files.read_json(run.folder / WORK)
+    return _table(there.get("rows")) if isinstance(there, dict) and there.get("of") == _asked(run) else None
+
+
 def counted(run: Run, keep: bool = False) -> pd.DataFrame:
-    """The run's work from nothing, a row a kind of a chapter, columns COLUMNS; it is counted in some seconds,
-    unless the run folder has it. `keep` writes it there, which is for who holds the run. UserError where the
-    number of pairs cannot be known."""
-    pairs = run.finished("data")
-    count = len(pairs) if pairs else plan.pairs(run.params)[0]
-    asked = key({**params.plain(run.params), "run_dir": None, "count": count})
-    known = files.read_json(run.folder / WORK)
-    if isinstance(known, dict) and known.get("of") == asked:
-        table = _table(known.get("rows"))
-        if table is not None:
-            return table
+    """The same, counted in some seconds where it is not known. `keep` writes it into the run folder, which is
+    for who holds the run."""
+    table = known(run)
+    if table is not None:
+        return table
     p, _ = plan.at_hand(run.params)
-    table = pd.DataFrame(map(asdict, plan.rows(p, count, flops.count(p))), columns=plan.COLUMNS)[COLUMNS]
+    table = pd.DataFrame(map(asdict, plan.rows(p, _pairs(run), flops.count(p))),
+                         columns=plan.COLUMNS)[COLUMNS]
     if keep:
-        files.write_json(run.folder / WORK, {"of": asked, "rows": table.to_dict("split")["data"]})
+        files.write_json(run.folder / WORK, {"of": _asked(run), "rows": table.to_dict("split")["data"]})
     return table
+
+
+def _pairs(run: Run) -> int:
+    pairs = run.finished("data")
+    return len(pairs) if pairs else plan.pairs(run.params)[0]
+
+
+def _asked(run: Run) -> str:
+    """A hash of what decides a run's work."""
+    return key({**params.plain(run.params), "run_dir": None, "tracking": None, "count": _pairs(run)})
 
 
 def _table(rows: Any) -> pd.DataFrame | None:
@@ -81,9 +93,9 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
         weights[name] = weights.get(name, 0.0) + row.flop * cost.get(row.kind, RELATIVE[row.kind])
     missing = {name: _missing(run, name) for name in weights}
     spent = took(run.folder)
-    known = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
-    done = sum(weights[name] * (1 - missing[name]) for name in known)
-    pace = (sum(spent[name] for name in known) / done if done > LEAST * sum(weights.values())
+    there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
+    done = sum(weights[name] * (1 - missing[name]) for name in there)
+    pace = (sum(spent[name] for name in there) / done if done > LEAST * sum(weights.values())
             else 1.0 if rates else None)
     work: dict[str, float] = {}
     for name, weight in weights.items():
