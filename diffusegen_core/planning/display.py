@@ -24,7 +24,7 @@ from diffusegen_core.planning import remaining
 from diffusegen_core.run import Run
 
 log = logging.getLogger(__name__)
-LINE = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
+LINE = "{desc} |{bar}|"
 LOOK = 1.0  # seconds from one look at the chapter to the next
 # Counts the work of a run, in a process of its own: it takes seconds, in which a run may be interrupted.
 COUNTING = ("import sys; from diffusegen_core.planning import remaining; "
