@@ -8,11 +8,10 @@ from typing import Any
 
 import nbformat
 import papermill
-import zmq
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
+from diffusegen_core import kernels
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
@@ -29,10 +28,6 @@ KERNEL = "python3"
 READABLE = {kind.__name__ for kind in (UserError, NotMadeError, OutdatedError)}
 OWN = "diffusegen"  # what an executed notebook's metadata tells under this name: the parameters of its run
 WRITTEN = "written.json"  # hashes of the executed notebooks, as they were written
-# Else each chapter begins with a warning that its kernel speaks in plain text, and one that is interrupted
-# ends with a traceback of the kernel's own.
-CALM = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"},
-               "NotebookClient": {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]}})
 # What the library raises for a file that is no notebook, which may be a stranger's.
 UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
               nbformat.ValidationError)
@@ -89,9 +84,10 @@ def execute(notebook: Path, run: Run) -> Path:
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
     try:
-        papermill.execute_notebook(str(notebook), str(running), {"profile": _told(run.folder), "changes": {}},
-                                   kernel_name=KERNEL, config=CALM, progress_bar=False,
-                                   stdout_file=sys.stdout, stderr_file=sys.stderr)
+        with kernels.private() as config:
+            papermill.execute_notebook(
+                str(notebook), str(running), {"profile": _told(run.folder), "changes": {}}, config=config,
+                kernel_name=KERNEL, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
         failed = _failed(running)
         if error.ename in READABLE:

@@ -1,0 +1,70 @@
+"""A chapter's kernel listens on no port, and its sockets lie where nobody else can open them."""
+
+import json
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import psutil
+import pytest
+import zmq
+
+from diffusegen_core import kernels
+
+ASKED = """
+import json, psutil
+from ipykernel.connect import get_connection_info
+mine = psutil.Process()
+ports = [one.laddr.port for one in mine.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+print(json.dumps({"ports": ports, "told": get_connection_info(unpack=True)["transport"],
+                  "printing": [get_ipython().kernel.iopub_thread._pipe_port]}))
+"""
+
+
+def execute(folder: Path) -> dict[str, Any]:
+    """What a kernel says of itself: how it is spoken to, its open ports, and that of ipykernel's for what
+    forked processes print."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(ASKED)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "in.ipynb")
+    with kernels.private() as config:
+        papermill.execute_notebook(str(folder / "in.ipynb"), str(folder / "out.ipynb"), kernel_name="python3",
+                                   config=config, progress_bar=False)
+    return json.loads(nbformat.read(folder / "out.ipynb", as_version=4).cells[-1].outputs[0].text)
+
+
+@pytest.mark.skipif(os.name != "posix" or not zmq.has("ipc"), reason="there are no such sockets here")
+def test_no_port_leads_to_a_kernel_and_it_leaves_nothing(tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as short:  # a test's own folder has a long path
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        told = execute(tmp_path)
+        assert told["told"] == "ipc"
+        assert set(told["ports"]) <= set(told["printing"])
+        assert list(Path(short).iterdir()) == []
+
+
+def test_its_sockets_lie_in_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        with kernels.private() as config:
+            folder = Path(config.KernelManager.ip).parent
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert folder.stat().st_uid == psutil.Process().uids().real
+        assert not folder.exists()
+
+
+@pytest.mark.parametrize("ipc", [True, False])
+def test_where_there_can_be_no_sockets_ports_are_encrypted(ipc: bool, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("x" * 100 if ipc else "x")
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(zmq, "has", lambda what: ipc if what == "ipc" else True)
+    with kernels.private() as config:
+        assert "transport" not in config.KernelManager
+        assert config.KernelManager.transport_encryption == "auto"
