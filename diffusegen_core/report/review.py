@@ -129,7 +129,7 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
     content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures}).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{form}}", content)
     # First, for by its key a form is known as ours.
-    key = files.write_json(out / KEY, {"form": form, "items": items})
+    key = files.write_json(out / KEY, {"form": form, "items": items}, files.PRIVATE)
     return files.write_text(out / FORM, page), key
 
 

@@ -35,7 +35,19 @@ class Written(PosixPath):
         return written
 
 
-def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Written:
+def _umask() -> int:
+    """What the user takes away from the modes of new files."""
+    now = os.umask(0)
+    os.umask(now)
+    return now
+
+
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+# Set here and not by the system, since temporary files begin as private ones.
+MODE, FOLDER = 0o644 & ~_umask(), 0o755 & ~_umask()
+
+
+def write(path: Path, save: Callable[[Path], object], hashed: bool = True, mode: int = MODE) -> Written:
     """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent.
 
     The path that is returned tells the hash, unless not `hashed`, which is for what no stamp names.
@@ -53,7 +65,7 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Wr
         status = temporary.stat()
         written = Written.of(path, sha256(temporary) if hashed else "",
                              (status.st_size, status.st_mtime_ns))
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}.") from error
@@ -81,7 +93,7 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
         refuse_full(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=target.parent))
-        temporary.chmod(0o755)
+        temporary.chmod(FOLDER)
         fill(temporary)
         temporary.rename(target)
     except OSError as error:
@@ -92,12 +104,12 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
     return folder
 
 
-def write_text(path: Path, text: str) -> Written:
-    return write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, mode: int = MODE) -> Written:
+    return write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), mode=mode)
 
 
-def write_json(path: Path, value: Any) -> Written:
-    return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+def write_json(path: Path, value: Any, mode: int = MODE) -> Written:
+    return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n", mode)
 
 
 def read_json(path: Path) -> Any | None:

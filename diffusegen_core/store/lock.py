@@ -53,7 +53,9 @@ def claim(folder: Path) -> None:
     refuse_foreign(folder)
     if not is_run(folder):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # It will hold patients' images: nobody else's, unless the user made the folder for others.
+            folder.mkdir(mode=files.PRIVATE_FOLDER, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
         files.write_json(folder / MARK, {"diffusegen": __version__})
