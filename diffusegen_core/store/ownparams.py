@@ -20,7 +20,7 @@ from diffusegen_core.store.stamps import ASIDE
 PARAMS = "params.yaml"
 # What a run has whose params.yaml is older than the parameter; the default may need results that it lacks.
 BEFORE: dict[str, dict[str, Any]] = {
-    "data": {"fit": "squeeze"},
+    "data": {"fit": "squeeze", "holdout": None},
     "inpaint": {"baselines": None, "masks": "joint", "guidance_scale": 1.0, "seamless": False}}
 
 
