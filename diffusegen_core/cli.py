@@ -75,11 +75,13 @@ def run(
     from diffusegen_core.config import devices
     from diffusegen_core.parallel import fanout, machines
     from diffusegen_core.planning import preflight
-    from diffusegen_core.store import lock
+    from diffusegen_core.store import lock, ownparams
     chosen = notebooks.choose(first, last, only or [])
     again = preflight.remakes(remake or [])
     chapters = [notebooks.chapter_of(path) for path in chosen]
     preflight.check(this, [*chapters, *again])
+    for note in preflight.notes(this.params, chapters):
+        typer.echo(_printable(f"diffusegen: {note}"), err=True)
     if dry_run:
         typer.echo(preflight.dry_run(this, chapters))
         return
@@ -87,7 +89,8 @@ def run(
         preflight.refuse_mixture(this, [*chapters, *again])
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(this.params.device)
-    with lock.hold(this.folder), machines.hold(workers, scheduler, slurm):
+    with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
+          machines.hold(workers, scheduler, slurm)):
         this.keep_params()
         for name in again:
             this.make(name, again=True)
@@ -96,6 +99,7 @@ def run(
             notebooks.execute(notebook, this)
         if book:
             _build_book(this)
+    preflight.refuse_failed(this, chapters)
 
 
 @app.command(cls=KeyValue)
@@ -113,6 +117,8 @@ def plan(
     if seconds:
         typer.echo(f"Measuring this device, for about {seconds:g} s.", err=True)
     typer.echo(planning.make(p, seconds).text)
+    for note in preflight.notes(p):
+        typer.echo(_printable(f"\n{note}"))
     if problems := preflight.problems(p):
         typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
         typer.echo(_printable("\n".join(problems)))

@@ -93,6 +93,21 @@ def check(p: Params, keys: Collection[str] = TESTS) -> Iterator[str]:
     yield from refusals([lambda: refuse_twice(p.segment, keys)])
 
 
+def lacking(p: Params) -> str:
+    """Why a run will have no held-out pairs, as far as the listing of its folder tells; "" where it has."""
+    wanted, data = p.segment.held_out, p.data
+    if wanted is None:
+        return "segment.held_out is null"
+    if wanted != REST or data.drawn or data.held_share:
+        return ""
+    folder = resolve(data.source)
+    if not folder.is_dir():
+        return ""  # nobody can tell
+    everyone = layouts.scan(folder, data).pairs
+    left = len(everyone) - dataset.expected(data, p.seed)[0]
+    return "" if left else f"data.holdout is null, and all {len(everyone)} pairs are trained on"
+
+
 def folders(settings: Segment) -> dict[str, Path]:
     """The folders that are to be test sets, by the parameter that names each."""
     named = {key: getattr(settings, key) for key in TESTS}

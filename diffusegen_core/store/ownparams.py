@@ -92,6 +92,22 @@ def kept(p: Params) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def leaving_nothing(folder: Path) -> Iterator[None]:
+    """A run folder that was just made, and is held, goes again where what follows is refused before anything
+    is made; nothing but what the program has written, and no traceback that the error names."""
+    new = {path.name for path in folder.iterdir()} <= {lock.MARK, lock.LOCK}
+    try:
+        yield
+    except UserError as error:
+        if new and not _recipes(folder):
+            written = [lock.MARK, lock.LOCK, PARAMS, *(
+                f"{place}/{name}" for place in ("notebooks/failed", "notebooks/running", stamps.MAKING)
+                for name in files.below(folder / place) if str(folder / place / name) not in str(error))]
+            files.remove(folder, written)
+        raise
+
+
 def _recipes(folder: Path) -> dict[Path, Any]:
     """What is finished and in place, by its folder: what decided its content."""
     return {place: stamp["recipe"] for place, stamp in stamps.in_place(folder)}
