@@ -16,6 +16,7 @@ import typer
 from diffusegen_core import __version__
 from diffusegen_core.cli_data import data_app
 from diffusegen_core.cli_export import export
+from diffusegen_core.cli_new import new
 from diffusegen_core.cli_params import KeyValue, Overrides, changes_of
 from diffusegen_core.config.errors import UserError, printable
 
@@ -27,6 +28,7 @@ _terminated: list[int] = []  # signals that asked this process to end
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.command()(export)
+app.command(cls=KeyValue)(new)
 review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
 app.add_typer(review_app, name="review")
 

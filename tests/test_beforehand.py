@@ -1,4 +1,4 @@
-"""Before a run: what it will not be able to tell, whether it fits on the disk, and what a refused one leaves."""
+"""Before a run: what it will not be able to tell, whether the disk suffices, what a refused one leaves."""
 
 import os
 import shutil
@@ -62,7 +62,8 @@ def test_phantoms_have_fresh_ones_and_another_hospital_tests_chapters_6_and_7(na
 def test_a_run_that_does_not_fit_on_the_disk_is_refused(nano_params: Params, monkeypatch) -> None:
     wanted = space.needed(nano_params, set(preflight.CHECKS))
     whole = plan.make(nano_params, 0).table
-    assert wanted == pytest.approx(whole["disk"].sum() + whole["temporary"].max(), rel=0.1), "but for the width of small backbones"
+    # But for the width of small backbones.
+    assert wanted == pytest.approx(whole["disk"].sum() + whole["temporary"].max(), rel=0.1)
     assert space.needed(nano_params, {"cluster"}) < wanted / 10
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, int(wanted) - 1))
     with pytest.raises(UserError, match=r"may take .* on disk, and .* are free in .*\. Make room"):
@@ -80,7 +81,7 @@ def test_what_a_run_has_already_need_not_be_free(nano_params: Params, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 11))
     space.refuse_full(nano_params, {"train"})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 9))
-    with pytest.raises(UserError, match="of which .* are there"):
+    with pytest.raises(UserError, match=r"of which .* are there"):
         space.refuse_full(nano_params, {"train"})
 
 
@@ -88,7 +89,7 @@ def test_what_a_run_has_already_need_not_be_free(nano_params: Params, monkeypatc
 
 
 def refused(run: Run, chapter: Callable[[], None]) -> None:
-    with (pytest.raises(UserError, match="no|traceback"), lock.hold(run.folder),
+    with (pytest.raises(UserError, match=r"no|traceback"), lock.hold(run.folder),
           ownparams.leaving_nothing(run.folder)):
         chapter()
 

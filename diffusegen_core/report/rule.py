@@ -9,10 +9,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from math import isnan, nan
 
+from diffusegen_core.measures import power
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.paperclaims import Claim
 
-LEAST_IMAGES, LEAST_SEEDS = 20, 3
+LEAST_IMAGES, LEAST_SEEDS = power.LEAST_IMAGES, power.LEAST_SEEDS
 LEAST_GENERATORS = 3  # for a verdict on the method, and not on the pairs of one training alone
 SMALLEST = 0.01  # the smallest difference in Dice or IoU that anybody would care for
 LEARNED = 0.1  # a network below this mean Dice or IoU does not segment
