@@ -35,8 +35,8 @@ SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical ef
            "none, and is supported if all are; otherwise there is too little data, or it is undecided. "
            "Intervals are not widened for the number of comparisons: the more there are, the harder it is to "
            "be supported, and the easier to be refuted by chance.")
-GROUPS = ("Frames of one sequence, and images of one centre, are resampled together where a test set says "
-          "which they are, for they are alike.")
+GROUPS = ("Frames of one sequence, and images of one centre or patient, are resampled together where a test "
+          "set or data.patients says which they are, for they are alike.")
 THESE_PAIRS = "for these pairs"
 SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is {THESE_PAIRS}: "
          "another training of the generator might reverse it.")
