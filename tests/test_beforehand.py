@@ -48,6 +48,12 @@ def test_a_run_without_held_out_pairs_says_what_it_will_not_tell(nano_params: Pa
     assert preflight.notes(p, ["train"]) == []
 
 
+def test_pairs_that_are_held_out_in_vain_are_told(nano_params: Params, folder: Path) -> None:
+    p = changed(nano_params, data={"source": str(folder), "holdout": 0.2}, segment={"held_out": str(folder)})
+    [line] = preflight.notes(p)
+    assert line.startswith("data.holdout 0.2 keeps pairs out that nothing tests on")
+
+
 def test_phantoms_have_fresh_ones_and_another_hospital_tests_chapters_6_and_7(nano_params, folder) -> None:
     assert preflight.notes(nano_params) == []
     p = changed(nano_params, data={"source": str(folder), "count": None}, segment={"cvc": str(folder)})

@@ -48,9 +48,15 @@ def check(run: Run, chosen: Collection[str]) -> None:
 
 
 def notes(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
-    """What the chosen chapters will not be able to tell, a line each, of data without pairs to test on."""
+    """What the chosen chapters will not be able to tell without pairs to test on, or keep out in vain, a line
+    each."""
     asked = needed(chosen)
-    if not {"evaluate", "tests"} & asked or not (lacking := testsets.lacking(p)):
+    if not {"evaluate", "tests"} & asked:
+        return []
+    if p.data.held_share and "held_out" in testsets.folders(p.segment):
+        return [f"data.holdout {p.data.held_share:g} keeps pairs out that nothing tests on, for "
+                "segment.held_out names a folder. -p data.holdout null uses them."]
+    if not (lacking := testsets.lacking(p)):
         return []
     away = p.segment.cvc or p.segment.polypgen
     untold = [*([] if away or "tests" not in asked else
