@@ -1,12 +1,13 @@
 """Whether a run fits on the disk where its folder lies, before anything is written."""
 
+import contextlib
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
-from diffusegen_core.chapters.costs import Backbone, Learner, Work
+from diffusegen_core.chapters.costs import Backbone, Cost, Learner, Work
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import size
@@ -31,9 +32,14 @@ def refuse_full(p: Params, chosen: Collection[str]) -> None:
 
 
 def needed(p: Params, chosen: Collection[str]) -> float:
-    """The bytes that the chosen chapters take at most, with the largest checkpoint; nothing is computed."""
-    count, _ = plan.pairs(p)
-    rows = [row for row in plan.rows(p, count, _sizes(p)) if row.chapter.split()[-1] in chosen]
+    """The bytes that the chosen chapters take at most, with the largest checkpoint; nothing is computed.
+
+    What nobody can tell yet, and what chapters need that would be refused and are not chosen, counts nothing.
+    """
+    rows: list[Cost] = []
+    with contextlib.suppress(UserError):
+        for row in plan.rows(p, plan.pairs(p)[0], _sizes(p)):
+            rows += [row] if row.chapter.split()[-1] in chosen else []
     return sum(row.disk for row in rows) + max((row.temporary for row in rows), default=0)
 
 
