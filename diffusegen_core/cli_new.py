@@ -39,7 +39,7 @@ def new(
         raise UserError("--images and --masks are given together or not at all.")
     changes = changes_of(overrides or [])
     from diffusegen_core.config import params  # these take seconds
-    from diffusegen_core.planning.newprofile import making
+    from diffusegen_core.newprofile import making
     there = folder if folder.exists() else params.resolve(folder)
     file = str(Path(weights).absolute()) if weights and Path(weights).exists() else weights
     typer.echo("Looking at the data, then timing this device; that takes a minute or two.", err=True)

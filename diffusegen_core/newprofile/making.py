@@ -15,11 +15,11 @@ from diffusegen_core.data import checkup, patients
 from diffusegen_core.data.checkup import Checkup
 from diffusegen_core.measures import power
 from diffusegen_core.planning import plan, preflight
-from diffusegen_core.planning.newprofile import grouping, guesses, ladder, lines
-from diffusegen_core.planning.newprofile.grouping import Grouping
-from diffusegen_core.planning.newprofile.guesses import Weights
-from diffusegen_core.planning.newprofile.ladder import LADDER, Rung
-from diffusegen_core.planning.newprofile.lines import Line, Sections
+from diffusegen_core.newprofile import grouping, guesses, ladder, lines
+from diffusegen_core.newprofile.grouping import Grouping
+from diffusegen_core.newprofile.guesses import Weights
+from diffusegen_core.newprofile.ladder import LADDER, Rung
+from diffusegen_core.newprofile.lines import Line, Sections
 from diffusegen_core.planning.plan import Plan
 from diffusegen_core.store import files, lock
 

@@ -6,7 +6,7 @@ params/paper.yaml.
 
 from dataclasses import dataclass
 
-from diffusegen_core.planning.newprofile.lines import Line, Sections
+from diffusegen_core.newprofile.lines import Line, Sections
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from diffusegen_core.config.sections import Segment
 from diffusegen_core.data.checkup import Seen
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.networks import features, vgg, weights
-from diffusegen_core.planning.newprofile.lines import Line
+from diffusegen_core.newprofile.lines import Line
 from diffusegen_core.segmentation import segnet
 
 # Ways in which the names of images tell patients, the surest first.
