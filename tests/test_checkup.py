@@ -274,7 +274,7 @@ def test_nifti_and_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
 def test_a_run_that_is_older_than_these_parameters_reads_and_keeps_what_it_had(tmp_path, nano):
     folder = pairs(tmp_path / "set")
     p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16,
-                                         "fit": "squeeze"}})
+                                         "fit": "squeeze", "holdout": None}})
     ws = Workspace(p.folder, p.seed)
     dataset.load(ws, p.data, 1)
     recipe = dataset.read_stamp(p.folder / "data")["recipe"]

@@ -18,9 +18,9 @@ from diffusegen_core.data import checkup, dataset, phantom
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
-from diffusegen_core.planning import plan, preflight
 from diffusegen_core.newprofile import grouping, guesses, ladder, lines, making
 from diffusegen_core.newprofile.lines import Line
+from diffusegen_core.planning import plan, preflight
 from diffusegen_core.planning.plan import Plan
 from diffusegen_core.report import rule
 

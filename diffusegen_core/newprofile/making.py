@@ -14,12 +14,12 @@ from diffusegen_core.config.text import duration
 from diffusegen_core.data import checkup, patients
 from diffusegen_core.data.checkup import Checkup
 from diffusegen_core.measures import power
-from diffusegen_core.planning import plan, preflight
 from diffusegen_core.newprofile import grouping, guesses, ladder, lines
 from diffusegen_core.newprofile.grouping import Grouping
 from diffusegen_core.newprofile.guesses import Weights
 from diffusegen_core.newprofile.ladder import LADDER, Rung
 from diffusegen_core.newprofile.lines import Line, Sections
+from diffusegen_core.planning import plan, preflight
 from diffusegen_core.planning.plan import Plan
 from diffusegen_core.store import files, lock
 
@@ -125,6 +125,8 @@ def _looked(wish: Wish) -> Folder:
         better["channels"] = 1
     if "labels" not in given and (told := guesses.labels(seen.seen, seen.report)):
         better["labels"] = told
+    if (better | given).get("labels") and "object" not in given:
+        del base["object"]  # the classes have names
     if better:
         settings = params.typed(Data, {**base, **better}, "Parameters: data")
         seen = checkup.checkup(source, None, settings)
@@ -196,8 +198,8 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
         "channels": Line(s.channels, "all images are grey" if s.channels == 1 else "there are colours")}
     if s.labels:
         told["labels"] = Line(s.labels, "the values of the masks: give the classes their names here")
-    return told | _small_lines(data, rung.side) | {
-        "object": Line(s.object, "what the masks mark, as pages call it"),
+    called = {"object": Line(s.object, "what the masks mark, as pages call it")} if not s.labels else {}
+    return told | _small_lines(data, rung.side) | called | {
         "holdout": Line(s.holdout, f"{len(data.held)} of {len(data.seen.report.pairs)} pairs, which nothing "
                                    "is trained on or painted from: they test the networks"),
         "patients": Line(s.patients, _patients_reason(data))}
