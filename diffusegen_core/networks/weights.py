@@ -199,7 +199,7 @@ def _ask(published: Published[Loaded]) -> Loaded:
             return published.load()
     # No network, an HTTP or hub error; a wrong hash; a cached file that is no state dict.
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise _not_had(published, _silent() if silent else _first_line(error)) from error
+        raise _not_had(published, _silent(hub.ENDPOINT) if silent else _first_line(error)) from error
 
 
 def _refuse_out_of_reach(published: Published[Any]) -> None:
@@ -214,7 +214,7 @@ def _refuse_out_of_reach(published: Published[Any]) -> None:
         raise _not_had(published, _silent(address))
 
 
-def _silent(address: str = hub.ENDPOINT) -> str:
+def _silent(address: str) -> str:
     return f"{address} does not answer and the cache lacks it."
 
 
