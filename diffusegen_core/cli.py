@@ -17,6 +17,7 @@ import typer
 from diffusegen_core import __version__
 from diffusegen_core.cli_data import data_app
 from diffusegen_core.cli_export import export
+from diffusegen_core.cli_new import new
 from diffusegen_core.cli_params import KeyValue, Overrides, RunFolder, changes_of, tell
 from diffusegen_core.cli_runs import clean, compare, status
 from diffusegen_core.config.errors import UserError, printable_lines
@@ -33,6 +34,7 @@ app.add_typer(data_app, name="data")
 app.command()(export)
 for command in (status, clean, compare):
     app.command()(command)
+app.command(cls=KeyValue)(new)
 review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
 app.add_typer(review_app, name="review")
 
@@ -85,11 +87,13 @@ def run(
     from diffusegen_core.parallel import fanout, machines
     from diffusegen_core.planning import preflight
     from diffusegen_core.planning.display import Display
-    from diffusegen_core.store import lock
+    from diffusegen_core.store import lock, ownparams
     chosen = notebooks.choose(first, last, only or [])
     again = preflight.remakes(remake or [])
     chapters = [notebooks.chapter_of(path) for path in chosen]
     preflight.check(this, [*chapters, *again])
+    for note in preflight.notes(this.params, chapters):
+        typer.echo(printable_lines(f"diffusegen: {note}"), err=True)
     if dry_run:
         typer.echo(preflight.dry_run(this, chapters))
         return
@@ -97,7 +101,8 @@ def run(
         preflight.refuse_mixture(this, [*chapters, *again])
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(this.params.device)
-    with lock.hold(this.folder), machines.hold(workers, scheduler, slurm):
+    with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
+          machines.hold(workers, scheduler, slurm)):
         this.keep_params()
         for name in again:
             this.make(name, again=True)
@@ -107,6 +112,7 @@ def run(
                     notebooks.execute(notebook, this)
         if book:
             _build_book(this)
+    preflight.refuse_failed(this, chapters)
 
 
 @app.command(cls=KeyValue)
@@ -123,6 +129,8 @@ def plan(
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
     typer.echo(planning.make(p, seconds).text)
+    for note in preflight.notes(p):
+        typer.echo(printable_lines(f"\n{note}"))
     if problems := preflight.problems(p):
         typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
         typer.echo(printable_lines("\n".join(problems)))

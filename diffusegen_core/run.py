@@ -12,6 +12,7 @@ Reading never makes: a result that is not there raises NotMadeError, whose words
 never loses: what no longer fits is set aside in the run folder (see store.artifacts).
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -246,7 +247,9 @@ class Run:
         Where a UserError is raised before anything was made, params.yaml is as before.
         """
         # A worker holds nothing: if it stopped, nobody could go on in its place.
-        with (lock.claimed(self.folder) if progress.worker() else lock.hold(self.folder),
+        shared = progress.worker()
+        with (lock.claimed(self.folder) if shared else lock.hold(self.folder),
+              contextlib.nullcontext() if shared else ownparams.leaving_nothing(self.folder),
               ownparams.kept(self.params)):
             tracking.check(self.params.tracking)
             self._results.clear()  # those of grids may be of what was finished so far

@@ -85,7 +85,7 @@ def one_thread() -> Iterator[None]:
 NANO = {
     "profile": "nano",
     "device": "cpu",
-    "data": {"count": 10, "image_size": 16},
+    "data": {"count": 10, "image_size": 16, "holdout": None},
     "cluster": {"k": 2, "scan": [2, 3]},
     "model": {"base_channels": 32, "channel_mult": [1, 1], "res_blocks": 1, "attention_resolutions": [],
               "head_channels": 32},

@@ -62,7 +62,7 @@ def kinds(made: checkup.Checkup) -> list[str]:
 
 
 def load(nano: dict, folder: Path, **settings: object) -> dataset.Pairs:
-    given = {"source": str(folder), "count": None, "image_size": 16, **settings}
+    given = {"source": str(folder), "count": None, "image_size": 16, "holdout": None, **settings}
     p = params.validate(nano | {"data": given})
     return dataset.load(Workspace(p.folder, p.seed), p.data, p.cluster.k)
 
@@ -232,7 +232,8 @@ def test_d14_what_was_left_out_is_recorded_with_its_reason(tmp_path, nano):
     folder = pairs(tmp_path, 6, mask=lambda i: lesion() * (i % 3 != 0))
     read = load(nano, folder, on_bad="skip")
     assert dataset.left_out(read.stored.parent) == "; left out: 2 (empty mask)"
-    p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16}})
+    p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16,
+                                         "holdout": None}})
     assert tables.data(p).endswith(": all pairs; left out: 2 (empty mask)")  # which pages say
 
 
@@ -273,7 +274,7 @@ def test_nifti_and_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
 def test_a_run_that_is_older_than_these_parameters_reads_and_keeps_what_it_had(tmp_path, nano):
     folder = pairs(tmp_path / "set")
     p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16,
-                                         "fit": "squeeze"}})
+                                         "fit": "squeeze", "holdout": None}})
     ws = Workspace(p.folder, p.seed)
     dataset.load(ws, p.data, 1)
     recipe = dataset.read_stamp(p.folder / "data")["recipe"]

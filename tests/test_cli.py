@@ -130,6 +130,7 @@ def test_run_refuses_before_it_makes_anything(profile: Path, executed: list, wor
 
 def test_a_dry_run_shows_the_chosen_grids_and_makes_nothing(profile: Path, executed: list, monkeypatch):
     monkeypatch.setattr(weights, "_ask", None)
+    monkeypatch.setattr(weights, "_answered", lambda address, minute: True)
     pretrained = ("-p", "segment.encoder", "resnet18", "-p", "segment.weights", "pretrained")
     for words, titles in (((), (True, True)), (("--only", "7"), (False, True)),
                           (("--to", "6"), (True, False)), (("--only", "3"), (False, False))):

@@ -226,7 +226,8 @@ def test_real_pairs_cluster_with_the_shared_weights(shared, quick, tmp_path):
             [file] = (shared / "data" / "kvasir-seg" / part).glob(f"{name}.*")
             (tmp_path / "set" / part).mkdir(exist_ok=True, parents=True)
             shutil.copy(file, tmp_path / "set" / part)
-    p = params.validate({**quick, "data": {"source": str(tmp_path / "set"), "count": 12, "image_size": 64}})
+    p = params.validate({**quick, "data": {"source": str(tmp_path / "set"), "count": 12, "image_size": 64,
+                                           "holdout": None}})
     pairs = dataset.load(Workspace(p.folder), p.data)
     found = run(quick, pairs, k=2, scan=[2, 3, 4], backbone="mobilenet_v2", input_range="symmetric",
                 weights=str(shared / "weights" / "mobilenet_v2_imagenet.pth"))

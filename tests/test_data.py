@@ -49,7 +49,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(nano: dict, folder: Path, **values: object) -> params.Params:
-    given = {"source": str(folder), "count": None, "image_size": 16, "fit": "squeeze", **values}
+    given = {"source": str(folder), "count": None, "image_size": 16, "fit": "squeeze", "holdout": None,
+             **values}
     return params.validate(nano | {"data": given})
 
 

@@ -66,7 +66,7 @@ def p(tmp_path: Path) -> Params:
         rng = np.random.default_rng(i)
         mask = square(rng)
         dataset.write_pair(tmp_path / "real", f"case{i}", with_lesion(rng, mask), mask)
-    data = {"source": str(tmp_path / "real"), "count": None, "image_size": SIDE}
+    data = {"source": str(tmp_path / "real"), "count": None, "image_size": SIDE, "holdout": None}
     return values(tmp_path / "run", data=data,
                   inpaint={"masks": "varied", "samples": 2, "sources": COUNT}, gan={"source": None},
                   filter={"folds": 3, "seam_quantile": None}, segment={"samples": [2]},

@@ -200,7 +200,8 @@ def loaded(image: bytes, mask: bytes, kind: str) -> list[str] | str:
             (folder / "sound.png").write_bytes((PICTURES if part == "images" else MASKS)["png"])
         run = Path(place) / "run"
         p = params.validate({"run_dir": str(run), "cluster": {"k": 1},
-                             "data": {"source": f"{place}/set", "count": None, "image_size": 16}})
+                             "data": {"source": f"{place}/set", "count": None, "image_size": 16,
+                                      "holdout": None}})
         pairs, text = attempt(dataset.load, Workspace(run), p.data)
         if text:
             assert files.below(run) == []

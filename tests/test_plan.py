@@ -206,6 +206,8 @@ def test_the_papers_pairs_are_counted_without_the_data(changes, count, says):
 def test_pairs_of_a_folder_are_counted(tmp_path: Path):
     dataset.write_phantoms(tmp_path / "pairs", 5, 16, 0)
     there = [("data.source", str(tmp_path / "pairs")), ("cluster.k", "2")]
+    assert plan.pairs(profile("smoke", *there)) == (4, f"in {tmp_path / 'pairs'}, 1 more are held out")
+    there.append(("data.holdout", "null"))
     assert plan.pairs(profile("smoke", *there)) == (5, f"in {tmp_path / 'pairs'}")
     assert plan.pairs(profile("smoke", *there, ("data.count", "4")))[0] == 4
     assert plan.pairs(profile("smoke", *there, ("data.subset", "paper348")))[0] == 0

@@ -42,6 +42,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pairs"
 
 
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whoever publishes weights answers, and each address is noted."""
+    asked: list[str] = []
+    monkeypatch.setattr(weights, "_answered", lambda address, minute: asked.append(address) or True)
+    return asked
+
+
 def state(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
@@ -57,7 +65,8 @@ def test_a_run_without_errors_goes_on_and_nothing_is_written(nano_params: Params
 
 
 @pytest.mark.parametrize("profile", ["paper", "one_gpu", "kvasir_cpu", "smoke"])
-def test_every_profile_passes_where_its_data_are(profile: str, tmp_path: Path, folder: Path) -> None:
+def test_every_profile_passes_where_its_data_are(profile: str, tmp_path: Path, folder: Path,
+                                                 reached: list) -> None:
     values = params.load(Path(__file__).parents[1] / "params" / f"{profile}.yaml")
     p = params.validate({"profile": profile, **values, "run_dir": str(tmp_path / "run")})
     if p.data.source != "phantom":
@@ -173,7 +182,7 @@ def test_the_pairs_of_a_gan_are_listed(nano_params: Params, folder: Path) -> Non
     assert "mixes pairs of the start scales [0, 1]" in line
 
 
-def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder: Path,
+def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder: Path, reached: list,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("too slow")
@@ -186,6 +195,57 @@ def test_no_image_is_read_and_nothing_is_downloaded(nano_params: Params, folder:
     start = time.monotonic()
     assert told(p) == []
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(("section", "change", "where"), [
+    ("cluster", {"backbone": "resnet18"}, "12345678"), ("style", {"backbone": "timm/resnet18"}, "45678"),
+    ("style", {"vgg_weights": "pretrained", "weights": "random"}, "45678"), ("evaluate", {}, "5"),
+    ("evaluate", {"backbone": "inception_v3_fid"}, "5"),
+    ("segment", {"encoder": "resnet18"}, "678"), ("segment", {"encoder": "tu-resnet18"}, "678")])
+def test_published_weights_that_cannot_be_had_are_told_before_the_first_chapter(
+        section: str, change: dict, where: str, nano_params: Params, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_answered", lambda address, minute: False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(weights.hub, "HF_HUB_CACHE", str(tmp_path))
+    p = changed(nano_params, **{section: {"weights": "pretrained", **change}})
+    lines = told(p, where[0])
+    assert len(lines) == 1
+    assert "could not be had" in lines[0]
+    assert "does not answer and the cache lacks it. Without a network, " in lines[0]
+    before = [] if where[0] == "1" else told(p, str(int(where[0]) - 1))
+    assert before == []
+    assert not p.folder.exists()
+
+
+def test_published_weights_that_the_cache_has_need_no_network(nano_params: Params, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_answered", lambda address, minute: False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(weights.hub, "HF_HUB_CACHE", str(tmp_path))
+    p = changed(nano_params, cluster={"backbone": "resnet18", "weights": "pretrained"},
+                segment={"encoder": "tu-resnet18", "weights": "pretrained"})
+    assert len(told(p, "7")) == 2
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth").touch()
+    kept = weights.hub_folder("timm/resnet18.a1_in1k") / "snapshots" / "1"
+    kept.mkdir(parents=True)
+    (kept / "config.json").touch()
+    assert len(told(p, "7")) == 1
+    (kept / "model.safetensors").touch()
+    assert told(p, "7") == []
+
+
+@pytest.mark.parametrize(("change", "says", "where"), [
+    ({"segment": {"encoder": "tu-swin_tiny_patch4_window7_224", "decoder_channels": [8, 8, 8]}},
+     "cannot see images of 16 pixels", "678"),
+    ({"style": {"backbone": "timm/swin_tiny_patch4_window7_224", "backbone_size": 32}},
+     "cannot see images of 32 pixels", "45678")])
+def test_a_network_that_takes_one_size_only_is_told_before_the_first_chapter(
+        change: dict, says: str, where: str, nano_params: Params) -> None:
+    p = changed(nano_params, **change)
+    for number in "36":
+        assert [says in line for line in told(p, number)] == [True] * (number in where), number
 
 
 # ---- the dry run

@@ -21,8 +21,8 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py")) if not path
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 # Folders of the package and modules beside them, each of which may import what stands before it.
 LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation",
-          "chapters", "outlets", "run", "painting", "planning", "report", "exports", "kernels", "notebooks",
-          "lab", "cli_params", "cli_data", "cli_export", "cli_runs", "cli"]
+          "chapters", "outlets", "run", "painting", "planning", "newprofile", "report", "exports", "kernels",
+          "notebooks", "lab", "cli_params", "cli_data", "cli_new", "cli_export", "cli_runs", "cli"]
 MOST_LINES = 350
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",

@@ -16,6 +16,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Augment, Segment
 from diffusegen_core.data import dataset
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, PASTE, PASTED, REAL, DataType
 from diffusegen_core.segmentation import details, experiments, forecast, segnet, trainsets, trials
@@ -53,12 +54,13 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augme
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     settings, supply = p.augment, trainsets.expected(p)
-    yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed)], "segment")
+    yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed, p.data.image_size,
+                                                              Planes.of(p.data))], "segment")
     yield from refusals([lambda: types(supply, settings)])
     if GAN in supply and (settings.types is None or GAN.name in settings.types):
         yield from refusals([lambda: trainsets.numbers(offered(supply, settings), settings.ratios, GAN,
                                                        "augment.ratios")])
-    if dataset.expected_count(p.data):
+    if dataset.expected_count(p):
         yield from refusals([lambda: sizes(supply[REAL].sources, settings, p.segment)])
 
 

@@ -90,7 +90,7 @@ def check(p: Params) -> Iterator[str]:
     if settings.source == SINGAN:
         yield from refusals([lambda: refuse_impossible(settings, p.data.image_size)])
     elif settings.source and not _remembered(p.folder, settings):
-        count = dataset.expected_count(p.data) or 1
+        count = dataset.expected_count(p) or 1
         yield from refusals([lambda: chosen(scanned(settings), settings, count)])
 
 

@@ -23,6 +23,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import TESTS, Filter, Segment
 from diffusegen_core.data import dataset, sequences
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.measures import overlap
 from diffusegen_core.parallel import fanout
 from diffusegen_core.segmentation import segnet, trainsets
@@ -118,14 +119,15 @@ def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scor
 def check(p: Params) -> Iterator[str]:
     """What the networks of the filter would refuse, as far as it can be told before."""
     if p.filter.folds and p.filter.agreement_quantile is not None:
-        yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed)], "segment")
+        yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed, p.data.image_size,
+                                                              Planes.of(p.data))], "segment")
         yield from refusals([partial(_refuse_few, p, count) for count in _counts(p)])
 
 
 def _counts(p: Params) -> Iterator[int]:
     """How many real pairs the filters of a run have, as far as that is known: its own, and that of the
     smallest set with a generator of its own."""
-    if count := dataset.expected_count(p.data):
+    if count := dataset.expected_count(p):
         yield count
     if p.augment.generator_sees == "subset" and p.augment.sizes:
         fewest = min(p.augment.sizes)
@@ -150,7 +152,7 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
 def groups(pairs: Pairs) -> dict[str, list[str]]:
     """The names of the real pairs that belong together, such as frames of a sequence, where the layout of the
     data tells of enough groups; else each pair is one for itself."""
-    known = sequences.of_layout(sequences.layout_of(pairs), pairs.names)
+    known = sequences.of_pairs(pairs)
     if known is None or known.count < LEAST:
         return {name: [name] for name in pairs.names}
     members: dict[str, list[str]] = {}

@@ -10,6 +10,7 @@ from diffusegen_core.chapters.costs import Cost, Work, of_networks
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Segment
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL
 from diffusegen_core.segmentation import details, forecast, segnet, trainsets, trials
@@ -42,7 +43,8 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Segme
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
     settings, supply = p.segment, trainsets.expected(p)
-    yield from refusals([lambda: segnet.refuse_impossible(settings, p.seed)], "segment")
+    yield from refusals([lambda: segnet.refuse_impossible(settings, p.seed, p.data.image_size,
+                                                              Planes.of(p.data))], "segment")
     yield from refusals([lambda: trainsets.wanted(supply, settings.types, "segment.types")])
     if GAN in supply and (settings.types is None or GAN.name in settings.types):
         yield from refusals([lambda: trainsets.numbers(supply, settings.samples, GAN, "segment.samples")])

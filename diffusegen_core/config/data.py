@@ -10,6 +10,8 @@ from diffusegen_core.config.section import Section
 MOST_CHANNELS = 16  # of an image
 # Sources that are drawn by code: the channels of their images, and how many classes their masks have.
 PHANTOMS = {"phantom": (3, 1), "phantom-ultrasound": (1, 1), "phantom-slices": (1, 3)}
+# A table and its column that tells patients, in data.patients; every other text is an expression.
+PATIENT_TABLE = re.compile(r"(?P<file>.+\.(?:csv|tsv)):(?P<column>.+)", re.IGNORECASE)
 BACKGROUND = "background"  # what `labels` maps to no class
 # What a key of `labels` can be; every other text is a name: of a class in the files, a folder, an ending.
 LabelKind = Literal["value", "colour", "condition", "name"]
@@ -72,6 +74,13 @@ class Data(Section):
         None, gt=0, description="the least area of a lesion: a share of its image, or from 1 on pixels; "
                                 "null: any")
     object: str = Field("polyp", min_length=1, description="what the masks mark, as pages call it")
+    holdout: float | None = Field(
+        0.2, gt=0, lt=1, description="share of the pairs of a folder that no part of the run sees, and that "
+                                     "test it; not of phantoms, nor of a subset; null: none")
+    patients: str | None = Field(
+        None, min_length=1, description="what tells patients, who are held out whole: an expression with one "
+                                        "group for the images' names, as `^(P[0-9]+)`, or `FILE.csv:COLUMN`; "
+                                        "null: each image is one")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,6 +98,11 @@ class Data(Section):
         return self.classes[0] if len(self.classes) == 1 else "object"
 
     @property
+    def held_share(self) -> float | None:
+        """The share of the pairs that is held out. Fresh phantoms test phantoms, and the rest a subset."""
+        return None if self.drawn or self.subset != "all" else self.holdout
+
+    @property
     def drawn(self) -> bool:
         """Whether the pairs are phantoms, drawn by code."""
         return self.source in PHANTOMS
@@ -97,6 +111,19 @@ class Data(Section):
     def label_kind(self) -> LabelKind:
         """What `labels` maps; all its keys are of one kind. Without labels, a condition."""
         return kind_of(next(iter(self.labels))) if self.labels else "condition"
+
+    @model_validator(mode="after")
+    def _tells_patients(self) -> Self:
+        if self.patients is None or PATIENT_TABLE.fullmatch(self.patients):
+            return self
+        try:
+            groups = re.compile(self.patients).groups
+        except re.error as error:
+            raise ValueError(f"data.patients {self.patients!r} is no regular expression: {error}.") from None
+        if groups != 1:
+            raise ValueError(f"data.patients {self.patients!r} has {groups} groups, and one tells the "
+                             "patient, as in ^(P[0-9]+); or give FILE.csv:COLUMN.")
+        return self
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -62,6 +62,8 @@ class Checkup:
     report: Report
     lines: list[tuple[str, str, str]]
     """Verdict, subject, and what there is to say."""
+    seen: Seen
+    """What the lines tell of."""
 
     @property
     def text(self) -> str:
@@ -86,7 +88,7 @@ def checkup(folder: Path | str, clusters: int | None = None, settings: Data | No
     watched = reading.read(report, settings, lambda look: _note(seen, look, settings.fit, sides))
     report.pairs = sound = [pair for pair, _, _ in watched]
     selection.require(report, clusters or 1, len(sound))
-    return Checkup(report, list(_lines(report, seen, settings)))
+    return Checkup(report, list(_lines(report, seen, settings)), seen)
 
 
 def _note(seen: Seen, look: Look, fit: str, sides: list[int]) -> None:

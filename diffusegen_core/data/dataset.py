@@ -22,6 +22,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.data import (
     layouts,
+    patients,
     phantom,
     phantom_slices,
     phantom_ultrasound,
@@ -32,7 +33,7 @@ from diffusegen_core.data import (
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.reports import Report
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store.artifacts import Artifact, Recipe, key
 from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
@@ -42,7 +43,7 @@ DRAWN = {"phantom": phantom, "phantom-ultrasound": phantom_ultrasound, "phantom-
 WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.windows)
 # Of parameters that came later: the values by which pairs are as they were before.
 BEFORE = {"images": None, "masks": None, "fit": "squeeze", "channels": 3, "intensities": "full",
-          "slices": None, "labels": None, "overlap": False, "min_area": None}
+          "slices": None, "labels": None, "overlap": False, "min_area": None, "patients": None}
 PAIRS, SOURCE, LEFT_OUT, SIZES = "pairs.npz", "source.json", "left_out.csv", "sizes.json"
 
 
@@ -163,7 +164,8 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
 def check(p: Params) -> Iterator[str]:
     """What `load` would refuse of a run's data, as far as the listing of the folder tells."""
     if not p.data.drawn and not remembered(p.folder / "data", p.data.source):
-        yield from refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source")
+        wrong = list(refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source"))
+        yield from wrong or refusals([lambda: expected(p.data, p.seed)])
 
 
 def remembered(place: Path, source: str) -> Stamp | None:
@@ -173,8 +175,9 @@ def remembered(place: Path, source: str) -> Stamp | None:
     return stamp if known and not resolve(source).exists() else None
 
 
-def expected(settings: Data) -> tuple[int, str]:
-    """How many pairs there will be, and how that is known. Images are not opened.
+def expected(settings: Data, seed: int = 0) -> tuple[int, str]:
+    """How many pairs there will be, and how that is known; without those that the run's seed holds out.
+    Images are not opened.
 
     Raises UserError where the folder cannot be listed, or is not there and nothing else tells.
     """
@@ -182,10 +185,12 @@ def expected(settings: Data) -> tuple[int, str]:
         return len(settings.names or range(settings.count or 0)), "phantoms"
     folder, listed = resolve(settings.source), set(paper_names())
     if folder.is_dir():
-        named = [pair.name for pair in layouts.scan(folder, settings).pairs
-                 if settings.subset == "all" or (pair.name in listed) == (settings.subset == "paper348")]
+        report = layouts.scan(folder, settings)
+        _, held = patients.split(report, settings, seed)
+        named = [pair.name for pair in report.pairs if pair.name not in held and (
+            settings.subset == "all" or (pair.name in listed) == (settings.subset == "paper348"))]
         used = [name for name in named[:settings.count] if not settings.names or name in settings.names]
-        return len(used), f"in {folder}"
+        return len(used), f"in {folder}{f', {len(held)} more are held out' if held else ''}"
     if settings.names:
         return len(settings.names), f"data.names; {folder} is not there yet"
     if settings.subset == "paper348":
@@ -197,10 +202,10 @@ def expected(settings: Data) -> tuple[int, str]:
                     "pairs it holds. Name another folder, or give data.count.")
 
 
-def expected_count(settings: Data) -> int | None:
+def expected_count(p: Params) -> int | None:
     """The number alone; None where it cannot be known."""
     try:
-        return expected(settings)[0]
+        return expected(p.data, p.seed)[0]
     except UserError:
         return None
 
@@ -251,39 +256,47 @@ def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
 
 
 def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
-    artifact, report, hashes = _from_source(ws, settings, name)
+    artifact, report, hashes, (told, held) = _from_source(ws, settings, name)
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
         if report is None:
             raise UserError(f"data.source {resolve(settings.source)} is not there.")
-        used = selection.usable(settings, report, least, paper_names())
+        used = selection.usable(settings, report, least, paper_names(), held)
         pairs = gather(used.names, used.images, used.masks)
         outputs = [write(folder, pairs),
                    files.write_text(folder / LEFT_OUT, report.table().to_csv(index=False)),
                    files.write_json(folder / SIZES, dict(zip(used.names, used.sizes, strict=True)))]
+        outputs += patients.write(folder, told, held)
         files.write_json(folder / SOURCE, hashes)
         artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
                         origin=settings.source, left_out=len(report.problems), **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
-def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Report | None, dict[str, Any]]:
-    """The artifact of a folder's pairs, what lies in that folder, and the hashes of its files.
+def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[
+        Artifact, Report | None, dict[str, Any], tuple[dict[str, str], list[str]]]:
+    """The artifact of a folder's pairs, what lies in that folder, the hashes of its files, and their patients
+    with the names that are held out.
 
     A file is hashed only where its size or time is not what the artifact recorded. Where the folder is not
     there, the artifact's own word for it counts (see `remembered`).
     """
-    ignored = {*WINDOWS, "object", *([] if settings.names else ["names"])}
-    asked = {key: value for key, value in plain(settings).items()
-             if key not in ignored and (key not in BEFORE or value != BEFORE[key])}
+    ignored = {*WINDOWS, "object", *([] if settings.names else ["names"]),
+               *([] if settings.held_share else ["holdout"])}
+    asked = {name: value for name, value in plain(settings).items()
+             if name not in ignored and (name not in BEFORE or value != BEFORE[name])}
     if stamp := remembered(ws.folder / name, settings.source):
-        known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
-        return ws.artifact(name, {**asked, **known, "version": READER}), None, {}
+        known = {part: stamp["recipe"][part] for part in ("source", "input", "split")
+                 if part in stamp["recipe"]}
+        return ws.artifact(name, {**asked, **known, "version": READER}), None, {}, ({}, [])
     report = layouts.scan(resolve(settings.source), settings)
     before = files.read_json(ws.folder / name / SOURCE)
     hashes = report.hashes(before if isinstance(before, dict) else {})
     recipe = {**asked, "source": report.layout, "version": READER, "input": reports.identity(hashes)}
-    return ws.artifact(name, recipe), report, hashes
+    told, held = patients.split(report, settings, ws.seed)
+    if told or held:
+        recipe["split"] = key({"held_out": held, "patients": told})
+    return ws.artifact(name, recipe), report, hashes, (told, held)
 
 
 def native_sizes(pairs: Pairs) -> dict[str, tuple[int, int]]:

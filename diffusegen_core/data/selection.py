@@ -23,8 +23,9 @@ class Used(NamedTuple):
     """Native height and width of each."""
 
 
-def usable(settings: Data, report: Report, least: int, listed: Collection[str]) -> Used:
-    """Read and resize the wanted pairs; `listed` are the paper's names.
+def usable(settings: Data, report: Report, least: int, listed: Collection[str],
+           held_out: Collection[str] = ()) -> Used:
+    """Read and resize the wanted pairs; `listed` are the paper's names, `held_out` those that are not used.
 
     Raises UserError where a problem forbids it: any of them under `on_bad: refuse`, and always one that all
     images share.
@@ -34,7 +35,8 @@ def usable(settings: Data, report: Report, least: int, listed: Collection[str]) 
     kept: list[tuple[str, np.ndarray, np.ndarray, tuple[int, int]]] = []
     for pair, image, mask in reading.read(report, settings):
         sound.append(pair)
-        wanted = subset == "all" or (pair.name in listed) == (subset == "paper348")
+        wanted = pair.name not in held_out and (
+            subset == "all" or (pair.name in listed) == (subset == "paper348"))
         if wanted and len(kept) < (settings.count or len(report.pairs)):
             kept.append((pair.name, *fits.fitted(image, mask, settings.image_size, settings.fit),
                          mask.shape[:2]))
@@ -48,7 +50,7 @@ def usable(settings: Data, report: Report, least: int, listed: Collection[str]) 
     if shared := [one for one in report.problems if (one.file, one.problem) == (".", reading.DEPTH)]:
         raise UserError(f"{report.folder}: {shared[0].detail}.")
     if settings.names:
-        refuse_unknown(settings.names, {name for name, *_ in kept})
+        refuse_unknown(settings.names, {name for name, *_ in kept}, held_out)
         kept = [pair for pair in kept if pair[0] in settings.names]
     if not kept:
         raise UserError(f"No pair is left for data.subset {subset}. {report.brief()}")
@@ -62,9 +64,12 @@ def require(report: Report, clusters: int, pairs: int) -> None:
         report.problems.append(Problem(".", "too few pairs", f"{pairs} usable, at least {clusters} needed"))
 
 
-def refuse_unknown(names: Sequence[str], known: Collection[str]) -> None:
-    """UserError where data.names has a name that no pair has."""
+def refuse_unknown(names: Sequence[str], known: Collection[str], held_out: Collection[str] = ()) -> None:
+    """UserError where data.names has a name that no pair has, or one that is held out."""
     if unknown := [name for name in names if name not in known]:
+        if unknown[0] in held_out:
+            raise UserError(f"Parameters: data.names: {unknown[0]} is held out by data.holdout. Leave it "
+                            "out, or set data.holdout to null.")
         raise UserError(f"Parameters: data.names: there is no pair {unknown[0]}"
                         f"{f' (nor {len(unknown) - 1} more)' if len(unknown) > 1 else ''}.")
 

@@ -15,7 +15,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Segment
-from diffusegen_core.data import dataset, layouts, sequences
+from diffusegen_core.data import dataset, layouts, patients, sequences
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
@@ -49,12 +49,16 @@ class TestSet:
     """Whether it comes from the folder of the training pairs, under the same names."""
     layout: str = ""
     """How the folder that it was drawn from is laid out, as in layouts.LAYOUTS; "" where nobody knows."""
+    patients: Mapping[str, str] | None = None
+    """The patient of each image, where data.patients tells."""
 
     @cached_property
     def groups(self) -> Grouped | None:
-        """Which images belong together, by the layout or the set's name; None where these do not tell."""
+        """Which images belong together, by patients, the layout or the set's name; None where these do not
+        tell."""
         names = self.pairs.names if self.pairs else []
-        return sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names)
+        return (sequences.of_patients(self.patients or {}, names)
+                or sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names))
 
 
 def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[str, TestSet]:
@@ -87,6 +91,21 @@ def check(p: Params, keys: Collection[str] = TESTS) -> Iterator[str]:
             yield from refusals([partial(dataset.refuse_unreadable, everything, str(folder))],
                                 f"segment.{key}")
     yield from refusals([lambda: refuse_twice(p.segment, keys)])
+
+
+def lacking(p: Params) -> str:
+    """Why a run will have no held-out pairs, as far as the listing of its folder tells; "" where it has."""
+    wanted, data = p.segment.held_out, p.data
+    if wanted is None:
+        return "segment.held_out is null"
+    if wanted != REST or data.drawn or data.held_share:
+        return ""
+    folder = resolve(data.source)
+    if not folder.is_dir():
+        return ""  # nobody can tell
+    everyone = layouts.scan(folder, data).pairs
+    left = len(everyone) - dataset.expected(data, p.seed)[0]
+    return "" if left else f"data.holdout is null, and all {len(everyone)} pairs are trained on"
 
 
 def folders(settings: Segment) -> dict[str, Path]:
@@ -161,7 +180,8 @@ class _Source:
 
     def read(self, name: str, source: str, count: int | None = None) -> Pairs:
         """All pairs of a source, the run's own included, as the artifact tests/NAME."""
-        whole = {"source": source, "subset": "all", "count": count, "names": None}
+        whole = {"source": source, "subset": "all", "count": count, "names": None, "holdout": None,
+                 "patients": None}
         data = self.data if source == self.data.source else layouts.for_folder(self.data, resolve(source))
         return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}")
 
@@ -201,17 +221,22 @@ def _kind(training: Pairs, data: Data) -> str:
 
 
 def _rest(source: _Source, name: str) -> TestSet:
-    """Drawn from the pairs of data.source that are neither trained on nor, for paper348, the paper's.
+    """Drawn from the pairs of data.source that are held out; where data.holdout is not in use, from those
+    that are neither trained on nor, for paper348, the paper's.
 
-    What shows the same as a training image, as frames of a video do, is left out.
+    What shows the same as a training image, as frames of a video do, is left out, and whoever's other images
+    are trained on.
     """
     whole, used = source.read(name, source.data.source), _known(source.training, source.data)
-    rest = whole.take([i for i, pair in enumerate(whole.names) if pair not in used])
+    told, held = patients.read(source.training.file)
+    seen = {told.get(pair) for pair in used} - {None}
+    rest = whole.take([i for i, pair in enumerate(whole.names) if pair not in used
+                       and told.get(pair) not in seen and (not source.data.held_share or pair in held)])
     twins = copies(rest, source.training) if len(rest) else {}
     rest = rest.take([i for i, pair in enumerate(rest.names) if pair not in twins]) if twins else rest
     if not len(rest):
         return TestSet(name, None, "data.source has no pairs beside those that are trained on")
-    drawn = source.drawn(name, rest, True, sequences.layout_of(whole))
+    drawn = replace(source.drawn(name, rest, True, sequences.layout_of(whole)), patients=told or None)
     return replace(drawn, note=f"{drawn.note}; {len(twins)} copies left out") if twins else drawn
 
 

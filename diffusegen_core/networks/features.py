@@ -30,6 +30,7 @@ from diffusegen_core.networks.weights import (
     fill,
     hub_folder,
     identity,
+    looking,
     seeded,
     words,
 )
@@ -297,9 +298,11 @@ def _unknown(name: str, known: list[str]) -> UserError:
 
 def refuse_unfit(weights: str, load_network: Callable[..., object], *arguments: object,
                  **options: object) -> None:
-    """UserError where a file of weights is none of the network that `load_network(*arguments)` loads.
-
-    What a library would download is left to it.
+    """UserError where `load_network(*arguments, device=...)` could not: a file of weights that is none of its
+    network's, published ones that are not to be had, images that it cannot see. Nothing is downloaded.
     """
-    if weights not in (PRETRAINED, RANDOM):
+    if weights in (PRETRAINED, RANDOM):
+        with torch.device("meta") as nowhere, looking():  # nothing is computed
+            load_network(*arguments, **options, device=nowhere)
+    else:
         load_network(*arguments, **options)

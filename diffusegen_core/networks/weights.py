@@ -8,9 +8,11 @@ executed. Nothing falls back to anything else: weights that cannot be had are a 
 import contextlib
 import pickle
 import socket
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +36,7 @@ Loaded = TypeVar("Loaded", State, Path)
 
 # Seconds that a silent server is waited for.
 PATIENCE = 10.0
+WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt")  # of the hub's repositories
 # torch's own switch; torchvision's loader has no parameter for it.
 FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -57,6 +60,26 @@ class Published(Generic[Loaded]):
     """Whether `where` is a Hugging Face hub id."""
 
 
+class _Looked(Exception):
+    """Weights that come with their network are within reach, and nobody wants them yet."""
+
+
+_looking = False  # see `looking`
+
+
+@contextlib.contextmanager
+def looking() -> Iterator[None]:
+    """Within it published weights are not loaded: UserError where they are neither in the library's cache nor
+    to be had now, and else networks keep the weights that they were made with."""
+    global _looking
+    before, _looking = _looking, True
+    try:
+        with contextlib.suppress(_Looked):
+            yield
+    finally:
+        _looking = before
+
+
 def seeded(make: Callable[[], Made], seed: int, *names: object) -> Made:
     """What `make` returns, its random numbers drawn from `seed`; torch's global state stays as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -71,7 +94,9 @@ def fill(net: nn.Module, spec: str, published: Published[State], unused: tuple[s
     Fields that start with a prefix in `unused`, such as those of a classifier that the network lacks, are not
     loaded. Raises UserError where the weights cannot be had, or do not fit.
     """
-    if spec == PRETRAINED:
+    if spec == PRETRAINED and _looking:
+        _refuse_out_of_reach(published)
+    elif spec == PRETRAINED:
         fit(net, _ask(published), f"What {published.library} has for {published.network}", unused)
     elif spec != RANDOM:
         fit(net, read(spec), str(params.resolve(spec)), unused)
@@ -80,13 +105,28 @@ def fill(net: nn.Module, spec: str, published: Published[State], unused: tuple[s
 
 def place(spec: str, published: Published[Path]) -> Path:
     """The file that `spec` names, for weights that come with their network, in one file."""
+    if spec == PRETRAINED and _looking:
+        _refuse_out_of_reach(published)
+        raise _Looked
     return _ask(published) if spec == PRETRAINED else _file(spec)
+
+
+def cached(published: Published[Any]) -> bool:
+    """Whether the library has published weights in its cache already."""
+    where = _address(published)
+    if published.from_hub:
+        kept = hub_folder(where).glob("snapshots/*/*")
+        return any(file.suffix in WEIGHT_FILES and file.is_file() for file in kept)
+    return _torch_file(where).is_file()
 
 
 def by_hand(url: str) -> str:
     """How a person without a network places a file of torch's hub, as one sentence."""
-    folder = Path(get_dir()) / "checkpoints"
-    return f"Without a network, place that file as {folder / url.rsplit('/', 1)[-1]}."
+    return f"Without a network, place that file as {_torch_file(url)}."
+
+
+def _torch_file(url: str) -> Path:
+    return Path(get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
 def hub_folder(repository: str) -> Path:
@@ -152,17 +192,36 @@ def _address(published: Published[Any]) -> str:
 
 
 def _ask(published: Published[Loaded]) -> Loaded:
-    where = _address(published)
+    _address(published)
     silent = published.from_hub and not hub.HF_HUB_OFFLINE and not _answers(hub.ENDPOINT)
     try:
         with _guarded(cache_only=silent), torch.random.fork_rng(devices=[]):
             return published.load()
     # No network, an HTTP or hub error; a wrong hash; a cached file that is no state dict.
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = f"{hub.ENDPOINT} does not answer and the cache lacks it." if silent else _first_line(error)
-        raise UserError(f"The published weights of {published.network} could not be had: {published.library} "
-                        f"was asked for {where}. Reason: {reason} {published.by_hand} Or give the "
-                        "path of a weights file, or `random`, instead of `pretrained`.") from error
+        raise _not_had(published, _silent(hub.ENDPOINT) if silent else _first_line(error)) from error
+
+
+def _refuse_out_of_reach(published: Published[Any]) -> None:
+    """UserError where published weights are not in the cache, and whoever has them does not answer."""
+    where = _address(published)
+    if cached(published):
+        return
+    if published.from_hub and hub.HF_HUB_OFFLINE:
+        raise _not_had(published, "HF_HUB_OFFLINE is set and the cache lacks it.")
+    address = hub.ENDPOINT if published.from_hub else "/".join(where.split("/", 3)[:3])
+    if not _answered(address, int(time.monotonic() // 60)):
+        raise _not_had(published, _silent(address))
+
+
+def _silent(address: str) -> str:
+    return f"{address} does not answer and the cache lacks it."
+
+
+def _not_had(published: Published[Any], reason: str) -> UserError:
+    return UserError(f"The published weights of {published.network} could not be had: {published.library} "
+                     f"was asked for {published.where}. Reason: {reason} {published.by_hand} Or give the "
+                     "path of a weights file, or `random`, instead of `pretrained`.")
 
 
 @contextlib.contextmanager
@@ -178,6 +237,12 @@ def _guarded(cache_only: bool) -> Iterator[None]:
     finally:
         socket.setdefaulttimeout(timeout)
         hub.HF_HUB_OFFLINE = offline
+
+
+@lru_cache
+def _answered(address: str, minute: int) -> bool:
+    """Asked once a minute, for several networks may be published in one place, and it may be silent."""
+    return _answers(address)
 
 
 def _answers(address: str) -> bool:

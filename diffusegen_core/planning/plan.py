@@ -137,7 +137,7 @@ def at_hand(p: Params) -> tuple[Params, str]:
 
 def pairs(p: Params) -> tuple[int, str]:
     """How many pairs a run will have, and how that is known. Images are not opened."""
-    return dataset.expected(p.data)
+    return dataset.expected(p.data, p.seed)
 
 
 def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:

@@ -12,7 +12,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
-from diffusegen_core.planning import plan
+from diffusegen_core.planning import plan, space
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.store import tracking
@@ -46,6 +46,26 @@ def check(run: Run, chosen: Collection[str]) -> None:
     """UserError with a line for each error of the user that the chosen chapters would come to."""
     if lines := problems(run.params, chosen):
         raise UserError("\n".join(lines))
+    space.refuse_full(run.params, needed(chosen))
+
+
+def notes(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
+    """What the chosen chapters will not be able to tell without pairs to test on, or keep out in vain, a line
+    each."""
+    asked = needed(chosen)
+    if not {"evaluate", "tests"} & asked:
+        return []
+    if p.data.held_share and "held_out" in testsets.folders(p.segment):
+        return [f"data.holdout {p.data.held_share:g} keeps pairs out that nothing tests on, for "
+                "segment.held_out names a folder. -p data.holdout null uses them."]
+    if not (lacking := testsets.lacking(p)):
+        return []
+    away = p.segment.cvc or p.segment.polypgen
+    untold = [*([] if away or "tests" not in asked else
+                ["how well networks do on images that no part has seen (chapters 6 and 7)"]),
+              *(["whether pairs are copies and models remember (chapter 5)"] if "evaluate" in asked else [])]
+    return [f"No pairs are held out ({lacking}): the run will not be able to tell {', nor '.join(untold)}. "
+            "-p data.holdout 0.2 keeps a fifth out."] if untold else []
 
 
 def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
@@ -96,6 +116,18 @@ def refuse_mixture(run: Run, chosen: Collection[str]) -> None:
             raise UserError(f"{error} Chapters that are not chosen are not made anew.") from None
         except UserError:
             pass  # it is not there yet, or the chosen ones will say what is wrong with it
+
+
+def refuse_failed(run: Run, chosen: Collection[str]) -> None:
+    """UserError where a chosen chapter has trained networks, and every one of them has failed."""
+    for name in ("segment", "augment"):
+        tested = run.finished(name) if name in chosen else None
+        if tested is None or not len(tested.runs):
+            continue
+        status = tested.runs["status"].astype(str)
+        if status.str.startswith("failed").all():
+            raise UserError(f"All {len(status)} networks of the chapter {name} have failed, the first so: "
+                            f"{status.iloc[0].removeprefix('failed: ')}")
 
 
 def dry_run(run: Run, chosen: Collection[str]) -> str:

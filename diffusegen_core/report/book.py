@@ -27,7 +27,7 @@ from diffusegen_core.store.stamps import ASIDE, MAKING
 ROOT = Path(__file__).parents[2]
 PDF = "diffusegen.pdf"
 MARK = ".built.json"  # names the files of a site folder that are ours
-FRONT = ["about", "how_to_read", "data", "method", "jupyterlab", "api"]
+FRONT = ["about", "how_to_read", "data", "own_data", "method", "jupyterlab", "api"]
 BACK = ["results_small", "on_a_gpu", "sharing", "citing", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")

@@ -9,10 +9,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from math import isnan, nan
 
+from diffusegen_core.measures import power
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.paperclaims import Claim
 
-LEAST_IMAGES, LEAST_SEEDS = 20, 3
+LEAST_IMAGES, LEAST_SEEDS = power.LEAST_IMAGES, power.LEAST_SEEDS
 LEAST_GENERATORS = 3  # for a verdict on the method, and not on the pairs of one training alone
 SMALLEST = 0.01  # the smallest difference in Dice or IoU that anybody would care for
 LEARNED = 0.1  # a network below this mean Dice or IoU does not segment
@@ -34,8 +35,8 @@ SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical ef
            "none, and is supported if all are; otherwise there is too little data, or it is undecided. "
            "Intervals are not widened for the number of comparisons: the more there are, the harder it is to "
            "be supported, and the easier to be refuted by chance.")
-GROUPS = ("Frames of one sequence, and images of one centre, are resampled together where a test set says "
-          "which they are, for they are alike.")
+GROUPS = ("Frames of one sequence, and images of one centre or patient, are resampled together where a test "
+          "set or data.patients says which they are, for they are alike.")
 THESE_PAIRS = "for these pairs"
 SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is {THESE_PAIRS}: "
          "another training of the generator might reverse it.")

@@ -201,7 +201,7 @@ def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: s
         "test set": "none", "": "no test set of this run names its sequences or centres"}])
     return show(frame, name, f"{sentence(heading.replace(DICE, captioned(p)))}, computed in this run, with "
                 "95 % intervals that take images to be independent, and with intervals that resample whole "
-                "groups: sequences of frames, or the centres that images come from.")
+                "groups: sequences of frames, or the centres or patients that images are of.")
 
 
 def _text(found: Interval, digits: str) -> str:

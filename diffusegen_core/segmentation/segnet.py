@@ -26,7 +26,7 @@ from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
-from diffusegen_core.networks.features import RANGES, refuse_unfit
+from diffusegen_core.networks.features import RANGES
 from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation import augmentation
 from diffusegen_core.store import seeds
@@ -126,12 +126,21 @@ def _widen(encoder: nn.Module, channels: int) -> None:
     first.in_channels = channels
 
 
-def refuse_impossible(settings: Segment, seed: int) -> None:
-    """UserError where there is no such network, or no file of its weights, or that of another network."""
-    with torch.device("meta"):  # nothing is computed
-        build(settings.model_copy(update={"weights": weights.RANDOM}), seed)
+def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RGB_AND_MASK) -> None:
+    """UserError where there is no such network, or it cannot see images of that side, or its weights cannot
+    be had, or are another network's."""
+    published = settings.weights == weights.PRETRAINED
+    with torch.device("meta"), weights.looking():  # nothing is computed
+        net = build(settings.model_copy(update={} if published else {"weights": weights.RANDOM}), seed, kind)
+        try:
+            net(torch.empty(settings.batch_size, inputs(kind.channels), side, side))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(f"segment.encoder {settings.encoder} cannot see images of {side} pixels: "
+                            f"{' '.join(str(error).split())[:200]}. Choose another, or the size that it "
+                            "takes as data.image_size.") from None
     decided_by(settings, seed)
-    refuse_unfit(settings.weights, build, settings, seed)
+    if settings.weights not in (weights.PRETRAINED, weights.RANDOM):
+        build(settings, seed)
 
 
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,

@@ -62,7 +62,7 @@ def with_filtered(supply: Supply, settings: Filter) -> Supply:
 
 def expected(p: Params) -> Supply:
     """What chapters 6 and 7 choose from, before it is made; of one pair, where the number is unknown."""
-    return of_run(p, dataset.expected_count(p.data) or 1)
+    return of_run(p, dataset.expected_count(p) or 1)
 
 
 def of_run(p: Params, pairs: int) -> Supply:

@@ -20,7 +20,7 @@ from diffusegen_core.store.stamps import ASIDE
 PARAMS = "params.yaml"
 # What a run has whose params.yaml is older than the parameter; the default may need results that it lacks.
 BEFORE: dict[str, dict[str, Any]] = {
-    "data": {"fit": "squeeze"},
+    "data": {"fit": "squeeze", "holdout": None},
     "inpaint": {"baselines": None, "masks": "joint", "guidance_scale": 1.0, "seamless": False}}
 
 
@@ -89,6 +89,22 @@ def kept(p: Params) -> Iterator[None]:
             files.without_empty(before.parent)
         elif first and not _recipes(p.folder):
             path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def leaving_nothing(folder: Path) -> Iterator[None]:
+    """A run folder that was just made, and is held, goes again where what follows is refused before anything
+    is made; nothing but what the program has written, and no traceback that the error names."""
+    new = {path.name for path in folder.iterdir()} <= {lock.MARK, lock.LOCK}
+    try:
+        yield
+    except UserError as error:
+        if new and not _recipes(folder):
+            written = [lock.MARK, lock.LOCK, PARAMS, *(
+                f"{place}/{name}" for place in ("notebooks/failed", "notebooks/running", stamps.MAKING)
+                for name in files.below(folder / place) if str(folder / place / name) not in str(error))]
+            files.remove(folder, written)
         raise
 
 

@@ -1,0 +1,50 @@
+"""The command `diffusegen new`: a parameter file for data of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffusegen_core.cli_params import Overrides, changes_of
+from diffusegen_core.config.errors import UserError, printable
+
+LEAST, MOST = 1.0, 10_000.0  # minutes
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DATA", help="A folder of image+mask pairs.")],
+    overrides: Overrides = None,
+    minutes: Annotated[float, typer.Option(help="How long the run may take, on this machine.")] = 60.0,
+    device: Annotated[str, typer.Option(help="auto (cuda where there is one), cpu, cuda, cuda:1")] = "auto",
+    out: Annotated[Path, typer.Option(help="The file that is written; its name is the run's.")] = Path(
+        "params/mine.yaml"),
+    images: Annotated[str | None, typer.Option(
+        metavar="GLOB", help="Which files are images: data.images, as 'train/*.png'.")] = None,
+    masks: Annotated[str | None, typer.Option(
+        metavar="GLOB", help="Which are their masks: data.masks, as 'labels/*_seg.png'.")] = None,
+    patients: Annotated[str | None, typer.Option(
+        metavar="REGEX|CSV:COLUMN", help="What tells patients, who are held out whole: '^(P[0-9]+)', or "
+                                         "who.csv:patient.")] = None,
+    weights: Annotated[str | None, typer.Option(
+        metavar="FILE", help="Weights of torchvision's mobilenet_v2 or the like, where none can be "
+                             "downloaded.")] = None,
+) -> None:
+    """Look at data of your own, time this device, and write a parameter file that fits, with reasons.
+
+    A fifth of the pairs is held out for tests. -p KEY VALUE as in `run` sets what you know better.
+    """
+    if not LEAST <= minutes <= MOST:
+        raise UserError(f"--minutes {minutes:g}: a run takes {LEAST:g} to {MOST:g} minutes.")
+    if (images is None) != (masks is None):
+        raise UserError("--images and --masks are given together or not at all.")
+    changes = changes_of(overrides or [])
+    from diffusegen_core.config import params  # these take seconds
+    from diffusegen_core.newprofile import making
+    there = folder if folder.exists() else params.resolve(folder)
+    file = str(Path(weights).absolute()) if weights and Path(weights).exists() else weights
+    typer.echo("Looking at the data, then timing this device; that takes a minute or two.", err=True)
+    made = making.make(making.Wish(there.absolute(), minutes, device, out, images, masks, patients, file,
+                                   changes))
+    made.write()
+    typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
+    typer.echo(f"\nWritten: {made.file}. Look at it, then: diffusegen run {out}")

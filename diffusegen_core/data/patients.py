@@ -1,0 +1,129 @@
+"""Which pairs are of one patient, and whose pairs are held out: seen by no part of a run.
+
+Patients stay whole. Their order is that of a hash of the seed and their name, so that it hangs on nothing
+else: neither on the order of files nor on which other patients there are.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from diffusegen_core.config.data import PATIENT_TABLE, Data
+from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.params import resolve
+from diffusegen_core.data.reports import Pair, Report
+from diffusegen_core.store import files, seeds
+
+FILE = "held_out.json"  # in a folder of stored pairs: `write`
+
+
+def of_pairs(report: Report, settings: Data) -> dict[str, str]:
+    """The patient of each pair by its name, as data.patients tells; without it every file is one of its own,
+    so that the slices of a volume stay together. UserError for a pair whose patient is not told."""
+    if settings.patients is None:
+        return {pair.name: pair.image.relative_to(report.folder).as_posix() for pair in report.pairs}
+    if table := PATIENT_TABLE.fullmatch(settings.patients):
+        return _by_table(report, _table(report.folder, table["file"]), table["column"], settings.patients)
+    return _by_pattern(report, re.compile(settings.patients))
+
+
+def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
+    """The names of the pairs that are held out, sorted: those of whole patients, about this share of all.
+
+    In the order of their hashes, patients are taken while the share is not exceeded; if none is so small, the
+    smallest one; one stays. UserError where all pairs are of one patient.
+    """
+    sizes = Counter(patients.values())
+    if len(sizes) < 2:
+        raise UserError(f"Parameters: data.holdout: all {len(patients)} pairs are of one patient, so that "
+                        "none can be held out by data.patients. Give more patients, or data.holdout null.")
+    order = sorted(sizes, key=lambda patient: seeds.derive(seed, "held out", patient))
+    wanted, taken, count = max(1, round(share * len(patients))), set[str](), 0
+    for patient in order:
+        if count + sizes[patient] <= wanted and len(taken) + 1 < len(sizes):
+            taken.add(patient)
+            count += sizes[patient]
+    chosen = taken or {min(order, key=lambda patient: sizes[patient])}
+    return sorted(name for name, patient in patients.items() if patient in chosen)
+
+
+def split(report: Report, settings: Data, seed: int) -> tuple[dict[str, str], list[str]]:
+    """The patient of each pair, {} where data.patients is not given, and the names that are held out."""
+    share = settings.held_share
+    if (share is None and settings.patients is None) or not report.pairs:
+        return {}, []
+    patients = of_pairs(report, settings)
+    held = held_out(patients, share, seed) if share else []
+    return (patients if settings.patients else {}), held
+
+
+def write(folder: Path, patients: Mapping[str, str], held: Sequence[str]) -> list[files.Written]:
+    """Write both into a folder of stored pairs; nothing where there is nothing to tell."""
+    told = {"held_out": list(held), "patients": dict(patients)}
+    return [files.write_json(folder / FILE, told)] if patients or held else []
+
+
+def read(stored: Path | None) -> tuple[dict[str, str], list[str]]:
+    """What `write` has written beside the file of stored pairs: the patient of each pair of their folder, {}
+    where data.patients does not tell, and the names that are held out."""
+    told = files.read_json(stored.parent / FILE) if stored else None
+    return (told["patients"], told["held_out"]) if isinstance(told, dict) else ({}, [])
+
+
+def file(folder: Path, patients: str | None) -> Path | None:
+    """The table that data.patients names; None where it names none. One in the data folder goes before."""
+    match = PATIENT_TABLE.fullmatch(patients or "")
+    if match is None:
+        return None
+    inside = folder / match["file"]
+    return inside if inside.is_file() else resolve(match["file"])
+
+
+def _by_pattern(report: Report, pattern: re.Pattern[str]) -> dict[str, str]:
+    patients = {}
+    for pair in report.pairs:
+        path = pair.image.relative_to(report.folder).as_posix()
+        match = pattern.search(path if "/" in pattern.pattern else pair.image.name)
+        if match is None or not match[1]:
+            raise UserError(f"Parameters: data.patients: {pattern.pattern!r} tells no patient of "
+                            f"{printable(path)}. Its one group must match in each image's name, or, where it "
+                            "holds a /, in its path.")
+        patients[pair.name] = match[1]
+    return patients
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    path = file(folder, f"{name}:x")
+    assert path is not None, "the parameter names a table"
+    try:
+        return pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"Parameters: data.patients: {path} cannot be read: "
+                        f"{getattr(error, 'strerror', None) or printable(str(error))}.") from None
+
+
+def _by_table(report: Report, table: pd.DataFrame, column: str, told: str) -> dict[str, str]:
+    """The rows of a table by the column that names most images: by the pair, or the file with its ending."""
+    if column not in table:
+        raise UserError(f"Parameters: data.patients: {told}: there is no column {printable(column)}. There "
+                        f"are {', '.join(printable(str(name)) for name in table.columns)}.")
+    others = [name for name in table.columns if name != column]
+    rows = max((dict(zip(table[name], table[column], strict=True)) for name in others),
+               key=lambda rows: sum(_row(pair, rows, report.folder) != "" for pair in report.pairs),
+               default={})
+    patients = {pair.name: _row(pair, rows, report.folder) for pair in report.pairs}
+    if lacking := [name for name, patient in patients.items() if not patient]:
+        raise UserError(f"Parameters: data.patients: {told} tells no patient of {printable(lacking[0])}"
+                        f"{f' and {len(lacking) - 1} more' if lacking[1:] else ''}. One of its columns must "
+                        "hold the names of the images.")
+    return patients
+
+
+def _row(pair: Pair, rows: Mapping[str, str], folder: Path) -> str:
+    path = pair.image
+    keys: Sequence[str] = (pair.name, path.name, path.name.split(".")[0],
+                           path.relative_to(folder).as_posix())
+    return next((rows[key].strip() for key in keys if key in rows), "")

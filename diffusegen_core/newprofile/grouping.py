@@ -1,0 +1,68 @@
+"""How many clusters data of one's own suggest: by silhouette and cluster sizes, or by their number alone."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusegen_core.config.data import Data
+from diffusegen_core.config.sections import Cluster
+from diffusegen_core.data import planes, selection
+from diffusegen_core.data.reports import Report
+from diffusegen_core.networks import features
+from diffusegen_core.store import seeds
+
+LEAST = 12  # pairs of a cluster, whose model sees no others
+CLEAR = 0.1  # a mean silhouette below it is no grouping
+MOST_K, EACH = 8, 24  # clusters, and pairs for each on average
+LOOKED_AT = 150  # pairs whose features are computed
+SIDE = 64  # pixels at which they are looked at
+UNSEEN = 80  # pairs from which on two clusters are made unseen
+
+
+class Grouping(NamedTuple):
+    """A number of clusters, the pairs in the smallest, and why."""
+
+    k: int
+    smallest: int
+    reason: str
+
+
+def by_number(pairs: int) -> Grouping:
+    """Where no weights are known, by the number of pairs."""
+    k = 1 if pairs < UNSEEN else 2
+    return Grouping(k, max(1, pairs // (2 * k) if k > 1 else pairs),
+                    f"{pairs} pairs, and no weights to group them by: a model sees its own cluster alone, "
+                    f"and below {UNSEEN} pairs one for all learns more")
+
+
+def by_looks(settings: Data, report: Report, held_out: Collection[str], network: Cluster) -> Grouping:
+    """By the features of a sample of the pairs that are not held out: the K with the largest silhouette among
+    those whose smallest cluster has LEAST pairs."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    names = sorted(pair.name for pair in report.pairs if pair.name not in held_out)
+    rng = seeds.rng(0, "new profile", "sample")
+    sample = {names[i] for i in rng.permutation(len(names))[:LOOKED_AT]}
+    chosen = Report(report.folder, report.layout, [pair for pair in report.pairs if pair.name in sample],
+                    told=report.told, condition=report.condition)
+    used = selection.usable(settings.model_copy(update={"image_size": SIDE, "on_bad": "skip"}), chosen, 1, ())
+    pixels = [planes.rgb(used.images), *(planes.rgb(255 * used.masks[:, m:m + 1])
+                                         for m in range(used.masks.shape[1]))]
+    rows = np.concatenate([features.extract(part, network.backbone, network.weights, network.input_range)
+                           for part in pixels], axis=1, dtype=np.float64)
+    whole, best = len(names) / len(rows), Grouping(1, len(names), "")
+    score, looked = CLEAR, []
+    for k in range(2, min(MOST_K, len(names) // EACH) + 1):
+        labels = KMeans(k, n_init=5, random_state=0).fit(rows).labels_
+        smallest = int(np.bincount(labels, minlength=k).min() * whole)
+        value = float(silhouette_score(rows, labels)) if smallest else -1.0
+        looked.append(f"{k}: {value:.2f}, {smallest} pairs")
+        if smallest >= LEAST and value > score:
+            score, best = value, Grouping(k, smallest, "")
+    if not looked:
+        return Grouping(1, len(names), f"{len(names)} pairs are too few for two models of {LEAST} and more")
+    why = f"silhouette and smallest cluster by K: {'; '.join(looked)}"
+    none = f"{why}. One model for all: no K is above {CLEAR} with {LEAST} pairs a cluster"
+    return best._replace(reason=none if best.k == 1 else why)

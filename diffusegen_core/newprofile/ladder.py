@@ -1,0 +1,108 @@
+"""The sizes of run that `diffusegen new` chooses from, from a smoke test to the paper's image size.
+
+They follow the profiles: smoke, kvasir_cpu and one_gpu. The paper's own training, 28 hours of a large GPU, is
+params/paper.yaml.
+"""
+
+from dataclasses import dataclass
+
+from diffusegen_core.newprofile.lines import Line, Sections
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One size of run."""
+
+    side: int
+    """Of an image, pixels."""
+    base: int
+    """Width of the U-Net's first level."""
+    mult: tuple[int, ...]
+    attention: int
+    images: int
+    """Training images of a model, T."""
+    batch: int
+    lr: float
+    sources: int | None
+    samples: int
+    epochs: int
+    decoder: tuple[int, ...]
+    seeds: int
+    filtered: bool
+    like: str
+    """Where its values come from."""
+    bf16: bool = False
+
+
+DECODER = (64, 32, 16)
+LADDER = (
+    Rung(32, 32, (1, 2), 16, 2000, 8, 1e-3, 12, 2, 8, DECODER, 1, False, "a part of smoke"),
+    Rung(32, 32, (1, 2), 16, 3200, 8, 1e-3, 16, 2, 12, DECODER, 3, False, "smoke"),
+    Rung(48, 32, (1, 2, 2), 12, 6000, 4, 5e-4, 24, 2, 24, DECODER, 3, False, "between smoke and kvasir_cpu"),
+    Rung(64, 64, (1, 1, 2, 2), 16, 8000, 2, 2e-4, 48, 3, 60, (128, *DECODER), 3, True, "kvasir_cpu", True),
+    Rung(64, 64, (1, 1, 2, 2), 16, 24000, 2, 2e-4, None, 3, 60, (128, *DECODER), 5, True,
+         "kvasir_cpu, longer", True),
+    Rung(128, 128, (1, 1, 2, 2, 4), 16, 25000, 32, 2e-4, None, 3, 100, (256, 128, *DECODER), 5, True,
+         "one_gpu", True),
+    Rung(256, 128, (1, 1, 2, 2, 4, 4), 16, 50000, 32, 1e-4, None, 3, 100, (256, 128, *DECODER), 5, True,
+         "one_gpu at the paper's image size", True),
+)
+PASSES = 400  # over each pair, above which a model learns little more than to repeat them
+SMALL_SETS = 16, 32, 64, 128  # the paper's N
+
+
+def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sections:
+    """All but the data and the weights, of a run of so many pairs, of which `smallest` lie in the smallest of
+    k clusters, and `held` more are held out."""
+    images = min(rung.images, PASSES * smallest)
+    sources = pairs if rung.sources is None else min(rung.sources, pairs)
+    sizes = [size for size in SMALL_SETS if size <= sources] or [sources]
+    calls = 25
+    return {
+        "model": {
+            "base_channels": Line(rung.base, f"width and levels as in {rung.like}"),
+            "channel_mult": Line(list(rung.mult)), "res_blocks": Line(1),
+            "attention_resolutions": Line([rung.attention]), "head_channels": Line(min(rung.base, 64))},
+        "process": {"objective": Line("v"), "variance": Line(
+            "posterior", "a learned variance stays grainy after so few images")},
+        "train": {
+            "images": Line(images, f"T of each model, about {images // smallest} passes over the smallest "
+                                   f"cluster; at most {PASSES}, for more repeats the pairs"),
+            "batch_size": Line(min(rung.batch, smallest), "small batches learn more from as many images"),
+            "lr": Line(rung.lr, f"as in {rung.like}"),
+            "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),
+            "precision": Line("bf16" if rung.bf16 else "fp32"),
+            "checkpoint_every": Line(250), "preview_every": Line(max(100, images // rung.batch // 8))},
+        "inpaint": {
+            "samples": Line(rung.samples, "synthetic pairs a source, N"),
+            "sources": Line(sources, "pairs that are painted into; more cost time and give variety"),
+            "masks": Line("varied", "lesions of training pairs, changed and placed anew: the model only "
+                                    "paints the image, and no mask is empty"),
+            "guidance_scale": Line(2.0, "networks find the painted lesions far more often than at 1"),
+            "baselines": Line(["Paste"], "what painting has to beat: real lesions pasted, no model"),
+            "respacing": Line(calls, "T of sampling: more steps change little with given masks"),
+            "jump_length": Line(5), "resampling": Line(1), "batch_size": Line(24),
+            "precision": Line("bf16" if rung.bf16 else "fp32")},
+        "style": {
+            "method": Line("sdedit", "a tenth of the time of guided, and networks learn more from it"),
+            "guidance_scale": Line(1.5), "respacing": Line(calls), "skip": Line(16), "batch_size": Line(8),
+            "precision": Line("bf16" if rung.bf16 else "fp32")},
+        "gan": {"source": Line(None, "singan trains a GAN a source: about a minute each on two cores")},
+        "evaluate": {"membership": Line(min(64, held, pairs) or None,
+                                        "pairs of each kind, trained on and held out")},
+        "filter": {"folds": Line(3 if rung.filtered and pairs >= 48 else None,
+                                 "networks that set bad pairs aside; null: too small a run for it")},
+        "segment": {
+            "epochs": Line(rung.epochs), "epoch_images": Line(
+                64, "the same number of steps for every network, however large its set"),
+            "lr": Line(3e-3 if rung.epochs <= 24 else 1e-3),
+            "lr_epochs": Line(max(1, 2 * rung.epochs // 3)), "lr_after": Line(3e-4),
+            "decoder_channels": Line(list(rung.decoder)),
+            "samples": Line([rung.samples]), "seeds": Line(
+                rung.seeds, "repetitions; a verdict needs 3" if rung.seeds < 3 else
+                "repetitions, as many as a verdict needs or more"),
+            "held_out": Line("rest", "the pairs of data.holdout"),
+            "test_count": Line(max(held, 1), "all that are held out")},
+        "augment": {
+            "sizes": Line(sizes[:2] if rung.side < 128 else sizes, "real pairs of a small set"),
+            "ratios": Line([rung.samples]), "seeds": Line(rung.seeds)}}

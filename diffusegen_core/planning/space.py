@@ -1,0 +1,57 @@
+"""Whether a run fits on the disk where its folder lies, before anything is written."""
+
+import contextlib
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from diffusegen_core.chapters.costs import Backbone, Cost, Learner, Work
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.text import size
+from diffusegen_core.data.planes import Planes
+from diffusegen_core.diffusion.unet import UNet, parameter_count
+from diffusegen_core.planning import flops, plan
+from diffusegen_core.segmentation import segnet
+
+WIDTH = 2048  # features that a backbone gives, of which few give more
+
+
+def refuse_full(p: Params, chosen: Collection[str]) -> None:
+    """UserError where the chapters, by their names, may take more than is free, less what the run has."""
+    wanted, there = needed(p, chosen), _taken(p.folder)
+    place = next(folder for folder in (p.folder, *p.folder.parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if wanted - there > free:
+        more = f", of which {size(there)} are there" if there else ""
+        raise UserError(f"The run may take {size(wanted)} on disk{more}, and {size(free)} are free in "
+                        f"{place}. Make room, name another disk by run_dir, or keep less: "
+                        "segment.keep_weights false, train.keep_optimizer false.")
+
+
+def needed(p: Params, chosen: Collection[str]) -> float:
+    """The bytes that the chosen chapters take at most, with the largest checkpoint; nothing is computed.
+
+    What nobody can tell yet, and what chapters need that would be refused and are not chosen, counts nothing.
+    """
+    rows: list[Cost] = []
+    with contextlib.suppress(UserError):
+        for row in plan.rows(p, plan.pairs(p)[0], _sizes(p)):
+            rows += [row] if row.chapter.split()[-1] in chosen else []
+    return sum(row.disk for row in rows) + max((row.temporary for row in rows), default=0)
+
+
+def _sizes(p: Params) -> Work:
+    """The networks' weights, and no work."""
+    kind, none = Planes.of(p.data), Backbone(0.0, WIDTH)
+    with torch.device("meta"):
+        net = UNet(p.model, p.model_size, planes=kind)
+        network = segnet.build(flops.random(p).segment, p.seed, kind)
+    unet, segment = (Learner(0.0, 0.0, parameter_count(one)) for one in (net, network))
+    return Work(none, none, unet, [0.0] * (p.style.respacing - p.style.skip), 0.0, 0.0, segment)
+
+
+def _taken(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0

@@ -1,0 +1,250 @@
+"""`diffusegen new`: a parameter file from a look at the data and at the device."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from diffusegen_core import cli
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
+from diffusegen_core.data import checkup, dataset, phantom
+from diffusegen_core.data.reports import Pair, Report
+from diffusegen_core.measures import power
+from diffusegen_core.networks import weights
+from diffusegen_core.newprofile import grouping, guesses, ladder, lines, making
+from diffusegen_core.newprofile.lines import Line
+from diffusegen_core.planning import plan, preflight
+from diffusegen_core.planning.plan import Plan
+from diffusegen_core.report import rule
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
+    """A device on which a run takes so many minutes for each thousand pixels; the sizes that were probed."""
+    def on(minutes: float) -> list[int]:
+        probed: list[int] = []
+
+        def make(p: Params, seconds: float) -> Plan:
+            work = p.data.image_size**2 / 1000
+            table = pd.DataFrame({"kind": ["training"], "flop": [work], "seconds": [60 * minutes * work]})
+            if seconds:
+                probed.append(p.data.image_size)
+            rates = pd.DataFrame({"kind": ["training"], "rate": [1 / (60 * minutes)]})
+            return Plan(table, p.profile, 32, "", rates, "a device")
+        monkeypatch.setattr(plan, "make", make)
+        monkeypatch.setattr(Plan, "text", property(lambda self: "The plan."))
+        return probed
+    return on
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(weights, "_answered", lambda address, minute: False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Forty pairs of ten patients, at 96 pixels."""
+    for number in range(40):
+        image, mask, _ = phantom.draw(3, number, 96)
+        dataset.write_pair(tmp_path / "pairs", f"pat{number // 4:02d}_{number}", image, mask)
+    return tmp_path / "pairs"
+
+
+def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, pairs, timed, offline):
+    timed(0.1)
+    result = call("new", pairs, "--minutes", "60")
+    assert result.exit_code == 0, result.exception
+    file = checkout / "params" / "mine.yaml"
+    assert f"Written: {file}" in result.stdout
+    assert "The plan." in result.stdout
+    p = params.validate({**params.load(file), "profile": "mine"})
+    assert p.data.source == str(pairs)
+    assert (p.data.count, p.data.holdout, p.data.channels, p.data.object) == (None, 0.2, 3, "lesion")
+    assert p.data.patients == guesses.NAMES[0]
+    assert preflight.problems(p) == []
+    assert preflight.notes(p) == []
+    assert dataset.expected(p.data)[0] == 32
+    text = file.read_text()
+    assert "10 patients by the images' names: please look whether that is right" in text
+    assert "8 of 40 pairs, which nothing is trained on or painted from" in text
+    for section in ("data", "cluster", "train", "inpaint", "segment"):
+        part = text.split(f"\n{section}:\n")[1].split("\n\n")[0]
+        assert part.count("# ") >= 3, section
+    assert all(len(line) <= lines.WIDE + 2 for line in text.splitlines() if line.startswith("#"))
+
+
+@pytest.mark.parametrize(("minutes", "side", "probed"), [
+    (3.5, 32, [32, 32]), (4.2, 32, [32, 32, 48]), (6, 48, [32, 32, 48, 64]), (9, 64, [32, 32, 48, 64, 64])])
+def test_the_largest_run_that_fits_the_time_is_chosen(checkout, pairs, timed, offline, minutes, side, probed):
+    seen = timed(1.0)
+    made = making.make(making.Wish(pairs, minutes))
+    assert params.validate(lines.values({"": {}}) | params._parsed(made.text, "")).data.image_size == side
+    assert seen[:len(probed)] == probed
+    assert 256 not in seen
+    assert not any("To be done" in line for line in made.unpromised) or minutes < 4.1
+
+
+def test_images_are_never_made_larger_than_they_are(checkout, tmp_path, timed, offline):
+    dataset.write_phantoms(tmp_path / "small", 30, 48, 0)
+    seen = timed(1e-6)
+    making.make(making.Wish(tmp_path / "small", 60))
+    assert max(seen) == 48
+
+
+def test_nothing_is_written_over_and_nothing_is_left_where_it_is_refused(checkout, pairs, timed, offline):
+    timed(0.01)
+    before = sorted(checkout.rglob("*"))
+    for words, says in (
+            (["--out", "params/smoke.yaml"], "smoke.yaml is there already, and nothing is written over it"),
+            (["--minutes", "0.5"], "--minutes 0.5: a run takes 1 to"),
+            (["--images", "images/*"], "--images and --masks are given together"),
+            (["--patients", "("], "is no regular expression"),
+            (["--patients", "^(Q)"], "tells no patient of"),
+            (["--device", "cuda:77"], "cuda:77 is asked for"),
+            (["--weights", "/no.pth"], "There is no weights file /no.pth"),
+            (["-p", "data.imagesize", "3"], "imagesize: unknown key")):
+        result = call("new", pairs, *words)
+        assert isinstance(result.exception, UserError), words
+        assert says in str(result.exception)
+    Image.new("L", (96, 96)).save(next((pairs / "masks").iterdir()))
+    result = call("new", pairs)
+    assert "empty mask" in str(result.exception)
+    assert "Mend the folder, or leave these out by -p data.on_bad skip." in str(result.exception)
+    assert sorted(checkout.rglob("*")) == before
+
+
+def test_a_run_of_the_name_is_not_taken_over(checkout, pairs, timed, offline):
+    (checkout / "runs" / "mine").mkdir(parents=True)
+    (checkout / "runs" / "mine" / "run.json").write_text('{"diffusegen": "0"}')
+    assert "is a run already, of the name mine" in str(call("new", pairs).exception)
+
+
+def test_what_is_given_goes_before_what_was_seen(checkout, pairs, timed, offline):
+    timed(0.01)
+    made = making.make(making.Wish(pairs, 60, patients=r"pat(\d\d)", changes={
+        "cluster": {"k": 3}, "data": {"object": "polyp", "channels": 1}, "seed": 5}))
+    p = params.validate(params._parsed(made.text, ""))
+    assert (p.cluster.k, p.data.object, p.data.channels, p.data.patients, p.seed) == (
+        3, "polyp", 1, r"pat(\d\d)", 5)
+    assert "k: 3" in made.text
+    assert "as given by -p" in made.text
+
+
+def test_grey_images_and_masks_of_several_values_are_seen(checkout, tmp_path, timed, offline):
+    dataset.write_phantoms(tmp_path / "slices", 20, 64, 0, "phantom-slices")
+    timed(0.01)
+    made = making.make(making.Wish(tmp_path / "slices", 60))
+    p = params.validate(params._parsed(made.text, ""))
+    assert (p.data.channels, p.data.labels) == (1, {"1": "class_1", "2": "class_2", "3": "class_3"})
+    assert p.data.patients is None
+    assert any("other patients" in line for line in made.unpromised)
+    assert preflight.problems(p) == []
+
+
+@pytest.mark.parametrize(("values", "labels"), [
+    ((0, 255), None), ((0, 1), {"1": "lesion"}), ((0, 1, 2), {"1": "class_1", "2": "class_2"}),
+    (tuple(range(40)), None), ((1, 2), None)])
+def test_labels_are_told_by_few_values_above_a_background(values, labels):
+    seen = checkup.Seen()
+    seen.values.update(dict.fromkeys(map(str, values), 9))
+    assert guesses.labels(seen, Report(Path(), "")) == labels
+
+
+@pytest.mark.parametrize(("names", "pattern"), [
+    ([f"P{n // 3}_{n}" for n in range(18)], guesses.NAMES[0]),
+    ([f"img_patient-{n // 3}_{n}" for n in range(18)], guesses.NAMES[0]),
+    ([f"{n // 3:03d}_{n}" for n in range(18)], guesses.NAMES[1]),
+    ([f"phantom_{n:05d}" for n in range(18)], None), ([f"{n}" for n in range(18)], None),
+    ([f"P{n}_1" for n in range(18)], None), ([f"benign ({n})" for n in range(18)], None),
+    ([f"P{n % 2}_{n}" for n in range(18)], None)])
+def test_patients_are_told_by_names_that_repeat(names, pattern):
+    folder = Path("/data")
+    report = Report(folder, "", [Pair(name, folder / "images" / f"{name}.png", folder) for name in names])
+    assert guesses.patients(report) == pattern
+
+
+def test_weights_of_a_file_are_used_where_they_fit_and_refused_where_they_do_not(tmp_path, monkeypatch):
+    import torchvision
+    monkeypatch.setattr(guesses, "BACKBONES", ("resnet18",))
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "own.pth")
+    found = guesses.available(str(tmp_path / "own.pth"), (64, 32, 16))
+    assert found.known
+    assert found.sections["cluster"]["backbone"].value == "resnet18"
+    assert found.sections["segment"]["weights"].value == str(tmp_path / "own.pth")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"fit none of the backbones resnet18\. Leave it out"):
+        guesses.available(str(tmp_path / "other.pth"), (64, 32, 16))
+
+
+def test_the_number_of_clusters_follows_looks_and_sizes(tmp_path, monkeypatch):
+    dataset.write_phantoms(tmp_path / "pairs", 60, 64, 0)
+    settings = params.validate({"data": {"source": str(tmp_path / "pairs"), "count": None}}).data
+    report = dataset.layouts.scan(tmp_path / "pairs", settings)
+    network = params.validate({}).cluster
+
+    def apart(pixels: np.ndarray, *arguments: object) -> np.ndarray:
+        return np.array([[0.0, i] if i % 3 else [99.0, i] for i in range(len(pixels))]) / [1, 100]
+    monkeypatch.setattr(grouping.features, "extract", apart)
+    found = grouping.by_looks(settings, report, [], network)
+    assert (found.k, found.smallest) == (2, 20)
+    assert "silhouette and smallest cluster by K: 2: 1.00, 20 pairs" in found.reason
+    monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest: np.random.default_rng(0).normal(
+        size=(len(pixels), 64)))
+    found = grouping.by_looks(settings, report, [], network)
+    assert found.k == 1
+    assert "One model for all" in found.reason
+    assert grouping.by_number(40).k == 1
+    assert grouping.by_number(200)[:2] == (2, 50)
+
+
+def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, offline):
+    timed(1.0)  # so that 32 px are chosen, where a dot is a single pixel
+    for few in (True, False):
+        for number in range(20):
+            image, _, _ = phantom.draw(0, number, 64)
+            mask, side = np.zeros((1, 64, 64), np.uint8), 2 if number < (1 if few else 8) else 20
+            mask[:, 30:30 + side, 30:30 + side] = 1
+            dataset.write_pair(tmp_path / "pairs", f"{number}", image, mask)
+        made = making.make(making.Wish(tmp_path / "pairs", 1))
+        data = params.validate(params._parsed(made.text, "")).data
+        assert data.on_bad == ("skip" if few else "refuse")
+        assert data.min_area == (pytest.approx(making.SMALL / 32**2, rel=0.01) if few else None)
+        assert any("smallest lesions: 8 pairs" in line for line in made.unpromised) != few
+
+
+def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():
+    for rung in ladder.LADDER:
+        for pairs, held, k in ((4, 1, 1), (32, 8, 1), (800, 200, 2)):
+            made = ladder.sections(rung, pairs, held, k, max(1, pairs // (2 * k)))
+            p = params.validate({"data": {"image_size": rung.side, "count": None, "source": "x"},
+                                 "cluster": {"k": k}, **lines.values(made)})
+            assert p.train.images <= ladder.PASSES * max(1, pairs // (2 * k))
+            assert max(p.augment.sizes) <= p.inpaint.sources <= pairs
+            assert p.segment.test_count == held
+
+
+def test_the_gain_that_can_be_seen_shrinks_with_images_and_seeds():
+    assert power.visible(5, 200) == pytest.approx(0.057, abs=0.002)
+    assert power.visible(1, 8) > power.visible(3, 8) > power.visible(3, 20) > power.visible(5, 200)
+    assert (rule.LEAST_IMAGES, rule.LEAST_SEEDS) == (power.LEAST_IMAGES, power.LEAST_SEEDS) == (20, 3)
+
+
+def test_a_line_is_yaml_whatever_its_value_and_reason():
+    text = lines.text("head " * 60, {"": {"seed": Line(3)}, "data": {
+        "source": Line("set #2: x", "why " * 40), "labels": Line({"1": "no"}), "lr": Line(1e-5),
+        "a": Line(None)}})
+    assert params._parsed(text, "") == {"seed": 3, "data": {
+        "source": "set #2: x", "labels": {"1": "no"}, "lr": "1e-05", "a": None}}
