@@ -15,6 +15,7 @@ from diffusegen_core.data.labels import UNMAPPED, Complaint, Rule
 from diffusegen_core.data.reports import Pair, Report, Shape
 
 COCO, LABELME = "COCO", "LabelMe"
+NNUNET = "dataset.json"
 MAX_JSON = 1 << 28  # bytes of a file
 COCO_KEYS = {"images", "annotations", "categories"}
 
@@ -90,7 +91,7 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
 
     UserError where it is not as nnU-Net's.
     """
-    file = root / "dataset.json"
+    file = root / NNUNET
     if not file.is_file():
         return {}
     told = _opened(file).get("labels", {})
@@ -100,7 +101,7 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
             pairs = [(str(value), int(name)) for name, value in pairs]
         classes = {str(name): [int(one) for one in (value if isinstance(value, list) else [value])]
                    for name, value in pairs if name != "background"}
-        return {name: values for name, values in classes.items() if values != [0] and name != "ignore"}
+        return {name: values for name, values in classes.items() if values != [0]}
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{file}: its `labels` are not as nnU-Net's, such as "
                         '{"background": 0, "lesion": 1}.') from None
@@ -111,8 +112,7 @@ def drawn(shapes: Sequence[Shape], how: Rule, width: int, height: int) -> tuple[
     mask = np.zeros((height, width, len(how.classes)), np.uint8)
     unmapped = sorted({one.category for one in shapes if one.category not in how.keys})
     for one in shapes:
-        place = how.keys.get(one.category)
-        if place is not None:
+        for place in how.keys.get(one.category, ()):
             mask[..., place] |= _region(one, width, height)
     complaints = [(UNMAPPED, f"outlines of class {', '.join(unmapped)}, which data.labels does not name")]
     return mask, complaints if unmapped else []

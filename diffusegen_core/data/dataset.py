@@ -276,6 +276,8 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Re
     ignored = {*WINDOWS, "object", *([] if settings.names else ["names"])}
     asked = {key: value for key, value in plain(settings).items()
              if key not in ignored and (key not in BEFORE or value != BEFORE[key])}
+    if len(settings.classes) > 1:  # whose order is that of the masks' planes; recipes know none of labels
+        asked["classes"] = list(settings.classes)
     if stamp := remembered(ws.folder / name, settings.source):
         known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
         return ws.artifact(name, {**asked, **known, "version": READER}), None, {}

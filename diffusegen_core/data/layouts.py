@@ -100,6 +100,7 @@ def _scanned(folder: Path, settings: Data) -> Report:
         _by_pattern(report, root, PATTERNS[layout])
         if layout == "nnU-Net":
             report.told = annotations.nnunet_classes(root)
+            report.files += [file for file in [root / annotations.NNUNET] if file.is_file()]
     else:
         for prefix, images, masks in LAYOUTS[layout]:
             pairing.by_stem(report, prefix, pairing.pictures(root / images), pairing.pictures(root / masks))

@@ -67,8 +67,8 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
         elif stacked or len(paths) == 1:
             first, *rest = mask_of[key]
             report.pairs.append(Pair(prefix + "_".join(key), paths[0], first, tuple(paths[1:]), tuple(rest)))
-    for key in mask_of.keys() - image_of.keys():
-        for path in mask_of[key]:
+    for key, paths in mask_of.items():
+        for path in paths if key not in image_of else ():
             report.add(path, NO_IMAGE, "no image has its name")
 
 
