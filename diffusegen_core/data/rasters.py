@@ -6,7 +6,7 @@ are turned as their EXIF tag says, and transparency is over black.
 
 import re
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -48,13 +48,13 @@ UNREAD = {
     ".pdf": "a document; save its pictures as PNG"}
 
 
-def ending(path: Path) -> str:
+def ending(path: PurePath) -> str:
     """The lower-case suffix that tells a file's format; of .nii.gz both."""
     return "".join(path.suffixes[-2:]).lower() if path.name.lower().endswith(".nii.gz") \
         else path.suffix.lower()
 
 
-def stem(path: Path) -> str:
+def stem(path: PurePath) -> str:
     """A file's name without that."""
     return path.name[:len(path.name) - len(ending(path))]
 

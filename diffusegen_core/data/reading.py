@@ -166,7 +166,7 @@ def labels_of_shapes(pair: Pair, how: Rule, image: Raster) -> tuple[np.ndarray, 
     from diffusegen_core.data import annotations
     width, height = image.size[::-1] if image.orientation in SIDEWAYS else image.size
     if how.is_default:
-        how = Rule(how.classes, "value", {one.category: 0 for one in pair.shapes or ()})
+        how = Rule(how.classes, "value", {one.category: (0,) for one in pair.shapes or ()})
     mask, complaints = annotations.drawn(pair.shapes or (), how, width, height)
     return oriented(mask, image.orientation), complaints
 
@@ -179,13 +179,13 @@ def _joined(report: Report, pair: Pair, how: Rule,
     for path, raster in zip(pair.masks, files, strict=True):
         if how.kind == "name":
             try:
-                place = labels.of_name(how, path.relative_to(report.folder))
+                places = labels.of_name(how, path.relative_to(report.folder))
             except KeyError:
                 complaints.append((labels.UNMAPPED, f"{report.named(path)} ends as no key of data.labels, "
                                                     "and lies in no such folder"))
                 continue
             layer, words = labels.binary(raster)
-            if place is not None:
+            for place in places:
                 mask[..., place] |= layer
         else:
             part, words = labels.read(how, raster)
