@@ -263,14 +263,12 @@ def test_nnunet_has_cases_channels_labels_and_folds(exports: dict[str, Path], ch
     assert max(len(fold["train"]) for fold in folds) < len(names)
 
 
-@pytest.mark.parametrize("mask", [[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]],
-                                  [[0, 0], [1, 1]]])
-def test_run_lengths_go_column_by_column_and_begin_with_zeros(mask: list):
-    array = np.array(mask)
-    counts = to_coco.run_lengths(array)
-    decoded = np.repeat(np.arange(len(counts)) % 2, counts).reshape(array.shape, order="F")
-    assert np.array_equal(decoded, array)
-    assert to_coco.run_lengths(np.array([[1, 0], [0, 0], [0, 1]])) == [0, 1, 4, 1]
+@pytest.mark.parametrize("mask", [[[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 0], [1, 1]]])
+def test_an_instance_is_exact_to_the_pixel(mask: list):
+    from pycocotools import mask as library
+    [one] = to_coco._annotations(7, np.array([mask], np.uint8))
+    assert np.array_equal(library.decode(one["segmentation"]), mask)
+    assert one["area"] == np.sum(mask)
 
 
 def test_coco_has_an_instance_for_each_connected_part(grey: dict[str, Path]):

@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.data import fits, intensities, labels, rasters
+from diffusegen_core.data import annotations, fits, intensities, labels, rasters
+from diffusegen_core.data.annotations import UNREADABLE
 from diffusegen_core.data.labels import Complaint, Rule
 from diffusegen_core.data.pixels import Raster, oriented, span, turned
 from diffusegen_core.data.reports import Pair, Problem, Report
 
 # Kinds of problems, beside those of `labels`.
-UNREADABLE, SIZES, TURNED = "unreadable", "size mismatch", "orientations differ"
+SIZES, TURNED = "size mismatch", "orientations differ"
 DEPTH, CHANNELS, SMALL, CROPPED, SAME = ("intensities", "channels", "small lesion", "lesion cropped away",
                                          "image is its mask")
 UPRIGHT = 1
@@ -145,11 +146,11 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
         if image is None:
             return None, None, []
         try:
-            mask, complaints = labels_of_shapes(pair, how, image)
+            mask, complaints = _mask_of_shapes(report.layout, pair, how, image)
         except ValueError as error:
             report.add(pair.mask, UNREADABLE, f"{pair.name}: {printable(str(error))}")
             return None, None, []
-        return None, mask, complaints + labels.overlapping(mask, how)
+        return None, mask, complaints
     files = [_decode(report, path, pair.cut) for path in pair.masks]
     upright = [_upright(one, image) for one in files if one is not None]
     if len(upright) < len(files):
@@ -161,14 +162,29 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
     return upright[0][0], mask, complaints + wrong
 
 
-def labels_of_shapes(pair: Pair, how: Rule, image: Raster) -> tuple[np.ndarray, list[Complaint]]:
-    """The mask of a pair that is outlined; the outlines are those of the picture as it is stored."""
-    from diffusegen_core.data import annotations
-    width, height = image.size[::-1] if image.orientation in SIDEWAYS else image.size
+def _mask_of_shapes(layout: str, pair: Pair, how: Rule,
+                    image: Raster) -> tuple[np.ndarray | None, list[Complaint]]:
+    """The mask of a pair that is outlined; None where nothing tells on which picture.
+
+    LabelMe outlines what it shows, turned by the EXIF tag. Of COCO's tools some do, and the size that they
+    note decides.
+    """
+    shown, stored = image.size, image.size[::-1] if image.orientation in SIDEWAYS else image.size
+    told = pair.outlined_on
+    if told not in (None, shown, stored):
+        return None, [(SIZES, f"{pair.name}: outlines of a picture of {told[0]}x{told[1]}, image {shown[0]}x"
+                              f"{shown[1]}")]
+    is_told = told is not None and shown != stored
+    if image.orientation != UPRIGHT and not is_told and layout == annotations.COCO:
+        return None, [(TURNED, f"{pair.name}: the image is turned by its EXIF tag ({image.orientation}), and "
+                               "COCO's file does not tell whether its outlines are; save the image without "
+                               "the tag, as they are meant")]
     if how.is_default:
         how = Rule(how.classes, "value", {one.category: (0,) for one in pair.shapes or ()})
-    mask, complaints = annotations.drawn(pair.shapes or (), how, width, height)
-    return oriented(mask, image.orientation), complaints
+    as_stored = is_told and told == stored
+    mask, complaints = annotations.rasterised(pair.shapes or (), how, stored if as_stored else shown, layout)
+    mask = oriented(mask, image.orientation) if as_stored else mask
+    return mask, complaints + labels.overlapping(mask, how)
 
 
 def _joined(report: Report, pair: Pair, how: Rule,

@@ -41,6 +41,8 @@ class Pair:
     more_masks: tuple[Path, ...] = ()
     shapes: tuple[Shape, ...] | None = None
     """The outlines, where `mask` is no picture."""
+    outlined_on: tuple[int, int] | None = None
+    """Width and height of the picture that was outlined, where the file tells."""
     cut: tuple[int, int] | None = None
     """Axis and index of the slice of a volume that it is."""
 
