@@ -68,6 +68,7 @@ def scan(folder: Path, settings: Data | None = None) -> Report:
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
     report.pairs.sort(key=lambda pair: pairing.natural(pair.name))
+    pairing.unmixed(report)
     if settings.slices:
         pairing.sliced(report, settings.slices)
     return report

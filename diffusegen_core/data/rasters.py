@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import arrays, dicom
@@ -31,6 +32,7 @@ DICOM, NIFTI, NUMPY = {".dcm", ".dicom", ".ima"}, {".nii", ".nii.gz"}, {".npy"}
 EXTENSIONS = PICTURES | DICOM | NIFTI | NUMPY
 MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag, and one of its values
 # Formats that are not read, and what to do about them.
 _CONVERT = "save it as PNG or TIFF"
 UNREAD = {
@@ -65,6 +67,19 @@ def is_read(path: Path) -> bool:
     return kind in EXTENSIONS or (not kind and _is_dicom(path))
 
 
+def is_deep(path: Path) -> bool:
+    """Whether a file may hold more than 8 bits a channel, as its kind and its header say; False of what is
+    no image. Nothing is decoded."""
+    kind = ending(path)
+    if kind not in PICTURES:
+        return is_read(path)
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as file:
+            return file.mode.startswith(("I", "F")) or _is_deep_colour(file)
+    except Exception:  # told when it is read
+        return False
+
+
 def unread(path: Path) -> str | None:
     """What a file is that is meant as a picture and is not read, and the way on; None for all else."""
     return None if is_read(path) else UNREAD.get(path.suffix.lower())
@@ -80,6 +95,8 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         kind = ending(path)
+        if cut is not None and kind not in NIFTI:
+            raise ValueError("no volume, of which data.slices could take a slice")
         if kind in NIFTI | NUMPY:
             return arrays.nifti(path, cut) if kind in NIFTI else arrays.numpy(path)
         if kind in DICOM or (not kind and _is_dicom(path)):
@@ -126,12 +143,14 @@ def _picture(path: Path) -> Raster:
         refuse_bomb(*file.size)
         if file.format in ("TIFF", "GIF", "WEBP") and (count := getattr(file, "n_frames", 1)) > 1:
             raise ValueError(f"holds {count} pictures; save each as a file of its own")
-        deep_colour = file.mode in ("RGB", "RGBA", "LA") and re.search(r";16[BLN]?'", repr(file.tile))
+        deep_colour = _is_deep_colour(file)
         file.load()
         # The tag after loading: a PNG may have it at its end.
         told = int(file.getexif().get(ORIENTATION, 1))
         orientation = told if told in TURNS else 1
         kind, mode, picture = str(file.format), file.mode, ImageOps.exif_transpose(file)
+        # Of 8 bits Pillow turns it round itself.
+        white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
     if deep_colour:  # of which Pillow keeps 8 bits
         return Raster(oriented(_by_opencv(path), orientation), kind, mode, (0, 65535),
                       orientation=orientation)
@@ -139,7 +158,8 @@ def _picture(path: Path) -> Raster:
         values = np.asarray(picture)
         if values.dtype.byteorder == ">":
             values = values.astype(values.dtype.newbyteorder("="))
-        return Raster(values[..., None], kind, mode, ends(values), orientation=orientation)
+        return Raster(values[..., None], kind, mode, ends(values), inverted=white_is_zero,
+                      orientation=orientation)
     indices = np.asarray(picture) if picture.mode == "P" else None
     grey = picture.mode in ("1", "L", "LA", "La")
     if picture.has_transparency_data:
@@ -148,6 +168,12 @@ def _picture(path: Path) -> Raster:
     values = np.asarray(picture.convert("RGB"))
     return Raster(values[..., :1] if grey else values, kind, mode, (0, 255), orientation=orientation,
                   indices=indices)
+
+
+def _is_deep_colour(file: Image.Image) -> bool:
+    """Whether a picture that was opened and not loaded has 16 bits a colour."""
+    return file.mode in ("RGB", "RGBA", "LA") and re.search(
+        r";16[BLN]?'", repr(getattr(file, "tile", ""))) is not None
 
 
 def _by_opencv(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusegen_core.config.data import Data
-from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.errors import UserError, printable, some
 from diffusegen_core.data import annotations, fits, intensities, labels, rasters
 from diffusegen_core.data.annotations import UNREADABLE
 from diffusegen_core.data.labels import Complaint, Rule
@@ -47,7 +47,8 @@ class _Seen:
     low: float = math.inf
     high: float = -math.inf
     full: tuple[float, float] | None = None
-    kinds: set[str] = field(default_factory=set)
+    fulls: set[tuple[float, float]] = field(default_factory=set)
+    """Of grey DICOM files, whose values mean the same in all: the full range that each tells."""
 
 
 def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = None,
@@ -62,6 +63,7 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
     except ValueError as error:
         raise UserError(f"{report.folder} {error}.") from None
     scale, seen = _rule(report, settings), _Seen()
+    report.scale = scale
     for pair in tqdm(report.pairs, desc="Reading pairs", unit="pair", leave=False, disable=None):
         shown = [_decode(report, path, pair.cut) for path in pair.images]
         label, mask, complaints = _mask(report, pair, how, shown[0])
@@ -78,8 +80,8 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
             report.add(pair.mask, problem, _of_slice(pair, detail))
         if pixels is not None and mask is not None and not complaints:
             yield pair, pixels, mask
-    if scale == "full" and (wrong := _unused(seen)):
-        report.problems.append(Problem(".", DEPTH, wrong))
+    if scale == "full":
+        report.problems += [Problem(".", DEPTH, wrong) for wrong in (_unused(seen), _unlike(seen)) if wrong]
 
 
 def _rule(report: Report, settings: Data) -> str | tuple[float, float]:
@@ -265,6 +267,8 @@ def areas(mask: np.ndarray) -> list[int]:
 
 
 def _note(seen: _Seen, raster: Raster) -> None:
+    if raster.format == "DICOM" and raster.full is not None and raster.values.shape[2] == 1:
+        seen.fulls.add(raster.full)
     if raster.is_deep and raster.full is not None:
         low, high = span(raster.values)
         seen.low, seen.high = min(seen.low, low), max(seen.high, high)
@@ -274,6 +278,14 @@ def _note(seen: _Seen, raster: Raster) -> None:
 
 def _unused(seen: _Seen) -> str | None:
     return intensities.unused((seen.low, seen.high), seen.full) if seen.full else None
+
+
+def _unlike(seen: _Seen) -> str | None:
+    if len(seen.fulls) < 2:
+        return None
+    told = some([f"{low:g} to {high:g}" for low, high in sorted(seen.fulls)])
+    return (f"what the DICOM files can hold differs ({told}), so that one value would be a grey of its own "
+            "in each; set data.intensities: [low, high], dicom or percentile")
 
 
 def _of_slice(pair: Pair, detail: str) -> str:

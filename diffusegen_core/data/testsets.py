@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Segment
-from diffusegen_core.data import dataset, layouts, sequences
+from diffusegen_core.data import dataset, layouts, sequences, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
@@ -49,12 +50,15 @@ class TestSet:
     """Whether it comes from the folder of the training pairs, under the same names."""
     layout: str = ""
     """How the folder that it was drawn from is laid out, as in layouts.LAYOUTS; "" where nobody knows."""
+    volumes: Mapping[str, str] | None = None
+    """The volume of each image that is a slice of one."""
 
     @cached_property
     def groups(self) -> Grouped | None:
         """Which images belong together, by the layout or the set's name; None where these do not tell."""
         names = self.pairs.names if self.pairs else []
-        return sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names)
+        return (sequences.of_volumes(self.volumes or {}, names)
+                or sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names))
 
 
 def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[str, TestSet]:
@@ -161,16 +165,18 @@ class _Source:
 
     def read(self, name: str, source: str, count: int | None = None) -> Pairs:
         """All pairs of a source, the run's own included, as the artifact tests/NAME."""
-        whole = {"source": source, "subset": "all", "count": count, "names": None}
+        whole: dict[str, Any] = {"source": source, "subset": "all", "count": count, "names": None}
         data = self.data if source == self.data.source else layouts.for_folder(self.data, resolve(source))
+        if data.intensities == "percentile" and (scale := sidecars.scale(self.training.file)):
+            whole["intensities"] = scale  # a value is the same grey as in the training images
         return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}")
 
-    def drawn(self, name: str, pairs: Pairs, same_source: bool, layout: str) -> TestSet:
-        """A test set of `test_count` of the pairs, or of all where there are fewer."""
+    def drawn(self, name: str, pairs: Pairs, same_source: bool, whole: Pairs) -> TestSet:
+        """A test set of `test_count` of the pairs, or of all where there are fewer; of `whole`, a folder."""
         rng = seeds.rng(self.ws.seed, "test set", name)
         chosen = rng.choice(len(pairs), size=min(self.settings.test_count, len(pairs)), replace=False)
         return TestSet(name, self.kept(name, pairs.take(np.sort(chosen))), f"{len(chosen)} of {len(pairs)}",
-                       same_source, layout)
+                       same_source, sequences.layout_of(whole), sidecars.volumes(whole.file))
 
     def kept(self, name: str, pairs: Pairs) -> Pairs:
         return dataset.keep(self.ws, f"tests/{name}-drawn", pairs)
@@ -203,15 +209,19 @@ def _kind(training: Pairs, data: Data) -> str:
 def _rest(source: _Source, name: str) -> TestSet:
     """Drawn from the pairs of data.source that are neither trained on nor, for paper348, the paper's.
 
-    What shows the same as a training image, as frames of a video do, is left out.
+    What shows the same as a training image, as frames of a video do, is left out, and so are slices of a
+    volume of which one is trained on.
     """
     whole, used = source.read(name, source.data.source), _known(source.training, source.data)
-    rest = whole.take([i for i, pair in enumerate(whole.names) if pair not in used])
+    volumes = sidecars.volumes(whole.file)
+    seen = {volumes.get(pair) for pair in used} - {None}
+    rest = whole.take([i for i, pair in enumerate(whole.names)
+                       if pair not in used and volumes.get(pair) not in seen])
     twins = copies(rest, source.training) if len(rest) else {}
     rest = rest.take([i for i, pair in enumerate(rest.names) if pair not in twins]) if twins else rest
     if not len(rest):
         return TestSet(name, None, "data.source has no pairs beside those that are trained on")
-    drawn = source.drawn(name, rest, True, sequences.layout_of(whole))
+    drawn = source.drawn(name, rest, True, whole)
     return replace(drawn, note=f"{drawn.note}; {len(twins)} copies left out") if twins else drawn
 
 
@@ -227,7 +237,7 @@ def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> 
         return TestSet(name, None, f"not given: segment.{key}")
     try:
         pairs = source.read(name, folder)
-        return source.drawn(name, pairs, same_source, sequences.layout_of(pairs))
+        return source.drawn(name, pairs, same_source, pairs)
     except NotMadeError:
         raise
     except UserError as error:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from diffusegen_core import outlets
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import pairsets
+from diffusegen_core.data import pairsets, sidecars
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.run import Run
@@ -110,11 +110,14 @@ class Chosen:
 
     def folds(self) -> list[dict[str, list[str]]]:
         """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
-        fold, "train" all that are neither these nor made of them. None with fewer than two real pairs."""
+        fold, "train" all that are neither these nor made of them; slices of a volume stay together. None with
+        fewer than two real pairs."""
         sources = [case.source for case in self.cases if case.data_type == REAL]
-        count = min(FOLDS, len(sources))
-        order = trainsets.shuffled(sources, self.run.params.seed, "export", "folds")
-        parts = [set(order[number::count]) for number in range(count)] if count > 1 else []
+        members = trainsets.in_groups(sources, sidecars.volumes(self.run.pairs.file))
+        count = min(FOLDS, len(members))
+        order = trainsets.shuffled(members, self.run.params.seed, "export", "folds")
+        parts = [{name for group in order[number::count] for name in members[group]}
+                 for number in range(count)] if count > 1 else []
         return [{"train": [case.case for case in self.cases if not {case.source, case.lesion_of} & part],
                  "val": [case.case for case in self.cases if case.source in part and case.data_type == REAL]}
                 for part in parts]
@@ -143,7 +146,8 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True) -> C
         raise UserError(f"{empty} has no pairs: all {len(sets[empty].left_out)} were left out. Name another "
                         "data type.")
     _, valid = trainsets.split(run.pairs.names if real else [], run.params.segment.validation,
-                               run.params.seed, "export", "split")
+                               run.params.seed, "export", "split",
+                               groups=sidecars.volumes(run.pairs.file))
     audited = _audited(run)
     cases = [_case(REAL, {"name": name, "group": name}, valid, audited)
              for name in run.pairs.names] if real else []
