@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
-from diffusegen_core.data import fits, labels, layouts, reading, selection, testsets
+from diffusegen_core.data import fits, labels, layouts, planes, reading, selection, testsets
 from diffusegen_core.data.pixels import Raster, span
 from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
@@ -145,7 +145,7 @@ def vanishing(mask: np.ndarray, side: int) -> int:
         count, numbers = cv2.connectedComponents(np.ascontiguousarray(layer))
         if count == 1:
             continue
-        small = fits.shrunk(layer[..., None], (side, side))[..., 0]
+        small = planes.shrunk(layer[None], (side, side))[0]
         rows = np.minimum(np.arange(len(layer)) * side // len(layer), side - 1)
         columns = np.minimum(np.arange(layer.shape[1]) * side // layer.shape[1], side - 1)
         kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Pairs:
     """(N, M, S, S) uint8, 1 where a pixel is of the class."""
     digest: str
     """SHA-256 over names, images and masks."""
+    padded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Native height and width of those that lie between black bars (data.fit: pad)."""
     file: Path | None = None
     """The file that holds exactly these, by which another process reads them; None where none does."""
 
@@ -85,7 +87,8 @@ class Pairs:
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs at these positions, in this order."""
         rows = np.asarray(indices, dtype=np.int64)
-        return gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+        taken = gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+        return replace(taken, padded={name: self.padded[name] for name in taken.names if name in self.padded})
 
     def named(self, names: Sequence[str]) -> "Pairs":
         """The pairs of these names, in this order."""
@@ -156,8 +159,9 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
     """Pairs that lie in memory, kept as the artifact `name`, so that another process can read them."""
     artifact, start = ws.artifact(name, {"pairs": pairs.digest}), time.monotonic()
     if not artifact.made():
-        written = write(artifact.begin(), pairs)
-        artifact.finish([written], time.monotonic() - start, **_facts(pairs))
+        folder = artifact.begin()
+        written = [write(folder, pairs), *sidecars.write_padded(folder, pairs.padded)]
+        artifact.finish(written, time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
@@ -230,7 +234,7 @@ def refuse_unreadable(settings: Data, source: str) -> None:
 def _read(path: Path, size: int, time_ns: int) -> Pairs:
     with np.load(path, allow_pickle=False) as stored:
         pairs = gather(stored["names"].tolist(), stored["images"], stored["masks"])
-    return replace(pairs, file=path)
+    return replace(pairs, file=path, padded=sidecars.padded(path))
 
 
 def read(path: Path) -> Pairs:
@@ -262,6 +266,10 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
         outputs = [write(folder, pairs), *sidecars.write(
             folder, report.table().to_csv(index=False), dict(zip(used.names, used.sizes, strict=True)),
             used.volumes)]
+        if settings.fit == "pad":
+            native = zip(used.names, used.sizes, strict=True)
+            outputs += sidecars.write_padded(folder, {name: size for name, size in native
+                                                      if size[0] != size[1]})
         files.write_json(folder / SOURCE, hashes)
         facts = {**_facts(pairs), "layout": report.layout, "origin": settings.source,
                  "left_out": len(report.problems)}
