@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusegen_core.store import files
 from diffusegen_core.store.stamps import read_stamp
 
-LEFT_OUT, SIZES, VOLUMES = "left_out.csv", "sizes.json", "volumes.json"
+LEFT_OUT, SIZES, VOLUMES, PADDED = "left_out.csv", "sizes.json", "volumes.json", "padded.json"
 SCALE = "black_and_white"  # a fact of the stamp: the values that data.intensities: percentile gave
 
 
@@ -21,9 +21,23 @@ def write(folder: Path, left_out: str, sizes: Mapping[str, tuple[int, int]],
     return [*told, files.write_json(folder / VOLUMES, dict(volumes))] if volumes else told
 
 
+def write_padded(folder: Path, padded: Mapping[str, tuple[int, int]]) -> list[files.Written]:
+    """Write the native height and width of the pairs that lie between black bars; nothing where none does."""
+    return [files.write_json(folder / PADDED, dict(padded))] if padded else []
+
+
+def padded(stored: Path) -> dict[str, tuple[int, int]]:
+    """What `write_padded` has written beside stored pairs."""
+    return _sizes(stored.parent / PADDED)
+
+
 def native_sizes(stored: Path | None) -> dict[str, tuple[int, int]]:
     """Height and width of each stored pair's own files; {} of phantoms, and of pairs that older runs read."""
-    told = files.read_json(stored.parent / SIZES) if stored else None
+    return _sizes(stored.parent / SIZES) if stored else {}
+
+
+def _sizes(file: Path) -> dict[str, tuple[int, int]]:
+    told = files.read_json(file)
     return {name: (int(high), int(wide)) for name, (high, wide) in told.items()} if told else {}
 
 

@@ -1,7 +1,7 @@
 """The pairs that no network is trained on: held-out ones of the same kind, and transfer sets (paper 2.6)."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
@@ -16,7 +16,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Segment
-from diffusegen_core.data import dataset, layouts, sequences, sidecars
+from diffusegen_core.data import dataset, fits, layouts, sequences, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
@@ -133,10 +133,12 @@ def copies(pairs: Pairs, others: Pairs) -> dict[str, str]:
     """Which of `pairs` are copies of one of `others`, and how, in words: name -> "a copy of NAME".
 
     Copies have the same pixels, or were re-encoded, resized, made lighter or darker, or mirrored left to
-    right. Both are at the run's size, and neither is empty.
+    right. Both are at the run's size, and neither is empty; black bars around a picture are no part of it.
     """
     same = dict(zip(map(files.pixel_hash, others.images), others.names, strict=True))
-    ours, theirs = looks(pairs.images), looks(others.images)
+    ours, theirs = (looks([one if name not in some.padded else fits.content(one, some.padded[name])
+                           for name, one in zip(some.names, some.images, strict=True)])
+                    for some in (pairs, others))
     alike = np.stack([ours @ side.reshape(len(others), -1).T for side in
                       (theirs, theirs.reshape(-1, SIDE, SIDE)[..., ::-1])], axis=1)
     copied = {}
@@ -244,8 +246,8 @@ def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> 
         raise UserError(f"Parameters: segment.{key}: {error}") from None
 
 
-def looks(images: np.ndarray) -> np.ndarray:
-    """What images (N, C, S, S) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
+def looks(images: Iterable[np.ndarray]) -> np.ndarray:
+    """What images (C, H, W) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
     rows = np.stack([cv2.resize(image.mean(axis=0, dtype=np.float32), (SIDE, SIDE),
                                 interpolation=cv2.INTER_AREA).ravel() for image in images])
     rows = rows - rows.mean(axis=1, keepdims=True)
