@@ -156,7 +156,7 @@ def test_d6_turned_masks_images_as_masks_black_images_and_copies_are_told(tmp_pa
     assert kinds(made) == [reading.SAME]
     assert "fit far better turned by 180 degrees: 1" in said(made, "suspicious")
     assert "show nothing but black: 3" in said(made, "suspicious")
-    assert said(made, "copies") == "look 1 pairs of images show the same: 4 and 5"
+    assert said(made, "copies") == "look 1 pairs of images look identical: 4 and 5"
 
 
 @pytest.mark.parametrize(("fit", "verdict", "how"), [
@@ -166,7 +166,7 @@ def test_d7_what_is_no_square_is_told_and_fitted_as_chosen(tmp_path, nano, fit, 
     folder = pairs(tmp_path, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
                    mask=lambda i: np.roll(lesion(shape), SIDE, axis=1))
     made = check(folder, fit=fit)
-    assert said(made, "aspect").startswith(f"{verdict} 4 are no squares, with sides up to 1:3")
+    assert said(made, "aspect").startswith(f"{verdict} 4 are not square, with sides up to 1:3")
     assert how in said(made, "aspect")
     mask = load(nano, folder, fit=fit, image_size=48).masks[0, 0]
     height, width = mask.any(axis=1).sum(), mask.any(axis=0).sum()

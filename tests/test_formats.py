@@ -120,7 +120,7 @@ def test_dicom_is_rescaled_and_tells_its_depth_and_window(tmp_path):
     raster = rasters.read(path)
     np.testing.assert_array_equal(raster.values[..., 0], RAMP * 2.0 - 1024)
     assert raster.full == (-1024, 4095 * 2 - 1024)
-    assert raster.window == (-160, 239)  # PS3.3 C.11.2.1.2: the width counts both ends
+    assert raster.voi == (-160, 239)  # PS3.3 C.11.2.1.2: the width counts both ends
     assert (raster.format, raster.mode) == ("DICOM", "MONOCHROME2")
 
 
@@ -231,7 +231,7 @@ def test_each_rule_maps_values_as_it_says():
     assert intensities.to_bytes(deep, "full").max() == round(47900 / 65535 * 255)
     between = intensities.to_bytes(deep, (1000.0, 2000.0))[0, [0, 10, 15, 20, 23], 0]
     assert between.tolist() == [0, 0, 128, 255, 255]
-    assert intensities.to_bytes(raster(RAMP, (0, 4095), window=(100, 200)), "dicom")[0, 0, 0] == 0
+    assert intensities.to_bytes(raster(RAMP, (0, 4095), voi=(100, 200)), "dicom")[0, 0, 0] == 0
     assert intensities.to_bytes(raster(RAMP / np.float32(479)), "full").max() == 255
     dark = raster(np.zeros((4, 4), np.uint16))
     low, high = intensities.of_set(Data(intensities="percentile"), [deep, dark])

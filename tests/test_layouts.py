@@ -228,6 +228,16 @@ def test_coco_that_names_absent_images_or_is_damaged(tmp_path):
         read(tmp_path)
 
 
+def test_a_file_of_coco_is_parsed_once_a_scan(tmp_path, monkeypatch):
+    coco(tmp_path, SQUARE)
+    (tmp_path / "other.json").write_text("{}")
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(annotations.json, "loads", lambda text: parsed.append(text) or loads(text))
+    for times in (1, 2):
+        assert len(layouts.scan(tmp_path).pairs) == 1
+        assert len(parsed) == 2 * times, "and nothing is kept"
+
+
 @pytest.mark.parametrize(("wrong", "says"), [
     ({"segmentation": [[1, 2]]}, "annotation 9: a polygon needs three corners or more"),
     ({"segmentation": [["x", 2, 3, 4, 5, 6]]}, "annotation 9: could not convert"),
@@ -408,8 +418,8 @@ def test_other_remedies(tmp_path):
         mask(tmp_path / f"sets/{part}/masks/a.png")
     with pytest.raises(UserError, match=r"holds 2 datasets\. Name one of them: .*sets/train, .*sets/val"):
         layouts.scan(tmp_path / "sets")
-    for images, masks, says in (("images/IMG_1.JPG", "masks/img_1.png", "in capitals alone"),
-                                ("images/0.png", "masks/000.png", "in leading zeros alone"),
+    for images, masks, says in (("images/IMG_1.JPG", "masks/img_1.png", "only in upper and lower case"),
+                                ("images/0.png", "masks/000.png", "only in leading zeros"),
                                 ("images/a.png", "masks/b.png", "No mask has the name of an image: a.png")):
         folder = tmp_path / says.replace(" ", "")[:12].replace(":", "")
         image((folder / images).with_suffix(".jpg")).rename(folder / images)

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +185,16 @@ def _corners(numbers: Iterable[Any]) -> tuple[float, ...]:
 
 def _opened(path: Path) -> dict[str, Any]:
     """A JSON file's mapping; {} for other files. UserError where one that is meant is damaged."""
+    status = path.stat()
+    if status.st_size > MAX_JSON:
+        raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
+    return parsed(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def parsed(path: Path, _size: int, _time_ns: int) -> dict[str, Any]:
+    """The same, parsed once while a folder is scanned: large files take seconds. Nobody changes it."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(printable(f"{path} is damaged JSON: {str(error)[:100]}")) from None

@@ -23,10 +23,10 @@ def black_and_white(raster: Raster, rule: str | tuple[float, float]) -> tuple[fl
     if isinstance(rule, tuple):
         return rule
     if rule == "dicom":
-        if raster.window is None:
+        if raster.voi is None:
             raise ValueError(f"data.intensities: dicom needs a window, which this {raster.format} file "
                              "lacks; set [low, high]")
-        return raster.window
+        return raster.voi
     if raster.full is not None:
         return raster.full
     low, high = span(raster.values)

@@ -67,6 +67,8 @@ def scan(folder: Path, settings: Data | None = None) -> Report:
         report = _scanned(folder, settings)
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
+    finally:
+        annotations.parsed.cache_clear()
     report.pairs.sort(key=lambda pair: pairing.natural(pair.name))
     pairing.unmixed(report)
     if settings.slices:

@@ -199,8 +199,8 @@ def _joined(report: Report, pair: Pair, how: Rule,
             try:
                 places = labels.of_name(how, path.relative_to(report.folder))
             except KeyError:
-                complaints.append((labels.UNMAPPED, f"{report.named(path)} ends as no key of data.labels, "
-                                                    "and lies in no such folder"))
+                complaints.append((labels.UNMAPPED, f"{report.named(path)} matches no key of "
+                                                    "data.labels, by its ending or its folder"))
                 continue
             layer, words = labels.binary(raster)
             for place in places:
