@@ -1,7 +1,8 @@
 """A run's pairs for other programs: each format by its structure, and read back where its library is there.
 
-pycocotools and MONAI are small (2 and 8 MB); datasets (172 MB, of which pyarrow is 165) and nnunetv2 (427 MB,
-and it asks for an older timm) are too heavy for CI. Put them on PYTHONPATH, and their tests run.
+CI has pycocotools alone, and skips what the others read back: MONAI (8 MB) is no dependency, datasets (172 MB,
+of which pyarrow is 165) and nnunetv2 (427 MB, and it asks for an older timm) are too heavy. Put them on
+PYTHONPATH, and their tests run.
 """
 
 import json
