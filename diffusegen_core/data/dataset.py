@@ -59,10 +59,10 @@ class Pairs:
     """(N, M, S, S) uint8, 1 where a pixel is of the class."""
     digest: str
     """SHA-256 over names, images and masks."""
-    padded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Native height and width of those that lie between black bars (data.fit: pad)."""
     file: Path | None = None
     """The file that holds exactly these, by which another process reads them; None where none does."""
+    padded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Native height and width of those that lie between black bars (data.fit: pad)."""
 
     def __len__(self) -> int:
         return len(self.names)
