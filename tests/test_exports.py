@@ -1,7 +1,8 @@
 """A run's pairs for other programs: each format by its structure, and read back where its library is there.
 
-CI has pycocotools alone, and skips what the others read back: MONAI (8 MB) is no dependency, datasets (172 MB)
-and nnunetv2 (427 MB, and it asks for an older timm) are too heavy. Put them on PYTHONPATH, and their tests run.
+CI has pycocotools alone, and skips what the others read back: MONAI (8 MB) is no dependency, and datasets
+(172 MB) and nnunetv2 (427 MB, and it asks for an older timm) are too heavy. Put them on PYTHONPATH, and their
+tests run.
 """
 
 import json
