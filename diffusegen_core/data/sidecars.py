@@ -3,9 +3,10 @@
 import contextlib
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from diffusegen_core.config.data import Data
 from diffusegen_core.store import files
 from diffusegen_core.store.stamps import read_stamp
 
@@ -48,10 +49,12 @@ def volumes(stored: Path | None) -> dict[str, str]:
     return told if isinstance(told, dict) else {}
 
 
-def scale(stored: Path | None) -> Sequence[float] | None:
-    """The values that are black and white in stored pairs, as data.intensities: percentile found them; None
-    of others."""
-    return ((read_stamp(stored.parent) if stored else None) or {}).get(SCALE)
+def as_read(settings: Data, stored: Path | None) -> Data:
+    """The settings by which other images become as bright as those of stored pairs: under data.intensities:
+    percentile, black and white are the values that were found for these."""
+    scale = ((read_stamp(stored.parent) if stored else None) or {}).get(SCALE)
+    return settings.model_copy(update={"intensities": scale}) \
+        if scale and settings.intensities == "percentile" else settings
 
 
 def left_out(place: Path) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -167,10 +166,10 @@ class _Source:
 
     def read(self, name: str, source: str, count: int | None = None) -> Pairs:
         """All pairs of a source, the run's own included, as the artifact tests/NAME."""
-        whole: dict[str, Any] = {"source": source, "subset": "all", "count": count, "names": None}
+        whole = {"source": source, "subset": "all", "count": count, "names": None}
         data = self.data if source == self.data.source else layouts.for_folder(self.data, resolve(source))
-        if data.intensities == "percentile" and (scale := sidecars.scale(self.training.file)):
-            whole["intensities"] = scale  # a value is the same grey as in the training images
+        # A value is the same grey as in the training images.
+        data = sidecars.as_read(data, self.training.file)
         return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}")
 
     def drawn(self, name: str, pairs: Pairs, same_source: bool, whole: Pairs) -> TestSet:
