@@ -71,7 +71,7 @@ def unread(path: Path) -> str | None:
 
 
 def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
-    """The array of a file; of a volume the slice `cut`, an axis and an index.
+    """The array of a file; of a volume the slice `cut`, an axis and an index, and so of a file's frames.
 
     Decoders fail in many ways: whatever is raised means that the file cannot be read (see `reason`).
     """
@@ -83,7 +83,7 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         if kind in NIFTI | NUMPY:
             return arrays.nifti(path, cut) if kind in NIFTI else arrays.numpy(path)
         if kind in DICOM or (not kind and _is_dicom(path)):
-            return dicom.read(path)
+            return dicom.read(path, cut)
         return _picture(path)
 
 
@@ -91,6 +91,14 @@ def opened(path: Path) -> Image.Image:
     """A picture of one's own, as `rgb`; UserError where it cannot be read."""
     try:
         return rgb(path)
+    except Exception as error:  # see `read`
+        raise UserError(printable(f"{path} cannot be read: {reason(error, path)}.")) from None
+
+
+def decoded(path: Path) -> Raster:
+    """The array of a file; UserError where it cannot be read."""
+    try:
+        return read(path)
     except Exception as error:  # see `read`
         raise UserError(printable(f"{path} cannot be read: {reason(error, path)}.")) from None
 
