@@ -28,6 +28,10 @@ def export(
         metavar="TYPE,...", help="Data types, such as 2-Styled-Paint,GAN; by default the styled pairs, "
                                  "filtered where there is a filter.")] = None,
     real: Annotated[bool, typer.Option("--real/--no-real", help="With the real pairs.")] = True,
+    generators: Annotated[bool, typer.Option(
+        "--all-generators", help="With the pairs of a run's further generators.")] = False,
+    by_class: Annotated[bool, typer.Option(
+        "--by-class", help="A mask for each class, in one array: folder and monai.")] = False,
 ) -> None:
     """Write the pairs of a run as a dataset for other programs, or its models, with a card.
 
@@ -44,7 +48,7 @@ def export(
         typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
         return
     names = [name.strip() for name in types.split(",") if name.strip()] if types is not None else None
-    place, chosen = exporting.export(Run.open(folder), to.value, out, names, real)
+    place, chosen = exporting.export(Run.open(folder), to.value, out, names, real, generators, by_class)
     counts = chosen.table.groupby(["origin", "data_type"], sort=False).size()
     typer.echo(f"{', '.join(f'{count} {kind}' for (_, kind), count in counts.items())} pairs: "
                f"{printable(str(place))}")

@@ -47,7 +47,7 @@ def of_classes(classes: int) -> list[str]:
 
 def hard(probabilities: np.ndarray, overlap: bool = False) -> np.ndarray:
     """What probabilities (N, M + 1, S, S) say each pixel is, bool of the same shape: of one class the object
-    where its probability exceeds 0.5, of several the likeliest, or where they `overlap` all that exceed 0.5."""
+    where its probability exceeds 0.5, of several the likeliest, or where they `overlap` all above 0.5."""
     if overlap:
         each = probabilities[:, 1:] > THRESHOLD
         return np.concatenate([~each.any(axis=1, keepdims=True), each], axis=1)
