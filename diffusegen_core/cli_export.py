@@ -41,8 +41,9 @@ def export(
     from diffusegen_core.exports import cases, exporting
     from diffusegen_core.run import Run
     if to is Target.MODELS:
-        if types is not None or not real:
-            raise UserError("--types and --no-real choose pairs; --to models writes models alone.")
+        if types is not None or not real or generators or by_class:
+            raise UserError("--types, --no-real, --all-generators and --by-class are of pairs; --to "
+                            "models writes models alone.")
         place, trained = exporting.models(Run.open(folder), out)
         typer.echo(f"{len(trained.all)} models: {printable(str(place))}")
         typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
