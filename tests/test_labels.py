@@ -164,6 +164,10 @@ def test_an_array_may_have_a_plane_for_each_class():
     assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [16, 32])
     _, wrong = read(raster(planes[..., :2], "NumPy"), labels={"1": "liver", "2": "tumour"})
     assert "which data.labels names by their places, 0 to 1" in wrong[labels.COLOURS]
+    assert labels.planes_of(raster(planes, "NumPy")) == {"plane 0": 448, "plane 1": 16, "plane 2": 32}
+    assert labels.planes_of(raster(planes)) == {}, "a picture's channels are colours"
+    _, wrong = read(raster(planes, "NumPy"))
+    assert "plane 2 (32); say what each is, as data.labels: {0: polyp, 1: " in wrong[labels.COLOURS]
     greys = np.repeat(grey((1, 9), (2, 9))[..., None], 3, axis=2)
     mask, wrong = read(raster(greys, "NumPy"), labels={"1": "liver", "2": "tumour"})
     assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [81, 81]), "a grey mask saved thrice"

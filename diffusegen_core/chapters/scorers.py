@@ -92,7 +92,7 @@ class Scorers:
             if len(mine):
                 net = segnet.load(fold.artifact.file(WEIGHTS), fold.settings, where)
                 scores[mine] = _dice(segnet.predict(net, images[mine], fold.settings, where), masks[mine],
-                                     net.planes.overlap)
+                                     segnet.planes_of(net).overlap)
         return scores
 
 

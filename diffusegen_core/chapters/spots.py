@@ -37,8 +37,8 @@ class Spot:
         """The map (H, W) of what stays and of a lesion (H, W)."""
         if self.rest is None:
             return lesion
-        both = (planes.separate(numbers, kind.classes) for numbers in (self.rest, lesion))
-        return planes.numbered(planes.laid_over(*both, kind.overlap))
+        rest, new = (planes.separate(numbers, kind.classes) for numbers in (self.rest, lesion))
+        return planes.numbered(planes.laid_over(rest, new, kind.overlap))
 
     def region(self, dilate: int) -> np.ndarray:
         """Where the picture is painted anew, (H, W) in {0, 1}."""

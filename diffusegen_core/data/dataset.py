@@ -309,9 +309,10 @@ def left_out(place: Path) -> str:
 
 def write(folder: Path, pairs: Pairs) -> Path:
     """Write the file that `read` reads."""
-    return files.write(folder / PAIRS, lambda path: np.savez(
-        path, names=np.array(pairs.names), images=pairs.images, masks=pairs.masks,
-        **({OVERLAP: np.True_} if pairs.overlap else {})))
+    arrays: dict[str, Any] = {"names": np.array(pairs.names), "images": pairs.images, "masks": pairs.masks}
+    if pairs.overlap:
+        arrays[OVERLAP] = True
+    return files.write(folder / PAIRS, lambda path: np.savez(path, **arrays))
 
 
 def _facts(pairs: Pairs) -> dict[str, Any]:

@@ -16,8 +16,8 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     Raises ValueError for what is no single image, and whatever pydicom raises.
     """
     import pydicom  # here, so that a run without DICOM does without
-    from pydicom.pixels import pixel_array
     from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+    from pydicom.pixels.utils import pixel_array
     # In memory: a file that ends early fails at once, and not when an element is first looked at.
     header: Any = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=path.suffix != "")
     if "PixelData" not in header:

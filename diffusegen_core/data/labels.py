@@ -160,6 +160,16 @@ def _by_value(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint
     return mask, _unmapped(values, known | (values == 0))
 
 
+def planes_of(raster: Raster) -> dict[str, int]:
+    """How many pixels each plane of an array has that can only be a plane for each class, of 0 and 1 or of
+    truth values: "plane 0" and so on; {} of all else."""
+    count = raster.values.shape[2]
+    plain = raster.mode == "bool" or (raster.values.dtype.kind in "ui" and raster.values.max() == 1)
+    if raster.format != "NumPy" or count < 2 or not plain:
+        return {}
+    return {f"plane {number}": int(np.count_nonzero(raster.values[..., number])) for number in range(count)}
+
+
 def _is_planes(how: Rule, raster: Raster) -> bool:
     """Whether a mask is an array with a two-valued plane for each class, whose places the keys are."""
     count = raster.values.shape[2]
@@ -240,6 +250,9 @@ def _two_valued(raster: Raster, how: Rule) -> tuple[np.ndarray, list[Complaint]]
 
 
 def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
+    if of_planes := planes_of(raster):
+        return [(COLOURS, f"an array with a plane for each class, {listed(of_planes)}; say what each is, as "
+                          f"{suggested([str(number) for number in range(len(of_planes))], name)}")]
     values = native(replace(raster, indices=None))
     if raster.format not in LOSSY and values.ndim == 3 and not raster.is_deep:
         colours = counted(values, FEW)  # more are blurred edges

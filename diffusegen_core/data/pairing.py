@@ -102,7 +102,8 @@ def sliced(report: Report, slices: Sequence[int]) -> None:
     axis, first, last = slices
     pairs = []
     for pair in report.pairs:
-        if rasters.ending(pair.image) not in rasters.NIFTI | rasters.DICOM:
+        kind = rasters.ending(pair.image)  # of what has none, DICOM alone is read
+        if kind and kind not in rasters.NIFTI | rasters.DICOM:
             pairs.append(pair)
             continue
         pairs += [replace(pair, name=f"{pair.name}_{'xyz'[axis]}{index:03d}", cut=(axis, index))

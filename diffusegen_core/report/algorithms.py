@@ -49,9 +49,9 @@ def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
         shown = windows.cut_all(scene.pictures, parts, diffusion.image_size)
         new = None if scene.masks is None else windows.cut_all(dataset.gather(
             shown.names, scene.pictures.images, scene.masks), parts, diffusion.image_size).masks
-        old, drawn = (masks if masks is None else planes.only(masks, scenes.chosen)
-                      for masks in (shown.masks, new))
-        scene = Scene(shown, new, regions.filled(old, drawn, p.inpaint.dilate), scene.rows, scenes.chosen)
+        region = regions.filled(planes.only(shown.masks, scenes.chosen),
+                                None if new is None else planes.only(new, scenes.chosen), p.inpaint.dilate)
+        scene = Scene(shown, new, region, scene.rows, scenes.chosen)
     x, known = (tensor.to(diffusion.device) for tensor in (scene.x, scene.known))
     few = replace(diffusion, clip=p.inpaint.clip).respaced(p.inpaint.respacing)
     return x, known, few.towards(x[:, diffusion.planes.channels:], scenes.guidance_scale)

@@ -174,10 +174,15 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
     return Fit(net.eval(), history, state.best_epoch, state.seconds)
 
 
+def planes_of(net: nn.Module) -> Planes:
+    """The channels and classes of a network of `build`."""
+    assert isinstance(net.planes, Planes), "it is one of `build`"
+    return net.planes
+
+
 def save(path: Path, net: nn.Module) -> Path:
     """Keep a trained network: its weights as they are, so that what it predicts stays the same."""
-    assert isinstance(net.planes, Planes), "it is one of `build`"
-    return checkpoints.save(path, net.state_dict(), dict(net.planes.told))
+    return checkpoints.save(path, net.state_dict(), dict(planes_of(net).told))
 
 
 def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
@@ -206,7 +211,7 @@ def predict(net: nn.Module, images: np.ndarray, settings: Segment, device: torch
     with torch.inference_mode(), devices.exact():
         for batch in np.split(images, range(settings.batch_size, len(images), settings.batch_size)):
             logits = net(_normalised(batch, settings, device))
-            rows.append((_apart(logits) if net.planes.overlap else logits.softmax(1)).cpu().numpy())
+            rows.append((_apart(logits) if planes_of(net).overlap else logits.softmax(1)).cpu().numpy())
     return np.concatenate(rows)
 
 
