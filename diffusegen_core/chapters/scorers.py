@@ -92,7 +92,7 @@ class Scorers:
             if len(mine):
                 net = segnet.load(fold.artifact.file(WEIGHTS), fold.settings, where)
                 scores[mine] = _dice(segnet.predict(net, images[mine], fold.settings, where), masks[mine],
-                                     segnet.planes_of(net).overlap)
+                                     dataset.read(fold.real).overlap)
         return scores
 
 
