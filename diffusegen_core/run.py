@@ -220,7 +220,7 @@ class Run:
         `like` is as "medium,top-left"; without `mask` and `like`, lesions are as large as the run's.
         """
         wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove)
-        return paint.paint(self.pairs, self.models, self.params.inpaint, image, wish, n, seed,
+        return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, image, wish, n, seed,
                            self.params.device, self.params.data.window)
 
     def dataset(self, data_type: str, transform: Transform | None = None,
@@ -278,11 +278,12 @@ class Run:
             "train": lambda: train.run(ws, get("data"), get("cluster"), p.train, p.model, p.process, watch,
                                        get("windows") if p.data.window else None, ws.beside(p.generators)),
             "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint,
-                                           p.data.window),
-            "paste": lambda: paste.run(ws, get("data"), p.inpaint),
+                                           p.data.window, p.data),
+            "paste": lambda: paste.run(ws, get("data"), p.inpaint, p.data),
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
-                                       p.model, p.data.window),
-            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
+                                       p.model, p.data.window, p.data),
+            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources,
+                                   p.data),
             "sets": lambda: collected.run(p, get("data"), get("inpaint"), get("style"), get("gan"),
                                           get("paste")),
             "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate,

@@ -8,10 +8,11 @@ from PIL import Image
 from test_checkup import check, kinds, lesion, load, pairs, save, tissue
 from test_formats import dicom
 
+from diffusegen_core import painting
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Segment
-from diffusegen_core.data import dataset, intensities, pixels, rasters, reading, testsets
+from diffusegen_core.data import dataset, intensities, pictures, pixels, rasters, reading, sidecars, testsets
 from diffusegen_core.store.workspace import Workspace
 
 
@@ -149,3 +150,21 @@ def test_values_of_one_kind_are_scaled_by_the_rule_of_the_set():
     one = pixels.Raster(np.full((2, 2, 1), 40.0), "DICOM", "MONOCHROME2", (-1024, 3071))
     assert intensities.to_bytes(one, (-160, 240))[0, 0, 0] == 128
     assert intensities.of_set(Data(intensities=[-160, 240]), []) == (-160, 240)
+
+
+def test_backgrounds_and_pictures_to_paint_are_as_bright_as_training_images(tmp_path, nano):
+    def dim(number: int, shape: tuple[int, int] = (48, 48)) -> np.ndarray:
+        return np.round(tissue(number, shape) * 1000).astype(np.uint16)
+    training, others = pairs(tmp_path / "training", image=dim), tmp_path / "others"
+    for number in range(3):
+        save(others / f"{number}.png", dim(10 + number, (48, 96)) // 2)
+    p = params.validate(nano | {"data": {"source": str(training), "count": None, "image_size": 16,
+                                         "intensities": "percentile", "channels": 1}})
+    ws = Workspace(p.folder, p.seed)
+    ours = dataset.load(ws, p.data)
+    theirs = pictures.load(ws, pictures.BACKGROUNDS, str(others), 16, p.data)
+    assert theirs.images.max() < 0.7 * ours.images.max()
+    assert theirs.padded == dict.fromkeys("012", (48, 96)), "so that their bars make no copies"
+    brightness = sidecars.as_read(p.data, ours.file)
+    shown = painting._pictures(sorted(others.iterdir()), brightness)
+    assert max(one.max() for one in shown) < 0.7 * ours.images.max()

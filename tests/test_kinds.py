@@ -172,12 +172,6 @@ def test_dice_is_the_mean_over_classes_and_each_class_has_a_table(several: Run) 
     assert images[["dice", *own]].to_numpy().max() <= 1
 
 
-def test_a_run_of_classes_that_overlap_is_refused(several: Run) -> None:
-    values = params.merged(params.plain(several.params), {"data.overlap": True})
-    with pytest.raises(UserError, match=r"data\.overlap: a run takes classes that exclude each other"):
-        params.validate(values)
-
-
 def test_one_class_has_no_table_of_classes(grey: Run) -> None:
     assert not set(overlap.of_classes(3)) & set(grey.segmented.images)
     assert segment_details.by_class(grey, grey.segmented, BY, "classes") is None

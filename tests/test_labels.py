@@ -147,6 +147,32 @@ def test_conditions_speak_of_every_value():
     assert read(values, labels={">50": "a", ">150": "b"}, overlap=True)[1] == {}
 
 
+def test_an_array_may_have_a_plane_for_each_class():
+    planes = np.zeros((20, 24, 3), np.uint8)
+    planes[..., 0] = 1
+    planes[2:6, 2:6, 1], planes[8:12, 8:12, 2] = 1, 1
+    planes[..., 0] -= planes[..., 1:].max(axis=2)
+    named = {"0": "background", "1": "liver", "2": "tumour"}
+    mask, wrong = read(raster(planes, "NumPy"), labels=named)
+    assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [16, 16])
+    assert read(raster(planes * 255, "NumPy"), labels=named)[0].tolist() == mask.tolist()
+    _, wrong = read(raster(planes, "NumPy"), labels={"1": "liver", "2": "tumour"})
+    assert wrong[labels.UNMAPPED].startswith("plane 0 (448): name them in data.labels, or call them backgr")
+    planes[2:6, 2:6, 2] = 1
+    assert read(raster(planes, "NumPy"), labels=named)[1][labels.OVERLAP].startswith("16 pixels")
+    mask, wrong = read(raster(planes, "NumPy"), labels=named, overlap=True)
+    assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [16, 32])
+    _, wrong = read(raster(planes[..., :2], "NumPy"), labels={"1": "liver", "2": "tumour"})
+    assert "which data.labels names by their places, 0 to 1" in wrong[labels.COLOURS]
+    assert labels.planes_of(raster(planes, "NumPy")) == {"plane 0": 448, "plane 1": 16, "plane 2": 32}
+    assert labels.planes_of(raster(planes)) == {}, "a picture's channels are colours"
+    _, wrong = read(raster(planes, "NumPy"))
+    assert "plane 2 (32); say what each is, as data.labels: {0: polyp, 1: " in wrong[labels.COLOURS]
+    greys = np.repeat(grey((1, 9), (2, 9))[..., None], 3, axis=2)
+    mask, wrong = read(raster(greys, "NumPy"), labels={"1": "liver", "2": "tumour"})
+    assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [81, 81]), "a grey mask saved thrice"
+
+
 # ---- what the data tell, and names
 
 def test_classes_that_the_data_name():

@@ -1,6 +1,7 @@
 """How folders are laid out: published layouts by small copies, one's own by patterns; what is told else."""
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_formats import nifti
+from test_formats import dicom, nifti
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
@@ -339,10 +340,79 @@ def test_labelme(tmp_path):
     (tmp_path / "c.png").unlink()
     (tmp_path / "b.json").write_text(json.dumps({"shapes": [{**shapes[0], "shape_type": "linestrip"}]}))
     report, _ = read(tmp_path)
-    assert "type linestrip" in report.problems[0].detail
+    assert report.problems[0].detail == ("a linestrip of LabelMe's (polyp) has no area: outline it as a "
+                                         "polygon, or delete it")
+
+
+def labelme(folder: Path, *shapes: dict) -> Path:
+    image(folder / "a.png")
+    (folder / "a.json").write_text(json.dumps({"shapes": [{"label": "polyp", **one} for one in shapes]}))
+    return folder
+
+
+def test_labelmes_masks_and_circles_are_drawn_where_they_lie(tmp_path):
+    shape = np.zeros((5, 7), np.uint8)
+    shape[1:, 2:] = 1
+    png = io.BytesIO()
+    Image.fromarray(shape * np.uint8(255)).save(png, "PNG")
+    told = {"shape_type": "mask", "points": [[3, 6], [9, 10]],
+            "mask": base64.b64encode(png.getvalue()).decode()}
+    report, masks = read(labelme(tmp_path, told))
+    assert problems(report) == []
+    expected = np.zeros((SIDE, SIDE), np.uint8)
+    expected[6:11, 3:10] = shape
+    assert np.array_equal(masks["a"][..., 0], expected)
+    for changed, says in (({"points": [[20, 6], [26, 10]]}, "reaches beyond the image, 24x24"),
+                          ({"mask": "no picture"}, "cannot be decoded"),
+                          ({"mask": None}, "cannot be decoded")):
+        report, masks = read(labelme(tmp_path, {**told, **changed}))
+        assert masks == {}
+        assert says in report.problems[0].detail
+    _, masks = read(labelme(tmp_path, {"shape_type": "circle", "points": [[12, 12], [12, 17]]}))
+    assert masks["a"].sum() == pytest.approx(np.pi * 5.5**2, rel=0.1)
+    report, _ = read(labelme(tmp_path, {"shape_type": "star", "points": [[1, 1]]}))
+    assert "type star; polygon, rectangle, circle and mask are read" in report.problems[0].detail
+
+
+def test_several_coco_files_of_a_folder_are_one_set(tmp_path):
+    coco(tmp_path, SQUARE)
+    for name in ("b", "c"):
+        image(tmp_path / f"images/{name}.png")
+    # Other files number images and classes in their own way, and one may tell more of an image.
+    other = {"images": [{"id": 7, "file_name": "b.png"}, {"id": 8, "file_name": "a.png"}],
+             "categories": [{"id": 3, "name": "scar"}, {"id": 4, "name": "polyp"}],
+             "annotations": [{"id": 1, "image_id": 7, "category_id": 4, "segmentation": SQUARE},
+                             {"id": 2, "image_id": 8, "category_id": 3,
+                              "segmentation": [[14, 4, 20, 4, 20, 10, 14, 10]]}]}
+    (tmp_path / "annotations/more.json").write_text(json.dumps(other))
+    report, masks = read(tmp_path, labels={"polyp": "polyp", "scar": "scar"})
+    assert (report.layout, problems(report)) == (annotations.COCO, [])
+    assert {name: one.sum(axis=(0, 1)).tolist() for name, one in masks.items()} == {
+        "a": [36, 36], "b": [36, 0]}
+    assert {path.name for path in report.files} == {"instances.json", "more.json", "a.png", "b.png"}
+    (tmp_path / "annotations/more.json").write_text(json.dumps(
+        {**other, "images": [{"id": 7, "file_name": "gone.png"}]}))
+    details = [one.detail for one in read(tmp_path, labels={"polyp": "polyp", "scar": "scar"})[0].problems]
+    assert any("1 images that are not there: gone.png" in one for one in details)
 
 
 # ---- volumes
+
+def test_frames_of_dicom_are_pairs(tmp_path):
+    frames, label = np.full((3 * SIDE, SIDE), 90, np.uint8), np.zeros((3 * SIDE, SIDE), np.uint8)
+    frames[SIDE:2 * SIDE], label[SIDE + 4:SIDE + 10, 4:10] = 120, 1
+    for part, values in (("images", frames), ("masks", label)):
+        (tmp_path / part).mkdir()
+        dicom(tmp_path / part / "a.dcm", values, Rows=SIDE, NumberOfFrames=3)
+    report, _ = read(tmp_path, labels={1: "polyp"})
+    assert "3 frames; they are taken by data.slices [0, first, last]" in report.problems[0].detail
+    report, masks = read(tmp_path, slices=[0, 1, 1], labels={1: "polyp"})
+    assert (list(masks), problems(report)) == (["a_x001"], [])
+    assert masks["a_x001"].sum() == 36
+    assert "no frame 3; it has 3" in read(tmp_path, slices=[0, 3, 3])[0].problems[0].detail
+    assert "axis 0 of data.slices" in read(tmp_path, slices=[2, 1, 1])[0].problems[0].detail
+
+
 
 def test_slices_of_volumes_are_pairs(tmp_path):
     volume, label = np.full((SIDE, SIDE, 6), 90, np.uint8), np.zeros((SIDE, SIDE, 6), np.uint8)

@@ -98,12 +98,6 @@ def test_a_source_that_is_drawn_says_what_channels_and_classes_it_has() -> None:
     assert len(params.validate({"data": SLICES}).data.classes) == 3
 
 
-def test_folders_that_are_read_as_rgb_are_refused_for_other_data() -> None:
-    for section, values in (("gan", {"source": "pairs"}), ("inpaint", {"masks": "folder"})):
-        with pytest.raises(UserError, match=rf"{section}\..* is a folder, which is read as RGB"):
-            params.validate({"data": SLICES, section: values})
-
-
 def test_pairs_of_every_kind_are_drawn_and_kept(tmp_path) -> None:
     assert set(dataset.DRAWN) == set(PHANTOMS)
     from diffusegen_core.store.workspace import Workspace

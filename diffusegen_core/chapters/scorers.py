@@ -91,7 +91,8 @@ class Scorers:
             mine = np.flatnonzero([self.of[source] == fold.number for source in sources])
             if len(mine):
                 net = segnet.load(fold.artifact.file(WEIGHTS), fold.settings, where)
-                scores[mine] = _dice(segnet.predict(net, images[mine], fold.settings, where), masks[mine])
+                scores[mine] = _dice(segnet.predict(net, images[mine], fold.settings, where), masks[mine],
+                                     dataset.read(fold.real).overlap)
         return scores
 
 
@@ -187,7 +188,8 @@ def fit(ws: Workspace, fold: Fold) -> None:
     fitted = segnet.fit(pairs.named(fold.train), pairs.named(fold.valid), fold.settings,
                         _seed(ws, fold.number), folder, {"fold": fold.number}, device, title)
     judged = pairs.named(fold.judged)
-    scores = _dice(segnet.predict(fitted.net, judged.images, fold.settings, device), judged.masks)
+    scores = _dice(segnet.predict(fitted.net, judged.images, fold.settings, device), judged.masks,
+                   judged.overlap)
     table = pd.DataFrame({"name": judged.names, "agreement": scores})
     outputs = [segnet.save(folder / WEIGHTS, fitted.net),
                files.write_text(folder / REAL, table.to_csv(index=False)),
@@ -211,6 +213,6 @@ def _seed(ws: Workspace, number: int) -> int:
     return seeds.derive(ws.seed, "filter network", number)
 
 
-def _dice(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def _dice(probabilities: np.ndarray, masks: np.ndarray, apart: bool) -> np.ndarray:
     """Of the object, (N,): see `overlap.scores`."""
-    return overlap.scores(probabilities, masks)["dice"].to_numpy().round(DIGITS)
+    return overlap.scores(probabilities, masks, apart)["dice"].to_numpy().round(DIGITS)

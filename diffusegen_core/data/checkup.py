@@ -263,4 +263,6 @@ def _kind(raster: Raster) -> str:
 
 
 def _told(mask: Raster) -> Mapping[str, int]:
+    if of_planes := labels.planes_of(mask):
+        return of_planes
     return labels.counted(labels.native(mask)) if mask.values.shape[2] in (1, 3) else {}

@@ -45,6 +45,7 @@ WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.
 BEFORE = {"images": None, "masks": None, "fit": "squeeze", "channels": 3, "intensities": "full",
           "slices": None, "labels": None, "overlap": False, "min_area": None}
 PAIRS, SOURCE = "pairs.npz", "source.json"
+OVERLAP = "overlap"  # in PAIRS, where classes may overlap
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Pairs:
     """(N, M, S, S) uint8, 1 where a pixel is of the class."""
     digest: str
     """SHA-256 over names, images and masks."""
+    overlap: bool = False
+    """Whether a pixel may be of several classes."""
     file: Path | None = None
     """The file that holds exactly these, by which another process reads them; None where none does."""
     padded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -75,7 +78,7 @@ class Pairs:
     @property
     def planes(self) -> Planes:
         """The channels of its images and the classes of its masks."""
-        return Planes(self.images.shape[1], self.masks.shape[1])
+        return Planes(self.images.shape[1], self.masks.shape[1], self.overlap)
 
     @property
     def stored(self) -> Path:
@@ -87,7 +90,7 @@ class Pairs:
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs at these positions, in this order."""
         rows = np.asarray(indices, dtype=np.int64)
-        taken = gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+        taken = gather([self.names[i] for i in rows], self.images[rows], self.masks[rows], self.overlap)
         return replace(taken, padded={name: self.padded[name] for name in taken.names if name in self.padded})
 
     def named(self, names: Sequence[str]) -> "Pairs":
@@ -96,14 +99,15 @@ class Pairs:
         return self.take([place[name] for name in names])
 
 
-def gather(names: list[str], images: np.ndarray, masks: np.ndarray) -> Pairs:
-    """Pairs from names, images (N, C, S, S) uint8 and masks (N, M, S, S) in {0, 1}; computes the digest."""
+def gather(names: list[str], images: np.ndarray, masks: np.ndarray, overlap: bool = False) -> Pairs:
+    """Pairs from names, images (N, C, S, S) uint8 and masks (N, M, S, S) in {0, 1}, whose classes may
+    `overlap`; computes the digest."""
     images, masks = np.ascontiguousarray(images, np.uint8), np.ascontiguousarray(masks, np.uint8)
-    shapes = [images.shape, *([] if masks.shape[1] == 1 else [masks.shape])]
+    shapes = [images.shape, *([] if masks.shape[1] == 1 else [masks.shape]), *([OVERLAP] if overlap else [])]
     digest = hashlib.sha256(json.dumps([names, *shapes]).encode())
     digest.update(images.data)
     digest.update(masks.data)
-    return Pairs(list(names), images, masks, digest.hexdigest())
+    return Pairs(list(names), images, masks, digest.hexdigest(), overlap)
 
 
 def to_tensor(pairs: Pairs) -> torch.Tensor:
@@ -233,7 +237,7 @@ def refuse_unreadable(settings: Data, source: str) -> None:
 @lru_cache(maxsize=8)
 def _read(path: Path, size: int, time_ns: int) -> Pairs:
     with np.load(path, allow_pickle=False) as stored:
-        pairs = gather(stored["names"].tolist(), stored["images"], stored["masks"])
+        pairs = gather(stored["names"].tolist(), stored["images"], stored["masks"], OVERLAP in stored)
     return replace(pairs, file=path, padded=sidecars.padded(path))
 
 
@@ -248,6 +252,8 @@ def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
                       "count": settings.count, "image_size": settings.image_size}
     if settings.names:
         recipe["names"] = settings.names
+    if Planes.of(settings).overlap:
+        recipe[OVERLAP] = True
     artifact = ws.artifact(name, recipe)
     if not artifact.made():
         folder, start, pairs = artifact.begin(), time.monotonic(), _phantoms(settings, ws.seed)
@@ -262,7 +268,7 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
         if report is None:
             raise UserError(f"data.source {resolve(settings.source)} is not there.")
         used = selection.usable(settings, report, least, paper_names())
-        pairs = gather(used.names, used.images, used.masks)
+        pairs = gather(used.names, used.images, used.masks, Planes.of(settings).overlap)
         outputs = [write(folder, pairs), *sidecars.write(
             folder, report.table().to_csv(index=False), dict(zip(used.names, used.sizes, strict=True)),
             used.volumes)]
@@ -312,8 +318,10 @@ def _is_deep(path: Path, _size: int, _time_ns: int) -> bool:
 
 def write(folder: Path, pairs: Pairs) -> Path:
     """Write the file that `read` reads."""
-    return files.write(folder / PAIRS, lambda path: np.savez(
-        path, names=np.array(pairs.names), images=pairs.images, masks=pairs.masks))
+    arrays: dict[str, Any] = {"names": np.array(pairs.names), "images": pairs.images, "masks": pairs.masks}
+    if pairs.overlap:
+        arrays[OVERLAP] = True
+    return files.write(folder / PAIRS, lambda path: np.savez(path, **arrays))
 
 
 def _facts(pairs: Pairs) -> dict[str, Any]:
@@ -328,7 +336,7 @@ def _phantoms(settings: Data, seed: int) -> Pairs:
     draw = DRAWN[settings.source].draw
     drawn = [draw(seed, index, settings.image_size) for index in _counter(wanted.values())]
     return gather(list(wanted), np.stack([image for image, _, _ in drawn]),
-                  np.stack([mask for _, mask, _ in drawn]))
+                  np.stack([mask for _, mask, _ in drawn]), Planes.of(settings).overlap)
 
 
 def _counter(indices: Collection[int]) -> Iterable[int]:

@@ -87,6 +87,8 @@ def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
         return _coloured(how, raster)
     if how.is_default:
         return _two_valued(raster, how)
+    if _is_planes(how, raster):
+        return _by_plane(how, raster)
     values, complaint = _one_channel(raster)
     if complaint:
         return np.zeros((*values.shape, len(how.classes)), np.uint8), [complaint]
@@ -179,6 +181,37 @@ def _by_value(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint
     return mask, _unmapped(values, known | (values == 0)) + overlapping(mask, how)
 
 
+def planes_of(raster: Raster) -> dict[str, int]:
+    """How many pixels each plane of an array has that can only be a plane for each class, of 0 and 1 or of
+    truth values: "plane 0" and so on; {} of all else."""
+    count = raster.values.shape[2]
+    plain = raster.mode == "bool" or (raster.values.dtype.kind in "ui" and raster.values.max() == 1)
+    if raster.format != "NumPy" or count < 2 or not plain:
+        return {}
+    return {f"plane {number}": int(np.count_nonzero(raster.values[..., number])) for number in range(count)}
+
+
+def _is_planes(how: Rule, raster: Raster) -> bool:
+    """Whether a mask is an array with a two-valued plane for each class, whose places the keys are."""
+    count = raster.values.shape[2]
+    return (raster.format == "NumPy" and count > 1 and how.kind == "value"
+            and all(0 <= int(key) < count for key in how.keys)
+            and all(len(seen := np.unique(plane)) == 1 or (len(seen) == 2 and seen[0] == 0)
+                    for plane in np.moveaxis(raster.values, 2, 0)))
+
+
+def _by_plane(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
+    mask = np.zeros((*raster.values.shape[:2], len(how.classes)), np.uint8)
+    strange = {}
+    for number, plane in enumerate(np.moveaxis(raster.values, 2, 0)):
+        for place in how.keys.get(str(number), ()):
+            mask[..., place] |= plane != 0
+        if str(number) not in how.keys and plane.any():
+            strange[f"plane {number}"] = int(np.count_nonzero(plane))
+    complaints = [(UNMAPPED, f"{listed(strange)}: name them in data.labels, or call them {BACKGROUND}")]
+    return mask, [*(complaints if strange else []), *overlapping(mask, how)]
+
+
 def _by_condition(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint]]:
     # What fulfils none of the conditions is background: a condition speaks of every value.
     mask = np.zeros((*values.shape, len(how.classes)), np.uint8)
@@ -220,7 +253,9 @@ def _one_channel(raster: Raster) -> tuple[np.ndarray, Complaint | None]:
         return values, None
     if values.shape[2] != 3 or raster.is_deep:
         return values[..., 0], (COLOURS, f"a mask of {values.shape[2]} channels; save the numbers of its "
-                                         "classes in one, or each class as a file of its own")
+                                         "classes in one, each class as a file of its own, or a NumPy array "
+                                         f"of two-valued planes, which data.labels names by their places, 0 "
+                                         f"to {values.shape[2] - 1}")
     colours = counted(values)
     way_on = suggested([one for one in colours if one != "#000000"], "...")
     return values[..., 0], (COLOURS, f"data.labels names values, and the mask is coloured: "
@@ -235,6 +270,9 @@ def _two_valued(raster: Raster, how: Rule) -> tuple[np.ndarray, list[Complaint]]
 
 
 def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
+    if of_planes := planes_of(raster):
+        return [(COLOURS, f"an array with a plane for each class, {listed(of_planes)}; say what each is, as "
+                          f"{suggested([str(number) for number in range(len(of_planes))], name)}")]
     values = native(replace(raster, indices=None))
     if raster.format not in LOSSY and values.ndim == 3 and not raster.is_deep:
         colours = counted(values, FEW)  # more are blurred edges

@@ -112,11 +112,13 @@ def unmixed(report: Report) -> None:
 
 
 def sliced(report: Report, slices: Sequence[int]) -> None:
-    """Replace each pair that lies in NIfTI files by those of its slices: [axis, first, last]."""
+    """Replace each pair that lies in NIfTI or DICOM files by those of its slices, [axis, first, last]; frames
+    of DICOM are along axis 0."""
     axis, first, last = slices
     pairs = []
     for pair in report.pairs:
-        if rasters.ending(pair.image) not in rasters.NIFTI:
+        kind = rasters.ending(pair.image)  # of what has none, DICOM alone is read
+        if kind and kind not in rasters.NIFTI | rasters.DICOM:
             pairs.append(pair)
             continue
         pairs += [replace(pair, name=f"{pair.name}_{'xyz'[axis]}{index:03d}", cut=(axis, index),

@@ -86,7 +86,7 @@ def unread(path: Path) -> str | None:
 
 
 def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
-    """The array of a file; of a volume the slice `cut`, an axis and an index.
+    """The array of a file; of a volume the slice `cut`, an axis and an index, and so of a file's frames.
 
     Decoders fail in many ways: whatever is raised means that the file cannot be read (see `reason`).
     """
@@ -95,12 +95,12 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         kind = ending(path)
-        if cut is not None and kind not in NIFTI:
-            raise ValueError("no volume, of which data.slices could take a slice")
+        if cut is not None and kind and kind not in NIFTI | DICOM:
+            raise ValueError("no volume, nor frames, of which data.slices could take a slice")
         if kind in NIFTI | NUMPY:
             return arrays.nifti(path, cut) if kind in NIFTI else arrays.numpy(path)
         if kind in DICOM or (not kind and _is_dicom(path)):
-            return dicom.read(path)
+            return dicom.read(path, cut)
         return _picture(path)
 
 
@@ -108,6 +108,14 @@ def opened(path: Path) -> Image.Image:
     """A picture of one's own, as `rgb`; UserError where it cannot be read."""
     try:
         return rgb(path)
+    except Exception as error:  # see `read`
+        raise UserError(printable(f"{path} cannot be read: {reason(error, path)}.")) from None
+
+
+def decoded(path: Path) -> Raster:
+    """The array of a file; UserError where it cannot be read."""
+    try:
+        return read(path)
     except Exception as error:  # see `read`
         raise UserError(printable(f"{path} cannot be read: {reason(error, path)}.")) from None
 

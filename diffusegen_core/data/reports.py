@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from diffusegen_core.config.errors import UserError, printable
@@ -26,6 +27,8 @@ class Shape:
     """Corners of each part: x, y, x, y, ... in pixels."""
     runs: Any = None
     """COCO's run lengths instead, a mapping of size and counts."""
+    patch: tuple[int, int, np.ndarray] | None = None
+    """LabelMe's mask of a box instead: left, top, and (H, W) in {0, 1}."""
 
 
 @dataclass(frozen=True)

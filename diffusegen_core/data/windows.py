@@ -74,10 +74,12 @@ class Window:
         """Whether all of a mask (H, W) lies in it."""
         return np.count_nonzero(mask[self.box]) == np.count_nonzero(mask)
 
-    def cut(self, image: np.ndarray, numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Its part of an image (C, H, W) uint8 and of class numbers (H, W): (C, size, size), (size, size)."""
+    def cut(self, image: np.ndarray, numbers: np.ndarray, size: int,
+            classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its part of an image (C, H, W) uint8, and of a map (H, W) of so many classes: (C, size, size) and
+        (size, size)."""
         part = numbers[self.box]
-        small = planes.shrunk(planes.separate(part, max(1, int(part.max()))), (size, size))
+        small = planes.shrunk(planes.separate(part, classes), (size, size))
         return (planes.resize(image[(..., *self.box)], (size, size), Image.Resampling.LANCZOS),
                 planes.numbered(small))
 
@@ -118,10 +120,11 @@ def cut_all(pairs: Pairs, windows: Sequence[Window] | None, size: int) -> Pairs:
     """Each pair's window, at `size` pixels; without windows the pairs as they are."""
     if windows is None:
         return pairs
-    cuts = [window.cut(image, numbers, size) for window, image, numbers in
+    classes = pairs.planes.classes
+    cuts = [window.cut(image, numbers, size, classes) for window, image, numbers in
             zip(windows, pairs.images, planes.numbered(pairs.masks), strict=True)]
     return dataset.gather(pairs.names, np.stack([image for image, _ in cuts]),
-                          planes.separate(np.stack([mask for _, mask in cuts]), pairs.planes.classes))
+                          planes.separate(np.stack([mask for _, mask in cuts]), classes), pairs.overlap)
 
 
 def all_laid_back(images: np.ndarray, changed: np.ndarray, windows: Sequence[Window] | None,
@@ -159,8 +162,9 @@ def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES
     for name, image, mask in zip(pairs.names, pairs.images, planes.numbered(pairs.masks), strict=True):
         for copy in range(copies):
             window = Window.around(mask, times, rng=seeds.rng(seed, "window", name, copy))
-            shown, lesion = window.cut(image, mask, size)
+            shown, lesion = window.cut(image, mask, size, pairs.planes.classes)
             names.append(f"{name}{OF}{copy}")
             images.append(shown)
             masks.append(lesion)
-    return dataset.gather(names, np.stack(images), planes.separate(np.stack(masks), pairs.planes.classes))
+    return dataset.gather(names, np.stack(images), planes.separate(np.stack(masks), pairs.planes.classes),
+                          pairs.overlap)

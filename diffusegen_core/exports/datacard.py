@@ -50,7 +50,7 @@ def _summary(chosen: Chosen, title: str) -> str:
     p = chosen.run.params
     counts = [f"{sum(case.origin == origin for case in chosen.cases)} {origin}" for origin in
               dict.fromkeys(case.origin for case in chosen.cases)]
-    kind = "RGB" if p.data.channels == 3 else "grey"
+    kind = {1: "grey", 3: "RGB"}.get(p.data.channels) or f"{p.data.channels} channels"
     size = p.data.image_size
     sides = f"{size} × {size} pixels" if not chosen.native else (
         f"each as large as the files of its real pair, enlarged or reduced from {size} × {size} pixels, "
@@ -84,8 +84,11 @@ def _words(kind: DataType) -> str:
 
 
 def _classes(chosen: Chosen) -> str:
+    if chosen.planes:
+        return table(["plane", "class"], [[str(place), escaped(name)]
+                                          for place, name in enumerate(chosen.classes)])
     return table(["class number", "class"], [[str(number), escaped(name)]
-                                              for name, number in chosen.numbers.items()])
+                                             for name, number in chosen.numbers.items()])
 
 
 def _source(chosen: Chosen) -> str:
@@ -103,7 +106,8 @@ def _making(chosen: Chosen) -> str:
     if not lines:
         return "All pairs are real: read, checked and resized by the program."
     if p.generators > 1:
-        lines.append(f"- They are of the first of {p.generators} generators.")
+        lines.append(f"- They are of {'all' if chosen.further else 'the first of'} {p.generators} generators"
+                     f"{', numbered from 0 in `origins.csv`' if chosen.further else ''}.")
     if (models := run.finished("train")) is not None:
         lines += [f"- Diffusion model {model.name}: saw {model.images} images drawn from {model.pairs} real "
                   f"pairs; {model.parameters} parameters; SHA-256 of its weights {model.sha256[:16]}..."

@@ -194,7 +194,7 @@ def load(file: Path, folder: Path | None, choice: Choice) -> Pairs:
         parts.append(pairsets.load(folder, choice.synthetic))
     return dataset.gather([name for part in parts for name in part.names],
                           np.concatenate([part.images for part in parts]),
-                          np.concatenate([part.masks for part in parts]))
+                          np.concatenate([part.masks for part in parts]), dataset.read(file).overlap)
 
 
 def content(sets: Sets, data_type: DataType, choice: Choice) -> str:
