@@ -211,7 +211,8 @@ def review_make(
     this = Run.open(folder)
     with tempfile.TemporaryDirectory() as real:
         folders = review.folders_of(this, Path(real))
-        form, key = review.make(folders, out or this.folder / "review", per_type, this.params.seed)
+        form, key = review.make(folders, out or this.folder / "review", per_type, this.params.seed,
+                                classes=this.params.data.classes)
     typer.echo(f"The form: {form}\nIts key:  {key}")
     typer.echo("Send the reviewer the form alone: the key says which pairs are real. The form exports the "
                "answers as a file; `diffusegen review score ANSWERS KEY` reads it.")

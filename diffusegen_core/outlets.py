@@ -6,7 +6,9 @@ Nothing is made here. Where a run has several generators, the pairs are the firs
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from diffusegen_core.chapters import scenes
 from diffusegen_core.config.errors import UserError, some
+from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.segmentation import torchsets, trainsets
@@ -14,6 +16,12 @@ from diffusegen_core.segmentation.torchsets import Labelled, Mixed, Transform
 
 if TYPE_CHECKING:
     from diffusegen_core.run import Run
+
+
+def lesions(run: "Run") -> Pairs:
+    """The pairs whose masks new lesions are drawn from: all, or those that have a class of inpaint.classes,
+    with masks of these alone."""
+    return scenes.with_chosen(run.pairs, run.params.inpaint, run.params.data)
 
 
 def types(run: "Run") -> dict[str, DataType]:
@@ -29,9 +37,10 @@ def named(run: "Run", name: str) -> DataType:
     return known[name]
 
 
-def made(run: "Run", data_type: DataType) -> PairSet:
-    """The pairs of a synthetic data type. NotMadeError, which names the chapter, where they are not made."""
-    result = run.read(data_type.artifact.partition("/")[0])
+def made(run: "Run", data_type: DataType, generator: int = 0) -> PairSet:
+    """The pairs of a synthetic data type, by one of the run's generators, from 0. NotMadeError, which names
+    the chapter, where they are not made."""
+    result = run.read(data_type.artifact.partition("/")[0], generator)
     if data_type == GAN:
         pairs: PairSet = result.pairs
         return pairs
@@ -52,7 +61,7 @@ def dataset(run: "Run", data_type: str, transform: Transform | None = None,
     one = made(run, kind)
     rows = trainsets.grouped(one.manifest)
     chosen = rows["name"] if names is None else rows.loc[rows["group"].isin(real), "name"]
-    return torchsets.of_folder(one.folder, list(chosen), transform)
+    return torchsets.of_folder(one.folder, list(chosen), transform, run.pairs.overlap)
 
 
 def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transform: Transform | None = None,
@@ -77,8 +86,8 @@ def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transf
     if not mine:
         raise UserError(f"No pair of {kind} is known to be made of one of these {len(real)} real pairs.")
     return torchsets.mix(torchsets.of_pairs(run.pairs, real, transform),
-                         torchsets.of_folder(one.folder, list(rows["name"]), transform), mine, alpha, ratio,
-                         run.params.seed, seed)
+                         torchsets.of_folder(one.folder, list(rows["name"]), transform, run.pairs.overlap),
+                         mine, alpha, ratio, run.params.seed, seed)
 
 
 def _real(run: "Run", names: Collection[str] | None) -> Sequence[str]:

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from diffusegen_core import outlets
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.config.checks import sources
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.data import dataset, masks, pairsets, pictures, planes, rasters, windows
+from diffusegen_core.data import dataset, masks, pairsets, pictures, planes, rasters, sidecars, windows
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.run import Run
@@ -37,9 +39,10 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     names = pictures.names(paths)
     refuse_place(run, out)
     wanted = Planes.of(run.params.data)
-    new, gone = (_mask(path, wanted.classes) for path in (mask, old))
+    brightness = sidecars.as_read(run.params.data, run.pairs.file)
+    new, gone = (_mask(path, wanted) for path in (mask, old))
     wish = Wish(new, Like.parse(like) if like is not None else None, gone, remove)
-    shown = {name: _picture(path, wanted.channels) for name, path in zip(names, paths, strict=True)}
+    shown = dict(zip(names, _pictures(paths, brightness), strict=True))
     own = {name: seeds.derive(seed, "picture", name) for name in names}
     for path, name in zip(paths, names, strict=True):
         _check(run, path, shown[name], wish, count, own[name])
@@ -57,20 +60,23 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     return _table(rows, names, count)
 
 
-def _picture(path: Path, channels: int) -> np.ndarray:
-    """The picture (H, W, C) uint8 of a file. UserError where files do not have so many channels."""
-    if channels not in (1, planes.RGB):
-        raise UserError(f"data.channels is {channels}: such pictures are painted by Run.paint, from arrays.")
-    picture = rasters.opened(path)
-    return np.asarray(picture) if channels == planes.RGB else np.asarray(picture.convert("L"))[..., None]
+def _pictures(paths: Sequence[Path], data: Data) -> list[np.ndarray]:
+    """The pictures (H, W, C) uint8 of files: RGB as they look, others by data.intensities. UserError where
+    they do not have the channels of the data."""
+    if Planes.of(data).channels == planes.RGB:
+        return [np.asarray(rasters.opened(path)) for path in paths]
+    return pictures.images_of(paths, data)
 
 
-def _mask(path: Path | None, classes: int) -> np.ndarray | None:
-    """A mask (H, W) from a file: lesion above 127, or of several classes their numbers. UserError where there
-    is none."""
+def _mask(path: Path | None, kind: Planes) -> np.ndarray | None:
+    """A mask (H, W) from a file: lesion above 127, or of several classes their numbers, or an array with a
+    plane for each. UserError where there is none."""
     if path is None:
         return None
-    if classes > 1:
+    if kind.classes > 1:
+        values = rasters.decoded(path).values
+        if values.shape[2] == kind.classes and rasters.ending(path) in rasters.NUMPY:
+            return planes.numbered((values != 0).transpose(2, 0, 1).astype(np.uint8))
         return np.asarray(rasters.opened(path)).max(axis=2)
     mask = (np.asarray(rasters.opened(path)).max(axis=2) > 127).astype(np.uint8)
     if not mask.any():
@@ -96,7 +102,7 @@ def refuse_place(run: Run, out: Path) -> None:
 def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed: int) -> None:
     """UserError, naming the picture, where it cannot be painted into as is wished."""
     try:
-        painter.check(run.pairs, run.params.inpaint, image, wish, count, seed)
+        painter.check(outlets.lesions(run), run.params.inpaint, image, wish, count, seed)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -107,6 +113,7 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
     # A removal has an empty mask on both sides of guidance, which is none.
     guided = p.inpaint.guidance_scale != 1 and not wish.remove
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
+    made_by = {"masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
     return {
         **guidance,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
@@ -115,7 +122,7 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
         "models": {model.name: model.sha256 for model in run.models.models}, "weights": run.models.weights,
         "pairs": run.pairs.digest, "window": p.data.window,
         "inpaint": inpaint.decisive(p.inpaint),
-        "versions": {**files.versions(), "masks": masks.VERSION, "windows": windows.VERSION}}
+        "versions": {**files.versions(), **made_by}}
 
 
 def _begin(out: Path, recipe: dict[str, Any]) -> None:

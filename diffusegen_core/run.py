@@ -217,12 +217,10 @@ class Run:
 
     def paint(self, image: np.ndarray, mask: np.ndarray | None = None, n: int = 1, seed: int = 0, *,
               like: str | None = None, old: np.ndarray | None = None, remove: bool = False) -> list[Painted]:
-        """`n` new lesions, each in a copy of a picture of one's own, (H, W, C) uint8: see `Wish`.
-
-        `like` is as "medium,top-left"; without `mask` and `like`, lesions are as large as the run's.
-        """
+        """`n` new lesions, each in a copy of a picture of one's own, (H, W, C) uint8: see `Wish`. `like` is as
+        "medium,top-left"; without `mask` and `like`, lesions are as large as the run's."""
         wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove)
-        return paint.paint(self.pairs, self.models, self.params.inpaint, image, wish, n, seed,
+        return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, image, wish, n, seed,
                            self.params.device, self.params.data.window)
 
     def dataset(self, data_type: str, transform: Transform | None = None,
@@ -284,11 +282,12 @@ class Run:
             "train": lambda: train.run(ws, get("data"), get("cluster"), p.train, p.model, p.process, watch,
                                        get("windows") if p.data.window else None, ws.beside(p.generators)),
             "inpaint": lambda: inpaint.run(ws, get("data"), get("cluster"), get("train"), p.inpaint,
-                                           p.data.window),
-            "paste": lambda: paste.run(ws, get("data"), p.inpaint),
+                                           p.data.window, p.data),
+            "paste": lambda: paste.run(ws, get("data"), p.inpaint, p.data),
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
-                                       p.model, p.data.window),
-            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources),
+                                       p.model, p.data.window, p.data),
+            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources,
+                                   p.data),
             "sets": lambda: collected.run(p, get("data"), get("inpaint"), get("style"), get("gan"),
                                           get("paste")),
             "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate,
@@ -309,8 +308,8 @@ class Run:
     def _generators(self, ws: Workspace, sets: Sets) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
-        return subruns.generators(ws, augment.subsets(p.seed, sets.real.names, p.augment, p.segment),
-                                  self._within)
+        small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment, sets.together)
+        return subruns.generators(ws, small, self._within)
 
     def generators(self) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, as far as they are made."""
@@ -346,8 +345,6 @@ class Run:
         return standing.table(names, self.read)
 
     def changed_by_hand(self, thorough: bool = False) -> list[str]:
-        """A line for each file of the run that is missing, or not what was written.
-
-        A file of the recorded size and time is taken for what was written, unless `thorough`.
-        """
+        """A line for each file of the run that is missing, or not what was written. A file of the recorded
+        size and time is taken for what was written, unless `thorough`."""
         return list(stamps.changes(self.folder, thorough))

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from test_formats import dicom, nifti
+from test_formats import dicom
 
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, rasters, reading
+from diffusegen_core.data import checkup, dataset, rasters, reading, sidecars
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -156,7 +156,7 @@ def test_d6_turned_masks_images_as_masks_black_images_and_copies_are_told(tmp_pa
     assert kinds(made) == [reading.SAME]
     assert "fit far better turned by 180 degrees: 1" in said(made, "suspicious")
     assert "show nothing but black: 3" in said(made, "suspicious")
-    assert said(made, "copies") == "look 1 pairs of images show the same: 4 and 5"
+    assert said(made, "copies") == "look 1 pairs of images look identical: 4 and 5"
 
 
 @pytest.mark.parametrize(("fit", "verdict", "how"), [
@@ -166,7 +166,7 @@ def test_d7_what_is_no_square_is_told_and_fitted_as_chosen(tmp_path, nano, fit, 
     folder = pairs(tmp_path, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
                    mask=lambda i: np.roll(lesion(shape), SIDE, axis=1))
     made = check(folder, fit=fit)
-    assert said(made, "aspect").startswith(f"{verdict} 4 are no squares, with sides up to 1:3")
+    assert said(made, "aspect").startswith(f"{verdict} 4 are not square, with sides up to 1:3")
     assert how in said(made, "aspect")
     mask = load(nano, folder, fit=fit, image_size=48).masks[0, 0]
     height, width = mask.any(axis=1).sum(), mask.any(axis=0).sum()
@@ -231,7 +231,7 @@ def test_d12_one_rule_for_the_whole_set(tmp_path, nano):
 def test_d14_what_was_left_out_is_recorded_with_its_reason(tmp_path, nano):
     folder = pairs(tmp_path, 6, mask=lambda i: lesion() * (i % 3 != 0))
     read = load(nano, folder, on_bad="skip")
-    assert dataset.left_out(read.stored.parent) == "; left out: 2 (empty mask)"
+    assert sidecars.left_out(read.stored.parent) == "; left out: 2 (empty mask)"
     p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16,
                                          "holdout": None}})
     assert tables.data(p).endswith(": all pairs; left out: 2 (empty mask)")  # which pages say
@@ -256,13 +256,12 @@ def test_dicom_images_with_their_windows(tmp_path, nano):
     assert (problem.file, problem.problem) == ("images/0.dcm", "unreadable")
 
 
-def test_nifti_and_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
+def test_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
     for number in range(3):
         for part in ("images", "masks"):
             (tmp_path / part).mkdir(exist_ok=True)
         np.save(tmp_path / f"images/{number}.npy", np.stack([tissue(number)] * 5, 2).astype(np.float32))
-        numbers = lesion() // 255 + np.flipud(lesion()) // 255 * 2
-        nifti(tmp_path / f"masks/{number}.nii.gz", numbers.T.copy())
+        np.save(tmp_path / f"masks/{number}.npy", lesion() // 255 + np.flipud(lesion()) // 255 * 2)
     read = load(nano, tmp_path, channels=5, labels={1: "upper", 2: "lower"})
     assert (read.images.shape, read.masks.shape) == ((3, 5, 16, 16), (3, 2, 16, 16))
     assert kinds(check(tmp_path, labels={1: "upper", 2: "lower"})) == [reading.CHANNELS]
@@ -291,4 +290,4 @@ def test_native_sizes_are_kept(tmp_path, nano):
     shape = (SIDE, 2 * SIDE)
     folder = pairs(tmp_path, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
                    mask=lambda i: lesion(shape))
-    assert dataset.native_sizes(load(nano, folder)) == dict.fromkeys("0123", shape)
+    assert sidecars.native_sizes(load(nano, folder).file) == dict.fromkeys("0123", shape)

@@ -98,7 +98,7 @@ def test_channels_are_cloned_one_by_one_as_three_are_together() -> None:
 def test_a_window_keeps_classes_apart_and_is_laid_back_in_every_channel() -> None:
     known = pairs(channels=2)
     window = Window.around(planes.numbered(known.masks[0]), 1.3)
-    image, cut = window.cut(known.images[0], planes.numbered(known.masks[0]), 16)
+    image, cut = window.cut(known.images[0], planes.numbered(known.masks[0]), 16, known.planes.classes)
     assert (image.shape, set(np.unique(cut))) == ((2, 16, 16), {0, 1, 2, 3})
     region = (cut > 0).astype(np.uint8)
     result, alpha = window.laid_back(known.images[0], np.full_like(image, 255), region, 20)

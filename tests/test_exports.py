@@ -1,7 +1,8 @@
 """A run's pairs for other programs: each format by its structure, and read back where its library is there.
 
-pycocotools and MONAI are small (2 and 8 MB); datasets (172 MB, of which pyarrow is 165) and nnunetv2 (427 MB,
-and it asks for an older timm) are too heavy for CI. Put them on PYTHONPATH, and their tests run.
+CI has pycocotools alone, and skips what the others read back: MONAI (8 MB) is no dependency, and datasets
+(172 MB) and nnunetv2 (427 MB, and it asks for an older timm) are too heavy. Put them on PYTHONPATH, and their
+tests run.
 """
 
 import json
@@ -22,13 +23,15 @@ from typer.testing import CliRunner
 
 from diffusegen_core import Run, cli, outlets
 from diffusegen_core.cli_export import Target
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset
+from diffusegen_core.data import checkup, dataset, layouts, reading
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
 from diffusegen_core.exports.exporting import FORMATS, export
 from diffusegen_core.store import files
+from diffusegen_core.store.workspace import Workspace
 
 STYLED = DataType.parse("2-Styled-Diff")
 OUT = {"nnunet": "Dataset501_Tiny"}
@@ -263,14 +266,12 @@ def test_nnunet_has_cases_channels_labels_and_folds(exports: dict[str, Path], ch
     assert max(len(fold["train"]) for fold in folds) < len(names)
 
 
-@pytest.mark.parametrize("mask", [[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]],
-                                  [[0, 0], [1, 1]]])
-def test_run_lengths_go_column_by_column_and_begin_with_zeros(mask: list):
-    array = np.array(mask)
-    counts = to_coco.run_lengths(array)
-    decoded = np.repeat(np.arange(len(counts)) % 2, counts).reshape(array.shape, order="F")
-    assert np.array_equal(decoded, array)
-    assert to_coco.run_lengths(np.array([[1, 0], [0, 0], [0, 1]])) == [0, 1, 4, 1]
+@pytest.mark.parametrize("mask", [[[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 0], [1, 1]]])
+def test_an_instance_is_exact_to_the_pixel(mask: list):
+    from pycocotools import mask as library
+    [one] = to_coco._annotations(7, np.array([mask], np.uint8))
+    assert np.array_equal(library.decode(one["segmentation"]), mask)
+    assert one["area"] == np.sum(mask)
 
 
 def test_coco_has_an_instance_for_each_connected_part(grey: dict[str, Path]):
@@ -289,16 +290,138 @@ def test_coco_has_an_instance_for_each_connected_part(grey: dict[str, Path]):
     assert sorted(ids) == list(range(1, len(ids) + 1))
 
 
-def test_coco_keeps_classes_that_overlap_and_others_refuse_them(evaluated: Path, tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("fit", ["pad", "crop", "squeeze"])
+def test_native_pairs_are_as_large_as_their_files_and_in_place(evaluated: Path, tmp_path: Path, fit: str,
+                                                               monkeypatch: pytest.MonkeyPatch):
+    shapes = {"a": (40, 80), "b": (90, 60), "c": (64, 64), "d": (70, 50)}
+    for name, shape in shapes.items():
+        mask = np.zeros(shape, np.uint8)
+        mask[shape[0] // 2 - 8:shape[0] // 2 + 8, shape[1] // 2 - 6:shape[1] // 2 + 6] = 255
+        for part, values in (("images", mask // 2 + 60), ("masks", mask)):
+            (tmp_path / "set" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(tmp_path / "set" / part / f"{name}.png")
     run = Made(tmp_path / "run", evaluated)
-    run.pairs = dataset.gather(run.pairs.names, run.pairs.images, np.ones_like(run.pairs.masks))
+    run.params = made_up.changed(Run.open(evaluated).params, data={
+        "source": str(tmp_path / "set"), "count": None, "image_size": 64, "channels": 1, "fit": fit})
+    run.pairs = dataset.load(Workspace(tmp_path / "run", 0), run.params.data)
     monkeypatch.setattr(exporting, "refuse_place", lambda run, out: None)
     monkeypatch.setattr(outlets, "types", lambda run: {"Real": REAL})
-    export(run, "coco", tmp_path / "coco", ["Real"])
-    with pytest.raises(UserError, match="Classes overlap in the mask of Real__slice 0"):
-        export(run, "folder", tmp_path / "folder", ["Real"])
-    assert not (tmp_path / "folder").exists()
+    place, _ = export(run, "folder", tmp_path / "native", ["Real"], native=True)
+    for name, (height, width) in shapes.items():
+        image, mask = (pixels(place / part / f"Real__{name}.png") for part in ("images", "masks"))
+        own = pixels(tmp_path / "set" / "masks" / f"{name}.png")
+        assert image.shape == mask.shape == (height, width)
+        assert ((mask > 0) != (own > 0)).mean() < 0.02
+        middle = image[height // 2, width // 2]
+        assert abs(int(middle) - 187) < 6
+    card = (place / "README.md").read_text()
+    assert "each as large as the files of its real pair" in card
+    assert ("black, and of no class" in card) == (fit == "crop")
+    document = json.loads((export(run, "coco", tmp_path / "coco", ["Real"], native=True)[0]
+                           / "annotations/instances_train.json").read_text())
+    for one in document["images"]:
+        assert (one["height"], one["width"]) == shapes[one["source"]]
+
+
+def test_phantoms_have_no_native_size(evaluated: Path, tmp_path: Path):
+    told = CliRunner().invoke(cli.app, ["export", str(evaluated), "--to", "folder", "--native",
+                                        "--out", str(tmp_path / "x")])
+    assert told.exit_code != 0
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(UserError, match="has no native size: it is a phantom's"):
+        export(Run.open(evaluated), "folder", tmp_path / "x", native=True)
+
+
+def overlapping(evaluated: Path, folder: Path, channels: int = 2) -> Made:
+    """A run whose classes overlap, of arrays with other channels than pictures have."""
+    run = Made(folder / "run", evaluated)
+    run.params = made_up.changed(run.params, data={"channels": channels, "overlap": True})
+    masks = run.pairs.masks.copy()
+    masks[:, 1, 4:7, 4:7] = 1
+    run.pairs = dataset.gather(run.pairs.names, run.pairs.images.repeat(channels, axis=1), masks, True)
+    return run
+
+
+@pytest.fixture
+def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "refuse_place", lambda run, out: None)
+    monkeypatch.setattr(outlets, "types", lambda run: {"Real": REAL})
+
+
+@pytest.mark.parametrize("to", ["folder", "monai"])
+def test_classes_that_overlap_and_other_channels_are_written_as_arrays(evaluated: Path, tmp_path: Path,
+                                                                       anywhere: None, to: str):
+    run = overlapping(evaluated, tmp_path)
+    place, _ = export(run, to, tmp_path / to, ["Real"])
+    label = "labels" if to == "monai" else "masks"
+    for name, image, mask in zip(run.pairs.names, run.pairs.images, run.pairs.masks, strict=True):
+        assert np.array_equal(np.load(place / "images" / f"Real__{name}.npy"), image)
+        assert np.array_equal(np.load(place / label / f"Real__{name}.npy"), mask)
+    card = (place / "README.md").read_text()
+    assert "| 0 | liver |" in card
+    assert "2 channels" in card
+    if to == "folder":
+        labels = json.loads(re.search(r"data.labels '(.*?)' -p data.overlap true", card)[1])
+        data = Data(source=str(place), channels=2, labels=labels, overlap=True)
+        report = layouts.scan(place, data)
+        read = {pair.name: mask for pair, _, mask in reading.read(report, data)}
+        assert report.problems == []
+        for name, mask in zip(run.pairs.names, run.pairs.masks, strict=True):
+            assert np.array_equal(read[f"Real__{name}"].transpose(2, 0, 1), mask)
+    else:
+        told = json.loads((place / "datalist.json").read_text())
+        assert told["labels"] == {"0": "liver", "1": "tumour"}
+        assert told["training"][0]["label"].endswith(".npy")
+
+
+def test_what_a_format_cannot_hold_is_refused_in_a_line(evaluated: Path, tmp_path: Path, anywhere: None):
+    run = overlapping(evaluated, tmp_path)
+    grey = overlapping(evaluated, tmp_path, channels=1)
+    export(grey, "coco", tmp_path / "coco", ["Real"])
+    pictures, single = "holds pictures of 1 or 3 channels, and", "has one class a pixel, and not a mask for"
+    for one, to, says in ((run, "coco", f"COCO {pictures} this run's images have 2"),
+                          (run, "hf", f"Hugging Face datasets {pictures}"),
+                          (grey, "hf", f"Hugging Face datasets {single} each class"),
+                          (run, "nnunet", f"nnU-Net v2 {single}")):
+        with pytest.raises(UserError, match=says) as caught:
+            export(one, to, tmp_path / OUT.get(to, "out"), ["Real"])
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / OUT.get(to, "out")).exists()
+
+
+def test_nnunet_has_a_file_for_each_of_other_channels(evaluated: Path, tmp_path: Path, anywhere: None):
+    run = overlapping(evaluated, tmp_path)
+    run.params = made_up.changed(run.params, data={"overlap": False})
+    masks = run.pairs.masks.copy()
+    masks[:, 1] &= 1 - masks[:, 0]
+    run.pairs = dataset.gather(run.pairs.names, run.pairs.images, masks)
+    place, _ = export(run, "nnunet", tmp_path / OUT["nnunet"], ["Real"])
+    for number in range(2):
+        shown = pixels(place / f"imagesTr/Real__slice 0_{number:04d}.png")
+        assert np.array_equal(shown, run.pairs.images[0, number])
+    told = json.loads((place / "dataset.json").read_text())
+    assert told["channel_names"] == {"0": "channel 0", "1": "channel 1"}
+    asked, _ = export(run, "folder", tmp_path / "planes", ["Real"], by_class=True)
+    assert np.array_equal(np.load(asked / "masks" / "Real__slice 0.npy"), masks[0])
+
+
+def test_pairs_of_further_generators_are_told_apart(evaluated: Path, monkeypatch: pytest.MonkeyPatch):
+    run, first = Run.open(evaluated), cases.choose(Run.open(evaluated), ["2-Diff"])
+    made = outlets.made
+    monkeypatch.setattr(outlets, "made", lambda run, kind, generator=0: made(run, kind))
+    run.params = run.params.model_copy(update={"generators": 2})
+    every = cases.choose(run, ["2-Diff"], generators=True)
+    assert every.table["case"].is_unique
+    more = every.table[every.table["generator"] == 1]
+    assert set(more["data_type"]) == {"2-Diff"}
+    assert len(every.cases) == len(first.cases) + len(more)
+    assert set(more["near_copy"]) == {cases.NOT_AUDITED}
+    assert all(name.startswith("2-Diff_generator-1__") for name in more["case"])
+    last = every.cases[-1]
+    [twin] = [case for case in first.cases if (case.pair, case.data_type) == (last.pair, last.data_type)]
+    assert np.array_equal(every.read(last)[0], first.read(twin)[0])
+    assert cases.choose(run, ["2-Diff"]).table["generator"].eq(0).all(), "unless they are asked for"
+    assert "all 2 generators" in datacard.text(every, "a folder", "")
 
 
 def test_hf_has_a_head_and_a_row_a_pair(exports: dict[str, Path], chosen: Chosen):

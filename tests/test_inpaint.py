@@ -170,7 +170,7 @@ def test_a_pair_without_a_polyp_is_listed_and_not_written(p: Params, monkeypatch
     whole = set(run(p).sets[TWO].manifest["name"])
     shutil.rmtree(p.folder / "inpaint")
     real, masks = regions.opened, iter([False])
-    monkeypatch.setattr(regions, "opened", lambda x, opening: real(x, opening) * next(masks, True))
+    monkeypatch.setattr(regions, "opened", lambda *how: real(*how) * next(masks, True))
     one = run(changed(p, ("inpaint.batch_size", 1))).sets[TWO]
     lost = {*one.left_out["name"]}
     assert len(lost & whole) == 1

@@ -172,12 +172,6 @@ def test_dice_is_the_mean_over_classes_and_each_class_has_a_table(several: Run) 
     assert images[["dice", *own]].to_numpy().max() <= 1
 
 
-def test_a_run_of_classes_that_overlap_is_refused(several: Run) -> None:
-    values = params.merged(params.plain(several.params), {"data.overlap": True})
-    with pytest.raises(UserError, match=r"data\.overlap: a run takes classes that exclude each other"):
-        params.validate(values)
-
-
 def test_one_class_has_no_table_of_classes(grey: Run) -> None:
     assert not set(overlap.of_classes(3)) & set(grey.segmented.images)
     assert segment_details.by_class(grey, grey.segmented, BY, "classes") is None
@@ -195,9 +189,9 @@ def test_figures_show_grey_images_and_the_colours_of_classes(run: Run) -> None:
     for figure in drawn:
         figure.canvas.draw()
     legends = [figure.legends for figure in (drawn[0], drawn[-2])]
-    assert all(map(bool, legends)) == (len(classes) > 1)
-    if len(classes) > 1:
-        assert [text.get_text() for text in legends[0][0].get_texts()] == list(classes)
+    assert [bool(legend) for legend in legends] == [len(classes) > 1] * 2
+    for legend in legends if len(classes) > 1 else ():
+        assert [text.get_text() for text in legend[0].get_texts()] == list(classes)
     shown = drawn[0].axes[0].images[0].get_array()
     assert np.array_equal(shown[..., 0], run.pairs.images[0, 0])
     plt.close("all")

@@ -147,6 +147,32 @@ def test_conditions_speak_of_every_value():
     assert read(values, labels={">50": "a", ">150": "b"}, overlap=True)[1] == {}
 
 
+def test_an_array_may_have_a_plane_for_each_class():
+    planes = np.zeros((20, 24, 3), np.uint8)
+    planes[..., 0] = 1
+    planes[2:6, 2:6, 1], planes[8:12, 8:12, 2] = 1, 1
+    planes[..., 0] -= planes[..., 1:].max(axis=2)
+    named = {"0": "background", "1": "liver", "2": "tumour"}
+    mask, wrong = read(raster(planes, "NumPy"), labels=named)
+    assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [16, 16])
+    assert read(raster(planes * 255, "NumPy"), labels=named)[0].tolist() == mask.tolist()
+    _, wrong = read(raster(planes, "NumPy"), labels={"1": "liver", "2": "tumour"})
+    assert wrong[labels.UNMAPPED].startswith("plane 0 (448): name them in data.labels, or call them backgr")
+    planes[2:6, 2:6, 2] = 1
+    assert read(raster(planes, "NumPy"), labels=named)[1][labels.OVERLAP].startswith("16 pixels")
+    mask, wrong = read(raster(planes, "NumPy"), labels=named, overlap=True)
+    assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [16, 32])
+    _, wrong = read(raster(planes[..., :2], "NumPy"), labels={"1": "liver", "2": "tumour"})
+    assert "which data.labels names by their places, 0 to 1" in wrong[labels.COLOURS]
+    assert labels.planes_of(raster(planes, "NumPy")) == {"plane 0": 448, "plane 1": 16, "plane 2": 32}
+    assert labels.planes_of(raster(planes)) == {}, "a picture's channels are colours"
+    _, wrong = read(raster(planes, "NumPy"))
+    assert "plane 2 (32); say what each is, as data.labels: {0: polyp, 1: " in wrong[labels.COLOURS]
+    greys = np.repeat(grey((1, 9), (2, 9))[..., None], 3, axis=2)
+    mask, wrong = read(raster(greys, "NumPy"), labels={"1": "liver", "2": "tumour"})
+    assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [81, 81]), "a grey mask saved thrice"
+
+
 # ---- what the data tell, and names
 
 def test_classes_that_the_data_name():
@@ -165,9 +191,9 @@ def test_classes_that_the_data_name():
 def test_files_are_classes_by_their_ends_folders_or_patterns():
     keys = {"_left": "lung", "rightMask": "lung", "*scar*": "scar", "_x": "background"}
     how = labels.rule(Data(labels=keys))
-    for path, place in (("m/a_left.png", 0), ("rightMask/a.png", 0), ("m/a_scar_2.png", 1),
-                        ("m/a_x.png", None)):
-        assert labels.of_name(how, PurePath(path)) == place
+    for path, places in (("m/a_left.png", (0,)), ("rightMask/a.png", (0,)), ("m/a_scar_2.png", (1,)),
+                         ("m/a_x.png", ()), ("m/a_left.nii.gz", (0,))):
+        assert labels.of_name(how, PurePath(path)) == places
     with pytest.raises(KeyError):
         labels.of_name(how, PurePath("m/a_heart.png"))
 
@@ -208,3 +234,75 @@ def test_parameters_of_reading_that_cannot_be(values, says):
 def test_a_mask_whose_lesion_is_black_is_most_of_it():  # D4
     picture = Image.fromarray(255 - grey((255, 9)))
     assert read(np.asarray(picture))[0].mean() > 0.9
+
+
+# ---- depths
+
+def wide(*areas: tuple[int, int], kind: type = np.uint16) -> pixels.Raster:
+    return raster(grey(*areas).astype(kind))
+
+
+@pytest.mark.parametrize("value", [1, 255, 4095])
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32])
+def test_a_file_of_one_class_is_what_it_is_at_any_depth(value, kind):
+    values = np.where(grey((255, 3)) > 0, value, 0).astype(kind)
+    mask, wrong = labels.binary(raster(values))
+    assert (mask.sum(), wrong) == (9, [])
+    # Where low is bright, the highest value is black.
+    if kind is np.uint16:
+        mask, wrong = labels.binary(raster(np.uint16(65535) - values, inverted=True))
+        assert (mask.sum(), wrong) == (9, [])
+
+
+@pytest.mark.parametrize("value", [255, 4095])
+def test_two_dark_values_of_a_deep_mask_lead_to_the_one_that_is_meant(value):
+    values = np.where(grey((255, 3)) > 0, value, 0).astype(np.uint16)
+    _, wrong = read(raster(values))
+    assert f"data.labels: {{{value}: polyp}}" in wrong[labels.ZERO_ONE]
+    assert read(raster(values), labels={value: "polyp"})[0].sum() == 9
+    smooth = raster((np.arange(3200, dtype=np.uint16) % 999).reshape(40, 80))
+    assert "half of what 16 bits hold" in read(smooth)[1][labels.EMPTY]
+
+
+def test_levels_that_are_no_whole_numbers_lead_to_a_condition_that_is_allowed():
+    levels = raster(grey((127, 9), (254, 9)).astype(np.float32) / 254)
+    _, wrong = read(levels)
+    assert wrong[labels.UNMAPPED].endswith('data.labels: {">0.25": polyp}')
+    assert read(levels, labels={">0.25": "polyp"})[0].sum() == 162
+
+
+def test_colours_of_16_bits_are_not_counted_as_those_of_8():
+    deep = np.zeros((4, 4, 3), np.uint16)
+    deep[0, 0] = 65535
+    assert labels.counted(deep) == {}
+    assert labels.counted(deep.astype(np.uint8)) == {"#000000": 15, "#ffffff": 1}
+
+
+# ---- nnU-Net's regions, and pixels that nobody labelled
+
+REGIONS = {"whole": [1, 2, 3], "core": [2, 3]}
+
+
+def test_regions_that_share_values_overlap_and_are_told():
+    values = grey((1, 9), (2, 7), (3, 5))
+    both = {"whole": "whole", "core": "core"}
+    mask, wrong = read(values, REGIONS, labels=both)
+    assert wrong[labels.OVERLAP].startswith("74 pixels are of several classes")
+    assert mask.sum(axis=(0, 1)).tolist() == [81 + 49 + 25, 49 + 25]
+    assert read(values, REGIONS, labels=both, overlap=True)[1] == {}
+    mask, wrong = read(values, REGIONS, labels={"whole": "background", "core": "core"})
+    assert (wrong, mask.sum()) == ({}, 74)
+    with pytest.raises(ValueError, match=r"set data\.labels: {1: \.\.\., 2: \.\.\., 3: \.\.\.}, as they sh"):
+        read(values, REGIONS)
+    assert read(values, REGIONS, labels={1: "rim", 2: "core", 3: "core"})[1] == {}
+
+
+def test_what_nobody_labelled_is_told_and_can_be_called_background():
+    told = {"liver": [1], "ignore": [3]}
+    assert read(grey((1, 9)), told)[1] == {}
+    values = grey((1, 9), (3, 7))
+    assert read(values, told)[1][labels.UNMAPPED].startswith("3 (49)")
+    mask, wrong = read(values, told, labels={"liver": "liver", "ignore": "background"})
+    assert (mask.sum(), wrong) == (81, {})
+    with pytest.raises(ValueError, match=r"liver, tumour; .*tumour: tumour, ignore: background}"):
+        read(values, {"liver": [1], "tumour": [2], "ignore": [3]})

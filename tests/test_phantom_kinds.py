@@ -98,12 +98,6 @@ def test_a_source_that_is_drawn_says_what_channels_and_classes_it_has() -> None:
     assert len(params.validate({"data": SLICES}).data.classes) == 3
 
 
-def test_folders_that_are_read_as_rgb_are_refused_for_other_data() -> None:
-    for section, values in (("gan", {"source": "pairs"}), ("inpaint", {"masks": "folder"})):
-        with pytest.raises(UserError, match=rf"{section}\..* is a folder, which is read as RGB"):
-            params.validate({"data": SLICES, section: values})
-
-
 def test_pairs_of_every_kind_are_drawn_and_kept(tmp_path) -> None:
     assert set(dataset.DRAWN) == set(PHANTOMS)
     from diffusegen_core.store.workspace import Workspace
@@ -112,3 +106,10 @@ def test_pairs_of_every_kind_are_drawn_and_kept(tmp_path) -> None:
     assert (pairs.images.shape, pairs.masks.shape) == ((3, 1, 16, 16), (3, 3, 16, 16))
     dataset.write_phantoms(tmp_path / "folder", 2, 16, 0, "phantom-ultrasound")
     assert len(list((tmp_path / "folder/images").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("labels", [{"3": "tumour", "1": "liver", "2": "kidney"},
+                                    {"1": "liver", "2": "kidney", "4": "tumour"}])
+def test_slices_are_drawn_in_one_order_of_classes(nano, labels):
+    with pytest.raises(UserError, match=r"keys of data\.labels are 1, 2, 3, in this order"):
+        params.validate(nano | {"data": {**SLICES, "count": 4, "labels": labels}})

@@ -16,16 +16,21 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from typer.testing import CliRunner
 
 from diffusegen_core import cli
+from diffusegen_core.chapters import cluster, inpaint, paste
+from diffusegen_core.chapters.costs import Backbone, Learner, Work
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
+from diffusegen_core.data.planes import Planes
+from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.guided import GuidedStep, Judge, Targets, default_blocks
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import features, singan, vgg
 from diffusegen_core.planning import flops, plan, probe
+from diffusegen_core.segmentation.trainsets import Amount
 from diffusegen_core.store import seeds
 
 PROFILES = Path(__file__).parents[1] / "params"
@@ -404,3 +409,16 @@ def test_a_plan_says_that_the_machine_was_busy(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     assert probe.busy(torch.device("cpu")).startswith("The load of this machine was 40.0") == told
     assert probe.busy(torch.device("cuda")) == ""
+
+
+@pytest.mark.parametrize(("kind", "pair"), [(Planes(), 4), (Planes(1, 1), 2), (Planes(5, 3), 6)])
+def test_the_disk_of_pairs_counts_their_channels_and_classes(kind: Planes, pair: int) -> None:
+    """A folder has a byte for each channel, and one for the class; the file of the run has all planes."""
+    look, learn, side = Backbone(1.0, 7), Learner(1.0, 3.0, 100), 16
+    work = Work(look, look, learn, [], 0.0, 0.0, learn, kind)
+    supply = {DataType("Paint", "2"): Amount(4, 3), DataType("Paste"): Amount(4, 3)}
+    settings = params.validate({}).inpaint
+    found = [*inpaint.costs(settings, supply, side, work), *paste.costs(settings, supply, side, work)]
+    assert [cost.disk for cost in found] == [12 * pair * side**2] * 2
+    [features_of] = cluster.costs(10, side, work, kind.classes)
+    assert features_of.disk == 10 * (kind.all * side**2 + (1 + kind.classes) * 4 * 7)

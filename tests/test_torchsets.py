@@ -99,11 +99,21 @@ def test_grey_images_and_several_classes_have_one_channel_and_numbers(pairs: dat
     assert (mask == 0).sum() == 64 - 9 - 4
 
 
-def test_classes_that_overlap_are_refused_in_a_line(pairs: dataset.Pairs):
-    both = np.ones_like(pairs.masks)
-    overlapping = dataset.gather(pairs.names, pairs.images, both)
-    with pytest.raises(UserError, match="Classes overlap in the mask of b"):
-        torchsets.of_pairs(overlapping, ["b"])[0]
+def test_classes_that_overlap_come_as_a_plane_each(pairs: dataset.Pairs):
+    both = pairs.masks.copy()
+    both[:, 1] |= both[:, 0]
+    overlapping = dataset.gather(pairs.names, pairs.images, both, True)
+    mask = torchsets.of_pairs(overlapping, ["b"])[0][1]
+    assert (mask.dtype, mask.shape) == (torch.int64, (2, 8, 8))
+    assert np.array_equal(mask.numpy(), both[pairs.names.index("b")])
+    shapes = []
+
+    def flip(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        shapes.append(mask.shape)
+        return {"image": image[:, ::-1], "mask": mask[:, ::-1]}
+    flipped = torchsets.of_pairs(overlapping, ["b"], flip)[0][1]
+    assert shapes == [(8, 8, 2)]
+    assert np.array_equal(flipped.numpy(), mask.numpy()[..., ::-1])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

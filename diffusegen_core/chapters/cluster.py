@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters.costs import FLOAT, PAIR, Cost, Work
+from diffusegen_core.chapters.costs import FLOAT, Cost, Work
 from diffusegen_core.config import params
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
@@ -99,7 +99,7 @@ def costs(pairs: int, image_size: int, work: Work, classes: int = 1) -> Iterator
     shown = 1 + classes
     flop = shown * pairs * work.cluster.call
     yield Cost("1 cluster", "features of images and masks", "features", 1, shown * pairs, flop, flop,
-               pairs * (PAIR * image_size**2 + shown * FLOAT * work.cluster.width))
+               pairs * (work.planes.all * image_size**2 + shown * FLOAT * work.cluster.width))
 
 
 def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> Recipe:

@@ -5,14 +5,13 @@ which network. Every number is for a run from nothing, in which no pair is left 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffusegen_core.config.sections import TESTS, Segment
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.segmentation.trainsets import Choice
 
 FLOAT = 4  # bytes of a number
-# As pixels are if they are not compressed: three bytes of an image, one of its mask.
-PAIR = 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,14 @@ class Work:
     drawn: float
     """Of an image that it makes."""
     segment: Learner
+    planes: Planes = field(default_factory=Planes)
+    """The channels and classes of the pairs."""
+
+    @property
+    def pair(self) -> int:
+        """Bytes of a pixel of a pair as it lies in a folder, were it not compressed: the channels of its
+        image, and the number of its class."""
+        return self.planes.channels + 1
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffusegen_core.chapters.costs import PAIR, Cost, Work
+from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.config.sections import Gan
-from diffusegen_core.data import dataset, fits, labels, layouts, pairsets, planes, reading
+from diffusegen_core.data import (
+    dataset,
+    decisive,
+    fits,
+    labels,
+    layouts,
+    pairsets,
+    planes,
+    reading,
+    sidecars,
+)
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import SINGAN_SEG, Job, PairSet
 from diffusegen_core.data.reports import Report
 from diffusegen_core.data.types import GAN
@@ -32,7 +43,6 @@ from diffusegen_core.store.artifacts import Artifact
 from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
-PLAIN = Data(fit="squeeze")  # how another generator's pairs are read: as the paper's were
 VERSION = 1  # raised when the same parameters would give other pairs
 SINGAN = "singan"  # the source that is trained here
 MANIFEST = [*pairsets.ORIGIN, "area"]
@@ -69,17 +79,19 @@ class Baseline:
         return [str(name) for name in manifest.loc[manifest["source"] == "", "name"]]
 
 
-def run(ws: Workspace, pairs: Pairs, settings: Gan, samples: int, sources: int | None) -> Baseline | None:
+def run(ws: Workspace, pairs: Pairs, settings: Gan, samples: int, sources: int | None,
+        data: Data = PLAIN) -> Baseline | None:
     """Make or read every pair that is not there yet; None where `gan.source` is null.
 
-    `samples` and `sources` are those of inpainting, which hold where the GAN's own are null. Raises UserError
-    where the folder is no dataset or has problems, or the start scale is none.
+    `samples` and `sources` are those of inpainting, which hold where the GAN's own are null; by `data`, the
+    run's, a folder is read. Raises UserError where the folder is no dataset or has problems, or the start
+    scale is none.
     """
     if settings.source is None:
         return None
     settings = filled(settings, samples, sources)
     trained = settings.source == SINGAN
-    artifact = _train(ws, pairs, settings) if trained else _read(ws, pairs, settings)
+    artifact = _train(ws, pairs, settings) if trained else _read(ws, pairs, settings, data)
     made = pairsets.read(artifact, GAN)
     return Baseline(made, made.stamp["made_by"], trained)
 
@@ -91,7 +103,7 @@ def check(p: Params) -> Iterator[str]:
         yield from refusals([lambda: refuse_impossible(settings, p.data.image_size)])
     elif settings.source and not _remembered(p.folder, settings):
         count = dataset.expected_count(p) or 1
-        yield from refusals([lambda: chosen(scanned(settings), settings, count)])
+        yield from refusals([lambda: chosen(scanned(settings, p.data), settings, count)])
 
 
 def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterator[Cost]:
@@ -103,7 +115,8 @@ def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterato
     each = work.pyramid + samples * work.drawn if trained else 0.0
     steps = 2 * settings.steps * len(singan.sides(image_size, settings)) if trained else 0
     yield Cost("5 evaluate", "GAN, a SinGAN of each source" if trained else "GAN, pairs that are read", "GAN",
-               sources, sources * steps, sources * each, each, sources * samples * PAIR * image_size ** 2)
+               sources, sources * steps, sources * each, each,
+               sources * samples * work.pair * image_size ** 2)
 
 
 def filled(settings: Gan, samples: int, sources: int | None) -> Gan:
@@ -181,7 +194,8 @@ def make_source(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, p
     seconds = (time.monotonic() - began) / len(jobs)
     for job, key, sample in zip(jobs, keys, x, strict=True):
         # As SinGAN-Seg's: half-way between its values the mask begins, and nothing else is done to it.
-        mask = planes.separate(planes.decided(sample[channels:]), source.planes.classes)
+        mask = planes.separate(planes.decided(sample[channels:], overlap=source.overlap),
+                               source.planes.classes)
         _keep(job, key, folder, dataset.to_bytes(sample[:channels]), mask, seconds,
               device=devices.name(ws.device))
 
@@ -202,36 +216,39 @@ def _remembered(run: Path, settings: Gan) -> Stamp | None:
     return stamp if known and not resolve(str(settings.source)).exists() else None
 
 
-def _read(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
+def _read(ws: Workspace, pairs: Pairs, settings: Gan, data: Data) -> Artifact:
+    how = sidecars.as_read(layouts.of_others(data, resolve(str(settings.source))), pairs.file)
+    fixed = {"version": VERSION, "reader": decisive.READER, "image_size": pairs.image_size,
+             **layouts.told_of(how)}
     if known := _remembered(ws.folder, settings):
-        return ws.artifact(GAN.artifact, {**known["recipe"], "version": VERSION, "reader": dataset.READER,
-                                          "image_size": pairs.image_size})
-    report = scanned(settings)
+        return ws.artifact(GAN.artifact, {
+            **{name: known["recipe"][name] for name in ("jobs", "models")}, **fixed})
+    report = scanned(settings, data)
     jobs, made_by = chosen(report, settings, len(pairs))
     used = [report.pairs[job.index] for job in jobs]
     before = files.read_json(ws.folder / GAN.artifact / SOURCE)
     hashes = Report(report.folder, report.layout, files=[
-        file for pair in used for file in (pair.image, pair.mask)]).hashes(
+        file for pair in used for file in (*pair.images, *pair.masks)]).hashes(
             before if isinstance(before, dict) else {})
     artifact = ws.artifact(GAN.artifact, {
-        "version": VERSION, "reader": dataset.READER, "image_size": pairs.image_size,
+        **fixed,
         "jobs": {pair.name: [hashes[file.relative_to(report.folder).as_posix()][2]
-                             for file in (pair.image, pair.mask)] for pair in used},
+                             for file in (*pair.images, *pair.masks)] for pair in used},
         "models": {job.model: made_by for job in jobs}})
     if not artifact.made():
         files.write_json(artifact.begin() / SOURCE, hashes)
         # One batch, so that all problems are told at once.
         pairsets.make(artifact, "Pairs of the GAN", jobs, len(jobs), read_pairs, MANIFEST,
                       facts={"made_by": made_by, "asked": plain(settings)}, ws=ws, report=report,
-                      image_size=pairs.image_size)
+                      image_size=pairs.image_size, how=how)
     return artifact
 
 
-def scanned(settings: Gan) -> Report:
+def scanned(settings: Gan, data: Data = PLAIN) -> Report:
     """What lies in the folder that gan.source names, its images unopened; UserError with its problems."""
     origin = resolve(str(settings.source))
     try:
-        report = layouts.scan(origin)
+        report = layouts.scan(origin, layouts.of_others(data, origin))
     except UserError as error:
         raise UserError(f"Parameters: gan.source: {error}") from None
     if report.problems:
@@ -264,14 +281,15 @@ def chosen(report: Report, settings: Gan, count: int) -> tuple[list[Job], str]:
 
 
 def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, report: Report,
-               image_size: int) -> None:
+               image_size: int, how: Data = PLAIN) -> None:
     """Copy pairs into the dataset folder, at the run's size. UserError with all that are not usable."""
     began = time.monotonic()
     wanted = {job.name: (job, key) for job, key in zip(jobs, keys, strict=True)}
-    part = Report(report.folder, report.layout, [report.pairs[job.index] for job in jobs])
+    part = Report(report.folder, report.layout, [report.pairs[job.index] for job in jobs], told=report.told,
+                  condition=report.condition)
     masks = {part.named(pair.mask): pair.name for pair in part.pairs}
-    for pair, image, mask in reading.read(part, PLAIN):
-        _keep(*wanted[pair.name], folder, *fits.fitted(image, mask, image_size, PLAIN.fit),
+    for pair, image, mask in reading.read(part, how):
+        _keep(*wanted[pair.name], folder, *fits.fitted(image, mask, image_size, how.fit),
               time.monotonic() - began)
         began = time.monotonic()
     # An empty mask is the generator's doing, and no fault of the folder: such a pair is left out.

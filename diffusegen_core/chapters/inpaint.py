@@ -1,7 +1,7 @@
 """Chapter 3: new objects and their masks, painted into real images (RePaint; paper 2.4, A.2).
 
 All channels are known outside the source's mask, widened; inside, image and mask are generated together. Of
-several classes the mask is their union.
+several classes the mask is their union, or that of those which inpaint.classes names; the others stay.
 Beyond the paper, the masks can be given (inpaint.masks, see `scenes`): then the image alone is generated.
 Every image has a seed and noise of its own: batch size, order, shards and interruptions do not change it.
 """
@@ -16,15 +16,17 @@ import pandas as pd
 
 from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.costs import PAIR, Cost, Work
+from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.chapters.scenes import Scene, Scenes
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, pairsets, pictures, planes, regions, seamless
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import FULL, JOINT, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
@@ -59,12 +61,12 @@ class Inpainted(PairSets):
 
 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settings: Inpaint,
-        window: float | None = None) -> Inpainted:
+        window: float | None = None, data: Data = PLAIN) -> Inpainted:
     """Make every pair that is not there yet, and the dataset folders with their manifests.
 
-    `window` is data.window.
+    `window` is data.window; by `data`, the run's, folders of masks and pictures are read.
     """
-    scenes = Scenes.of(ws, pairs, settings, window)
+    scenes = Scenes.of(ws, pairs, settings, window, data)
     return Inpainted({data_type: _set(ws, data_type, pairs, clusters, models, scenes)
                       for data_type in painted(clusters.k, models.full is not None, settings.masks)})
 
@@ -84,7 +86,7 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
             yield Cost("3 inpaint", f"{data_type}, {each} calls each", "sampling", pairs, pairs * each,
                        pairs * each * work.unet.call,
                        min(pairs, settings.batch_size) * each * work.unet.call,
-                       pairs * PAIR * image_size**2)
+                       pairs * work.pair * image_size**2)
 
 
 def calls(settings: Inpaint) -> int:
@@ -101,7 +103,8 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, m
     if not artifact.made():
         columns = [*MANIFEST, *(pairsets.GIVEN if data_type.given_masks else [])]
         pairsets.make(artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, columns,
-                      ws=ws, scenes=scenes, weights=models.weights,
+                      facts=pairsets.painted_anew(scenes.chosen), ws=ws, scenes=scenes,
+                      weights=models.weights,
                       models={name: models[name].path for name in artifact.recipe["models"]})
     return pairsets.read(artifact, data_type)
 
@@ -125,7 +128,8 @@ def plan(seed: int, data_type: DataType, names: list[str], clusters: Clusters, s
 def decisive(settings: Inpaint) -> Recipe:
     """The parameters that decide what a pair is like."""
     chosen = {key: value for key, value in plain(settings).items() if key not in IRRELEVANT}
-    for name, usual in (("clip", True), ("seamless", False)):  # they are younger than many a finished pair
+    # They are younger than many a finished pair.
+    for name, usual in (("clip", True), ("seamless", False), ("classes", None)):
         if chosen[name] == usual:
             del chosen[name]
     return chosen
@@ -156,21 +160,27 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             guided = diffusion.towards(scene.x[:, diffusion.planes.channels:], scenes.guidance_scale)
             x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
-            painted = _whole(scene, fetched(x), settings)
+            painted = _whole(scene, fetched(x), settings, diffusion.planes.overlap)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key, (image, mask)) in enumerate(zip(jobs, keys, painted, strict=True)):
-        row = {**job.origin, "area_before": round(float(planes.union(scene.pictures.masks[i]).mean()), 6),
-               "area_after": round(float((mask > 0).mean()), 6), **scene.rows[i]}
+        classes = planes.separate(mask, diffusion.planes.classes)
+        before, after = (planes.union(planes.only(masks, scene.chosen)) for masks in
+                         (scene.pictures.masks[i], classes))
+        row = {**job.origin, "area_before": round(float(before.mean()), 6),
+               "area_after": round(float(after.mean()), 6), **scene.rows[i]}
         # Without an object there is nothing to learn from: such a pair has a row in left_out.csv, no files.
-        pair = (image, planes.separate(mask, diffusion.planes.classes)) if mask.any() else None
+        pair = (image, classes) if after.any() else None
         pairsets.keep(folder, job.name, key, row, pair, seconds, device=devices.name(ws.device))
 
 
-def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint) -> list[tuple[np.ndarray, np.ndarray]]:
+def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint,
+           overlap: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images (C, S, S) uint8 and class numbers (S, S) from samples (B, C + M, S, S) of whole pictures."""
     channels = scene.pictures.planes.channels
     filled = seamless.filled(dataset.to_bytes(samples[:, :channels]), scene.pictures.images, scene.region,
                              settings.seamless)
-    masks = ([regions.opened(sample, settings.opening) for sample in samples[:, channels:]]
+    rest = planes.without(scene.pictures.masks, scene.chosen)
+    masks = ([regions.drawn(sample, stays, settings.opening, overlap, scene.chosen)
+              for sample, stays in zip(samples[:, channels:], rest, strict=True)]
              if scene.masks is None else planes.numbered(scene.masks))
     return list(zip(filled, masks, strict=True))

@@ -17,7 +17,7 @@ def free(ws: Workspace, p: Params, training: Pairs, baseline: Baseline | None,
     that was made elsewhere, or a background."""
     testsets.refuse_leaks(training, p.data, tests)
     refuse_copied(baseline, tests)
-    pictures.refuse_leaks(ws, p.inpaint.backgrounds, training.image_size, tests)
+    pictures.refuse_leaks(ws, p.inpaint.backgrounds, training.image_size, tests, p.data)
     return dict(tests)
 
 

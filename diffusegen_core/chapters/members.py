@@ -10,6 +10,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.sections import Evaluate
 from diffusegen_core.data import dataset, pairsets, planes, regions
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Chosen
 from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.measures import copies, metrics
 from diffusegen_core.store.artifacts import Artifact
@@ -87,8 +88,9 @@ def of_set(pairs: Pairs, data_type: DataType, folder: Path, dilate: int,
         nothing = planes.union(pairs.masks[:0])
         return Members([], numbers, sources, pairs.images[:0], nothing, nothing)
     made = pairsets.load(folder, manifest["name"].tolist())
-    objects = regions.all_dilated(made.masks, dilate)
-    filled = _filled(data_type, dilate, pairs, sources, manifest, made)
+    chosen = pairsets.chosen(folder)
+    objects = regions.all_dilated(planes.only(made.masks, chosen), dilate)
+    filled = _filled(data_type, dilate, pairs, sources, manifest, made, chosen)
     return Members(made.names, numbers, sources, made.images, filled, objects & filled)
 
 
@@ -121,14 +123,14 @@ def _whole(pairs: Pairs, sources: np.ndarray, dilate: int, rows: slice) -> Membe
 
 
 def _filled(data_type: DataType, dilate: int, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
-            made: Pairs) -> np.ndarray:
+            made: Pairs, chosen: Chosen) -> np.ndarray:
     """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
     if data_type == GAN:  # whose images are its own as a whole
         return np.ones_like(planes.union(made.masks))
     if data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
         return planes.union(made.masks & (1 - pairs.masks[sources]))
-    new = made.masks if data_type.given_masks else None
-    return regions.filled(_old(pairs, sources, manifest), new, dilate)
+    new = planes.only(made.masks, chosen) if data_type.given_masks else None
+    return regions.filled(planes.only(_old(pairs, sources, manifest), chosen), new, dilate)
 
 
 def _old(pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame) -> np.ndarray:

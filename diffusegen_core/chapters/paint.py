@@ -95,7 +95,7 @@ def _seeds(seed: int, n: int) -> list[int]:
 
 
 def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> None:
-    channels, classes = vars(pairs.planes).values()
+    channels, highest = pairs.planes.channels, pairs.planes.numbers
     if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
         colours = " RGB" if channels == planes.RGB else ""
         raise UserError(f"The picture must be (H, W, {channels}), uint8{colours}; it is {image.shape}, "
@@ -105,8 +105,8 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
             raise UserError(f"The {name} must be as large as the picture, {image.shape[1]} x "
                             f"{image.shape[0]} pixels; it is {' x '.join(map(str, mask.shape[::-1]))}.")
     given = [mask for mask in (wish.mask, wish.old) if mask is not None]
-    if classes > 1 and any(mask.max() > classes for mask in given):
-        raise UserError(f"A mask must hold the numbers of classes, 0 to {classes}.")
+    if highest > 1 and any(mask.max() > highest for mask in given):
+        raise UserError(f"A mask must hold the numbers of classes, 0 to {highest}.")
     if wish.remove and not any(mask.any() for mask in given):
         raise UserError("To remove a lesion, its mask is needed, and there is none or an empty one.")
     if not wish.remove and wish.mask is not None and not wish.mask.any():

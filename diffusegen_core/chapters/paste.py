@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusegen_core.chapters.costs import PAIR, Cost
+from diffusegen_core.chapters.costs import Cost, Work
+from diffusegen_core.chapters.scenes import chosen
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, lesions, masks, pairsets, planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
+from diffusegen_core.data.planes import Chosen
 from diffusegen_core.data.types import DataType, pasted
 from diffusegen_core.segmentation.trainsets import Supply
 from diffusegen_core.store import seeds
@@ -46,19 +50,22 @@ class Pasted(PairSets):
                for name, column in zip(("before", "pasted", "after"), AREAS, strict=True)}})
 
 
-def run(ws: Workspace, pairs: Pairs, settings: Inpaint) -> Pasted | None:
-    """Make every pair that is not there yet; None where inpaint.baselines asks for none."""
-    sets = {data_type: _set(ws, data_type, pairs, settings) for data_type in pasted(settings.baselines)}
+def run(ws: Workspace, pairs: Pairs, settings: Inpaint, data: Data = PLAIN) -> Pasted | None:
+    """Make every pair that is not there yet; None where inpaint.baselines asks for none. `data` names the
+    classes of which inpaint.classes chooses."""
+    which = chosen(settings, data)
+    sets = {data_type: _set(ws, data_type, pairs, settings, which)
+            for data_type in pasted(settings.baselines)}
     return Pasted(sets) if sets else None
 
 
-def costs(settings: Inpaint, supply: Supply, image_size: int) -> Iterator[Cost]:
+def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs, in which no network has a part."""
     for data_type, amount in supply.items():
         if data_type.is_pasted:
             pairs = amount.sources * amount.samples
             yield Cost("3 inpaint", f"{data_type}, no network", "sampling", pairs, 0, 0.0, 0.0,
-                       pairs * PAIR * image_size**2)
+                       pairs * work.pair * image_size**2)
 
 
 def plan(seed: int, names: list[str], settings: Inpaint) -> list[Job]:
@@ -69,12 +76,13 @@ def plan(seed: int, names: list[str], settings: Inpaint) -> list[Job]:
             for index, name in list(enumerate(names))[:settings.sources]]
 
 
-def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint) -> PairSet:
+def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, which: Chosen) -> PairSet:
     jobs = plan(ws.seed, pairs.names, settings)
-    artifact = ws.artifact(data_type.artifact, _recipe(ws, data_type, pairs, jobs))
+    artifact = ws.artifact(data_type.artifact, {**_recipe(ws, data_type, pairs, jobs),
+                                                **pairsets.painted_anew(which)})
     if not artifact.made():
         pairsets.make(artifact, f"Pasting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
-                      pairs=pairs.stored, data_type=data_type)
+                      pairs=pairs.stored, data_type=data_type, which=which)
     return pairsets.read(artifact, data_type)
 
 
@@ -83,12 +91,13 @@ def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job]) -
             "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name}}
 
 
-def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data_type: DataType) -> None:
+def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data_type: DataType,
+               which: Chosen = None) -> None:
     """Paste a lesion into the source of each job, and write the pairs."""
     known = dataset.read(pairs)
     for job, key in zip(jobs, keys, strict=True):
         began = time.monotonic()
-        lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"))
+        lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"), which)
         image, mask = lesions.pasted(known, job.index, lesion, data_type)
         areas = planes.union(known.masks[job.index]), lesion.mask > 0, planes.union(mask)
         row = {**job.origin, "lesion_of": known.names[lesion.donor], "lesion_change": lesion.change,

@@ -14,16 +14,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.spots import Spot
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, masks, pictures, planes, regions, windows
+from diffusegen_core.data import dataset, lesions, masks, pictures, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.masks import Drawn
 from diffusegen_core.data.pairsets import Job, Row
+from diffusegen_core.data.planes import Chosen
 from diffusegen_core.data.types import JOINT, OWN, VARIED
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
+
+
+def chosen(settings: Inpaint, data: Data) -> Chosen:
+    """The classes that inpaint.classes names, by their places in data.classes; None where these are all."""
+    places = {data.classes.index(name) for name in settings.classes or data.classes}
+    return None if len(places) == len(data.classes) else tuple(sorted(places))
+
+
+def with_chosen(pairs: Pairs, settings: Inpaint, data: Data) -> Pairs:
+    """The pairs whose masks new lesions are drawn from, with the classes that inpaint.classes names alone."""
+    which = chosen(settings, data)
+    if which is None:
+        return pairs
+    able = pairs.take(lesions.having(pairs, which))
+    return dataset.gather(able.names, able.images, planes.only(able.masks, which), able.overlap)
 
 
 @dataclass(frozen=True)
@@ -38,13 +57,13 @@ class Scene:
     """(B, S, S) in {0, 1}: where the pictures are painted anew."""
     rows: list[Row]
     """What a manifest tells of each, the columns pairsets.GIVEN; nothing where the model draws the masks."""
+    chosen: Chosen = None
+    """The classes that are painted anew: of the others `masks` has what the pictures have."""
 
     @property
     def spots(self) -> list[Spot]:
         """What is to be painted into each picture."""
-        new = [None] * len(self.pictures) if self.masks is None else list(planes.numbered(self.masks))
-        return [Spot(image, old, mask) for image, old, mask in
-                zip(self.pictures.images, planes.numbered(self.pictures.masks), new, strict=True)]
+        return spots.of(self.pictures, self.masks, self.chosen)
 
     @property
     def x(self) -> Tensor:
@@ -59,11 +78,13 @@ class Scene:
         """1 where x is known, 0 where to fill: (B, 1, S, S), or (B, C + M, S, S) with all of the mask
         known."""
         known = torch.from_numpy(1 - self.region[:, None]).float()
-        if self.masks is None:
+        if self.masks is None and self.chosen is None:
             return known
-        channels, classes = vars(self.pictures.planes).values()
-        return torch.cat([known.repeat(1, channels, 1, 1), torch.ones_like(known).repeat(1, classes, 1, 1)],
-                         dim=1)
+        kind = self.pictures.planes
+        drawn = (self.chosen or ()) if self.masks is None else ()  # classes whose masks the model draws
+        whole = torch.ones_like(known)
+        return torch.cat([known.repeat(1, kind.channels, 1, 1),
+                          *(known if place in drawn else whole for place in range(kind.classes))], dim=1)
 
 
 @dataclass(frozen=True)
@@ -77,13 +98,17 @@ class Scenes:
     backgrounds: Path | None = None
     window: float | None = None
     """As data.window."""
+    chosen: Chosen = None
+    """The classes that inpaint.classes names."""
 
     @classmethod
-    def of(cls, ws: Workspace, pairs: Pairs, settings: Inpaint, window: float | None = None) -> "Scenes":
-        """UserError where a folder that the settings name cannot be read."""
-        files = {name: pictures.load(ws, name, source, pairs.image_size).stored
+    def of(cls, ws: Workspace, pairs: Pairs, settings: Inpaint, window: float | None = None,
+           data: Data = PLAIN) -> "Scenes":
+        """`data` are the run's. UserError where a folder that the settings name cannot be read."""
+        files = {name: pictures.load(ws, name, source, pairs.image_size, data).stored
                  for name, source in pictures.folders(settings).items()}
-        return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS), window)
+        return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS), window,
+                   chosen(settings, data))
 
     @property
     def guidance_scale(self) -> float:
@@ -93,7 +118,12 @@ class Scenes:
     @property
     def recipe(self) -> Recipe:
         """What decides scenes beside the run's pairs: nothing where whole images have joint masks."""
-        squares = {"window": [self.window, windows.VERSION]} if self.window else {}
+        squares: Recipe = {}
+        if self.window:
+            version = windows.version(dataset.read(self.pairs).planes.classes)
+            squares = {"window": [self.window, version]}
+        if self.chosen is not None:
+            squares = {**squares, "classes": list(self.chosen)}
         if self.settings.masks == JOINT:
             return squares
         guidance = {"guidance_scale": self.guidance_scale} if self.guidance_scale != 1 else {}
@@ -116,20 +146,24 @@ class Scenes:
     def scene(self, jobs: Sequence[Job]) -> Scene:
         """The scene of a batch: each job's depends on its own seed alone."""
         shown = self.pictures(jobs)
+        old = planes.only(shown.masks, self.chosen)
         if self.settings.masks == JOINT:
-            region = regions.filled(shown.masks, None, self.settings.dilate)
-            return Scene(shown, None, region, [{} for _ in jobs])
+            region = regions.filled(old, None, self.settings.dilate)
+            return Scene(shown, None, region, [{} for _ in jobs], self.chosen)
         drawn = [self._drawn(job, image) for job, image in zip(jobs, shown.images, strict=True)]
         new = planes.separate(np.stack([mask.mask for _, mask in drawn]), shown.planes.classes)
         rows: list[Row] = [{"picture": name, "mask_of": of, "mask_change": mask.change}
                            for name, (of, mask) in zip(shown.names, drawn, strict=True)]
-        return Scene(shown, new, regions.filled(shown.masks, new, self.settings.dilate), rows)
+        region = regions.filled(old, new, self.settings.dilate)
+        whole = planes.laid_over(planes.without(shown.masks, self.chosen), new, shown.overlap)
+        return Scene(shown, whole, region, rows, self.chosen)
 
     def _drawn(self, job: Job, image: np.ndarray) -> tuple[str, Drawn]:
         """A job's mask, and the name of what it was made of."""
         rng, pairs = seeds.rng(job.seed, "mask"), dataset.read(self.given or self.pairs)
-        number = job.index if self.settings.masks == OWN else int(rng.integers(len(pairs)))
-        name, mask = pairs.names[number], planes.numbered(pairs.masks[number])
-        if self.settings.masks != VARIED:
+        able = lesions.having(pairs, self.chosen)
+        number = job.index if self.settings.masks == OWN else able[int(rng.integers(len(able)))]
+        name, mask = pairs.names[number], planes.numbered(planes.only(pairs.masks[number], self.chosen))
+        if self.settings.masks != VARIED or not mask.any():
             return name, Drawn(mask, "")
         return name, masks.varied(mask, masks.field_of_view(image), rng)

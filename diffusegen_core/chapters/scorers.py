@@ -92,7 +92,8 @@ class Scorers:
             mine = np.flatnonzero([self.of[source] == fold.number for source in sources])
             if len(mine):
                 net = segnet.load(fold.artifact.file(WEIGHTS), fold.settings, where)
-                scores[mine] = _dice(segnet.predict(net, images[mine], fold.settings, where), masks[mine])
+                scores[mine] = _dice(segnet.predict(net, images[mine], fold.settings, where), masks[mine],
+                                     dataset.read(fold.real).overlap)
         return scores
 
 
@@ -150,8 +151,8 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
 
 
 def groups(pairs: Pairs) -> dict[str, list[str]]:
-    """The names of the real pairs that belong together, such as frames of a sequence, where the layout of the
-    data tells of enough groups; else each pair is one for itself."""
+    """The names of the real pairs that belong together, such as frames of a sequence, where the data tell of
+    enough groups; else each pair is one for itself."""
     known = sequences.of_pairs(pairs)
     if known is None or known.count < LEAST:
         return {name: [name] for name in pairs.names}
@@ -189,7 +190,8 @@ def fit(ws: Workspace, fold: Fold) -> None:
     fitted = segnet.fit(pairs.named(fold.train), pairs.named(fold.valid), fold.settings,
                         _seed(ws, fold.number), folder, {"fold": fold.number}, device, title)
     judged = pairs.named(fold.judged)
-    scores = _dice(segnet.predict(fitted.net, judged.images, fold.settings, device), judged.masks)
+    scores = _dice(segnet.predict(fitted.net, judged.images, fold.settings, device), judged.masks,
+                   judged.overlap)
     table = pd.DataFrame({"name": judged.names, "agreement": scores})
     outputs = [segnet.save(folder / WEIGHTS, fitted.net),
                files.write_text(folder / REAL, table.to_csv(index=False)),
@@ -213,6 +215,6 @@ def _seed(ws: Workspace, number: int) -> int:
     return seeds.derive(ws.seed, "filter network", number)
 
 
-def _dice(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def _dice(probabilities: np.ndarray, masks: np.ndarray, apart: bool) -> np.ndarray:
     """Of the object, (N,): see `overlap.scores`."""
-    return overlap.scores(probabilities, masks)["dice"].to_numpy().round(DIGITS)
+    return overlap.scores(probabilities, masks, apart)["dice"].to_numpy().round(DIGITS)

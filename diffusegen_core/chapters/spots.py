@@ -11,6 +11,7 @@ from torch import Tensor
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, planes, regions, seamless
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Chosen, Planes
 from diffusegen_core.data.windows import Window
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import fetched, repaint, repaint_levels
@@ -27,10 +28,30 @@ class Spot:
     """(H, W), class numbers of the lesion that it has."""
     new: np.ndarray | None
     """(H, W), class numbers of the one that it is to have; None where the model draws the mask."""
+    rest: np.ndarray | None = None
+    """(H, W), class numbers of what stays, where not all classes are painted anew."""
+    chosen: Chosen = None
+    """The classes that are."""
+
+    def over_rest(self, lesion: np.ndarray, kind: Planes) -> np.ndarray:
+        """The map (H, W) of what stays and of a lesion (H, W)."""
+        if self.rest is None:
+            return lesion
+        rest, new = (planes.separate(numbers, kind.classes) for numbers in (self.rest, lesion))
+        return planes.numbered(planes.laid_over(rest, new, kind.overlap))
 
     def region(self, dilate: int) -> np.ndarray:
         """Where the picture is painted anew, (H, W) in {0, 1}."""
         return regions.dilated(self.old if self.new is None else (self.old > 0) | (self.new > 0), dilate)
+
+
+def of(pictures: Pairs, masks: np.ndarray | None, chosen: Chosen) -> list[Spot]:
+    """What is to be painted into pictures with their old masks: the new ones (B, M, H, W), where these are
+    given. Of both the chosen classes count, and the others stay."""
+    old, rest = (planes.numbered(part(pictures.masks, chosen)) for part in (planes.only, planes.without))
+    new = [None] * len(pictures) if masks is None else list(planes.numbered(planes.only(masks, chosen)))
+    return [Spot(image, lesion, mask, None if chosen is None else stays, chosen)
+            for image, lesion, mask, stays in zip(pictures.images, old, new, rest, strict=True)]
 
 
 def paint(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, settings: Inpaint,
@@ -44,22 +65,19 @@ def paint(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, set
     far = [number for number, spot in enumerate(spots) if window and _is_apart(spot, window, settings)]
     spots = list(spots)
     if far:
-        gone = [Spot(spots[number].image, spots[number].old, np.zeros_like(spots[number].old))
-                for number in far]
+        gone = [replace(spots[number], new=np.zeros_like(spots[number].old)) for number in far]
         cleared = _painted(diffusion, gone, window, settings, [generators[number] for number in far], None)
-        for number, (image, nothing) in zip(far, cleared, strict=True):
-            spots[number] = replace(spots[number], image=image, old=nothing)
+        for number, (image, _) in zip(far, cleared, strict=True):
+            spots[number] = replace(spots[number], image=image, old=np.zeros_like(spots[number].old))
     return _painted(diffusion, spots, window, settings, generators, tick)
 
 
-def windows(pictures: Pairs, masks: np.ndarray | None, window: float, settings: Inpaint) -> list[Window]:
+def windows(pictures: Pairs, masks: np.ndarray | None, window: float, settings: Inpaint,
+            chosen: Chosen = None) -> list[Window]:
     """The windows that `paint` has used last, of pictures with their old masks and the new ones (B, M, H, W),
     where these were given."""
-    new = [None] * len(pictures) if masks is None else list(planes.numbered(masks))
-    spots = [Spot(image, old, mask) for image, old, mask in
-             zip(pictures.images, planes.numbered(pictures.masks), new, strict=True)]
     done = [replace(spot, old=np.zeros_like(spot.old)) if _is_apart(spot, window, settings) else spot
-            for spot in spots]
+            for spot in of(pictures, masks, chosen)]
     return [_window(spot, spot.region(settings.dilate), window) for spot in done]
 
 
@@ -74,16 +92,19 @@ def _is_apart(spot: Spot, window: float, settings: Inpaint) -> bool:
 def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, settings: Inpaint,
              generators: Generators, tick: Tick | None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every spot in one window each."""
-    size, channels, classes = diffusion.image_size, diffusion.planes.channels, diffusion.planes.classes
+    size, kind = diffusion.image_size, diffusion.planes
+    channels, classes = kind.channels, kind.classes
     filled = [spot.region(settings.dilate) for spot in spots]
     windows = [_window(spot, region, window) for spot, region in zip(spots, filled, strict=True)]
-    cuts = [one.cut(spot.image, spot.old if spot.new is None else spot.new, size)
-            for one, spot in zip(windows, spots, strict=True)]
+    cuts = [one.cut(spot.image, spot.over_rest(spot.old if spot.new is None else spot.new, kind), size,
+                    classes) for one, spot in zip(windows, spots, strict=True)]
     small = [one.region(region, size) for one, region in zip(windows, filled, strict=True)]
     known = torch.from_numpy(1 - np.stack(small)[:, None]).float().repeat(1, channels + classes, 1, 1)
     for row, spot in zip(known, spots, strict=True):
         if spot.new is not None:
             row[channels:] = 1
+        elif spot.chosen is not None:
+            row[[channels + place for place in range(classes) if place not in spot.chosen]] = 1
     pairs = dataset.gather([str(number) for number in range(len(spots))],
                            np.stack([image for image, _ in cuts]),
                            planes.separate(np.stack([mask for _, mask in cuts]), classes))
@@ -94,8 +115,8 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
     samples = fetched(x)
     painted = seamless.filled(dataset.to_bytes(samples[:, :channels]), pairs.images, np.stack(small),
                               settings.seamless)
-    return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, channels:], settings)
-            for i, spot in enumerate(spots)]
+    return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, channels:], settings,
+                       kind) for i, spot in enumerate(spots)]
 
 
 def _guided(diffusion: Diffusion, spots: Sequence[Spot], x_known: Tensor, settings: Inpaint) -> Diffusion:
@@ -113,11 +134,12 @@ def _window(spot: Spot, region: np.ndarray, times: float | None) -> Window:
 
 
 def _laid_back(spot: Spot, window: Window, region: np.ndarray, small: np.ndarray, painted: np.ndarray,
-               mask: np.ndarray, settings: Inpaint) -> tuple[np.ndarray, np.ndarray]:
+               mask: np.ndarray, settings: Inpaint, kind: Planes) -> tuple[np.ndarray, np.ndarray]:
     image = window.laid_back(spot.image, painted, small, settings.dilate)[0]
     image = np.where(region > 0, image, spot.image)
     if spot.new is not None:
-        return image, spot.new
+        return image, spot.over_rest(spot.new, kind)
     channels = np.full((len(mask), *region.shape), -1, np.float32)
     channels[(..., *window.box)] = [cv2.resize(channel, (window.width, window.height)) for channel in mask]
-    return image, regions.opened(channels, settings.opening)
+    rest = planes.separate(np.zeros_like(spot.old) if spot.rest is None else spot.rest, kind.classes)
+    return image, regions.drawn(channels, rest, settings.opening, kind.overlap, spot.chosen)

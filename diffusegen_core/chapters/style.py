@@ -22,16 +22,18 @@ import torch
 from torch import Tensor
 
 from diffusegen_core.chapters import spots
-from diffusegen_core.chapters.costs import PAIR, Cost, Work
+from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint, Model, Style
 from diffusegen_core.data import dataset, pairsets, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets, Row
 from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import checkpoints, colour, guided, losses
@@ -83,13 +85,14 @@ class Styled(PairSets):
 
 
 def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, settings: Style,
-        inpaint: Inpaint, network: Model, window: float | None = None) -> Styled:
+        inpaint: Inpaint, network: Model, window: float | None = None, data: Data = PLAIN) -> Styled:
     """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests.
 
     Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled. `network` says
     which blocks of the models ZeCon compares, `window` is data.window: then the filled part alone is styled.
+    By `data`, the run's, folders of masks and pictures are read.
     """
-    scenes, sets, origins, steps = Scenes.of(ws, pairs, inpaint, window), {}, {}, {}
+    scenes, sets, origins, steps = Scenes.of(ws, pairs, inpaint, window, data), {}, {}, {}
     for origin in inpainted.sets.values():
         one = _set(ws, pairs, models, origin, settings, scenes, network)
         sets[one.data_type], origins[one.data_type] = one, origin
@@ -123,7 +126,8 @@ def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Itera
         if data_type.is_styled:
             pairs = amount.sources * amount.samples
             yield Cost("4 style", f"{data_type}, {steps} steps each", kind, pairs, pairs * calls,
-                       pairs * each, min(pairs, settings.batch_size) * each, pairs * PAIR * image_size**2)
+                       pairs * each, min(pairs, settings.batch_size) * each,
+                       pairs * work.pair * image_size**2)
 
 
 def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, scenes: Scenes,
@@ -136,7 +140,8 @@ def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings
         if settings.method == SDEDIT:
             columns.remove("mask_dice")
         pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, columns,
-                      extra=_write_steps, ws=ws, scenes=scenes, origin=origin.folder, settings=settings,
+                      extra=_write_steps, facts=pairsets.painted_anew(scenes.chosen), ws=ws, scenes=scenes,
+                      origin=origin.folder, settings=settings,
                       network=network, weights=models.weights, given=data_type.given_masks,
                       models={name: models[name].path for name in artifact.recipe["models"]})
     return pairsets.read(artifact, data_type)
@@ -199,7 +204,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     real = scenes.pictures(jobs)
     painted = pairsets.load(origin, [job.name for job in jobs])
     parts = None if scenes.window is None else spots.windows(real, painted.masks if given else None,
-                                                             scenes.window, scenes.settings)
+                                                             scenes.window, scenes.settings, scenes.chosen)
     seen, behind = (windows.cut_all(pairs, parts, diffusion.image_size) for pairs in (painted, real))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     channels = real.planes.channels
@@ -219,11 +224,12 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                 pixels=x_painted[:, :channels] if given else None)
     styled = np.stack([finished(sample[:channels], source, settings) for sample, source in
                        zip(x.float().cpu().numpy(), behind.images, strict=True)])
-    filled = regions.filled(real.masks, painted.masks if given else None, scenes.settings.dilate)
+    old, new = (planes.only(one.masks, scenes.chosen) for one in (real, painted))
+    filled = regions.filled(old, new if given else None, scenes.settings.dilate)
     styled = windows.all_laid_back(painted.images, styled, parts, filled, scenes.settings.dilate)
     measures = measured(judge, styled, painted, real, filled)
     if settings.method == GUIDED:  # SDEdit draws no mask that could be compared
-        measures["mask_dice"] = mask_dice(x, seen.masks, scenes.settings.opening)
+        measures["mask_dice"] = mask_dice(x, seen.masks, scenes.settings.opening, diffusion.planes.overlap)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
         good, mask = status[i] == guided.OK, painted.masks[i]
@@ -243,11 +249,11 @@ def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarr
     return dataset.to_bytes(image)
 
 
-def mask_dice(x: Tensor, masks: np.ndarray, opening: int) -> list[float]:
+def mask_dice(x: Tensor, masks: np.ndarray, opening: int, overlap: bool = False) -> list[float]:
     """Dice of the mask channels of x (B, C + M, S, S), as the last step left them, with masks (B, M, S,
     S)."""
     classes = masks.shape[1]
-    drawn = [planes.separate(regions.opened(sample, opening), classes)
+    drawn = [planes.separate(regions.opened(sample, opening, overlap), classes)
              for sample in x[:, -classes:].float().cpu().numpy()]
     return [regions.mask_dice(a, b) for a, b in zip(drawn, masks, strict=True)]
 

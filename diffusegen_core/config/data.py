@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 from diffusegen_core.config.section import Section
 
 MOST_CHANNELS = 16  # of an image
+MOST_OVERLAPPING = 8  # classes: of more, not every combination of them has a number in a byte
 # Sources that are drawn by code: the channels of their images, and how many classes their masks have.
 PHANTOMS = {"phantom": (3, 1), "phantom-ultrasound": (1, 1), "phantom-slices": (1, 3)}
 # A table and its column that tells patients, in data.patients; every other text is an expression.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from diffusegen_core.config.data import PHANTOMS, Data
+from diffusegen_core.config.data import MOST_OVERLAPPING, PHANTOMS, Data
 
 if TYPE_CHECKING:  # which asks what is impossible
     from diffusegen_core.config.params import Params
@@ -26,11 +26,13 @@ def impossible(p: "Params") -> Iterator[str]:
 
 def _data(p: "Params") -> Iterator[str]:
     yield from _phantoms(p.data)
-    if (p.data.channels, len(p.data.classes)) != PHANTOMS["phantom"]:
-        yield from _colour_alone(p)
-    if p.data.overlap and len(p.data.classes) > 1:
-        yield ("data.overlap: a run takes classes that exclude each other; `diffusegen data check` alone "
-               "reads others. Name the overlap as a class of its own, or leave out a class.")
+    if p.data.overlap and len(p.data.classes) > MOST_OVERLAPPING:
+        yield (f"data.overlap: a run takes at most {MOST_OVERLAPPING} classes that overlap, and data.labels "
+               f"names {len(p.data.classes)}; leave some out.")
+    unknown = [name for name in p.inpaint.classes or [] if name not in p.data.classes]
+    if unknown:
+        yield (f"inpaint.classes: the data have no class {unknown[0]}; they have "
+               f"{', '.join(p.data.classes)}.")
     if p.data.count is not None and p.cluster.k > p.data.count:
         yield f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count."
     if p.inpaint.backgrounds and p.inpaint.masks == "joint":
@@ -56,17 +58,10 @@ def _phantoms(data: Data) -> Iterator[str]:
         yield (f"data.source {data.source} has {classes} class{'es' if classes > 1 else ''} and images of "
                f"{channels} channel{'s' if channels > 1 else ''}: set data.channels {channels}, and "
                f"data.labels {labels}.")
-
-
-def _colour_alone(p: "Params") -> Iterator[str]:
-    """What is read as RGB with one class, whatever the data are."""
-    folders = {"gan.source": None if p.gan.source == "singan" else p.gan.source,
-               "inpaint.masks": None if p.inpaint.masks in ("joint", "own", "varied") else p.inpaint.masks,
-               "inpaint.backgrounds": p.inpaint.backgrounds}
-    for name, folder in folders.items():
-        if folder is not None:
-            yield (f"{name} {folder} is a folder, which is read as RGB with one class, and data.channels and "
-                   "data.labels ask for others; leave it out.")
+    elif data.labels and classes > 1 and list(data.labels) != (
+            keys := [str(number) for number in range(1, classes + 1)]):
+        yield (f"data.source {data.source} draws its classes in one order: the keys of data.labels are "
+               f"{', '.join(keys)}, in this order.")
 
 
 def _sizes(p: "Params") -> Iterator[str]:

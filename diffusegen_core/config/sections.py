@@ -141,6 +141,9 @@ class Inpaint(Section):
     baselines: list[Pasting] | None = Field(
         BASELINES, description="as many pairs without a model, of real lesions pasted into "
         "the sources: `Paste` (feathered), `Paste-Poisson` (blended by their gradients); null: none")
+    classes: list[str] | None = Field(
+        None, min_length=1, description="of the classes of data.labels, those that are painted anew, while "
+                                        "the others stay; null: all")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")

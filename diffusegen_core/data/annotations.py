@@ -1,30 +1,35 @@
 """Outlines that annotation tools store as JSON: COCO, LabelMe; and the classes of nnU-Net's dataset.json."""
 
+import base64
+import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from diffusegen_core.config.errors import UserError, printable, some
-from diffusegen_core.data import pairing, rasters
+from diffusegen_core.data import cocoregions, pairing, rasters
 from diffusegen_core.data.labels import UNMAPPED, Complaint, Rule
+from diffusegen_core.data.pixels import refuse_bomb
 from diffusegen_core.data.reports import Pair, Report, Shape
 
 COCO, LABELME = "COCO", "LabelMe"
+NNUNET = "dataset.json"
+UNREADABLE = "unreadable"
 MAX_JSON = 1 << 28  # bytes of a file
 COCO_KEYS = {"images", "annotations", "categories"}
 
 
-def coco_file(root: Path) -> Path | None:
-    """The one COCO file of a folder, in it or in its `annotations`; None where there is none, or several."""
+def coco_files(root: Path) -> list[Path]:
+    """The COCO files of a folder, in it or in its `annotations`."""
     places = [path for folder in (root, root / "annotations") if folder.is_dir()
               for path in sorted(folder.glob("*.json"))]
-    known = [path for path in places if COCO_KEYS.issubset(_opened(path))]
-    return known[0] if len(known) == 1 else None
+    return [path for path in places if COCO_KEYS.issubset(_opened(path))]
 
 
 def is_labelme(root: Path) -> bool:
@@ -32,34 +37,83 @@ def is_labelme(root: Path) -> bool:
     return any(_is_labelme(path) for path in _beside(root))
 
 
-def scan_coco(report: Report, root: Path, file: Path) -> None:
-    """Add COCO's images with their outlines. UserError where the file is not as COCO's are."""
+class _Outlined(NamedTuple):
+    """An image of a COCO file."""
+
+    number: Any
+    name: str
+    size: tuple[int, int] | None
+    shapes: list[Shape]
+    wrong: list[str]
+    """Outlines that cannot be, in words."""
+
+
+def scan_coco(report: Report, root: Path, files: Sequence[Path]) -> None:
+    """Add the images of COCO's files with their outlines; those of an image that several files name are put
+    together, and so are classes of the same name. UserError where a file is not as COCO's are."""
+    known: dict[Path, list[tuple[Path, _Outlined]]] = defaultdict(list)
+    for file in files:
+        report.files.append(file)
+        images, stray = _coco(report, file, len(files) > 1)
+        absent = []
+        for one in images:
+            path = _placed(root, file, one.name)
+            if path is None:
+                absent.append(printable(one.name))
+            elif why := pairing.unusable(path.name):
+                report.add(path, "unusable name", why)
+            else:
+                known[path].append((file, one))
+        if absent:
+            report.add(file, "absent images",
+                       f"it names {len(absent)} images that are not there: {some(absent)}")
+        if stray:
+            report.add(file, "absent images", f"{stray} outlined images are not in its list of images")
+    for path, told in known.items():
+        report.files.append(path)
+        _add_coco(report, path, told)
+    _refuse_same_names(report)
+
+
+def _add_coco(report: Report, path: Path, told: Sequence[tuple[Path, _Outlined]]) -> None:
+    """The pair of an image, or its problem."""
+    sizes = {one.size for _, one in told if one.size}
+    if wrong := [words for _, one in told for words in one.wrong]:
+        report.add(path, UNREADABLE, printable(some(wrong)))
+    elif len(sizes) > 1:
+        report.add(path, "size mismatch", "the COCO files tell of different sizes: " + " and ".join(
+            f"{width}x{height}" for width, height in sorted(sizes)))
+    else:
+        report.pairs.append(Pair(rasters.stem(path), path, told[0][0], outlined_on=next(iter(sizes), None),
+                                 shapes=tuple(shape for _, one in told for shape in one.shapes)))
+
+
+def _coco(report: Report, file: Path, several: bool) -> tuple[list[_Outlined], int]:
+    """The images of a file, and how many that it does not list are outlined. Its classes are added to the
+    report: by their own numbers, or where there are `several` files by new ones."""
     content = _opened(file)
     try:
-        report.told = {str(one["name"]): [int(one["id"])] for one in content["categories"]}
+        numbers = {}
+        for one in content["categories"]:
+            told = report.told.setdefault(str(one["name"]), [len(report.told) + 1 if several
+                                                             else int(one["id"])])
+            numbers[int(one["id"])] = told[0]
         outlined: dict[Any, list[Shape]] = defaultdict(list)
+        wrong: dict[Any, list[str]] = defaultdict(list)
         for one in content["annotations"]:
-            outlined[one["image_id"]].append(_coco_shape(one))
-        images = [(one["id"], str(one["file_name"])) for one in content["images"]]
+            number = one["image_id"]
+            try:
+                outlined[number].append(_coco_shape(one, numbers))
+            except KeyError as error:
+                wrong[number].append(f"annotation {one.get('id')} has no {error.args[0]}")
+            except (TypeError, ValueError) as error:
+                wrong[number].append(f"annotation {one.get('id')}: {error}")
+        return [_Outlined(one["id"], str(one["file_name"]), _size(one, "width", "height"),
+                          outlined.pop(one["id"], []), wrong.pop(one["id"], []))
+                for one in content["images"]], len({*outlined, *wrong})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(printable(f"{file} is not as COCO files are: {error!r} in one of its entries.")) \
             from None
-    report.files.append(file)
-    absent = []
-    for number, name in images:
-        path = _placed(root, file, name)
-        if path is None:
-            absent.append(printable(name))
-        elif why := pairing.unusable(path.name):
-            report.add(path, "unusable name", why)
-        else:
-            report.files.append(path)
-            report.pairs.append(Pair(rasters.stem(path), path, file, shapes=tuple(outlined[number])))
-    if absent:
-        report.add(file, "absent images", f"it names {len(absent)} images that are not there: {some(absent)}")
-    if stray := set(outlined) - {number for number, _ in images}:
-        report.add(file, "absent images", f"{len(stray)} outlined images are not in its list of images")
-    _refuse_same_names(report)
 
 
 def scan_labelme(report: Report, root: Path) -> None:
@@ -72,16 +126,17 @@ def scan_labelme(report: Report, root: Path) -> None:
             report.add(path, "missing mask", f"no LabelMe file lies beside it, {printable(file.name)}")
             continue
         report.files.append(file)
-        contents[path] = file, _opened(file)["shapes"]
-    names = sorted({str(one.get("label")) for _, shapes in contents.values() for one in shapes})
+        contents[path] = file, _opened(file)
+    names = sorted({str(one.get("label")) for _, told in contents.values() for one in told["shapes"]})
     report.told = {name: [number] for number, name in enumerate(names, 1)}
-    for path, (file, shapes) in contents.items():
+    for path, (file, told) in contents.items():
         try:
-            outlines = tuple(_labelme_shape(one, report.told) for one in shapes)
+            outlines = tuple(_labelme_shape(one, report.told) for one in told["shapes"])
         except (ValueError, KeyError, TypeError) as error:
-            report.add(file, "unreadable", printable(str(error)))
+            report.add(file, UNREADABLE, printable(str(error)))
             continue
-        report.pairs.append(Pair(rasters.stem(path), path, file, shapes=outlines))
+        report.pairs.append(Pair(rasters.stem(path), path, file, shapes=outlines,
+                                 outlined_on=_size(told, "imageWidth", "imageHeight")))
     _refuse_same_names(report)
 
 
@@ -90,7 +145,7 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
 
     UserError where it is not as nnU-Net's.
     """
-    file = root / "dataset.json"
+    file = root / NNUNET
     if not file.is_file():
         return {}
     told = _opened(file).get("labels", {})
@@ -100,27 +155,38 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
             pairs = [(str(value), int(name)) for name, value in pairs]
         classes = {str(name): [int(one) for one in (value if isinstance(value, list) else [value])]
                    for name, value in pairs if name != "background"}
-        return {name: values for name, values in classes.items() if values != [0] and name != "ignore"}
+        return {name: values for name, values in classes.items() if values != [0]}
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{file}: its `labels` are not as nnU-Net's, such as "
                         '{"background": 0, "lesion": 1}.') from None
 
 
-def drawn(shapes: Sequence[Shape], how: Rule, width: int, height: int) -> tuple[np.ndarray, list[Complaint]]:
-    """The mask (H, W, M) in {0, 1} of outlined regions. Raises ValueError for run lengths that do not fit."""
+def rasterised(shapes: Sequence[Shape], how: Rule, size: tuple[int, int],
+               layout: str) -> tuple[np.ndarray, list[Complaint]]:
+    """The mask (H, W, M) in {0, 1} of outlined regions, at a width and height, as the tools of their layout
+    draw them. Raises ValueError for what does not fit."""
+    width, height = size
     mask = np.zeros((height, width, len(how.classes)), np.uint8)
     unmapped = sorted({one.category for one in shapes if one.category not in how.keys})
     for one in shapes:
-        place = how.keys.get(one.category)
-        if place is not None:
-            mask[..., place] |= _region(one, width, height)
+        for place in how.keys.get(one.category, ()):
+            mask[..., place] |= _region(one, width, height, layout)
     complaints = [(UNMAPPED, f"outlines of class {', '.join(unmapped)}, which data.labels does not name")]
     return mask, complaints if unmapped else []
 
 
-def _region(shape: Shape, width: int, height: int) -> np.ndarray:
+def _region(shape: Shape, width: int, height: int, layout: str) -> np.ndarray:
     if shape.runs is not None:
-        return _decoded(shape.runs, width, height)
+        return cocoregions.of_runs(shape.runs, width, height)
+    if layout == COCO:
+        return cocoregions.of_polygons(shape.polygons, width, height)
+    if shape.patch is not None:
+        left, top, patch = shape.patch
+        whole = np.zeros((height, width), np.uint8)
+        if min(left, top) < 0 or left + patch.shape[1] > width or top + patch.shape[0] > height:
+            raise ValueError(f"a mask of LabelMe's reaches beyond the image, {width}x{height}")
+        whole[top:top + patch.shape[0], left:left + patch.shape[1]] = patch
+        return whole
     picture = Image.new("L", (width, height))
     pencil = ImageDraw.Draw(picture)
     for corners in shape.polygons:
@@ -128,46 +194,9 @@ def _region(shape: Shape, width: int, height: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _decoded(runs: Any, width: int, height: int) -> np.ndarray:
-    """COCO's run lengths, compressed or not, as (H, W) in {0, 1}."""
-    from pycocotools import mask as coco  # here, so that a run without COCO's files does without
-    told = runs.get("size")
-    if told != [height, width]:
-        raise ValueError(f"run lengths (RLE) of a mask of {told}, and the image is {[height, width]}")
-    counts = runs.get("counts")
-    if isinstance(counts, list):
-        plain = all(isinstance(one, int) and one >= 0 for one in counts)
-        if not plain or sum(counts) != width * height:
-            raise ValueError("run lengths (RLE) that do not add up to the image's pixels")
-        runs = coco.frPyObjects(runs, height, width)
-    elif not isinstance(counts, str) or not counts.isascii() or _total(counts) != width * height:
-        raise ValueError("run lengths (RLE) that do not add up to the image's pixels")
-    return np.asarray(coco.decode(runs), np.uint8)
-
-
-def _total(text: str) -> int:
-    """How many pixels compressed run lengths cover; -1 where they are none.
-
-    The library writes what they say without a check of its own. Five bits a character, the sixth says that
-    more follow; from the fourth count on each is relative to the last but one.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 30:
-            return -1
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            value -= (1 << shift) if code & 16 else 0
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return -1 if shift or min(counts, default=0) < 0 else sum(counts)
-
-
-def _coco_shape(one: dict[str, Any]) -> Shape:
-    category, outline = str(int(one["category_id"])), one["segmentation"]
+def _coco_shape(one: dict[str, Any], numbers: Mapping[int, int]) -> Shape:
+    own = int(one["category_id"])
+    category, outline = str(numbers.get(own, own)), one["segmentation"]
     if isinstance(outline, dict):
         return Shape(category, runs=outline)
     return Shape(category, tuple(_corners(part) for part in outline))
@@ -183,9 +212,32 @@ def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
         (x, y), (edge_x, edge_y) = points
         radius, angles = np.hypot(edge_x - x, edge_y - y), np.linspace(0, 2 * np.pi, 90, endpoint=False)
         points = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1).tolist()
+    elif kind == "mask":
+        return Shape(category, patch=_patch(points, one.get("mask")))
+    elif kind in ("line", "linestrip", "point", "points"):
+        raise ValueError(f"a {kind} of LabelMe's ({printable(str(one.get('label')))}) has no area: outline "
+                         "it as a polygon, or delete it")
     elif kind != "polygon":
-        raise ValueError(f"a shape of LabelMe's type {kind}, and polygon, rectangle and circle are read")
+        raise ValueError(f"a shape of LabelMe's type {printable(str(kind))}; polygon, rectangle, circle and "
+                         "mask are read")
     return Shape(category, (_corners([number for point in points for number in point]),))
+
+
+def _patch(points: Any, picture: Any) -> tuple[int, int, np.ndarray]:
+    """LabelMe's mask of a box: left, top and (H, W) in {0, 1}."""
+    (left, top), _ = points
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(picture, validate=True)), formats=["PNG"]) as png:
+            refuse_bomb(*png.size)
+            return round(left), round(top), (np.asarray(png.convert("L")) > 0).astype(np.uint8)
+    except (OSError, TypeError, ValueError):
+        raise ValueError("a mask of LabelMe's whose picture cannot be decoded") from None
+
+
+def _size(told: Mapping[str, Any], *names: str) -> tuple[int, int] | None:
+    """Width and height of the picture that was outlined; None where the file does not tell."""
+    width, height = (told.get(name) for name in names)
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
 
 
 def _corners(numbers: Iterable[Any]) -> tuple[float, ...]:
@@ -197,9 +249,16 @@ def _corners(numbers: Iterable[Any]) -> tuple[float, ...]:
 
 def _opened(path: Path) -> dict[str, Any]:
     """A JSON file's mapping; {} for other files. UserError where one that is meant is damaged."""
+    status = path.stat()
+    if status.st_size > MAX_JSON:
+        raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
+    return parsed(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def parsed(path: Path, _size: int, _time_ns: int) -> dict[str, Any]:
+    """The same, parsed once while a folder is scanned: large files take seconds. Nobody changes it."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(printable(f"{path} is damaged JSON: {str(error)[:100]}")) from None

@@ -62,7 +62,7 @@ def numpy(path: Path) -> Raster:
             raise ValueError("a NumPy file of Python objects (pickles), which are never opened: save an "
                              "array of numbers") from None
         raise
-    if values.ndim == 3 and values.shape[0] <= MOST_CHANNELS < min(values.shape[1:]):
+    if values.ndim == 3 and values.shape[0] <= MOST_CHANNELS and values.shape[0] < min(values.shape[1:]):
         values = values.transpose(1, 2, 0)
     if values.ndim == 2:
         values = values[..., None]

@@ -1,13 +1,10 @@
 """The labelled pairs of a run, ready for every chapter: phantoms or the user's folder, at one size."""
 
-import contextlib
-import csv
 import hashlib
 import json
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,9 @@ from tqdm import tqdm
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, plain, resolve
+from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.data import (
+    decisive,
     layouts,
     patients,
     phantom,
@@ -29,6 +27,7 @@ from diffusegen_core.data import (
     planes,
     reports,
     selection,
+    sidecars,
 )
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.reports import Report
@@ -37,14 +36,10 @@ from diffusegen_core.store.artifacts import Artifact, Recipe, key
 from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
-READER = 2  # raised when the same files would be read to other pixels
 # The sources that are drawn by code (config.data.PHANTOMS), of which the first is of the paper's kind.
 DRAWN = {"phantom": phantom, "phantom-ultrasound": phantom_ultrasound, "phantom-slices": phantom_slices}
-WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.windows)
-# Of parameters that came later: the values by which pairs are as they were before.
-BEFORE = {"images": None, "masks": None, "fit": "squeeze", "channels": 3, "intensities": "full",
-          "slices": None, "labels": None, "overlap": False, "min_area": None, "patients": None}
-PAIRS, SOURCE, LEFT_OUT, SIZES = "pairs.npz", "source.json", "left_out.csv", "sizes.json"
+PAIRS, SOURCE = "pairs.npz", "source.json"
+OVERLAP = "overlap"  # in PAIRS, where classes may overlap
 
 
 @dataclass(frozen=True)
@@ -59,8 +54,12 @@ class Pairs:
     """(N, M, S, S) uint8, 1 where a pixel is of the class."""
     digest: str
     """SHA-256 over names, images and masks."""
+    overlap: bool = False
+    """Whether a pixel may be of several classes."""
     file: Path | None = None
     """The file that holds exactly these, by which another process reads them; None where none does."""
+    padded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Native height and width of those that lie between black bars (data.fit: pad)."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,7 +72,7 @@ class Pairs:
     @property
     def planes(self) -> Planes:
         """The channels of its images and the classes of its masks."""
-        return Planes(self.images.shape[1], self.masks.shape[1])
+        return Planes(self.images.shape[1], self.masks.shape[1], self.overlap)
 
     @property
     def stored(self) -> Path:
@@ -85,7 +84,8 @@ class Pairs:
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs at these positions, in this order."""
         rows = np.asarray(indices, dtype=np.int64)
-        return gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+        taken = gather([self.names[i] for i in rows], self.images[rows], self.masks[rows], self.overlap)
+        return replace(taken, padded={name: self.padded[name] for name in taken.names if name in self.padded})
 
     def named(self, names: Sequence[str]) -> "Pairs":
         """The pairs of these names, in this order."""
@@ -93,14 +93,15 @@ class Pairs:
         return self.take([place[name] for name in names])
 
 
-def gather(names: list[str], images: np.ndarray, masks: np.ndarray) -> Pairs:
-    """Pairs from names, images (N, C, S, S) uint8 and masks (N, M, S, S) in {0, 1}; computes the digest."""
+def gather(names: list[str], images: np.ndarray, masks: np.ndarray, overlap: bool = False) -> Pairs:
+    """Pairs from names, images (N, C, S, S) uint8 and masks (N, M, S, S) in {0, 1}, whose classes may
+    `overlap`; computes the digest."""
     images, masks = np.ascontiguousarray(images, np.uint8), np.ascontiguousarray(masks, np.uint8)
-    shapes = [images.shape, *([] if masks.shape[1] == 1 else [masks.shape])]
+    shapes = [images.shape, *([] if masks.shape[1] == 1 else [masks.shape]), *([OVERLAP] if overlap else [])]
     digest = hashlib.sha256(json.dumps([names, *shapes]).encode())
     digest.update(images.data)
     digest.update(masks.data)
-    return Pairs(list(names), images, masks, digest.hexdigest())
+    return Pairs(list(names), images, masks, digest.hexdigest(), overlap)
 
 
 def to_tensor(pairs: Pairs) -> torch.Tensor:
@@ -156,8 +157,9 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
     """Pairs that lie in memory, kept as the artifact `name`, so that another process can read them."""
     artifact, start = ws.artifact(name, {"pairs": pairs.digest}), time.monotonic()
     if not artifact.made():
-        written = write(artifact.begin(), pairs)
-        artifact.finish([written], time.monotonic() - start, **_facts(pairs))
+        folder = artifact.begin()
+        written = [write(folder, pairs), *sidecars.write_padded(folder, pairs.padded)]
+        artifact.finish(written, time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
@@ -233,8 +235,8 @@ def refuse_unreadable(settings: Data, source: str) -> None:
 @lru_cache(maxsize=8)
 def _read(path: Path, size: int, time_ns: int) -> Pairs:
     with np.load(path, allow_pickle=False) as stored:
-        pairs = gather(stored["names"].tolist(), stored["images"], stored["masks"])
-    return replace(pairs, file=path)
+        pairs = gather(stored["names"].tolist(), stored["images"], stored["masks"], OVERLAP in stored)
+    return replace(pairs, file=path, padded=sidecars.padded(path))
 
 
 def read(path: Path) -> Pairs:
@@ -248,6 +250,8 @@ def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
                       "count": settings.count, "image_size": settings.image_size}
     if settings.names:
         recipe["names"] = settings.names
+    if Planes.of(settings).overlap:
+        recipe[OVERLAP] = True
     artifact = ws.artifact(name, recipe)
     if not artifact.made():
         folder, start, pairs = artifact.begin(), time.monotonic(), _phantoms(settings, ws.seed)
@@ -262,14 +266,20 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
         if report is None:
             raise UserError(f"data.source {resolve(settings.source)} is not there.")
         used = selection.usable(settings, report, least, paper_names(), held)
-        pairs = gather(used.names, used.images, used.masks)
-        outputs = [write(folder, pairs),
-                   files.write_text(folder / LEFT_OUT, report.table().to_csv(index=False)),
-                   files.write_json(folder / SIZES, dict(zip(used.names, used.sizes, strict=True)))]
+        pairs = gather(used.names, used.images, used.masks, Planes.of(settings).overlap)
+        sizes = dict(zip(used.names, used.sizes, strict=True))
+        outputs = [write(folder, pairs), *sidecars.write(folder, report.table().to_csv(index=False), sizes,
+                                                         used.volumes)]
+        if settings.fit == "pad":
+            outputs += sidecars.write_padded(folder, {name: size for name, size in sizes.items()
+                                                      if size[0] != size[1]})
         outputs += patients.write(folder, told, held)
         files.write_json(folder / SOURCE, hashes)
-        artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
-                        origin=settings.source, left_out=len(report.problems), **_facts(pairs))
+        facts = {**_facts(pairs), "layout": report.layout, "origin": settings.source,
+                 "left_out": len(report.problems)}
+        if settings.intensities == "percentile":
+            facts[sidecars.SCALE] = report.scale
+        artifact.finish(outputs, time.monotonic() - start, **facts)
     return read(artifact.file(PAIRS))
 
 
@@ -281,43 +291,29 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[
     A file is hashed only where its size or time is not what the artifact recorded. Where the folder is not
     there, the artifact's own word for it counts (see `remembered`).
     """
-    ignored = {*WINDOWS, "object", *([] if settings.names else ["names"]),
-               *([] if settings.held_share else ["holdout"])}
-    asked = {name: value for name, value in plain(settings).items()
-             if name not in ignored and (name not in BEFORE or value != BEFORE[name])}
+    asked = decisive.asked(settings)
     if stamp := remembered(ws.folder / name, settings.source):
-        known = {part: stamp["recipe"][part] for part in ("source", "input", "split")
+        known = {part: stamp["recipe"][part] for part in ("source", "input", "split", "deep")
                  if part in stamp["recipe"]}
-        return ws.artifact(name, {**asked, **known, "version": READER}), None, {}, ({}, [])
+        return ws.artifact(name, {**asked, **known}), None, {}, ({}, [])
     report = layouts.scan(resolve(settings.source), settings)
     before = files.read_json(ws.folder / name / SOURCE)
     hashes = report.hashes(before if isinstance(before, dict) else {})
-    recipe = {**asked, "source": report.layout, "version": READER, "input": reports.identity(hashes)}
+    recipe = {**asked, "source": report.layout, "input": reports.identity(hashes)}
+    if decisive.is_deep(report, hashes):
+        recipe["deep"] = decisive.DEEP
     told, held = patients.split(report, settings, ws.seed)
     if told or held:
         recipe["split"] = key({"held_out": held, "patients": told})
     return ws.artifact(name, recipe), report, hashes, (told, held)
 
 
-def native_sizes(pairs: Pairs) -> dict[str, tuple[int, int]]:
-    """Height and width of each stored pair's own files; {} of phantoms, and of pairs that older runs read."""
-    told = files.read_json(pairs.stored.parent / SIZES)
-    return {name: (int(high), int(wide)) for name, (high, wide) in told.items()} if told else {}
-
-
-def left_out(place: Path) -> str:
-    """Which files reading left out, and why, in words that go on: "; left out: 4 (empty mask)"; or ""."""
-    with contextlib.suppress(OSError), (place / LEFT_OUT).open(newline="", encoding="utf-8") as f:
-        reasons = Counter(row["problem"] for row in csv.DictReader(f))
-        told = ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common())
-        return f"; left out: {told}" if told else ""
-    return ""
-
-
 def write(folder: Path, pairs: Pairs) -> Path:
     """Write the file that `read` reads."""
-    return files.write(folder / PAIRS, lambda path: np.savez(
-        path, names=np.array(pairs.names), images=pairs.images, masks=pairs.masks))
+    arrays: dict[str, Any] = {"names": np.array(pairs.names), "images": pairs.images, "masks": pairs.masks}
+    if pairs.overlap:
+        arrays[OVERLAP] = True
+    return files.write(folder / PAIRS, lambda path: np.savez(path, **arrays))
 
 
 def _facts(pairs: Pairs) -> dict[str, Any]:
@@ -332,7 +328,7 @@ def _phantoms(settings: Data, seed: int) -> Pairs:
     draw = DRAWN[settings.source].draw
     drawn = [draw(seed, index, settings.image_size) for index in _counter(wanted.values())]
     return gather(list(wanted), np.stack([image for image, _, _ in drawn]),
-                  np.stack([mask for _, mask, _ in drawn]))
+                  np.stack([mask for _, mask, _ in drawn]), Planes.of(settings).overlap)
 
 
 def _counter(indices: Collection[int]) -> Iterable[int]:

@@ -1,4 +1,4 @@
-"""DICOM files: one image each, with the window that its header asks for."""
+"""DICOM files: an image, or the frames of several, with the window that the header asks for."""
 
 import io
 from pathlib import Path
@@ -9,23 +9,31 @@ import numpy as np
 from diffusegen_core.data.pixels import Raster, refuse_bomb
 
 
-def read(path: Path) -> Raster:
-    """The image of a file in its real-world values (rescaled, as Hounsfield units of CT).
+def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
+    """The image of a file, or the frame that `cut` names as (0, number), in its real-world values (rescaled,
+    as Hounsfield units of CT).
 
     Raises ValueError for what is no single image, and whatever pydicom raises.
     """
     import pydicom  # here, so that a run without DICOM does without
     from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+    from pydicom.pixels.utils import pixel_array
     # In memory: a file that ends early fails at once, and not when an element is first looked at.
     header: Any = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=path.suffix != "")
     if "PixelData" not in header:
         raise ValueError(f"a DICOM file without an image (modality {header.get('Modality', 'unknown')})")
     frames = int(header.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise ValueError(f"a DICOM file of {frames} frames; save those that are meant as files of their own")
+    if frames > 1 and cut is None:
+        raise ValueError(f"a DICOM file of {frames} frames; they are taken by data.slices [0, first, last], "
+                         "counted from 0")
+    axis, number = cut or (0, 0)
+    if axis:
+        raise ValueError(f"frames of DICOM are axis 0 of data.slices, and not {axis}")
+    if number >= frames:
+        raise ValueError(f"has no frame {number}; it has {frames}, counted from 0")
     refuse_bomb(int(header.Columns), int(header.Rows))
     kind = str(header.PhotometricInterpretation)
-    pixels = np.asarray(header.pixel_array)  # YBR comes as RGB
+    pixels = np.asarray(pixel_array(header, index=number))  # YBR comes as RGB
     if kind == "PALETTE COLOR":
         pixels = np.asarray(apply_color_lut(pixels, header))
     if pixels.ndim == 3:
@@ -34,7 +42,8 @@ def read(path: Path) -> Raster:
     ends = np.array([[-2 ** (bits - 1), 2 ** (bits - 1) - 1]] if signed else [[0, 2**bits - 1]])
     if "ModalityLUTSequence" in header:
         values = np.asarray(apply_modality_lut(pixels, header))
-        full = float(values.min()), float(values.max())
+        # Entries, first value, bits of an entry: what the table can give, and not what this file holds.
+        full = 0.0, float(2 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
     else:
         slope, intercept = (float(header.get(name) or usual) for name, usual in
                             (("RescaleSlope", 1), ("RescaleIntercept", 0)))

@@ -8,12 +8,17 @@ import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import plain
 from diffusegen_core.data import advice, annotations, pairing
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.reports import Report
 
+PLAIN = Data(fit="squeeze")  # how RGB images with one class are read that are not the run's: as the paper's
+READ_BY = ("images", "masks", "fit", "channels", "intensities", "slices", "labels", "overlap", "object")
 CENTRES = range(1, 7)
 # Layout: (prefix of the names, folder of the images, folder of the masks) for each of its parts.
 LAYOUTS: dict[str, list[tuple[str, str, str]]] = {
@@ -67,7 +72,10 @@ def scan(folder: Path, settings: Data | None = None) -> Report:
         report = _scanned(folder, settings)
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
+    finally:
+        annotations.parsed.cache_clear()
     report.pairs.sort(key=lambda pair: pairing.natural(pair.name))
+    pairing.unmixed(report)
     if settings.slices:
         pairing.sliced(report, settings.slices)
     return report
@@ -83,6 +91,22 @@ def for_folder(settings: Data, folder: Path) -> Data:
     return settings
 
 
+def of_others(settings: Data, folder: Path) -> Data:
+    """The settings by which what others made, for a run of these `settings`, is read: as PLAIN where images
+    are RGB with one class, and else with the run's channels, classes and intensities."""
+    if Planes.of(settings) == Planes():
+        return PLAIN
+    return for_folder(settings, folder).model_copy(update={"min_area": None})
+
+
+def told_of(how: Data) -> dict[str, Any]:
+    """What a recipe says of settings from `of_others`: nothing of PLAIN."""
+    usual = plain(PLAIN)
+    return {} if how == PLAIN else {"read": {
+        name: value for name, value in plain(how).items()
+        if name in READ_BY and value != usual[name]}}
+
+
 def _scanned(folder: Path, settings: Data) -> Report:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder, so there are no pairs to read.")
@@ -91,15 +115,14 @@ def _scanned(folder: Path, settings: Data) -> Report:
     layout, root = _recognise(folder)
     report = Report(folder, layout)
     if layout == annotations.COCO:
-        file = annotations.coco_file(root)
-        assert file is not None, "by which the layout was recognised"
-        annotations.scan_coco(report, root, file)
+        annotations.scan_coco(report, root, annotations.coco_files(root))
     elif layout == annotations.LABELME:
         annotations.scan_labelme(report, root)
     elif layout in PATTERNS:
         _by_pattern(report, root, PATTERNS[layout])
         if layout == "nnU-Net":
             report.told = annotations.nnunet_classes(root)
+            report.files += [file for file in [root / annotations.NNUNET] if file.is_file()]
     else:
         for prefix, images, masks in LAYOUTS[layout]:
             pairing.by_stem(report, prefix, pairing.pictures(root / images), pairing.pictures(root / masks))
@@ -164,5 +187,5 @@ def _named(root: Path) -> list[str]:
 
 def _outlined(root: Path) -> list[str]:
     """The layouts by files of outlines."""
-    return [annotations.COCO] if annotations.coco_file(root) else \
+    return [annotations.COCO] if annotations.coco_files(root) else \
         [annotations.LABELME] if annotations.is_labelme(root) else []

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusegen_core.data import masks, planes, seamless
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Chosen
 from diffusegen_core.data.types import PASTE, POISSON, DataType
 
 VERSION = 1  # raised when the same seed would give other pixels
@@ -39,16 +40,25 @@ class Cut:
 Blend = Callable[[np.ndarray, Cut, np.ndarray], np.ndarray]
 
 
-def cut(pairs: Pairs, source: int, rng: np.random.Generator) -> Cut:
+def having(pairs: Pairs, chosen: Chosen) -> list[int]:
+    """The positions of the pairs that have a chosen class; where none has, or all are chosen, all positions.
+    """
+    there = np.flatnonzero(planes.only(pairs.masks, chosen).any(axis=(1, 2, 3))).tolist()
+    return there if chosen is not None and there else list(range(len(pairs)))
+
+
+def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = None) -> Cut:
     """A lesion for the picture of a pair, `source`: one of another pair, or its own where there is no other.
 
-    Several lesions of a donor stay together.
+    Several lesions of a donor stay together; of its classes the chosen ones count.
     """
-    others = [i for i in range(len(pairs)) if i != source] or [source]
+    others = [i for i in having(pairs, chosen) if i != source] or [source]
     donor = others[rng.integers(len(others))]
-    own = planes.numbered(pairs.masks[donor])
+    own = planes.numbered(planes.only(pairs.masks[donor], chosen))
     shown = own * masks.field_of_view(pairs.images[donor])
     lesion = shown if shown.any() else own  # of the frame nothing is cut out
+    if not lesion.any():  # a donor without a chosen class, where no pair has one
+        return Cut(donor, pairs.images[donor].transpose(1, 2, 0), lesion, "")
     moved = masks.moved(lesion, masks.field_of_view(pairs.images[source]), rng)
     picture = [cv2.warpAffine(plane, moved.matrix, moved.mask.shape[::-1], flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REPLICATE) for plane in pairs.images[donor]]

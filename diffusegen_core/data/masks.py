@@ -189,10 +189,13 @@ def _turned(mask: np.ndarray, angle: float, scale: float, shear: float,
 
 
 def each_class(mask: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A mask whose classes, (H, W) float32 in {0, 1} each, are changed alike: where they cover more than half
-    of a pixel together, it is of the class that covers most."""
-    covers = np.stack([change((mask == number).astype(np.float32)) for number in range(1, mask.max() + 1)])
-    return np.where(covers.sum(axis=0) > 0.5, covers.argmax(axis=0) + 1, 0).astype(np.uint8)
+    """A mask whose classes, and combinations of these, (H, W) float32 in {0, 1} each, are changed alike:
+    where they cover more than half of a pixel together, it is of the one that covers most."""
+    numbers = np.unique(mask[mask > 0])
+    if not len(numbers):
+        return change(mask.astype(np.float32)).astype(np.uint8)
+    covers = np.stack([change((mask == number).astype(np.float32)) for number in numbers])
+    return np.concatenate([[0], numbers]).astype(np.uint8)[planes.leading(covers, 0.5)]
 
 
 # y = x + BEND size N(0, 1), the noise smoothed over WAVE size (Simard et al. 2003)

@@ -21,9 +21,10 @@ from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe, key
-from diffusegen_core.store.stamps import Stamp
+from diffusegen_core.store.stamps import Stamp, read_stamp
 
 KINDS = ("images", "masks")
+CHOSEN = "classes"  # in the stamp of a set
 Row = dict[str, Any]
 # How SinGAN-Seg names its published pairs: source image, start scale, and sample from 0.
 SINGAN_SEG = re.compile(r"chk_id_(\d+)_gen_scale_(\d+)_(\d+)(?:_img)?")
@@ -121,6 +122,17 @@ def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, w
     rows = [_kept(folder, job.name) for job in jobs]
     others = extra(folder, rows) if extra else []
     _finish(artifact, folder, rows, columns, others, facts or {})
+
+
+def painted_anew(chosen: planes.Chosen) -> dict[str, Any]:
+    """What the stamp of a painted set says of the classes that were painted anew: nothing of all."""
+    return {} if chosen is None else {CHOSEN: list(chosen)}
+
+
+def chosen(folder: Path) -> planes.Chosen:
+    """The way back, of a dataset folder."""
+    told = (read_stamp(folder) or {}).get(CHOSEN)
+    return None if told is None else tuple(told)
 
 
 def read(artifact: Artifact, data_type: DataType) -> PairSet:

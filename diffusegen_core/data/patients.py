@@ -14,6 +14,7 @@ import pandas as pd
 from diffusegen_core.config.data import PATIENT_TABLE, Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import resolve
+from diffusegen_core.data import sidecars
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.store import files, seeds
 
@@ -71,6 +72,13 @@ def read(stored: Path | None) -> tuple[dict[str, str], list[str]]:
     where data.patients does not tell, and the names that are held out."""
     told = files.read_json(stored.parent / FILE) if stored else None
     return (told["patients"], told["held_out"]) if isinstance(told, dict) else ({}, [])
+
+
+def together(stored: Path | None) -> Mapping[str, str]:
+    """What stored pairs belong to that are never parted: the patient of each, where data.patients tells, or
+    the volume of each that is a slice; {} where neither is known."""
+    told, _ = read(stored)
+    return told or sidecars.volumes(stored)
 
 
 def file(folder: Path, patients: str | None) -> Path | None:

@@ -1,5 +1,10 @@
 """Pictures that are no pairs: masks to paint by (inpaint.masks), and pictures without lesions to paint into
-(inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are."""
+(inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are.
+
+Where images are RGB with one class, a mask is what is above 127. Else the run's own parameters say how
+pictures are read; where these tell classes by the names of files, the numbers of a mask are those of
+data.classes, from 1.
+"""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,18 +14,33 @@ from pathlib import Path
 import numpy as np
 
 from diffusegen_core.config.checks import refusals
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, fits, pairing, rasters, reports, testsets
+from diffusegen_core.data import (
+    dataset,
+    fits,
+    intensities,
+    labels,
+    layouts,
+    pairing,
+    rasters,
+    reading,
+    reports,
+    sidecars,
+    testsets,
+)
 from diffusegen_core.data.dataset import PAIRS, Pairs
+from diffusegen_core.data.labels import Rule
+from diffusegen_core.data.layouts import PLAIN
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import JOINT, OWN, VARIED
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same files would be read to other pixels
-FIT = "squeeze"  # to the square, see `fits`
 MASKS, BACKGROUNDS = "masks", "backgrounds"  # parameters of `inpaint`, and artifacts beside its pairs
 
 
@@ -30,13 +50,15 @@ def folders(settings: Inpaint) -> dict[str, str]:
     return named if settings.backgrounds is None else {**named, BACKGROUNDS: settings.backgrounds}
 
 
-def load(ws: Workspace, name: str, source: str, size: int) -> Pairs:
-    """The pictures of a folder at `size` pixels, squared as training images are, and kept as the artifact.
+def load(ws: Workspace, name: str, source: str, size: int, data: Data = PLAIN) -> Pairs:
+    """The pictures of a folder at `size` pixels, squared, and kept as the artifact.
 
-    `name` is BACKGROUNDS, images whose masks are empty; or MASKS, masks on black images. Raises UserError
-    for a picture that cannot be read, and for a mask that is empty or fills its picture.
+    `name` is BACKGROUNDS, images whose masks are empty; or MASKS, masks on black images. `data` are the run's
+    parameters. Raises UserError for a picture that cannot be read, and for a mask that is empty or fills its
+    picture.
     """
-    place, asked = _place(name), {"version": VERSION, "image_size": size}
+    how = sidecars.as_read(layouts.of_others(data, resolve(source)), ws.folder / "data" / PAIRS)
+    place, asked = _place(name), {"version": VERSION, "image_size": size, **layouts.told_of(how)}
     if stamp := dataset.remembered(ws.folder / place, source):
         artifact = ws.artifact(place, {**asked, "input": stamp["recipe"]["input"]})
         if artifact.made():
@@ -47,21 +69,26 @@ def load(ws: Workspace, name: str, source: str, size: int) -> Pairs:
     artifact = ws.artifact(place, {**asked, "input": reports.identity(hashes)})
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
-        read = [_read(path, name, size) for path in listed.files]
-        pairs = dataset.gather([path.stem for path in listed.files], np.stack([image for image, _ in read]),
-                               np.stack([mask for _, mask in read]))
-        output = dataset.write(folder, pairs)
+        read = _images(listed, size, how) if name == BACKGROUNDS else _masks(listed, size, how)
+        called = [path.stem for path in listed.files]
+        pairs = dataset.gather(called, np.stack([image for image, _, _ in read]),
+                               np.stack([mask for _, mask, _ in read]), Planes.of(how).overlap)
+        outputs = [dataset.write(folder, pairs)]
+        if how.fit == "pad":
+            outputs += sidecars.write_padded(folder, {
+                one: shape for one, (_, _, shape) in zip(called, read, strict=True) if shape[0] != shape[1]})
         files.write_json(folder / dataset.SOURCE, hashes)
-        artifact.finish([output], time.monotonic() - start, origin=source, pairs=len(pairs))
+        artifact.finish(outputs, time.monotonic() - start, origin=source, pairs=len(pairs))
     return dataset.read(artifact.file(PAIRS))
 
 
-def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[str, TestSet]) -> None:
+def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[str, TestSet],
+                 data: Data = PLAIN) -> None:
     """UserError, naming pictures, where one of the backgrounds is a copy of a test image: networks are
     trained on what is painted into it."""
     if source is None:
         return
-    pairs = load(ws, BACKGROUNDS, source, size)
+    pairs = load(ws, BACKGROUNDS, source, size, data)
     for test in tests.values():
         if test.pairs is not None and (copied := testsets.copies(pairs, test.pairs)):
             raise UserError(f"Parameters: inpaint.backgrounds: {len(copied)} of the {len(pairs)} pictures "
@@ -105,14 +132,75 @@ def names(paths: Sequence[Path]) -> list[str]:
     return list(by_name)
 
 
-def _read(path: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The image (3, size, size) uint8 and the mask (1, size, size) in {0, 1} that a picture stands for."""
-    pixels = np.asarray(rasters.opened(path))
-    if name == BACKGROUNDS:
-        return fits.fitted(pixels, np.zeros((*pixels.shape[:2], 1), np.uint8), size, FIT)
-    lesion = pixels.max(axis=2) > 127
-    if not lesion.any():
-        raise UserError(f"{path} is an empty mask: no pixel is above 127.")
-    if lesion.all():
-        raise UserError(f"{path} is a mask that fills its picture: every pixel is above 127.")
-    return fits.fitted(np.zeros_like(pixels), lesion[..., None].astype(np.uint8), size, FIT)
+Squared = tuple[np.ndarray, np.ndarray, tuple[int, int]]
+"""An image (C, size, size) uint8, a mask (M, size, size) in {0, 1}, and their native height and width."""
+
+
+def _images(listed: reports.Report, size: int, how: Data) -> list[Squared]:
+    """Images, with empty masks."""
+    if how == PLAIN:
+        shown = [np.asarray(rasters.opened(path)) for path in listed.files]
+    else:
+        shown = images_of(listed.files, how)
+    nothing = (np.zeros((*image.shape[:2], len(how.classes)), np.uint8) for image in shown)
+    return [(*fits.fitted(image, mask, size, how.fit), mask.shape[:2])
+            for image, mask in zip(shown, nothing, strict=True)]
+
+
+def images_of(paths: Sequence[Path], how: Data) -> list[np.ndarray]:
+    """Images (H, W, C) uint8 of files, as those of a run's pairs are read; percentiles are those of these
+    files together. UserError for what cannot be read so."""
+    decoded, shown = [rasters.decoded(path) for path in paths], []
+    try:
+        scale = intensities.of_set(how, decoded)
+    except ValueError as error:
+        raise UserError(f"{paths[0].parent}: {error}.") from None
+    for path, raster in zip(paths, decoded, strict=True):
+        try:
+            pixels = intensities.to_bytes(raster, scale)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}.") from None
+        image = reading.with_channels(pixels, how.channels)
+        if image is None:
+            raise UserError(f"{path} has {pixels.shape[2]} channels, and data.channels is {how.channels}.")
+        shown.append(image)
+    return shown
+
+
+def _masks(listed: reports.Report, size: int, how: Data) -> list[Squared]:
+    """Masks, with black images."""
+    read = []
+    for path in listed.files:
+        mask = _classes(path, how)
+        union = mask.any(axis=2)
+        above = "no pixel is above 127" if how == PLAIN else f"no pixel is of {', '.join(how.classes)}"
+        if not union.any():
+            raise UserError(f"{path} is an empty mask: {above}.")
+        if union.all():
+            every = "every pixel is above 127" if how == PLAIN else "every pixel is of a class"
+            raise UserError(f"{path} is a mask that fills its picture: {every}.")
+        black = np.zeros((*union.shape, how.channels), np.uint8)
+        read.append((*fits.fitted(black, mask, size, how.fit), mask.shape[:2]))
+    return read
+
+
+def _classes(path: Path, how: Data) -> np.ndarray:
+    """The mask (H, W, M) in {0, 1} of a file."""
+    if how == PLAIN:
+        return (np.asarray(rasters.opened(path)).max(axis=2) > 127).astype(np.uint8)[..., None]
+    return mask_of(path, how)
+
+
+def mask_of(path: Path, how: Data) -> np.ndarray:
+    """The mask (H, W, M) in {0, 1} of a file by data.labels; where these tell classes by names of files, by
+    the numbers of data.classes, from 1. UserError for what cannot be read, or is not mapped."""
+    if how.label_kind == "name":
+        numbers = {str(place + 1): (place,) for place in range(len(how.classes))}
+        rule = Rule(how.classes, "value", numbers, how.overlap)
+    else:
+        rule = labels.rule(how)
+    mask, complaints = labels.read(rule, rasters.decoded(path))
+    wrong = [f"{problem}, {detail}" for problem, detail in complaints if problem != labels.EMPTY]
+    if wrong:
+        raise UserError(f"{path}: {wrong[0]}.")
+    return mask

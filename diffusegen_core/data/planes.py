@@ -1,19 +1,21 @@
 """Channels of images and classes of masks: how many a run's data have, and how they are shown and written.
 
-An image is (C, S, S) uint8, a mask (M, S, S) in {0, 1} with a plane for each class. As classes exclude each
-other, a mask is also a map of class numbers (S, S): 0 is background, 1 to M are the classes. Where M is 1,
-that map is the mask.
+An image is (C, S, S) uint8, a mask (M, S, S) in {0, 1} with a plane for each class. A mask is also a map of
+class numbers (S, S): 0 is background, 1 to M are the classes. Where M is 1, that map is the mask. Where
+classes may overlap (data.overlap), each combination of several has a number of its own after M, so that what
+is done to maps of classes that exclude each other is done to these as well.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from diffusegen_core.config.data import Data
+from diffusegen_core.config.data import MOST_OVERLAPPING, Data
 from diffusegen_core.store import files
 
 RGB = 3
@@ -31,11 +33,13 @@ class Planes:
 
     channels: int = RGB
     classes: int = 1
+    overlap: bool = False
+    """Whether a pixel may be of several classes."""
 
     @classmethod
     def of(cls, data: Data) -> "Planes":
         """As the parameters say."""
-        return cls(data.channels, len(data.classes))
+        return cls(data.channels, len(data.classes), data.overlap and len(data.classes) > 1)
 
     @property
     def all(self) -> int:
@@ -43,8 +47,13 @@ class Planes:
         return self.channels + self.classes
 
     @property
+    def numbers(self) -> int:
+        """The highest number in a map of class numbers."""
+        return 2**self.classes - 1 if self.overlap else self.classes
+
+    @property
     def told(self) -> dict[str, int]:
-        """What a recipe or a header says of them: those that are not as in RGB images with one class."""
+        """What a recipe or a header says of them: what is not as in RGB images with one class."""
         usual = vars(Planes())
         return {name: count for name, count in vars(self).items() if count != usual[name]}
 
@@ -55,20 +64,77 @@ def union(masks: np.ndarray) -> np.ndarray:
 
 
 def numbered(masks: np.ndarray) -> np.ndarray:
-    """Maps of class numbers (..., S, S) uint8 from masks (..., M, S, S) in {0, 1}, of classes that exclude
-    each other."""
-    return np.where(union(masks) > 0, masks.argmax(axis=-3) + 1, 0).astype(np.uint8)
+    """Maps of class numbers (..., S, S) uint8 from masks (..., M, S, S) in {0, 1}; where classes overlap, the
+    numbers of their combinations."""
+    if not overlapping(masks):
+        return np.where(union(masks) > 0, masks.argmax(axis=-3) + 1, 0).astype(np.uint8)
+    known = _combinations(masks.shape[-3])
+    places = 2**np.arange(masks.shape[-3])
+    of_sum = np.zeros(len(known), np.uint8)
+    of_sum[known @ places] = np.arange(len(known))
+    return of_sum[np.tensordot((masks != 0).astype(np.int64), places, axes=(-3, 0))]
+
+
+def overlapping(masks: np.ndarray) -> bool:
+    """Whether a pixel of masks (..., M, S, S) is of several classes."""
+    return bool((np.count_nonzero(masks, axis=-3) > 1).any())
+
+
+@lru_cache
+def _combinations(classes: int) -> np.ndarray:
+    """Which classes each number of a map stands for, (2^M, M) in {0, 1}: none, each by itself, then every two
+    and so on."""
+    assert classes <= MOST_OVERLAPPING, "of more classes the numbers exceed a byte"
+    chosen = [some for size in range(classes + 1) for some in combinations(range(classes), size)]
+    return np.array([[number in some for number in range(classes)] for some in chosen], np.int64)
 
 
 def separate(numbers: np.ndarray, classes: int) -> np.ndarray:
     """The way back: masks (..., M, S, S) in {0, 1} from maps of class numbers (..., S, S)."""
+    if numbers.size and numbers.max() > classes:
+        return np.moveaxis(_combinations(classes)[numbers], -1, -3).astype(np.uint8)
     return np.stack([numbers == number for number in range(1, classes + 1)], axis=-3).astype(np.uint8)
 
 
-def decided(values: np.ndarray, at: float = 0.0) -> np.ndarray:
+def decided(values: np.ndarray, at: float = 0.0, overlap: bool = False) -> np.ndarray:
     """Maps of class numbers (..., S, S) uint8 from a value for each class, (..., M, S, S): the class of the
-    highest value, and background where none is above `at`."""
+    highest value, and background where none is above `at`. With `overlap`, every class that is above."""
+    if overlap:
+        return numbered((values > at).astype(np.uint8))
     return np.where(values.max(axis=-3) > at, values.argmax(axis=-3) + 1, 0).astype(np.uint8)
+
+
+Chosen = tuple[int, ...] | None
+"""Of the classes those, from 0, that are painted anew (inpaint.classes); None: all."""
+
+
+def only(masks: np.ndarray, chosen: Chosen) -> np.ndarray:
+    """Masks (..., M, S, S) of the chosen classes alone: the planes of others are empty."""
+    return masks if chosen is None else masks * _share(masks, chosen)
+
+
+def without(masks: np.ndarray, chosen: Chosen) -> np.ndarray:
+    """The other classes alone."""
+    return np.zeros_like(masks) if chosen is None else masks * (1 - _share(masks, chosen))
+
+
+def _share(masks: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
+    return np.isin(np.arange(masks.shape[-3]), chosen).astype(masks.dtype)[:, None, None]
+
+
+def laid_over(rest: np.ndarray, new: np.ndarray, overlap: bool) -> np.ndarray:
+    """Masks (..., M, S, S) of classes that stay, and of new ones: where classes exclude each other, these
+    cover those."""
+    return rest | new if overlap else new | rest * (1 - union(new)[..., None, :, :])
+
+
+def spread(masks: np.ndarray, chosen: Chosen, classes: int) -> np.ndarray:
+    """Masks (..., M, S, S) of so many classes from those of the chosen ones, (..., len(chosen), S, S)."""
+    if chosen is None:
+        return masks
+    whole = np.zeros((*masks.shape[:-3], classes, *masks.shape[-2:]), masks.dtype)
+    whole[..., list(chosen), :, :] = masks
+    return whole
 
 
 def rgb(images: np.ndarray) -> np.ndarray:
@@ -104,25 +170,53 @@ def resize(image: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> n
                      for plane in image])
 
 
-def resize_numbers(numbers: np.ndarray, size: int, classes: int) -> np.ndarray:
-    """A map of class numbers (H, W) at (size, size): each class antialiased and cut at a half. None that was
-    there vanishes, however small."""
-    if not classes:
-        return np.zeros((size, size), np.uint8)
-    covers = np.stack([_cover(numbers == number, size) for number in range(1, classes + 1)])
-    result = decided(covers, 127)
+def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (M, H, W) in {0, 1} of `size`, width before height: (M, height, width) uint8 in {0, 1}.
+
+    Classes are antialiased and cut at one half; of classes that exclude each other, as they still do then,
+    the union is cut, and the largest share has the pixel. No class vanishes, however small, nor makes another
+    vanish, as long as there are pixels.
+    """
+    covers = np.stack([_cover(plane, size) for plane in mask])
+    if len(mask) == 1 or (mask.sum(axis=0, dtype=np.uint8) > 1).any():
+        small = covers > 127
+        for plane, cover in zip(small, covers, strict=True):
+            if cover.any() and not plane.any():
+                plane[cover == cover.max()] = True
+        return small.astype(np.uint8)
+    numbers = leading(covers, 127)
     for number, cover in enumerate(covers, 1):
-        if cover.max() > 0 and not (result == number).any():
-            result[cover == cover.max()] = number
-    return result
+        if cover.any() and not (numbers == number).any():
+            _rescue(numbers, number, cover)
+    return separate(numbers, len(mask))
 
 
-def _cover(mask: np.ndarray, size: int) -> np.ndarray:
+def leading(covers: np.ndarray, half: float) -> np.ndarray:
+    """Class numbers (H, W) uint8 of how much of each pixel each class covers (M, H, W): where it is more than
+    half of it together, it is of the class that covers most."""
+    together = covers.sum(axis=0, dtype=np.float64)
+    return np.where(together > half, covers.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+
+def _rescue(numbers: np.ndarray, number: int, cover: np.ndarray) -> None:
+    """Give a class that has vanished one pixel of class numbers (H, W), in place: what it covers most, or is
+    nearest to that, of those that are not the last of another class."""
+    counts = np.bincount(numbers.ravel(), minlength=number + 1)
+    free = (numbers == 0) | (counts[numbers] > 1)
+    if free.any():
+        rows, columns = np.indices(cover.shape)
+        row, column = np.unravel_index(cover.argmax(), cover.shape)
+        apart = np.hypot(rows - row, columns - column)
+        best = np.lexsort((apart.ravel(), -cover.astype(np.float64).ravel(), ~free.ravel()))[0]
+        numbers.flat[best] = number
+
+
+def _cover(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """How much of each pixel a mask (H, W) covers, 0 to 255."""
     picture = Image.fromarray(mask * np.uint8(255))
-    cover = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    cover = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
     if mask.any() and not cover.any():  # so small that it rounds to nothing
-        return np.asarray(picture.convert("F").resize((size, size), Image.Resampling.BILINEAR))
+        return np.asarray(picture.convert("F").resize(size, Image.Resampling.BILINEAR))
     return cover
 
 

@@ -6,11 +6,12 @@ are turned as their EXIF tag says, and transparency is over black.
 
 import re
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import arrays, dicom
@@ -31,6 +32,7 @@ DICOM, NIFTI, NUMPY = {".dcm", ".dicom", ".ima"}, {".nii", ".nii.gz"}, {".npy"}
 EXTENSIONS = PICTURES | DICOM | NIFTI | NUMPY
 MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag, and one of its values
 # Formats that are not read, and what to do about them.
 _CONVERT = "save it as PNG or TIFF"
 UNREAD = {
@@ -48,13 +50,13 @@ UNREAD = {
     ".pdf": "a document; save its pictures as PNG"}
 
 
-def ending(path: Path) -> str:
+def ending(path: PurePath) -> str:
     """The lower-case suffix that tells a file's format; of .nii.gz both."""
     return "".join(path.suffixes[-2:]).lower() if path.name.lower().endswith(".nii.gz") \
         else path.suffix.lower()
 
 
-def stem(path: Path) -> str:
+def stem(path: PurePath) -> str:
     """A file's name without that."""
     return path.name[:len(path.name) - len(ending(path))]
 
@@ -65,13 +67,26 @@ def is_read(path: Path) -> bool:
     return kind in EXTENSIONS or (not kind and _is_dicom(path))
 
 
+def is_deep(path: Path) -> bool:
+    """Whether a file may hold more than 8 bits a channel, as its kind and its header say; False of what is
+    no image. Nothing is decoded."""
+    kind = ending(path)
+    if kind not in PICTURES:
+        return is_read(path)
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as file:
+            return file.mode.startswith(("I", "F")) or _is_deep_colour(file)
+    except Exception:  # told when it is read
+        return False
+
+
 def unread(path: Path) -> str | None:
     """What a file is that is meant as a picture and is not read, and the way on; None for all else."""
     return None if is_read(path) else UNREAD.get(path.suffix.lower())
 
 
 def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
-    """The array of a file; of a volume the slice `cut`, an axis and an index.
+    """The array of a file; of a volume the slice `cut`, an axis and an index, and so of a file's frames.
 
     Decoders fail in many ways: whatever is raised means that the file cannot be read (see `reason`).
     """
@@ -80,10 +95,12 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         kind = ending(path)
+        if cut is not None and kind and kind not in NIFTI | DICOM:
+            raise ValueError("no volume, nor frames, of which data.slices could take a slice")
         if kind in NIFTI | NUMPY:
             return arrays.nifti(path, cut) if kind in NIFTI else arrays.numpy(path)
         if kind in DICOM or (not kind and _is_dicom(path)):
-            return dicom.read(path)
+            return dicom.read(path, cut)
         return _picture(path)
 
 
@@ -91,6 +108,14 @@ def opened(path: Path) -> Image.Image:
     """A picture of one's own, as `rgb`; UserError where it cannot be read."""
     try:
         return rgb(path)
+    except Exception as error:  # see `read`
+        raise UserError(printable(f"{path} cannot be read: {reason(error, path)}.")) from None
+
+
+def decoded(path: Path) -> Raster:
+    """The array of a file; UserError where it cannot be read."""
+    try:
+        return read(path)
     except Exception as error:  # see `read`
         raise UserError(printable(f"{path} cannot be read: {reason(error, path)}.")) from None
 
@@ -126,12 +151,14 @@ def _picture(path: Path) -> Raster:
         refuse_bomb(*file.size)
         if file.format in ("TIFF", "GIF", "WEBP") and (count := getattr(file, "n_frames", 1)) > 1:
             raise ValueError(f"holds {count} pictures; save each as a file of its own")
-        deep_colour = file.mode in ("RGB", "RGBA", "LA") and re.search(r";16[BLN]?'", repr(file.tile))
+        deep_colour = _is_deep_colour(file)
         file.load()
         # The tag after loading: a PNG may have it at its end.
         told = int(file.getexif().get(ORIENTATION, 1))
         orientation = told if told in TURNS else 1
         kind, mode, picture = str(file.format), file.mode, ImageOps.exif_transpose(file)
+        # Of 8 bits Pillow turns it round itself.
+        white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
     if deep_colour:  # of which Pillow keeps 8 bits
         return Raster(oriented(_by_opencv(path), orientation), kind, mode, (0, 65535),
                       orientation=orientation)
@@ -139,7 +166,8 @@ def _picture(path: Path) -> Raster:
         values = np.asarray(picture)
         if values.dtype.byteorder == ">":
             values = values.astype(values.dtype.newbyteorder("="))
-        return Raster(values[..., None], kind, mode, ends(values), orientation=orientation)
+        return Raster(values[..., None], kind, mode, ends(values), inverted=white_is_zero,
+                      orientation=orientation)
     indices = np.asarray(picture) if picture.mode == "P" else None
     grey = picture.mode in ("1", "L", "LA", "La")
     if picture.has_transparency_data:
@@ -148,6 +176,12 @@ def _picture(path: Path) -> Raster:
     values = np.asarray(picture.convert("RGB"))
     return Raster(values[..., :1] if grey else values, kind, mode, (0, 255), orientation=orientation,
                   indices=indices)
+
+
+def _is_deep_colour(file: Image.Image) -> bool:
+    """Whether a picture that was opened and not loaded has 16 bits a colour."""
+    return file.mode in ("RGB", "RGBA", "LA") and re.search(
+        r";16[BLN]?'", repr(getattr(file, "tile", ""))) is not None
 
 
 def _by_opencv(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.data import planes
+from diffusegen_core.data.planes import Chosen
 
 
 def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
@@ -43,9 +44,9 @@ def filled(before: np.ndarray, after: np.ndarray | None, dilate: int) -> np.ndar
     return all_dilated(before if after is None else before | after, dilate)
 
 
-def opened(channels: np.ndarray, opening: int) -> np.ndarray:
+def opened(channels: np.ndarray, opening: int, overlap: bool = False) -> np.ndarray:
     """Generated mask channels (M, S, S) in [-1, 1], opened against specks, cut at their mid-value: a map of
-    class numbers (S, S). Where several are above it, the highest is the class.
+    class numbers (S, S). Where several are above it, the highest is the class; with `overlap`, all are.
 
     `opening` is the side of the ellipse, in pixels of a 256 px image.
     """
@@ -55,7 +56,17 @@ def opened(channels: np.ndarray, opening: int) -> np.ndarray:
     # and so out of the region.
     smooth = [cv2.dilate(cv2.erode(channel, kernel), kernel[::-1, ::-1].copy(), anchor=(anchor, anchor))
               for channel in channels]
-    return planes.decided(np.stack(smooth))
+    return planes.decided(np.stack(smooth), overlap=overlap)
+
+
+def drawn(channels: np.ndarray, rest: np.ndarray, opening: int, overlap: bool,
+          chosen: Chosen = None) -> np.ndarray:
+    """The map of class numbers (S, S) of generated mask channels (M, S, S) in [-1, 1]: of the chosen classes
+    as they were drawn, of the others as they are in `rest` (M, S, S)."""
+    if chosen is None:
+        return opened(channels, opening, overlap)
+    new = planes.separate(opened(channels[list(chosen)], opening, overlap), len(chosen))
+    return planes.numbered(planes.laid_over(rest, planes.spread(new, chosen, len(channels)), overlap))
 
 
 def seam(image: np.ndarray, region: np.ndarray) -> float:

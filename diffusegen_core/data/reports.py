@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from diffusegen_core.config.errors import UserError, printable
@@ -26,6 +27,8 @@ class Shape:
     """Corners of each part: x, y, x, y, ... in pixels."""
     runs: Any = None
     """COCO's run lengths instead, a mapping of size and counts."""
+    patch: tuple[int, int, np.ndarray] | None = None
+    """LabelMe's mask of a box instead: left, top, and (H, W) in {0, 1}."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class Pair:
     more_masks: tuple[Path, ...] = ()
     shapes: tuple[Shape, ...] | None = None
     """The outlines, where `mask` is no picture."""
+    outlined_on: tuple[int, int] | None = None
+    """Width and height of the picture that was outlined, where the file tells."""
     cut: tuple[int, int] | None = None
     """Axis and index of the slice of a volume that it is."""
+    volume: str = ""
+    """What that volume is called: its slices belong together. "" of what is no slice."""
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -77,6 +84,8 @@ class Report:
     """The values of each class, where the data name their classes."""
     condition: str | None = None
     """What a mask's lesion is, where the layout says so."""
+    scale: str | tuple[float, float] | None = None
+    """The rule by which images were read (see `intensities.of_set`); None before."""
     ignored: list[Path] = field(default_factory=list)
     """Pictures of the folder that are neither images nor masks."""
 

@@ -10,12 +10,12 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffusegen_core.data import patients
+from diffusegen_core.data import patients, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.store.stamps import read_stamp
 
 CVC, POLYPGEN = "CVC-ClinicDB", "PolypGen"
-PATIENT = "patient"
+PATIENT, VOLUME = "patient", "volume"
 KINDS = {CVC: "sequence", POLYPGEN: "centre"}  # of these, what images are grouped by
 CVC_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
               429, 448, 467, 479, 504, 529, 547, 572, 592)
@@ -28,7 +28,7 @@ class Grouped:
     """What the images of a test set are grouped by, and the group of each."""
 
     kind: str
-    """"sequence", "centre" or "patient"."""
+    """"sequence", "centre", "patient" or "volume"."""
     of: dict[str, str]
     """Image -> group."""
 
@@ -43,9 +43,11 @@ def layout_of(pairs: Pairs) -> str:
 
 
 def of_pairs(pairs: Pairs) -> Grouped | None:
-    """The groups of a run's stored pairs: by patient where data.patients tells, else as `of_layout`."""
+    """The groups of a run's stored pairs: by patient where data.patients tells, else by volume, of which each
+    slice is one, or as `of_layout`."""
     told, _ = patients.read(pairs.file)
-    return of_patients(told, pairs.names) or of_layout(layout_of(pairs), pairs.names)
+    return (of_patients(told, pairs.names) or of_volumes(sidecars.volumes(pairs.file), pairs.names)
+            or of_layout(layout_of(pairs), pairs.names))
 
 
 def of_patients(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None:
@@ -53,6 +55,13 @@ def of_patients(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None
     if not names or any(name not in told for name in names):
         return None
     return Grouped(PATIENT, {name: told[name] for name in names})
+
+
+def of_volumes(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None:
+    """The volumes of these images, each that is no slice being one for itself; None where none is."""
+    if not any(name in told for name in names):
+        return None
+    return Grouped(VOLUME, {name: told.get(name, name) for name in names})
 
 
 def of_layout(layout: str, names: Sequence[str]) -> Grouped | None:

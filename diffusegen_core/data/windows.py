@@ -21,6 +21,7 @@ from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other windows
+SEVERAL = 2  # the same where masks have several classes
 COPIES = 4  # windows of each training pair
 OF = "~"  # in the name of a window, after that of its pair
 ROOM = 1.2  # of a region's box: a window is at least so large
@@ -73,11 +74,14 @@ class Window:
         """Whether all of a mask (H, W) lies in it."""
         return np.count_nonzero(mask[self.box]) == np.count_nonzero(mask)
 
-    def cut(self, image: np.ndarray, numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Its part of an image (C, H, W) uint8 and of class numbers (H, W): (C, size, size), (size, size)."""
+    def cut(self, image: np.ndarray, numbers: np.ndarray, size: int,
+            classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its part of an image (C, H, W) uint8, and of a map (H, W) of so many classes: (C, size, size) and
+        (size, size)."""
         part = numbers[self.box]
+        small = planes.shrunk(planes.separate(part, classes), (size, size))
         return (planes.resize(image[(..., *self.box)], (size, size), Image.Resampling.LANCZOS),
-                planes.resize_numbers(part, size, int(part.max())))
+                planes.numbered(small))
 
     def region(self, region: np.ndarray, size: int) -> np.ndarray:
         """Its part of a region (H, W) in {0, 1} to be painted, (size, size): every pixel that has a share."""
@@ -107,14 +111,20 @@ class Window:
         return result, alpha
 
 
+def version(classes: int) -> int:
+    """The version of the windows of masks with so many classes."""
+    return VERSION if classes == 1 else SEVERAL
+
+
 def cut_all(pairs: Pairs, windows: Sequence[Window] | None, size: int) -> Pairs:
     """Each pair's window, at `size` pixels; without windows the pairs as they are."""
     if windows is None:
         return pairs
-    cuts = [window.cut(image, numbers, size) for window, image, numbers in
+    classes = pairs.planes.classes
+    cuts = [window.cut(image, numbers, size, classes) for window, image, numbers in
             zip(windows, pairs.images, planes.numbered(pairs.masks), strict=True)]
     return dataset.gather(pairs.names, np.stack([image for image, _ in cuts]),
-                          planes.separate(np.stack([mask for _, mask in cuts]), pairs.planes.classes))
+                          planes.separate(np.stack([mask for _, mask in cuts]), classes), pairs.overlap)
 
 
 def all_laid_back(images: np.ndarray, changed: np.ndarray, windows: Sequence[Window] | None,
@@ -135,8 +145,8 @@ def training(ws: Workspace, pairs: Pairs, times: float | None, size: int | None)
     """What the models are trained on: COPIES windows of each pair, one after the other; or the pairs."""
     if times is None or size is None:
         return pairs
-    recipe: Recipe = {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "window": times,
-                      "window_size": size}
+    recipe: Recipe = {"version": version(pairs.planes.classes), "pairs": pairs.digest, "seed": ws.seed,
+                      "window": times, "window_size": size}
     artifact = ws.artifact("windows", recipe)
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
@@ -152,8 +162,9 @@ def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES
     for name, image, mask in zip(pairs.names, pairs.images, planes.numbered(pairs.masks), strict=True):
         for copy in range(copies):
             window = Window.around(mask, times, rng=seeds.rng(seed, "window", name, copy))
-            shown, lesion = window.cut(image, mask, size)
+            shown, lesion = window.cut(image, mask, size, pairs.planes.classes)
             names.append(f"{name}{OF}{copy}")
             images.append(shown)
             masks.append(lesion)
-    return dataset.gather(names, np.stack(images), planes.separate(np.stack(masks), pairs.planes.classes))
+    return dataset.gather(names, np.stack(images), planes.separate(np.stack(masks), pairs.planes.classes),
+                          pairs.overlap)

@@ -246,7 +246,8 @@ def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditio
         return (Model.model_validate(told["model"]), Process.model_validate(told["process"]),
                 TypeAdapter(int).validate_python(told["image_size"], strict=True),
                 Conditions(**_counts(told, asdict(UNCONDITIONAL))),
-                Planes(**_counts(told, asdict(RGB_AND_MASK))))
+                Planes(**_counts(told, {"channels": RGB_AND_MASK.channels, "classes": RGB_AND_MASK.classes}),
+                       overlap=told.get("overlap") is True))
     except (KeyError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
         raise UserError(f"{path} cannot be read as a checkpoint: its configuration is not one of ours "

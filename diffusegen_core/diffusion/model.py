@@ -104,14 +104,14 @@ class Diffusion:
                batch_size: int = 16) -> Pairs:
         """`n` new pairs from noise, in `steps` network calls each; `sampler` is one of SAMPLERS.
 
-        A mask is its channels cut at their mid-value; of several classes the highest is a pixel's. Pair i
-        depends on `seed` and i alone, whatever `n` and `batch_size` are.
+        A mask is its channels cut at their mid-value; of classes that exclude each other the highest is a
+        pixel's. Pair i depends on `seed` and i alone, whatever `n` and `batch_size` are.
         """
         step, model = named(sampler), self._over(steps)
         shape = (self.planes.all, self.image_size, self.image_size)
         batches = [sample(model, shape, self._generators(seed, "sample", part), step)
                    for part in _parts(n, batch_size)]
-        return _pairs("sample", torch.cat(batches), self.planes.channels)
+        return _pairs("sample", torch.cat(batches), self.planes)
 
     def fill(self, image: np.ndarray, region: np.ndarray, n: int = 1, seed: int = 0,
              mask: np.ndarray | None = None, guidance_scale: float = 1.0, respacing: int = 50,
@@ -130,7 +130,8 @@ class Diffusion:
         _refuse_below_one(jump_length=jump_length, resampling=resampling, guidance_scale=guidance_scale)
         channels, classes = self.planes.channels, self.planes.classes
         given, fill = _planar(image, channels, side), _plane("region", region, side)
-        lesion = np.zeros((side, side), np.uint8) if mask is None else _plane("mask", mask, side, classes)
+        lesion = (np.zeros((side, side), np.uint8) if mask is None
+                  else _plane("mask", mask, side, self.planes.numbers))
         known = np.repeat(1 - fill[None], self.planes.all, axis=0)
         if mask is not None:
             known[channels:] = 1
@@ -144,8 +145,9 @@ class Diffusion:
                 model.towards(x[:, channels:], guidance_scale), x,
                 torch.from_numpy(known)[None].float().to(self.device).expand(repeated),
                 levels, self._generators(seed, "fill", part)))
-        filled = _pairs("fill", torch.cat(batches), channels)
-        return dataset.gather(filled.names, np.where(fill > 0, filled.images, given), filled.masks)
+        filled = _pairs("fill", torch.cat(batches), self.planes)
+        return dataset.gather(filled.names, np.where(fill > 0, filled.images, given), filled.masks,
+                              filled.overlap)
 
     def _over(self, steps: int) -> "Diffusion":
         """As `respaced`, for numbers from outside."""
@@ -169,12 +171,12 @@ def _refuse_below_one(**numbers: float) -> None:
             raise UserError(f"{name} must be 1 or more; it is {value}.")
 
 
-def _pairs(what: str, x: Tensor, channels: int) -> Pairs:
+def _pairs(what: str, x: Tensor, kind: Planes) -> Pairs:
     """Pairs from images (N, C + M, S, S) in [-1, 1]; the masks are cut at their mid-value."""
     pixels = fetched(x)
     names = [f"{what}_{number:04d}" for number in range(len(pixels))]
-    masks = planes.separate(planes.decided(pixels[:, channels:]), pixels.shape[1] - channels)
-    return dataset.gather(names, dataset.to_bytes(pixels[:, :channels]), masks)
+    masks = planes.separate(planes.decided(pixels[:, kind.channels:], overlap=kind.overlap), kind.classes)
+    return dataset.gather(names, dataset.to_bytes(pixels[:, :kind.channels]), masks, kind.overlap)
 
 
 def _planar(image: np.ndarray, channels: int, side: int) -> np.ndarray:
@@ -190,13 +192,13 @@ def _planar(image: np.ndarray, channels: int, side: int) -> np.ndarray:
     return pixels
 
 
-def _plane(what: str, values: np.ndarray, side: int, classes: int = 1) -> np.ndarray:
+def _plane(what: str, values: np.ndarray, side: int, highest: int = 1) -> np.ndarray:
     """A region in {0, 1}, or a mask as class numbers, (S, S) uint8; of one class any number but 0 is it."""
     plane = np.asarray(values)
     if plane.shape != (side, side):
         raise UserError(f"The {what} must be ({side}, {side}); it is {plane.shape}.")
-    if classes == 1:
+    if highest == 1:
         return (plane != 0).astype(np.uint8)
-    if not np.isin(plane, range(classes + 1)).all():
-        raise UserError(f"The {what} must hold class numbers, 0 to {classes}.")
+    if not np.isin(plane, range(highest + 1)).all():
+        raise UserError(f"The {what} must hold class numbers, 0 to {highest}.")
     return plane.astype(np.uint8)

@@ -1,7 +1,7 @@
 """What an export holds: the pairs of some data types, each with its origin, and on which side of a split."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,12 +9,11 @@ import pandas as pd
 
 from diffusegen_core import outlets
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import pairsets
+from diffusegen_core.data import fits, pairsets, patients, planes, sidecars
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
-from diffusegen_core.segmentation.torchsets import class_numbers
 
 TRAIN, VALID, HELD = "train", "validation", "held_back"
 SPLITS = (TRAIN, VALID, HELD)
@@ -22,8 +21,8 @@ SYNTHETIC = "synthetic"
 NOT_AUDITED = "not audited"
 FOLDS = 5  # of cross-validation, as nnU-Net has it
 CHANNELS = (1, 3)  # of an image that a picture file holds
-ORIGINS = ["case", "origin", "data_type", "pair", "source", "lesion_of", "model", "sample", "split",
-           "near_copy"]
+ORIGINS = ["case", "origin", "data_type", "generator", "pair", "source", "lesion_of", "model", "sample",
+           "split", "near_copy"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Case:
     near_copy: str
     """By what chapter 5 calls it a near-copy of a training image, and a real pair of another one ("pixels");
     "no", or NOT_AUDITED."""
+    generator: int = 0
+    """Which of a run's generators has made it, from 0."""
 
     @property
     def origin(self) -> str:
@@ -67,6 +68,12 @@ class Chosen:
     cases: list[Case]
     sets: Mapping[DataType, PairSet]
     """The synthetic types."""
+    native: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Height and width of each real pair's own files, where pairs are to have those; {} for the run's."""
+    further: Sequence[Mapping[DataType, PairSet]] = ()
+    """Those of each generator after the first, where these are exported as well."""
+    planes: bool = False
+    """Whether masks are arrays with a plane for each class."""
 
     @property
     def real(self) -> bool:
@@ -85,7 +92,18 @@ class Chosen:
     @property
     def channels(self) -> tuple[str, ...]:
         """What the channels of an image are called."""
-        return ("R", "G", "B") if self.run.params.data.channels == 3 else ("grey",)
+        count = self.run.params.data.channels
+        return {1: ("grey",), 3: ("R", "G", "B")}.get(count) or tuple(f"channel {i}" for i in range(count))
+
+    @property
+    def picture(self) -> str:
+        """The ending of an image's file: a picture, or an array where a picture has not so many channels."""
+        return ".png" if len(self.channels) in CHANNELS else planes.ARRAY
+
+    @property
+    def label(self) -> str:
+        """That of a mask's."""
+        return planes.ARRAY if self.planes else ".png"
 
     @property
     def licence(self) -> str:
@@ -97,24 +115,36 @@ class Chosen:
         return [case for case in self.cases if case.split == split]
 
     def read(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """A pair: image (C, S, S) uint8, mask (M, S, S) in {0, 1}."""
+        """A pair: image (C, H, W) uint8, mask (M, H, W) in {0, 1}."""
+        image, mask = self._squares(case)
+        if not self.native:
+            return image, mask
+        whole = fits.restored(image, mask, self.native[case.source], self.run.params.data.fit)
+        return whole[0].transpose(2, 0, 1), whole[1].transpose(2, 0, 1)
+
+    def _squares(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         if case.data_type == REAL:
             place = self._places[case.pair]
             return self.run.pairs.images[place], self.run.pairs.masks[place]
-        return pairsets.read_pair(self.sets[case.data_type].folder, case.pair)
+        sets = (self.sets, *self.further)[case.generator]
+        return pairsets.read_pair(sets[case.data_type].folder, case.pair)
 
-    def numbered(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """A pair with its mask as class numbers (S, S) uint8. UserError where classes overlap."""
+    def written(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+        """A pair with its mask as it is written: (M, H, W) uint8 in {0, 1} where these are `planes`, else
+        class numbers (H, W) uint8."""
         image, mask = self.read(case)
-        return image, class_numbers(mask, case.case)
+        return image, mask if self.planes else planes.numbered(mask)
 
     def folds(self) -> list[dict[str, list[str]]]:
         """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
-        fold, "train" all that are neither these nor made of them. None with fewer than two real pairs."""
+        fold, "train" all that are neither these nor made of them; slices of a volume stay together. None with
+        fewer than two real pairs."""
         sources = [case.source for case in self.cases if case.data_type == REAL]
-        count = min(FOLDS, len(sources))
-        order = trainsets.shuffled(sources, self.run.params.seed, "export", "folds")
-        parts = [set(order[number::count]) for number in range(count)] if count > 1 else []
+        members = trainsets.in_groups(sources, patients.together(self.run.pairs.file))
+        count = min(FOLDS, len(members))
+        order = trainsets.shuffled(members, self.run.params.seed, "export", "folds")
+        parts = [{name for group in order[number::count] for name in members[group]}
+                 for number in range(count)] if count > 1 else []
         return [{"train": [case.case for case in self.cases if not {case.source, case.lesion_of} & part],
                  "val": [case.case for case in self.cases if case.source in part and case.data_type == REAL]}
                 for part in parts]
@@ -129,30 +159,43 @@ class Chosen:
         return {name: place for place, name in enumerate(self.run.pairs.names)}
 
 
-def choose(run: Run, types: Sequence[str] | None = None, real: bool = True) -> Chosen:
-    """The pairs of these data types, and the real ones if `real`; without names those of `usual`.
+def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, native: bool = False,
+           generators: bool = False) -> Chosen:
+    """The pairs of these data types, and the real ones if `real`; without names those of `usual`. If `native`
+    they are to have the size of their source's own files. They are the first generator's, or with
+    `generators` those of all.
 
-    UserError where the run does not have them, has not made them (naming the chapter), or none is left.
+    UserError where the run does not have them, has not made them (naming the chapter), none is left, or no
+    native size is known.
     """
-    if run.params.data.channels not in CHANNELS:
-        raise UserError(f"Exports are pictures of 1 or 3 channels, and this run's images have "
-                        f"{run.params.data.channels}. `run.dataset` gives them in Python.")
     asked = [usual(run)] if types is None else [outlets.named(run, name) for name in types]
     sets = {one: outlets.made(run, one) for one in dict.fromkeys(asked) if one != REAL}
+    others = range(1, run.params.generators) if generators else ()
+    further = [{one: outlets.made(run, one, number) for one in sets if one.is_painted} for number in others]
     if empty := next((one for one in sets if not len(sets[one])), None):
         raise UserError(f"{empty} has no pairs: all {len(sets[empty].left_out)} were left out. Name another "
                         "data type.")
     _, valid = trainsets.split(run.pairs.names if real else [], run.params.segment.validation,
-                               run.params.seed, "export", "split")
+                               run.params.seed, "export", "split",
+                               groups=patients.together(run.pairs.file))
     audited = _audited(run)
     cases = [_case(REAL, {"name": name, "group": name}, valid, audited)
              for name in run.pairs.names] if real else []
-    for data_type, one in sets.items():
-        rows = one.manifest.assign(group=trainsets.grouped(one.manifest)["group"])
-        cases += [_case(data_type, row, valid, audited) for row in rows.to_dict("records")]
+    for number, made_by in enumerate((sets, *further)):
+        for data_type, one in made_by.items():
+            rows = one.manifest.assign(group=trainsets.grouped(one.manifest)["group"])
+            cases += [_case(data_type, row, valid, audited, number) for row in rows.to_dict("records")]
     if not cases:
         raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")
-    return Chosen(run, cases, sets)
+    return Chosen(run, cases, sets, _native(run, cases) if native else {}, further)
+
+
+def _native(run: Run, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
+    known = sidecars.native_sizes(run.pairs.file)
+    if lacking := next((case for case in cases if case.source not in known), None):
+        raise UserError(f"{lacking.data_type} {lacking.pair} has no native size: it is a phantom's, an older "
+                        "run's, or of a source that nobody knows. Leave out --native, or name other types.")
+    return known
 
 
 def usual(run: Run) -> DataType:
@@ -187,10 +230,12 @@ def _audited(run: Run) -> dict[tuple[str, str], str]:
 
 
 def _case(data_type: DataType, row: Mapping[str, object], valid: Collection[str],
-          audited: Mapping[tuple[str, str], str]) -> Case:
+          audited: Mapping[tuple[str, str], str], generator: int = 0) -> Case:
     name, source, real = str(row["name"]), str(row["group"]), data_type == REAL
     lesion = str(row.get("lesion_of") or source)
     split = TRAIN if not {source, lesion} & set(valid) else VALID if real else HELD
-    near = audited.get((data_type.unfiltered.name, name), NOT_AUDITED)
-    return Case(f"{data_type}__{name}", data_type, name, source, lesion, str(row.get("model") or "none"),
-                int(str(row.get("sample", 0))), split, near)
+    # Chapter 5 audits the first generator's pairs; others may have the same names.
+    near = NOT_AUDITED if generator else audited.get((data_type.unfiltered.name, name), NOT_AUDITED)
+    by = f"_generator-{generator}" if generator else ""
+    return Case(f"{data_type}{by}__{name}", data_type, name, source, lesion, str(row.get("model") or "none"),
+                int(str(row.get("sample", 0))), split, near, generator)

@@ -20,6 +20,7 @@ SIDES = """\
 pairs that were made of these, or that show one of their lesions; `train` everything else. Whoever trains on
 what is held back validates on twins. The models that painted have seen every real pair, those of `validation`
 as well: measure what you train on images that are not in this dataset."""
+CUT = " (what lies outside of its middle square is black, and of no class)"
 LIMITS = """\
 - For research on segmentation, such as training and comparing networks. **Never for clinical use**: not for
   diagnosis, not for treatment, and not to show what a device is worth to patients.
@@ -49,9 +50,12 @@ def _summary(chosen: Chosen, title: str) -> str:
     p = chosen.run.params
     counts = [f"{sum(case.origin == origin for case in chosen.cases)} {origin}" for origin in
               dict.fromkeys(case.origin for case in chosen.cases)]
-    kind = "RGB" if p.data.channels == 3 else "grey"
+    kind = {1: "grey", 3: "RGB"}.get(p.data.channels) or f"{p.data.channels} channels"
     size = p.data.image_size
-    return (f"{' and '.join(counts)} image+mask pairs, {size} × {size} pixels, {kind}; what the masks mark: "
+    sides = f"{size} × {size} pixels" if not chosen.native else (
+        f"each as large as the files of its real pair, enlarged or reduced from {size} × {size} pixels, "
+        f"whose detail it has{CUT if p.data.fit == 'crop' else ''}")
+    return (f"{' and '.join(counts)} image+mask pairs, {sides}, {kind}; what the masks mark: "
             f"{escaped(p.data.object_name)}. Written for {title} by DiffuseGen {__version__}.")
 
 
@@ -67,7 +71,7 @@ def _types(chosen: Chosen) -> str:
 
 def _words(kind: DataType) -> str:
     if kind == REAL:
-        return "real pairs, at the size of the run"
+        return "real pairs"
     if kind == GAN:
         return "made by a GAN"
     if kind.is_pasted:
@@ -80,8 +84,11 @@ def _words(kind: DataType) -> str:
 
 
 def _classes(chosen: Chosen) -> str:
+    if chosen.planes:
+        return table(["plane", "class"], [[str(place), escaped(name)]
+                                          for place, name in enumerate(chosen.classes)])
     return table(["class number", "class"], [[str(number), escaped(name)]
-                                              for name, number in chosen.numbers.items()])
+                                             for name, number in chosen.numbers.items()])
 
 
 def _source(chosen: Chosen) -> str:
@@ -99,7 +106,8 @@ def _making(chosen: Chosen) -> str:
     if not lines:
         return "All pairs are real: read, checked and resized by the program."
     if p.generators > 1:
-        lines.append(f"- They are of the first of {p.generators} generators.")
+        lines.append(f"- They are of {'all' if chosen.further else 'the first of'} {p.generators} generators"
+                     f"{', numbered from 0 in `origins.csv`' if chosen.further else ''}.")
     if (models := run.finished("train")) is not None:
         lines += [f"- Diffusion model {model.name}: saw {model.images} images drawn from {model.pairs} real "
                   f"pairs; {model.parameters} parameters; SHA-256 of its weights {model.sha256[:16]}..."

@@ -1,10 +1,13 @@
 """The command `diffusegen export`: a run's pairs for other programs, or its models; all or nothing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from diffusegen_core.chapters.trained import Trained
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.exports import cases, datacard, to_coco, to_folder, to_hf, to_models, to_monai, to_nnunet
 from diffusegen_core.exports.cases import Chosen
 from diffusegen_core.painting import refuse_place
@@ -23,28 +26,37 @@ class Format:
     """Into a folder, which will be called so: what its card says of the layout."""
     head: Callable[[Chosen, str], str] = lambda chosen, called: ""
     """Of the card."""
+    any_channels: bool = False
+    """Whether it holds images of other channels than 1 or 3."""
+    by_class: Literal["always", "asked", "never"] = "never"
+    """Whether each class may have a mask of its own, so that they may overlap."""
 
 
-FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write), "coco": Format(to_coco.TITLE, to_coco.write),
+FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write, any_channels=True),
+           "coco": Format(to_coco.TITLE, to_coco.write, by_class="always"),
            "hf": Format(to_hf.TITLE, to_hf.write, to_hf.head),
-           "monai": Format(to_monai.TITLE, to_monai.write),
-           "folder": Format(to_folder.TITLE, to_folder.write)}
+           "monai": Format(to_monai.TITLE, to_monai.write, any_channels=True, by_class="asked"),
+           "folder": Format(to_folder.TITLE, to_folder.write, any_channels=True, by_class="asked")}
 
 
-def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | None = None,
-           real: bool = True) -> tuple[Path, Chosen]:
+def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | None = None, real: bool = True,
+           native: bool = False, generators: bool = False, by_class: bool = False) -> tuple[Path, Chosen]:
     """Write the finished pairs of a run in one of FORMATS into a new folder: where it is, and what it holds.
 
-    By default the folder is called after the run and the format, and lies where one stands. `types` and
-    `real` as in `cases.choose`. UserError where the run lacks the pairs, and where the folder holds anything,
-    lies in a run or among its data, or is not called as nnU-Net asks for.
+    By default the folder is called after the run and the format, and lies where one stands. `types`, `real`,
+    `native` and `generators` as in `cases.choose`; `by_class` writes a plane for each class, as is done
+    anyway where classes may overlap. UserError where the format cannot hold such images or masks, where the
+    run lacks the pairs, and where the folder holds anything, lies in a run or among its data, or is not
+    called as nnU-Net asks for.
     """
     place = out or Path(to_nnunet.name(run.folder.name) if to == "nnunet" else f"{run.folder.name}-{to}")
     refuse_place(run, place)
     files.refuse_full(place)  # before the run is read, which takes seconds
     if to == "nnunet":
         to_nnunet.check(place)
-    chosen, form = cases.choose(run, types, real), FORMATS[to]
+    form = FORMATS[to]
+    planes = _by_class(run, form, by_class)
+    chosen = replace(cases.choose(run, types, real, native, generators), planes=planes)
 
     def fill(folder: Path) -> None:
         layout = form.write(folder, chosen, place.name)
@@ -65,3 +77,18 @@ def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:
     files.refuse_full(place)
     trained = run.models  # or nothing is begun
     return files.write_folder(place, lambda folder: to_models.write(run, folder)), trained
+
+
+def _by_class(run: Run, form: Format, asked: bool) -> bool:
+    """Whether masks are written a plane a class. UserError where the format cannot hold what the run has."""
+    data = run.params.data
+    others = ", ".join(name for name, one in FORMATS.items() if one.any_channels)
+    if data.channels not in cases.CHANNELS and not form.any_channels:
+        raise UserError(f"{form.title} holds pictures of 1 or 3 channels, and this run's images have "
+                        f"{data.channels}. Choose another format by --to: {others}.")
+    wanted = asked or Planes.of(data).overlap
+    if wanted and form.by_class == "never":
+        able = ", ".join(name for name, one in FORMATS.items() if one.by_class != "never")
+        raise UserError(f"{form.title} has one class a pixel, and not a mask for each class, as classes that "
+                        f"overlap need. Choose another format by --to: {able}.")
+    return wanted and form.by_class == "asked"

@@ -1,4 +1,5 @@
-"""The pictures of an export: images as grey or RGB PNGs, masks as PNGs of class numbers."""
+"""The files of an export: images as grey or RGB PNGs, masks as PNGs of class numbers; what no picture holds
+as NumPy arrays, channels or classes first."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from diffusegen_core.data import planes
 from diffusegen_core.exports.cases import Case, Chosen
 from diffusegen_core.store import files
 
@@ -15,15 +17,19 @@ Places = Callable[[Case], tuple[Path, Path]]
 
 
 def write(chosen: Chosen, places: Places, levels: int = 1) -> None:
-    """Write every pair; a mask holds class numbers times `levels`. UserError where classes overlap."""
+    """Write every pair; a mask of class numbers holds these times `levels`."""
     for case in progress(chosen.cases):
-        image, numbers = chosen.numbered(case)
-        for path, pixels in zip(places(case), (image, numbers * levels), strict=True):
+        image, label = chosen.written(case)
+        for path, pixels in zip(places(case), (image, label if chosen.planes else label * levels),
+                                strict=True):
             write_picture(path, pixels)
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write (3, S, S), (1, S, S) or (S, S) uint8 as a PNG."""
+    """Write (3, H, W), (1, H, W) or (H, W) uint8 as a PNG, or any array where the file is to be one."""
+    if path.suffix == planes.ARRAY:
+        files.write(path, lambda file: np.save(file, np.ascontiguousarray(pixels, np.uint8)), hashed=False)
+        return
     rows = pixels if pixels.ndim == 2 else pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     files.write(path, Image.fromarray(np.ascontiguousarray(rows, np.uint8)).save, hashed=False)
 

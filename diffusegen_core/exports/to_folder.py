@@ -13,11 +13,20 @@ WHITE = 255  # the only class of a mask, as every program shows it
 def write(folder: Path, chosen: Chosen, called: str) -> str:
     """Write the dataset; what its card says of the layout."""
     one = len(chosen.classes) == 1
-    pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}.png",
-                                             folder / "masks" / f"{case.case}.png"), WHITE if one else 1)
+    pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}{chosen.picture}",
+                                     folder / "masks" / f"{case.case}{chosen.label}"), WHITE if one else 1)
     labels = {str(number): name for name, number in chosen.numbers.items() if number}
-    how = ("0, and 255 for the class" if one else
-           f"class numbers; this program reads them with `-p data.labels '{json.dumps(labels)}'`")
-    return (f"- `images/CASE.png` and `masks/CASE.png`, paired by their names. A mask's values are {how}.\n"
+    how = "A mask's values are 0, and 255 for the class."
+    if chosen.planes:
+        labels = dict(zip(map(str, range(len(chosen.classes))), chosen.classes, strict=True))
+        how = (f"A mask is an array with a plane for each class, in {{0, 1}}; this program reads it with "
+               f"`-p data.labels '{json.dumps(labels)}' -p data.overlap true`.")
+    elif not one:
+        how = (f"A mask's values are class numbers; this program reads them with `-p data.labels "
+               f"'{json.dumps(labels)}'`.")
+    if chosen.picture != ".png":
+        count = len(chosen.channels)
+        how += f" Images are arrays of {count} channels: `-p data.channels {count}`."
+    return (f"- `images/CASE{chosen.picture}` and `masks/CASE{chosen.label}`, paired by their names. {how}\n"
             "- `-p data.source FOLDER -p data.subset all` makes it the data of a run. Take real pairs alone "
             "for that: models that learn from other models' pairs repeat their faults.\n")

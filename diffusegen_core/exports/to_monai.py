@@ -12,27 +12,33 @@ LISTS = {TRAIN: "training", VALID: "validation", HELD: "held_back"}
 LAYOUT = """\
 - `datalist.json` has the lists `training`, `validation` and `held_back`, as far as there are such pairs: see
   *Sides*. `monai.data.load_decathlon_datalist("FOLDER/datalist.json", data_list_key="training")` reads one.
-- An item has `image`, `label` (class numbers), and `origin` (real or synthetic), `data_type`, `source`,
+- An item has `image`, `label` ({labels}), and `origin` (real or synthetic), `data_type`, `source`,
   `near_copy`.
-- On disk: `images/CASE.png`, `labels/CASE.png`.
+- On disk: `images/CASE{picture}`, `labels/CASE{label}`{arrays}.
 """
 
 
 def write(folder: Path, chosen: Chosen, called: str) -> str:
     """Write the dataset; what its card says of the layout."""
-    pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}.png",
-                                             folder / "labels" / f"{case.case}.png"))
-    lists = {name: [_item(case) for case in chosen.of(split)] for split, name in LISTS.items()}
+    pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}{chosen.picture}",
+                                     folder / "labels" / f"{case.case}{chosen.label}"))
+    lists = {name: [_item(chosen, case) for case in chosen.of(split)] for split, name in LISTS.items()}
     files.write_text(folder / "datalist.json", json.dumps({
         "name": called, "description": f"{chosen.run.params.data.object_name}: real and synthetic pairs",
         "licence": chosen.licence, "tensorImageSize": "2D",
         "modality": {str(place): channel for place, channel in enumerate(chosen.channels)},
-        "labels": {str(number): name for name, number in chosen.numbers.items()},
+        "labels": ({str(place): name for place, name in enumerate(chosen.classes)} if chosen.planes else
+                   {str(number): name for name, number in chosen.numbers.items()}),
         "numTraining": len(lists["training"]),
         **{name: items for name, items in lists.items() if items}}, indent=1) + "\n")
-    return LAYOUT
+    arrays = chosen.planes or chosen.picture != ".png"
+    return LAYOUT.format(
+        labels="a plane for each class, in {0, 1}" if chosen.planes else "class numbers",
+        picture=chosen.picture, label=chosen.label,
+        arrays="; an array has its channels or classes first, `channel_dim=0`" if arrays else "")
 
 
-def _item(case: Case) -> dict[str, str]:
-    return {"image": f"images/{case.case}.png", "label": f"labels/{case.case}.png", "origin": case.origin,
-            "data_type": case.data_type.name, "source": case.source, "near_copy": case.near_copy}
+def _item(chosen: Chosen, case: Case) -> dict[str, str]:
+    return {"image": f"images/{case.case}{chosen.picture}", "label": f"labels/{case.case}{chosen.label}",
+            "origin": case.origin, "data_type": case.data_type.name, "source": case.source,
+            "near_copy": case.near_copy}

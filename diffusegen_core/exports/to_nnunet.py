@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import Chosen
+from diffusegen_core.exports.cases import CHANNELS, Chosen
 from diffusegen_core.store import files
 
 TITLE = "nnU-Net v2"
@@ -15,7 +15,7 @@ LAYOUT = """\
 The folder is a raw dataset of nnU-Net: put it into `nnUNet_raw` (or link it there) and call
 `nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity`.
 
-- `imagesTr/CASE_0000.png` ({kind}), `labelsTr/CASE.png` (class numbers), `dataset.json`.
+- `imagesTr/CASE_0000.png`{kind}, `labelsTr/CASE.png` (class numbers), `dataset.json`.
 - `splits_final.json`: {folds}
 """
 FOLDS = """\
@@ -38,8 +38,12 @@ def check(out: Path) -> None:
 
 def write(folder: Path, chosen: Chosen, called: str) -> str:
     """Write the dataset into a folder that will be `called` so; what its card says of the layout."""
-    pngs.write(chosen, lambda case: (folder / "imagesTr" / f"{case.case}_0000.png",
-                                             folder / "labelsTr" / f"{case.case}.png"))
+    whole = len(chosen.channels) in CHANNELS
+    for case in pngs.progress(chosen.cases):
+        image, numbers = chosen.written(case)
+        for number, part in enumerate([image] if whole else image):
+            pngs.write_picture(folder / "imagesTr" / f"{case.case}_{number:04d}.png", part)
+        pngs.write_picture(folder / "labelsTr" / f"{case.case}.png", numbers)
     files.write_text(folder / "dataset.json", json.dumps({
         "channel_names": {str(place): channel for place, channel in enumerate(chosen.channels)},
         "labels": chosen.numbers, "numTraining": len(chosen.cases), "file_ending": ".png",
@@ -49,6 +53,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         "converted_by": "DiffuseGen"}, indent=1) + "\n")
     if folds := chosen.folds():
         files.write_text(folder / "splits_final.json", json.dumps(folds, indent=1) + "\n")
-    kind = "RGB, one file for its three channels" if len(chosen.channels) == 3 else "grey"
+    kind = (" (RGB, one file for its three channels)" if len(chosen.channels) == 3 else
+            " (grey)" if whole else " and so on (grey, a file for each channel)")
     return LAYOUT.format(number=called[7:10], kind=kind,
                          folds=FOLDS.format(name=called) if folds else NO_FOLDS)

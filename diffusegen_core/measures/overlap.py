@@ -10,23 +10,23 @@ THRESHOLD = 0.5
 SMOOTHING = 1.0  # of the published evaluator's soft Dice
 
 
-def scores(probabilities: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
+def scores(probabilities: np.ndarray, masks: np.ndarray, overlap: bool = False) -> pd.DataFrame:
     """One row of `columns` for each image: its prediction against its mask, whatever the other images are.
 
-    `probabilities` (N, M + 1, S, S), background and classes, sum to one; `masks` (N, M, S, S) are 1 where a
-    pixel is of the class. `dice` and `iou` are of hard masks, and of several classes the means over these;
-    `dice_1` and so on are each class's own. Where both masks of a class are empty they are 1, where one is
-    they are 0, and dice >= iou on every row.
+    `probabilities` (N, M + 1, S, S), background and classes, sum to one unless classes `overlap`; `masks`
+    (N, M, S, S) are 1 where a pixel is of the class. `dice` and `iou` are of hard masks, and of several
+    classes the means over these; `dice_1` and so on are each class's own. Where both masks of a class are
+    empty they are 1, where one is they are 0, and dice >= iou on every row.
 
     `iou_both` and `dice_both` are what the published evaluator (DivergentNets) prints for an image: hard IoU
     over the pixels of all channels at once, and one minus the soft Dice loss over them, which is a figure of
     the probabilities; so `dice_both` may be below `iou_both`.
     """
     truth = np.concatenate([planes.union(masks)[:, None] == 0, masks != 0], axis=1)
-    predicted = hard(probabilities)
+    predicted = hard(probabilities, overlap)
     each = [_of_class(predicted[:, number], truth[:, number]) for number in range(1, truth.shape[1])]
     dice, iou = (np.mean(values, axis=0) for values in zip(*each, strict=True))
-    hits, total = _counts(predicted, truth)  # the union is never empty: every pixel is of one class
+    hits, total = _counts(predicted, truth)  # the union is never empty: every pixel is of a class, or of none
     iou_both = hits / (total - hits)
     hits, total = _counts(probabilities, truth)
     dice_both = (2 * hits + SMOOTHING) / (total + SMOOTHING)
@@ -45,9 +45,12 @@ def of_classes(classes: int) -> list[str]:
     return [f"dice_{number}" for number in range(1, classes + 1)] if classes > 1 else []
 
 
-def hard(probabilities: np.ndarray) -> np.ndarray:
+def hard(probabilities: np.ndarray, overlap: bool = False) -> np.ndarray:
     """What probabilities (N, M + 1, S, S) say each pixel is, bool of the same shape: of one class the object
-    where its probability exceeds 0.5, of several the likeliest."""
+    where its probability exceeds 0.5, of several the likeliest, or where they `overlap` all above 0.5."""
+    if overlap:
+        each = probabilities[:, 1:] > THRESHOLD
+        return np.concatenate([~each.any(axis=1, keepdims=True), each], axis=1)
     if probabilities.shape[1] == 2:
         return probabilities > THRESHOLD
     likeliest = probabilities.argmax(axis=1)

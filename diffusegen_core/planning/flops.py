@@ -38,7 +38,7 @@ def count(p: Params) -> Work:
         _backbone(cluster, side), _backbone(judge, side), _unet(p, net), _guided(p, net),
         fitting(p.gan, side, net.planes.all) if trained else 0.0,
         _drawing(p.gan, side, net.planes.all) if trained else 0.0,
-        _segmentation(segmentation, segnet.inputs(net.planes.channels), side))
+        _segmentation(segmentation, segnet.inputs(net.planes.channels), side), net.planes)
 
 
 def random(p: Params) -> Params:

@@ -40,16 +40,18 @@ def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
     NotMadeError where a folder of masks or pictures is not read yet.
     """
     p, ws = run.params, run.workspace.read_only
-    scenes = Scenes.of(ws, run.pairs, p.inpaint, p.data.window)
+    scenes = Scenes.of(ws, run.pairs, p.inpaint, p.data.window, p.data)
     data_type = painted(run.clusters.k, False, p.inpaint.masks)[0]
     job = inpaint.plan(p.seed, data_type, run.pairs.names, run.clusters, p.inpaint, scenes.names)[number]
     scene, diffusion = scenes.scene([job]), run.models.load(job.model, p.device)
     if window := p.data.window:
-        parts = spots.windows(scene.pictures, scene.masks, window, p.inpaint)
+        parts = spots.windows(scene.pictures, scene.masks, window, p.inpaint, scenes.chosen)
         shown = windows.cut_all(scene.pictures, parts, diffusion.image_size)
         new = None if scene.masks is None else windows.cut_all(dataset.gather(
             shown.names, scene.pictures.images, scene.masks), parts, diffusion.image_size).masks
-        scene = Scene(shown, new, regions.filled(shown.masks, new, p.inpaint.dilate), scene.rows)
+        region = regions.filled(planes.only(shown.masks, scenes.chosen),
+                                None if new is None else planes.only(new, scenes.chosen), p.inpaint.dilate)
+        scene = Scene(shown, new, region, scene.rows, scenes.chosen)
     x, known = (tensor.to(diffusion.device) for tensor in (scene.x, scene.known))
     few = replace(diffusion, clip=p.inpaint.clip).respaced(p.inpaint.respacing)
     return x, known, few.towards(x[:, diffusion.planes.channels:], scenes.guidance_scale)
@@ -68,7 +70,7 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
         pair, diffusion = source, one(run, number)[1]
     else:
         job = style.plan(run.params.seed, data_type.styled, made.manifest, run.pairs.names)[number]
-        scenes = Scenes.of(run.workspace.read_only, run.pairs, run.params.inpaint)
+        scenes = Scenes.of(run.workspace.read_only, run.pairs, run.params.inpaint, data=run.params.data)
         pair, source = pairsets.load(made.folder, [job.name]), scenes.pictures([job])
         diffusion = run.models.load(job.model, run.params.device)
     if window := run.params.data.window:

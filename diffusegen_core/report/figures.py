@@ -71,8 +71,7 @@ def pair(axes: Iterable[Axes], image: np.ndarray, mask: np.ndarray) -> None:
 def outlines(ax: Axes, numbers: np.ndarray, classes: int, colour: str = "white", **style: Any) -> None:
     """The border of each class of a map of class numbers (S, S): of one class in `colour`, of several each in
     its own. Of what fills the picture there is none."""
-    for number in range(1, classes + 1):
-        mask = numbers == number
+    for number, mask in enumerate(planes.separate(numbers, classes), 1):
         if mask.any() and not mask.all():
             ax.contour(mask, [0.5], colors=colour if classes == 1 else class_colour(number), **style)
 

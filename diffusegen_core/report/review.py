@@ -12,6 +12,7 @@ import io
 import json
 import os
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -25,6 +26,7 @@ from scipy.stats import binomtest
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import dataset, layouts, planes, rasters
 from diffusegen_core.data.types import REAL
+from diffusegen_core.report.figures import class_colour
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, seeds
 
@@ -99,34 +101,37 @@ def folders_of(run: Run, real: Path) -> dict[str, Path]:
         if one.manifest.empty:
             raise UserError(f"{one.data_type} has no pair to review: all of them were left out.")
     pairs = run.pairs
-    if pairs.planes.channels not in (1, planes.RGB) or pairs.planes.classes > 1:
-        raise UserError("A review shows grey or RGB images with one class; this run's data are others.")
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):
         dataset.write_pair(real, name, image, mask)
     return {REAL.name: real} | {one.data_type.name: one.folder for one in (inpainted, styled)}
 
 
-def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
-         max_side: int = 512) -> tuple[Path, Path]:
+def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0, max_side: int = 512,
+         classes: Sequence[str] = ()) -> tuple[Path, Path]:
     """Write `out`/form.html and `out`/key.json with `per_type` pairs drawn from each dataset folder.
 
     `folders` maps data types, "Real" among them, to dataset folders. Pictures are squared, as for training,
     to the smallest side among them or `max_side` pixels, because a difference in sharpness would give a type
-    away. The same arguments write the same files. Raises UserError for a folder with too few pairs, a picture
-    that cannot be read, and where `out` holds other files of these names.
+    away. Several `classes` are shown in their colours, with a legend; of other channels than three an image
+    is shown in grey. The same arguments write the same files. Raises UserError for a folder with too few
+    pairs, a picture that cannot be read, and where `out` holds other files of these names.
     """
     if REAL.name not in folders:
         raise UserError(f"The review compares with real images: one of the data types must be named {REAL}.")
+    several = len(classes) > 1
     drawn = [(kind, *pair) for kind, folder in folders.items()
-             for pair in _draw(kind, Path(folder), per_type, seed)]
+             for pair in _draw(kind, Path(folder), per_type, seed, several)]
     drawn = [drawn[i] for i in seeds.rng(seed, "review", "order").permutation(len(drawn))]
     side = min(max_side, *(min(image.size) for _, _, image, _ in drawn))
-    pictures = [{"image": _uri(_square(image, side)), "mask": _uri(_two_valued(_square(mask, side)))}
+    pictures = [{"image": _uri(_square(image, side)),
+                 "mask": _uri(_coloured(mask, side) if several else _two_valued(_square(mask, side)))}
                 for _, _, image, mask in drawn]
     form = hashlib.sha256(json.dumps(pictures).encode()).hexdigest()[:12]
     _refuse_others(out, form)
     items = {str(i): {"type": kind, "name": name} for i, (kind, name, _, _) in enumerate(drawn, start=1)}
-    content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures}).replace("<", "\\u003c")
+    told = {"classes": [[name, class_colour(number)] for number, name in enumerate(classes, 1)]}
+    content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures,
+                          **(told if several else {})}).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{form}}", content)
     # First, for by its key a form is known as ours.
     key = files.write_json(out / KEY, {"form": form, "items": items}, files.PRIVATE)
@@ -202,22 +207,37 @@ def _refuse_others(out: Path, form: str) -> None:
                         "folder.")
 
 
-def _draw(kind: str, folder: Path, count: int, seed: int) -> list[tuple[str, Image.Image, Image.Image]]:
-    """So many pairs of a dataset: name, image, mask."""
+def _draw(kind: str, folder: Path, count: int, seed: int,
+          several: bool) -> list[tuple[str, Image.Image, Image.Image]]:
+    """So many pairs of a dataset: name, image, mask; of `several` classes the mask as this program wrote it,
+    in their colours."""
     report = layouts.scan(folder)
     if len(report.pairs) < count:
         raise UserError(f"{folder} has {len(report.pairs)} pairs; the review needs {count} of {kind}.")
     chosen = seeds.rng(seed, "review", kind).choice(len(report.pairs), count, replace=False)
     pairs = [report.pairs[i] for i in chosen]
-    return [(pair.name, _picture(pair.image), _picture(pair.mask)) for pair in pairs]
+    return [(pair.name, _picture(pair.image), _classes(pair.mask) if several else _picture(pair.mask))
+            for pair in pairs]
 
 
 def _picture(path: Path) -> Image.Image:
     # Not reading.read: an empty mask is unusable for training, but a failure that the reviewer should see.
+    if path.suffix == planes.ARRAY:
+        return Image.fromarray(planes.rgb(planes.read_image(path)[None])[0].transpose(1, 2, 0))
     try:
         return rasters.rgb(path)
     except Exception as error:  # Decoders fail in many ways.
         raise UserError(f"{path} cannot be read as a picture: {error}.") from None
+
+
+def _classes(path: Path) -> Image.Image:
+    shown = planes.coloured(255 * planes.read_mask(path)[None])[0]
+    return Image.fromarray(np.ascontiguousarray(shown.transpose(1, 2, 0)))
+
+
+def _coloured(mask: Image.Image, side: int) -> Image.Image:
+    # No colour but those of the legend.
+    return mask.resize((side, side), Image.Resampling.NEAREST)
 
 
 def _square(picture: Image.Image, side: int) -> Image.Image:

@@ -24,7 +24,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Inpaint, Model
 from diffusegen_core.config.text import duration
-from diffusegen_core.data import dataset, patients, planes
+from diffusegen_core.data import dataset, patients, planes, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT
@@ -281,7 +281,7 @@ def data(p: Params) -> str:
     used = f"{folder}: {subset}, {count} of them" if p.data.count else f"{folder}: {subset}"
     _, held = patients.read(p.folder / "data" / dataset.PAIRS)
     apart = f"; {len(held)} more are held out" if held else ""
-    return used + apart + dataset.left_out(p.folder / "data")
+    return used + apart + sidecars.left_out(p.folder / "data")
 
 
 def _text(value: object, spec: str | None) -> str:

@@ -41,7 +41,8 @@ def transforms(channels: int = planes.RGB) -> "Compose":
 
 def drawn(train: Pairs, batch: np.ndarray, transform: "Compose | None",
           own: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, C, S, S) and class numbers (B, S, S) of a batch, each augmented with a seed of its own."""
+    """Images (B, C, S, S) and maps of class numbers (B, S, S) of a batch, each augmented with a seed of its
+    own."""
     numbers = planes.numbered(train.masks[batch])
     if transform is None:
         return train.images[batch], numbers

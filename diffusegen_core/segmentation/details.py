@@ -70,20 +70,22 @@ def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> No
     """Measure what a network predicted, (N, M + 1, S, S), of a test set's pairs, unless that is done.
 
     Distances are means over the classes. Lesions are those of all classes together, and so is their
-    probability.
+    probability: of classes that overlap, that of the likeliest.
     """
     artifact = of(place, test)
     if artifact.made():
         return
     began, folder = time.monotonic(), artifact.begin()
-    predicted, true = overlap.hard(probabilities)[:, 1:], planes.union(pairs.masks)
+    predicted, true = overlap.hard(probabilities, pairs.overlap)[:, 1:], planes.union(pairs.masks)
+    each = probabilities[:, 1:]
     lesion = planes.union(predicted)
     tables = (boundaries.scores(predicted, pairs.masks).assign(image=pairs.names),
               lesionwise.each(lesion, true, pairs.names),
-              calibration.bins(probabilities[:, 1:].sum(axis=1), true, pairs.names, place.workspace.seed))
+              calibration.bins(each.max(axis=1) if pairs.overlap else each.sum(axis=1), true, pairs.names,
+                               place.workspace.seed))
     outputs = [files.write_text(folder / file, table[columns].to_csv(index=False, float_format="%.6g"))
                for (file, columns), table in zip(TABLES.items(), tables, strict=True)]
-    dice = overlap.scores(probabilities, pairs.masks)["dice"].to_numpy()
+    dice = overlap.scores(probabilities, pairs.masks, pairs.overlap)["dice"].to_numpy()
     worst = np.argsort(dice, kind="stable")[:WORST]
     outputs.append(files.write(folder / MASKS, lambda file: np.savez_compressed(
         file, images=np.array(pairs.names)[worst], dice=dice[worst],

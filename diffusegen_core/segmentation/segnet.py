@@ -92,7 +92,7 @@ def inputs(channels: int) -> int:
 
 def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Module:
     """U-Net++ from normalised pixels (B, `inputs`, S, S) to logits (B, M + 1, S, S) of background and
-    classes.
+    classes, of which a pixel is one; or, where classes overlap, to a logit of each class, (B, M, S, S).
 
     Of other channels than grey or RGB the encoder's first layer is made of the weights for RGB, in turn.
     Its encoder's weights are those that the settings name; all others are drawn from `seed`. UserError for an
@@ -104,7 +104,8 @@ def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Modul
     try:
         net = weights.seeded(lambda: smp.UnetPlusPlus(
             settings.encoder, encoder_depth=len(settings.decoder_channels), encoder_weights=None,
-            decoder_channels=settings.decoder_channels, classes=kind.classes + 1), seed, "segment")
+            decoder_channels=settings.decoder_channels, classes=kind.classes + (not kind.overlap)),
+            seed, "segment")
     except (ValueError, TypeError, IndexError) as error:  # no U-Net++ of it, or not so deep
         raise UserError(f"segment.encoder {settings.encoder} with {len(settings.decoder_channels)} levels of "
                         f"segment.decoder_channels: {error}. Choose another.") from None
@@ -167,7 +168,7 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
                 raise UserError(f"{title}: the training diverged: in epoch {len(state.history) + 1} the loss "
                                 f"is {loss}. Lower segment.lr.")
             probabilities = predict(net, valid.images, settings, device)
-            iou = float(overlap.scores(probabilities, valid.masks)["iou"].mean())
+            iou = float(overlap.scores(probabilities, valid.masks, valid.overlap)["iou"].mean())
             state.history.append((loss, iou))
             if state.best_epoch == len(state.history):
                 state.best = copy.deepcopy(net.state_dict())
@@ -182,10 +183,15 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
     return Fit(net.eval(), history, state.best_epoch, state.seconds)
 
 
+def planes_of(net: nn.Module) -> Planes:
+    """The channels and classes of a network of `build`."""
+    assert isinstance(net.planes, Planes), "it is one of `build`"
+    return net.planes
+
+
 def save(path: Path, net: nn.Module) -> Path:
     """Keep a trained network: its weights as they are, so that what it predicts stays the same."""
-    assert isinstance(net.planes, Planes), "it is one of `build`"
-    return checkpoints.save(path, net.state_dict(), dict(net.planes.told))
+    return checkpoints.save(path, net.state_dict(), dict(planes_of(net).told))
 
 
 def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
@@ -206,14 +212,22 @@ def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
 def predict(net: nn.Module, images: np.ndarray, settings: Segment, device: torch.device) -> np.ndarray:
     """Probabilities (N, M + 1, S, S), float32, of background and classes, for images (N, C, S, S), uint8.
 
+    They sum to one. Where classes overlap each class has its own, and background what the likeliest leaves.
     Always in fp32 and eval mode: an image's result depends on no other image.
     """
     net.eval()
     rows = []
     with torch.inference_mode(), devices.exact():
         for batch in np.split(images, range(settings.batch_size, len(images), settings.batch_size)):
-            rows.append(net(_normalised(batch, settings, device)).softmax(1).cpu().numpy())
+            logits = net(_normalised(batch, settings, device))
+            rows.append((_apart(logits) if planes_of(net).overlap else logits.softmax(1)).cpu().numpy())
     return np.concatenate(rows)
+
+
+def _apart(logits: Tensor) -> Tensor:
+    """Probabilities of background and classes from a logit of each class."""
+    each = logits.sigmoid()
+    return torch.cat([1 - each.amax(dim=1, keepdim=True), each], dim=1)
 
 
 def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.ndarray]:
@@ -230,12 +244,7 @@ def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.nd
 
 def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: torch.device) -> float:
     """One pass; the mean loss of its batches."""
-    from segmentation_models_pytorch.losses import DiceLoss
-
-    # The published loss, on the object's channel over the whole batch; its smoothing term of 1 counts double.
-    # Of several classes it is the mean.
-    kind = train.planes
-    dice = DiceLoss("multiclass", classes=list(range(1, kind.classes + 1)), smooth=0.5).to(device)
+    kind, dice = train.planes, _loss(train.planes).to(device)
     epoch = len(state.history)
     transform, losses, drawn = augmentation.transforms(kind.channels) if settings.augment else None, [], 0
     for group in state.optimizer.param_groups:
@@ -250,11 +259,23 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
             state.optimizer.zero_grad(set_to_none=True)
             with devices.autocast(device, settings.precision):
                 logits = state.net(_normalised(images, settings, device))
-            loss = dice(logits.float(), torch.from_numpy(masks).to(device, torch.int64))
+            wanted = planes.separate(masks, kind.classes) if kind.overlap else masks
+            loss = dice(logits.float(), torch.from_numpy(wanted).to(device, torch.int64))
             loss.backward()
             state.optimizer.step()
             losses.append(loss.detach())
     return float(torch.stack(losses).mean())
+
+
+def _loss(kind: Planes) -> nn.Module:
+    """The published loss, on the lesion's channel over the whole batch; its smoothing term of 1 counts
+    double. Of several classes it is the mean, of logits that each stand for themselves where these overlap.
+    """
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    if kind.overlap:
+        return DiceLoss("multilabel", smooth=0.5)
+    return DiceLoss("multiclass", classes=list(range(1, kind.classes + 1)), smooth=0.5)
 
 
 def _normalised(images: np.ndarray, settings: Segment, device: torch.device) -> Tensor:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import pairsets
+from diffusegen_core.data import pairsets, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Choice
 
 Transform = Callable[..., Mapping[str, Any]]
-"""Called as albumentations' are, `transform(image=..., mask=...)`, with (S, S, C) uint8 and (S, S) uint8."""
+"""Called as albumentations' are, `transform(image=..., mask=...)`, with (S, S, C) uint8 and (S, S) uint8, or
+(S, S, M) of classes that overlap."""
 Read = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """A pair by its name: image (C, S, S) uint8, mask (M, S, S) in {0, 1}."""
 
@@ -27,14 +27,16 @@ class Labelled(Dataset[tuple[Tensor, Tensor]]):
 
     An item is an image, (C, S, S) float32 in [0, 1], and its mask, (S, S) int64 of class numbers: 0 is
     background, 1 the first of `data.classes`. So torch's CrossEntropyLoss, and most losses for segmentation,
-    take them. A transform gets (S, S, C) uint8 and (S, S) uint8; what it gives as bytes is divided by 255,
-    and floats, as of a normalisation, stay as they are. UserError for a mask whose classes overlap.
+    take them. Where classes may overlap (data.overlap) it is (M, S, S) int64 in {0, 1}, a plane for each, as
+    for BCEWithLogitsLoss. A transform gets (S, S, C) uint8 and (S, S), or (S, S, M), uint8; what it gives as
+    bytes is divided by 255, and floats, as of a normalisation, stay as they are.
     """
 
-    def __init__(self, names: Sequence[str], read: Read, transform: Transform | None = None) -> None:
+    def __init__(self, names: Sequence[str], read: Read, transform: Transform | None = None,
+                 overlap: bool = False) -> None:
         self.names = list(names)
         """Of the items, in their order."""
-        self._read, self._transform = read, transform
+        self._read, self._transform, self._overlap = read, transform, overlap
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,11 +47,14 @@ class Labelled(Dataset[tuple[Tensor, Tensor]]):
     def named(self, name: str) -> tuple[Tensor, Tensor]:
         """The item of a name."""
         image, mask = self._read(name)
-        pixels, numbers = image.transpose(1, 2, 0), class_numbers(mask, name)
+        pixels = image.transpose(1, 2, 0)
+        label = np.ascontiguousarray(mask.transpose(1, 2, 0)) if self._overlap else planes.numbered(mask)
         if self._transform is not None:
-            changed = self._transform(image=np.ascontiguousarray(pixels), mask=numbers)
-            pixels, numbers = changed["image"], changed["mask"]
-        return _image(pixels), torch.as_tensor(numbers).long()
+            changed = self._transform(image=np.ascontiguousarray(pixels), mask=label)
+            pixels, label = changed["image"], changed["mask"]
+        # Of what comes back as an array the planes are last, as of what went in.
+        moved = self._overlap and isinstance(label, np.ndarray)
+        return _image(pixels), torch.as_tensor(label.transpose(2, 0, 1).copy() if moved else label).long()
 
 
 class Mixed(Dataset[tuple[Tensor, Tensor]]):
@@ -92,12 +97,13 @@ class Mixed(Dataset[tuple[Tensor, Tensor]]):
 def of_pairs(pairs: Pairs, names: Sequence[str], transform: Transform | None = None) -> Labelled:
     """Those pairs in memory that have these names."""
     places = {name: place for place, name in enumerate(pairs.names)}
-    return Labelled(names, partial(_in_memory, pairs, places), transform)
+    return Labelled(names, partial(_in_memory, pairs, places), transform, pairs.overlap)
 
 
-def of_folder(folder: Path, names: Sequence[str], transform: Transform | None = None) -> Labelled:
+def of_folder(folder: Path, names: Sequence[str], transform: Transform | None = None,
+              overlap: bool = False) -> Labelled:
     """Those pairs of a dataset folder that have these names, each read when it is asked for."""
-    return Labelled(names, partial(pairsets.read_pair, folder), transform)
+    return Labelled(names, partial(pairsets.read_pair, folder), transform, overlap)
 
 
 def mix(real: Labelled, made: Labelled, of: Mapping[str, Sequence[str]], alpha: float, ratio: int, seed: int,
@@ -105,17 +111,6 @@ def mix(real: Labelled, made: Labelled, of: Mapping[str, Sequence[str]], alpha: 
     """Real pairs mixed with the synthetic ones made `of` them, by the real one's name: see
     `trainsets.mixed`."""
     return Mixed(real, made, partial(_drawn, real.names, of, alpha, ratio, seed, number))
-
-
-def class_numbers(mask: np.ndarray, name: str) -> np.ndarray:
-    """The mask (M, S, S) in {0, 1} of a pair as a map (S, S) uint8: 0 is background, 1 to M are the classes.
-
-    UserError where two classes share a pixel.
-    """
-    if (mask.sum(axis=0) > 1).any():
-        raise UserError(f"Classes overlap in the mask of {name}, and a map of class numbers has one a pixel. "
-                        "Choose classes that exclude each other by data.labels.")
-    return np.where(mask.any(axis=0), mask.argmax(axis=0) + 1, 0).astype(np.uint8)
 
 
 def _image(pixels: np.ndarray | Tensor) -> Tensor:

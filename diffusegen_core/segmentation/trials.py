@@ -182,11 +182,11 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
 def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
     began, test = time.monotonic(), dataset.read(trial.tests[name])
     probabilities = segnet.predict(net, test.images, trial.settings, devices.device(place.workspace.device))
-    images = overlap.scores(probabilities, test.masks).assign(image=test.names)
+    images = overlap.scores(probabilities, test.masks, test.overlap).assign(image=test.names)
     seconds = time.monotonic() - began
     # Before the scores, with which the experiment is finished: without kept weights there is no later.
     details.keep(place, name, probabilities, test)
-    masks = planes.numbered(overlap.hard(probabilities[:EXAMPLES])[:, 1:])
+    masks = planes.numbered(overlap.hard(probabilities[:EXAMPLES], test.overlap)[:, 1:])
     shown = files.write(place.test(name).begin() / SHOWN, lambda file: np.savez(file, masks=masks))
     place.tested(name, images, [shown], seconds)
 
@@ -257,7 +257,7 @@ def grey(count: int, side: int, kind: Planes = RGB_AND_MASK) -> Pairs:
     masks = np.zeros((count, kind.classes, side, side))
     masks[:, :1] = halves
     images = np.full((count, kind.channels, side, side), 128)
-    return dataset.gather([str(i) for i in range(count)], images, masks)
+    return dataset.gather([str(i) for i in range(count)], images, masks, kind.overlap)
 
 
 def pace(settings: Segment, image_size: int, device: str, kind: Planes = RGB_AND_MASK) -> float:
