@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from diffusegen_core.config.data import BACKGROUND, KINDS, Data, LabelKind
+from diffusegen_core.data import levels
 from diffusegen_core.data.pixels import LOSSY, Raster, scaled
 
 HALF = 127  # a mask of one class is lesion above it
@@ -23,6 +24,8 @@ SHOWN = 8  # values in a message
 # The kinds of problems.
 EMPTY, TWO, ZERO_ONE = "empty mask", "mask not two-valued", "mask of 0 and 1"
 UNMAPPED, OVERLAP, COLOURS = "unmapped values", "classes overlap", "several colours"
+CRISP = ("classes in colours need a crisp mask: save it as PNG, without blurred edges, and name each colour "
+         "in data.labels")
 Complaint = tuple[str, str]
 COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
@@ -210,7 +213,48 @@ def _two_valued(raster: Raster, how: Rule) -> tuple[np.ndarray, list[Complaint]]
     """The default: lesion above HALF of 255, where a mask is plainly black and white."""
     grey = _grey(raster)
     mask = (grey > HALF).astype(np.uint8)[..., None]
-    return mask, _levels(raster, grey, how.classes[0])
+    name = how.classes[0]
+    return mask, _many(raster, grey, name) or _levels(raster, grey, name) or _blurred(raster, grey)
+
+
+def _many(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
+    """The complaint about a mask of so many values or colours that they could be blurred edges, and that is
+    one of several classes all the same."""
+    values = native(replace(raster, indices=None))
+    if raster.format in LOSSY or (values.ndim == 3 and raster.is_deep):
+        return []
+    counts = counted(values)
+    if len(counts) <= FEW or any("." in value or "e" in value for value in counts):
+        return []
+    if values.ndim == 3:
+        seen = [f"#{int(code):06x}" for code in levels.flat(_codes(values))]
+        return [(COLOURS, f"{listed({one: counts[one] for one in seen})}; {CRISP}")] if len(seen) > 2 else []
+    seen = [f"{value:g}" for value in levels.flat(values)]
+    # A blurred edge of black and white has values on both sides of HALF.
+    if len(seen) > 2 or len(np.unique(grey[grey > HALF])) < 2:
+        told = {value: counts[value] for value in seen} if len(seen) > 2 else counts
+        lesion, least = [value for value in told if float(value)], HALF if grey.max() > HALF else 0
+        return [(UNMAPPED, f"{listed(told)}: more than two values; say what each is, as "
+                           f"{suggested(lesion, name)}, or which are {name}, as "
+                           f'data.labels: {{">{least}": {name}}}')]
+    return []
+
+
+def _blurred(raster: Raster, grey: np.ndarray) -> list[Complaint]:
+    """The complaint about levels beside two that are no exact values, as JPEG leaves them."""
+    seen = levels.about(grey[..., None] if raster.is_deep else raster.values)
+    if len(seen) < 3:
+        has_hues = raster.values.shape[2] == 3 and not raster.is_deep and levels.has_hues(raster.values)
+        return [(COLOURS, f"what is bright has several hues; {CRISP}")] if has_hues else []
+    told = "about " + listed({_called(colour): count for colour, count in seen.items()})
+    coloured = any(max(colour) - min(colour) > levels.APART for colour in seen)
+    return [(COLOURS, f"{told}; {CRISP}")] if coloured else [
+        (UNMAPPED, f"{told} lie flat in it: more than black and white; save the mask as PNG with a value for "
+                   f'each class, or set data.labels: {{">{HALF}": ...}}, if only what is bright is meant')]
+
+
+def _called(colour: Sequence[int]) -> str:
+    return f"{colour[0]}" if len(set(colour)) == 1 else "#" + "".join(f"{part:02x}" for part in colour)
 
 
 def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
