@@ -125,20 +125,21 @@ def tagged(turn: int) -> dict[str, object]:
     return {"exif": tag}
 
 
-def test_d5_a_tag_of_the_image_alone_is_told_unless_sizes_decide(tmp_path, nano):
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_d5_a_tag_of_the_image_alone_is_told_unless_sizes_decide(tmp_path, nano, ending):
     for turn in (3, 6):
-        made = check(pairs(tmp_path / str(turn), **tagged(turn)))
+        made = check(pairs(tmp_path / str(turn), ending=ending, **tagged(turn)))
         assert kinds(made) == [reading.TURNED]
         assert f"({turn})" in made.report.problems[0].detail
     both = tmp_path / "both"
-    pairs(both, **tagged(6))
+    pairs(both, ending=ending, **tagged(6))
     for number in range(4):
         save(both / f"masks/{number}.png", lesion(), **tagged(6))
     assert check(both).report.problems == []
     wide, shape = tmp_path / "wide", (SIDE, 2 * SIDE)
     for mask in (lesion(shape), np.rot90(lesion(shape), -1)):  # as it is stored, and as it is shown
         pairs(wide, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
-              mask=lambda i, mask=mask: np.ascontiguousarray(mask), **tagged(6))
+              mask=lambda i, mask=mask: np.ascontiguousarray(mask), ending=ending, **tagged(6))
         made = check(wide)
         assert made.report.problems == []
         read = load(nano, wide, fit="squeeze")
