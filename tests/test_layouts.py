@@ -245,7 +245,39 @@ def test_labelme(tmp_path):
     assert "type linestrip" in report.problems[0].detail
 
 
+@pytest.mark.parametrize(("shape", "says"), [
+    (5, "an entry of `shapes` without points: 5"),
+    ({"label": "x"}, "an entry of `shapes` without points: {'label': 'x'}"),
+    ({"label": "x", "points": [[1, 1], [5, 5], [9, 1]], "shape_type": "rectangle"},
+     "a rectangle (x) of 3 points; it has 2"),
+    ({"label": "x", "points": [[1, 1]], "shape_type": "circle"}, "a circle (x) of 1 points; it has 2"),
+    ({"label": "x", "points": [1, 2, 3], "shape_type": "polygon"}, "without points"),
+])
+def test_shapes_of_labelme_that_are_none_are_one_line(tmp_path, shape, says):
+    image(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text(json.dumps({"version": "5", "shapes": [shape]}))
+    report, masks = read(tmp_path)
+    assert (problems(report), masks) == ([("a.json", "unreadable")], {})
+    assert says in report.problems[0].detail
+
+
 # ---- volumes
+
+def test_slices_beyond_the_end_are_one_line_however_many(tmp_path):
+    volume, label = np.full((SIDE, SIDE, 6), 90, np.uint8), np.zeros((SIDE, SIDE, 6), np.uint8)
+    label[4:10, 4:10] = 1
+    for part, values in (("images", volume), ("masks", label)):
+        (tmp_path / part).mkdir()
+        nifti(tmp_path / part / "a.nii.gz", values)
+    report, masks = read(tmp_path, slices=[2, 4, 1_000_000], labels={1: "liver"})
+    assert list(masks) == ["a_z004", "a_z005"]
+    [problem] = report.problems
+    assert (problem.problem, problem.detail) == (
+        "no such slices", "axis 2 has 6, counted from 0, and data.slices asks for number 1000000")
+    (tmp_path / "images/a.nii.gz").write_bytes(b"no volume")
+    report, masks = read(tmp_path, slices=[2, 4, 1_000_000], labels={1: "liver"})
+    assert (problems(report), masks) == ([("images/a.nii.gz", "unreadable")], {})
+
 
 def test_slices_of_volumes_are_pairs(tmp_path):
     volume, label = np.full((SIDE, SIDE, 6), 90, np.uint8), np.zeros((SIDE, SIDE, 6), np.uint8)
@@ -259,7 +291,7 @@ def test_slices_of_volumes_are_pairs(tmp_path):
     assert list(masks) == ["a_z002", "a_z003"]
     assert [one.detail for one in report.problems] == ["no pixel is of a class (liver) (slice 1)"]
     report, _ = read(tmp_path, slices=[2, 5, 6], labels={1: "liver"})
-    assert "no slice 6" in report.problems[-1].detail
+    assert "axis 2 has 6" in report.problems[0].detail
 
 
 # ---- patterns of one's own
@@ -274,6 +306,15 @@ def test_patterns_pair_by_what_their_stars_stand_for(tmp_path):
     assert masks["p1_1"].sum() == 72
     with pytest.raises(UserError, match=r"'im/\*' matches none of the 7 pictures .*seen: img/p1/ \(2 pict"):
         read(tmp_path, images="im/*", masks="seg/*")
+
+
+def test_patterns_that_make_one_name_of_two_pairs_are_told(tmp_path):
+    for name in ("p_1/2", "p/1_2", "p/3"):
+        image(tmp_path / f"images/{name}.png")
+        mask(tmp_path / f"masks/{name}.png")
+    report, masks = read(tmp_path, images="images/*/*", masks="masks/*/*")
+    assert (len(masks), [one.problem for one in report.problems]) == (2, ["same name twice"])
+    assert "both are the pair p_1_2" in report.problems[0].detail
 
 
 def test_patterns_tell_images_from_masks_in_one_folder(tmp_path):

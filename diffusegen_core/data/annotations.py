@@ -59,7 +59,7 @@ def scan_coco(report: Report, root: Path, file: Path) -> None:
         report.add(file, "absent images", f"it names {len(absent)} images that are not there: {some(absent)}")
     if stray := set(outlined) - {number for number, _ in images}:
         report.add(file, "absent images", f"{len(stray)} outlined images are not in its list of images")
-    _refuse_same_names(report)
+    pairing.refuse_same_names(report)
 
 
 def scan_labelme(report: Report, root: Path) -> None:
@@ -73,7 +73,7 @@ def scan_labelme(report: Report, root: Path) -> None:
             continue
         report.files.append(file)
         contents[path] = file, _opened(file)["shapes"]
-    names = sorted({str(one.get("label")) for _, shapes in contents.values() for one in shapes})
+    names = sorted({_label(one) for _, shapes in contents.values() for one in shapes})
     report.told = {name: [number] for number, name in enumerate(names, 1)}
     for path, (file, shapes) in contents.items():
         try:
@@ -82,7 +82,7 @@ def scan_labelme(report: Report, root: Path) -> None:
             report.add(file, "unreadable", printable(str(error)))
             continue
         report.pairs.append(Pair(rasters.stem(path), path, file, shapes=outlines))
-    _refuse_same_names(report)
+    pairing.refuse_same_names(report)
 
 
 def nnunet_classes(root: Path) -> dict[str, list[int]]:
@@ -173,8 +173,17 @@ def _coco_shape(one: dict[str, Any]) -> Shape:
     return Shape(category, tuple(_corners(part) for part in outline))
 
 
+def _label(one: Any) -> str:
+    return str(one.get("label")) if isinstance(one, dict) else ""
+
+
 def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
-    category, points = str(told[str(one.get("label"))][0]), one["points"]
+    points = one.get("points") if isinstance(one, dict) else None
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise ValueError(f"an entry of `shapes` without points: {str(one)[:60]}")
+    category = str(told[_label(one)][0])
+    if one.get("shape_type") in ("rectangle", "circle") and len(points) != 2:
+        raise ValueError(f"a {one['shape_type']} ({_label(one)}) of {len(points)} points; it has 2")
     kind = one.get("shape_type", "polygon")
     if kind == "rectangle":
         (left, top), (right, bottom) = points
@@ -224,13 +233,3 @@ def _placed(root: Path, file: Path, name: str) -> Path | None:
         if inside and path.is_file():
             return path
     return None
-
-
-def _refuse_same_names(report: Report) -> None:
-    known: dict[str, Pair] = {}
-    for pair in report.pairs:
-        if other := known.get(pair.name):
-            report.add(pair.image, "same name twice", f"as {report.named(other.image)}")
-        else:
-            known[pair.name] = pair
-    report.pairs = list(known.values())

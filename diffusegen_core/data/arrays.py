@@ -35,6 +35,12 @@ def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     return _raster(shown[..., None], "NIfTI")
 
 
+def sides(path: Path) -> tuple[int, ...]:
+    """The sides of a NIfTI file's volume along the patient's axes; no voxel is read. Raises as `nifti`."""
+    status = path.stat()
+    return tuple(_upright(path, status.st_size, status.st_mtime_ns)[0].shape)
+
+
 @lru_cache(maxsize=4)  # image and mask of a volume, whose slices are read one after the other
 def _upright(path: Path, size: int, time_ns: int) -> tuple[Any, tuple[int, ...]]:
     """The volume of a file in the patient's axes, and the shape that the file has."""

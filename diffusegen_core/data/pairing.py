@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffusegen_core.config.errors import printable
-from diffusegen_core.data import rasters
+from diffusegen_core.data import arrays, rasters
 from diffusegen_core.data.reports import Pair, Report
 
 MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
@@ -67,6 +67,7 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
         elif stacked or len(paths) == 1:
             first, *rest = mask_of[key]
             report.pairs.append(Pair(prefix + "_".join(key), paths[0], first, tuple(paths[1:]), tuple(rest)))
+    refuse_same_names(report)
     for key in mask_of.keys() - image_of.keys():
         for path in mask_of[key]:
             report.add(path, NO_IMAGE, "no image has its name")
@@ -105,8 +106,34 @@ def sliced(report: Report, slices: Sequence[int]) -> None:
             pairs.append(pair)
             continue
         pairs += [replace(pair, name=f"{pair.name}_{'xyz'[axis]}{index:03d}", cut=(axis, index))
-                  for index in range(first, last + 1)]
+                  for index in range(first, _last(report, pair, axis, last) + 1)]
     report.pairs = pairs
+
+
+def _last(report: Report, pair: Pair, axis: int, last: int) -> int:
+    """The last slice that is asked for and that the volume has; where these differ, a problem says so."""
+    if rasters.ending(pair.image) not in rasters.NIFTI:
+        return last
+    try:
+        count = arrays.sides(pair.image)[axis]
+    except Exception as error:  # as damaged headers do
+        report.add(pair.image, "unreadable", printable(rasters.reason(error, pair.image)))
+        return -1
+    if last < count:
+        return last
+    report.add(pair.image, "no such slices", f"axis {axis} has {count}, counted from 0, and data.slices asks "
+                                             f"for number {last}")
+    return count - 1
+
+
+def refuse_same_names(report: Report) -> None:
+    """Leave the first of the pairs of one name, and a problem for each of the others."""
+    known: dict[str, Pair] = {}
+    for pair in report.pairs:
+        if (other := known.setdefault(pair.name, pair)) is not pair:
+            report.add(pair.image, "same name twice", f"as {report.named(other.image)}: both are the pair "
+                                                      f"{printable(pair.name)}")
+    report.pairs = list(known.values())
 
 
 def unusable(name: str) -> str | None:
