@@ -11,7 +11,7 @@ from test_formats import dicom, nifti
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, rasters, reading
+from diffusegen_core.data import checkup, dataset, labels, rasters, reading
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -270,6 +270,32 @@ def test_nifti_and_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
 
 
 # ---- old runs
+
+@pytest.mark.parametrize(("affine", "flip", "told"), [
+    (np.diag([-1, -1, 2, 1.0]), False, None),
+    (np.diag([-1, -1, -2, 1.0]) + np.eye(4)[:, [0, 1, 3, 2]] * [[0], [0], [10], [0]], True, None),
+    (np.diag([-1, -1, -2, 1.0]), False, "LPS and the mask as LPI"),  # the slices meet the wrong ones
+    (np.eye(4), False, "LPS and the mask as RAS"),
+    (np.diag([-1, -1, 2, 1.0]) + np.eye(4)[:, [3, 1, 2, 0]] * [[9], [0], [0], [0]], False, "elsewhere"),
+], ids=["same", "stored the other way", "wrong way", "identity", "shifted"])
+def test_nifti_masks_are_placed_as_their_images(tmp_path, affine, flip, told):
+    volume, label = np.full((SIDE, SIDE, 6), 90, np.int16), np.zeros((SIDE, SIDE, 6), np.uint8)
+    volume[8:22, 6:18], label[8:22, 6:18, 4:] = 700, 1
+    for part, values, placed in (("images", volume, np.diag([-1, -1, 2, 1.0])),
+                                 ("masks", label[..., ::-1] if flip else label, affine)):
+        (tmp_path / part).mkdir()
+        nifti(tmp_path / part / "a.nii.gz", values, placed)
+    made = check(tmp_path, slices=[2, 4, 5], labels={1: "liver"}, channels=1, intensities=[0, 900])
+    if told is None:
+        assert (made.report.problems, said(made, "suspicious")) == ([], "")
+    elif told == "elsewhere":
+        assert made.report.problems == []
+        assert "2 have masks that lie elsewhere in the patient" in said(made, "suspicious")
+    else:
+        assert set(kinds(made)) == {reading.AFFINES} | ({labels.EMPTY} if "LPI" in told else set())
+        assert told in made.report.problems[0].detail
+        assert "save the mask with the image's affine" in made.report.problems[0].detail
+
 
 def test_a_run_that_is_older_than_these_parameters_reads_and_keeps_what_it_had(tmp_path, nano):
     folder = pairs(tmp_path / "set")

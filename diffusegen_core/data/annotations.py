@@ -179,7 +179,7 @@ def _label(one: Any) -> str:
 
 def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
     points = one.get("points") if isinstance(one, dict) else None
-    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+    if not isinstance(points, list) or any(not isinstance(at, list) or len(at) != 2 for at in points):
         raise ValueError(f"an entry of `shapes` without points: {str(one)[:60]}")
     category = str(told[_label(one)][0])
     if one.get("shape_type") in ("rectangle", "circle") and len(points) != 2:

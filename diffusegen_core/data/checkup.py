@@ -14,7 +14,7 @@ import numpy as np
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
 from diffusegen_core.data import fits, labels, layouts, reading, selection, testsets
-from diffusegen_core.data.pixels import Raster, span
+from diffusegen_core.data.pixels import Raster, apart, span
 from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
 
@@ -103,6 +103,8 @@ def _note(seen: Seen, look: Look, fit: str, sides: list[int]) -> None:
         if look.pixels.max() <= DARK:
             _odd(seen, "show nothing but black", name)
         seen.shown[name] = testsets.looks(np.ascontiguousarray(look.pixels.transpose(2, 0, 1)[None]))[0]
+    if look.image is not None and look.mask is not None and apart(look.image, look.mask):
+        _odd(seen, "have masks that lie elsewhere in the patient, by the affines of the NIfTI files", name)
     if look.classes is not None and look.classes.any():
         _note_mask(seen, look, name, fit, sides)
 

@@ -14,13 +14,14 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import fits, intensities, labels, rasters
 from diffusegen_core.data.labels import Complaint, Rule
-from diffusegen_core.data.pixels import Raster, oriented, span, turned
+from diffusegen_core.data.pixels import Raster, apart, oriented, span, turned
 from diffusegen_core.data.reports import Pair, Problem, Report
 
 # Kinds of problems, beside those of `labels`.
 UNREADABLE, SIZES, TURNED = "unreadable", "size mismatch", "orientations differ"
 DEPTH, CHANNELS, SMALL, CROPPED, SAME = ("intensities", "channels", "small lesion", "lesion cropped away",
                                          "image is its mask")
+AFFINES = "affines differ"
 UPRIGHT = 1
 SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
@@ -155,6 +156,7 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
     if len(upright) < len(files):
         return None, None, []
     complaints = [one for _, words in upright for one in words]
+    complaints += [one for label, _ in upright for one in _placed(label, image)]
     if len({one.size for one, _ in upright}) > 1:
         return upright[0][0], None, [*complaints, (SIZES, "the masks of the image differ in size")]
     mask, wrong = _joined(report, pair, how, [one for one, _ in upright])
@@ -212,6 +214,15 @@ def _upright(mask: Raster, image: Raster | None) -> tuple[Raster, list[Complaint
     return mask, [(TURNED, f"the image is turned by its EXIF tag ({image.orientation}) and the mask by its "
                            f"own ({mask.orientation}; 1 is not at all), and their sizes do not tell which is "
                            "right; save both without the tag, as they are meant")]
+
+
+def _placed(mask: Raster, image: Raster | None) -> list[Complaint]:
+    """The complaint about two NIfTI files that are stored in different directions, which their affines do not
+    make good: slices would meet others. What is stored alike fits, wherever it is said to lie."""
+    if image is None or mask.axes == image.axes or not (distance := apart(image, mask)):
+        return []
+    return [(AFFINES, f"the image is stored as {image.axes} and the mask as {mask.axes}, and by their "
+                      f"affines they lie {distance:.3g} mm apart; save the mask with the image's affine")]
 
 
 def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> list[Complaint]:
