@@ -105,6 +105,28 @@ def test_d2_floats_beyond_0_to_1_are_told_with_their_range(tmp_path, nano):
         assert (np.median(images) > 20, images.max() > 150) == (True, True)
 
 
+def test_d1_one_bright_file_hides_no_dark_ones(tmp_path):
+    def picture(number: int) -> np.ndarray:
+        values = np.round(tissue(number) * 4095).astype(np.uint16)
+        values[:2, :4] = 65535 if number == 2 else 0
+        return values
+    made = check(pairs(tmp_path, image=picture), channels=1)
+    assert kinds(made) == [reading.DEPTH]
+    assert made.report.problems[0].detail.startswith("in most files, values lie from 0 to")
+    assert "set data.intensities: [0, 4095]" in made.report.problems[0].detail
+    assert check(tmp_path, channels=1, intensities=[0, 4095]).report.problems == []
+
+
+def test_d2_of_floats_that_are_not_all_from_0_to_1_none_is_kept(tmp_path, nano):
+    pairs(tmp_path, image=lambda i: (tissue(i) * (1 if i == 1 else 255)).astype(np.float32), ending=".tif")
+    made = check(tmp_path)
+    assert "all values of images/1.tif lie from 0 to 1, and those of images/3.tif do not" in (
+        made.report.problems[-1].detail)
+    with pytest.raises(UserError, match=r"images/1\.tif.*set data\.intensities"):
+        load(nano, tmp_path, on_bad="skip")
+    assert len(load(nano, tmp_path, intensities=[0, 255])) == 4
+
+
 def test_d3_unmapped_values_refuse(tmp_path, nano):
     folder = pairs(tmp_path, mask=lambda i: lesion() // 2 | np.flipud(lesion()))
     with pytest.raises(UserError, match=r"unmapped values.*127 \(168\), 255 \(168\)"):

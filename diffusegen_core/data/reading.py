@@ -47,7 +47,10 @@ class _Seen:
     low: float = math.inf
     high: float = -math.inf
     full: tuple[float, float] | None = None
-    kinds: set[str] = field(default_factory=set)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """Of each deep file."""
+    floats: dict[bool, str] = field(default_factory=dict)
+    """Whether all values of a float file lie from 0 to 1, and the last pair of which that is so."""
 
 
 def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = None,
@@ -78,7 +81,7 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
             report.add(pair.mask, problem, _of_slice(pair, detail))
         if pixels is not None and mask is not None and not complaints:
             yield pair, pixels, mask
-    if scale == "full" and (wrong := _unused(seen)):
+    if scale == "full" and (wrong := _unused(seen) or _mixed(seen)):
         report.problems.append(Problem(".", DEPTH, wrong))
 
 
@@ -111,6 +114,8 @@ def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | 
     for path, raster in zip(pair.images, shown, strict=True):
         if raster is None:
             return None
+        if raster.values.dtype.kind == "f" and raster.format != "DICOM":
+            seen.floats[raster.full is not None] = report.named(path)
         try:
             parts.append(intensities.to_bytes(raster, scale))
         except ValueError as error:
@@ -262,13 +267,28 @@ def areas(mask: np.ndarray) -> list[int]:
 def _note(seen: _Seen, raster: Raster) -> None:
     if raster.is_deep and raster.full is not None:
         low, high = span(raster.values)
+        seen.spans.append((low, high))
         seen.low, seen.high = min(seen.low, low), max(seen.high, high)
         seen.full = raster.full if seen.full is None else (
             min(seen.full[0], raster.full[0]), max(seen.full[1], raster.full[1]))
 
 
 def _unused(seen: _Seen) -> str | None:
-    return intensities.unused((seen.low, seen.high), seen.full) if seen.full else None
+    if seen.full is None:
+        return None
+    # Of most files too: one that has a bright spot makes no others bright.
+    low, high = np.median(seen.spans, axis=0).tolist()
+    return (intensities.unused((seen.low, seen.high), seen.full)
+            or intensities.unused((low, high), seen.full, "in most files, values lie"))
+
+
+def _mixed(seen: _Seen) -> str | None:
+    """Where the float files do not tell alike what is black and white, none tells."""
+    if len(seen.floats) < 2:
+        return None
+    return (f"all values of {seen.floats[True]} lie from 0 to 1, and those of {seen.floats[False]} do not, "
+            "so that nothing says what is black and white in all; set data.intensities [low, high] or "
+            "percentile")
 
 
 def _of_slice(pair: Pair, detail: str) -> str:
