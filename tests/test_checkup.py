@@ -1,5 +1,6 @@
 """`diffusegen data check`: what data are, a verdict a line; and sets that once loaded wrongly."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -230,6 +231,30 @@ def test_d10_a_grey_set_is_told_and_is_one_channel_if_that_is_set(tmp_path, nano
     np.testing.assert_array_equal(load(nano, folder).images, grey.repeat(3, 1))
 
 
+def test_d11_a_mask_of_most_of_the_picture_in_a_black_frame_is_suspicious(tmp_path):
+    framed = np.pad(255 - lesion((SIDE - 4, SIDE - 4)), 2)
+    made = check(pairs(tmp_path, 2, mask=lambda _: framed))
+    assert "may be inverted: most of the picture or of its border" in said(made, "suspicious")
+
+
+def test_classes_that_occur_nowhere_or_lack_their_file_are_told(tmp_path):
+    numbered = lesion() // 255
+    folder = pairs(tmp_path / "numbers", 2, mask=lambda _: numbered)
+    assert said(check(folder, labels={1: "a", 7: "c"}), "classes") == "look of 2 masks: a in 2, c in none"
+    assert said(check(folder, labels={1: "a"}), "classes") == ""
+    files = tmp_path / "files"
+    for name in ("x", "y"):
+        save(files / f"images/{name}.png", np.round(tissue(ord(name)) * 255).astype(np.uint8))
+        save(files / f"masks/{name}_left.png", lesion())
+    save(files / "masks/x_right.png", np.fliplr(lesion()))
+    rules = {"images": "images/*", "masks": "masks/*_**", "labels": {"left": "l", "right": "r"}}
+    made = check(files, **rules)
+    assert said(made, "class files").startswith("look 1 have no file that ends as right")
+    assert said(made, "class files").endswith(": y")
+    (files / "masks/x_left.png").unlink()  # each has one: they are kinds of images
+    assert said(check(files, **rules), "class files") == ""
+
+
 def test_d11_swapped_folders_are_told(tmp_path):
     folder = pairs(tmp_path)
     (folder / "images").rename(folder / "x")
@@ -255,6 +280,9 @@ def test_d14_what_was_left_out_is_recorded_with_its_reason(tmp_path, nano):
     folder = pairs(tmp_path, 6, mask=lambda i: lesion() * (i % 3 != 0))
     read = load(nano, folder, on_bad="skip")
     assert dataset.left_out(read.stored.parent) == "; left out: 2 (empty mask)"
+    cells = json.loads((Path(__file__).parents[1] / "notebooks/01_cluster.ipynb").read_text())["cells"]
+    first = next("".join(one["source"]) for one in cells if "tables.facts" in "".join(one["source"]))
+    assert first.index('run.make("data")') < first.index("tables.facts"), "which tells what was left out"
     p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16}})
     assert tables.data(p).endswith(": all pairs; left out: 2 (empty mask)")  # which pages say
 

@@ -189,9 +189,16 @@ def test_keys_of_labels_may_be_integers_and_are_of_one_kind():
     given = params.override({"data": {"labels": {2: "old"}}}, [("data.labels", "{1: liver, '>0.5': a}")])
     assert given == {"data": {"labels": {1: "liver", ">0.5": "a"}}}  # as a whole, and its keys as they are
     for mapped, says in (({1: "a", "#ff0000": "b"}, "one kind"), ({1: "background"}, "at least one class"),
-                         ({True: "a"}, "valid string"), ({}, "labels")):
+                         ({True: "a"}, "valid string"), ({}, "labels"), ({1: "a", "01": "b"}, "1 twice"),
+                         ({"#FF0000": "a", "#ff0000": "b"}, "#ff0000 twice"),
+                         ({1: "a/b"}, "'a/b' is no name"), ({1: ""}, "'' is no name"),
+                         ({1: "a\nb"}, "is no name")):
         with pytest.raises(UserError, match=says):
             params.validate({"data": {"labels": mapped}})
+
+
+def test_background_may_be_written_in_any_case():
+    assert Data(labels={0: "Background", 1: "a", 2: "b"}).classes == ("a", "b")
 
 
 @pytest.mark.parametrize(("values", "says"), [

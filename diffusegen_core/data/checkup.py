@@ -3,6 +3,7 @@
 A problem makes a pair unusable. A line to look at (`look`) may be in order, and often is not.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Seen:
     odd: dict[str, list[str]] = field(default_factory=dict)
     """What is odd -> pairs."""
     colourless: bool = True
+    classes: Counter[int] = field(default_factory=Counter)
+    """Place of a class -> masks that have a pixel of it."""
     shown: dict[str, np.ndarray] = field(default_factory=dict)
     """Pair -> its looks, see `testsets.looks`."""
     windows: set[tuple[float, float]] = field(default_factory=set)
@@ -125,8 +128,10 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     assert mask is not None, "the caller looks"
     union: np.ndarray = mask.max(axis=2) > 0
     border = np.concatenate([union[0], union[-1], union[:, 0], union[:, -1]])
-    if union.mean() > MOST and border.mean() > FRAME:
-        _odd(seen, "have masks that may be inverted: most of the picture and of its border is lesion", name)
+    if union.mean() > MOST or border.mean() > FRAME:
+        _odd(seen, "have masks that may be inverted: most of the picture or of its border is lesion", name)
+    for number in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
+        seen.classes[number] += 1
     for region in reading.areas(mask):
         seen.areas.append((region / union.size, name))
     for side in sides:
@@ -189,7 +194,7 @@ def twins(seen: Seen) -> list[tuple[str, str]]:
 def _lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     first = ("", "layout", f"{report.layout}: {len(report.pairs)} usable pairs")
     return [first, *_image_lines(seen, settings), *_shape_lines(seen, settings),
-            *_mask_lines(seen, settings), *_odd_lines(report, seen)]
+            *_mask_lines(seen, settings), *_class_lines(report, seen, settings), *_odd_lines(report, seen)]
 
 
 def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
@@ -242,6 +247,35 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         lines.append((LOOK if seen.lost[settings.image_size] else OK, "vanishing",
                       f"regions that are lost: {lost} (data.image_size is {settings.image_size})"))
     return lines
+
+
+def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
+    """In how many masks each of several classes is, and where a class has no file and others have."""
+    lines = []
+    if settings.labels and seen.masks and (len(settings.classes) > 1 or not seen.classes):
+        told = ", ".join(f"{printable(name)} in {seen.classes[number] or 'none'}"
+                         for number, name in enumerate(settings.classes))
+        lines.append((OK if len(seen.classes) == len(settings.classes) else LOOK, "classes",
+                      f"of {seen.masks.total()} masks: {told}"))
+    if settings.label_kind == "name" and not report.told:
+        lines += [(LOOK, "class files", f"{len(names)} have no file that ends as {printable(key)}, lies in "
+                                        f"such a folder, or is so called: {some(names)}")
+                  for key, names in _without(report, labels.rule(settings)).items()]
+    return lines
+
+
+def _without(report: Report, how: labels.Rule) -> dict[str, list[str]]:
+    """The pairs without a file of a key that others have, beside another one: where each pair has the file of
+    one key alone, as of folders that are classes, none is missing."""
+    keys: dict[str, set[str]] = {}
+    for pair in report.pairs:
+        keys[pair.name] = set()
+        for path in pair.masks:
+            with contextlib.suppress(KeyError):
+                keys[pair.name].add(labels.key_of(how, path.relative_to(report.folder)))
+    several = set().union(*(one for one in keys.values() if len(one) > 1))
+    return {key: names for key in sorted(several)
+            if (names := [printable(name) for name, own in keys.items() if key not in own])}
 
 
 def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:

@@ -83,7 +83,12 @@ def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
 
 
 def of_name(how: Rule, path: PurePath) -> int | None:
-    """Which class a mask file is by its name, its folder, or a pattern; raises KeyError where none says so.
+    """Which class a mask file is, by `key_of`. Raises KeyError as it does."""
+    return how.keys[key_of(how, path)]
+
+
+def key_of(how: Rule, path: PurePath) -> str:
+    """The key that a mask file has by its name, its folder, or a pattern; raises KeyError where none says so.
 
     A key is the end of the file's name, a folder that it lies in, or a pattern with *. The longest counts.
     """
@@ -92,7 +97,7 @@ def of_name(how: Rule, path: PurePath) -> int | None:
         is_it = fnmatch(path.as_posix(), key) or fnmatch(path.name, key) if "*" in key else (
             name.endswith(key) or key in path.parts[:-1])
         if is_it:
-            return how.keys[key]
+            return key
     raise KeyError(path.name)
 
 
