@@ -12,7 +12,7 @@ from test_formats import dicom, nifti
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, labels, rasters, reading
+from diffusegen_core.data import checkup, dataset, fits, labels, rasters, reading
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -221,6 +221,21 @@ def test_d9_regions_that_vanish_are_counted_and_a_least_area_refuses(tmp_path):
     for least, fine in ((1, True), (2, False), (0.0004, True), (0.0005, False)):
         assert (kinds(check(folder, min_area=least)) == []) == fine
     assert "a region of 1 pixels" in check(folder, min_area=2).report.problems[0].detail
+
+
+def test_regions_are_not_lost_where_a_mask_becomes_larger():
+    mask = np.zeros((64, 64, 1), np.uint8)
+    mask[10, 10], mask[40, 21], mask[63, 63] = 1, 1, 1
+    assert [checkup.vanishing(mask, side) for side in (64, 128, 192, 256, 512)] == [0] * 5
+    assert checkup.vanishing(mask, 32) == 3 - len(np.argwhere(fits.shrunk(mask, (32, 32))))
+
+
+def test_what_is_no_number_is_no_colour(tmp_path):
+    volume = np.where(lesion() > 0, 0.9, np.nan).astype(np.float32)
+    for part, values in (("images", volume), ("masks", lesion() // 255)):
+        (tmp_path / part).mkdir()
+        nifti(tmp_path / part / "a.nii.gz", values[..., None])
+    assert said(check(tmp_path, channels=1, labels={1: "a"}), "channels") == ""
 
 
 def test_d10_a_grey_set_is_told_and_is_one_channel_if_that_is_set(tmp_path, nano):

@@ -217,6 +217,13 @@ def test_a_mask_whose_lesion_is_black_is_most_of_it():  # D4
     assert read(np.asarray(picture))[0].mean() > 0.9
 
 
+def test_truth_values_are_1_as_a_value_and_white_otherwise():
+    truth = pixels.Raster(grey((255, 9))[..., None], "NumPy", "bool", (0, 255))
+    for how in ({}, {"labels": {1: "a"}}, {"labels": {">127": "a"}}):
+        mask, wrong = read(truth, **how)
+        assert (mask.sum(), wrong) == (81, {})
+
+
 # ---- classes that nobody named
 
 def shown(tmp_path, values: np.ndarray, ending: str, **options: object) -> dict[str, str]:

@@ -109,7 +109,8 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
 def drawn(shapes: Sequence[Shape], how: Rule, width: int, height: int) -> tuple[np.ndarray, list[Complaint]]:
     """The mask (H, W, M) in {0, 1} of outlined regions. Raises ValueError for run lengths that do not fit."""
     mask = np.zeros((height, width, len(how.classes)), np.uint8)
-    unmapped = sorted({one.category for one in shapes if one.category not in how.keys})
+    unmapped = sorted({how.called.get(one.category, one.category) for one in shapes
+                       if one.category not in how.keys})
     for one in shapes:
         place = how.keys.get(one.category)
         if place is not None:
@@ -170,6 +171,8 @@ def _coco_shape(one: dict[str, Any]) -> Shape:
     category, outline = str(int(one["category_id"])), one["segmentation"]
     if isinstance(outline, dict):
         return Shape(category, runs=outline)
+    if not outline:
+        raise ValueError("an annotation without an outline, of a box alone; outline it, or take it out")
     return Shape(category, tuple(_corners(part) for part in outline))
 
 

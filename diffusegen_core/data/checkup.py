@@ -118,7 +118,8 @@ def _note_image(seen: Seen, image: Raster) -> None:
     low, high = span(image.values)
     before = seen.spans.get(kind, (low, high))
     seen.spans[kind] = min(low, before[0]), max(high, before[1])
-    seen.colourless &= bool((image.values == image.values[..., :1]).all())
+    values = image.values  # where NaN is, no channel is unlike the first
+    seen.colourless &= bool(((values == values[..., :1]) | (values != values)).all())
     if image.window:
         seen.windows.add(image.window)
 
@@ -153,8 +154,8 @@ def vanishing(mask: np.ndarray, side: int) -> int:
         if count == 1:
             continue
         small = fits.shrunk(layer[..., None], (side, side))[..., 0]
-        rows = np.minimum(np.arange(len(layer)) * side // len(layer), side - 1)
-        columns = np.minimum(np.arange(layer.shape[1]) * side // layer.shape[1], side - 1)
+        # The pixel that the middle of each lies in, of a larger mask as of a smaller one.
+        rows, columns = (((2 * np.arange(length) + 1) * side) // (2 * length) for length in layer.shape)
         kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)
         lost += count - len(np.union1d(np.unique(kept), [0]))
     return lost
@@ -285,8 +286,8 @@ def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
         listed = some([f"{printable(one)} and {printable(other)}" for one, other in same])
         lines.append((LOOK, "copies", f"{len(same)} pairs of images show the same: {listed}"))
     if report.ignored:
-        lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are neither images nor masks, such "
-                                        f"as {report.named(report.ignored[0])}"))
+        lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
+                                        f"masks, such as {report.named(report.ignored[0])}"))
     return lines
 
 

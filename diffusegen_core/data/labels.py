@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import PurePath
 
@@ -41,6 +41,8 @@ class Rule:
     overlap: bool = False
     is_default: bool = False
     """Whether nobody said so: one class, above HALF, of masks that must be black and white."""
+    called: Mapping[str, str] = field(default_factory=dict)
+    """What a layout calls the class of a key."""
 
 
 def rule(settings: Data, told: Mapping[str, Sequence[int]] | None = None,
@@ -79,7 +81,10 @@ def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
     values, complaint = _one_channel(raster)
     if complaint:
         return np.zeros((*values.shape, len(how.classes)), np.uint8), [complaint]
-    return _by_condition(how, values) if how.kind == "condition" else _by_value(how, values)
+    if how.kind == "condition":
+        return _by_condition(how, values)
+    # Truth values, which condition and default take as black and white.
+    return _by_value(how, (values > 0).astype(np.uint8) if raster.mode == "bool" else values)
 
 
 def of_name(how: Rule, path: PurePath) -> int | None:

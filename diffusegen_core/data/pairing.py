@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from diffusegen_core.config.errors import printable
 from diffusegen_core.data import arrays, rasters
@@ -14,6 +16,8 @@ from diffusegen_core.data.reports import Pair, Report
 MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
 DEEPEST = 5  # folders below a dataset's own in which files are looked for
 Key = tuple[str, ...]
+K = TypeVar("K", str, Key)
+CHANNELS = "channels"
 NO_MASK, NO_IMAGE = "missing mask", "mask without image"
 UNPAIRED = {NO_MASK, NO_IMAGE}  # the kinds of problems where names do not match
 
@@ -40,6 +44,7 @@ def by_stem(report: Report, prefix: str, images: list[Path], masks: list[Path]) 
     report.files += images + masks
     image_of = _by_name(report, images, {path: rasters.stem(path) for path in images})
     mask_of = _by_name(report, masks, {path: _image_stem(rasters.stem(path), image_of) for path in masks})
+    mask_of = _spelled(mask_of, image_of, _composed)
     for stem, paths in image_of.items():
         if len(paths) == 1 and stem not in mask_of:
             report.add(paths[0], NO_MASK, "no mask has its name")
@@ -57,7 +62,7 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
     `stacked` several files, each a channel or more."""
     taken = {path for _, path in masks}
     image_of = _by_key(report, [one for one in images if one[1] not in taken])
-    mask_of = _by_key(report, masks)
+    mask_of = _spelled(_by_key(report, masks), image_of, lambda key: tuple(map(_composed, key)))
     for key, paths in image_of.items():
         if not stacked:
             for path in paths[1:]:
@@ -68,9 +73,28 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
             first, *rest = mask_of[key]
             report.pairs.append(Pair(prefix + "_".join(key), paths[0], first, tuple(paths[1:]), tuple(rest)))
     refuse_same_names(report)
+    if stacked:
+        _refuse_odd_channels(report)
     for key in mask_of.keys() - image_of.keys():
         for path in mask_of[key]:
             report.add(path, NO_IMAGE, "no image has its name")
+
+
+def _refuse_odd_channels(report: Report) -> None:
+    """A problem in place of each image whose files are not the channels that most images have: the numbers at
+    the ends of their names, from 0 on."""
+    numbers = {pair: tuple(rasters.stem(path).rpartition("_")[2] for path in pair.images)
+               for pair in report.pairs}
+    usual = Counter(numbers.values()).most_common(1)[0][0] if numbers else ()
+    sound = []
+    for pair, own in numbers.items():
+        if own == usual and list(map(int, own)) == list(range(len(own))):
+            sound.append(pair)
+        else:
+            others = f", and those of most images {', '.join(usual)}" if own != usual else ""
+            report.add(pair.image, CHANNELS, f"its files are the channels {', '.join(own)}{others}; all "
+                                             "images need the same, from 0000 on without gaps")
+    report.pairs = sound
 
 
 def matched(pattern: re.Pattern[str], root: Path, paths: Sequence[Path]) -> Iterator[tuple[Key, Path]]:
@@ -190,6 +214,19 @@ def _by_key(report: Report, keyed: list[tuple[Key, Path]]) -> dict[Key, list[Pat
         else:
             by_key[key].append(path)
     return by_key
+
+
+def _spelled(masks: dict[K, list[Path]], images: Mapping[K, list[Path]],
+             composed: Callable[[K], K]) -> dict[K, list[Path]]:
+    """Masks under the names of their images, where these are the same text in other bytes: a Mac stores é as
+    two characters."""
+    known = {composed(name): name for name in images}
+    alike = {name: known.get(composed(name), name) for name in masks if name not in images}
+    return {name if alike.get(name, name) in masks else alike[name]: paths for name, paths in masks.items()}
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _image_stem(mask: str, images: dict[str, list[Path]]) -> str:

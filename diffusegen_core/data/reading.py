@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -14,13 +14,13 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import fits, intensities, labels, rasters
 from diffusegen_core.data.labels import Complaint, Rule
+from diffusegen_core.data.pairing import CHANNELS
 from diffusegen_core.data.pixels import Raster, apart, oriented, span, turned
 from diffusegen_core.data.reports import Pair, Problem, Report
 
 # Kinds of problems, beside those of `labels`.
 UNREADABLE, SIZES, TURNED = "unreadable", "size mismatch", "orientations differ"
-DEPTH, CHANNELS, SMALL, CROPPED, SAME = ("intensities", "channels", "small lesion", "lesion cropped away",
-                                         "image is its mask")
+DEPTH, SMALL, CROPPED, SAME = "intensities", "small lesion", "lesion cropped away", "image is its mask"
 AFFINES = "affines differ"
 UPRIGHT = 1
 SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
@@ -61,7 +61,8 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
     shown every pair. Raises UserError where the settings do not go with what the data tell of their classes.
     """
     try:
-        how = labels.rule(settings, report.told, report.condition)
+        how = replace(labels.rule(settings, report.told, report.condition), called={
+            str(value): name for name, values in report.told.items() for value in values})
     except ValueError as error:
         raise UserError(f"{report.folder} {error}.") from None
     scale, seen = _rule(report, settings), _Seen()
@@ -74,7 +75,8 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
         if mask is not None:
             complaints += _complaints(pixels, mask, settings)
             if label is None or not how.is_default:  # else `labels` tells of empty masks
-                complaints += _nothing(mask, how)
+                is_told = any(one in (labels.UNMAPPED, labels.COLOURS) for one, _ in complaints)
+                complaints += [] if is_told else _nothing(mask, how, label)
         if _same(shown[0], label):
             complaints.append((SAME, "image and mask are one picture"))
         for problem, detail in complaints:
@@ -125,9 +127,11 @@ def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | 
     if len({part.shape[:2] for part in parts}) > 1:
         report.add(pair.image, SIZES, "the files of its channels differ in size")
         return None
-    pixels = with_channels(np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0], channels)
+    has = sum(part.shape[2] for part in parts)
+    # Channels of several files are no colours, whatever their number.
+    pixels = with_channels(parts[0], channels) if len(parts) == 1 else (
+        np.concatenate(parts, axis=2) if has == channels else None)
     if pixels is None:
-        has = sum(part.shape[2] for part in parts)
         report.add(pair.image, CHANNELS, f"{has} channels, and data.channels is {channels}")
     return pixels
 
@@ -188,8 +192,9 @@ def _joined(report: Report, pair: Pair, how: Rule,
             try:
                 place = labels.of_name(how, path.relative_to(report.folder))
             except KeyError:
-                complaints.append((labels.UNMAPPED, f"{report.named(path)} ends as no key of data.labels, "
-                                                    "and lies in no such folder"))
+                complaints.append((labels.UNMAPPED, f"{report.named(path)} matches no key of data.labels, by "
+                                   f"its ending or its folder; {', '.join(how.keys)}: what is no value (1), "
+                                   "colour (#ff0000) or condition (>127) is taken as such an ending"))
                 continue
             layer, words = labels.binary(raster)
             if place is not None:
@@ -246,8 +251,15 @@ def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> 
     return complaints
 
 
-def _nothing(mask: np.ndarray, how: Rule) -> list[Complaint]:
-    return [] if mask.any() else [(labels.EMPTY, f"no pixel is of a class ({', '.join(how.classes)})")]
+def _nothing(mask: np.ndarray, how: Rule, label: Raster | None) -> list[Complaint]:
+    if mask.any():
+        return []
+    words = f"no pixel is of a class ({', '.join(how.classes)})"
+    counts = labels.counted(labels.native(label)) if label is not None and how.kind != "name" else {}
+    if label is not None and set(counts) - {"0"}:
+        of_palette = ", the numbers of its palette" if label.indices is not None else ""
+        words += f"; the mask has {labels.listed(counts)}{of_palette}"
+    return [(labels.EMPTY, words)]
 
 
 def _same(image: Raster | None, label: Raster | None) -> bool:
