@@ -20,6 +20,7 @@ NOISE = 0.05  # of the lesion's pixels
 BETWEEN = 64, 191  # values that are neither black nor white
 FLAT = 0.0005  # of a mask; where more of it is flat in between, a level of its own is there
 MIXED = 0.3  # of a mask; more in between is no edge, however blurred
+MANY = 256  # values; a mask with more numbers no classes by them
 SHOWN = 8  # values in a message
 # The kinds of problems.
 EMPTY, TWO, ZERO_ONE = "empty mask", "mask not two-valued", "mask of 0 and 1"
@@ -241,7 +242,8 @@ def _many(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
         return [(COLOURS, f"{listed({one: counts[one] for one in seen})}; {CRISP}")] if len(seen) > 2 else []
     seen = [f"{value:g}" for value in levels.flat(values)]
     # A blurred edge of black and white has values on both sides of HALF.
-    if len(seen) > 2 or len(np.unique(grey[grey > HALF])) < 2:
+    is_numbered = len(counts) <= MANY and len(np.unique(grey[grey > HALF])) < 2
+    if len(seen) > 2 or is_numbered:
         told = {value: counts[value] for value in seen} if len(seen) > 2 else counts
         lesion, least = [value for value in told if float(value)], HALF if grey.max() > HALF else 0
         return [(UNMAPPED, f"{listed(told)}: more than two values; say what each is, as "
