@@ -278,6 +278,12 @@ def test_a_third_level_is_told_in_jpeg(tmp_path, level, quality):
         assert shown(tmp_path, np.asarray(again), ".png") == {}
 
 
+def test_planes_of_one_array_are_one_mask_however_many():
+    planes = np.stack([grey((255, 9))] * 3 + [grey()] * 13, axis=2)
+    mask, wrong = read(raster(planes, "NumPy"))
+    assert (mask.sum(), wrong) == (81, {})
+
+
 def test_several_colours_are_told_with_blurred_edges_and_in_jpeg(tmp_path):
     both, alone = discs((255, 0, 0), (0, 255, 0)), discs((255, 0, 0), (255, 0, 0))
     for picture, told in ((both, True), (alone, False)):

@@ -254,9 +254,12 @@ def _many(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
 
 def _blurred(raster: Raster, grey: np.ndarray) -> list[Complaint]:
     """The complaint about levels beside two that are no exact values, as JPEG leaves them."""
-    seen = levels.about(grey[..., None] if raster.is_deep else raster.values)
+    values = native(replace(raster, indices=None))
+    is_coloured = values.ndim == 3 and values.shape[2] == 3 and not raster.is_deep
+    picture = values if is_coloured else grey[..., None]
+    seen = levels.about(picture)
     if len(seen) < 3:
-        has_hues = raster.values.shape[2] == 3 and not raster.is_deep and levels.has_hues(raster.values)
+        has_hues = is_coloured and levels.has_hues(picture)
         return [(COLOURS, f"what is bright has several hues; {CRISP}")] if has_hues else []
     told = "about " + listed({_called(colour): count for colour, count in seen.items()})
     coloured = any(max(colour) - min(colour) > levels.APART for colour in seen)
