@@ -28,6 +28,8 @@ def export(
         metavar="TYPE,...", help="Data types, such as 2-Styled-Paint,GAN; by default the styled pairs, "
                                  "filtered where there is a filter.")] = None,
     real: Annotated[bool, typer.Option("--real/--no-real", help="With the real pairs.")] = True,
+    native: Annotated[bool, typer.Option(
+        "--native", help="At the size of each pair's own files, and not at the run's.")] = False,
 ) -> None:
     """Write the pairs of a run as a dataset for other programs, or its models, with a card.
 
@@ -37,8 +39,8 @@ def export(
     from diffusegen_core.exports import cases, exporting
     from diffusegen_core.run import Run
     if to is Target.MODELS:
-        if types is not None or not real:
-            raise UserError("--types and --no-real choose pairs; --to models writes models alone.")
+        if types is not None or not real or native:
+            raise UserError("--types, --no-real and --native are of pairs; --to models writes models alone.")
         place, trained = exporting.models(Run.open(folder), out)
         typer.echo(f"{len(trained.all)} models: {printable(str(place))}")
         typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
@@ -46,7 +48,7 @@ def export(
     names = [name.strip() for name in types.split(",") if name.strip()] if types is not None else None
     if names == []:
         raise UserError(f"--types {types!r} names no data type; name some, or leave it out.")
-    place, chosen = exporting.export(Run.open(folder), to.value, out, names, real)
+    place, chosen = exporting.export(Run.open(folder), to.value, out, names, real, native)
     counts = chosen.table.groupby(["origin", "data_type"], sort=False).size()
     typer.echo(f"{', '.join(f'{count} {kind}' for (_, kind), count in counts.items())} pairs: "
                f"{printable(str(place))}")

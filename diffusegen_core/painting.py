@@ -107,6 +107,7 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
     # A removal has an empty mask on both sides of guidance, which is none.
     guided = p.inpaint.guidance_scale != 1 and not wish.remove
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
+    made_by = {"masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
     return {
         **guidance,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
@@ -115,7 +116,7 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
         "models": {model.name: model.sha256 for model in run.models.models}, "weights": run.models.weights,
         "pairs": run.pairs.digest, "window": p.data.window,
         "inpaint": inpaint.decisive(p.inpaint),
-        "versions": {**files.versions(), "masks": masks.VERSION, "windows": windows.VERSION}}
+        "versions": {**files.versions(), **made_by}}
 
 
 def _begin(out: Path, recipe: dict[str, Any]) -> None:

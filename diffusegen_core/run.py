@@ -303,8 +303,8 @@ class Run:
     def _generators(self, ws: Workspace, sets: Sets) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
-        return subruns.generators(ws, augment.subsets(p.seed, sets.real.names, p.augment, p.segment),
-                                  self._within)
+        small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment, sets.volumes)
+        return subruns.generators(ws, small, self._within)
 
     def generators(self) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, as far as they are made."""

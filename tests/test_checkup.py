@@ -12,7 +12,7 @@ from test_formats import dicom, nifti
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, fits, labels, rasters, reading
+from diffusegen_core.data import checkup, dataset, labels, planes, rasters, reading, sidecars
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -180,7 +180,7 @@ def test_d6_turned_masks_images_as_masks_black_images_and_copies_are_told(tmp_pa
     assert kinds(made) == [reading.SAME]
     assert "fit far better turned by 180 degrees: 1" in said(made, "suspicious")
     assert "show nothing but black: 3" in said(made, "suspicious")
-    assert said(made, "copies") == "look 1 pairs of images show the same: 4 and 5"
+    assert said(made, "copies") == "look 1 pairs of images look identical: 4 and 5"
 
 
 @pytest.mark.parametrize(("fit", "verdict", "how"), [
@@ -190,7 +190,7 @@ def test_d7_what_is_no_square_is_told_and_fitted_as_chosen(tmp_path, nano, fit, 
     folder = pairs(tmp_path, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
                    mask=lambda i: np.roll(lesion(shape), SIDE, axis=1))
     made = check(folder, fit=fit)
-    assert said(made, "aspect").startswith(f"{verdict} 4 are no squares, with sides up to 1:3")
+    assert said(made, "aspect").startswith(f"{verdict} 4 are not square, with sides up to 1:3")
     assert how in said(made, "aspect")
     mask = load(nano, folder, fit=fit, image_size=48).masks[0, 0]
     height, width = mask.any(axis=1).sum(), mask.any(axis=0).sum()
@@ -227,7 +227,7 @@ def test_regions_are_not_lost_where_a_mask_becomes_larger():
     mask = np.zeros((64, 64, 1), np.uint8)
     mask[10, 10], mask[40, 21], mask[63, 63] = 1, 1, 1
     assert [checkup.vanishing(mask, side) for side in (64, 128, 192, 256, 512)] == [0] * 5
-    assert checkup.vanishing(mask, 32) == 3 - len(np.argwhere(fits.shrunk(mask, (32, 32))))
+    assert checkup.vanishing(mask, 32) == 3 - len(np.argwhere(planes.shrunk(mask[..., 0][None], (32, 32))))
 
 
 def test_what_is_no_number_is_no_colour(tmp_path):
@@ -294,7 +294,7 @@ def test_d12_one_rule_for_the_whole_set(tmp_path, nano):
 def test_d14_what_was_left_out_is_recorded_with_its_reason(tmp_path, nano):
     folder = pairs(tmp_path, 6, mask=lambda i: lesion() * (i % 3 != 0))
     read = load(nano, folder, on_bad="skip")
-    assert dataset.left_out(read.stored.parent) == "; left out: 2 (empty mask)"
+    assert sidecars.left_out(read.stored.parent) == "; left out: 2 (empty mask)"
     cells = json.loads((Path(__file__).parents[1] / "notebooks/01_cluster.ipynb").read_text())["cells"]
     first = next("".join(one["source"]) for one in cells if "tables.facts" in "".join(one["source"]))
     assert first.index('run.make("data")') < first.index("tables.facts"), "which tells what was left out"
@@ -321,13 +321,12 @@ def test_dicom_images_with_their_windows(tmp_path, nano):
     assert (problem.file, problem.problem) == ("images/0.dcm", "unreadable")
 
 
-def test_nifti_and_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
+def test_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
     for number in range(3):
         for part in ("images", "masks"):
             (tmp_path / part).mkdir(exist_ok=True)
         np.save(tmp_path / f"images/{number}.npy", np.stack([tissue(number)] * 5, 2).astype(np.float32))
-        numbers = lesion() // 255 + np.flipud(lesion()) // 255 * 2
-        nifti(tmp_path / f"masks/{number}.nii.gz", numbers.T.copy())
+        np.save(tmp_path / f"masks/{number}.npy", lesion() // 255 + np.flipud(lesion()) // 255 * 2)
     read = load(nano, tmp_path, channels=5, labels={1: "upper", 2: "lower"})
     assert (read.images.shape, read.masks.shape) == ((3, 5, 16, 16), (3, 2, 16, 16))
     assert kinds(check(tmp_path, labels={1: "upper", 2: "lower"})) == [reading.CHANNELS]
@@ -382,4 +381,4 @@ def test_native_sizes_are_kept(tmp_path, nano):
     shape = (SIDE, 2 * SIDE)
     folder = pairs(tmp_path, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
                    mask=lambda i: lesion(shape))
-    assert dataset.native_sizes(load(nano, folder)) == dict.fromkeys("0123", shape)
+    assert sidecars.native_sizes(load(nano, folder).file) == dict.fromkeys("0123", shape)

@@ -16,7 +16,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import checkup, dataset, fits, layouts, pixels, rasters, reading
-from diffusegen_core.store import files
+from diffusegen_core.store import files, ownparams
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.stamps import ASIDE
 from diffusegen_core.store.workspace import Workspace
@@ -656,3 +656,58 @@ def test_cvc_clinicdb_is_sound_and_in_the_order_of_its_frames(shared):
     report = checkup.check(shared / "data/cvc-clinicdb", clusters=40)
     assert [pair.name for pair in report.pairs] == [str(number) for number in range(1, 301)]
     assert report.problems == []
+
+
+# ---- what decides classes is known to the artifact
+
+def classes_of(tmp_path: Path) -> Path:
+    """A folder of masks of 1 and 2."""
+    label = np.zeros((20, 24), np.uint8)
+    label[4:14, 4:10], label[4:14, 10:20] = 1, 2
+    for name in ("a", "b", "c"):
+        add(tmp_path / "set", name, label=Image.fromarray(label))
+    return tmp_path / "set"
+
+
+def test_classes_in_another_order_are_other_masks(nano, tmp_path):
+    source = classes_of(tmp_path)
+    first, last = ({1: "liver", 2: "tumour"}, {2: "tumour", 1: "liver"})
+    one = make(nano, source, labels=first)
+    ownparams.keep(one)
+    masks = load(one).masks
+    other = make(nano, source, labels=last)
+    assert ownparams.keep(other), "the parameters that were there are set aside"
+    assert list(ownparams.load(other.folder)["data"]["labels"]) == ["2", "1"]
+    assert np.array_equal(load(other).masks, masks[:, ::-1])
+    assert np.array_equal(load(one).masks, masks)
+    # The order of a single class' values decides nothing.
+    single = make(nano, source, labels={1: "organ", 2: "organ"})
+    load(single)
+    again = make(nano, source, labels={2: "organ", 1: "organ"})
+    assert load(again, writable=False).planes.classes == 1
+
+
+def test_nnunets_own_file_decides_and_is_read_again(nano, tmp_path):
+    source = tmp_path / "set"
+    label = np.zeros((20, 24), np.uint8)
+    label[4:14, 4:10], label[4:14, 10:20] = 1, 2
+    for name in ("a", "b", "c"):
+        add(source, name, label=Image.fromarray(label), images="imagesTr", masks="labelsTr")
+        (source / f"imagesTr/{name}.png").rename(source / f"imagesTr/{name}_0000.png")
+    told = source / "dataset.json"
+    told.write_text(json.dumps({"labels": {"background": 0, "liver": 1, "tumour": 2}}))
+    asked = make(nano, source, labels={"liver": "liver", "tumour": "tumour"})
+    before = load(asked).masks
+    told.write_text(json.dumps({"labels": {"background": 0, "liver": 2, "tumour": 1}}))
+    assert np.array_equal(load(asked).masks, before[:, ::-1])
+
+
+def test_problems_come_in_the_order_of_the_files(tmp_path):
+    # A set of names would come in another order in each process.
+    add(tmp_path, "a")
+    for number in range(40):
+        add(tmp_path, f"x{number}")
+        (tmp_path / f"images/x{number}.png").unlink()
+    report = layouts.scan(tmp_path, Data(images="images/*", masks="masks/*"))
+    assert [one.file for one in report.problems] == [
+        path.relative_to(tmp_path).as_posix() for path in sorted((tmp_path / "masks").iterdir())[1:]]

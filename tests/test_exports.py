@@ -1,7 +1,8 @@
 """A run's pairs for other programs: each format by its structure, and read back where its library is there.
 
-pycocotools and MONAI are small (2 and 8 MB); datasets (172 MB, of which pyarrow is 165) and nnunetv2 (427 MB,
-and it asks for an older timm) are too heavy for CI. Put them on PYTHONPATH, and their tests run.
+CI has pycocotools alone, and skips what the others read back: MONAI (8 MB) is no dependency, and datasets
+(172 MB) and nnunetv2 (427 MB, and it asks for an older timm) are too heavy. Put them on PYTHONPATH, and their
+tests run.
 """
 
 import json
@@ -29,6 +30,7 @@ from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnun
 from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
 from diffusegen_core.exports.exporting import FORMATS, export
 from diffusegen_core.store import files
+from diffusegen_core.store.workspace import Workspace
 
 STYLED = DataType.parse("2-Styled-Diff")
 OUT = {"nnunet": "Dataset501_Tiny"}
@@ -268,14 +270,12 @@ def test_nnunet_has_cases_channels_labels_and_folds(exports: dict[str, Path], ch
     assert max(len(fold["train"]) for fold in folds) < len(names)
 
 
-@pytest.mark.parametrize("mask", [[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]],
-                                  [[0, 0], [1, 1]]])
-def test_run_lengths_go_column_by_column_and_begin_with_zeros(mask: list):
-    array = np.array(mask)
-    counts = to_coco.run_lengths(array)
-    decoded = np.repeat(np.arange(len(counts)) % 2, counts).reshape(array.shape, order="F")
-    assert np.array_equal(decoded, array)
-    assert to_coco.run_lengths(np.array([[1, 0], [0, 0], [0, 1]])) == [0, 1, 4, 1]
+@pytest.mark.parametrize("mask", [[[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 0], [1, 1]]])
+def test_an_instance_is_exact_to_the_pixel(mask: list):
+    from pycocotools import mask as library
+    [one] = to_coco._annotations(7, np.array([mask], np.uint8))
+    assert np.array_equal(library.decode(one["segmentation"]), mask)
+    assert one["area"] == np.sum(mask)
 
 
 def test_coco_has_an_instance_for_each_connected_part(grey: dict[str, Path]):
@@ -292,6 +292,48 @@ def test_coco_has_an_instance_for_each_connected_part(grey: dict[str, Path]):
                 (1, 49, [2, 2, 7, 7]), (2, 9, [3, 11, 3, 3]), *([(2, 9, [9, 11, 3, 3])] if two else [])]
     ids = [one["id"] for told in documents for one in told["annotations"]]
     assert sorted(ids) == list(range(1, len(ids) + 1))
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "squeeze"])
+def test_native_pairs_are_as_large_as_their_files_and_in_place(evaluated: Path, tmp_path: Path, fit: str,
+                                                               monkeypatch: pytest.MonkeyPatch):
+    shapes = {"a": (40, 80), "b": (90, 60), "c": (64, 64), "d": (70, 50)}
+    for name, shape in shapes.items():
+        mask = np.zeros(shape, np.uint8)
+        mask[shape[0] // 2 - 8:shape[0] // 2 + 8, shape[1] // 2 - 6:shape[1] // 2 + 6] = 255
+        for part, values in (("images", mask // 2 + 60), ("masks", mask)):
+            (tmp_path / "set" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(tmp_path / "set" / part / f"{name}.png")
+    run = Made(tmp_path / "run", evaluated)
+    run.params = made_up.changed(Run.open(evaluated).params, data={
+        "source": str(tmp_path / "set"), "count": None, "image_size": 64, "channels": 1, "fit": fit})
+    run.pairs = dataset.load(Workspace(tmp_path / "run", 0), run.params.data)
+    monkeypatch.setattr(exporting, "refuse_place", lambda run, out: None)
+    monkeypatch.setattr(outlets, "types", lambda run: {"Real": REAL})
+    place, _ = export(run, "folder", tmp_path / "native", ["Real"], native=True)
+    for name, (height, width) in shapes.items():
+        image, mask = (pixels(place / part / f"Real__{name}.png") for part in ("images", "masks"))
+        own = pixels(tmp_path / "set" / "masks" / f"{name}.png")
+        assert image.shape == mask.shape == (height, width)
+        assert ((mask > 0) != (own > 0)).mean() < 0.02
+        middle = image[height // 2, width // 2]
+        assert abs(int(middle) - 187) < 6
+    card = (place / "README.md").read_text()
+    assert "each as large as the files of its real pair" in card
+    assert ("black, and of no class" in card) == (fit == "crop")
+    document = json.loads((export(run, "coco", tmp_path / "coco", ["Real"], native=True)[0]
+                           / "annotations/instances_train.json").read_text())
+    for one in document["images"]:
+        assert (one["height"], one["width"]) == shapes[one["source"]]
+
+
+def test_phantoms_have_no_native_size(evaluated: Path, tmp_path: Path):
+    told = CliRunner().invoke(cli.app, ["export", str(evaluated), "--to", "folder", "--native",
+                                        "--out", str(tmp_path / "x")])
+    assert told.exit_code != 0
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(UserError, match="has no native size: it is a phantom's"):
+        export(Run.open(evaluated), "folder", tmp_path / "x", native=True)
 
 
 def test_coco_keeps_classes_that_overlap_and_others_refuse_them(evaluated: Path, tmp_path: Path,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from diffusegen_core.config.data import Data
-from diffusegen_core.data import fits, intensities, pixels, rasters
+from diffusegen_core.data import fits, intensities, pixels, planes, rasters
 
 RAMP = np.arange(20 * 24, dtype=np.uint16).reshape(20, 24)
 
@@ -164,7 +164,7 @@ def test_dicom_is_rescaled_and_tells_its_depth_and_window(tmp_path):
     raster = rasters.read(path)
     np.testing.assert_array_equal(raster.values[..., 0], RAMP * 2.0 - 1024)
     assert raster.full == (-1024, 4095 * 2 - 1024)
-    assert raster.window == (-160, 239)  # PS3.3 C.11.2.1.2: the width counts both ends
+    assert raster.voi == (-160, 239)  # PS3.3 C.11.2.1.2: the width counts both ends
     assert (raster.format, raster.mode) == ("DICOM", "MONOCHROME2")
 
 
@@ -275,7 +275,7 @@ def test_each_rule_maps_values_as_it_says():
     assert intensities.to_bytes(deep, "full").max() == round(47900 / 65535 * 255)
     between = intensities.to_bytes(deep, (1000.0, 2000.0))[0, [0, 10, 15, 20, 23], 0]
     assert between.tolist() == [0, 0, 128, 255, 255]
-    assert intensities.to_bytes(raster(RAMP, (0, 4095), window=(100, 200)), "dicom")[0, 0, 0] == 0
+    assert intensities.to_bytes(raster(RAMP, (0, 4095), voi=(100, 200)), "dicom")[0, 0, 0] == 0
     assert intensities.to_bytes(raster(RAMP / np.float32(479)), "full").max() == 255
     dark = raster(np.zeros((4, 4), np.uint16))
     low, high = intensities.of_set(Data(intensities="percentile"), [deep, dark])
@@ -336,16 +336,26 @@ def test_the_way_back_leads_to_the_native_size_and_place(fit, shape):
 
 
 def test_classes_that_exclude_each_other_still_do_and_none_vanishes():
-    mask = np.zeros((64, 64, 2), np.uint8)
-    mask[:33, :, 0] = mask[33:, :, 1] = 1
-    small = fits.shrunk(mask, (16, 16))
-    assert small.sum(axis=2).max() == 1
+    mask = np.zeros((2, 64, 64), np.uint8)
+    mask[0, :33] = mask[1, 33:] = 1
+    small = planes.shrunk(mask, (16, 16))
+    assert small.sum(axis=0).max() == 1
     assert small.sum() == 256
-    mask = np.zeros((64, 64, 2), np.uint8)
-    mask[:, :, 0], mask[30, 30] = 1, (0, 1)
-    small = fits.shrunk(mask, (16, 16))
-    assert small[..., 1].sum() == 1
-    assert small.sum(axis=2).max() == 1
+    mask = np.zeros((2, 64, 64), np.uint8)
+    mask[0], mask[:, 30, 30] = 1, (0, 1)
+    small = planes.shrunk(mask, (16, 16))
+    assert small[1].sum() == 1
+    assert small.sum(axis=0).max() == 1
+
+
+@pytest.mark.parametrize("shape", [(96, 288), (288, 96), (100, 100), (2, 900)])
+def test_what_a_padded_square_shows_has_no_bars(shape):
+    image, mask = np.full((*shape, 1), 200, np.uint8), np.zeros((*shape, 1), np.uint8)
+    square, _ = fits.fitted(image, mask, 64, "pad")
+    shown = fits.content(square, shape)
+    assert shown.size
+    assert shown.min() > 180 or min(shape) == 2
+    assert shown.size >= 0.9 * (square > 100).sum()
 
 
 def test_json_is_no_picture(tmp_path):

@@ -195,9 +195,9 @@ def test_figures_show_grey_images_and_the_colours_of_classes(run: Run) -> None:
     for figure in drawn:
         figure.canvas.draw()
     legends = [figure.legends for figure in (drawn[0], drawn[-2])]
-    assert all(map(bool, legends)) == (len(classes) > 1)
-    if len(classes) > 1:
-        assert [text.get_text() for text in legends[0][0].get_texts()] == list(classes)
+    assert [bool(legend) for legend in legends] == [len(classes) > 1] * 2
+    for legend in legends if len(classes) > 1 else ():
+        assert [text.get_text() for text in legend[0].get_texts()] == list(classes)
     shown = drawn[0].axes[0].images[0].get_array()
     assert np.array_equal(shown[..., 0], run.pairs.images[0, 0])
     plt.close("all")

@@ -165,9 +165,9 @@ def test_classes_that_the_data_name():
 def test_files_are_classes_by_their_ends_folders_or_patterns():
     keys = {"_left": "lung", "rightMask": "lung", "*scar*": "scar", "_x": "background"}
     how = labels.rule(Data(labels=keys))
-    for path, place in (("m/a_left.png", 0), ("rightMask/a.png", 0), ("m/a_scar_2.png", 1),
-                        ("m/a_x.png", None)):
-        assert labels.of_name(how, PurePath(path)) == place
+    for path, places in (("m/a_left.png", (0,)), ("rightMask/a.png", (0,)), ("m/a_scar_2.png", (1,)),
+                         ("m/a_x.png", ()), ("m/a_left.nii.gz", (0,))):
+        assert labels.of_name(how, PurePath(path)) == places
     with pytest.raises(KeyError):
         labels.of_name(how, PurePath("m/a_heart.png"))
 
@@ -295,3 +295,75 @@ def test_several_colours_are_told_with_blurred_edges_and_in_jpeg(tmp_path):
     wrong = shown(tmp_path, cv2.GaussianBlur(both, (5, 5), 0), ".png")
     assert "#ff0000" in wrong[labels.COLOURS]
     assert "save it as PNG, without blurred edges" in wrong[labels.COLOURS]
+
+
+# ---- depths
+
+def wide(*areas: tuple[int, int], kind: type = np.uint16) -> pixels.Raster:
+    return raster(grey(*areas).astype(kind))
+
+
+@pytest.mark.parametrize("value", [1, 255, 4095])
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32])
+def test_a_file_of_one_class_is_what_it_is_at_any_depth(value, kind):
+    values = np.where(grey((255, 3)) > 0, value, 0).astype(kind)
+    mask, wrong = labels.binary(raster(values))
+    assert (mask.sum(), wrong) == (9, [])
+    # Where low is bright, the highest value is black.
+    if kind is np.uint16:
+        mask, wrong = labels.binary(raster(np.uint16(65535) - values, inverted=True))
+        assert (mask.sum(), wrong) == (9, [])
+
+
+@pytest.mark.parametrize("value", [255, 4095])
+def test_two_dark_values_of_a_deep_mask_lead_to_the_one_that_is_meant(value):
+    values = np.where(grey((255, 3)) > 0, value, 0).astype(np.uint16)
+    _, wrong = read(raster(values))
+    assert f"data.labels: {{{value}: polyp}}" in wrong[labels.ZERO_ONE]
+    assert read(raster(values), labels={value: "polyp"})[0].sum() == 9
+    smooth = raster((np.arange(3200, dtype=np.uint16) % 999).reshape(40, 80))
+    assert "half of what 16 bits hold" in read(smooth)[1][labels.EMPTY]
+
+
+def test_levels_that_are_no_whole_numbers_lead_to_a_condition_that_is_allowed():
+    levels = raster(grey((127, 9), (254, 9)).astype(np.float32) / 254)
+    _, wrong = read(levels)
+    assert wrong[labels.UNMAPPED].endswith('data.labels: {">0.25": polyp}')
+    assert read(levels, labels={">0.25": "polyp"})[0].sum() == 162
+
+
+def test_colours_of_16_bits_are_not_counted_as_those_of_8():
+    deep = np.zeros((4, 4, 3), np.uint16)
+    deep[0, 0] = 65535
+    assert labels.counted(deep) == {}
+    assert labels.counted(deep.astype(np.uint8)) == {"#000000": 15, "#ffffff": 1}
+
+
+# ---- nnU-Net's regions, and pixels that nobody labelled
+
+REGIONS = {"whole": [1, 2, 3], "core": [2, 3]}
+
+
+def test_regions_that_share_values_overlap_and_are_told():
+    values = grey((1, 9), (2, 7), (3, 5))
+    both = {"whole": "whole", "core": "core"}
+    mask, wrong = read(values, REGIONS, labels=both)
+    assert wrong[labels.OVERLAP].startswith("74 pixels are of several classes")
+    assert mask.sum(axis=(0, 1)).tolist() == [81 + 49 + 25, 49 + 25]
+    assert read(values, REGIONS, labels=both, overlap=True)[1] == {}
+    mask, wrong = read(values, REGIONS, labels={"whole": "background", "core": "core"})
+    assert (wrong, mask.sum()) == ({}, 74)
+    with pytest.raises(ValueError, match=r"set data\.labels: {1: \.\.\., 2: \.\.\., 3: \.\.\.}, as they sh"):
+        read(values, REGIONS)
+    assert read(values, REGIONS, labels={1: "rim", 2: "core", 3: "core"})[1] == {}
+
+
+def test_what_nobody_labelled_is_told_and_can_be_called_background():
+    told = {"liver": [1], "ignore": [3]}
+    assert read(grey((1, 9)), told)[1] == {}
+    values = grey((1, 9), (3, 7))
+    assert read(values, told)[1][labels.UNMAPPED].startswith("3 (49)")
+    mask, wrong = read(values, told, labels={"liver": "liver", "ignore": "background"})
+    assert (mask.sum(), wrong) == (81, {})
+    with pytest.raises(ValueError, match=r"liver, tumour; .*tumour: tumour, ignore: background}"):
+        read(values, {"liver": [1], "tumour": [2], "ignore": [3]})

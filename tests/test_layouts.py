@@ -198,7 +198,7 @@ def runs(compressed: bool) -> dict:
     return {"size": [SIDE, SIDE], "counts": np.diff([0, *ends.tolist(), values.size]).tolist()}
 
 
-SQUARE = [[4, 4, 9, 4, 9, 9, 4, 9]]
+SQUARE = [[4, 4, 10, 4, 10, 10, 4, 10]]  # its corners lie between pixels
 
 
 @pytest.mark.parametrize("outline", [SQUARE, "compressed", "plain"])
@@ -244,7 +244,9 @@ def test_coco_that_names_absent_images_or_is_damaged(tmp_path):
     [problem] = report.problems
     assert (problem.problem, problem.detail) == (
         "absent images", "it names 2 images that are not there: b.png, ../../etc/passwd")
-    coco(tmp_path, [[1, 2]])
+    content = json.loads((tmp_path / "annotations/instances.json").read_text())
+    del content["annotations"][0]["image_id"]
+    (tmp_path / "annotations/instances.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="not as COCO files are"):
         read(tmp_path)
     (tmp_path / "annotations/instances.json").write_text('{"images": [')
@@ -266,6 +268,101 @@ def test_coco_boxes_without_outline_and_pictures_that_it_does_not_name_are_told(
     except UserError as error:
         masks, told = {}, str(error)
     assert (masks, "without an outline" in told) == ({}, True)
+
+
+def test_a_file_of_coco_is_parsed_once_a_scan(tmp_path, monkeypatch):
+    coco(tmp_path, SQUARE)
+    (tmp_path / "other.json").write_text("{}")
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(annotations.json, "loads", lambda text: parsed.append(text) or loads(text))
+    for times in (1, 2):
+        assert len(layouts.scan(tmp_path).pairs) == 1
+        assert len(parsed) == 2 * times, "and nothing is kept"
+
+
+@pytest.mark.parametrize(("wrong", "says"), [
+    ({"segmentation": [[1, 2]]}, "annotation 9: a polygon needs three corners or more"),
+    ({"segmentation": [["x", 2, 3, 4, 5, 6]]}, "annotation 9: could not convert"),
+    ({"bbox": [1, 2, 3, 4]}, "annotation 9 has no segmentation")])
+def test_one_outline_that_cannot_be_is_a_problem_of_its_image_alone(tmp_path, wrong, says):
+    image(coco(tmp_path, SQUARE, names=("a.png", "b.png")) / "images/b.png")
+    file = tmp_path / "annotations/instances.json"
+    content = json.loads(file.read_text())
+    content["annotations"].append({"id": 9, "image_id": 8, "category_id": 3, **wrong})
+    file.write_text(json.dumps(content))
+    report, masks = read(tmp_path)
+    assert list(masks) == ["a"]
+    [problem] = report.problems
+    assert (problem.file, problem.problem) == ("images/b.png", "unreadable")
+    assert says in problem.detail
+
+
+def test_corners_far_outside_are_one_line_and_those_a_little_outside_are_cut(tmp_path):
+    _, masks = read(coco(tmp_path, [[-5, -5, 10, -5, 10, 10, -5, 10]]))
+    assert masks["a"].sum() == 100
+    report, masks = read(coco(tmp_path, [[4, 4, 1e9, 4, 10, 10]]))
+    assert masks == {}
+    assert "a corner far outside" in report.problems[0].detail
+
+
+def turned_photo(path: Path, wide: int = 30, orientation: int = 6) -> None:
+    """A picture that is stored `wide` x 24, and shown upright by its EXIF tag."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((SIDE, wide), 90, np.uint8)).save(path, exif=exif)
+
+
+def box_of(mask: np.ndarray) -> list[int]:
+    """First and last row, first and last column of a mask (H, W, 1)."""
+    rows, columns, _ = np.nonzero(mask)
+    return [int(one) for one in (rows.min(), rows.max(), columns.min(), columns.max())]
+
+
+def test_labelme_outlines_what_it_shows(tmp_path):
+    shape = {"label": "polyp", "points": [[2, 4], [11, 4], [11, 8], [2, 8]], "shape_type": "polygon"}
+    for wide in (30, SIDE):  # of squares no size tells
+        turned_photo(tmp_path / f"{wide}/a.jpg", wide)
+        (tmp_path / f"{wide}/a.json").write_text(json.dumps({"shapes": [shape]}))
+        report, masks = read(tmp_path / str(wide))
+        assert (problems(report), box_of(masks["a"])) == ([], [4, 8, 2, 11])
+    told = {"shapes": [shape], "imageWidth": 30, "imageHeight": SIDE}  # as the file is stored
+    (tmp_path / "30/a.json").write_text(json.dumps(told))
+    assert box_of(read(tmp_path / "30")[1]["a"]) == [2, 11, SIDE - 9, SIDE - 5]
+    (tmp_path / "30/a.json").write_text(json.dumps(told | {"imageWidth": 60, "imageHeight": 60}))
+    report, masks = read(tmp_path / "30")
+    assert (problems(report), masks) == ([("a.json", "size mismatch")], {})
+
+
+def coco_of_size(folder: Path, width: int | None, height: int | None) -> tuple[Report, dict[str, np.ndarray]]:
+    coco(folder, [[2, 4, 12, 4, 12, 9, 2, 9]], names=("a.jpg",))
+    file = folder / "annotations/instances.json"
+    content = json.loads(file.read_text())
+    content["images"][0] |= {"width": width, "height": height}
+    file.write_text(json.dumps(content))
+    return read(folder)
+
+
+def test_coco_is_turned_as_its_sizes_say_or_told(tmp_path):
+    turned_photo(tmp_path / "images/a.jpg")
+    report, masks = coco_of_size(tmp_path, SIDE, 30)  # as it is shown
+    assert (problems(report), box_of(masks["a"])) == ([], [4, 8, 2, 11])
+    report, masks = coco_of_size(tmp_path, 30, SIDE)  # as it is stored
+    assert (problems(report), box_of(masks["a"])) == ([], [2, 11, SIDE - 9, SIDE - 5])
+    for size, kind in (((None, None), "orientations differ"), ((80, 80), "size mismatch")):
+        report, masks = coco_of_size(tmp_path, *size)
+        assert (masks, problems(report)) == ({}, [("annotations/instances.json", kind)])
+    turned_photo(tmp_path / "images/a.jpg", SIDE)
+    assert problems(coco_of_size(tmp_path, SIDE, SIDE)[0]) == [
+        ("annotations/instances.json", "orientations differ")]
+
+
+def test_outlines_of_another_size_are_told(tmp_path):
+    image(coco(tmp_path, SQUARE) / "images/a.jpg")
+    report, masks = coco_of_size(tmp_path, 80, 80)
+    assert masks == {}
+    [problem] = report.problems
+    assert problem.detail == "a: outlines of a picture of 80x80, image 24x24"
 
 
 def test_labelme(tmp_path):
@@ -438,8 +535,8 @@ def test_other_remedies(tmp_path):
         mask(tmp_path / f"sets/{part}/masks/a.png")
     with pytest.raises(UserError, match=r"holds 2 datasets\. Name one of them: .*sets/train, .*sets/val"):
         layouts.scan(tmp_path / "sets")
-    for images, masks, says in (("images/IMG_1.JPG", "masks/img_1.png", "in capitals alone"),
-                                ("images/0.png", "masks/000.png", "in leading zeros alone"),
+    for images, masks, says in (("images/IMG_1.JPG", "masks/img_1.png", "only in upper and lower case"),
+                                ("images/0.png", "masks/000.png", "only in leading zeros"),
                                 ("images/a.png", "masks/b.png", "No mask has the name of an image: a.png")):
         folder = tmp_path / says.replace(" ", "")[:12].replace(":", "")
         image((folder / images).with_suffix(".jpg")).rename(folder / images)

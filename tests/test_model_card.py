@@ -103,6 +103,7 @@ def test_the_command_writes_models_and_refuses_what_is_for_pairs(finished: Path,
     assert "2 models: run-models" in done.output
     again = runner.invoke(cli.app, command)
     assert again.exit_code
-    wrong = runner.invoke(cli.app, [*command, "--no-real"])
-    assert wrong.exit_code
-    assert "--to models writes models alone" in str(wrong.output) + str(wrong.exception)
+    for option in ("--no-real", "--native"):
+        wrong = runner.invoke(cli.app, [*command, option])
+        assert wrong.exit_code
+        assert "--to models writes models alone" in str(wrong.output) + str(wrong.exception)

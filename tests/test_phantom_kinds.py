@@ -112,3 +112,10 @@ def test_pairs_of_every_kind_are_drawn_and_kept(tmp_path) -> None:
     assert (pairs.images.shape, pairs.masks.shape) == ((3, 1, 16, 16), (3, 3, 16, 16))
     dataset.write_phantoms(tmp_path / "folder", 2, 16, 0, "phantom-ultrasound")
     assert len(list((tmp_path / "folder/images").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("labels", [{"3": "tumour", "1": "liver", "2": "kidney"},
+                                    {"1": "liver", "2": "kidney", "4": "tumour"}])
+def test_slices_are_drawn_in_one_order_of_classes(nano, labels):
+    with pytest.raises(UserError, match=r"keys of data\.labels are 1, 2, 3, in this order"):
+        params.validate(nano | {"data": {**SLICES, "count": 4, "labels": labels}})

@@ -57,15 +57,46 @@ def test_each_channel_is_resized_as_pillow_does_rgb(how: Image.Resampling) -> No
     assert np.array_equal(planes.resize(image, (17, 23), how), whole.transpose(2, 0, 1))
 
 
+def shrunk(numbers: np.ndarray, size: int, classes: int) -> np.ndarray:
+    return planes.numbered(planes.shrunk(planes.separate(numbers, classes), (size, size)))
+
+
 def test_no_class_vanishes_when_a_map_shrinks_and_none_appears() -> None:
     numbers = np.zeros((64, 64), np.uint8)
     numbers[8:40, 8:40] = 1
     numbers[20, 20], numbers[50, 50] = 2, 3  # of one pixel, within another class and alone
-    small = planes.resize_numbers(numbers, 8, 4)
+    small = shrunk(numbers, 8, 4)
     assert sorted(np.unique(small)) == [0, 1, 2, 3]
     assert small[2, 2] == 2
     assert small[6, 6] == 3
-    assert not planes.resize_numbers(np.zeros((64, 64), np.uint8), 8, 3).any()
+    assert not shrunk(np.zeros((64, 64), np.uint8), 8, 3).any()
+
+
+@pytest.mark.parametrize("size", [8, 3])
+def test_small_classes_in_one_pixel_are_both_there(size: int) -> None:
+    numbers = np.zeros((64, 64), np.uint8)
+    numbers[20, 20], numbers[20, 21], numbers[21, 20] = 1, 2, 3
+    assert np.unique(shrunk(numbers, size, 3)).tolist() == [0, 1, 2, 3]
+    numbers[:] = np.maximum(numbers, 4 * (numbers == 0))  # within one that fills the rest
+    assert np.unique(shrunk(numbers, size, 4)).tolist() == [1, 2, 3, 4]
+    assert planes.shrunk(planes.separate(numbers, 4), (1, 1)).sum() == 1, "there is no room for more"
+
+
+def test_where_three_classes_meet_no_hole_is_left() -> None:
+    rows, columns = np.indices((90, 90))
+    turn = np.arctan2(rows - 44.5, columns - 44.5)
+    numbers = (np.digitize(turn, [-1.0, 1.1]) + 1).astype(np.uint8)
+    for size in range(7, 40):
+        assert shrunk(numbers, size, 3).min() == 1
+
+
+def test_one_class_is_cut_at_half_and_what_overlaps_stays_so() -> None:
+    mask = np.zeros((1, 40, 40), np.uint8)
+    mask[0, 10:21, 10:21] = 1
+    expected = np.asarray(Image.fromarray(mask[0] * 255).resize((10, 12), Image.Resampling.BILINEAR)) > 127
+    assert np.array_equal(planes.shrunk(mask, (10, 12))[0], expected)
+    both = np.concatenate([mask, mask])
+    assert np.array_equal(planes.shrunk(both, (10, 12)), np.stack([expected, expected]))
 
 
 def test_the_picture_of_pairs_shows_images_above_masks_in_the_colours_of_classes() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -264,6 +265,38 @@ def test_the_rest_of_a_folder_leaves_out_what_shows_the_same_as_a_training_image
     refuse_leaks(p, tests)
     p = make(nano, source=str(source), count=4)
     assert load(p)[HELD_OUT].pairs is None
+
+
+def wide(folder: Path, names: list[str], seed: int) -> Path:
+    """Pairs of 96 x 288 pixels of little contrast, as of ultrasound, all of about the same grey."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    mask = np.zeros((96, 288), np.uint8)
+    mask[30:60, 100:150] = 255
+    for number, name in enumerate(names):
+        cloud = cv2.GaussianBlur(np.random.default_rng([seed, number]).standard_normal((96, 288)), (0, 0), 12)
+        Image.fromarray(np.round(150 + 6 * cloud / cloud.std()).astype(np.uint8)).save(
+            folder / "images" / f"{name}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    return folder
+
+
+def test_black_bars_make_no_copies(nano, tmp_path):
+    source = wide(tmp_path / "source", [f"a{number}" for number in range(8)], 1)
+    other = wide(tmp_path / "other", [f"b{number}" for number in range(8)], 2)
+    p = make(nano, {"cvc": str(other), "test_count": 5}, source=str(source), fit="pad", count=4,
+             image_size=64)
+    tests = load(p)
+    refuse_leaks(p, tests)
+    assert tests[HELD_OUT].note == "4 of 4"
+    # Copies are told all the same: as they are, and of what was drawn and stored anew.
+    again = wide(tmp_path / "again", ["x", "y"], 1)
+    for file in (again / "images").iterdir():
+        Image.open(file).point(lambda level: round(0.9 * level)).save(file)
+    p = make(nano, {"cvc": str(again)}, source=str(source), fit="pad", count=4,
+             image_size=64)
+    with pytest.raises(UserError, match=r"2 of the 2 .*: x \(a copy of a0\), y \(a copy of a1\)"):
+        refuse_leaks(p, load(p))
 
 
 def test_one_folder_as_two_test_sets_is_refused(nano, tmp_path):

@@ -44,7 +44,7 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augme
         experiment: (mine, *chosen(ws.seed, mine, settings, segment, experiment))
         for experiment, mine in every.items()}, tests, {"generator_sees": settings.generator_sees}, {
             experiment: _refusal(ws, settings, mine, experiment) for experiment, mine in every.items()})
-    table = of_generators(ws, subsets(ws.seed, sets.real.names, settings, segment), generators)
+    table = of_generators(ws, subsets(ws.seed, sets.real.names, settings, segment, sets.volumes), generators)
     if ws.writable:
         files.write_text(ws.folder / CHAPTER / "generators.csv", table.to_csv(index=False))
     return replace(tested, generators=table)
@@ -179,7 +179,7 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
 
     A real pair of which nothing was made stays.
     """
-    train, valid = subset(seed, sets.real.names, experiment.size or 0, experiment.seed, segment)
+    train, valid = subset(seed, sets.real.names, experiment.size or 0, experiment.seed, segment, sets.volumes)
     if experiment.data_type == REAL or not _has(sets, experiment.data_type):
         return Choice(tuple(train)), Choice(tuple(valid))
     made = sets.manifests[experiment.data_type].groupby("group")["name"].agg(list).to_dict()
@@ -191,21 +191,22 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
 # ---- generators that see a small set alone
 
 
-def subset(seed: int, names: Sequence[str], size: int, number: int,
-           segment: Segment) -> tuple[list[str], list[str]]:
+def subset(seed: int, names: Sequence[str], size: int, number: int, segment: Segment,
+           volumes: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
     """The N real pairs of a repetition: those to train on, and those that choose the best epoch.
 
-    `seed` is the run's, `names` are its sources, `number` is the repetition's.
+    `seed` is the run's, `names` are its sources, `volumes` those of slices, `number` is the repetition's.
     """
     small = trainsets.shuffled(names, seed, "augment", "subset", number)[:size]
-    return trainsets.split(small, segment.validation, seed, "augment", "split", number)
+    return trainsets.split(small, segment.validation, seed, "augment", "split", number, groups=volumes)
 
 
-def subsets(seed: int, names: Sequence[str], settings: Augment, segment: Segment) -> list[Subset]:
+def subsets(seed: int, names: Sequence[str], settings: Augment, segment: Segment,
+            volumes: Mapping[str, str] | None = None) -> list[Subset]:
     """The small sets that have a generator of their own, of a run with these sources."""
     if settings.generator_sees == "all":
         return []
-    return [Subset(size, number, subset(seed, names, size, number, segment)[0])
+    return [Subset(size, number, subset(seed, names, size, number, segment, volumes)[0])
             for size in sizes(len(names), settings, segment) for number in range(settings.seeds)]
 
 

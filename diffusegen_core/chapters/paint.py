@@ -95,7 +95,7 @@ def _seeds(seed: int, n: int) -> list[int]:
 
 
 def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> None:
-    channels, classes = vars(pairs.planes).values()
+    channels, classes = pairs.planes.channels, pairs.planes.classes
     if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
         colours = " RGB" if channels == planes.RGB else ""
         raise UserError(f"The picture must be (H, W, {channels}), uint8{colours}; it is {image.shape}, "

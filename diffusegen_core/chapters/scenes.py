@@ -61,9 +61,9 @@ class Scene:
         known = torch.from_numpy(1 - self.region[:, None]).float()
         if self.masks is None:
             return known
-        channels, classes = vars(self.pictures.planes).values()
-        return torch.cat([known.repeat(1, channels, 1, 1), torch.ones_like(known).repeat(1, classes, 1, 1)],
-                         dim=1)
+        kind = self.pictures.planes
+        return torch.cat([known.repeat(1, kind.channels, 1, 1),
+                          torch.ones_like(known).repeat(1, kind.classes, 1, 1)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Scenes:
     @property
     def recipe(self) -> Recipe:
         """What decides scenes beside the run's pairs: nothing where whole images have joint masks."""
-        squares = {"window": [self.window, windows.VERSION]} if self.window else {}
+        classes = dataset.read(self.pairs).planes.classes if self.window else 1
+        squares = {"window": [self.window, windows.version(classes)]} if self.window else {}
         if self.settings.masks == JOINT:
             return squares
         guidance = {"guidance_scale": self.guidance_scale} if self.guidance_scale != 1 else {}

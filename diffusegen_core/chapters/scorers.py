@@ -148,9 +148,9 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
 
 
 def groups(pairs: Pairs) -> dict[str, list[str]]:
-    """The names of the real pairs that belong together, such as frames of a sequence, where the layout of the
-    data tells of enough groups; else each pair is one for itself."""
-    known = sequences.of_layout(sequences.layout_of(pairs), pairs.names)
+    """The names of the real pairs that belong together, such as frames of a sequence, where the data tell of
+    enough groups; else each pair is one for itself."""
+    known = sequences.of_pairs(pairs)
     if known is None or known.count < LEAST:
         return {name: [name] for name in pairs.names}
     members: dict[str, list[str]] = {}

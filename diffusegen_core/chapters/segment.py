@@ -102,7 +102,8 @@ def chosen(seed: int, sets: Sets, settings: Segment, experiment: Experiment) -> 
     left without pairs on one side.
     """
     def split(names: list[str]) -> tuple[list[str], list[str]]:
-        return trainsets.split(names, settings.validation, seed, "segment", "split", experiment.seed)
+        return trainsets.split(names, settings.validation, seed, "segment", "split", experiment.seed,
+                               groups=sets.volumes)
 
     train, valid = split(sets.real.names)
     if experiment.data_type == REAL:

@@ -56,6 +56,10 @@ def _phantoms(data: Data) -> Iterator[str]:
         yield (f"data.source {data.source} has {classes} class{'es' if classes > 1 else ''} and images of "
                f"{channels} channel{'s' if channels > 1 else ''}: set data.channels {channels}, and "
                f"data.labels {labels}.")
+    elif data.labels and classes > 1 and list(data.labels) != (
+            keys := [str(number) for number in range(1, classes + 1)]):
+        yield (f"data.source {data.source} draws its classes in one order: the keys of data.labels are "
+               f"{', '.join(keys)}, in this order.")
 
 
 def _colour_alone(p: "Params") -> Iterator[str]:

@@ -18,13 +18,13 @@ LOOKED_AT = 200  # files whose names a remedy is made from
 
 
 def several(folder: Path, roots: Sequence[Path]) -> str:
-    """Of a folder with several datasets in it."""
+    """The message for a folder with several datasets in it."""
     names = some([printable(str(root)) for root in roots])
     return f"{folder} holds {len(roots)} datasets. Name one of them: {names}."
 
 
 def unknown(folder: Path) -> str:
-    """Of a folder whose layout nobody knows."""
+    """The message for a folder whose layout nobody knows."""
     paths = pairing.below(folder)
     if not paths:
         return f"{folder} holds no pictures that are read{_unread(folder)}."
@@ -136,7 +136,7 @@ def _is_mask(path: Path) -> bool:
 
 def _nearly(images: Sequence[Path], masks: Sequence[Path]) -> str | None:
     """What sets the names of images and masks apart, where it is little."""
-    for words, same in (("in capitals alone", str.casefold), ("in leading zeros alone", _unpadded)):
+    for words, same in (("only in upper and lower case", str.casefold), ("only in leading zeros", _unpadded)):
         known = {same(rasters.stem(path)): path.name for path in images}
         for path in masks:
             if image := known.get(same(rasters.stem(path))):

@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from diffusegen_core.config.errors import UserError, printable, some
-from diffusegen_core.data import pairing, rasters
+from diffusegen_core.data import cocoregions, pairing, rasters
 from diffusegen_core.data.labels import UNMAPPED, Complaint, Rule
 from diffusegen_core.data.reports import Pair, Report, Shape
 
 COCO, LABELME = "COCO", "LabelMe"
+NNUNET = "dataset.json"
+UNREADABLE = "unreadable"
 MAX_JSON = 1 << 28  # bytes of a file
 COCO_KEYS = {"images", "annotations", "categories"}
 
@@ -38,15 +41,23 @@ def scan_coco(report: Report, root: Path, file: Path) -> None:
     try:
         report.told = {str(one["name"]): [int(one["id"])] for one in content["categories"]}
         outlined: dict[Any, list[Shape]] = defaultdict(list)
+        wrong: dict[Any, list[str]] = defaultdict(list)
         for one in content["annotations"]:
-            outlined[one["image_id"]].append(_coco_shape(one))
-        images = [(one["id"], str(one["file_name"])) for one in content["images"]]
+            number = one["image_id"]
+            try:
+                outlined[number].append(_coco_shape(one))
+            except KeyError as error:
+                wrong[number].append(f"annotation {one.get('id')} has no {error.args[0]}")
+            except (TypeError, ValueError) as error:
+                wrong[number].append(f"annotation {one.get('id')}: {error}")
+        images = [(one["id"], str(one["file_name"]), _size(one, "width", "height"))
+                  for one in content["images"]]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(printable(f"{file} is not as COCO files are: {error!r} in one of its entries.")) \
             from None
     report.files.append(file)
     absent = []
-    for number, name in images:
+    for number, name, size in images:
         path = _placed(root, file, name)
         if path is None:
             absent.append(printable(name))
@@ -54,10 +65,14 @@ def scan_coco(report: Report, root: Path, file: Path) -> None:
             report.add(path, "unusable name", why)
         else:
             report.files.append(path)
-            report.pairs.append(Pair(rasters.stem(path), path, file, shapes=tuple(outlined[number])))
+            if number in wrong:
+                report.add(path, UNREADABLE, printable(some(wrong[number])))
+                continue
+            report.pairs.append(Pair(rasters.stem(path), path, file, shapes=tuple(outlined[number]),
+                                     outlined_on=size))
     if absent:
         report.add(file, "absent images", f"it names {len(absent)} images that are not there: {some(absent)}")
-    if stray := set(outlined) - {number for number, _ in images}:
+    if stray := {*outlined, *wrong} - {number for number, *_ in images}:
         report.add(file, "absent images", f"{len(stray)} outlined images are not in its list of images")
     pairing.refuse_same_names(report)
 
@@ -72,16 +87,17 @@ def scan_labelme(report: Report, root: Path) -> None:
             report.add(path, "missing mask", f"no LabelMe file lies beside it, {printable(file.name)}")
             continue
         report.files.append(file)
-        contents[path] = file, _opened(file)["shapes"]
-    names = sorted({_label(one) for _, shapes in contents.values() for one in shapes})
+        contents[path] = file, _opened(file)
+    names = sorted({_label(one) for _, told in contents.values() for one in told["shapes"]})
     report.told = {name: [number] for number, name in enumerate(names, 1)}
-    for path, (file, shapes) in contents.items():
+    for path, (file, told) in contents.items():
         try:
-            outlines = tuple(_labelme_shape(one, report.told) for one in shapes)
+            outlines = tuple(_labelme_shape(one, report.told) for one in told["shapes"])
         except (ValueError, KeyError, TypeError) as error:
-            report.add(file, "unreadable", printable(str(error)))
+            report.add(file, UNREADABLE, printable(str(error)))
             continue
-        report.pairs.append(Pair(rasters.stem(path), path, file, shapes=outlines))
+        report.pairs.append(Pair(rasters.stem(path), path, file, shapes=outlines,
+                                 outlined_on=_size(told, "imageWidth", "imageHeight")))
     pairing.refuse_same_names(report)
 
 
@@ -90,7 +106,7 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
 
     UserError where it is not as nnU-Net's.
     """
-    file = root / "dataset.json"
+    file = root / NNUNET
     if not file.is_file():
         return {}
     told = _opened(file).get("labels", {})
@@ -100,71 +116,37 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
             pairs = [(str(value), int(name)) for name, value in pairs]
         classes = {str(name): [int(one) for one in (value if isinstance(value, list) else [value])]
                    for name, value in pairs if name != "background"}
-        return {name: values for name, values in classes.items() if values != [0] and name != "ignore"}
+        return {name: values for name, values in classes.items() if values != [0]}
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{file}: its `labels` are not as nnU-Net's, such as "
                         '{"background": 0, "lesion": 1}.') from None
 
 
-def drawn(shapes: Sequence[Shape], how: Rule, width: int, height: int) -> tuple[np.ndarray, list[Complaint]]:
-    """The mask (H, W, M) in {0, 1} of outlined regions. Raises ValueError for run lengths that do not fit."""
+def rasterised(shapes: Sequence[Shape], how: Rule, size: tuple[int, int],
+               layout: str) -> tuple[np.ndarray, list[Complaint]]:
+    """The mask (H, W, M) in {0, 1} of outlined regions, at a width and height, as the tools of their layout
+    draw them. Raises ValueError for what does not fit."""
+    width, height = size
     mask = np.zeros((height, width, len(how.classes)), np.uint8)
     unmapped = sorted({how.called.get(one.category, one.category) for one in shapes
                        if one.category not in how.keys})
     for one in shapes:
-        place = how.keys.get(one.category)
-        if place is not None:
-            mask[..., place] |= _region(one, width, height)
+        for place in how.keys.get(one.category, ()):
+            mask[..., place] |= _region(one, width, height, layout)
     complaints = [(UNMAPPED, f"outlines of class {', '.join(unmapped)}, which data.labels does not name")]
     return mask, complaints if unmapped else []
 
 
-def _region(shape: Shape, width: int, height: int) -> np.ndarray:
+def _region(shape: Shape, width: int, height: int, layout: str) -> np.ndarray:
     if shape.runs is not None:
-        return _decoded(shape.runs, width, height)
+        return cocoregions.of_runs(shape.runs, width, height)
+    if layout == COCO:
+        return cocoregions.of_polygons(shape.polygons, width, height)
     picture = Image.new("L", (width, height))
     pencil = ImageDraw.Draw(picture)
     for corners in shape.polygons:
         pencil.polygon(corners, fill=1, outline=1)
     return np.asarray(picture)
-
-
-def _decoded(runs: Any, width: int, height: int) -> np.ndarray:
-    """COCO's run lengths, compressed or not, as (H, W) in {0, 1}."""
-    from pycocotools import mask as coco  # here, so that a run without COCO's files does without
-    told = runs.get("size")
-    if told != [height, width]:
-        raise ValueError(f"run lengths (RLE) of a mask of {told}, and the image is {[height, width]}")
-    counts = runs.get("counts")
-    if isinstance(counts, list):
-        plain = all(isinstance(one, int) and one >= 0 for one in counts)
-        if not plain or sum(counts) != width * height:
-            raise ValueError("run lengths (RLE) that do not add up to the image's pixels")
-        runs = coco.frPyObjects(runs, height, width)
-    elif not isinstance(counts, str) or not counts.isascii() or _total(counts) != width * height:
-        raise ValueError("run lengths (RLE) that do not add up to the image's pixels")
-    return np.asarray(coco.decode(runs), np.uint8)
-
-
-def _total(text: str) -> int:
-    """How many pixels compressed run lengths cover; -1 where they are none.
-
-    The library writes what they say without a check of its own. Five bits a character, the sixth says that
-    more follow; from the fourth count on each is relative to the last but one.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 30:
-            return -1
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            value -= (1 << shift) if code & 16 else 0
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return -1 if shift or min(counts, default=0) < 0 else sum(counts)
 
 
 def _coco_shape(one: dict[str, Any]) -> Shape:
@@ -200,6 +182,12 @@ def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
     return Shape(category, (_corners([number for point in points for number in point]),))
 
 
+def _size(told: Mapping[str, Any], *names: str) -> tuple[int, int] | None:
+    """Width and height of the picture that was outlined; None where the file does not tell."""
+    width, height = (told.get(name) for name in names)
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
+
+
 def _corners(numbers: Iterable[Any]) -> tuple[float, ...]:
     corners = tuple(float(number) for number in numbers)
     if len(corners) < 6 or len(corners) % 2 or not np.isfinite(corners).all():
@@ -209,9 +197,16 @@ def _corners(numbers: Iterable[Any]) -> tuple[float, ...]:
 
 def _opened(path: Path) -> dict[str, Any]:
     """A JSON file's mapping; {} for other files. UserError where one that is meant is damaged."""
+    status = path.stat()
+    if status.st_size > MAX_JSON:
+        raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
+    return parsed(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def parsed(path: Path, _size: int, _time_ns: int) -> dict[str, Any]:
+    """The same, parsed once while a folder is scanned: large files take seconds. Nobody changes it."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(printable(f"{path} is damaged JSON: {str(error)[:100]}")) from None

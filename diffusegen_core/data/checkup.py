@@ -14,7 +14,7 @@ import numpy as np
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
-from diffusegen_core.data import fits, labels, layouts, reading, selection, testsets
+from diffusegen_core.data import fits, labels, layouts, planes, reading, selection, testsets
 from diffusegen_core.data.pixels import Raster, apart, span
 from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
@@ -26,7 +26,7 @@ FRAME = 0.5  # of a picture's border
 DARK = 8  # the brightest grey level of a picture that shows nothing
 STRETCHED = 1.2  # a longer side over the shorter one
 CLEARER = 2.0  # times as much contrast along a mask's outline if it is turned, and it was turned
-TURNS = {"mirrored": (1, -1), "upside down": (-1, 1), "turned by 180 degrees": (-1, -1)}
+MIRRORED = {"mirrored": (1, -1), "upside down": (-1, 1), "turned by 180 degrees": (-1, -1)}
 SIDE = 128  # pixels at which outlines are compared
 STRIP = 1000  # images that are compared with all others at once
 
@@ -120,8 +120,8 @@ def _note_image(seen: Seen, image: Raster) -> None:
     seen.spans[kind] = min(low, before[0]), max(high, before[1])
     values = image.values  # where NaN is, no channel is unlike the first
     seen.colourless &= bool(((values == values[..., :1]) | (values != values)).all())
-    if image.window:
-        seen.windows.add(image.window)
+    if image.voi:
+        seen.windows.add(image.voi)
 
 
 def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) -> None:
@@ -139,7 +139,7 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
         seen.lost[side] = seen.lost.get(side, 0) + vanishing(fits.squared(mask, fit), side)
     if look.pixels is None or look.pixels.shape[:2] != union.shape:
         return
-    if way := turned(look.pixels, union):
+    if way := flipped(look.pixels, union):
         _odd(seen, f"have masks that fit far better {way}", name)
 
 
@@ -153,7 +153,7 @@ def vanishing(mask: np.ndarray, side: int) -> int:
         count, numbers = cv2.connectedComponents(np.ascontiguousarray(layer))
         if count == 1:
             continue
-        small = fits.shrunk(layer[..., None], (side, side))[..., 0]
+        small = planes.shrunk(layer[None], (side, side))[0]
         # The pixel that the middle of each lies in, of a larger mask as of a smaller one.
         rows, columns = (((2 * np.arange(length) + 1) * side) // (2 * length) for length in layer.shape)
         kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)
@@ -161,7 +161,7 @@ def vanishing(mask: np.ndarray, side: int) -> int:
     return lost
 
 
-def turned(pixels: np.ndarray, union: np.ndarray) -> str | None:
+def flipped(pixels: np.ndarray, union: np.ndarray) -> str | None:
     """How a mask (H, W) would fit its image (H, W, C) far better: by the contrast along its outline; or None.
 
     The contrast is the mean difference of grey levels between a strip inside and one outside.
@@ -177,9 +177,9 @@ def turned(pixels: np.ndarray, union: np.ndarray) -> str | None:
         inside, outside = (grey[strip[::rows, ::columns] > 0].mean() for strip in (inner, outer))
         return abs(float(inside - outside))
     here = contrast(1, 1)
-    best = max(TURNS, key=lambda way: contrast(*TURNS[way]))
+    best = max(MIRRORED, key=lambda way: contrast(*MIRRORED[way]))
     spread = float(grey.std())
-    return best if contrast(*TURNS[best]) > max(CLEARER * here, spread) and here < spread / 2 else None
+    return best if contrast(*MIRRORED[best]) > max(CLEARER * here, spread) and here < spread / 2 else None
 
 
 def twins(seen: Seen) -> list[tuple[str, str]]:
@@ -229,7 +229,7 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
                "change their shape"}[settings.fit]
         aspect = max(max(one) / min(one) for one in seen.sizes)
         lines.append((LOOK if settings.fit != "pad" else OK, "aspect",
-                      f"{slim} are no squares, with sides up to 1:{aspect:.2g}: they {how} (data.fit: "
+                      f"{slim} are not square, with sides up to 1:{aspect:.2g}: they {how} (data.fit: "
                       f"{settings.fit})"))
     return lines
 
@@ -284,7 +284,7 @@ def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
              for what, names in seen.odd.items()]
     if same := twins(seen):
         listed = some([f"{printable(one)} and {printable(other)}" for one, other in same])
-        lines.append((LOOK, "copies", f"{len(same)} pairs of images show the same: {listed}"))
+        lines.append((LOOK, "copies", f"{len(same)} pairs of images look identical: {listed}"))
     if report.ignored:
         lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
                                         f"masks, such as {report.named(report.ignored[0])}"))

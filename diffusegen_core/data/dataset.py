@@ -1,13 +1,10 @@
 """The labelled pairs of a run, ready for every chapter: phantoms or the user's folder, at one size."""
 
-import contextlib
-import csv
 import hashlib
 import json
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +18,16 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
 from diffusegen_core.data import (
+    intensities,
     layouts,
     phantom,
     phantom_slices,
     phantom_ultrasound,
     planes,
+    rasters,
     reports,
     selection,
+    sidecars,
 )
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.reports import Report
@@ -37,13 +37,14 @@ from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 READER = 2  # raised when the same files would be read to other pixels
+DEEP = 1  # the same of files of more than 8 bits a channel, and raised for these alone
 # The sources that are drawn by code (config.data.PHANTOMS), of which the first is of the paper's kind.
 DRAWN = {"phantom": phantom, "phantom-ultrasound": phantom_ultrasound, "phantom-slices": phantom_slices}
 WINDOWS = ("window", "window_size")  # parameters that change no pair (see data.windows)
 # Of parameters that came later: the values by which pairs are as they were before.
 BEFORE = {"images": None, "masks": None, "fit": "squeeze", "channels": 3, "intensities": "full",
           "slices": None, "labels": None, "overlap": False, "min_area": None}
-PAIRS, SOURCE, LEFT_OUT, SIZES = "pairs.npz", "source.json", "left_out.csv", "sizes.json"
+PAIRS, SOURCE = "pairs.npz", "source.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Pairs:
     """SHA-256 over names, images and masks."""
     file: Path | None = None
     """The file that holds exactly these, by which another process reads them; None where none does."""
+    padded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Native height and width of those that lie between black bars (data.fit: pad)."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +87,8 @@ class Pairs:
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs at these positions, in this order."""
         rows = np.asarray(indices, dtype=np.int64)
-        return gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+        taken = gather([self.names[i] for i in rows], self.images[rows], self.masks[rows])
+        return replace(taken, padded={name: self.padded[name] for name in taken.names if name in self.padded})
 
     def named(self, names: Sequence[str]) -> "Pairs":
         """The pairs of these names, in this order."""
@@ -155,8 +159,9 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
     """Pairs that lie in memory, kept as the artifact `name`, so that another process can read them."""
     artifact, start = ws.artifact(name, {"pairs": pairs.digest}), time.monotonic()
     if not artifact.made():
-        written = write(artifact.begin(), pairs)
-        artifact.finish([written], time.monotonic() - start, **_facts(pairs))
+        folder = artifact.begin()
+        written = [write(folder, pairs), *sidecars.write_padded(folder, pairs.padded)]
+        artifact.finish(written, time.monotonic() - start, **_facts(pairs))
     return read(artifact.file(PAIRS))
 
 
@@ -229,7 +234,7 @@ def refuse_unreadable(settings: Data, source: str) -> None:
 def _read(path: Path, size: int, time_ns: int) -> Pairs:
     with np.load(path, allow_pickle=False) as stored:
         pairs = gather(stored["names"].tolist(), stored["images"], stored["masks"])
-    return replace(pairs, file=path)
+    return replace(pairs, file=path, padded=sidecars.padded(path))
 
 
 def read(path: Path) -> Pairs:
@@ -258,12 +263,19 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
             raise UserError(f"data.source {resolve(settings.source)} is not there.")
         used = selection.usable(settings, report, least, paper_names())
         pairs = gather(used.names, used.images, used.masks)
-        outputs = [write(folder, pairs),
-                   files.write_text(folder / LEFT_OUT, report.table().to_csv(index=False)),
-                   files.write_json(folder / SIZES, dict(zip(used.names, used.sizes, strict=True)))]
+        outputs = [write(folder, pairs), *sidecars.write(
+            folder, report.table().to_csv(index=False), dict(zip(used.names, used.sizes, strict=True)),
+            used.volumes)]
+        if settings.fit == "pad":
+            native = zip(used.names, used.sizes, strict=True)
+            outputs += sidecars.write_padded(folder, {name: size for name, size in native
+                                                      if size[0] != size[1]})
         files.write_json(folder / SOURCE, hashes)
-        artifact.finish(outputs, time.monotonic() - start, layout=report.layout,
-                        origin=settings.source, left_out=len(report.problems), **_facts(pairs))
+        facts = {**_facts(pairs), "layout": report.layout, "origin": settings.source,
+                 "left_out": len(report.problems)}
+        if settings.intensities == "percentile":
+            facts[sidecars.SCALE] = report.scale
+        artifact.finish(outputs, time.monotonic() - start, **facts)
     return read(artifact.file(PAIRS))
 
 
@@ -276,29 +288,26 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[Artifact, Re
     ignored = {*WINDOWS, "object", *([] if settings.names else ["names"])}
     asked = {key: value for key, value in plain(settings).items()
              if key not in ignored and (key not in BEFORE or value != BEFORE[key])}
+    if len(settings.classes) > 1:  # whose order is that of the masks' planes; recipes know none of labels
+        asked["classes"] = list(settings.classes)
+    if settings.intensities == "percentile":
+        asked["percentiles"] = intensities.VERSION
     if stamp := remembered(ws.folder / name, settings.source):
-        known = {key: stamp["recipe"].get(key) for key in ("source", "input")}
+        known = {part: stamp["recipe"][part] for part in ("source", "input", "deep")
+                 if part in stamp["recipe"]}
         return ws.artifact(name, {**asked, **known, "version": READER}), None, {}
     report = layouts.scan(resolve(settings.source), settings)
     before = files.read_json(ws.folder / name / SOURCE)
     hashes = report.hashes(before if isinstance(before, dict) else {})
     recipe = {**asked, "source": report.layout, "version": READER, "input": reports.identity(hashes)}
+    if any(_is_deep(path, *hashes[path.relative_to(report.folder).as_posix()][:2]) for path in report.files):
+        recipe["deep"] = DEEP
     return ws.artifact(name, recipe), report, hashes
 
 
-def native_sizes(pairs: Pairs) -> dict[str, tuple[int, int]]:
-    """Height and width of each stored pair's own files; {} of phantoms, and of pairs that older runs read."""
-    told = files.read_json(pairs.stored.parent / SIZES)
-    return {name: (int(high), int(wide)) for name, (high, wide) in told.items()} if told else {}
-
-
-def left_out(place: Path) -> str:
-    """Which files reading left out, and why, in words that go on: "; left out: 4 (empty mask)"; or ""."""
-    with contextlib.suppress(OSError), (place / LEFT_OUT).open(newline="", encoding="utf-8") as f:
-        reasons = Counter(row["problem"] for row in csv.DictReader(f))
-        told = ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common())
-        return f"; left out: {told}" if told else ""
-    return ""
+@lru_cache(maxsize=1 << 16)
+def _is_deep(path: Path, _size: int, _time_ns: int) -> bool:
+    return rasters.is_deep(path)
 
 
 def write(folder: Path, pairs: Pairs) -> Path:

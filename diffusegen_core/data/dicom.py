@@ -34,7 +34,8 @@ def read(path: Path) -> Raster:
     ends = np.array([[-2 ** (bits - 1), 2 ** (bits - 1) - 1]] if signed else [[0, 2**bits - 1]])
     if "ModalityLUTSequence" in header:
         values = np.asarray(apply_modality_lut(pixels, header))
-        full = float(values.min()), float(values.max())
+        # Entries, first value, bits of an entry: what the table can give, and not what this file holds.
+        full = 0.0, float(2 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
     else:
         slope, intercept = (float(header.get(name) or usual) for name, usual in
                             (("RescaleSlope", 1), ("RescaleIntercept", 0)))

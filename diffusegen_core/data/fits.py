@@ -1,7 +1,11 @@
 """To the square that models see, and back: padded, cropped or squeezed (data.fit)."""
 
+import math
+
 import numpy as np
 from PIL import Image
+
+from diffusegen_core.data import planes
 
 Box = tuple[int, int, int, int]
 
@@ -9,11 +13,10 @@ Box = tuple[int, int, int, int]
 def fitted(image: np.ndarray, mask: np.ndarray, size: int, fit: str) -> tuple[np.ndarray, np.ndarray]:
     """An image (H, W, C) uint8 and its mask (H, W, M) in {0, 1}, as (C, size, size) and (M, size, size).
 
-    Images are resized with Lanczos, as the authors do; masks with antialiasing, and cut at one half. No
-    class vanishes by that, however small.
+    Images are resized with Lanczos, as the authors do; masks as `planes.shrunk` says.
     """
-    image, mask = squared(image, fit), squared(mask, fit)
-    return resized(image, (size, size)).transpose(2, 0, 1), shrunk(mask, (size, size)).transpose(2, 0, 1)
+    image, mask = (squared(part, fit).transpose(2, 0, 1) for part in (image, mask))
+    return planes.resize(image, (size, size), Image.Resampling.LANCZOS), planes.shrunk(mask, (size, size))
 
 
 def restored(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int], fit: str,
@@ -26,8 +29,8 @@ def restored(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int], fit: s
     height, width = shape
     left, top, right, bottom = _box(height, width, fit)
     sides = (right - left, bottom - top)
-    pixels = resized(np.ascontiguousarray(image.transpose(1, 2, 0)), sides)
-    label = shrunk(np.ascontiguousarray(mask.transpose(1, 2, 0)), sides)
+    pixels = planes.resize(image, sides, Image.Resampling.LANCZOS).transpose(1, 2, 0)
+    label = planes.shrunk(mask, sides).transpose(1, 2, 0)
     whole = np.zeros((height, width, len(image)), np.uint8) if around is None else around.copy()
     label_whole = np.zeros((height, width, len(mask)), np.uint8)
     # A box may reach beyond the image (padding), or lie within it (a crop).
@@ -36,39 +39,6 @@ def restored(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int], fit: s
            slice(inner[1].start - left, inner[1].stop - left))
     whole[inner], label_whole[inner] = pixels[cut], label[cut]
     return whole, label_whole
-
-
-def resized(image: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    """An image (H, W, C) uint8 at another width and height, by Lanczos."""
-    if image.shape[2] == 3:
-        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(
-            sides, Image.Resampling.LANCZOS))
-    return np.stack([np.asarray(Image.fromarray(np.ascontiguousarray(channel)).resize(
-        sides, Image.Resampling.LANCZOS)) for channel in np.moveaxis(image, 2, 0)], axis=2)
-
-
-def shrunk(mask: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    """A mask (H, W, M) in {0, 1} at another width and height. Classes that exclude each other still do."""
-    covers = np.stack([_cover(layer, sides) for layer in np.moveaxis(mask, 2, 0)], axis=2)
-    if mask.shape[2] == 1 or (mask.sum(axis=2, dtype=np.uint8) > 1).any():
-        small = covers > 127
-    else:  # the union is cut at one half, and the largest share has the pixel
-        leading = covers.argmax(axis=2)[..., None] == np.arange(mask.shape[2])
-        small = leading & (covers.sum(axis=2, dtype=np.float64) > 127)[..., None]
-    for layer in range(mask.shape[2]):
-        if mask[..., layer].any() and not small[..., layer].any():
-            rescued = covers[..., layer] == covers[..., layer].max()
-            small = small & ~rescued[..., None] if mask.shape[2] > 1 else small
-            small[..., layer] = rescued
-    return small.astype(np.uint8)
-
-
-def _cover(layer: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    picture = Image.fromarray(layer * np.uint8(255))
-    cover = np.asarray(picture.resize(sides, Image.Resampling.BILINEAR))
-    if layer.any() and not cover.any():  # so small that it rounds to nothing
-        cover = np.asarray(picture.convert("F").resize(sides, Image.Resampling.BILINEAR))
-    return cover
 
 
 def _box(height: int, width: int, fit: str) -> Box:
@@ -88,3 +58,16 @@ def squared(part: np.ndarray, fit: str) -> np.ndarray:
         return part[top:bottom, left:right]
     return np.pad(part, ((-top, bottom - height), (-left, right - width), (0, 0))) \
         if fit == "pad" and height != width else part
+
+
+def content(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """What a padded square (C, S, S) shows of a picture of this native height and width, without its bars."""
+    size, longer = image.shape[-1], max(shape)
+    (top, bottom), (left, right) = (_within((size - size * side / longer) / 2, size) for side in shape)
+    return image[:, top:bottom, left:right]
+
+
+def _within(bar: float, size: int) -> tuple[int, int]:
+    """First and last but one pixel of what lies wholly between two bars; of a sliver its middle."""
+    first, last = math.ceil(bar), math.floor(size - bar)
+    return (first, last) if first < last else (size // 2, size // 2 + 1)

@@ -1,5 +1,6 @@
 """From a file's own values to the uint8 that models see: one rule for a whole set (data.intensities)."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy as np
 from diffusegen_core.config.data import Data
 from diffusegen_core.data.pixels import Raster, scaled, span
 
+VERSION = 2  # raised when `percentile` would give other pixels of the same files
 PERCENTILES = 0.5, 99.5
-SAMPLES = 4096  # values of an image, evenly spread over it, that the set's percentiles are taken from
+SAMPLES = 4096  # pixels of an image, evenly spread over it, that the set's percentiles are taken from
 DARK = 0.25  # a set of deep images that uses less of its depth than this is nearly black
 DEPTHS = 8, 10, 12, 14  # bits that values may have within 16
 
@@ -21,10 +23,10 @@ def black_and_white(raster: Raster, rule: str | tuple[float, float]) -> tuple[fl
     if isinstance(rule, tuple):
         return rule
     if rule == "dicom":
-        if raster.window is None:
+        if raster.voi is None:
             raise ValueError(f"data.intensities: dicom needs a window, which this {raster.format} file "
                              "lacks; set [low, high]")
-        return raster.window
+        return raster.voi
     if raster.full is not None:
         return raster.full
     low, high = span(raster.values)
@@ -61,9 +63,13 @@ def of_set(settings: Data, images: Iterable[Raster]) -> str | tuple[float, float
 
 
 def sample(values: np.ndarray) -> np.ndarray:
-    """So many of an image's values, evenly spread over it; those that are no numbers are left out."""
-    numbers = values[np.isfinite(values)] if values.dtype.kind == "f" else values.ravel()
-    return numbers[::max(1, len(numbers) // SAMPLES)].astype(np.float64)
+    """The values of about so many pixels of an image (H, W, C), in rows and columns that are spread over it;
+    those that are no numbers are left out."""
+    height, width = values.shape[:2]
+    apart = max(1, math.isqrt(height * width // SAMPLES))
+    rows, columns = (slice(min(apart, side) // 2, None, min(apart, side)) for side in (height, width))
+    drawn = values[rows, columns].astype(np.float64)
+    return drawn[np.isfinite(drawn)]
 
 
 def unused(span_of_set: tuple[float, float], full: tuple[float, float],

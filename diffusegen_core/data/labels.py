@@ -4,13 +4,14 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import PurePath
 
 import cv2
 import numpy as np
 
 from diffusegen_core.config.data import BACKGROUND, KINDS, Data, LabelKind
-from diffusegen_core.data import levels
+from diffusegen_core.data import levels, rasters
 from diffusegen_core.data.pixels import LOSSY, Raster, scaled
 
 HALF = 127  # a mask of one class is lesion above it
@@ -22,6 +23,7 @@ FLAT = 0.0005  # of a mask; where more of it is flat in between, a level of its 
 MIXED = 0.3  # of a mask; more in between is no edge, however blurred
 MANY = 256  # values; a mask with more numbers no classes by them
 SHOWN = 8  # values in a message
+IGNORE = "ignore"  # what nnU-Net calls pixels that nobody labelled; no class, unless the settings say so
 # The kinds of problems.
 EMPTY, TWO, ZERO_ONE = "empty mask", "mask not two-valued", "mask of 0 and 1"
 UNMAPPED, OVERLAP, COLOURS = "unmapped values", "classes overlap", "several colours"
@@ -37,8 +39,8 @@ class Rule:
 
     classes: tuple[str, ...]
     kind: LabelKind
-    keys: Mapping[str, int | None]
-    """Which class a key is, by its place among them; None: background."""
+    keys: Mapping[str, tuple[int, ...]]
+    """Which classes a key is, by their places; () is background. Only regions of nnU-Net share a value."""
     overlap: bool = False
     is_default: bool = False
     """Whether nobody said so: one class, above HALF, of masks that must be black and white."""
@@ -55,22 +57,33 @@ def rule(settings: Data, told: Mapping[str, Sequence[int]] | None = None,
     """
     classes, overlap = settings.classes, settings.overlap
     if settings.labels is None:
-        if told and len(told) > 1:
-            raise ValueError(f"has the classes {', '.join(told)}; set data.labels, such as "
-                             f"{{{', '.join(f'{name}: {name}' for name in told)}}}")
-        values = next(iter(told.values())) if told else []
-        keys: dict[str, int | None] = {str(value): 0 for value in values}
-        if keys:
-            return Rule(classes, "value", keys)
-        return Rule(classes, "condition", {condition or f">{HALF}": 0}, is_default=condition is None)
-    keys = {key: None if name == BACKGROUND else classes.index(name) for key, name in settings.labels.items()}
+        named = [name for name in told or () if name != IGNORE]
+        if told and len(named) > 1:
+            raise ValueError(f"has the classes {', '.join(named)}; set {_of_classes(told)}")
+        values = told[named[0]] if told and named else []
+        if values:
+            return Rule(classes, "value", {str(value): (0,) for value in values})
+        return Rule(classes, "condition", {condition or f">{HALF}": (0,)}, is_default=condition is None)
+    keys: dict[str, tuple[int, ...]] = {key: () if name == BACKGROUND else (classes.index(name),)
+                                        for key, name in settings.labels.items()}
     if settings.label_kind == "name" and told:
         if absent := [key for key in keys if key not in told]:
             raise ValueError(f"data.labels: there is no class {absent[0]} in the data, which has "
                              f"{', '.join(told)}")
-        return Rule(classes, "value", {str(value): keys.get(name) for name, values in told.items()
-                                       if name in keys for value in values}, overlap)
+        values = list(dict.fromkeys(chain.from_iterable(told[name] for name in keys)))
+        return Rule(classes, "value", {
+            str(value): tuple(sorted({place for name, places in keys.items() if value in told[name]
+                                      for place in places})) for value in values}, overlap)
     return Rule(classes, settings.label_kind, keys, overlap)
+
+
+def _of_classes(told: Mapping[str, Sequence[int]]) -> str:
+    """The parameter that maps what a layout tells: its classes, or where these share values each of them."""
+    values = list(chain.from_iterable(told.values()))
+    if len(set(values)) < len(values):
+        return suggested([str(value) for value in sorted(set(values))], "...") + ", as they share values"
+    return "data.labels, such as {" + ", ".join(
+        f"{name}: {BACKGROUND if name == IGNORE else name}" for name in told) + "}"
 
 
 def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
@@ -88,8 +101,8 @@ def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
     return _by_value(how, (values > 0).astype(np.uint8) if raster.mode == "bool" else values)
 
 
-def of_name(how: Rule, path: PurePath) -> int | None:
-    """Which class a mask file is, by `key_of`. Raises KeyError as it does."""
+def of_name(how: Rule, path: PurePath) -> tuple[int, ...]:
+    """Which classes a mask file is, by `key_of`. Raises KeyError as it does."""
     return how.keys[key_of(how, path)]
 
 
@@ -98,8 +111,8 @@ def key_of(how: Rule, path: PurePath) -> str:
 
     A key is the end of the file's name, a folder that it lies in, or a pattern with *. The longest counts.
     """
-    name = path.name.removesuffix(path.suffix)
-    for key in sorted(how.keys, key=len, reverse=True):
+    name = rasters.stem(path)
+    for key in sorted(how.keys, key=lambda key: (-len(key), key)):
         is_it = fnmatch(path.as_posix(), key) or fnmatch(path.name, key) if "*" in key else (
             name.endswith(key) or key in path.parts[:-1])
         if is_it:
@@ -109,10 +122,11 @@ def key_of(how: Rule, path: PurePath) -> str:
 
 def binary(raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
     """The one class of a file that holds no other: (H, W) in {0, 1}, where it is not black. Two values may
-    be any; of more, those above HALF are meant. It may be empty."""
-    grey = _grey(raster)
-    if len(np.unique(grey)) <= 2 and grey.min() == 0:
-        return (grey > 0).astype(np.uint8), []
+    be any, at any depth; of more, those above HALF are meant. It may be empty."""
+    values = raster.values.max(axis=2)
+    black = raster.full[1] if raster.inverted and raster.full else 0
+    if len(seen := np.unique(values)) <= 2 and black in seen:
+        return (values != black).astype(np.uint8), []
     _, complaints = _two_valued(raster, Rule(("",), "condition", {}))
     return (_grey(raster) > HALF).astype(np.uint8), [one for one in complaints if one[0] != EMPTY]
 
@@ -126,8 +140,10 @@ def overlapping(mask: np.ndarray, how: Rule) -> list[Complaint]:
 
 def counted(values: np.ndarray, most: int = 1 << 16) -> dict[str, int]:
     """How often each value of a mask occurs: of indices, greys, or colours (..., 3) uint8 as #rrggbb; {} if
-    more than `most` do."""
+    more than `most` do, and of colours of more bits, which no key of data.labels can name."""
     coloured = values.ndim == 3 and values.shape[2] == 3
+    if coloured and values.dtype != np.uint8:
+        return {}
     seen, counts = np.unique(_codes(values) if coloured else values, return_counts=True)
     if len(seen) > most:
         return {}
@@ -152,7 +168,11 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 def suggested(values: Sequence[str], name: str) -> str:
-    """The parameter that maps such values, for a message."""
+    """The parameter that maps such values, for a message. What is no whole number, only a condition can
+    name."""
+    if any("." in value or "e" in value for value in values if not value.startswith("#")):
+        lowest = min(number for value in values if (number := float(value)) > 0)
+        return f'data.labels: {{">{lowest / 2:g}": {name}}}'
     return "data.labels: {" + ", ".join(f"{_quoted(value)}: {name if i == 0 else '...'}"
                                         for i, value in enumerate(values[:SHOWN])) + "}"
 
@@ -164,21 +184,21 @@ def _quoted(key: str) -> str:
 def _by_value(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint]]:
     mask = np.zeros((*values.shape, len(how.classes)), np.uint8)
     known = np.zeros(values.shape, bool)
-    for key, place in how.keys.items():
+    for key, places in how.keys.items():
         here = values == int(key)
         known |= here
-        if place is not None:
+        for place in places:
             mask[..., place] |= here
-    return mask, _unmapped(values, known | (values == 0))
+    return mask, _unmapped(values, known | (values == 0)) + overlapping(mask, how)
 
 
 def _by_condition(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint]]:
     # What fulfils none of the conditions is background: a condition speaks of every value.
     mask = np.zeros((*values.shape, len(how.classes)), np.uint8)
-    for key, place in how.keys.items():
+    for key, places in how.keys.items():
         match = KINDS["condition"].fullmatch(key)
         assert match is not None, "config.data lets no other key be a condition"
-        if place is not None:
+        for place in places:
             mask[..., place] |= COMPARE[match[1]](values, float(match[2]))
     return mask, overlapping(mask, how)
 
@@ -190,7 +210,7 @@ def _coloured(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
             (UNMAPPED, f"data.labels names colours, and this is no 8-bit picture ({kind})")]
     codes = _codes(raster.values.repeat(3, axis=2) if raster.values.shape[2] == 1 else raster.values)
     numbers = replace(how, kind="value",
-                      keys={str(int(key[1:], 16)): place for key, place in how.keys.items()})
+                      keys={str(int(key[1:], 16)): places for key, places in how.keys.items()})
     mask, complaints = _by_value(numbers, codes)
     if complaints:
         known = np.isin(codes, [0, *(int(key) for key in numbers.keys)])
@@ -280,14 +300,17 @@ def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
             return [(COLOURS, f"{listed(colours)}; say what each is, as "
                               f"{suggested([one for one in colours if one != '#000000'], name)}")]
     own = counted(values, FEW) if values.ndim == 2 else {}
-    if own and max(map(float, own)) == 1 and min(map(float, own)) == 0 and grey.max() <= HALF:
-        return [(ZERO_ONE, f"{listed(own)}: it looks like a mask whose lesion is 1; set "
-                           f"{suggested(['1'], name)}")]
+    lesion = [value for value in own if float(value)]
+    # Of more than 8 bits the brightest value seldom is the highest that there can be.
+    if len(own) == 2 and len(lesion) == 1 and grey.max() <= HALF and (lesion == ["1"] or raster.is_deep):
+        return [(ZERO_ONE, f"{listed(own)}: it looks like a mask whose lesion is {lesion[0]}; set "
+                           f"{suggested(lesion, name)}")]
     if raster.format not in LOSSY and len(own) > 2 and not _is_noise(grey):
         return [(UNMAPPED, f"{listed(own)}: more than two values; say what each is, as "
                            f"{suggested([one for one in own if float(one)], name)}")]
     if grey.max() <= HALF:
-        return [(EMPTY, f"the brightest value is {values.max():g}, and {name} is above {HALF}")]
+        half = f"half of what {raster.depth} hold, unless data.labels says" if raster.is_deep else HALF
+        return [(EMPTY, f"the brightest value is {values.max():g}, and {name} is above {half}")]
     if grey.min() > HALF:
         return [(TWO, f"all {name}: the darkest value is {values.min():g}")]
     between = ((grey >= BETWEEN[0]) & (grey <= BETWEEN[1])).astype(np.uint8)

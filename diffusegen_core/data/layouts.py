@@ -67,7 +67,10 @@ def scan(folder: Path, settings: Data | None = None) -> Report:
         report = _scanned(folder, settings)
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
+    finally:
+        annotations.parsed.cache_clear()
     report.pairs.sort(key=lambda pair: pairing.natural(pair.name))
+    pairing.unmixed(report)
     if settings.slices:
         pairing.sliced(report, settings.slices)
     return report
@@ -101,6 +104,7 @@ def _scanned(folder: Path, settings: Data) -> Report:
         _by_pattern(report, root, PATTERNS[layout])
         if layout == "nnU-Net":
             report.told = annotations.nnunet_classes(root)
+            report.files += [file for file in [root / annotations.NNUNET] if file.is_file()]
     else:
         for prefix, images, masks in LAYOUTS[layout]:
             pairing.by_stem(report, prefix, pairing.pictures(root / images), pairing.pictures(root / masks))

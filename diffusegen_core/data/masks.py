@@ -192,7 +192,7 @@ def each_class(mask: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> 
     """A mask whose classes, (H, W) float32 in {0, 1} each, are changed alike: where they cover more than half
     of a pixel together, it is of the class that covers most."""
     covers = np.stack([change((mask == number).astype(np.float32)) for number in range(1, mask.max() + 1)])
-    return np.where(covers.sum(axis=0) > 0.5, covers.argmax(axis=0) + 1, 0).astype(np.uint8)
+    return planes.leading(covers, 0.5)
 
 
 # y = x + BEND size N(0, 1), the noise smoothed over WAVE size (Simard et al. 2003)

@@ -18,7 +18,7 @@ DEEPEST = 5  # folders below a dataset's own in which files are looked for
 Key = tuple[str, ...]
 K = TypeVar("K", str, Key)
 CHANNELS = "channels"
-NO_MASK, NO_IMAGE = "missing mask", "mask without image"
+NO_MASK, NO_IMAGE, MIXED = "missing mask", "mask without image", "formats differ"
 UNPAIRED = {NO_MASK, NO_IMAGE}  # the kinds of problems where names do not match
 
 
@@ -75,8 +75,8 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
     refuse_same_names(report)
     if stacked:
         _refuse_odd_channels(report)
-    for key in mask_of.keys() - image_of.keys():
-        for path in mask_of[key]:
+    for key, paths in mask_of.items():
+        for path in paths if key not in image_of else ():
             report.add(path, NO_IMAGE, "no image has its name")
 
 
@@ -121,6 +121,21 @@ def globbed(glob: str, root: Path, paths: Sequence[Path]) -> list[tuple[Key, Pat
     return list(matched(pattern, root, chosen))
 
 
+def unmixed(report: Report) -> None:
+    """A problem in place of each pair with NIfTI on one side alone: its axes are the patient's, and those of
+    other files the picture's, so that nothing tells how the two lie on each other."""
+    pairs = []
+    for pair in report.pairs:
+        image, *others = (rasters.ending(path) in rasters.NIFTI for path in (*pair.images, *pair.masks))
+        if all(one == image for one in others):
+            pairs.append(pair)
+        else:
+            report.add(pair.mask, MIXED, f"{pair.name}: {'the image is' if image else 'part of it is'} "
+                                         "NIfTI, in the patient's axes, and the rest is not; save both as "
+                                         "NIfTI, or both as pictures")
+    report.pairs = pairs
+
+
 def sliced(report: Report, slices: Sequence[int]) -> None:
     """Replace each pair that lies in NIfTI files by those of its slices: [axis, first, last]."""
     axis, first, last = slices
@@ -129,7 +144,8 @@ def sliced(report: Report, slices: Sequence[int]) -> None:
         if rasters.ending(pair.image) not in rasters.NIFTI:
             pairs.append(pair)
             continue
-        pairs += [replace(pair, name=f"{pair.name}_{'xyz'[axis]}{index:03d}", cut=(axis, index))
+        pairs += [replace(pair, name=f"{pair.name}_{'xyz'[axis]}{index:03d}", cut=(axis, index),
+                          volume=pair.name)
                   for index in range(first, _last(report, pair, axis, last) + 1)]
     report.pairs = pairs
 

@@ -11,10 +11,11 @@ import math
 import cv2
 import numpy as np
 
+from diffusegen_core.data import planes
 from diffusegen_core.data.phantom import Field, coordinates, noise, step
 from diffusegen_core.store import seeds
 
-VERSION = 1  # raised when the same seed would give other pictures
+VERSION = 2  # raised when the same seed would give other pictures
 CLASSES = ("liver", "kidney", "tumour")
 FAT, MUSCLE, BOWEL, BONE = 62.0, 122.0, 104.0, 228.0  # grey levels
 SICK = 0.8  # the share of livers with a tumour
@@ -51,8 +52,9 @@ def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]
     grey += 4 * noise(rng, 90, (n, n)) * (0.4 + (grey > 20))
     image = cv2.resize(np.clip(grey, 0, 255), (size, size), interpolation=cv2.INTER_AREA)
     ill = (tumour < 1) & (liver < 1) & sick
-    masks = [(liver < 1) & ~ill, (kidney < 1) & (liver >= 1), ill]
-    return np.round(image).astype(np.uint8)[None], _shrunk(masks, size), "with tumour" if sick else "without"
+    masks = np.stack([(liver < 1) & ~ill, (kidney < 1) & (liver >= 1), ill])
+    kind = "with tumour" if sick else "without"
+    return np.round(image).astype(np.uint8)[None], planes.shrunk(masks, (size, size)), kind
 
 
 def _ellipse(rng: np.random.Generator, x: Field, y: Field, centre: tuple[float, float],
@@ -79,15 +81,3 @@ def _gas(rng: np.random.Generator, grey: Field, x: Field, y: Field, width: float
         centre = rng.uniform(0.05, 0.45) * width, rng.uniform(-0.5, -0.1) * height
         radii = rng.uniform(0.03, 0.09), rng.uniform(0.03, 0.07)
         _lay(grey, _ellipse(rng, x, y, centre, radii, 0.0), 8.0, 1.0)
-
-
-def _shrunk(masks: list[np.ndarray], size: int) -> np.ndarray:
-    """Masks (n, n) as (M, size, size) in {0, 1}: a pixel is of the class that covers most of it, if that is
-    more than background does. None that is there vanishes, however small."""
-    covers = np.stack([cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-                       for mask in masks])
-    numbers = np.where(covers.max(axis=0) > 1 - covers.sum(axis=0), covers.argmax(axis=0), -1)
-    for number, cover in enumerate(covers):
-        if cover.any() and not (numbers == number).any():
-            numbers[cover == cover.max()] = number
-    return np.stack([numbers == number for number in range(len(masks))]).astype(np.uint8)

@@ -20,8 +20,8 @@ class Raster:
     """What the file calls its kind of pixels: "RGB", "P", "I;16", "MONOCHROME2", "int16"."""
     full: tuple[float, float] | None = None
     """The values that are black and white at the file's depth; None where nothing tells, as of floats."""
-    window: tuple[float, float] | None = None
-    """The same as DICOM's header has them."""
+    voi: tuple[float, float] | None = None
+    """The same as the window in DICOM's header (its VOI transformation) has them."""
     inverted: bool = False
     """Whether low values are bright, as in DICOM's MONOCHROME1."""
     orientation: int = 1

@@ -104,25 +104,53 @@ def resize(image: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> n
                      for plane in image])
 
 
-def resize_numbers(numbers: np.ndarray, size: int, classes: int) -> np.ndarray:
-    """A map of class numbers (H, W) at (size, size): each class antialiased and cut at a half. None that was
-    there vanishes, however small."""
-    if not classes:
-        return np.zeros((size, size), np.uint8)
-    covers = np.stack([_cover(numbers == number, size) for number in range(1, classes + 1)])
-    result = decided(covers, 127)
+def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (M, H, W) in {0, 1} of `size`, width before height: (M, height, width) uint8 in {0, 1}.
+
+    Classes are antialiased and cut at one half; of classes that exclude each other, as they still do then,
+    the union is cut, and the largest share has the pixel. No class vanishes, however small, nor makes another
+    vanish, as long as there are pixels.
+    """
+    covers = np.stack([_cover(plane, size) for plane in mask])
+    if len(mask) == 1 or (mask.sum(axis=0, dtype=np.uint8) > 1).any():
+        small = covers > 127
+        for plane, cover in zip(small, covers, strict=True):
+            if cover.any() and not plane.any():
+                plane[cover == cover.max()] = True
+        return small.astype(np.uint8)
+    numbers = leading(covers, 127)
     for number, cover in enumerate(covers, 1):
-        if cover.max() > 0 and not (result == number).any():
-            result[cover == cover.max()] = number
-    return result
+        if cover.any() and not (numbers == number).any():
+            _rescue(numbers, number, cover)
+    return separate(numbers, len(mask))
 
 
-def _cover(mask: np.ndarray, size: int) -> np.ndarray:
+def leading(covers: np.ndarray, half: float) -> np.ndarray:
+    """Class numbers (H, W) uint8 of how much of each pixel each class covers (M, H, W): where it is more than
+    half of it together, it is of the class that covers most."""
+    together = covers.sum(axis=0, dtype=np.float64)
+    return np.where(together > half, covers.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+
+def _rescue(numbers: np.ndarray, number: int, cover: np.ndarray) -> None:
+    """Give a class that has vanished one pixel of class numbers (H, W), in place: what it covers most, or is
+    nearest to that, of those that are not the last of another class."""
+    counts = np.bincount(numbers.ravel(), minlength=number + 1)
+    free = (numbers == 0) | (counts[numbers] > 1)
+    if free.any():
+        rows, columns = np.indices(cover.shape)
+        row, column = np.unravel_index(cover.argmax(), cover.shape)
+        apart = np.hypot(rows - row, columns - column)
+        best = np.lexsort((apart.ravel(), -cover.astype(np.float64).ravel(), ~free.ravel()))[0]
+        numbers.flat[best] = number
+
+
+def _cover(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """How much of each pixel a mask (H, W) covers, 0 to 255."""
     picture = Image.fromarray(mask * np.uint8(255))
-    cover = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    cover = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
     if mask.any() and not cover.any():  # so small that it rounds to nothing
-        return np.asarray(picture.convert("F").resize((size, size), Image.Resampling.BILINEAR))
+        return np.asarray(picture.convert("F").resize(size, Image.Resampling.BILINEAR))
     return cover
 
 

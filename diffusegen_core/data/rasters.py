@@ -6,11 +6,12 @@ are turned as their EXIF tag says, and transparency is over black.
 
 import re
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import arrays, dicom
@@ -32,6 +33,7 @@ EXTENSIONS = PICTURES | DICOM | NIFTI | NUMPY
 MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 NUMBERS = {2: "signed integers", 3: "floats"}  # by TIFF's tag SampleFormat
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag, and one of its values
 # Formats that are not read, and what to do about them.
 _CONVERT = "save it as PNG or TIFF"
 UNREAD = {
@@ -49,13 +51,13 @@ UNREAD = {
     ".pdf": "a document; save its pictures as PNG"}
 
 
-def ending(path: Path) -> str:
+def ending(path: PurePath) -> str:
     """The lower-case suffix that tells a file's format; of .nii.gz both."""
     return "".join(path.suffixes[-2:]).lower() if path.name.lower().endswith(".nii.gz") \
         else path.suffix.lower()
 
 
-def stem(path: Path) -> str:
+def stem(path: PurePath) -> str:
     """A file's name without that."""
     return path.name[:len(path.name) - len(ending(path))]
 
@@ -64,6 +66,19 @@ def is_read(path: Path) -> bool:
     """Whether a file's name, or of one without suffix its first bytes, are of a format that is read."""
     kind = ending(path)
     return kind in EXTENSIONS or (not kind and _is_dicom(path))
+
+
+def is_deep(path: Path) -> bool:
+    """Whether a file may hold more than 8 bits a channel, as its kind and its header say; False of what is
+    no image. Nothing is decoded."""
+    kind = ending(path)
+    if kind not in PICTURES:
+        return is_read(path)
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as file:
+            return file.mode.startswith(("I", "F")) or _is_deep_colour(file)
+    except Exception:  # told when it is read
+        return False
 
 
 def unread(path: Path) -> str | None:
@@ -81,6 +96,8 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         kind = ending(path)
+        if cut is not None and kind not in NIFTI:
+            raise ValueError("no volume, of which data.slices could take a slice")
         if kind in NIFTI | NUMPY:
             return arrays.nifti(path, cut) if kind in NIFTI else arrays.numpy(path)
         if kind in DICOM or (not kind and _is_dicom(path)):
@@ -127,7 +144,7 @@ def _picture(path: Path) -> Raster:
         refuse_bomb(*file.size)
         if file.format in ("TIFF", "GIF", "WEBP") and (count := getattr(file, "n_frames", 1)) > 1:
             raise ValueError(f"holds {count} pictures; save each as a file of its own")
-        deep_colour = file.mode in ("RGB", "RGBA", "LA") and re.search(r";16[BLN]?'", repr(file.tile))
+        deep_colour = _is_deep_colour(file)
         # Pillow turns a TIFF while it loads, and drops the tag; a PNG may have its tag at its end.
         before = _tag(file) if (is_tiff := file.format == "TIFF") else 1
         if is_tiff:
@@ -136,6 +153,8 @@ def _picture(path: Path) -> Raster:
         told = before if is_tiff else _tag(file)
         orientation = told if told in TURNS else 1
         kind, mode, picture = str(file.format), file.mode, ImageOps.exif_transpose(file)
+        # Of 8 bits Pillow turns it round itself.
+        white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
     if deep_colour:  # of which Pillow keeps 8 bits
         deep = _by_opencv(path)  # which turns TIFF alone
         return Raster(deep if is_tiff else oriented(deep, orientation), kind, mode, (0, 65535),
@@ -144,7 +163,8 @@ def _picture(path: Path) -> Raster:
         values = np.asarray(picture)
         if values.dtype.byteorder == ">":
             values = values.astype(values.dtype.newbyteorder("="))
-        return Raster(values[..., None], kind, mode, ends(values), orientation=orientation)
+        return Raster(values[..., None], kind, mode, ends(values), inverted=white_is_zero,
+                      orientation=orientation)
     indices = np.asarray(picture) if picture.mode == "P" else None
     grey = picture.mode in ("1", "L", "LA", "La")
     if picture.has_transparency_data:
@@ -157,6 +177,12 @@ def _picture(path: Path) -> Raster:
 
 def _tag(file: Image.Image) -> int:
     return int(file.getexif().get(ORIENTATION, 1))
+
+
+def _is_deep_colour(file: Image.Image) -> bool:
+    """Whether a picture that was opened and not loaded has 16 bits a colour."""
+    return file.mode in ("RGB", "RGBA", "LA") and re.search(
+        r";16[BLN]?'", repr(getattr(file, "tile", ""))) is not None
 
 
 def _by_opencv(path: Path) -> np.ndarray:

@@ -11,17 +11,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusegen_core.config.data import Data
-from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.data import fits, intensities, labels, rasters
+from diffusegen_core.config.errors import UserError, printable, some
+from diffusegen_core.data import annotations, fits, intensities, labels, rasters
+from diffusegen_core.data.annotations import UNREADABLE
 from diffusegen_core.data.labels import Complaint, Rule
 from diffusegen_core.data.pairing import CHANNELS
 from diffusegen_core.data.pixels import Raster, apart, oriented, span, turned
 from diffusegen_core.data.reports import Pair, Problem, Report
 
 # Kinds of problems, beside those of `labels`.
-UNREADABLE, SIZES, TURNED = "unreadable", "size mismatch", "orientations differ"
+SIZES, TURNED, AFFINES = "size mismatch", "orientations differ", "affines differ"
 DEPTH, SMALL, CROPPED, SAME = "intensities", "small lesion", "lesion cropped away", "image is its mask"
-AFFINES = "affines differ"
 UPRIGHT = 1
 SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
@@ -51,6 +51,8 @@ class _Seen:
     """Of each deep file."""
     floats: dict[bool, str] = field(default_factory=dict)
     """Whether all values of a float file lie from 0 to 1, and the last pair of which that is so."""
+    fulls: set[tuple[float, float]] = field(default_factory=set)
+    """Of grey DICOM files, whose values mean the same in all: the full range that each tells."""
 
 
 def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = None,
@@ -66,6 +68,7 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
     except ValueError as error:
         raise UserError(f"{report.folder} {error}.") from None
     scale, seen = _rule(report, settings), _Seen()
+    report.scale = scale
     for pair in tqdm(report.pairs, desc="Reading pairs", unit="pair", leave=False, disable=None):
         shown = [_decode(report, path, pair.cut) for path in pair.images]
         label, mask, complaints = _mask(report, pair, how, shown[0])
@@ -83,8 +86,9 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
             report.add(pair.mask, problem, _of_slice(pair, detail))
         if pixels is not None and mask is not None and not complaints:
             yield pair, pixels, mask
-    if scale == "full" and (wrong := _unused(seen) or _mixed(seen)):
-        report.problems.append(Problem(".", DEPTH, wrong))
+    if scale == "full":
+        found = _unused(seen) or _mixed(seen), _unlike(seen)
+        report.problems += [Problem(".", DEPTH, wrong) for wrong in found if wrong]
 
 
 def _rule(report: Report, settings: Data) -> str | tuple[float, float]:
@@ -155,11 +159,11 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
         if image is None:
             return None, None, []
         try:
-            mask, complaints = labels_of_shapes(pair, how, image)
+            mask, complaints = _mask_of_shapes(report.layout, pair, how, image)
         except ValueError as error:
             report.add(pair.mask, UNREADABLE, f"{pair.name}: {printable(str(error))}")
             return None, None, []
-        return None, mask, complaints + labels.overlapping(mask, how)
+        return None, mask, complaints
     files = [_decode(report, path, pair.cut) for path in pair.masks]
     upright = [_upright(one, image) for one in files if one is not None]
     if len(upright) < len(files):
@@ -172,14 +176,29 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
     return upright[0][0], mask, complaints + wrong
 
 
-def labels_of_shapes(pair: Pair, how: Rule, image: Raster) -> tuple[np.ndarray, list[Complaint]]:
-    """The mask of a pair that is outlined; the outlines are those of the picture as it is stored."""
-    from diffusegen_core.data import annotations
-    width, height = image.size[::-1] if image.orientation in SIDEWAYS else image.size
+def _mask_of_shapes(layout: str, pair: Pair, how: Rule,
+                    image: Raster) -> tuple[np.ndarray | None, list[Complaint]]:
+    """The mask of a pair that is outlined; None where nothing tells on which picture.
+
+    LabelMe outlines what it shows, turned by the EXIF tag. Of COCO's tools some do, and the size that they
+    note decides.
+    """
+    shown, stored = image.size, image.size[::-1] if image.orientation in SIDEWAYS else image.size
+    told = pair.outlined_on
+    if told not in (None, shown, stored):
+        return None, [(SIZES, f"{pair.name}: outlines of a picture of {told[0]}x{told[1]}, image {shown[0]}x"
+                              f"{shown[1]}")]
+    is_told = told is not None and shown != stored
+    if image.orientation != UPRIGHT and not is_told and layout == annotations.COCO:
+        return None, [(TURNED, f"{pair.name}: the image is turned by its EXIF tag ({image.orientation}), and "
+                               "COCO's file does not tell whether its outlines are; save the image without "
+                               "the tag, as they are meant")]
     if how.is_default:
-        how = Rule(how.classes, "value", {one.category: 0 for one in pair.shapes or ()})
-    mask, complaints = annotations.drawn(pair.shapes or (), how, width, height)
-    return oriented(mask, image.orientation), complaints
+        how = Rule(how.classes, "value", {one.category: (0,) for one in pair.shapes or ()})
+    as_stored = is_told and told == stored
+    mask, complaints = annotations.rasterised(pair.shapes or (), how, stored if as_stored else shown, layout)
+    mask = oriented(mask, image.orientation) if as_stored else mask
+    return mask, complaints + labels.overlapping(mask, how)
 
 
 def _joined(report: Report, pair: Pair, how: Rule,
@@ -190,14 +209,14 @@ def _joined(report: Report, pair: Pair, how: Rule,
     for path, raster in zip(pair.masks, files, strict=True):
         if how.kind == "name":
             try:
-                place = labels.of_name(how, path.relative_to(report.folder))
+                places = labels.of_name(how, path.relative_to(report.folder))
             except KeyError:
                 complaints.append((labels.UNMAPPED, f"{report.named(path)} matches no key of data.labels, by "
                                    f"its ending or its folder; {', '.join(how.keys)}: what is no value (1), "
                                    "colour (#ff0000) or condition (>127) is taken as such an ending"))
                 continue
             layer, words = labels.binary(raster)
-            if place is not None:
+            for place in places:
                 mask[..., place] |= layer
         else:
             part, words = labels.read(how, raster)
@@ -277,6 +296,8 @@ def areas(mask: np.ndarray) -> list[int]:
 
 
 def _note(seen: _Seen, raster: Raster) -> None:
+    if raster.format == "DICOM" and raster.full is not None and raster.values.shape[2] == 1:
+        seen.fulls.add(raster.full)
     if raster.is_deep and raster.full is not None:
         low, high = span(raster.values)
         seen.spans.append((low, high))
@@ -301,6 +322,14 @@ def _mixed(seen: _Seen) -> str | None:
     return (f"all values of {seen.floats[True]} lie from 0 to 1, and those of {seen.floats[False]} do not, "
             "so that nothing says what is black and white in all; set data.intensities [low, high] or "
             "percentile")
+
+
+def _unlike(seen: _Seen) -> str | None:
+    if len(seen.fulls) < 2:
+        return None
+    told = some([f"{low:g} to {high:g}" for low, high in sorted(seen.fulls)])
+    return (f"what the DICOM files can hold differs ({told}), so that one value would be a grey of its own "
+            "in each; set data.intensities: [low, high], dicom or percentile")
 
 
 def _of_slice(pair: Pair, detail: str) -> str:

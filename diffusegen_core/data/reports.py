@@ -42,8 +42,12 @@ class Pair:
     more_masks: tuple[Path, ...] = ()
     shapes: tuple[Shape, ...] | None = None
     """The outlines, where `mask` is no picture."""
+    outlined_on: tuple[int, int] | None = None
+    """Width and height of the picture that was outlined, where the file tells."""
     cut: tuple[int, int] | None = None
     """Axis and index of the slice of a volume that it is."""
+    volume: str = ""
+    """What that volume is called: its slices belong together. "" of what is no slice."""
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -78,6 +82,8 @@ class Report:
     """The values of each class, where the data name their classes."""
     condition: str | None = None
     """What a mask's lesion is, where the layout says so."""
+    scale: str | tuple[float, float] | None = None
+    """The rule by which images were read (see `intensities.of_set`); None before."""
     ignored: list[Path] = field(default_factory=list)
     """Pictures of the folder that are neither images nor masks."""
 

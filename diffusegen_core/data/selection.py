@@ -21,6 +21,8 @@ class Used(NamedTuple):
     """(N, M, S, S) uint8 in {0, 1}."""
     sizes: list[tuple[int, int]]
     """Native height and width of each."""
+    volumes: dict[str, str]
+    """The volume of each that is a slice of one."""
 
 
 def usable(settings: Data, report: Report, least: int, listed: Collection[str]) -> Used:
@@ -53,7 +55,8 @@ def usable(settings: Data, report: Report, least: int, listed: Collection[str]) 
     if not kept:
         raise UserError(f"No pair is left for data.subset {subset}. {report.brief()}")
     names, images, masks, sizes = zip(*kept, strict=True)
-    return Used(list(names), np.stack(images), np.stack(masks), list(sizes))
+    volumes = {pair.name: pair.volume for pair in sound if pair.volume and pair.name in names}
+    return Used(list(names), np.stack(images), np.stack(masks), list(sizes), volumes)
 
 
 def require(report: Report, clusters: int, pairs: int) -> None:

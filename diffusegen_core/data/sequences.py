@@ -7,13 +7,15 @@ before them least.
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from diffusegen_core.data import sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.store.stamps import read_stamp
 
 CVC, POLYPGEN = "CVC-ClinicDB", "PolypGen"
+VOLUME = "volume"
 KINDS = {CVC: "sequence", POLYPGEN: "centre"}  # of these, what images are grouped by
 CVC_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
               429, 448, 467, 479, 504, 529, 547, 572, 592)
@@ -26,7 +28,7 @@ class Grouped:
     """What the images of a test set are grouped by, and the group of each."""
 
     kind: str
-    """"sequence" or "centre"."""
+    """"sequence", "centre" or "volume"."""
     of: dict[str, str]
     """Image -> group."""
 
@@ -40,6 +42,18 @@ def layout_of(pairs: Pairs) -> str:
     return str((read_stamp(pairs.stored.parent) or {}).get("layout", ""))
 
 
+def of_pairs(pairs: Pairs) -> Grouped | None:
+    """The groups of stored pairs of a folder: by volume, of which each slice is one, or as `of_layout`."""
+    return of_volumes(sidecars.volumes(pairs.file), pairs.names) or of_layout(layout_of(pairs), pairs.names)
+
+
+def of_volumes(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None:
+    """The volumes of these images, each that is no slice being one for itself; None where none is."""
+    if not any(name in told for name in names):
+        return None
+    return Grouped(VOLUME, {name: told.get(name, name) for name in names})
+
+
 def of_layout(layout: str, names: Sequence[str]) -> Grouped | None:
     """The groups of a dataset's images, by its layout (layouts.LAYOUTS) and their names; None where these do
     not tell them."""
@@ -50,7 +64,7 @@ def untold(pairs: Pairs) -> str:
     """Whose sequences or centres the names of stored pairs should tell, and do not, in words; else ""."""
     layout = layout_of(pairs)
     meant = next((name for name in KINDS if layout.startswith(name)), "")
-    if not meant or of_layout(layout, pairs.names):
+    if not meant or of_pairs(pairs):
         return ""
     return f"the names of the images do not tell which {KINDS[meant]} of {meant} they are of"
 

@@ -1,7 +1,7 @@
 """The pairs that no network is trained on: held-out ones of the same kind, and transfer sets (paper 2.6)."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
@@ -15,7 +15,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Segment
-from diffusegen_core.data import dataset, layouts, sequences
+from diffusegen_core.data import dataset, fits, layouts, sequences, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
@@ -49,12 +49,15 @@ class TestSet:
     """Whether it comes from the folder of the training pairs, under the same names."""
     layout: str = ""
     """How the folder that it was drawn from is laid out, as in layouts.LAYOUTS; "" where nobody knows."""
+    volumes: Mapping[str, str] | None = None
+    """The volume of each image that is a slice of one."""
 
     @cached_property
     def groups(self) -> Grouped | None:
         """Which images belong together, by the layout or the set's name; None where these do not tell."""
         names = self.pairs.names if self.pairs else []
-        return sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names)
+        return (sequences.of_volumes(self.volumes or {}, names)
+                or sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names))
 
 
 def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[str, TestSet]:
@@ -129,10 +132,12 @@ def copies(pairs: Pairs, others: Pairs) -> dict[str, str]:
     """Which of `pairs` are copies of one of `others`, and how, in words: name -> "a copy of NAME".
 
     Copies have the same pixels, or were re-encoded, resized, made lighter or darker, or mirrored left to
-    right. Both are at the run's size, and neither is empty.
+    right. Both are at the run's size, and neither is empty; black bars around a picture are no part of it.
     """
     same = dict(zip(map(files.pixel_hash, others.images), others.names, strict=True))
-    ours, theirs = looks(pairs.images), looks(others.images)
+    ours, theirs = (looks([one if name not in some.padded else fits.content(one, some.padded[name])
+                           for name, one in zip(some.names, some.images, strict=True)])
+                    for some in (pairs, others))
     alike = np.stack([ours @ side.reshape(len(others), -1).T for side in
                       (theirs, theirs.reshape(-1, SIDE, SIDE)[..., ::-1])], axis=1)
     copied = {}
@@ -163,14 +168,16 @@ class _Source:
         """All pairs of a source, the run's own included, as the artifact tests/NAME."""
         whole = {"source": source, "subset": "all", "count": count, "names": None}
         data = self.data if source == self.data.source else layouts.for_folder(self.data, resolve(source))
+        # A value is the same grey as in the training images.
+        data = sidecars.as_read(data, self.training.file)
         return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}")
 
-    def drawn(self, name: str, pairs: Pairs, same_source: bool, layout: str) -> TestSet:
-        """A test set of `test_count` of the pairs, or of all where there are fewer."""
+    def drawn(self, name: str, pairs: Pairs, same_source: bool, whole: Pairs) -> TestSet:
+        """A test set of `test_count` of the pairs, or of all where there are fewer; of `whole`, a folder."""
         rng = seeds.rng(self.ws.seed, "test set", name)
         chosen = rng.choice(len(pairs), size=min(self.settings.test_count, len(pairs)), replace=False)
         return TestSet(name, self.kept(name, pairs.take(np.sort(chosen))), f"{len(chosen)} of {len(pairs)}",
-                       same_source, layout)
+                       same_source, sequences.layout_of(whole), sidecars.volumes(whole.file))
 
     def kept(self, name: str, pairs: Pairs) -> Pairs:
         return dataset.keep(self.ws, f"tests/{name}-drawn", pairs)
@@ -203,15 +210,19 @@ def _kind(training: Pairs, data: Data) -> str:
 def _rest(source: _Source, name: str) -> TestSet:
     """Drawn from the pairs of data.source that are neither trained on nor, for paper348, the paper's.
 
-    What shows the same as a training image, as frames of a video do, is left out.
+    What shows the same as a training image, as frames of a video do, is left out, and so are slices of a
+    volume of which one is trained on.
     """
     whole, used = source.read(name, source.data.source), _known(source.training, source.data)
-    rest = whole.take([i for i, pair in enumerate(whole.names) if pair not in used])
+    volumes = sidecars.volumes(whole.file)
+    seen = {volumes.get(pair) for pair in used} - {None}
+    rest = whole.take([i for i, pair in enumerate(whole.names)
+                       if pair not in used and volumes.get(pair) not in seen])
     twins = copies(rest, source.training) if len(rest) else {}
     rest = rest.take([i for i, pair in enumerate(rest.names) if pair not in twins]) if twins else rest
     if not len(rest):
         return TestSet(name, None, "data.source has no pairs beside those that are trained on")
-    drawn = source.drawn(name, rest, True, sequences.layout_of(whole))
+    drawn = source.drawn(name, rest, True, whole)
     return replace(drawn, note=f"{drawn.note}; {len(twins)} copies left out") if twins else drawn
 
 
@@ -227,15 +238,15 @@ def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> 
         return TestSet(name, None, f"not given: segment.{key}")
     try:
         pairs = source.read(name, folder)
-        return source.drawn(name, pairs, same_source, sequences.layout_of(pairs))
+        return source.drawn(name, pairs, same_source, pairs)
     except NotMadeError:
         raise
     except UserError as error:
         raise UserError(f"Parameters: segment.{key}: {error}") from None
 
 
-def looks(images: np.ndarray) -> np.ndarray:
-    """What images (N, C, S, S) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
+def looks(images: Iterable[np.ndarray]) -> np.ndarray:
+    """What images (C, H, W) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
     rows = np.stack([cv2.resize(image.mean(axis=0, dtype=np.float32), (SIDE, SIDE),
                                 interpolation=cv2.INTER_AREA).ravel() for image in images])
     rows = rows - rows.mean(axis=1, keepdims=True)

@@ -21,6 +21,7 @@ from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other windows
+SEVERAL = 2  # the same where masks have several classes
 COPIES = 4  # windows of each training pair
 OF = "~"  # in the name of a window, after that of its pair
 ROOM = 1.2  # of a region's box: a window is at least so large
@@ -76,8 +77,9 @@ class Window:
     def cut(self, image: np.ndarray, numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Its part of an image (C, H, W) uint8 and of class numbers (H, W): (C, size, size), (size, size)."""
         part = numbers[self.box]
+        small = planes.shrunk(planes.separate(part, max(1, int(part.max()))), (size, size))
         return (planes.resize(image[(..., *self.box)], (size, size), Image.Resampling.LANCZOS),
-                planes.resize_numbers(part, size, int(part.max())))
+                planes.numbered(small))
 
     def region(self, region: np.ndarray, size: int) -> np.ndarray:
         """Its part of a region (H, W) in {0, 1} to be painted, (size, size): every pixel that has a share."""
@@ -105,6 +107,11 @@ class Window:
         mixed = share * enlarged.astype(np.float32) + (1 - share) * under
         result[(..., *self.box)] = np.where(share > 0, np.rint(mixed).astype(np.uint8), under)
         return result, alpha
+
+
+def version(classes: int) -> int:
+    """The version of the windows of masks with so many classes."""
+    return VERSION if classes == 1 else SEVERAL
 
 
 def cut_all(pairs: Pairs, windows: Sequence[Window] | None, size: int) -> Pairs:
@@ -135,8 +142,8 @@ def training(ws: Workspace, pairs: Pairs, times: float | None, size: int | None)
     """What the models are trained on: COPIES windows of each pair, one after the other; or the pairs."""
     if times is None or size is None:
         return pairs
-    recipe: Recipe = {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "window": times,
-                      "window_size": size}
+    recipe: Recipe = {"version": version(pairs.planes.classes), "pairs": pairs.digest, "seed": ws.seed,
+                      "window": times, "window_size": size}
     artifact = ws.artifact("windows", recipe)
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()

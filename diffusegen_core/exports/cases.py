@@ -1,7 +1,7 @@
 """What an export holds: the pairs of some data types, each with its origin, and on which side of a split."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 
 from diffusegen_core import outlets
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import pairsets
+from diffusegen_core.data import fits, pairsets, sidecars
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.run import Run
@@ -67,6 +67,8 @@ class Chosen:
     cases: list[Case]
     sets: Mapping[DataType, PairSet]
     """The synthetic types."""
+    native: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Height and width of each real pair's own files, where pairs are to have those; {} for the run's."""
 
     @property
     def real(self) -> bool:
@@ -97,24 +99,34 @@ class Chosen:
         return [case for case in self.cases if case.split == split]
 
     def read(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """A pair: image (C, S, S) uint8, mask (M, S, S) in {0, 1}."""
+        """A pair: image (C, H, W) uint8, mask (M, H, W) in {0, 1}."""
+        image, mask = self._squares(case)
+        if not self.native:
+            return image, mask
+        whole = fits.restored(image, mask, self.native[case.source], self.run.params.data.fit)
+        return whole[0].transpose(2, 0, 1), whole[1].transpose(2, 0, 1)
+
+    def _squares(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         if case.data_type == REAL:
             place = self._places[case.pair]
             return self.run.pairs.images[place], self.run.pairs.masks[place]
         return pairsets.read_pair(self.sets[case.data_type].folder, case.pair)
 
     def numbered(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """A pair with its mask as class numbers (S, S) uint8. UserError where classes overlap."""
+        """A pair with its mask as class numbers (H, W) uint8. UserError where classes overlap."""
         image, mask = self.read(case)
         return image, class_numbers(mask, case.case)
 
     def folds(self) -> list[dict[str, list[str]]]:
         """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
-        fold, "train" all that are neither these nor made of them. None with fewer than two real pairs."""
+        fold, "train" all that are neither these nor made of them; slices of a volume stay together. None with
+        fewer than two real pairs."""
         sources = [case.source for case in self.cases if case.data_type == REAL]
-        count = min(FOLDS, len(sources))
-        order = trainsets.shuffled(sources, self.run.params.seed, "export", "folds")
-        parts = [set(order[number::count]) for number in range(count)] if count > 1 else []
+        members = trainsets.in_groups(sources, sidecars.volumes(self.run.pairs.file))
+        count = min(FOLDS, len(members))
+        order = trainsets.shuffled(members, self.run.params.seed, "export", "folds")
+        parts = [{name for group in order[number::count] for name in members[group]}
+                 for number in range(count)] if count > 1 else []
         return [{"train": [case.case for case in self.cases if not {case.source, case.lesion_of} & part],
                  "val": [case.case for case in self.cases if case.source in part and case.data_type == REAL]}
                 for part in parts]
@@ -129,10 +141,12 @@ class Chosen:
         return {name: place for place, name in enumerate(self.run.pairs.names)}
 
 
-def choose(run: Run, types: Sequence[str] | None = None, real: bool = True) -> Chosen:
-    """The pairs of these data types, and the real ones if `real`; without names those of `usual`.
+def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, native: bool = False) -> Chosen:
+    """The pairs of these data types, and the real ones if `real`; without names those of `usual`. If `native`
+    they are to have the size of their source's own files.
 
-    UserError where the run does not have them, has not made them (naming the chapter), or none is left.
+    UserError where the run does not have them, has not made them (naming the chapter), none is left, or no
+    native size is known.
     """
     if run.params.data.channels not in CHANNELS:
         raise UserError(f"Exports are pictures of 1 or 3 channels, and this run's images have "
@@ -143,7 +157,8 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True) -> C
         raise UserError(f"{empty} has no pairs: all {len(sets[empty].left_out)} were left out. Name another "
                         "data type.")
     _, valid = trainsets.split(run.pairs.names if real else [], run.params.segment.validation,
-                               run.params.seed, "export", "split")
+                               run.params.seed, "export", "split",
+                               groups=sidecars.volumes(run.pairs.file))
     audited = _audited(run)
     cases = [_case(REAL, {"name": name, "group": name}, valid, audited)
              for name in run.pairs.names] if real else []
@@ -152,7 +167,15 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True) -> C
         cases += [_case(data_type, row, valid, audited) for row in rows.to_dict("records")]
     if not cases:
         raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")
-    return Chosen(run, cases, sets)
+    return Chosen(run, cases, sets, _native(run, cases) if native else {})
+
+
+def _native(run: Run, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
+    known = sidecars.native_sizes(run.pairs.file)
+    if lacking := next((case for case in cases if case.source not in known), None):
+        raise UserError(f"{lacking.data_type} {lacking.pair} has no native size: it is a phantom's, an older "
+                        "run's, or of a source that nobody knows. Leave out --native, or name other types.")
+    return known
 
 
 def usual(run: Run) -> DataType:

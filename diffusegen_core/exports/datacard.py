@@ -20,6 +20,7 @@ SIDES = """\
 pairs that were made of these, or that show one of their lesions; `train` everything else. Whoever trains on
 what is held back validates on twins. The models that painted have seen every real pair, those of `validation`
 as well: measure what you train on images that are not in this dataset."""
+CUT = " (what lies outside of its middle square is black, and of no class)"
 LIMITS = """\
 - For research on segmentation, such as training and comparing networks. **Never for clinical use**: not for
   diagnosis, not for treatment, and not to show what a device is worth to patients.
@@ -51,7 +52,10 @@ def _summary(chosen: Chosen, title: str) -> str:
               dict.fromkeys(case.origin for case in chosen.cases)]
     kind = "RGB" if p.data.channels == 3 else "grey"
     size = p.data.image_size
-    return (f"{' and '.join(counts)} image+mask pairs, {size} × {size} pixels, {kind}; what the masks mark: "
+    sides = f"{size} × {size} pixels" if not chosen.native else (
+        f"each as large as the files of its real pair, enlarged or reduced from {size} × {size} pixels, "
+        f"whose detail it has{CUT if p.data.fit == 'crop' else ''}")
+    return (f"{' and '.join(counts)} image+mask pairs, {sides}, {kind}; what the masks mark: "
             f"{escaped(p.data.object_name)}. Written for {title} by DiffuseGen {__version__}.")
 
 
@@ -67,7 +71,7 @@ def _types(chosen: Chosen) -> str:
 
 def _words(kind: DataType) -> str:
     if kind == REAL:
-        return "real pairs, at the size of the run"
+        return "real pairs"
     if kind == GAN:
         return "made by a GAN"
     if kind.is_pasted:

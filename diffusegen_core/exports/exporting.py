@@ -32,19 +32,19 @@ FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write), "coco": Format(to
 
 
 def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | None = None,
-           real: bool = True) -> tuple[Path, Chosen]:
+           real: bool = True, native: bool = False) -> tuple[Path, Chosen]:
     """Write the finished pairs of a run in one of FORMATS into a new folder: where it is, and what it holds.
 
-    By default the folder is called after the run and the format, and lies where one stands. `types` and
-    `real` as in `cases.choose`. UserError where the run lacks the pairs, and where the folder holds anything,
-    lies in a run or among its data, or is not called as nnU-Net asks for.
+    By default the folder is called after the run and the format, and lies where one stands. `types`, `real`
+    and `native` as in `cases.choose`. UserError where the run lacks the pairs, and where the folder holds
+    anything, lies in a run or among its data, or is not called as nnU-Net asks for.
     """
     place = out or Path(to_nnunet.name(run.folder.name) if to == "nnunet" else f"{run.folder.name}-{to}")
     refuse_place(run, place)
     files.refuse_full(place)  # before the run is read, which takes seconds
     if to == "nnunet":
         to_nnunet.check(place)
-    chosen, form = cases.choose(run, types, real), FORMATS[to]
+    chosen, form = cases.choose(run, types, real, native), FORMATS[to]
 
     def fill(folder: Path) -> None:
         layout = form.write(folder, chosen, place.name)

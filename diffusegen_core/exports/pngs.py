@@ -23,7 +23,7 @@ def write(chosen: Chosen, places: Places, levels: int = 1) -> None:
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write (3, S, S), (1, S, S) or (S, S) uint8 as a PNG."""
+    """Write (3, H, W), (1, H, W) or (H, W) uint8 as a PNG."""
     rows = pixels if pixels.ndim == 2 else pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     files.write(path, Image.fromarray(np.ascontiguousarray(rows, np.uint8)).save, hashed=False)
 

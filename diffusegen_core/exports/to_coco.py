@@ -1,6 +1,7 @@
 """COCO: a JSON of instances for each side of the split, the images beside it.
 
-An instance is a connected part of a class, over corners too. It is told as run lengths, which are exact.
+An instance is a connected part of a class, over corners too. It is told as run lengths (compressed),
+which are exact.
 """
 
 import json
@@ -20,8 +21,8 @@ FILES = {TRAIN: "instances_train.json", VALID: "instances_val.json", HELD: "inst
 LAYOUT = """\
 - `images/CASE.png`, and beside them `annotations/instances_train.json`, `instances_val.json` and
   `instances_held_back.json`, as far as there are such pairs: see *Sides*.
-- An instance is a connected part of a class. Its `segmentation` is run lengths, exact to the pixel;
-  `pycocotools` decodes it by `COCO.annToMask`.
+- An instance is a connected part of a class. Its `segmentation` is compressed run lengths, exact to the
+  pixel; `pycocotools` decodes it by `COCO.annToMask`.
 - Each entry of `images` has the fields `origin` (real or synthetic), `data_type`, `source` and `near_copy`.
 """
 
@@ -45,14 +46,6 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
     return LAYOUT
 
 
-def run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths of a mask (H, W): column by column, of zeros first."""
-    pixels = np.concatenate([[0], (mask != 0).ravel(order="F").astype(np.int8), [0]])
-    ends = np.flatnonzero(np.diff(pixels))
-    counts = np.diff(np.concatenate([[0], ends, [mask.size]]))
-    return [int(count) for count in (counts if counts[-1] else counts[:-1])]
-
-
 def _document(chosen: Chosen, known: dict[str, int], called: str) -> dict[str, Any]:
     thing = chosen.run.params.data.object_name
     return {"info": {"description": f"{called}: {thing}, real and synthetic pairs of a DiffuseGen run"},
@@ -69,9 +62,11 @@ def _image(number: int, case: Case, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _annotations(image: int, mask: np.ndarray) -> Iterator[dict[str, Any]]:
     """The instances of a mask (M, S, S) in {0, 1}."""
+    from pycocotools import mask as coco  # here, so that other exports do without
     for category, plane in enumerate(mask, 1):
-        count, parts, boxes, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(plane), connectivity=8)
+        count, parts = cv2.connectedComponents(np.ascontiguousarray(plane), connectivity=8)
         for part in range(1, count):  # 0 is the background
-            *box, area = (int(value) for value in boxes[part])
-            yield {"image_id": image, "category_id": category, "iscrowd": 0, "area": area, "bbox": box,
-                   "segmentation": {"size": list(plane.shape), "counts": run_lengths(parts == part)}}
+            runs = coco.encode(np.asfortranarray(parts == part, np.uint8))
+            yield {"image_id": image, "category_id": category, "iscrowd": 0, "area": int(coco.area(runs)),
+                   "bbox": coco.toBbox(runs).tolist(),
+                   "segmentation": {"size": list(plane.shape), "counts": runs["counts"].decode()}}

@@ -24,7 +24,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Inpaint, Model
 from diffusegen_core.config.text import duration
-from diffusegen_core.data import dataset, planes
+from diffusegen_core.data import planes, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT
@@ -279,7 +279,7 @@ def data(p: Params) -> str:
     subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",
               "not348": "the pairs outside the paper's 348"}[p.data.subset]
     used = f"{folder}: {subset}, {count} of them" if p.data.count else f"{folder}: {subset}"
-    return used + dataset.left_out(p.folder / "data")
+    return used + sidecars.left_out(p.folder / "data")
 
 
 def _text(value: object, spec: str | None) -> str:

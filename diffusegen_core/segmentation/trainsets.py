@@ -15,7 +15,7 @@ import pandas as pd
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Filter, Gan, Inpaint
-from diffusegen_core.data import dataset, pairsets
+from diffusegen_core.data import dataset, pairsets, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import SINGAN_SEG, PairSet
 from diffusegen_core.data.types import GAN, REAL, DataType, painted, pasted
@@ -80,6 +80,11 @@ class Sets:
     supply: Supply
     file: Path
     """Holds the real pairs, and may hold others."""
+
+    @cached_property
+    def volumes(self) -> dict[str, str]:
+        """The volume of each real pair that is a slice of one."""
+        return sidecars.volumes(self.file)
 
     @cached_property
     def manifests(self) -> dict[DataType, pd.DataFrame]:
@@ -205,10 +210,30 @@ def shuffled(names: Iterable[str], seed: int, *purpose: object) -> list[str]:
     return sorted(names, key=lambda name: seeds.derive(seed, *purpose, name))
 
 
-def split(names: Sequence[str], share: float, seed: int, *purpose: object) -> tuple[list[str], list[str]]:
-    """Names to train on, and the share that chooses the best epoch: at least one, and not all."""
-    count, order = held_back(len(names), share), shuffled(names, seed, *purpose)
-    return sorted(order[count:]), sorted(order[:count])
+def split(names: Sequence[str], share: float, seed: int, *purpose: object,
+          groups: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
+    """Names to train on, and the share that chooses the best epoch: at least one, and not all.
+
+    `groups` tells the group of those that are not one for themselves, such as slices of a volume: it stays
+    whole, unless all are of one.
+    """
+    members = in_groups(names, groups or {})
+    count, held = held_back(len(names), share), list[str]()
+    for group in shuffled(members, seed, *purpose)[:-1] if len(names) > 1 else ():
+        if len(held) >= count:
+            break
+        held += members[group]
+    return sorted(set(names).difference(held)), sorted(held)
+
+
+def in_groups(names: Iterable[str], groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names of each group; each name is one for itself that has none, and all are where they are of one.
+    """
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(groups.get(name, name), []).append(name)
+    alone = len(members) == 1 and groups
+    return {name: [name] for names in members.values() for name in names} if alone else members
 
 
 def held_back(count: int, share: float) -> int:

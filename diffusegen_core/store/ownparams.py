@@ -66,13 +66,19 @@ def keep(p: Params) -> Path | None:
     path, aside = p.folder / PARAMS, None
     values = {name: value for name, value in params.plain(p).items() if name != "run_dir"}
     there = path.is_file()
-    if not there or params.load(path) != values:
+    if not there or _ordered(params.load(path)) != _ordered(values):
         if there:  # a copy, so that no kill leaves the folder without any
             moves.refuse_links(p.folder, [f"{ASIDE}/params"])
             aside = p.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
             files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
         files.write_text(path, yaml.safe_dump(values, sort_keys=False))
     return aside
+
+
+def _ordered(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """Parameters as they compare: in any order, but for data.labels, whose order is that of the classes."""
+    data = values.get("data")
+    return values, list(map(str, (data.get("labels") if isinstance(data, dict) else None) or ()))
 
 
 @contextlib.contextmanager
