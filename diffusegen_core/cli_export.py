@@ -51,6 +51,8 @@ def export(
         typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
         return
     names = [name.strip() for name in types.split(",") if name.strip()] if types is not None else None
+    if names == []:
+        raise UserError(f"--types {types!r} names no data type; name some, or leave it out.")
     place, chosen = exporting.export(Run.open(folder), to.value, out, names, real, native, generators,
                                      by_class)
     counts = chosen.table.groupby(["origin", "data_type"], sort=False).size()

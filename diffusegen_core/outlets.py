@@ -74,8 +74,13 @@ def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transf
     kind, real = named(run, data_type), _real(run, names)
     if kind == REAL:
         raise UserError("Real pairs are mixed with those of a synthetic data type; name one, and not Real.")
-    if not 0 <= alpha <= 1:
-        raise UserError(f"alpha is a probability, from 0 to 1, and not {alpha}.")
+    torchsets.refuse_no_number(ratio=ratio, seed=seed)
+    try:
+        is_share = 0 <= alpha <= 1
+    except TypeError:
+        is_share = False
+    if not is_share:
+        raise UserError(f"alpha is a probability, from 0 to 1, and not {alpha!r}.")
     most = trainsets.of_run(run.params, len(run.pairs))[kind].samples
     if not 1 <= ratio <= most:
         raise UserError(f"ratio {ratio} cannot be: this run makes {most} pairs of {kind} of a real one. "

@@ -1,17 +1,18 @@
 """`diffusegen data check`: what data are, a verdict a line; and sets that once loaded wrongly."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from test_formats import dicom
+from test_formats import dicom, nifti
 
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, rasters, reading, sidecars
+from diffusegen_core.data import checkup, dataset, labels, planes, rasters, reading, sidecars
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -105,6 +106,28 @@ def test_d2_floats_beyond_0_to_1_are_told_with_their_range(tmp_path, nano):
         assert (np.median(images) > 20, images.max() > 150) == (True, True)
 
 
+def test_d1_one_bright_file_hides_no_dark_ones(tmp_path):
+    def picture(number: int) -> np.ndarray:
+        values = np.round(tissue(number) * 4095).astype(np.uint16)
+        values[:2, :4] = 65535 if number == 2 else 0
+        return values
+    made = check(pairs(tmp_path, image=picture), channels=1)
+    assert kinds(made) == [reading.DEPTH]
+    assert made.report.problems[0].detail.startswith("in most files, values lie from 0 to")
+    assert "set data.intensities: [0, 4095]" in made.report.problems[0].detail
+    assert check(tmp_path, channels=1, intensities=[0, 4095]).report.problems == []
+
+
+def test_d2_of_floats_that_are_not_all_from_0_to_1_none_is_kept(tmp_path, nano):
+    pairs(tmp_path, image=lambda i: (tissue(i) * (1 if i == 1 else 255)).astype(np.float32), ending=".tif")
+    made = check(tmp_path)
+    assert "all values of images/1.tif lie from 0 to 1, and those of images/3.tif do not" in (
+        made.report.problems[-1].detail)
+    with pytest.raises(UserError, match=r"images/1\.tif.*set data\.intensities"):
+        load(nano, tmp_path, on_bad="skip")
+    assert len(load(nano, tmp_path, intensities=[0, 255])) == 4
+
+
 def test_d3_unmapped_values_refuse(tmp_path, nano):
     folder = pairs(tmp_path, mask=lambda i: lesion() // 2 | np.flipud(lesion()))
     with pytest.raises(UserError, match=r"unmapped values.*127 \(168\), 255 \(168\)"):
@@ -125,20 +148,21 @@ def tagged(turn: int) -> dict[str, object]:
     return {"exif": tag}
 
 
-def test_d5_a_tag_of_the_image_alone_is_told_unless_sizes_decide(tmp_path, nano):
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_d5_a_tag_of_the_image_alone_is_told_unless_sizes_decide(tmp_path, nano, ending):
     for turn in (3, 6):
-        made = check(pairs(tmp_path / str(turn), **tagged(turn)))
+        made = check(pairs(tmp_path / str(turn), ending=ending, **tagged(turn)))
         assert kinds(made) == [reading.TURNED]
         assert f"({turn})" in made.report.problems[0].detail
     both = tmp_path / "both"
-    pairs(both, **tagged(6))
+    pairs(both, ending=ending, **tagged(6))
     for number in range(4):
         save(both / f"masks/{number}.png", lesion(), **tagged(6))
     assert check(both).report.problems == []
     wide, shape = tmp_path / "wide", (SIDE, 2 * SIDE)
     for mask in (lesion(shape), np.rot90(lesion(shape), -1)):  # as it is stored, and as it is shown
         pairs(wide, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
-              mask=lambda i, mask=mask: np.ascontiguousarray(mask), **tagged(6))
+              mask=lambda i, mask=mask: np.ascontiguousarray(mask), ending=ending, **tagged(6))
         made = check(wide)
         assert made.report.problems == []
         read = load(nano, wide, fit="squeeze")
@@ -199,12 +223,51 @@ def test_d9_regions_that_vanish_are_counted_and_a_least_area_refuses(tmp_path):
     assert "a region of 1 pixels" in check(folder, min_area=2).report.problems[0].detail
 
 
+def test_regions_are_not_lost_where_a_mask_becomes_larger():
+    mask = np.zeros((64, 64, 1), np.uint8)
+    mask[10, 10], mask[40, 21], mask[63, 63] = 1, 1, 1
+    assert [checkup.vanishing(mask, side) for side in (64, 128, 192, 256, 512)] == [0] * 5
+    assert checkup.vanishing(mask, 32) == 3 - len(np.argwhere(planes.shrunk(mask[..., 0][None], (32, 32))))
+
+
+def test_what_is_no_number_is_no_colour(tmp_path):
+    volume = np.where(lesion() > 0, 0.9, np.nan).astype(np.float32)
+    for part, values in (("images", volume), ("masks", lesion() // 255)):
+        (tmp_path / part).mkdir()
+        nifti(tmp_path / part / "a.nii.gz", values[..., None])
+    assert said(check(tmp_path, channels=1, labels={1: "a"}), "channels") == ""
+
+
 def test_d10_a_grey_set_is_told_and_is_one_channel_if_that_is_set(tmp_path, nano):
     folder = pairs(tmp_path)
     assert "data.channels: 1" in said(check(folder), "channels")
     assert load(nano, folder, channels=1).images.shape == (4, 1, 16, 16)
     grey = load(nano, folder, channels=1).images
     np.testing.assert_array_equal(load(nano, folder).images, grey.repeat(3, 1))
+
+
+def test_d11_a_mask_of_most_of_the_picture_in_a_black_frame_is_suspicious(tmp_path):
+    framed = np.pad(255 - lesion((SIDE - 4, SIDE - 4)), 2)
+    made = check(pairs(tmp_path, 2, mask=lambda _: framed))
+    assert "may be inverted: most of the picture or of its border" in said(made, "suspicious")
+
+
+def test_classes_that_occur_nowhere_or_lack_their_file_are_told(tmp_path):
+    numbered = lesion() // 255
+    folder = pairs(tmp_path / "numbers", 2, mask=lambda _: numbered)
+    assert said(check(folder, labels={1: "a", 7: "c"}), "classes") == "look of 2 masks: a in 2, c in none"
+    assert said(check(folder, labels={1: "a"}), "classes") == ""
+    files = tmp_path / "files"
+    for name in ("x", "y"):
+        save(files / f"images/{name}.png", np.round(tissue(ord(name)) * 255).astype(np.uint8))
+        save(files / f"masks/{name}_left.png", lesion())
+    save(files / "masks/x_right.png", np.fliplr(lesion()))
+    rules = {"images": "images/*", "masks": "masks/*_**", "labels": {"left": "l", "right": "r"}}
+    made = check(files, **rules)
+    assert said(made, "class files").startswith("look 1 have no file that ends as right")
+    assert said(made, "class files").endswith(": y")
+    (files / "masks/x_left.png").unlink()  # each has one: they are kinds of images
+    assert said(check(files, **rules), "class files") == ""
 
 
 def test_d11_swapped_folders_are_told(tmp_path):
@@ -232,6 +295,9 @@ def test_d14_what_was_left_out_is_recorded_with_its_reason(tmp_path, nano):
     folder = pairs(tmp_path, 6, mask=lambda i: lesion() * (i % 3 != 0))
     read = load(nano, folder, on_bad="skip")
     assert sidecars.left_out(read.stored.parent) == "; left out: 2 (empty mask)"
+    cells = json.loads((Path(__file__).parents[1] / "notebooks/01_cluster.ipynb").read_text())["cells"]
+    first = next("".join(one["source"]) for one in cells if "tables.facts" in "".join(one["source"]))
+    assert first.index('run.make("data")') < first.index("tables.facts"), "which tells what was left out"
     p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16,
                                          "holdout": None}})
     assert tables.data(p).endswith(": all pairs; left out: 2 (empty mask)")  # which pages say
@@ -269,6 +335,32 @@ def test_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
 
 
 # ---- old runs
+
+@pytest.mark.parametrize(("affine", "flip", "told"), [
+    (np.diag([-1, -1, 2, 1.0]), False, None),
+    (np.diag([-1, -1, -2, 1.0]) + np.eye(4)[:, [0, 1, 3, 2]] * [[0], [0], [10], [0]], True, None),
+    (np.diag([-1, -1, -2, 1.0]), False, "LPS and the mask as LPI"),  # the slices meet the wrong ones
+    (np.eye(4), False, "LPS and the mask as RAS"),
+    (np.diag([-1, -1, 2, 1.0]) + np.eye(4)[:, [3, 1, 2, 0]] * [[9], [0], [0], [0]], False, "elsewhere"),
+], ids=["same", "stored the other way", "wrong way", "identity", "shifted"])
+def test_nifti_masks_are_placed_as_their_images(tmp_path, affine, flip, told):
+    volume, label = np.full((SIDE, SIDE, 6), 90, np.int16), np.zeros((SIDE, SIDE, 6), np.uint8)
+    volume[8:22, 6:18], label[8:22, 6:18, 4:] = 700, 1
+    for part, values, placed in (("images", volume, np.diag([-1, -1, 2, 1.0])),
+                                 ("masks", label[..., ::-1] if flip else label, affine)):
+        (tmp_path / part).mkdir()
+        nifti(tmp_path / part / "a.nii.gz", values, placed)
+    made = check(tmp_path, slices=[2, 4, 5], labels={1: "liver"}, channels=1, intensities=[0, 900])
+    if told is None:
+        assert (made.report.problems, said(made, "suspicious")) == ([], "")
+    elif told == "elsewhere":
+        assert made.report.problems == []
+        assert "2 have masks that lie elsewhere in the patient" in said(made, "suspicious")
+    else:
+        assert set(kinds(made)) == {reading.AFFINES} | ({labels.EMPTY} if "LPI" in told else set())
+        assert told in made.report.problems[0].detail
+        assert "save the mask with the image's affine" in made.report.problems[0].detail
+
 
 def test_a_run_that_is_older_than_these_parameters_reads_and_keeps_what_it_had(tmp_path, nano):
     folder = pairs(tmp_path / "set")

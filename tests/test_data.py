@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import struct
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -150,6 +151,26 @@ def test_same_name_twice(folder, part):
     assert (problem, {file, f"{part}/{detail.removeprefix('as ')}"}) == (
         "same name twice", {f"{part}/a.bmp", f"{part}/a.png"})
     assert [pair.name for pair in checkup.check(folder).pairs] == ["b", "c"]
+
+
+def test_names_in_composed_and_decomposed_letters_are_the_same(folder):
+    for spelled, part in (("NFC", "images"), ("NFD", "masks")):
+        (folder / f"{part}/a.png").rename(folder / part / f"{unicodedata.normalize(spelled, 'é1')}.png")
+    report = checkup.check(folder)
+    assert ([pair.name for pair in report.pairs], report.problems) == (["b", "c", "é1"], [])
+    data = Data(images="images/*", masks="masks/*")
+    assert [pair.name for pair in layouts.scan(folder, data).pairs] == ["b", "c", "é1"]
+    mask().save(folder / "masks/é1.png")  # and the one with the very name goes before
+    assert [one.problem for one in checkup.check(folder).problems] == ["mask without image"]
+
+
+def test_one_long_name_widens_no_other_row(folder):
+    for name in ("x" * 190, "b"):
+        mask(value=100).save(folder / f"masks/{name}.png")
+    picture().save(folder / f"images/{'x' * 190}.png")
+    rows = checkup.check(folder).text.splitlines()
+    assert len(next(row for row in rows if row.startswith("masks/b.png"))) < 140
+    assert any(row.startswith(f"masks/{'x' * 190}.png empty mask") for row in rows)
 
 
 def test_mask_beside_its_twin_with_the_suffix(folder):

@@ -213,6 +213,11 @@ def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: 
     assert "run-coco is there already" in str(again.exception)
 
 
+def test_the_command_refuses_types_that_name_none(tmp_path: Path):
+    result = CliRunner().invoke(cli.app, ["export", str(tmp_path), "--to", "coco", "--types", ","])
+    assert "--types ',' names no data type" in str(result.exception)
+
+
 # ---- the card
 
 

@@ -105,6 +105,50 @@ def test_arrays_are_turned_as_pillow_turns_pictures(tmp_path, turn):
     np.testing.assert_array_equal(pixels.oriented(RAMP.astype(np.uint8), turn), by_pillow.values[..., 0])
 
 
+def tiff(path: Path, values: np.ndarray, turn: int = 1) -> Path:
+    """A TIFF of any numbers (H, W) or (H, W, 3) without compression, byte by byte."""
+    channels = values.shape[2] if values.ndim == 3 else 1
+    number = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    start = 8 + 2 + 12 * 12 + 4
+    tags = {256: values.shape[1], 257: values.shape[0], 258: 8 * values.dtype.itemsize, 259: 1,
+            262: 2 if channels == 3 else 1, 273: start + 12, 274: turn, 277: channels, 278: values.shape[0],
+            279: values.nbytes, 284: 1, 339: number}
+    entries = b"".join(struct.pack("<HHII", tag, 3, channels, start + 6 * (tag == 339))
+                       if channels == 3 and tag in (258, 339) else struct.pack("<HHII", tag, 4, 1, value)
+                       for tag, value in tags.items())
+    several = struct.pack("<6H", *[tags[258]] * 3, *[number] * 3)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + several
+                     + values.tobytes())
+    return path
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_tiffs_are_turned_once_and_tell_it(tmp_path, turn, compression):
+    colours = np.stack([RAMP % 251, RAMP // 2, RAMP // 3], axis=2).astype(np.uint8)
+    for values in (RAMP.astype(np.uint8), RAMP, colours):
+        Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={rasters.ORIENTATION: turn},
+                                     compression=compression)
+        raster = rasters.read(tmp_path / "a.tif")
+        assert raster.orientation == turn
+        np.testing.assert_array_equal(np.squeeze(raster.values), pixels.oriented(values, turn))
+    deep = np.stack([RAMP * 100] * 3, axis=2)
+    raster = rasters.read(tiff(tmp_path / "a.tif", deep, turn))
+    assert raster.orientation == turn
+    np.testing.assert_array_equal(raster.values, pixels.oriented(deep, turn))
+
+
+@pytest.mark.parametrize(("kind", "channels", "says"), [
+    (np.int16, 3, "16-bit signed integers, 3 channels"), (np.float32, 3, "32-bit floats, 3 channels"),
+    (np.float64, 1, "64-bit floats, 1 channel,"), (np.int8, 3, "8-bit signed integers")])
+def test_tiffs_of_other_numbers_are_named_and_not_made_8_bits(tmp_path, capfd, kind, channels, says):
+    values = np.stack([RAMP.astype(kind)] * channels, axis=2)
+    words = refused(tiff(tmp_path / "a.tif", values if channels == 3 else values[..., 0]))
+    assert words.startswith(f"a TIFF of {says}")
+    assert "NumPy file (.npy)" in words
+    assert capfd.readouterr().err == ""
+
+
 def test_several_pages_or_frames_are_no_image(tmp_path):
     one, other = Image.new("L", (8, 8)), Image.new("L", (8, 8), 9)
     for kind in ("tif", "gif"):

@@ -2,6 +2,7 @@
 
 from pathlib import PurePath
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +10,7 @@ from PIL import Image
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import labels, pixels
+from diffusegen_core.data import labels, maskvalues, pixels, rasters
 
 
 def grey(*areas: tuple[int, int]) -> np.ndarray:
@@ -75,7 +76,6 @@ def test_a_plateau_between_black_and_white_is_told_in_a_lossy_mask():
 
 
 def test_blurred_edges_and_noise_near_black_and_white_are_in_order():
-    import cv2
     soft = cv2.GaussianBlur(grey((255, 20)), (3, 3), 0)
     assert read(soft)[1] == {}
     few = grey((255, 20))
@@ -164,8 +164,8 @@ def test_an_array_may_have_a_plane_for_each_class():
     assert (wrong, mask.sum(axis=(0, 1)).tolist()) == ({}, [16, 32])
     _, wrong = read(raster(planes[..., :2], "NumPy"), labels={"1": "liver", "2": "tumour"})
     assert "which data.labels names by their places, 0 to 1" in wrong[labels.COLOURS]
-    assert labels.planes_of(raster(planes, "NumPy")) == {"plane 0": 448, "plane 1": 16, "plane 2": 32}
-    assert labels.planes_of(raster(planes)) == {}, "a picture's channels are colours"
+    assert maskvalues.planes_of(raster(planes, "NumPy")) == {"plane 0": 448, "plane 1": 16, "plane 2": 32}
+    assert maskvalues.planes_of(raster(planes)) == {}, "a picture's channels are colours"
     _, wrong = read(raster(planes, "NumPy"))
     assert "plane 2 (32); say what each is, as data.labels: {0: polyp, 1: " in wrong[labels.COLOURS]
     greys = np.repeat(grey((1, 9), (2, 9))[..., None], 3, axis=2)
@@ -215,9 +215,16 @@ def test_keys_of_labels_may_be_integers_and_are_of_one_kind():
     given = params.override({"data": {"labels": {2: "old"}}}, [("data.labels", "{1: liver, '>0.5': a}")])
     assert given == {"data": {"labels": {1: "liver", ">0.5": "a"}}}  # as a whole, and its keys as they are
     for mapped, says in (({1: "a", "#ff0000": "b"}, "one kind"), ({1: "background"}, "at least one class"),
-                         ({True: "a"}, "valid string"), ({}, "labels")):
+                         ({True: "a"}, "valid string"), ({}, "labels"), ({1: "a", "01": "b"}, "1 twice"),
+                         ({"#FF0000": "a", "#ff0000": "b"}, "#ff0000 twice"),
+                         ({1: "a/b"}, "'a/b' is no name"), ({1: ""}, "'' is no name"),
+                         ({1: "a\nb"}, "is no name")):
         with pytest.raises(UserError, match=says):
             params.validate({"data": {"labels": mapped}})
+
+
+def test_background_may_be_written_in_any_case():
+    assert Data(labels={0: "Background", 1: "a", 2: "b"}).classes == ("a", "b")
 
 
 @pytest.mark.parametrize(("values", "says"), [
@@ -234,6 +241,86 @@ def test_parameters_of_reading_that_cannot_be(values, says):
 def test_a_mask_whose_lesion_is_black_is_most_of_it():  # D4
     picture = Image.fromarray(255 - grey((255, 9)))
     assert read(np.asarray(picture))[0].mean() > 0.9
+
+
+def test_truth_values_are_1_as_a_value_and_white_otherwise():
+    truth = pixels.Raster(grey((255, 9))[..., None], "NumPy", "bool", (0, 255))
+    for how in ({}, {"labels": {1: "a"}}, {"labels": {">127": "a"}}):
+        mask, wrong = read(truth, **how)
+        assert (mask.sum(), wrong) == (81, {})
+
+
+# ---- classes that nobody named
+
+def shown(tmp_path, values: np.ndarray, ending: str, **options: object) -> dict[str, str]:
+    """What is wrong with a mask that was saved so and is read by default."""
+    Image.fromarray(values).save(path := tmp_path / f"mask{ending}", **options)
+    return read(rasters.read(path))[1]
+
+
+def numbered(count: int) -> np.ndarray:
+    """A map of so many classes, 6 x 6 pixels each."""
+    values = np.zeros((96, 128), np.uint8)
+    for number in range(count):
+        row, column = divmod(number, 12)
+        values[4 + 9 * row:10 + 9 * row, 4 + 9 * column:10 + 9 * column] = number + 1
+    return values
+
+
+@pytest.mark.parametrize("count", [9, 12, 100])
+def test_a_map_of_many_classes_is_told_as_one_with_and_without_a_white_region(tmp_path, count):
+    dark = numbered(count)
+    wrong = shown(tmp_path, dark, ".png")
+    assert "1 (36), 2 (36)" in wrong[labels.UNMAPPED]
+    assert "data.labels: {1: polyp, 2: ..." in wrong[labels.UNMAPPED]
+    assert 'data.labels: {">0": polyp}' in wrong[labels.UNMAPPED]
+    bright = np.where(np.pad(np.ones((12, 90)), ((84, 0), (0, 38))) > 0, 255, dark).astype(np.uint8)
+    wrong = shown(tmp_path, bright, ".png")
+    assert 'data.labels: {">127": polyp}' in wrong[labels.UNMAPPED]
+    assert read(bright, labels={">127": "polyp"})[1] == {}, "the way on"
+    lines = np.zeros_like(dark)
+    lines[:, 10:10 + count] = np.arange(1, count + 1)  # one pixel wide, so that no value lies flat
+    lines[90:, :4] = 255
+    assert labels.UNMAPPED in shown(tmp_path, lines, ".png")
+
+
+def discs(*brightness: object) -> np.ndarray:
+    """Discs of these greys or colours on black."""
+    values = np.zeros((128, 128, 3), np.uint8)
+    for number, colour in enumerate(brightness):
+        cv2.circle(values, (30 + 45 * number, 40 + 20 * number), 20, np.ravel(colour).tolist() * (
+            3 if np.size(colour) == 1 else 1), -1)
+    return values
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("level", [30, 50, 200, 225])
+def test_a_third_level_is_told_in_jpeg(tmp_path, level, quality):
+    grey_discs = discs(255, level)[..., 0]
+    wrong = shown(tmp_path, grey_discs, ".jpg", quality=quality)
+    assert "neither" in wrong[labels.UNMAPPED] or "more than black and white" in wrong[labels.UNMAPPED]
+    assert shown(tmp_path, discs(255, 255)[..., 0], ".jpg", quality=quality) == {}
+    with Image.open(tmp_path / "mask.jpg") as again:  # which has JPEG's noise in a PNG
+        assert shown(tmp_path, np.asarray(again), ".png") == {}
+
+
+def test_planes_of_one_array_are_one_mask_however_many():
+    planes = np.stack([grey((255, 9))] * 3 + [grey()] * 13, axis=2)
+    mask, wrong = read(raster(planes, "NumPy"))
+    assert (mask.sum(), wrong) == (81, {})
+
+
+def test_several_colours_are_told_with_blurred_edges_and_in_jpeg(tmp_path):
+    both, alone = discs((255, 0, 0), (0, 255, 0)), discs((255, 0, 0), (255, 0, 0))
+    for picture, told in ((both, True), (alone, False)):
+        assert (labels.COLOURS in shown(tmp_path, cv2.GaussianBlur(picture, (5, 5), 0), ".png")) == told
+        for quality in (30, 75, 95):
+            for side in (128, 48):  # of the smaller hardly a pixel is flat
+                small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_NEAREST)
+                assert (labels.COLOURS in shown(tmp_path, small, ".jpg", quality=quality)) == told
+    wrong = shown(tmp_path, cv2.GaussianBlur(both, (5, 5), 0), ".png")
+    assert "#ff0000" in wrong[labels.COLOURS]
+    assert "save it as PNG, without blurred edges" in wrong[labels.COLOURS]
 
 
 # ---- depths
@@ -274,8 +361,8 @@ def test_levels_that_are_no_whole_numbers_lead_to_a_condition_that_is_allowed():
 def test_colours_of_16_bits_are_not_counted_as_those_of_8():
     deep = np.zeros((4, 4, 3), np.uint16)
     deep[0, 0] = 65535
-    assert labels.counted(deep) == {}
-    assert labels.counted(deep.astype(np.uint8)) == {"#000000": 15, "#ffffff": 1}
+    assert maskvalues.counted(deep) == {}
+    assert maskvalues.counted(deep.astype(np.uint8)) == {"#000000": 15, "#ffffff": 1}
 
 
 # ---- nnU-Net's regions, and pixels that nobody labelled

@@ -113,6 +113,30 @@ def test_nnunet_with_its_classes_and_channels(tmp_path, ending):
         read(tmp_path)
 
 
+def test_nnunet_channels_that_are_missing_or_odd_are_named_and_are_no_colours(tmp_path):
+    def files(case: str, *channels: str) -> None:
+        for channel in channels:
+            image(tmp_path / f"imagesTr/{case}_{channel}.png")
+        mask(tmp_path / f"labelsTr/{case}.png")
+    for case in ("c1", "c2"):
+        files(case, "0000", "0001", "0002")
+    assert [*read(tmp_path)[1]] == ["c1", "c2"]
+    report, masks = read(tmp_path, channels=1)
+    assert (problems(report)[0], masks) == (("imagesTr/c1_0000.png", "channels"), {})
+    files("c3", "0000")
+    files("c4", "0000", "0001", "0003")
+    report, masks = read(tmp_path)
+    assert [*masks] == ["c1", "c2"]
+    assert [(one.file, one.problem, one.detail.partition(", and")[0]) for one in report.problems] == [
+        ("imagesTr/c3_0000.png", "channels", "its files are the channels 0000"),
+        ("imagesTr/c4_0000.png", "channels", "its files are the channels 0000, 0001, 0003")]
+    for case in ("c1", "c2", "c3"):
+        for path in (tmp_path / "imagesTr").glob(f"{case}_*"):
+            path.unlink()
+        (tmp_path / f"labelsTr/{case}.png").unlink()
+    assert "from 0000 on without gaps" in read(tmp_path)[0].problems[0].detail
+
+
 def test_chest_x_rays_of_montgomery_and_shenzhen(tmp_path):
     for side, at in (("left", 2), ("right", 14)):
         mask(tmp_path / f"MontgomerySet/ManualMask/{side}Mask/MCUCXR_0001_0.png", at=at)
@@ -195,6 +219,8 @@ def test_coco_with_several_categories_asks_for_the_choice(tmp_path):
     assert masks["a"].sum(axis=(0, 1)).tolist() == [36, 0]
     report, masks = read(tmp_path, labels={"scar": "scar"})
     assert (problems(report)[0], masks) == (("annotations/instances.json", "unmapped values"), {})
+    report, _ = read(tmp_path, labels={">4": "scar"})
+    assert report.problems[0].detail.startswith("outlines of class polyp, which")
 
 
 @pytest.mark.parametrize(("outline", "says"), [
@@ -227,6 +253,22 @@ def test_coco_that_names_absent_images_or_is_damaged(tmp_path):
     (tmp_path / "annotations/instances.json").write_text('{"images": [')
     with pytest.raises(UserError, match="damaged JSON"):
         read(tmp_path)
+
+
+def test_coco_boxes_without_outline_and_pictures_that_it_does_not_name_are_told(tmp_path):
+    image(coco(tmp_path, SQUARE) / "images/b.png")
+    report, masks = read(tmp_path)
+    assert (list(masks), [path.name for path in report.ignored]) == (["a"], ["b.png"])
+    path = tmp_path / "annotations/instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({**content["annotations"][0], "id": 2, "segmentation": []})
+    path.write_text(json.dumps(content))
+    try:
+        report, masks = read(tmp_path)
+        told = report.problems[0].detail
+    except UserError as error:
+        masks, told = {}, str(error)
+    assert (masks, "without an outline" in told) == ({}, True)
 
 
 def test_a_file_of_coco_is_parsed_once_a_scan(tmp_path, monkeypatch):
@@ -396,6 +438,22 @@ def test_several_coco_files_of_a_folder_are_one_set(tmp_path):
     assert any("1 images that are not there: gone.png" in one for one in details)
 
 
+@pytest.mark.parametrize(("shape", "says"), [
+    (5, "an entry of `shapes` without points: 5"),
+    ({"label": "x"}, "an entry of `shapes` without points: {'label': 'x'}"),
+    ({"label": "x", "points": [[1, 1], [5, 5], [9, 1]], "shape_type": "rectangle"},
+     "a rectangle (x) of 3 points; it has 2"),
+    ({"label": "x", "points": [[1, 1]], "shape_type": "circle"}, "a circle (x) of 1 points; it has 2"),
+    ({"label": "x", "points": [1, 2, 3], "shape_type": "polygon"}, "without points"),
+])
+def test_shapes_of_labelme_that_are_none_are_one_line(tmp_path, shape, says):
+    image(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text(json.dumps({"version": "5", "shapes": [shape]}))
+    report, masks = read(tmp_path)
+    assert (problems(report), masks) == ([("a.json", "unreadable")], {})
+    assert says in report.problems[0].detail
+
+
 # ---- volumes
 
 def test_frames_of_dicom_are_pairs(tmp_path):
@@ -409,9 +467,26 @@ def test_frames_of_dicom_are_pairs(tmp_path):
     report, masks = read(tmp_path, slices=[0, 1, 1], labels={1: "polyp"})
     assert (list(masks), problems(report)) == (["a_x001"], [])
     assert masks["a_x001"].sum() == 36
-    assert "no frame 3; it has 3" in read(tmp_path, slices=[0, 3, 3])[0].problems[0].detail
+    report, masks = read(tmp_path, slices=[0, 2, 1_000_000], labels={1: "polyp"})
+    assert "axis 0 has 3, counted from 0" in report.problems[0].detail
+    assert masks == {}  # frame 2 has none of it
     assert "axis 0 of data.slices" in read(tmp_path, slices=[2, 1, 1])[0].problems[0].detail
 
+
+def test_slices_beyond_the_end_are_one_line_however_many(tmp_path):
+    volume, label = np.full((SIDE, SIDE, 6), 90, np.uint8), np.zeros((SIDE, SIDE, 6), np.uint8)
+    label[4:10, 4:10] = 1
+    for part, values in (("images", volume), ("masks", label)):
+        (tmp_path / part).mkdir()
+        nifti(tmp_path / part / "a.nii.gz", values)
+    report, masks = read(tmp_path, slices=[2, 4, 1_000_000], labels={1: "liver"})
+    assert list(masks) == ["a_z004", "a_z005"]
+    [problem] = report.problems
+    assert (problem.problem, problem.detail) == (
+        "no such slices", "axis 2 has 6, counted from 0, and data.slices asks for number 1000000")
+    (tmp_path / "images/a.nii.gz").write_bytes(b"no volume")
+    report, masks = read(tmp_path, slices=[2, 4, 1_000_000], labels={1: "liver"})
+    assert (problems(report), masks) == ([("images/a.nii.gz", "unreadable")], {})
 
 
 def test_slices_of_volumes_are_pairs(tmp_path):
@@ -426,7 +501,7 @@ def test_slices_of_volumes_are_pairs(tmp_path):
     assert list(masks) == ["a_z002", "a_z003"]
     assert [one.detail for one in report.problems] == ["no pixel is of a class (liver) (slice 1)"]
     report, _ = read(tmp_path, slices=[2, 5, 6], labels={1: "liver"})
-    assert "no slice 6" in report.problems[-1].detail
+    assert "axis 2 has 6" in report.problems[0].detail
 
 
 # ---- patterns of one's own
@@ -441,6 +516,40 @@ def test_patterns_pair_by_what_their_stars_stand_for(tmp_path):
     assert masks["p1_1"].sum() == 72
     with pytest.raises(UserError, match=r"'im/\*' matches none of the 7 pictures .*seen: img/p1/ \(2 pict"):
         read(tmp_path, images="im/*", masks="seg/*")
+
+
+def test_patterns_that_cannot_match_say_why(tmp_path):
+    image(tmp_path / "p1.png")
+    mask(tmp_path / "p1_mask.png")
+    for glob, says in (("[pq]*", r"patterns have \* \*\* and \? alone"), (f"{tmp_path}/*", "are relative"),
+                       ("../*", "are relative")):
+        with pytest.raises(UserError, match=says):
+            read(tmp_path, images=glob, masks="*_mask")
+    with pytest.raises(UserError, match="match the same files"):
+        read(tmp_path, images="p*", masks="*")
+
+
+def test_keys_that_are_none_say_what_a_key_may_be(tmp_path):
+    image(tmp_path / "images/a.png")
+    mask(tmp_path / "masks/a.png", 1)
+    for key in ("red", "#f00", "=1", "1-2"):
+        report, _ = read(tmp_path, labels={key: "a"})
+        [problem] = report.problems
+        assert f"{key}: what is no value (1), colour (#ff0000) or condition (>127)" in problem.detail
+    picture = Image.open(tmp_path / "masks/a.png").convert("P")
+    picture.putpalette([0, 0, 0, 255, 255, 255])
+    picture.save(tmp_path / "masks/a.png")
+    report, _ = read(tmp_path, labels={">127": "a"})
+    assert report.problems[0].detail.endswith("the mask has 0 (540), 1 (36), the numbers of its palette")
+
+
+def test_patterns_that_make_one_name_of_two_pairs_are_told(tmp_path):
+    for name in ("p_1/2", "p/1_2", "p/3"):
+        image(tmp_path / f"images/{name}.png")
+        mask(tmp_path / f"masks/{name}.png")
+    report, masks = read(tmp_path, images="images/*/*", masks="masks/*/*")
+    assert (len(masks), [one.problem for one in report.problems]) == (2, ["same name twice"])
+    assert "both are the pair p_1_2" in report.problems[0].detail
 
 
 def test_patterns_tell_images_from_masks_in_one_folder(tmp_path):
@@ -480,6 +589,15 @@ def test_of_an_unknown_layout_the_remedy_is_named_and_works(tmp_path, images, ma
     report, read_masks = read(tmp_path, images=remedy[1], masks=remedy[2])
     assert len(read_masks) == 3
     assert problems(report) == []
+
+
+def test_an_image_with_more_to_its_name_than_the_mask_is_named(tmp_path):
+    for number in (1, 2):
+        image(tmp_path / f"images/x{number}.jpg.png")
+        mask(tmp_path / f"masks/x{number}.png")
+    report, _ = read(tmp_path)
+    assert "data.images: 'images/*.jpg.png' and data.masks: 'masks/*'" in report.problems[0].detail
+    assert list(read(tmp_path, images="images/*.jpg.png", masks="masks/*")[1]) == ["x1", "x2"]
 
 
 def test_other_remedies(tmp_path):

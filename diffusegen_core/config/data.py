@@ -30,8 +30,16 @@ def _keys(labels: Any) -> Any:
     # YAML reads `1: liver` with an integer as its key; colours may be written in capitals.
     if not isinstance(labels, dict):
         return labels
-    return {str(key).lower() if str(key).startswith("#") else
-            str(key) if type(key) is int else key: name for key, name in labels.items()}
+    mapped: dict[Any, Any] = {}
+    for given, name in labels.items():
+        key = str(given) if type(given) is int else given
+        if isinstance(key, str):
+            key = key.lower() if key.startswith("#") else str(int(key)) if kind_of(key) == "value" else key
+        if key in mapped:
+            raise ValueError(f"data.labels names {key} twice; give each key once.")
+        is_background = isinstance(name, str) and name.strip().lower() == BACKGROUND
+        mapped[key] = BACKGROUND if is_background else name
+    return mapped
 
 
 class Data(Section):
@@ -135,6 +143,10 @@ class Data(Section):
                                  "values, colours (#rrggbb), conditions (>127), or names.")
             if not self.classes:
                 raise ValueError(f"data.labels maps everything to {BACKGROUND}; name at least one class.")
+            if odd := [name for name in self.classes if not name.strip() or re.search(r"[/\\]", name)
+                       or not name.isprintable()]:
+                raise ValueError(f"data.labels: {odd[0]!r} is no name of a class; take letters, digits and "
+                                 "spaces, as `left lung`.")
         if (self.images is None) != (self.masks is None):
             raise ValueError("data.images and data.masks are given together or not at all.")
         counts = {glob.replace("**", "").count("*") for glob in (self.images, self.masks) if glob}

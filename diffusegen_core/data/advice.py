@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product, takewhile
 from pathlib import Path
 
@@ -42,6 +42,13 @@ def seen(folder: Path, paths: Sequence[Path]) -> str:
     return f"; seen: {some(shown)}" if shown else ""
 
 
+def of_glob(glob: str) -> str:
+    """What a pattern has that patterns of data.images and data.masks cannot have, in words; else ""."""
+    if Path(glob).is_absolute() or glob.startswith("~") or ".." in glob.split("/"):
+        return "; patterns are relative to that folder"
+    return "; of special characters, patterns have * ** and ? alone" if re.search(r"[\[\]{}]", glob) else ""
+
+
 def problem(remedy: str) -> Problem:
     """The same as a row of a report."""
     return Problem(".", "names differ", remedy)
@@ -54,13 +61,22 @@ def hint(folder: Path) -> str | None:
     images = [path for path in paths if path not in set(masks)]
     if not images or not masks:
         return None
-    tried = [(_pairs(folder, paths, one, other), one, other)
-             for one, other in product(_image_globs(folder, images), _mask_globs(folder, images, masks))]
-    count, image_glob, mask_glob = max(tried, key=lambda one: one[0], default=(0, "", ""))
+    count, image_glob, mask_glob = max((
+        _best(folder, paths, _image_globs(folder, images), _mask_globs(folder, images, masks)),
+        # As x.jpg.png of x.png: it is the image whose name has more than the mask's.
+        _best(folder, paths, _mask_globs(folder, masks, images), _image_globs(folder, masks))),
+        key=lambda one: one[0])
     if count:
         return (f"Set data.images: '{image_glob}' and data.masks: '{mask_glob}', by which {count} pairs are "
                 f"there (`diffusegen data check DIR --images '{image_glob}' --masks '{mask_glob}'`)")
     return _nearly(images, masks)
+
+
+def _best(folder: Path, paths: Sequence[Path], images: Iterable[str],
+          masks: Iterable[str]) -> tuple[int, str, str]:
+    """The patterns by which the most pairs are there, and how many."""
+    tried = [(_pairs(folder, paths, one, other), one, other) for one, other in product(images, masks)]
+    return max(tried, key=lambda one: one[0], default=(0, "", ""))
 
 
 def _pairs(folder: Path, paths: Sequence[Path], images: str, masks: str) -> int:

@@ -72,7 +72,7 @@ def scan_coco(report: Report, root: Path, files: Sequence[Path]) -> None:
     for path, told in known.items():
         report.files.append(path)
         _add_coco(report, path, told)
-    _refuse_same_names(report)
+    pairing.refuse_same_names(report)
 
 
 def _add_coco(report: Report, path: Path, told: Sequence[tuple[Path, _Outlined]]) -> None:
@@ -127,7 +127,7 @@ def scan_labelme(report: Report, root: Path) -> None:
             continue
         report.files.append(file)
         contents[path] = file, _opened(file)
-    names = sorted({str(one.get("label")) for _, told in contents.values() for one in told["shapes"]})
+    names = sorted({_label(one) for _, told in contents.values() for one in told["shapes"]})
     report.told = {name: [number] for number, name in enumerate(names, 1)}
     for path, (file, told) in contents.items():
         try:
@@ -137,7 +137,7 @@ def scan_labelme(report: Report, root: Path) -> None:
             continue
         report.pairs.append(Pair(rasters.stem(path), path, file, shapes=outlines,
                                  outlined_on=_size(told, "imageWidth", "imageHeight")))
-    _refuse_same_names(report)
+    pairing.refuse_same_names(report)
 
 
 def nnunet_classes(root: Path) -> dict[str, list[int]]:
@@ -167,7 +167,8 @@ def rasterised(shapes: Sequence[Shape], how: Rule, size: tuple[int, int],
     draw them. Raises ValueError for what does not fit."""
     width, height = size
     mask = np.zeros((height, width, len(how.classes)), np.uint8)
-    unmapped = sorted({one.category for one in shapes if one.category not in how.keys})
+    unmapped = sorted({how.called.get(one.category, one.category) for one in shapes
+                       if one.category not in how.keys})
     for one in shapes:
         for place in how.keys.get(one.category, ()):
             mask[..., place] |= _region(one, width, height, layout)
@@ -199,11 +200,22 @@ def _coco_shape(one: dict[str, Any], numbers: Mapping[int, int]) -> Shape:
     category, outline = str(numbers.get(own, own)), one["segmentation"]
     if isinstance(outline, dict):
         return Shape(category, runs=outline)
+    if not outline:
+        raise ValueError("an annotation without an outline, of a box alone; outline it, or take it out")
     return Shape(category, tuple(_corners(part) for part in outline))
 
 
+def _label(one: Any) -> str:
+    return str(one.get("label")) if isinstance(one, dict) else ""
+
+
 def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
-    category, points = str(told[str(one.get("label"))][0]), one["points"]
+    points = one.get("points") if isinstance(one, dict) else None
+    if not isinstance(points, list) or any(not isinstance(at, list) or len(at) != 2 for at in points):
+        raise ValueError(f"an entry of `shapes` without points: {str(one)[:60]}")
+    category = str(told[_label(one)][0])
+    if one.get("shape_type") in ("rectangle", "circle") and len(points) != 2:
+        raise ValueError(f"a {one['shape_type']} ({_label(one)}) of {len(points)} points; it has 2")
     kind = one.get("shape_type", "polygon")
     if kind == "rectangle":
         (left, top), (right, bottom) = points
@@ -283,13 +295,3 @@ def _placed(root: Path, file: Path, name: str) -> Path | None:
         if inside and path.is_file():
             return path
     return None
-
-
-def _refuse_same_names(report: Report) -> None:
-    known: dict[str, Pair] = {}
-    for pair in report.pairs:
-        if other := known.get(pair.name):
-            report.add(pair.image, "same name twice", f"as {report.named(other.image)}")
-        else:
-            known[pair.name] = pair
-    report.pairs = list(known.values())

@@ -1,5 +1,6 @@
 """Arrays of scientific Python: NIfTI, 2-D or the slices of a volume, and NumPy's own files."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     neither, and whatever nibabel raises.
     """
     status = path.stat()
-    upright, shape = _upright(path, status.st_size, status.st_mtime_ns)
+    upright, shape, axes = _upright(path, status.st_size, status.st_mtime_ns)
     if len([side for side in shape if side > 1]) > 2 and cut is None:
         raise ValueError(f"a volume of {'x'.join(map(str, shape))}; its slices are taken by data.slices "
                          "[axis, first, last]")
@@ -32,12 +33,19 @@ def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     plane: list[Any] = [slice(None)] * 3
     plane[axis] = index
     shown = np.asarray(upright.dataobj[tuple(plane)])[::-1, ::-1].T
-    return _raster(shown[..., None], "NIfTI")
+    return replace(_raster(shown[..., None], "NIfTI"), axes=axes,
+                   affine=tuple(np.ravel(upright.affine).tolist()))
+
+
+def sides(path: Path) -> tuple[int, ...]:
+    """The sides of a NIfTI file's volume along the patient's axes; no voxel is read. Raises as `nifti`."""
+    status = path.stat()
+    return tuple(_upright(path, status.st_size, status.st_mtime_ns)[0].shape)
 
 
 @lru_cache(maxsize=4)  # image and mask of a volume, whose slices are read one after the other
-def _upright(path: Path, size: int, time_ns: int) -> tuple[Any, tuple[int, ...]]:
-    """The volume of a file in the patient's axes, and the shape that the file has."""
+def _upright(path: Path, size: int, time_ns: int) -> tuple[Any, tuple[int, ...], str]:
+    """The volume of a file in the patient's axes, the shape that the file has, and where its axes lead."""
     import nibabel  # here, so that a run without NIfTI does without
     image: Any = nibabel.load(path)
     shape = image.shape
@@ -50,7 +58,8 @@ def _upright(path: Path, size: int, time_ns: int) -> tuple[Any, tuple[int, ...]]
         raise ValueError(f"{'x'.join(map(str, shape))} is more than {MAX_VOXELS // 10**6} million voxels")
     stored = image if len(shape) == 3 else nibabel.Nifti1Image(
         np.asanyarray(image.dataobj).reshape((*shape, 1)[:3]), image.affine, image.header)
-    return nibabel.as_closest_canonical(stored), shape
+    axes = "".join(axis or "?" for axis in nibabel.aff2axcodes(image.affine))
+    return nibabel.as_closest_canonical(stored), shape, axes
 
 
 def numpy(path: Path) -> Raster:

@@ -3,6 +3,7 @@
 A problem makes a pair unusable. A line to look at (`look`) may be in order, and often is not.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ import numpy as np
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
-from diffusegen_core.data import fits, labels, layouts, planes, reading, selection, testsets
-from diffusegen_core.data.pixels import Raster, span
+from diffusegen_core.data import fits, labels, layouts, maskvalues, planes, reading, selection, testsets
+from diffusegen_core.data.pixels import Raster, apart, span
 from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
 
@@ -50,6 +51,8 @@ class Seen:
     odd: dict[str, list[str]] = field(default_factory=dict)
     """What is odd -> pairs."""
     colourless: bool = True
+    classes: Counter[int] = field(default_factory=Counter)
+    """Place of a class -> masks that have a pixel of it."""
     shown: dict[str, np.ndarray] = field(default_factory=dict)
     """Pair -> its looks, see `testsets.looks`."""
     windows: set[tuple[float, float]] = field(default_factory=set)
@@ -105,6 +108,8 @@ def _note(seen: Seen, look: Look, fit: str, sides: list[int]) -> None:
         if look.pixels.max() <= DARK:
             _odd(seen, "show nothing but black", name)
         seen.shown[name] = testsets.looks(np.ascontiguousarray(look.pixels.transpose(2, 0, 1)[None]))[0]
+    if look.image is not None and look.mask is not None and apart(look.image, look.mask):
+        _odd(seen, "have masks that lie elsewhere in the patient, by the affines of the NIfTI files", name)
     if look.classes is not None and look.classes.any():
         _note_mask(seen, look, name, fit, sides)
 
@@ -115,7 +120,8 @@ def _note_image(seen: Seen, image: Raster) -> None:
     low, high = span(image.values)
     before = seen.spans.get(kind, (low, high))
     seen.spans[kind] = min(low, before[0]), max(high, before[1])
-    seen.colourless &= bool((image.values == image.values[..., :1]).all())
+    values = image.values  # where NaN is, no channel is unlike the first
+    seen.colourless &= bool(((values == values[..., :1]) | (values != values)).all())
     if image.voi:
         seen.windows.add(image.voi)
 
@@ -125,8 +131,10 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     assert mask is not None, "the caller looks"
     union: np.ndarray = mask.max(axis=2) > 0
     border = np.concatenate([union[0], union[-1], union[:, 0], union[:, -1]])
-    if union.mean() > MOST and border.mean() > FRAME:
-        _odd(seen, "have masks that may be inverted: most of the picture and of its border is lesion", name)
+    if union.mean() > MOST or border.mean() > FRAME:
+        _odd(seen, "have masks that may be inverted: most of the picture or of its border is lesion", name)
+    for number in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
+        seen.classes[number] += 1
     for region in reading.areas(mask):
         seen.areas.append((region / union.size, name))
     for side in sides:
@@ -148,8 +156,8 @@ def vanishing(mask: np.ndarray, side: int) -> int:
         if count == 1:
             continue
         small = planes.shrunk(layer[None], (side, side))[0]
-        rows = np.minimum(np.arange(len(layer)) * side // len(layer), side - 1)
-        columns = np.minimum(np.arange(layer.shape[1]) * side // layer.shape[1], side - 1)
+        # The pixel that the middle of each lies in, of a larger mask as of a smaller one.
+        rows, columns = (((2 * np.arange(length) + 1) * side) // (2 * length) for length in layer.shape)
         kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)
         lost += count - len(np.union1d(np.unique(kept), [0]))
     return lost
@@ -189,7 +197,7 @@ def twins(seen: Seen) -> list[tuple[str, str]]:
 def _lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     first = ("", "layout", f"{report.layout}: {len(report.pairs)} usable pairs")
     return [first, *_image_lines(seen, settings), *_shape_lines(seen, settings),
-            *_mask_lines(seen, settings), *_odd_lines(report, seen)]
+            *_mask_lines(seen, settings), *_class_lines(report, seen, settings), *_odd_lines(report, seen)]
 
 
 def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
@@ -232,7 +240,7 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     lines = [(OK, "masks", f"{count} are {kind}") for kind, count in seen.masks.most_common()]
     if seen.values:
         few = len(seen.values) <= labels.FEW * 4
-        told = labels.listed(dict(seen.values.most_common())) if few else f"{len(seen.values)} different"
+        told = maskvalues.listed(dict(seen.values.most_common())) if few else f"{len(seen.values)} different"
         lines.append((OK, "mask values", f"{told}; classes: {', '.join(map(printable, settings.classes))}"))
     if seen.areas:
         smallest = [f"{area:.2g} ({printable(name)})" for area, name in sorted(seen.areas)[:3]]
@@ -244,6 +252,35 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     return lines
 
 
+def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
+    """In how many masks each of several classes is, and where a class has no file and others have."""
+    lines = []
+    if settings.labels and seen.masks and (len(settings.classes) > 1 or not seen.classes):
+        told = ", ".join(f"{printable(name)} in {seen.classes[number] or 'none'}"
+                         for number, name in enumerate(settings.classes))
+        lines.append((OK if len(seen.classes) == len(settings.classes) else LOOK, "classes",
+                      f"of {seen.masks.total()} masks: {told}"))
+    if settings.label_kind == "name" and not report.told:
+        lines += [(LOOK, "class files", f"{len(names)} have no file that ends as {printable(key)}, lies in "
+                                        f"such a folder, or is so called: {some(names)}")
+                  for key, names in _without(report, labels.rule(settings)).items()]
+    return lines
+
+
+def _without(report: Report, how: labels.Rule) -> dict[str, list[str]]:
+    """The pairs without a file of a key that others have, beside another one: where each pair has the file of
+    one key alone, as of folders that are classes, none is missing."""
+    keys: dict[str, set[str]] = {}
+    for pair in report.pairs:
+        keys[pair.name] = set()
+        for path in pair.masks:
+            with contextlib.suppress(KeyError):
+                keys[pair.name].add(labels.key_of(how, path.relative_to(report.folder)))
+    several = set().union(*(one for one in keys.values() if len(one) > 1))
+    return {key: names for key in sorted(several)
+            if (names := [printable(name) for name, own in keys.items() if key not in own])}
+
+
 def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
     lines = [(LOOK, "suspicious", f"{len(names)} {what}: {some([printable(name) for name in names])}")
              for what, names in seen.odd.items()]
@@ -251,8 +288,8 @@ def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
         listed = some([f"{printable(one)} and {printable(other)}" for one, other in same])
         lines.append((LOOK, "copies", f"{len(same)} pairs of images look identical: {listed}"))
     if report.ignored:
-        lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are neither images nor masks, such "
-                                        f"as {report.named(report.ignored[0])}"))
+        lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
+                                        f"masks, such as {report.named(report.ignored[0])}"))
     return lines
 
 
@@ -265,6 +302,6 @@ def _kind(raster: Raster) -> str:
 
 
 def _told(mask: Raster) -> Mapping[str, int]:
-    if of_planes := labels.planes_of(mask):
+    if of_planes := maskvalues.planes_of(mask):
         return of_planes
-    return labels.counted(labels.native(mask)) if mask.values.shape[2] in (1, 3) else {}
+    return maskvalues.counted(maskvalues.native(mask)) if mask.values.shape[2] in (1, 3) else {}

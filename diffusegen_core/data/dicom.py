@@ -9,6 +9,13 @@ import numpy as np
 from diffusegen_core.data.pixels import Raster, refuse_bomb
 
 
+def frames(path: Path) -> int:
+    """How many a file has; an image is one. The pixels are not read."""
+    import pydicom  # here, so that a run without DICOM does without
+    header: Any = pydicom.dcmread(path, force=path.suffix != "", stop_before_pixels=True)
+    return int(header.get("NumberOfFrames") or 1)
+
+
 def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     """The image of a file, or the frame that `cut` names as (0, number), in its real-world values (rescaled,
     as Hounsfield units of CT).
@@ -22,15 +29,15 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     header: Any = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=path.suffix != "")
     if "PixelData" not in header:
         raise ValueError(f"a DICOM file without an image (modality {header.get('Modality', 'unknown')})")
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames > 1 and cut is None:
-        raise ValueError(f"a DICOM file of {frames} frames; they are taken by data.slices [0, first, last], "
+    count = int(header.get("NumberOfFrames") or 1)
+    if count > 1 and cut is None:
+        raise ValueError(f"a DICOM file of {count} frames; they are taken by data.slices [0, first, last], "
                          "counted from 0")
     axis, number = cut or (0, 0)
     if axis:
         raise ValueError(f"frames of DICOM are axis 0 of data.slices, and not {axis}")
-    if number >= frames:
-        raise ValueError(f"has no frame {number}; it has {frames}, counted from 0")
+    if number >= count:
+        raise ValueError(f"has no frame {number}; it has {count}, counted from 0")
     refuse_bomb(int(header.Columns), int(header.Rows))
     kind = str(header.PhotometricInterpretation)
     pixels = np.asarray(pixel_array(header, index=number))  # YBR comes as RGB

@@ -72,8 +72,9 @@ def sample(values: np.ndarray) -> np.ndarray:
     return drawn[np.isfinite(drawn)]
 
 
-def unused(span_of_set: tuple[float, float], full: tuple[float, float]) -> str | None:
-    """What to say of a set of deep images whose values lie in that span, of `full`; None if all is well."""
+def unused(span_of_set: tuple[float, float], full: tuple[float, float],
+           of: str = "all values lie") -> str | None:
+    """What to say of deep images whose values lie in that span, of `full`; None if all is well."""
     low, high = span_of_set
     # Of values from 0 on little may be black; where they may be negative, little on both sides is grey.
     used = high - (low if full[0] < 0 else full[0])
@@ -81,5 +82,5 @@ def unused(span_of_set: tuple[float, float], full: tuple[float, float]) -> str |
         return None
     bits = next((bits for bits in DEPTHS if low >= 0 and high < 2**bits < full[1]), None)
     window = f"[0, {2**bits - 1}]" if bits else "percentile, or [low, high]"
-    return (f"all values lie from {low:g} to {high:g}, of {full[0]:g} to {full[1]:g} that the files can "
+    return (f"{of} from {low:g} to {high:g}, of {full[0]:g} to {full[1]:g} that the files can "
             f"hold, so that the images show next to nothing; set data.intensities: {window}")

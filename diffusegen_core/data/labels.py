@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import chain
 from pathlib import PurePath
@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from diffusegen_core.config.data import BACKGROUND, KINDS, Data, LabelKind
-from diffusegen_core.data import rasters
+from diffusegen_core.data import levels, rasters
+from diffusegen_core.data.maskvalues import coded, counted, listed, native, planes_of, suggested
 from diffusegen_core.data.pixels import LOSSY, Raster, scaled
 
 HALF = 127  # a mask of one class is lesion above it
@@ -21,11 +22,13 @@ NOISE = 0.05  # of the lesion's pixels
 BETWEEN = 64, 191  # values that are neither black nor white
 FLAT = 0.0005  # of a mask; where more of it is flat in between, a level of its own is there
 MIXED = 0.3  # of a mask; more in between is no edge, however blurred
-SHOWN = 8  # values in a message
+MANY = 256  # values; a mask with more numbers no classes by them
 IGNORE = "ignore"  # what nnU-Net calls pixels that nobody labelled; no class, unless the settings say so
 # The kinds of problems.
 EMPTY, TWO, ZERO_ONE = "empty mask", "mask not two-valued", "mask of 0 and 1"
 UNMAPPED, OVERLAP, COLOURS = "unmapped values", "classes overlap", "several colours"
+CRISP = ("classes in colours need a crisp mask: save it as PNG, without blurred edges, and name each colour "
+         "in data.labels")
 Complaint = tuple[str, str]
 COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
@@ -41,6 +44,8 @@ class Rule:
     overlap: bool = False
     is_default: bool = False
     """Whether nobody said so: one class, above HALF, of masks that must be black and white."""
+    called: Mapping[str, str] = field(default_factory=dict)
+    """What a layout calls the class of a key."""
 
 
 def rule(settings: Data, told: Mapping[str, Sequence[int]] | None = None,
@@ -92,11 +97,19 @@ def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
     values, complaint = _one_channel(raster)
     if complaint:
         return np.zeros((*values.shape, len(how.classes)), np.uint8), [complaint]
-    return _by_condition(how, values) if how.kind == "condition" else _by_value(how, values)
+    if how.kind == "condition":
+        return _by_condition(how, values)
+    # Truth values, which condition and default take as black and white.
+    return _by_value(how, (values > 0).astype(np.uint8) if raster.mode == "bool" else values)
 
 
 def of_name(how: Rule, path: PurePath) -> tuple[int, ...]:
-    """Which class a mask file is by its name, its folder, or a pattern; raises KeyError where none says so.
+    """Which classes a mask file is, by `key_of`. Raises KeyError as it does."""
+    return how.keys[key_of(how, path)]
+
+
+def key_of(how: Rule, path: PurePath) -> str:
+    """The key that a mask file has by its name, its folder, or a pattern; raises KeyError where none says so.
 
     A key is the end of the file's name, a folder that it lies in, or a pattern with *. The longest counts.
     """
@@ -105,7 +118,7 @@ def of_name(how: Rule, path: PurePath) -> tuple[int, ...]:
         is_it = fnmatch(path.as_posix(), key) or fnmatch(path.name, key) if "*" in key else (
             name.endswith(key) or key in path.parts[:-1])
         if is_it:
-            return how.keys[key]
+            return key
     raise KeyError(path.name)
 
 
@@ -127,49 +140,6 @@ def overlapping(mask: np.ndarray, how: Rule) -> list[Complaint]:
         (OVERLAP, f"{shared} pixels are of several classes; where that is meant, set data.overlap: true")]
 
 
-def counted(values: np.ndarray, most: int = 1 << 16) -> dict[str, int]:
-    """How often each value of a mask occurs: of indices, greys, or colours (..., 3) uint8 as #rrggbb; {} if
-    more than `most` do, and of colours of more bits, which no key of data.labels can name."""
-    coloured = values.ndim == 3 and values.shape[2] == 3
-    if coloured and values.dtype != np.uint8:
-        return {}
-    seen, counts = np.unique(_codes(values) if coloured else values, return_counts=True)
-    if len(seen) > most:
-        return {}
-    if coloured:
-        return {f"#{code:06x}": int(count) for code, count in zip(seen.tolist(), counts, strict=True)}
-    return {f"{value:g}": int(count) for value, count in zip(seen.tolist(), counts, strict=True)}
-
-
-def native(raster: Raster) -> np.ndarray:
-    """A mask's own values: a palette's indices, the grey (H, W), or the colours (H, W, 3)."""
-    if raster.indices is not None:
-        return raster.indices
-    values = raster.values
-    same = values.shape[2] == 1 or bool((values == values[..., :1]).all())
-    return values[..., 0] if same else values
-
-
-def listed(counts: Mapping[str, int]) -> str:
-    """Values with counts, in words: "0 (400), 127 (20)"."""
-    shown = ", ".join(f"{value} ({count})" for value, count in list(counts.items())[:SHOWN])
-    return shown + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
-
-
-def suggested(values: Sequence[str], name: str) -> str:
-    """The parameter that maps such values, for a message. What is no whole number, only a condition can
-    name."""
-    if any("." in value or "e" in value for value in values if not value.startswith("#")):
-        lowest = min(number for value in values if (number := float(value)) > 0)
-        return f'data.labels: {{">{lowest / 2:g}": {name}}}'
-    return "data.labels: {" + ", ".join(f"{_quoted(value)}: {name if i == 0 else '...'}"
-                                        for i, value in enumerate(values[:SHOWN])) + "}"
-
-
-def _quoted(key: str) -> str:
-    return key if KINDS["value"].fullmatch(key) else f'"{key}"'
-
-
 def _by_value(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint]]:
     mask = np.zeros((*values.shape, len(how.classes)), np.uint8)
     known = np.zeros(values.shape, bool)
@@ -179,16 +149,6 @@ def _by_value(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint
         for place in places:
             mask[..., place] |= here
     return mask, _unmapped(values, known | (values == 0)) + overlapping(mask, how)
-
-
-def planes_of(raster: Raster) -> dict[str, int]:
-    """How many pixels each plane of an array has that can only be a plane for each class, of 0 and 1 or of
-    truth values: "plane 0" and so on; {} of all else."""
-    count = raster.values.shape[2]
-    plain = raster.mode == "bool" or (raster.values.dtype.kind in "ui" and raster.values.max() == 1)
-    if raster.format != "NumPy" or count < 2 or not plain:
-        return {}
-    return {f"plane {number}": int(np.count_nonzero(raster.values[..., number])) for number in range(count)}
 
 
 def _is_planes(how: Rule, raster: Raster) -> bool:
@@ -228,7 +188,7 @@ def _coloured(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
         kind = f"{raster.depth}, {raster.values.shape[2]} channels"
         return np.zeros((*raster.values.shape[:2], len(how.classes)), np.uint8), [
             (UNMAPPED, f"data.labels names colours, and this is no 8-bit picture ({kind})")]
-    codes = _codes(raster.values.repeat(3, axis=2) if raster.values.shape[2] == 1 else raster.values)
+    codes = coded(raster.values.repeat(3, axis=2) if raster.values.shape[2] == 1 else raster.values)
     numbers = replace(how, kind="value",
                       keys={str(int(key[1:], 16)): places for key, places in how.keys.items()})
     mask, complaints = _by_value(numbers, codes)
@@ -266,7 +226,52 @@ def _two_valued(raster: Raster, how: Rule) -> tuple[np.ndarray, list[Complaint]]
     """The default: lesion above HALF of 255, where a mask is plainly black and white."""
     grey = _grey(raster)
     mask = (grey > HALF).astype(np.uint8)[..., None]
-    return mask, _levels(raster, grey, how.classes[0])
+    name = how.classes[0]
+    return mask, _many(raster, grey, name) or _levels(raster, grey, name) or _blurred(raster, grey)
+
+
+def _many(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
+    """The complaint about a mask of so many values or colours that they could be blurred edges, and that is
+    one of several classes all the same."""
+    values = native(replace(raster, indices=None))
+    if raster.format in LOSSY or (values.ndim == 3 and raster.is_deep):
+        return []
+    counts = counted(values)
+    if len(counts) <= FEW or any("." in value or "e" in value for value in counts):
+        return []
+    if values.ndim == 3:
+        seen = [f"#{int(code):06x}" for code in levels.flat(coded(values))]
+        return [(COLOURS, f"{listed({one: counts[one] for one in seen})}; {CRISP}")] if len(seen) > 2 else []
+    seen = [f"{value:g}" for value in levels.flat(values)]
+    # A blurred edge of black and white has values on both sides of HALF.
+    is_numbered = len(counts) <= MANY and len(np.unique(grey[grey > HALF])) < 2
+    if len(seen) > 2 or is_numbered:
+        told = {value: counts[value] for value in seen} if len(seen) > 2 else counts
+        lesion, least = [value for value in told if float(value)], HALF if grey.max() > HALF else 0
+        return [(UNMAPPED, f"{listed(told)}: more than two values; say what each is, as "
+                           f"{suggested(lesion, name)}, or which are {name}, as "
+                           f'data.labels: {{">{least}": {name}}}')]
+    return []
+
+
+def _blurred(raster: Raster, grey: np.ndarray) -> list[Complaint]:
+    """The complaint about levels beside two that are no exact values, as JPEG leaves them."""
+    values = native(replace(raster, indices=None))
+    is_coloured = values.ndim == 3 and values.shape[2] == 3 and not raster.is_deep
+    picture = values if is_coloured else grey[..., None]
+    seen = levels.about(picture)
+    if len(seen) < 3:
+        has_hues = is_coloured and levels.has_hues(picture)
+        return [(COLOURS, f"what is bright has several hues; {CRISP}")] if has_hues else []
+    told = "about " + listed({_called(colour): count for colour, count in seen.items()})
+    coloured = any(max(colour) - min(colour) > levels.APART for colour in seen)
+    return [(COLOURS, f"{told}; {CRISP}")] if coloured else [
+        (UNMAPPED, f"{told} lie flat in it: more than black and white; save the mask as PNG with a value for "
+                   f'each class, or set data.labels: {{">{HALF}": ...}}, if only what is bright is meant')]
+
+
+def _called(colour: Sequence[int]) -> str:
+    return f"{colour[0]}" if len(set(colour)) == 1 else "#" + "".join(f"{part:02x}" for part in colour)
 
 
 def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
@@ -315,8 +320,3 @@ def _grey(raster: Raster) -> np.ndarray:
         low, high = raster.full or (0, 255)
         values = scaled(values, min(low, 0), high)
     return 255 - values if raster.inverted else values
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    rgb = values.astype(np.int64)
-    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]

@@ -116,6 +116,7 @@ def _scanned(folder: Path, settings: Data) -> Report:
     report = Report(folder, layout)
     if layout == annotations.COCO:
         annotations.scan_coco(report, root, annotations.coco_files(root))
+        report.ignored = sorted(set(pairing.below(root)).difference(report.files))
     elif layout == annotations.LABELME:
         annotations.scan_labelme(report, root)
     elif layout in PATTERNS:
@@ -140,7 +141,10 @@ def _by_globs(folder: Path, images: str, masks: str) -> Report:
     for name, glob, some in zip(("images", "masks"), (images, masks), chosen, strict=True):
         if not some:
             raise UserError(f"data.{name}: {glob!r} matches none of the {len(paths)} pictures below {folder}"
-                            f"{advice.seen(folder, paths)}.")
+                            f"{advice.of_glob(glob)}{advice.seen(folder, paths)}.")
+    if not {path for _, path in chosen[0]} - {path for _, path in chosen[1]}:
+        raise UserError(f"data.images {images!r} and data.masks {masks!r} match the same files, and what is "
+                        "a mask is no image; tell the two apart by a folder or a part of the name.")
     pairing.by_pattern(report, "", chosen[0], chosen[1])
     report.ignored = sorted(set(paths).difference(report.files))
     return report

@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from diffusegen_core.config.errors import printable
 from diffusegen_core.data import rasters
@@ -14,6 +16,8 @@ from diffusegen_core.data.reports import Pair, Report
 MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
 DEEPEST = 5  # folders below a dataset's own in which files are looked for
 Key = tuple[str, ...]
+K = TypeVar("K", str, Key)
+CHANNELS = "channels"
 NO_MASK, NO_IMAGE, MIXED = "missing mask", "mask without image", "formats differ"
 UNPAIRED = {NO_MASK, NO_IMAGE}  # the kinds of problems where names do not match
 
@@ -40,6 +44,7 @@ def by_stem(report: Report, prefix: str, images: list[Path], masks: list[Path]) 
     report.files += images + masks
     image_of = _by_name(report, images, {path: rasters.stem(path) for path in images})
     mask_of = _by_name(report, masks, {path: _image_stem(rasters.stem(path), image_of) for path in masks})
+    mask_of = _spelled(mask_of, image_of, _composed)
     for stem, paths in image_of.items():
         if len(paths) == 1 and stem not in mask_of:
             report.add(paths[0], NO_MASK, "no mask has its name")
@@ -57,7 +62,7 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
     `stacked` several files, each a channel or more."""
     taken = {path for _, path in masks}
     image_of = _by_key(report, [one for one in images if one[1] not in taken])
-    mask_of = _by_key(report, masks)
+    mask_of = _spelled(_by_key(report, masks), image_of, lambda key: tuple(map(_composed, key)))
     for key, paths in image_of.items():
         if not stacked:
             for path in paths[1:]:
@@ -67,9 +72,29 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
         elif stacked or len(paths) == 1:
             first, *rest = mask_of[key]
             report.pairs.append(Pair(prefix + "_".join(key), paths[0], first, tuple(paths[1:]), tuple(rest)))
+    refuse_same_names(report)
+    if stacked:
+        _refuse_odd_channels(report)
     for key, paths in mask_of.items():
         for path in paths if key not in image_of else ():
             report.add(path, NO_IMAGE, "no image has its name")
+
+
+def _refuse_odd_channels(report: Report) -> None:
+    """A problem in place of each image whose files are not the channels that most images have: the numbers at
+    the ends of their names, from 0 on."""
+    numbers = {pair: tuple(rasters.stem(path).rpartition("_")[2] for path in pair.images)
+               for pair in report.pairs}
+    usual = Counter(numbers.values()).most_common(1)[0][0] if numbers else ()
+    sound = []
+    for pair, own in numbers.items():
+        if own == usual and list(map(int, own)) == list(range(len(own))):
+            sound.append(pair)
+        else:
+            others = f", and those of most images {', '.join(usual)}" if own != usual else ""
+            report.add(pair.image, CHANNELS, f"its files are the channels {', '.join(own)}{others}; all "
+                                             "images need the same, from 0000 on without gaps")
+    report.pairs = sound
 
 
 def matched(pattern: re.Pattern[str], root: Path, paths: Sequence[Path]) -> Iterator[tuple[Key, Path]]:
@@ -123,8 +148,32 @@ def sliced(report: Report, slices: Sequence[int]) -> None:
             continue
         pairs += [replace(pair, name=f"{pair.name}_{'xyz'[axis]}{index:03d}", cut=(axis, index),
                           volume=pair.name)
-                  for index in range(first, last + 1)]
+                  for index in range(first, _last(report, pair, axis, last) + 1)]
     report.pairs = pairs
+
+
+def _last(report: Report, pair: Pair, axis: int, last: int) -> int:
+    """The last slice that is asked for and that the volume has; where these differ, a problem says so."""
+    try:
+        count = rasters.slices(pair.image, axis)
+    except Exception as error:  # as damaged headers do
+        report.add(pair.image, "unreadable", printable(rasters.reason(error, pair.image)))
+        return -1
+    if last < count:
+        return last
+    report.add(pair.image, "no such slices", f"axis {axis} has {count}, counted from 0, and data.slices asks "
+                                             f"for number {last}")
+    return count - 1
+
+
+def refuse_same_names(report: Report) -> None:
+    """Leave the first of the pairs of one name, and a problem for each of the others."""
+    known: dict[str, Pair] = {}
+    for pair in report.pairs:
+        if (other := known.setdefault(pair.name, pair)) is not pair:
+            report.add(pair.image, "same name twice", f"as {report.named(other.image)}: both are the pair "
+                                                      f"{printable(pair.name)}")
+    report.pairs = list(known.values())
 
 
 def unusable(name: str) -> str | None:
@@ -181,6 +230,19 @@ def _by_key(report: Report, keyed: list[tuple[Key, Path]]) -> dict[Key, list[Pat
         else:
             by_key[key].append(path)
     return by_key
+
+
+def _spelled(masks: dict[K, list[Path]], images: Mapping[K, list[Path]],
+             composed: Callable[[K], K]) -> dict[K, list[Path]]:
+    """Masks under the names of their images, where these are the same text in other bytes: a Mac stores é as
+    two characters."""
+    known = {composed(name): name for name in images}
+    alike = {name: known.get(composed(name), name) for name in masks if name not in images}
+    return {name if alike.get(name, name) in masks else alike[name]: paths for name, paths in masks.items()}
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _image_stem(mask: str, images: dict[str, list[Path]]) -> str:

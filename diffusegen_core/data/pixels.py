@@ -28,6 +28,10 @@ class Raster:
     """EXIF's, by which it was turned; 1: not at all."""
     indices: np.ndarray | None = None
     """(H, W) of a palette picture, whose colours `values` has."""
+    axes: str = ""
+    """Of NIfTI: where its axes as they are stored lead in the patient, such as LPS."""
+    affine: tuple[float, ...] | None = None
+    """Of NIfTI: the affine of the patient's axes, row by row, in mm."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,6 +55,17 @@ def coloured(values: np.ndarray) -> np.ndarray:
     if values.shape[2] not in (1, 3):
         raise ValueError(f"{values.shape[2]} channels are no colours")
     return values if values.shape[2] == 3 else values.repeat(3, axis=2)
+
+
+def apart(one: Raster, other: Raster) -> float:
+    """By how many mm the affines of two NIfTI files place them apart; 0 where they are no more than half a
+    voxel, or where not both are NIfTI."""
+    if one.affine is None or other.affine is None:
+        return 0.0
+    affines = np.reshape([one.affine, other.affine], (2, 4, 4))
+    voxel = float(np.linalg.norm(affines[0, :3, :3], axis=0).min())
+    distance = float(np.abs(affines[0] - affines[1]).max())
+    return 0.0 if distance <= voxel / 2 else distance
 
 
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -32,6 +32,7 @@ DICOM, NIFTI, NUMPY = {".dcm", ".dicom", ".ima"}, {".nii", ".nii.gz"}, {".npy"}
 EXTENSIONS = PICTURES | DICOM | NIFTI | NUMPY
 MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+NUMBERS = {2: "signed integers", 3: "floats"}  # by TIFF's tag SampleFormat
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag, and one of its values
 # Formats that are not read, and what to do about them.
 _CONVERT = "save it as PNG or TIFF"
@@ -104,6 +105,15 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         return _picture(path)
 
 
+def slices(path: Path, axis: int) -> int:
+    """How many slices a volume has along an axis, or a DICOM file frames along axis 0. Raises as `read`."""
+    if ending(path) in NIFTI:
+        return arrays.sides(path)[axis]
+    if axis:
+        raise ValueError(f"frames of DICOM are axis 0 of data.slices, and not {axis}")
+    return dicom.frames(path)
+
+
 def opened(path: Path) -> Image.Image:
     """A picture of one's own, as `rgb`; UserError where it cannot be read."""
     try:
@@ -152,15 +162,19 @@ def _picture(path: Path) -> Raster:
         if file.format in ("TIFF", "GIF", "WEBP") and (count := getattr(file, "n_frames", 1)) > 1:
             raise ValueError(f"holds {count} pictures; save each as a file of its own")
         deep_colour = _is_deep_colour(file)
+        # Pillow turns a TIFF while it loads, and drops the tag; a PNG may have its tag at its end.
+        before = _tag(file) if (is_tiff := file.format == "TIFF") else 1
+        if is_tiff:
+            file.filename = ""  # else grey ones are mapped into memory, and those on their side come garbled
         file.load()
-        # The tag after loading: a PNG may have it at its end.
-        told = int(file.getexif().get(ORIENTATION, 1))
+        told = before if is_tiff else _tag(file)
         orientation = told if told in TURNS else 1
         kind, mode, picture = str(file.format), file.mode, ImageOps.exif_transpose(file)
         # Of 8 bits Pillow turns it round itself.
         white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
     if deep_colour:  # of which Pillow keeps 8 bits
-        return Raster(oriented(_by_opencv(path), orientation), kind, mode, (0, 65535),
+        deep = _by_opencv(path)  # which turns TIFF alone
+        return Raster(deep if is_tiff else oriented(deep, orientation), kind, mode, (0, 65535),
                       orientation=orientation)
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture)
@@ -178,6 +192,10 @@ def _picture(path: Path) -> Raster:
                   indices=indices)
 
 
+def _tag(file: Image.Image) -> int:
+    return int(file.getexif().get(ORIENTATION, 1))
+
+
 def _is_deep_colour(file: Image.Image) -> bool:
     """Whether a picture that was opened and not loaded has 16 bits a colour."""
     return file.mode in ("RGB", "RGBA", "LA") and re.search(
@@ -186,7 +204,7 @@ def _is_deep_colour(file: Image.Image) -> bool:
 
 def _by_opencv(path: Path) -> np.ndarray:
     """A picture with more than 8 bits a colour, (H, W, 3), transparency over black."""
-    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = _silently(path.read_bytes(), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3:
         raise ValueError("neither Pillow nor OpenCV can decode its 16 bits a colour")
     if pixels.shape[2] == 4:
@@ -203,14 +221,32 @@ def _malformed_tiff(path: Path) -> np.ndarray:
         f.seek(directory.next)
         directory.load(f)
     refuse_bomb(directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH])
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it complains of each header
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    _refuse_numbers(directory)
+    pixels = _silently(data, cv2.IMREAD_COLOR)
     if pixels is None:
         raise ValueError("neither Pillow nor OpenCV can decode it")
     return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def _refuse_numbers(directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    """ValueError for what OpenCV would make 8 bits of: other depths, signed integers, floats."""
+    bits, kind = (max(np.ravel(directory.get(tag, usual)).tolist()) for tag, usual in (
+        (TiffImagePlugin.BITSPERSAMPLE, 8), (TiffImagePlugin.SAMPLEFORMAT, 1)))
+    if bits == 8 and kind not in NUMBERS:
+        return
+    channels = int(directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+    raise ValueError(f"a TIFF of {bits}-bit {NUMBERS.get(kind, 'unsigned integers')}, {channels} "
+                     f"channel{'s' * (channels > 1)}, which is not read: save it as a NumPy file (.npy), or "
+                     "with 8 or 16 bits, unsigned")
+
+
+def _silently(data: bytes, flags: int) -> np.ndarray | None:
+    """What OpenCV decodes; None where it cannot. It would complain of each header on the terminal."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _is_dicom(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -12,16 +12,16 @@ from tqdm import tqdm
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable, some
-from diffusegen_core.data import annotations, fits, intensities, labels, rasters
+from diffusegen_core.data import annotations, fits, intensities, labels, maskvalues, rasters
 from diffusegen_core.data.annotations import UNREADABLE
 from diffusegen_core.data.labels import Complaint, Rule
-from diffusegen_core.data.pixels import Raster, oriented, span, turned
+from diffusegen_core.data.pairing import CHANNELS
+from diffusegen_core.data.pixels import Raster, apart, oriented, span, turned
 from diffusegen_core.data.reports import Pair, Problem, Report
 
 # Kinds of problems, beside those of `labels`.
-SIZES, TURNED = "size mismatch", "orientations differ"
-DEPTH, CHANNELS, SMALL, CROPPED, SAME = ("intensities", "channels", "small lesion", "lesion cropped away",
-                                         "image is its mask")
+SIZES, TURNED, AFFINES = "size mismatch", "orientations differ", "affines differ"
+DEPTH, SMALL, CROPPED, SAME = "intensities", "small lesion", "lesion cropped away", "image is its mask"
 UPRIGHT = 1
 SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
@@ -47,6 +47,10 @@ class _Seen:
     low: float = math.inf
     high: float = -math.inf
     full: tuple[float, float] | None = None
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """Of each deep file."""
+    floats: dict[bool, str] = field(default_factory=dict)
+    """Whether all values of a float file lie from 0 to 1, and the last pair of which that is so."""
     fulls: set[tuple[float, float]] = field(default_factory=set)
     """Of grey DICOM files, whose values mean the same in all: the full range that each tells."""
 
@@ -59,7 +63,8 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
     shown every pair. Raises UserError where the settings do not go with what the data tell of their classes.
     """
     try:
-        how = labels.rule(settings, report.told, report.condition)
+        how = replace(labels.rule(settings, report.told, report.condition), called={
+            str(value): name for name, values in report.told.items() for value in values})
     except ValueError as error:
         raise UserError(f"{report.folder} {error}.") from None
     scale, seen = _rule(report, settings), _Seen()
@@ -73,7 +78,8 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
         if mask is not None:
             complaints += _complaints(pixels, mask, settings)
             if label is None or not how.is_default:  # else `labels` tells of empty masks
-                complaints += _nothing(mask, how)
+                is_told = any(one in (labels.UNMAPPED, labels.COLOURS) for one, _ in complaints)
+                complaints += [] if is_told else _nothing(mask, how, label)
         if _same(shown[0], label):
             complaints.append((SAME, "image and mask are one picture"))
         for problem, detail in complaints:
@@ -81,7 +87,8 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
         if pixels is not None and mask is not None and not complaints:
             yield pair, pixels, mask
     if scale == "full":
-        report.problems += [Problem(".", DEPTH, wrong) for wrong in (_unused(seen), _unlike(seen)) if wrong]
+        found = _unused(seen) or _mixed(seen), _unlike(seen)
+        report.problems += [Problem(".", DEPTH, wrong) for wrong in found if wrong]
 
 
 def _rule(report: Report, settings: Data) -> str | tuple[float, float]:
@@ -113,6 +120,8 @@ def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | 
     for path, raster in zip(pair.images, shown, strict=True):
         if raster is None:
             return None
+        if raster.values.dtype.kind == "f" and raster.format != "DICOM":
+            seen.floats[raster.full is not None] = report.named(path)
         try:
             parts.append(intensities.to_bytes(raster, scale))
         except ValueError as error:
@@ -122,9 +131,11 @@ def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | 
     if len({part.shape[:2] for part in parts}) > 1:
         report.add(pair.image, SIZES, "the files of its channels differ in size")
         return None
-    pixels = with_channels(np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0], channels)
+    has = sum(part.shape[2] for part in parts)
+    # Channels of several files are no colours, whatever their number.
+    pixels = with_channels(parts[0], channels) if len(parts) == 1 else (
+        np.concatenate(parts, axis=2) if has == channels else None)
     if pixels is None:
-        has = sum(part.shape[2] for part in parts)
         report.add(pair.image, CHANNELS, f"{has} channels, and data.channels is {channels}")
     return pixels
 
@@ -158,6 +169,7 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
     if len(upright) < len(files):
         return None, None, []
     complaints = [one for _, words in upright for one in words]
+    complaints += [one for label, _ in upright for one in _placed(label, image)]
     if len({one.size for one, _ in upright}) > 1:
         return upright[0][0], None, [*complaints, (SIZES, "the masks of the image differ in size")]
     mask, wrong = _joined(report, pair, how, [one for one, _ in upright])
@@ -199,8 +211,9 @@ def _joined(report: Report, pair: Pair, how: Rule,
             try:
                 places = labels.of_name(how, path.relative_to(report.folder))
             except KeyError:
-                complaints.append((labels.UNMAPPED, f"{report.named(path)} matches no key of "
-                                                    "data.labels, by its ending or its folder"))
+                complaints.append((labels.UNMAPPED, f"{report.named(path)} matches no key of data.labels, by "
+                                   f"its ending or its folder; {', '.join(how.keys)}: what is no value (1), "
+                                   "colour (#ff0000) or condition (>127) is taken as such an ending"))
                 continue
             layer, words = labels.binary(raster)
             for place in places:
@@ -232,6 +245,15 @@ def _upright(mask: Raster, image: Raster | None) -> tuple[Raster, list[Complaint
                            "right; save both without the tag, as they are meant")]
 
 
+def _placed(mask: Raster, image: Raster | None) -> list[Complaint]:
+    """The complaint about two NIfTI files that are stored in different directions, which their affines do not
+    make good: slices would meet others. What is stored alike fits, wherever it is said to lie."""
+    if image is None or mask.axes == image.axes or not (distance := apart(image, mask)):
+        return []
+    return [(AFFINES, f"the image is stored as {image.axes} and the mask as {mask.axes}, and by their "
+                      f"affines they lie {distance:.3g} mm apart; save the mask with the image's affine")]
+
+
 def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> list[Complaint]:
     """What is wrong with a mask beside its values."""
     complaints = []
@@ -248,8 +270,15 @@ def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> 
     return complaints
 
 
-def _nothing(mask: np.ndarray, how: Rule) -> list[Complaint]:
-    return [] if mask.any() else [(labels.EMPTY, f"no pixel is of a class ({', '.join(how.classes)})")]
+def _nothing(mask: np.ndarray, how: Rule, label: Raster | None) -> list[Complaint]:
+    if mask.any():
+        return []
+    words = f"no pixel is of a class ({', '.join(how.classes)})"
+    counts = maskvalues.counted(maskvalues.native(label)) if label is not None and how.kind != "name" else {}
+    if label is not None and set(counts) - {"0"}:
+        of_palette = ", the numbers of its palette" if label.indices is not None else ""
+        words += f"; the mask has {maskvalues.listed(counts)}{of_palette}"
+    return [(labels.EMPTY, words)]
 
 
 def _same(image: Raster | None, label: Raster | None) -> bool:
@@ -271,13 +300,28 @@ def _note(seen: _Seen, raster: Raster) -> None:
         seen.fulls.add(raster.full)
     if raster.is_deep and raster.full is not None:
         low, high = span(raster.values)
+        seen.spans.append((low, high))
         seen.low, seen.high = min(seen.low, low), max(seen.high, high)
         seen.full = raster.full if seen.full is None else (
             min(seen.full[0], raster.full[0]), max(seen.full[1], raster.full[1]))
 
 
 def _unused(seen: _Seen) -> str | None:
-    return intensities.unused((seen.low, seen.high), seen.full) if seen.full else None
+    if seen.full is None:
+        return None
+    # Of most files too: one that has a bright spot makes no others bright.
+    low, high = np.median(seen.spans, axis=0).tolist()
+    return (intensities.unused((seen.low, seen.high), seen.full)
+            or intensities.unused((low, high), seen.full, "in most files, values lie"))
+
+
+def _mixed(seen: _Seen) -> str | None:
+    """Where the float files do not tell alike what is black and white, none tells."""
+    if len(seen.floats) < 2:
+        return None
+    return (f"all values of {seen.floats[True]} lie from 0 to 1, and those of {seen.floats[False]} do not, "
+            "so that nothing says what is black and white in all; set data.intensities [low, high] or "
+            "percentile")
 
 
 def _unlike(seen: _Seen) -> str | None:

@@ -14,6 +14,7 @@ import pandas as pd
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.store import files
 
+WIDEST = 48  # characters of a column
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -109,7 +110,8 @@ class Report:
         """The same with at most so many rows, for an error."""
         if not self.problems:
             return f"{self.folder}: {len(self.pairs)} pairs ({self.layout}), no problems."
-        table = self.table().head(rows).to_string(index=False, justify="left")
+        table = "\n".join(_columns([("file", "problem", "detail"), *(
+            (one.file, one.problem, one.detail) for one in self.problems[:rows])]))
         more = len(self.problems) - rows
         rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
         return f"{self.folder}: {len(self.pairs)} usable pairs, {len(self.problems)} problems.\n{table}{rest}"
@@ -136,6 +138,12 @@ class Report:
                 raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
             described[name] = size, time, content
         return described
+
+
+def _columns(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Rows below each other; a cell that is far longer than others widens no row but its own."""
+    widths = [min(max(len(row[column]) for row in rows), WIDEST) for column in (0, 1)]
+    return [f"{file:{widths[0]}} {problem:{widths[1]}} {detail}" for file, problem, detail in rows]
 
 
 def identity(hashes: Mapping[str, Sequence[Any]]) -> str:

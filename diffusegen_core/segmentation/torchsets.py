@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import pairsets, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.segmentation import trainsets
@@ -71,7 +72,8 @@ class Mixed(Dataset[tuple[Tensor, Tensor]]):
         self._drawn = 0, draw(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the pairs of this epoch, from 0."""
+        """Draw the pairs of this epoch, from 0. UserError where that is no whole number."""
+        refuse_no_number(epoch=epoch)
         self._epoch.fill_(epoch)
 
     @property
@@ -92,6 +94,13 @@ class Mixed(Dataset[tuple[Tensor, Tensor]]):
         place = index % len(self)
         return (self._real.named(real[place]) if place < len(real) else
                 self._made.named(synthetic[place - len(real)]))
+
+
+def refuse_no_number(**values: object) -> None:
+    """UserError for a value that is no whole number, by its name."""
+    for name, value in values.items():
+        if not hasattr(value, "__index__"):
+            raise UserError(f"{name} is a whole number, and not {value!r}.")
 
 
 def of_pairs(pairs: Pairs, names: Sequence[str], transform: Transform | None = None) -> Labelled:
