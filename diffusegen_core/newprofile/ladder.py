@@ -38,7 +38,8 @@ DECODER = (64, 32, 16)
 LADDER = (
     Rung(32, 32, (1, 2), 16, 2000, 8, 1e-3, 12, 2, 8, DECODER, 1, False, "a part of smoke"),
     Rung(32, 32, (1, 2), 16, 3200, 8, 1e-3, 16, 2, 12, DECODER, 3, False, "smoke"),
-    Rung(48, 32, (1, 2, 2), 12, 6000, 4, 5e-4, 24, 2, 24, DECODER, 3, False, "between smoke and kvasir_cpu"),
+    Rung(48, 32, (1, 2, 2), 12, 6000, 4, 5e-4, 24, 2, 24, DECODER, 3, False,
+         "the middle of smoke and kvasir_cpu"),
     Rung(64, 64, (1, 1, 2, 2), 16, 8000, 2, 2e-4, 48, 3, 60, (128, *DECODER), 3, True, "kvasir_cpu", True),
     Rung(64, 64, (1, 1, 2, 2), 16, 24000, 2, 2e-4, None, 3, 60, (128, *DECODER), 5, True,
          "kvasir_cpu, longer", True),
