@@ -61,9 +61,9 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
 
 
 def _pictures(paths: Sequence[Path], data: Data) -> list[np.ndarray]:
-    """The pictures (H, W, C) uint8 of files: RGB as they look, others by data.intensities. UserError where
-    they do not have the channels of the data."""
-    if Planes.of(data).channels == planes.RGB:
+    """The pictures (H, W, C) uint8 of files, by data.intensities; RGB by their full depth where that says
+    nothing else. UserError where they do not have the channels of the data."""
+    if Planes.of(data).channels == planes.RGB and data.intensities == "full":
         return [np.asarray(rasters.opened(path)) for path in paths]
     return pictures.images_of(paths, data)
 

@@ -92,11 +92,17 @@ def for_folder(settings: Data, folder: Path) -> Data:
 
 
 def of_others(settings: Data, folder: Path) -> Data:
-    """The settings by which what others made, for a run of these `settings`, is read: as PLAIN where images
-    are RGB with one class, and else with the run's channels, classes and intensities."""
-    if Planes.of(settings) == Planes():
-        return PLAIN
+    """The settings by which what others made, for a run of these `settings`, is read: squared and as bright as
+    the run's own pairs, with its channels and classes; masks of RGB with one class are white above 127,
+    unless data.labels says otherwise."""
+    if is_plain(settings):
+        return PLAIN.model_copy(update={"fit": settings.fit, "intensities": settings.intensities})
     return for_folder(settings, folder).model_copy(update={"min_area": None})
+
+
+def is_plain(settings: Data) -> bool:
+    """Whether images are RGB with one class, and nothing says how masks tell it."""
+    return Planes.of(settings) == Planes() and not settings.labels
 
 
 def told_of(how: Data) -> dict[str, Any]:

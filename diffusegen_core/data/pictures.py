@@ -1,8 +1,8 @@
 """Pictures that are no pairs: masks to paint by (inpaint.masks), and pictures without lesions to paint into
 (inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are.
 
-Where images are RGB with one class, a mask is what is above 127. Else the run's own parameters say how
-pictures are read; where these tell classes by the names of files, the numbers of a mask are those of
+The run's own parameters say how pictures are read. Where images are RGB with one class and data.labels says
+nothing, a mask is what is above 127; where these tell classes by the names of files, the numbers of a mask are those of
 data.classes, from 1.
 """
 
@@ -138,7 +138,7 @@ Squared = tuple[np.ndarray, np.ndarray, tuple[int, int]]
 
 def _images(listed: reports.Report, size: int, how: Data) -> list[Squared]:
     """Images, with empty masks."""
-    if how == PLAIN:
+    if layouts.is_plain(how) and how.intensities == "full":
         shown = [np.asarray(rasters.opened(path)) for path in listed.files]
     else:
         shown = images_of(listed.files, how)
@@ -173,11 +173,11 @@ def _masks(listed: reports.Report, size: int, how: Data) -> list[Squared]:
     for path in listed.files:
         mask = _classes(path, how)
         union = mask.any(axis=2)
-        above = "no pixel is above 127" if how == PLAIN else f"no pixel is of {', '.join(how.classes)}"
+        above = "no pixel is above 127" if layouts.is_plain(how) else f"no pixel is of {', '.join(how.classes)}"
         if not union.any():
             raise UserError(f"{path} is an empty mask: {above}.")
         if union.all():
-            every = "every pixel is above 127" if how == PLAIN else "every pixel is of a class"
+            every = "every pixel is above 127" if layouts.is_plain(how) else "every pixel is of a class"
             raise UserError(f"{path} is a mask that fills its picture: {every}.")
         black = np.zeros((*union.shape, how.channels), np.uint8)
         read.append((*fits.fitted(black, mask, size, how.fit), mask.shape[:2]))
@@ -186,7 +186,7 @@ def _masks(listed: reports.Report, size: int, how: Data) -> list[Squared]:
 
 def _classes(path: Path, how: Data) -> np.ndarray:
     """The mask (H, W, M) in {0, 1} of a file."""
-    if how == PLAIN:
+    if layouts.is_plain(how):
         return (np.asarray(rasters.opened(path)).max(axis=2) > 127).astype(np.uint8)[..., None]
     return mask_of(path, how)
 
