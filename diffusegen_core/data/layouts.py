@@ -92,8 +92,8 @@ def for_folder(settings: Data, folder: Path) -> Data:
 
 
 def of_others(settings: Data, folder: Path) -> Data:
-    """The settings by which what others made, for a run of these `settings`, is read: squared and as bright as
-    the run's own pairs, with its channels and classes; masks of RGB with one class are white above 127,
+    """The settings by which what others made, for a run of these `settings`, is read: squared and as bright
+    as the run's own pairs, with its channels and classes; masks of RGB with one class are white above 127,
     unless data.labels says otherwise."""
     if is_plain(settings):
         return PLAIN.model_copy(update={"fit": settings.fit, "intensities": settings.intensities})

@@ -2,8 +2,8 @@
 (inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are.
 
 The run's own parameters say how pictures are read. Where images are RGB with one class and data.labels says
-nothing, a mask is what is above 127; where these tell classes by the names of files, the numbers of a mask are those of
-data.classes, from 1.
+nothing, a mask is what is above 127; where data.labels tells classes by the names of files, the numbers of a
+mask are those of data.classes, from 1.
 """
 
 import time
@@ -173,11 +173,12 @@ def _masks(listed: reports.Report, size: int, how: Data) -> list[Squared]:
     for path in listed.files:
         mask = _classes(path, how)
         union = mask.any(axis=2)
-        above = "no pixel is above 127" if layouts.is_plain(how) else f"no pixel is of {', '.join(how.classes)}"
+        plain = layouts.is_plain(how)
+        above = "no pixel is above 127" if plain else f"no pixel is of {', '.join(how.classes)}"
         if not union.any():
             raise UserError(f"{path} is an empty mask: {above}.")
         if union.all():
-            every = "every pixel is above 127" if layouts.is_plain(how) else "every pixel is of a class"
+            every = "every pixel is above 127" if plain else "every pixel is of a class"
             raise UserError(f"{path} is a mask that fills its picture: {every}.")
         black = np.zeros((*union.shape, how.channels), np.uint8)
         read.append((*fits.fitted(black, mask, size, how.fit), mask.shape[:2]))
