@@ -15,7 +15,7 @@ from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, masks, pairsets, regions
+from diffusegen_core.data import dataset, fits, masks, pairsets, regions
 from diffusegen_core.data.pairsets import Job, PairSet
 from diffusegen_core.data.types import DataType
 from diffusegen_core.planning import preflight
@@ -149,8 +149,9 @@ def test_pictures_without_lesions_give_pairs(p: Params, tmp_path: Path):
     for number in range(3):
         image = np.random.default_rng(number).integers(90, 200, (48, 64, 3), dtype=np.uint8)
         Image.fromarray(image).save(tmp_path / "healthy" / f"{number:03d}.png")
-        shown[f"{number:03d}"] = np.asarray(
-            Image.fromarray(image).resize((16, 16), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+        nothing = np.zeros((48, 64, 1), np.uint8)
+        shown[f"{number:03d}"] = fits.fitted(image, nothing, 16, p.data.fit)[0]
+        assert not shown[f"{number:03d}"][:, 0].any(), "between black bars, as the run's pairs would be"
     p = changed(p, masks="varied", backgrounds=str(tmp_path / "healthy"), samples=3)
     run = Run(p)
     run.make("style")
