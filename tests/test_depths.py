@@ -12,7 +12,17 @@ from diffusegen_core import painting
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Segment
-from diffusegen_core.data import dataset, intensities, pictures, pixels, rasters, reading, sidecars, testsets
+from diffusegen_core.data import (
+    dataset,
+    decisive,
+    intensities,
+    pictures,
+    pixels,
+    rasters,
+    reading,
+    sidecars,
+    testsets,
+)
 from diffusegen_core.store.workspace import Workspace
 
 
@@ -119,7 +129,7 @@ def test_deep_files_that_an_older_version_read_are_read_again_and_others_are_not
     plain = pairs(tmp_path / "plain")
     written = {}
     with monkeypatch.context() as older:  # whose recipes knew nothing of depth
-        older.setattr(dataset, "_is_deep", lambda *_: False)
+        older.setattr(decisive, "_is_deep", lambda *_: False)
         for name, folder in (("deep", deep), ("plain", plain)):
             stored = load(nano | {"run_dir": str(tmp_path / "runs" / name)}, folder).stored
             written[name] = stored, stored.stat().st_mtime_ns

@@ -370,7 +370,8 @@ def test_names_with_brackets_or_na_are_sources_like_others(tmp_path: Path) -> No
         image, mask, _ = phantom.draw(1, i, 16)
         dataset.write_pair(tmp_path / "pairs", name, image, mask)
     p = make_params(tmp_path)
-    p = p.model_copy(update={"data": p.data.model_copy(update={"source": str(tmp_path / "pairs")})})
+    p = p.model_copy(update={"data": p.data.model_copy(update={
+        "source": str(tmp_path / "pairs"), "holdout": None})})
     made = make(p)
     rows = pd.concat([made.pairs.manifest, made.pairs.left_out])
     assert set(rows["source"]) == {"NA", "a[1]", "x y", "007"}

@@ -201,11 +201,11 @@ def test_an_interrupted_run_ends_with_the_same_files(p: Params, monkeypatch, tmp
     (p.folder / "inpaint").rename(tmp_path / "whole")
     real, done = files.write, []
 
-    def dying(path: Path, save: Callable[[Path], object], hashed: bool = True) -> Path:
+    def dying(path: Path, save: Callable[[Path], object], *rest: object, **options: object) -> Path:
         if len(done) == calls:
             raise Killed
         done.append(path)
-        return real(path, save, hashed)
+        return real(path, save, *rest, **options)
     with monkeypatch.context() as patch:
         patch.setattr(files, "write", dying)
         with pytest.raises(Killed):
