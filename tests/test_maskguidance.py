@@ -176,7 +176,7 @@ def test_batches_without_a_given_lesion_take_one_call_a_step(monkeypatch: pytest
     ("varied", 1.0, 5), ("varied", 2.0, 10), ("joint", 2.0, 5)])
 def test_the_plan_counts_both_calls(kind: str, scale: float, calls: int):
     settings = Inpaint(masks=kind, guidance_scale=scale, respacing=5, jump_length=2, resampling=1)
-    work = SimpleNamespace(unet=SimpleNamespace(call=7.0))
+    work = SimpleNamespace(unet=SimpleNamespace(call=7.0), pair=4)
     cost, = inpaint.costs(settings, {PAINT: Amount(4, 2)}, SIDE, work)
     assert (cost.work, cost.images, cost.flop) == (f"2-Paint, {calls} calls each", 8 * calls, 56.0 * calls)
 

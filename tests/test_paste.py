@@ -113,7 +113,7 @@ def test_a_dark_picture_is_left_out_and_a_strange_name_is_one(tmp_path: Path):
         image, mask, _ = phantom.draw(0, index, 32)
         dataset.write_pair(tmp_path / "data", name, image * index, mask)
     p = params.validate({**params.plain(values(tmp_path / "run")),
-                         "data": {"source": str(tmp_path / "data"), "count": None}})
+                         "data": {"source": str(tmp_path / "data"), "count": None, "holdout": None}})
     made = make(p)
     one = made.sets[POISSON]
     assert one.left_out["name"].tolist() == ["NA_1", "NA_2"]

@@ -160,7 +160,7 @@ def test_tables_and_figures_say_that_nothing_guided(run_of: Callable[..., Params
     ("guided", "styling", 8 * 60.0, 8 * 3), ("sdedit", "sampling", 8 * 2 * 3 * 7.0, 8 * 2 * 3)])
 def test_the_plan_counts_what_the_method_takes(run_of: Callable[..., Params], method: str, kind: str,
                                               flop: float, calls: int):
-    work = SimpleNamespace(unet=SimpleNamespace(call=7.0), guided=[10.0, 20.0, 30.0])
+    work = SimpleNamespace(unet=SimpleNamespace(call=7.0), guided=[10.0, 20.0, 30.0], pair=4)
     cost, = style.costs(run_of(method=method).style, {STYLED: Amount(4, 2)}, SIDE, work)
     assert (cost.kind, cost.flop, cost.images) == (kind, flop, calls)
 
