@@ -31,7 +31,7 @@ def test_names_that_should_tell_and_do_not_are_reported(tmp_path: Path):
         folder = tmp_path / f"{layout} {names[0]}"
         files.write_json(folder / "made.json", {"recipe": {}, "outputs": {}, "shown": {}, "seconds": 0,
                                                 "device": "cpu", "layout": layout})
-        return dataset.Pairs(names, np.zeros(0), np.zeros(0), "", folder / "pairs.npz")
+        return dataset.Pairs(names, np.zeros(0), np.zeros(0), "", file=folder / "pairs.npz")
     assert sequences.untold(stored("CVC-ClinicDB (PNG)", ["1", "2"])) == ""
     assert sequences.untold(stored("images and masks", ["1", "a"])) == ""
     assert sequences.untold(stored("CVC-ClinicDB (PNG)", ["a", "2"])) == (

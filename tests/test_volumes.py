@@ -40,7 +40,7 @@ def bodies(folder: Path, count: int = BODIES) -> Path:
 
 def given(nano: dict, folder: Path, **values: object) -> Params:
     data = {"source": str(folder), "count": None, "image_size": SIZE, "channels": 1, "labels": {1: "organ"},
-            "slices": [2, 0, DEPTH - 1], **values}
+            "slices": [2, 0, DEPTH - 1], "holdout": None, **values}
     segment = {"test_count": 99, "decoder_channels": [8, 8, 8]}
     return params.validate(nano | {"data": data, "segment": segment})
 
