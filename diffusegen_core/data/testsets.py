@@ -197,7 +197,7 @@ class _Source:
         rng = seeds.rng(self.ws.seed, "test set", name)
         chosen = rng.choice(len(pairs), size=min(self.settings.test_count, len(pairs)), replace=False)
         return TestSet(name, self.kept(name, pairs.take(np.sort(chosen))), f"{len(chosen)} of {len(pairs)}",
-                       same_source, sequences.layout_of(whole), sidecars.volumes(whole.file))
+                       same_source, sequences.layout_of(whole), volumes=sidecars.volumes(whole.file))
 
     def kept(self, name: str, pairs: Pairs) -> Pairs:
         return dataset.keep(self.ws, f"tests/{name}-drawn", pairs)
