@@ -254,11 +254,12 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(whole: Path,
     for chapter in ("train", "inpaint", "style"):  # each may have left more room than it found
         room = 4  # KiB; a checkpoint has 5400, and the new one is written beside it
         while stopped(chapter, room):
-            room = 3 * room if places[-1] == places[-2] else 4
+            # What has made nothing yet leaves nothing, and begins with its first file again.
+            room = 2 * room if places[-1] in places[:-1] else 4
             assert room < 50_000
     parts = ("data", "cluster", "train", "inpaint", "style")
     assert final(folder, *parts) == final(whole, *parts)
-    assert set(parts) <= set(places)
+    assert set(parts) - {"cluster"} <= set(places)  # of which a few bytes find room where the data did
 
 
 def fill(path: Path) -> Path:
@@ -301,8 +302,7 @@ def test_the_command_tells_of_a_full_disk_in_one_line(disk: Callable, capsys: py
     with pytest.raises(SystemExit) as stop, _readable_errors():
         (disk(16) / "notebook.ipynb").write_bytes(bytes(10**6))  # as papermill does
     assert stop.value.code == 2
-    assert capsys.readouterr().err == ("diffusegen: No space left on device: make room, and the same command "
-                                       "goes on.\n")
+    assert capsys.readouterr().err == "diffusegen: No space left on device: make room, and try again.\n"
     with pytest.raises(PermissionError), _readable_errors():
         raise PermissionError(13, "Permission denied")
 
