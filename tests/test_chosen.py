@@ -207,7 +207,8 @@ def test_another_generators_pairs_are_read_as_the_runs_data(tmp_path: Path, labe
     if labels is None:
         for file in (tmp_path / "gan" / "masks").iterdir():
             Image.fromarray((np.asarray(Image.open(file)) > 0) * np.uint8(255)).save(file)
-    data = {"channels": channels, "labels": labels, "image_size": SIDE, "source": str(tmp_path / "real")}
+    data = {"channels": channels, "labels": labels, "image_size": SIDE, "source": str(tmp_path / "real"),
+            "fit": "squeeze"}
     write_slices(tmp_path / "real", 4, 80)
     p = params.validate({"data": {**data, "count": None}, "gan": {"source": str(tmp_path / "gan")},
                          "run_dir": str(tmp_path / "run"), "device": "cpu"})
@@ -241,9 +242,13 @@ def test_masks_without_a_class_or_with_values_that_nobody_names_are_told(tmp_pat
         pictures.load(ws, pictures.BACKGROUNDS, str(tmp_path / "colour"), SIDE, data)
 
 
-def test_rgb_with_one_class_is_read_as_before(tmp_path: Path) -> None:
-    usual = Data(source="pairs", fit="pad", intensities=[0, 10])
-    assert layouts.of_others(usual, tmp_path) == PLAIN
+def test_what_others_made_is_squared_and_as_bright_as_the_runs_own(tmp_path: Path) -> None:
+    papers = Data(source="pairs", fit="squeeze")
+    assert layouts.of_others(papers, tmp_path) == PLAIN
     assert layouts.told_of(PLAIN) == {}
+    deep = layouts.of_others(Data(source="pairs", fit="pad", intensities=[0, 10]), tmp_path)
+    assert layouts.told_of(deep) == {"read": {"fit": "pad", "intensities": [0, 10]}}
+    named = layouts.of_others(Data(source="pairs", fit="squeeze", labels={">0": "polyp"}), tmp_path)
+    assert layouts.told_of(named) == {"read": {"labels": {">0": "polyp"}}}
     grey = Data(source="pairs", channels=1, fit="crop")
     assert layouts.told_of(layouts.of_others(grey, tmp_path)) == {"read": {"channels": 1, "fit": "crop"}}
