@@ -14,7 +14,17 @@ import numpy as np
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
-from diffusegen_core.data import fits, labels, layouts, maskvalues, planes, reading, selection, testsets
+from diffusegen_core.data import (
+    fits,
+    labels,
+    layouts,
+    maskvalues,
+    placing,
+    planes,
+    reading,
+    selection,
+    testsets,
+)
 from diffusegen_core.data.pixels import Raster, apart, span
 from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
@@ -56,6 +66,8 @@ class Seen:
     shown: dict[str, np.ndarray] = field(default_factory=dict)
     """Pair -> its looks, see `testsets.looks`."""
     windows: set[tuple[float, float]] = field(default_factory=set)
+    turned: int = 0
+    """Slices in DICOM that are not stored as they are shown."""
 
 
 @dataclass
@@ -124,6 +136,7 @@ def _note_image(seen: Seen, image: Raster) -> None:
     seen.colourless &= bool(((values == values[..., :1]) | (values != values)).all())
     if image.voi:
         seen.windows.add(image.voi)
+    seen.turned += image.format == "DICOM" and image.orientation != placing.UPRIGHT
 
 
 def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) -> None:
@@ -209,6 +222,9 @@ def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         lines.append((OK if settings.intensities == "dicom" else LOOK, "window",
                       f"DICOM's own, {len(seen.windows)} in the set, such as {min(seen.windows)}; used by "
                       "data.intensities: dicom"))
+    if seen.turned:
+        lines.append((LOOK, "turned", f"{seen.turned} are turned as their DICOM header says, and masks that "
+                                      "are pictures with them"))
     if seen.images and seen.colourless and settings.channels == 3:
         lines.append((LOOK, "channels", "all images are grey: with data.channels: 1 what is painted is grey "
                                         "too"))
