@@ -88,7 +88,7 @@ def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     assert answer.compared("Q?", [few], PLAIN).basis.endswith("; a verdict needs 20 images")
     alike = replace(good, verdict=TOO_LITTLE, scope="", low=float("nan"), high=float("nan"))
     assert answer.compared("Q?", [alike], PLAIN).basis.endswith(
-        "; the test images are of one sequence or centre")
+        "; the test images are of one sequence, centre or patient")
     blind = replace(good, verdict=TOO_LITTLE, scope="")
     assert answer.compared("Q?", [blind], PLAIN).basis.endswith("; neither network segments")
 

@@ -154,13 +154,13 @@ def test_other_sizes_and_positions_are_refused(text: str):
     ({"mask": np.zeros((20, 30), np.uint8)}, "as large as the picture, 120 x 100 pixels; it is 30 x 20"),
     ({"mask": np.zeros((HEIGHT, WIDTH), np.uint8)}, "The mask is empty"),
     ({"mask": np.ones((HEIGHT, WIDTH), np.uint8)}, "covers 100% of the picture"),
-    ({"remove": True, "mask": None}, "To remove a lesion, its mask is needed"),
+    ({"remove": True, "mask": None}, "To paint something away, its mask is needed"),
     ({"n": 0}, "At least one"),
     ({"like": "small,centre"}, "without a mask"),
     ({"like": "small,centre", "remove": True}, "without a mask"),
     ({"like": "", "mask": None}, "no size and position"),
-    ({"image": picture(2, 300), "mask": None, "like": "small,centre"}, "too small for a lesion"),
-    ({"image": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "mask": None}, "shows no tissue"),
+    ({"image": picture(2, 300), "mask": None, "like": "small,centre"}, "too small for a mask that is drawn"),
+    ({"image": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "mask": None}, "dark all over"),
 ])
 def test_what_cannot_be_painted_is_refused_in_a_line(run: Run, change: dict, message: str):
     with pytest.raises(UserError, match=message) as error:
@@ -236,7 +236,7 @@ def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Pa
     (["IMAGE", "--like", ""], "size and position"),
     (["IMAGE", "SMALL", "--mask", "LESION"], "small.png: The mask must be as large"),
     (["IMAGE", "--mask", "BLACK"], "black.png is an empty mask: no pixel is above 127"),
-    (["IMAGE", "DARK"], "dark.png: The picture shows no tissue"),
+    (["IMAGE", "DARK"], "dark.png: The picture is dark all over"),
     (["ODD"], "name that cannot be used"),
     (["LONG"], "name that cannot be used"),
     (["IMAGE", "--out", "RUN"], "lies in the run"),

@@ -107,7 +107,7 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
         colours = " RGB" if channels == planes.RGB else ""
         raise UserError(f"The picture must be (H, W, {channels}), uint8{colours}; it is {image.shape}, "
                         f"{image.dtype}.")
-    for name, mask in (("mask", wish.mask), ("mask of the old lesion", wish.old)):
+    for name, mask in (("mask", wish.mask), ("mask of what is to go", wish.old)):
         if mask is not None and mask.shape != image.shape[:2]:
             raise UserError(f"The {name} must be as large as the picture, {image.shape[1]} x "
                             f"{image.shape[0]} pixels; it is {' x '.join(map(str, mask.shape[::-1]))}.")
@@ -115,12 +115,12 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
     if highest > 1 and any(mask.max() > highest for mask in given):
         raise UserError(f"A mask must hold the numbers of classes, 0 to {highest}.")
     if wish.remove and not any(mask.any() for mask in given):
-        raise UserError("To remove a lesion, its mask is needed, and there is none or an empty one.")
+        raise UserError("To paint something away, its mask is needed, and there is none or an empty one.")
     if not wish.remove and wish.mask is not None and not wish.mask.any():
-        raise UserError("The mask is empty. To paint a lesion away, name its mask and ask for its removal.")
+        raise UserError("The mask is empty. To paint something away, name its mask and ask for its removal.")
     if wish.like and (wish.mask is not None or wish.remove):
-        raise UserError("A size and a position are for a lesion that is drawn. Give them without a mask, and "
-                        "not where a lesion is to be removed.")
+        raise UserError("A size and a position are for a mask that is drawn. Give them without a mask, and "
+                        "not with a removal.")
     if n < 1:
         raise UserError(f"At least one picture can be painted, not {n}.")
 
@@ -160,19 +160,19 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     side, fit = pairs.image_size, "squeeze" if fit == "squeeze" else "pad"
     squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
     too_small = UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small for a "
-                          "lesion that is drawn. Give a mask.")
+                          "mask that is drawn. Give one.")
     if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # not a pixel in the square
         raise too_small
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
     rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown)
     if not view.any():
-        raise UserError("The picture shows no tissue: it is dark all over. Give a mask.")
+        raise UserError("The picture is dark all over, so that no place can be found. Give a mask.")
     number = int(rng.integers(len(pairs)))
     mask = planes.numbered(pairs.masks[number])
     drawn = masks.varied(mask, view, rng) if like is None else masks.alike(
         mask, like.within(image.shape[:2], squared.shape[:2]), view, rng)
     if not drawn.mask.any():
-        raise UserError("At that position the picture shows no tissue. Choose another, or give a mask.")
+        raise UserError("The picture is dark at that position. Choose another, or give a mask.")
     enlarged = masks.each_class(drawn.mask, lambda one: cv2.resize(one, squared.shape[1::-1]))[inner]
     if not enlarged.any():
         raise too_small

@@ -145,7 +145,8 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     union: np.ndarray = mask.max(axis=2) > 0
     border = np.concatenate([union[0], union[-1], union[:, 0], union[:, -1]])
     if union.mean() > MOST or border.mean() > FRAME:
-        _odd(seen, "have masks that may be inverted: most of the picture or of its border is lesion", name)
+        _odd(seen, "have masks that may be inverted: most of the picture or of its border is of a class",
+             name)
     for number in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
         seen.classes[number] += 1
     for region in reading.areas(mask):
@@ -243,8 +244,8 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     lines = [(OK, "sizes", told)]
     slim = sum(count for one, count in seen.sizes.items() if max(one) > STRETCHED * min(one))
     if slim:
-        how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, and lesions "
-               "change their shape"}[settings.fit]
+        how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, and what "
+               "they show changes its shape"}[settings.fit]
         aspect = max(max(one) / min(one) for one in seen.sizes)
         lines.append((LOOK if settings.fit != "pad" else OK, "aspect",
                       f"{slim} are not square, with sides up to 1:{aspect:.2g}: they {how} (data.fit: "

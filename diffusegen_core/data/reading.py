@@ -21,8 +21,8 @@ from diffusegen_core.data.placing import SIDEWAYS, TURNED, UPRIGHT
 from diffusegen_core.data.reports import Pair, Problem, Report
 
 # Kinds of problems, beside those of `labels`.
-SIZES, DEPTH, SMALL = "size mismatch", "intensities", "small lesion"
-CROPPED, SAME = "lesion cropped away", "image is its mask"
+SIZES, DEPTH, SMALL = "size mismatch", "intensities", "small region"
+CROPPED, SAME = "cropped away", "image is its mask"
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _words(kind: DataType) -> str:
     if kind == GAN:
         return "made by a GAN"
     if kind.is_pasted:
-        return "real lesions pasted into other real pictures" + (
+        return "real ones, cut out and pasted into other real pictures" + (
             ", borders blended by Poisson image editing" if kind == POISSON else "")
     painted = ("painted into real pictures by diffusion models (RePaint), "
                + ("around given masks" if kind.given_masks else "masks and images together"))
