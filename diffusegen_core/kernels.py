@@ -1,12 +1,17 @@
-"""How a chapter's kernel is spoken to: through sockets in a folder that nobody else can open.
+"""How a chapter's kernel is spoken to: through a folder that nobody else can open.
 
 By default Jupyter's kernels listen on ports of the machine, which every user of it can reach, and which two
 kernels that start at once may both choose. A socket in a folder has neither fault. One port is left, of
 ipykernel's own, on which processes forked from the kernel send what they print; it takes text alone, with a
 key.
+
+In the folder the kernel also says which process it is, and writes its stacks there when it gets a signal:
+see watchdog.
 """
 
+import faulthandler
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,24 +20,52 @@ from pathlib import Path
 import zmq
 from traitlets.config import Config
 
-# Else a chapter that is interrupted ends with a traceback of the kernel's own.
-QUIET = {"NotebookClient": {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]}}
+from diffusegen_core.config.environment import environment
+from diffusegen_core.parallel.progress import KERNEL
+
+STACKS = "stacks"  # the file that they are written to
+PROCESS = "process"  # the file with the kernel's number
+ASK = getattr(signal, "SIGUSR1", None)  # the signal at which it writes its stacks; None: there is none here
+CLIENT = {"NotebookClient": {
+    # At the first, else a chapter that is interrupted ends with a traceback of the kernel's own.
+    "extra_arguments": ["--IPKernelApp.log_level=CRITICAL",
+                        "--IPKernelApp.exec_lines=__import__('diffusegen_core.kernels').kernels.answer()"],
+    "iopub_timeout": 60}}  # seconds from a cell's result to its last output, which on a busy machine may lag
+START = 300  # seconds in which a kernel must have started
+STARTING = "Kernel d"  # begins what its client says of one that did not: it "died" or "didn't respond"
 LONGEST = 90  # bytes of a socket's path; systems take a little more, of which the kernel adds "-1" and so on
 
 
 @contextmanager
-def private() -> Iterator[Config]:
-    """The settings of a kernel that nobody else can reach, for as long as it is needed.
+def private() -> Iterator[Path]:
+    """A folder that nobody else can open, for as long as a kernel needs it; the environment tells it."""
+    with (tempfile.TemporaryDirectory(prefix="diffusegen-", ignore_cleanup_errors=True) as folder,
+          environment({KERNEL: folder})):  # the folder's mode is 0700
+        yield Path(folder)
+
+
+def settings(folder: Path) -> Config:
+    """The settings of a kernel that is spoken to through a private folder.
 
     Where there are no such sockets, or every temporary folder has too long a path for them, it listens on the
     machine's own ports, encrypted if the library can do so.
     """
-    with tempfile.TemporaryDirectory(prefix="diffusegen-", ignore_cleanup_errors=True) as folder:
-        place = Path(folder) / "kernel"  # the folder's mode is 0700
-        if zmq.has("ipc") and os.name == "posix" and len(os.fsencode(place)) <= LONGEST:
-            # What passes through the folder needs no encryption, of which a kernel would warn.
-            yield Config({"KernelManager": {"transport": "ipc", "ip": str(place),
-                                            "transport_encryption": "disabled"}, **QUIET})
-        else:
-            encryption = "auto" if zmq.has("curve") else "disabled"
-            yield Config({"KernelManager": {"transport_encryption": encryption}, **QUIET})
+    place = folder / "kernel"
+    if zmq.has("ipc") and os.name == "posix" and len(os.fsencode(place)) <= LONGEST:
+        # What passes through the folder needs no encryption, of which a kernel would warn.
+        return Config({"KernelManager": {"transport": "ipc", "ip": str(place),
+                                         "transport_encryption": "disabled"}, **CLIENT})
+    encryption = "auto" if zmq.has("curve") else "disabled"
+    return Config({"KernelManager": {"transport_encryption": encryption}, **CLIENT})
+
+
+def answer() -> None:
+    """In the kernel, before its first cell: write the stacks of all threads whenever the signal comes.
+
+    The interpreter's own handler does so, even where a library never gives the interpreter back.
+    """
+    if folder := os.environ.get(KERNEL):
+        if ASK is not None:
+            stacks = (Path(folder) / STACKS).open("w", encoding="utf-8")
+            faulthandler.register(ASK, stacks, all_threads=True, chain=False)
+        (Path(folder) / PROCESS).write_text(f"{os.getpid()}\n", encoding="utf-8")

@@ -8,18 +8,20 @@ from typing import Any
 
 import nbformat
 import papermill
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from diffusegen_core import kernels
+from diffusegen_core import kernels, watchdog
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
+from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
 from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
 from diffusegen_core.store.stamps import ASIDE
+from diffusegen_core.watchdog import Hung
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TOUR = "00_tour"  # which is for JupyterLab, and no chapter of a run
@@ -74,34 +76,61 @@ def execute(notebook: Path, run: Run) -> Path:
     While it runs, the notebook lies in notebooks/running/ of the run; then in notebooks/, or, with its error,
     in notebooks/failed/. An executed one that it replaces is set aside if it was edited, or tells of other
     parameters; one that a crash has left in notebooks/running/, if it holds an error or was edited. None of
-    these places may be a link.
+    these places may be a link. A chapter that hangs is started again, once.
     """
     folder = run.folder / "notebooks"
     moves.refuse_links(run.folder, ("notebooks/running", "notebooks/failed", f"{ASIDE}/notebooks"))
     running = folder / "running" / notebook.name
     running.parent.mkdir(parents=True, exist_ok=True)
     _keep_interrupted(running, notebook, run)
+    try:
+        _attempt(notebook, running, run)
+    except Hung as first:
+        print(f"diffusegen: {notebook.stem}: its process {first}. It is started again.", file=sys.stderr,
+              flush=True)
+        (run.folder / progress.PLACE).unlink(missing_ok=True)
+        try:
+            _attempt(notebook, running, run)
+        except Hung as second:
+            raise UserError(f"{notebook.stem} failed twice: its process {second}. The same command goes on "
+                            "from what is finished.") from None
+    return _keep(running, folder / notebook.name, run)
+
+
+def _attempt(notebook: Path, running: Path, run: Run) -> None:
+    """Execute a notebook to where it is to lie while it runs. UserError as `execute`; Hung."""
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
+    stacks = _failed(running).with_suffix(".stacks.txt")
     try:
-        with kernels.private() as config:
+        with kernels.private() as private, watchdog.watch(private, running, stacks):
             papermill.execute_notebook(
-                str(notebook), str(running), {"profile": _told(run.folder), "changes": {}}, config=config,
-                kernel_name=KERNEL, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
+                str(notebook), str(running), {"profile": _told(run.folder), "changes": {}},
+                config=kernels.settings(private), kernel_name=KERNEL, start_timeout=kernels.START,
+                progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
-        failed = _failed(running)
+        failed = _fail(running)
         if error.ename in READABLE:
             raise UserError(f"{notebook.stem}: {error.evalue}") from None
         raise UserError(f"{notebook.stem} failed: {error.ename}: {error.evalue} "
                         f"The traceback is in {failed}.") from None
+    except Hung as error:
+        _fail(running)
+        raise Hung(f"{error} ({stacks} tells where)") from None
     except DeadKernelError:
         raise UserError(f"{notebook.stem} failed: its process was killed, perhaps for want of memory. What "
-                        f"it had done is in {_failed(running)}; the same command continues it.") from None
+                        f"it had done is in {_fail(running)}; the same command continues it.") from None
+    except CellTimeoutError:
+        _fail(running)
+        raise Hung("has not said all that a cell shows") from None
+    except RuntimeError as error:
+        if kernels.STARTING not in str(error):
+            raise
+        raise Hung(f"did not start: {error}") from None
     except KeyboardInterrupt:
         # The kernel, which was interrupted as well, may die before its client looks away, and nobody asks.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
-    return _keep(running, folder / notebook.name, run)
 
 
 def _keep_interrupted(running: Path, notebook: Path, run: Run) -> None:
@@ -134,7 +163,12 @@ def _told(folder: Path) -> str:
 
 
 def _failed(running: Path) -> Path:
-    failed = running.parents[1] / "failed" / running.name
+    """Where a notebook that failed is to lie."""
+    return running.parents[1] / "failed" / running.name
+
+
+def _fail(running: Path) -> Path:
+    failed = _failed(running)
     failed.parent.mkdir(parents=True, exist_ok=True)
     return running.replace(failed)
 

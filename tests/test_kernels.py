@@ -31,9 +31,9 @@ def execute(folder: Path) -> dict[str, Any]:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(ASKED)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, folder / "in.ipynb")
-    with kernels.private() as config:
+    with kernels.private() as private:
         papermill.execute_notebook(str(folder / "in.ipynb"), str(folder / "out.ipynb"), kernel_name="python3",
-                                   config=config, progress_bar=False)
+                                   config=kernels.settings(private), progress_bar=False)
     return json.loads(nbformat.read(folder / "out.ipynb", as_version=4).cells[-1].outputs[0].text)
 
 
@@ -51,8 +51,8 @@ def test_no_port_leads_to_a_kernel_and_it_leaves_nothing(tmp_path: Path,
 def test_its_sockets_lie_in_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
-        with kernels.private() as config:
-            folder = Path(config.KernelManager.ip).parent
+        with kernels.private() as folder:
+            assert Path(kernels.settings(folder).KernelManager.ip).parent == folder
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             assert folder.stat().st_uid == psutil.Process().uids().real
         assert not folder.exists()
@@ -65,6 +65,7 @@ def test_where_there_can_be_no_sockets_ports_are_encrypted(ipc: bool, tmp_path: 
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(zmq, "has", lambda what: ipc if what == "ipc" else True)
-    with kernels.private() as config:
+    with kernels.private() as private:
+        config = kernels.settings(private)
         assert "transport" not in config.KernelManager
         assert config.KernelManager.transport_encryption == "auto"

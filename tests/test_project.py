@@ -22,7 +22,8 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 # Folders of the package and modules beside them, each of which may import what stands before it.
 LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation",
           "chapters", "outlets", "run", "painting", "planning", "newprofile", "report", "exports", "kernels",
-          "notebooks", "lab", "cli_params", "cli_data", "cli_new", "cli_export", "cli_runs", "cli"]
+          "watchdog", "notebooks",
+          "lab", "cli_params", "cli_data", "cli_new", "cli_export", "cli_runs", "cli"]
 MOST_LINES = 350
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",

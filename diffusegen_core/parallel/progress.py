@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TOPIC = "diffusegen"  # of the messages in dask's events
 POSTED = "DIFFUSEGEN_PROGRESS"  # the environment variable that names the file in which a chapter tells
 PLACE = ".progress.json"  # of that file, in the run folder
+KERNEL = "DIFFUSEGEN_KERNEL"  # the environment variable that names the private folder of a chapter's kernel
+ALIVE = "alive"  # the file there whose time tells when it was last at work, or waiting as it should
 INTERVAL = 60.0  # seconds from one line of a log to the next
 MOMENT = 1.0  # seconds: what takes less is not told, nor is anything told more often in the file
 
@@ -54,6 +56,13 @@ def tell(**message: Any) -> None:
     """Send a message about the item at hand from its worker, if this is one, to the client."""
     if here := worker():
         here.log_event(TOPIC, {"item": item.get(), **message})
+
+
+def alive() -> None:
+    """Tell whoever watches this chapter that all is well, as where it waits and computes nothing itself."""
+    if folder := os.environ.get(KERNEL):
+        with contextlib.suppress(OSError):
+            (Path(folder) / ALIVE).touch()
 
 
 def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
@@ -128,6 +137,7 @@ class _Plain(tqdm):
     """A bar where nothing can change in place: all that are under way are told together."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        alive()
         if any(one is self for one in _live):
             _post(MOMENT) if POSTED in os.environ else _log()
 

@@ -118,6 +118,7 @@ def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
         except CancelledError:
             raise UserError("The scheduler was lost, or gave the work up; its log may tell why. What is "
                             "finished is on the disk; the same command goes on from there.") from None
+        progress.alive()  # workers may be in a queue for days
         board.listen()
         for future in ready:
             if future.status != "finished":

@@ -1,0 +1,214 @@
+"""A chapter whose kernel neither computes nor answers is ended, after its stacks were written.
+
+Kernels hang, if seldom: a reply is lost, a lock is never given back, a process is stopped. A kernel computes
+as long as it and the processes that it started use a core or read and write files. It answers when the page
+of its chapter grows, or when it says that it is alive, as it does at each step of a bar and while it waits
+for workers. Only time in which this process sees neither, while it waits for the kernel, counts: not the
+sleep of a laptop, and not a terminal that was stopped.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import selectors
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from diffusegen_core.config.text import duration
+from diffusegen_core.kernels import ASK, PROCESS, STACKS
+from diffusegen_core.parallel.progress import ALIVE
+
+log = logging.getLogger(__name__)
+
+SILENCE = 300.0  # seconds without computing and without an answer that are taken for a hang
+LOOK = 5.0  # seconds from one look to the next
+SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
+SHARE = 1 / 300  # of a core, over that silence, that is computing; a kernel that idles uses a fiftieth of it
+BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
+WRITING = 5.0  # seconds in which a kernel that can write its stacks has done so
+# Such a process is held by something else, as a disk that is away, and cannot or must not be ended.
+HELD = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look at a kernel shows; a later one that differs is a sign of life."""
+
+    gone: bool = False
+    held: bool = False
+    cpu: float = 0.0  # seconds of all its processes
+    moved: int = 0  # bytes
+    said: tuple[int, ...] = ()  # when it last said anything: times of files, in ns
+
+    def lives(self, before: "Seen") -> bool:
+        """Whether the kernel has computed or answered since an earlier look."""
+        return (self.held or self.gone != before.gone or self.said != before.said
+                or abs(self.cpu - before.cpu) >= SHARE * SILENCE  # less, where a process has ended
+                or abs(self.moved - before.moved) >= BYTES)
+
+
+class Hung(Exception):
+    """A chapter that came to no end for no reason of its own. Its text is a clause about its process."""
+
+
+@contextlib.contextmanager
+def watch(kernel: Path, page: Path, stacks: Path) -> Iterator[None]:
+    """Watch the kernel of a private folder, which writes a page, while this lasts.
+
+    If it hangs, where it hung is added to the file `stacks`, and it is killed, so that whoever waits for it
+    goes on; where this process hangs after its kernel has ended, it is interrupted. In both cases that ends
+    in Hung.
+    """
+    dog = _Watchdog(kernel, page, stacks)
+    dog.start()
+    try:
+        yield
+    except (RuntimeError, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) == dog.interrupting and dog.reason:
+            raise Hung(dog.reason) from None
+        raise
+    finally:
+        dog.over.set()
+        dog.join()
+
+
+class _Watchdog(threading.Thread):
+    """Looks at the kernel for which the thread that makes this waits."""
+
+    def __init__(self, kernel: Path, page: Path, stacks: Path) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self.kernel, self.stacks, self.says = kernel, stacks, [page, kernel / ALIVE]
+        self.waiting = threading.current_thread()
+        self.over = threading.Event()
+        self.reason = ""  # for which the kernel was killed, or this process interrupted
+        self.interrupting = False
+
+    def run(self) -> None:
+        process: psutil.Process | None = None
+        before: Seen | None = None
+        quiet, looked = 0.0, time.monotonic()
+        while not self.over.wait(LOOK):
+            now = time.monotonic()
+            passed, looked = now - looked, now
+            process = process or _process(self.kernel)
+            if process is None:  # it is starting, for which there is a limit of its own
+                continue
+            seen = look(process, self.says)
+            if (before is None or seen.lives(before) or passed > SLEEP
+                    or not (seen.gone or _awaits(self.waiting))):
+                before, quiet = seen, 0.0
+                continue
+            quiet += passed
+            if quiet >= SILENCE:
+                self._end(process, seen.gone, duration(quiet))
+                before = None
+
+    def _end(self, process: psutil.Process, gone: bool, silence: str) -> None:
+        """Write down where the kernel or, where it is gone, this process is, and put an end to the wait."""
+        if not gone:
+            self.reason = f"neither computed nor answered for {silence}"
+            _keep_stacks(process, self.kernel / STACKS, self.stacks)
+            _kill(process)
+            return
+        _keep_own_stacks(self.stacks)
+        if self.waiting is threading.main_thread() and not self.over.is_set():
+            self.reason, self.interrupting = f"had ended, and was waited for in vain for {silence}", True
+            signal.pthread_kill(self.waiting.ident or 0, signal.SIGINT)
+
+
+def look(process: psutil.Process, says: list[Path]) -> Seen:
+    """The kernel as it is now; `says` are files that change when it says something."""
+    cpu, moved, held = 0.0, 0, False
+    try:
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return Seen(gone=True)
+        processes = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return Seen(gone=True)
+    for one in processes:
+        with contextlib.suppress(psutil.Error), one.oneshot():
+            times = one.cpu_times()
+            cpu += times.user + times.system + times.children_user + times.children_system
+            held = held or one.status() in HELD
+            if hasattr(one, "io_counters"):  # not on macOS
+                io = one.io_counters()
+                moved += getattr(io, "read_chars", io.read_bytes) + getattr(io, "write_chars", io.write_bytes)
+    return Seen(False, held, cpu, moved, tuple(map(_time, says)))
+
+
+def _time(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _process(kernel: Path) -> psutil.Process | None:
+    """The kernel's, once it has said which one that is."""
+    try:
+        return psutil.Process(int((kernel / PROCESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def _awaits(thread: threading.Thread) -> bool:
+    """Whether a thread waits in its event loop. One that cannot print, as the terminal is stopped, does not;
+    then it is no wonder that its kernel has nothing to do."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_filename == selectors.__file__
+
+
+def _kill(process: psutil.Process) -> None:
+    """A process and all that it has started."""
+    ended = [process]
+    with contextlib.suppress(psutil.Error):
+        ended += process.children(recursive=True)
+    for one in ended:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+
+
+def _keep_stacks(process: psutil.Process, answer: Path, stacks: Path) -> None:
+    """Write down where a kernel is, as it answers in its private folder when asked."""
+    with contextlib.suppress(psutil.Error):
+        status = process.status()
+        text = _asked(process, answer) or f"It gave no stacks; its process was {status}.\n"
+        _add(stacks, f"The kernel, process {process.pid}, {status}\n{text}")
+
+
+def _asked(process: psutil.Process, answer: Path) -> str:
+    """The stacks of all threads of a kernel; "" where it gives none."""
+    if ASK is None or not answer.exists():
+        return ""
+    before = answer.stat().st_size
+    process.send_signal(ASK)
+    size, end = before, time.monotonic() + WRITING
+    while time.monotonic() < end:
+        time.sleep(min(0.2, WRITING / 5))
+        size, last = answer.stat().st_size, size
+        if before < size == last:  # all is written
+            break
+    return answer.read_bytes()[before:].decode("utf-8", "replace")
+
+
+def _keep_own_stacks(stacks: Path) -> None:
+    _add(stacks, "The kernel had ended; the command itself:\n")
+    with contextlib.suppress(OSError), stacks.open("a") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+
+
+def _add(stacks: Path, text: str) -> None:
+    """Add to a file what was found, and when. A disk that is full hinders nothing."""
+    try:
+        stacks.parent.mkdir(parents=True, exist_ok=True)
+        with stacks.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
+    except OSError as error:
+        log.warning("%s could not be written: %s", stacks, error.strerror or error)

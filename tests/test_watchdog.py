@@ -1,0 +1,253 @@
+"""A chapter whose kernel hangs is ended and started again; one that only waits is left alone."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import papermill
+import psutil
+import pytest
+from distributed import LocalCluster
+from nbclient.exceptions import CellTimeoutError
+
+from diffusegen_core import Run, kernels, notebooks, watchdog
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.watchdog import Seen
+
+POSIX = pytest.mark.skipif(kernels.ASK is None, reason="there is no signal to ask a kernel with")
+FIRST = """import os, pathlib, signal, threading
+mark = pathlib.Path({mark!r})
+first = not mark.exists()
+mark.touch()"""
+STOPPED = "if first:\n    os.kill(os.getpid(), signal.SIGSTOP)"
+BLOCKED = "lock = threading.Lock()\nlock.acquire()\nlock.acquire()"
+# The kernel does the cell's work and says that it is idle; that the cell is done is never heard.
+LOST = """
+session = get_ipython().kernel.session
+send = session.send
+if first:
+    session.send = lambda stream, kind, *rest, **more: (
+        session.msg(kind, *rest[:1]) if kind == "execute_reply" else send(stream, kind, *rest, **more))
+"""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds instead of minutes."""
+    monkeypatch.setattr(watchdog, "SILENCE", 6.0)
+    monkeypatch.setattr(watchdog, "LOOK", 0.3)
+    monkeypatch.setattr(watchdog, "WRITING", 3.0)
+
+
+@pytest.fixture
+def execute(nano_params: params.Params, tmp_path: Path) -> Callable[..., Path]:
+    """Executes a chapter of these cells in the run's folder."""
+    def of(*sources: str) -> Path:
+        cells = [nbformat.v4.new_code_cell("profile = ''\nchanges = None", metadata={"tags": ["parameters"]}),
+                 nbformat.v4.new_code_cell(FIRST.format(mark=str(tmp_path / "mark"))),
+                 *map(nbformat.v4.new_code_cell, sources)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "01_x.ipynb")
+        return notebooks.execute(tmp_path / "01_x.ipynb", Run(nano_params))
+    return of
+
+
+def stacks(run: params.Params) -> str:
+    return (run.folder / "notebooks" / "failed" / "01_x.stacks.txt").read_text()
+
+
+# ---- kernels that hang
+
+@POSIX
+def test_a_kernel_that_is_stopped_is_told_and_its_chapter_made_by_the_second_try(
+        execute: Callable[..., Path], nano_params: params.Params, impatient: None,
+        capfd: pytest.CaptureFixture) -> None:
+    page = execute("print('begun')", STOPPED, "print('made')")
+    assert "made" in page.read_text()
+    [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("diffusegen: ")]
+    assert line.startswith("diffusegen: 01_x: its process neither computed nor answered for ")
+    assert line.endswith(f" ({nano_params.folder}/notebooks/failed/01_x.stacks.txt tells where). "
+                         "It is started again.")
+    assert "It gave no stacks; its process was stopped." in stacks(nano_params)
+    failed = (nano_params.folder / "notebooks" / "failed" / "01_x.ipynb").read_text()
+    assert "begun" in failed
+    assert "made" not in failed.replace("print('made')", "")
+    here = psutil.Process()
+    assert not [one for one in here.children() if "ipykernel_launcher" in " ".join(one.cmdline())]
+
+
+@POSIX
+def test_a_chapter_that_hangs_twice_fails_in_one_line_and_both_its_stacks_are_kept(
+        execute: Callable[..., Path], nano_params: params.Params, impatient: None) -> None:
+    with pytest.raises(UserError, match=r"^01_x failed twice: its process neither computed nor answered for "
+                                        r".*01_x\.stacks\.txt tells where\)\. The same command goes on from "
+                                        r"what is finished\.$"):
+        execute(BLOCKED)
+    text = stacks(nano_params)
+    assert text.count("The kernel, process ") == 2
+    assert text.count("(most recent call first)") > 4  # all threads,
+    assert "line 3 in <module>" in text  # and the line of the cell
+    assert not list((nano_params.folder / "notebooks").glob("*.ipynb"))
+
+
+@POSIX
+def test_a_lost_reply_is_made_up_for_by_the_second_try(execute: Callable[..., Path],
+                                                       nano_params: params.Params, impatient: None,
+                                                       capfd: pytest.CaptureFixture) -> None:
+    assert "made" in execute(LOST, "print('made')").read_text()
+    assert "It is started again." in capfd.readouterr().err
+    assert "select" in stacks(nano_params)  # where a kernel waits that has nothing to do
+
+
+def test_what_goes_wrong_between_kernel_and_client_is_tried_again_once(
+        execute: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    faults: list[Exception] = []
+
+    def failing(source: str, target: str, *_: object, **__: object) -> None:
+        shutil.copy(source, target)
+        if faults:
+            raise faults.pop()
+    monkeypatch.setattr(papermill, "execute_notebook", failing)
+    for fault, says in (
+            (RuntimeError("Kernel didn't respond in 300 seconds"),
+             "its process did not start: Kernel didn't respond in 300 seconds"),
+            (RuntimeError("Kernel died before replying to kernel_info"), "its process did not start: Kernel"),
+            (CellTimeoutError("Timeout waiting for IOPub output"),
+             "its process has not said all that a cell shows")):
+        faults[:] = [fault]
+        assert execute().is_file()
+        assert f"01_x: {says}" in capfd.readouterr().err
+        faults[:] = [fault, fault]
+        with pytest.raises(UserError, match=f"^01_x failed twice: {says}"):
+            execute()
+    faults[:] = [RuntimeError("of something else")]
+    with pytest.raises(RuntimeError, match="of something else"):
+        execute()
+
+
+@POSIX
+def test_where_the_command_itself_hangs_after_its_kernel_it_says_where_and_tries_again(
+        execute: Callable[..., Path], nano_params: params.Params, impatient: None,
+        monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    real = papermill.execute_notebook
+
+    def hanging(*arguments: object, **more: object) -> None:
+        real(*arguments, **more)
+        monkeypatch.setattr(papermill, "execute_notebook", real)
+        time.sleep(600)
+    monkeypatch.setattr(papermill, "execute_notebook", hanging)
+    assert execute("print('made')").is_file()
+    assert "its process had ended, and was waited for in vain for " in capfd.readouterr().err
+    assert "in hanging" in stacks(nano_params)
+
+
+# ---- kernels that do not
+
+WAITING = """import time
+from diffusegen_core.parallel import fanout
+fanout.run(time.monotonic, [fanout.Item("a")], "Long")"""
+
+
+def test_a_kernel_that_waits_for_a_worker_is_left_alone(
+        execute: Callable[..., Path], nano_params: params.Params, impatient: None,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, resources={"device": 1},
+                      dashboard_address="127.0.0.1:0") as cluster:
+        monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
+        late = threading.Timer(40.0, cluster.scale, [1])
+        late.start()
+        began = time.monotonic()
+        try:
+            page = execute(WAITING)
+        finally:
+            late.cancel()
+    assert time.monotonic() - began > 40
+    assert page.is_file()
+    assert not (nano_params.folder / "notebooks" / "failed").exists()
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A private folder of a kernel, which is this process."""
+    monkeypatch.setenv(progress.KERNEL, str(tmp_path))
+    (tmp_path / kernels.PROCESS).write_text(str(os.getpid()))
+    return tmp_path
+
+
+def test_each_step_of_a_bar_and_each_look_at_workers_says_that_all_is_well(
+        kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said() -> Seen:
+        return watchdog.look(psutil.Process(), [kernel / progress.ALIVE])
+    before = said()
+    with progress.bar("steps", 2, "step") as bar:
+        bar.start_t -= 10
+        bar.last_print_t -= 10
+        bar.update()
+    assert said().said != before.said
+    before = said()
+    os.utime(kernel / progress.ALIVE, ns=(0, 0))  # a clock that is put back is no silence
+    assert Seen(said=said().said).lives(Seen(said=before.said))
+    monkeypatch.delenv(progress.KERNEL)
+    progress.alive()  # in JupyterLab nobody watches
+
+
+STILL = Seen(cpu=5.0, moved=100, said=(1, 2))
+
+
+@pytest.mark.parametrize(("now", "lives"), [
+    (STILL, False),
+    (Seen(cpu=5.5, moved=200_000, said=(1, 2)), False),  # the threads of one that idles
+    (Seen(cpu=6.1, moved=100, said=(1, 2)), True),
+    (Seen(cpu=2.0, moved=100, said=(1, 2)), True),  # a process of it has ended
+    (Seen(cpu=5.0, moved=2_000_000, said=(1, 2)), True),
+    (Seen(cpu=5.0, moved=100, said=(1, 3)), True),
+    (Seen(held=True, cpu=5.0, moved=100, said=(1, 2)), True),
+    (Seen(gone=True), True),
+])
+def test_what_is_a_sign_of_life(now: Seen, lives: bool) -> None:
+    assert now.lives(STILL) == lives
+
+
+def hung_after(looks: list[tuple[float, Seen, bool]], monkeypatch: pytest.MonkeyPatch,
+               kernel: Path) -> int | None:
+    """After how many looks, each so many seconds after the one before, a kernel is taken to hang; it is seen
+    like this, by a process that waits for it or does not."""
+    clock, count, ended = [0.0], [0], []
+
+    class Over(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if count[0] == len(looks) or ended:
+                return True
+            clock[0] += looks[count[0]][0]
+            count[0] += 1
+            return False
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(watchdog, "look", lambda *_: looks[count[0] - 1][1])
+    monkeypatch.setattr(watchdog, "_awaits", lambda _: looks[count[0] - 1][2])
+    dog = watchdog._Watchdog(kernel, kernel / "page", kernel / "stacks")
+    monkeypatch.setattr(dog, "_end", lambda *_: ended.append(count[0]))
+    dog.over = Over()
+    dog.run()
+    return ended[0] if ended else None
+
+
+def test_only_time_that_passes_while_both_are_awake_counts(kernel: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    def after(*looks: tuple[float, Seen, bool]) -> int | None:
+        return hung_after(list(looks), monkeypatch, kernel)
+    still, asleep = (5.0, STILL, True), (8 * 3600.0, STILL, True)
+    assert after(*[still] * 100) == 61
+    assert after(*[still] * 50, asleep, *[still] * 59) is None
+    assert after(*[still] * 50, asleep, *[still] * 100) == 51 + 60
+    assert after(*[(5.0, STILL, False)] * 100) is None  # it cannot print, and asks the kernel for nothing
+    assert after(*[(5.0, Seen(gone=True), False)] * 100) == 61
+    assert after(*[still] * 60, (5.0, Seen(cpu=99.0), True), *[(5.0, Seen(cpu=99.0), True)] * 59) is None
+    (kernel / kernels.PROCESS).unlink()
+    assert after(*[still] * 100) is None  # it is starting
