@@ -33,6 +33,8 @@ WRITTEN = "written.json"  # hashes of the executed notebooks, as they were writt
 # What the library raises for a file that is no notebook, which may be a stranger's.
 UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
               nbformat.ValidationError)
+# papermill's own lines: what matters of them is raised, and told by us in one.
+logging.getLogger("papermill").setLevel(logging.CRITICAL)
 # In a terminal the bars of a chapter are text, whatever a library would draw them with.
 QUIET = "ignore:IProgress not found"
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SILENCE = 300.0  # seconds without computing and without an answer that are taken for a hang
 LOOK = 5.0  # seconds from one look to the next
 SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
-SHARE = 1 / 300  # of a core, over that silence, that is computing; a kernel that idles uses a fiftieth of it
+SHARE = 1 / 300  # of a core, over that silence, that is computing; one that idles uses a tenth of it at most
 BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
 WRITING = 5.0  # seconds in which a kernel that can write its stacks has done so
 # Such a process is held by something else, as a disk that is away, and cannot or must not be ended.

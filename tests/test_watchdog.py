@@ -1,7 +1,11 @@
 """A chapter whose kernel hangs is ended and started again; one that only waits is left alone."""
 
 import os
+import selectors
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +75,7 @@ def test_a_kernel_that_is_stopped_is_told_and_its_chapter_made_by_the_second_try
         capfd: pytest.CaptureFixture) -> None:
     page = execute("print('begun')", STOPPED, "print('made')")
     assert "made" in page.read_text()
-    [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("diffusegen: ")]
+    [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("diffusegen: 01_x: its process neither computed nor answered for ")
     assert line.endswith(f" ({nano_params.folder}/notebooks/failed/01_x.stacks.txt tells where). "
                          "It is started again.")
@@ -148,28 +152,59 @@ def test_where_the_command_itself_hangs_after_its_kernel_it_says_where_and_tries
     assert "in hanging" in stacks(nano_params)
 
 
+def test_what_a_kernel_has_started_ends_with_it(tmp_path: Path) -> None:
+    script = ("import subprocess, sys; subprocess.Popen(['sleep', '600'], start_new_session=True); "
+              "print(); sys.stdout.flush(); import time; time.sleep(600)")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"\n"
+        process = psutil.Process(parent.pid)
+        [child] = process.children()
+        watchdog._kill(process)
+        assert parent.wait(timeout=60) == -signal.SIGKILL
+    psutil.wait_procs([child], timeout=60)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE  # where nobody asks for it
+
+
+def test_a_full_disk_does_not_keep_a_kernel_from_being_ended(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as kernel:
+        (tmp_path / kernels.PROCESS).write_text(str(kernel.pid))
+        dog = watchdog._Watchdog(tmp_path, tmp_path / "page", tmp_path / "file" / "stacks")
+        dog._end(psutil.Process(kernel.pid), False, "5 min 0 s")
+        assert kernel.wait(timeout=60) == -signal.SIGKILL
+    assert "file/stacks could not be written: " in caplog.text
+
+
 # ---- kernels that do not
 
 WAITING = """import time
 from diffusegen_core.parallel import fanout
-fanout.run(time.monotonic, [fanout.Item("a")], "Long")"""
+if fanout.run(time.monotonic, [fanout.Item("a")], "Long"):
+    print("done by" + " a worker")"""
 
 
 def test_a_kernel_that_waits_for_a_worker_is_left_alone(
         execute: Callable[..., Path], nano_params: params.Params, impatient: None,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, resources={"device": 1},
-                      dashboard_address="127.0.0.1:0") as cluster:
+        monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(Path.cwd())  # a worker changes it, and this one is here
+    waited: list[float] = []
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
+                      resources={"device": 1}, dashboard_address="127.0.0.1:0") as cluster:
         monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
-        late = threading.Timer(40.0, cluster.scale, [1])
-        late.start()
-        began = time.monotonic()
-        try:
-            page = execute(WAITING)
-        finally:
-            late.cancel()
-    assert time.monotonic() - began > 40
-    assert page.is_file()
+
+        def come() -> None:
+            while not cluster.scheduler.tasks:
+                time.sleep(0.1)
+            began = time.monotonic()
+            time.sleep(3 * watchdog.SILENCE)
+            waited.append(time.monotonic() - began)
+            cluster.scale(1)
+        threading.Thread(target=come, daemon=True).start()
+        page = execute(WAITING)
+    assert waited[0] >= 18
+    assert "done by a worker" in page.read_text()
+    assert "It is started again" not in capfd.readouterr().err
     assert not (nano_params.folder / "notebooks" / "failed").exists()
 
 
@@ -196,6 +231,22 @@ def test_each_step_of_a_bar_and_each_look_at_workers_says_that_all_is_well(
     assert Seen(said=said().said).lives(Seen(said=before.said))
     monkeypatch.delenv(progress.KERNEL)
     progress.alive()  # in JupyterLab nobody watches
+
+
+def test_a_thread_that_cannot_print_does_not_wait_for_its_kernel() -> None:
+    out, into = os.pipe()
+    full = threading.Thread(target=os.write, args=(into, bytes(2**20)), daemon=True)  # as a stopped terminal
+    with selectors.DefaultSelector() as selector, os.fdopen(out, "rb") as reader:
+        waiting = threading.Thread(target=selector.select, args=(5,), daemon=True)
+        for thread in (full, waiting):
+            thread.start()
+        time.sleep(1)
+        seen = watchdog._awaits(full), watchdog._awaits(waiting)
+        assert len(reader.read(2**20)) == 2**20
+        full.join()
+        waiting.join()
+    os.close(into)
+    assert seen == (False, True)
 
 
 STILL = Seen(cpu=5.0, moved=100, said=(1, 2))
