@@ -177,7 +177,7 @@ def _kill(process: psutil.Process) -> None:
 
 def _keep_stacks(process: psutil.Process, answer: Path, stacks: Path) -> None:
     """Write down where a kernel is, as it answers in its private folder when asked."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, OSError):
         status = process.status()
         text = _asked(process, answer) or f"It gave no stacks; its process was {status}.\n"
         _add(stacks, f"The kernel, process {process.pid}, {status}\n{text}")
