@@ -240,7 +240,7 @@ def missing(run: Run, answered: list[str]) -> Iterator[str]:
     yield from (f"Chapter {number} cannot be read: {why}" for why, number in refused.items())
     if todo:
         yield (f"Not made yet, or not finished: chapter{'s' if len(todo) > 1 else ''} {', '.join(todo)}; "
-               f"`diffusegen run` with {run.folder.name}/params.yaml makes the rest.")
+               f"`diffusegen run` with {escaped(run.folder.name)}/params.yaml makes the rest.")
     if run.params.gan.source is None and "Better than the GAN?" not in answered:
         yield "This run has no GAN; `gan.source` adds one."
     if not run.params.inpaint.baselines and "Better than pasting?" not in answered:
