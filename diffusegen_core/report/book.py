@@ -83,10 +83,10 @@ def told_of_others(notebooks: list[Path], run_dir: Path) -> Iterator[str]:
     theirs = [path for path in notebooks if not ownpages.own(path, path.read_bytes())]
     trusting = f"If you trust this run: `diffusegen book {run_dir} --trust`."
     if shown := [path.stem for path in theirs if _chapter_of(path).is_file()]:
-        yield (f"Shown as text and pictures, as your own diffusegen did not write it, or not as it is now: "
+        yield ("Shown as text and pictures, since your own diffusegen did not write them as they are: "
                f"{', '.join(shown)}. {trusting}")
     if absent := [path.stem for path in theirs if path.stem not in shown]:
-        yield f"Not in the book, as it is no chapter, and not written by you: {', '.join(absent)}. {trusting}"
+        yield f"Not in the book, being no chapters, and not written by you: {', '.join(absent)}. {trusting}"
 
 
 def _pages(notebooks: list[Path], trust: bool) -> tuple[dict[str, str], bool]:
