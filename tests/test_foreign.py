@@ -26,7 +26,7 @@ from diffusegen_core import notebooks
 from diffusegen_core.config import params
 from diffusegen_core.report import book, foreign, tables
 from diffusegen_core.run import Run
-from diffusegen_core.store import files
+from diffusegen_core.store import files, ownpages
 from diffusegen_core.store.stamps import ASIDE, STAMP
 
 EVIL = "https://evil.example"

@@ -17,7 +17,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.types import GAN
 from diffusegen_core.report import claims, cost, paperclaims, rule
-from diffusegen_core.report.naming import captioned
+from diffusegen_core.report.naming import dice_of
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,
@@ -94,7 +94,7 @@ def compared(question: str, verdicts: list[Verdict], p: Params) -> Answer | None
     told = [one.verdict for one in judged]
     verdict = rule.joined(set(told))
     one = next(each for each in judged if each.verdict == verdict)
-    measure = captioned(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
+    measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
     needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
     counted = ", ".join(f"{told.count(each)} {each}" for each in reversed(WORST_FIRST) if each in told)
