@@ -80,7 +80,7 @@ def start(folder: Path, names: str = "abc", silence: int = 60,
                 env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
-            client.wait_for_workers(len(names), timeout=90)
+            client.wait_for_workers(len(names), timeout=400)
             yield Machines(client.scheduler.address, started[0], workers, client)
     finally:
         for process in started:
@@ -266,7 +266,7 @@ def test_a_busy_worker_is_not_waited_for_and_asks_itself(tmp_path: Path, monkeyp
             ready.refuse(client, remote._fit(client), wanted)
         assert time.monotonic() - start < 7
         ws = Workspace(tmp_path, device="cuda:7")
-        with pytest.raises(UserError, match="worker 0 on .*: Parameters: device: cuda:7 is asked for"):
+        with pytest.raises(UserError, match=r"worker 0 on .*: Parameters: device: cuda:7 is asked for"):
             fanout.run(listed, [fanout.Item("x", {"ws": ws})], "Late")
         busy.release()
 
@@ -306,7 +306,9 @@ def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch)
     ("GPU-a, 9\n", [0, 1, 2]), ("GPU-a, [N/A]\nGPU-b, 9\nGPU-c, 9\n", [0, 1, 2]), ("", [0, 1, 2])])
 def test_cards_are_shared_out_by_what_is_free(monkeypatch, told: str, chosen: list[int]) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda card: SimpleNamespace(uuid="abc"[card]))
+    monkeypatch.setattr(torch.cuda, "get_device_properties",
+                        lambda card: SimpleNamespace(uuid=f"{os.getpid()}-{'abc'[card]}"))
+    told = told.replace("GPU-", f"GPU-{os.getpid()}-")
     monkeypatch.setattr(cards.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=told))
     taken = [cards._held.__wrapped__(None) for _ in chosen]
     assert [card for card, _ in taken] == chosen
