@@ -72,7 +72,7 @@ def run(
     workers: Annotated[int | None, typer.Option(
         min=1, help="Do the work in so many processes of this machine.")] = None,
     scheduler: Annotated[str | None, typer.Option(
-        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tcp://HOST:8786.")] = None,
+        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tls://HOST:8786.")] = None,
     slurm: Annotated[Path | None, typer.Option(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
     insecure: Annotated[bool, typer.Option(
