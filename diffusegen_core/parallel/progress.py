@@ -133,9 +133,18 @@ def _shown() -> type[tqdm]:
 class _Told(tqdm):
     """A bar in a worker: how far it is goes to the client, for as long as that listens."""
 
+    told = False  # since the last look whether it does
+
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        refuse_forgotten()
+        self.told = True
         tell(share=self.n / self.total if self.total else 0.0)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        if self.told:  # here, as what `display` raises would leave tqdm's lock taken
+            self.told = False
+            refuse_forgotten()
+        return shown
 
 
 class _Plain(tqdm):
