@@ -72,9 +72,11 @@ def run(
     workers: Annotated[int | None, typer.Option(
         min=1, help="Do the work in so many processes of this machine.")] = None,
     scheduler: Annotated[str | None, typer.Option(
-        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tcp://HOST:8786.")] = None,
+        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tls://HOST:8786.")] = None,
     slurm: Annotated[Path | None, typer.Option(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
+    insecure: Annotated[bool, typer.Option(
+        "--insecure", help="Take a --scheduler that others can reach and that is not encrypted.")] = False,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     if dry_run:
@@ -102,7 +104,7 @@ def run(
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(this.params.device)
     with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
-          machines.hold(workers, scheduler, slurm)):
+          machines.hold(this.folder, workers, scheduler, slurm, insecure)):
         this.keep_params()
         for name in again:
             this.make(name, again=True)

@@ -31,6 +31,7 @@ INTERVAL = 60.0  # seconds from one line of a log to the next
 MOMENT = 1.0  # seconds: what takes less is not told, nor is anything told more often in the file
 
 item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
+sign: ContextVar[Path | None] = ContextVar("sign", default=None)  # is there while the client waits for it
 Watch = Callable[[str, Path], object]
 """Called with the name and the folder of what there is to look at, whenever there is something new."""
 watcher: ContextVar[Watch | None] = ContextVar("watcher", default=None)
@@ -54,6 +55,18 @@ def tell(**message: Any) -> None:
     """Send a message about the item at hand from its worker, if this is one, to the client."""
     if here := worker():
         here.log_event(TOPIC, {"item": item.get(), **message})
+
+
+class GivenUp(BaseException):
+    """Nobody waits for the item any more. No Exception: to the item it is as if its worker were killed."""
+
+
+def refuse_forgotten() -> None:
+    """GivenUp where a worker's client waits no more: it gave up, or was killed and another took the run."""
+    if place := sign.get():
+        with contextlib.suppress(OSError):  # a file system that does not answer tells nothing
+            if not place.exists():
+                raise GivenUp(f"nobody waits for {item.get()}")
 
 
 def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
@@ -118,10 +131,20 @@ def _shown() -> type[tqdm]:
 
 
 class _Told(tqdm):
-    """A bar in a worker: how far it is goes to the client."""
+    """A bar in a worker: how far it is goes to the client, for as long as that listens."""
+
+    told = False  # since the last look whether it does
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        self.told = True
         tell(share=self.n / self.total if self.total else 0.0)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        if self.told:  # here, as what `display` raises would leave tqdm's lock taken
+            self.told = False
+            refuse_forgotten()
+        return shown
 
 
 class _Plain(tqdm):

@@ -127,11 +127,13 @@ def facts(run: Run, name: str) -> Table:
 
 
 def _devices(run: Run) -> str:
-    """What computes: this machine, or, where workers do, those that have made something of the run so far."""
+    """What has made something of the run so far, wherever that was; of none, what would here."""
+    if told := sorted({str(stamp["device"]) for stamp in _stamps(run)}):
+        return ", ".join(told)
     if not os.environ.get(fanout.SCHEDULER):
         with contextlib.suppress(UserError):  # a login node has no GPU
             return devices.name(run.params.device)
-    return ", ".join(sorted({str(stamp["device"]) for stamp in _stamps(run)})) or "dask workers"
+    return "dask workers"
 
 
 def _stamps(run: Run) -> list[Stamp]:
