@@ -139,7 +139,7 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
         steps = -(-images // settings.batch_size)
         seen, grids = steps * settings.batch_size, -(-steps // settings.preview_every)
         yield Cost("2 train", title, "training", count, count * seen, count * seen * work.unet.learn,
-                   seen * work.unet.learn, count * kept * parts, 2 * kept)
+                   seen * work.unet.learn, count * kept * parts, 2 * kept, settings.devices)
         calls = grids * settings.preview_images * settings.preview_steps
         yield Cost("2 train", f"sample grids of the {title}", "sampling", count * grids, count * calls,
                    count * calls * work.unet.call, calls * work.unet.call,
@@ -158,8 +158,9 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
                 process: Process, base: Path | None = None, labels: Sequence[int] = (),
                 windows: Path | None = None) -> Model:
     """Train one model on the pairs, or the windows, at `indices`, or continue it, or find it finished."""
-    given = {"name": name, "pairs": pairs, "indices": indices, "settings": settings, "network": network,
-             "process": process, "base": base, "labels": labels, "windows": windows}
+    given: dict[str, Any] = {"name": name, "pairs": pairs, "indices": indices, "settings": settings,
+                             "network": network, "process": process, "base": base, "labels": labels,
+                             "windows": windows}
     task = task_of(ws, **given)
     if not task.artifact.made():
         source = checkpoints.released(settings, name)

@@ -214,8 +214,8 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
     device.
 
     Several processes draw the same batch, and each computes on the rows of its share. DDP averages their
-    gradients, so the loss of each is its rows' sum over `batch / of`: that gives the gradient of the mean over
-    the whole batch, even where shares differ by a row.
+    gradients, so the loss of each is its rows' sum over `batch / of`: that gives the gradient of the mean
+    over the whole batch, even where shares differ by a row.
     """
     settings, device, share = training.settings, x.device, state.share
     batch, dropout = settings.batch_size, training.model.dropout > 0

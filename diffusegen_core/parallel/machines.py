@@ -25,12 +25,14 @@ SILENCE = "120s"
 
 
 @contextlib.contextmanager
-def hold(workers: int | None = None, scheduler: str | None = None,
-         slurm: Path | None = None) -> Iterator[None]:
+def hold(workers: int | None = None, scheduler: str | None = None, slurm: Path | None = None,
+         cards: int = 1) -> Iterator[None]:
     """While it lasts, work items go to dask workers: so many here, those of a scheduler, or jobs of Slurm.
 
     With none of them nothing is started, and no port opened. The chapters, processes of their own, find the
-    scheduler by the environment variable DIFFUSEGEN_SCHEDULER. UserError for more than one of the three.
+    scheduler by the environment variable DIFFUSEGEN_SCHEDULER. A worker here, or of a job, has as many
+    `cards` as train a model together. UserError for more than one of the three, and where no worker has so
+    many.
     """
     if sum(value is not None for value in (workers, scheduler, slurm)) > 1:
         raise UserError("--workers, --scheduler and --slurm exclude each other.")
@@ -38,23 +40,25 @@ def hold(workers: int | None = None, scheduler: str | None = None,
         if workers is not None:
             # Dask sets them for its workers in this process as well, and would not set them anew.
             held.enter_context(environment(dict.fromkeys([*devices.THREADS, *devices.ALLOCATOR])))
-            scheduler = held.enter_context(_local(workers)).scheduler_address
+            scheduler = held.enter_context(_local(workers, cards)).scheduler_address
         elif slurm is not None:
             from diffusegen_core.parallel import slurm as jobs
             with _patient():
-                scheduler = held.enter_context(jobs.hold(slurm))
+                scheduler = held.enter_context(jobs.hold(slurm, cards))
         if scheduler is None:
             yield
             return
         from diffusegen_core.parallel import remote
         with remote.connect(scheduler) as client:
             typer.echo(remote.described(client, scheduler), err=True)
+            if cards > 1:
+                remote.refuse_unfit(client, cards)
         with environment({SCHEDULER: scheduler}):
             yield
 
 
-def _local(workers: int) -> "Cluster":
-    """Workers of this machine, each a process with its share of the cores."""
+def _local(workers: int, cards: int) -> "Cluster":
+    """Workers of this machine, each a process with its share of the processor's cores, and so many cards."""
     import dask
     from dask.system import CPU_COUNT  # those that this process may use
     from distributed import LocalCluster
@@ -65,7 +69,7 @@ def _local(workers: int) -> "Cluster":
     spawned = {**usual, **share, **devices.ALLOCATOR}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": spawned}), _patient():
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-                            resources={"device": 1}, host="127.0.0.1", silence_logs=QUIET,
+                            resources={"device": cards}, host="127.0.0.1", silence_logs=QUIET,
                             dashboard_address="127.0.0.1:0")
 
 

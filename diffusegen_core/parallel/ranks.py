@@ -35,7 +35,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.parallel import progress
 
 PROGRAM = "from diffusegen_core.parallel import ranks; ranks.main()"  # no module is then there twice
-PATIENCE = timedelta(hours=1)  # for which one waits for another: the first samples grids meanwhile
+PATIENCE = timedelta(hours=1)  # for which one waits for another, which may be drawing sample grids
 GRACE = 3.0  # seconds in which the others' errors come as well, of which the first is told
 LOOPBACK = ("lo", "lo0")  # as Linux and macOS call it
 # What torch says, by whatever kind of error, where another process has gone.
@@ -65,8 +65,8 @@ ALONE = Share()
 
 def together(work: Callable[..., object], arguments: dict[str, Any], places: Sequence[str], title: str,
              total: float, unit: str) -> None:
-    """Call work(share, place, **arguments) in a process for each place, such as "cuda:1" or "cpu"; return when
-    the first has.
+    """Call work(share, place, **arguments) in a process for each place, such as "cuda:1" or "cpu"; return
+    when the first has.
 
     There torch.distributed is initialised. What the first one shows and logs is shown and logged here, its
     bar as one of `total` units. Raises the first UserError of any of them as it was raised there, and another
@@ -107,7 +107,8 @@ def _started(count: int, errors: Path) -> "subprocess.Popen[bytes]":
 def _listen(process: "subprocess.Popen[bytes]", rank: int, told: bytes,
             heard: "SimpleQueue[tuple[int, Message | None]]") -> None:
     """Tell a process what to do, and pass on what it says; None at its end. Its other pipe stays open."""
-    assert process.stdin and process.stdout, "they are pipes"
+    assert process.stdin, "it is a pipe"
+    assert process.stdout, "so is this"
     with contextlib.suppress(OSError):  # it has ended
         process.stdin.write(told)
         process.stdin.flush()

@@ -1,12 +1,12 @@
 """Work items on dask workers: sent, watched, done again where a worker was lost.
 
-A worker has one unit of the resource `device` and one thread, so it does one item at a time. Items read and
-write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
+A worker has one unit of the resource `device` and one thread, so it does one item at a time; or, to train a
+model on several cards, a unit for each of its cards. Items read and write the run's folder, which all
+machines share; through the scheduler go names, parameters and progress.
 """
 
 import contextlib
 import errno
-import functools
 import hashlib
 import itertools
 import logging
@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ import torch
 from distributed import Client, Future, get_worker, wait
 from distributed.scheduler import KilledWorker
 
+from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import home
 from diffusegen_core.config.text import duration
@@ -58,6 +59,9 @@ class Item(Protocol):
     @property
     def cost(self) -> float: ...
 
+    @property
+    def devices(self) -> int: ...
+
 
 def connect(address: str) -> Client:
     """A client of the scheduler at an address such as tcp://10.0.0.1:8786; UserError where there is none."""
@@ -86,7 +90,8 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
     """
     folders = {folder for item in items for folder in _folders(item.arguments)}
     with connect(address) as client, _token(folders) as token:
-        _refuse_unfit(client)
+        units = max(item.devices for item in items)
+        refuse_unfit(client, units)
         if address not in _introduced:  # once a notebook
             _introduced.add(address)
             if progress.POSTED not in os.environ:  # else the command has said so
@@ -95,19 +100,20 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = [client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key, pure=False,
-                                 priority=item.cost, resources={DEVICE: 1}) for key, item in sent.items()]
+        futures = [client.submit(_do, key, work, item.arguments, home(), token, CODE, item.devices, key=key,
+                                 pure=False, priority=item.cost, resources={DEVICE: item.devices})
+                   for key, item in sent.items()]
         total = done + sum(item.cost for item in items)
         with progress.bar(title, total, "item", done, shares=True) as bar:
             board = _Board(sent, bar, heard)
             try:
-                _follow(client, futures, board)
+                _follow(client, futures, board, units)
             finally:
                 _cancel(client, futures, board)
         return [future.result() for future in futures]
 
 
-def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
+def _follow(client: Client, futures: list[Future], board: "_Board", units: int) -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
     pending, looked, lacking = set(futures), time.monotonic(), False
     while pending:
@@ -124,9 +130,10 @@ def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
                 raise _explained(future, board.sent[future.key].name)
             board.finish(future.key)
         if time.monotonic() - looked > PATIENCE:
-            looked, before, lacking = time.monotonic(), lacking, not _fit(client)
+            looked, before, lacking = time.monotonic(), lacking, not _fit(client, units)
             if lacking and not before:
-                log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
+                log.warning("No worker of the scheduler offers the resource %s; waiting for one.",
+                            f"{DEVICE}={units}" if units > 1 else DEVICE)
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
@@ -207,9 +214,10 @@ def _token(folders: set[Path]) -> Iterator[str]:
             token.unlink(missing_ok=True)
 
 
-def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str,
-        code: str) -> Result:
-    """One item, in a worker; relative paths are from `start`, and the code is the same, as in the client."""
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str, code: str,
+        units: int) -> Result:
+    """One item, in a worker, that takes so many cards; relative paths are from `start`, and the code is the
+    same, as in the client."""
     worker = get_worker()
     progress.item.set(key)
     name = f"worker {worker.name} on {socket.gethostname()}"
@@ -218,7 +226,9 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start:
         raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
                         "checkout.")
     if torch.cuda.is_available() and not _cards(arguments):  # `cuda` alone means the one that is set
-        torch.cuda.set_device(_card()[0])
+        _hold(units)
+        devices.own.set(tuple(_held))
+        torch.cuda.set_device(next(iter(_held)))
     _refuse_blind(start, name)
     os.chdir(start)  # a relative run_dir is found from here
     for folder in _folders(arguments):
@@ -226,9 +236,18 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start:
     return work(**arguments)
 
 
-@functools.cache
-def _card() -> tuple[int, socket.socket]:
-    """The card that fewest workers of this machine have, and a hold on it, which ends with this process.
+_held: dict[int, socket.socket] = {}  # the worker's cards, with its hold on each
+
+
+def _hold(count: int) -> None:
+    """Have so many cards, or all that are visible."""
+    while len(_held) < min(count, torch.cuda.device_count()):
+        card, hold = _card(_held)
+        _held[card] = hold
+
+
+def _card(own: Collection[int] = ()) -> tuple[int, socket.socket]:
+    """Of the cards that are not one's own, that which fewest workers of this machine have, and a hold on it.
 
     The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
     """
@@ -236,6 +255,8 @@ def _card() -> tuple[int, socket.socket]:
     numbers = itertools.count()
     while True:
         others, card = divmod(next(numbers), torch.cuda.device_count())
+        if card in own:
+            continue
         try:
             hold.bind(f"\0diffusegen {torch.cuda.get_device_properties(card).uuid} {others}")
             return card, hold
@@ -278,24 +299,26 @@ def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:
                         "-p run_dir DIR.")
 
 
-def _refuse_unfit(client: Client) -> None:
-    """UserError where there are workers, and none of them could ever take an item."""
+def refuse_unfit(client: Client, units: int) -> None:
+    """UserError where there are workers, and none of them could ever take an item of so many units."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         return
-    fit = _fit(client)
+    fit = _fit(client, units)
     if not fit:
-        raise UserError(f"None of the {len(workers)} workers offers the resource {DEVICE}. Start each as "
-                        f"`dask worker ADDRESS --nthreads 1 --resources {DEVICE}=1`, one for each GPU.")
+        what = DEVICE if units == 1 else f"{DEVICE}={units}, a unit for each card of a model (train.devices)"
+        each = "GPU" if units == 1 else f"{units} GPUs"
+        raise UserError(f"None of the {len(workers)} workers offers the resource {what}. Start each as `dask "
+                        f"worker ADDRESS --nthreads 1 --resources {DEVICE}={units}`, one for each {each}.")
     if (threads := max(w["nthreads"] for w in fit)) > 1:
         raise UserError(f"A worker has {threads} threads; items draw random numbers of torch's process, so a "
                         "worker may have but one: --nthreads 1.")
 
 
-def _fit(client: Client) -> list[dict[str, Any]]:
-    """What the scheduler knows of each worker that can take an item."""
+def _fit(client: Client, units: int = 1) -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker that can take an item of so many units."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
+    return [w for w in workers if w["resources"].get(DEVICE, 0) >= units]
 
 
 def _explained(future: Future, name: str) -> BaseException:
