@@ -244,10 +244,10 @@ def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties",
                         lambda card: SimpleNamespace(uuid=f"test {os.getpid()} {card}"))
-    taken = [remote._card.__wrapped__() for _ in range(5)]
+    taken = [remote._card() for _ in range(5)]
     assert [card for card, _ in taken] == [0, 1, 0, 1, 0]
     taken[1][1].close()  # as when a worker ends
-    assert remote._card.__wrapped__()[0] == 1
+    assert remote._card()[0] == 1
 
 
 @pytest.mark.parametrize(("device", "chosen"), [("auto", [7]), ("cuda", [7]), ("cuda:1", [])])
@@ -257,7 +257,7 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
     ws, found = Workspace(tmp_path, device=device), []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
-    monkeypatch.setattr(remote, "_card", lambda: (7, None))
+    monkeypatch.setattr(remote, "_held", {7: None})
     monkeypatch.setattr(remote, "_introduced", set())
     for workers in (1, 2):
         with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, resources={"device": 1},

@@ -78,7 +78,8 @@ def together(work: Callable[..., object], arguments: dict[str, Any], places: Seq
         try:
             for rank, place in enumerate(places):
                 processes.append(_started(len(places), Path(folder, str(rank))))
-                told = work, arguments, Share(rank, len(places)), place, Path(folder, "store")
+                told = (work, arguments, Share(rank, len(places)), place, Path(folder, "store"),
+                        logging.getLogger().level)
                 threading.Thread(target=_listen, daemon=True,
                                  args=(processes[rank], rank, pickle.dumps(told), heard)).start()
             failed = _follow(processes, heard, title, total, unit)
@@ -87,6 +88,8 @@ def together(work: Callable[..., object], arguments: dict[str, Any], places: Seq
                 process.kill()
             for process in processes:
                 process.wait()
+                with contextlib.suppress(OSError):  # of what it never read
+                    process.stdin.close() if process.stdin else None
         if failed:
             raise _cause(failed, places, title, Path(folder))
 
@@ -112,9 +115,10 @@ def _listen(process: "subprocess.Popen[bytes]", rank: int, told: bytes,
     with contextlib.suppress(OSError):  # it has ended
         process.stdin.write(told)
         process.stdin.flush()
-    for line in process.stdout:
-        with contextlib.suppress(ValueError):  # a line that was cut off
-            heard.put((rank, json.loads(line)))
+    with process.stdout as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a line that was cut off
+                heard.put((rank, json.loads(line)))
     heard.put((rank, None))
 
 
@@ -203,11 +207,11 @@ def main() -> None:
         channel.flush()
 
     try:
-        work, arguments, share, place, store = pickle.load(sys.stdin.buffer)
+        work, arguments, share, place, store, level = pickle.load(sys.stdin.buffer)
         threading.Thread(target=_end_with_the_starter, daemon=True).start()
         if share.writes:
             progress.starter.set(send)
-            logging.getLogger().addHandler(_Sent(send))
+            logging.basicConfig(level=level, handlers=[_Sent(send)])
         _join(share, torch.device(place), store)
         work(share, place, **arguments)
     except BaseException as error:
