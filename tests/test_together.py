@@ -232,9 +232,9 @@ def test_the_cards_of_a_worker_are_different_ones_that_fewest_others_have(four_c
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ([("train.devices", 0)], r"train\.devices: Input should be greater than or equal to 1|train\.devices"),
+    ([("train.devices", 0)], r"train\.devices: Input should be greater than 0"),
     ([("train.devices", 5)], r"train\.devices 5 exceeds train\.batch_size 4: each card needs an image"),
-    ([TWO, ("device", "cuda:1")], r"device cuda:1 is one card, and train\.devices asks for 2: set device cuda\."),
+    ([TWO, ("device", "cuda:1")], r"device cuda:1 is one card, and train\.devices asks for 2: set device"),
 ])
 def test_a_number_that_cannot_be_is_refused_at_once(nano_params: Params, changes: list, message: str):
     with pytest.raises(UserError, match=message) as error:
@@ -262,7 +262,7 @@ def test_workers_and_jobs_must_have_the_cards_of_a_model(tmp_path: Path, monkeyp
     from distributed import LocalCluster
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, resources={"device": 1},
                       dashboard_address="127.0.0.1:0") as cluster:
-        few = r"None of the 1 workers offers the resource device=2.*--resources device=2`, one for each 2 GPUs"
+        few = r"None of the 1 workers offers the resource device=2,.*--resources device=2`, one for each 2 "
         with pytest.raises(UserError, match=few), machines.hold(scheduler=cluster.scheduler_address, cards=2):
             pass
         monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
