@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 from test_train import changed, interrupted, making, steps_taken, tensors_of, train_one
-from together import ASKED, STEPS, steps, waiting, watched
+from together import ASKED, STEPS, apart, steps, waiting, watched
 
 from diffusegen_core.chapters import train
 from diffusegen_core.config import devices
@@ -121,9 +121,9 @@ def stamp_of(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_all_with_a_line_and_one_goes_on_from_the_checkpoint(
-        nano_params: Params, monkeypatch, one_thread: None, killed: int):
+        nano_params: Params, tmp_path: Path, monkeypatch, one_thread: None, killed: int):
     p = changed(nano_params, ("train.images", 4000), ("train.checkpoint_every", 2),
-                ("train.preview_every", 1000))
+                ("train.preview_every", 1000), ("train.lr", 1e-4))
     started: list[psutil.Process] = []
 
     def kill() -> None:
@@ -139,12 +139,13 @@ def test_a_killed_process_ends_all_with_a_line_and_one_goes_on_from_the_checkpoi
     hand.join()
     assert len(started) == 2
     assert not any(process.is_running() for process in started)
-    short = changed(p, ("train.images", 4 * 2))  # what is there is further than this
-    assert steps_taken(short, monkeypatch) == 2
     done = train.checkpoints.header(making(p)[0] / train.CHECKPOINT)["steps"]
     assert done >= 2
-    more = changed(p, ("train.images", 4 * (done + 1)))
-    assert steps_taken(more, monkeypatch) == 1
+    p = changed(p, ("train.images", 4 * (done + 1)))
+    assert steps_taken(p, monkeypatch) == 1
+    alone = tensors_of(train_one(changed(p, ("run_dir", tmp_path / "alone"))).folder)
+    for name, value in tensors_of(train_one(p).folder).items():
+        assert float((alone[name] - value).abs().mean()) < 1e-6, name
 
 
 # ---- errors
@@ -157,6 +158,11 @@ def test_the_first_error_of_one_is_that_of_all(fails: int, readable: bool):
         ranks.together(waiting, {"fails": fails, "readable": readable}, ["cpu"] * 2, "test", 1, "step")
     assert readable or "in waiting" in error.value.__notes__[0]
     assert left() == []
+
+
+def test_processes_that_are_not_at_the_same_step_do_not_go_on():
+    with pytest.raises(UserError, match="read different checkpoints, of steps 0 and 1"):
+        ranks.together(apart, {}, ["cpu"] * 2, "test", 1, "step")
 
 
 def test_what_others_say_of_one_that_they_lost_is_no_cause(tmp_path: Path):
