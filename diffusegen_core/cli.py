@@ -103,8 +103,9 @@ def run(
         preflight.refuse_mixture(this, [*chapters, *again])
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(this.params.device)
+        devices.refuse_few(this.params.device, this.params.train.devices, workers or 1)
     with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
-          machines.hold(this.folder, workers, scheduler, slurm, insecure)):
+          machines.hold(this.folder, workers, scheduler, slurm, insecure, this.params.train.devices)):
         this.keep_params()
         for name in again:
             this.make(name, again=True)
