@@ -399,7 +399,7 @@ def test_after_an_error_nothing_begins_and_what_goes_on_is_told(machine: Machine
     items += [fanout.Item(f"item {i}", {"folder": tmp_path, "name": f"item {i}"}) for i in range(12)]
     with pytest.raises(UserError, match="no more"):
         fanout.run(until_stopped, items, "Stopping")
-    told = set(caplog.text.partition("Workers are still at ")[2].partition(", until")[0].split(", "))
+    told = set(caplog.text.partition("Workers are still at ")[2].partition("; each")[0].split(", "))
     (tmp_path / "stop").touch()
     assert fanout.run(doubled, [fanout.Item("x", {"x": 1})] * 6, "After") == [2] * 6
     until(lambda: told <= {path.name for path in tmp_path.iterdir()}, 30)
