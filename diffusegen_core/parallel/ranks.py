@@ -81,10 +81,10 @@ def together(work: Callable[..., object], arguments: dict[str, Any], places: Seq
         try:
             for rank, place in enumerate(places):
                 processes.append(_started(len(places), Path(folder, str(rank))))
-                told = (work, arguments, Share(rank, len(places)), place, Path(folder, "store"),
-                        logging.getLogger().level)
+                told = pickle.dumps((work, arguments, Share(rank, len(places)), place, Path(folder, "store"),
+                                     logging.getLogger().level))
                 threading.Thread(target=_listen, daemon=True,
-                                 args=(processes[rank], rank, pickle.dumps(pickle.dumps(told)), heard)).start()
+                                 args=(processes[rank], rank, pickle.dumps(told), heard)).start()
             failed = _follow(processes, heard, title, total, unit)
         finally:
             for process in processes:
