@@ -220,8 +220,8 @@ class Run:
         """`n` new lesions, each in a copy of a picture of one's own, (H, W, C) uint8: see `Wish`. `like` is
         as "medium,top-left"; without it and `mask`, lesions are as large as the run's."""
         wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove)
-        return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, image, wish, n, seed,
-                           self.params.device, self.params.data.window)
+        return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, self.params.data, image,
+                           wish, n, seed, self.params.device)
 
     def dataset(self, data_type: str, transform: Transform | None = None,
                 names: Collection[str] | None = None) -> Labelled:

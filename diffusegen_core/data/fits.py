@@ -60,6 +60,12 @@ def squared(part: np.ndarray, fit: str) -> np.ndarray:
         if fit == "pad" and height != width else part
 
 
+def inner(shape: tuple[int, ...], fit: str) -> tuple[slice, slice]:
+    """Where in its square (H, W, ...) a picture of this native height and width lies that is not cropped."""
+    left, top, _, _ = _box(*shape[:2], fit)
+    return slice(-top, shape[0] - top), slice(-left, shape[1] - left)
+
+
 def content(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """What a padded square (C, S, S) shows of a picture of this native height and width, without its bars."""
     size, longer = image.shape[-1], max(shape)

@@ -10,7 +10,7 @@ import yaml
 from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
-from diffusegen_core.data.types import GAN, POISSON, REAL, DataType
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports.cases import NOT_AUDITED, SPLITS, Chosen
 from diffusegen_core.report import opening, tables
 from diffusegen_core.report.tables import escaped
@@ -65,22 +65,9 @@ def _types(chosen: Chosen) -> str:
     rows = []
     for kind in kinds:
         mine = [case.split for case in chosen.cases if case.data_type == kind]
-        rows.append([kind.name, _words(kind), str(len(mine)), *(str(mine.count(split)) for split in SPLITS)])
+        rows.append([kind.name, kind.described, str(len(mine)),
+                     *(str(mine.count(split)) for split in SPLITS)])
     return table(["data type", "what it is", "pairs", *(f"`{split}`" for split in SPLITS)], rows)
-
-
-def _words(kind: DataType) -> str:
-    if kind == REAL:
-        return "real pairs"
-    if kind == GAN:
-        return "made by a GAN"
-    if kind.is_pasted:
-        return "real lesions pasted into other real pictures" + (
-            ", borders blended by Poisson image editing" if kind == POISSON else "")
-    painted = ("painted into real pictures by diffusion models (RePaint), "
-               + ("around given masks" if kind.given_masks else "masks and images together"))
-    return (painted + (", then styled to match their sources" if kind.is_styled else "")
-            + (", and kept by the filter" if kind.is_filtered else ""))
 
 
 def _classes(chosen: Chosen) -> str:

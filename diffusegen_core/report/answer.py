@@ -123,7 +123,8 @@ def _needs(one: Verdict) -> str:
         return f"a verdict needs {LEAST_IMAGES} images"
     if one.seeds < LEAST_SEEDS:
         return f"a verdict needs {LEAST_SEEDS} repetitions (`{one.chapter}.seeds`)"
-    return "the test images are of one sequence or centre" if isnan(one.low) else "neither network segments"
+    return ("the test images are of one sequence, centre or patient" if isnan(one.low)
+            else "neither network segments")
 
 
 def copied(result: Evaluated) -> Answer | None:
