@@ -1,6 +1,7 @@
 """What processes do that work together in tests: apart from these, as each of them imports it."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,7 @@ def apart(share: Share, place: str) -> None:
 
 def waiting(share: Share, place: str, fails: int | None = None, readable: bool = True) -> None:
     """Wait for the others, one of which fails, if any does."""
+    os.kill(os.getpid(), signal.SIGTERM)  # as Slurm does to all of a job
     if share.rank != fails:
         for _ in range(600):
             dist.all_reduce(torch.zeros(1))

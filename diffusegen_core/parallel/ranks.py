@@ -34,7 +34,10 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.parallel import progress
 
-PROGRAM = "from diffusegen_core.parallel import ranks; ranks.main()"  # no module is then there twice
+# By -c, so that no module is there twice. At a job's end Slurm sends SIGTERM to all its processes: these end
+# with the worker, which is replaced, and are no error of its item.
+PROGRAM = ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+           "from diffusegen_core.parallel import ranks; ranks.main()")
 PATIENCE = timedelta(hours=1)  # for which one waits for another, which may be drawing sample grids
 GRACE = 3.0  # seconds in which the others' errors come as well, of which the first is told
 LOOPBACK = ("lo", "lo0")  # as Linux and macOS call it
@@ -78,8 +81,8 @@ def together(work: Callable[..., object], arguments: dict[str, Any], places: Seq
         try:
             for rank, place in enumerate(places):
                 processes.append(_started(len(places), Path(folder, str(rank))))
-                told = (work, arguments, Share(rank, len(places)), place, Path(folder, "store"),
-                        logging.getLogger().level)
+                told = pickle.dumps((work, arguments, Share(rank, len(places)), place, Path(folder, "store"),
+                                     logging.getLogger().level))
                 threading.Thread(target=_listen, daemon=True,
                                  args=(processes[rank], rank, pickle.dumps(told), heard)).start()
             failed = _follow(processes, heard, title, total, unit)
@@ -187,9 +190,9 @@ def _cause(failed: dict[int, Message], places: Sequence[str], title: str, folder
         error = RuntimeError(f"{title}, {who}: {message['kind']}: {message['error']}")
         error.add_note(message["trace"])
         return error
-    if message["code"] < 0:
-        return UserError(f"{title}: {who} was killed ({signal.Signals(-message['code']).name}), perhaps for "
-                         "want of memory; the same command goes on from the last checkpoint.")
+    if message["code"] == -signal.SIGKILL:
+        return UserError(f"{title}: {who} was killed (SIGKILL), perhaps for want of memory; the same command "
+                         "goes on from the last checkpoint.")
     last = (folder / str(rank)).read_text(errors="replace").strip().rpartition("\n")[2]
     return RuntimeError(f"{title}, {who}: it ended with code {message['code']}. {last}".rstrip())
 
@@ -207,8 +210,9 @@ def main() -> None:
         channel.flush()
 
     try:
-        work, arguments, share, place, store, level = pickle.load(sys.stdin.buffer)
+        told = pickle.load(sys.stdin.buffer)
         threading.Thread(target=_end_with_the_starter, daemon=True).start()
+        work, arguments, share, place, store, level = pickle.loads(told)  # which imports for seconds
         if share.writes:
             progress.starter.set(send)
             logging.basicConfig(level=level, handlers=[_Sent(send)])
