@@ -144,8 +144,8 @@ def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
         time.sleep(TELLING)
         board.listen()
         if begun := [board.sent[f.key].name for f in left if f.key in board.at]:
-            log.warning("What had not begun is given up. Workers are still at %s; each stops at its next step.",
-                        ", ".join(begun))
+            log.warning("What had not begun is given up. Workers are still at %s; each stops at its next "
+                        "step.", ", ".join(begun))
 
 
 class _Board:
