@@ -102,7 +102,7 @@ def refuse_place(run: Run, out: Path) -> None:
 def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed: int) -> None:
     """UserError, naming the picture, where it cannot be painted into as is wished."""
     try:
-        painter.check(outlets.lesions(run), run.params.inpaint, image, wish, count, seed)
+        painter.check(outlets.lesions(run), run.params.inpaint, run.params.data, image, wish, count, seed)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -113,9 +113,11 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
     # A removal has an empty mask on both sides of guidance, which is none.
     guided = p.inpaint.guidance_scale != 1 and not wish.remove
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
+    is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
+    fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
     made_by = {"masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
     return {
-        **guidance,
+        **guidance, **fit,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
         "mask": None if wish.mask is None else files.pixel_hash(wish.mask),
         "old": None if wish.old is None else files.pixel_hash(wish.old), "remove": wish.remove,

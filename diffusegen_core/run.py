@@ -220,8 +220,8 @@ class Run:
         """`n` new lesions, each in a copy of a picture of one's own, (H, W, C) uint8: see `Wish`. `like` is
         as "medium,top-left"; without it and `mask`, lesions are as large as the run's."""
         wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove)
-        return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, image, wish, n, seed,
-                           self.params.device, self.params.data.window)
+        return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, self.params.data, image,
+                           wish, n, seed, self.params.device)
 
     def dataset(self, data_type: str, transform: Transform | None = None,
                 names: Collection[str] | None = None) -> Labelled:
@@ -309,7 +309,7 @@ class Run:
         """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment, sets.together)
-        return subruns.generators(ws, small, self._within)
+        return subruns.generators(ws, small, self._within, p.train.devices)
 
     def generators(self) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, as far as they are made."""

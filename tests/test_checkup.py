@@ -12,7 +12,7 @@ from test_formats import dicom, nifti
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, labels, planes, rasters, reading, sidecars
+from diffusegen_core.data import checkup, dataset, labels, placing, planes, rasters, reading, sidecars
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -152,7 +152,7 @@ def tagged(turn: int) -> dict[str, object]:
 def test_d5_a_tag_of_the_image_alone_is_told_unless_sizes_decide(tmp_path, nano, ending):
     for turn in (3, 6):
         made = check(pairs(tmp_path / str(turn), ending=ending, **tagged(turn)))
-        assert kinds(made) == [reading.TURNED]
+        assert kinds(made) == [placing.TURNED]
         assert f"({turn})" in made.report.problems[0].detail
     both = tmp_path / "both"
     pairs(both, ending=ending, **tagged(6))
@@ -322,6 +322,40 @@ def test_dicom_images_with_their_windows(tmp_path, nano):
     assert (problem.file, problem.problem) == ("images/0.dcm", "unreadable")
 
 
+def test_masks_lie_on_slices_in_dicom_that_are_turned(tmp_path, nano):
+    of_slice = {"ImageOrientationPatient": [0, -1, 0, -1, 0, 0]}  # transposed, and turned by 180 degrees
+
+    def stored(seen: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(seen.T[::-1, ::-1])
+
+    def grey(number: int) -> np.ndarray:
+        return np.round(tissue(number) * 255).astype(np.uint8)
+
+    for folder, header in (("pictures", of_slice), ("upright", {}), ("slices", of_slice)):
+        for number in range(4):
+            seen, mask = grey(number), lesion()
+            turned = bool(header)
+            (tmp_path / folder / "images").mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / "masks").mkdir(exist_ok=True)
+            dicom(tmp_path / folder / f"images/{number}.dcm", stored(seen) if turned else seen, **header)
+            if folder == "slices":  # whose masks have a header of their own
+                dicom(tmp_path / folder / f"masks/{number}.dcm", mask,
+                      ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+            else:
+                save(tmp_path / folder / f"masks/{number}.png", stored(mask) if turned else mask)
+    wanted = load(nano, tmp_path / "upright", channels=1)
+    for folder in ("pictures", "slices"):
+        made = check(tmp_path / folder, channels=1)
+        assert made.report.problems == []
+        assert said(made, "turned").startswith("look 4 are turned as their DICOM header says")
+        read = load(nano, tmp_path / folder, channels=1)
+        np.testing.assert_array_equal(read.images, wanted.images)
+        np.testing.assert_array_equal(read.masks, wanted.masks)
+    dicom(tmp_path / "slices/masks/0.dcm", lesion(), ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    [problem] = check(tmp_path / "slices", channels=1).report.problems
+    assert (problem.problem, "at 90 degrees" in problem.detail) == (placing.TURNED, True)
+
+
 def test_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):
     for number in range(3):
         for part in ("images", "masks"):
@@ -357,7 +391,7 @@ def test_nifti_masks_are_placed_as_their_images(tmp_path, affine, flip, told):
         assert made.report.problems == []
         assert "2 have masks that lie elsewhere in the patient" in said(made, "suspicious")
     else:
-        assert set(kinds(made)) == {reading.AFFINES} | ({labels.EMPTY} if "LPI" in told else set())
+        assert set(kinds(made)) == {placing.AFFINES} | ({labels.EMPTY} if "LPI" in told else set())
         assert told in made.report.problems[0].detail
         assert "save the mask with the image's affine" in made.report.problems[0].detail
 

@@ -307,7 +307,7 @@ def test_one_sequence_tells_nothing_of_others():
     frame["image"] = [str(int(image) + 1) for image in frame["image"]]
     found = judged(frame)[paper.STYLING, "CVC-ClinicDB"]
     assert (found.verdict, isnan(found.low)) == (TOO_LITTLE, True)
-    assert "a single sequence" in found.reason
+    assert "all of one sequence, centre or patient" in found.reason
 
 
 # ---- pasting

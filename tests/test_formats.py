@@ -200,6 +200,64 @@ def test_dicom_that_ends_early_or_is_none_or_holds_no_single_image(tmp_path):
     assert "million pixels" in refused(dicom(path, RAMP, Rows=60_000, Columns=60_000))
 
 
+def of_patient(*cosines: float) -> dict[str, object]:
+    return {"ImageOrientationPatient": list(cosines)}
+
+
+@pytest.mark.parametrize(("cosines", "stored_as"), [
+    ((1, 0, 0, 0, 1, 0), lambda seen: seen),
+    ((-1, 0, 0, 0, -1, 0), lambda seen: seen[::-1, ::-1]),  # a patient who lies face down
+    ((1, 0, 0, 0, -1, 0), np.flipud),
+    ((0, 1, 0, 1, 0, 0), np.transpose),
+    ((0, -1, 0, 1, 0, 0), lambda seen: seen[::-1].T),
+    ((0, 1, 0, 0, 0, -1), lambda seen: seen),  # sagittal: back at the right, head at the top
+    ((0, 0, 1, 1, 0, 0), lambda seen: seen[::-1].T),  # coronal
+    ((0.99, 0.1, 0.1, -0.1, 0.99, 0), lambda seen: seen)])
+def test_slices_in_dicom_are_seen_as_radiologists_do(tmp_path, cosines, stored_as):
+    stored = np.ascontiguousarray(stored_as(RAMP))
+    raster = rasters.read(dicom(tmp_path / "a.dcm", stored, **of_patient(*cosines)))
+    np.testing.assert_array_equal(raster.values[..., 0], RAMP)
+    assert raster.directions is not None
+    right, down = np.reshape(raster.directions, (2, 3))
+    assert min(right[0] + right[1], down[1] - down[2]) > 0.9
+    np.testing.assert_array_equal(pixels.oriented(stored, raster.orientation), RAMP)
+
+
+def test_slices_in_dicom_are_turned_as_those_in_nifti(tmp_path):
+    # The same patient: x to the left, y to the back, z to the head; scanned lying face down.
+    volume = np.arange(4 * 5 * 1, dtype=np.int16).reshape(4, 5, 1)
+    of_nifti = rasters.read(nifti(tmp_path / "a.nii", volume))
+    of_dicom = rasters.read(dicom(tmp_path / "a.dcm", np.ascontiguousarray(volume[::-1, ::-1, 0].T),
+                                  **of_patient(-1, 0, 0, 0, -1, 0)))
+    np.testing.assert_array_equal(of_nifti.values, of_dicom.values)
+
+
+def test_frames_in_dicom_have_orientations_of_their_own(tmp_path):
+    import pydicom
+
+    def told(*cosines: float) -> "pydicom.Dataset":
+        plane, group = pydicom.Dataset(), pydicom.Dataset()
+        plane.ImageOrientationPatient = list(cosines)
+        group.PlaneOrientationSequence = [plane]
+        return group
+
+    path = tmp_path / "a.dcm"
+    each = [told(1, 0, 0, 0, 1, 0), told(-1, 0, 0, 0, 1, 0)]
+    dicom(path, np.stack([RAMP, np.fliplr(RAMP)]).reshape(40, 24), Rows=20, NumberOfFrames=2,
+          PerFrameFunctionalGroupsSequence=each)
+    for frame in range(2):
+        np.testing.assert_array_equal(rasters.read(path, (0, frame)).values[..., 0], RAMP)
+    dicom(path, np.fliplr(RAMP).copy(), SharedFunctionalGroupsSequence=each[1:])
+    np.testing.assert_array_equal(rasters.read(path).values[..., 0], RAMP)
+
+
+@pytest.mark.parametrize("cosines", [(0, 0, 0, 0, 0, 0), (1, 0, 0, 1, 0, 0), (1, 0, 0)])
+def test_an_orientation_in_dicom_that_is_none_turns_nothing(tmp_path, cosines):
+    raster = rasters.read(dicom(tmp_path / "a.dcm", RAMP, **of_patient(*cosines)))
+    np.testing.assert_array_equal(raster.values[..., 0], RAMP)
+    assert (raster.orientation, raster.directions) == (1, None)
+
+
 # ---- NIfTI
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])

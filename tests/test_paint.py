@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,11 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffusegen_core import painting
-from diffusegen_core.chapters.paint import Painted
+from diffusegen_core.chapters import paint as chapter
+from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, phantom
+from diffusegen_core.data import checkup, fits, phantom
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
 
@@ -53,6 +55,44 @@ def test_pixels_outside_the_region_are_exact_at_any_size(run: Run, size: tuple[i
     assert one.region[mask > 0].all(), "all of the lesion is painted"
     assert (one.image[mask > 0] != image[mask > 0]).mean() > 0.5
     assert one.region.mean() < 0.7
+
+
+@pytest.mark.parametrize("size", [(40, 100), (100, 40)])
+def test_an_oblong_picture_is_painted_in_the_square_that_the_models_know(run: Run, size: tuple[int, int]):
+    image, mask = picture(*size), np.zeros(size, np.uint8)
+    mask[12:28, 15:25] = 1
+    inner = fits.inner(size, "pad")
+    square, square_mask = (fits.squared(part, "pad") for part in (image, mask[..., None]))
+    assert square.shape == (100, 100, 3)
+    one, = run.paint(image, mask)
+    same, = run.paint(square, square_mask[..., 0])
+    assert np.array_equal(one.image, same.image[inner])
+    assert np.array_equal(one.region, same.region[inner])
+    assert np.array_equal(one.mask, mask)
+
+
+@pytest.mark.parametrize(("fit", "stretched"), [("pad", 1), ("crop", 1), ("squeeze", 3)])
+def test_a_lesion_that_is_drawn_keeps_its_proportions(run: Run, fit: str, stretched: float):
+    one = cv2.circle(np.zeros((16, 16), np.uint8), (8, 8), 4, 1, -1)[None]
+    round_one = replace(run.pairs, masks=np.stack([one] * len(run.pairs)))
+    image = np.full((200, 600, 3), 200, np.uint8)
+    ratios = []
+    for seed in range(12):
+        _, drawn = chapter._drawn(round_one, image, Like(0.05, 0.5, 0.5), seed, fit)
+        assert drawn.mask.shape == (200, 600)
+        ys, xs = np.nonzero(drawn.mask)
+        ratios.append(xs.std() / ys.std())
+    assert np.median(ratios) == pytest.approx(stretched, rel=0.2)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "squeeze"])
+def test_a_run_of_any_fit_paints_into_oblong_pictures(run: Run, fit: str):
+    p = run.params.model_copy(update={"data": run.params.data.model_copy(update={"fit": fit})})
+    image, mask = picture(60, 130), np.zeros((60, 130), np.uint8)
+    mask[20:35, 90:110] = 1
+    one, = chapter.paint(run.pairs, run.models, p.inpaint, p.data, image, Wish(mask))
+    assert np.array_equal(one.image[~one.region], image[~one.region])
+    assert (one.image[mask > 0] != image[mask > 0]).mean() > 0.5
 
 
 def test_results_differ_and_each_depends_on_the_seed_and_its_number_alone(run: Run):
@@ -114,13 +154,13 @@ def test_other_sizes_and_positions_are_refused(text: str):
     ({"mask": np.zeros((20, 30), np.uint8)}, "as large as the picture, 120 x 100 pixels; it is 30 x 20"),
     ({"mask": np.zeros((HEIGHT, WIDTH), np.uint8)}, "The mask is empty"),
     ({"mask": np.ones((HEIGHT, WIDTH), np.uint8)}, "covers 100% of the picture"),
-    ({"remove": True, "mask": None}, "To remove a lesion, its mask is needed"),
+    ({"remove": True, "mask": None}, "To paint something away, its mask is needed"),
     ({"n": 0}, "At least one"),
     ({"like": "small,centre"}, "without a mask"),
     ({"like": "small,centre", "remove": True}, "without a mask"),
     ({"like": "", "mask": None}, "no size and position"),
-    ({"image": picture(2, 300), "mask": None, "like": "small,centre"}, "too small for a lesion"),
-    ({"image": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "mask": None}, "shows no tissue"),
+    ({"image": picture(2, 300), "mask": None, "like": "small,centre"}, "too small for a mask that is drawn"),
+    ({"image": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "mask": None}, "dark all over"),
 ])
 def test_what_cannot_be_painted_is_refused_in_a_line(run: Run, change: dict, message: str):
     with pytest.raises(UserError, match=message) as error:
@@ -196,7 +236,7 @@ def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Pa
     (["IMAGE", "--like", ""], "size and position"),
     (["IMAGE", "SMALL", "--mask", "LESION"], "small.png: The mask must be as large"),
     (["IMAGE", "--mask", "BLACK"], "black.png is an empty mask: no pixel is above 127"),
-    (["IMAGE", "DARK"], "dark.png: The picture shows no tissue"),
+    (["IMAGE", "DARK"], "dark.png: The picture is dark all over"),
     (["ODD"], "name that cannot be used"),
     (["LONG"], "name that cannot be used"),
     (["IMAGE", "--out", "RUN"], "lies in the run"),

@@ -160,7 +160,7 @@ def test_where_no_names_tell_sequences_the_table_says_so(run: SimpleNamespace,
     for table in (segment_details.by_sequence(run, planted(KINDS, tests), BY, "x"),
                   segment_details.gains_by_sequence(run, planted(GRID, tests), "x")):
         assert table.frame.to_numpy().tolist() == [
-            ["none", "no test set of this run names its sequences or centres"]]
+            ["none", "no test set of this run names its sequences, centres or patients"]]
 
 
 def test_the_seeds_that_a_gain_needs() -> None:

@@ -290,13 +290,13 @@ def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_properties",
                         lambda card: SimpleNamespace(uuid=f"test {os.getpid()} {card}"))
     monkeypatch.setattr(cards, "_free", lambda: [1.0, 1.0])
-    taken = [cards._held.__wrapped__(None) for _ in range(5)]
+    taken = [cards._taken([0, 1]) for _ in range(5)]
     assert [card for card, _ in taken] == [0, 1, 0, 1, 0]
     taken[1][1].close()  # as when a worker ends
-    assert cards._held.__wrapped__(None)[0] == 1
-    named = [cards._held.__wrapped__(1) for _ in range(3)]
+    assert cards._taken([0, 1])[0] == 1
+    named = [cards._taken([1]) for _ in range(3)]
     assert [card for card, _ in named] == [1, 1, 1], "a named card is that card, whoever has it"
-    assert cards._held.__wrapped__(None)[0] == 0
+    assert cards._taken([0, 1])[0] == 0
 
 
 @pytest.mark.parametrize(("told", "chosen"), [
@@ -310,7 +310,7 @@ def test_cards_are_shared_out_by_what_is_free(monkeypatch, told: str, chosen: li
                         lambda card: SimpleNamespace(uuid=f"{os.getpid()}-{'abc'[card]}"))
     told = told.replace("GPU-", f"GPU-{os.getpid()}-")
     monkeypatch.setattr(cards.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=told))
-    taken = [cards._held.__wrapped__(None) for _ in chosen]
+    taken = [cards._taken(range(3)) for _ in chosen]
     assert [card for card, _ in taken] == chosen
 
 
@@ -328,7 +328,7 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
-    monkeypatch.setattr(cards, "_held", lambda named: (7 if named is None else named, None))
+    monkeypatch.setattr(cards, "_hold", lambda named, count: (7 if named is None else named,))
     monkeypatch.setattr(remote, "_introduced", set())
     for workers in (1, 2):
         with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, resources={"device": 1},

@@ -1,7 +1,8 @@
 """Lesions in pictures of one's own, of any size: chapter 3's algorithm outside a run's pairs.
 
-A picture is painted at the model's size, in a window around the lesion where the run has windows, and the
-painted region is laid back into it. Pixels outside the region stay as they are.
+A picture is painted at the model's size, in a window around the lesion where the run has windows, else in
+such a square as the models learned from (data.fit), and the painted region is laid back into it. Pixels
+outside the region stay as they are.
 """
 
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.spots import Spot
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
+from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import masks, planes
+from diffusegen_core.data import fits, masks, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Drawn, Like
 from diffusegen_core.store import seeds
@@ -57,15 +59,18 @@ class Wish:
     """No new lesion: what `mask` and `old` show is painted over."""
 
 
-def paint(pairs: Pairs, models: Trained, settings: Inpaint, image: np.ndarray, wish: Wish, n: int = 1,
-          seed: int = 0, device: str = "auto", window: float | None = None) -> list[Painted]:
-    """`n` pictures from one, (H, W, C) uint8. `pairs` are those of the run, `window` is its data.window; of K
-    cluster models each result draws its own, as in chapter 3.
+def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: np.ndarray, wish: Wish,
+          n: int = 1, seed: int = 0, device: str = "auto") -> list[Painted]:
+    """`n` pictures from one, (H, W, C) uint8. `pairs` and `data` are those of the run; of K cluster models
+    each result draws its own, as in chapter 3.
 
     Result i depends on `seed` and i alone. UserError for a picture or a mask that cannot be used.
     """
     _refuse_unusable(pairs, image, wish, n)
     where, own = devices.device(device), _seeds(seed, n)
+    inner = fits.inner(image.shape, _fit(data))
+    # Models of middle squares see one here too, of the shorter side, where the lesion is.
+    window = data.window or (float(max(image.shape)) if data.fit == "crop" else None)
     chosen = [models.models[int(seeds.rng(one, "model").integers(len(models.models)))].name for one in own]
     results: dict[int, Painted] = {}
     for name in dict.fromkeys(chosen):
@@ -73,20 +78,22 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, image: np.ndarray, w
         numbers = [number for number, model in enumerate(chosen) if model == name]
         for first in range(0, len(numbers), settings.batch_size):
             batch = numbers[first:first + settings.batch_size]
-            wanted = [_wanted(pairs, image, wish, own[number], settings) for number in batch]
+            wanted = [_wanted(pairs, image, wish, own[number], settings, data) for number in batch]
             generators = [seeds.generator(own[number], "noise", device=where) for number in batch]
             painted = spots.paint(diffusion, [spot for spot, _, _ in wanted], window, settings, generators)
             for number, (spot, of, change), (shown, mask) in zip(batch, wanted, painted, strict=True):
-                results[number] = Painted(shown.transpose(1, 2, 0), mask, spot.region(settings.dilate) > 0,
-                                          name, own[number], of, change)
+                results[number] = Painted(shown[(..., *inner)].transpose(1, 2, 0), mask[inner],
+                                          spot.region(settings.dilate)[inner] > 0, name, own[number], of,
+                                          change)
     return [results[number] for number in range(n)]
 
 
-def check(pairs: Pairs, settings: Inpaint, image: np.ndarray, wish: Wish, n: int = 1, seed: int = 0) -> None:
+def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: Wish, n: int = 1,
+          seed: int = 0) -> None:
     """UserError for whatever `paint` would refuse; nothing is painted."""
     _refuse_unusable(pairs, image, wish, n)
     for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n):
-        _wanted(pairs, image, wish, own, settings)
+        _wanted(pairs, image, wish, own, settings, data)
 
 
 def _seeds(seed: int, n: int) -> list[int]:
@@ -100,7 +107,7 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
         colours = " RGB" if channels == planes.RGB else ""
         raise UserError(f"The picture must be (H, W, {channels}), uint8{colours}; it is {image.shape}, "
                         f"{image.dtype}.")
-    for name, mask in (("mask", wish.mask), ("mask of the old lesion", wish.old)):
+    for name, mask in (("mask", wish.mask), ("mask of what is to go", wish.old)):
         if mask is not None and mask.shape != image.shape[:2]:
             raise UserError(f"The {name} must be as large as the picture, {image.shape[1]} x "
                             f"{image.shape[0]} pixels; it is {' x '.join(map(str, mask.shape[::-1]))}.")
@@ -108,19 +115,24 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
     if highest > 1 and any(mask.max() > highest for mask in given):
         raise UserError(f"A mask must hold the numbers of classes, 0 to {highest}.")
     if wish.remove and not any(mask.any() for mask in given):
-        raise UserError("To remove a lesion, its mask is needed, and there is none or an empty one.")
+        raise UserError("To paint something away, its mask is needed, and there is none or an empty one.")
     if not wish.remove and wish.mask is not None and not wish.mask.any():
-        raise UserError("The mask is empty. To paint a lesion away, name its mask and ask for its removal.")
+        raise UserError("The mask is empty. To paint something away, name its mask and ask for its removal.")
     if wish.like and (wish.mask is not None or wish.remove):
-        raise UserError("A size and a position are for a lesion that is drawn. Give them without a mask, and "
-                        "not where a lesion is to be removed.")
+        raise UserError("A size and a position are for a mask that is drawn. Give them without a mask, and "
+                        "not with a removal.")
     if n < 1:
         raise UserError(f"At least one picture can be painted, not {n}.")
 
 
-def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int,
-            settings: Inpaint) -> tuple[Spot, str, str]:
-    """What is to be painted, whose mask that is, and how it was changed."""
+def _fit(data: Data) -> str:
+    """How a picture is squared as a whole before it is painted into: padded, or not at all."""
+    return "pad" if data.fit == "pad" and not data.window else "squeeze"
+
+
+def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int, settings: Inpaint,
+            data: Data) -> tuple[Spot, str, str]:
+    """What is to be painted, in the picture squared by `_fit`; whose mask that is, and how it was changed."""
     nothing, of = np.zeros(image.shape[:2], np.uint8), ""
     one = pairs.planes.classes == 1
     given, old = (nothing if mask is None else (mask > 0 if one else mask).astype(np.uint8)
@@ -129,28 +141,39 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int,
     if wish.remove:
         drawn, old = Drawn(nothing, ""), np.where(old > 0, old, given)
     elif wish.mask is None:
-        of, drawn = _drawn(pairs, image, wish.like, seed)
-    spot = Spot(np.ascontiguousarray(image.transpose(2, 0, 1)), old, drawn.mask)
-    if (share := spot.region(settings.dilate).mean()) > FULL:
+        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit)
+    fit = _fit(data)
+    squared, gone, new = (fits.squared(part, fit) for part in (image, old[..., None], drawn.mask[..., None]))
+    spot = Spot(np.ascontiguousarray(squared.transpose(2, 0, 1)), gone[..., 0], new[..., 0])
+    if (share := spot.region(settings.dilate)[fits.inner(image.shape, fit)].mean()) > FULL:
         raise UserError(f"The region to paint covers {share:.0%} of the picture: nothing is left to paint "
                         "into.")
     return spot, of, drawn.change
 
 
-def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int) -> tuple[str, Drawn]:
-    """A training pair's mask, changed and placed in a picture (H, W, C), and the name of the pair."""
-    side = pairs.image_size
-    shown = planes.resize(image.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
+def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str) -> tuple[str, Drawn]:
+    """A training pair's mask, changed and placed in a picture (H, W, C), and the name of the pair.
+
+    `fit` as data.fit: where the run's pictures were squeezed, the mask is squeezed back with this one, and
+    else it keeps its proportions.
+    """
+    side, fit = pairs.image_size, "squeeze" if fit == "squeeze" else "pad"
+    squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
+    too_small = UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small for a "
+                          "mask that is drawn. Give one.")
+    if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # not a pixel in the square
+        raise too_small
+    shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
     rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown)
     if not view.any():
-        raise UserError("The picture shows no tissue: it is dark all over. Give a mask.")
+        raise UserError("The picture is dark all over, so that no place can be found. Give a mask.")
     number = int(rng.integers(len(pairs)))
     mask = planes.numbered(pairs.masks[number])
-    drawn = masks.varied(mask, view, rng) if like is None else masks.alike(mask, like, view, rng)
+    drawn = masks.varied(mask, view, rng) if like is None else masks.alike(
+        mask, like.within(image.shape[:2], squared.shape[:2]), view, rng)
     if not drawn.mask.any():
-        raise UserError("At that position the picture shows no tissue. Choose another, or give a mask.")
-    enlarged = masks.each_class(drawn.mask, lambda one: cv2.resize(one, image.shape[1::-1]))
+        raise UserError("The picture is dark at that position. Choose another, or give a mask.")
+    enlarged = masks.each_class(drawn.mask, lambda one: cv2.resize(one, squared.shape[1::-1]))[inner]
     if not enlarged.any():
-        raise UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small for a lesion "
-                        "that is drawn. Give a mask.")
+        raise too_small
     return pairs.names[number], Drawn(enlarged, drawn.change)

@@ -14,7 +14,17 @@ import numpy as np
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
-from diffusegen_core.data import fits, labels, layouts, maskvalues, planes, reading, selection, testsets
+from diffusegen_core.data import (
+    fits,
+    labels,
+    layouts,
+    maskvalues,
+    placing,
+    planes,
+    reading,
+    selection,
+    testsets,
+)
 from diffusegen_core.data.pixels import Raster, apart, span
 from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
@@ -56,6 +66,8 @@ class Seen:
     shown: dict[str, np.ndarray] = field(default_factory=dict)
     """Pair -> its looks, see `testsets.looks`."""
     windows: set[tuple[float, float]] = field(default_factory=set)
+    turned: int = 0
+    """Slices in DICOM that are not stored as they are shown."""
 
 
 @dataclass
@@ -124,6 +136,7 @@ def _note_image(seen: Seen, image: Raster) -> None:
     seen.colourless &= bool(((values == values[..., :1]) | (values != values)).all())
     if image.voi:
         seen.windows.add(image.voi)
+    seen.turned += image.format == "DICOM" and image.orientation != placing.UPRIGHT
 
 
 def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) -> None:
@@ -132,7 +145,8 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     union: np.ndarray = mask.max(axis=2) > 0
     border = np.concatenate([union[0], union[-1], union[:, 0], union[:, -1]])
     if union.mean() > MOST or border.mean() > FRAME:
-        _odd(seen, "have masks that may be inverted: most of the picture or of its border is lesion", name)
+        _odd(seen, "have masks that may be inverted: most of the picture or of its border is of a class",
+             name)
     for number in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
         seen.classes[number] += 1
     for region in reading.areas(mask):
@@ -209,6 +223,9 @@ def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         lines.append((OK if settings.intensities == "dicom" else LOOK, "window",
                       f"DICOM's own, {len(seen.windows)} in the set, such as {min(seen.windows)}; used by "
                       "data.intensities: dicom"))
+    if seen.turned:
+        lines.append((LOOK, "turned", f"{seen.turned} are turned as their DICOM header says, and masks that "
+                                      "are pictures with them"))
     if seen.images and seen.colourless and settings.channels == 3:
         lines.append((LOOK, "channels", "all images are grey: with data.channels: 1 what is painted is grey "
                                         "too"))
@@ -227,8 +244,8 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     lines = [(OK, "sizes", told)]
     slim = sum(count for one, count in seen.sizes.items() if max(one) > STRETCHED * min(one))
     if slim:
-        how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, and lesions "
-               "change their shape"}[settings.fit]
+        how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, and what "
+               "they show changes its shape"}[settings.fit]
         aspect = max(max(one) / min(one) for one in seen.sizes)
         lines.append((LOOK if settings.fit != "pad" else OK, "aspect",
                       f"{slim} are not square, with sides up to 1:{aspect:.2g}: they {how} (data.fit: "

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from diffusegen_core.data.pixels import Raster, refuse_bomb
+from diffusegen_core.data.pixels import TURNS, Raster, oriented, refuse_bomb
+
+# Where right and down lead in a slice as radiologists see it, in DICOM's axes (to the patient's left, back
+# and head), by the axis that the slice is across: sagittal, coronal, axial.
+SEEN = np.array([[[0, 1, 0], [0, 0, -1]], [[1, 0, 0], [0, 0, -1]], [[1, 0, 0], [0, 1, 0]]], np.float64)
 
 
 def frames(path: Path) -> int:
@@ -18,7 +22,8 @@ def frames(path: Path) -> int:
 
 def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     """The image of a file, or the frame that `cut` names as (0, number), in its real-world values (rescaled,
-    as Hounsfield units of CT).
+    as Hounsfield units of CT). Slices of a patient are turned to be seen as radiologists do; what has no
+    orientation, as projections and photographs, is shown as it is stored.
 
     Raises ValueError for what is no single image, and whatever pydicom raises.
     """
@@ -40,11 +45,13 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         raise ValueError(f"has no frame {number}; it has {count}, counted from 0")
     refuse_bomb(int(header.Columns), int(header.Rows))
     kind = str(header.PhotometricInterpretation)
-    pixels = np.asarray(pixel_array(header, index=number))  # YBR comes as RGB
+    turn, directions = _orientation(header, number)
+    pixels = oriented(np.asarray(pixel_array(header, index=number)), turn)  # YBR comes as RGB
     if kind == "PALETTE COLOR":
         pixels = np.asarray(apply_color_lut(pixels, header))
     if pixels.ndim == 3:
-        return Raster(pixels, "DICOM", kind, full=(0, float(2 ** (8 * pixels.dtype.itemsize) - 1)))
+        return Raster(pixels, "DICOM", kind, full=(0, float(2 ** (8 * pixels.dtype.itemsize) - 1)),
+                      orientation=turn, directions=directions)
     bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
     ends = np.array([[-2 ** (bits - 1), 2 ** (bits - 1) - 1]] if signed else [[0, 2**bits - 1]])
     if "ModalityLUTSequence" in header:
@@ -57,7 +64,34 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         plain = (slope, intercept) == (1, 0)
         values = pixels if plain else pixels * slope + intercept
         full = tuple(sorted((ends * slope + intercept)[0].tolist()))
-    return Raster(values[..., None], "DICOM", kind, full, _window(header), kind == "MONOCHROME1")
+    return Raster(values[..., None], "DICOM", kind, full, _window(header), kind == "MONOCHROME1",
+                  orientation=turn, directions=directions)
+
+
+def _orientation(header: Any, frame: int) -> tuple[int, tuple[float, ...] | None]:
+    """How a slice is turned to be seen as radiologists do, as EXIF's number, and where its rows and columns
+    then lead (DICOM PS3.3, C.7.6.2.1.1); 1 and None where the header does not tell."""
+    told = _told_orientation(header, frame)
+    if told is None or len(told) != 6:
+        return 1, None
+    stored = np.array([float(value) for value in told]).reshape(2, 3)  # along a row, and down a column
+    if not np.isfinite(stored).all() or np.linalg.norm(np.cross(*stored)) < 0.5:
+        return 1, None  # no plane
+    right, down = SEEN[np.abs(np.cross(*stored)).argmax()]
+    transposed = bool(abs(stored[0] @ right) < abs(stored[0] @ down))
+    across, along = stored[::-1] if transposed else stored
+    flips = transposed, bool(along @ down < 0), bool(across @ right < 0)
+    turn = next(number for number, steps in TURNS.items() if tuple(map(bool, steps)) == flips)
+    seen = np.stack([across * (-1 if flips[2] else 1), along * (-1 if flips[1] else 1)])
+    return turn, tuple(seen.ravel().tolist())
+
+
+def _told_orientation(header: Any, frame: int) -> Any:
+    """ImageOrientationPatient of a file, or of a frame, which may have its own."""
+    groups = [(header.get("PerFrameFunctionalGroupsSequence") or [])[frame:frame + 1],
+              (header.get("SharedFunctionalGroupsSequence") or [])[:1]]
+    planes = [one for group in groups for item in group for one in item.get("PlaneOrientationSequence") or []]
+    return next((told for one in (*planes, header) if (told := one.get("ImageOrientationPatient"))), None)
 
 
 def _window(header: Any) -> tuple[float, float] | None:

@@ -60,6 +60,13 @@ def squared(part: np.ndarray, fit: str) -> np.ndarray:
         if fit == "pad" and height != width else part
 
 
+def inner(shape: tuple[int, ...], fit: str) -> tuple[slice, slice]:
+    """Where in its square (H, W, ...) a picture of this native height and width lies that is not cropped."""
+    height, width = shape[:2]
+    left, top, _, _ = _box(height, width, fit)
+    return slice(-top, height - top), slice(-left, width - left)
+
+
 def content(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """What a padded square (C, S, S) shows of a picture of this native height and width, without its bars."""
     size, longer = image.shape[-1], max(shape)

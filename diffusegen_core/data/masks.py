@@ -74,6 +74,12 @@ class Like:
             raise UserError(f"{printable(text)}: size and position are shares of the picture, from 0 to 1.")
         return cls(area, x, y)
 
+    def within(self, picture: tuple[int, int], square: tuple[int, int]) -> "Like":
+        """The same lesion of a picture (H, W) in the square that has it in its middle."""
+        (tall, wide), (height, width) = picture, square
+        return Like(self.area * tall * wide / (height * width), 0.5 + (self.x - 0.5) * wide / width,
+                    0.5 + (self.y - 0.5) * tall / height)
+
 
 def _middle(position: str) -> tuple[float, float]:
     """x and y of a position in words. ValueError where it is none."""

@@ -25,13 +25,15 @@ class Raster:
     inverted: bool = False
     """Whether low values are bright, as in DICOM's MONOCHROME1."""
     orientation: int = 1
-    """EXIF's, by which it was turned; 1: not at all."""
+    """EXIF's, by which it was turned, or which stands for how a DICOM file was; 1: not at all."""
     indices: np.ndarray | None = None
     """(H, W) of a palette picture, whose colours `values` has."""
     axes: str = ""
     """Of NIfTI: where its axes as they are stored lead in the patient, such as LPS."""
     affine: tuple[float, ...] | None = None
     """Of NIfTI: the affine of the patient's axes, row by row, in mm."""
+    directions: tuple[float, ...] | None = None
+    """Of a slice in DICOM: where its rows and columns lead, as shown, in the patient (left, back, head)."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,6 +68,15 @@ def apart(one: Raster, other: Raster) -> float:
     voxel = float(np.linalg.norm(affines[0, :3, :3], axis=0).min())
     distance = float(np.abs(affines[0] - affines[1]).max())
     return 0.0 if distance <= voxel / 2 else distance
+
+
+def tilted(one: Raster, other: Raster) -> float:
+    """By how many degrees two slices in DICOM lie across each other; 0 where not both tell."""
+    if one.directions is None or other.directions is None:
+        return 0.0
+    both = np.reshape([one.directions, other.directions], (2, 2, 3))
+    cosines = (both[0] * both[1]).sum(axis=1) / np.linalg.norm(both, axis=2).prod(axis=0)
+    return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
 
 
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:

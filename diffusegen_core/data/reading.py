@@ -12,18 +12,17 @@ from tqdm import tqdm
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable, some
-from diffusegen_core.data import annotations, fits, intensities, labels, maskvalues, rasters
+from diffusegen_core.data import annotations, fits, intensities, labels, maskvalues, placing, rasters
 from diffusegen_core.data.annotations import UNREADABLE
 from diffusegen_core.data.labels import Complaint, Rule
 from diffusegen_core.data.pairing import CHANNELS
-from diffusegen_core.data.pixels import Raster, apart, oriented, span, turned
+from diffusegen_core.data.pixels import Raster, oriented, span
+from diffusegen_core.data.placing import SIDEWAYS, TURNED, UPRIGHT
 from diffusegen_core.data.reports import Pair, Problem, Report
 
 # Kinds of problems, beside those of `labels`.
-SIZES, TURNED, AFFINES = "size mismatch", "orientations differ", "affines differ"
-DEPTH, SMALL, CROPPED, SAME = "intensities", "small lesion", "lesion cropped away", "image is its mask"
-UPRIGHT = 1
-SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
+SIZES, DEPTH, SMALL = "size mismatch", "intensities", "small region"
+CROPPED, SAME = "cropped away", "image is its mask"
 
 
 @dataclass(frozen=True)
@@ -165,11 +164,11 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
             return None, None, []
         return None, mask, complaints
     files = [_decode(report, path, pair.cut) for path in pair.masks]
-    upright = [_upright(one, image) for one in files if one is not None]
+    upright = [placing.upright(one, image) for one in files if one is not None]
     if len(upright) < len(files):
         return None, None, []
     complaints = [one for _, words in upright for one in words]
-    complaints += [one for label, _ in upright for one in _placed(label, image)]
+    complaints += [one for label, _ in upright for one in placing.complaints(label, image)]
     if len({one.size for one, _ in upright}) > 1:
         return upright[0][0], None, [*complaints, (SIZES, "the masks of the image differ in size")]
     mask, wrong = _joined(report, pair, how, [one for one, _ in upright])
@@ -189,13 +188,14 @@ def _mask_of_shapes(layout: str, pair: Pair, how: Rule,
         return None, [(SIZES, f"{pair.name}: outlines of a picture of {told[0]}x{told[1]}, image {shown[0]}x"
                               f"{shown[1]}")]
     is_told = told is not None and shown != stored
-    if image.orientation != UPRIGHT and not is_told and layout == annotations.COCO:
+    of_patient = image.directions is not None  # and outlined as its pixels are stored
+    if image.orientation != UPRIGHT and not is_told and not of_patient and layout == annotations.COCO:
         return None, [(TURNED, f"{pair.name}: the image is turned by its EXIF tag ({image.orientation}), and "
                                "COCO's file does not tell whether its outlines are; save the image without "
                                "the tag, as they are meant")]
     if how.is_default:
         how = Rule(how.classes, "value", {one.category: (0,) for one in pair.shapes or ()})
-    as_stored = is_told and told == stored
+    as_stored = told == stored if is_told else of_patient
     mask, complaints = annotations.rasterised(pair.shapes or (), how, stored if as_stored else shown, layout)
     mask = oriented(mask, image.orientation) if as_stored else mask
     return mask, complaints + labels.overlapping(mask, how)
@@ -225,33 +225,6 @@ def _joined(report: Report, pair: Pair, how: Rule,
     if how.kind == "name" or len(files) > 1:
         complaints += labels.overlapping(mask, how)
     return mask, complaints
-
-
-def _upright(mask: Raster, image: Raster | None) -> tuple[Raster, list[Complaint]]:
-    """A mask turned as its image is; where the two files say otherwise, their sizes decide, or nothing does.
-
-    A mask without a tag, as of a picture that was labelled in a tool that knows none, fits the picture either
-    as it is shown, or as it is stored.
-    """
-    if image is None or image.orientation == mask.orientation:
-        return mask, []
-    shown, stored = image.size, image.size[::-1]
-    if mask.orientation == UPRIGHT and image.orientation in SIDEWAYS and shown != stored:
-        return (turned(mask, image.orientation) if mask.size == stored else mask), []
-    if image.orientation == UPRIGHT and mask.orientation in SIDEWAYS and shown != stored:
-        return mask, []  # of the right size, or told
-    return mask, [(TURNED, f"the image is turned by its EXIF tag ({image.orientation}) and the mask by its "
-                           f"own ({mask.orientation}; 1 is not at all), and their sizes do not tell which is "
-                           "right; save both without the tag, as they are meant")]
-
-
-def _placed(mask: Raster, image: Raster | None) -> list[Complaint]:
-    """The complaint about two NIfTI files that are stored in different directions, which their affines do not
-    make good: slices would meet others. What is stored alike fits, wherever it is said to lie."""
-    if image is None or mask.axes == image.axes or not (distance := apart(image, mask)):
-        return []
-    return [(AFFINES, f"the image is stored as {image.axes} and the mask as {mask.axes}, and by their "
-                      f"affines they lie {distance:.3g} mm apart; save the mask with the image's affine")]
 
 
 def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> list[Complaint]:

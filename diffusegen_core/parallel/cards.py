@@ -1,9 +1,9 @@
 """Which card a worker computes on: the one that the parameters name, or its share of the visible ones."""
 
 import errno
-import functools
 import socket
 import subprocess
+from collections.abc import Sequence
 
 import torch
 
@@ -12,25 +12,41 @@ from diffusegen_core.config import devices
 SECONDS = 30.0  # for which the driver's own program is waited for
 
 
-def choose(device: str) -> None:
-    """Make a card the one that torch, in this process, means by cuda. `device` is the parameter.
+_holds: dict[int, socket.socket] = {}  # this process's cards, with its hold on each
 
-    A named card is that card. Else it is the one with the most free memory for each worker that has it, this
-    one included; the choice holds until the process ends. UserError where the device is not there.
+
+def choose(device: str, count: int = 1) -> None:
+    """Make a card the one that torch, in this process, means by cuda, and have `count` for a model that is
+    trained on several. `device` is the parameter.
+
+    A named card is that card. Else they are those with the most free memory for each worker that has them,
+    this one included; the choice holds until the process ends. UserError where the device is not there.
     """
     on = devices.device(device)
     if on.type == "cuda":
-        torch.cuda.set_device(_held(on.index)[0])
+        held = _hold(on.index, count)
+        devices.own.set(held)
+        torch.cuda.set_device(held[0])
 
 
-@functools.cache
-def _held(named: int | None) -> tuple[int, socket.socket]:
-    """The card of this process, and a hold on it, which ends with the process.
+def _hold(named: int | None, count: int) -> tuple[int, ...]:
+    """Have the named card; else so many, or all that are visible."""
+    if named is not None:
+        if named not in _holds:
+            _holds[named] = _taken([named])[1]
+        return (named,)
+    while len(_holds) < min(count, torch.cuda.device_count()):
+        card, hold = _taken([number for number in range(torch.cuda.device_count()) if number not in _holds])
+        _holds[card] = hold
+    return tuple(_holds)
+
+
+def _taken(numbers: Sequence[int]) -> tuple[int, socket.socket]:
+    """One of these cards, and a hold on it, which ends with the process.
 
     The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
     """
     hold, free = socket.socket(socket.AF_UNIX), _free()
-    numbers = range(len(free)) if named is None else [named]
     others = dict.fromkeys(numbers, 0)  # workers that have it
     while True:
         card = max(numbers, key=lambda number: free[number] / (others[number] + 1))

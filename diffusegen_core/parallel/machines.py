@@ -27,13 +27,14 @@ SILENCE = "120s"
 
 @contextlib.contextmanager
 def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
-         slurm: Path | None = None, insecure: bool = False) -> Iterator[None]:
+         slurm: Path | None = None, insecure: bool = False, cards: int = 1) -> Iterator[None]:
     """While it lasts, work items go to dask workers: so many here, those of a scheduler, or jobs of Slurm.
 
     With none of them nothing is started, and no port opened. What is started speaks TLS, with a certificate
     in `folder`, the run's. The chapters, processes of their own, find the scheduler by the environment
-    variable DIFFUSEGEN_SCHEDULER, and the certificate by Dask's own. UserError for more than one of the
-    three, and, unless `insecure`, for a scheduler that others can reach without a certificate.
+    variable DIFFUSEGEN_SCHEDULER, and the certificate by Dask's own. A worker here, or of a job, has as many
+    `cards` as train a model together. UserError for more than one of the three, where no worker has so many,
+    and, unless `insecure`, for a scheduler that others can reach without a certificate.
     """
     if sum(value is not None for value in (workers, scheduler, slurm)) > 1:
         raise UserError("--workers, --scheduler and --slurm exclude each other.")
@@ -48,12 +49,12 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
             held.enter_context(tls.temporary(folder, shared=False))
             # Dask sets them for its workers in this process as well, and would not set them anew.
             held.enter_context(environment(dict.fromkeys([*devices.THREADS, *devices.ALLOCATOR])))
-            scheduler = held.enter_context(_local(workers)).scheduler_address
+            scheduler = held.enter_context(_local(workers, cards)).scheduler_address
         elif slurm is not None:
             from diffusegen_core.parallel import slurm as jobs
             variables = held.enter_context(tls.temporary(folder, shared=True))
             with _started():
-                scheduler = held.enter_context(jobs.hold(slurm, variables))
+                scheduler = held.enter_context(jobs.hold(slurm, variables, cards))
         if scheduler is None:
             if named:
                 tls.refuse_plain(named)
@@ -62,12 +63,14 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
         from diffusegen_core.parallel import remote
         with remote.connect(scheduler) as client:
             typer.echo(remote.described(client, scheduler), err=True)
+            if cards > 1:
+                remote.refuse_unfit(client, cards)
         with environment({SCHEDULER: scheduler}):
             yield
 
 
-def _local(workers: int) -> "Cluster":
-    """Workers of this machine, each a process with its share of the cores."""
+def _local(workers: int, cards: int) -> "Cluster":
+    """Workers of this machine, each a process with its share of the processor's cores, and so many cards."""
     import dask
     from dask.system import CPU_COUNT  # those that this process may use
     from distributed import LocalCluster
@@ -78,7 +81,7 @@ def _local(workers: int) -> "Cluster":
     spawned = {**usual, **share, **devices.ALLOCATOR}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": spawned}), _started():
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-                            resources={"device": 1}, host="127.0.0.1", silence_logs=QUIET,
+                            resources={"device": cards}, host="127.0.0.1", silence_logs=QUIET,
                             dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False})
 
 

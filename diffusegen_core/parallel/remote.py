@@ -1,7 +1,8 @@
 """Work items on dask workers: sent, watched, done again where a worker was lost.
 
-A worker has one unit of the resource `device` and one thread, so it does one item at a time. Items read and
-write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
+A worker has one unit of the resource `device` and one thread, so it does one item at a time; or, to train a
+model on several cards, a unit for each of its cards. Items read and write the run's folder, which all
+machines share; through the scheduler go names, parameters and progress.
 """
 
 import contextlib
@@ -46,6 +47,9 @@ class Item(Protocol):
 
     @property
     def cost(self) -> float: ...
+
+    @property
+    def devices(self) -> int: ...
 
 
 def connect(address: str) -> Client:
@@ -92,7 +96,8 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
     such items, and where one item has cost several workers their lives.
     """
     with connect(address) as client, ready.needs(item.arguments for item in items) as wanted:
-        _refuse_unfit(client)
+        units = max(item.devices for item in items)
+        refuse_unfit(client, units)
         if address not in _introduced:  # once a notebook
             _introduced.add(address)
             if progress.POSTED not in os.environ:  # else the command has said so
@@ -102,19 +107,20 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = [client.submit(_do, key, work, item.arguments, wanted, key=key, pure=False,
-                                 priority=item.cost, resources={DEVICE: 1}) for key, item in sent.items()]
+        futures = [client.submit(_do, key, work, item.arguments, wanted, item.devices, key=key, pure=False,
+                                 priority=item.cost, resources={DEVICE: item.devices})
+                   for key, item in sent.items()]
         total = done + sum(item.cost for item in items)
         with progress.bar(title, total, "item", done, shares=True) as bar:
             board = _Board(sent, bar, heard)
             try:
-                _follow(client, futures, board)
+                _follow(client, futures, board, units)
             finally:
                 _cancel(client, futures, board)
         return [future.result() for future in futures]
 
 
-def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
+def _follow(client: Client, futures: list[Future], board: "_Board", units: int) -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
     pending, looked, lacking = set(futures), time.monotonic(), False
     while pending:
@@ -131,9 +137,10 @@ def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
                 raise _explained(future, board.sent[future.key].name)
             board.finish(future.key)
         if time.monotonic() - looked > PATIENCE:
-            looked, before, lacking = time.monotonic(), lacking, not _fit(client)
+            looked, before, lacking = time.monotonic(), lacking, not _fit(client, units)
             if lacking and not before:
-                log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
+                log.warning("No worker of the scheduler offers the resource %s; waiting for one.",
+                            f"{DEVICE}={units}" if units > 1 else DEVICE)
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
@@ -197,14 +204,16 @@ class _Board:
         self.bar.set_postfix_str(", ".join(under_way))
 
 
-def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted: ready.Needs) -> Result:
-    """One item, in a worker; relative paths are from `wanted.start`, as in the client."""
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted: ready.Needs,
+        units: int) -> Result:
+    """One item, in a worker, that takes so many cards; relative paths are from `wanted.start`, as in the
+    client."""
     progress.item.set(key)
     progress.sign.set(wanted.sign)
     progress.tell(begun=ready.worker())
     ready.check(wanted)
     for device in wanted.devices or ("auto",):
-        cards.choose(device)
+        cards.choose(device, units)
     os.chdir(wanted.start)  # a relative run_dir is found from here
     return work(**arguments)
 
@@ -218,24 +227,26 @@ def _warn_of_one_card(client: Client, cards: set[str]) -> None:
                     "they share out its cards.", card, most)
 
 
-def _refuse_unfit(client: Client) -> None:
-    """UserError where there are workers, and none of them could ever take an item."""
+def refuse_unfit(client: Client, units: int) -> None:
+    """UserError where there are workers, and none of them could ever take an item of so many units."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         return
-    fit = _fit(client)
+    fit = _fit(client, units)
     if not fit:
-        raise UserError(f"None of the {len(workers)} workers offers the resource {DEVICE}. Start each as "
-                        f"`dask worker ADDRESS --nthreads 1 --resources {DEVICE}=1`, one for each GPU.")
+        what = DEVICE if units == 1 else f"{DEVICE}={units}, a unit for each card of a model (train.devices)"
+        each = "GPU" if units == 1 else f"{units} GPUs"
+        raise UserError(f"None of the {len(workers)} workers offers the resource {what}. Start each as `dask "
+                        f"worker ADDRESS --nthreads 1 --resources {DEVICE}={units}`, one for each {each}.")
     if (threads := max(w["nthreads"] for w in fit.values())) > 1:
         raise UserError(f"A worker has {threads} threads; items draw random numbers of torch's process, so a "
                         "worker may have but one: --nthreads 1.")
 
 
-def _fit(client: Client) -> dict[str, dict[str, Any]]:
-    """By its address, what the scheduler knows of each worker that can take an item."""
+def _fit(client: Client, units: int = 1) -> dict[str, dict[str, Any]]:
+    """By its address, what the scheduler knows of each worker that can take an item of so many units."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
-    return {where: w for where, w in workers.items() if w["resources"].get(DEVICE, 0) >= 1}
+    return {where: w for where, w in workers.items() if w["resources"].get(DEVICE, 0) >= units}
 
 
 def _explained(future: Future, name: str) -> BaseException:

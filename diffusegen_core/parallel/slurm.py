@@ -46,17 +46,22 @@ class Slurm(Section):
 
 
 @contextlib.contextmanager
-def hold(file: Path, variables: Mapping[str, str]) -> Iterator[str]:
+def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[str]:
     """While it lasts, a scheduler here and jobs as the file describes them; gives the scheduler's address.
 
     The jobs get the environment variables, by which their workers find the certificate. A job that ends,
     however it ends, is replaced. At the end the jobs are cancelled; jobs that nobody is left to cancel end by
-    themselves. UserError where Slurm is not here or refuses such a job.
+    themselves. UserError where Slurm is not here or refuses such a job, and where a job has too few GPUs for
+    workers with so many `cards` each.
     """
     settings = params.typed(Slurm, params.load(file), str(file))
+    needed = cards * settings.workers
+    if cards > 1 and 0 < settings.gpus < needed:
+        raise UserError(f"{file}: gpus: a job has {settings.gpus}, and {needed} are needed for workers: "
+                        f"{settings.workers} and train.devices: {cards}. Set gpus: {needed}.")
     # Every job that ends at its walltime counts as a failure of the item that it was doing.
     patience = {"distributed.scheduler.allowed-failures": WALLTIMES}
-    with dask.config.set(patience), _cluster(settings, file, variables) as cluster:
+    with dask.config.set(patience), _cluster(settings, file, variables, cards) as cluster:
         _refuse(cluster.job_script(), file)
         cluster.scale(jobs=settings.jobs)
         stop = threading.Event()
@@ -69,18 +74,18 @@ def hold(file: Path, variables: Mapping[str, str]) -> Iterator[str]:
             keeper.join()
 
 
-def _cluster(s: Slurm, file: Path, variables: Mapping[str, str]) -> SLURMCluster:
+def _cluster(s: Slurm, file: Path, variables: Mapping[str, str], cards: int) -> SLURMCluster:
     """The scheduler, and how its jobs will be. UserError for values of the file that cannot be."""
     try:
         if s.log_folder:
             Path(s.log_folder).mkdir(parents=True, exist_ok=True)
-        return _started(s, variables)
+        return _started(s, variables, cards)
     # Of the memory, of the network interface, of the folder.
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{file}: {_line(str(error))}") from None
 
 
-def _started(s: Slurm, variables: Mapping[str, str]) -> SLURMCluster:
+def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster:
     asked = [f"--gres=gpu:{s.gpus}"] if s.gpus else []
     if s.log_folder:
         asked.append(f'--output="{s.log_folder}/slurm-%j.out"')
@@ -90,7 +95,7 @@ def _started(s: Slurm, variables: Mapping[str, str]) -> SLURMCluster:
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
         job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
         # Slurm itself sees to the memory.
-        worker_extra_args=["--resources", "device=1", "--no-dashboard", "--memory-limit", "0",
+        worker_extra_args=["--resources", f"device={cards}", "--no-dashboard", "--memory-limit", "0",
                            "--preload", closed.__name__],
         death_timeout=ORPHANED, job_name="diffusegen", job_extra_directives=[*asked, *s.options],
         job_script_prologue=[*s.before, *(f"export {k}={shlex.quote(v)}" for k, v in exported.items())],

@@ -22,8 +22,8 @@ SUPPORTED, REFUTED, NO_EFFECT = "supported", "refuted", "no practical effect"
 UNDECIDED, TOO_LITTLE = "undecided", "too little data"
 RULE = {
     TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
-                f"test set is absent; or all test images are of one sequence or centre; or neither network "
-                f"reaches a mean of {LEARNED}.",
+                f"test set is absent; or all test images are of one sequence, centre or patient; or neither "
+                f"network reaches a mean of {LEARNED}.",
     NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
                f"wholly between -{SMALLEST} and +{SMALLEST}, on whichever side of 0: what there is, is too "
                "small to matter.",
@@ -87,8 +87,8 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
         return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell the "
                             "chance of training from the data.")
     if isnan(gain.low):
-        return TOO_LITTLE, ("The test images are of a single sequence or centre, which tells nothing of "
-                            "others.")
+        return TOO_LITTLE, ("The test images are all of one sequence, centre or patient, which tells "
+                            "nothing of others.")
     if best < LEARNED:
         return TOO_LITTLE, f"Neither network segments: the better mean is {best:.3f}."
     if helps and gain.low > -SMALLEST and gain.high < SMALLEST:

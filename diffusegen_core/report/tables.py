@@ -84,7 +84,8 @@ class Table:
         return f"{table}\n::::{{dropdown}} {FOLDED}\n{self.folded._own_markdown()}::::\n"
 
     def _own_markdown(self) -> str:
-        rows = [list(map(str, self.frame.columns)), ["---:" if n else ":---" for n in self.numeric]]
+        rows = [[escaped(str(column)) for column in self.frame.columns],
+                ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
         # By these classes the stylesheet knows that the second column must not break at hyphens, and that
