@@ -193,7 +193,7 @@ def test_jobs_whose_run_was_killed_end_by_themselves(
             f"with machines.hold(folder, slurm=Path({str(described(workers='2', cpus='2'))!r})):\n"
             "    fanout.run(t.endless, t.items(2, folder=folder), 'Endless')\n")
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, 120)  # of one job
+    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, 400)  # of one job
     assert len(queue()) == 1
     run.send_signal(signal.SIGKILL)
     run.wait()

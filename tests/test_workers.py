@@ -344,6 +344,7 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
 def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     monkeypatch.setattr(ready, "CODE", "changed since the workers were started")
+    monkeypatch.setattr(ready, "_asked", set())
     monkeypatch.setattr(remote, "_follow", lambda *_: pytest.fail("an item was sent"))
     with pytest.raises(UserError, match="another version of diffusegen"):
         fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Other")

@@ -26,8 +26,7 @@ from diffusegen_core.store.workspace import Workspace
 SOURCES = sorted(Path(__file__).parents[1].rglob("*.py"))
 CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()
 LOOK = 30.0  # seconds for which a worker's answer is waited for
-# Workers by their address, with the code and the folders that they have been asked for and have.
-_asked: set[tuple[str, str, Path]] = set()
+_asked: set[tuple[str, Path]] = set()  # workers by their address, and folders that they have found
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,8 @@ def check(wanted: Needs) -> None:
 def refuse(client: Client, addresses: Iterable[str], wanted: Needs) -> None:
     """UserError where one of these workers lacks something. Who is busy, or silent, is not waited for."""
     busy = {address for address, keys in client.processing().items() if keys}
-    asked = {address: {(address, wanted.code, folder) for folder in (wanted.start, *wanted.folders)}
-             for address in addresses}
+    places = (wanted.start, *wanted.folders)
+    asked = {address: {(address, place) for place in places} for address in addresses}
     sent = {client.submit(check, wanted, key=f"ready {uuid4().hex}", pure=False, workers=[address],
                           allow_other_workers=False): address
             for address, pairs in asked.items() if address not in busy and not pairs <= _asked}
