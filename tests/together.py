@@ -46,6 +46,8 @@ def steps(share: Share, place: str, folder: Path) -> None:
                       "weights": torch.cat([p.detach().flatten() for p in state.weights]),
                       "average": torch.cat([p.flatten() for p in state.averages])})
     torch.save(found, folder / f"{share.rank} of {share.of}.pt")
+    if share.of > 1:
+        torch.distributed.barrier()  # all end with the first, which would leave files half written
 
 
 def apart(share: Share, place: str) -> None:
