@@ -1,5 +1,6 @@
 """The card of an export: what it holds, how it was made, what is not known, and what it is not for."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from math import isnan
 from pathlib import PurePath
@@ -101,10 +102,10 @@ def _making(chosen: Chosen) -> str:
                   for model in models.all]
     versions = {name: version for one in chosen.sets.values()
                 for name, version in one.stamp.get("versions", {}).items()}
-    known = ", ".join(" ".join(one) for one in versions.items())
-    lines.append(f"- Seed {p.seed}. Versions: {known or 'not recorded'}.")
+    known = ", ".join(f"{name} {version}" for name, version in versions.items())
+    lines.append(f"- Seed {p.seed}. Versions: {escaped(known) or 'not recorded'}.")
     told = as_yaml(_told(p, chosen.sets))
-    return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n```yaml\n{told}```"
+    return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n{told}"
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
@@ -127,8 +128,10 @@ def shareable(p: Params, section: str) -> dict[str, Any]:
 
 
 def as_yaml(told: Mapping[str, Any]) -> str:
-    """In the order in which it is told."""
-    return yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True)
+    """A block of YAML, in the order in which it is told, that nothing in it ends."""
+    text = yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+    return f"{fence}yaml\n{text}{fence}"
 
 
 def _copies(chosen: Chosen) -> str:

@@ -93,6 +93,14 @@ def holder(folder: Path) -> str | None:
     return None
 
 
+def clear(folder: Path) -> None:
+    """Remove what processes of a run that were killed had half written, and the signs that they wait for
+    their items."""
+    for leftover in folder.rglob(f"{files.WRITING}*"):
+        if not leftover.is_dir():
+            leftover.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Hold a run folder, unless whoever started this process does; a second holder is refused.
@@ -126,8 +134,6 @@ def hold(folder: Path) -> Iterator[None]:
             os.ftruncate(f.fileno(), 0)
             since = time.strftime("%Y-%m-%d %H:%M")
             os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
-        for leftover in folder.rglob(f"{files.WRITING}*"):
-            if not leftover.is_dir():
-                leftover.unlink(missing_ok=True)
+        clear(folder)
         with environment({HOLDER: str(folder)}):
             yield
