@@ -23,6 +23,7 @@ from diffusegen_core import Run, kernels, notebooks, watchdog
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.store import files
 from diffusegen_core.watchdog import Seen
 
 POSIX = pytest.mark.skipif(kernels.ASK is None, reason="there is no signal to ask a kernel with")
@@ -111,13 +112,17 @@ def test_a_lost_reply_is_made_up_for_by_the_second_try(execute: Callable[..., Pa
 
 
 def test_what_goes_wrong_between_kernel_and_client_is_tried_again_once(
-        execute: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+        execute: Callable[..., Path], nano_params: params.Params, monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture) -> None:
     faults: list[Exception] = []
+    sign = nano_params.folder / "augment" / f"{files.WRITING}sign"  # by which workers know of it
 
     def failing(source: str, target: str, *_: object, **__: object) -> None:
         shutil.copy(source, target)
         if faults:
+            files.write_text(sign, "")
             raise faults.pop()
+        assert not sign.exists()
     monkeypatch.setattr(papermill, "execute_notebook", failing)
     for fault, says in (
             (RuntimeError("Kernel didn't respond in 300 seconds"),
@@ -131,6 +136,7 @@ def test_what_goes_wrong_between_kernel_and_client_is_tried_again_once(
         faults[:] = [fault, fault]
         with pytest.raises(UserError, match=f"^01_x failed twice: {says}"):
             execute()
+    sign.unlink()
     faults[:] = [RuntimeError("of something else")]
     with pytest.raises(RuntimeError, match="of something else"):
         execute()
