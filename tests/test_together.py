@@ -24,7 +24,7 @@ from diffusegen_core.chapters import train
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.parallel import fanout, machines, ranks, remote, slurm
+from diffusegen_core.parallel import cards, fanout, machines, ranks, slurm
 from diffusegen_core.parallel.ranks import ALONE, Share
 from diffusegen_core.planning import plan, probe
 from diffusegen_core.run import Run
@@ -201,7 +201,8 @@ def four_cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "get_device_properties",
                         lambda card: SimpleNamespace(uuid=f"together {os.getpid()} {card}"))
-    monkeypatch.setattr(remote, "_held", {})
+    monkeypatch.setattr(cards, "_holds", {})
+    monkeypatch.setattr(cards, "_free", lambda: [1.0] * 4)
 
 
 def test_as_many_cards_are_taken_as_there_are_at_most(four_cards: None):
@@ -217,20 +218,18 @@ def test_as_many_cards_are_taken_as_there_are_at_most(four_cards: None):
 
 
 def test_the_cards_of_a_worker_are_different_ones_that_fewest_others_have(four_cards: None, monkeypatch):
-    other = remote._card()  # of another worker
+    other = cards._taken(range(4))  # of another worker
     assert other[0] == 0
-    remote._hold(1)
-    assert list(remote._held) == [1]
-    remote._hold(3)
-    assert list(remote._held) == [1, 2, 3]
-    remote._hold(9)
-    assert list(remote._held) == [1, 2, 3, 0]
+    assert cards._hold(None, 1) == (1,)
+    assert cards._hold(None, 3) == (1, 2, 3)
+    assert cards._hold(None, 9) == (1, 2, 3, 0)
+    assert cards._hold(2, 1) == (2,), "a named card is that card"
     token = devices.own.set((1, 3, 2))
     assert devices.several("cuda", 2) == ["cuda:1", "cuda:3"]
     with pytest.raises(UserError, match=r"4 cards for a model are asked for, but torch finds 3 CUDA devices"):
         devices.several("cuda", 4)
     devices.own.reset(token)
-    for _, hold in [other, *remote._held.items()]:
+    for _, hold in [other, *cards._holds.items()]:
         hold.close()
 
 
@@ -266,7 +265,8 @@ def test_workers_and_jobs_must_have_the_cards_of_a_model(tmp_path: Path, monkeyp
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, resources={"device": 1},
                       dashboard_address="127.0.0.1:0") as cluster:
         few = r"None of the 1 workers offers the resource device=2,.*--resources device=2`, one for each 2 "
-        with pytest.raises(UserError, match=few), machines.hold(scheduler=cluster.scheduler_address, cards=2):
+        with pytest.raises(UserError, match=few), machines.hold(
+                tmp_path, scheduler=cluster.scheduler_address, cards=2):
             pass
         monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
         with pytest.raises(UserError, match=few):
@@ -274,7 +274,7 @@ def test_workers_and_jobs_must_have_the_cards_of_a_model(tmp_path: Path, monkeyp
     file = tmp_path / "slurm.yaml"
     file.write_text("gpus: 3\nworkers: 2\n")
     with (pytest.raises(UserError, match=r"gpus: a job has 3, and 4 are needed .* Set gpus: 4\."),
-          slurm.hold(file, cards=2)):
+          slurm.hold(file, {}, cards=2)):
         pass
 
 
@@ -284,7 +284,7 @@ def test_a_worker_of_this_machine_trains_a_model_in_two_processes(
     p = changed(nano_params, TWO, ("cluster.k", 1), ("cluster.scan", "[2]"), ("train.lr", 1e-4))
     alone = Run(changed(p, ("train.devices", 1), ("run_dir", tmp_path / "alone"))).make("train")
     seen: list[str] = []
-    with machines.hold(workers=1, cards=2):
+    with machines.hold(tmp_path, workers=1, cards=2):
         made = Run(p).make("train", watch=lambda name, folder: seen.append(name))
     assert stamp_of(made.models[0].folder)["device"].startswith("2 x ")
     assert seen == ["cluster-00"] * 2
@@ -305,6 +305,6 @@ def test_the_plan_counts_the_cards_of_a_model(nano_params: Params, monkeypatch):
     assert two.table["seconds"].tolist() == one.table["seconds"].tolist(), "they share a processor's cores"
     assert f"2 cards train a model together (train.devices). {plan.ALL_AS_ONE}" in two.text
     monkeypatch.setattr(devices, "on_cards", lambda name: True)
-    cards = plan.make(changed(nano_params, TWO), 1.0)
-    assert plan.AS_MANY in cards.text
-    np.testing.assert_allclose(cards.table["seconds"], one.table["seconds"] / two.table["cards"])
+    on_cards = plan.make(changed(nano_params, TWO), 1.0)
+    assert plan.AS_MANY in on_cards.text
+    np.testing.assert_allclose(on_cards.table["seconds"], one.table["seconds"] / two.table["cards"])
