@@ -63,11 +63,10 @@ class Fuzz:
         self.seen = set(digests.read_text().split()) if digests.exists() else set()
         self.faults: dict[str, type[Fault]] = {}
 
-    def attempt(self, case: Case) -> Outcome | None:
-        """Try a case, count it if it is new, and keep what it did. None of one that was tried before and passed."""
+    def attempt(self, case: Case, again: bool = False) -> Outcome | None:
+        """Try a case, count it if it is new, and keep what it did; None of one that was tried, unless `again`."""
         digest = case.digest[:24]
-        failing = any(digest in one["digests"] for one in self.state["faults"].values())
-        if digest in self.seen and not failing:
+        if digest in self.seen and not again:
             return None
         start = time.monotonic()
         outcome = fuzzcage.tried(case, self.base, self.box)
@@ -111,13 +110,20 @@ class Fuzz:
               done: Callable[[], bool] = lambda: False) -> None:
         """Let hypothesis try so many cases of a family."""
         strategy, _ = fuzzinputs.FAMILIES[family]
+        raised: dict[str, str] = {}
 
         def test(case: Case) -> None:
             if done():
                 return
-            outcome = self.attempt(case)
-            if outcome and outcome.faults:
-                raise self._fault(f"{case.family}: {outcome.faults[0]}")
+            if case.digest in raised:  # hypothesis looks twice at what fails
+                raise self._fault(raised[case.digest])
+            known = set(self.state["faults"])
+            outcome = self.attempt(case, phases == (Phase.reuse,))
+            names = [f"{case.family}: {fault}" for fault in outcome.faults] if outcome else []
+            # A known fault ends no batch, or nothing would ever be tried behind it.
+            if new := [name for name in names if name not in known or phases == (Phase.reuse,)]:
+                raised[case.digest] = new[0]
+                raise self._fault(new[0])
 
         test.__qualname__ = f"fuzz_{family}"
         seed = int(hashlib.sha256(f"{self.seed} {family} {number}".encode()).hexdigest()[:8], 16)

@@ -170,6 +170,12 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+@lru_cache
+def _bomb(kind: bytes, size: int) -> bytes:
+    """A chunk of text or colours that grows."""
+    return chunk(kind, b"x\0\0" + zlib.compress(bytes(size), 1))
+
+
 def png(draw: Draw) -> bytes:
     """A PNG whose header is of any kind, with chunks that may be bombs, and checksums that are right."""
     side = st.sampled_from([0, 1, WIDTH, HEIGHT, 4000, 8000, 8001, 65535, 2**31 - 1])
@@ -177,8 +183,8 @@ def png(draw: Draw) -> bytes:
     head = struct.pack(">IIBBBBB", draw(side), draw(side), bits, colour, *(draw(st.sampled_from([0, 0, 0, 1, 255]))
                                                                            for _ in range(3)))
     extra = draw(st.lists(st.sampled_from([
-        chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(20_000_000))), chunk(b"PLTE", bytes(range(48))),
-        chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(5_000_000))), chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff" + bytes(40)),
+        _bomb(b"zTXt", 20_000_000), chunk(b"PLTE", bytes(range(48))),
+        _bomb(b"iCCP", 5_000_000), chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff" + bytes(40)),
         chunk(b"tRNS", bytes(6)), chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0)), chunk(b"PLTE", b""),
         chunk(b"iTXt", b"x\0\0\0\0\0" + 1000 * b"\xff"), chunk(b"pHYs", bytes(9))]), max_size=3))
     rows = zlib.compress(draw(st.sampled_from([b"", 20 * bytes(25), 20 * bytes(200), bytes(1_000_000)])))

@@ -28,6 +28,8 @@ GUARD = 1 << 30  # bytes beyond these at which allocations fail, so that this ma
 CANARY = "pwned"  # the name of a file that planted payloads would write
 PROGRAMS = {"sbatch", "squeue", "scancel"}  # that the command may start, beside its own Python
 INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "NO_ALBUMENTATIONS_UPDATE")
+# What libraries keep for themselves, in the home folder and that of temporary files.
+CACHES = (".cache", ".config", ".local", ".ipython", ".jupyter", "torchinductor_")
 UNSAFE = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "shutil", "runpy", "webbrowser", "commands"}
 OURS = re.compile(r'File "[^"]*(diffusegen_core/[^"]+)", line \d+, in (\S+)')
 ERROR = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit|Bomb\w*|Group))\b", re.M)
@@ -99,6 +101,8 @@ def prepare(case: Case, base: Path, box: Path) -> None:
     for name in ("work", "home", "tmp", "precious"):
         (box / name).mkdir(parents=True)
     (box / "precious" / "letter").write_text("dear")
+    (box / "work" / "notebooks").mkdir()
+    (box / "work" / "_config.yml").touch()  # so that relative paths start here, as in a checkout
     if case.run:
         shutil.copytree(base / "run", box / "work" / "run", symlinks=True)
     for name, content in case.files.items():
@@ -220,7 +224,7 @@ def _listen(box: Path, heard: Path) -> None:
         elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
             path = arguments[0]
             if isinstance(path, str | bytes) and not os.path.realpath(os.fsdecode(path)).startswith(allowed):
-                note(f"wrote elsewhere: {os.path.basename(os.fsdecode(path))[:60]}")
+                note(f"wrote elsewhere: {Path(os.fsdecode(path)).name.partition('-writing-')[0][:60]}")
         elif event == "socket.connect" and isinstance(arguments[1], tuple) and not str(
                 arguments[1][0]).startswith(("127.", "::1", "localhost")):
             note("connected to another machine")
@@ -323,8 +327,8 @@ def _strays(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]
         if inside is not None and any(inside == one or inside.startswith(f"{one}/") or one.startswith(f"{inside}/")
                                       for one in writes):
             continue
-        if parts[0] == "home" and len(parts) > 1 and parts[1] in (".cache", ".config", ".local", ".ipython", ".jupyter"):
-            continue  # libraries' own caches
+        if parts[0] in ("home", "tmp") and len(parts) > 1 and parts[1].startswith(CACHES):
+            continue
         what = "removed" if name not in after else "changed" if name in before else "written"
         faults.add(f"{what} outside: {parts[0]}" if inside is None else f"{what} outside: work")
     return sorted(faults)

@@ -11,6 +11,7 @@ import numpy as np
 from fuzzbytes import chunk, dicom, nifti
 from PIL import Image
 
+DOUBLES = 64  # NIfTI's number
 SIDE = 8000  # pixels; 64 million are read, and no more
 CHAPTERS = ("evaluate", "segment", "augment")
 
@@ -28,11 +29,12 @@ def prepare(base: Path) -> None:
     if not (heavy / "volume.nii.gz").exists():
         _volume(heavy / "volume.nii.gz", (1000, 1000, 900), 2, 1)
     if not (heavy / "doubles.nii.gz").exists():
-        _volume(heavy / "doubles.nii.gz", (600, 600, 800), 64, 8)
-    black = Image.new("RGB", (SIDE, SIDE))
+        _volume(heavy / "doubles.nii.gz", (600, 600, 800), DOUBLES, 8)
+    half = Image.new("RGB", (SIDE, SIDE))
+    half.paste("white", (0, 0, SIDE // 2, SIDE))
     for name, options in (("large.tif", {"compression": "tiff_lzw"}), ("large.jpg", {})):
         if not (heavy / name).exists():
-            black.save(heavy / name, **options)
+            half.save(heavy / name, **options)
     if not (heavy / "large.dcm").exists():
         (heavy / "large.dcm").write_bytes(dicom(np.zeros((SIDE, SIDE // 4), np.uint16), Rows=SIDE,
                                                   Columns=SIDE // 4))
@@ -58,7 +60,8 @@ def _made(folder: Path) -> None:
 
 def _png(path: Path, bits: int, colour: int, width: int) -> None:
     packer = zlib.compressobj(1)
-    rows = b"".join([packer.compress(bytes(width + 1)) for _ in range(SIDE)]) + packer.flush()
+    row = bytes(1) + b"\xff" * (width // 2) + bytes(width - width // 2)  # white and black, as a mask is
+    rows = b"".join([packer.compress(row) for _ in range(SIDE)]) + packer.flush()
     head = struct.pack(">IIBBBBB", SIDE, SIDE, bits, colour, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
 
@@ -68,6 +71,8 @@ def _volume(path: Path, shape: tuple[int, int, int], kind: int, size: int) -> No
     header = bytearray(nifti(np.zeros((2, 2, 2), np.uint8))[:352])
     struct.pack_into("<3h", header, 42, *shape)
     struct.pack_into("<2h", header, 70, kind, 8 * size)
+    if kind == DOUBLES:  # which lead to the left, so that slices have to be turned
+        struct.pack_into("<f", header, 280, -1.0)
     with gzip.open(path, "wb", 1) as f:
         f.write(header)
         for piece in _pieces(int(np.prod(shape)) * size):

@@ -1,6 +1,7 @@
 """What the fuzz gives to which command: a strategy of cases for each family of inputs."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ NANO: dict[str, Any] = {
     "segment": {"decoder_channels": [8, 8, 8], "epochs": 2, "epoch_images": 4, "batch_size": 4, "test_count": 4,
                 "resamples": 200, "weights": "random"},
     "augment": {"sizes": [4]}}
+# Everything is checked in advance, and nothing is tried out, as it is for the networks of chapters 6 and 7.
+CHECKED = ["run", "p.yaml", "--dry-run", "--only", "summary"]
 BASES = [NANO, *(yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "params").glob("*.yaml"))
                  if path.stem != "slurm")]
 TOKENS = [b"&a ", b"*a", b"<<: ", f"!!python/object/apply:os.system [{COMMAND}]".encode(), b"!!set ", b"!!binary ", b"? ",
@@ -73,9 +76,8 @@ def profile(draw: Draw) -> bytes:
 @st.composite
 def parameters(draw: Draw) -> Case:
     content = profile(draw) if draw(st.integers(0, 15)) else draw(SPECIAL)
-    how = draw(st.sampled_from([["run", "p.yaml", "--dry-run"], ["plan", "p.yaml", "--seconds", "0"],
-                                ["data", "check", "set", "--profile", "p.yaml"], ["run", "p.yaml", "--dry-run", "--only",
-                                                                                  "cluster"]]))
+    how = draw(st.sampled_from([CHECKED, CHECKED, ["plan", "p.yaml", "--seconds", "0"],
+                                ["data", "check", "set", "--profile", "p.yaml"]]))
     return Case("parameters", command(draw, list(how)), {"p.yaml": content, **pair(".png", ".png")})
 
 
@@ -178,7 +180,9 @@ ENTRIES = ["images/a.png", "masks/a.png", "../x", "/x", "a/../../x", "..", ".", 
 
 @st.composite
 def archives(draw: Draw) -> Case:
-    names = draw(st.lists(st.one_of(st.sampled_from(ENTRIES), NAMES), min_size=1, max_size=6, unique=True))
+    sound = st.sampled_from(["images/a.png", "masks/a.png", "images/b.png", "masks/b.png", "n.txt"])
+    one = sound if draw(st.booleans()) else st.one_of(st.sampled_from(ENTRIES), NAMES)
+    names = draw(st.lists(one, min_size=1, max_size=6, unique=True))
     bodies = st.sampled_from([b"x", made.pictures(False)[".png"], bytes(3_000_000), b""])
     content: bytes | Special = made.archive({name.encode("utf-8", "replace").decode(): draw(bodies) for name in names},
                                             draw(st.sampled_from([0, 8, 12, 14])))
@@ -255,10 +259,10 @@ def checkpoints(draw: Draw) -> Case:
     if way <= 2:
         names = [f"m/cluster-0{n}/model{ending}" if ours else f"m/cluster_{n}_x{ending}" for n in (0, 1)]
         files = {**nano, names[0]: content, names[1]: kept if ours else content}
-        argv = ("run", "p.yaml", "--dry-run", "-p", "train.checkpoints", "m")
+        argv = (*CHECKED, "-p", "train.checkpoints", "m")
     else:
         key = draw(st.sampled_from(["segment.weights", "cluster.weights", "style.vgg_weights", "evaluate.weights"]))
-        files, argv = {**nano, f"w{ending}": content}, ("run", "p.yaml", "--dry-run", "-p", key, f"w{ending}")
+        files, argv = {**nano, f"w{ending}": content}, (*CHECKED, "-p", key, f"w{ending}")
     return Case("checkpoints", argv, files)
 
 
@@ -277,6 +281,12 @@ def clusters(draw: Draw) -> Case:
         content = made.spoilt(draw, bytes(content))  # type: ignore[arg-type]
     elif way == 2:
         content = bytes(content)[:20] + draw(st.sampled_from(TOKENS)) + bytes(content)[20:]  # type: ignore[arg-type]
+    if draw(st.booleans()):  # the authors' clusters, a pickle
+        names = {number: [f"x_{number}.png", f"y_{number}.png"] for number in range(2)}
+        value = draw(st.sampled_from([names, {0: made.Payload(2)}, made.Payload(), [names], {0: []}, {0: ["a"] * 3}, {-1: ["a"]}]))
+        pickled = draw(st.sampled_from([pickle.dumps(value, draw(st.sampled_from([0, 2, 4]))), *made.PICKLES[:6]]))
+        content = draw(SPECIAL) if draw(st.integers(0, 9)) == 0 else made.spoilt(draw, pickled)
+        return Case("clusters", (*CHECKED, "-p", "cluster.file", "c.p"), {"c.p": content, "p.yaml": yaml.safe_dump(NANO).encode()})
     argv = ["run", "p.yaml", "--only", "cluster", "--no-book", "--slurm", "c.yaml"]
     if draw(st.integers(0, 9)) == 0:
         argv[-2:] = ["--scheduler", draw(st.sampled_from(["x", "tcp://", "tcp://127.0.0.1:9", "tcp://\x1b", "http://x", "", "tls://x:1",
@@ -304,7 +314,7 @@ def runs(draw: Draw) -> Case:
     exports = [["export", "run", "--to", kind, "--out", "out"] for kind in ("folder", "nnunet", "coco", "hf", "monai", "models")]
     argv = draw(st.sampled_from([["status", "run"], ["status", "run", "--verify"], ["clean", "run"], ["compare", "run", "run"],
                                  ["review", "make", "run", "--per-type", "2", "--out", "out"],
-                                 ["paint", "run", "a.png", "--out", "out"], ["run", "run/params.yaml", "--dry-run"], *exports]))
+                                 ["paint", "run", "a.png", "--out", "out"], ["run", "run/params.yaml", "--dry-run", "--only", "summary"], *exports]))
     return Case("runs", tuple(argv), {f"run/{name}": content, "a.png": made.pictures(False)[".png"]}, True,
                 (f"run/{name}",) if draw(st.booleans()) else (), ("out", "run"))
 
@@ -340,7 +350,7 @@ def tables(draw: Draw) -> Case:
     values = {**NANO, "run_dir": "out", "data": {"source": "set", "count": None, "image_size": 16, "holdout": 0.25, "patients": key}}
     values["cluster"] = {"k": 1, "scan": [2]}
     where = draw(st.sampled_from(["who.csv", "set/who.csv"]))
-    return Case("tables", ("run", "p.yaml", "--dry-run"), {**files, where: content, "p.yaml": yaml.safe_dump(values).encode()})
+    return Case("tables", tuple(CHECKED), {**files, where: content, "p.yaml": yaml.safe_dump(values).encode()})
 
 
 ANSWERS = {"form": "f", "answers": {"1": {"quality": "Good", "segmentation": "Poor", "origin": "Real"},
@@ -390,7 +400,7 @@ def names(draw: Draw) -> Case:
         return Case("names", (*argv, "--", name), files, argv[-1] == "run", writes=("run",))
     if way == 4:
         option = draw(st.sampled_from(["--only", "--from", "--to", "--remake", "--slurm", "--workers", "--scheduler"]))
-        return Case("names", ("run", "p.yaml", "--dry-run", f"{option}={name}"), {"p.yaml": yaml.safe_dump(NANO).encode()})
+        return Case("names", (*CHECKED, f"{option}={name}"), {"p.yaml": yaml.safe_dump(NANO).encode()})
     if way == 5:
         argv = ["export", "run", "--to", "folder", "--out", f"out/{name}"] if draw(st.booleans()) else [
             "export", "run", "--to", "folder", "--out", "out", f"--types={name}"]

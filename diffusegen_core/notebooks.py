@@ -15,6 +15,7 @@ from diffusegen_core import kernels
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
+from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
@@ -196,7 +197,7 @@ def _params(values: Params) -> dict[str, Any]:
 def _told_params(path: Path) -> dict[str, Any]:
     """The parameters that an executed notebook's metadata tells of its run."""
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.read(plain_file(path, MANY), as_version=4)
         nbformat.validate(notebook)
         told = notebook.metadata.get(OWN, {})
     except UNREADABLE:
