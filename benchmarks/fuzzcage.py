@@ -1,8 +1,8 @@
-"""One input of the fuzz in a cage: a forked child runs the command line's own `main` on it, with limits, and is
-judged by what it leaves.
+"""One input of the fuzz in a cage: a forked child runs the command line's own `main` on it, with limits, and
+is judged by what it leaves.
 
-The parent has imported everything and computed nothing, so that a child starts at once and is as new. Memory is
-what a child's resident set grows by at most above that of this parent; time is what the child could have
+The parent has imported everything and computed nothing, so that a child starts at once and is as new. Memory
+is what a child's resident set grows by at most above that of its parent; time is what the child could have
 computed: the waiting for a processor that others hold is taken off.
 """
 
@@ -30,15 +30,16 @@ PROGRAMS = {"sbatch", "squeue", "scancel"}  # that the command may start, beside
 INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "NO_ALBUMENTATIONS_UPDATE")
 # What libraries keep for themselves, in the home folder and that of temporary files.
 CACHES = (".cache", ".config", ".local", ".ipython", ".jupyter", "torchinductor_")
-UNSAFE = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "shutil", "runpy", "webbrowser", "commands"}
+UNSAFE = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "shutil", "runpy", "webbrowser",
+          "commands"}
 OURS = re.compile(r'File "[^"]*(diffusegen_core/[^"]+)", line \d+, in (\S+)')
 ERROR = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit|Bomb\w*|Group))\b", re.M)
 
 
 @dataclass(frozen=True)
 class Special:
-    """What lies at a path that is no plain file: "link" to `text`, "fifo", "folder", "sparse" of `size` bytes,
-    or "kept", a file `text` of the prepared ones."""
+    """What lies at a path that is no plain file: "link" to `text`, "fifo", "folder", "sparse" of `size`
+    bytes, or "kept", a file `text` of the prepared ones."""
 
     kind: str
     text: str = ""
@@ -77,7 +78,7 @@ class Outcome:
 
 
 def tried(case: Case, base: Path, box: Path) -> Outcome:
-    """Run a case in the folder `box`, which is made anew; `base` holds what `Special("kept")` and `run` name."""
+    """Run a case in the folder `box`, made anew; `base` holds what `Special("kept")` and `run` name."""
     shutil.rmtree(box, ignore_errors=True)
     prepare(case, base, box)
     before = _listing(box)
@@ -156,7 +157,8 @@ def _live(case: Case, box: Path, output: Path, measured: Path, heard: Path) -> N
         for number in (1, 2):
             os.dup2(into, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(n, "wb", 0, closefd=False), "utf-8", "backslashreplace",
+        sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(n, "wb", 0, closefd=False), "utf-8",
+                                                   "backslashreplace",
                                                    write_through=True) for n in (1, 2))
         faulthandler.enable(2)
         _environment(box)
@@ -192,7 +194,8 @@ def _environment(box: Path) -> None:
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     os.environ.clear()
     nowhere = "http://127.0.0.1:9"  # nobody listens there: what asks the network is refused at once
-    os.environ.update(kept, HOME=str(box / "home"), TMPDIR=str(box / "tmp"), HTTP_PROXY=nowhere, HTTPS_PROXY=nowhere,
+    os.environ.update(kept, HOME=str(box / "home"), TMPDIR=str(box / "tmp"), HTTP_PROXY=nowhere,
+                      HTTPS_PROXY=nowhere,
                       http_proxy=nowhere, https_proxy=nowhere, TERM="dumb", COLUMNS="200")
     import tempfile
     tempfile.tempdir = None
@@ -287,7 +290,7 @@ def _judged(code: int, hung: bool, peak: int, text: str) -> list[str]:
 
 
 def _listing(box: Path) -> dict[str, tuple[Any, ...]]:
-    """Every entry below a folder: what it is, and a file's size and hash; what holds the box is never left."""
+    """Every entry below a folder: what it is, and a file's size and hash."""
     found: dict[str, tuple[Any, ...]] = {}
     for parent, folders, names in os.walk(os.fsencode(box)):
         for name in (*folders, *names):
@@ -324,7 +327,8 @@ def _strays(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]
             faults.add("executed: a planted payload")
             continue
         inside = Path(*parts[1:]).as_posix() if parts[0] == "work" and len(parts) > 1 else None
-        if inside is not None and any(inside == one or inside.startswith(f"{one}/") or one.startswith(f"{inside}/")
+        if inside is not None and any(inside == one or inside.startswith(f"{one}/")
+                                      or one.startswith(f"{inside}/")
                                       for one in writes):
             continue
         if parts[0] in ("home", "tmp") and len(parts) > 1 and parts[1].startswith(CACHES):

@@ -1,4 +1,4 @@
-"""What the fuzz finds ready: a finished run of the smallest size, and pictures as large as the program takes."""
+"""What the fuzz finds ready: a finished run of the smallest size, and pictures as large as they may be."""
 
 import gzip
 import struct

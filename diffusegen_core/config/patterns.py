@@ -1,5 +1,5 @@
-"""Patterns that a user or a stranger's parameter file gives, matched within a time: one that repeats what is itself
-repeated, as (a+)+$, would need years for some names."""
+"""Patterns that a user or a stranger's parameter file gives, matched within a time: one that repeats what is
+itself repeated, as (a+)+$, would need years for some names."""
 
 import contextlib
 import signal
@@ -18,7 +18,7 @@ class _Late(Exception):
 
 @contextlib.contextmanager
 def in_time(where: str, seconds: float = SECONDS) -> Iterator[None]:
-    """Ends what is matched within it after so many seconds of computing, with a UserError that names the parameter
+    """Ends what is matched within it after so many seconds of computing, with a UserError that begins with
     `where`. Only the main thread can be interrupted; in another one nothing is ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -28,7 +28,7 @@ def in_time(where: str, seconds: float = SECONDS) -> Iterator[None]:
     try:
         yield
     except _Late:
-        raise UserError(f"{where}: matching it takes too long. Write a pattern that repeats nothing within what is "
+        raise UserError(f"{where} takes too long to match. Write one that repeats nothing within what is "
                         "itself repeated.") from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)

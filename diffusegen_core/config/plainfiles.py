@@ -9,8 +9,8 @@ MANY = 1 << 28  # bytes of a text that is read as a whole
 
 
 def plain_file(path: Path, most: int | None = None) -> Path:
-    """The same path. OSError, as opening it would raise, where nothing is there; where it is a folder, a pipe, a
-    device or a socket; and where it has more than `most` bytes."""
+    """The same path. OSError, as opening it would raise, where nothing is there; where it is a folder, a
+    pipe, a device or a socket; and where it has more than `most` bytes."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

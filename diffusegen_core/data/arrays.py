@@ -25,8 +25,8 @@ def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     status = path.stat()
     volume = _upright(path, status.st_size, status.st_mtime_ns)
     if len([side for side in volume.shape if side > 1]) > 2 and cut is None:
-        raise ValueError(f"a volume of {'x'.join(map(str, volume.shape))}; its slices are taken by data.slices "
-                         "[axis, first, last]")
+        raise ValueError(f"a volume of {'x'.join(map(str, volume.shape))}; its slices are taken by "
+                         "data.slices [axis, first, last]")
     sides = volume.sides
     axis, index = cut or (next((i for i in (2, 1, 0) if sides[i] == 1), 2), 0)
     if index >= sides[axis]:
@@ -58,8 +58,8 @@ class _Volume(NamedTuple):
 
 @lru_cache(maxsize=2)  # image and mask of a volume, whose slices are read one after the other
 def _upright(path: Path, size: int, time_ns: int) -> _Volume:
-    """The volume of a file. One that has to be turned is read into memory, as its slices would else be unzipped
-    from the start again and again; a very large one is not."""
+    """The volume of a file. One that has to be turned is read into memory, as its slices would else be
+    unzipped from the start again and again; a very large one is not."""
     import nibabel  # here, so that a run without NIfTI does without
     image: Any = nibabel.load(path)
     shape = image.shape
@@ -91,8 +91,8 @@ def _from_memory(values: Any, axis: int, index: int) -> np.ndarray:
 
 
 def _from_file(stored: Any, turn: np.ndarray, axis: int, index: int) -> np.ndarray:
-    """The same of a file as it is stored; `turn` has for each of its axes the patient's, and whether it leads the
-    same way (1) or the other (-1)."""
+    """The same of a file as it is stored; `turn` has for each of its axes the patient's, and whether it leads
+    the same way (1) or the other (-1)."""
     own = int(np.flatnonzero(turn[:, 0] == axis)[0])
     plane: list[Any] = [slice(None)] * 3 + [0] * (len(stored.shape) - 3)
     plane[own] = index if turn[own, 1] > 0 else stored.shape[own] - 1 - index

@@ -55,8 +55,8 @@ def has_hues(picture: np.ndarray) -> bool:
 
 
 def _distinct(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The colours (N, C) int64, C at most 3, of pixels (P, C) uint8, and how often each occurs: of a large picture
-    all pixels would not fit into memory as numbers that can be reckoned with."""
+    """The colours (N, C) int64, C at most 3, of pixels (P, C) uint8, and how often each occurs: the pixels of
+    a large picture would not fit into memory as numbers that can be reckoned with."""
     codes = np.zeros(len(pixels), np.int32)
     for channel in pixels.T:
         codes = codes << 8 | channel
@@ -67,7 +67,7 @@ def _distinct(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _most_frequent(colours: np.ndarray, counts: np.ndarray, step: int) -> np.ndarray:
-    """The mean of the colours (N, C), of which each occurs so often, in the fullest of the cells of that side."""
+    """The mean of the colours (N, C), each of which occurs so often, in the fullest cell of that side."""
     cells = np.zeros(len(colours), np.int64)
     for channel in colours.T:
         cells = cells * (256 // step) + channel // step

@@ -31,7 +31,7 @@ def of_pairs(report: Report, settings: Data) -> dict[str, str]:
         return {pair.name: pair.image.relative_to(report.folder).as_posix() for pair in report.pairs}
     if table := PATIENT_TABLE.fullmatch(settings.patients):
         return _by_table(report, _table(report.folder, table["file"]), table["column"], settings.patients)
-    with in_time("Parameters: data.patients"):
+    with in_time(f"Parameters: data.patients: {settings.patients!r}"):
         return _by_pattern(report, re.compile(settings.patients))
 
 
