@@ -7,7 +7,9 @@ computed: the waiting for a processor that others hold is taken off.
 """
 
 import contextlib
+import ctypes
 import faulthandler
+import gc
 import hashlib
 import io
 import os
@@ -25,6 +27,7 @@ from typing import Any
 
 SECONDS, BYTES = 30.0, 2 << 30  # that an input may take
 GUARD = 1 << 30  # bytes beyond these at which allocations fail, so that this machine lives on
+DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 CANARY = "pwned"  # the name of a file that planted payloads would write
 PROGRAMS = {"sbatch", "squeue", "scancel"}  # that the command may start, beside its own Python
 INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "NO_ALBUMENTATIONS_UPDATE")
@@ -153,6 +156,7 @@ def _live(case: Case, box: Path, output: Path, measured: Path, heard: Path) -> N
     code = 70
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
         into = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number in (1, 2):
             os.dup2(into, number)
@@ -161,6 +165,7 @@ def _live(case: Case, box: Path, output: Path, measured: Path, heard: Path) -> N
                                                    "backslashreplace",
                                                    write_through=True) for n in (1, 2))
         faulthandler.enable(2)
+        gc.callbacks.clear()  # hypothesis's
         _environment(box)
         os.chdir(box / "work")
         start = _memory("VmRSS")

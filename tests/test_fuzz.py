@@ -26,6 +26,12 @@ from fuzzcage import CANARY, Case, Special  # noqa: E402
 LIGHT = ("archives", "labels", "reviews", "tables")  # families that need nothing prepared
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """What commands import, once here and not in every child."""
+    fuzz.loaded()
+
+
 @pytest.fixture
 def tried(tmp_path: Path) -> Callable[..., fuzzcage.Outcome]:
     def one(*argv: str, files: dict[str, bytes | Special] | None = None, writes: tuple[str, ...] = (),
