@@ -72,7 +72,7 @@ def overhead(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
     rows = []
     for workers in [None, *options.workers]:
         began = time.perf_counter()
-        with machines.hold(workers=workers):
+        with tempfile.TemporaryDirectory() as folder, machines.hold(Path(folder), workers=workers):
             start = time.perf_counter() - began
             fanout.run(common.doze, items[:2], "Warming up")
             least = -(-options.items // (workers or 1)) * options.seconds
@@ -95,7 +95,7 @@ def scaling(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
             pairs = dataset.load(ws, p.data, p.cluster.k)
             clusters = cluster.run(ws, pairs, p.cluster)
             work = partial(train.run, ws, pairs, clusters, p.train, p.model, p.process)
-            with machines.hold(workers=workers):
+            with machines.hold(ws.folder, workers=workers):
                 seconds = timed(work)
             rows.append({"workers": workers, "models": clusters.k + bool(p.train.full_images),
                          "seconds": seconds, "ratio": (rows[0]["seconds"] if rows else seconds) / seconds})

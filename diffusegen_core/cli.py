@@ -72,9 +72,11 @@ def run(
     workers: Annotated[int | None, typer.Option(
         min=1, help="Do the work in so many processes of this machine.")] = None,
     scheduler: Annotated[str | None, typer.Option(
-        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tcp://HOST:8786.")] = None,
+        metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tls://HOST:8786.")] = None,
     slurm: Annotated[Path | None, typer.Option(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
+    insecure: Annotated[bool, typer.Option(
+        "--insecure", help="Take a --scheduler that others can reach and that is not encrypted.")] = False,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     if dry_run:
@@ -101,8 +103,9 @@ def run(
         preflight.refuse_mixture(this, [*chapters, *again])
     if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
         devices.device(this.params.device)
+        devices.refuse_few(this.params.device, this.params.train.devices, workers or 1)
     with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
-          machines.hold(workers, scheduler, slurm)):
+          machines.hold(this.folder, workers, scheduler, slurm, insecure, this.params.train.devices)):
         this.keep_params()
         for name in again:
             this.make(name, again=True)
@@ -144,13 +147,19 @@ def plan(
 def book(
     folder: RunFolder,
     pdf: Annotated[bool, typer.Option("--pdf", help="As one PDF too, by a browser that is there.")] = False,
+    trust: Annotated[bool, typer.Option(
+        "--trust", help="Show pages that your own diffusegen did not write as they are: what is in them can "
+                        "then run in your browser, and show files of yours.")] = False,
 ) -> None:
-    """Build the book of a run from the chapters that were executed."""
+    """Build the book of a run from the chapters that were executed.
+
+    Pages that your own diffusegen did not write, or that were changed since, are shown as text and pictures.
+    """
     from diffusegen_core.run import Run
     from diffusegen_core.store import lock
     this = Run.open(folder)
     with lock.hold(this.folder):
-        _build_book(this, pdf)
+        _build_book(this, pdf, trust)
 
 
 @app.command("filter", cls=KeyValue)
@@ -234,8 +243,9 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _build_book(this: "Run", pdf: bool = False) -> None:
-    """Draw the pictures of the book's first pages, build it, and say where it lies.
+def _build_book(this: "Run", pdf: bool = False, trust: bool = False) -> None:
+    """Draw the pictures of the book's first pages, build it, and say where it lies, and which pages are shown
+    as text because somebody else wrote them.
 
     A chapter that was made without leaving its page in the run, as by papermill, is executed for the page: it
     finds everything made. Where that fails, the book is built without it.
@@ -249,10 +259,13 @@ def _build_book(this: "Run", pdf: bool = False) -> None:
             notebooks.execute(notebook, this)
         except UserError as error:
             typer.echo(printable_lines(f"It is not in the book: {error}"), err=True)
+    pages = notebooks.executed(this)
+    for line in book_module.told_of_others([] if trust else pages, this.folder):
+        typer.echo(printable_lines(line), err=True)
     typer.echo("Building the book", err=True)
     front.draw(this)
-    path = book_module.build(this.folder, notebooks=notebooks.executed(this), footer=tables.line(this),
-                             opening=opening.page(this), as_pdf=pdf)
+    path = book_module.build(this.folder, notebooks=pages, footer=tables.line(this),
+                             opening=opening.page(this), as_pdf=pdf, trust=trust)
     typer.echo(f"The book: {path}")
 
 

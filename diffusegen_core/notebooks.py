@@ -18,7 +18,7 @@ from diffusegen_core.config.params import Params, home, plain
 from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
-from diffusegen_core.store import files, moves
+from diffusegen_core.store import files, moves, ownpages
 from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
 from diffusegen_core.store.stamps import ASIDE
 
@@ -28,7 +28,6 @@ KERNEL = "python3"
 # Errors of a chapter that a user is meant to read, by the names that papermill tells.
 READABLE = {kind.__name__ for kind in (UserError, NotMadeError, OutdatedError)}
 OWN = "diffusegen"  # what an executed notebook's metadata tells under this name: the parameters of its run
-WRITTEN = "written.json"  # hashes of the executed notebooks, as they were written
 # What the library raises for a file that is no notebook, which may be a stranger's.
 UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
               nbformat.ValidationError)
@@ -144,13 +143,11 @@ def _keep(running: Path, path: Path, run: Run) -> Path:
     """Move an executed notebook into place, with the parameters of its run in its metadata."""
     notebook = nbformat.read(running, as_version=4)
     notebook.metadata[OWN] = {"params": _params(run.params)}
-    known = files.read_json(path.parent / WRITTEN)
-    record = known if isinstance(known, dict) else {}
-    if path.is_file() and (files.sha256(path) != record.get(path.name)
-                           or _told_params(path) != _params(run.params)):
+    if path.is_file() and (ownpages.edited(path) or _told_params(path) != _params(run.params)):
         _set_aside(path, run)
-    files.write(path, lambda file: nbformat.write(notebook, file))
-    files.write_json(path.parent / WRITTEN, {**record, path.name: files.sha256(path)})
+    content = f"{nbformat.writes(notebook)}\n"
+    files.write_text(path, content)
+    ownpages.record(path, content.encode())
     running.unlink()
     return path
 
@@ -158,11 +155,14 @@ def _keep(running: Path, path: Path, run: Run) -> Path:
 def executed(run: Run) -> list[Path]:
     """The executed chapters that were given these parameters, as far as a chapter and those before it go.
 
-    A chapter left over from other parameters would tell of another run.
+    A chapter left over from other parameters would tell of another run, and what a link leads to is no page
+    of this one.
     """
     fields = [name for name in Params.model_fields if name not in ("run_dir", "profile", "tracking")]
     holding = []
     for path in sorted((run.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        if moves.link_on_the_way(run.folder, f"notebooks/{path.name}"):
+            continue
         name = chapter_of(path)  # of the section, too: 07_augment_small has params.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
         told, asked = _told_params(path), _params(run.params)

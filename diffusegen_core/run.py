@@ -309,7 +309,7 @@ class Run:
         """The pairs of the generators that see a small set alone, each a run of its own within this one."""
         p = self.params
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment, sets.together)
-        return subruns.generators(ws, small, self._within)
+        return subruns.generators(ws, small, self._within, p.train.devices)
 
     def generators(self) -> subruns.Generators:
         """The pairs of the generators that see a small set alone, as far as they are made."""

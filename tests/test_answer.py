@@ -194,9 +194,10 @@ def test_the_book_opens_with_the_answer(nano_run: Run) -> None:
     assert "This part is not here" not in page
     index = book.build(nano_run.folder, [], opening=page).read_text(encoding="utf-8")
     order = ["What this run found", "10 phantoms", "fig-front-strip", "tab-front-answers",
-             "Better than real pairs alone?", "tab-front-numbers", "fig-front-best-and-worst",
-             "What this run cannot say", "How to cite", "10.1007/s11548-024-03213-z",
-             f"DiffuseGen {__version__}", "About this book", "This book is a program"]
+             "Better than real pairs alone?", "tab-front-numbers", "What the data types are",
+             "fig-front-best-and-worst", "What this run cannot say", "How to cite",
+             "10.1007/s11548-024-03213-z", f"DiffuseGen {__version__}", "About this book",
+             "This book is a program"]
     article = index[index.index("<article"):]
     places = [article.find(words) for words in order]
     assert -1 not in places, dict(zip(order, places, strict=True))

@@ -53,7 +53,7 @@ def chapter(folder: Path, text: str) -> Path:
 
 def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     run = chapter(tmp_path, "Later: {doc}`Training <02_train>` and {numref}`fig-train-loss`.")
-    index = book.build(run, footer="Profile nano & seed 3.")
+    index = book.build(run, footer="Profile nano & seed 3.", trust=True)
     assert index == run / "site" / "_build" / "html" / "index.html"
     assert (index.parent / "_static" / "mathjax" / "tex-svg.js").is_file()
     page = (index.parent / "01_cluster.html").read_text(encoding="utf-8")
@@ -114,10 +114,10 @@ def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:
     (figures / "own.png").write_bytes(b"")
     (figures / "file.png").symlink_to(tmp_path / "secret" / "key")
     (figures / "folder").symlink_to(tmp_path / "secret")
-    book._lay_out(site, [], figures, "")
+    book._lay_out(site, {}, figures, "")
     assert [path.name for path in (site / "figures").iterdir()] == ["own.png"]
     (tmp_path / "whole").symlink_to(tmp_path / "secret")
-    book._lay_out(tmp_path / "other", [], tmp_path / "whole", "")
+    book._lay_out(tmp_path / "other", {}, tmp_path / "whole", "")
     assert not (tmp_path / "other" / "figures").exists()
 
 
@@ -125,6 +125,6 @@ def test_every_wrong_reference_stops_the_book(tmp_path: Path) -> None:
     wrong = ("{numref}`fig-cluster-nowhere` {doc}`09_nowhere` {eq}`eq-nowhere` {cite}`nobody1999` "
              "![](figures/nowhere.png)")
     with pytest.raises(UserError) as error:
-        book.build(chapter(tmp_path, wrong))
+        book.build(chapter(tmp_path, wrong), trust=True)
     for name in ("fig-cluster-nowhere", "09_nowhere", "eq-nowhere", "nobody1999", "nowhere.png"):
         assert name in str(error.value)

@@ -23,7 +23,7 @@ from diffusegen_core.networks import weights
 from diffusegen_core.parallel import fanout
 from diffusegen_core.planning import preflight
 from diffusegen_core.report import book, front
-from diffusegen_core.store import files, lock
+from diffusegen_core.store import files, lock, ownpages
 from diffusegen_core.store.stamps import ASIDE, MAKING
 
 NAMES = [path.stem for path in notebooks.every()]
@@ -224,7 +224,7 @@ def test_a_page_of_the_users_in_a_chapters_place_is_set_aside(nano_params: param
     page = nano_params.folder / "notebooks" / chapter.name
     page.parent.mkdir(parents=True)
     page.write_text(content)
-    (page.parent / notebooks.WRITTEN).write_text("[]")
+    (page.parent / ownpages.WRITTEN).write_text("[]")
     notebooks.execute(chapter, Run(nano_params))
     assert [path.read_text() for path in (nano_params.folder / ASIDE).rglob("*.ipynb")] == [content]
 

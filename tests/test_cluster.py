@@ -14,9 +14,10 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.networks import features
+from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import NotMadeError
-from diffusegen_core.store.stamps import ASIDE
+from diffusegen_core.store.stamps import ASIDE, STAMP
 from diffusegen_core.store.workspace import Workspace
 
 
@@ -58,6 +59,12 @@ def test_well_separated_groups_are_recovered(quick):
     assert found.scan["k"].tolist() == [2, 3, 4]
     assert found.scan["silhouette"].idxmax() == 1
     assert found.scan["inertia"].is_monotonic_decreasing
+
+
+def test_the_stamp_names_the_device_of_the_worker_that_looked(quick, monkeypatch):
+    go = fanout.run
+    monkeypatch.setattr(fanout, "run", lambda *arguments: go(*arguments) and ["a GPU far away"])
+    assert files.read_json(run(quick).folder / STAMP)["device"] == "a GPU far away"
 
 
 def test_the_mask_matters_too(quick):

@@ -113,5 +113,7 @@ def test_chapters_make_there_what_they_make_here(nano: dict, p: Params, monkeypa
         assert a == b
         assert a
     assert there.table["pairs"].sum() > 0
-    stamp = files.read_json(p.folder / "train" / "cluster-00" / STAMP)
-    assert stamp["device"] == "pretended GPU"
+    for place, there in (("train/cluster-00", True), ("cluster", True), ("style/2-Styled-Diff", True),
+                         ("data", False)):
+        device = files.read_json(p.folder / place / STAMP)["device"]
+        assert (device == "pretended GPU") == there, f"{place}: {device}"

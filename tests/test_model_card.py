@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from diffusegen_core import Run, cli
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.diffusion import checkpoints
-from diffusegen_core.exports import exporting, to_models
+from diffusegen_core.exports import datacard, exporting, to_models
 from diffusegen_core.store import files
 
 
@@ -107,3 +107,11 @@ def test_the_command_writes_models_and_refuses_what_is_for_pairs(finished: Path,
         wrong = runner.invoke(cli.app, [*command, option])
         assert wrong.exit_code
         assert "--to models writes models alone" in str(wrong.output) + str(wrong.exception)
+
+
+@pytest.mark.parametrize("words", ["```\n\n<script>", "x\n  ````\n# y", "plain"])
+def test_nothing_in_the_parameters_ends_their_block(words: str) -> None:
+    lines = datacard.as_yaml({"object": words}).split("\n")
+    fence = lines[0].removesuffix("yaml")
+    assert set(fence) == {"`"}
+    assert [line.strip().startswith(fence) for line in lines] == [True, *[False] * (len(lines) - 2), True]

@@ -14,7 +14,7 @@ from diffusegen_core import Run, cli, cli_runs, notebooks
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.report import book, front
-from diffusegen_core.store import files
+from diffusegen_core.store import files, ownpages
 from diffusegen_core.store.stamps import ASIDE, STAMP
 
 
@@ -40,7 +40,7 @@ def test_a_chapter_in_the_making_lies_in_running_and_a_failed_one_in_failed(
     monkeypatch.setattr(papermill, "execute_notebook", executing)
     notebooks.execute(chapter, Run(nano_params))
     assert seen == [[f"running/{chapter.name}"]]
-    assert files.below(place) == [chapter.name, notebooks.WRITTEN]
+    assert files.below(place) == [chapter.name, ownpages.WRITTEN]
 
     def failing(source: str, target: str, *_: object, **__: object) -> None:
         shutil.copy(source, target)
@@ -48,7 +48,7 @@ def test_a_chapter_in_the_making_lies_in_running_and_a_failed_one_in_failed(
     monkeypatch.setattr(papermill, "execute_notebook", failing)
     with pytest.raises(UserError, match="ZeroDivisionError"):
         notebooks.execute(chapter, Run(nano_params))
-    assert files.below(place) == [chapter.name, f"failed/{chapter.name}", notebooks.WRITTEN]
+    assert files.below(place) == [chapter.name, f"failed/{chapter.name}", ownpages.WRITTEN]
 
 
 def left_over(path: Path, chapter: Path, ename: str | None = None, more: str | None = None) -> None:

@@ -86,7 +86,7 @@ def test_the_pdf_lies_beside_the_pages_and_is_the_program_s_own(tmp_path: Path,
     """Jupyter Book is stood in for: that it makes one page of all is seen in `diffusegen book --pdf`."""
     rendered: list[tuple[str, ...]] = []
 
-    def render(site: Path, *options: str) -> None:
+    def render(site: Path, strict: bool, *options: str) -> None:
         rendered.append(options)
         place = Path(options[-1]) / "_build" / "singlehtml" if options else site / "_build" / "html"
         (place / "_static").mkdir(parents=True)

@@ -32,6 +32,14 @@ def test_a_run_folder_is_its_user_s_alone(nano_params: params.Params) -> None:
     assert mode(run.folder) == 0o700
 
 
+def test_nothing_that_a_run_makes_can_be_read_by_others(finished: Path) -> None:
+    """They cannot enter its folder, and what lies below could be changed by nobody else if they could."""
+    assert mode(finished) == 0o700
+    below = list(finished.rglob("*"))
+    assert len(below) > 100
+    assert [path for path in below if path.is_symlink() or mode(path) & 0o022] == []
+
+
 def test_a_folder_that_was_made_for_others_stays_open(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o770)

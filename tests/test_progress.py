@@ -213,7 +213,7 @@ def test_the_command_shows_a_line_a_level(nano_params, monkeypatch: pytest.Monke
 def test_workers_of_this_machine_end_without_a_traceback(monkeypatch: pytest.MonkeyPatch):
     asked: list[dict] = []
     monkeypatch.setattr(distributed, "LocalCluster", lambda **options: asked.append(options))
-    machines._local(2)
+    machines._local(2, cards=1)
     assert asked[0]["silence_logs"] > logging.ERROR, "a heartbeat that fails at the end is logged as an error"
 
 

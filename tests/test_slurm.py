@@ -152,7 +152,7 @@ def test_jobs_do_what_one_process_does_though_one_is_cancelled(
         **nano, "run_dir": str(tmp_path / name),
         "train": {**nano["train"], "images": 200, "checkpoint_every": 10}})) for name in ("alone", "spread"))
     alone.make("train")
-    with machines.hold(slurm=described()):
+    with machines.hold(tmp_path, slurm=described()):
         found = fanout.run(job_and_threads, items(5), "Where")
         [(job, threads, _)] = set(found)
         assert (job, threads) == (queue()[0], "1")
@@ -179,7 +179,8 @@ def test_jobs_do_what_one_process_does_though_one_is_cancelled(
 def test_a_job_that_ends_before_its_worker_comes_is_replaced(
         queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path, caplog) -> None:
     mark = tmp_path / "mark"
-    with machines.hold(slurm=described(before=f"['test -e {mark} || {{ touch {mark}; exit 1; }}']")):
+    before = f"['test -e {mark} || {{ touch {mark}; exit 1; }}']"
+    with machines.hold(tmp_path, slurm=described(before=before)):
         fanout.run(job_and_threads, items(1), "Where")
     assert caplog.text.count("of Slurm has ended") == 1
 
@@ -187,12 +188,12 @@ def test_a_job_that_ends_before_its_worker_comes_is_replaced(
 @needs_slurm
 def test_jobs_whose_run_was_killed_end_by_themselves(
         queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path) -> None:
-    code = ("import test_slurm as t; from pathlib import Path\n"
+    code = (f"import test_slurm as t; from pathlib import Path; folder = Path({str(tmp_path)!r})\n"
             "from diffusegen_core.parallel import fanout, machines\n"
-            f"with machines.hold(slurm=Path({str(described(workers='2', cpus='2'))!r})):\n"
-            f"    fanout.run(t.endless, t.items(2, folder=Path({str(tmp_path)!r})), 'Endless')\n")
+            f"with machines.hold(folder, slurm=Path({str(described(workers='2', cpus='2'))!r})):\n"
+            "    fanout.run(t.endless, t.items(2, folder=folder), 'Endless')\n")
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, 120)  # of one job
+    until(lambda: len(list(tmp_path.glob("worker-*"))) == 2, 400)  # of one job
     assert len(queue()) == 1
     run.send_signal(signal.SIGKILL)
     run.wait()
@@ -206,10 +207,10 @@ def endless(folder: Path) -> None:
 
 
 @needs_slurm
-def test_an_interrupted_run_leaves_no_job(queue: Callable[[], list[str]],
-                                          described: Callable[..., Path]) -> None:
+def test_an_interrupted_run_leaves_no_job(queue: Callable[[], list[str]], described: Callable[..., Path],
+                                          tmp_path: Path) -> None:
     def interrupted() -> None:
-        with machines.hold(slurm=described(jobs="2")):
+        with machines.hold(tmp_path, slurm=described(jobs="2")):
             until(lambda: len(queue()) == 2, 20)
             raise KeyboardInterrupt
 
@@ -228,7 +229,7 @@ def test_what_slurm_refuses_is_said_before_the_run(
         queue: Callable[[], list[str]], described: Callable[..., Path], changes: dict, message: str) -> None:
     file = described(**changes)
     with pytest.raises(UserError, match=f"{file}: Slurm refuses such a job: .*{message}"), \
-            machines.hold(slurm=file):
+            machines.hold(file.parent, slurm=file):
         pass
     assert fanout.SCHEDULER not in os.environ
     assert not queue()
@@ -256,12 +257,13 @@ def test_a_command_of_slurm_that_cannot_be_started_does_not_end_the_looking(monk
 def test_a_file_that_no_job_can_be_made_of_is_named(described: Callable[..., Path], changes: dict,
                                                     message: str) -> None:
     file = described(**changes)
-    with pytest.raises(UserError, match=f"^{file}: .*{message}") as caught, machines.hold(slurm=file):
+    with pytest.raises(UserError, match=f"^{file}: .*{message}") as caught, \
+            machines.hold(file.parent, slurm=file):
         pass
     assert "\n" not in str(caught.value)
 
 
 def test_where_there_is_no_slurm_that_is_said(described: Callable[..., Path], monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match="no sbatch here"), machines.hold(slurm=described()):
+    with pytest.raises(UserError, match="no sbatch here"), machines.hold(Path(), slurm=described()):
         pass

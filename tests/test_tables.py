@@ -102,7 +102,7 @@ def test_a_common_base_is_told_where_there_is_one(nano_params: params.Params):
     '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": "3", "device": "x"}',
     '{"recipe": {}, "outputs": {}, "shown": {}, "seconds": 3, "device": ["x"]}'])
 def test_a_stamp_that_is_none_tells_a_page_nothing(nano_params: params.Params, monkeypatch, text: str):
-    monkeypatch.setenv(fanout.SCHEDULER, "tcp://127.0.0.1:1")  # so that the stamps tell the devices
+    monkeypatch.delenv(fanout.SCHEDULER, raising=False)  # what would compute here does not count
     run = Run(nano_params)
     artifact = run.workspace.artifact("cluster", {})
     artifact.begin()

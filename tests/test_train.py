@@ -314,6 +314,28 @@ def steps_taken(p: Params, monkeypatch) -> int:
     return len(taken)
 
 
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_death_costs_at_most_one_checkpoint_interval(nano_params: Params, monkeypatch, every: int):
+    p = changed(nano_params, ("train.checkpoint_every", every))
+    interrupted(p, monkeypatch, 5)
+    assert steps_taken(p, monkeypatch) - (6 - 5) == 5 % every
+
+
+def test_a_death_while_a_checkpoint_is_written_costs_one_interval(nano_params: Params, monkeypatch):
+    real, kept = train._save, []
+
+    def dying(*args: object) -> None:
+        kept.append(1)
+        if len(kept) == 2:  # after the fourth of six steps; the first was after the second
+            raise Killed
+        real(*args)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_save", dying)
+        with pytest.raises(Killed):
+            train_one(nano_params)
+    assert steps_taken(nano_params, monkeypatch) - (6 - 4) == nano_params.train.checkpoint_every == 2
+
+
 def test_no_step_is_done_twice_after_the_last_checkpoint_of_a_batch_that_does_not_divide(
         nano_params: Params, monkeypatch):
     p = changed(nano_params, ("train.images", 22))  # six batches of 4 make 24

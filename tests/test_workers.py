@@ -23,7 +23,7 @@ from diffusegen_core.chapters import train
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.parallel import fanout, machines, progress, remote
+from diffusegen_core.parallel import cards, fanout, machines, progress, ready, remote
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock
 from diffusegen_core.store.stamps import MAKING, contents, in_place
@@ -80,7 +80,7 @@ def start(folder: Path, names: str = "abc", silence: int = 60,
                 env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started += workers.values()
         with Client(scheduler_file=str(contact), timeout="60s", set_as_default=False) as client:
-            client.wait_for_workers(len(names), timeout=90)
+            client.wait_for_workers(len(names), timeout=400)
             yield Machines(client.scheduler.address, started[0], workers, client)
     finally:
         for process in started:
@@ -219,11 +219,56 @@ def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
         folder.mkdir()
     assert fanout.run(listed, [fanout.Item("a", arguments)] * 4, "Seeing") == [1] * 4
     assert list(folder.iterdir()) == []
-    # To this process the run's folder is another than to the workers.
-    monkeypatch.setattr(remote, "_folders", lambda arguments: {shared})
-    with pytest.raises(UserError, match=f"worker [abc] on .* does not see the folder {folder}, or sees"):
-        fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
-    assert list(folder.iterdir()) == list(shared.iterdir()) == []
+    # To this process the run's folder is another than to the workers; those are asked before an item is sent,
+    # and, as one that comes late has not been, again by each item.
+    write = files.write_text
+    blind = f"worker [abc] on .* does not see the folder {folder}, or sees"
+    for wrong in (lambda path, text: write(shared / path.name, text), lambda path, text: write(path, "old")):
+        with monkeypatch.context() as patch:
+            patch.setattr(ready.files, "write_text", wrong)
+            patch.setattr(ready, "_asked", set())
+            patch.setattr(remote, "_follow", lambda *_: pytest.fail("an item was sent"))
+            with pytest.raises(UserError, match=blind):
+                fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
+    with monkeypatch.context() as patch:
+        patch.setattr(ready.files, "write_text", wrong)
+        patch.setattr(ready, "refuse", lambda *_: None)
+        with pytest.raises(UserError, match=blind):
+            fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_a_worker_may_not_write_into_is_told_of(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "token").write_text("token")
+    ready._refuse_own(tmp_path, "worker a", "token")
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))
+    with pytest.raises(UserError, match=f"worker a may not write into the folder {tmp_path}"):
+        ready._refuse_own(tmp_path, "worker a", "token")
+
+
+def test_a_worker_that_cannot_load_the_code_is_told_of_in_a_line() -> None:
+    told = ready.explained(ModuleNotFoundError("No module named\n'diffusegen_core'"), "tls://10.0.0.1:1")
+    assert str(told).startswith("The worker at tls://10.0.0.1:1 cannot load this run's code: "
+                                "ModuleNotFoundError: No module named 'diffusegen_core'. Start scheduler")
+    assert ready.explained(error := UserError("as it is"), "") is error
+
+
+def test_a_busy_worker_is_not_waited_for_and_asks_itself(tmp_path: Path, monkeypatch) -> None:
+    from distributed import LocalCluster
+    monkeypatch.setattr(ready, "LOOK", 90)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, resources={"device": 1},
+                      dashboard_address=ANY_PORT) as cluster, Client(cluster, set_as_default=False) as other:
+        monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
+        busy = other.submit(time.sleep, 8)
+        until(lambda: any(other.processing().values()), 30)
+        start = time.monotonic()
+        with remote.connect(cluster.scheduler_address) as client, ready.needs([]) as wanted:
+            ready.refuse(client, remote._fit(client), wanted)
+        assert time.monotonic() - start < 7
+        ws = Workspace(tmp_path, device="cuda:7")
+        with pytest.raises(UserError, match=r"worker 0 on .*: Parameters: device: cuda:7 is asked for"):
+            fanout.run(listed, [fanout.Item("x", {"ws": ws})], "Late")
+        busy.release()
 
 
 def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: dict, tmp_path: Path,
@@ -244,20 +289,46 @@ def test_workers_of_a_machine_take_the_card_that_fewest_others_have(monkeypatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties",
                         lambda card: SimpleNamespace(uuid=f"test {os.getpid()} {card}"))
-    taken = [remote._card.__wrapped__() for _ in range(5)]
+    monkeypatch.setattr(cards, "_free", lambda: [1.0, 1.0])
+    taken = [cards._taken([0, 1]) for _ in range(5)]
     assert [card for card, _ in taken] == [0, 1, 0, 1, 0]
     taken[1][1].close()  # as when a worker ends
-    assert remote._card.__wrapped__()[0] == 1
+    assert cards._taken([0, 1])[0] == 1
+    named = [cards._taken([1]) for _ in range(3)]
+    assert [card for card, _ in named] == [1, 1, 1], "a named card is that card, whoever has it"
+    assert cards._taken([0, 1])[0] == 0
 
 
-@pytest.mark.parametrize(("device", "chosen"), [("auto", [7]), ("cuda", [7]), ("cuda:1", [])])
+@pytest.mark.parametrize(("told", "chosen"), [
+    ("GPU-c, 100\nGPU-b, 40000\nGPU-a, 0\nGPU-z, 90000\n", [1, 1, 1]),  # the last is not visible here
+    ("GPU-c, 40000\nGPU-b, 40000\nGPU-a, 25000\n", [1, 2, 0]),
+    ("GPU-c, 0\nGPU-b, 0\nGPU-a, 0\n", [0, 1, 2]),
+    ("GPU-a, 9\n", [0, 1, 2]), ("GPU-a, [N/A]\nGPU-b, 9\nGPU-c, 9\n", [0, 1, 2]), ("", [0, 1, 2])])
+def test_cards_are_shared_out_by_what_is_free(monkeypatch, told: str, chosen: list[int]) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties",
+                        lambda card: SimpleNamespace(uuid=f"{os.getpid()}-{'abc'[card]}"))
+    told = told.replace("GPU-", f"GPU-{os.getpid()}-")
+    monkeypatch.setattr(cards.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=told))
+    taken = [cards._taken(range(3)) for _ in chosen]
+    assert [card for card, _ in taken] == chosen
+
+
+def test_without_the_drivers_program_all_cards_are_alike(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("PATH", "")
+    assert cards._free() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("auto", 7), ("cuda", 7), ("cuda:1", 1), ("cpu", None)])
 def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
-        tmp_path: Path, monkeypatch, caplog, device: str, chosen: list[int]) -> None:
+        tmp_path: Path, monkeypatch, caplog, device: str, chosen: int | None) -> None:
     from distributed import LocalCluster
     ws, found = Workspace(tmp_path, device=device), []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
-    monkeypatch.setattr(remote, "_card", lambda: (7, None))
+    monkeypatch.setattr(cards, "_hold", lambda named, count: (7 if named is None else named,))
     monkeypatch.setattr(remote, "_introduced", set())
     for workers in (1, 2):
         with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, resources={"device": 1},
@@ -266,13 +337,15 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
             for _ in range(workers):
                 fanout.run(listed, [fanout.Item("x", {"ws": ws})], "Card")
         warned = [line for line in caplog.messages if "cuda:1 is one card for all 2 workers" in line]
-        assert len(warned) == (workers > 1 and not chosen)
-    assert found == 3 * chosen
+        assert len(warned) == (workers > 1 and chosen == 1)
+    assert found == 3 * [chosen] * (chosen is not None)
 
 
 def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
-    monkeypatch.setattr(remote, "CODE", "changed since the workers were started")
+    monkeypatch.setattr(ready, "CODE", "changed since the workers were started")
+    monkeypatch.setattr(ready, "_asked", set())
+    monkeypatch.setattr(remote, "_follow", lambda *_: pytest.fail("an item was sent"))
     with pytest.raises(UserError, match="another version of diffusegen"):
         fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Other")
 
@@ -327,7 +400,7 @@ def test_after_an_error_nothing_begins_and_what_goes_on_is_told(machine: Machine
     items += [fanout.Item(f"item {i}", {"folder": tmp_path, "name": f"item {i}"}) for i in range(12)]
     with pytest.raises(UserError, match="no more"):
         fanout.run(until_stopped, items, "Stopping")
-    told = set(caplog.text.partition("Workers are still at ")[2].partition(", until")[0].split(", "))
+    told = set(caplog.text.partition("Workers are still at ")[2].partition("; each")[0].split(", "))
     (tmp_path / "stop").touch()
     assert fanout.run(doubled, [fanout.Item("x", {"x": 1})] * 6, "After") == [2] * 6
     until(lambda: told <= {path.name for path in tmp_path.iterdir()}, 30)
@@ -342,6 +415,36 @@ def until_stopped(folder: Path, name: str | None = None) -> None:
         raise UserError("no more")
     (folder / name).touch()
     until((folder / "stop").exists, 60)
+
+
+def test_after_an_error_what_goes_on_stops_at_its_next_step(machine: Machines, nano_params: Params,
+                                                            tmp_path: Path, monkeypatch) -> None:
+    """On a scheduler of the user's own, whose workers nobody ends."""
+    monkeypatch.setenv(fanout.SCHEDULER, machine.address)
+    ws = Run(nano_params).workspace
+    items = [fanout.Item(name, {"ws": ws, "folder": tmp_path, "name": name}) for name in ("", "x", "y")]
+    with pytest.raises(UserError, match="no more"):
+        fanout.run(stepping, items, "Stepping")
+    until(lambda: {path.name for path in tmp_path.glob("*-given-up")} == {"x-given-up", "y-given-up"}, 60)
+    assert fanout.run(doubled, [fanout.Item("x", {"x": 1})] * 6, "After") == [2] * 6
+
+
+def stepping(ws: Workspace, folder: Path, name: str) -> None:
+    """Do steps that never end, as a training has them; without a name, fail once two others are at it."""
+    if not name:
+        until(lambda: len(list(folder.glob("?"))) == 2, 60)
+        raise UserError("no more")
+    (folder / name).touch()
+    try:
+        with progress.bar(name, 10**9, "step") as bar:
+            while True:
+                time.sleep(0.05)
+                bar.update()
+    except Exception:  # as a grid keeps the traceback of an experiment that failed
+        (folder / f"{name}-failed").touch()
+    except progress.GivenUp:
+        (folder / f"{name}-given-up").touch()
+        raise
 
 
 def broken() -> float:
@@ -382,7 +485,7 @@ def test_machines_that_cannot_be_had_are_told_of(ways: dict, message: str, tmp_p
         file = tmp_path / "slurm.yaml"
         file.write_text(ways["slurm"])
         ways = {"slurm": file}
-    with pytest.raises(UserError, match=message), machines.hold(**ways):
+    with pytest.raises(UserError, match=message), machines.hold(tmp_path, **ways):
         pass
 
 
@@ -397,16 +500,18 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
                 fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Refused")
 
 
-def test_workers_of_this_machine_are_held_while_it_lasts(monkeypatch) -> None:
+def test_workers_of_this_machine_are_held_while_it_lasts(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)
     names = [*devices.THREADS, *devices.ALLOCATOR]
     before, ports = [os.environ.get(name) for name in names], listening()
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)  # of a larger machine
-    with machines.hold(workers=2):
+    with machines.hold(tmp_path, workers=2):
         found = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
         pids, threads = zip(*found, strict=True)
         assert fanout.SCHEDULER in os.environ
-        assert {ip for ip, _ in listening() - ports} == {"127.0.0.1"}
+        opened = listening() - ports
+        assert {ip for ip, _ in opened} == {"127.0.0.1"}
+        assert len(opened) == 1 + 2 * 2, "a scheduler, workers and their nannies; no HTTP server"
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
     assert set(threads) == {"3"}

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
-from diffusegen_core.config import params
+from diffusegen_core.config import devices, params
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
@@ -68,8 +68,9 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
     if not artifact.made():
         labels = _taken(settings, pairs) if settings.file else None
         folder, start, rows = artifact.begin(), perf_counter(), np.empty((len(pairs), 0))
+        facts: dict[str, Any] = {"origin": settings.file}
         if looks(settings):
-            fanout.run(extract, [fanout.Item("features of all pairs", {
+            facts["device"], = fanout.run(extract, [fanout.Item("features of all pairs", {
                 "ws": ws, "pairs": pairs.stored, "settings": settings})], "Features")
             rows = _rows(ws, pairs, settings)
         if labels is None:
@@ -79,7 +80,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
         table = pd.DataFrame({"name": pairs.names, "cluster": labels})
         artifact.finish([files.write_text(folder / "clusters.csv", table.to_csv(index=False)),
                          files.write_text(folder / "scan.csv", curves.to_csv(index=False))],
-                        perf_counter() - start, origin=settings.file)
+                        perf_counter() - start, **facts)
     return _read(artifact, settings)
 
 
@@ -169,9 +170,10 @@ def _taken(settings: Cluster, pairs: Pairs) -> np.ndarray:
     return np.array([label[name] for name in pairs.names])
 
 
-def extract(ws: Workspace, pairs: Path, settings: Cluster) -> None:
-    """Put the features of all pairs into the run's store, if they are not there."""
+def extract(ws: Workspace, pairs: Path, settings: Cluster) -> str:
+    """Put the features of all pairs into the run's store, if they are not there; on which device."""
     _rows(ws, dataset.read(pairs), settings)
+    return devices.name(ws.device)
 
 
 def _rows(ws: Workspace, pairs: Pairs, settings: Cluster) -> np.ndarray:

@@ -76,6 +76,8 @@ class Cost:
     """Bytes that are kept, at most."""
     temporary: float = 0
     """Bytes of checkpoints while it runs."""
+    cards: int = 1
+    """How many an item takes at once; where there are none, processes."""
 
 
 def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice, Choice]],

@@ -143,8 +143,8 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int, settings: In
     elif wish.mask is None:
         of, drawn = _drawn(pairs, image, wish.like, seed, data.fit)
     fit = _fit(data)
-    squared, *masks_ = (fits.squared(part, fit) for part in (image, old[..., None], drawn.mask[..., None]))
-    spot = Spot(np.ascontiguousarray(squared.transpose(2, 0, 1)), *(mask[..., 0] for mask in masks_))
+    squared, gone, new = (fits.squared(part, fit) for part in (image, old[..., None], drawn.mask[..., None]))
+    spot = Spot(np.ascontiguousarray(squared.transpose(2, 0, 1)), gone[..., 0], new[..., 0])
     if (share := spot.region(settings.dilate)[fits.inner(image.shape, fit)].mean()) > FULL:
         raise UserError(f"The region to paint covers {share:.0%} of the picture: nothing is left to paint "
                         "into.")

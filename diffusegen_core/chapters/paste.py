@@ -14,6 +14,7 @@ import pandas as pd
 
 from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.chapters.scenes import chosen
+from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, lesions, masks, pairsets, planes
@@ -82,7 +83,7 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, wh
                                                 **pairsets.painted_anew(which)})
     if not artifact.made():
         pairsets.make(artifact, f"Pasting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
-                      pairs=pairs.stored, data_type=data_type, which=which)
+                      ws=ws, pairs=pairs.stored, data_type=data_type, which=which)
     return pairsets.read(artifact, data_type)
 
 
@@ -91,9 +92,9 @@ def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job]) -
             "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name}}
 
 
-def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data_type: DataType,
-               which: Chosen = None) -> None:
-    """Paste a lesion into the source of each job, and write the pairs."""
+def make_batch(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, pairs: Path,
+               data_type: DataType, which: Chosen = None) -> None:
+    """Paste a lesion into the source of each job, and write the pairs. Of `ws` only the place counts."""
     known = dataset.read(pairs)
     for job, key in zip(jobs, keys, strict=True):
         began = time.monotonic()
@@ -104,4 +105,4 @@ def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data
                **{name: round(float(area.mean()), 6) for name, area in zip(AREAS, areas, strict=True)}}
         # In a picture that is dark all over there is no place for a lesion.
         pairsets.keep(folder, job.name, key, row, (image, mask) if lesion.mask.any() else None,
-                      time.monotonic() - began)
+                      time.monotonic() - began, device=devices.name("cpu"))

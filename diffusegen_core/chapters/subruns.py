@@ -51,12 +51,15 @@ class SubRun(Protocol):
     def finished(self, name: str) -> Any | None: ...
 
 
-def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset], SubRun]) -> Generators:
-    """The pairs of each small set; made first, where the workspace is writable. `within` gives its run. Where
-    the filter failed, or is not made yet, those are given that it would have judged."""
+def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset], SubRun],
+               devices: int = 1) -> Generators:
+    """The pairs of each small set; made first, where the workspace is writable. `within` gives its run, whose
+    models are trained on so many devices each. Where the filter failed, or is not made yet, those are given
+    that it would have judged."""
     runs = {(one.size, one.seed): within(one) for one in small}
     if ws.writable:
-        fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again})
+        fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again},
+                                          devices=devices)
                               for (size, seed), run in runs.items()], "Generators that see a small set")
     return {which: run.offered() or run.finished("sets") for which, run in runs.items()}
 

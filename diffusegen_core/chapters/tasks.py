@@ -22,7 +22,7 @@ from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other weights
 # Parameters of training that cannot change the trained weights' distribution, so a change keeps the artifact.
-IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "sample_weights", "compile",
+IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "devices", "sample_weights", "compile",
               "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
               "preview_sampler", "checkpoints", "keep_optimizer"}
 # Others at the values at which they do nothing. A recipe names them only where they have another, so that

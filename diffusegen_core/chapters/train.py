@@ -16,9 +16,11 @@ the end, what is kept is from before it fell: from there on a longer training ta
 import copy
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,6 +48,7 @@ from diffusegen_core.diffusion.training import (
     COLUMNS,
     State,
     Training,
+    join,
     optimize,
     refuse_divergence,
     resume,
@@ -54,8 +57,9 @@ from diffusegen_core.diffusion.training import (
     weights_of,
 )
 from diffusegen_core.diffusion.unet import parameter_count
-from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.parallel import fanout, progress, ranks
 from diffusegen_core.parallel.progress import Watch
+from diffusegen_core.parallel.ranks import ALONE, Share
 from diffusegen_core.store import files, seeds, tracking
 from diffusegen_core.store.artifacts import Artifact, Recipe
 from diffusegen_core.store.stamps import altered, read_stamp
@@ -85,7 +89,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
         items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name,
                              {**common, "ws": place, "name": name, "indices": indices,
                               "base": None if name == FULL else base,
-                              "labels": labels if name == ONE else []})
+                              "labels": labels if name == ONE else []}, devices=settings.devices)
                  for place, base in zip(places, bases, strict=True) for name, indices in groups.items()]
         # What is finished is no work: it is looked at here, and the others are dealt out.
         tasks = {item.name: task_of(**item.arguments) for item in items}
@@ -135,7 +139,7 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
         steps = -(-images // settings.batch_size)
         seen, grids = steps * settings.batch_size, -(-steps // settings.preview_every)
         yield Cost("2 train", title, "training", count, count * seen, count * seen * work.unet.learn,
-                   seen * work.unet.learn, count * kept * parts, 2 * kept)
+                   seen * work.unet.learn, count * kept * parts, 2 * kept, settings.devices)
         calls = grids * settings.preview_images * settings.preview_steps
         yield Cost("2 train", f"sample grids of the {title}", "sampling", count * grids, count * calls,
                    count * calls * work.unet.call, calls * work.unet.call,
@@ -154,11 +158,18 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
                 process: Process, base: Path | None = None, labels: Sequence[int] = (),
                 windows: Path | None = None) -> Model:
     """Train one model on the pairs, or the windows, at `indices`, or continue it, or find it finished."""
-    task = task_of(ws, name, pairs, indices, settings, network, process, base, labels, windows)
+    given: dict[str, Any] = {"name": name, "pairs": pairs, "indices": indices, "settings": settings,
+                             "network": network, "process": process, "base": base, "labels": labels,
+                             "windows": windows}
+    task = task_of(ws, **given)
     if not task.artifact.made():
         source = checkpoints.released(settings, name)
         try:
-            _adopt(task, source) if source else _fit(task) if task.label is None else _part(task)
+            if source or task.label is not None or settings.devices == 1:
+                _adopt(task, source) if source else _fit(task) if task.label is None else _part(task)
+            else:
+                ranks.together(_fit_share, {"ws": ws, **given}, devices.several(ws.device, settings.devices),
+                               name, task.steps * settings.batch_size, "image")
         except UserError:
             # While this process had stopped, another may have finished and moved the folder away.
             if not task.artifact.made():
@@ -207,8 +218,14 @@ def _loaded(source: Path, training: Training) -> Diffusion:
     return checkpoints.load(source, training.settings.sample_weights)
 
 
-def _fit(task: Task) -> None:
-    """The training loop: from nothing, a base, a checkpoint or a shorter training, to a stamped model."""
+def _fit_share(share: Share, place: str, ws: Workspace, **given: Any) -> None:
+    """What each of several processes does that train one model."""
+    _fit(task_of(replace(ws, device=place), **given), share)
+
+
+def _fit(task: Task, share: Share = ALONE) -> None:
+    """The training loop: from nothing, a base, a checkpoint or a shorter training, to a stamped model. Of
+    several processes each takes its share of every step, and one writes."""
     training, settings, device = task.training, task.training.settings, devices.device(task.ws.device)
     artifact, folder = task.artifact, task.artifact.begin()
     x = torch.from_numpy(dataset.to_bytes(dataset.to_tensor(task.own).numpy())).to(device)
@@ -216,11 +233,14 @@ def _fit(task: Task) -> None:
     base = checkpoints.part(checkpoints.read(task.base / WEIGHTS)[0], "ema.") if task.base else None
     state = start(training, device, base)
     _resume(state, artifact, folder, task.steps)
+    join(state, share)
     began, batch = time.monotonic() - state.seconds, settings.batch_size
-    with (progress.bar(task.name, task.steps * batch, "image", done=state.step * batch) as bar,
-          tracking.track(task.ws.tracking, task.ws.folder, f"train/{task.name}", state.step) as track):
+    with (progress.bar(task.name, task.steps * batch, "image", done=state.step * batch,
+                       hidden=not share.writes) as bar,
+          tracking.track(task.ws.tracking if share.writes else None, task.ws.folder, f"train/{task.name}",
+                         state.step) as track):
         while state.step < task.steps:
-            if state.step == training.plateau and settings.keep_optimizer:
+            if state.step == training.plateau and settings.keep_optimizer and share.writes:
                 state.seconds = time.monotonic() - began
                 _save(state, folder / PLATEAU, artifact.recipe)
             row = optimize(training, state, schedule, x)
@@ -231,6 +251,8 @@ def _fit(task: Task) -> None:
             if shown or kept:
                 bar.set_postfix(loss=f"{float(row[0]):.4f}")
                 refuse_divergence(row, task.name, state.step)
+                if not share.writes:
+                    continue
                 track.values({"loss": float(row[0])}, state.step)
                 if artifact.made():
                     return  # this process had stopped, and another has finished in its place
@@ -242,7 +264,8 @@ def _fit(task: Task) -> None:
                 _keep(state, folder, artifact.recipe)
             if shown:
                 progress.show(task.name, folder)
-    _conclude(task, state, folder)
+    if share.writes:
+        _conclude(task, state, folder)
 
 
 def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
@@ -320,6 +343,7 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
                          {**reached, "seconds": state.seconds}, hashed=False)
     _write_curve(state, folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # what it held is in the two files
+    cards = f"{state.share.of} x " if state.share.of > 1 else ""
     artifact.finish([weights], state.seconds, images=state.step * task.training.settings.batch_size,
                     steps=state.step, loss=state.history.final_loss(), parameters=parameter_count(state.net),
-                    device=devices.name(task.ws.device))
+                    device=cards + devices.name(task.ws.device))

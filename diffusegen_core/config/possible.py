@@ -98,6 +98,12 @@ def _steps(p: "Params") -> Iterator[str]:
     if p.train.micro_batch is not None and p.train.micro_batch > p.train.batch_size:
         yield (f"train.micro_batch {p.train.micro_batch} exceeds "
                f"train.batch_size {p.train.batch_size}.")
+    if p.train.devices > p.train.batch_size:
+        yield (f"train.devices {p.train.devices} exceeds train.batch_size {p.train.batch_size}: each card "
+               "needs an image of every step.")
+    if p.train.devices > 1 and ":" in p.device:
+        yield (f"device {p.device} is one card, and train.devices asks for {p.train.devices}: set device "
+               "cuda.")
     for name, steps in (("inpaint.respacing", p.inpaint.respacing),
                         ("style.respacing", p.style.respacing),
                         ("train.preview_steps", p.train.preview_steps)):

@@ -67,6 +67,9 @@ class Train(Section):
                            "all pairs; it sees images times cluster.k")
     batch_size: PositiveInt = Field(8, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
+    devices: PositiveInt = Field(
+        1, description="cards that train a model together, each with a share of every batch; on processors, "
+                       "processes. No effect beyond rounding, but that each draws its own dropout")
     lr: float = Field(1e-3, gt=0)
     lr_decay: float = Field(
         0.0, ge=0, le=1, description="share of a training, at its end, in which lr falls linearly to 0")

@@ -62,8 +62,9 @@ def squared(part: np.ndarray, fit: str) -> np.ndarray:
 
 def inner(shape: tuple[int, ...], fit: str) -> tuple[slice, slice]:
     """Where in its square (H, W, ...) a picture of this native height and width lies that is not cropped."""
-    left, top, _, _ = _box(*shape[:2], fit)
-    return slice(-top, shape[0] - top), slice(-left, shape[1] - left)
+    height, width = shape[:2]
+    left, top, _, _ = _box(height, width, fit)
+    return slice(-top, height - top), slice(-left, width - left)
 
 
 def content(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

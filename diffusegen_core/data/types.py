@@ -107,6 +107,20 @@ class DataType:
                    "style" if self.is_styled else "inpaint")
         return f"{chapter}/{self.name}"
 
+    @property
+    def described(self) -> str:
+        """What such a pair is, in words."""
+        if not self.is_painted:
+            return {"Real": "real pairs", "GAN": "made by a GAN (SinGAN-Seg), of one source each",
+                    "Paste": "real ones, cut out and pasted into other real pictures",
+                    "Paste-Poisson": "the same, with borders blended by Poisson image editing"}[self.kind]
+        models = "one diffusion model of all pairs" if self.full or self.models == "1" else \
+            f"{self.models} diffusion models, one for each cluster of similar pairs"
+        return (f"painted into real pictures (RePaint) by {models}, "
+                + ("where a given mask says" if self.given_masks else "image and mask together")
+                + (", then styled to match the pictures they came from" if self.is_styled else "")
+                + (", and kept by the filter" if self.is_filtered else ""))
+
     def numbered(self, samples: int | None) -> str:
         """The name with the pairs a source, N, as the paper's tables have it: "20-Styled-Diff-3"."""
         return self.name if samples is None else f"{self.name}-{samples}"

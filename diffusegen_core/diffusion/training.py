@@ -4,6 +4,7 @@ Whatever a step draws (images, flips, levels, noise) comes from a seed of its ow
 killed continues from a snapshot as if nothing had happened: on the CPU the final weights are the same bits.
 """
 
+import contextlib
 import copy
 import logging
 import sys
@@ -12,7 +13,9 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
@@ -20,6 +23,7 @@ from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints, process, warps
 from diffusegen_core.diffusion.unet import RGB_AND_MASK, Conditions, UNet
+from diffusegen_core.parallel.ranks import ALONE, Share
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe, differences
 
@@ -113,6 +117,10 @@ class State:
     optimizer: torch.optim.Optimizer
     history: History = field(default_factory=History)
     seconds: float = 0.0
+    share: Share = ALONE
+    """What this process computes of each step."""
+    joined: DistributedDataParallel | None = None
+    """`net`, whose gradients are summed over the processes, where there are several."""
 
     @property
     def step(self) -> int:
@@ -145,6 +153,20 @@ def start(training: Training, device: torch.device, base: dict[str, Tensor] | No
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay,
                                   fused=True)
     return State(net, average, optimizer)
+
+
+def join(state: State, share: Share) -> None:
+    """From here on each step is taken together with the other processes, all of which hold the same state."""
+    if share.of == 1:
+        return
+    device = state.weights[0].device
+    furthest = torch.tensor([state.step, -state.step], device=device)
+    dist.all_reduce(furthest, dist.ReduceOp.MAX)
+    if furthest.sum():
+        raise UserError(f"The processes of one training have read different checkpoints, of steps "
+                        f"{-int(furthest[1])} and {int(furthest[0])}. The same command tries it again.")
+    torch._dynamo.config.optimize_ddp = False  # the blocks, which are compiled one by one, are small enough
+    state.share, state.joined = share, DistributedDataParallel(state.net, gradient_as_bucket_view=True)
 
 
 def draw(training: Training, step: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,25 +211,37 @@ def conditioned(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict
 
 def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
     """One optimizer step over a batch of x (N, C + M, S, S) uint8; its row of COLUMNS, still on the
-    device."""
-    settings, device = training.settings, x.device
+    device.
+
+    Several processes draw the same batch, and each computes on the rows of its share. DDP averages their
+    gradients, so the loss of each is its rows' sum over `batch / of`: that gives the gradient of the mean
+    over the whole batch, even where shares differ by a row.
+    """
+    settings, device, share = training.settings, x.device, state.share
     batch, dropout = settings.batch_size, training.model.dropout > 0
+    own = share.rows(batch)
     x0, t, eps = draw(training, state.step, x)
     x0, told = conditioned(training, state.step, x0)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=dropout):
         if dropout:
-            torch.manual_seed(seeds.derive(training.seed, "train", training.name, state.step, "dropout"))
+            others = [share.rank] if share.rank else []  # with the first's, all would drop the same
+            torch.manual_seed(seeds.derive(training.seed, "train", training.name, state.step, "dropout",
+                                           *others))
         micro = settings.micro_batch or batch
-        for part in (slice(first, first + micro) for first in range(0, batch, micro)):
-            net = partial(state.net, **{name: value[part] for name, value in told.items()})
-            with devices.autocast(device, settings.precision):
-                losses = process.losses(net, schedule, x0[part], t[part], eps[part],
-                                        training.process.objective, settings.lesion_weight, settings.min_snr,
-                                        training.planes.classes)
-            (losses["loss"].sum() / batch).backward()
+        for first in range(own.start, own.stop, micro):
+            part = slice(first, min(first + micro, own.stop))
+            net = partial(state.joined or state.net, **{name: value[part] for name, value in told.items()})
+            with _summed_at_last(state, part.stop == own.stop):
+                with devices.autocast(device, settings.precision):
+                    losses = process.losses(net, schedule, x0[part], t[part], eps[part],
+                                            training.process.objective, settings.lesion_weight,
+                                            settings.min_snr, training.planes.classes)
+                (losses["loss"].sum() / (batch / share.of)).backward()
             sums += torch.stack([losses[name].detach().sum() for name in COLUMNS[:3]])
+    if share.of > 1:
+        dist.all_reduce(sums)
     norm = nn.utils.clip_grad_norm_(state.weights, settings.grad_clip or float("inf"))
     if settings.lr_decay:
         for group in state.optimizer.param_groups:
@@ -217,6 +251,11 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
     row = torch.cat([sums / batch, norm.detach()[None]])
     state.history.append(row)
     return row
+
+
+def _summed_at_last(state: State, last: bool) -> contextlib.AbstractContextManager:
+    """For a forward pass and its gradient: those of several micro-batches go to the other processes once."""
+    return contextlib.nullcontext() if last or state.joined is None else state.joined.no_sync()
 
 
 # average <- d average + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step))

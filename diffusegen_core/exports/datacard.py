@@ -1,5 +1,6 @@
 """The card of an export: what it holds, how it was made, what is not known, and what it is not for."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from math import isnan
 from pathlib import PurePath
@@ -10,7 +11,7 @@ import yaml
 from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
-from diffusegen_core.data.types import GAN, POISSON, REAL, DataType
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports.cases import NOT_AUDITED, SPLITS, Chosen
 from diffusegen_core.report import opening, tables
 from diffusegen_core.report.tables import escaped
@@ -65,22 +66,9 @@ def _types(chosen: Chosen) -> str:
     rows = []
     for kind in kinds:
         mine = [case.split for case in chosen.cases if case.data_type == kind]
-        rows.append([kind.name, _words(kind), str(len(mine)), *(str(mine.count(split)) for split in SPLITS)])
+        rows.append([kind.name, kind.described, str(len(mine)),
+                     *(str(mine.count(split)) for split in SPLITS)])
     return table(["data type", "what it is", "pairs", *(f"`{split}`" for split in SPLITS)], rows)
-
-
-def _words(kind: DataType) -> str:
-    if kind == REAL:
-        return "real pairs"
-    if kind == GAN:
-        return "made by a GAN"
-    if kind.is_pasted:
-        return "real ones, cut out and pasted into other real pictures" + (
-            ", borders blended by Poisson image editing" if kind == POISSON else "")
-    painted = ("painted into real pictures by diffusion models (RePaint), "
-               + ("around given masks" if kind.given_masks else "masks and images together"))
-    return (painted + (", then styled to match their sources" if kind.is_styled else "")
-            + (", and kept by the filter" if kind.is_filtered else ""))
 
 
 def _classes(chosen: Chosen) -> str:
@@ -114,10 +102,10 @@ def _making(chosen: Chosen) -> str:
                   for model in models.all]
     versions = {name: version for one in chosen.sets.values()
                 for name, version in one.stamp.get("versions", {}).items()}
-    known = ", ".join(" ".join(one) for one in versions.items())
-    lines.append(f"- Seed {p.seed}. Versions: {known or 'not recorded'}.")
+    known = ", ".join(f"{name} {version}" for name, version in versions.items())
+    lines.append(f"- Seed {p.seed}. Versions: {escaped(known) or 'not recorded'}.")
     told = as_yaml(_told(p, chosen.sets))
-    return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n```yaml\n{told}```"
+    return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n{told}"
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
@@ -140,8 +128,10 @@ def shareable(p: Params, section: str) -> dict[str, Any]:
 
 
 def as_yaml(told: Mapping[str, Any]) -> str:
-    """In the order in which it is told."""
-    return yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True)
+    """A block of YAML, in the order in which it is told, that nothing in it ends."""
+    text = yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+    return f"{fence}yaml\n{text}{fence}"
 
 
 def _copies(chosen: Chosen) -> str:

@@ -110,7 +110,7 @@ def _training(p: Params, models: Trained) -> str:
                      "classes": list(p.data.classes)},
             **{section: datacard.shareable(p, section) for section in SHARED}, "seed": p.seed}
     return (f"Trained{where}, in {duration(models.seconds)} of work. The parameters that decide the "
-            f"models:\n\n```yaml\n{datacard.as_yaml(told)}```")
+            f"models:\n\n{datacard.as_yaml(told)}")
 
 
 def _memory(run: Run) -> Iterator[str]:

@@ -25,6 +25,7 @@ class Item:
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     cost: float = 1  # how long it takes beside the others: for the time left
+    devices: int = 1  # units of the resource `device` that its worker must have: cards
 
 
 def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: float = 0,

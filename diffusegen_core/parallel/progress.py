@@ -31,9 +31,12 @@ INTERVAL = 60.0  # seconds from one line of a log to the next
 MOMENT = 1.0  # seconds: what takes less is not told, nor is anything told more often in the file
 
 item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
+sign: ContextVar[Path | None] = ContextVar("sign", default=None)  # is there while the client waits for it
 Watch = Callable[[str, Path], object]
 """Called with the name and the folder of what there is to look at, whenever there is something new."""
 watcher: ContextVar[Watch | None] = ContextVar("watcher", default=None)
+# Where a process that others share its item with (see `ranks`) tells, which shows nothing itself.
+starter: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("starter", default=None)
 Level = dict[str, Any]
 """What is told of a bar: its `title`, the `share` that is done, 0 to 1, `elapsed` seconds, seconds `left` or
 None, and a `note`."""
@@ -51,9 +54,24 @@ def worker() -> "Worker | None":
 
 
 def tell(**message: Any) -> None:
-    """Send a message about the item at hand from its worker, if this is one, to the client."""
-    if here := worker():
+    """Send a message about the item at hand from its worker, if this is one, to the client; or to the process
+    that has started this one for it."""
+    if send := starter.get():
+        send(message)
+    elif here := worker():
         here.log_event(TOPIC, {"item": item.get(), **message})
+
+
+class GivenUp(BaseException):
+    """Nobody waits for the item any more. No Exception: to the item it is as if its worker were killed."""
+
+
+def refuse_forgotten() -> None:
+    """GivenUp where a worker's client waits no more: it gave up, or was killed and another took the run."""
+    if place := sign.get():
+        with contextlib.suppress(OSError):  # a file system that does not answer tells nothing
+            if not place.exists():
+                raise GivenUp(f"nobody waits for {item.get()}")
 
 
 def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
@@ -74,13 +92,13 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
 
 def say(text: str, took: float = MOMENT) -> None:
     """A line about an item that has ended, unless it took but a moment, or its bar stays in sight."""
-    if took >= MOMENT and not worker() and "JPY_SESSION_NAME" not in os.environ:
+    if took >= MOMENT and not _elsewhere() and "JPY_SESSION_NAME" not in os.environ:
         tqdm.write(text, file=sys.stderr)
 
 
 def show(name: str, folder: Path) -> None:
     """Say that there is something new to look at of `name`, in a folder, to whoever watches."""
-    if worker():
+    if _elsewhere():
         tell(look=[name, str(folder)])
     elif watch := watcher.get():
         watch(name, folder)
@@ -107,9 +125,14 @@ def words(told: Level) -> str:
     return f"{told['title']} {told['share']:.0%}{left}{note}"
 
 
+def _elsewhere() -> bool:
+    """Whether another process is told, and shows, what this one has to show."""
+    return bool(starter.get() or worker())
+
+
 def _shown() -> type[tqdm]:
     """The kind of bar that suits the place. papermill keeps what a chapter shows, and widgets do not last."""
-    if worker():
+    if _elsewhere():
         return _Told
     if "JPY_SESSION_NAME" in os.environ:  # the Jupyter server sets it for its kernels
         from tqdm.notebook import tqdm as widget
@@ -118,10 +141,21 @@ def _shown() -> type[tqdm]:
 
 
 class _Told(tqdm):
-    """A bar in a worker: how far it is goes to the client."""
+    """A bar in a worker, or in a process that shares its item: how far it is goes to the other end, for as
+    long as that listens."""
+
+    told = False  # since the last look whether it does
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        tell(share=self.n / self.total if self.total else 0.0)
+        self.told = True
+        tell(share=self.n / self.total if self.total else 0.0, note=self.postfix or "")
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        if self.told:  # here, as what `display` raises would leave tqdm's lock taken
+            self.told = False
+            refuse_forgotten()
+        return shown
 
 
 class _Plain(tqdm):

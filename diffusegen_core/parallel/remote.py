@@ -1,21 +1,18 @@
 """Work items on dask workers: sent, watched, done again where a worker was lost.
 
-A worker has one unit of the resource `device` and one thread, so it does one item at a time. Items read and
-write the run's folder, which all machines share; through the scheduler go names, parameters and progress.
+A worker has one unit of the resource `device` and one thread, so it does one item at a time; or, to train a
+model on several cards, a unit for each of its cards. Items read and write the run's folder, which all
+machines share; through the scheduler go names, parameters and progress.
 """
 
 import contextlib
-import errno
-import functools
-import hashlib
-import itertools
 import logging
 import os
-import socket
+import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,24 +20,17 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
-import torch
-from distributed import Client, Future, get_worker, wait
+from distributed import Client, Future, wait
 from distributed.scheduler import KilledWorker
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import home
 from diffusegen_core.config.text import duration
-from diffusegen_core.parallel import progress
-from diffusegen_core.store import files
-from diffusegen_core.store.workspace import Workspace
+from diffusegen_core.parallel import cards, progress, ready, tls
 
 log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
 _introduced: set[str] = set()  # schedulers, and cards that were warned of
-# The code that this process has loaded: a worker that was started before a change would do what it did then.
-SOURCES = sorted(Path(__file__).parents[1].rglob("*.py"))
-CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()
 PATIENCE = 30.0  # seconds from one look for workers to the next
 TELLING = 1.0  # seconds until a worker's word has come
 Result = TypeVar("Result")
@@ -58,14 +48,35 @@ class Item(Protocol):
     @property
     def cost(self) -> float: ...
 
+    @property
+    def devices(self) -> int: ...
+
 
 def connect(address: str) -> Client:
-    """A client of the scheduler at an address such as tcp://10.0.0.1:8786; UserError where there is none."""
+    """A client of the scheduler at an address such as tls://10.0.0.1:8786.
+
+    UserError where there is none, where Dask's settings for TLS do not fit, and where others can reach the
+    scheduler or a worker without a certificate.
+    """
+    tls.refuse_plain(address)
     try:
-        return Client(address, timeout="30s", name="diffusegen")
+        client = Client(address, timeout="30s", name="diffusegen")
+    # What Dask raises for certificates that are not there, are no certificates, or are lacking altogether.
+    except (FileNotFoundError, PermissionError, ssl.SSLError, TypeError, RuntimeError) as error:
+        raise UserError(f"{address}: Dask's settings for TLS ({tls.SETTINGS}) do not fit: "
+                        f"{_line(error)}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"There is no dask scheduler at {address}: {error}. "
-                        "Start one with `dask scheduler`, or leave --scheduler out.") from None
+        raise UserError(f"There is no dask scheduler at {address} for the certificate of Dask's settings: "
+                        f"{_line(error)}. Start one with `dask scheduler`, or leave --scheduler "
+                        "out.") from None
+    try:
+        info = client.scheduler_info(n_workers=-1)
+        for known in (info["address"], *info["workers"]):  # where it listens, whatever it was called
+            tls.refuse_plain(known)
+    except UserError:
+        client.close()
+        raise
+    return client
 
 
 def described(client: Client, address: str) -> str:
@@ -84,30 +95,32 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
     The first error ends it, and is raised here as it was raised there. UserError where the workers cannot do
     such items, and where one item has cost several workers their lives.
     """
-    folders = {folder for item in items for folder in _folders(item.arguments)}
-    with connect(address) as client, _token(folders) as token:
-        _refuse_unfit(client)
+    with connect(address) as client, ready.needs(item.arguments for item in items) as wanted:
+        units = max(item.devices for item in items)
+        refuse_unfit(client, units)
         if address not in _introduced:  # once a notebook
             _introduced.add(address)
             if progress.POSTED not in os.environ:  # else the command has said so
                 print(described(client, address), file=sys.stderr)
-        _warn_of_one_card(client, {card for item in items for card in _cards(item.arguments)})
+        ready.refuse(client, _fit(client), wanted)
+        _warn_of_one_card(client, {device for device in wanted.devices if ":" in device})
         heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
         client.subscribe_topic(progress.TOPIC, lambda event: heard.put(event[1]))
         sent = {f"{item.name} {uuid4().hex[:8]}": item for item in items}
-        futures = [client.submit(_do, key, work, item.arguments, home(), token, CODE, key=key, pure=False,
-                                 priority=item.cost, resources={DEVICE: 1}) for key, item in sent.items()]
+        futures = [client.submit(_do, key, work, item.arguments, wanted, item.devices, key=key, pure=False,
+                                 priority=item.cost, resources={DEVICE: item.devices})
+                   for key, item in sent.items()]
         total = done + sum(item.cost for item in items)
         with progress.bar(title, total, "item", done, shares=True) as bar:
             board = _Board(sent, bar, heard)
             try:
-                _follow(client, futures, board)
+                _follow(client, futures, board, units)
             finally:
                 _cancel(client, futures, board)
         return [future.result() for future in futures]
 
 
-def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
+def _follow(client: Client, futures: list[Future], board: "_Board", units: int) -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
     pending, looked, lacking = set(futures), time.monotonic(), False
     while pending:
@@ -124,21 +137,22 @@ def _follow(client: Client, futures: list[Future], board: "_Board") -> None:
                 raise _explained(future, board.sent[future.key].name)
             board.finish(future.key)
         if time.monotonic() - looked > PATIENCE:
-            looked, before, lacking = time.monotonic(), lacking, not _fit(client)
+            looked, before, lacking = time.monotonic(), lacking, not _fit(client, units)
             if lacking and not before:
-                log.warning("No worker of the scheduler offers the resource %s; waiting for one.", DEVICE)
+                log.warning("No worker of the scheduler offers the resource %s; waiting for one.",
+                            f"{DEVICE}={units}" if units > 1 else DEVICE)
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
-    """Give up what has not begun, and tell what workers go on with: that cannot be taken from them."""
+    """Give up what has not begun, and tell what workers are at: they stop when they miss the sign."""
     left = [future for future in futures if not future.done()]
     client.cancel(left)
     if left:
         time.sleep(TELLING)
         board.listen()
         if begun := [board.sent[f.key].name for f in left if f.key in board.at]:
-            log.warning("What had not begun is given up. Workers are still at %s, until that or they end.",
-                        ", ".join(begun))
+            log.warning("What had not begun is given up. Workers are still at %s; each stops at its next "
+                        "step.", ", ".join(begun))
 
 
 class _Board:
@@ -190,112 +204,49 @@ class _Board:
         self.bar.set_postfix_str(", ".join(under_way))
 
 
-@contextlib.contextmanager
-def _token(folders: set[Path]) -> Iterator[str]:
-    """The name of a file that lies in each of the folders while it lasts: by it a worker knows them.
-
-    A folder of the same path may be a disk of the worker's own.
-    """
-    name = f"{files.WRITING}{uuid4().hex}"
-    tokens = [folder / name for folder in folders]
-    try:
-        for token in tokens:
-            files.write_text(token, "")
-        yield name
-    finally:
-        for token in tokens:
-            token.unlink(missing_ok=True)
-
-
-def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], start: Path, token: str,
-        code: str) -> Result:
-    """One item, in a worker; relative paths are from `start`, and the code is the same, as in the client."""
-    worker = get_worker()
+def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted: ready.Needs,
+        units: int) -> Result:
+    """One item, in a worker, that takes so many cards; relative paths are from `wanted.start`, as in the
+    client."""
     progress.item.set(key)
-    name = f"worker {worker.name} on {socket.gethostname()}"
-    progress.tell(begun=name)
-    if code != CODE:
-        raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
-                        "checkout.")
-    if torch.cuda.is_available() and not _cards(arguments):  # `cuda` alone means the one that is set
-        torch.cuda.set_device(_card()[0])
-    _refuse_blind(start, name)
-    os.chdir(start)  # a relative run_dir is found from here
-    for folder in _folders(arguments):
-        _refuse_blind(folder, name, token)
+    progress.sign.set(wanted.sign)
+    progress.tell(begun=ready.worker())
+    ready.check(wanted)
+    for device in wanted.devices or ("auto",):
+        cards.choose(device, units)
+    os.chdir(wanted.start)  # a relative run_dir is found from here
     return work(**arguments)
-
-
-@functools.cache
-def _card() -> tuple[int, socket.socket]:
-    """The card that fewest workers of this machine have, and a hold on it, which ends with this process.
-
-    The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
-    """
-    hold = socket.socket(socket.AF_UNIX)
-    numbers = itertools.count()
-    while True:
-        others, card = divmod(next(numbers), torch.cuda.device_count())
-        try:
-            hold.bind(f"\0diffusegen {torch.cuda.get_device_properties(card).uuid} {others}")
-            return card, hold
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
 
 
 def _warn_of_one_card(client: Client, cards: set[str]) -> None:
     """Say, once a notebook, that workers of a machine have one card because the parameters name it."""
-    most = max(Counter(worker["host"] for worker in _fit(client)).values(), default=0)
+    most = max(Counter(worker["host"] for worker in _fit(client).values()).values(), default=0)
     for card in cards - _introduced if most > 1 else ():
         _introduced.add(card)
         log.warning("Parameters: device: %s is one card for all %d workers of a machine; with device: cuda "
                     "they share out its cards.", card, most)
 
 
-def _workspaces(arguments: dict[str, Any]) -> list[Workspace]:
-    """Those of the runs that an item is of."""
-    nested = arguments.get("arguments")
-    values = [*arguments.values(), *(nested.values() if isinstance(nested, dict) else ())]
-    own = [getattr(value, "workspace", value) for value in values]  # of a whole run, its own
-    return [value for value in own if isinstance(value, Workspace)]
-
-
-def _folders(arguments: dict[str, Any]) -> set[Path]:
-    return {ws.folder for ws in _workspaces(arguments)}
-
-
-def _cards(arguments: dict[str, Any]) -> set[str]:
-    """Such as cuda:1, where the parameters name one."""
-    return {ws.device for ws in _workspaces(arguments) if ":" in ws.device}
-
-
-def _refuse_blind(folder: Path, worker: str, token: str = "") -> None:
-    """UserError where the worker does not see the client's folder, of which the token is."""
-    if not (folder / token).exists():
-        raise UserError(f"{worker} does not see the folder {folder}, or sees another of that name. The "
-                        "checkout and the run's folder must lie where all machines find them: "
-                        "-p run_dir DIR.")
-
-
-def _refuse_unfit(client: Client) -> None:
-    """UserError where there are workers, and none of them could ever take an item."""
+def refuse_unfit(client: Client, units: int) -> None:
+    """UserError where there are workers, and none of them could ever take an item of so many units."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         return
-    fit = _fit(client)
+    fit = _fit(client, units)
     if not fit:
-        raise UserError(f"None of the {len(workers)} workers offers the resource {DEVICE}. Start each as "
-                        f"`dask worker ADDRESS --nthreads 1 --resources {DEVICE}=1`, one for each GPU.")
-    if (threads := max(w["nthreads"] for w in fit)) > 1:
+        what = DEVICE if units == 1 else f"{DEVICE}={units}, a unit for each card of a model (train.devices)"
+        each = "GPU" if units == 1 else f"{units} GPUs"
+        raise UserError(f"None of the {len(workers)} workers offers the resource {what}. Start each as `dask "
+                        f"worker ADDRESS --nthreads 1 --resources {DEVICE}={units}`, one for each {each}.")
+    if (threads := max(w["nthreads"] for w in fit.values())) > 1:
         raise UserError(f"A worker has {threads} threads; items draw random numbers of torch's process, so a "
                         "worker may have but one: --nthreads 1.")
 
 
-def _fit(client: Client) -> list[dict[str, Any]]:
-    """What the scheduler knows of each worker that can take an item."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return [w for w in workers if w["resources"].get(DEVICE, 0) >= 1]
+def _fit(client: Client, units: int = 1) -> dict[str, dict[str, Any]]:
+    """By its address, what the scheduler knows of each worker that can take an item of so many units."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {where: w for where, w in workers.items() if w["resources"].get(DEVICE, 0) >= units}
 
 
 def _explained(future: Future, name: str) -> BaseException:
@@ -304,4 +255,10 @@ def _explained(future: Future, name: str) -> BaseException:
     if isinstance(error, KilledWorker):
         return UserError(f"{name}: several workers died while they did it, perhaps for want of memory; the "
                          "same command tries it again.")
+    if isinstance(error, ImportError) and (error.name or "").startswith(__package__.partition(".")[0]):
+        return ready.explained(error, "another machine")
     return error.with_traceback(future.traceback())
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
+import shlex
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dask
@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.section import Section
+from diffusegen_core.parallel import closed
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +46,22 @@ class Slurm(Section):
 
 
 @contextlib.contextmanager
-def hold(file: Path) -> Iterator[str]:
+def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[str]:
     """While it lasts, a scheduler here and jobs as the file describes them; gives the scheduler's address.
 
-    A job that ends, however it ends, is replaced. At the end the jobs are cancelled; jobs that nobody is left
-    to cancel end by themselves. UserError where Slurm is not here or refuses such a job.
+    The jobs get the environment variables, by which their workers find the certificate. A job that ends,
+    however it ends, is replaced. At the end the jobs are cancelled; jobs that nobody is left to cancel end by
+    themselves. UserError where Slurm is not here or refuses such a job, and where a job has too few GPUs for
+    workers with so many `cards` each.
     """
     settings = params.typed(Slurm, params.load(file), str(file))
+    needed = cards * settings.workers
+    if cards > 1 and 0 < settings.gpus < needed:
+        raise UserError(f"{file}: gpus: a job has {settings.gpus}, and {needed} are needed for workers: "
+                        f"{settings.workers} and train.devices: {cards}. Set gpus: {needed}.")
     # Every job that ends at its walltime counts as a failure of the item that it was doing.
     patience = {"distributed.scheduler.allowed-failures": WALLTIMES}
-    with dask.config.set(patience), _cluster(settings, file) as cluster:
+    with dask.config.set(patience), _cluster(settings, file, variables, cards) as cluster:
         _refuse(cluster.job_script(), file)
         cluster.scale(jobs=settings.jobs)
         stop = threading.Event()
@@ -67,32 +74,34 @@ def hold(file: Path) -> Iterator[str]:
             keeper.join()
 
 
-def _cluster(s: Slurm, file: Path) -> SLURMCluster:
+def _cluster(s: Slurm, file: Path, variables: Mapping[str, str], cards: int) -> SLURMCluster:
     """The scheduler, and how its jobs will be. UserError for values of the file that cannot be."""
     try:
         if s.log_folder:
             Path(s.log_folder).mkdir(parents=True, exist_ok=True)
-        return _started(s)
+        return _started(s, variables, cards)
     # Of the memory, of the network interface, of the folder.
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{file}: {_line(str(error))}") from None
 
 
-def _started(s: Slurm) -> SLURMCluster:
+def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster:
     asked = [f"--gres=gpu:{s.gpus}"] if s.gpus else []
     if s.log_folder:
         asked.append(f'--output="{s.log_folder}/slurm-%j.out"')
-    threads = max(1, s.cpus // s.workers)
+    threads = str(max(1, s.cpus // s.workers))
+    exported = {**dict.fromkeys(devices.THREADS, threads), **devices.ALLOCATOR, **variables}
     return SLURMCluster(
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
         job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
         # Slurm itself sees to the memory.
-        worker_extra_args=["--resources", "device=1", "--no-dashboard", "--memory-limit", "0"],
+        worker_extra_args=["--resources", f"device={cards}", "--no-dashboard", "--memory-limit", "0",
+                           "--preload", closed.__name__],
         death_timeout=ORPHANED, job_name="diffusegen", job_extra_directives=[*asked, *s.options],
-        job_script_prologue=[*s.before, *(f"export {name}={threads}" for name in devices.THREADS),
-                             *(f"export {name}={value}" for name, value in devices.ALLOCATOR.items())],
-        interface=s.interface,
-        scheduler_options={"dashboard_address": ":0" if find_spec("bokeh") else "127.0.0.1:0"})
+        job_script_prologue=[*s.before, *(f"export {k}={shlex.quote(v)}" for k, v in exported.items())],
+        # The certificate is in Dask's settings, here and in the job.
+        interface=s.interface, protocol="tls://",
+        scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"})
 
 
 def _refuse(script: str, file: Path) -> None:

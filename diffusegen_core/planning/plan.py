@@ -32,6 +32,9 @@ from diffusegen_core.data.types import GAN, REAL
 from diffusegen_core.planning import flops, probe
 from diffusegen_core.segmentation import trainsets
 
+# What is said of the time of a training on several cards.
+AS_MANY = "Its time is that of one card over their number; what they wait for each other is not counted."
+ALL_AS_ONE = "On a processor these are processes that share its cores, so that the time is that of one."
 COLUMNS = [field.name for field in fields(Cost)]
 SUMMED = ["items", "images", "flop", "disk"]
 LONGEST = 3600  # seconds of a probe
@@ -62,6 +65,8 @@ class Plan:
     """How many workers fit on the device at once, and why; None if not probed."""
     busy: str = ""
     """That others compute on this machine, in words; "" where they do not, or nobody can tell."""
+    together: str = ALL_AS_ONE
+    """How the time of what several cards do together is counted, in words."""
 
     @property
     def chapters(self) -> pd.DataFrame:
@@ -74,10 +79,11 @@ class Plan:
     @property
     def text(self) -> str:
         """The plan as text, for a terminal."""
-        shown, total = self.table, self.table[SUMMED].sum()
+        shown, total, cards = self.table, self.table[SUMMED].sum(), int(self.table["cards"].max())
         columns = {
             "chapter": shown["chapter"], "work": shown["work"], "items": shown["items"].map("{:,}".format),
-            "images": shown["images"].map("{:,}".format), "FLOP": shown["flop"].map(flop),
+            "images": shown["images"].map("{:,}".format),
+            **({"cards": shown["cards"]} if cards > 1 else {}), "FLOP": shown["flop"].map(flop),
             "largest item": shown["largest"].map(flop), "disk": shown["disk"].map(size)}
         time = "time not measured"
         if self.rates is not None:
@@ -88,6 +94,8 @@ class Plan:
         lines = [f"In all: {time}; {size(total['disk'])} on disk and at most "
                  f"{size(self.table['temporary'].max())} of checkpoints beside it; {flop(total['flop'])}."]
         lines += [self.busy] if self.busy else []
+        if cards > 1:
+            lines += [f"{cards} cards train a model together (train.devices). {self.together}"]
         lines += [f"{self.profile}: {self.pairs} pairs ({self.note}).", "",
                   pd.DataFrame(columns).to_string(index=False), ""]
         if self.rates is not None:
@@ -121,9 +129,11 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
         rate = table["kind"].map(rates.set_index("kind")["rate"])
-        table["seconds"] = (table["flop"] / rate).where(table["flop"] > 0, 0.0)
+        at_once = table["cards"] if devices.on_cards(p.device) else 1
+        table["seconds"] = (table["flop"] / rate / at_once).where(table["flop"] > 0, 0.0)
         beside = probe.side_by_side(rates, devices.device(p.device))
-    return Plan(table, p.profile, count, note, rates, device, beside, busy)
+    together = AS_MANY if devices.on_cards(p.device) else ALL_AS_ONE
+    return Plan(table, p.profile, count, note, rates, device, beside, busy, together)
 
 
 def at_hand(p: Params) -> tuple[Params, str]:

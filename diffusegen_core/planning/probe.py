@@ -183,8 +183,8 @@ def _sampling(p: Params, work: Work, device: torch.device) -> Trial:
 
 
 def _training(p: Params, work: Work, device: torch.device) -> Trial:
-    """One optimizer step, in the run's micro-batches."""
-    images = _fitting(p.train.batch_size, work.unet.learn, device)
+    """One optimizer step, in the run's micro-batches; of several cards that of one, without the others."""
+    images = _fitting(-(-p.train.batch_size // p.train.devices), work.unet.learn, device)
     micro = min(p.train.micro_batch or images, images)
     changed = p.train.model_copy(update={"batch_size": images, "micro_batch": micro})
     probed = training.Training("probe", p.model, p.process, changed, p.model_size, p.seed,

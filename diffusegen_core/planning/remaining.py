@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffusegen_core.config import params
+from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.parallel.progress import Level
@@ -88,9 +88,11 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
     nothing is finished."""
     cost = {kind: 1 / rate for kind, rate in rates.items() if rate > 0} if rates else RELATIVE
     weights: dict[str, float] = {}
+    at_once = run.params.train.devices if devices.on_cards(run.params.device) else 1
     for row in table.itertuples():
         name = _result(row)
-        weights[name] = weights.get(name, 0.0) + row.flop * cost.get(row.kind, RELATIVE[row.kind])
+        cards = at_once if row.kind == "training" else 1
+        weights[name] = weights.get(name, 0.0) + row.flop / cards * cost.get(row.kind, RELATIVE[row.kind])
     missing = {name: _missing(run, name) for name in weights}
     spent = took(run.folder)
     there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]

@@ -17,7 +17,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.types import GAN
 from diffusegen_core.report import claims, cost, paperclaims, rule
-from diffusegen_core.report.naming import captioned
+from diffusegen_core.report.naming import dice_of
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,
@@ -94,7 +94,7 @@ def compared(question: str, verdicts: list[Verdict], p: Params) -> Answer | None
     told = [one.verdict for one in judged]
     verdict = rule.joined(set(told))
     one = next(each for each in judged if each.verdict == verdict)
-    measure = captioned(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
+    measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
     needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
     counted = ", ".join(f"{told.count(each)} {each}" for each in reversed(WORST_FIRST) if each in told)
@@ -241,7 +241,7 @@ def missing(run: Run, answered: list[str]) -> Iterator[str]:
     yield from (f"Chapter {number} cannot be read: {why}" for why, number in refused.items())
     if todo:
         yield (f"Not made yet, or not finished: chapter{'s' if len(todo) > 1 else ''} {', '.join(todo)}; "
-               f"`diffusegen run` with {run.folder.name}/params.yaml makes the rest.")
+               f"`diffusegen run` with {escaped(run.folder.name)}/params.yaml makes the rest.")
     if run.params.gan.source is None and "Better than the GAN?" not in answered:
         yield "This run has no GAN; `gan.source` adds one."
     if not run.params.inpaint.baselines and "Better than pasting?" not in answered:

@@ -13,21 +13,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import pdf
-from diffusegen_core.store import files
-from diffusegen_core.store.moves import into_place, refuse_links
+from diffusegen_core.report import foreign, pdf
+from diffusegen_core.store import files, ownpages
+from diffusegen_core.store.moves import free, into_place, refuse_links
 from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
 PDF = "diffusegen.pdf"
 MARK = ".built.json"  # names the files of a site folder that are ours
-FRONT = ["about", "how_to_read", "data", "own_data", "method", "jupyterlab", "api"]
+FRONT = ["about", "how_to_read", "data", "own_data", "method", "jupyterlab", "on_a_server", "api"]
+OTHERS = "site-others"  # where in ASIDE what was in the book's place goes that is not this user's
 BACK = ["results_small", "on_a_gpu", "sharing", "citing", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
@@ -36,15 +38,18 @@ FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\
 
 
 def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", opening: str = "",
-          as_pdf: bool = False) -> Path:
+          as_pdf: bool = False, trust: bool = False) -> Path:
     """Build the book of a run and return the path of its index.html, or, `as_pdf`, of its PDF beside that.
 
-    `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. `footer`
-    is a plain line that every page carries, and `opening` the MyST that the first page begins with, its title
-    included. The sources go to run_dir/site, anew each time; what others have put there stays.
+    `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. Those
+    that this user's own command has not written (see `ownpages.own`) are shown as text and pictures, or left
+    out if this checkout has no such chapter, unless `trust`. `footer` is a plain line that every page
+    carries, and `opening` the MyST that the first page begins with, its title included. The sources go to
+    run_dir/site, anew each time; what others have put there stays, but goes to aside/ where anything of the
+    book is not this user's.
 
     Raises UserError where the pages are not found, a link leads out of the run, Jupyter Book warns of
-    anything, or there is no browser to print a PDF with.
+    anything in a book that is this user's or trusted, or there is no browser to print a PDF with.
     """
     if as_pdf:
         pdf.browser()  # or nothing is begun
@@ -57,19 +62,63 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", 
     _refuse_foreign(site)
     refuse_links(run_dir, (f"{MAKING}/site", f"{ASIDE}/site"))
     shutil.rmtree(fresh, ignore_errors=True)  # an interrupted build's
-    _lay_out(fresh, sorted(notebooks), run_dir / "figures", footer, opening)
-    _render(fresh)
+    pages, strict = _pages(sorted(notebooks), trust)
+    _lay_out(fresh, pages, run_dir / "figures", footer, opening)
+    _render(fresh, strict)
     _add_mathjax(fresh / "_build" / "html")
     if as_pdf:
-        _print(fresh)
-    files.write_json(fresh / MARK, files.below(fresh))
+        _print(fresh, strict)
+    made = files.write_json(fresh / MARK, files.below(fresh))
+    ownpages.record(made, made.read_bytes())
+    if not strict or not (trust or _built_here(site)):
+        _clear(site)
+        _set_aside(run_dir)
     _clear(site)
     into_place(fresh, site, run_dir / ASIDE / "site")
     return site / "_build" / (PDF if as_pdf else "html/index.html")
 
 
-def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str, opening: str = "") -> None:
-    """Write the sources of the book: pages, chapters, pictures, settings and table of contents."""
+def told_of_others(notebooks: list[Path], run_dir: Path) -> Iterator[str]:
+    """A line on those pages of a run that its book shows as text, and one on those that it leaves out."""
+    theirs = [path for path in notebooks if not ownpages.own(path, path.read_bytes())]
+    trusting = f"If you trust this run: `diffusegen book {run_dir} --trust`."
+    if shown := [path.stem for path in theirs if _chapter_of(path).is_file()]:
+        yield ("Shown as text and pictures, since your own diffusegen did not write them as they are: "
+               f"{', '.join(shown)}. {trusting}")
+    if absent := [path.stem for path in theirs if path.stem not in shown]:
+        yield f"Not in the book, being no chapters, and not written by you: {', '.join(absent)}. {trusting}"
+
+
+def _pages(notebooks: list[Path], trust: bool) -> tuple[dict[str, str], bool]:
+    """The JSON of the pages by their file names, and whether all are this user's own, or trusted."""
+    pages, strict = {}, True
+    for path in notebooks:
+        content = path.read_bytes()
+        if trust or ownpages.own(path, content):
+            pages[path.name] = content.decode()
+            continue
+        strict = False
+        if _chapter_of(path).is_file():
+            pages[path.name] = json.dumps(foreign.as_text(
+                _parsed(content), json.loads(_chapter_of(path).read_text(encoding="utf-8"))))
+    return pages, strict
+
+
+def _chapter_of(notebook: Path) -> Path:
+    """The chapter of this checkout that an executed notebook is called after, there or not."""
+    return ROOT / "notebooks" / notebook.name
+
+
+def _parsed(content: bytes) -> Any:
+    """The value of JSON; None where there is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _lay_out(site: Path, notebooks: Mapping[str, str], figures: Path, footer: str, opening: str = "") -> None:
+    """Write the sources of the book: pages, chapters (each file's JSON), pictures, settings and contents."""
     shutil.copytree(ROOT / "book", site)
     if figures.is_dir() and not figures.is_symlink():
         shutil.copytree(figures, site / "figures", ignore=_links)
@@ -78,17 +127,17 @@ def _lay_out(site: Path, notebooks: list[Path], figures: Path, footer: str, open
         title, _, rest = index.read_text(encoding="utf-8").partition("\n")
         assert title.startswith("# "), "the page begins with its title"
         _write(index, f"{opening.strip()}\n\n## About this book\n{rest}")
-    chapters = [path.stem for path in notebooks]
+    chapters = [Path(name).stem for name in notebooks]
     front, back = ([name for name in names if (site / f"{name}.md").is_file()] for names in (FRONT, BACK))
     known = {*FRONT, *BACK, *(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
     absent = known.difference(chapters, front, back)
     for page in site.glob("*.md"):
         _write(page, _without_absent(page.read_text(encoding="utf-8"), absent, site))
-    for path in notebooks:
-        notebook = json.loads(_without_absent(path.read_text(encoding="utf-8"), absent, site))
+    for name, content in notebooks.items():
+        notebook = json.loads(_without_absent(content, absent, site))
         _fold_parameters(notebook)
         _drop_widgets(notebook)
-        _write(site / path.name, json.dumps(notebook))
+        _write(site / name, json.dumps(notebook))
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     settings["sphinx"]["config"]["html_theme_options"]["extra_footer"] = html.escape(footer)
     _write(site / "_config.yml", yaml.safe_dump(settings))
@@ -120,7 +169,21 @@ def _refuse_foreign(site: Path) -> None:
 def _clear(site: Path) -> None:
     """Remove what an earlier build has made, and nothing else."""
     made = files.read_json(site / MARK)
-    files.remove(site, [*(made if isinstance(made, list) else []), MARK])
+    files.remove(site, [*(made if isinstance(made, list) else []), MARK, ownpages.WRITTEN])
+
+
+def _built_here(site: Path) -> bool:
+    """Whether this user has built what lies in the book's place, or nothing does."""
+    return not site.exists() or ownpages.own(site / MARK, (site / MARK).read_bytes())
+
+
+def _set_aside(run_dir: Path) -> None:
+    """Move what is left in the book's place out of it, and what would be put back there."""
+    for place in (run_dir / "site", run_dir / ASIDE / "site"):
+        if place.exists():
+            aside = free(run_dir / ASIDE / OTHERS)
+            aside.parent.mkdir(exist_ok=True)
+            place.rename(aside)
 
 
 def _links(folder: str, names: list[str]) -> list[str]:
@@ -159,7 +222,7 @@ def _fold_parameters(notebook: dict[str, Any]) -> None:
     def tagged(tag: str) -> list[dict[str, Any]]:
         return [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
 
-    values = notebook["metadata"].get("diffusegen", {}).get("params", {})
+    values = notebook["metadata"].pop("diffusegen", {}).get("params", {})
     injected = tagged("injected-parameters")
     for cell in tagged("parameters") if injected else []:
         notebook["cells"].remove(cell)
@@ -178,19 +241,21 @@ def _drop_widgets(notebook: dict) -> None:
             cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
 
 
-def _print(site: Path) -> None:
+def _print(site: Path, strict: bool) -> None:
     """The PDF of a site that is built: from all its pages as one."""
     with tempfile.TemporaryDirectory(prefix="book-") as folder:
-        _render(site, "--builder", "custom", "--custom-builder", "singlehtml", "--path-output", folder)
+        _render(site, strict, "--builder", "custom", "--custom-builder", "singlehtml", "--path-output",
+                folder)
         page = Path(folder) / "_build" / "singlehtml"
         _add_mathjax(page)
         pdf.print_page(page / "index.html", site / "_build" / PDF)
 
 
-def _render(site: Path, *options: str) -> None:
-    """Run Jupyter Book, every warning an error."""
+def _render(site: Path, strict: bool, *options: str) -> None:
+    """Run Jupyter Book, every warning an error where it is `strict`: a stranger's page may lack anything."""
+    warnings = ["-n", "-W", "--keep-going"] if strict else []
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
-               "build", str(site), "-n", "-W", "--keep-going", "-q", *options]
+               "build", str(site), *warnings, "-q", *options]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
                           stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONUTF8": "1"})
     if done.returncode:

@@ -44,6 +44,13 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     return show(frame, name, f"Key numbers of this run; Dice and gains with 95 % intervals.{tested}{near}")
 
 
+def glossary(numbers: Table) -> str:
+    """What the data types of `table` are, a line each."""
+    held_out = {HELD_OUT.name: "real pairs that no part of the run has learned from"}
+    return "\n".join(f"- **{escaped(name)}**: {held_out.get(name) or DataType.parse(name).described}."
+                     for name in numbers.frame["data type"])
+
+
 def _order(name: str) -> tuple[bool, bool, bool, bool]:
     if name == HELD_OUT.name:  # no data type, but what other real images score
         return False, True, False, False

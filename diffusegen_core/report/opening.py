@@ -31,7 +31,7 @@ def page(run: Run) -> str:
     return "\n\n".join([
         "# What this run found", _what(run), _part(run, lambda: _strip(run)),
         "## The answers", _part(run, lambda: answer.table(run, "front-answers")._repr_markdown_()),
-        "## Key numbers", _part(run, lambda: keynumbers.table(run, "front-numbers")._repr_markdown_()),
+        "## Key numbers", _part(run, lambda: _numbers(run)),
         "## Best and worst pairs", _part(run, lambda: _extremes(run)),
         "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params)),
         "## How to cite", cited()]) + "\n"
@@ -44,6 +44,12 @@ def _part(run: Run, make: Callable[[], str]) -> str:
         return f"This part is not here: {answer.plain(run, error)}"
     except Exception as error:  # files that were changed by hand fail in many ways; the book shall be built
         return f"This part is not here ({type(error).__name__}): {answer.plain(run, error)}"
+
+
+def _numbers(run: Run) -> str:
+    numbers = keynumbers.table(run, "front-numbers")
+    return (f"{numbers._repr_markdown_()}\n::::{{dropdown}} What the data types are\n"
+            f"{keynumbers.glossary(numbers)}\n::::")
 
 
 def _what(run: Run) -> str:

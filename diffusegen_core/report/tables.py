@@ -84,7 +84,8 @@ class Table:
         return f"{table}\n::::{{dropdown}} {FOLDED}\n{self.folded._own_markdown()}::::\n"
 
     def _own_markdown(self) -> str:
-        rows = [list(map(str, self.frame.columns)), ["---:" if n else ":---" for n in self.numeric]]
+        rows = [[escaped(str(column)) for column in self.frame.columns],
+                ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
         # By these classes the stylesheet knows that the second column must not break at hyphens, and that
@@ -126,11 +127,13 @@ def facts(run: Run, name: str) -> Table:
 
 
 def _devices(run: Run) -> str:
-    """What computes: this machine, or, where workers do, those that have made something of the run so far."""
+    """What has made something of the run so far, wherever that was; of none, what would here."""
+    if told := sorted({str(stamp["device"]) for stamp in _stamps(run)}):
+        return ", ".join(told)
     if not os.environ.get(fanout.SCHEDULER):
         with contextlib.suppress(UserError):  # a login node has no GPU
             return devices.name(run.params.device)
-    return ", ".join(sorted({str(stamp["device"]) for stamp in _stamps(run)})) or "dask workers"
+    return "dask workers"
 
 
 def _stamps(run: Run) -> list[Stamp]:

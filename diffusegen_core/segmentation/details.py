@@ -90,7 +90,7 @@ def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> No
     outputs.append(files.write(folder / MASKS, lambda file: np.savez_compressed(
         file, images=np.array(pairs.names)[worst], dice=dice[worst],
         masks=lesion[worst] if pairs.planes.classes == 1 else planes.numbered(predicted[worst]))))
-    artifact.finish(outputs, time.monotonic() - began)
+    artifact.finish(outputs, time.monotonic() - began, device=devices.name(place.workspace.device))
 
 
 def worst(known: Details, name: str, test: str) -> list[tuple[str, float, np.ndarray]]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from diffusegen_core.config import devices
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.measures.intervals import GENERATOR
@@ -126,10 +127,11 @@ class Place:
         """
         identity = {path.relative_to(self.network.begin()).as_posix(): files.remembered_sha256(path)
                     for path in outputs}
+        device = devices.name(self.workspace.device)
         if save is not None:
             weights = self._weights(identity)
-            weights.finish([save(weights.begin())], 0)
-        self.network.finish(outputs, seconds, replace=True, facts=facts)
+            weights.finish([save(weights.begin())], 0, device=device)
+        self.network.finish(outputs, seconds, replace=True, facts=facts, device=device)
 
     def test(self, name: str) -> Artifact:
         """The scores of the trained network on a test set."""
@@ -153,7 +155,8 @@ class Place:
             raise ValueError(f"the results have an image of {name} twice")
         table = images.assign(test_set=name)[_with_classes(IMAGE, images)].to_csv(index=False)
         artifact = self.test(name)
-        artifact.finish([files.write_text(artifact.begin() / RESULTS, table), *others], seconds)
+        artifact.finish([files.write_text(artifact.begin() / RESULTS, table), *others], seconds,
+                        device=devices.name(self.workspace.device))
 
     @property
     def images(self) -> pd.DataFrame:

@@ -142,8 +142,8 @@ class Artifact:
         """Stamp what lies in `begin`'s folder and move it into place, after setting aside what lay there.
 
         `outputs` decide whether it holds; every other file there is recorded, and only shown. `facts` are
-        worth keeping beside it, and JSON can hold them: `device` says what has computed, and without it the
-        stamp names what `auto` means in this process. Where the same recipe has been finished meanwhile,
+        worth keeping beside it, and JSON can hold them: `device` says what has computed, and where, if that
+        was not the processor of this process. Where the same recipe has been finished meanwhile,
         that one stays, unless `replace` and its outputs are others.
         """
         making = self._making
@@ -154,7 +154,8 @@ class Artifact:
             "recipe": self.recipe,
             "outputs": {name: described(path) for name, path in decisive.items()},
             "shown": {name: described(path) for name, path in shown.items()},
-            "seconds": round(seconds, 3), "versions": files.versions(), "device": devices.name(), **facts}
+            "seconds": round(seconds, 3), "versions": files.versions(), "device": devices.name("cpu"),
+            **facts}
         if mixed := altered(making, stamp):
             raise UserError(f"{making}: another process has written there meanwhile: "
                             f"{some([' '.join(pair) for pair in mixed.items()])}. The same command makes it "

@@ -1,0 +1,121 @@
+"""What a soak loads into every process of a run: at a chosen write, something goes wrong.
+
+Python imports this module by itself where its folder is on PYTHONPATH. It counts, over all processes, what is
+renamed into the run's folder: so all files and folders come to be whole. In the folder that SOAK names lie
+`count`, a byte for each renaming so far; `aim.json`, which says at which one what happens; `struck.json`,
+what has happened; `full` and `clock`, while the disk is full and the clock is wrong.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+SOAK, RUN = Path(os.environ.get("SOAK", "/nonexistent")), os.path.abspath(os.environ.get("SOAK_RUN", ""))
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "terminate": signal.SIGTERM,
+           "interrupt": signal.SIGINT}
+TELLS = {"kernel": "ipykernel", "worker": "spawn_main"}  # of a process, what its command line has
+
+
+def install() -> None:
+    """Put this module's functions in the place of the system's, for as long as the process lives."""
+    for name in ("rename", "replace"):
+        setattr(os, name, watched(getattr(os, name)))
+    opening, now, now_ns = os.open, time.time, time.time_ns
+
+    def open_if_room(path, flags, *rest, **more):  # type: ignore[no-untyped-def]
+        if flags & os.O_CREAT and (SOAK / "full").exists() and inside(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return opening(path, flags, *rest, **more)
+    os.open = open_if_room
+    time.time = lambda: now() + wrong()
+    time.time_ns = lambda: now_ns() + int(1e9 * wrong())
+
+
+def watched(real):  # type: ignore[no-untyped-def]
+    """A renaming that is counted, before and after which something may happen."""
+    def renamed(source, target, **more):  # type: ignore[no-untyped-def]
+        if not inside(target):
+            return real(source, target, **more)
+        number = counted()
+        if (SOAK / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+        strike(number, "before", target)
+        result = real(source, target, **more)
+        strike(number, "after", target)
+        return result
+    return renamed
+
+
+def inside(path: object) -> bool:
+    return isinstance(path, (str, os.PathLike)) and os.path.abspath(os.fspath(path)).startswith(RUN + os.sep)
+
+
+def counted() -> int:
+    """The number of this renaming, from 1."""
+    handle = os.open(SOAK / "count", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, b".")
+        return os.lseek(handle, 0, os.SEEK_CUR)
+    finally:
+        os.close(handle)
+
+
+def wrong() -> float:
+    """By how many seconds the clock is."""
+    try:
+        return float((SOAK / "clock").read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def strike(number: int, when: str, target: object) -> None:
+    """What is to happen at this renaming, or at a later one than was meant; one process does it, once."""
+    try:
+        aim = json.loads((SOAK / "aim.json").read_text())
+        if number < aim["at"] or when != aim["when"]:
+            return
+        os.unlink(SOAK / "aim.json")
+    except (OSError, ValueError):
+        return
+    victims = [os.getpid()] if aim["victim"] == "self" else those(aim["victim"])
+    told = {**aim, "number": number, "path": os.path.relpath(os.fspath(target), RUN), "victims": victims}
+    (SOAK / "struck.json").write_text(json.dumps(told))
+    if aim["fault"] == "full":
+        (SOAK / "full").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target))
+    if aim["fault"] == "clock":
+        (SOAK / "clock").write_text(str(aim["seconds"]))
+        return
+    for pid in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, SIGNALS[aim["fault"]])
+
+
+def those(victim: str) -> list[int]:
+    """The command, or of its processes the first that is a kernel or a worker; none where there is none."""
+    command = int((SOAK / "command").read_text())
+    if victim == "command":
+        return [command]
+    for pid in sorted(below(command)):
+        with contextlib.suppress(OSError):
+            if TELLS[victim] in Path(f"/proc/{pid}/cmdline").read_text():
+                return [pid]
+    return []
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and theirs."""
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+                found += [int(child), *below(int(child))]
+    return found
+
+
+if SOAK.is_dir():
+    install()

@@ -1,0 +1,196 @@
+"""A run of a soak: where it lies, how it is started and ended, and what it has made."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import ROOT
+
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import dataset
+from diffusegen_core.run import Run
+from diffusegen_core.store import files, stamps
+
+NANO: dict[str, Any] = {
+    "profile": "nano", "device": "cpu",
+    "data": {"count": None, "image_size": 16, "holdout": 0.3},
+    "cluster": {"k": 2, "scan": [2, 3]},
+    "model": {"base_channels": 32, "channel_mult": [1, 1], "res_blocks": 1, "attention_resolutions": [],
+              "head_channels": 32},
+    "train": {"images": 24, "batch_size": 4, "checkpoint_every": 2, "preview_every": 3, "preview_images": 2,
+              "preview_steps": 4},
+    "inpaint": {"masks": "varied", "guidance_scale": 1.0, "samples": 1, "sources": 4, "respacing": 4,
+                "jump_length": 2, "resampling": 2, "baselines": ["Paste"], "batch_size": 3},
+    # Styled one by one: the losses that are noted have other last figures in another batch.
+    "style": {"respacing": 4, "skip": 1, "batch_size": 1},
+    "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 3},
+    "filter": {"folds": 2},
+    "segment": {"decoder_channels": [8, 8, 8], "epochs": 2, "epoch_images": 4, "batch_size": 4,
+                "checkpoint_every": 1, "test_count": 4, "resamples": 200},
+    "augment": {"sizes": [4]},
+}
+PAIRS = 14  # of which four are held out, and test
+CHAPTERS = ("evaluate", "filter", "segment", "augment")  # each makes what it needs
+CLOCKS = {"spent.json", "runs.csv", "generators.csv"}  # files that hold seconds
+HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose header does
+LONGEST = 900  # seconds without an end: a hang
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an episode happens."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def signs(self) -> Path:
+        """What saboteur and soak tell each other."""
+        return self.folder / "signs"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def profile(self) -> Path:
+        return self.folder / "nano.yaml"
+
+    def count(self) -> int:
+        """The renamings so far."""
+        path = self.signs / "count"
+        return path.stat().st_size if path.exists() else 0
+
+
+def prepared(folder: Path) -> Place:
+    """A new place: data, profile and signs. What an episode that was cut off has left there goes."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    place = Place(folder)
+    place.signs.mkdir(parents=True)
+    dataset.write_phantoms(place.data, PAIRS, 32, seed=1)
+    values = {**NANO, "run_dir": str(place.run), "data": {**NANO["data"], "source": str(place.data)}}
+    place.profile.write_text(yaml.safe_dump(values))
+    return place
+
+
+def started(place: Place, mode: str, changes: list[str]) -> subprocess.Popen[str]:
+    """The run's process, in a group of its own, with the saboteur in it and in all that it starts."""
+    if mode == "script":
+        command = [sys.executable, __file__, str(place.profile), *changes]
+    else:
+        command = [sys.executable, "-m", "diffusegen_core", "run", str(place.profile), "--no-book",
+                   *changes, *(["--workers", "2"] if mode == "workers" else [])]
+    paths = [str(ROOT / "benchmarks" / "saboteur"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "SOAK": str(place.signs), "SOAK_RUN": str(place.run), "OMP_NUM_THREADS": "1",
+                   "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with (place.folder / "said.txt").open("w") as said:
+        process = subprocess.Popen(command, cwd=place.folder, env=environment, stdin=subprocess.DEVNULL,
+                                   stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    (place.signs / "command").write_text(str(process.pid))
+    return process
+
+
+def inside(profile: str, changes: list[str]) -> int:
+    """The chapters in this process, as a script makes them; what a user is told is one line."""
+    try:
+        values = yaml.safe_load(Path(profile).read_text())
+        for key, value in zip(changes[1::3], changes[2::3], strict=True):
+            section, _, name = key.rpartition(".")
+            (values[section] if section else values)[name] = yaml.safe_load(value)
+        run = Run(params.validate(values))
+        for chapter in CHAPTERS:
+            run.make(chapter)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def ended(place: Place, process: subprocess.Popen[str], pause: float) -> int | None:
+    """Wait for the end: the exit status, or None where there was none in time. What was stopped goes on after
+    `pause` seconds. Of a command that was killed, its kernel and its workers are killed too."""
+    since, stopped = time.monotonic(), None
+    while process.poll() is None and time.monotonic() - since < LONGEST:
+        time.sleep(0.05)
+        told = files.read_json(place.signs / "struck.json") or {}
+        if told.get("fault") == "stop" and stopped is None:
+            stopped = time.monotonic()
+        if stopped and time.monotonic() - stopped > pause:
+            for pid in told["victims"]:
+                signalled(pid, signal.SIGCONT)
+            stopped = float("inf")
+    code = process.poll()
+    end_all(place)
+    process.wait()
+    return code
+
+
+def signalled(pid: int, sign: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, sign)
+
+
+def end_all(place: Place) -> None:
+    """Kill what is left of a run's processes, whichever sessions they are in: they know the folder of
+    signs."""
+    sign = os.fsencode(f"SOAK={place.signs}") + b"\0"
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if sign in (path / "environ").read_bytes() and int(path.name) != os.getpid():
+                signalled(int(path.name), signal.SIGKILL)
+
+
+def made(run: Path, aside: bool = False) -> dict[str, str]:
+    """A hash of each output of each finished artifact; of what holds seconds, of the rest. With `aside`, of
+    everything that a stamp tells of, wherever it lies."""
+    hashes = {}
+    for path in sorted(run.rglob(stamps.STAMP)):
+        parts = set(path.relative_to(run).parts)
+        stamp = stamps.read_stamp(path.parent)
+        if stamp is None or (not aside and {stamps.MAKING, stamps.ASIDE} & parts):
+            continue
+        for name, sha256 in stamps.contents(stamp).items():
+            file = path.parent / name
+            if file.name in CLOCKS:
+                continue
+            hashes[str(file.relative_to(run))] = without_header(file) if file.name in HEADED else sha256
+    return hashes
+
+
+def without_header(path: Path) -> str:
+    if not path.is_file():
+        return "is missing"
+    content = path.read_bytes()
+    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little"):]).hexdigest()
+
+
+def really(run: Path) -> set[str]:
+    """The hashes of all files that are there."""
+    return {without_header(path) if path.name in HEADED else files.sha256(path)
+            for path in run.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+def code_hash() -> str:
+    """Of the program that is soaked."""
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(
+        (ROOT / "diffusegen_core").rglob("*.py")))).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(inside(sys.argv[1], sys.argv[2:]))

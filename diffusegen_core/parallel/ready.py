@@ -1,0 +1,148 @@
+"""Whether a worker can do a run's items: it has the same code, the same folders, and the device.
+
+Workers that are there and free are asked before the first item is sent; every worker asks itself again at the
+start of each item, since it may have come later.
+"""
+
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from distributed import Client, get_worker, wait
+
+from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import home
+from diffusegen_core.store import files
+from diffusegen_core.store.workspace import Workspace
+
+# The code that this process has loaded: a worker that was started before a change would do what it did then.
+SOURCES = sorted(Path(__file__).parents[1].rglob("*.py"))
+CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()
+LOOK = 30.0  # seconds for which a worker's answer is waited for
+_asked: set[tuple[str, Path]] = set()  # workers by their address, and folders that they have found
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker must have."""
+
+    start: Path
+    """The folder from which relative paths are meant."""
+    folders: frozenset[Path]
+    """Those of the runs."""
+    token: str
+    """The name, and the text, of a file that lies in each of them while the client waits."""
+    devices: frozenset[str]
+    """As the parameter `device`."""
+    code: str
+
+    @property
+    def sign(self) -> Path | None:
+        """A file that is there as long as the client waits; None where the items are of no run."""
+        return min(self.folders) / self.token if self.folders else None
+
+
+@contextlib.contextmanager
+def needs(arguments: Iterable[Mapping[str, Any]]) -> Iterator[Needs]:
+    """What items with these arguments need; while it lasts, a file lies in each folder.
+
+    A folder of the same path may be a disk of the worker's own, where the file does not lie.
+    """
+    spaces = [space for each in arguments for space in _workspaces(each)]
+    name = f"{files.WRITING}{uuid4().hex}"
+    made = Needs(home(), frozenset(space.folder for space in spaces), name,
+                 frozenset(space.device for space in spaces), CODE)
+    try:
+        for folder in made.folders:
+            files.write_text(folder / name, name)
+        yield made
+    finally:
+        for folder in made.folders:
+            (folder / name).unlink(missing_ok=True)
+
+
+def worker() -> str:
+    """The name of the worker that calls this."""
+    return f"worker {get_worker().name} on {socket.gethostname()}"
+
+
+def check(wanted: Needs) -> None:
+    """UserError where the worker that calls this lacks something."""
+    name = worker()
+    if wanted.code != CODE:
+        raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
+                        "checkout.")
+    if not wanted.start.is_dir():
+        raise _blind(wanted.start, name)
+    for folder in wanted.folders:
+        _refuse_own(folder, name, wanted.token)
+    for device in wanted.devices:
+        try:
+            devices.device(device)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+
+
+def refuse(client: Client, addresses: Iterable[str], wanted: Needs) -> None:
+    """UserError where one of these workers lacks something. Who is busy, or silent, is not waited for."""
+    busy = {address for address, keys in client.processing().items() if keys}
+    places = (wanted.start, *wanted.folders)
+    asked = {address: {(address, place) for place in places} for address in addresses}
+    sent = {client.submit(check, wanted, key=f"ready {uuid4().hex}", pure=False, workers=[address],
+                          allow_other_workers=False): address
+            for address, pairs in asked.items() if address not in busy and not pairs <= _asked}
+    if not sent:
+        return
+    with contextlib.suppress(TimeoutError):
+        wait(list(sent), timeout=LOOK)
+    try:
+        for future, address in sent.items():
+            if future.status == "error":
+                raise explained(future.exception(), address)
+            if future.status == "finished":
+                _asked.update(asked[address])
+    finally:
+        client.cancel([future for future in sent if not future.done()])
+
+
+def explained(error: BaseException, where: str) -> UserError:
+    """What keeps a worker from so much as looking: it cannot load the code."""
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"The worker at {where} cannot load this run's code: {type(error).__name__}: "
+                     f"{' '.join(str(error).split())}. Start scheduler and workers from the run's checkout "
+                     "and its .venv, which must lie where all machines find them.")
+
+
+def _refuse_own(folder: Path, name: str, token: str) -> None:
+    """UserError where the worker does not read in a folder what the client wrote there, or cannot write."""
+    try:
+        same = (folder / token).read_text() == token
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise _blind(folder, name)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{name} may not write into the folder {folder}. Start it as the user whose run it "
+                        "is, and let its machine write there.")
+
+
+def _blind(folder: Path, name: str) -> UserError:
+    return UserError(f"{name} does not see the folder {folder}, or sees another of that name. The checkout "
+                     "and the run's folder must lie where all machines find them: -p run_dir DIR.")
+
+
+def _workspaces(arguments: Mapping[str, Any]) -> list[Workspace]:
+    """Those of the runs that an item is of."""
+    nested = arguments.get("arguments")
+    values = [*arguments.values(), *(nested.values() if isinstance(nested, dict) else ())]
+    # Of a whole run its own; of a task, as a chapter describes it, the one that it is done in.
+    own = [getattr(value, "workspace", getattr(value, "ws", value)) for value in values]
+    return [value for value in own if isinstance(value, Workspace)]

@@ -1,0 +1,123 @@
+"""TLS among scheduler, workers and clients: a certificate for each command, and what is refused without one.
+
+Whoever can speak to a Dask scheduler or worker can run code as its user. So what a run starts speaks TLS, and
+both sides must show the certificate of that run: its key lies where nobody else can read it, until the run
+ends. A scheduler of the user's own follows Dask's settings, `distributed.comm.tls`.
+"""
+
+import contextlib
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from diffusegen_core.config.environment import environment
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import files
+
+INSECURE = "DIFFUSEGEN_INSECURE"  # the environment variable that is set where plain TCP is not refused
+PLACE = f"{files.WRITING}tls-"  # of a folder
+# So called, leftovers go with whoever holds the run next, whether or not it starts workers.
+CERTIFICATE, KEY = f"{files.WRITING}certificate.pem", f"{files.WRITING}key.pem"
+SETTINGS = "distributed.comm.tls"
+ROLES = ("scheduler", "worker", "client")
+ENCRYPTED = ("tls", "wss", "inproc")  # Dask's names of connections that are encrypted, or leave no process
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@contextlib.contextmanager
+def temporary(folder: Path, shared: bool) -> Iterator[dict[str, str]]:
+    """While it lasts, Dask in this process and in those that it starts has a certificate of its own.
+
+    The certificate and its key lie in a folder within `folder`, which only the user can open; where the file
+    system cannot keep others out, in the system's temporary folder, unless they must be `shared` with other
+    machines. Gives the environment variables by which other processes find them. UserError where they cannot
+    be written.
+    """
+    import dask
+    _clear(folder)
+    place = _private_folder(folder, shared)
+    try:
+        config = _written(place)
+        variables = {_variable(name): str(value) for name, value in config.items()}
+        with dask.config.set(config), environment(variables):
+            yield variables
+    finally:
+        _remove(place)
+
+
+def refuse_plain(address: str) -> None:
+    """UserError for an address that others can reach and that is not encrypted, unless INSECURE is set."""
+    from distributed.comm.addressing import parse_address, parse_host_port
+    scheme, location = parse_address(address)
+    if scheme in ENCRYPTED or os.environ.get(INSECURE):
+        return
+    try:
+        host = parse_host_port(location, 0)[0]
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except (OSError, ValueError):  # nobody knows it: it cannot be told that it is this machine
+        found = set()
+    if not found or not all(ip_address(one.partition("%")[0]).is_loopback for one in found):
+        raise UserError(f"{address} is not encrypted: whoever can reach it can run code as you. Give the "
+                        f"scheduler and its workers certificates, by Dask's settings {SETTINGS}, or, on a "
+                        f"network that you trust, run with --insecure (in a notebook: {INSECURE}=1).")
+
+
+def _private_folder(folder: Path, shared: bool) -> Path:
+    """A new folder that only the user can open."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=PLACE, dir=folder))  # its mode is 0700, if there are modes
+        if not place.stat().st_mode & OTHERS:
+            return place
+        place.rmdir()
+    except OSError as error:
+        raise _unfit(folder, str(error.strerror)) from None
+    if shared:
+        raise _unfit(folder, "its file system lets everybody read it. Choose a run_dir on another")
+    return Path(tempfile.mkdtemp(prefix="diffusegen-tls-"))
+
+
+def _written(place: Path) -> dict[str, object]:
+    """Write a new certificate and its key; Dask's settings that name them."""
+    from distributed.security import Security
+    made = Security.temporary()
+    texts = {CERTIFICATE: made.tls_ca_file, KEY: made.tls_client_key}
+    try:
+        for name, text in texts.items():
+            with os.fdopen(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                                   files.PRIVATE), "w") as file:
+                file.write(text)
+    except OSError as error:
+        raise _unfit(place.parent, str(error.strerror)) from None
+    own = {"cert": str(place / CERTIFICATE), "key": str(place / KEY)}
+    return {"distributed.comm.require-encryption": True, f"{SETTINGS}.ca-file": own["cert"],
+            **{f"{SETTINGS}.{role}.{part}": path for role in ROLES for part, path in own.items()}}
+
+
+def _unfit(folder: Path, reason: str) -> UserError:
+    return UserError(f"{folder} cannot hold the key of the workers' connections: {reason}.")
+
+
+def _variable(setting: str) -> str:
+    """The environment variable of one of Dask's settings."""
+    return "DASK_" + setting.replace(".", "__").replace("-", "_").upper()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed commands have left: certificates of schedulers that are gone."""
+    with contextlib.suppress(OSError):
+        for place in folder.glob(f"{PLACE}*"):
+            if place.is_dir() and not place.is_symlink():
+                _remove(place)
+
+
+def _remove(place: Path) -> None:
+    """Remove the program's own two files, and the folder if nothing else is there."""
+    with contextlib.suppress(OSError):
+        for name in (CERTIFICATE, KEY):
+            (place / name).unlink(missing_ok=True)
+        place.rmdir()
