@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import fuzzcage
 import fuzzheavy
+import fuzzjudge
 import fuzzruns
 import hypothesis
 import torch
@@ -181,8 +182,8 @@ def loaded() -> None:
     from diffusegen_core.planning import display, plan, preflight, status
     from diffusegen_core.report import book, compare, filtering, front, opening, review, tables
     assert all((nibabel, pydicom, mask, cli, notebooks, painting, run, checkup, fetch, exporting, fanout,
-                machines, slurm,
-                display, plan, preflight, status, book, compare, filtering, front, opening, review, tables))
+                machines, slurm, display, plan, preflight, status, book, compare, filtering, front, opening,
+                review, tables))
 
 
 def shares(cases: int, families: list[str]) -> dict[str, int]:
@@ -227,7 +228,7 @@ def summary(fuzz: Fuzz, wanted: dict[str, int]) -> dict[str, Any]:
             "inputs": state["tried"].get(name, 0), "wanted": wanted.get(name, 0),
             "batches": state["batches"].get(name, 0),
             "exit codes": state["codes"].get(name, {})} for name in fuzzruns.FAMILIES},
-        "limits": {"seconds": fuzzcage.SECONDS, "GiB": fuzzcage.BYTES / 2**30},
+        "limits": {"seconds": fuzzjudge.SECONDS, "GiB": fuzzjudge.BYTES / 2**30},
         "slowest (s)": state["slowest"], "largest (MiB)": state["largest"],
         "seconds": round(state["seconds"]),
         "faults": {name: {key: one[key] for key in ("count", "commands", "version")} | (

@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import pydicom
 import torch
-from fuzzcage import CANARY
+from fuzzjudge import CANARY
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import FileMetaDataset

@@ -11,32 +11,27 @@ import ctypes
 import faulthandler
 import gc
 import hashlib
+import importlib.util
 import io
 import os
-import re
 import resource
 import shutil
 import signal
+import socket
 import sys
-import time
 import traceback
-import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SECONDS, BYTES = 30.0, 2 << 30  # that an input may take
+import fuzzjudge
+
 GUARD = 1 << 30  # bytes beyond these at which allocations fail, so that this machine lives on
 DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
-CANARY = "pwned"  # the name of a file that planted payloads would write
 PROGRAMS = {"sbatch", "squeue", "scancel"}  # that the command may start, beside its own Python
 INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "NO_ALBUMENTATIONS_UPDATE")
-# What libraries keep for themselves, in the home folder and that of temporary files.
-CACHES = (".cache", ".config", ".local", ".ipython", ".jupyter", "torchinductor_")
 UNSAFE = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "shutil", "runpy", "webbrowser",
           "commands"}
-OURS = re.compile(r'File "[^"]*(diffusegen_core/[^"]+)", line \d+, in (\S+)')
-ERROR = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit|Bomb\w*|Group))\b", re.M)
 
 
 @dataclass(frozen=True)
@@ -84,19 +79,21 @@ def tried(case: Case, base: Path, box: Path) -> Outcome:
     """Run a case in the folder `box`, made anew; `base` holds what `Special("kept")` and `run` name."""
     shutil.rmtree(box, ignore_errors=True)
     prepare(case, base, box)
-    before = _listing(box)
-    output, measured, heard = (box.parent / f"{box.name}.{name}" for name in ("output", "peak", "heard"))
-    for path in (output, measured, heard):
+    before = fuzzjudge.listing(box)
+    output, measured, heard, modules = (box.parent / f"{box.name}.{name}"
+                                        for name in ("output", "peak", "heard", "modules"))
+    for path in (output, measured, heard, modules):
         path.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        _live(case, box, output, measured, heard)
-    code, seconds, hung = _waited(child)
+        _live(case, box, output, measured, heard, modules)
+    code, seconds, hung = fuzzjudge.waited(child)
+    _learn(modules)
     text = output.read_bytes().decode("utf-8", "replace") if output.exists() else ""
     peak = int(measured.read_text() or 0) if measured.exists() else 0
-    faults = _judged(code, hung, peak, text)
+    faults = fuzzjudge.judged(code, hung, peak, text)
     faults += sorted(set(heard.read_text().splitlines())) if heard.exists() else []
-    faults += _strays(before, _listing(box), case.writes)
+    faults += fuzzjudge.strays(before, fuzzjudge.listing(box), case.writes)
     return Outcome(faults, code, seconds, peak, text)
 
 
@@ -149,9 +146,18 @@ def restamp(path: Path) -> None:
             return
 
 
+def _learn(modules: Path) -> None:
+    """Import what a child has imported, so that the next ones need not: seconds each, of torch's compiler."""
+    for name in modules.read_text().split() if modules.exists() else ():
+        spec = importlib.util.find_spec(package := name.split(".")[0])
+        if package in sys.stdlib_module_names or (spec and "site-packages" in str(spec.origin)):
+            with contextlib.suppress(Exception):  # what a child can import may need what it was told
+                importlib.import_module(name)
+
+
 # ---- the child
 
-def _live(case: Case, box: Path, output: Path, measured: Path, heard: Path) -> None:
+def _live(case: Case, box: Path, output: Path, measured: Path, heard: Path, modules: Path) -> None:
     """The child's whole life."""
     code = 70
     try:
@@ -168,14 +174,15 @@ def _live(case: Case, box: Path, output: Path, measured: Path, heard: Path) -> N
         gc.callbacks.clear()  # hypothesis's
         _environment(box)
         os.chdir(box / "work")
-        start = _memory("VmRSS")
-        limit = _memory("VmData") + BYTES + GUARD
+        start, known = _memory("VmRSS"), set(sys.modules)
+        limit = _memory("VmData") + fuzzjudge.BYTES + GUARD
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _listen(box, heard)
         code = _commanded(case.argv)
         children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         measured.write_text(str(max(_memory("VmHWM") - start, children - start)))
+        modules.write_text("\n".join(name for name in sys.modules if name not in known))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -233,111 +240,8 @@ def _listen(box: Path, heard: Path) -> None:
             path = arguments[0]
             if isinstance(path, str | bytes) and not os.path.realpath(os.fsdecode(path)).startswith(allowed):
                 note(f"wrote elsewhere: {Path(os.fsdecode(path)).name.partition('-writing-')[0][:60]}")
-        elif event == "socket.connect" and isinstance(arguments[1], tuple) and not str(
-                arguments[1][0]).startswith(("127.", "::1", "localhost")):
-            note("connected to another machine")
+        elif event == "socket.connect" and arguments[0].type == socket.SOCK_STREAM and isinstance(
+                arguments[1], tuple) and not str(arguments[1][0]).startswith(("127.", "::1", "localhost")):
+            note("connected to another machine")  # a datagram's address is asked for the own one, by Dask
 
     sys.addaudithook(hook)
-
-
-# ---- the judgement
-
-def _waited(child: int) -> tuple[int, float, bool]:
-    """The exit code of a child (negative: the signal), its seconds, and whether these were too many."""
-    start, pause, waited = time.monotonic(), 0.002, 0.0
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-            break
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            waited = int(Path(f"/proc/{child}/schedstat").read_text().split()[1]) / 1e9
-        if time.monotonic() - start - waited > SECONDS:
-            os.kill(child, signal.SIGABRT)  # faulthandler tells where it is
-            time.sleep(0.5)
-            _end(child)
-            _, status = os.waitpid(child, 0)
-            return os.waitstatus_to_exitcode(status), SECONDS, True
-        time.sleep(pause)
-        pause = min(0.05, 1.5 * pause)
-    _end(child)  # what it has started
-    return code, max(0.0, time.monotonic() - start - waited), False
-
-
-def _end(child: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
-
-
-def _judged(code: int, hung: bool, peak: int, text: str) -> list[str]:
-    where = OURS.findall(text)
-    place = f" in {where[-1][0]}:{where[-1][1]}" if where else ""
-    if hung:
-        first = OURS.findall(text[text.find("Fatal Python error"):])
-        return [f"hang{f' in {first[0][0]}:{first[0][1]}' if first else ''}"]
-    faults = []
-    if "MemoryError" in text or "Unable to allocate" in text or "can't allocate memory" in text:
-        faults.append(f"memory ran out{place}")
-    elif "Traceback (most recent call last)" in text:
-        error = ERROR.findall(text)
-        faults.append(f"traceback {error[-1] if error else ''}{place}")
-    elif code < 0:
-        faults.append(f"crash by signal {-code}{place}")
-    elif code not in (0, 1, 2):
-        faults.append(f"exit code {code}")
-    elif code == 2 and "diffusegen: " not in text and "Usage: " not in text:
-        faults.append("a refusal that says nothing")
-    if peak > BYTES:
-        faults.append(f"memory of {peak / 2**30:.0f} GiB")
-    if any(unicodedata.category(c) == "Cc" and c not in "\n\r\t" for c in text):
-        faults.append("control characters on the terminal")
-    return faults
-
-
-def _listing(box: Path) -> dict[str, tuple[Any, ...]]:
-    """Every entry below a folder: what it is, and a file's size and hash."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for parent, folders, names in os.walk(os.fsencode(box)):
-        for name in (*folders, *names):
-            path = os.path.join(parent, name)
-            status = os.lstat(path)
-            told = os.fsdecode(os.path.relpath(path, os.fsencode(box)))
-            if os.path.islink(path):
-                found[told] = "link", os.readlink(path)
-            elif os.path.isfile(path):
-                small = status.st_size < 1 << 22
-                found[told] = "file", status.st_size, _hash(path) if small else status.st_mtime_ns
-            else:
-                found[told] = ("other",)
-    return found
-
-
-def _hash(path: bytes) -> str:
-    try:
-        with open(path, "rb") as f:
-            return hashlib.sha256(f.read()).hexdigest()
-    except OSError:
-        return "unreadable"
-
-
-def _strays(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]],
-            writes: tuple[str, ...]) -> list[str]:
-    """What was written, changed or removed where it must not be, and the canary wherever it is."""
-    faults = set()
-    for name in {*before, *after}:
-        if before.get(name) == after.get(name):
-            continue
-        parts = Path(name).parts
-        if CANARY in parts and name in after:
-            faults.add("executed: a planted payload")
-            continue
-        inside = Path(*parts[1:]).as_posix() if parts[0] == "work" and len(parts) > 1 else None
-        if inside is not None and any(inside == one or inside.startswith(f"{one}/")
-                                      or one.startswith(f"{inside}/")
-                                      for one in writes):
-            continue
-        if parts[0] in ("home", "tmp") and len(parts) > 1 and parts[1].startswith(CACHES):
-            continue
-        what = "removed" if name not in after else "changed" if name in before else "written"
-        faults.add(f"{what} outside: {parts[0]}" if inside is None else f"{what} outside: work")
-    return sorted(faults)

@@ -223,8 +223,14 @@ def notebooks(draw: Draw) -> Case:
             {"output_type": "stream", "name": "stdout", "text": "x"},
             {"output_type": "display_data", "metadata": {}, "data": {
                 "text/html": "<script>alert(1)</script>"}}]}]
+    # Nothing of the run is made, so that no chapter is executed for its page.
+    own: dict[str, bytes | Special] = {
+        f"run/{path}": (BASE / "run" / path).read_bytes() for path in ("params.yaml", "run.json")}
+    told = yaml.safe_load(bytes(own["run/params.yaml"]))  # type: ignore[arg-type]
+    cells["metadata"]["diffusegen"] = {"params": {one: told[one] for one in told if one != "run_dir"}}
     content = draw(SPECIAL) if draw(st.integers(0, 9)) == 0 else made.as_json(draw, cells)
-    return Case("notebooks", ("book", "run"), {f"run/notebooks/{name}.ipynb": content}, True, writes=("run",))
+    return Case("notebooks", ("book", "run"), {**own, f"run/notebooks/{name}.ipynb": content},
+                writes=("run",))
 
 
 @st.composite

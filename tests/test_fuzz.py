@@ -20,8 +20,10 @@ sys.path.append(str(BENCHMARKS))
 import fuzz  # noqa: E402 - benchmarks is no package
 import fuzzbytes  # noqa: E402
 import fuzzcage  # noqa: E402
+import fuzzjudge  # noqa: E402
 import fuzzruns  # noqa: E402
-from fuzzcage import CANARY, Case, Special  # noqa: E402
+from fuzzcage import Case, Special  # noqa: E402
+from fuzzjudge import CANARY  # noqa: E402
 
 LIGHT = ("archives", "labels", "reviews", "tables")  # families that need nothing prepared
 
@@ -85,8 +87,8 @@ def acted(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_the_cage_sees(act: Callable[[], object], fault: str, tried, monkeypatch: pytest.MonkeyPatch):
     acted(monkeypatch, act)
-    monkeypatch.setattr(fuzzcage, "SECONDS", 2.0)
-    monkeypatch.setattr(fuzzcage, "BYTES", 300 << 20)
+    monkeypatch.setattr(fuzzjudge, "SECONDS", 2.0)
+    monkeypatch.setattr(fuzzjudge, "BYTES", 300 << 20)
     try:
         assert fault in tried("x").faults
     finally:
@@ -148,7 +150,7 @@ SET = {"set/images/a.png": PNG, "set/masks/a.png": MASK}
     (("status", "run"), "run/run.json"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_a_pipe_is_not_waited_for(argv: tuple[str, ...], place: str, tried, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fuzzcage, "SECONDS", 15.0)
+    monkeypatch.setattr(fuzzjudge, "SECONDS", 15.0)
     outcome = tried(*argv, files={"p.yaml": b"{cluster: {k: 1}}", "key.json": b"{}", "run/params.yaml": b"{}",
                                   **SET, place: Special("fifo")}, writes=("to", "runs"))
     assert outcome.faults == []
@@ -158,7 +160,7 @@ def test_a_pipe_is_not_waited_for(argv: tuple[str, ...], place: str, tried, monk
     (b"image,patient\na\nb,P1\n", "tells no patient of a"),
     (b"", "who.csv cannot be read"),
     (b"patient\n", "there is no column patient"),
-    (b"image,patient\na,\0\n", "who.csv cannot be read"),
+    (b'image,patient\na,"P1\n', "who.csv cannot be read"),
 ])
 def test_a_table_of_patients_that_is_none_is_refused(content: bytes, says: str, tried):
     outcome = tried("run", "p.yaml", "--dry-run", "--only", "cluster", "-p", "data.source", "set", "-p",
