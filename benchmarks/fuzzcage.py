@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import fuzzjudge
+import psutil
 
 GUARD = 1 << 30  # bytes beyond these at which allocations fail, so that this machine lives on
 DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
@@ -225,6 +226,7 @@ def _listen(box: Path, heard: Path) -> None:
     home = os.fspath(box) + os.sep
     allowed = (home, os.fspath(box.parent), "/dev/", "/proc/self/")
     own = {sys.executable, os.path.realpath(sys.executable)}
+    here = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses}
 
     def note(text: str) -> None:
         os.write(notes, (" ".join(text.split())[:200] + "\n").encode("utf-8", "replace"))
@@ -241,7 +243,7 @@ def _listen(box: Path, heard: Path) -> None:
             if isinstance(path, str | bytes) and not os.path.realpath(os.fsdecode(path)).startswith(allowed):
                 note(f"wrote elsewhere: {Path(os.fsdecode(path)).name.partition('-writing-')[0][:60]}")
         elif event == "socket.connect" and arguments[0].type == socket.SOCK_STREAM and isinstance(
-                arguments[1], tuple) and not str(arguments[1][0]).startswith(("127.", "::1", "localhost")):
+                arguments[1], tuple) and arguments[1][0] not in {*here, "localhost"}:
             note("connected to another machine")  # a datagram's address is asked for the own one, by Dask
 
     sys.addaudithook(hook)

@@ -29,7 +29,7 @@ KERNEL = "python3"
 READABLE = {kind.__name__ for kind in (UserError, NotMadeError, OutdatedError)}
 OWN = "diffusegen"  # what an executed notebook's metadata tells under this name: the parameters of its run
 # What the library raises for a file that is no notebook, which may be a stranger's.
-UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
+UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError, AssertionError,
               nbformat.ValidationError)
 # In a terminal the bars of a chapter are text, whatever a library would draw them with.
 QUIET = "ignore:IProgress not found"

@@ -339,8 +339,7 @@ def refuse_strangers(path: Path, training: Pairs, wanted: dict[str, Any]) -> Non
 
     `wanted` is the run's configuration, which is compared first: of another size, every image is a stranger.
     """
-    known = seen(path)
-    if not known:
+    if not (known := seen(path)):
         return
     refuse_other_configuration(path, header(path), wanted)
     ours = set(fingerprints(training).values())
