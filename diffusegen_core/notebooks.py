@@ -15,6 +15,7 @@ from diffusegen_core import kernels, watchdog
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
+from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
@@ -30,7 +31,7 @@ KERNEL = "python3"
 READABLE = {kind.__name__ for kind in (UserError, NotMadeError, OutdatedError)}
 OWN = "diffusegen"  # what an executed notebook's metadata tells under this name: the parameters of its run
 # What the library raises for a file that is no notebook, which may be a stranger's.
-UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError,
+UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError, AssertionError,
               nbformat.ValidationError)
 # papermill's own lines: what matters of them is raised, and told by us in one.
 logging.getLogger("papermill").setLevel(logging.CRITICAL)
@@ -233,7 +234,7 @@ def _params(values: Params) -> dict[str, Any]:
 def _told_params(path: Path) -> dict[str, Any]:
     """The parameters that an executed notebook's metadata tells of its run."""
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.read(plain_file(path, MANY), as_version=4)
         nbformat.validate(notebook)
         told = notebook.metadata.get(OWN, {})
     except UNREADABLE:

@@ -15,6 +15,7 @@ from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
+from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.data import dataset, masks, pairsets, pictures, planes, rasters, sidecars, windows
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.planes import Planes
@@ -145,8 +146,8 @@ def _begin(out: Path, recipe: dict[str, Any]) -> None:
 def _finished(out: Path) -> dict[str, pairsets.Row]:
     """The rows of the manifest so far whose files are there, by name."""
     try:
-        table = pd.read_csv(out / TABLE, dtype=TYPES, keep_default_na=False)
-    except (FileNotFoundError, ValueError):  # or it is not the one that was written
+        table = pd.read_csv(plain_file(out / TABLE), dtype=TYPES, keep_default_na=False)
+    except (OSError, ValueError):  # it is not there, or not the one that was written
         return {}
     rows = table.to_dict("records") if list(table) == MANIFEST else []
     return {row["name"]: row for row in rows

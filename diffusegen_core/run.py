@@ -192,8 +192,7 @@ class Run:
 
     @property
     def further(self) -> list[Sets] | None:
-        """What chapters 6 and 7 choose from of each generator after the first; None where there is but
-        one."""
+        """What chapters 6 and 7 choose from of each generator after the first; None where it is alone."""
         return self.read("further")
 
     @property
@@ -235,7 +234,8 @@ class Run:
 
     def read(self, name: str, generator: int = 0) -> Any:
         """A finished result by its chapter and, in 2 to 4, generator; NotMadeError where it is not made."""
-        return self._result(name, self.workspace.read_only, None, generator)
+        with standing.readable(self.folder, name):
+            return self._result(name, self.workspace.read_only, None, generator)
 
     def make(self, name: str, again: bool = False, watch: Watch | None = None) -> Any:
         """Make a chapter's result and whatever it needs, as far as it is not there, and give it.

@@ -1,12 +1,28 @@
 """How far a run is: which chapters are made, which are not, and why."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
+
+
+@contextlib.contextmanager
+def readable(folder: Path, name: str) -> Iterator[None]:
+    """While a finished result is read, whatever is raised is a UserError: a run may be a stranger's, whose
+    files need not be what its stamps say."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        why = printable(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        raise UserError(f"What {folder} holds of the chapter {name} cannot be read ({why}). Move its folder "
+                        "away, and the run makes it again.") from error
 
 
 def table(names: Iterable[str], read: Callable[[str], Any]) -> pd.DataFrame:

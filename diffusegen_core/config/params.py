@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 
 from diffusegen_core.config.data import PHANTOMS, Data
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.config.possible import impossible
 from diffusegen_core.config.section import Section
 from diffusegen_core.config.sections import (
@@ -117,7 +118,7 @@ def typed(kind: type[Typed], values: dict[str, Any], title: str) -> Typed:
 def load(path: Path | str) -> dict[str, Any]:
     """The plain values of a parameter file. Raises UserError where it is absent, no YAML, or no mapping."""
     try:
-        with Path(path).open(encoding="utf-8") as f:
+        with plain_file(Path(path)).open(encoding="utf-8") as f:
             text = f.read(MAX_TEXT + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None

@@ -28,7 +28,7 @@ COCO_KEYS = {"images", "annotations", "categories"}
 def coco_files(root: Path) -> list[Path]:
     """The COCO files of a folder, in it or in its `annotations`."""
     places = [path for folder in (root, root / "annotations") if folder.is_dir()
-              for path in sorted(folder.glob("*.json"))]
+              for path in sorted(folder.glob("*.json")) if path.is_file()]
     return [path for path in places if COCO_KEYS.issubset(_opened(path))]
 
 

@@ -1,9 +1,10 @@
 """Arrays of scientific Python: NIfTI, 2-D or the slices of a volume, and NumPy's own files."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from diffusegen_core.config.data import MOST_CHANNELS
 from diffusegen_core.data.pixels import Raster, ends, refuse_bomb
 
 MAX_VOXELS = 10**9  # of a volume; scans have a tenth of it
+MOST_BYTES = 3 << 28  # of a volume in memory
 
 
 def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
@@ -21,31 +23,43 @@ def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     neither, and whatever nibabel raises.
     """
     status = path.stat()
-    upright, shape, axes = _upright(path, status.st_size, status.st_mtime_ns)
-    if len([side for side in shape if side > 1]) > 2 and cut is None:
-        raise ValueError(f"a volume of {'x'.join(map(str, shape))}; its slices are taken by data.slices "
-                         "[axis, first, last]")
-    sides = upright.shape
+    volume = _upright(path, status.st_size, status.st_mtime_ns)
+    if len([side for side in volume.shape if side > 1]) > 2 and cut is None:
+        raise ValueError(f"a volume of {'x'.join(map(str, volume.shape))}; its slices are taken by "
+                         "data.slices [axis, first, last]")
+    sides = volume.sides
     axis, index = cut or (next((i for i in (2, 1, 0) if sides[i] == 1), 2), 0)
     if index >= sides[axis]:
         raise ValueError(f"has no slice {index} of its axis {axis}, which has {sides[axis]}")
     refuse_bomb(*[side for i, side in enumerate(sides) if i != axis])
-    plane: list[Any] = [slice(None)] * 3
-    plane[axis] = index
-    shown = np.asarray(upright.dataobj[tuple(plane)])[::-1, ::-1].T
-    return replace(_raster(shown[..., None], "NIfTI"), axes=axes,
-                   affine=tuple(np.ravel(upright.affine).tolist()))
+    shown = volume.plane(axis, index)[::-1, ::-1].T
+    return replace(_raster(shown[..., None], "NIfTI"), axes=volume.axes,
+                   affine=tuple(np.ravel(volume.affine).tolist()))
 
 
 def sides(path: Path) -> tuple[int, ...]:
     """The sides of a NIfTI file's volume along the patient's axes; no voxel is read. Raises as `nifti`."""
     status = path.stat()
-    return tuple(_upright(path, status.st_size, status.st_mtime_ns)[0].shape)
+    return _upright(path, status.st_size, status.st_mtime_ns).sides
 
 
-@lru_cache(maxsize=4)  # image and mask of a volume, whose slices are read one after the other
-def _upright(path: Path, size: int, time_ns: int) -> tuple[Any, tuple[int, ...], str]:
-    """The volume of a file in the patient's axes, the shape that the file has, and where its axes lead."""
+class _Volume(NamedTuple):
+    """A NIfTI file in the patient's axes."""
+
+    shape: tuple[int, ...]
+    """That the file has."""
+    axes: str
+    """Where its axes, as they are stored, lead."""
+    sides: tuple[int, ...]
+    affine: np.ndarray
+    plane: Callable[[int, int], np.ndarray]
+    """The slice of an axis and an index, in the order of the other two axes."""
+
+
+@lru_cache(maxsize=2)  # image and mask of a volume, whose slices are read one after the other
+def _upright(path: Path, size: int, time_ns: int) -> _Volume:
+    """The volume of a file. One that has to be turned is read into memory, as its slices would else be
+    unzipped from the start again and again; a very large one is not."""
     import nibabel  # here, so that a run without NIfTI does without
     image: Any = nibabel.load(path)
     shape = image.shape
@@ -54,12 +68,38 @@ def _upright(path: Path, size: int, time_ns: int) -> tuple[Any, tuple[int, ...],
                          "whose slices are taken 3")
     if len(shape) < 2 or 0 in shape:
         raise ValueError(f"has the shape {'x'.join(map(str, shape))}, which is no image's")
-    if np.prod(shape, dtype=np.float64) > MAX_VOXELS:
+    voxels = int(np.prod(shape, dtype=np.float64))
+    if voxels > MAX_VOXELS:
         raise ValueError(f"{'x'.join(map(str, shape))} is more than {MAX_VOXELS // 10**6} million voxels")
+    axes = "".join(axis or "?" for axis in nibabel.aff2axcodes(image.affine))
+    is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    if len(shape) > 2 and voxels * (8 if is_scaled else image.get_data_dtype().itemsize) > MOST_BYTES:
+        turn = nibabel.io_orientation(image.affine)
+        sides = tuple(shape[stored] for stored in np.argsort(turn[:, 0]).tolist())
+        affine = image.affine @ nibabel.orientations.inv_ornt_aff(turn, shape[:3])
+        return _Volume(shape, axes, sides, affine, partial(_from_file, image.dataobj, turn))
     stored = image if len(shape) == 3 else nibabel.Nifti1Image(
         np.asanyarray(image.dataobj).reshape((*shape, 1)[:3]), image.affine, image.header)
-    axes = "".join(axis or "?" for axis in nibabel.aff2axcodes(image.affine))
-    return nibabel.as_closest_canonical(stored), shape, axes
+    upright = nibabel.as_closest_canonical(stored)
+    return _Volume(shape, axes, upright.shape, upright.affine, partial(_from_memory, upright.dataobj))
+
+
+def _from_memory(values: Any, axis: int, index: int) -> np.ndarray:
+    plane: list[Any] = [slice(None)] * 3
+    plane[axis] = index
+    return np.asarray(values[tuple(plane)])
+
+
+def _from_file(stored: Any, turn: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """The same of a file as it is stored; `turn` has for each of its axes the patient's, and whether it leads
+    the same way (1) or the other (-1)."""
+    own = int(np.flatnonzero(turn[:, 0] == axis)[0])
+    plane: list[Any] = [slice(None)] * 3 + [0] * (len(stored.shape) - 3)
+    plane[own] = index if turn[own, 1] > 0 else stored.shape[own] - 1 - index
+    values = np.asarray(stored[tuple(plane)])
+    (first, first_way), (second, second_way) = (turn[other] for other in range(3) if other != own)
+    values = values[::int(first_way), ::int(second_way)]
+    return values if first < second else values.T
 
 
 def numpy(path: Path) -> Raster:

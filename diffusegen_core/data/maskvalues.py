@@ -65,5 +65,5 @@ def planes_of(raster: Raster) -> dict[str, int]:
 
 def coded(values: np.ndarray) -> np.ndarray:
     """Colours (..., 3) uint8 as one number each, 0xrrggbb."""
-    rgb = values.astype(np.int64)
-    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    red, green, blue = (values[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue

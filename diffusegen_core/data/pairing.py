@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from diffusegen_core.config.errors import printable
+from diffusegen_core.config.patterns import in_time
 from diffusegen_core.data import rasters
 from diffusegen_core.data.reports import Pair, Report
 
@@ -118,7 +119,8 @@ def globbed(glob: str, root: Path, paths: Sequence[Path]) -> list[tuple[Key, Pat
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", bare.removeprefix("./"))
     pattern = re.compile("".join(words.get(part, re.escape(part)) for part in parts), re.IGNORECASE)
     chosen = [path for path in paths if not kind or rasters.ending(path) == kind]
-    return list(matched(pattern, root, chosen))
+    with in_time(f"The pattern {glob!r}"):
+        return list(matched(pattern, root, chosen))
 
 
 def unmixed(report: Report) -> None:

@@ -4,6 +4,7 @@ Patients stay whole. Their order is that of a hash of the seed and their name, s
 else: neither on the order of files nor on which other patients there are.
 """
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ import pandas as pd
 from diffusegen_core.config.data import PATIENT_TABLE, Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import resolve
+from diffusegen_core.config.patterns import in_time
+from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.data import sidecars
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.store import files, seeds
@@ -28,7 +31,8 @@ def of_pairs(report: Report, settings: Data) -> dict[str, str]:
         return {pair.name: pair.image.relative_to(report.folder).as_posix() for pair in report.pairs}
     if table := PATIENT_TABLE.fullmatch(settings.patients):
         return _by_table(report, _table(report.folder, table["file"]), table["column"], settings.patients)
-    return _by_pattern(report, re.compile(settings.patients))
+    with in_time(f"Parameters: data.patients: {settings.patients!r}"):
+        return _by_pattern(report, re.compile(settings.patients))
 
 
 def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
@@ -107,8 +111,10 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
     path = file(folder, f"{name}:x")
     assert path is not None, "the parameter names a table"
     try:
-        return pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+        # A row that ends early has no text in its last columns.
+        return pd.read_csv(plain_file(path, MANY), sep=None, engine="python", dtype=str,
+                           keep_default_na=False).fillna("")
+    except (OSError, ValueError, pd.errors.ParserError, csv.Error) as error:
         raise UserError(f"Parameters: data.patients: {path} cannot be read: "
                         f"{getattr(error, 'strerror', None) or printable(str(error))}.") from None
 

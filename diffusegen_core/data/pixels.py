@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 LOSSY = {"JPEG", "WEBP"}  # formats that blur values into each other
+STRIP = 1 << 20  # values that are scaled at once
 MAX_PIXELS = 64_000_000  # no camera or scanner makes more; a decompression bomb does
 
 
@@ -81,8 +82,13 @@ def tilted(one: Raster, other: Raster) -> float:
 
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values as uint8: `low` and below is 0, `high` and above 255. What is no number is 0."""
-    share = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low)
-    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    made = np.empty(values.shape, np.uint8)
+    rows = max(1, STRIP // max(1, values[:1].size))
+    for first in range(0, len(values), rows):  # in 64 bits all of it might not fit into memory
+        strip = values[first:first + rows].astype(np.float64)
+        share = (np.nan_to_num(strip, nan=low) - low) / (high - low)
+        made[first:first + rows] = np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    return made
 
 
 def refuse_bomb(width: int, height: int) -> None:

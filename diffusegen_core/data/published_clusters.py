@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.data.rasters import EXTENSIONS
 
 # The published files have 110 kB and 500 opcodes. A tuple as deep as 20,000 can still be hashed.
@@ -67,7 +68,7 @@ def read(path: Path) -> dict[int, list[str]]:
     Raises UserError, which names the file, where it is anything else.
     """
     try:
-        with path.open("rb") as f:
+        with plain_file(path).open("rb") as f:
             content = f.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.data import arrays, dicom
 from diffusegen_core.data.pixels import (
     MAX_PIXELS,
@@ -93,7 +94,7 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata, and about size, which is judged here
-        if path.stat().st_size > MAX_BYTES:
+        if plain_file(path).stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         kind = ending(path)
         if cut is not None and kind and kind not in NIFTI | DICOM:

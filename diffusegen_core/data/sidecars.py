@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffusegen_core.config.data import Data
+from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.store import files
 from diffusegen_core.store.stamps import read_stamp
 
@@ -59,7 +60,7 @@ def as_read(settings: Data, stored: Path | None) -> Data:
 
 def left_out(place: Path) -> str:
     """Which files reading left out, and why, in words that go on: "; left out: 4 (empty mask)"; or ""."""
-    with contextlib.suppress(OSError), (place / LEFT_OUT).open(newline="", encoding="utf-8") as f:
+    with contextlib.suppress(OSError), plain_file(place / LEFT_OUT).open(newline="", encoding="utf-8") as f:
         reasons = Counter(row["problem"] for row in csv.DictReader(f))
         told = ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common())
         return f"; left out: {told}" if told else ""

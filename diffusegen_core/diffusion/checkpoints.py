@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import plain, resolve
+from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
@@ -96,14 +97,14 @@ def left(path: Path) -> Header | None:
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under `prefix`, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[safe_open, Header]]:
     """The file and its header; opening it compares the extents of all its tensors with its size."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(plain_file(path), framework="pt") as file:
             yield file, _header(path, file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None
@@ -338,8 +339,7 @@ def refuse_strangers(path: Path, training: Pairs, wanted: dict[str, Any]) -> Non
 
     `wanted` is the run's configuration, which is compared first: of another size, every image is a stranger.
     """
-    known = seen(path)
-    if not known:
+    if not (known := seen(path)):
         return
     refuse_other_configuration(path, header(path), wanted)
     ours = set(fingerprints(training).values())

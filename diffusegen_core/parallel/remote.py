@@ -60,7 +60,7 @@ def connect(address: str) -> Client:
     """
     tls.refuse_plain(address)
     try:
-        client = Client(address, timeout="30s", name="diffusegen")
+        client = Client(address, timeout="20s", name="diffusegen")
     # What Dask raises for certificates that are not there, are no certificates, or are lacking altogether.
     except (FileNotFoundError, PermissionError, ssl.SSLError, TypeError, RuntimeError) as error:
         raise UserError(f"{address}: Dask's settings for TLS ({tls.SETTINGS}) do not fit: "

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.stats import binomtest
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.data import dataset, layouts, planes, rasters
 from diffusegen_core.data.types import REAL
 from diffusegen_core.report.figures import class_colour
@@ -258,7 +259,7 @@ def _uri(picture: Image.Image) -> str:
 
 def _read(path: Path, model: type[AnyFile], what: str) -> AnyFile:
     try:
-        return model.model_validate_json(Path(path).read_bytes())
+        return model.model_validate_json(plain_file(Path(path), MANY).read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:

@@ -25,7 +25,7 @@ from diffusegen_core.measures.intervals import GENERATOR
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Artifact, Recipe, key
-from diffusegen_core.store.stamps import STAMP, contents
+from diffusegen_core.store.stamps import LONGEST, STAMP, contents
 from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ def seconds_in(path: Path) -> float:
     """The seconds that a stamp or a SPENT file tells; none where it is absent, or no such file."""
     told = files.read_json(path)
     seconds = told.get("seconds") if isinstance(told, dict) else None
-    return float(seconds) if isinstance(seconds, (int, float)) else 0.0
+    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < LONGEST else 0.0
 
 
 def read(ws: Workspace, grid: Grid) -> Results:

@@ -16,6 +16,7 @@ import numpy as np
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.plainfiles import MANY, plain_file
 
 LONGEST = 2048  # bytes of a name within a folder, whose own path comes before it
 WRITING = ".diffusegen-writing-"  # what unfinished files are called: nobody else's are
@@ -118,7 +119,7 @@ def read_json(path: Path) -> Any | None:
     UserError where it is there and cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(plain_file(path, MANY).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
     except OSError as error:
@@ -126,7 +127,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as f:
+    with plain_file(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 

@@ -83,7 +83,7 @@ def holder(folder: Path) -> str | None:
     Nothing is written, and nobody is kept from the folder.
     """
     try:
-        with os.fdopen(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW), "r") as f:
+        with os.fdopen(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "r") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

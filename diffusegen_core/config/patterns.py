@@ -1,0 +1,39 @@
+"""Patterns that a user or a stranger's parameter file gives, matched within a time: one that repeats what is
+itself repeated, as (a+)+$, would need years for some names."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from diffusegen_core.config.errors import UserError
+
+SECONDS = 10.0  # of computing, for all names of a folder; a hundred thousand take less than one
+
+
+class _Late(Exception):
+    """The time is over."""
+
+
+@contextlib.contextmanager
+def in_time(where: str, seconds: float = SECONDS) -> Iterator[None]:
+    """Ends what is matched within it after so many seconds of computing, with a UserError that begins with
+    `where`. Only the main thread can be interrupted; in another one nothing is ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, _ring)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    except _Late:
+        raise UserError(f"{where} takes too long to match. Write one that repeats nothing within what is "
+                        "itself repeated.") from None
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _ring(number: int, frame: FrameType | None) -> None:
+    raise _Late
