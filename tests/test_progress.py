@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from pathlib import Path
+from queue import SimpleQueue
 
 import distributed
 import pytest
 
-from diffusegen_core.parallel import fanout, machines, progress
+from diffusegen_core.parallel import fanout, machines, progress, remote
 from diffusegen_core.planning import display, remaining
 from diffusegen_core.planning.remaining import Ahead
 from diffusegen_core.run import Run
@@ -63,6 +64,38 @@ def test_a_log_gets_plain_lines_of_all_levels_and_one_for_each_item(
         "Training 1 of 2: model-0", "Training 2 of 2: model-1"]
     assert any("; model-1 50%, about 10 s left (loss=0.50)" in line for line in lines)
     assert any(line.startswith("Training 75%, ") for line in lines), "an item's own share counts in the whole"
+
+
+def going_on(name: str, told: list[progress.Level]) -> None:
+    """A work item of ten steps, five of which were made before."""
+    with progress.bar(name, 10, "step", 5) as bar:
+        bar.update()
+        told.append(progress.levels()[0])
+        bar.update(4)
+
+
+def test_what_was_made_before_does_not_shorten_the_time_that_is_left(always: None):
+    """Of two items a half was made before; of the second that is known when it begins."""
+    told: list[progress.Level] = []
+    fanout.run(going_on, [fanout.Item(name, {"name": name, "told": told}) for name in "ab"], "Training")
+    for level, made, left in zip(told, (1, 6), (14, 4), strict=True):
+        assert level["left"] == pytest.approx(level["elapsed"] * left / made)
+
+
+def test_what_workers_go_on_from_does_not_either():
+    """Two items at their halves; one makes a step of ten, is lost with another, and goes on from its half."""
+    sent = {name: fanout.Item(name, {}) for name in "ab"}
+    with progress.bar("Training", 2, "item", shares=True) as bar:
+        board = remote._Board(sent, bar, SimpleQueue())
+        for message in ({"item": "a", "begun": "x"}, {"item": "a", "share": 0.6, "began": 0.5},
+                        {"item": "b", "begun": "y"}, {"item": "b", "share": 0.5, "began": 0.5}):
+            board._hear(message)
+        assert (bar.n, bar.n - bar.initial) == (pytest.approx(1.1), pytest.approx(0.1))
+        for message in ({"item": "a", "begun": "y"}, {"item": "a", "share": 0.7, "began": 0.5}):
+            board._hear(message)
+        assert (bar.n, bar.n - bar.initial) == (pytest.approx(1.2), pytest.approx(0.3))
+        board.finish("a")
+        assert (bar.n, bar.n - bar.initial) == (pytest.approx(1.5), pytest.approx(0.6))
 
 
 def test_a_log_is_not_told_more_often_than_its_interval(always: None, monkeypatch: pytest.MonkeyPatch):

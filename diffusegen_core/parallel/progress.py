@@ -8,6 +8,7 @@ executes writes into a file, from which that command and `diffusegen status` kno
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -95,6 +96,8 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
     made = kind(desc=title, total=total, initial=done, unit=unit, disable=hidden, leave=None,
                 mininterval=1.0, delay=1.0, **style, **place)
     if isinstance(made, _Plain) and not hidden:
+        if _live and done:  # of the item at hand, which was not made in the outer bar's time
+            _live[-1].initial += getattr(_live[-1], "at_hand", 0) * done / total
         _live.append(made)
     return made
 
@@ -157,7 +160,8 @@ class _Told(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         self.told = True
-        tell(share=self.n / self.total if self.total else 0.0, note=self.postfix or "")
+        total = self.total or math.inf
+        tell(share=self.n / total, began=self.initial / total, note=self.postfix or "")
 
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)

@@ -164,7 +164,7 @@ def _shown(title: str, total: float, unit: str) -> Iterator[Callable[[Message], 
         else:
             done = message["share"] * total
             if not bars:
-                bars.append(progress.bar(title, total, unit, done))
+                bars.append(progress.bar(title, total, unit, message["began"] * total))
             bars[0].set_postfix_str(message["note"], refresh=False)
             bars[0].update(done - bars[0].n)
 

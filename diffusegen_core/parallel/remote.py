@@ -163,6 +163,7 @@ class _Board:
         self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
+        self.fresh: set[str] = set()  # begun, and not heard of since
         self.ended = bar.n  # cost
         self.since: dict[str, float] = {}
 
@@ -183,6 +184,9 @@ class _Board:
                 name, folder = message["look"]
                 watch(name, Path(folder))
         else:
+            if key in self.fresh:  # what it goes on from was not made in the bar's time
+                self.fresh.remove(key)
+                self.bar.initial += (message["began"] - self.shares[key]) * self.sent[key].cost
             self.shares[key] = message["share"]
         self._show()
 
@@ -190,7 +194,9 @@ class _Board:
         if key in self.at:
             log.warning("%s: %s was lost with it; %s goes on from what is on the disk.", self.sent[key].name,
                         self.at[key], worker)
-        self.at[key], self.shares[key], self.since[key] = worker, 0.0, time.monotonic()
+        self.at[key], self.since[key] = worker, time.monotonic()
+        self.shares.setdefault(key, 0.0)
+        self.fresh.add(key)
 
     def finish(self, key: str) -> None:
         worker = self.at.pop(key, "a worker")
