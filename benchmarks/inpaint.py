@@ -1,6 +1,6 @@
 """Inpainting: different images in one batch against one image at a time, at equal network calls an image.
 
-The schedule is the paper's (jumps of 10 levels, r = 5), over fewer levels: the rate goes with the calls.
+The schedule is the paper's (jumps of 10 levels, U = 5), over fewer levels: the rate goes with the calls.
 """
 
 from collections.abc import Callable

@@ -105,7 +105,7 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
     one = answer.copied(found)
     assert one.verdict == told
     assert one.basis.startswith(f"{hits} of {of} 2-Styled-Diff pairs are flagged")
-    by_chance = f"{chance} of {of} fillings that no model knows ({chance / of:.1%})"
+    by_chance = f"{chance} of {of} images filled with an object that no model knows ({chance / of:.1%})"
     assert by_chance.replace("%", " %") in one.basis
     low, high = answer.difference(hits, of, chance, of)
     assert "of 2 painted types" not in one.basis, "one of them has no pairs"

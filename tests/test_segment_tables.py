@@ -304,7 +304,7 @@ SMALL = [small("Real", 16), *(small("20-Styled-Diff", 16, r) for r in (1, 2, 3))
 def test_the_tables_of_small_sets_have_the_papers_values(p: Params, pairs: dataset.Pairs, ratio: int,
                                                          table: str, styled: list[str], gan: list) -> None:
     made = segment_tables.small(run_of(as_the_paper(p)), planted(SMALL, pairs), "dice", ratio)
-    frame, folded = (rows(one, ["N", "data type"]) for one in (made, made.folded))
+    frame, folded = (rows(one, ["set size", "data type"]) for one in (made, made.folded))
     assert frame.loc[("16", "20-Styled-Diff"), PAPERS].tolist() == styled
     shown = folded.loc[("16", "GAN"), PAPERS].tolist()
     assert [value for value, known in zip(shown, gan, strict=True) if known] == [v for v in gan if v]
@@ -318,7 +318,7 @@ def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, 
     result = planted(SMALL, pairs)
     result.images.loc[result.images["ratio"] == 2, "dice"] += 0.4
     first, second, third = (rows(segment_tables.small(run_of(as_the_paper(p)), result, "dice", r),
-                                 ["N", "data type"]) for r in (1, 2, 3))
+                                 ["set size", "data type"]) for r in (1, 2, 3))
     styled = ("16", "20-Styled-Diff")
     assert first.loc[styled, OURS[0]] == third.loc[styled, OURS[0]]
     assert first.loc[styled, OURS[0]].startswith("0.340 [")
@@ -330,7 +330,7 @@ def test_the_tables_of_small_sets_have_our_values_of_their_own_ratio(p: Params, 
         assert frame.loc[("24", "Real"), PAPERS].tolist() == ["", "", ""]
     assert third.index.tolist() == [("16", "Real"), styled, ("24", "Real"), ("24", "4-Styled-Diff")]
     folded = segment_tables.small(run_of(as_the_paper(p)), result, "dice", 3).folded.frame
-    assert folded["N"].tolist() == ["16"] * 4 + ["32"] * 6 + ["64"] * 6 + ["128"] * 6
+    assert folded["set size"].tolist() == ["16"] * 4 + ["32"] * 6 + ["64"] * 6 + ["128"] * 6
     assert folded["data type"].tolist()[4:10] == [
         "Real", "10-Styled-Diff", "20-Styled-Diff", "30-Styled-Diff", "40-Styled-Diff", "GAN"]
 
@@ -340,7 +340,7 @@ def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: dataset.Pai
     table = segment_tables.small(run_of(p), result, "iou", 5)
     frame = rows(table)
     assert frame.index.tolist() == ["Real", "4-Styled-Diff"]
-    assert list(frame) == ["N", *OURS]
+    assert list(frame) == ["set size", *OURS]
     assert "Published" not in table.caption
 
 
@@ -390,7 +390,7 @@ def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: datase
         assert frame.loc["20-Styled-Diff-2"].tolist() == ["†"]
         assert sum("†" in text for text in frame[OURS[0]]) == 4
     few = without(planted(SMALL, pairs), "4-Styled-Diff", [0, 1])
-    marked = [rows(segment_tables.small(run_of(p), few, "iou", r), ["N", "data type"])[OURS[0]]
+    marked = [rows(segment_tables.small(run_of(p), few, "iou", r), ["set size", "data type"])[OURS[0]]
               for r in (1, 3)]
     assert [[key for key, text in cells.items() if "†" in text] for cells in marked] == [
         [], [("24", "4-Styled-Diff")]]
@@ -633,7 +633,7 @@ def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monke
     assert small == [f"tab-augment-dice-{r}" for r in ratios]
     failed = pages[0]["tab-segment-failures"].frame
     assert (failed["network"].tolist() == ["none"]) == (case not in {*FAILURES, "no pairs"})
-    assert pages[2]["tab-summary-rule"].frame["verdict"].tolist() == list(rule.RULE)
+    assert pages[2]["tab-summary-rule"].frame["verdict"].tolist()[:5] == list(rule.RULE)
     told = pages[2]["tab-summary-claims"].frame["verdict"]
     words = "|".join(word.capitalize() for word in rule.RULE)
     assert told.str.fullmatch(rf"({words})[.] [A-Z\d].{{9,}}[.]").all()

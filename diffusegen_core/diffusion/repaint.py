@@ -4,7 +4,7 @@ Lugmayr et al. 2022, the paper's 2.4 and A.2. The image goes down through the le
 as any sample does, but before each step its known part is replaced by the given pixels, noised to the level
 at hand: the network sees the given surroundings at every level, and paints what fits them. One pass down
 leaves seams, since known and painted part meet anew in each step. So after every `jump_length` levels the
-image is noised back up by as many and comes down again, `resampling` times in all: r of the paper.
+image is noised back up by as many and comes down again, `resampling` times in all: U of the paper.
 
 All channels are treated alike: where image and mask are both unknown, both are painted, together. Where the
 mask is given, its channel is `known` everywhere, and the image alone is painted to fit it.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # a model fills regions by these
 
 
 # RePaint (Lugmayr et al. 2022, algorithm 1): down one level at a time; after every jump_length levels,
-# r - 1 times, jump_length levels back up.
+# resampling - 1 times, jump_length levels back up.
 def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
     """The levels visited, from count - 1 to -1 (the clean image): neighbours in the list differ by one."""
     jumps = dict.fromkeys(range(0, count - jump_length, jump_length), resampling - 1)

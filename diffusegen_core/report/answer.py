@@ -146,7 +146,7 @@ def copied(result: Evaluated) -> Answer | None:
             else "")
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {kind} pairs are flagged as near-copies ({hits / images:.1%}), and {chance} of "
-        f"{null} fillings that no model knows ({chance / null:.1%}), a difference of "
+        f"{null} images filled with an object that no model knows ({chance / null:.1%}), a difference of "
         f"{hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if the pairs of a source count as "
         f"one{more}").replace("%", " %"))
 

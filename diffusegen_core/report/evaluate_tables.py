@@ -157,8 +157,9 @@ def copies(result: Evaluated) -> Table:
         "by chance": "by chance", "null": "fillings", "of their source": "of own source",
         "nearest to source": "source nearest"})
     return show(frame, "evaluate-copies", "Near-copies of training images, computed in this run; features by "
-                f"{escaped(result.backbone)}. Real images are compared with the others. By chance: the share "
-                "flagged of so many fillings that no model knows. "
+                f"{escaped(result.backbone)}. Real images are compared with the others. Fillings: images "
+                "with the same regions, filled with objects that no model knows; by chance: the share of "
+                "them that is flagged. If they are few, thresholds and shares are rough. "
                 f"{_donors(result)} Of own source: near-copies by pixels of the image's source.",
                 {"flagged": ".1%", "by chance": ".1%", "source nearest": ".0%"})
 
@@ -175,8 +176,9 @@ def thresholds(result: Evaluated) -> Table:
     """The scores below which an image is a near-copy, by data type."""
     frame = pd.DataFrame.from_dict(result.thresholds, orient="index", columns=list(Thresholds._fields))
     return show(frame.rename_axis("data type"), "evaluate-thresholds",
-                f"Scores below which an image is a near-copy: the {result.quantile:.1%} quantile of images "
-                "of which no model can know.", dict.fromkeys(Thresholds._fields, ".3f"))
+                f"Scores below which an image is a near-copy: the {result.quantile:.1%} quantile of "
+                "fillings that no model knows. Each data type has its own, for its regions differ in size "
+                "and place.", dict.fromkeys(Thresholds._fields, ".3f"))
 
 
 def planted(result: Evaluated) -> Table:

@@ -5,7 +5,7 @@ from math import isnan
 import pandas as pd
 
 from diffusegen_core.chapters.members import HELD_OUT
-from diffusegen_core.data.types import REAL, DataType
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import answer, cost
@@ -15,6 +15,7 @@ from diffusegen_core.report.tables import Table, escaped, number, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trials import Tested
 
+BY_DESIGN = "all, by design"  # pasted objects are real ones
 Texts = dict[str, str]
 """By data type, a cell."""
 
@@ -36,8 +37,9 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     frame = pd.DataFrame([{"data type": kind, **{heading: texts.get(kind, "")
                                                  for heading, texts in columns.items()}}
                           for kind in sorted(names, key=_order)], columns=["data type", *columns])
-    tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}; a gain is over real "
-              "pairs alone, at the largest r." if first else "")
+    tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}; Real is the sources of "
+              "the other types there. A gain is over the real pairs of a small set alone, at the largest r."
+              if first else "")
     near = (" A Fréchet distance (FD or FID) at equal numbers of images is the lower, the nearer; pairs that "
             "are painted or pasted into training images keep their surroundings, and may come out below "
             "held-out real ones." if any("equal numbers" in heading for heading in columns) else "")
@@ -92,9 +94,10 @@ def _evaluated(run: Run) -> dict[str, Texts]:
     distances = {str(kind): number(mine["value"].mean(), ".4g")
                  for kind, mine in rows.groupby("data type", sort=False)}
     counts = {kind.name: answer.flagged(result.copies.loc[kind.name])
-              for kind in result.types if kind.is_painted}
+              for kind in result.types if kind.is_painted or kind == GAN}
     copies = {kind: f"{hits / of:.1%} ({null / of_null:.1%})".replace("%", " %")
               for kind, told in counts.items() if told for hits, of, null, of_null in [told]}
+    copies |= {kind.name: BY_DESIGN for kind in result.types if copies and kind.is_pasted}
     return {"near-copies (by chance)": copies, f"{metric}, equal numbers": distances}
 
 

@@ -24,6 +24,9 @@ def of(p: Params) -> Iterator[str]:
     if p.generators < LEAST_GENERATORS:
         yield (f"{'One generator' if p.generators == 1 else f'{p.generators} generators'} made the pairs: "
                f"verdicts are {THESE_PAIRS}, and another training might reverse them (`generators`).")
+    if p.augment.generator_sees != SUBSET:
+        yield ("In small sets (chapter 7) the generator saw all pairs of the run, more than a user with so "
+               "few pairs has (`augment.generator_sees: subset`).")
     fewest = min(p.segment.seeds, p.augment.seeds)
     if fewest < LEAST_SEEDS:
         yield (f"Segmentation networks were trained with {fewest} seed{'s' if fewest > 1 else ''}, and a "
@@ -39,9 +42,6 @@ def of(p: Params) -> Iterator[str]:
         yield ("Frames of one video are alike. Verdicts on CVC-ClinicDB and PolypGen resample whole "
                "sequences and centres, of which there are few; other intervals of chapters 6 and 7 take "
                "images for independent, and are too narrow there.")
-    if p.augment.generator_sees != SUBSET:
-        yield ("The generator of chapter 7 saw all pairs of the run, more than a user with a small set has "
-               "(`augment.generator_sees: subset`).")
     random = [name for name, section in (("clusters", p.cluster), ("distances", p.evaluate),
                                          ("segmentation", p.segment), ("styling", p.style))
               if section.weights == weights.RANDOM]

@@ -75,7 +75,7 @@ def gains(result: Tested, p: Params) -> Figure:
             ax.plot(x, [gain.mean for _, gain in found], MARKERS[i % len(MARKERS)], markersize=4,
                     linestyle=LINES[i % len(LINES)], label=f"{data_type}, r = {ratio}", **style)
         ax.axhline(0, color="0.5", linewidth=1, linestyle=":")
-        ax.set(title=name, xlabel="real pairs N")
+        ax.set(title=name, xlabel="real pairs n")
         ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes[0, 0].set_ylabel(f"gain over Real in {dice_of(p)}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)

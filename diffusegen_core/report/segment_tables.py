@@ -80,7 +80,7 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     return _beside(p, result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    (f"Small real sets, r = {ratio}: {captioned(p, _word(measure))}, computed in this run, "
                     f"with 95 % intervals. {_rule(p)} {effort(p)} {told}"), f"Table {known}", order=_by_size,
-                   heading=("N", "data type"))
+                   heading=("set size", "data type"))
 
 
 def evaluator(result: Tested, by: list[str], name: str) -> Table:
@@ -225,7 +225,7 @@ def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:
 
 def _rule(p: Params) -> str:
     verb = "is replaced by" if p.augment.rule == "replace" else "is joined by"
-    saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the training pairs of the N"
+    saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the small set's training pairs"
     return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their diffusion "
             f"models saw {saw}.")
 
@@ -256,7 +256,7 @@ def with_interval(mean: float, low: float, high: float, digits: str = ".3f") -> 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Headings in words, and counts that do not apply as empty text."""
-    frame = frame.rename(columns={"data_type": "data type", "samples": "N", "size": "N", "ratio": "r",
+    frame = frame.rename(columns={"data_type": "data type", "samples": "N", "size": "set size", "ratio": "r",
                                   "test_set": "test set", "dice_both": "soft Dice", "iou_both": "IoU"})
     return frame.assign(**{name: ["" if pd.isna(v) else str(int(v)) for v in frame[name]]
-                           for name in ("N", "r") if name in frame})
+                           for name in ("N", "set size", "r") if name in frame})

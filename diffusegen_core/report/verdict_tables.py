@@ -11,6 +11,7 @@ from diffusegen_core.report.rule import (
     SCOPE,
     SEVERAL,
     SMALLEST,
+    THESE_PAIRS,
     TOO_LITTLE,
     WORST_FIRST,
     Verdict,
@@ -50,10 +51,11 @@ def summary(found: list[Verdict]) -> list[dict[str, str]]:
 
 def rule() -> Table:
     """How a comparison is judged, and a claim from several."""
-    frame = pd.DataFrame({"verdict": RULE.keys(), "when": RULE.values()})
-    return show(frame, "summary-rule", "How a comparison of networks is judged, from the top. The smallest "
-                f"difference of interest is {SMALLEST} in Dice and IoU. {otherclaims.TOLD} {GROUPS} "
-                f"{SEVERAL} {SCOPE}")
+    rows = RULE | {"a claim, of several comparisons": SEVERAL, "frames of a sequence": GROUPS,
+                   "distances": otherclaims.TOLD, THESE_PAIRS: SCOPE}
+    return show(pd.DataFrame({"verdict": rows.keys(), "when": rows.values()}), "summary-rule",
+                "How a comparison of networks is judged: the first of the five verdicts whose condition is "
+                f"met. Differences below {SMALLEST} in Dice or IoU count as too small to matter.")
 
 
 def verdicts(run: Run, found: list[Verdict]) -> Table:
