@@ -22,7 +22,8 @@ from diffusegen_core.newprofile import grouping, guesses, ladder, lines, making
 from diffusegen_core.newprofile.lines import Line
 from diffusegen_core.planning import plan, preflight
 from diffusegen_core.planning.plan import Plan
-from diffusegen_core.report import rule
+from diffusegen_core.report import answer, rule
+from diffusegen_core.run import Run
 
 
 def call(*words: object) -> Result:
@@ -84,6 +85,29 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
         part = text.split(f"\n{section}:\n")[1].split("\n\n")[0]
         assert part.count("# ") >= 3, section
     assert all(len(line) <= lines.WIDE + 2 for line in text.splitlines() if line.startswith("#"))
+
+
+def test_u2_what_it_wrote_for_a_folder_of_ones_own_runs_from_the_first_chapter_to_the_last(
+        checkout, pairs, timed, offline, nano_values, tmp_path):
+    """With smaller networks than it chose, and fewer of them; counts, sets and weights stay its own."""
+    timed(1.0)
+    assert call("new", pairs, "--minutes", "3.5").exit_code == 0
+    chosen = params.load(checkout / "params" / "mine.yaml")
+    small = {"model": nano_values["model"], "train": {**nano_values["train"], "images": 8},
+             "inpaint": {"jump_length": 2, "respacing": 4}, "style": {"respacing": 4, "skip": 1},
+             "segment": {"decoder_channels": [8, 8, 8], "epochs": 1, "epoch_images": 4, "seeds": 1},
+             "augment": {"seeds": 1}}
+    run = Run(params.validate({**chosen, "run_dir": str(tmp_path / "run"), "profile": "mine", **{
+        name: {**chosen.get(name, {}), **values} for name, values in small.items()}}))
+    _, segment, augment = (run.make(chapter) for chapter in ("evaluate", "segment", "augment"))
+    held_out = set(augment.images["image"])
+    names = {pair.stem for pair in (pairs / "images").iterdir()}
+    assert len(held_out) == 8
+    assert held_out < names
+    assert not {name.split("_")[0] for name in held_out} & {
+        name.split("_")[0] for name in run.pairs.names}
+    assert set(segment.runs["status"]) == set(augment.runs["status"]) == {"ok"}
+    assert answer.questions(run)
 
 
 @pytest.mark.parametrize(("minutes", "side", "probed"), [
