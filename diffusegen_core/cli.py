@@ -217,9 +217,12 @@ def review_make(
     """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
     from diffusegen_core.report import review
     from diffusegen_core.run import Run
+    from diffusegen_core.store import moves
     this = Run.open(folder)
     with tempfile.TemporaryDirectory() as real:
         folders = review.folders_of(this, Path(real))
+        if out is None:
+            moves.refuse_links(this.folder, ["review"])
         form, key = review.make(folders, out or this.folder / "review", per_type, this.params.seed,
                                 classes=this.params.data.classes)
     typer.echo(f"The form: {form}\nIts key:  {key}")

@@ -28,26 +28,37 @@ PROCESS = "process"  # the file with the kernel's number
 ASK = getattr(signal, "SIGUSR1", None)  # the signal at which it writes its stacks; None: there is none here
 CLIENT = {"NotebookClient": {
     # At the first, else a chapter that is interrupted ends with a traceback of the kernel's own.
-    "extra_arguments": ["--IPKernelApp.log_level=CRITICAL",
+    # Modules that lie in the working directory, as in a folder that a stranger has packed, are nobody's.
+    "extra_arguments": ["--IPKernelApp.log_level=CRITICAL", "--InteractiveShellApp.ignore_cwd=True",
                         "--IPKernelApp.exec_lines=__import__('diffusegen_core.kernels').kernels.answer()"],
     "iopub_timeout": 60}}  # seconds from a cell's result to its last output, which on a busy machine may lag
 START = 300  # seconds in which a kernel must have started
 STARTING = "Kernel d"  # begins what its client says of one that did not: it "died" or "didn't respond"
+PREFIX = "diffusegen-"  # of the folder's name
 LONGEST = 90  # bytes of a socket's path; systems take a little more, of which the kernel adds "-1" and so on
 
 
 @contextmanager
 def private() -> Iterator[Path]:
     """A folder that nobody else can open, for as long as a kernel needs it; the environment tells it."""
-    with (tempfile.TemporaryDirectory(prefix="diffusegen-", ignore_cleanup_errors=True) as folder,
+    with (tempfile.TemporaryDirectory(prefix=PREFIX, dir=_short(), ignore_cleanup_errors=True) as folder,
           environment({KERNEL: folder})):  # the folder's mode is 0700
         yield Path(folder)
+
+
+def _short() -> str | None:
+    """A folder for temporary ones whose path leaves room for a socket's name; None where the usual one has to
+    do."""
+    spare = LONGEST - len(PREFIX) - len("/12345678/kernel")
+    places = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp")
+    return next((place for place in places if os.path.isabs(place) and len(os.fsencode(place)) < spare
+                 and os.access(place, os.W_OK | os.X_OK)), None)
 
 
 def settings(folder: Path) -> Config:
     """The settings of a kernel that is spoken to through a private folder.
 
-    Where there are no such sockets, or every temporary folder has too long a path for them, it listens on the
+    Where there are no such sockets, or the folder has too long a path for them, it listens on the
     machine's own ports, encrypted if the library can do so.
     """
     place = folder / "kernel"

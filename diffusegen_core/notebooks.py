@@ -81,8 +81,10 @@ def execute(notebook: Path, run: Run) -> Path:
     these places may be a link. A chapter that hangs is started again, once.
     """
     folder = run.folder / "notebooks"
-    moves.refuse_links(run.folder, ("notebooks/running", "notebooks/failed", f"{ASIDE}/notebooks"))
     running = folder / "running" / notebook.name
+    written = (running, _failed(running), _stacks(running))
+    moves.refuse_links(run.folder, [*(str(path.relative_to(run.folder)) for path in written),
+                                    f"{ASIDE}/notebooks"])
     running.parent.mkdir(parents=True, exist_ok=True)
     _keep_interrupted(running, notebook, run)
     try:
@@ -104,7 +106,7 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
     """Execute a notebook to where it is to lie while it runs. UserError as `execute`; Hung."""
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
-    stacks = _failed(running).with_suffix(".stacks.txt")
+    stacks = _stacks(running)
     try:
         with kernels.private() as private, watchdog.watch(private, running, stacks):
             papermill.execute_notebook(
@@ -168,6 +170,11 @@ def _told(folder: Path) -> str:
 def _failed(running: Path) -> Path:
     """Where a notebook that failed is to lie."""
     return running.parents[1] / "failed" / running.name
+
+
+def _stacks(running: Path) -> Path:
+    """Where it is told where a chapter hung."""
+    return _failed(running).with_suffix(".stacks.txt")
 
 
 def _fail(running: Path) -> Path:

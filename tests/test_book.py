@@ -1,5 +1,7 @@
 """The book of a part of a run: it builds without the missing chapters, and fails on what is wrong."""
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -114,11 +116,25 @@ def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:
     (figures / "own.png").write_bytes(b"")
     (figures / "file.png").symlink_to(tmp_path / "secret" / "key")
     (figures / "folder").symlink_to(tmp_path / "secret")
+    os.mkfifo(figures / "pipe.png")
     book._lay_out(site, {}, figures, "")
     assert [path.name for path in (site / "figures").iterdir()] == ["own.png"]
     (tmp_path / "whole").symlink_to(tmp_path / "secret")
     book._lay_out(tmp_path / "other", {}, tmp_path / "whole", "")
     assert not (tmp_path / "other" / "figures").exists()
+
+
+def test_a_reference_is_replaced_in_its_own_text_alone(tmp_path: Path) -> None:
+    """Where one text ends in the middle of a reference and another one has its end, nothing is replaced."""
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": text} for text in (
+        ["See {doc}`07_augment_small`,\n", "and {ref}`tab-augment-\n"], "a ` of its own",
+        "{doc}`07_augment_small`")]
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    book._lay_out(tmp_path / "site", {"01_cluster.ipynb": json.dumps(notebook)}, tmp_path / "none", "")
+    made = json.loads((tmp_path / "site" / "01_cluster.ipynb").read_text())
+    assert [cell["source"] for cell in made["cells"]] == [
+        "See chapter 7 (not in this run),\nand {ref}`tab-augment-\n", "a ` of its own",
+        "chapter 7 (not in this run)"]
 
 
 def test_every_wrong_reference_stops_the_book(tmp_path: Path) -> None:

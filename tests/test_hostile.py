@@ -42,7 +42,7 @@ from diffusegen_core.data import checkup, dataset, fetch, rasters
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.networks import weights
 from diffusegen_core.report import book, front, review, tables
-from diffusegen_core.store import aside, files
+from diffusegen_core.store import aside, files, moves
 from diffusegen_core.store.stamps import STAMP
 from diffusegen_core.store.workspace import Workspace
 
@@ -452,6 +452,25 @@ def test_a_book_is_not_built_through_a_link(tmp_path: Path, link: str):
     (tmp_path / "run" / link).symlink_to(tmp_path / "theirs")
     assert "is a symbolic link" in refused(book.build, tmp_path / "run", names=link)
     assert files.below(tmp_path / "theirs") == ["site/x.html", "x.html"]
+
+
+@pytest.mark.parametrize("link", ["running/01_cluster.ipynb", "failed/01_cluster.ipynb",
+                                  "failed/01_cluster.stacks.txt"])
+def test_a_page_is_not_written_over_what_a_link_leads_to(nano_run: Run, tmp_path: Path, link: str):
+    path = nano_run.folder / "notebooks" / link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(tmp_path / "profile")  # which is not there yet
+    assert "is a symbolic link" in refused(notebooks.execute, notebooks.every()[0], nano_run, names=link)
+    assert not (tmp_path / "profile").exists()
+
+
+def test_what_lies_in_a_run_within_a_run_is_not_reached_through_a_link(nano_run: Run, tmp_path: Path):
+    (tmp_path / "theirs").mkdir()
+    inner = nano_run.folder / "generators" / "1"
+    inner.parent.mkdir()
+    inner.symlink_to(tmp_path / "theirs")
+    assert "generators/1 is a symbolic link" in refused(moves.refuse_links, inner, ["train"], names="")
+    moves.refuse_links(nano_run.folder, ["train"])
 
 
 @pytest.mark.parametrize("link", ["figures", "notebooks", "notebooks/failed", "aside/notebooks",

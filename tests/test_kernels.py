@@ -14,6 +14,9 @@ import pytest
 import zmq
 
 from diffusegen_core import kernels
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.report import book
+from diffusegen_core.store import files
 
 ASKED = """
 import json, psutil
@@ -58,6 +61,32 @@ def test_its_sockets_lie_in_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch
         assert not folder.exists()
 
 
+def test_a_long_path_of_the_temporary_folder_is_gone_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
+    with kernels.private() as folder:
+        assert folder.parent == Path("/tmp")
+        assert kernels.settings(folder).KernelManager.transport == "ipc"
+
+
+def test_a_module_beside_a_run_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in a folder that a stranger has packed, from which the command is started."""
+    for name in ("numpy.py", "jupyter_book/__init__.py"):
+        files.write_text(tmp_path / name, f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import numpy\nnumpy.__version__")])
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    with kernels.private() as private:
+        papermill.execute_notebook(str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"),
+                                   config=kernels.settings(private), kernel_name="python3",
+                                   progress_bar=False)
+    with pytest.raises(UserError):  # there is no site
+        book._render(tmp_path / "site", strict=True)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("ipc", [True, False])
 def test_where_there_can_be_no_sockets_ports_are_encrypted(ipc: bool, tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +94,8 @@ def test_where_there_can_be_no_sockets_ports_are_encrypted(ipc: bool, tmp_path: 
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(zmq, "has", lambda what: ipc if what == "ipc" else True)
+    if ipc:  # and no other folder has room either
+        monkeypatch.setattr(kernels, "LONGEST", 20)
     with kernels.private() as private:
         config = kernels.settings(private)
         assert "transport" not in config.KernelManager

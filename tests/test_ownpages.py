@@ -51,6 +51,14 @@ def test_what_the_command_wrote_is_own_wherever_it_is_moved(page: Path, tmp_path
     assert is_own(tmp_path / "moved" / "notebooks" / page.name)
 
 
+def test_a_page_under_the_name_of_another_is_not_own(page: Path) -> None:
+    other = page.with_name("02_train.ipynb")
+    other.write_bytes(page.read_bytes())
+    told = json.loads((page.parent / ownpages.WRITTEN).read_text())
+    (page.parent / ownpages.WRITTEN).write_text(json.dumps({other.name: told[page.name]}))
+    assert not ownpages.own(other, other.read_bytes())
+
+
 def test_the_key_is_the_user_s_alone(page: Path, fresh: Path) -> None:
     assert (mode(fresh), mode(fresh.parent)) == (0o600, 0o700)
     written = (page.parent / ownpages.WRITTEN).read_text() + page.read_text()

@@ -82,6 +82,21 @@ def test_what_was_made_before_does_not_shorten_the_time_that_is_left(always: Non
         assert level["left"] == pytest.approx(level["elapsed"] * left / made)
 
 
+def grown(name: str, told: list[progress.Level]) -> None:
+    """A work item of two bars, the first of which was nearly made before."""
+    with progress.bar("first", 10, "step", 9) as bar:
+        bar.update()
+    with progress.bar("second", 10, "step") as bar:
+        bar.update(5)
+        told.append(progress.levels()[0])
+
+
+def test_of_an_item_of_several_bars_none_tells_what_was_made_before(always: None):
+    told: list[progress.Level] = []
+    fanout.run(grown, [fanout.Item(name, {"name": name, "told": told}) for name in "ab"], "Training")
+    assert [one["left"] / one["elapsed"] for one in told] == [pytest.approx(3), pytest.approx(1 / 3)]
+
+
 def test_what_workers_go_on_from_does_not_either():
     """Two items at their halves; one makes a step of ten, is lost with another, and goes on from its half."""
     sent = {name: fanout.Item(name, {}) for name in "ab"}
@@ -96,6 +111,8 @@ def test_what_workers_go_on_from_does_not_either():
         assert (bar.n, bar.n - bar.initial) == (pytest.approx(1.2), pytest.approx(0.3))
         board.finish("a")
         assert (bar.n, bar.n - bar.initial) == (pytest.approx(1.5), pytest.approx(0.6))
+        board._hear({"item": "b", "share": 0.1, "began": 0.0})  # a second bar of it
+        assert (bar.n, bar.initial) == (pytest.approx(1.1), pytest.approx(0.4))
 
 
 def test_a_log_is_not_told_more_often_than_its_interval(always: None, monkeypatch: pytest.MonkeyPatch):

@@ -43,6 +43,57 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
         yield os.environ[fanout.SCHEDULER], folder
 
 
+def places() -> tuple[list[str], str]:
+    """Where a process imports from, and Dask's folder there."""
+    return sys.path, dask.config.get("temporary-directory")
+
+
+def test_nothing_is_imported_from_where_others_can_write(held: tuple[str, Path]) -> None:
+    with remote.connect(held[0]) as client:
+        told = [places(), *client.run(places).values(), client.run_on_scheduler(places)]
+    assert len(told) == 3
+    for path, scratch in told:
+        assert Path(tempfile.gettempdir(), "dask-scratch-space") not in [Path(place) for place in path]
+        for place in path:
+            if "dask-scratch" in place:
+                assert Path(place).is_relative_to(scratch)
+        assert stat.S_IMODE(Path(scratch).stat().st_mode) == 0o700
+
+
+def test_a_chapter_that_is_started_again_still_reaches_the_workers(held: tuple[str, Path]) -> None:
+    """What is removed in the middle of a run leaves the certificate there, and half-written files not."""
+    address, folder = held
+    (folder / f"{lock.files.WRITING}half").touch()
+    lock.clear(folder)
+    assert len(secrets(folder)) == 2
+    with remote.connect(address) as client:
+        assert client.submit(abs, -2).result(60) == 2
+
+
+@pytest.mark.parametrize(("mode", "reason"), [(0o770, "others can write in it"), (0o707, "others can write")])
+def test_a_key_does_not_lie_where_others_can_exchange_it(tmp_path: Path, mode: int, reason: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    run.chmod(mode)
+    with pytest.raises(UserError, match=f"{run} cannot hold the key.*{reason}"), \
+            tls.temporary(run, shared=True):
+        pass
+    with tls.temporary(run, shared=False) as variables:
+        assert secrets(run) == []
+        place = Path(variables["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"]).parent
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    run.chmod(0o750)
+    with tls.temporary(run, shared=True):
+        assert len(secrets(run)) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a folder can only be given away by root")
+def test_a_key_does_not_lie_in_another_users_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    with pytest.raises(UserError, match="it is somebody else's"), tls.temporary(tmp_path, shared=True):
+        pass
+
+
 def secrets(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -96,9 +147,10 @@ def as_nobody(address: str, folder: Path, told: "multiprocessing.SimpleQueue[dic
 def test_another_user_of_the_machine_is_refused(held: tuple[str, Path]) -> None:
     address, folder = held
     for parent in folder.parents:
-        if parent == Path(tempfile.gettempdir()):
+        if parent in (Path(tempfile.gettempdir()), Path("/")) or parent.stat().st_uid != os.geteuid():
             break
-        parent.chmod(0o755)  # what keeps the stranger out is the key's own folder
+        if not parent.stat().st_mode & stat.S_IXOTH:
+            parent.chmod(0o755)  # what keeps the stranger out is the key's own folder
     folder.chmod(0o755)
     told: multiprocessing.SimpleQueue[dict] = multiprocessing.get_context("fork").SimpleQueue()
     stranger = multiprocessing.get_context("fork").Process(target=as_nobody, args=(address, folder, told))
@@ -214,6 +266,10 @@ def test_plain_tcp_is_refused_where_others_can_reach_it(address: str, refused: b
     if refused:
         assert str(caught.value).startswith(f"{address} is not encrypted: whoever can reach it can run code")
         assert "\n" not in str(caught.value)
+        for word in ("0", "false", ""):
+            monkeypatch.setenv(tls.INSECURE, word)
+            with pytest.raises(UserError, match="--insecure"):
+                tls.refuse_plain(address)
         monkeypatch.setenv(tls.INSECURE, "1")
         tls.refuse_plain(address)
 

@@ -113,7 +113,7 @@ def test_a_tracker_that_breaks_ends_no_training_and_says_so_once(
         board: list[Writer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture):
     def full(*_: object) -> None:
-        raise OSError("no space left")
+        raise OSError("no space left on https://me:word@host/x")
     monkeypatch.setattr(Writer, "add_scalar", full)
     with tracking.track("tensorboard", tmp_path, "train/x", 7) as track:
         track.values({"loss": 1.0}, 8)
@@ -121,7 +121,8 @@ def test_a_tracker_that_breaks_ends_no_training_and_says_so_once(
         track.image("samples", np.zeros((2, 2, 3), np.uint8), 9)
     assert board[0].purged == 8
     assert board[0].pictures == []
-    assert caplog.text.count("train/x: tracking ends here: no space left") == 1
+    assert caplog.text.count("train/x: tracking ends here: no space left on https://host/x") == 1
+    assert "word" not in caplog.text
 
 
 def test_mlflow_goes_on_with_the_run_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -24,15 +24,17 @@ def in_time(where: str, seconds: float = SECONDS) -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGVTALRM, _ring)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
-        yield
-    except _Late:
+        others = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, *others)
+    except _Late:  # which may also come just before the timer is stopped
         raise UserError(f"{where} takes too long to match. Write one that repeats nothing within what is "
                         "itself repeated.") from None
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL if before is None else before)
 
 
 def _ring(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-MANY = 1 << 28  # bytes of a text that is read as a whole
+MANY = 1 << 26  # bytes of a text that is read as a whole
 
 
 def plain_file(path: Path, most: int | None = None) -> Path:

@@ -55,7 +55,7 @@ def _here(work: Callable[..., Result], items: Sequence[Item], title: str, done: 
     with progress.bar(title, total, "item", done, hidden=len(items) < 2, shares=not counts) as outer:
         for number, item in enumerate(items, 1):
             place, began = f"{number} of {len(items)}: {item.name}", time.monotonic()
-            outer.at_hand = item.cost
+            progress.begin(outer, item.cost)
             outer.set_postfix_str(item.name if counts else place)
             results.append(work(**item.arguments))
             outer.update(item.cost)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
     with contextlib.ExitStack() as held:
         if insecure:
             held.enter_context(environment({tls.INSECURE: "1"}))
+        if own:
+            held.enter_context(_scratch())
         if workers is not None:
             held.enter_context(tls.temporary(folder, shared=False))
             # Dask sets them for its workers in this process as well, and would not set them anew.
@@ -83,6 +86,16 @@ def _local(workers: int, cards: int) -> "Cluster":
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
                             resources={"device": cards}, host="127.0.0.1", silence_logs=QUIET,
                             dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False})
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """While it lasts, Dask's files lie where nobody else can put any: Dask imports from there, and by itself
+    takes a folder of the system's temporary one that whoever comes first may have made."""
+    import dask
+    with (tempfile.TemporaryDirectory(prefix="diffusegen-", ignore_cleanup_errors=True) as place,
+          dask.config.set({"temporary-directory": place})):
+        yield
 
 
 @contextlib.contextmanager

@@ -96,10 +96,16 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
     made = kind(desc=title, total=total, initial=done, unit=unit, disable=hidden, leave=None,
                 mininterval=1.0, delay=1.0, **style, **place)
     if isinstance(made, _Plain) and not hidden:
-        if _live and done:  # of the item at hand, which was not made in the outer bar's time
-            _live[-1].initial += getattr(_live[-1], "at_hand", 0) * done / total
+        if _live:
+            _live[-1].another(done / total if total else 0.0)
         _live.append(made)
     return made
+
+
+def begin(outer: tqdm, cost: float) -> None:
+    """An item of a cost begins, the bars of which tell how far it is."""
+    if isinstance(outer, _Plain):
+        outer.begin(cost)
 
 
 def say(text: str, took: float = MOMENT) -> None:
@@ -123,7 +129,7 @@ def levels() -> list[Level]:
         known = one.format_dict
         total, began = known["total"] or 0, known["initial"]
         # Of an item at hand, what its own bar tells is done.
-        done = known["n"] + (told[0]["share"] * getattr(one, "at_hand", 0) if told else 0)
+        done = known["n"] + (told[0]["share"] * one.at_hand if told else 0)
         left = known["elapsed"] * (total - done) / (done - began) if done > began else None
         told.insert(0, {"title": known["prefix"], "share": min(1.0, done / total) if total else 0.0,
                         "elapsed": known["elapsed"], "left": left, "note": known["postfix"] or ""})
@@ -173,6 +179,21 @@ class _Told(tqdm):
 
 class _Plain(tqdm):
     """A bar where nothing can change in place: all that are under way are told together."""
+
+    at_hand = 0.0  # cost of the item under way
+    bars = 0  # that it has had
+    before = 0.0  # what of its cost was not made in this bar's time
+
+    def begin(self, cost: float) -> None:
+        """An item of that cost begins."""
+        self.at_hand, self.bars, self.before = cost, 0, 0.0
+
+    def another(self, share: float) -> None:
+        """A bar of the item begins, at a share that was made before; if it has several, none tells of it."""
+        self.initial -= self.before
+        self.before = 0.0 if self.bars else self.at_hand * share
+        self.initial += self.before
+        self.bars += 1
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         alive()

@@ -104,9 +104,9 @@ def _started(count: int, errors: Path) -> "subprocess.Popen[bytes]":
     threads = str(max(1, torch.get_num_threads() // count))
     environment = {**os.environ, **dict.fromkeys(devices.THREADS, threads),
                    **{f"{name}_SOCKET_IFNAME": loopback[0] for name in ("GLOO", "NCCL") if loopback},
-                   "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+                   "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with errors.open("wb") as file:
-        return subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stderr=file,
+        return subprocess.Popen([sys.executable, "-P", "-c", PROGRAM], stdin=subprocess.PIPE, stderr=file,
                                 stdout=subprocess.PIPE, env=environment, start_new_session=True)
 
 

@@ -163,6 +163,7 @@ class _Board:
         self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
+        self.before: dict[str, float] = {}  # of an item, what of its cost was not made in the bar's time
         self.fresh: set[str] = set()  # begun, and not heard of since
         self.ended = bar.n  # cost
         self.since: dict[str, float] = {}
@@ -184,10 +185,13 @@ class _Board:
                 name, folder = message["look"]
                 watch(name, Path(folder))
         else:
-            if key in self.fresh:  # what it goes on from was not made in the bar's time
+            share, cost = message["share"], self.sent[key].cost
+            if key in self.fresh:
                 self.fresh.remove(key)
-                self.bar.initial += (message["began"] - self.shares[key]) * self.sent[key].cost
-            self.shares[key] = message["share"]
+                self._go_on(key, (message["began"] - self.shares[key]) * cost)
+            elif share < self.shares[key]:  # another bar of the item: none tells of it as a whole
+                self._go_on(key, -self.before.get(key, 0.0))
+            self.shares[key] = share
         self._show()
 
     def _begin(self, key: str, worker: str) -> None:
@@ -197,6 +201,11 @@ class _Board:
         self.at[key], self.since[key] = worker, time.monotonic()
         self.shares.setdefault(key, 0.0)
         self.fresh.add(key)
+
+    def _go_on(self, key: str, cost: float) -> None:
+        """So much of an item's cost was there already, or is gone."""
+        self.before[key] = self.before.get(key, 0.0) + cost
+        self.bar.initial += cost
 
     def finish(self, key: str) -> None:
         worker = self.at.pop(key, "a worker")

@@ -24,6 +24,10 @@ WALLTIMES = 50  # jobs that an item may outlast
 PAUSE = 10.0  # seconds from one look at the queue to the next
 LONGEST = 600.0  # the same where job after job ends at once
 ORPHANED = 60  # seconds until a worker that finds no scheduler ends
+# Lines of a job: its workers import nothing from the folder it was submitted in, nor from a scratch folder
+# that somebody else has made.
+OWN = ("export PYTHONSAFEPATH=1", 'export DASK_TEMPORARY_DIRECTORY="$(mktemp -d)"',
+       """trap 'rm -rf "$DASK_TEMPORARY_DIRECTORY"' EXIT""")
 
 
 class Slurm(Section):
@@ -98,7 +102,7 @@ def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster
         worker_extra_args=["--resources", f"device={cards}", "--no-dashboard", "--memory-limit", "0",
                            "--preload", closed.__name__],
         death_timeout=ORPHANED, job_name="diffusegen", job_extra_directives=[*asked, *s.options],
-        job_script_prologue=[*s.before, *(f"export {k}={shlex.quote(v)}" for k, v in exported.items())],
+        job_script_prologue=[*s.before, *(f"export {k}={shlex.quote(v)}" for k, v in exported.items()), *OWN],
         # The certificate is in Dask's settings, here and in the job.
         interface=s.interface, protocol="tls://",
         scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"})

@@ -53,7 +53,7 @@ def refuse_plain(address: str) -> None:
     """UserError for an address that others can reach and that is not encrypted, unless INSECURE is set."""
     from distributed.comm.addressing import parse_address, parse_host_port
     scheme, location = parse_address(address)
-    if scheme in ENCRYPTED or os.environ.get(INSECURE):
+    if scheme in ENCRYPTED or os.environ.get(INSECURE) == "1":
         return
     try:
         host = parse_host_port(location, 0)[0]
@@ -67,17 +67,34 @@ def refuse_plain(address: str) -> None:
 
 
 def _private_folder(folder: Path, shared: bool) -> Path:
-    """A new folder that only the user can open."""
+    """A new folder that only the user can open, and that nobody else can put another in the place of."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if reason := _open_to_others(folder):
+            return _elsewhere(folder, shared, reason)
         place = Path(tempfile.mkdtemp(prefix=PLACE, dir=folder))  # its mode is 0700, if there are modes
         if not place.stat().st_mode & OTHERS:
             return place
         place.rmdir()
     except OSError as error:
         raise _unfit(folder, str(error.strerror)) from None
+    return _elsewhere(folder, shared, "its file system lets everybody read it. Choose a run_dir on another")
+
+
+def _open_to_others(folder: Path) -> str:
+    """Why others could exchange what lies in a folder; "" where they cannot."""
+    there = folder.stat()
+    if there.st_uid not in (os.geteuid(), 0):
+        return "it is somebody else's. Choose a run_dir of your own"
+    if there.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others can write in it. Take that right away (chmod go-w), or choose another run_dir"
+    return ""
+
+
+def _elsewhere(folder: Path, shared: bool, reason: str) -> Path:
+    """A folder of this machine instead, unless other machines need it as well."""
     if shared:
-        raise _unfit(folder, "its file system lets everybody read it. Choose a run_dir on another")
+        raise _unfit(folder, reason)
     return Path(tempfile.mkdtemp(prefix="diffusegen-tls-"))
 
 

@@ -108,7 +108,7 @@ class Display:
                 self.rest = remaining.ahead(own, table)
             elif self.child is None:
                 self.child = subprocess.Popen(
-                    [sys.executable, "-c", COUNTING, str(self.run.folder)], stdin=subprocess.DEVNULL,
+                    [sys.executable, "-P", "-c", COUNTING, str(self.run.folder)], stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             elif self.child.poll() is not None:  # it could not
                 self.rest = remaining.Ahead({}, None)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def _lay_out(site: Path, notebooks: Mapping[str, str], figures: Path, footer: st
     """Write the sources of the book: pages, chapters (each file's JSON), pictures, settings and contents."""
     shutil.copytree(ROOT / "book", site)
     if figures.is_dir() and not figures.is_symlink():
-        shutil.copytree(figures, site / "figures", ignore=_links)
+        shutil.copytree(figures, site / "figures", ignore=_no_files)
     if opening:
         index = site / "index.md"
         title, _, rest = index.read_text(encoding="utf-8").partition("\n")
@@ -134,7 +134,7 @@ def _lay_out(site: Path, notebooks: Mapping[str, str], figures: Path, footer: st
     for page in site.glob("*.md"):
         _write(page, _without_absent(page.read_text(encoding="utf-8"), absent, site))
     for name, content in notebooks.items():
-        notebook = json.loads(_without_absent(content, absent, site))
+        notebook = _in_texts(json.loads(content), lambda text: _without_absent(text, absent, site))
         _fold_parameters(notebook)
         _drop_widgets(notebook)
         _write(site / name, json.dumps(notebook))
@@ -186,13 +186,33 @@ def _set_aside(run_dir: Path) -> None:
             place.rename(aside)
 
 
-def _links(folder: str, names: list[str]) -> list[str]:
-    """The links in a folder: in a stranger's run one may lead to anything, which the book would publish."""
-    return [name for name in names if (Path(folder) / name).is_symlink()]
+def _no_files(folder: str, names: list[str]) -> list[str]:
+    """What in a folder is neither a file nor a folder: in a stranger's run a link may lead to anything, which
+    the book would publish, and a pipe would be waited for."""
+    paths = {name: Path(folder) / name for name in names}
+    return [name for name, path in paths.items()
+            if path.is_symlink() or not (path.is_file() or path.is_dir())]
+
+
+def _in_texts(part: Any, change: Callable[[str], str]) -> Any:
+    """A part of a notebook with all its texts changed, each as a whole, whether or not it is a list of
+    lines."""
+    if isinstance(part, str):
+        return change(part)
+    if isinstance(part, dict):
+        return {key: change("".join(value)) if _is_lines(key, value) else _in_texts(value, change)
+                for key, value in part.items()}
+    return [_in_texts(one, change) for one in part] if isinstance(part, list) else part
+
+
+def _is_lines(key: str, value: Any) -> bool:
+    """Whether what has this key in a notebook is a text as a list of lines: a source, or an output."""
+    return (isinstance(value, list) and (key in ("source", "text") or "/" in key)
+            and all(isinstance(line, str) for line in value))
 
 
 def _without_absent(text: str, absent: set[str], site: Path) -> str:
-    """MyST text, or a notebook's JSON, with plain words for references to what is absent.
+    """MyST text with plain words for references to what is absent.
 
     Absent are pages and chapters (02_train), a chapter's labels (KIND-CHAPTER-NAME, as fig-train-loss), and
     figures whose picture was not made, which go as a whole.
@@ -254,7 +274,7 @@ def _print(site: Path, strict: bool) -> None:
 def _render(site: Path, strict: bool, *options: str) -> None:
     """Run Jupyter Book, every warning an error where it is `strict`: a stranger's page may lack anything."""
     warnings = ["-n", "-W", "--keep-going"] if strict else []
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+    command = [sys.executable, "-P", "-c", "from jupyter_book.cli.main import main; main()",
                "build", str(site), *warnings, "-q", *options]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
                           stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONUTF8": "1"})

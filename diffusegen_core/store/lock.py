@@ -93,11 +93,16 @@ def holder(folder: Path) -> str | None:
     return None
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path, starting: bool = False) -> None:
     """Remove what processes of a run that were killed had half written, and the signs that they wait for
-    their items."""
+    their items.
+
+    What lies in a folder of such a name is the holder's, as the certificate that its workers show; only one
+    that is `starting` removes that as well.
+    """
     for leftover in folder.rglob(f"{files.WRITING}*"):
-        if not leftover.is_dir():
+        within = any(part.startswith(files.WRITING) for part in leftover.relative_to(folder).parts[:-1])
+        if not leftover.is_dir() and (starting or not within):
             leftover.unlink(missing_ok=True)
 
 
@@ -134,6 +139,6 @@ def hold(folder: Path) -> Iterator[None]:
             os.ftruncate(f.fileno(), 0)
             since = time.strftime("%Y-%m-%d %H:%M")
             os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
-        clear(folder)
+        clear(folder, starting=True)
         with environment({HOLDER: str(folder)}):
             yield

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
+from diffusegen_core.store.lock import is_run
 from diffusegen_core.store.stamps import STAMP, Stamp, read_stamp
 
 log = logging.getLogger(__name__)
@@ -22,9 +23,11 @@ def link_on_the_way(run: Path, name: str) -> Path | None:
 
 
 def refuse_links(run: Path, names: Iterable[str]) -> None:
-    """UserError where one of these places within a run folder is, or lies in, a symbolic link."""
+    """UserError where one of these places within a run folder is, or lies in, a symbolic link; where that run
+    lies in another one, also of what leads to it from there."""
+    outermost = next((parent for parent in reversed(run.parents) if is_run(parent)), run)
     for name in names:
-        if link := link_on_the_way(run, name):
+        if link := link_on_the_way(outermost, str(run.relative_to(outermost) / name)):
             raise UserError(f"{link} is a symbolic link: what it leads to is not the run's. Remove the link, "
                             "or choose another run_dir.")
 

@@ -1,8 +1,8 @@
 """The executed pages of a run folder: what was written there, and whether this user's own command wrote it.
 
 A folder that somebody else has made belongs to whoever unpacks it: its owner tells nothing. A page is
-this user's own if its mark was made from its bytes with a key that only this user can read. The mark covers
-the page as a whole, outputs included, and nothing else of the run.
+this user's own if its mark was made from its name and bytes with a key that only this user can read. The mark
+covers the page as a whole, outputs included, and nothing else of the run.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def record(page: Path, content: bytes) -> None:
     """Note a page that this command has just written, with this content, so that it is known again."""
     known = files.read_json(page.parent / WRITTEN)
-    one = {"sha256": hashlib.sha256(content).hexdigest(), "mark": _mark(content)}
+    one = {"sha256": hashlib.sha256(content).hexdigest(), "mark": _mark(page.name, content)}
     files.write_json(page.parent / WRITTEN, {**(known if isinstance(known, dict) else {}), page.name: one})
 
 
@@ -45,7 +45,7 @@ def own(page: Path, content: bytes) -> bool:
     told = _told(page)
     mark = told.get("mark") if isinstance(told, dict) else None
     return isinstance(mark, str) and hmac.compare_digest(mark.encode(errors="replace"),
-                                                         _mark(content).encode())
+                                                         _mark(page.name, content).encode())
 
 
 def _told(page: Path) -> Any:
@@ -53,8 +53,8 @@ def _told(page: Path) -> Any:
     return known.get(page.name) if isinstance(known, dict) else None
 
 
-def _mark(content: bytes) -> str:
-    return hmac.new(key(), b"page\0" + content, hashlib.sha256).hexdigest()
+def _mark(name: str, content: bytes) -> str:
+    return hmac.new(key(), b"page\0" + os.fsencode(name) + b"\0" + content, hashlib.sha256).hexdigest()
 
 
 @functools.cache

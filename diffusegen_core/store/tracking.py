@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,11 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import moves
 
 log = logging.getLogger(__name__)
 
 FOLDER = "tracking"  # in the run folder
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"  # the parameter's values, and what the libraries are called
+# Of MLflow, which by itself tries for ten minutes to reach a server that is away, and writes its address.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+SECRET = re.compile(r"//[^/@\s]+@")  # of an address: a name, and a password
 SERVER = "MLFLOW_TRACKING_URI"  # the environment variable that names MLflow's server; none: the run folder
 
 
@@ -53,6 +59,7 @@ def track(kind: str | None, folder: Path, name: str, done: int = 0) -> Iterator[
         yield _Nowhere()
         return
     check(kind)
+    moves.refuse_links(folder, [f"{FOLDER}/{name}"])
     held = _Held(_board if kind == TENSORBOARD else _flow, folder / FOLDER, name, done)
     try:
         yield held
@@ -92,7 +99,7 @@ class _Held:
             call(self.target)
         except Exception as error:  # of a library, a server or a disk: whatever it is, the training goes on
             self.broken = True
-            log.warning("%s: tracking ends here: %s", self.place[1], error)
+            log.warning("%s: tracking ends here: %s", self.place[1], SECRET.sub("//", str(error)))
 
 
 def _board(folder: Path, name: str, done: int) -> Any:
@@ -118,6 +125,8 @@ class _Board:
 
 
 def _flow(folder: Path, name: str, done: int) -> Any:
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
     import mlflow
     title = folder.parent.name
     if SERVER not in os.environ:
