@@ -10,6 +10,7 @@ what was refused must have been told. FOLDER/episodes.jsonl keeps what was done;
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -36,9 +37,18 @@ FOREIGN = ("mine.txt", "train/notes.txt", "inpaint/2-Paint/images/mine.txt")  # 
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
 # What goes wrong, and how often in a hundred: at a write, or between two starts.
+# Seconds for which something is stopped, and how often in ten: a moment, longer than a worker may be silent,
+# longer than a chapter may be.
+PAUSES = {2: 6, 30: 2, 180: 1, 420: 1}
+ENDING = ("kill", "terminate", "interrupt", "full")  # faults after which a start may end without a result
+SURVIVE = 0.3  # of the killed commands leave what they have started to end by itself
 FAULTS = {"kill": 66, "stop": 5, "terminate": 5, "interrupt": 5, "full": 5, "clock": 3, "parameters": 4,
           "damage": 4, "data": 3}
 BETWEEN = ("parameters", "damage", "data")
+
+
+NUMBER = r"(?:[0-9a-f]{12,}|\d+)"  # in a path: as good as any other
+AIMED = 0.5  # of the faults at writes are aimed at a kind that no kill has hit
 
 
 @dataclass
@@ -52,27 +62,40 @@ class Episode:
     wrong: list[str] = field(default_factory=list)
     """What should not be: differences, losses, tracebacks, hangs."""
     seconds: float = 0.0
+    code: str = field(default_factory=soakrun.code_hash)
+    """A hash of the program."""
+
+
+LINE = re.compile(r"^(?:diffusegen|Error): .*$", re.M)  # as which a refusal is told
 
 
 def judged(place: Place, code: int | None, expected: bool, episode: Episode, what: str) -> None:
-    """Note a hang, a traceback, or more than a line where the run was refused."""
+    """Note a hang, a traceback, processes that are left, and a bad end that was not told in a line; and any
+    bad end where none was expected."""
     said = (place.folder / "said.txt").read_text(errors="replace")
     if code is None:
         episode.wrong.append(f"{what}: no end after {soakrun.LONGEST} s; it said: {said[-500:]}")
     elif "Traceback" in said:
         episode.wrong.append(f"{what}: a traceback: {said[said.index('Traceback'):][:1500]}")
-    elif code > 0 and not any(line.strip() for line in said.splitlines()):
-        episode.wrong.append(f"{what}: exit status {code}, and not a word")
+    elif "The traceback is in" in said:
+        episode.wrong.append(f"{what}: an error of the program's own: {said[-1500:]}")
+    elif code > 0 and len(LINE.findall(said)) != 1:
+        episode.wrong.append(f"{what}: exit status {code}, and {len(LINE.findall(said))} lines that tell "
+                             f"why: {said[-500:]}")
+    elif code == 0 and (left := soakrun.lingering(place)):
+        episode.wrong.append(f"{what}: it has ended, and left {left}")
     elif code and not expected:
         episode.wrong.append(f"{what}: exit status {code}; it said: {said[-500:]}")
 
 
 @contextmanager
-def altered(place: Place, rng: np.random.Generator) -> Iterator[str]:
-    """While it lasts, a finished file is cut short or changed; what was done to which."""
-    finished = [name for name in soakrun.made(place.run) if (place.run / name).is_file()]
+def altered(place: Place, rng: np.random.Generator, lost: set[str]) -> Iterator[str]:
+    """While it lasts, a finished file is cut short or changed; which. `lost` gets the hash of one that the
+    run has moved meanwhile, so that it stays as it is."""
+    finished = [name for name in soakrun.stamped(place.run)
+                if (place.run / name).is_file() and not soakrun.PASSING & set(Path(name).parts)]
     if not finished:
-        yield "nothing: no file was finished"
+        yield ""
         return
     path = place.run / finished[int(rng.integers(len(finished)))]
     content, status = path.read_bytes(), path.stat()
@@ -83,28 +106,34 @@ def altered(place: Place, rng: np.random.Generator) -> Iterator[str]:
     if path.is_file() and path.read_bytes() == spoiled:  # else the run has made it again, or set it aside
         path.write_bytes(content)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    else:
+        lost.add(hashlib.sha256(content).hexdigest())
 
 
-def between(place: Place, episode: Episode, fault: str, rng: np.random.Generator, pause: float) -> None:
+def between(place: Place, episode: Episode, fault: str, rng: np.random.Generator, lost: set[str]) -> None:
     """Start the run once under a fault that lasts as long, and judge what it said."""
     changes: list[str] = []
+    struck = ""
     if fault == "parameters":
         key, value = CHANGES[int(rng.integers(len(CHANGES)))]
         changes = ["-p", key, str(value)]
         aim(place, {"fault": "kill", "victim": "self", "when": "after",
                     "at": place.count() + int(rng.integers(5, 60))})
-        code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), pause)
+        code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), 0)
         struck = f"{key} {value}"
+        if (killed := files.read_json(place.signs / "struck.json")) and killed["victims"]:
+            episode.struck.append({**killed, "fault": "kill"})
     elif fault == "data":
         away = place.data.rename(place.folder / "elsewhere")
-        code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), pause)
+        code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), 0)
         away.rename(place.data)
         struck = "the data folder"
     else:
-        with altered(place, rng) as struck:
-            code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), pause)
+        with altered(place, rng, lost) as struck:
+            code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), 0)
     clear(place)
-    episode.struck.append({"fault": fault, "path": struck, "code": code})
+    if struck:
+        episode.struck.append({"fault": fault, "path": struck, "code": code})
     judged(place, code, True, episode, f"{fault} ({struck})")
 
 
@@ -119,43 +148,52 @@ def clear(place: Place) -> None:
 
 
 def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Generator, whole: int,
-               pause: float) -> bool:
-    """Start the run with a fault at one of the next writes; False where it was finished before that."""
+               missed: list[str]) -> bool:
+    """Start the run with a fault at one of the next writes, or, if that comes before, at one of a kind that
+    no kill has hit; False where it was finished before that."""
+    pause = float(drawn(rng, PAUSES))
     victims = {"script": ["self"], "command": ["self", "kernel", "command"],
                "workers": ["self", "kernel", "command", "worker"]}[episode.mode]
     victim = "command" if fault in ("terminate", "interrupt") else str(rng.choice(victims))
+    aimed = bool(missed) and rng.random() < AIMED
     aim(place, {"fault": fault, "victim": victim, "when": str(rng.choice(["before", "after"])),
-                "at": place.count() + 1 + int(rng.integers(0, max(2, whole // 5))),
+                "at": place.count() + 1 + int(rng.integers(0, max(2, whole // (1 if aimed else 5)))),
+                "like": like(str(rng.choice(missed))) if aimed else "",
                 "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400))})
-    code = soakrun.ended(place, soakrun.started(place, episode.mode, []), pause)
-    struck = files.read_json(place.signs / "struck.json")
+    code = soakrun.ended(place, soakrun.started(place, episode.mode, []), pause,
+                         alone=rng.random() >= SURVIVE)
+    struck = files.read_json(place.signs / "struck.json") or {}
     clear(place)
-    if struck:
-        episode.struck.append({name: told for name, told in struck.items() if name != "victims"})
-    judged(place, code, bool(struck), episode, f"{fault} at {(struck or {}).get('path')}")
+    hit = bool(struck) and bool(struck["victims"])
+    if hit:
+        episode.struck.append(struck)
+    # Another worker goes on with what one had that was killed, and whatever was stopped went on.
+    ending = hit and fault in ENDING and struck["victim"] != "worker"
+    judged(place, code, ending, episode, f"{fault} at {struck.get('path')}")
     return bool(struck)
 
 
-def drawn(rng: np.random.Generator, often: dict[str, int]) -> str:
+def drawn(rng: np.random.Generator, often: dict[Any, int]) -> Any:
     """One of these, each as often as it says."""
     shares = np.array(list(often.values())) / sum(often.values())
-    return str(rng.choice(list(often), p=shares))
+    return list(often)[int(rng.choice(len(often), p=shares))]
 
 
-def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes: int) -> Episode:
-    """One run, disturbed until it is whole."""
+def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes: list[str],
+            missed: list[str]) -> Episode:
+    """One run, disturbed until it is whole. `writes` are those of an undisturbed run, `missed` the kinds of
+    them that no kill has hit so far."""
     rng = np.random.default_rng([seed, number])
     done = Episode(number, drawn(rng, MODES))
-    began, finished = time.monotonic(), set[str]()
+    began, finished, lost = time.monotonic(), set[str](), set[str]()
     foreign: dict[str, str] = {}
     for _ in range(40):
         fault = drawn(rng, FAULTS)
-        pause = float(rng.choice([2, 10, 60], p=[0.6, 0.3, 0.1]))
         if fault in BETWEEN:
-            between(place, done, fault, rng, pause)
-        elif not at_a_write(place, done, fault, rng, writes, pause):
+            between(place, done, fault, rng, lost)
+        elif not at_a_write(place, done, fault, rng, len(writes), missed):
             break
-        finished |= set(soakrun.made(place.run, aside=True).values())
+        finished |= set(soakrun.stamped(place.run).values())
         for name in FOREIGN:  # once there is a place for it
             if name not in foreign and (place.run / name).parent.is_dir():
                 (place.run / name).write_text(f"the user's {name}")
@@ -164,7 +202,8 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
             break
     code = soakrun.ended(place, soakrun.started(place, done.mode, []), 0)
     judged(place, code, False, done, "the last start")
-    compare(place, whole, finished, foreign, done)
+    soakrun.end_all(place)
+    compare(place, whole, finished - lost, foreign, done)
     done.seconds = time.monotonic() - began
     return done
 
@@ -173,9 +212,10 @@ def compare(place: Place, whole: dict[str, str], finished: set[str], foreign: di
             done: Episode) -> None:
     """Note what differs from the undisturbed run, and what is gone."""
     mine = soakrun.made(place.run)
-    for name in sorted(whole.keys() | mine.keys()):
+    for name in sorted((whole.keys() | mine.keys()) - set(FOREIGN)):
         if whole.get(name) != mine.get(name):
-            done.wrong.append(f"different: {name}")
+            done.wrong.append(f"different: {name} ({'there' if name in mine else 'not there'}, and "
+                              f"{'there' if name in whole else 'not there'} undisturbed)")
             break
     there = soakrun.really(place.run)
     if gone := finished - there:
@@ -183,38 +223,63 @@ def compare(place: Place, whole: dict[str, str], finished: set[str], foreign: di
     done.wrong += [f"gone: {name}" for name, sha256 in foreign.items() if sha256 not in there]
 
 
-def undisturbed(folder: Path) -> tuple[dict[str, str], int, list[str]]:
-    """What a run makes that nothing disturbs, its number of renamings, and what these wrote. Made once."""
+def undisturbed(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """What a run makes that nothing disturbs, and what it renames into place, in that order. Made once, and
+    twice: so that what differs by itself is no finding."""
     place, known = Place(folder / "whole"), folder / "whole.json"
     told = files.read_json(known)
     if not told or told["code"] != soakrun.code_hash():
-        soakrun.prepared(place.folder)
-        if (code := soakrun.ended(place, soakrun.started(place, "script", []), 0)) != 0:
-            raise UserError(f"The undisturbed run ended with {code}: see {place.folder / 'said.txt'}.")
-        told = {"code": soakrun.code_hash(), "made": soakrun.made(place.run), "writes": place.count()}
+        made: dict[str, str] = {}
+        for _ in range(2):
+            soakrun.prepared(place.folder)
+            if (code := soakrun.ended(place, soakrun.started(place, "script", []), 0)) != 0:
+                raise UserError(f"The undisturbed run ended with {code}: see {place.folder / 'said.txt'}.")
+            if failed := soakrun.failed(place.run):
+                raise UserError(f"The undisturbed run has failed at {', '.join(failed)}.")
+            before, made = made, soakrun.made(place.run)
+        if differing := [name for name in made if made[name] != before.get(name)]:
+            raise UserError(f"Two undisturbed runs differ: {', '.join(differing[:9])}.")
+        told = {"code": soakrun.code_hash(), "made": made, "writes": place.writes()}
         files.write_json(known, told)
-    return told["made"], told["writes"], sorted(told["made"])
+    return told["made"], told["writes"]
 
 
 def kind(path: str) -> str:
     """A path without its numbers and keys: one kind of write."""
-    return re.sub(r"[0-9a-f]{12,}|\d+", "#", path)
+    return re.sub(NUMBER, "#", path)
 
 
-def summary(lines: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of all episodes."""
+def like(one: str) -> str:
+    """A pattern of the paths of a kind."""
+    return NUMBER.join(map(re.escape, one.split("#")))
+
+
+def missed(lines: list[dict[str, Any]], writes: list[str]) -> list[str]:
+    """The kinds of writes of an undisturbed run at which no kill has happened."""
+    return sorted({kind(path) for path in writes} - {kind(str(one["path"])) for one in kills(lines)})
+
+
+def kills(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for line in lines for one in line["struck"] if one["fault"] == "kill"]
+
+
+def summary(every: list[dict[str, Any]], writes: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of all episodes of the program as it is now; of others, their number alone."""
+    now = soakrun.code_hash()
+    lines = [line for line in every if line["code"] == now]
     struck = [one for line in lines for one in line["struck"]]
     wrong = [(line, words) for line in lines for words in line["wrong"]]
     counts = Counter(one["fault"] for one in struck)
     return {
         "date": str(date.today()), "seed": options.seed, "episodes": len(lines),
         "hours": round(sum(line["seconds"] for line in lines) / 3600, 2),
+        "episodes of earlier code": len(every) - len(lines),
         "modes": Counter(line["mode"] for line in lines),
         "kills": counts["kill"], "other faults": sum(counts.values()) - counts["kill"],
-        "faults": counts, "victims": Counter(one["victim"] for one in struck if one["fault"] == "kill"),
+        "faults": counts, "victims": Counter(one["victim"] for one in kills(lines)),
         "chapters killed in": Counter(str(one["path"]).removeprefix("making/").split("/")[0]
-                                      for one in struck if one["fault"] == "kill"),
-        "kinds of writes hit": len({kind(str(one["path"])) for one in struck if one["fault"] == "kill"}),
+                                      for one in kills(lines)),
+        "kinds of writes": len({kind(path) for path in writes}), "never hit": missed(lines, writes),
         "wrong": len(wrong),
         "first wrong": None if not wrong else {"episode": wrong[0][0]["number"], "what": wrong[0][1]},
         "versions": files.versions()}
@@ -231,17 +296,17 @@ def work(arguments: list[str] | None = None) -> None:
     end = time.monotonic() + 3600 * options.hours
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    whole, writes, _ = undisturbed(folder)
+    whole, writes = undisturbed(folder)
     log = folder / "episodes.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     while time.monotonic() < end and len(lines) < options.episodes:
         number = len(lines)
         place = soakrun.prepared(folder / f"episode-{number}")
-        done = episode(number, place, options.seed, whole, writes)
+        done = episode(number, place, options.seed, whole, writes, missed(lines, writes))
         with log.open("a") as f:
             f.write(json.dumps(vars(done)) + "\n")
         lines.append(vars(done))
-        files.write_json(options.out, summary(lines, options))
+        files.write_json(options.out, summary(lines, writes, options))
         if not done.wrong:  # else it is kept, to be looked at
             shutil.rmtree(place.folder)
         print(f"episode {number}, {done.mode}: {len(done.struck)} faults in {done.seconds:.0f} s; "

@@ -1,6 +1,8 @@
 """A run of a soak: where it lies, how it is started and ended, and what it has made."""
 
+import errno
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from common import ROOT
 
@@ -19,7 +22,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.run import Run
-from diffusegen_core.store import files, stamps
+from diffusegen_core.store import files, lock, stamps
 
 NANO: dict[str, Any] = {
     "profile": "nano", "device": "cpu",
@@ -33,17 +36,22 @@ NANO: dict[str, Any] = {
                 "jump_length": 2, "resampling": 2, "baselines": ["Paste"], "batch_size": 3},
     # Styled one by one: the losses that are noted have other last figures in another batch.
     "style": {"respacing": 4, "skip": 1, "batch_size": 1},
-    "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 3},
-    "filter": {"folds": 2},
+    "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 120},  # with fewer no mask comes out
+    "filter": {"folds": 2, "agreement_quantile": 0.0, "seam_quantile": None},
     "segment": {"decoder_channels": [8, 8, 8], "epochs": 2, "epoch_images": 4, "batch_size": 4,
                 "checkpoint_every": 1, "test_count": 4, "resamples": 200},
     "augment": {"sizes": [4]},
 }
 PAIRS = 14  # of which four are held out, and test
+FULL = (errno.ENOSPC, errno.EDQUOT)
 CHAPTERS = ("evaluate", "filter", "segment", "augment")  # each makes what it needs
-CLOCKS = {"spent.json", "runs.csv", "generators.csv"}  # files that hold seconds
-HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose header does
-LONGEST = 900  # seconds without an end: a hang
+CLOCKS = {"spent.json"}  # files that hold nothing but seconds
+HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose header holds them
+# Neither artifacts nor of the run: what is passing, what is set aside, and caches, which fill in any order.
+PASSING = {stamps.MAKING, stamps.ASIDE, "features", "notebooks", "site", lock.LOCK, "params.yaml",
+           "work.json"}
+LONGEST = 1800  # seconds without an end: a hang
+LINGER = 20  # seconds after a good end in which all that a command has started is gone
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class Place:
     @property
     def profile(self) -> Path:
         return self.folder / "nano.yaml"
+
+    def writes(self) -> list[str]:
+        """What was renamed into the run's folder so far."""
+        return (self.signs / "writes").read_text().splitlines()
 
     def count(self) -> int:
         """The renamings so far."""
@@ -117,14 +129,21 @@ def inside(profile: str, changes: list[str]) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
+        print("Error: interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def ended(place: Place, process: subprocess.Popen[str], pause: float) -> int | None:
+def ended(place: Place, process: subprocess.Popen[str], pause: float, alone: bool = True) -> int | None:
     """Wait for the end: the exit status, or None where there was none in time. What was stopped goes on after
-    `pause` seconds. Of a command that was killed, its kernel and its workers are killed too."""
+    `pause` seconds. Of a command that was killed, its kernel and its workers are killed too if it is to be
+    `alone`; else they are left to end by themselves."""
     since, stopped = time.monotonic(), None
     while process.poll() is None and time.monotonic() - since < LONGEST:
         time.sleep(0.05)
@@ -136,9 +155,18 @@ def ended(place: Place, process: subprocess.Popen[str], pause: float) -> int | N
                 signalled(pid, signal.SIGCONT)
             stopped = float("inf")
     code = process.poll()
-    end_all(place)
+    if alone or code is None:
+        end_all(place)
     process.wait()
     return code
+
+
+def lingering(place: Place) -> list[str]:
+    """What a command that has ended well has left running, by the processes' command lines."""
+    end = time.monotonic() + LINGER
+    while (left := processes(place)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return list(left.values())
 
 
 def signalled(pid: int, sign: signal.Signals) -> None:
@@ -147,49 +175,82 @@ def signalled(pid: int, sign: signal.Signals) -> None:
 
 
 def end_all(place: Place) -> None:
-    """Kill what is left of a run's processes, whichever sessions they are in: they know the folder of
+    """Kill what is left of a run's processes."""
+    for pid in processes(place):
+        signalled(pid, signal.SIGKILL)
+
+
+def processes(place: Place) -> dict[int, str]:
+    """The command lines of a run's processes, whichever sessions they are in: they know the folder of
     signs."""
-    sign = os.fsencode(f"SOAK={place.signs}") + b"\0"
+    sign, there = os.fsencode(f"SOAK={place.signs}") + b"\0", {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if sign in (path / "environ").read_bytes() and int(path.name) != os.getpid():
-                signalled(int(path.name), signal.SIGKILL)
+                there[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return there
 
 
-def made(run: Path, aside: bool = False) -> dict[str, str]:
-    """A hash of each output of each finished artifact; of what holds seconds, of the rest. With `aside`, of
-    everything that a stamp tells of, wherever it lies."""
-    hashes = {}
-    for path in sorted(run.rglob(stamps.STAMP)):
-        parts = set(path.relative_to(run).parts)
-        stamp = stamps.read_stamp(path.parent)
-        if stamp is None or (not aside and {stamps.MAKING, stamps.ASIDE} & parts):
-            continue
+def made(run: Path) -> dict[str, str]:
+    """A hash of each file of each result, as it lies there; of one that holds seconds, of the rest. What a
+    stamp tells of and is not there, or is not as it tells, has words in the place of its hash."""
+    found = {}
+    for path in sorted(run.rglob("*")):
+        parts = path.relative_to(run).parts
+        if path.is_file() and not path.is_symlink() and path.name not in CLOCKS and not PASSING & set(parts):
+            found["/".join(parts)] = content_hash(path)
+    for folder, stamp in stamps.in_place(run):
         for name, sha256 in stamps.contents(stamp).items():
-            file = path.parent / name
-            if file.name in CLOCKS:
-                continue
-            hashes[str(file.relative_to(run))] = without_header(file) if file.name in HEADED else sha256
-    return hashes
+            path = folder / name
+            if not path.is_file() or files.sha256(path) != sha256:
+                found[str(path.relative_to(run))] = "is not as its stamp tells"
+    return found
 
 
-def without_header(path: Path) -> str:
-    if not path.is_file():
-        return "is missing"
+def content_hash(path: Path) -> str:
+    """Of a file, but for the seconds in it."""
     content = path.read_bytes()
-    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little"):]).hexdigest()
+    if path.name in HEADED:
+        content = content[8 + int.from_bytes(content[:8], "little"):]
+    elif path.name == stamps.STAMP:
+        told = json.loads(content)
+        content = json.dumps([told["recipe"], stamps.contents(told), sorted(told["shown"])],
+                             sort_keys=True).encode()
+    elif path.suffix == ".json":
+        told = json.loads(content)
+        content = json.dumps({key: value for key, value in told.items() if key != "seconds"}
+                             if isinstance(told, dict) else told, sort_keys=True).encode()
+    elif path.name in ("runs.csv", "generators.csv"):
+        content = pd.read_csv(path).drop(columns="seconds").to_csv().encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def stamped(run: Path) -> dict[str, str]:
+    """The hash of each output that a stamp tells of, wherever it lies."""
+    found = {}
+    for path in sorted(run.rglob(stamps.STAMP)):
+        if stamp := stamps.read_stamp(path.parent):
+            for name, sha256 in stamps.contents(stamp).items():
+                found[str((path.parent / name).relative_to(run))] = sha256
+    return found
+
+
+def failed(run: Path) -> list[str]:
+    """The networks of chapters 6 and 7 that were not trained and tested."""
+    tables = [pd.read_csv(run / chapter / "runs.csv") for chapter in ("segment", "augment")]
+    return [name for table in tables for name in table.loc[table["status"] != "ok", "name"]]
 
 
 def really(run: Path) -> set[str]:
     """The hashes of all files that are there."""
-    return {without_header(path) if path.name in HEADED else files.sha256(path)
-            for path in run.rglob("*") if path.is_file() and not path.is_symlink()}
+    return {files.sha256(path) for path in run.rglob("*") if path.is_file() and not path.is_symlink()}
 
 
 def code_hash() -> str:
-    """Of the program that is soaked."""
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(
-        (ROOT / "diffusegen_core").rglob("*.py")))).hexdigest()
+    """Of the program that is soaked, and of the run."""
+    parts = [*sorted((ROOT / "diffusegen_core").rglob("*.py")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    return hashlib.sha256(b"\0".join([repr((NANO, PAIRS)).encode(),
+                                      *(path.read_bytes() for path in parts)])).hexdigest()[:16]
 
 
 if __name__ == "__main__":

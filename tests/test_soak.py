@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -73,18 +76,96 @@ def test_a_full_disk_and_a_wrong_clock_last_until_they_are_cleared(place: soakru
     assert written(place)[:2] == (0, "False\n")
 
 
-def test_what_is_different_or_gone_is_noted(place: soakrun.Place):
-    place.run.mkdir()
+@pytest.fixture
+def copied(place: soakrun.Place, finished: Path) -> soakrun.Place:
+    """A place with a finished run."""
+    shutil.copytree(finished, place.run)
+    return place
+
+
+def seen(place: soakrun.Place, whole: dict[str, str], finished: set[str]) -> list[str]:
+    """What is found wrong with a run, beside another's files and what was finished."""
     episode = soak.Episode(0, "script")
-    soak.compare(place, {}, set(), {}, episode)
-    assert episode.wrong == []
-    soak.compare(place, {"train/full/model": "a"}, {"b"}, {"mine.txt": "c"}, episode)
-    assert episode.wrong == ["different: train/full/model", "1 finished files are gone", "gone: mine.txt"]
+    soak.compare(place, whole, finished, {"mine.txt": "c"}, episode)
+    assert episode.wrong.pop() == "gone: mine.txt"
+    return episode.wrong
+
+
+def test_what_is_different_or_gone_is_noted(copied: soakrun.Place):
+    whole, finished = soakrun.made(copied.run), set(soakrun.stamped(copied.run).values())
+    assert len(whole) > 100
+    assert seen(copied, whole, finished) == []
+    model, log = (copied.run / "train" / "cluster-00" / name for name in ("model.safetensors", "log.csv"))
+    for path in (model, log, copied.run / "segment" / "results.csv"):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"1", b"2"))
+        name = str(path.relative_to(copied.run))
+        assert f"different: {name} (there, and there undisturbed)" in seen(copied, whole, set()), name
+        path.unlink()
+        assert f"different: {name} (" in seen(copied, whole, set())[0]
+        path.write_bytes(content)
+    model.unlink()
+    assert seen(copied, whole, finished)[1:] == ["1 finished files are gone"]
+
+
+def test_seconds_and_what_is_set_aside_are_no_difference(copied: soakrun.Place):
+    whole = soakrun.made(copied.run)
+    stamp = copied.run / "cluster" / "made.json"
+    told = json.loads(stamp.read_text())
+    stamp.write_text(json.dumps({**told, "seconds": told["seconds"] + 1}))
+    table = copied.run / "segment" / "runs.csv"
+    runs = pd.read_csv(table)
+    runs.assign(seconds=runs["seconds"] + 1).to_csv(table, index=False)
+    (copied.run / "aside" / "cluster").mkdir(parents=True)
+    (copied.run / "aside" / "cluster" / "x.csv").touch()
+    assert seen(copied, whole, set()) == []
+
+
+def test_a_spoilt_file_is_put_right_unless_the_run_has_moved_it(copied: soakrun.Place):
+    whole, lost = soakrun.made(copied.run), set[str]()
+    with soak.altered(copied, np.random.default_rng(0), lost) as name:
+        assert soakrun.made(copied.run)[name] == "is not as its stamp tells"
+    assert (soakrun.made(copied.run), lost) == (whole, set())
+    with soak.altered(copied, np.random.default_rng(0), lost) as name:
+        (copied.run / name).rename(copied.folder / "moved")
+    assert len(lost) == 1
+
+
+def test_kinds_of_writes_that_no_kill_has_hit_are_aimed_at(place: soakrun.Place):
+    writes = ["1.txt", "train/cluster-00/log.csv", "0123456789abcdef/x.json"]
+    lines = [{"struck": [{"fault": "kill", "path": "7.txt"}, {"fault": "full", "path": "1/x.json"}]}]
+    assert soak.missed(lines, writes) == ["#/x.json", "train/cluster-#/log.csv"]
+    soak.aim(place, {"fault": "kill", "victim": "self", "when": "after", "at": 99,
+                     "like": soak.like(soak.kind("4.txt"))})
+    assert written(place) == (-signal.SIGKILL, "", ["1.txt"])
+    assert place.writes() == ["1.txt"]
+
+
+def test_what_a_command_leaves_is_seen_and_ended(place: soakrun.Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(soakrun, "LINGER", 1)
+    assert soakrun.lingering(place) == []
+    left = subprocess.Popen(["sleep", "60"], env={**os.environ, "SOAK": str(place.signs)},
+                            start_new_session=True)
+    (place.folder / "said.txt").write_text("all is made")
+    episode = soak.Episode(0, "script")
+    soak.judged(place, 0, False, episode, "the last start")
+    assert "left ['sleep 60 ']" in episode.wrong[0]
+    soakrun.end_all(place)
+    assert left.wait(30) == -signal.SIGKILL
+
+
+def test_what_was_stopped_goes_on(place: soakrun.Place):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"], text=True)
+    process.send_signal(signal.SIGSTOP)
+    (place.signs / "struck.json").write_text(json.dumps({"fault": "stop", "victims": [process.pid]}))
+    assert soakrun.ended(place, process, 0.2) == 0
 
 
 @pytest.mark.parametrize(("said", "code", "expected", "noted"), [
     ("Error: the data are not there.", 1, True, ""), ("", 0, False, ""), ("", -9, True, ""),
-    ("Error: the data are not there.", 1, False, "exit status 1"), ("", 1, True, "not a word"),
+    ("Error: the data are not there.", 1, False, "exit status 1"), ("", 1, True, "0 lines"),
+    ("01_cluster: running, 1 of 8", 1, True, "0 lines"), ("Error: a\nError: b", 1, True, "2 lines"),
+    ("diffusegen: 03 failed: KeyError. The traceback is in x.", 2, True, "the program's own"),
     ("Traceback (most recent call last):", 1, True, "a traceback"), ("working", None, True, "no end")])
 def test_a_refusal_is_a_line_and_not_a_traceback(place: soakrun.Place, said: str, code: int | None,
                                                  expected: bool, noted: str):

@@ -2,14 +2,15 @@
 
 Python imports this module by itself where its folder is on PYTHONPATH. It counts, over all processes, what is
 renamed into the run's folder: so all files and folders come to be whole. In the folder that SOAK names lie
-`count`, a byte for each renaming so far; `aim.json`, which says at which one what happens; `struck.json`,
-what has happened; `full` and `clock`, while the disk is full and the clock is wrong.
+`count`, a byte for each renaming so far, and `writes`, their paths; `aim.json`, which says at which one what
+happens; `struck.json`, what has happened; `full` and `clock`, while the disk is full and the clock is wrong.
 """
 
 import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -43,9 +44,11 @@ def watched(real):  # type: ignore[no-untyped-def]
         number = counted()
         if (SOAK / "full").exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
-        strike(number, "before", target)
+        path = os.path.relpath(os.fspath(target), RUN)
+        strike(number, "before", path)
         result = real(source, target, **more)
-        strike(number, "after", target)
+        appended("writes", f"{path}\n".encode())
+        strike(number, "after", path)
         return result
     return renamed
 
@@ -56,9 +59,14 @@ def inside(path: object) -> bool:
 
 def counted() -> int:
     """The number of this renaming, from 1."""
-    handle = os.open(SOAK / "count", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    return appended("count", b".")
+
+
+def appended(name: str, content: bytes) -> int:
+    """The length of a file of SOAK, to which all processes add."""
+    handle = os.open(SOAK / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(handle, b".")
+        os.write(handle, content)
         return os.lseek(handle, 0, os.SEEK_CUR)
     finally:
         os.close(handle)
@@ -72,21 +80,22 @@ def wrong() -> float:
         return 0.0
 
 
-def strike(number: int, when: str, target: object) -> None:
+def strike(number: int, when: str, path: str) -> None:
     """What is to happen at this renaming, or at a later one than was meant; one process does it, once."""
     try:
         aim = json.loads((SOAK / "aim.json").read_text())
-        if number < aim["at"] or when != aim["when"]:
+        aimed = number >= aim["at"] or re.fullmatch(aim.get("like") or "-", path)
+        if not aimed or when != aim["when"]:
             return
         os.unlink(SOAK / "aim.json")
     except (OSError, ValueError):
         return
     victims = [os.getpid()] if aim["victim"] == "self" else those(aim["victim"])
-    told = {**aim, "number": number, "path": os.path.relpath(os.fspath(target), RUN), "victims": victims}
+    told = {**aim, "number": number, "path": path, "victims": victims}
     (SOAK / "struck.json").write_text(json.dumps(told))
     if aim["fault"] == "full":
         (SOAK / "full").touch()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     if aim["fault"] == "clock":
         (SOAK / "clock").write_text(str(aim["seconds"]))
         return
