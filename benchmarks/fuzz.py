@@ -34,7 +34,7 @@ import torch
 from fuzzcage import Case, Outcome
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
-from hypothesis.errors import HypothesisException
+from hypothesis.errors import Flaky, Unsatisfiable
 
 from diffusegen_core.store import files
 
@@ -52,7 +52,7 @@ class Fuzz:
     """A campaign: its folder, what it has tried, and what it has found."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
-        self.folder, self.seed = folder, seed
+        self.folder, self.seed, self.version = folder, seed, version()
         self.base, self.box = folder / "base", folder / "box" / str(os.getpid())
         self.base.mkdir(parents=True, exist_ok=True)
         self.box.parent.mkdir(exist_ok=True)
@@ -86,6 +86,8 @@ class Fuzz:
     def _count(self, case: Case, outcome: Outcome, seconds: float) -> None:
         state, family = self.state, case.family
         state["tried"][family] = state["tried"].get(family, 0) + 1
+        commits = state.setdefault("commits", {})
+        commits[self.version] = commits.get(self.version, 0) + 1
         codes = state["codes"].setdefault(family, {})
         codes[str(outcome.code)] = codes.get(str(outcome.code), 0) + 1
         state["seconds"] += seconds
@@ -97,6 +99,7 @@ class Fuzz:
         name = f"{case.family}: {fault}"
         found = self.state["faults"].setdefault(name, {"count": 0, "digests": [], "commands": [],
                                                        "version": version()})
+        found.pop("mended", None)
         if digest in found["digests"]:
             return
         found["count"] += 1
@@ -139,8 +142,10 @@ class Fuzz:
         try:
             with Quiet():
                 hypothesis.seed(seed)(wanted(given(strategy)(test)))()
-        except (Fault, HypothesisException, ExceptionGroup, unittest.SkipTest):
-            pass  # a fault is in the state; and where none is kept, none is tried again
+        # A fault is in the state; where none is kept, none is tried again; what is wrong with the fuzz itself
+        # is raised.
+        except* (Fault, Flaky, Unsatisfiable, unittest.SkipTest):
+            pass
 
     def _fault(self, text: str) -> Fault:
         kind = self.faults.setdefault(text, type(f"Fault_{len(self.faults)}", (Fault,), {}))
@@ -223,7 +228,7 @@ def summary(fuzz: Fuzz, wanted: dict[str, int]) -> dict[str, Any]:
     state = fuzz.state
     return {
         "date": date.today().isoformat(), "commit": version(), "seed": fuzz.seed,
-        "inputs": sum(state["tried"].values()),
+        "inputs": sum(state["tried"].values()), "inputs by commit": state.get("commits", {}),
         "wanted": sum(wanted.values()), "families": {name: {
             "inputs": state["tried"].get(name, 0), "wanted": wanted.get(name, 0),
             "batches": state["batches"].get(name, 0),
@@ -239,6 +244,7 @@ def summary(fuzz: Fuzz, wanted: dict[str, int]) -> dict[str, Any]:
 
 def replay(fuzz: Fuzz) -> None:
     """Try the kept failures again as they are, whatever the strategies are now; note which are mended."""
+    still: dict[str, bool] = {}
     for path in sorted((fuzz.folder / "failures").glob("*/*.json")):
         told = json.loads(path.read_text())
         case = Case(told["family"], tuple(told["argv"]), {
@@ -247,15 +253,19 @@ def replay(fuzz: Fuzz) -> None:
             tuple(told["writes"]))
         outcome = fuzzcage.tried(case, fuzz.base, fuzz.box)
         name = told["fault"]
+        still[name] = still.get(name, False) or bool(outcome.faults)
         if outcome.faults:
             print(f"still: {name}\n  now: {outcome.faults}\n  diffusegen {' '.join(case.argv)[:150]}",
                   flush=True)
-        elif name in fuzz.state["faults"]:
+    for name in still.keys() & fuzz.state["faults"].keys():
+        fuzz.state["faults"][name].pop("mended", None)
+        if not still[name]:
             fuzz.state["faults"][name]["mended"] = version()
     fuzz.save()
 
 
-def main() -> None:
+def main() -> int:
+    """The exit status: 1 where a fault is not mended, or inputs are lacking that there was time for."""
     found = argparse.ArgumentParser(description=__doc__)
     found.add_argument("--cases", type=int, default=5000, help="inputs, all calls together")
     found.add_argument("--minutes", type=float, default=1e9, help="for how long this call goes on at most")
@@ -291,7 +301,13 @@ def main() -> None:
     for name, one in sorted(fuzz.state["faults"].items()):
         print(f"{one['count']:4} {name}{' (mended)' if 'mended' in one else ''}")
         print(f"     diffusegen {one['commands'][0][:150]}")
+    tried = fuzz.state["tried"]
+    lacking = [name for name, most in wanted.items() if tried.get(name, 0) < most]
+    if lacking and not options.replay and time.monotonic() < end:
+        print(f"no further inputs were found of {', '.join(lacking)}")
+        return 1
+    return int(any("mended" not in one for one in fuzz.state["faults"].values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

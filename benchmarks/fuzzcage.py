@@ -31,6 +31,8 @@ GUARD = 1 << 30  # bytes beyond these at which allocations fail, so that this ma
 DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 PROGRAMS = {"sbatch", "squeue", "scancel"}  # that the command may start, beside its own Python
 INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "NO_ALBUMENTATIONS_UPDATE")
+# What Python tells of that changes a file or folder without opening it.
+CHANGING = {"os.remove", "os.rename", "os.link", "os.rmdir", "os.chmod", "os.chown", "os.truncate"}
 UNSAFE = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "shutil", "runpy", "webbrowser",
           "commands"}
 
@@ -220,6 +222,10 @@ def _memory(name: str) -> int:
         return next(1024 * int(line.split()[1]) for line in f if line.startswith(f"{name}:"))
 
 
+def _full(path: str | bytes) -> str:
+    return os.path.abspath(os.fsdecode(path))
+
+
 def _listen(box: Path, heard: Path) -> None:
     """Note what Python itself tells of programs, connections, strange classes and files written elsewhere."""
     notes = os.open(heard, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -242,6 +248,10 @@ def _listen(box: Path, heard: Path) -> None:
             path = arguments[0]
             if isinstance(path, str | bytes) and not os.path.realpath(os.fsdecode(path)).startswith(allowed):
                 note(f"wrote elsewhere: {Path(os.fsdecode(path)).name.partition('-writing-')[0][:60]}")
+        elif event in CHANGING:
+            for path in arguments[:2] if event in ("os.rename", "os.link") else arguments[:1]:
+                if isinstance(path, str | bytes) and not _full(path).startswith(allowed):
+                    note(f"{event} elsewhere: {Path(os.fsdecode(path)).name[:60]}")
         elif event == "socket.connect" and arguments[0].type == socket.SOCK_STREAM and isinstance(
                 arguments[1], tuple) and arguments[1][0] not in {*here, "localhost"}:
             note("connected to another machine")  # a datagram's address is asked for the own one, by Dask

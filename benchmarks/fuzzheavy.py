@@ -48,6 +48,8 @@ def run(folder: Path) -> None:
     maker = multiprocessing.get_context("spawn").Process(target=_made, args=(folder,))
     maker.start()
     maker.join()
+    if maker.exitcode:
+        raise RuntimeError(f"the run whose files are spoilt could not be made: exit code {maker.exitcode}")
 
 
 def _made(folder: Path) -> None:
