@@ -10,6 +10,7 @@ sleep of a laptop, and not a terminal that was stopped.
 import contextlib
 import faulthandler
 import logging
+import os
 import selectors
 import signal
 import sys
@@ -208,7 +209,8 @@ def _add(stacks: Path, text: str) -> None:
     """Add to a file what was found, and when. A disk that is full hinders nothing."""
     try:
         stacks.parent.mkdir(parents=True, exist_ok=True)
-        with stacks.open("a", encoding="utf-8") as file:
+        handle = os.open(stacks, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with open(handle, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     except OSError as error:
         log.warning("%s could not be written: %s", stacks, error.strerror or error)

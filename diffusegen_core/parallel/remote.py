@@ -8,6 +8,7 @@ machines share; through the scheduler go names, parameters and progress.
 import contextlib
 import logging
 import os
+import re
 import ssl
 import sys
 import time
@@ -25,7 +26,7 @@ from distributed.scheduler import KilledWorker
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.text import duration
-from diffusegen_core.parallel import cards, progress, ready, tls
+from diffusegen_core.parallel import cards, progress, ready, stuck, tls
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +232,10 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted
     for device in wanted.devices or ("auto",):
         cards.choose(device, units)
     os.chdir(wanted.start)  # a relative run_dir is found from here
-    return work(**arguments)
+    name = key.rpartition(" ")[0]
+    stacks = re.sub(r"[^\w.-]+", "-", name) + ".stacks.txt"
+    with stuck.ended(name, wanted.sign.parent / "notebooks" / "failed" / stacks if wanted.sign else None):
+        return work(**arguments)
 
 
 def _warn_of_one_card(client: Client, cards: set[str]) -> None:
