@@ -22,7 +22,7 @@ time.sleep(2)  # now nobody watches
 """
 # Each for twice as long as silence may last.
 WORK = {"computing": "end = time.monotonic() + 2\n    while time.monotonic() < end: pass",
-        "reading": "for _ in range(20):\n        open('/dev/zero', 'rb').read(2**20)\n        time.sleep(0.1)",
+        "reading": "for _ in range(20):\n        open('/dev/zero', 'rb').read(2**20); time.sleep(0.1)",
         "a process computes": "subprocess.run([sys.executable, '-c', 'import time; t = time.monotonic()\\n'"
                               " 'while time.monotonic() < t + 2: pass'])"}
 HANG = {"a lock": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
