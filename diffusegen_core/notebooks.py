@@ -121,7 +121,8 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
                         f"The traceback is in {failed}.") from None
     except Hung as error:
         _fail(running)
-        raise Hung(f"{error} ({stacks} tells where)") from None
+        where = f" ({stacks} tells where)" if stacks.is_file() else ""
+        raise Hung(f"{error}{where}") from None
     except DeadKernelError:
         raise UserError(f"{notebook.stem} failed: its process was killed, perhaps for want of memory. What "
                         f"it had done is in {_fail(running)}; the same command continues it.") from None

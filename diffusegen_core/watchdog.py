@@ -25,6 +25,7 @@ import psutil
 from diffusegen_core.config.text import duration
 from diffusegen_core.kernels import ASK, PROCESS, STACKS
 from diffusegen_core.parallel.progress import ALIVE
+from diffusegen_core.parallel.stuck import waits_for_files
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def look(process: psutil.Process, says: list[Path]) -> Seen:
         with contextlib.suppress(psutil.Error), one.oneshot():
             times = one.cpu_times()
             cpu += times.user + times.system + times.children_user + times.children_system
-            held = held or one.status() in HELD
+            held = held or one.status() in HELD or waits_for_files(Path("/proc", str(one.pid)))
             if hasattr(one, "io_counters"):  # not on macOS
                 io = one.io_counters()
                 moved += getattr(io, "read_chars", io.read_bytes) + getattr(io, "write_chars", io.write_bytes)

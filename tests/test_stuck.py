@@ -60,3 +60,12 @@ def test_stacks_are_not_written_through_a_link(tmp_path: Path):
     (tmp_path / "stacks.txt").symlink_to(tmp_path / "profile")
     assert run(HANG["a lock"], tmp_path / "stacks.txt").returncode == 1
     assert not (tmp_path / "profile").exists()
+
+
+@pytest.mark.parametrize(("wchan", "waits"), [
+    ("request_wait_answer", True), ("fuse_simple_request", True), ("futex_wait_queue", False), ("0", False),
+    (None, False)])
+def test_a_file_system_that_is_a_program_is_waited_for(wchan: str | None, waits: bool, tmp_path: Path):
+    if wchan is not None:
+        (tmp_path / "wchan").write_text(wchan)
+    assert stuck.waits_for_files(tmp_path) == waits

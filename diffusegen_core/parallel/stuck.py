@@ -24,6 +24,8 @@ LOOK = 5.0  # seconds from one look to the next
 SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
 SHARE = 1 / 300  # of a core, over that silence, that is computing
 BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
+# Functions of Linux in which one waits for a file system that is a program, as sshfs.
+FILES = ("request_wait_answer", "fuse_")
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -88,7 +90,7 @@ def _work(thread: int) -> Work | None:
         cpu, moved = sum(map(int, status[11:13])) / TICKS, int(told["rchar"]) + int(told["wchar"])
     except (OSError, ValueError, LookupError):
         return None
-    held = status[0] in ("D", "t")
+    held = status[0] in ("D", "t") or waits_for_files(place)
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -96,6 +98,14 @@ def _work(thread: int) -> Work | None:
                 cpu += times.user + times.system + times.children_user + times.children_system
                 held = held or child.status() == psutil.STATUS_DISK_SLEEP
     return Work(cpu, moved, held)
+
+
+def waits_for_files(place: Path) -> bool:
+    """Whether a process or thread, by its folder in /proc, waits for a file system that is a program."""
+    try:
+        return (place / "wchan").read_text().startswith(FILES)
+    except OSError:
+        return False
 
 
 def _tell(stacks: Path, what: str) -> None:
