@@ -79,6 +79,8 @@ def acted(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     (lambda: subprocess.run(["true"]), "executed: subprocess.Popen true"),
     (lambda: os.system("true"), "executed: os.system true"),
     (lambda: Path("/tmp/fuzz-of-the-tests").write_text("x"), "wrote elsewhere: fuzz-of-the-tests"),
+    (lambda: os.remove("/tmp/fuzz-of-the-tests-none"), "os.remove elsewhere: fuzz-of-the-tests-none"),
+    (lambda: os.rename("x", "/tmp/none/x"), "os.rename elsewhere: x"),
     (lambda: print("\x1b[2J"), "control characters on the terminal"),
     (lambda: sys.exit(3), "exit code 3"),
     (lambda: sys.exit(2), "a refusal that says nothing"),
