@@ -24,6 +24,7 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.config.text import duration
 from diffusegen_core.data import regions
+from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet, read_pair
 from diffusegen_core.report import (
     answer,
@@ -102,11 +103,18 @@ def main() -> None:
     if not asked.times.is_file():
         files.write_json(asked.times, times(run))
     subset = Run.open(asked.subset) if asked.subset else None
-    files.write(asked.book / PICTURE, drawn(run).savefig)
-    files.write_text(asked.book / PAGE, page(run, subset, files.read_json(asked.times)))
+    noise = sampled(run)
+    files.write(asked.book / PICTURE, drawn(run, noise).savefig)
+    files.write_text(asked.book / PAGE, page(run, subset, files.read_json(asked.times), noise))
 
 
-def page(run: Run, subset: Run | None, wall: dict[str, Any]) -> str:
+def sampled(run: Run) -> list[Pairs]:
+    """Pairs from noise, of each cluster's model."""
+    models = [run.models.load(f"cluster-{number:02d}") for number in range(run.params.cluster.k)]
+    return [model.sample(SHOWN, seed=run.params.seed, steps=STEPS) for model in models]
+
+
+def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs]) -> str:
     """The page as MyST."""
     verdicts = verdicts_of(run)
     segment, augment, evaluated = run.read("segment"), run.read("augment"), run.read("evaluate")
@@ -114,7 +122,7 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any]) -> str:
     parts = [
         HEAD, "## Set-up", setup(run), command(run),
         "## Time", TIME, timed(wall),
-        "## Samples", PICTURES, figure(),
+        "## Samples", PICTURES, masked(noise), figure(),
         "## What was found", answer.table(run, verdicts=verdicts), keynumbers.table(run),
         "## Distances, copies and memory", evaluate_tables.equal(evaluated),
         evaluate_tables.copies(evaluated),
@@ -194,6 +202,15 @@ def timed(wall: dict[str, Any]) -> Table:
     return show(frame, "times", f"Wall times of the profile with {one}, computed on {wall['device']}.")
 
 
+def masked(noise: list[Pairs]) -> str:
+    """In how many masks of pairs from noise there is an object."""
+    masks = np.concatenate([pairs.masks for pairs in noise])
+    there = int((masks > 127).any(axis=(1, 2, 3)).sum())
+    return (f"Of the {len(masks)} masks from noise {there} {'shows' if there == 1 else 'show'} an object. "
+            "Models that have seen so few images are given masks (`inpaint.masks: varied`), as in the upper "
+            "rows.")
+
+
 def figure() -> str:
     return (f":::{{figure}} {PICTURE}\n:name: fig-small-samples\n:alt: Rows of filled regions without their "
             "surroundings, and rows of whole synthetic images above their masks\n:width: 100%\n\n"
@@ -201,12 +218,11 @@ def figure() -> str:
             "image is shown.\n:::")
 
 
-def drawn(run: Run) -> Figure:
+def drawn(run: Run, noise: list[Pairs]) -> Figure:
     """Filled regions as inpainted and as styled, of the same pairs; then pairs from noise, of each model."""
     rows = [one for result in (run.inpainted, run.styled) for one in result.sets.values()]
-    models = [run.models.load(f"cluster-{number:02d}") for number in range(run.params.cluster.k)]
     chosen = drawn_names(run, rows[-1])
-    board_, axes = board(len(rows) + 2 * len(models), SHOWN)
+    board_, axes = board(len(rows) + 2 * len(noise), SHOWN)
     for line, one in zip(axes, rows, strict=False):
         manifest = one.manifest.set_index("name")
         for ax, name in zip(line, chosen, strict=False):
@@ -219,8 +235,7 @@ def drawn(run: Run) -> Figure:
             top, bottom, left, right = window(region)
             ax.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
         named(line[0], one.data_type.name)
-    for number, model in enumerate(models):
-        pairs = model.sample(SHOWN, seed=run.params.seed, steps=STEPS)
+    for number, pairs in enumerate(noise):
         lines = axes[len(rows) + 2 * number:][:2]
         for images, line, row in zip((pairs.images, pairs.masks), lines, ("image", "mask"), strict=True):
             for ax, image in zip(line, images, strict=True):

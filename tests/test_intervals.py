@@ -36,6 +36,12 @@ def test_the_truth_lies_within_about_95_of_100_intervals(seeds: int, of_seed: fl
     assert {(i.images, i.seeds) for i in found} == {(60, seeds)}
 
 
+def test_an_interval_ends_where_a_mean_can_be():
+    one = intervals.Interval(0.2, -0.1, 1.3, 9, 2)
+    assert one.within(0, 1) == intervals.Interval(0.2, 0.0, 1.0, 9, 2)
+    assert np.isnan(intervals.Interval(0.2, np.nan, np.nan, 1, 2).within(0, 1).low)
+
+
 def test_of_images_alone_it_is_the_textbooks():
     x = np.random.default_rng(2).normal(0.6, 0.2, (1, 400))
     found = intervals.interval(frame(x), "dice", 4000, 0)

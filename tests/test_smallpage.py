@@ -22,7 +22,7 @@ WALL = {"chapters": {"01_cluster": 61.0, "02_train": 600.0}, "seconds": 700.0, "
 
 @pytest.fixture
 def page(nano_run: Run) -> str:
-    return smallpage.page(nano_run, nano_run, WALL)
+    return smallpage.page(nano_run, nano_run, WALL, smallpage.sampled(nano_run))
 
 
 def test_the_page_has_what_the_run_found(page: str):
@@ -51,7 +51,7 @@ def test_the_command_names_what_differs_from_the_profile_and_no_place_of_this_ma
 
 
 def test_no_pixel_outside_what_was_filled_is_shown(nano_run: Run, tmp_path: Path):
-    figure = smallpage.drawn(nano_run)
+    figure = smallpage.drawn(nano_run, smallpage.sampled(nano_run))
     figure.savefig(tmp_path / "drawn.png")
     assert Image.open(tmp_path / "drawn.png").width > 100
     one = next(iter(nano_run.inpainted.sets.values()))

@@ -16,7 +16,7 @@ they take the place of the seeds, whose chance they contain (`benchmarks/chance.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,11 @@ class Interval:
     seeds: int
     generators: int = 0
     """Whose pairs the seeds took; 0 where that is not known, or none has made any."""
+
+    def within(self, least: float, most: float) -> "Interval":
+        """The same, cut off at what a mean can be: of few generators it may reach beyond."""
+        low, high = (float(np.clip(limit, least, most)) for limit in (self.low, self.high))
+        return replace(self, low=low, high=high)
 
 
 def interval(frame: pd.DataFrame, value: str, resamples: int, seed: int) -> Interval:

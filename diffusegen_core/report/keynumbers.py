@@ -67,7 +67,7 @@ def _alone(run: Run, result: Tested) -> dict[str, Texts]:
     for kind, rows in images.groupby("data_type", sort=False):
         most = rows[rows["samples"].isna() | (rows["samples"] == rows["samples"].max())]
         values = intervals.matrix(most, "dice"), intervals.generators(most)
-        texts[str(kind)] = _text(_interval(run, result, *values), ".3f")
+        texts[str(kind)] = _text(_interval(run, result, *values).within(0, 1), ".3f")
     return {"Dice, trained on it alone": texts}
 
 

@@ -84,7 +84,7 @@ def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
 
 def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
     """Dice with its interval over images, and over whole sequences of frames, or centres."""
-    return _by_sequence(run.params, result, by, name, DICE, ".3f", (
+    return _by_sequence(run.params, result, by, name, DICE, ".3f", 0.0, (
         (key, intervals.matrix(group, "dice"), intervals.generators(group))
         for key, group in result.images.groupby([*by, "test_set"], sort=False, dropna=False)))
 
@@ -92,7 +92,8 @@ def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
 def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
     """The gain over Real of chapter 7, with both intervals."""
     by = ["size", "data_type", "ratio"]
-    return _by_sequence(run.params, result, by, name, f"gain over Real in {DICE}", "+.3f", _gains(result))
+    return _by_sequence(run.params, result, by, name, f"gain over Real in {DICE}", "+.3f", -1.0,
+                        _gains(result))
 
 
 def seeds_needed(result: Tested, name: str) -> Table:
@@ -184,7 +185,8 @@ def _key(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: str, digits: str,
-                 values: Iterator[Values]) -> Table:
+                 least: float, values: Iterator[Values]) -> Table:
+    """Of values between `least` and 1."""
     groups = {test.name: test.groups for test in result.tests}
     rows = []
     for key, matrix, generators in values:
@@ -195,8 +197,8 @@ def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: s
         both = (intervals.of(matrix, p.segment.resamples, p.seed, generators),
                 intervals.of_groups(matrix, known.of, p.segment.resamples, p.seed, generators))
         rows.append({**dict(zip([*by, "test_set"], key, strict=True)), "groups": f"{count} {known.kind}s",
-                     f"{heading}, over images": _text(both[0], digits),
-                     f"{heading}, over groups": _text(both[1], digits)})
+                     **{f"{heading}, over {what}": _text(each.within(least, 1), digits)
+                        for what, each in zip(("images", "groups"), both, strict=True)}})
     frame = plain(pd.DataFrame(rows)) if rows else pd.DataFrame([{
         "test set": "none", "": "no test set of this run names its sequences, centres or patients"}])
     return show(frame, name, f"{sentence(heading.replace(DICE, captioned(p)))}, computed in this run, with "

@@ -34,6 +34,7 @@ SCORES = 1  # raised when the same network would be scored, or shown, otherwise
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
 HISTORY, SHOWN = "history.csv", "examples.npz"
 TRIAL = 4  # batches of a trial
+MOST = {"hd95": float("inf")}  # of measures that are no share, what they can be
 SUMMARY = ["mean", "low", "high", "images", "seeds"]
 
 
@@ -246,7 +247,7 @@ def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: i
     """
     rows = []
     for group_of, group in result.images.groupby([*by, "test_set"], sort=False, dropna=False):
-        mean = intervals.interval(group, measure, resamples, seed)
+        mean = intervals.interval(group, measure, resamples, seed).within(0, MOST.get(measure, 1))
         rows.append({**dict(zip([*by, "test_set"], group_of, strict=True)), **vars(mean)})
     return pd.DataFrame(rows, columns=[*by, "test_set", *SUMMARY])
 
