@@ -347,7 +347,7 @@ def test_a_ratio_that_the_paper_lacks_stands_alone(p: Params, pairs: dataset.Pai
 @pytest.mark.parametrize(("change", "words"), [
     ({}, "With probability 0.5 a real pair is replaced by r synthetic ones; their diffusion models saw all"),
     ({"rule": "add", "alpha": 1.0}, "With probability 1 a real pair is joined by r synthetic ones"),
-    ({"generator_sees": "subset"}, "their diffusion models saw the training pairs of the N.")])
+    ({"generator_sees": "subset"}, "their diffusion models saw the small set's training pairs.")])
 def test_the_caption_states_the_rule(p: Params, pairs: dataset.Pairs, change: dict, words: str) -> None:
     run = run_of(changed(p, augment=change))
     assert words in segment_tables.small(run, planted(SMALL, pairs), "dice", 3).caption
