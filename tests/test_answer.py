@@ -68,7 +68,7 @@ def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: floa
     assert one.verdict == told
     numbers = f"{(low + high) / 2:+.3f} [{low:+.3f}, {high:+.3f}] in polyp Dice on HyperKvasir"
     of = f"(40 images, {seeds} seeds, {generators} generator{'s' if generators > 1 else ''})"
-    needs = "; a verdict needs 3 repetitions (`augment.seeds`)" if told == TOO_LITTLE else ""
+    needs = "; a verdict needs 3 repetitions (augment.seeds)" if told == TOO_LITTLE else ""
     assert one.basis == f"2-Styled-Paint (r = 3) against Real, 16 real pairs, {numbers} {of}{needs}"
     assert one.sentence == f"{told[0].upper()}{told[1:]}: {one.basis}."
 

@@ -122,7 +122,7 @@ def _needs(one: Verdict) -> str:
     if one.images < LEAST_IMAGES:
         return f"a verdict needs {LEAST_IMAGES} images"
     if one.seeds < LEAST_SEEDS:
-        return f"a verdict needs {LEAST_SEEDS} repetitions (`{one.chapter}.seeds`)"
+        return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds)"
     return ("the test images are of one sequence, centre or patient" if isnan(one.low)
             else "neither network segments")
 
