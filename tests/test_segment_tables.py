@@ -264,9 +264,12 @@ def test_an_absent_test_set_has_no_column(p: Params, pairs: dataset.Pairs) -> No
                   segment_tables.small(run, augmented, "dice", 1)):
         assert [name for name in table.frame if "HyperKvasir" in name] == [OURS[0], PAPERS[0]]
         assert [name for name in table.frame if "CVC" in name or "PolypGen" in name] == []
-    frame = rows(segment_tables.tests(result), "test set")
+    frame = rows(segment_tables.tests(run, result), "test set")
     assert frame["images"].tolist() == ["3", "0", "0"]
     assert frame[""].tolist() == ["3 of 9", "not given", "not given"]
+    organs = run.params.data.model_copy(update={"object": "organ"})
+    run = run_of(run.params.model_copy(update={"data": organs}))
+    assert rows(segment_tables.tests(run, result), "test set")["images"].tolist() == ["3"]
 
 
 # ---- tables B3 and B4

@@ -11,6 +11,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.report import cost, papers, published
 from diffusegen_core.report.comparisons import PAPERS_OWN, PRINTED, SMALL_SETS, TRANSFERS
+from diffusegen_core.report.limits import POLYP
 from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
@@ -23,10 +24,12 @@ PAPER_TESTS = [PAPERS_OWN, *TRANSFERS]
 FEWER = "†"  # at a value of fewer seeds than were asked for
 
 
-def tests(result: Tested) -> Table:
-    """The test sets, and why one is absent."""
+def tests(run: Run, result: Tested) -> Table:
+    """The test sets, and why one is absent; of polyps only where the data are of polyps."""
+    polyps = run.params.data.object_name == POLYP
     frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
-                           "": test.note} for test in result.tests])
+                           "": test.note} for test in result.tests
+                          if polyps or test.pairs or test.name not in TRANSFERS])
     return show(frame, "segment-tests", "The images that the networks of this run are tested on; none of "
                 "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored.")
 
