@@ -144,6 +144,13 @@ def items(count: int, **arguments: object) -> list[fanout.Item]:
     return [fanout.Item(f"item {i}", arguments) for i in range(count)]
 
 
+def test_ctrl_c_stays_what_it_was() -> None:
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "from diffusegen_core.parallel import slurm\n"
+            "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 @needs_slurm
 def test_jobs_do_what_one_process_does_though_one_is_cancelled(
         queue: Callable[[], list[str]], described: Callable[..., Path], nano: dict, tmp_path: Path,

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import shlex
+import signal
 import subprocess
 import tempfile
 import threading
@@ -10,13 +11,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dask
-from dask_jobqueue.slurm import SLURMCluster
 from pydantic import Field, PositiveInt
 
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.section import Section
 from diffusegen_core.parallel import closed
+
+INTERRUPT = signal.getsignal(signal.SIGINT)
+from dask_jobqueue.slurm import SLURMCluster  # noqa: E402
+
+# As it is imported the library takes Ctrl-C over, after which a run would end as if all were well.
+signal.signal(signal.SIGINT, INTERRUPT)
 
 log = logging.getLogger(__name__)
 
