@@ -34,6 +34,7 @@ LOOK = 5.0  # seconds from one look to the next
 SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
 SHARE = 1 / 300  # of a core, over that silence, that is computing; one that idles uses a tenth of it at most
 BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
+WAKE = getattr(signal, "SIGUSR2", None)  # the signal that interrupts this process where it hangs itself
 WRITING = 5.0  # seconds in which a kernel that can write its stacks has done so
 # Such a process is held by something else, as a disk that is away, and cannot or must not be ended.
 HELD = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP)
@@ -69,6 +70,9 @@ def watch(kernel: Path, page: Path, stacks: Path) -> Iterator[None]:
     in Hung.
     """
     dog = _Watchdog(kernel, page, stacks)
+    # A signal of its own: Ctrl-C is ignored by what a script has started in the background.
+    main = WAKE is not None and dog.waiting is threading.main_thread()
+    before = signal.signal(WAKE, signal.default_int_handler) if WAKE is not None and main else None
     dog.start()
     try:
         yield
@@ -79,6 +83,8 @@ def watch(kernel: Path, page: Path, stacks: Path) -> Iterator[None]:
     finally:
         dog.over.set()
         dog.join()
+        if WAKE is not None and main:
+            signal.signal(WAKE, signal.SIG_DFL if before is None else before)
 
 
 class _Watchdog(threading.Thread):
@@ -120,9 +126,9 @@ class _Watchdog(threading.Thread):
             _kill(process)
             return
         _keep_own_stacks(self.stacks)
-        if self.waiting is threading.main_thread() and not self.over.is_set():
+        if WAKE is not None and self.waiting is threading.main_thread() and not self.over.is_set():
             self.reason, self.interrupting = f"had ended, and was waited for in vain for {silence}", True
-            signal.pthread_kill(self.waiting.ident or 0, signal.SIGINT)
+            signal.pthread_kill(self.waiting.ident or 0, WAKE)
 
 
 def look(process: psutil.Process, says: list[Path]) -> Seen:
