@@ -8,9 +8,7 @@ sleep of a laptop, and not a terminal that was stopped.
 """
 
 import contextlib
-import faulthandler
 import logging
-import os
 import selectors
 import signal
 import sys
@@ -25,15 +23,10 @@ import psutil
 from diffusegen_core.config.text import duration
 from diffusegen_core.kernels import ASK, PROCESS, STACKS
 from diffusegen_core.parallel.progress import ALIVE
-from diffusegen_core.parallel.stuck import waits_for_files
+from diffusegen_core.parallel.stuck import BYTES, LOOK, SHARE, SILENCE, SLEEP, tell, waits_for_files
 
 log = logging.getLogger(__name__)
 
-SILENCE = 300.0  # seconds without computing and without an answer that are taken for a hang
-LOOK = 5.0  # seconds from one look to the next
-SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
-SHARE = 1 / 300  # of a core, over that silence, that is computing; one that idles uses a tenth of it at most
-BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
 WAKE = getattr(signal, "SIGUSR2", None)  # the signal that interrupts this process where it hangs itself
 WRITING = 5.0  # seconds in which a kernel that can write its stacks has done so
 # Such a process is held by something else, as a disk that is away, and cannot or must not be ended.
@@ -125,7 +118,7 @@ class _Watchdog(threading.Thread):
             _keep_stacks(process, self.kernel / STACKS, self.stacks)
             _kill(process)
             return
-        _keep_own_stacks(self.stacks)
+        tell(self.stacks, "The kernel had ended; the command itself:", own=True)
         if WAKE is not None and self.waiting is threading.main_thread() and not self.over.is_set():
             self.reason, self.interrupting = f"had ended, and was waited for in vain for {silence}", True
             signal.pthread_kill(self.waiting.ident or 0, WAKE)
@@ -188,7 +181,7 @@ def _keep_stacks(process: psutil.Process, answer: Path, stacks: Path) -> None:
     with contextlib.suppress(psutil.Error, OSError):
         status = process.status()
         text = _asked(process, answer) or f"It gave no stacks; its process was {status}.\n"
-        _add(stacks, f"The kernel, process {process.pid}, {status}\n{text}")
+        tell(stacks, f"The kernel, process {process.pid}, {status}\n{text}")
 
 
 def _asked(process: psutil.Process, answer: Path) -> str:
@@ -205,19 +198,3 @@ def _asked(process: psutil.Process, answer: Path) -> str:
             break
     return answer.read_bytes()[before:].decode("utf-8", "replace")
 
-
-def _keep_own_stacks(stacks: Path) -> None:
-    _add(stacks, "The kernel had ended; the command itself:\n")
-    with contextlib.suppress(OSError), stacks.open("a") as file:
-        faulthandler.dump_traceback(file, all_threads=True)
-
-
-def _add(stacks: Path, text: str) -> None:
-    """Add to a file what was found, and when. A disk that is full hinders nothing."""
-    try:
-        stacks.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(stacks, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with open(handle, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
-    except OSError as error:
-        log.warning("%s could not be written: %s", stacks, error.strerror or error)

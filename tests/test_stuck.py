@@ -7,14 +7,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client, LocalCluster
 
-from diffusegen_core.parallel import stuck
+from diffusegen_core.parallel import ready, stuck
 
 LINUX = pytest.mark.skipif(stuck._work(os.getpid()) is None, reason="this system tells nothing of a thread")
 PROGRAM = """
 import os, subprocess, sys, threading, time
 from pathlib import Path
-from diffusegen_core.parallel import stuck
+from diffusegen_core.parallel import ready, stuck
 stuck.SILENCE, stuck.LOOK = 1.0, 0.1
 with stuck.ended("cluster-00", Path(sys.argv[1])):
     {work}
@@ -69,3 +70,14 @@ def test_a_file_system_that_is_a_program_is_waited_for(wchan: str | None, waits:
     if wchan is not None:
         (tmp_path / "wchan").write_text(wchan)
     assert stuck.waits_for_files(tmp_path) == waits
+
+
+def shares() -> bool:
+    return ready.shares_its_process()
+
+
+@pytest.mark.parametrize("processes", [True, False])
+def test_a_process_that_is_not_the_workers_alone_is_not_ended(processes: bool):
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=processes, dashboard_address="127.0.0.1:0",
+                      host="127.0.0.1" if processes else None) as cluster, Client(cluster) as client:
+        assert client.submit(shares, pure=False).result(120) is not processes

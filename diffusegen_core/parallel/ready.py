@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, get_worker, wait
+from distributed import Client, default_client, get_worker, wait
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
@@ -71,6 +71,14 @@ def needs(arguments: Iterable[Mapping[str, Any]]) -> Iterator[Needs]:
 def worker() -> str:
     """The name of the worker that calls this."""
     return f"worker {get_worker().name} on {socket.gethostname()}"
+
+
+def shares_its_process() -> bool:
+    """Whether the worker that calls this is in one process with a client, as in somebody's notebook."""
+    try:
+        return bool(default_client())
+    except ValueError:
+        return False
 
 
 def check(wanted: Needs) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SILENCE = 300.0  # seconds without computing that are taken for a hang
 LOOK = 5.0  # seconds from one look to the next
 SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
-SHARE = 1 / 300  # of a core, over that silence, that is computing
+SHARE = 1 / 300  # of a core, over that silence, that is computing; a kernel that idles uses a tenth at most
 BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
 # Functions of Linux in which one waits for a file system that is a program, as sshfs.
 FILES = ("request_wait_answer", "fuse_")
@@ -74,7 +74,7 @@ def _watch(thread: int, what: str, stacks: Path | None, over: threading.Event) -
         if quiet >= SILENCE:
             log.error("%s has done nothing for %.0f s: this worker ends.", what, quiet)
             if stacks:
-                _tell(stacks, what)
+                tell(stacks, f"{what}, worker {os.getpid()}", own=True)
             with contextlib.suppress(psutil.Error):
                 for child in psutil.Process().children(recursive=True):
                     child.kill()
@@ -108,12 +108,16 @@ def waits_for_files(place: Path) -> bool:
         return False
 
 
-def _tell(stacks: Path, what: str) -> None:
-    """Write down where all threads are."""
-    with contextlib.suppress(OSError):
+def tell(stacks: Path, text: str, own: bool = False) -> None:
+    """Add to a file what was found, and when; and, where it is about this process, where its threads are. A
+    link is not followed, and a disk that is full hinders nothing."""
+    try:
         stacks.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(stacks, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         with open(handle, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{what}, worker {os.getpid()}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
             file.flush()
-            faulthandler.dump_traceback(file, all_threads=True)
+            if own:
+                faulthandler.dump_traceback(file, all_threads=True)
+    except OSError as error:
+        log.warning("%s could not be written: %s", stacks, error.strerror or error)
