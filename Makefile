@@ -1,5 +1,5 @@
 # make book    run the smoke profile end to end and build the book
-# make test    run the tests
+# make test    run the tests, but for the slow ones; make test-all runs every one
 # make lab     open copies of the chapters in JupyterLab; LAB="--no-browser" passes options on
 # make lint    check the style of the code and its types
 # make lock    resolve the dependencies anew into requirements.lock
@@ -9,7 +9,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book test lab lint lock clean
+.PHONY: help book test test-all lab lint lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,9 +29,10 @@ book: $(READY)
 # A process for each core and one more, as a fifth of the time is waiting; but at most four: each imports PyTorch
 # anew. The tests of a file stay in one process, as they share what they make; tests/conftest.py says which files come
 # first, so that all end together.
-test: $(READY)
+test: CHOSEN := -m "not slow"
+test test-all: $(READY)
 	@cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); \
-	$(BIN)/python -m pytest -n $$((cores < 4 ? cores + 1 : 4)) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(CHOSEN) -n $$((cores < 4 ? cores + 1 : 4)) --dist loadfile --no-loadscope-reorder
 
 lab: $(READY)
 	@$(BIN)/python -m diffusegen_core.lab $(LAB)

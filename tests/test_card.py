@@ -130,6 +130,7 @@ def test_a_package_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pyt
 # ---- figures
 
 
+@pytest.mark.slow
 def test_the_figures_are_measured_on_a_pretended_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for module in (sampling_speed, correctness):
         monkeypatch.setattr(module, "RESPACING", 3)
@@ -171,6 +172,7 @@ def test_a_training_that_is_stopped_ends_with_the_same_bits(call: stages.Call,
     assert found["stopped and resumed"] == {"equal": True, "relative": 0.0}
 
 
+@pytest.mark.slow
 def test_the_kernels_compute_what_the_layers_do():
     done = subprocess.run([sys.executable, "-c", KERNELS], env={
         **os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1",
@@ -297,6 +299,7 @@ class CutOffError(BaseException):
     """The call's end from outside."""
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_goes_on_and_comes_back(call: stages.Call, home: Path, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(realrun, "WORKERS", {True: 0})

@@ -245,6 +245,7 @@ TINY = ["--device", "cpu", "--params", str(BENCHMARKS.parent / "params" / "smoke
         "-p", "model.attention_resolutions", "[16]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments", "ways"), [
     ("train", ["--matmul", "64"], 3),
     ("train", ["--matmul", "64", "--ways", "bf16", "channels_last", "compiled_channels_last"], 3),
@@ -276,6 +277,7 @@ def test_a_benchmark_writes_what_it_measured(name: str, arguments: list[str], wa
         found["ways"][-1]["images_per_second"] / base["images_per_second"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), [
     ("train", ["--matmul", "8", "--ways", "bf16", "channels_last"]),
     ("memory", ["--micro-batch", "1", "--checkpointing"])])

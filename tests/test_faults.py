@@ -159,6 +159,7 @@ def copy(whole: Path, nano: dict) -> Params:
 
 # ---- kill -9
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_artifacts(
         whole: Path, nano: dict, killable: Context):
     folder, chance = Path(nano["run_dir"]), random.Random(6)

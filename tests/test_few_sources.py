@@ -20,7 +20,7 @@ def code(notebook: Path) -> Iterator[str]:
             yield "".join(cell["source"])
 
 
-@pytest.mark.parametrize("sources", [1, 2])
+@pytest.mark.parametrize("sources", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_cell_of_every_chapter_runs_with_few_sources(sources: int, nano: dict,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(params.validate(params.merged(nano, {

@@ -96,6 +96,7 @@ def test_a_library_without_an_equal_network_is_left_out_with_the_reason(
             ] == ["diffusegen", "torch"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_ours_and_the_others_in_turn(
         twins: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture):
     out = tmp_path / "peers.json"

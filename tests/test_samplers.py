@@ -183,6 +183,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path(str(BENCHMARKS / "samplers.py"))
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_every_sampler_and_schedule_of_a_run(trained: Run, benchmark: dict, capsys,
                                                                     monkeypatch: pytest.MonkeyPatch):
     loaded, load = [], checkpoints.load

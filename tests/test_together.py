@@ -115,7 +115,7 @@ def stamp_of(folder: Path) -> dict[str, Any]:
     return stamp
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_all_with_a_line_and_one_goes_on_from_the_checkpoint(
         nano_params: Params, tmp_path: Path, monkeypatch, one_thread: None, killed: int):
     p = changed(nano_params, ("train.images", 1000), ("train.checkpoint_every", 2),

@@ -531,6 +531,7 @@ def listening() -> set[tuple[str, int]]:
             if at.status == psutil.CONN_LISTEN}
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_fan_out_measures_and_simulates(
         finished: Path, nano_params: Params, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)

@@ -11,7 +11,6 @@ four, is no longer kept.
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 
 PRECISION, RECALL, DENSITY, COVERAGE = NAMES = ("precision", "recall", "density", "coverage")
 FEW, MORE = 3, 5  # k of precision and recall, and of density and coverage, as published
@@ -40,6 +39,8 @@ def of(made: np.ndarray, real: np.ndarray) -> dict[str, float]:
 
 def _radii(features: np.ndarray, k: int) -> np.ndarray:
     """The distance of each row of (N, D) to its k-th nearest other row, (N,)."""
+    from sklearn.neighbors import NearestNeighbors  # a second, which every command and worker would wait for
+
     count = min(k, len(features) - 1)
     neighbours = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features.astype(np.float64))
     distances, _ = neighbours.kneighbors()  # without an argument, of each row to the others

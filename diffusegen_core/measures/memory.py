@@ -9,7 +9,6 @@ says: 0.5 is chance, 1 is perfect memory. The test says nothing of what the mode
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from diffusegen_core.store import seeds
 
@@ -51,11 +50,15 @@ def attack(members: np.ndarray, others: np.ndarray, seed: int) -> Attack:
 
 def area(members: np.ndarray, others: np.ndarray) -> float:
     """The area under the ROC curve: how often a member's error is the lower one, of a member and another."""
+    from sklearn.metrics import roc_auc_score  # a second, which every command and worker would wait for
+
     return float(roc_auc_score(*_told(members, others)))
 
 
 def curve(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ROC curve: shares of others and of members that are taken for members, each from 0 to 1."""
+    from sklearn.metrics import roc_curve
+
     wrongly, rightly, _ = roc_curve(*_told(members, others), drop_intermediate=False)
     return wrongly, rightly
 
