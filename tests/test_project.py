@@ -6,6 +6,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -184,6 +185,7 @@ def test_the_layers_are_the_packages_folders_and_the_modules_beside_them() -> No
                                                  if path.parent == PACKAGE)})
 
 
+@cache
 def classes_of_chapters() -> dict[str, set[str]]:
     """The classes of each chapter: of each module in chapters/ that can be run."""
     trees = {name: ast.parse(path.read_text()) for name, path in MODULES.items()
