@@ -23,28 +23,29 @@ def new(
     masks: Annotated[str | None, typer.Option(
         metavar="GLOB", help="Which are their masks: data.masks, as 'labels/*_seg.png'.")] = None,
     patients: Annotated[str | None, typer.Option(
-        metavar="REGEX|CSV:COLUMN", help="What tells patients, who are held out whole: '^(P[0-9]+)', or "
-                                         "who.csv:patient.")] = None,
+        metavar="REGEX|CSV:COLUMN|each", help="What tells patients, who are held out whole: '^(P[0-9]+)', or "
+                                              "who.csv:patient; each: every image is another's.")] = None,
     weights: Annotated[str | None, typer.Option(
         metavar="FILE", help="Weights of torchvision's mobilenet_v2 or the like, where none can be "
                              "downloaded.")] = None,
 ) -> None:
     """Look at data of your own, time this device, and write a parameter file that fits, with reasons.
 
-    A fifth of the pairs is held out for tests. -p KEY VALUE as in `run` sets what you know better.
+    A fifth to a third of the pairs is held out for tests. -p KEY VALUE as in `run` sets what you know better.
     """
     if not LEAST <= minutes <= MOST:
         raise UserError(f"--minutes {minutes:g}: a run takes {LEAST:g} to {MOST:g} minutes.")
     if (images is None) != (masks is None):
         raise UserError("--images and --masks are given together or not at all.")
     changes = changes_of(overrides or [])
-    from diffusegen_core.config import params  # these take seconds
-    from diffusegen_core.newprofile import making
+    from diffusegen_core.config import params
+    from diffusegen_core.newprofile.wish import Wish, refuse_there
+    refuse_there(params.resolve(out))
+    from diffusegen_core.newprofile import making  # this takes seconds
     there = folder if folder.exists() else params.resolve(folder)
     file = str(Path(weights).absolute()) if weights and Path(weights).exists() else weights
     typer.echo("Looking at the data, then timing this device; that takes a minute or two.", err=True)
-    made = making.make(making.Wish(there.absolute(), minutes, device, out, images, masks, patients, file,
-                                   changes))
+    made = making.make(Wish(there.absolute(), minutes, device, out, images, masks, patients, file, changes))
     made.write()
     typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
     typer.echo(f"\nWritten: {made.file}. Look at it, then: diffusegen run {out}")

@@ -75,7 +75,7 @@ def test_a_sound_set_is_told_as_it_is_and_nothing_is_odd(tmp_path):
     assert said(made, "images").startswith("ok 4 are PNG L, 8 bits, values ")
     assert said(made, "sizes") == "ok all 48x48"
     assert "0 (8544), 255 (672)" in said(made, "mask values")
-    assert "0 at 32 px, 0 at 64 px, 0 at 128 px" in said(made, "vanishing")
+    assert "none at 32, 64, 128, 256 px" in said(made, "vanishing")
 
 
 # ---- the cases that went wrong
@@ -217,7 +217,7 @@ def test_d9_regions_that_vanish_are_counted_and_a_least_area_refuses(tmp_path):
     folder = pairs(tmp_path, mask=dotted)
     made = check(folder, image_size=16)
     assert "8; the smallest are 0.00043" in said(made, "regions")
-    assert said(made, "vanishing").startswith("look regions that are lost: 4 at 16 px, ")
+    assert said(made, "vanishing").startswith("look regions too small to be seen at a side of so many pixels: 4 at 16 px, ")
     for least, fine in ((1, True), (2, False), (0.0004, True), (0.0005, False)):
         assert (kinds(check(folder, min_area=least)) == []) == fine
     assert "a region of 1 pixels" in check(folder, min_area=2).report.problems[0].detail

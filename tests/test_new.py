@@ -18,8 +18,9 @@ from diffusegen_core.data import checkup, dataset, phantom
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
-from diffusegen_core.newprofile import grouping, guesses, ladder, lines, making
+from diffusegen_core.newprofile import grouping, guesses, ladder, lines, looking, making
 from diffusegen_core.newprofile.lines import Line
+from diffusegen_core.newprofile.wish import Wish
 from diffusegen_core.planning import plan, preflight
 from diffusegen_core.planning.plan import Plan
 from diffusegen_core.report import answer, rule
@@ -73,11 +74,11 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
     assert "The plan." in result.stdout
     p = params.validate({**params.load(file), "profile": "mine"})
     assert p.data.source == str(pairs)
-    assert (p.data.count, p.data.holdout, p.data.channels, p.data.object) == (None, 0.2, 3, "lesion")
+    assert (p.data.count, p.data.holdout, p.data.channels, p.data.object) == (None, 0.3, 3, "lesion")
     assert p.data.patients == guesses.NAMES[0]
     assert preflight.problems(p) == []
     assert preflight.notes(p) == []
-    assert dataset.expected(p.data)[0] == 32
+    assert dataset.expected(p.data)[0] == 28
     text = file.read_text()
     assert "10 patients by the images' names: please look whether that is right" in text
     assert "8 of 40 pairs, which nothing is trained on or painted from" in text
@@ -102,7 +103,7 @@ def test_u2_what_it_wrote_for_a_folder_of_ones_own_runs_from_the_first_chapter_t
     _, segment, augment = (run.make(chapter) for chapter in ("evaluate", "segment", "augment"))
     held_out = set(augment.images["image"])
     names = {pair.stem for pair in (pairs / "images").iterdir()}
-    assert len(held_out) == 8
+    assert len(held_out) == 12
     assert held_out < names
     assert not {name.split("_")[0] for name in held_out} & {
         name.split("_")[0] for name in run.pairs.names}
@@ -114,17 +115,73 @@ def test_u2_what_it_wrote_for_a_folder_of_ones_own_runs_from_the_first_chapter_t
     (3.5, 32, [32, 32]), (4.2, 32, [32, 32, 48]), (6, 48, [32, 32, 48, 64]), (9, 64, [32, 32, 48, 64, 64])])
 def test_the_largest_run_that_fits_the_time_is_chosen(checkout, pairs, timed, offline, minutes, side, probed):
     seen = timed(1.0)
-    made = making.make(making.Wish(pairs, minutes))
+    made = making.make(Wish(pairs, minutes))
     assert params.validate(lines.values({"": {}}) | params._parsed(made.text, "")).data.image_size == side
     assert seen[:len(probed)] == probed
     assert 256 not in seen
     assert not any("To be done" in line for line in made.unpromised) or minutes < 4.1
 
 
+def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(checkout, pairs, timed, offline):
+    timed(1.0)  # 48 px take 2.3 minutes, and 64 px 4.1
+    made = making.make(Wish(pairs, 6.9))
+    p = params.validate(params._parsed(made.text, ""))
+    assert p.data.image_size == 48
+    assert 1.25 * 6000 < p.train.images <= ladder.PASSES * 28
+    assert p.train.images % 100 == 0
+    assert made.best.larger.startswith("The next larger run, kvasir_cpu with images of 64 px, would take about ")
+    assert made.best.larger.endswith("--minutes 10.")
+    assert made.best.larger in making.text(made)
+    assert making.make(Wish(pairs, 5.4)).best.rung in ladder.LADDER
+
+
+def test_a_folder_without_a_layout_is_read_where_one_way_takes_every_picture(
+        checkout, tmp_path, timed, offline):
+    timed(0.1)
+    folder = tmp_path / "us"
+    folder.mkdir()
+    for number in range(30):
+        image, mask, _ = phantom.draw(3, number, 64)
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"case{number:03d}.png")
+        Image.fromarray(mask[0] * 255).save(folder / f"case{number:03d}_mask.png")
+    result = call("new", folder)
+    assert result.exit_code == 0, result.exception
+    data = params.validate(params.load(checkout / "params" / "mine.yaml")).data
+    assert (data.images, data.masks) == ("*", "*_mask")
+    Image.new("RGB", (64, 64)).save(folder / "legend.png")
+    refused = call("new", folder, "--out", "params/other.yaml")
+    assert refused.exit_code == 1
+    assert "--images '*' --masks '*_mask'" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("count", "patients", "held"), [
+    (200, None, 40), (90, None, 22), (60, None, 21), (40, None, 12), (60, "each", 21)])
+def test_as_many_pairs_are_held_out_as_a_verdict_needs(tmp_path, count, patients, held):
+    pixels = np.zeros((3, 16, 16), np.uint8)
+    for number in range(count):
+        shade = np.random.default_rng(number).integers(0, 255, pixels.shape, np.uint8)
+        dataset.write_pair(tmp_path / "pairs", f"image{number}", shade, np.eye(16, dtype=np.uint8)[None])
+    seen = looking.look(tmp_path / "pairs", {}, patients, {"image_size": 16})
+    assert len(seen.held) == held
+    assert seen.pairs == count - held
+    assert bool(seen.patients) == (patients == "each")
+    [line] = [words for _, subject, words in seen.lines if subject == "patients"]
+    assert line.endswith(f"{held} of {count} pairs are held out{f', of {held} patients' if patients else ''}")
+    assert looking.look(tmp_path / "pairs", {}, None, {"holdout": 0.1}).settings.holdout == 0.1
+
+
+def test_all_pairs_are_the_last_of_the_sets_where_all_are_painted_into():
+    def sizes(rung: int, pairs: int) -> list[int]:
+        return ladder.sections(ladder.LADDER[rung], pairs, 20, 1, pairs)["augment"]["sizes"].value
+    assert [sizes(2, pairs) for pairs in (10, 16, 42, 48, 200)] == [[10], [16], [16, 42], [16, 48], [16]]
+    assert [sizes(3, pairs) for pairs in (28, 96, 348)] == [[16, 28], [16, 96], [16, 32]]
+    assert sizes(5, 60) == [16, 32, 60]
+
+
 def test_images_are_never_made_larger_than_they_are(checkout, tmp_path, timed, offline):
     dataset.write_phantoms(tmp_path / "small", 30, 48, 0)
     seen = timed(1e-6)
-    making.make(making.Wish(tmp_path / "small", 60))
+    making.make(Wish(tmp_path / "small", 60))
     assert max(seen) == 48
 
 
@@ -146,7 +203,7 @@ def test_nothing_is_written_over_and_nothing_is_left_where_it_is_refused(checkou
     Image.new("L", (96, 96)).save(next((pairs / "masks").iterdir()))
     result = call("new", pairs)
     assert "empty mask" in str(result.exception)
-    assert "Mend the folder, or leave these out by -p data.on_bad skip." in str(result.exception)
+    assert "Correct the folder, or leave these out: -p data.on_bad skip." in str(result.exception)
     assert sorted(checkout.rglob("*")) == before
 
 
@@ -158,7 +215,7 @@ def test_a_run_of_the_name_is_not_taken_over(checkout, pairs, timed, offline):
 
 def test_what_is_given_goes_before_what_was_seen(checkout, pairs, timed, offline):
     timed(0.01)
-    made = making.make(making.Wish(pairs, 60, patients=r"pat(\d\d)", changes={
+    made = making.make(Wish(pairs, 60, patients=r"pat(\d\d)", changes={
         "cluster": {"k": 3}, "data": {"object": "polyp", "channels": 1}, "seed": 5}))
     p = params.validate(params._parsed(made.text, ""))
     assert (p.cluster.k, p.data.object, p.data.channels, p.data.patients, p.seed) == (
@@ -170,11 +227,11 @@ def test_what_is_given_goes_before_what_was_seen(checkout, pairs, timed, offline
 def test_grey_images_and_masks_of_several_values_are_seen(checkout, tmp_path, timed, offline):
     dataset.write_phantoms(tmp_path / "slices", 20, 64, 0, "phantom-slices")
     timed(0.01)
-    made = making.make(making.Wish(tmp_path / "slices", 60))
+    made = making.make(Wish(tmp_path / "slices", 60))
     p = params.validate(params._parsed(made.text, ""))
     assert (p.data.channels, p.data.labels) == (1, {"1": "class_1", "2": "class_2", "3": "class_3"})
     assert p.data.patients is None
-    assert any("other patients" in line for line in made.unpromised)
+    assert any("of patients that were trained on" in line for line in made.unpromised)
     assert preflight.problems(p) == []
 
 
@@ -242,11 +299,11 @@ def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, o
             mask, side = np.zeros((1, 64, 64), np.uint8), 2 if number < (1 if few else 8) else 20
             mask[:, 30:30 + side, 30:30 + side] = 1
             dataset.write_pair(tmp_path / "pairs", f"{number}", image, mask)
-        made = making.make(making.Wish(tmp_path / "pairs", 1))
+        made = making.make(Wish(tmp_path / "pairs", 1))
         data = params.validate(params._parsed(made.text, "")).data
         assert data.on_bad == ("skip" if few else "refuse")
         assert data.min_area == (pytest.approx(making.SMALL / 32**2, rel=0.01) if few else None)
-        assert any("smallest lesions: 8 pairs" in line for line in made.unpromised) != few
+        assert any("smallest lesions will not be learned: 8 pairs" in line for line in made.unpromised) != few
 
 
 def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():

@@ -11,6 +11,7 @@ MOST_CHANNELS = 16  # of an image
 MOST_OVERLAPPING = 8  # classes: of more, not every combination of them has a number in a byte
 # Sources that are drawn by code: the channels of their images, and how many classes their masks have.
 PHANTOMS = {"phantom": (3, 1), "phantom-ultrasound": (1, 1), "phantom-slices": (1, 3)}
+EACH = "each"  # of data.patients: every image is another patient's
 # A table and its column that tells patients, in data.patients; every other text is an expression.
 PATIENT_TABLE = re.compile(r"(?P<file>.+\.(?:csv|tsv)):(?P<column>.+)", re.IGNORECASE)
 BACKGROUND = "background"  # what `labels` maps to no class
@@ -88,8 +89,8 @@ class Data(Section):
                                      "test it; not of phantoms, nor of a subset; null: none")
     patients: str | None = Field(
         None, min_length=1, description="what tells patients, who are held out whole: an expression with one "
-                                        "group for the images' names, as `^(P[0-9]+)`, or `FILE.csv:COLUMN`; "
-                                        "null: each image is one")
+                                        "group for the images' names, as `^(P[0-9]+)`, `FILE.csv:COLUMN`, or "
+                                        "`each`: every image is another patient's; null: not known")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _tells_patients(self) -> Self:
-        if self.patients is None or PATIENT_TABLE.fullmatch(self.patients):
+        if self.patients is None or self.patients == EACH or PATIENT_TABLE.fullmatch(self.patients):
             return self
         try:
             groups = re.compile(self.patients).groups
@@ -131,7 +132,7 @@ class Data(Section):
             raise ValueError(f"data.patients {self.patients!r} is no regular expression: {error}.") from None
         if groups != 1:
             raise ValueError(f"data.patients {self.patients!r} has {groups} groups, and one tells the "
-                             "patient, as in ^(P[0-9]+); or give FILE.csv:COLUMN.")
+                             f"patient, as in ^(P[0-9]+); or give FILE.csv:COLUMN, or {EACH}.")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from diffusegen_core.config.errors import printable, some
 from diffusegen_core.data import pairing, rasters
 from diffusegen_core.data.reports import Problem, Report
 
-PAGE = 'the page "Data" of the book lists the known ones'
+PAGE = 'the page "Data of your own", book/data.md, lists the known layouts'
 MASK_FOLDERS = re.compile(r"(?i).*(mask|label|annot|truth|segm|manual|gt|target).*")
 MASK_NAME = re.compile(r"(?i)mask[_-].*|.*[_-](mask|seg|segmentation|gt|labels?|anno|annotation|truth)"
                        r"([_-]?\d+)?")
@@ -56,20 +56,32 @@ def problem(remedy: str) -> Problem:
 
 def hint(folder: Path) -> str | None:
     """What to set, or to rename, so that the pictures of a folder are pairs; None where nothing is likely."""
-    paths = pairing.below(folder)
-    masks = [path for path in paths if _is_mask(path.relative_to(folder))]
-    images = [path for path in paths if path not in set(masks)]
+    count, image_glob, mask_glob = patterns(folder)
+    if count:
+        return (f"Set data.images: '{image_glob}' and data.masks: '{mask_glob}', by which {count} pairs are "
+                f"there (of `data check` and `new`: --images '{image_glob}' --masks '{mask_glob}')")
+    images, masks = _told_apart(folder)
+    return _nearly(images, masks) if images and masks else None
+
+
+def patterns(folder: Path) -> tuple[int, str, str]:
+    """The patterns of images and of masks by which the most pairs are there, and how many: 0 where none."""
+    images, masks = _told_apart(folder)
     if not images or not masks:
-        return None
-    count, image_glob, mask_glob = max((
+        return 0, "", ""
+    paths = pairing.below(folder)
+    return max((
         _best(folder, paths, _image_globs(folder, images), _mask_globs(folder, images, masks)),
         # As x.jpg.png of x.png: it is the image whose name has more than the mask's.
         _best(folder, paths, _mask_globs(folder, masks, images), _image_globs(folder, masks))),
         key=lambda one: one[0])
-    if count:
-        return (f"Set data.images: '{image_glob}' and data.masks: '{mask_glob}', by which {count} pairs are "
-                f"there (`diffusegen data check DIR --images '{image_glob}' --masks '{mask_glob}'`)")
-    return _nearly(images, masks)
+
+
+def _told_apart(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures that look like images by their names, and those that look like masks."""
+    paths = pairing.below(folder)
+    masks = [path for path in paths if _is_mask(path.relative_to(folder))]
+    return [path for path in paths if path not in set(masks)], masks
 
 
 def _best(folder: Path, paths: Sequence[Path], images: Iterable[str],

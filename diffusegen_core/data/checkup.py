@@ -263,9 +263,12 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         smallest = [f"{area:.2g} ({printable(name)})" for area, name in sorted(seen.areas)[:3]]
         lines.append((OK, "regions", f"{len(seen.areas)}; the smallest are {', '.join(smallest)} of their "
                                      "images"))
-        lost = ", ".join(f"{seen.lost[side]} at {side} px" for side in sorted(seen.lost))
+        sides = sorted(seen.lost)
+        lost = f"none at {', '.join(map(str, sides))} px"
+        if any(seen.lost.values()):
+            lost = ", ".join(f"{seen.lost[side]} at {side} px" for side in sides)
         lines.append((LOOK if seen.lost[settings.image_size] else OK, "vanishing",
-                      f"regions that are lost: {lost} (data.image_size is {settings.image_size})"))
+                      f"regions too small to be seen at a side of so many pixels: {lost}"))
     return lines
 
 

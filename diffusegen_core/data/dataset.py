@@ -191,6 +191,10 @@ def expected(settings: Data, seed: int = 0) -> tuple[int, str]:
         _, held = patients.split(report, settings, seed)
         named = [pair.name for pair in report.pairs if pair.name not in held and (
             settings.subset == "all" or (pair.name in listed) == (settings.subset == "paper348"))]
+        if report.pairs and not named and settings.subset == "paper348":
+            raise UserError(f"None of the {len(report.pairs)} pairs in {folder} is one of the paper's 348, "
+                            "which data.subset: paper348 asks for. For a folder of your own give -p "
+                            "data.subset all, or let `diffusegen new` choose the parameters.")
         used = [name for name in named[:settings.count] if not settings.names or name in settings.names]
         return len(used), f"in {folder}{f', {len(held)} more are held out' if held else ''}"
     if settings.names:

@@ -34,6 +34,10 @@ LAYOUTS: dict[str, list[tuple[str, str, str]]] = {
 }
 
 
+class UnknownLayoutError(UserError):
+    """A folder is laid out in no known way."""
+
+
 @dataclass(frozen=True)
 class Pattern:
     """A layout that the names of files tell: what the groups hold pairs them. Names come without endings."""
@@ -176,7 +180,7 @@ def _recognise(folder: Path) -> tuple[str, Path]:
                 return hits[0]
             if hits:
                 raise UserError(advice.several(folder, [root for _, root in hits]))
-    raise UserError(advice.unknown(folder))
+    raise UnknownLayoutError(advice.unknown(folder))
 
 
 def _matching(root: Path) -> list[str]:

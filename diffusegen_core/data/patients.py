@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusegen_core.config.data import PATIENT_TABLE, Data
+from diffusegen_core.config.data import EACH, PATIENT_TABLE, Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import resolve
 from diffusegen_core.config.patterns import in_time
@@ -25,9 +25,10 @@ FILE = "held_out.json"  # in a folder of stored pairs: `write`
 
 
 def of_pairs(report: Report, settings: Data) -> dict[str, str]:
-    """The patient of each pair by its name, as data.patients tells; without it every file is one of its own,
-    so that the slices of a volume stay together. UserError for a pair whose patient is not told."""
-    if settings.patients is None:
+    """The patient of each pair by its name, as data.patients tells; without it, and by `each`, every file is
+    one of its own, so that the slices of a volume stay together. UserError for a pair whose patient is not
+    told."""
+    if settings.patients is None or settings.patients == EACH:
         return {pair.name: pair.image.relative_to(report.folder).as_posix() for pair in report.pairs}
     if table := PATIENT_TABLE.fullmatch(settings.patients):
         return _by_table(report, _table(report.folder, table["file"]), table["column"], settings.patients)

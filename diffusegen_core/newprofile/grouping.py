@@ -62,7 +62,8 @@ def by_looks(settings: Data, report: Report, held_out: Collection[str], network:
         if smallest >= LEAST and value > score:
             score, best = value, Grouping(k, smallest, "")
     if not looked:
-        return Grouping(1, len(names), f"{len(names)} pairs are too few for two models of {LEAST} and more")
+        return Grouping(1, len(names), f"{len(names)} pairs are too few for two models: below "
+                                       f"{2 * EACH}, one for all learns more")
     why = f"silhouette and smallest cluster by K: {'; '.join(looked)}"
     none = f"{why}. One model for all: no K is above {CLEAR} with {LEAST} pairs a cluster"
     return best._replace(reason=none if best.k == 1 else why)

@@ -50,14 +50,17 @@ LADDER = (
 )
 PASSES = 400  # over each pair, above which a model learns little more than to repeat them
 SMALL_SETS = 16, 32, 64, 128  # the paper's N
+ALL = 2  # times the sources of a size of run: up to so many pairs, all are painted into
 
 
 def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sections:
     """All but the data and the weights, of a run of so many pairs, of which `smallest` lie in the smallest of
     k clusters, and `held` more are held out."""
     images = min(rung.images, PASSES * smallest)
-    sources = pairs if rung.sources is None else min(rung.sources, pairs)
-    sizes = [size for size in SMALL_SETS if size <= sources] or [sources]
+    sources = pairs if rung.sources is None or pairs <= ALL * rung.sources else rung.sources
+    small = [size for size in SMALL_SETS if size < sources]
+    # What a user asks is whether all pairs gain: where all are painted into, they are the last of the sets.
+    sizes = [*(small if rung.side >= 128 else small[:1]), *([sources] if sources == pairs else small[1:2])]
     calls = 25
     return {
         "model": {
@@ -105,5 +108,6 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "held_out": Line("rest", "the pairs of data.holdout"),
             "test_count": Line(max(held, 1), "all that are held out")},
         "augment": {
-            "sizes": Line(sizes[:2] if rung.side < 128 else sizes, "real pairs of a small set"),
+            "sizes": Line(sizes or [sources], "real pairs to which synthetic ones are added" + (
+                "; the last are all that there are" if sources == pairs else "")),
             "ratios": Line([rung.samples]), "seeds": Line(rung.seeds)}}

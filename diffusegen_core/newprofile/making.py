@@ -1,62 +1,32 @@
 """`diffusegen new`: look at the data, time the device, and fit a run into the time that there is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from diffusegen_core.config import devices, params
-from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Cluster
 from diffusegen_core.config.text import duration
-from diffusegen_core.data import checkup, patients
-from diffusegen_core.data.checkup import Checkup
+from diffusegen_core.data import checkup
 from diffusegen_core.measures import power
-from diffusegen_core.newprofile import grouping, guesses, ladder, lines
+from diffusegen_core.newprofile import fitting, grouping, guesses, ladder, lines, looking
+from diffusegen_core.newprofile.fitting import Fit
 from diffusegen_core.newprofile.grouping import Grouping
 from diffusegen_core.newprofile.guesses import Weights
 from diffusegen_core.newprofile.ladder import LADDER, Rung
 from diffusegen_core.newprofile.lines import Line, Sections
-from diffusegen_core.planning import plan, preflight
-from diffusegen_core.planning.plan import Plan
-from diffusegen_core.store import files, lock
+from diffusegen_core.newprofile.looking import Folder
+from diffusegen_core.newprofile.wish import Wish, refuse_there
+from diffusegen_core.planning import preflight
+from diffusegen_core.store import files
 
-HOLDOUT = 0.2
 SMALL = 12  # pixels of a lesion at the run's size, below which it is hardly one
+FEW_PATIENTS = 10  # of the test images
 FEW = 0.1  # of the pairs, which may be left out for such lesions
-BESIDE = 180.0  # seconds of a run that no plan counts: notebooks' starts, tables, figures, the book
-PROBED = 12.0  # seconds of a probe
-HOPELESS = 3.0  # times the time that there is; a larger run is not probed
 GIVEN = "as given by -p"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a user asks for."""
-
-    source: Path
-    minutes: float = 60.0
-    device: str = "auto"
-    out: Path = Path("params/mine.yaml")
-    images: str | None = None
-    masks: str | None = None
-    patients: str | None = None
-    weights: str | None = None
-    changes: Mapping[str, Any] | None = None
-    """Other parameters, in sections."""
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The folder as it was looked at."""
-
-    settings: Data
-    seen: Checkup
-    held: list[str]
-    pairs: int
-    """That are not held out."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +35,14 @@ class New:
 
     file: Path
     text: str
-    seen: Checkup
-    plan: Plan
+    data: Folder
+    best: Fit
     unpromised: list[str]
     """What the run will not be able to tell, a sentence each."""
 
     def write(self) -> None:
         """Write the file; never over another."""
-        _refuse_there(self.file)
+        refuse_there(self.file)
         files.write_text(self.file, self.text)
 
 
@@ -82,95 +52,39 @@ def make(wish: Wish) -> New:
     Nothing is written; the device computes for some seconds a size of run.
     """
     file = params.resolve(wish.out)
-    _refuse_there(file)
+    refuse_there(file)
     devices.device(wish.device)
-    data = _looked(wish)
+    globs = {name: glob for name, glob in (("images", wish.images), ("masks", wish.masks)) if glob}
+    data = looking.look(params.resolve(wish.source), globs, wish.patients,
+                        (wish.changes or {}).get("data", {}))
     decoder = LADDER[0].decoder
     network = guesses.available(wish.weights, decoder)
     known = {name: line.value for name, line in network.sections["cluster"].items()}
     groups = (grouping.by_looks(data.settings, data.seen.report, data.held, Cluster(**known))
               if network.known else grouping.by_number(data.pairs))
-    rung, chosen, planned = _fitting(wish, data, network, groups, file)
+    best = fitting.fit(
+        _rungs(data), 60 * wish.minutes, partial(_sections, wish, data, network, groups),
+        partial(_validated, file), ladder.PASSES * groups.smallest)
     name = params.resolve(wish.source).name
-    head = (f"{data.pairs} pairs of {name}, in {wish.minutes:g} minutes on {planned.device}: written by "
+    head = (f"{data.pairs} pairs of {name}, in {wish.minutes:g} minutes on {best.plan.device}: written by "
             "`diffusegen new`, which looked at the data and timed the device. The plan takes "
-            f"{duration(_seconds(planned))}, and notebooks and the book about {duration(BESIDE)} beside it. "
-            "Every value may be changed; params/smoke.yaml lists them all.")
-    text = lines.text(head, chosen)
-    p = _validated(chosen, file)
+            f"{duration(fitting.seconds(best.plan))}, and notebooks and the book about "
+            f"{duration(fitting.BESIDE)} beside it. Every value may be changed; params/smoke.yaml lists them "
+            "all.")
+    p = _validated(file, best.chosen)
     if wrong := preflight.problems(p):
         raise UserError("\n".join(wrong))
-    untold = list(_unpromised(p, data, planned, wish.minutes, rung, network))
-    return New(file, text, data.seen, planned, untold)
+    return New(file, lines.text(head, best.chosen), data, best,
+               list(_unpromised(p, data, best, wish.minutes, network)))
 
 
-def _refuse_there(file: Path) -> None:
-    if file.exists():
-        raise UserError(f"{file} is there already, and nothing is written over it. Name another by --out.")
-    if lock.is_run(folder := params.resolve(f"runs/{file.stem}")):
-        raise UserError(f"{folder} is a run already, of the name {file.stem}. Name another file by --out.")
-
-
-def _looked(wish: Wish) -> Folder:
-    """Look twice where the first look suggests other channels or labels than the defaults."""
-    given = dict((wish.changes or {}).get("data", {}))
-    source = params.resolve(wish.source)
-    globs = {name: glob for name, glob in (("images", wish.images), ("masks", wish.masks)) if glob}
-    base = {"source": str(source), "count": None, "object": "lesion", "image_size": 64, "holdout": HOLDOUT,
-            **globs, **({"patients": wish.patients} if wish.patients else {}), **given}
-    settings = params.typed(Data, base, "Parameters: data")
-    seen = checkup.checkup(source, None, settings)
-    better: dict[str, Any] = {}
-    if "channels" not in given and seen.seen.images and seen.seen.colourless:
-        better["channels"] = 1
-    if "labels" not in given and (told := guesses.labels(seen.seen, seen.report)):
-        better["labels"] = told
-    if (better | given).get("labels") and "object" not in given:
-        del base["object"]  # the classes have names
-    if better:
-        settings = params.typed(Data, {**base, **better}, "Parameters: data")
-        seen = checkup.checkup(source, None, settings)
-    if seen.report.problems and settings.on_bad == "refuse":
-        raise UserError(f"{seen.report.brief()}\nMend the folder, or leave these out by -p data.on_bad skip.")
-    if len(seen.report.pairs) < 4:
-        raise UserError(f"{source} holds {len(seen.report.pairs)} usable pairs, and a run takes 4 at least.")
-    if settings.patients is None and "patients" not in given and (told_by := guesses.patients(seen.report)):
-        settings = settings.model_copy(update={"patients": told_by})
-    _, held = patients.split(seen.report, settings, 0)
-    return Folder(settings, seen, held, len(seen.report.pairs) - len(held))
-
-
-def _fitting(wish: Wish, data: Folder, network: Weights, groups: Grouping,
-             file: Path) -> tuple[Rung, Sections, Plan]:
-    """The largest size of run whose planned time is within the time, and its plan; else the smallest."""
+def _rungs(data: Folder) -> list[Rung]:
+    """The sizes of run whose images are not larger than those that are there."""
     native = min(max(size) for size in data.seen.seen.sizes)
-    fitting: tuple[Rung, Sections, Plan] | None = None
-    for rung in [rung for rung in LADDER if rung.side <= native] or LADDER[:1]:
-        chosen = _sections(wish, data, network, groups, rung)
-        p = _validated(chosen, file)
-        if fitting and _foreseen(fitting[2], plan.make(p, 0)) > HOPELESS * 60 * wish.minutes:
-            break
-        planned = plan.make(p, PROBED)
-        if fitting and not _seconds(planned) + BESIDE <= 60 * wish.minutes:
-            break
-        fitting = rung, chosen, planned
-    assert fitting is not None, "there is always a smallest"
-    return fitting
+    return [rung for rung in LADDER if rung.side <= native] or list(LADDER[:1])
 
 
-def _foreseen(probed: Plan, other: Plan) -> float:
-    """Seconds of another plan at the rates of one that was probed."""
-    assert probed.rates is not None, "it was probed"
-    rates = probed.rates.set_index("kind")["rate"]
-    return float((other.table["flop"] / other.table["kind"].map(rates)).sum())
-
-
-def _seconds(planned: Plan) -> float:
-    """Of all work; nan where memory did not suffice for some of it."""
-    return float(planned.table["seconds"].sum(skipna=False))
-
-
-def _validated(chosen: Sections, file: Path) -> Params:
+def _validated(file: Path, chosen: Sections) -> Params:
     return params.validate({"profile": file.stem, **lines.values(chosen)})
 
 
@@ -201,7 +115,8 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
     called = {"object": Line(s.object, "what the masks mark, as pages call it")} if not s.labels else {}
     return told | _small_lines(data, rung.side) | called | {
         "holdout": Line(s.holdout, f"{len(data.held)} of {len(data.seen.report.pairs)} pairs, which nothing "
-                                   "is trained on or painted from: they test the networks"),
+                                   "is trained on or painted from: they test the networks, and a verdict "
+                                   f"needs {power.LEAST_IMAGES}"),
         "patients": Line(s.patients, _patients_reason(data))}
 
 
@@ -221,44 +136,58 @@ def _small_lines(data: Folder, side: int) -> dict[str, Line]:
 
 
 def _patients_reason(data: Folder) -> str:
-    told, _ = patients.split(data.seen.report, data.settings, 0)
-    if not told:
+    if not data.patients:
         return ("the names do not tell patients: if some have several images, say how, or test images will "
-                "be of patients that were trained on")
-    return f"{len(set(told.values()))} patients by the images' names: please look whether that is right"
+                "be of patients that were trained on; if each image is of another one, `each`")
+    by = "guessed from the images' names" if data.guessed else "as given"
+    return f"{by}: {looking.told(data.patients)}. Please look whether that is right"
 
 
-def _unpromised(p: Params, data: Folder, planned: Plan, minutes: float, rung: Rung,
-                network: Weights) -> Iterator[str]:
-    if _seconds(planned) + BESIDE > 60 * minutes:
-        yield (f"To be done in {minutes:g} minutes: the smallest run is planned to take "
-               f"{duration(_seconds(planned) + BESIDE)}.")
-    if planned.busy:
-        yield "A time: others compute on this machine."
+def _unpromised(p: Params, data: Folder, best: Fit, minutes: float, network: Weights) -> Iterator[str]:
+    side = best.rung.side
+    if best.seconds > 60 * minutes:
+        yield (f"It will not be done in {minutes:g} minutes: the smallest run is planned to take "
+               f"{duration(best.seconds)}.")
+    if best.plan.busy:
+        yield "Its time is uncertain: other programs are computing on this machine."
+    yield from _of_tests(p, data)
+    if not network.known:
+        yield ("No pretrained weights can be had here, and random ones stand in for them: networks learn "
+               "less, and distances say little. --weights FILE names a file of them, see book/data.md.")
+    if side < 64:
+        yield (f"At {side} pixels a side pictures do not look real: this shows that everything works, and "
+               "little more.")
+    small = {name for area, name in data.seen.seen.areas if area * side**2 < SMALL}
+    if p.data.min_area is None and small:
+        yield (f"The smallest lesions will not be learned: {len(small)} pairs have one below {SMALL} pixels "
+               f"at {side} px a side. -p data.window 2 -p data.window_size 32 lets models look closer.")
+
+
+def _of_tests(p: Params, data: Folder) -> Iterator[str]:
+    """What its test images will not tell."""
     images, seeds = len(data.held), min(p.segment.seeds, p.augment.seeds)
     if not images:
-        yield "Anything about images that no part has seen: no pairs are held out."
-    elif images < power.LEAST_IMAGES or seeds < power.LEAST_SEEDS:
-        yield (f"A verdict: it needs {power.LEAST_IMAGES} held-out images and {power.LEAST_SEEDS} seeds, and "
-               f"there are {images} and {seeds}.")
-    if images:
-        yield (f"To tell gains in Dice below about {power.visible(seeds, images):.2f} in chapters 6 and 7, "
-               f"with {images} test images and {seeds} seed{'s' if seeds > 1 else ''}.")
-    if not network.known:
-        yield "Results as with pretrained weights: none can be had here, and random ones stand in for them."
-    if rung.side < 64:
-        yield (f"Pictures that look real: {rung.side} pixels a side show that everything works, and little "
-               "more.")
+        yield "Nothing can be said about images that no part has seen: no pairs are held out."
+        return
+    if images < power.LEAST_IMAGES:
+        yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and {images} are held "
+               "out. Another folder of labelled images can test instead: -p segment.held_out DIR -p "
+               "data.holdout null.")
+    if seeds < power.LEAST_SEEDS:
+        yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
+               f"{seeds}.")
+    yield (f"Gains in Dice below about {power.visible(seeds, images):.2f} cannot be told from chance in "
+           f"chapters 6 and 7, with {images} test images and {seeds} repetition{'s' if seeds > 1 else ''}.")
     if data.settings.patients is None:
-        yield "That test images are of other patients: the names do not tell, and data.patients is null."
-    small = {name for area, name in data.seen.seen.areas if area * rung.side**2 < SMALL}
-    if p.data.min_area is None and small:
-        yield (f"To learn the smallest lesions: {len(small)} pairs have one below {SMALL} pixels at "
-               f"{rung.side} px a side. -p data.window 2 -p data.window_size 32 lets models look closer.")
+        yield ("Test images may be of patients that were trained on: the names do not tell patients. "
+               "--patients says how; --patients each, if every image is of another one.")
+    elif (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
+        yield f"The test images are of {groups} patients alone: intervals for new patients will be wide."
 
 
 def text(new: New) -> str:
-    """What was seen, chosen, planned, and what would not be promised, for a terminal."""
-    rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.seen.lines]
-    return "\n".join(["Looked at:", *map(printable, rows), "", new.plan.text, "",
-                      "What this run would not promise:", *(f"- {one}" for one in new.unpromised)])
+    """What was seen, chosen, planned, and what the run will not tell, for a terminal."""
+    rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.data.lines]
+    return "\n".join(["Looked at:", *map(printable, rows), "", new.best.plan.text, "",
+                      *([new.best.larger, ""] if new.best.larger else []),
+                      "Limits of this run:", *(f"- {one}" for one in new.unpromised)])

@@ -1,0 +1,94 @@
+"""The second part of `diffusegen new`: the largest run that fits into the time, and the next larger."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.text import duration
+from diffusegen_core.newprofile.ladder import Rung
+from diffusegen_core.newprofile.lines import Sections
+from diffusegen_core.planning import plan
+from diffusegen_core.planning.plan import Plan
+
+BESIDE = 180.0  # seconds of a run that no plan counts: notebooks' starts, tables, figures, the book
+PROBED = 12.0  # seconds of a probe
+HOPELESS = 3.0  # times the time that there is; a larger run is not probed
+WORTH = 1.25  # times as many training images as the size of run has, from which on they are worth the time
+SPARE = 0.9  # of the time that is left, which more training may take: no plan is exact
+TRAINING = "training"  # the kind of work, in a plan
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The size of run that was chosen."""
+
+    rung: Rung
+    chosen: Sections
+    plan: Plan
+    larger: str
+    """What the next larger size would take, in a sentence; "" where there is none."""
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, the book included; nan where memory did not suffice for some of it."""
+        return seconds(self.plan) + BESIDE
+
+
+def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections],
+        validated: Callable[[Sections], Params], most_images: int) -> Fit:
+    """The largest size of run, of ascending ones, that is planned to take at most `limit` seconds, or the
+    smallest. Time that is left goes into more training, up to `most_images` a model."""
+    best: Fit | None = None
+    for rung in rungs:
+        chosen = sections(rung)
+        p = validated(chosen)
+        if best and (foreseen := seconds(at_rates(best.plan, plan.make(p, 0)))) > HOPELESS * limit:
+            best = replace(best, larger=_larger(rung, foreseen + BESIDE))
+            break
+        planned = plan.make(p, PROBED)
+        if best and not seconds(planned) + BESIDE <= limit:
+            best = replace(best, larger=_larger(rung, seconds(planned) + BESIDE))
+            break
+        best = Fit(rung, chosen, planned, "")
+    assert best is not None, "there is always a smallest"
+    return _filled(best, limit, sections, validated, most_images)
+
+
+def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
+            validated: Callable[[Sections], Params], most_images: int) -> Fit:
+    """The same size with as many training images as there is time for."""
+    training = float(best.plan.table.loc[best.plan.table["kind"] == TRAINING, "seconds"].sum(skipna=False))
+    left = limit - best.seconds
+    if not (training > 0 and left > 0):
+        return best
+    images = math.floor(min(most_images, best.rung.images * (1 + SPARE * left / training)) / 100) * 100
+    if images < WORTH * best.rung.images:
+        return best
+    longer = replace(best.rung, images=images)
+    chosen = sections(longer)
+    return replace(best, rung=longer, chosen=chosen,
+                   plan=at_rates(best.plan, plan.make(validated(chosen), 0)))
+
+
+def at_rates(probed: Plan, other: Plan) -> Plan:
+    """Another plan for the same device, with times by the rates of one that was probed."""
+    sums = probed.table.groupby("kind")[["seconds", "flop"]].sum(min_count=1)
+    each = sums["seconds"] / sums["flop"].where(sums["flop"] > 0)
+    table = other.table.assign(seconds=(other.table["flop"] * other.table["kind"].map(each)).where(
+        other.table["flop"] > 0, 0.0))
+    return replace(other, table=table, rates=probed.rates, device=probed.device, beside=probed.beside,
+                   busy=probed.busy)
+
+
+def seconds(planned: Plan) -> float:
+    """Of all work; nan where memory did not suffice for some of it, or its rate is not known."""
+    return float(planned.table["seconds"].sum(skipna=False))
+
+
+def _larger(rung: Rung, needed: float) -> str:
+    if not math.isfinite(needed):
+        return f"A larger run, with images of {rung.side} px, does not fit into the memory here."
+    minutes = math.ceil(needed / 60 / 10) * 10
+    return (f"The next larger run, {rung.like} with images of {rung.side} px, would take about "
+            f"{duration(needed)}: --minutes {minutes}.")

@@ -1,0 +1,34 @@
+"""What is asked of `diffusegen new`, and whether the file may be written at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusegen_core.config import params
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.store import lock
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks for."""
+
+    source: Path
+    minutes: float = 60.0
+    device: str = "auto"
+    out: Path = Path("params/mine.yaml")
+    images: str | None = None
+    masks: str | None = None
+    patients: str | None = None
+    weights: str | None = None
+    changes: Mapping[str, Any] | None = None
+    """Other parameters, in sections."""
+
+
+def refuse_there(file: Path) -> None:
+    """UserError where a file is there, or the run that it would name."""
+    if file.exists():
+        raise UserError(f"{file} is there already, and nothing is written over it. Name another by --out.")
+    if lock.is_run(folder := params.resolve(f"runs/{file.stem}")):
+        raise UserError(f"{folder} is a run already, of the name {file.stem}. Name another file by --out.")
