@@ -129,7 +129,7 @@ def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(checkout
     assert p.data.image_size == 48
     assert 1.25 * 6000 < p.train.images <= ladder.PASSES * 28
     assert p.train.images % 100 == 0
-    assert made.best.larger.startswith("The next larger run, kvasir_cpu with images of 64 px, would take about ")
+    assert made.best.larger.startswith("The next larger run, kvasir_cpu with images of 64 px, would take ")
     assert made.best.larger.endswith("--minutes 10.")
     assert made.best.larger in making.text(made)
     assert making.make(Wish(pairs, 5.4)).best.rung in ladder.LADDER

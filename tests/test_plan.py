@@ -215,7 +215,7 @@ def test_pairs_of_a_folder_are_counted(tmp_path: Path):
     there.append(("data.holdout", "null"))
     assert plan.pairs(profile("smoke", *there)) == (5, f"in {tmp_path / 'pairs'}")
     assert plan.pairs(profile("smoke", *there, ("data.count", "4")))[0] == 4
-    with pytest.raises(UserError, match="is one of the paper's 348, .* give -p data.subset all"):
+    with pytest.raises(UserError, match=r"is one of the paper's 348, .* give -p data.subset all"):
         plan.pairs(profile("smoke", *there, ("data.subset", "paper348")))
     with pytest.raises(UserError, match=r"5 pairs are too few for cluster\.k 6"):
         plan.make(profile("smoke", *there, ("cluster.k", "6")), 0)
