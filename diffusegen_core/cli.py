@@ -96,6 +96,7 @@ def run(
     preflight.check(this, [*chapters, *again])
     for note in preflight.notes(this.params, chapters):
         typer.echo(printable_lines(f"diffusegen: {note}"), err=True)
+    preflight.refuse_miscounted(this, chapters)
     if dry_run:
         typer.echo(preflight.dry_run(this, chapters))
         return
@@ -109,6 +110,9 @@ def run(
         this.keep_params()
         for name in again:
             this.make(name, again=True)
+        if this.params.data.on_bad == "skip":  # how many are left, only reading tells
+            this.make("data")
+            preflight.refuse_miscounted(this, chapters)
         with Display(this, chapters) as display:
             for notebook, name in zip(chosen, chapters, strict=True):
                 with display.chapter(notebook.stem, name):

@@ -20,6 +20,9 @@ def data_check(
         metavar="GLOB", help="Which files are images: data.images, as 'train/*.png'.")] = None,
     masks: Annotated[str | None, typer.Option(
         metavar="GLOB", help="Which are their masks: data.masks, as 'labels/*_seg.png'.")] = None,
+    patients: Annotated[str | None, typer.Option(
+        metavar="REGEX|CSV:COLUMN|each", help="What tells patients: data.patients, as '^(P[0-9]+)', or "
+                                              "who.csv:patient.")] = None,
     profile: Annotated[Path | None, typer.Option(
         help="A parameter file: check the folder as its section `data` would read it.")] = None,
     clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
@@ -30,15 +33,18 @@ def data_check(
     """
     from diffusegen_core.config import params
     from diffusegen_core.config.data import Data
-    from diffusegen_core.data import checkup
+    from diffusegen_core.data import checkup, layouts
     changes = changes_of(overrides or [])
     if other := [name for name in changes if name != "data"]:
         raise UserError(f"-p {other[0]}: here only parameters of data are given, such as -p data.labels "
                         "'{1: lesion}'.")
     told = params.load(params.profile_file(profile)).get("data", {}) if profile else {}
     globs = {name: glob for name, glob in (("images", images), ("masks", masks)) if glob}
-    settings = params.typed(Data, {**told, **changes.get("data", {}), **globs}, "Parameters: data")
-    made = checkup.checkup(folder if folder.exists() else params.resolve(folder), clusters, settings)
+    there = folder if folder.exists() else params.resolve(folder)
+    given = {**told, **changes.get("data", {}), **globs, **({"patients": patients} if patients else {})}
+    given = {**({} if "images" in given else layouts.only_patterns(there)), "object": "object", **given}
+    settings = params.typed(Data, given, "Parameters: data")
+    made = checkup.checkup(there, clusters, settings)
     typer.echo("\n".join(map(printable, made.text.split("\n"))))
     raise typer.Exit(1 if made.report.problems else 0)
 

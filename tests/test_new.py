@@ -18,7 +18,7 @@ from diffusegen_core.data import checkup, dataset, phantom
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
-from diffusegen_core.newprofile import grouping, guesses, ladder, lines, looking, making
+from diffusegen_core.newprofile import fitting, grouping, guesses, ladder, lines, looking, making
 from diffusegen_core.newprofile.lines import Line
 from diffusegen_core.newprofile.wish import Wish
 from diffusegen_core.planning import plan, preflight
@@ -39,13 +39,14 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
 
         def make(p: Params, seconds: float) -> Plan:
             work = p.data.image_size**2 / 1000
-            table = pd.DataFrame({"kind": ["training"], "flop": [work], "seconds": [60 * minutes * work]})
+            table = pd.DataFrame({"chapter": ["2 train"], "kind": ["training"], "flop": [work],
+                                  "seconds": [60 * minutes * work], "items": 1,
+                                  "images": 1, "disk": 0, "largest": 0.0, "temporary": 0})
             if seconds:
                 probed.append(p.data.image_size)
             rates = pd.DataFrame({"kind": ["training"], "rate": [1 / (60 * minutes)]})
             return Plan(table, p.profile, 32, "", rates, "a device")
         monkeypatch.setattr(plan, "make", make)
-        monkeypatch.setattr(Plan, "text", property(lambda self: "The plan."))
         return probed
     return on
 
@@ -71,7 +72,8 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
     assert result.exit_code == 0, result.exception
     file = checkout / "params" / "mine.yaml"
     assert f"Written: {file}" in result.stdout
-    assert "The plan." in result.stdout
+    assert "Time, on a device: 1 h 0 min" not in result.stdout
+    assert "of which 2 train " in result.stdout
     p = params.validate({**params.load(file), "profile": "mine"})
     assert p.data.source == str(pairs)
     assert (p.data.count, p.data.holdout, p.data.channels, p.data.object) == (None, 0.3, 3, "lesion")
@@ -80,8 +82,8 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
     assert preflight.notes(p) == []
     assert dataset.expected(p.data)[0] == 28
     text = file.read_text()
-    assert "10 patients by the images' names: please look whether that is right" in text
-    assert "8 of 40 pairs, which nothing is trained on or painted from" in text
+    assert "guessed from the images' names: 10 patients, 4 images each, such as pat00." in text
+    assert "12 of 40 pairs, which nothing is trained on or painted from" in text
     for section in ("data", "cluster", "train", "inpaint", "segment"):
         part = text.split(f"\n{section}:\n")[1].split("\n\n")[0]
         assert part.count("# ") >= 3, section
@@ -119,11 +121,13 @@ def test_the_largest_run_that_fits_the_time_is_chosen(checkout, pairs, timed, of
     assert params.validate(lines.values({"": {}}) | params._parsed(made.text, "")).data.image_size == side
     assert seen[:len(probed)] == probed
     assert 256 not in seen
-    assert not any("To be done" in line for line in made.unpromised) or minutes < 4.1
+    assert not any("To be done" in line for line in made.limits) or minutes < 4.1
 
 
-def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(checkout, pairs, timed, offline):
+def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
+        checkout, pairs, timed, offline, monkeypatch):
     timed(1.0)  # 48 px take 2.3 minutes, and 64 px 4.1
+    monkeypatch.setattr(fitting, "GENERATORS", 1)
     made = making.make(Wish(pairs, 6.9))
     p = params.validate(params._parsed(made.text, ""))
     assert p.data.image_size == 48
@@ -231,7 +235,7 @@ def test_grey_images_and_masks_of_several_values_are_seen(checkout, tmp_path, ti
     p = params.validate(params._parsed(made.text, ""))
     assert (p.data.channels, p.data.labels) == (1, {"1": "class_1", "2": "class_2", "3": "class_3"})
     assert p.data.patients is None
-    assert any("of patients that were trained on" in line for line in made.unpromised)
+    assert any("of patients that were trained on" in line for line in made.limits)
     assert preflight.problems(p) == []
 
 
@@ -303,7 +307,35 @@ def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, o
         data = params.validate(params._parsed(made.text, "")).data
         assert data.on_bad == ("skip" if few else "refuse")
         assert data.min_area == (pytest.approx(making.SMALL / 32**2, rel=0.01) if few else None)
-        assert any("smallest lesions will not be learned: 8 pairs" in line for line in made.unpromised) != few
+        assert any("smallest lesions will not be learned: 8 pairs" in line for line in made.limits) != few
+
+
+def test_the_sets_fit_the_pairs_that_are_left(checkout, tmp_path, timed, offline):
+    """Of pairs whose lesion is too small for the run's size, none counts."""
+    timed(1.0)
+    for number in range(40):
+        image, _, _ = phantom.draw(0, number, 64)
+        mask, side = np.zeros((1, 64, 64), np.uint8), 2 if number in (3, 7) else 20
+        mask[:, 30:30 + side, 30:30 + side] = 1
+        dataset.write_pair(tmp_path / "pairs", f"{number:02}", image, mask)
+    made = making.make(Wish(tmp_path / "pairs", 1))
+    assert sorted(made.data.left_out(32)) == ["03", "07"]
+    kept = 40 - len({*made.data.held, "03", "07"})
+    assert max(made.params.augment.sizes) <= made.params.inpaint.sources <= kept
+    assert made.params.segment.test_count == len(set(made.data.held) - {"03", "07"})
+    assert any("Left out: 2 pairs" in line and "(03, 07)" in line for line in made.limits)
+
+
+def test_with_time_to_spare_three_generators_are_trained(checkout, pairs, monkeypatch, offline):
+    def make(p: Params, seconds: float) -> Plan:
+        minutes = p.generators * p.data.image_size**2 / 1000
+        return Plan(pd.DataFrame({
+            "chapter": ["2 train"], "kind": ["training"], "flop": [minutes], "seconds": [60 * minutes],
+            "items": 1, "images": 1, "disk": 0, "largest": 0.0, "temporary": 0}), p.profile, 32, "", None,
+            "a device")
+    monkeypatch.setattr(plan, "make", make)
+    chosen = [making.make(Wish(pairs, minutes)).params for minutes in (6.9, 9.0, 16.0)]
+    assert [(p.data.image_size, p.generators) for p in chosen] == [(48, 1), (64, 1), (64, 3)]
 
 
 def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():

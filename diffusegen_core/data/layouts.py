@@ -85,6 +85,22 @@ def scan(folder: Path, settings: Data | None = None) -> Report:
     return report
 
 
+def only_patterns(folder: Path) -> dict[str, str]:
+    """data.images and data.masks by which every picture of a folder without a known layout is an image or a
+    mask; {} where the layout is known, or pictures are left over."""
+    if not folder.is_dir():
+        return {}
+    try:
+        scan(folder)
+    except UnknownLayoutError:
+        count, images, masks = advice.patterns(folder)
+        if count:
+            report = scan(folder, Data(images=images, masks=masks))
+            if not report.problems and not report.ignored:
+                return {"images": images, "masks": masks}
+    return {}
+
+
 def for_folder(settings: Data, folder: Path) -> Data:
     """The settings by which another folder than data.source is read: by its own layout, where it has one, and
     not by the patterns of data.source."""

@@ -36,6 +36,14 @@ def of_pairs(report: Report, settings: Data) -> dict[str, str]:
         return _by_pattern(report, re.compile(settings.patients))
 
 
+def counted(of_pairs: Mapping[str, str]) -> str:
+    """How many patients there are, in words."""
+    sizes = Counter(of_pairs.values())
+    low, high = min(sizes.values()), max(sizes.values())
+    each = f"{low} to {high} images" if low < high else f"{low} image{'s' if low > 1 else ''}"
+    return f"{len(sizes)} patients, {each} each, such as {printable(min(sizes))}"
+
+
 def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
     """The names of the pairs that are held out, sorted: those of whole patients, about this share of all.
 

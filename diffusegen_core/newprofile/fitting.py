@@ -16,6 +16,7 @@ PROBED = 12.0  # seconds of a probe
 HOPELESS = 3.0  # times the time that there is; a larger run is not probed
 WORTH = 1.25  # times as many training images as the size of run has, from which on they are worth the time
 SPARE = 0.9  # of the time that is left, which more training may take: no plan is exact
+GENERATORS = 3  # of a verdict on the method
 TRAINING = "training"  # the kind of work, in a plan
 
 
@@ -38,7 +39,8 @@ class Fit:
 def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections],
         validated: Callable[[Sections], Params], most_images: int) -> Fit:
     """The largest size of run, of ascending ones, that is planned to take at most `limit` seconds, or the
-    smallest. Time that is left goes into more training, up to `most_images` a model."""
+    smallest. Time that is left goes into three generators, if they fit, and into more training, up to
+    `most_images` a model."""
     best: Fit | None = None
     for rung in rungs:
         chosen = sections(rung)
@@ -57,7 +59,11 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
 
 def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
             validated: Callable[[Sections], Params], most_images: int) -> Fit:
-    """The same size with as many training images as there is time for."""
+    """The same size with three generators, and then with as many training images as there is time for."""
+    chosen = sections(several := replace(best.rung, generators=GENERATORS))
+    planned = at_rates(best.plan, plan.make(validated(chosen), 0))
+    if seconds(planned) + BESIDE <= limit:
+        best = replace(best, rung=several, chosen=chosen, plan=planned)
     training = float(best.plan.table.loc[best.plan.table["kind"] == TRAINING, "seconds"].sum(skipna=False))
     left = limit - best.seconds
     if not (training > 0 and left > 0):

@@ -32,6 +32,7 @@ class Rung:
     like: str
     """Where its values come from."""
     bf16: bool = False
+    generators: int = 1
 
 
 DECODER = (64, 32, 16)
@@ -63,6 +64,9 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
     sizes = [*(small if rung.side >= 128 else small[:1]), *([sources] if sources == pairs else small[1:2])]
     calls = 25
     return {
+        "": {"generators": Line(
+            rung.generators, "trainings from the start, which chapters 6 and 7 share their repetitions out "
+                             "among: a verdict on more than the pairs of one training needs 3")},
         "model": {
             "base_channels": Line(rung.base, f"width and levels as in {rung.like}"),
             "channel_mult": Line(list(rung.mult)), "res_blocks": Line(1),
@@ -108,6 +112,6 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "held_out": Line("rest", "the pairs of data.holdout"),
             "test_count": Line(max(held, 1), "all that are held out")},
         "augment": {
-            "sizes": Line(sizes or [sources], "real pairs to which synthetic ones are added" + (
+            "sizes": Line(sizes or [sources], "real pairs that synthetic ones are added to" + (
                 "; the last are all that there are" if sources == pairs else "")),
             "ratios": Line([rung.samples]), "seeds": Line(rung.seeds)}}

@@ -1,6 +1,5 @@
 """The first part of `diffusegen new`: how the folder is read, what tells patients, and who is held out."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
-from diffusegen_core.config.errors import UserError, printable
-from diffusegen_core.data import advice, checkup, layouts, patients
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.data import checkup, layouts, patients
 from diffusegen_core.data.checkup import Checkup
 from diffusegen_core.data.reports import Report
 from diffusegen_core.measures import power
@@ -18,6 +17,8 @@ from diffusegen_core.newprofile import guesses
 SHARES = 0.2, 0.25, 0.3, 0.35  # the first is taken that gives as many test images as a verdict needs
 OF_FEW = 0.3  # where none does
 FEWEST = 4  # pairs
+SMALL = 12  # pixels of a lesion at the run's size, below which it is hardly one
+FEW = 0.1  # of the pairs, which may be left out for such lesions
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,29 @@ class Folder:
         """How many are not held out."""
         return len(self.seen.report.pairs) - len(self.held)
 
+    def small(self, side: int) -> set[str]:
+        """The pairs with a lesion that is none at a run's size."""
+        return {name for area, name in self.seen.seen.areas if area * side**2 < SMALL}
+
+    def left_out(self, side: int) -> set[str]:
+        """Those that are left out, if they are few; none where the user says what to do with such."""
+        asked = self.settings.min_area is not None or self.settings.on_bad == "skip"
+        small = self.small(side)
+        return small if not asked and len(small) <= FEW * len(self.seen.report.pairs) else set()
+
     @property
     def lines(self) -> list[tuple[str, str, str]]:
         """What was seen, a verdict a line, and who is held out."""
+        seen = [line for line in self.seen.lines if line[1] != "patients"]
         last = (checkup.LOOK if not self.patients else checkup.OK, "patients", self._patients())
-        return [*self.seen.lines, *([last] if self.held or self.patients else [])]
+        return [*seen, *([last] if self.held or self.patients else [])]
 
     def _patients(self) -> str:
         held = f"{len(self.held)} of {len(self.seen.report.pairs)} pairs are held out"
         if not self.patients:
             return f"nothing tells them; {held}"
         groups = len({self.patients[name] for name in self.held})
-        return f"{told(self.patients)}; {held}, of {groups} patients"
-
-
-def told(of_pairs: Mapping[str, str]) -> str:
-    """How many patients there are, in words."""
-    sizes = Counter(of_pairs.values())
-    low, high = min(sizes.values()), max(sizes.values())
-    each = f"{low} to {high} images" if low < high else f"{low} image{'s' if low > 1 else ''}"
-    return f"{len(sizes)} patients, {each} each, such as {printable(min(sizes))}"
+        return f"{patients.counted(self.patients)}; {held}, of {groups} patients"
 
 
 def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Mapping[str, Any]) -> Folder:
@@ -66,8 +70,10 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
     `globs` are data.images and data.masks, `told_by` is data.patients, `given` all else that the user says of
     data. UserError where it has problems, or too few pairs.
     """
-    base = {"source": str(source), "count": None, "object": "lesion", "image_size": 64,
-            **(globs or _patterns(source, given)), **({"patients": told_by} if told_by else {}), **given}
+    if not globs and "images" not in given:
+        globs = layouts.only_patterns(source)
+    base = {"source": str(source), "count": None, "object": "lesion", "image_size": 64, **globs,
+            **({"patients": told_by} if told_by else {}), **given}
     settings = params.typed(Data, base, "Parameters: data")
     seen = checkup.checkup(source, None, settings)
     better: dict[str, Any] = {}
@@ -92,22 +98,6 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
     if "holdout" not in given:
         settings = settings.model_copy(update={"holdout": _share(seen.report, settings)})
     return Folder(settings, seen, guess is not None, *patients.split(seen.report, settings, 0))
-
-
-def _patterns(source: Path, given: Mapping[str, Any]) -> dict[str, str]:
-    """The patterns by which every picture of a folder without a known layout is an image or a mask."""
-    if "images" in given or not source.is_dir():
-        return {}
-    try:
-        layouts.scan(source)
-    except layouts.UnknownLayoutError:
-        count, images, masks = advice.patterns(source)
-        if count:
-            globs = {"images": images, "masks": masks}
-            report = layouts.scan(source, Data(**globs))  # type: ignore[arg-type]
-            if not report.problems and not report.ignored:
-                return globs
-    return {}
 
 
 def _share(report: Report, settings: Data) -> float:

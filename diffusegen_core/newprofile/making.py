@@ -1,6 +1,5 @@
 """`diffusegen new`: look at the data, time the device, and fit a run into the time that there is."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,22 +9,20 @@ from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Cluster
 from diffusegen_core.config.text import duration
-from diffusegen_core.data import checkup
+from diffusegen_core.data import checkup, patients
 from diffusegen_core.measures import power
-from diffusegen_core.newprofile import fitting, grouping, guesses, ladder, lines, looking
+from diffusegen_core.newprofile import cautions, fitting, grouping, guesses, ladder, lines, looking
 from diffusegen_core.newprofile.fitting import Fit
 from diffusegen_core.newprofile.grouping import Grouping
 from diffusegen_core.newprofile.guesses import Weights
 from diffusegen_core.newprofile.ladder import LADDER, Rung
 from diffusegen_core.newprofile.lines import Line, Sections
-from diffusegen_core.newprofile.looking import Folder
+from diffusegen_core.newprofile.looking import SMALL, Folder
 from diffusegen_core.newprofile.wish import Wish, refuse_there
 from diffusegen_core.planning import preflight
 from diffusegen_core.store import files
 
-SMALL = 12  # pixels of a lesion at the run's size, below which it is hardly one
-FEW_PATIENTS = 10  # of the test images
-FEW = 0.1  # of the pairs, which may be left out for such lesions
+LISTED = 1.0  # seconds of a chapter, from which on its time is told
 GIVEN = "as given by -p"
 
 
@@ -37,7 +34,8 @@ class New:
     text: str
     data: Folder
     best: Fit
-    unpromised: list[str]
+    params: Params
+    limits: list[str]
     """What the run will not be able to tell, a sentence each."""
 
     def write(self) -> None:
@@ -74,8 +72,8 @@ def make(wish: Wish) -> New:
     p = _validated(file, best.chosen)
     if wrong := preflight.problems(p):
         raise UserError("\n".join(wrong))
-    return New(file, lines.text(head, best.chosen), data, best,
-               list(_unpromised(p, data, best, wish.minutes, network)))
+    return New(file, lines.text(head, best.chosen), data, best, p,
+               list(cautions.cautions(p, data, best, wish.minutes, network.known)))
 
 
 def _rungs(data: Folder) -> list[Rung]:
@@ -89,10 +87,12 @@ def _validated(file: Path, chosen: Sections) -> Params:
 
 
 def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung: Rung) -> Sections:
-    rest = ladder.sections(rung, data.pairs, len(data.held), groups.k, groups.smallest)
-    scan = [k for k in range(2, 9) if k < data.pairs // 2] or [2]
+    out, held = data.left_out(rung.side), set(data.held)
+    pairs = data.pairs - len(out - held)
+    rest = ladder.sections(rung, pairs, len(held - out), groups.k, min(groups.smallest, pairs))
+    scan = [k for k in range(2, 9) if k < pairs // 2] or [2]
     cluster = {"k": Line(groups.k, groups.reason), "scan": Line(scan)}
-    merged: Sections = {"": {"device": Line(wish.device)}, "data": _data_lines(data, rung),
+    merged: Sections = {"": {"device": Line(wish.device), **rest.pop("")}, "data": _data_lines(data, rung),
                         "cluster": {**cluster, **network.sections["cluster"]}, **rest}
     for section in ("style", "evaluate", "segment"):
         merged[section] = {**rest[section], **network.sections[section]}
@@ -121,13 +121,11 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
 
 
 def _small_lines(data: Folder, side: int) -> dict[str, Line]:
-    """Leave out the pairs whose lesions are no lesions at the run's size, if they are few."""
-    small = {name for area, name in data.seen.seen.areas if area * side**2 < SMALL}
     if data.settings.min_area is not None or data.settings.on_bad == "skip":
         return {"min_area": Line(data.settings.min_area, GIVEN), "on_bad": Line(data.settings.on_bad, GIVEN)}
-    if not small:
+    if not (small := data.small(side)):
         return {"min_area": Line(None, f"no lesion is below {SMALL} pixels at this size")}
-    if len(small) > FEW * len(data.seen.report.pairs):
+    if not data.left_out(side):
         return {"min_area": Line(None, f"{len(small)} pairs have a lesion below {SMALL} pixels at this size, "
                                        "too many to leave out")}
     why = f"{SMALL} pixels at this size: {len(small)} pairs have a smaller lesion, which no network learns"
@@ -140,54 +138,22 @@ def _patients_reason(data: Folder) -> str:
         return ("the names do not tell patients: if some have several images, say how, or test images will "
                 "be of patients that were trained on; if each image is of another one, `each`")
     by = "guessed from the images' names" if data.guessed else "as given"
-    return f"{by}: {looking.told(data.patients)}. Please look whether that is right"
-
-
-def _unpromised(p: Params, data: Folder, best: Fit, minutes: float, network: Weights) -> Iterator[str]:
-    side = best.rung.side
-    if best.seconds > 60 * minutes:
-        yield (f"It will not be done in {minutes:g} minutes: the smallest run is planned to take "
-               f"{duration(best.seconds)}.")
-    if best.plan.busy:
-        yield "Its time is uncertain: other programs are computing on this machine."
-    yield from _of_tests(p, data)
-    if not network.known:
-        yield ("No pretrained weights can be had here, and random ones stand in for them: networks learn "
-               "less, and distances say little. --weights FILE names a file of them, see book/data.md.")
-    if side < 64:
-        yield (f"At {side} pixels a side pictures do not look real: this shows that everything works, and "
-               "little more.")
-    small = {name for area, name in data.seen.seen.areas if area * side**2 < SMALL}
-    if p.data.min_area is None and small:
-        yield (f"The smallest lesions will not be learned: {len(small)} pairs have one below {SMALL} pixels "
-               f"at {side} px a side. -p data.window 2 -p data.window_size 32 lets models look closer.")
-
-
-def _of_tests(p: Params, data: Folder) -> Iterator[str]:
-    """What its test images will not tell."""
-    images, seeds = len(data.held), min(p.segment.seeds, p.augment.seeds)
-    if not images:
-        yield "Nothing can be said about images that no part has seen: no pairs are held out."
-        return
-    if images < power.LEAST_IMAGES:
-        yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and {images} are held "
-               "out. Another folder of labelled images can test instead: -p segment.held_out DIR -p "
-               "data.holdout null.")
-    if seeds < power.LEAST_SEEDS:
-        yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
-               f"{seeds}.")
-    yield (f"Gains in Dice below about {power.visible(seeds, images):.2f} cannot be told from chance in "
-           f"chapters 6 and 7, with {images} test images and {seeds} repetition{'s' if seeds > 1 else ''}.")
-    if data.settings.patients is None:
-        yield ("Test images may be of patients that were trained on: the names do not tell patients. "
-               "--patients says how; --patients each, if every image is of another one.")
-    elif (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
-        yield f"The test images are of {groups} patients alone: intervals for new patients will be wide."
+    return f"{by}: {patients.counted(data.patients)}. Please look whether that is right"
 
 
 def text(new: New) -> str:
     """What was seen, chosen, planned, and what the run will not tell, for a terminal."""
+    best, p = new.best, new.params
     rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.data.lines]
-    return "\n".join(["Looked at:", *map(printable, rows), "", new.best.plan.text, "",
-                      *([new.best.larger, ""] if new.best.larger else []),
-                      "Limits of this run:", *(f"- {one}" for one in new.unpromised)])
+    each = best.plan.chapters["seconds"]
+    busy = " (other programs are computing here)" if best.plan.busy else ""
+    return "\n".join([
+        "Looked at:", *map(printable, rows), "",
+        f"The run: images of {best.rung.side} px a side; {new.data.pairs} pairs to train on and "
+        f"{len(new.data.held)} to test; {p.train.images} training images a model, {p.generators} "
+        f"generator{'s' if p.generators > 1 else ''}; sets of "
+        f"{' and '.join(map(str, p.augment.sizes or []))} real pairs; {p.augment.seeds} repetitions.",
+        f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "
+        f"{', '.join(f'{name} {duration(value)}' for name, value in each.items() if value >= LISTED)}.",
+        *([best.larger] if best.larger else []), "",
+        "Limits of this run:", *(f"- {one}" for one in new.limits)])

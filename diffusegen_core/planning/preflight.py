@@ -12,6 +12,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
+from diffusegen_core.data.types import REAL
 from diffusegen_core.planning import plan, space
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
@@ -47,6 +48,15 @@ def check(run: Run, chosen: Collection[str]) -> None:
     if lines := problems(run.params, chosen):
         raise UserError("\n".join(lines))
     space.refuse_full(run.params, needed(chosen))
+
+
+def refuse_miscounted(run: Run, chosen: Collection[str]) -> None:
+    """UserError where the chosen chapters need more pairs than were stored: some may have been left out
+    (data.on_bad: skip), which no listing of the folder tells."""
+    pairs = run.finished("data")
+    if pairs is not None and "augment" in needed(chosen):
+        p = run.params
+        augment.sizes(trainsets.of_run(p, len(pairs))[REAL].sources, p.augment, p.segment)
 
 
 def notes(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:

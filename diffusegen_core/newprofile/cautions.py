@@ -1,0 +1,81 @@
+"""What a run that `diffusegen new` has chosen will not be able to tell, a sentence each."""
+
+import math
+from collections.abc import Iterator
+
+from diffusegen_core.config.errors import printable, some
+from diffusegen_core.config.params import Params
+from diffusegen_core.config.text import duration
+from diffusegen_core.measures import power
+from diffusegen_core.newprofile.fitting import GENERATORS, Fit
+from diffusegen_core.newprofile.looking import SMALL, Folder
+
+FEW_PATIENTS = 10  # of the test images
+MEASURED = 0.05  # the largest mean gain in Dice of the page "Results at small scale", rounded up
+
+
+def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) -> Iterator[str]:
+    """The limits of a run; `known` is whether its networks know images from pretraining."""
+    side = best.rung.side
+    if best.seconds > 60 * minutes:
+        yield (f"It will not be done in {minutes:g} minutes: the smallest run is planned to take "
+               f"{duration(best.seconds)}.")
+    if best.plan.busy:
+        yield "Its time is uncertain: other programs are computing on this machine."
+    yield from _of_tests(p, data)
+    if not known:
+        yield ("No pretrained weights can be had here, and random ones stand in for them: networks learn "
+               "less, and distances say little. --weights FILE names a file of them, see book/data.md.")
+    if side < 64:
+        yield (f"At {side} pixels a side pictures do not look real: this shows that everything works, and "
+               "little more.")
+    yield from _of_masks(p, data, side)
+
+
+def _of_tests(p: Params, data: Folder) -> Iterator[str]:
+    images, seeds = p.segment.test_count if data.held else 0, min(p.segment.seeds, p.augment.seeds)
+    if not images:
+        yield "Nothing can be said about images that no part has seen: no pairs are held out."
+        return
+    if images < power.LEAST_IMAGES:
+        yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and {images} are held "
+               f"out. {_more(len(data.seen.report.pairs))}")
+    if seeds < power.LEAST_SEEDS:
+        yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
+               f"{seeds}.")
+    gain = power.visible(seeds, images)
+    expect = (f' Gains so far (page "Results at small scale") were {MEASURED:g} at most: expect "undecided".'
+              if gain > MEASURED else "")
+    yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with {images} test images and "
+           f"{seeds} repetition{'s' if seeds > 1 else ''}.{expect}")
+    if data.settings.patients is None:
+        yield ("Test images may be of patients that were trained on: the names do not tell patients. "
+               "--patients says how; --patients each, if every image is of another one. Where nobody knows, "
+               "take all numbers for too good.")
+    elif (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
+        yield f"The test images are of {groups} patients alone: intervals for new patients will be wide."
+    if p.generators < GENERATORS:
+        yield (f"Verdicts will be on the pairs of one training; another may differ by more than they gain. "
+               f"-p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")
+
+
+def _more(pairs: int) -> str:
+    """How to have enough test images."""
+    test = "another folder of labelled images test: -p segment.held_out DIR -p data.holdout null."
+    if pairs < 2 * power.LEAST_IMAGES:
+        return f"Let {test}"
+    share = math.ceil(100 * power.LEAST_IMAGES / pairs) / 100
+    return (f"-p data.holdout {share:g} holds out enough and leaves {pairs - power.LEAST_IMAGES} to train "
+            f"on; or let {test}")
+
+
+def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
+    if out := sorted(data.left_out(side)):
+        yield (f"Left out: {len(out)} pair{'s' if len(out) > 1 else ''} with a lesion below {SMALL} pixels "
+               f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
+    elif p.data.min_area is None and (small := data.small(side)):
+        yield (f"The smallest lesions will not be learned: {len(small)} pairs have one below {SMALL} pixels "
+               f"at {side} px a side. -p data.window 2 -p data.window_size 32 lets models look closer.")
+    if len(p.data.classes) > 1 and p.inpaint.classes is None:
+        yield (f"All {len(p.data.classes)} classes are moved and painted anew together. To paint one and "
+               f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'.")
