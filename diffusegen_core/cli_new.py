@@ -1,5 +1,6 @@
 """The command `diffusegen new`: a parameter file for data of one's own."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def new(
                                               "who.csv:patient; each: every image is another's.")] = None,
     weights: Annotated[str | None, typer.Option(
         metavar="FILE", help="Weights of torchvision's mobilenet_v2 or the like, where none can be "
-                             "downloaded.")] = None,
+                             "downloaded; book/data.md has their addresses.")] = None,
 ) -> None:
     """Look at data of your own, time this device, and write a parameter file that fits, with reasons.
 
@@ -48,4 +49,5 @@ def new(
     made = making.make(Wish(there.absolute(), minutes, device, out, images, masks, patients, file, changes))
     made.write()
     typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
-    typer.echo(f"\nWritten: {made.file}. Look at it, then: diffusegen run {out}")
+    typer.echo(f"\nWritten: {made.file}. Look at data.object, data.patients and augment.sizes in it; "
+               f"`diffusegen plan` tells more of its time. Then: diffusegen run {shlex.quote(str(out))}")

@@ -310,6 +310,15 @@ def test_a_profile_that_is_nowhere_is_refused_by_name(checkout: Path, profile: s
                                  f"{checkout / 'params'}.")
 
 
+def test_a_folder_in_place_of_a_profile_is_told_what_to_give(checkout: Path):
+    (checkout / "runs" / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"This is a folder: .*`diffusegen new runs/mine` writes such a file\."):
+        params.profile_file("runs/mine")
+    (checkout / "runs" / "mine" / "params.yaml").touch()
+    with pytest.raises(UserError, match=r"This is the folder of a run: give .*runs/mine/params\.yaml\."):
+        params.profile_file("runs/mine")
+
+
 def test_links_that_lead_in_a_circle_are_a_path_where_nothing_is(tmp_path: Path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")

@@ -147,7 +147,7 @@ def test_the_problems_that_a_listing_shows_are_told(nano_params: Params, folder:
     p = changed(nano_params, data={"on_bad": on_bad}, segment={"cvc": str(folder)})
     lines = told(p, "segment")
     assert len(lines) == (on_bad == "refuse")
-    assert all("segment.cvc: " in line and "has 1 problems, such as images/phantom" in line and
+    assert all("segment.cvc: " in line and "has 1 problem, such as images/phantom" in line and
                "missing mask" in line for line in lines)
     for mask in (folder / "masks").iterdir():
         mask.unlink()

@@ -139,7 +139,17 @@ def profile_file(profile: str | Path) -> Path:
         if path is not None and path.is_file():
             return path
     raise UserError(f"There is no parameter file {profile}, nor a profile of that name in "
-                    f"{resolve('params')}.")
+                    f"{resolve('params')}.{_of_folder(profile)}")
+
+
+def _of_folder(profile: str | Path) -> str:
+    """What else a folder can be that was given for a parameter file, in a sentence."""
+    folder = next((path for path in (Path(profile), resolve(profile)) if path.is_dir()), None)
+    if folder is None:
+        return ""
+    own = folder / "params.yaml"
+    return (f" This is the folder of a run: give {own}." if own.is_file() else
+            f" This is a folder: for data of your own, `diffusegen new {profile}` writes such a file.")
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

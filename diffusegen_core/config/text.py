@@ -21,6 +21,11 @@ def about(seconds: float) -> str:
     return f"about {duration(seconds)}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 pair", "3 pairs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """Bytes in words: "4.21 GB", "812 kB"; "-" for none."""
     return scaled(count, ["B", "kB", "MB", "GB", "TB", "PB"])

@@ -32,9 +32,9 @@ from diffusegen_core.data.reports import Report
 
 OK, LOOK = "ok", "look"
 SIZES = 64, 128, 256  # image sides at which regions may vanish, beside the chosen one
-# Shares of a picture and of its border above which a mask is more likely inverted, and of a picture if the mask
-# has a hole, as where it spares a black frame. Of Kvasir-SEG's 1000 masks one is such as it is, all but two
-# are if they are inverted.
+# Shares of a picture and of its border above which a mask is more likely inverted, and of a picture if the
+# mask has a hole, as where it spares a black frame. One of Kvasir-SEG's 1000 masks is like that, and of the
+# same masks inverted all but two are.
 MOST, FRAME, HOLED = 0.8, 0.75, 0.5
 DARK = 8  # the brightest grey level of a picture that shows nothing
 STRETCHED = 1.2  # a longer side over the shorter one
@@ -332,7 +332,7 @@ def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
 def _patient_lines(report: Report, settings: Data) -> list[tuple[str, str, str]]:
     if settings.patients is None or not report.pairs:
         return []
-    return [(OK, "patients", f"{patients.counted(patients.of_pairs(report, settings))}, by data.patients")]
+    return [(OK, "patients", f"{patients.described(patients.of_pairs(report, settings))}, by data.patients")]
 
 
 def _odd(seen: Seen, what: str, name: str) -> None:

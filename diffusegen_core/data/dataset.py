@@ -17,6 +17,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, resolve
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import (
     decisive,
     layouts,
@@ -223,9 +224,9 @@ def refuse_unreadable(settings: Data, source: str) -> None:
                           layouts.for_folder(settings, folder))
     if report.problems and settings.on_bad == "refuse":
         first = report.problems[0]
-        raise UserError(f"{report.folder} has {len(report.problems)} problems, such as {first.file}: "
-                        f"{first.problem}. `diffusegen data check` shows them all; mend the folder, or leave "
-                        "such pairs out by data.on_bad: skip.")
+        raise UserError(f"{report.folder} has {counted(len(report.problems), 'problem')}, such as "
+                        f"{first.file}: {first.problem}. `diffusegen data check` shows them all; correct the "
+                        "folder, or leave such pairs out by data.on_bad: skip.")
     if not report.pairs:
         raise UserError(f"{report.folder} holds no pairs.")
     listed = set(paper_names())

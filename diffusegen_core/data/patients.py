@@ -17,6 +17,7 @@ from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import resolve
 from diffusegen_core.config.patterns import in_time
 from diffusegen_core.config.plainfiles import MANY, plain_file
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import sidecars
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.store import files, seeds
@@ -36,12 +37,12 @@ def of_pairs(report: Report, settings: Data) -> dict[str, str]:
         return _by_pattern(report, re.compile(settings.patients))
 
 
-def counted(of_pairs: Mapping[str, str]) -> str:
+def described(of_pairs: Mapping[str, str]) -> str:
     """How many patients there are, in words."""
     sizes = Counter(of_pairs.values())
     low, high = min(sizes.values()), max(sizes.values())
-    each = f"{low} to {high} images" if low < high else f"{low} image{'s' if low > 1 else ''}"
-    return f"{len(sizes)} patients, {each} each, such as {printable(min(sizes))}"
+    each = f"{low} to {high} images" if low < high else counted(low, "image")
+    return f"{counted(len(sizes), 'patient')}, {each} each, such as {printable(min(sizes))}"
 
 
 def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:

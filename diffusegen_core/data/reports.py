@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.text import counted
 from diffusegen_core.store import files
 
 WIDEST = 48  # characters of a column
@@ -114,7 +115,8 @@ class Report:
             (one.file, one.problem, one.detail) for one in self.problems[:rows])]))
         more = len(self.problems) - rows
         rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
-        return f"{self.folder}: {len(self.pairs)} usable pairs, {len(self.problems)} problems.\n{table}{rest}"
+        return (f"{self.folder}: {counted(len(self.pairs), 'usable pair')}, "
+                f"{counted(len(self.problems), 'problem')}.\n{table}{rest}")
 
     def hashes(self, known: Mapping[str, Any]) -> dict[str, tuple[int, int, str]]:
         """Size, time (ns) and SHA-256 of every image file, by its relative name.

@@ -48,7 +48,7 @@ def usable(settings: Data, report: Report, least: int, listed: Collection[str],
     if settings.on_bad == "refuse":
         require(report, least, len(kept))
         if report.problems:
-            raise UserError(f"{report.brief()}\nMend the folder, or leave these out by data.on_bad: skip.")
+            raise UserError(f"{report.brief()}\nCorrect the folder, or leave these out by data.on_bad: skip.")
     if shared := [one for one in report.problems if (one.file, one.problem) == (".", reading.DEPTH)]:
         raise UserError(f"{report.folder}: {shared[0].detail}.")
     if settings.names:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from diffusegen_core.config.errors import printable, some
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.text import duration
+from diffusegen_core.config.text import counted, duration
 from diffusegen_core.measures import power
 from diffusegen_core.newprofile.fitting import GENERATORS, Fit
 from diffusegen_core.newprofile.looking import SMALL, Folder
@@ -46,8 +46,8 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     gain = power.visible(seeds, images)
     expect = (f' Gains so far (page "Results at small scale") were {MEASURED:g} at most: expect "undecided".'
               if gain > MEASURED else "")
-    yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with {images} test images and "
-           f"{seeds} repetition{'s' if seeds > 1 else ''}.{expect}")
+    yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
+           f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}.{expect}")
     if data.settings.patients is None:
         yield ("Test images may be of patients that were trained on: the names do not tell patients. "
                "--patients says how; --patients each, if every image is of another one. Where nobody knows, "
@@ -71,7 +71,7 @@ def _more(pairs: int) -> str:
 
 def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
     if out := sorted(data.left_out(side)):
-        yield (f"Left out: {len(out)} pair{'s' if len(out) > 1 else ''} with a lesion below {SMALL} pixels "
+        yield (f"Left out: {counted(len(out), 'pair')} with a lesion below {SMALL} pixels "
                f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
     elif p.data.min_area is None and (small := data.small(side)):
         yield (f"The smallest lesions will not be learned: {len(small)} pairs have one below {SMALL} pixels "

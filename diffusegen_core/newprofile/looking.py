@@ -61,7 +61,7 @@ class Folder:
         if not self.patients:
             return f"nothing tells them; {held}"
         groups = len({self.patients[name] for name in self.held})
-        return f"{patients.counted(self.patients)}; {held}, of {groups} patients"
+        return f"{patients.described(self.patients)}; {held}, of {groups} patients"
 
 
 def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Mapping[str, Any]) -> Folder:

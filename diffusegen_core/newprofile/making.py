@@ -8,7 +8,7 @@ from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Cluster
-from diffusegen_core.config.text import duration
+from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data import checkup, patients
 from diffusegen_core.measures import power
 from diffusegen_core.newprofile import cautions, fitting, grouping, guesses, ladder, lines, looking
@@ -138,7 +138,7 @@ def _patients_reason(data: Folder) -> str:
         return ("the names do not tell patients: if some have several images, say how, or test images will "
                 "be of patients that were trained on; if each image is of another one, `each`")
     by = "guessed from the images' names" if data.guessed else "as given"
-    return f"{by}: {patients.counted(data.patients)}. Please look whether that is right"
+    return f"{by}: {patients.described(data.patients)}. Please look whether that is right"
 
 
 def text(new: New) -> str:
@@ -150,8 +150,8 @@ def text(new: New) -> str:
     return "\n".join([
         "Looked at:", *map(printable, rows), "",
         f"The run: images of {best.rung.side} px a side; {new.data.pairs} pairs to train on and "
-        f"{len(new.data.held)} to test; {p.train.images} training images a model, {p.generators} "
-        f"generator{'s' if p.generators > 1 else ''}; sets of "
+        f"{len(new.data.held)} to test; {p.train.images} training images a model, "
+        f"{counted(p.generators, 'generator')}; sets of "
         f"{' and '.join(map(str, p.augment.sizes or []))} real pairs; {p.augment.seeds} repetitions.",
         f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "
         f"{', '.join(f'{name} {duration(value)}' for name, value in each.items() if value >= LISTED)}.",

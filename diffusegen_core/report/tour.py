@@ -1,6 +1,6 @@
 """The tour: a reader moves a mask in a picture of the run, and sees what is painted there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -9,6 +9,7 @@ from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from diffusegen_core.chapters.paint import Painted
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import masks, planes
 from diffusegen_core.report import figures
@@ -42,11 +43,22 @@ def paint(run: Run, number: int = 0, x: float = 0.5, y: float = 0.5, size: float
     image, old = run.pairs.images[number], planes.numbered(run.pairs.masks[number])
     new = moved(old, x, y, size)
     one, = run.paint(image.transpose(1, 2, 0), new, seed=seed, old=old)
+    return _row(run, [("a pair of this run", image, old), ("the mask, moved", image, new),
+                      ("painted there", one.image.transpose(2, 0, 1), None),
+                      ("with its outline", one.image.transpose(2, 0, 1), one.mask)])
+
+
+def beside(run: Run, picture: np.ndarray, painted: Painted) -> Figure:
+    """A picture (H, W, 3) uint8, what `run.paint` made of it, and the outline of its mask."""
+    after = painted.image.transpose(2, 0, 1)
+    return _row(run, [("your picture", picture.transpose(2, 0, 1), None), ("painted", after, None),
+                      ("with its outline", after, painted.mask)])
+
+
+def _row(run: Run, shown: Sequence[tuple[str, np.ndarray, np.ndarray | None]]) -> Figure:
+    """Pictures (C, H, W) side by side, with the outlines of numbered masks (H, W)."""
     classes = run.params.data.classes
-    figure, (row,) = figures.board(1, 4)
-    shown = [("a pair of this run", image, old), ("the mask, moved", image, new),
-             ("painted there", one.image.transpose(2, 0, 1), None),
-             ("with its outline", one.image.transpose(2, 0, 1), one.mask)]
+    figure, (row,) = figures.board(1, len(shown))
     for ax, (title, pixels, numbers) in zip(row, shown, strict=True):
         figures.picture(ax, pixels)
         if numbers is not None:
