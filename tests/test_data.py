@@ -400,7 +400,7 @@ def test_an_unknown_layout_says_what_is_there(tmp_path):
     with pytest.raises(UserError, match=r"holds no pictures that are read\."):
         checkup.check(tmp_path)
     picture().save(tmp_path / "images/a.png")
-    with pytest.raises(UserError, match=r'page "Data" .*; seen: images/ \(1 pictures, such as a\.png\)\.'):
+    with pytest.raises(UserError, match=r'page "Data of.*; seen: images/ \(1 picture, such as a\.png\)\.'):
         checkup.check(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
         checkup.check(tmp_path / "absent")

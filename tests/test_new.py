@@ -18,7 +18,7 @@ from diffusegen_core.data import checkup, dataset, phantom
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
-from diffusegen_core.newprofile import fitting, grouping, guesses, ladder, lines, looking, making
+from diffusegen_core.newprofile import firstlook, fitting, grouping, guesses, ladder, lines, making
 from diffusegen_core.newprofile.lines import Line
 from diffusegen_core.newprofile.wish import Wish
 from diffusegen_core.planning import plan, preflight
@@ -165,13 +165,13 @@ def test_as_many_pairs_are_held_out_as_a_verdict_needs(tmp_path, count, patients
     for number in range(count):
         shade = np.random.default_rng(number).integers(0, 255, pixels.shape, np.uint8)
         dataset.write_pair(tmp_path / "pairs", f"image{number}", shade, np.eye(16, dtype=np.uint8)[None])
-    seen = looking.look(tmp_path / "pairs", {}, patients, {"image_size": 16})
+    seen = firstlook.look(tmp_path / "pairs", {}, patients, {"image_size": 16})
     assert len(seen.held) == held
     assert seen.pairs == count - held
     assert bool(seen.patients) == (patients == "each")
     [line] = [words for _, subject, words in seen.lines if subject == "patients"]
     assert line.endswith(f"{held} of {count} pairs are held out{f', of {held} patients' if patients else ''}")
-    assert looking.look(tmp_path / "pairs", {}, None, {"holdout": 0.1}).settings.holdout == 0.1
+    assert firstlook.look(tmp_path / "pairs", {}, None, {"holdout": 0.1}).settings.holdout == 0.1
 
 
 def test_all_pairs_are_the_last_of_the_sets_where_all_are_painted_into():

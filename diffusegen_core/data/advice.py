@@ -7,6 +7,7 @@ from itertools import product, takewhile
 from pathlib import Path
 
 from diffusegen_core.config.errors import printable, some
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import pairing, rasters
 from diffusegen_core.data.reports import Problem, Report
 
@@ -36,7 +37,7 @@ def unknown(folder: Path) -> str:
 def seen(folder: Path, paths: Sequence[Path]) -> str:
     """The folders and names that are there, in words that end a sentence."""
     counts = Counter(path.parent for path in paths)
-    shown = [f"{_relative(place, folder)} ({count} pictures, such as "
+    shown = [f"{_relative(place, folder)} ({counted(count, 'picture')}, such as "
              f"{printable(next(path.name for path in paths if path.parent == place))})"
              for place, count in counts.items()]
     return f"; seen: {some(shown)}" if shown else ""

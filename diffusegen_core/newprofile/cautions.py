@@ -7,8 +7,8 @@ from diffusegen_core.config.errors import printable, some
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.measures import power
+from diffusegen_core.newprofile.firstlook import SMALL, Folder
 from diffusegen_core.newprofile.fitting import GENERATORS, Fit
-from diffusegen_core.newprofile.looking import SMALL, Folder
 
 FEW_PATIENTS = 10  # of the test images
 MEASURED = 0.05  # the largest mean gain in Dice of the page "Results at small scale", rounded up

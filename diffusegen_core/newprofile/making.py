@@ -11,13 +11,13 @@ from diffusegen_core.config.sections import Cluster
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data import checkup, patients
 from diffusegen_core.measures import power
-from diffusegen_core.newprofile import cautions, fitting, grouping, guesses, ladder, lines, looking
+from diffusegen_core.newprofile import cautions, firstlook, fitting, grouping, guesses, ladder, lines
+from diffusegen_core.newprofile.firstlook import SMALL, Folder
 from diffusegen_core.newprofile.fitting import Fit
 from diffusegen_core.newprofile.grouping import Grouping
 from diffusegen_core.newprofile.guesses import Weights
 from diffusegen_core.newprofile.ladder import LADDER, Rung
 from diffusegen_core.newprofile.lines import Line, Sections
-from diffusegen_core.newprofile.looking import SMALL, Folder
 from diffusegen_core.newprofile.wish import Wish, refuse_there
 from diffusegen_core.planning import preflight
 from diffusegen_core.store import files
@@ -53,7 +53,7 @@ def make(wish: Wish) -> New:
     refuse_there(file)
     devices.device(wish.device)
     globs = {name: glob for name, glob in (("images", wish.images), ("masks", wish.masks)) if glob}
-    data = looking.look(params.resolve(wish.source), globs, wish.patients,
+    data = firstlook.look(params.resolve(wish.source), globs, wish.patients,
                         (wish.changes or {}).get("data", {}))
     decoder = LADDER[0].decoder
     network = guesses.available(wish.weights, decoder)
