@@ -306,8 +306,8 @@ def test_a_profile_is_a_file_where_one_stands_or_of_the_checkout_or_a_name(
 def test_a_profile_that_is_nowhere_is_refused_by_name(checkout: Path, profile: str):
     with pytest.raises(UserError) as caught:
         params.profile_file(profile)
-    assert str(caught.value).startswith(f"There is no parameter file {profile}, nor a profile of that name in "
-                                        f"{checkout / 'params'}.")
+    told = f"There is no parameter file {profile}, nor a profile of that name in {checkout / 'params'}."
+    assert str(caught.value).startswith(told)
 
 
 def test_a_folder_in_place_of_a_profile_is_told_what_to_give(checkout: Path):
