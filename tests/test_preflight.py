@@ -13,7 +13,7 @@ from diffusegen_core.chapters import segment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, reading
+from diffusegen_core.data import dataset, phantom, reading
 from diffusegen_core.data.types import REAL
 from diffusegen_core.networks import weights
 from diffusegen_core.planning import preflight
@@ -129,6 +129,16 @@ def test_a_file_of_other_weights_is_told_to_the_chapters_that_would_load_it(
         lines = told(p, number)
         assert ["other.pth does not fit this network" in line for line in lines] == [True] * (
             number in where), (number, lines)
+
+
+def test_where_the_data_are_wrong_nothing_is_told_that_hangs_on_their_number(nano_params, tmp_path):
+    image, mask, _ = phantom.draw(0, 0, 16)
+    for name in dataset.paper_names()[:4]:
+        dataset.write_pair(tmp_path / "pairs", name, image, mask)
+    p = changed(nano_params, data={"source": str(tmp_path / "pairs"), "subset": "paper348", "count": None},
+                augment={"sizes": [40]})
+    [line] = preflight.problems(p)
+    assert "lacks 344 of the paper's 348 pairs" in line
 
 
 def test_all_errors_are_told_at_once_a_line_each(nano_params: Params) -> None:

@@ -126,9 +126,10 @@ def _small_lines(data: Folder, side: int) -> dict[str, Line]:
     if not (small := data.small(side)):
         return {"min_area": Line(None, f"no lesion is below {SMALL} pixels at this size")}
     if not data.left_out(side):
-        return {"min_area": Line(None, f"{len(small)} pairs have a lesion below {SMALL} pixels at this size, "
-                                       "too many to leave out")}
-    why = f"{SMALL} pixels at this size: {len(small)} pairs have a smaller lesion, which no network learns"
+        return {"min_area": Line(None, f"{counted(len(small), 'pair')} with a lesion below {SMALL} pixels "
+                                       "at this size, too many to leave out")}
+    why = (f"{SMALL} pixels at this size: {counted(len(small), 'pair')} with a smaller lesion, which no "
+           "network learns")
     return {"min_area": Line(round(SMALL / side**2, 6), why),
             "on_bad": Line("skip", "so that these are left out, and listed in data/left_out.csv")}
 

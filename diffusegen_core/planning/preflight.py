@@ -38,6 +38,8 @@ CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "augment": (augment.check, ("filter", "tests")),
     "summary": (None, ("segment", "augment")),
 }
+# What hangs on the number of pairs, which means nothing while something is wrong with the data.
+COUNTED = {"gan", "scorers", "augment"}
 # What has no page of its own, and the chapter whose page makes it.
 PAGES = {"data": "cluster", "windows": "train", "paste": "inpaint", "gan": "evaluate", "tests": "segment",
          "scorers": "evaluate", "filter": "evaluate"}
@@ -82,11 +84,13 @@ def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
     """The same errors, of chapters that are given by their names, of what their pages make beside them, and
     of all that these need."""
     asked = needed({*chosen, *(name for name, page in PAGES.items() if page in chosen)})
-    lines = list(refusals([lambda: tracking.check(p.tracking)]))
+    wrong_data, lines = False, list(refusals([lambda: tracking.check(p.tracking)]))
     for name in CHECKS:
         attempt = CHECKS[name][0]
-        if attempt is not None and name in asked:
-            lines += attempt(p)
+        if attempt is not None and name in asked and not (wrong_data and name in COUNTED):
+            refused = list(attempt(p))
+            wrong_data = wrong_data or (name == "data" and bool(refused))
+            lines += refused
     return list(dict.fromkeys(lines))
 
 
