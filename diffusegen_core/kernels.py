@@ -14,10 +14,11 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import zmq
+from IPython import get_ipython
 from traitlets.config import Config
 
 from diffusegen_core.config.environment import environment
@@ -71,12 +72,30 @@ def settings(folder: Path) -> Config:
 
 
 def answer() -> None:
-    """In the kernel, before its first cell: write the stacks of all threads whenever the signal comes.
+    """In the kernel, before its first cell: write the stacks of all threads whenever the signal comes, and
+    print nothing of an interrupt that comes while figures are drawn.
 
-    The interpreter's own handler does so, even where a library never gives the interpreter back.
+    The interpreter's own handler writes them, even where a library never gives the interpreter back.
     """
+    _draw_quietly()
     if folder := os.environ.get(KERNEL):
         if ASK is not None:
             stacks = (Path(folder) / STACKS).open("w", encoding="utf-8")
             faulthandler.register(ASK, stacks, all_threads=True, chain=False)
         (Path(folder) / PROCESS).write_text(f"{os.getpid()}\n", encoding="utf-8")
+
+
+def _draw_quietly() -> None:
+    """Ctrl-C reaches a kernel as well as the command that waits for it and ends. After a cell, when its
+    figures are drawn, IPython would print a traceback of its own."""
+    from matplotlib_inline import backend_inline  # by which it draws for this kernel from now on
+    draw = backend_inline.flush_figures
+
+    def quietly() -> None:
+        with suppress(KeyboardInterrupt):
+            draw()
+
+    backend_inline.flush_figures = quietly
+    if shell := get_ipython():
+        after = shell.events.callbacks["post_execute"]
+        after[:] = [quietly if one is draw else one for one in after]

@@ -3,11 +3,14 @@
 Nothing is made here. Where a run has several generators, the pairs are the first one's.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from diffusegen_core.chapters import scenes
 from diffusegen_core.config.errors import UserError, some
+from diffusegen_core.data import pairsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import GAN, REAL, DataType
@@ -49,9 +52,21 @@ def made(run: "Run", data_type: DataType, generator: int = 0) -> PairSet:
     return one
 
 
+def shown(run: "Run", data_type: DataType, generator: int = 0) -> Mapping[str, str]:
+    """By the name of each pair of a synthetic type, whose mask or pasted lesion it shows: a real pair's, or
+    that of a file of inpaint.masks. {} where every pair has what was made of its own source.
+
+    Only the set that was painted tells it; styling and the filter keep the names of pairs.
+    """
+    first = made(run, data_type.unfiltered.inpainted, generator).manifest
+    told = next((name for name in pairsets.DONORS if name in first), None)
+    return dict(zip(first["name"], first[told], strict=True)) if told else {}
+
+
 def dataset(run: "Run", data_type: str, transform: Transform | None = None,
             names: Collection[str] | None = None) -> Labelled:
-    """The pairs of a data type for a training loop; of `names`, real pairs, or made of these.
+    """The pairs of a data type for a training loop; of `names`, real pairs, or made of these alone, so that
+    they show no mask or pasted lesion of another real pair.
 
     UserError where the run has no such data type, or no such real pair.
     """
@@ -60,14 +75,15 @@ def dataset(run: "Run", data_type: str, transform: Transform | None = None,
         return torchsets.of_pairs(run.pairs, real, transform)
     one = made(run, kind)
     rows = trainsets.grouped(one.manifest)
-    chosen = rows["name"] if names is None else rows.loc[rows["group"].isin(real), "name"]
-    return torchsets.of_folder(one.folder, list(chosen), transform, run.pairs.overlap)
+    chosen = rows if names is None else _made_of(run, kind, rows, real)
+    return torchsets.of_folder(one.folder, list(chosen["name"]), transform, run.pairs.overlap)
 
 
 def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transform: Transform | None = None,
           seed: int = 0, names: Collection[str] | None = None) -> Mixed:
     """Real pairs, all or those of `names`, each of which is replaced, with probability `alpha`, by `ratio`
-    synthetic ones made of it; `seed` is the number of the repetition, as in chapter 7.
+    synthetic ones made of it; `seed` is the number of the repetition, as in chapter 7. With `names` no item
+    shows a mask or pasted lesion of another real pair; chapter 7 takes what its generator has made.
 
     UserError where the numbers cannot be, or nothing was made of any of these pairs.
     """
@@ -87,12 +103,18 @@ def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transf
                         f"Choose 1 to {most}, or raise {'gan' if kind == GAN else 'inpaint'}.samples.")
     one = made(run, kind)
     rows = trainsets.grouped(one.manifest)
-    mine = rows[rows["group"].isin(real)].groupby("group")["name"].agg(list).to_dict()
+    mine = _made_of(run, kind, rows, real).groupby("group")["name"].agg(list).to_dict()
     if not mine:
         raise UserError(f"No pair of {kind} is known to be made of one of these {len(real)} real pairs.")
     return torchsets.mix(torchsets.of_pairs(run.pairs, real, transform),
                          torchsets.of_folder(one.folder, list(rows["name"]), transform, run.pairs.overlap),
                          mine, alpha, ratio, run.params.seed, seed)
+
+
+def _made_of(run: "Run", data_type: DataType, rows: pd.DataFrame, real: Sequence[str]) -> pd.DataFrame:
+    """Those rows, of trainsets.GROUPED, whose pairs were made of these real pairs alone."""
+    of, others = shown(run, data_type), set(run.pairs.names).difference(real)
+    return rows[rows["group"].isin(real) & ~rows["name"].map(lambda name: of.get(name) in others)]
 
 
 def _real(run: "Run", names: Collection[str] | None) -> Sequence[str]:

@@ -1,7 +1,6 @@
 """A run: its parameters, its folder, and the chapters, of which each gets the results of earlier ones.
 
-This is the one place where chapters are chained, and what the notebooks, the command, the workers and a
-user's own script share:
+The one place where chapters are chained; notebooks, command, workers and a user's own script share it:
 
     run = Run.create("params/smoke.yaml", changes={"train.images": 20000})
     run.make("inpaint")         # makes the pairs, and what they need
@@ -63,7 +62,7 @@ from diffusegen_core.segmentation.torchsets import Labelled, Mixed, Transform
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import lock, ownparams, stamps, tracking
-from diffusegen_core.store.ownparams import PARAMS, is_there
+from diffusegen_core.store.ownparams import PARAMS, Said, is_there
 from diffusegen_core.store.workspace import Workspace
 
 GRIDS = ("segment", "augment")  # of which a part can be read
@@ -73,8 +72,8 @@ GENERATED = ("train", "inpaint", "style", "sets", "filter")  # of which each gen
 class Run:
     """Everything that belongs to one set of parameters. Results are loaded once, and made only by `make`."""
 
-    def __init__(self, values: Params) -> None:
-        self.params = values
+    def __init__(self, values: Params, given: Said | None = None) -> None:
+        self.params, self._given = values, given
         self._results: dict[str, Any] = {}
 
     @classmethod
@@ -92,9 +91,8 @@ class Run:
             return cls.open(path.absolute().parent, changes)
         given = ownparams.load(path.parent) if own else params.load(path)
         values = params.merged({**given, "profile": path.stem}, changes or {})
-        if folder is not None:
-            values["run_dir"] = str(folder)
-        return cls._checked(params.validate(values))
+        values |= {"run_dir": str(folder)} if folder is not None else {}
+        return cls._checked(params.validate(values), None if own else ownparams.said(path))
 
     @classmethod
     def open(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> "Run":
@@ -110,25 +108,30 @@ class Run:
     def from_notebook(cls, namespace: Mapping[str, Any]) -> "Run":
         """The run of a notebook's parameters: `Run.from_notebook(globals())`, after papermill's injection.
 
-        `profile` is a profile of params/, a parameter file or a run folder. Where its run is there already,
-        the parameters that lie in the run folder hold, but for `changes`. Sections that papermill was given
-        (`-y '{train: {images: 80}}'`) are changes as well.
+        `profile` is a profile, a parameter file or a run folder. Where its run is there already, what lies in
+        the run folder holds, but for what was edited in a parameter file since the run took it (see
+        `ownparams.edits`) and for `changes`. Sections that papermill was given are changes as well.
         """
         given = ownparams.told(namespace)
         profile, run_dir = given.pop("profile", "smoke"), given.pop("run_dir", None)
         changes = params.merged(given, namespace.get("changes") or {})
         profile, folder = ownparams.meant(profile, run_dir)
-        return cls.open(folder, changes) if is_there(folder) else cls.create(profile, changes, run_dir)
+        if not is_there(folder):
+            return cls.create(profile, changes, run_dir)
+        taken, edited = ownparams.edits(profile, folder)
+        run = cls.open(folder, params.merged(edited, changes))
+        run._given = taken
+        return run
 
     @classmethod
-    def _checked(cls, values: Params) -> "Run":
+    def _checked(cls, values: Params, given: Said | None = None) -> "Run":
         lock.refuse_foreign(values.folder)
         lock.refuse_nested(values.folder)
         refuse_own_parts(values)
-        return cls(values)
+        return cls(values, given)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"params": self.params, "_results": {}}  # another process loads the results itself
+        return {**self.__dict__, "_results": {}}  # another process loads the results itself
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -248,7 +251,7 @@ class Run:
         shared = progress.worker()
         with (lock.claimed(self.folder) if shared else lock.hold(self.folder),
               contextlib.nullcontext() if shared else ownparams.leaving_nothing(self.folder),
-              ownparams.kept(self.params)):
+              ownparams.kept(self.params, self._given)):
             tracking.check(self.params.tracking)
             self._results.clear()  # those of grids may be of what was finished so far
             made = self._result(name, replace(self.workspace, again=again), watch)
@@ -286,8 +289,7 @@ class Run:
             "paste": lambda: paste.run(ws, get("data"), p.inpaint, p.data),
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
                                        p.model, p.data.window, p.data),
-            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources,
-                                   p.data),
+            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources, p.data),
             "sets": lambda: collected.run(p, get("data"), get("inpaint"), get("style"), get("gan"),
                                           get("paste")),
             "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate,
@@ -322,27 +324,25 @@ class Run:
 
     def finished(self, name: str, generator: int = 0) -> Any | None:
         """A chapter's result, as `read`, or None where it is not made, or cannot be."""
-        try:
+        with contextlib.suppress(UserError):
             return self.read(name, generator)
-        except UserError:
-            return None
+        return None
 
     def offered(self, generator: int = 0) -> Sets | None:
         """What chapters 6 and 7 choose from of a generator, or None where it is not made."""
-        result = self.finished("filter", generator)
-        return result.sets if result else None
+        return getattr(self.finished("filter", generator), "sets", None)
 
     def keep_params(self) -> Path | None:
         """Write the parameters into the run folder; where others lay there, they are set aside: where."""
-        return ownparams.keep(self.params)
+        return ownparams.keep(self.params, self._given)
 
     def status(self) -> pd.DataFrame:
         """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""
+        # The windows may be the pairs themselves, and there may be but one generator.
         alike = {"windows": not self.params.data.window, "further": self.params.generators == 1,
                  **dict.fromkeys(("scorers", "filter"), not self.params.filter.folds)}
-        # The windows may be the pairs themselves, and there may be but one generator.
-        names = [name for name in self._steps(self.workspace, lambda need: None, None) if not alike.get(name)]
-        return standing.table(names, self.read)
+        every = self._steps(self.workspace, lambda need: None, None)
+        return standing.table([name for name in every if not alike.get(name)], self.read)
 
     def changed_by_hand(self, thorough: bool = False) -> list[str]:
         """A line for each file of the run that is missing, or not what was written. A file of the recorded

@@ -29,8 +29,17 @@ from diffusegen_core.report import (
     paperclaims,
     rule,
     showcase,
+    verdict_tables,
 )
-from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
+from diffusegen_core.report.rule import (
+    NO_EFFECT,
+    NOT_MADE,
+    REFUTED,
+    SUPPORTED,
+    TOO_LITTLE,
+    UNDECIDED,
+    Verdict,
+)
 from diffusegen_core.run import Run
 
 PLAIN = params.validate({})  # the defaults: one class, polyps
@@ -184,8 +193,24 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert lacking == ("Not made yet, or not finished: chapters 5, 6, 7; `diffusegen run` with "
                        "run/params.yaml makes the rest.")
     assert list(keynumbers.table(partial).frame) == ["data type", "time a pair"]
-    caption = answer.table(partial, verdicts=claims.of(partial)).caption
-    assert lacking in caption
+    verdicts = claims.of(partial)
+    assert lacking in answer.table(partial, verdicts=verdicts).caption
+    assert answer.told(partial).data == f"**This run is not finished.** {lacking}"
+    chapters = {one.chapter: one.verdict for one in verdicts}
+    assert (chapters["evaluate"], chapters["segment"], chapters["augment"]) == (NOT_MADE,) * 3
+    overall = verdict_tables.overall(partial, [one for one in verdicts if one.chapter != "train"])
+    assert set(overall.frame["verdict on this run"]) == {NOT_MADE}
+
+
+def test_a_whole_run_has_no_such_line_and_one_that_has_made_nothing_says_so(nano_run: Run, tmp_path: Path,
+                                                                            nano: dict) -> None:
+    assert answer.told(nano_run) is None
+    nothing = Run.create(folder=tmp_path / "empty", changes=nano | {"run_dir": None})
+    assert "chapters 1, 2, 3, 4, 5, 6, 7; " in answer.told(nothing).data
+    told = answer.table(nothing)
+    assert told.frame.to_numpy().tolist() == [
+        ["All questions", NOT_MADE, "The run has made nothing yet that answers one."]]
+    assert set(verdict_tables.overall(nothing, claims.of(nothing)).frame["verdict on this run"]) == {NOT_MADE}
 
 
 def test_the_book_opens_with_the_answer(nano_run: Run) -> None:
@@ -212,7 +237,7 @@ def test_the_book_opens_with_the_answer(nano_run: Run) -> None:
 def test_a_run_without_anything_has_a_front_page_too(nano_params: params.Params) -> None:
     page = opening.page(Run(nano_params))
     assert showcase.NONE in page
-    assert "chapters 3, 4, 5, 6, 7" in page
+    assert "chapters 1, 2, 3, 4, 5, 6, 7" in page
     assert "How to cite" in page
     assert "{figure}" not in page
 

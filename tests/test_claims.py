@@ -12,7 +12,15 @@ from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import claims, comparisons, rule
 from diffusegen_core.report import paperclaims as paper
 from diffusegen_core.report.paperclaims import Claim
-from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
+from diffusegen_core.report.rule import (
+    NO_EFFECT,
+    NOT_MADE,
+    REFUTED,
+    SUPPORTED,
+    TOO_LITTLE,
+    UNDECIDED,
+    Verdict,
+)
 
 TESTS = ("HyperKvasir", "CVC-ClinicDB", "PolypGen")
 
@@ -224,10 +232,12 @@ def test_a_chapter_that_has_still_to_be_run_is_named(chapter: str):
     small = results({"Real/16/": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment", tests=TESTS[:1])
     found = {v.claim: v for v in claims.judge(small, 300, 0, unfinished=[chapter])}
     whole, part = found[paper.SYNTHETIC].reason, found[paper.SMALL].reason
+    assert (found[paper.SYNTHETIC].verdict == NOT_MADE) == (chapter == "segment")
+    assert found[paper.SMALL].verdict == SUPPORTED
     if chapter == "segment":
-        assert (whole, part) == ("Not there yet: run chapter 6.", "The interval lies above 0.")
+        assert (whole, part) == ("Run chapter 6.", "The interval lies above 0.")
     else:
-        assert part == "The interval lies above 0. Some results are not there yet: run chapter 7."
+        assert part == "The interval lies above 0. Some results are not made yet: run chapter 7."
         assert "run chapter" not in whole
 
 
@@ -384,12 +394,13 @@ def test_a_reason_says_what_an_interval_leaves_open():
 
 @pytest.mark.parametrize(("several", "verdict"), [
     ([SUPPORTED, SUPPORTED], SUPPORTED), ([SUPPORTED, UNDECIDED], UNDECIDED),
-    ([SUPPORTED, UNDECIDED, TOO_LITTLE], TOO_LITTLE), ([SUPPORTED, NO_EFFECT, TOO_LITTLE], NO_EFFECT),
+    ([SUPPORTED, UNDECIDED, TOO_LITTLE], TOO_LITTLE), ([TOO_LITTLE, NOT_MADE, SUPPORTED], NOT_MADE),
+    ([SUPPORTED, NO_EFFECT, TOO_LITTLE], NO_EFFECT),
     ([SUPPORTED, NO_EFFECT, REFUTED], REFUTED)])
 def test_the_rule_tells_how_comparisons_are_joined(several: list[str], verdict: str):
     one = claims.judge(results(GOOD), 300, 0)[0]
     assert claims.overall([replace(one, verdict=v) for v in several]) == {paper.SYNTHETIC: verdict}
-    assert set(rule.RULE) == set(rule.WORST_FIRST)
+    assert {*rule.RULE, NOT_MADE} == set(rule.WORST_FIRST)
     assert next(iter(rule.RULE)) == TOO_LITTLE, "the rule goes from the top"
     assert str(rule.SMALLEST) in rule.RULE[NO_EFFECT]
 

@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 
 from diffusegen_core import Run, cli, outlets
 from diffusegen_core.cli_export import Target
+from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, layouts, reading
+from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, reading
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
@@ -63,6 +64,22 @@ def exports(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def chosen(evaluated: Path) -> Chosen:
     """What these hold."""
     return cases.choose(Run.open(evaluated), ["2-Styled-Diff", "2-Diff"])
+
+
+@pytest.fixture(scope="session")
+def varied(tmp_path_factory: pytest.TempPathFactory, nano_values: dict) -> Run:
+    """A nano run of five patients whose masks are those of other pairs, up to the filter."""
+    folder = tmp_path_factory.mktemp("varied")
+    for number in range(10):
+        image, mask, _ = phantom.draw(7, number, 16)
+        dataset.write_pair(folder / "set", f"P{number // 2}_{number}", image, mask)
+    run = Run.create(folder=folder / "run", changes=params.merged(nano_values, {
+        "data": {"source": str(folder / "set"), "count": None, "patients": r"^(P\d+)_"},
+        "inpaint": {"masks": "varied", "samples": 3, "sources": None, "baselines": ["Paste"]},
+        "gan": {"source": None}, "filter": {
+            "folds": 2, "agreement_quantile": None, "seam_quantile": None, "copies": True}}))
+    run.make("filter")
+    return run
 
 
 class Made:
@@ -125,6 +142,45 @@ def test_a_pair_that_shows_a_lesion_of_a_validating_pair_is_held_back():
     assert cases._case(pasted, row, {"b"}, {}).split == HELD
     assert cases._case(pasted, row, {"c"}, {}).split == TRAIN
     assert cases._case(pasted, row, {"a"}, {}).split == HELD
+
+
+def test_no_side_sees_a_mask_of_the_other_whatever_was_made_of_painted_pairs(varied: Run):
+    kinds = ["2-Paint", "2-Styled-Paint", "2-Filtered-Styled-Paint", "Paste"]
+    chosen, patient = cases.choose(varied, kinds), dict.fromkeys([""], "") | patients.together(
+        varied.pairs.file)
+    painted = outlets.made(varied, DataType.parse("2-Paint")).manifest.set_index("name")["mask_of"]
+    by_name = {case.case: case for case in chosen.cases}
+    validating = {patient[case.source] for case in chosen.of(VALID)}
+    assert validating
+    assert {case.data_type.name for case in chosen.cases} == {"Real", *kinds}
+    for case in chosen.cases:
+        if case.data_type.is_painted:
+            assert case.lesion_of == painted[case.pair]
+        shown = {patient[case.source], patient[case.lesion_of]}
+        assert (case.split == TRAIN) == (not shown & validating)
+    crossed = 0
+    for fold in chosen.folds():
+        held = {patient[by_name[name].source] for name in fold["val"]}
+        for name in fold["train"]:
+            assert not held & {patient[by_name[name].source], patient[by_name[name].lesion_of]}
+        crossed += sum(patient[case.source] not in held and patient[case.lesion_of] in held
+                       for case in chosen.cases)
+    assert crossed, "or the test shows nothing"
+    table = chosen.table.set_index("case")
+    assert (table["lesion_of"] != table["source"]).any()
+
+
+@pytest.mark.parametrize("kind", ["2-Paint", "2-Styled-Paint", "2-Filtered-Styled-Paint", "Paste"])
+def test_a_training_loop_of_some_real_pairs_sees_no_mask_of_the_others(varied: Run, kind: str):
+    every = outlets.made(varied, DataType.parse(kind)).manifest
+    of = outlets.shown(varied, DataType.parse(kind))
+    train = varied.pairs.names[::2]
+    wanted = {row.name for row in every.itertuples() if row.source in train and of[row.name] in train}
+    assert 0 < len(wanted) < every["source"].isin(train).sum()
+    assert set(varied.dataset(kind, names=train).names) == wanted
+    assert set(varied.dataset(kind).names) == set(every["name"])
+    mixed = varied.mixed(kind, alpha=1, ratio=3, names=train)
+    assert set(mixed.choice.synthetic) == wanted
 
 
 def test_by_default_it_is_what_the_run_is_made_for(evaluated: Path, own: Path):

@@ -342,7 +342,7 @@ def test_a_mask_without_a_polyp_is_left_out(own: Params, monkeypatch: pytest.Mon
     draw = singan.draw
     monkeypatch.setattr(singan, "draw", lambda pyramid, start, generators: draw(
         pyramid, start, generators) - 5 * (generators[0].initial_seed() == lost))
-    job = gan.plan(own.seed, real(own).names, gan.filled(own.gan, 2, None))[1]
+    job = gan.plan(own.seed, real(own), gan.filled(own.gan, 2, None))[1]
     lost = seeds.derive(job.seed, "noise")
     shutil.rmtree(own.folder / "gan")
     made = make(own)

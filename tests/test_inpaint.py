@@ -49,7 +49,9 @@ def noted(patch: pytest.MonkeyPatch) -> list[str]:
 
 def plan(p: Params, data_type: DataType, names: list[str], labels: list[int], k: int) -> list[inpaint.Job]:
     clusters = Clusters(names, np.array(labels), k, [], pd.DataFrame(), "none", 0.0, Path())
-    return inpaint.plan(p.seed, data_type, names, clusters, p.inpaint)
+    nothing = np.zeros((len(names), 3, 1, 1), np.uint8)
+    pairs = dataset.gather(names, nothing, nothing[:, :1])
+    return inpaint.plan(p.seed, data_type, pairs, clusters, p.inpaint)
 
 
 def names(count: int) -> list[str]:

@@ -28,16 +28,27 @@ print(json.dumps({"ports": ports, "told": get_connection_info(unpack=True)["tran
 """
 
 
-def execute(folder: Path) -> dict[str, Any]:
-    """What a kernel says of itself: how it is spoken to, its open ports, and that of ipykernel's for what
-    forked processes print."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(ASKED)])
+DRAWN = """
+import matplotlib.pyplot as plt
+figure = plt.figure()
+plt.plot([1, 2])
+def interrupted(*args, **kwargs):
+    print("drawing")
+    raise KeyboardInterrupt
+figure.canvas.print_figure = interrupted
+"""
+
+
+def execute(folder: Path, cell: str = ASKED) -> list[dict[str, Any]]:
+    """The outputs of a cell, by default of what a kernel says of itself: how it is spoken to, its open ports,
+    and that of ipykernel's for what forked processes print."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, folder / "in.ipynb")
     with kernels.private() as private:
         papermill.execute_notebook(str(folder / "in.ipynb"), str(folder / "out.ipynb"), kernel_name="python3",
                                    config=kernels.settings(private), progress_bar=False)
-    return json.loads(nbformat.read(folder / "out.ipynb", as_version=4).cells[-1].outputs[0].text)
+    return list(nbformat.read(folder / "out.ipynb", as_version=4).cells[-1].outputs)
 
 
 @pytest.mark.skipif(os.name != "posix" or not zmq.has("ipc"), reason="there are no such sockets here")
@@ -45,10 +56,15 @@ def test_no_port_leads_to_a_kernel_and_it_leaves_nothing(tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as short:  # a test's own folder has a long path
         monkeypatch.setattr(tempfile, "tempdir", short)
-        told = execute(tmp_path)
+        told = json.loads(execute(tmp_path)[0].text)
         assert told["told"] == "ipc"
         assert set(told["ports"]) <= set(told["printing"])
         assert list(Path(short).iterdir()) == []
+
+
+def test_an_interrupt_while_figures_are_drawn_prints_no_traceback(tmp_path: Path) -> None:
+    shown = [one for one in execute(tmp_path, DRAWN) if one.output_type != "execute_result"]
+    assert [(one.output_type, one.get("text")) for one in shown] == [("stream", "drawing\n")]
 
 
 def test_its_sockets_lie_in_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,20 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from diffusegen_core.chapters import leaks, scorers
+from diffusegen_core.chapters import gan, inpaint, leaks, scorers
+from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, patients, phantom, testsets
 from diffusegen_core.data.testsets import HELD_OUT
+from diffusegen_core.data.types import PASTE, DataType
 from diffusegen_core.report import tables
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation import trainsets
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
 
@@ -57,6 +62,39 @@ def test_whole_patients_are_held_out_and_they_alone_test(nano: dict, folder: Pat
     leaks.free(Workspace(p.folder, p.seed, p.device), p, pairs, None, {test.name: test})
     assert tables.data(p) == "set: all pairs; 6 more are held out"
     assert dataset.expected(p.data, p.seed) == (18, f"in {folder}, 6 more are held out")
+
+
+@pytest.mark.parametrize(("count", "wanted"), [
+    (3, ["P0_0", "P1_3", "P2_6"]), (5, ["P0_0", "P0_1", "P1_3", "P2_6", "P3_9"]),
+    (7, ["P0_0", "P0_1", "P1_3", "P1_4", "P2_6", "P2_7", "P3_9"]), (12, None), (None, None), (99, None)])
+def test_sources_are_of_each_patient_in_turn_where_patients_are_told(nano, folder, count, wanted) -> None:
+    names = [f"P{number // 3}_{number}" for number in range(12)]
+    pairs, _ = load(make(nano, folder, holdout=None, names=names))
+    chosen = patients.sources(pairs.names, pairs.file, count)
+    assert [pairs.names[number] for number in chosen] == (wanted or pairs.names)
+    untold, _ = load(make(nano, folder, holdout=None, names=names, patients=None))
+    assert patients.sources(untold.names, untold.file, count) == list(range(12))[:count]
+    each, _ = load(make(nano, folder, holdout=None, names=names, patients="each"))
+    assert patients.sources(each.names, each.file, count) == list(range(12))[:count]
+
+
+def test_all_that_is_made_of_sources_is_made_of_the_same_ones(nano, folder) -> None:
+    p = params.validate(params.merged(params.plain(make(nano, folder)), {
+        "inpaint": {"sources": 6, "baselines": ["Paste"]}}))
+    run = Run(p)
+    pairs = run.make("data")
+    made = run.make("paste").sets[PASTE].manifest
+    wanted = [pairs.names[i] for i in patients.sources(pairs.names, pairs.file, 6)]
+    assert len(of(wanted)) == 6, "one of each patient that is left"
+    assert wanted != pairs.names[:6]
+    assert list(made["source"]) == wanted
+    clusters = Clusters(pairs.names, np.zeros(len(pairs), int), 1, [], pd.DataFrame(), "none", 0.0, folder)
+    jobs = inpaint.plan(p.seed, DataType("Diff", "1"), pairs, clusters, p.inpaint)
+    assert [(job.source, pairs.names[job.index]) for job in jobs] == [(name, name) for name in wanted]
+    jobs = gan.plan(p.seed, pairs, gan.filled(p.gan.model_copy(update={"sources": None}), 1, 6))
+    assert [job.source for job in jobs] == wanted
+    supply = trainsets.supply(len(pairs), 1, False, p.inpaint, p.gan)
+    assert trainsets.collect(pairs, supply, run.pasted.sets.values()).real.names == wanted
 
 
 def test_a_count_takes_the_first_of_what_is_not_held_out_and_lends_the_test_nothing(nano, folder) -> None:

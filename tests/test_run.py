@@ -140,6 +140,95 @@ def test_a_notebook_may_name_another_folder_for_a_profiles_run_or_for_a_run(chec
     assert Run.from_notebook({"profile": "runs/smoke", "run_dir": "other"}).params.train.images == 40
 
 
+@pytest.fixture
+def mine(checkout: Path) -> Path:
+    """A parameter file, whose run is there, with a change made in a cell."""
+    path = checkout / "mine.yaml"
+    path.write_text((checkout / "params" / "smoke.yaml").read_text())
+    kept(Run.from_notebook({"profile": "mine.yaml", "changes": {"train.images": 80}}))
+    return path
+
+
+def edit(path: Path, **sections: dict) -> None:
+    path.write_text(yaml.safe_dump(params.merged(params.load(path), sections)))
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_notebook_takes_what_was_edited_in_its_parameter_file_and_keeps_what_cells_have_changed(
+        mine: Path, caplog: pytest.LogCaptureFixture, absolute: bool):
+    told = {"profile": str(mine) if absolute else "mine.yaml", "changes": {}}
+    assert (Run.from_notebook(told).params.train.images, caplog.text) == (80, "")
+    edit(mine, cluster={"k": 3}, data={"holdout": 0.2})
+    run = kept(Run.from_notebook(told))
+    assert "mine.yaml was edited. The run mine takes from it: cluster.k 3, data.holdout 0.2." in caplog.text
+    assert (run.params.cluster.k, run.params.data.holdout, run.params.train.images) == (3, 0.2, 80)
+    assert Run.from_notebook({**told, "changes": {"cluster": {"k": 4}}}).params.cluster.k == 4
+    caplog.clear()
+    kept(Run.from_notebook({**told, "changes": {"cluster.k": 2}}))
+    assert Run.from_notebook(told).params.cluster.k == 2, "an edit is taken once"
+    values = params.load(mine)
+    del values["cluster"]["k"], values["train"]["images"]
+    mine.write_text(yaml.safe_dump(values))
+    run = Run.from_notebook(told)
+    assert (run.params.cluster.k, run.params.train.images) == (2, params.Params().train.images)
+    assert "train.images 3200." in caplog.text
+
+
+def test_the_order_of_classes_is_an_edit_and_another_order_of_parameters_is_none(
+        mine: Path, caplog: pytest.LogCaptureFixture):
+    values = params.load(mine)
+    mine.write_text(yaml.safe_dump(dict(reversed(values.items())), sort_keys=False))
+    Run.from_notebook({"profile": "mine.yaml"})
+    assert caplog.text == ""
+    edit(mine, data={"source": "set", "count": None, "labels": {1: "liver", 2: "cyst"}})
+    kept(Run.from_notebook({"profile": "mine.yaml"}))
+    values = params.load(mine)
+    values["data"]["labels"] = {2: "cyst", 1: "liver"}
+    mine.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert Run.from_notebook({"profile": "mine.yaml"}).params.data.classes == ("cyst", "liver")
+
+
+def test_an_edit_that_is_refused_is_taken_when_it_was_mended(mine: Path):
+    edit(mine, cluster={"k": 99, "scan": [2]})
+    for _ in range(2):
+        with pytest.raises(UserError, match="99"):
+            Run.from_notebook({"profile": "mine.yaml"}).make("cluster")
+    edit(mine, cluster={"k": 3})
+    run = Run.from_notebook({"profile": "mine.yaml"})
+    assert (run.params.cluster.k, run.params.cluster.scan) == (3, [2])
+    edit(mine, clusters={"k": 3})
+    with pytest.raises(UserError, match=r"clusters\.k: unknown key|clusters: unknown key"):
+        Run.from_notebook({"profile": "mine.yaml"})
+
+
+def test_a_name_means_the_run_as_it_is_and_an_edited_profile_is_told(
+        checkout: Path, caplog: pytest.LogCaptureFixture):
+    kept(Run.create("smoke", {"train.images": 80}))
+    for cell in ({}, {"profile": "smoke"}, {"profile": "runs/smoke"}, {"profile": "runs/smoke/params.yaml"}):
+        assert (Run.from_notebook(cell).params.train.images, caplog.text) == (80, "")
+    edit(checkout / "params" / "smoke.yaml", cluster={"k": 3})
+    assert Run.from_notebook({"profile": "smoke"}).params.cluster.k == 2
+    assert ("smoke.yaml says otherwise than the run smoke, whose own values hold: cluster.k 3. "
+            f"`diffusegen run {checkout / 'params' / 'smoke.yaml'}` takes them.") in caplog.text
+    run = Run.from_notebook({"profile": "params/smoke.yaml"})
+    assert (run.params.cluster.k, run.params.train.images) == (3, 80)
+
+
+def test_an_older_run_tells_how_a_file_differs_and_stays_as_it_is(mine: Path,
+                                                                  caplog: pytest.LogCaptureFixture):
+    mark = mine.parent / "runs" / "mine" / "run.json"
+    mark.write_text('{"diffusegen": "0.1.0"}')
+    edit(mine, cluster={"k": 3})
+    run = kept(Run.from_notebook({"profile": "mine.yaml", "changes": {"seed": 3}}))
+    assert (run.params.cluster.k, run.params.train.images, run.params.seed) == (2, 80, 3)
+    assert "whose own values hold:" in caplog.text
+    for one in ("cluster.k 3", "train.images 24"):
+        assert one in caplog.text
+    assert kept(Run.create("mine.yaml")).params.cluster.k == 3
+    edit(mine, cluster={"k": 4})
+    assert Run.from_notebook({"profile": "mine.yaml"}).params.cluster.k == 4
+
+
 def test_an_older_runs_parameters_mean_the_same_in_another_folder(checkout: Path):
     kept(Run.create("smoke", {"inpaint.baselines": ["Paste"]}))
     path = checkout / "runs" / "smoke" / "params.yaml"

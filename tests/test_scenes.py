@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core.chapters import members
+from diffusegen_core.chapters import augment, members
 from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -94,6 +94,19 @@ def test_the_mask_is_the_given_one_and_pixels_outside_both_lesions_are_the_sourc
             assert row.mask_of.startswith("shape ")
             assert mask.any()
     assert moved == (0 if kind == "own" else len(one))
+
+
+def test_a_small_set_whose_generator_sees_it_alone_has_masks_of_its_own_pairs_alone(p: Params):
+    p = params.validate(params.merged(params.plain(p), {
+        "gan.source": None, "inpaint.masks": "varied", "augment.generator_sees": "subset"}))
+    run = Run(p)
+    small = augment.subsets(p.seed, run.pairs.names[:4], p.augment, p.segment)[0]
+    own = run._within(small)
+    pairs = own.make("data")
+    assert pairs.names == small.train
+    jobs = [Job(index % len(pairs), f"{index}", "a", 0, "cluster-00", 1, index) for index in range(20)]
+    rows = Scenes.of(own.workspace, pairs, own.params.inpaint).scene(jobs).rows
+    assert {row["mask_of"] for row in rows} == set(small.train)
 
 
 def test_known_channels_are_known_and_the_region_is_that_of_both_lesions(p: Params):

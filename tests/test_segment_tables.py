@@ -478,7 +478,7 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     # Two models of 100 s; 7 s for a GAN of each of 6 sources, of 9 pairs.
     assert (compute.verdict, compute.difference) == (rule.REFUTED, pytest.approx(200 - 7 / 6 * 9))
     assert {v.reason for claim in (paperclaims.NEARER, paperclaims.VARIED) for v in by_claim[claim]} == {
-        "Not there yet: run chapter 5."}
+        "Run chapter 5."}
     table = verdict_tables.verdicts(run, found)
     frame = rows(table, "claim")
     assert list(frame) == ["compared", "test set", "difference, this run", "of", "verdict"]
@@ -527,18 +527,18 @@ def test_a_verdict_makes_nothing_and_says_what_is_to_be_run(tmp_path: Path,
         return told
 
     nothing_yet = reasons(p)
-    assert {f"Not there yet: run chapter {chapter}." for chapter in (5, 6, 7)} == set(nothing_yet[:-2])
+    assert {f"Run chapter {chapter}." for chapter in (5, 6, 7)} == set(nothing_yet[:-2])
     run = write_run(p)
     assert reasons(p)[:-2] == nothing_yet[:-2]
     run.make("segment")
     told = reasons(p)
     assert told[0].startswith("Test images in common: 5")
-    assert "Not there yet: run chapter 7." in told
-    assert "Not there yet: run chapter 6." not in told
+    assert "Run chapter 7." in told
+    assert "Run chapter 6." not in told
     run.make("augment")
-    assert {reason for reason in reasons(p) if "run chapter" in reason} == {"Not there yet: run chapter 5."}
+    assert {reason for reason in reasons(p) if "un chapter" in reason} == {"Run chapter 5."}
     more = [reason for reason in reasons(changed(p, augment={"seeds": 2})) if "run chapter 7" in reason]
-    assert all(reason.endswith("Some results are not there yet: run chapter 7.") for reason in more)
+    assert all(reason.endswith("Some results are not made yet: run chapter 7.") for reason in more)
     assert len(more) == 4
 
 
@@ -638,7 +638,7 @@ def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monke
     assert (failed["network"].tolist() == ["none"]) == (case not in {*FAILURES, "no pairs"})
     assert pages[2]["tab-summary-rule"].frame["verdict"].tolist()[:5] == list(rule.RULE)
     told = pages[2]["tab-summary-claims"].frame["verdict"]
-    words = "|".join(word.capitalize() for word in rule.RULE)
+    words = "|".join(word.capitalize() for word in rule.WORST_FIRST)
     assert told.str.fullmatch(rf"({words})[.] [A-Z\d].{{9,}}[.]").all()
 
 

@@ -179,7 +179,8 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
            experiment: Experiment) -> tuple[Choice, Choice]:
     """The pairs that a network is trained on, and those, all real, that choose its best epoch.
 
-    A real pair of which nothing was made stays.
+    A real pair of which nothing was made stays. Pasted lesions and varied masks are those of pairs that the
+    generator has seen: of all, or with `generator_sees: subset` of the training pairs.
     """
     train, valid = subset(seed, sets.real.names, experiment.size or 0, experiment.seed, segment,
                           sets.together)

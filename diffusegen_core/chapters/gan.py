@@ -26,6 +26,7 @@ from diffusegen_core.data import (
     labels,
     layouts,
     pairsets,
+    patients,
     planes,
     reading,
     sidecars,
@@ -141,12 +142,13 @@ def caveat(baseline: Baseline | None) -> str:
 # ---- our own
 
 
-def plan(seed: int, names: list[str], settings: Gan) -> list[Job]:
+def plan(seed: int, pairs: Pairs, settings: Gan) -> list[Job]:
     """Every pair of our own: a model for each source, a seed for each pair. `settings` are filled."""
-    used = names[:settings.sources]
+    used = [(index, pairs.names[index])
+            for index in patients.sources(pairs.names, pairs.file, settings.sources)]
     return [Job(index, f"{name}_{sample}", name, -1, f"singan-{name}", sample,
                 seeds.derive(seed, "gan", name, sample))
-            for sample in range(1, (settings.samples or 1) + 1) for index, name in enumerate(used)]
+            for sample in range(1, (settings.samples or 1) + 1) for index, name in used]
 
 
 def refuse_impossible(settings: Gan, image_size: int) -> None:
@@ -162,7 +164,7 @@ def refuse_impossible(settings: Gan, image_size: int) -> None:
 
 def _train(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
     refuse_impossible(settings, pairs.image_size)
-    jobs = plan(ws.seed, pairs.names, settings)
+    jobs = plan(ws.seed, pairs, settings)
     deciding = {name: value for name, value in plain(settings).items()
                 if name not in ("source", "sources", "samples")}
     artifact = ws.artifact(GAN.artifact, {

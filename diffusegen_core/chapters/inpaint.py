@@ -24,7 +24,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, pairsets, pictures, planes, regions, seamless
+from diffusegen_core.data import dataset, pairsets, patients, pictures, planes, regions, seamless
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
@@ -98,7 +98,7 @@ def calls(settings: Inpaint) -> int:
 def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, models: Trained,
          scenes: Scenes) -> PairSet:
     settings = scenes.settings
-    jobs = plan(ws.seed, data_type, pairs.names, clusters, settings, scenes.names)
+    jobs = plan(ws.seed, data_type, pairs, clusters, settings, scenes.names)
     artifact = ws.artifact(data_type.artifact, _recipe(ws, pairs, jobs, models, scenes))
     if not artifact.made():
         columns = [*MANIFEST, *(pairsets.GIVEN if data_type.given_masks else [])]
@@ -109,13 +109,13 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, m
     return pairsets.read(artifact, data_type)
 
 
-def plan(seed: int, data_type: DataType, names: list[str], clusters: Clusters, settings: Inpaint,
+def plan(seed: int, data_type: DataType, pairs: Pairs, clusters: Clusters, settings: Inpaint,
          backgrounds: Sequence[str] = ()) -> list[Job]:
     """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's cluster;
     and so is its background, where there are any."""
-    jobs = []
+    jobs, sources = [], patients.sources(pairs.names, pairs.file, settings.sources)
     for sample in range(1, settings.samples + 1):
-        for index, name in list(enumerate(names))[:settings.sources]:
+        for index, name in ((index, pairs.names[index]) for index in sources):
             own = seeds.derive(seed, "inpaint", data_type.name, name, sample)
             cluster = int(clusters.labels[index])
             j = int(seeds.rng(own, "model").integers(clusters.k)) if settings.model_of == "any" else cluster

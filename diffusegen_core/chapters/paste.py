@@ -17,7 +17,7 @@ from diffusegen_core.chapters.scenes import chosen
 from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, lesions, masks, pairsets, planes
+from diffusegen_core.data import dataset, lesions, masks, pairsets, patients, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
@@ -69,16 +69,17 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
                        pairs * work.pair * image_size**2)
 
 
-def plan(seed: int, names: list[str], settings: Inpaint) -> list[Job]:
+def plan(seed: int, pairs: Pairs, settings: Inpaint) -> list[Job]:
     """Every pair of a data type. Its seed is that of the other types' pair of the same name."""
     return [Job(index, f"{name}_{sample}", name, -1, NO_MODEL, sample,
                 seeds.derive(seed, "paste", name, sample))
             for sample in range(1, settings.samples + 1)
-            for index, name in list(enumerate(names))[:settings.sources]]
+            for index in patients.sources(pairs.names, pairs.file, settings.sources)
+            for name in [pairs.names[index]]]
 
 
 def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, which: Chosen) -> PairSet:
-    jobs = plan(ws.seed, pairs.names, settings)
+    jobs = plan(ws.seed, pairs, settings)
     artifact = ws.artifact(data_type.artifact, {**_recipe(ws, data_type, pairs, jobs),
                                                 **pairsets.painted_anew(which)})
     if not artifact.made():

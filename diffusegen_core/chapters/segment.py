@@ -97,7 +97,8 @@ def expected(supply: Supply, settings: Segment, experiment: Experiment) -> tuple
 
 
 def chosen(seed: int, sets: Sets, settings: Segment, experiment: Experiment) -> tuple[Choice, Choice]:
-    """The pairs that a network is trained on, and those that choose its best epoch: of other sources.
+    """The pairs that a network is trained on, and those that choose its best epoch: of other sources. (Pasted
+    lesions and varied masks may be those of either: they come from all pairs, and none is a test image's.)
 
     A seed splits the run's sources once, and all data types keep to that. Groups that are none of these, such
     as those of a GAN whose sources are not known, are split by themselves; so is a data type that would be

@@ -118,7 +118,9 @@ class Inpaint(Section):
     """Chapter 3 (paper 2.4, A.2). Sizes of the ellipses are given at 256 px and scale with the image."""
 
     samples: PositiveInt = Field(2, description="synthetic pairs for each source pair, N")
-    sources: PositiveInt | None = Field(16, description="use the first so many sources; null: all")
+    sources: PositiveInt | None = Field(
+        16, description="use so many sources: the first pairs, or, where data.patients tells patients, the "
+                        "first of each patient, then the second of each, and so on; null: all")
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)
     resampling: PositiveInt = Field(1, description="RePaint's r: 1 never jumps back")
@@ -204,7 +206,7 @@ class Gan(Section):
     source: str | None = Field(
         "singan", description="`singan` trains one here; or the folder of SinGAN-Seg's pairs; null: no GAN")
     sources: PositiveInt | None = Field(
-        None, description="use the first so many sources; null: inpaint.sources")
+        None, description="use so many sources, chosen as those of inpaint.sources; null: as many as these")
     samples: PositiveInt | None = Field(None, description="pairs for each source; null: inpaint.samples")
     min_side: PositiveInt = Field(10, description="side of the coarsest scale, px")
     scale_factor: float = Field(

@@ -33,6 +33,7 @@ ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # of a
 GIVEN = ["picture", "mask_of", "mask_change"]
 # Of one of pasted lesions: whose lesion, and its change.
 PASTED = ["lesion_of", "lesion_change"]
+DONORS = ("lesion_of", "mask_of")  # of these the columns that tell whose
 
 
 @dataclass(frozen=True)

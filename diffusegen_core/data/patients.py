@@ -95,6 +95,19 @@ def together(stored: Path | None) -> Mapping[str, str]:
     return told or sidecars.volumes(stored)
 
 
+def sources(names: Sequence[str], stored: Path | None, count: int | None) -> list[int]:
+    """Which of stored pairs, by their positions and in that order, so many synthetic ones are made of: the
+    first `count`; or where data.patients tells patients, the first of each, then the second of each, and so
+    on. None: all."""
+    told, _ = read(stored)
+    before = Counter[str]()  # pairs of the same patient that go before
+    turns = []
+    for place, name in enumerate(names):
+        turns.append((before[told[name]] if told else 0, place))
+        before[told.get(name, "")] += 1
+    return sorted(place for _, place in sorted(turns)[:count])
+
+
 def file(folder: Path, patients: str | None) -> Path | None:
     """The table that data.patients names; None where it names none. One in the data folder goes before."""
     match = PATIENT_TABLE.fullmatch(patients or "")

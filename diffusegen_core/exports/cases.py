@@ -37,13 +37,14 @@ class Case:
     source: str
     """The real pair that it was made of, or is; what stands for it where that is not known."""
     lesion_of: str
-    """The real pair whose lesion it shows, where that was pasted; else the source."""
+    """Whose lesion or mask it shows, where one was pasted or given: a real pair's, or that of a file of
+    inpaint.masks; else the source."""
     model: str
     """What painted it; "none" where no model did."""
     sample: int
     """Number among those of its source, from 1; 0 of a real pair."""
     split: str
-    """TRAIN, VALID (real pairs alone), or HELD: made of a pair that validates."""
+    """TRAIN, VALID (real pairs alone), or HELD: made of a pair that validates, or with its lesion or mask."""
     near_copy: str
     """By what chapter 5 calls it a near-copy of a training image, and a real pair of another one ("pixels");
     "no", or NOT_AUDITED."""
@@ -137,8 +138,8 @@ class Chosen:
 
     def folds(self) -> list[dict[str, list[str]]]:
         """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
-        fold, "train" all that are neither these nor made of them; slices of a volume stay together. None with
-        fewer than two real pairs."""
+        fold, "train" all that are neither these nor made of them, nor show a lesion or mask of theirs; slices
+        of a volume stay together. None with fewer than two real pairs."""
         sources = [case.source for case in self.cases if case.data_type == REAL]
         members = trainsets.in_groups(sources, patients.together(self.run.pairs.file))
         count = min(FOLDS, len(members))
@@ -183,7 +184,9 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
              for name in run.pairs.names] if real else []
     for number, made_by in enumerate((sets, *further)):
         for data_type, one in made_by.items():
-            rows = one.manifest.assign(group=trainsets.grouped(one.manifest)["group"])
+            of = outlets.shown(run, data_type, number)
+            rows = one.manifest.assign(group=trainsets.grouped(one.manifest)["group"],
+                                       lesion_of=[of.get(name, "") for name in one.manifest["name"]])
             cases += [_case(data_type, row, valid, audited, number) for row in rows.to_dict("records")]
     if not cases:
         raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isnan, sqrt
 
 import pandas as pd
+from IPython.display import Markdown
 from scipy.special import ndtri
 
 from diffusegen_core.chapters.evaluate import Evaluated
@@ -22,6 +23,7 @@ from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,
     LEAST_SEEDS,
+    NOT_MADE,
     SMALLEST,
     TOO_LITTLE,
     UNDECIDED,
@@ -40,6 +42,7 @@ ASKED: dict[str, tuple[Claim, ...]] = {
     "Better than pasting?": (paperclaims.PASTING,),
     "Better than the GAN?": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
 }
+CHAPTERS = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment")
 COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
@@ -79,7 +82,8 @@ def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | Non
     """The questions and answers of a run."""
     answers = questions(run, verdicts)
     missed = " ".join(missing(run, [one.question for one in answers]))
-    rows = [(one.question, one.verdict, one.basis) for one in answers]
+    rows = [(one.question, one.verdict, one.basis) for one in answers] or [
+        ("All questions", NOT_MADE, "The run has made nothing yet that answers one.")]
     frame = pd.DataFrame(rows, columns=["question", "verdict on this run", "because"])
     return show(frame, name, "What this run found, computed from its results by the rule of chapter 8; "
                 f"differences with paired 95 % intervals. {missed}".strip())
@@ -227,8 +231,24 @@ def plain(run: Run, error: Exception) -> str:
 
 def missing(run: Run, answered: list[str]) -> Iterator[str]:
     """How to come by what this run has no answer to: a sentence for each part that it lacks."""
+    yield from unmade(run)
+    if run.params.gan.source is None and "Better than the GAN?" not in answered:
+        yield "This run has no GAN; `gan.source` adds one."
+    if not run.params.inpaint.baselines and "Better than pasting?" not in answered:
+        yield "This run has no pasted pairs; `inpaint.baselines` adds them."
+
+
+def told(run: Run) -> Markdown | None:
+    """What the run has not made, for the head of a page, so that one of half a run is not taken for one of a
+    whole; of that, None."""
+    lacking = " ".join(unmade(run))
+    return Markdown(f"**This run is not finished.** {lacking}") if lacking else None
+
+
+def unmade(run: Run) -> Iterator[str]:
+    """Which chapters are not made, or cannot be read."""
     todo, refused = [], dict[str, str]()
-    for chapter, number in (("inpaint", 3), ("style", 4), ("evaluate", 5), ("segment", 6), ("augment", 7)):
+    for number, chapter in enumerate(CHAPTERS, 1):
         try:
             unfinished = not getattr(run.read(chapter), "complete", True)
         except NotMadeError:
@@ -242,7 +262,3 @@ def missing(run: Run, answered: list[str]) -> Iterator[str]:
     if todo:
         yield (f"Not made yet, or not finished: chapter{'s' if len(todo) > 1 else ''} {', '.join(todo)}; "
                f"`diffusegen run` with {escaped(run.folder.name)}/params.yaml makes the rest.")
-    if run.params.gan.source is None and "Better than the GAN?" not in answered:
-        yield "This run has no GAN; `gan.source` adds one."
-    if not run.params.inpaint.baselines and "Better than pasting?" not in answered:
-        yield "This run has no pasted pairs; `inpaint.baselines` adds them."

@@ -16,7 +16,15 @@ from diffusegen_core.measures import intervals
 from diffusegen_core.report import comparisons, otherclaims, paperclaims
 from diffusegen_core.report.comparisons import PAPERS_OWN, TRANSFERS, Comparison, Net
 from diffusegen_core.report.paperclaims import PASTING, Claim
-from diffusegen_core.report.rule import LEAST_GENERATORS, THESE_PAIRS, TOO_LITTLE, Verdict, decide, joined
+from diffusegen_core.report.rule import (
+    LEAST_GENERATORS,
+    NOT_MADE,
+    THESE_PAIRS,
+    TOO_LITTLE,
+    Verdict,
+    decide,
+    joined,
+)
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
@@ -108,8 +116,8 @@ def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict
     if chapter != verdict.chapter:
         return verdict
     if not (images["chapter"] == chapter).any():
-        return replace(verdict, reason=f"Not there yet: run chapter {CHAPTERS[chapter]}.")
-    return replace(verdict, reason=f"{verdict.reason} Some results are not there yet: run chapter "
+        return replace(verdict, verdict=NOT_MADE, reason=f"Run chapter {CHAPTERS[chapter]}.")
+    return replace(verdict, reason=f"{verdict.reason} Some results are not made yet: run chapter "
                                    f"{CHAPTERS[chapter]}.")
 
 

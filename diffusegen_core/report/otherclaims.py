@@ -13,7 +13,7 @@ from diffusegen_core.networks import weights
 from diffusegen_core.report import published
 from diffusegen_core.report.evaluate_tables import comparable
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
-from diffusegen_core.report.rule import LEAST_IMAGES, REFUTED, SUPPORTED, UNDECIDED, Verdict
+from diffusegen_core.report.rule import LEAST_IMAGES, NOT_MADE, REFUTED, SUPPORTED, UNDECIDED, Verdict
 from diffusegen_core.run import Run
 
 WITHIN = 0.05  # of Real's MS-SSIM, as the paper has it
@@ -28,7 +28,7 @@ def of(run: Run) -> Iterator[Verdict]:
     if result is None:
         for claim, first, second in ((NEARER, "synthetic images", GAN), (VARIED, "synthetic images", REAL)):
             yield Verdict(claim, f"{first} against {second}", REALS, chapter="evaluate",
-                          reason="Not there yet: run chapter 5.")
+                          verdict=NOT_MADE, reason="Run chapter 5.")
     else:
         learned = run.params.evaluate.weights != weights.RANDOM
         yield from nearer(result, learned)
@@ -72,7 +72,7 @@ def compute(run: Run) -> Verdict:
     asked = Verdict(COMPUTE, f"models of {run.params.cluster.k} clusters against {GAN}", REALS,
                     chapter="train")
     if models is None:
-        return replace(asked, reason="Not there yet: run chapter 2.")
+        return replace(asked, verdict=NOT_MADE, reason="Run chapter 2.")
     seconds = sum(model.seconds for model in [*models.models, *([models.base] if models.base else [])])
     if isnan(seconds):
         return replace(asked, reason="The models were not trained here.")

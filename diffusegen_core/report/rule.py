@@ -20,6 +20,7 @@ LEARNED = 0.1  # a network below this mean Dice or IoU does not segment
 
 SUPPORTED, REFUTED, NO_EFFECT = "supported", "refuted", "no practical effect"
 UNDECIDED, TOO_LITTLE = "undecided", "too little data"
+NOT_MADE = "not made yet"  # no verdict: the chapter whose results are compared has still to be run
 RULE = {
     TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
                 f"test set is absent; or all test images are of one sequence, centre or patient; or neither "
@@ -32,7 +33,8 @@ RULE = {
     UNDECIDED: "Otherwise: it holds 0, and differences that matter.",
 }
 SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical effect if one of them has "
-           "none, and is supported if all are; otherwise there is too little data, or it is undecided. "
+           "none, and is supported if all are; otherwise some are not made yet, there is too little data, or "
+           "it is undecided. "
            "Intervals are not widened for the number of comparisons: the more there are, the harder it is to "
            "be supported, and the easier to be refuted by chance.")
 GROUPS = ("Frames of one sequence, and images of one centre or patient, are resampled together where a test "
@@ -40,7 +42,7 @@ GROUPS = ("Frames of one sequence, and images of one centre or patient, are resa
 THESE_PAIRS = "for these pairs"
 SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is {THESE_PAIRS}: "
          "another training of the generator might reverse it.")
-WORST_FIRST = (REFUTED, NO_EFFECT, TOO_LITTLE, UNDECIDED, SUPPORTED)
+WORST_FIRST = (REFUTED, NO_EFFECT, NOT_MADE, TOO_LITTLE, UNDECIDED, SUPPORTED)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
 from diffusegen_core.report.rule import (
     GROUPS,
+    NOT_MADE,
     RULE,
     SCOPE,
     SEVERAL,
@@ -39,7 +40,7 @@ def summary(found: list[Verdict]) -> list[dict[str, str]]:
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
         mine = [v for v in found if v.claim == claim]
         told = [v.verdict for v in mine]
-        scope = next((v.scope for v in mine if v.scope and verdict != TOO_LITTLE), "")
+        scope = next((v.scope for v in mine if v.scope and verdict not in (TOO_LITTLE, NOT_MADE)), "")
         rows.append({"": str(number), "claim": claim.words,
                      "verdict on this run": f"{verdict} {scope}".strip(),
                      "comparisons": ", ".join(f"{told.count(one)} {one}" for one in reversed(WORST_FIRST)
@@ -51,7 +52,8 @@ def summary(found: list[Verdict]) -> list[dict[str, str]]:
 
 def rule() -> Table:
     """How a comparison is judged, and a claim from several."""
-    rows = RULE | {"a claim, of several comparisons": SEVERAL, "frames of a sequence": GROUPS,
+    rows = RULE | {NOT_MADE: "No verdict: the chapter whose results are compared has still to be run.",
+                   "a claim, of several comparisons": SEVERAL, "frames of a sequence": GROUPS,
                    "distances": otherclaims.TOLD, THESE_PAIRS: SCOPE}
     return show(pd.DataFrame({"verdict": rows.keys(), "when": rows.values()}), "summary-rule",
                 "How a comparison of networks is judged: the first of the five verdicts whose condition is "

@@ -111,7 +111,8 @@ def collect(pairs: Pairs, supply: Supply, sets: Iterable[PairSet]) -> Sets:
         if len(foreign):
             raise UserError(f"{data_type} holds pairs made of {foreign.iloc[0]}, which is no training pair "
                             "of the run.")
-    return Sets(pairs.take(range(supply[REAL].sources)), made, supply, pairs.stored)
+    sources = patients.sources(pairs.names, pairs.file, supply[REAL].sources)
+    return Sets(pairs.take(sources), made, supply, pairs.stored)
 
 
 def grouped(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """The params.yaml of a run folder: the parameters that hold there, and none that was written is lost."""
 
 import contextlib
+import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,12 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.store import files, lock, moves, stamps
 from diffusegen_core.store.stamps import ASIDE
 
+log = logging.getLogger(__name__)
+
 PARAMS = "params.yaml"
+TAKEN = "file"  # in the mark of a run: what its parameter file said when the run last took it
+Said = dict[str, str]
+"""What a parameter file says: each value as JSON, by its dotted name."""
 # What a run has whose params.yaml is older than the parameter; the default may need results that it lacks.
 BEFORE: dict[str, dict[str, Any]] = {
     "data": {"fit": "squeeze", "holdout": None},
@@ -52,6 +59,58 @@ def meant(profile: str | Path, run_dir: str | Path | None) -> tuple[str | Path, 
     return profile, named if is_there(named) else params.resolve(f"runs/{params.profile_file(profile).stem}")
 
 
+def said(path: Path) -> Said:
+    """What a parameter file says."""
+    return _texts(_flat(params.load(path)))
+
+
+def edits(profile: str | Path, folder: Path) -> tuple[Said | None, dict[str, Any]]:
+    """What a notebook's `profile` adds to the parameters of the run that is there, by which its cells have
+    their way: where it is a parameter file, what that says, and what was edited in it since the run last took
+    it, as changes. None and {} where it is no file, or nobody knows what the run took.
+
+    Edits are told, those as well that are not taken: a profile's name alone means the run as it is.
+    """
+    file = next((path for path in (Path(profile), params.resolve(profile)) if path.is_file()), None)
+    named = params.resolve(f"params/{profile}.yaml") if Path(profile).name == str(profile) else None
+    path, taken = file or named, _taken(folder)
+    if path is None or not path.is_file() or path.name == PARAMS or not (file or taken):
+        return None, {}
+    values, usual = _flat(params.load(path)), _flat(params.plain(Params()))
+    defaults = _texts(usual)
+    now, own = _texts(values), {**defaults, **_texts(_flat(load(folder)))}
+    before = own if taken is None else taken
+    changed = [name for name in {**now, **before} if now.get(name, defaults.get(name)) not in (
+        before.get(name, defaults.get(name)), own.get(name))]
+    told = ", ".join(f"{name} {now.get(name, defaults.get(name))}" for name in changed)
+    if file and taken is not None:
+        if changed:
+            log.warning("%s was edited. The run %s takes from it: %s.", path.name, folder.name, told)
+        return now, params.merged({}, {name: values.get(name, usual.get(name)) for name in changed})
+    if changed:
+        log.warning("%s says otherwise than the run %s, whose own values hold: %s. `diffusegen run %s` takes "
+                    "them.", path.name, folder.name, told, path)
+    return None, {}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain parameters by dotted names, without those that say which run it is."""
+    return {key: value for name, section in values.items() if name not in ("profile", "run_dir")
+            for key, value in ({f"{name}.{last}": one for last, one in section.items()}
+                               if isinstance(section, dict) else {name: section}).items()}
+
+
+def _texts(values: Mapping[str, Any]) -> Said:
+    return {name: json.dumps(value, default=str, skipkeys=True) for name, value in values.items()}
+
+
+def _taken(folder: Path) -> Said | None:
+    """What the parameter file said when the run last took it; None where that is not known."""
+    mark = files.read_json(folder / lock.MARK)
+    told = mark.get(TAKEN) if isinstance(mark, dict) else None
+    return told if isinstance(told, dict) else None
+
+
 def load(folder: Path) -> dict[str, Any]:
     """The plain values that lie in a run folder. Raises UserError where they cannot be read."""
     values = params.load(folder / PARAMS)
@@ -61,8 +120,9 @@ def load(folder: Path) -> dict[str, Any]:
     return values
 
 
-def keep(p: Params) -> Path | None:
-    """Write the parameters into their run folder; where others lay there, they are set aside: where."""
+def keep(p: Params, given: Said | None = None) -> Path | None:
+    """Write the parameters into their run folder; where others lay there, they are set aside: where. `given`
+    is what the parameter file says that they were taken from."""
     path, aside = p.folder / PARAMS, None
     values = {name: value for name, value in params.plain(p).items() if name != "run_dir"}
     there = path.is_file()
@@ -72,6 +132,9 @@ def keep(p: Params) -> Path | None:
             aside = p.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
             files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
         files.write_text(path, yaml.safe_dump(values, sort_keys=False))
+    mark = files.read_json(p.folder / lock.MARK)
+    if given is not None and isinstance(mark, dict) and mark.get(TAKEN) != given:
+        files.write_json(p.folder / lock.MARK, {**mark, TAKEN: given})
     return aside
 
 
@@ -82,10 +145,11 @@ def _ordered(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
 
 
 @contextlib.contextmanager
-def kept(p: Params) -> Iterator[None]:
+def kept(p: Params, given: Said | None = None) -> Iterator[None]:
     """`keep`, undone where what follows is refused before it has made anything."""
     path, first = p.folder / PARAMS, not is_there(p.folder)
-    before = keep(p)
+    mark = files.read_json(p.folder / lock.MARK)
+    before = keep(p, given)
     made = _recipes(p.folder) if before else {}
     try:
         yield
@@ -93,6 +157,7 @@ def kept(p: Params) -> Iterator[None]:
         if before and made == _recipes(p.folder):
             os.replace(before, path)
             files.without_empty(before.parent)
+            files.write_json(p.folder / lock.MARK, mark)
         elif first and not _recipes(p.folder):
             path.unlink(missing_ok=True)
         raise
