@@ -30,7 +30,7 @@ from diffusegen_core.report import (
     rule,
     showcase,
 )
-from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
+from diffusegen_core.report.rule import TOO_LITTLE, UNDECIDED, Verdict
 from diffusegen_core.run import Run
 
 PLAIN = params.validate({})  # the defaults: one class, polyps
@@ -51,46 +51,49 @@ def verdict(low: float, high: float, seeds: int = 5, generators: int = 1, images
     word, reason = rule.decide(gain, 0.7)
     scope = rule.THESE_PAIRS if word != TOO_LITTLE and generators < rule.LEAST_GENERATORS else ""
     return Verdict(claim, "2-Styled-Paint (r = 3) against Real, 16 real pairs", "HyperKvasir",
+                   in_words="16 real pairs mixed with painted ones against the 16 alone",
                    difference=gain.mean, low=low, high=high, images=images, seeds=seeds,
                    generators=generators, verdict=word, reason=reason, scope=scope,
                    chapter="augment")
 
 
 @pytest.mark.parametrize(("low", "high", "seeds", "generators", "told"), [
-    (0.02, 0.06, 5, 1, f"{SUPPORTED} for these pairs"), (0.02, 0.06, 5, 2, f"{SUPPORTED} for these pairs"),
-    (0.02, 0.06, 5, 3, SUPPORTED), (-0.06, -0.02, 5, 3, REFUTED),
-    (-0.06, -0.02, 5, 1, f"{REFUTED} for these pairs"),
-    (-0.004, 0.006, 5, 3, NO_EFFECT), (-0.03, 0.05, 5, 3, UNDECIDED), (0.02, 0.06, 2, 3, TOO_LITTLE)])
+    (0.02, 0.06, 5, 1, "better than pasting, for these pairs"),
+    (0.02, 0.06, 5, 2, "better than pasting, for these pairs"),
+    (0.02, 0.06, 5, 3, "better than pasting"), (-0.06, -0.02, 5, 3, "worse than pasting"),
+    (-0.06, -0.02, 5, 1, "worse than pasting, for these pairs"),
+    (-0.004, 0.006, 5, 3, "no difference that matters"), (-0.03, 0.05, 5, 3, UNDECIDED),
+    (0.02, 0.06, 2, 3, TOO_LITTLE)])
 def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: float, seeds: int,
                                                           generators: int, told: str) -> None:
-    one = answer.compared("Q?", [verdict(low, high, seeds, generators)], PLAIN)
+    one = answer.compared("pasting", [verdict(low, high, seeds, generators)], PLAIN)
     assert one is not None
-    assert one.verdict == told
+    assert (one.question, one.verdict) == ("Better than pasting?", told)
     numbers = f"{(low + high) / 2:+.3f} [{low:+.3f}, {high:+.3f}] in polyp Dice on HyperKvasir"
-    of = f"(40 images, {seeds} seeds, {generators} generator{'s' if generators > 1 else ''})"
+    of = f"(40 test images, {seeds} repetitions, pairs of {generators} generator{'s'[:generators - 1]})"
     needs = "; a verdict needs 3 repetitions (augment.seeds)" if told == TOO_LITTLE else ""
-    assert one.basis == f"2-Styled-Paint (r = 3) against Real, 16 real pairs, {numbers} {of}{needs}"
+    assert one.basis == f"16 real pairs mixed with painted ones against the 16 alone: {numbers} {of}{needs}"
     assert one.sentence == f"{told[0].upper()}{told[1:]}: {one.basis}."
 
 
 def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     good, bad = verdict(0.02, 0.06), verdict(-0.06, -0.02)
     absent = Verdict(paperclaims.SMALL, "a against b", "PolypGen", reason="The results have no a.")
-    mixed = answer.compared("Q?", [good, bad, good, absent], PLAIN)
-    assert mixed.verdict == "refuted for these pairs"
+    mixed = answer.compared("pasting", [good, bad, good, absent], PLAIN)
+    assert mixed.verdict == "worse than pasting in 1 of 3 comparisons, for these pairs"
     assert "-0.040 [-0.060, -0.020]" in mixed.basis
-    assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted (differences from -0.040 to "
-                                "+0.040); 1 more has no result")
-    assert answer.compared("Q?", [good, good], PLAIN).basis.endswith(
+    assert mixed.basis.endswith("; the other comparisons: 2 better than pasting (differences from "
+                                "-0.040 to +0.040); 1 more has no result")
+    assert answer.compared("pasting", [good, good], PLAIN).basis.endswith(
         "; the same verdict on both comparisons (differences from +0.040 to +0.040)")
-    assert answer.compared("Q?", [absent], PLAIN) is None, "nothing was compared, so nothing is asked"
+    assert answer.compared("pasting", [absent], PLAIN) is None, "nothing was compared, so nothing is asked"
     few = verdict(0.02, 0.06, images=5)
-    assert answer.compared("Q?", [few], PLAIN).basis.endswith("; a verdict needs 20 images")
+    assert answer.compared("pasting", [few], PLAIN).basis.endswith("; a verdict needs 20 images")
     alike = replace(good, verdict=TOO_LITTLE, scope="", low=float("nan"), high=float("nan"))
-    assert answer.compared("Q?", [alike], PLAIN).basis.endswith(
+    assert answer.compared("pasting", [alike], PLAIN).basis.endswith(
         "; the test images are of one sequence, centre or patient")
     blind = replace(good, verdict=TOO_LITTLE, scope="")
-    assert answer.compared("Q?", [blind], PLAIN).basis.endswith("; neither network segments")
+    assert answer.compared("pasting", [blind], PLAIN).basis.endswith("; neither network segments")
 
 
 @pytest.mark.parametrize(("hits", "chance", "of", "told"), [
@@ -104,8 +107,8 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
         {"Real": row, kind.name: row, kind.inpainted.name: {**row, "images": 0}}).T)
     one = answer.copied(found)
     assert one.verdict == told
-    assert one.basis.startswith(f"{hits} of {of} 2-Styled-Diff pairs are flagged")
-    by_chance = f"{chance} of {of} images filled with an object that no model knows ({chance / of:.1%})"
+    assert one.basis.startswith(f"{hits} of {of} painted and styled pairs (2-Styled-Diff) are flagged")
+    by_chance = f"{chance} of {of} images filled with an object that no model has seen ({chance / of:.1%})"
     assert by_chance.replace("%", " %") in one.basis
     low, high = answer.difference(hits, of, chance, of)
     assert "of 2 painted types" not in one.basis, "one of them has no pairs"
@@ -119,9 +122,9 @@ def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was
     found = SimpleNamespace(types=kinds, audit=audit, copies=pd.DataFrame(
         {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
     told = answer.copied(found).basis
-    assert told.startswith("30 of 100 2-Styled-Diff pairs")
-    assert told.endswith(" if the pairs of a source count as one; of 2 painted types the one whose "
-                         "interval starts highest")
+    assert told.startswith("30 of 100 painted and styled pairs (2-Styled-Diff)")
+    assert told.endswith(" if the pairs of a source count as one; of 2 painted types this is the most "
+                         "suspect one")
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
@@ -167,15 +170,21 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert told["Better than real pairs alone?"].verdict == TOO_LITTLE
     assert told["Better than real pairs alone?"].basis.endswith("; a verdict needs 20 images")
     assert "Better than pasting?" not in told, "the run pastes nothing"
-    words = (r".* a pair: that is the mean of \d+ 2-Styled-Diff pairs, training included; all that is made "
-             r"of this run is .* s of work, workers added up, on .*[.]")
+    words = (r".* a pair: that is the mean of \d+ painted and styled pairs \(2-Styled-Diff\), training "
+             r"included; all that is made of this run is .* s of work, workers added up, on .*[.]")
     assert re.fullmatch(words, told["What do they cost?"].sentence)
     assert list(answer.missing(nano_run, list(told))) == [
         "This run has no pasted pairs; `inpaint.baselines` adds them."]
     columns = keynumbers.table(nano_run).frame
-    assert columns.columns[0] == "data type"
-    assert {"Dice, trained on it alone", "gain, 4 real pairs", "time a pair"} <= set(columns)
-    assert columns["data type"].tolist()[0] == "Real"
+    assert columns.columns[0] == "pairs"
+    assert {"Dice, trained on them alone", "gain over 4 real pairs", "time a pair"} <= set(columns)
+    first, *others = columns.to_dict("records")
+    assert first["pairs"] == "real pairs (Real)"
+    assert re.fullmatch(r"0[.]\d{3} \[0[.]\d{3},\xa00[.]\d{3}\] alone", first["gain over 4 real pairs"]), (
+        "to which the gains add")
+    assert all(re.match(r"[+-]\d|$", one["gain over 4 real pairs"]) for one in others)
+    assert "painted and styled pairs (2-Styled-Diff)" in columns["pairs"].tolist()
+    assert "- **2-Styled-Diff**: painted into" in keynumbers.glossary(keynumbers.table(nano_run))
     for part in ("segment", "augment", "evaluate"):
         shutil.rmtree(nano_run.folder / part)
     partial = Run.open(nano_run.folder)
@@ -183,7 +192,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     lacking, *_ = answer.missing(partial, [])
     assert lacking == ("Not made yet, or not finished: chapters 5, 6, 7; `diffusegen run` with "
                        "run/params.yaml makes the rest.")
-    assert list(keynumbers.table(partial).frame) == ["data type", "time a pair"]
+    assert list(keynumbers.table(partial).frame) == ["pairs", "time a pair"]
     caption = answer.table(partial, verdicts=claims.of(partial)).caption
     assert lacking in caption
 

@@ -135,7 +135,8 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
     verdict, reason = decide(gain, max(means), one.claim.helps)
     scope = THESE_PAIRS if verdict != TOO_LITTLE and gain.generators < LEAST_GENERATORS else ""
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
-                   seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope)
+                   seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope,
+                   in_words=one.in_words)
 
 
 def _rows(images: pd.DataFrame, net: Net, test_set: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import answer, keynumbers, limits, showcase, tables
+from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
@@ -74,7 +75,7 @@ def _strip(run: Run) -> str:
     shown = len(showcase.drawn(run, one))
     return _figure(STRIP, (f"{shown} synthetic pairs: sources in the first row, new images in the second, "
                            "the same with the outline of their masks in the third, masks in the fourth"),
-                   (f"{shown} of the {len(one)} {one.data_type} pairs, drawn by the seed of the run and not "
+                   (f"{shown} of the {len(one)} {named(one.data_type)}, drawn by the seed of the run and not "
                     "chosen by hand: the picture that was painted into, the new image, the same with the "
                     "outline of its mask, and the mask."))
 
@@ -86,9 +87,8 @@ def _extremes(run: Run) -> str:
         return "Nothing is known by which to order the pairs: styling (chapter 4) measures them."
     _draw(run, ENDS, showcase.extremes)
     better = "higher" if found[0].higher_is_better else "lower"
-    return _figure(ENDS, (f"The best {one.data_type} pairs above the worst ones, with the outlines of their "
-                          "masks"),
-                   (f"The best and the worst {one.data_type} pairs of {len(found[1])}, by {found[0].words} "
+    return _figure(ENDS, ("The best pairs above the worst ones, with the outlines of their masks"),
+                   (f"The best and the worst of {len(found[1])} {named(one.data_type)}, by {found[0].words} "
                     f"({better} is better). The outline is the mask."))
 
 

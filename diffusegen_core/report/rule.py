@@ -67,6 +67,8 @@ class Verdict:
     """A sentence."""
     chapter: str = "segment"
     """Whose results are compared."""
+    in_words: str = ""
+    """The comparison for a reader who does not know the names of the data types; "" where there is none."""
     scope: str = ""
     """What the verdict is limited to, in words that follow it, as "for these pairs"; "" where to nothing."""
 

@@ -53,6 +53,7 @@ LOSSES = {
     "rng": ("style", "pixels, with the range from -1 to 1", 200),
 }
 
+IN_WORDS = "pairs"  # the heading of a first column that tells data types in words
 FOLDED = "The paper's values"
 Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
 
@@ -88,9 +89,10 @@ class Table:
                 ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        # By these classes the stylesheet knows that the second column must not break at hyphens, and that
-        # names of files, which have no place to break, may break anywhere.
+        # By these classes the stylesheet knows that the second column must not break at hyphens, that the
+        # first is of words that may break, and that names of files, which have no place to, may anywhere.
         kinds = ":class: kind-2\n" if list(self.frame.columns[1:2]) == ["data type"] else ""
+        kinds = ":class: in-words\n" if list(self.frame.columns[:1]) == [IN_WORDS] else kinds
         kinds = kinds or (":class: long-names\n" if "nearest training image" in self.frame else "")
         return f":::{{table}} {self.caption}\n:name: {self.name}\n{kinds}\n{body}\n:::\n"
 
