@@ -21,7 +21,6 @@ from diffusegen_core.report.naming import counted, dice_of, named
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,
-    LEAST_SEEDS,
     NO_EFFECT,
     REFUTED,
     SMALLEST,
@@ -104,7 +103,7 @@ def compared(other: str, verdicts: list[Verdict], p: Params) -> Answer | None:
     one = next(each for each in judged if each.verdict == verdict)
     measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
-    needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
+    needs = f"; {rule.needs(one)}" if verdict == TOO_LITTLE else ""
     words = {SUPPORTED: f"better than {other}", REFUTED: f"worse than {other}", NO_EFFECT: NO_MATTER}
     listed = ", ".join(f"{told.count(each)} {words.get(each, each)}" for each in reversed(WORST_FIRST)
                         if each in told and each != verdict)
@@ -135,16 +134,6 @@ def _between(differences: list[float], digits: str) -> str:
     if len(differences) < 2:
         return ""
     return f" (differences from {min(differences):{digits}} to {max(differences):{digits}})"
-
-
-def _needs(one: Verdict) -> str:
-    """What a verdict would need, where there was too little data."""
-    if one.images < LEAST_IMAGES:
-        return f"a verdict needs {LEAST_IMAGES} images"
-    if one.seeds < LEAST_SEEDS:
-        return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds)"
-    return ("the test images are of one sequence, centre or patient" if isnan(one.low)
-            else "neither network segments")
 
 
 def copied(result: Evaluated) -> Answer | None:

@@ -4,7 +4,7 @@ A comparison of networks is of two data types on one test set: the difference in
 95 % interval, over the seeds and images that both have. Each is judged for itself, as `rule` says.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -52,12 +52,18 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, groups: Mapping[str, 
     Where there is nothing to compare, one verdict says what is missing. `groups` tells by test set which of
     its images belong together, and `unfinished` names the chapters that have still to be run.
     """
-    own, there, nets = _own(images), set(images["test_set"]), comparisons.nets_of(images)
+    own, there, nets = own_test(images), set(images["test_set"]), comparisons.nets_of(images)
     asked = [*comparisons.among(nets, own, there), *_pasting(images, nets, own)]
-    found = [_judged(one, images, resamples, seed, groups.get(one.test_set)) for one in asked]
+    found = judged(asked, images, resamples, seed, groups)
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
     return found
+
+
+def judged(asked: Iterable[Comparison], images: pd.DataFrame, resamples: int, seed: int,
+           groups: Mapping[str, Grouped | None] = NO_GROUPS) -> list[Verdict]:
+    """The verdict on each comparison of networks, with its numbers."""
+    return [_judged(one, images, resamples, seed, groups.get(one.test_set)) for one in asked]
 
 
 def overall(verdicts: list[Verdict]) -> dict[Claim, str]:
@@ -66,7 +72,7 @@ def overall(verdicts: list[Verdict]) -> dict[Claim, str]:
             for claim in dict.fromkeys(v.claim for v in verdicts)}
 
 
-def _own(images: pd.DataFrame) -> str:
+def own_test(images: pd.DataFrame) -> str:
     """The test set of the training data's own kind, whatever this run calls it."""
     return next((name for name in images["test_set"].unique() if name not in TRANSFERS), PAPERS_OWN)
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import answer, keynumbers, limits, showcase, tables
+from diffusegen_core.report import advice, answer, keynumbers, limits, showcase, tables
 from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
@@ -31,7 +31,7 @@ def page(run: Run) -> str:
     moves.refuse_links(run.folder, ["figures"])
     return "\n\n".join([
         "# What this run found", _what(run), _part(run, lambda: _strip(run)),
-        "## The answers", _part(run, lambda: answer.table(run, "front-answers")._repr_markdown_()),
+        "## The answers", _part(run, lambda: _answers(run)),
         "## Key numbers", _part(run, lambda: _numbers(run)),
         "## Best and worst pairs", _part(run, lambda: _extremes(run)),
         "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params)),
@@ -45,6 +45,12 @@ def _part(run: Run, make: Callable[[], str]) -> str:
         return f"This part is not here: {answer.plain(run, error)}"
     except Exception as error:  # files that were changed by hand fail in many ways; the book shall be built
         return f"This part is not here ({type(error).__name__}): {answer.plain(run, error)}"
+
+
+def _answers(run: Run) -> str:
+    """What to do, over the table of answers."""
+    table = answer.table(run, "front-answers")._repr_markdown_()
+    return "\n\n".join(filter(None, [advice.of(run), table]))
 
 
 def _numbers(run: Run) -> str:

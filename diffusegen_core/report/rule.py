@@ -105,6 +105,16 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     return UNDECIDED, "The interval holds both 0 and differences that matter."
 
 
+def needs(one: Verdict) -> str:
+    """What a verdict would need, where there was too little data."""
+    if one.images < LEAST_IMAGES:
+        return f"a verdict needs {LEAST_IMAGES} images"
+    if one.seeds < LEAST_SEEDS:
+        return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds)"
+    return ("the test images are of one sequence, centre or patient" if isnan(one.low)
+            else "neither network segments")
+
+
 def joined(verdicts: Collection[str]) -> str:
     """The verdict on a claim from those on its comparisons, as `SEVERAL` says."""
     return next((verdict for verdict in WORST_FIRST if verdict in verdicts), TOO_LITTLE)
