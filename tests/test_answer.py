@@ -29,6 +29,7 @@ from diffusegen_core.report import (
     paperclaims,
     rule,
     showcase,
+    unfinished,
 )
 from diffusegen_core.report.rule import TOO_LITTLE, UNDECIDED, Verdict
 from diffusegen_core.run import Run
@@ -190,8 +191,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     partial = Run.open(nano_run.folder)
     assert [one.question for one in answer.questions(partial)] == ["What do they cost?"]
     lacking, *_ = answer.missing(partial, [])
-    assert lacking == ("Not made yet, or not finished: chapters 5, 6, 7; `diffusegen run` with "
-                       "run/params.yaml makes the rest.")
+    assert lacking == "Chapters 5 to 7 are not made. Next: `diffusegen run params.yaml` in the folder run."
     assert list(keynumbers.table(partial).frame) == ["pairs", "time a pair"]
     caption = answer.table(partial, verdicts=claims.of(partial)).caption
     assert lacking in caption
@@ -218,12 +218,61 @@ def test_the_book_opens_with_the_answer(nano_run: Run) -> None:
     assert "scheme.png" in about
 
 
+def headings(page: str) -> list[str]:
+    return re.findall(r"^## (.*)", page, re.MULTILINE)
+
+
 def test_a_run_without_anything_has_a_front_page_too(nano_params: params.Params) -> None:
     page = opening.page(Run(nano_params))
-    assert showcase.NONE in page
-    assert "chapters 3, 4, 5, 6, 7" in page
-    assert "How to cite" in page
+    assert "\n\nNothing to answer yet: chapters 1 to 7 are not made. Next: `diffusegen run" in page
+    assert headings(page) == ["What this run cannot say", "How to cite"], "no heading of what is not there"
     assert "{figure}" not in page
+
+
+@pytest.mark.parametrize(("lost", "chapters", "told"), [
+    ({"train", "inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 2 to 7 are",
+     {"phantoms", "size", "weights", "use"}),
+    ({"inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 3 to 7 are",
+     {"phantoms", "size", "weights", "use"}),
+    ({"augment"}, "chapter 7 is", {"phantoms", "size", "one", "seeds", "images", "data", "weights", "use"})])
+def test_the_front_page_of_a_run_that_was_stopped(nano_run: Run, monkeypatch: pytest.MonkeyPatch,
+                                                  lost: set[str], chapters: str, told: set) -> None:
+    for part in lost:
+        shutil.rmtree(nano_run.folder / part, ignore_errors=True)
+    monkeypatch.chdir(nano_run.folder.parent)
+    page = opening.page(Run.open("run"))
+    next_one = f"{chapters} not made. Next: `diffusegen run run/params.yaml`."
+    assert "This part is not here" not in page
+    section = page.partition("## What this run cannot say")[2].partition("## How to cite")[0]
+    lines = section.strip().splitlines()
+    assert {name for name, words in LIMITS.items() if any(words in line for line in lines)} == told
+    assert len(lines) == len(told)
+    if "inpaint" not in lost:
+        assert next_one[1:] in page
+        assert "their sources' surroundings" in section
+        assert headings(page)[:2] == ["The answers", "Key numbers"]
+    else:
+        assert "surroundings" not in section, "nothing was painted"
+        assert f"\n\nNothing to answer yet: {next_one}\n\n## What this run cannot say" in page
+
+
+def test_the_command_that_goes_on_is_as_its_user_would_type_it(nano_params: params.Params, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("runs/ultrasound", "`diffusegen run runs/ultrasound/params.yaml`"),
+                        ("runs/my data", "`diffusegen run 'runs/my data/params.yaml'`"),
+                        ("runs/a`b<c", r"diffusegen run 'runs/a\`b&lt;c/params.yaml'")):
+        run = Run(nano_params.model_copy(update={"run_dir": str(tmp_path / name)}))
+        assert unfinished.command(run) == words
+    for numbers, words in (([5], "5"), ([2, 3], "2 and 3"), ([1, 3, 5, 6, 7], "1, 3 and 5 to 7")):
+        assert unfinished.spans(numbers) == words
+
+
+def test_a_grid_that_was_stopped_is_not_finished(nano_run: Run) -> None:
+    network = next(one for one in (nano_run.folder / "augment").iterdir() if one.is_dir())
+    shutil.rmtree(network)
+    told, = unfinished.told(nano_run, unfinished.of(Run.open(nano_run.folder)))
+    assert told.startswith("Chapter 7 is not finished. Next: ")
 
 
 def test_broken_results_are_a_line_and_the_book_is_built(nano_run: Run) -> None:
@@ -285,7 +334,7 @@ def test_pictures_of_the_front_page_are_large(nano_run: Run) -> None:
 LIMITS = {"phantoms": "phantoms drawn by code", "size": "16 pixels a side", "one": "One generator made",
           "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: so few", "data": "one data set",
           "frames": "Frames of one video", "saw": "saw all pairs", "weights": "weights were random",
-          "use": "clinical use", "images": "has 5 images"}
+          "use": "clinical use", "images": "images, and a verdict needs"}
 
 
 @pytest.mark.parametrize(("sections", "generators", "told"), [

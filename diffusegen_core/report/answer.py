@@ -12,11 +12,10 @@ import pandas as pd
 from scipy.special import ndtri
 
 from diffusegen_core.chapters.evaluate import Evaluated
-from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.types import GAN
-from diffusegen_core.report import claims, cost, paperclaims, rule
+from diffusegen_core.report import claims, cost, paperclaims, rule, unfinished
 from diffusegen_core.report.naming import counted, dice_of, named
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
@@ -31,9 +30,9 @@ from diffusegen_core.report.rule import (
     Verdict,
 )
 from diffusegen_core.report.segment_tables import WORDS, with_interval
-from diffusegen_core.report.tables import Table, escaped, show, work
+from diffusegen_core.report.tables import Table, show, work
+from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import Run
-from diffusegen_core.store.artifacts import NotMadeError
 
 # What painted pairs are asked to be better than, and the claims whose comparisons answer it.
 ASKED: dict[str, tuple[Claim, ...]] = {
@@ -227,28 +226,9 @@ def short(seconds: float) -> str:
     return duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def plain(run: Run, error: Exception) -> str:
-    """What an error says, as MyST, without the path of this machine."""
-    return escaped(str(error).replace(str(run.folder), run.folder.name))
-
-
-def missing(run: Run, answered: list[str]) -> Iterator[str]:
+def missing(run: Run, answered: list[str], progress: Progress | None = None) -> Iterator[str]:
     """How to come by what this run has no answer to: a sentence for each part that it lacks."""
-    todo, refused = [], dict[str, str]()
-    for chapter, number in (("inpaint", 3), ("style", 4), ("evaluate", 5), ("segment", 6), ("augment", 7)):
-        try:
-            unfinished = not getattr(run.read(chapter), "complete", True)
-        except NotMadeError:
-            unfinished = True
-        except UserError as error:
-            refused.setdefault(plain(run, error), str(number))
-            continue
-        if unfinished:
-            todo.append(str(number))
-    yield from (f"Chapter {number} cannot be read: {why}" for why, number in refused.items())
-    if todo:
-        yield (f"Not made yet, or not finished: chapter{'s' if len(todo) > 1 else ''} {', '.join(todo)}; "
-               f"`diffusegen run` with {escaped(run.folder.name)}/params.yaml makes the rest.")
+    yield from unfinished.told(run, progress or unfinished.of(run))
     if run.params.gan.source is None and better_than("the GAN") not in answered:
         yield "This run has no GAN; `gan.source` adds one."
     if not run.params.inpaint.baselines and better_than("pasting") not in answered:

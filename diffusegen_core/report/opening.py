@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import advice, answer, keynumbers, limits, showcase, tables
+from diffusegen_core.report import advice, answer, keynumbers, limits, showcase, tables, unfinished
 from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
+from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import in_place
@@ -29,32 +30,43 @@ STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the
 def page(run: Run) -> str:
     """The front page, and its pictures in the figures folder of the run, which may be no link."""
     moves.refuse_links(run.folder, ["figures"])
-    return "\n\n".join([
-        "# What this run found", _what(run), _part(run, lambda: _strip(run)),
-        "## The answers", _part(run, lambda: _answers(run)),
-        "## Key numbers", _part(run, lambda: _numbers(run)),
-        "## Best and worst pairs", _part(run, lambda: _extremes(run)),
-        "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params)),
-        "## How to cite", cited()]) + "\n"
+    progress = unfinished.of(run)
+    made = {title: _part(run, make) for title, make in {
+        "The answers": lambda: _answers(run), "Key numbers": lambda: _numbers(run),
+        "Best and worst pairs": lambda: _extremes(run)}.items()}
+    nothing = "" if made["The answers"] else _nothing(run, progress)
+    said = {**made, "What this run cannot say": "\n".join(
+        f"- {line}" for line in limits.of(run.params, progress.made)), "How to cite": cited()}
+    return "\n\n".join(filter(None, [
+        "# What this run found", _what(run), nothing, _part(run, lambda: _strip(run, progress)),
+        *(f"## {title}\n\n{text}" for title, text in said.items() if text)])) + "\n"
+
+
+def _nothing(run: Run, progress: Progress) -> str:
+    """What stands in the place of answers, where there are none."""
+    why = " ".join(unfinished.told(run, progress)) or "No two kinds of pairs were compared."
+    return f"Nothing to answer{' yet' if progress.todo else ''}: {why[0].lower()}{why[1:]}"
 
 
 def _part(run: Run, make: Callable[[], str]) -> str:
     try:
         return make()
     except UserError as error:
-        return f"This part is not here: {answer.plain(run, error)}"
+        return f"This part is not here: {unfinished.plain(run, error)}"
     except Exception as error:  # files that were changed by hand fail in many ways; the book shall be built
-        return f"This part is not here ({type(error).__name__}): {answer.plain(run, error)}"
+        return f"This part is not here ({type(error).__name__}): {unfinished.plain(run, error)}"
 
 
 def _answers(run: Run) -> str:
-    """What to do, over the table of answers."""
-    table = answer.table(run, "front-answers")._repr_markdown_()
-    return "\n\n".join(filter(None, [advice.of(run), table]))
+    """What to do, over the table of answers; "" where there are none."""
+    table = answer.table(run, "front-answers")
+    return "\n\n".join(filter(None, [advice.of(run), table._repr_markdown_()])) if len(table.frame) else ""
 
 
 def _numbers(run: Run) -> str:
     numbers = keynumbers.table(run, "front-numbers")
+    if numbers.frame.empty:
+        return ""
     return (f"{numbers._repr_markdown_()}\n::::{{dropdown}} What the data types are\n"
             f"{keynumbers.glossary(numbers)}\n::::")
 
@@ -73,10 +85,10 @@ def _what(run: Run) -> str:
             f"{escaped(p.profile)}; {generators}{date}.")
 
 
-def _strip(run: Run) -> str:
+def _strip(run: Run, progress: Progress) -> str:
     one = showcase.chosen(run)
     if one is None:
-        return showcase.NONE
+        return showcase.NONE if "inpaint" in progress.made else ""
     _draw(run, STRIP, showcase.strip)
     shown = len(showcase.drawn(run, one))
     return _figure(STRIP, (f"{shown} synthetic pairs: sources in the first row, new images in the second, "
@@ -90,7 +102,7 @@ def _extremes(run: Run) -> str:
     one = showcase.chosen(run)
     found = showcase.ordered(one) if one else None
     if one is None or found is None:
-        return "Nothing is known by which to order the pairs: styling (chapter 4) measures them."
+        return ""
     _draw(run, ENDS, showcase.extremes)
     better = "higher" if found[0].higher_is_better else "lower"
     return _figure(ENDS, ("The best pairs above the worst ones, with the outlines of their masks"),
