@@ -74,14 +74,15 @@ def _numbers(run: Run) -> str:
 def _what(run: Run) -> str:
     """One line: data, number of pairs, size, profile, generators and date."""
     p = run.params
-    pairs = run.finished("data") if not p.data.drawn else None  # of phantoms `data` tells it
-    count = f"{len(pairs)} pairs of " if pairs else ""
+    pairs, told = run.finished("data"), tables.data(p)
+    # Of phantoms, and of pairs of which some are held out, `data` tells it.
+    count = f"{len(pairs)} pairs of " if pairs and not p.data.drawn and not tables.held_out(p) else ""
     generators = f"{p.generators} generator{'s' if p.generators > 1 else ''}"
     written = [file for _, stamp in in_place(run.folder) for file in stamp["outputs"].values()]
     times = [file["mtime_ns"] for file in written if isinstance(file, dict) and "mtime_ns" in file]
     day = datetime.fromtimestamp(max(times, default=0) / 1e9, UTC)
     date = f", last made on {day.day} {day:%B %Y}" if times else ""
-    return (f"{count}{escaped(tables.data(p))}; {p.data.image_size} × {p.data.image_size} pixels; profile "
+    return (f"{count}{escaped(told)}; {p.data.image_size} × {p.data.image_size} pixels; profile "
             f"{escaped(p.profile)}; {generators}{date}.")
 
 
