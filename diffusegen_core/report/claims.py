@@ -53,7 +53,7 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, groups: Mapping[str, 
     its images belong together, and `unfinished` names the chapters that have still to be run.
     """
     own, there, nets = own_test(images), set(images["test_set"]), comparisons.nets_of(images)
-    asked = [*comparisons.among(nets, own, there), *_pasting(images, nets, own)]
+    asked = [*comparisons.among(nets, own, there), *pasting(images, nets, own)]
     found = judged(asked, images, resamples, seed, groups)
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
@@ -77,7 +77,7 @@ def own_test(images: pd.DataFrame) -> str:
     return next((name for name in images["test_set"].unique() if name not in TRANSFERS), PAPERS_OWN)
 
 
-def _pasting(images: pd.DataFrame, nets: Sequence[Net], test_set: str) -> Iterator[Comparison]:
+def pasting(images: pd.DataFrame, nets: Sequence[Net], test_set: str) -> Iterator[Comparison]:
     """The styled types against Paste, wherever both have the same numbers of pairs.
 
     Not the best of all painted types: the test images would have chosen it.
