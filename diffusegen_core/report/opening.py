@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import advice, answer, keynumbers, limits, showcase, tables, unfinished
+from diffusegen_core.report import answer, keynumbers, limits, recommendation, showcase, tables, unfinished
 from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.report.unfinished import Progress
@@ -60,7 +60,9 @@ def _part(run: Run, make: Callable[[], str]) -> str:
 def _answers(run: Run) -> str:
     """What to do, over the table of answers; "" where there are none."""
     table = answer.table(run, "front-answers")
-    return "\n\n".join(filter(None, [advice.of(run), table._repr_markdown_()])) if len(table.frame) else ""
+    if table.frame.empty:
+        return ""
+    return "\n\n".join(filter(None, [recommendation.of(run), table._repr_markdown_()]))
 
 
 def _numbers(run: Run) -> str:

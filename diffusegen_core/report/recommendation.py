@@ -18,6 +18,7 @@ from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTL
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
+from diffusegen_core.segmentation.trials import Tested
 
 HELP = Claim("Such pairs help", "not in the paper", chapter="augment", clusters=())
 
@@ -44,12 +45,11 @@ def of(run: Run) -> str:
     if result is None or pairs is None or not result.complete or not len(result.images):
         return ""
     size = int(result.images["size"].max())
-    return told(found(run, size), size, len(pairs), run.params)
+    return told(found(result, size, run.params), size, len(pairs), run.params)
 
 
-def found(run: Run, size: int) -> Found:
+def found(result: Tested, size: int, p: Params) -> Found:
     """What chapter 7 says of a set of so many real pairs, on the test set of the data's own kind."""
-    result, p = run.finished("augment"), run.params
     nets = [net for net in comparisons.nets_of(result.images) if net.size == size]
     kinds = {DataType.parse(net.data_type): None for net in nets}
     painted = [kind for kind in kinds if kind.is_painted]

@@ -8,7 +8,7 @@ from test_claims import results
 
 from diffusegen_core.config import params
 from diffusegen_core.data.types import DataType
-from diffusegen_core.report import advice
+from diffusegen_core.report import recommendation
 from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
 
 PLAIN = params.validate({})  # polyps
@@ -27,13 +27,14 @@ def verdict(word: str | None, scope: str = "") -> Verdict | None:
     if word is None:
         return None
     mean, low, high = NUMBERS[word]
-    return Verdict(advice.HELP, "a against b", "here", verdict=word, difference=mean, low=low, high=high,
-                   images=12 if word == TOO_LITTLE else 40, seeds=5, scope=scope, chapter="augment")
+    images = 12 if word == TOO_LITTLE else 40
+    return Verdict(recommendation.HELP, "a against b", "here", verdict=word, difference=mean, low=low,
+                   high=high, images=images, seeds=5, scope=scope, chapter="augment")
 
 
 def told(pasting: str | None, painting: str | None, better: str | None, size: int = 48) -> str:
-    one = advice.Found(verdict(pasting), verdict(painting), verdict(better), DataType.parse("2-Styled-Paint"))
-    return advice.told(one, size, 48, PLAIN)
+    one = recommendation.Found(*map(verdict, (pasting, painting, better)), DataType.parse("2-Styled-Paint"))
+    return recommendation.told(one, size, 48, PLAIN)
 
 
 @pytest.mark.parametrize(("pasting", "painting", "better", "words"), [
@@ -75,13 +76,13 @@ def test_a_part_of_the_pairs_is_called_so() -> None:
 
 def test_few_generators_and_other_painted_pairs_are_named() -> None:
     kind = DataType.parse("2-Filtered-Styled-Paint")
-    one = advice.Found(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED),
+    one = recommendation.Found(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED),
                        DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
-    assert advice.told(one, 48, 48, PLAIN).endswith(
+    assert recommendation.told(one, 48, 48, PLAIN).endswith(
         "painting (2-Styled-Paint) was shown to help.** Painted and styled pairs that the filter kept "
         "(2-Filtered-Styled-Paint) were: see the key numbers.")
     helping = replace(one, painting=verdict(SUPPORTED, "for these pairs"))
-    assert advice.told(helping, 48, 48, PLAIN).endswith(
+    assert recommendation.told(helping, 48, 48, PLAIN).endswith(
         "was not shown.** Pairs from another training of the generator might do otherwise.")
 
 
@@ -99,19 +100,19 @@ PLANTED = {"Real/16/": 0.4, "Paste/16/3": 0.4, "2-Styled-Paint/16/3": 0.6, "2-St
 
 
 def test_the_largest_set_its_largest_ratio_and_the_type_of_the_claims_are_told() -> None:
-    words = advice.of(run_of(PLANTED, 48))
+    words = recommendation.of(run_of(PLANTED, 48))
     assert words.startswith("**On these data (all 48 real pairs): pasting helps (+0.")
     assert "; painting (2-Styled-Paint) " in words, "and neither the filtered ones nor r = 1, which do better"
     small = {name: mean for name, mean in PLANTED.items() if "/16/" in name}
-    assert advice.of(run_of(small, 48)).startswith(
+    assert recommendation.of(run_of(small, 48)).startswith(
         "**With 16 of the 48 real pairs: painted pairs help more than pasting (+0.")
-    found = advice.found(run_of(PLANTED, 48), 48)
+    found = recommendation.found(run_of(PLANTED, 48).finished("augment"), 48, PLAIN)
     assert found.pasting.test_set == "HyperKvasir"
     assert [kind.name for kind, _ in found.others] == ["2-Filtered-Styled-Paint"]
 
 
 def test_there_is_no_advice_before_chapter_7_is_finished() -> None:
-    assert advice.of(run_of(PLANTED, 48, complete=False)) == ""
-    assert advice.of(run_of({}, 48)) == ""
-    assert advice.of(SimpleNamespace(params=PLAIN, finished=lambda name: None)) == ""
-    assert advice.of(run_of({"Real/16/": 0.4}, 48)) == "", "nothing was mixed into them"
+    assert recommendation.of(run_of(PLANTED, 48, complete=False)) == ""
+    assert recommendation.of(run_of({}, 48)) == ""
+    assert recommendation.of(SimpleNamespace(params=PLAIN, finished=lambda name: None)) == ""
+    assert recommendation.of(run_of({"Real/16/": 0.4}, 48)) == "", "nothing was mixed into them"
