@@ -29,17 +29,10 @@ from diffusegen_core.report import (
     paperclaims,
     rule,
     showcase,
+    unfinished,
     verdict_tables,
 )
-from diffusegen_core.report.rule import (
-    NO_EFFECT,
-    NOT_MADE,
-    REFUTED,
-    SUPPORTED,
-    TOO_LITTLE,
-    UNDECIDED,
-    Verdict,
-)
+from diffusegen_core.report.rule import NOT_MADE, TOO_LITTLE, UNDECIDED, Verdict
 from diffusegen_core.run import Run
 
 PLAIN = params.validate({})  # the defaults: one class, polyps
@@ -60,46 +53,49 @@ def verdict(low: float, high: float, seeds: int = 5, generators: int = 1, images
     word, reason = rule.decide(gain, 0.7)
     scope = rule.THESE_PAIRS if word != TOO_LITTLE and generators < rule.LEAST_GENERATORS else ""
     return Verdict(claim, "2-Styled-Paint (r = 3) against Real, 16 real pairs", "HyperKvasir",
+                   in_words="16 real pairs mixed with painted ones against the 16 alone",
                    difference=gain.mean, low=low, high=high, images=images, seeds=seeds,
                    generators=generators, verdict=word, reason=reason, scope=scope,
                    chapter="augment")
 
 
 @pytest.mark.parametrize(("low", "high", "seeds", "generators", "told"), [
-    (0.02, 0.06, 5, 1, f"{SUPPORTED} for these pairs"), (0.02, 0.06, 5, 2, f"{SUPPORTED} for these pairs"),
-    (0.02, 0.06, 5, 3, SUPPORTED), (-0.06, -0.02, 5, 3, REFUTED),
-    (-0.06, -0.02, 5, 1, f"{REFUTED} for these pairs"),
-    (-0.004, 0.006, 5, 3, NO_EFFECT), (-0.03, 0.05, 5, 3, UNDECIDED), (0.02, 0.06, 2, 3, TOO_LITTLE)])
+    (0.02, 0.06, 5, 1, "better than pasting, for these pairs"),
+    (0.02, 0.06, 5, 2, "better than pasting, for these pairs"),
+    (0.02, 0.06, 5, 3, "better than pasting"), (-0.06, -0.02, 5, 3, "worse than pasting"),
+    (-0.06, -0.02, 5, 1, "worse than pasting, for these pairs"),
+    (-0.004, 0.006, 5, 3, "no difference that matters"), (-0.03, 0.05, 5, 3, UNDECIDED),
+    (0.02, 0.06, 2, 3, TOO_LITTLE)])
 def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: float, seeds: int,
                                                           generators: int, told: str) -> None:
-    one = answer.compared("Q?", [verdict(low, high, seeds, generators)], PLAIN)
+    one = answer.compared("pasting", [verdict(low, high, seeds, generators)], PLAIN)
     assert one is not None
-    assert one.verdict == told
+    assert (one.question, one.verdict) == ("Better than pasting?", told)
     numbers = f"{(low + high) / 2:+.3f} [{low:+.3f}, {high:+.3f}] in polyp Dice on HyperKvasir"
-    of = f"(40 images, {seeds} seeds, {generators} generator{'s' if generators > 1 else ''})"
+    of = f"(40 test images, {seeds} repetitions, pairs of {generators} generator{'s'[:generators - 1]})"
     needs = "; a verdict needs 3 repetitions (augment.seeds)" if told == TOO_LITTLE else ""
-    assert one.basis == f"2-Styled-Paint (r = 3) against Real, 16 real pairs, {numbers} {of}{needs}"
+    assert one.basis == f"16 real pairs mixed with painted ones against the 16 alone: {numbers} {of}{needs}"
     assert one.sentence == f"{told[0].upper()}{told[1:]}: {one.basis}."
 
 
 def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     good, bad = verdict(0.02, 0.06), verdict(-0.06, -0.02)
     absent = Verdict(paperclaims.SMALL, "a against b", "PolypGen", reason="The results have no a.")
-    mixed = answer.compared("Q?", [good, bad, good, absent], PLAIN)
-    assert mixed.verdict == "refuted for these pairs"
+    mixed = answer.compared("pasting", [good, bad, good, absent], PLAIN)
+    assert mixed.verdict == "worse than pasting in 1 of 3 comparisons, for these pairs"
     assert "-0.040 [-0.060, -0.020]" in mixed.basis
-    assert mixed.basis.endswith("; of 3 comparisons: 2 supported, 1 refuted (differences from -0.040 to "
-                                "+0.040); 1 more has no result")
-    assert answer.compared("Q?", [good, good], PLAIN).basis.endswith(
+    assert mixed.basis.endswith("; the other comparisons: 2 better than pasting (differences from "
+                                "-0.040 to +0.040); 1 more has no result")
+    assert answer.compared("pasting", [good, good], PLAIN).basis.endswith(
         "; the same verdict on both comparisons (differences from +0.040 to +0.040)")
-    assert answer.compared("Q?", [absent], PLAIN) is None, "nothing was compared, so nothing is asked"
+    assert answer.compared("pasting", [absent], PLAIN) is None, "nothing was compared, so nothing is asked"
     few = verdict(0.02, 0.06, images=5)
-    assert answer.compared("Q?", [few], PLAIN).basis.endswith("; a verdict needs 20 images")
+    assert answer.compared("pasting", [few], PLAIN).basis.endswith("; a verdict needs 20 images")
     alike = replace(good, verdict=TOO_LITTLE, scope="", low=float("nan"), high=float("nan"))
-    assert answer.compared("Q?", [alike], PLAIN).basis.endswith(
+    assert answer.compared("pasting", [alike], PLAIN).basis.endswith(
         "; the test images are of one sequence, centre or patient")
     blind = replace(good, verdict=TOO_LITTLE, scope="")
-    assert answer.compared("Q?", [blind], PLAIN).basis.endswith("; neither network segments")
+    assert answer.compared("pasting", [blind], PLAIN).basis.endswith("; neither network segments")
 
 
 @pytest.mark.parametrize(("hits", "chance", "of", "told"), [
@@ -113,8 +109,8 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
         {"Real": row, kind.name: row, kind.inpainted.name: {**row, "images": 0}}).T)
     one = answer.copied(found)
     assert one.verdict == told
-    assert one.basis.startswith(f"{hits} of {of} 2-Styled-Diff pairs are flagged")
-    by_chance = f"{chance} of {of} images filled with an object that no model knows ({chance / of:.1%})"
+    assert one.basis.startswith(f"{hits} of {of} painted and styled pairs (2-Styled-Diff) are flagged")
+    by_chance = f"{chance} of {of} images filled with an object that no model has seen ({chance / of:.1%})"
     assert by_chance.replace("%", " %") in one.basis
     low, high = answer.difference(hits, of, chance, of)
     assert "of 2 painted types" not in one.basis, "one of them has no pairs"
@@ -128,9 +124,9 @@ def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was
     found = SimpleNamespace(types=kinds, audit=audit, copies=pd.DataFrame(
         {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
     told = answer.copied(found).basis
-    assert told.startswith("30 of 100 2-Styled-Diff pairs")
-    assert told.endswith(" if the pairs of a source count as one; of 2 painted types the one whose "
-                         "interval starts highest")
+    assert told.startswith("30 of 100 painted and styled pairs (2-Styled-Diff)")
+    assert told.endswith(" if the pairs of a source count as one; of 2 painted types this is the most "
+                         "suspect one")
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
@@ -176,25 +172,31 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert told["Better than real pairs alone?"].verdict == TOO_LITTLE
     assert told["Better than real pairs alone?"].basis.endswith("; a verdict needs 20 images")
     assert "Better than pasting?" not in told, "the run pastes nothing"
-    words = (r".* a pair: that is the mean of \d+ 2-Styled-Diff pairs, training included; all that is made "
-             r"of this run is .* s of work, workers added up, on .*[.]")
+    words = (r".* a pair: that is the mean of \d+ painted and styled pairs \(2-Styled-Diff\), training "
+             r"included; all that is made of this run is .* s of work, workers added up, on .*[.]")
     assert re.fullmatch(words, told["What do they cost?"].sentence)
     assert list(answer.missing(nano_run, list(told))) == [
         "This run has no pasted pairs; `inpaint.baselines` adds them."]
     columns = keynumbers.table(nano_run).frame
-    assert columns.columns[0] == "data type"
-    assert {"Dice, trained on it alone", "gain, 4 real pairs", "time a pair"} <= set(columns)
-    assert columns["data type"].tolist()[0] == "Real"
+    assert columns.columns[0] == "pairs"
+    assert {"Dice, trained on them alone", "gain over 4 real pairs", "time a pair"} <= set(columns)
+    first, *others = columns.to_dict("records")
+    assert first["pairs"] == "real pairs (Real)"
+    assert re.fullmatch(r"0[.]\d{3} \[0[.]\d{3},\xa00[.]\d{3}\] alone", first["gain over 4 real pairs"]), (
+        "to which the gains add")
+    assert all(re.match(r"[+-]\d|$", one["gain over 4 real pairs"]) for one in others)
+    assert "painted and styled pairs (2-Styled-Diff)" in columns["pairs"].tolist()
+    assert "- **2-Styled-Diff**: painted into" in keynumbers.glossary(keynumbers.table(nano_run))
     for part in ("segment", "augment", "evaluate"):
         shutil.rmtree(nano_run.folder / part)
     partial = Run.open(nano_run.folder)
     assert [one.question for one in answer.questions(partial)] == ["What do they cost?"]
     lacking, *_ = answer.missing(partial, [])
-    assert lacking == ("Not made yet, or not finished: chapters 5, 6, 7; `diffusegen run` with "
-                       "run/params.yaml makes the rest.")
-    assert list(keynumbers.table(partial).frame) == ["data type", "time a pair"]
+    assert lacking == "Chapters 5 to 7 are not made. Next: `diffusegen run params.yaml` in the folder run."
+    assert list(keynumbers.table(partial).frame) == ["pairs", "time a pair"]
     verdicts = claims.of(partial)
-    assert lacking in answer.table(partial, verdicts=verdicts).caption
+    caption = answer.table(partial, verdicts=verdicts).caption
+    assert lacking in caption
     assert answer.told(partial).data == f"**This run is not finished.** {lacking}"
     chapters = {one.chapter: one.verdict for one in verdicts}
     assert (chapters["evaluate"], chapters["segment"], chapters["augment"]) == (NOT_MADE,) * 3
@@ -206,7 +208,7 @@ def test_a_whole_run_has_no_such_line_and_one_that_has_made_nothing_says_so(nano
                                                                             nano: dict) -> None:
     assert answer.told(nano_run) is None
     nothing = Run.create(folder=tmp_path / "empty", changes=nano | {"run_dir": None})
-    assert "chapters 1, 2, 3, 4, 5, 6, 7; " in answer.told(nothing).data
+    assert "Chapters 1 to 7 are not made." in answer.told(nothing).data
     told = answer.table(nothing)
     assert told.frame.to_numpy().tolist() == [
         ["All questions", NOT_MADE, "The run has made nothing yet that answers one."]]
@@ -234,12 +236,61 @@ def test_the_book_opens_with_the_answer(nano_run: Run) -> None:
     assert "scheme.png" in about
 
 
+def headings(page: str) -> list[str]:
+    return re.findall(r"^## (.*)", page, re.MULTILINE)
+
+
 def test_a_run_without_anything_has_a_front_page_too(nano_params: params.Params) -> None:
     page = opening.page(Run(nano_params))
-    assert showcase.NONE in page
-    assert "chapters 1, 2, 3, 4, 5, 6, 7" in page
-    assert "How to cite" in page
+    assert "\n\nNothing to answer yet: chapters 1 to 7 are not made. Next: `diffusegen run" in page
+    assert headings(page) == ["What this run cannot say", "How to cite"], "no heading of what is not there"
     assert "{figure}" not in page
+
+
+@pytest.mark.parametrize(("lost", "chapters", "told"), [
+    ({"train", "inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 2 to 7 are",
+     {"phantoms", "size", "weights", "use"}),
+    ({"inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 3 to 7 are",
+     {"phantoms", "size", "weights", "use"}),
+    ({"augment"}, "chapter 7 is", {"phantoms", "size", "one", "seeds", "images", "data", "weights", "use"})])
+def test_the_front_page_of_a_run_that_was_stopped(nano_run: Run, monkeypatch: pytest.MonkeyPatch,
+                                                  lost: set[str], chapters: str, told: set) -> None:
+    for part in lost:
+        shutil.rmtree(nano_run.folder / part, ignore_errors=True)
+    monkeypatch.chdir(nano_run.folder.parent)
+    page = opening.page(Run.open("run"))
+    next_one = f"{chapters} not made. Next: `diffusegen run run/params.yaml`."
+    assert "This part is not here" not in page
+    section = page.partition("## What this run cannot say")[2].partition("## How to cite")[0]
+    lines = section.strip().splitlines()
+    assert {name for name, words in LIMITS.items() if any(words in line for line in lines)} == told
+    assert len(lines) == len(told)
+    if "inpaint" not in lost:
+        assert next_one[1:] in page
+        assert "their sources' surroundings" in section
+        assert headings(page)[:2] == ["The answers", "Key numbers"]
+    else:
+        assert "surroundings" not in section, "nothing was painted"
+        assert f"\n\nNothing to answer yet: {next_one}\n\n## What this run cannot say" in page
+
+
+def test_the_command_that_goes_on_is_as_its_user_would_type_it(nano_params: params.Params, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("runs/ultrasound", "`diffusegen run runs/ultrasound/params.yaml`"),
+                        ("runs/my data", "`diffusegen run 'runs/my data/params.yaml'`"),
+                        ("runs/a`b<c", r"diffusegen run 'runs/a\`b&lt;c/params.yaml'")):
+        run = Run(nano_params.model_copy(update={"run_dir": str(tmp_path / name)}))
+        assert unfinished.command(run) == words
+    for numbers, words in (([5], "5"), ([2, 3], "2 and 3"), ([1, 3, 5, 6, 7], "1, 3 and 5 to 7")):
+        assert unfinished.spans(numbers) == words
+
+
+def test_a_grid_that_was_stopped_is_not_finished(nano_run: Run) -> None:
+    network = next(one for one in (nano_run.folder / "augment").iterdir() if one.is_dir())
+    shutil.rmtree(network)
+    told, = unfinished.told(nano_run, unfinished.of(Run.open(nano_run.folder)))
+    assert told.startswith("Chapter 7 is not finished. Next: ")
 
 
 def test_broken_results_are_a_line_and_the_book_is_built(nano_run: Run) -> None:
@@ -301,7 +352,7 @@ def test_pictures_of_the_front_page_are_large(nano_run: Run) -> None:
 LIMITS = {"phantoms": "phantoms drawn by code", "size": "16 pixels a side", "one": "One generator made",
           "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: so few", "data": "one data set",
           "frames": "Frames of one video", "saw": "saw all pairs", "weights": "weights were random",
-          "use": "clinical use", "images": "has 5 images"}
+          "use": "clinical use", "images": "images, and a verdict needs"}
 
 
 @pytest.mark.parametrize(("sections", "generators", "told"), [

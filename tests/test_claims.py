@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from diffusegen_core.data import sequences
+from diffusegen_core.data.types import DataType
 from diffusegen_core.measures.intervals import Interval
-from diffusegen_core.report import claims, comparisons, rule
+from diffusegen_core.report import claims, comparisons, naming, rule
 from diffusegen_core.report import paperclaims as paper
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
@@ -440,3 +441,30 @@ def test_with_fewer_than_three_generators_a_verdict_is_for_these_pairs():
     assert known
     assert {(v.generators, v.scope) for v in known} == {(3, "")}
     assert {v.scope for v in (*none, *few, *more) if v.verdict == TOO_LITTLE} == {""}
+
+
+# ---- in words
+
+
+@pytest.mark.parametrize(("frame", "claim", "told"), [
+    (results(GOOD), paper.SYNTHETIC,
+     "training on painted and styled pairs (20-Styled-Diff, 3 of each source) alone against pairs of the GAN "
+     "(GAN, 3 of each source)"),
+    (results({"Real/16/": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment"), paper.SMALL,
+     "16 real pairs mixed with painted and styled pairs (20-Styled-Diff, 3 for a real one) against the 16 "
+     "alone"),
+    (results({"Paste/16/3": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment"), paper.PASTING,
+     "16 real pairs mixed with painted and styled pairs (20-Styled-Diff, 3 for a real one) against as many "
+     "mixed with pasted pairs (Paste)")])
+def test_a_comparison_is_told_to_who_does_not_know_the_names(frame: pd.DataFrame, claim: Claim, told: str):
+    assert of_claim(frame, claim)[0].in_words == told
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("Real", "real pairs"), ("GAN", "pairs of the GAN"), ("Paste", "pasted pairs"),
+    ("Paste-Poisson", "pasted and blended pairs"), ("2-Diff", "painted pairs"),
+    ("2-Styled-Paint", "painted and styled pairs"), ("Full-Paint", "painted pairs of the model of all pairs"),
+    ("2-Filtered-Diff", "painted pairs that the filter kept"),
+    ("Full-Filtered-Styled-Diff", "painted and styled pairs of the model of all pairs that the filter kept")])
+def test_every_kind_of_pairs_has_words_of_its_own(name: str, words: str):
+    assert naming.named(DataType.parse(name)) == f"{words} ({name})"

@@ -1,5 +1,6 @@
 """Runs side by side: tables in the paper's shape, one list of verdicts, and what cannot be compared."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,9 @@ def test_the_command_prints_tables_and_verdicts_and_writes_them(pair: list[MadeU
                   "consistent improvements (section 3.3.1; K = 20; N = 1, 2, 3): too little data",
                   "; in the paper: 9 of 9", "   2-Styled-Diff-1 against GAN-1, Phantom: +0.000 ["):
         assert words in done.output
+    # N is the pairs of each source, and n the real pairs of a small set.
+    assert re.search(r"^Table B3: .*\n *N +data type", done.output, re.MULTILINE)
+    assert re.search(r"^Table B6: .*\n *n +data type", done.output, re.MULTILINE)
     assert {path.name for path in out.iterdir()} == {"table_B3.csv", "table_B4.csv", "table_B6.csv",
                                                      "claims.csv", "comparisons.csv"}
     table = pd.read_csv(out / "table_B3.csv")

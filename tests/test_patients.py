@@ -15,7 +15,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, patients, phantom, testsets
 from diffusegen_core.data.testsets import HELD_OUT
 from diffusegen_core.data.types import PASTE, DataType
-from diffusegen_core.report import tables
+from diffusegen_core.report import opening, tables
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.store import ownparams
@@ -60,7 +60,8 @@ def test_whole_patients_are_held_out_and_they_alone_test(nano: dict, folder: Pat
     assert test.groups.count == 2
     assert test.groups.of[test.pairs.names[0]] == test.pairs.names[0].split("_")[0]
     leaks.free(Workspace(p.folder, p.seed, p.device), p, pairs, None, {test.name: test})
-    assert tables.data(p) == "set: all pairs; 6 more are held out"
+    assert tables.data(p) == "set: 24 pairs, 18 to train on, 6 held out"
+    assert opening.page(Run(p)).splitlines()[2].startswith("set: 24 pairs, 18 to train on, 6 held out; 16 ×")
     assert dataset.expected(p.data, p.seed) == (18, f"in {folder}, 6 more are held out")
 
 

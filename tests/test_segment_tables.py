@@ -109,7 +109,7 @@ def run_of(p: Params) -> SimpleNamespace:
     """What tables of planted results ask of a run."""
     models = SimpleNamespace(caveat="")
     return SimpleNamespace(params=p, models=models, gan=None,
-                           finished=lambda name: {"train": models, "gan": None}[name])
+                           finished=lambda name: {"train": models, "gan": None, "data": None}[name])
 
 
 @pytest.fixture(scope="module")
@@ -483,22 +483,29 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     frame = rows(table, "claim")
     assert list(frame) == ["compared", "test set", "difference, this run", "of", "verdict"]
     assert frame["of"].tolist()[0] == "25 images, 2 seeds, 1 generator"
-    assert frame["difference, this run"].tolist()[1] == ""
-    assert table.folded.frame["claim"].tolist() == ["4"], "of 2 clusters the paper has nothing"
+    assert frame["difference, this run"].tolist()[-3:-1] == ["", ""], "of chapter 5"
+    assert table.folded is None, "of 2 clusters the paper has nothing"
     folded = verdict_tables.overall(run, found).folded
     assert list(folded.frame) == ["", "the paper's own cells"]
     assert "do not compare with these" in folded.caption
     run.params = as_the_paper(run.params)
-    overall = rows(verdict_tables.overall(run, found), "claim")
+    whole = verdict_tables.overall(run, found)
+    overall = rows(whole, "claim")
     published = verdict_tables.verdicts(run, [replace(v, published=0.25) for v in found])
     assert set(published.frame["difference, published"]) == {"+0.2500"}
     assert published.folded is None
-    assert overall.index.tolist() == [claim.words for claim in claims.ORDER if by_claim[claim]]
-    transfer = overall.loc[paperclaims.TRANSFER.words]
-    assert transfer["verdict on this run"] == "too little data"
-    assert transfer["comparisons"] == "2 too little data"
-    assert transfer["the paper's own cells"] == "6 of 6"
-    assert overall.loc[paperclaims.STYLING_FULL.words, "the paper's own cells"] == "1 of 9"
+    # No full model, other test sets or pasting; one number of pairs of each source, and one small set.
+    unasked = [paperclaims.TRANSFER, paperclaims.STYLING_FULL, paperclaims.CLUSTERING, paperclaims.GROWS,
+               paperclaims.FADES, paperclaims.EKES, paperclaims.PASTING]
+    assert rows(whole.others, "claim").index.tolist() == [claim.words for claim in unasked]
+    assert overall.index.tolist() == [claim.words for claim in claims.ORDER
+                                      if by_claim[claim] and claim not in unasked]
+    assert [*overall[""], *whole.others.frame[""]] == [str(n + 1) for n in range(14)]
+    nearer = overall.loc[paperclaims.NEARER.words]
+    assert nearer["verdict on this run"] == nearer["comparisons"].removeprefix("1 ") == "too little data"
+    assert nearer["the paper's own cells"] == "12 of 12"
+    full = rows(whole.others, "claim").loc[paperclaims.STYLING_FULL.words]
+    assert full.tolist()[1:] == ["a model of all pairs: train.full_images", "1 of 9"]
     assert overall.loc[paperclaims.VARIED.words, "the paper's own cells"] == "14 of 15"
     better = [replace(v, verdict="supported", difference=0.1 + i / 10, scope="for these pairs")
               for i, v in enumerate(by_claim[paperclaims.TRANSFER])]

@@ -13,39 +13,39 @@ from IPython.display import Markdown
 from scipy.special import ndtri
 
 from diffusegen_core.chapters.evaluate import Evaluated
-from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
 from diffusegen_core.data.types import GAN
-from diffusegen_core.report import claims, cost, paperclaims, rule
-from diffusegen_core.report.naming import dice_of
+from diffusegen_core.report import claims, cost, paperclaims, rule, unfinished
+from diffusegen_core.report.naming import counted, dice_of, named
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,
-    LEAST_SEEDS,
+    NO_EFFECT,
     NOT_MADE,
+    REFUTED,
     SMALLEST,
+    SUPPORTED,
     TOO_LITTLE,
     UNDECIDED,
     WORST_FIRST,
     Verdict,
 )
 from diffusegen_core.report.segment_tables import WORDS, with_interval
-from diffusegen_core.report.tables import Table, escaped, show, work
-from diffusegen_core.report.verdict_tables import amount
+from diffusegen_core.report.tables import Table, show, work
+from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import Run
-from diffusegen_core.store.artifacts import NotMadeError
 
-# What is asked, and the claims whose comparisons answer it.
+# What painted pairs are asked to be better than, and the claims whose comparisons answer it.
 ASKED: dict[str, tuple[Claim, ...]] = {
-    "Better than real pairs alone?": (paperclaims.SMALL,),
-    "Better than pasting?": (paperclaims.PASTING,),
-    "Better than the GAN?": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
+    "real pairs alone": (paperclaims.SMALL,),
+    "pasting": (paperclaims.PASTING,),
+    "the GAN": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
 }
-CHAPTERS = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment")
 COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
+NO_MATTER = "no difference that matters"
 LITTLE = 0.6  # an area under the ROC curve below which a guess is of hardly any use
 
 
@@ -55,13 +55,13 @@ class Answer:
 
     question: str
     verdict: str
-    """In a few words, one of the five of `rule` where networks are compared."""
+    """In a few words."""
     basis: str
-    """What it rests on: numbers with their 95 % interval and N."""
+    """What it rests on: numbers with their 95 % interval, and of how many."""
 
     @property
     def sentence(self) -> str:
-        """As "Supported for these pairs: 2-Styled-Diff against GAN, ..."."""
+        """As "Better than pasting, for these pairs: training on painted pairs ..."."""
         return f"{self.verdict[0].upper()}{self.verdict[1:]}: {self.basis}."
 
 
@@ -72,8 +72,8 @@ def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
     """
     told = claims.of(run) if verdicts is None else verdicts
     result = run.finished("evaluate")
-    answers = [*(compared(question, [one for one in told if one.claim in asked], run.params)
-                 for question, asked in ASKED.items()),
+    answers = [*(compared(other, [one for one in told if one.claim in asked], run.params)
+                 for other, asked in ASKED.items()),
                *([copied(result), remembered(result)] if result else []), spent(run)]
     return [one for one in answers if one]
 
@@ -89,8 +89,13 @@ def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | Non
                 f"differences with paired 95 % intervals. {missed}".strip())
 
 
-def compared(question: str, verdicts: list[Verdict], p: Params) -> Answer | None:
-    """The verdict on all comparisons behind a question, and the numbers of the first that it is due to; None
+def better_than(other: str) -> str:
+    """The question whether painted pairs are better than something."""
+    return f"Better than {other}?"
+
+
+def compared(other: str, verdicts: list[Verdict], p: Params) -> Answer | None:
+    """The verdict on all comparisons with something, and the numbers of the first that it is due to; None
     where nothing was compared. Measures are called as the data of the parameters are."""
     judged = [one for one in verdicts if not isnan(one.difference)]
     if not judged:
@@ -100,18 +105,30 @@ def compared(question: str, verdicts: list[Verdict], p: Params) -> Answer | None
     one = next(each for each in judged if each.verdict == verdict)
     measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
-    needs = f"; {_needs(one)}" if verdict == TOO_LITTLE else ""
-    counted = ", ".join(f"{told.count(each)} {each}" for each in reversed(WORST_FIRST) if each in told)
+    needs = f"; {rule.needs(one)}" if verdict == TOO_LITTLE else ""
+    words = {SUPPORTED: f"better than {other}", REFUTED: f"worse than {other}", NO_EFFECT: NO_MATTER}
+    listed = ", ".join(f"{told.count(each)} {words.get(each, each)}" for each in reversed(WORST_FIRST)
+                        if each in told and each != verdict)
     all_of_them = "both" if len(told) == 2 else f"all {len(told)}"
+    part = "" if len(set(told)) == 1 else f" in {told.count(verdict)} of {len(told)} comparisons"
+    scope = f", {one.scope}" if one.scope else ""
     span = _between([each.difference for each in judged if each.claim.measure == one.claim.measure],
                     one.claim.digits)
     others = ("" if len(told) == 1 else
               f"; the same verdict on {all_of_them} comparisons{span}" if len(set(told)) == 1 else
-              f"; of {len(told)} comparisons: {counted}{span}")
+              f"; the other comparisons: {listed}{span}")
     absent = len(verdicts) - len(judged)
     lacking = f"; {absent} more {'have' if absent > 1 else 'has'} no result" if absent else ""
-    return Answer(question, one.words, f"{one.comparison}, {numbers} in {measure} on {one.test_set} "
-                                       f"({amount(one)}){needs}{others}{lacking}")
+    return Answer(better_than(other), f"{words.get(verdict, verdict)}{part}{scope}",
+                  f"{one.in_words or one.comparison}: {numbers} in {measure} on {one.test_set} "
+                  f"({_of(one)}){needs}{others}{lacking}")
+
+
+def _of(one: Verdict) -> str:
+    """What a comparison rests on: "36 test images, 3 repetitions, pairs of 1 generator"."""
+    generators = f"pairs of {counted(one.generators, 'generator')}" if one.generators else ""
+    return ", ".join(filter(None, [counted(one.images, "test image"), counted(one.seeds, "repetition"),
+                                   generators]))
 
 
 def _between(differences: list[float], digits: str) -> str:
@@ -119,16 +136,6 @@ def _between(differences: list[float], digits: str) -> str:
     if len(differences) < 2:
         return ""
     return f" (differences from {min(differences):{digits}} to {max(differences):{digits}})"
-
-
-def _needs(one: Verdict) -> str:
-    """What a verdict would need, where there was too little data."""
-    if one.images < LEAST_IMAGES:
-        return f"a verdict needs {LEAST_IMAGES} images"
-    if one.seeds < LEAST_SEEDS:
-        return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds)"
-    return ("the test images are of one sequence, centre or patient" if isnan(one.low)
-            else "neither network segments")
 
 
 def copied(result: Evaluated) -> Answer | None:
@@ -146,13 +153,12 @@ def copied(result: Evaluated) -> Answer | None:
     hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
                NO_MORE if high < SMALLEST else UNDECIDED)
-    more = (f"; of {len(judged)} painted types the one whose interval starts highest" if len(judged) > 1
-            else "")
+    more = f"; of {len(judged)} painted types this is the most suspect one" if len(judged) > 1 else ""
     return Answer(COPIES, verdict, (
-        f"{hits} of {images} {kind} pairs are flagged as near-copies ({hits / images:.1%}), and {chance} of "
-        f"{null} images filled with an object that no model knows ({chance / null:.1%}), a difference of "
-        f"{hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if the pairs of a source count as "
-        f"one{more}").replace("%", " %"))
+        f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
+        f"and {chance} of {null} images filled with an object that no model has seen ({chance / null:.1%}): "
+        f"a difference of {hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if the pairs of a "
+        f"source count as one{more}").replace("%", " %"))
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
@@ -210,13 +216,12 @@ def spent(run: Run) -> Answer | None:
     main = min(painted, key=lambda one: (one.data_type.full, not one.data_type.is_styled))
     each, trained = ((main.making / main.pairs, "") if isnan(main.each) else
                      (main.each, ", training included"))
-    others = [f"{short(one.each)} for {one.data_type}" for one in rows
-              if one.data_type.is_pasted or one.data_type == GAN]
-    beside = f" ({', '.join(others)})" if others else ""
+    beside = "".join(f"; {named(one.data_type)}: {short(one.each)}" for one in rows
+                     if one.data_type.is_pasted or one.data_type == GAN)
     seconds, device = work(run)
     return Answer(COST, f"{short(each)} a pair", (
-        f"that is the mean of {main.pairs} {main.data_type} pairs{trained}{beside}; all that is made of this "
-        f"run is {duration(seconds)} of work, workers added up, on {device}"))
+        f"that is the mean of {main.pairs} {named(main.data_type)}{trained}{beside}; all that is made of "
+        f"this run is {duration(seconds)} of work, workers added up, on {device}"))
 
 
 def short(seconds: float) -> str:
@@ -224,41 +229,17 @@ def short(seconds: float) -> str:
     return duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def plain(run: Run, error: Exception) -> str:
-    """What an error says, as MyST, without the path of this machine."""
-    return escaped(str(error).replace(str(run.folder), run.folder.name))
-
-
-def missing(run: Run, answered: list[str]) -> Iterator[str]:
+def missing(run: Run, answered: list[str], progress: Progress | None = None) -> Iterator[str]:
     """How to come by what this run has no answer to: a sentence for each part that it lacks."""
-    yield from unmade(run)
-    if run.params.gan.source is None and "Better than the GAN?" not in answered:
+    yield from unfinished.told(run, progress or unfinished.of(run))
+    if run.params.gan.source is None and better_than("the GAN") not in answered:
         yield "This run has no GAN; `gan.source` adds one."
-    if not run.params.inpaint.baselines and "Better than pasting?" not in answered:
+    if not run.params.inpaint.baselines and better_than("pasting") not in answered:
         yield "This run has no pasted pairs; `inpaint.baselines` adds them."
 
 
 def told(run: Run) -> Markdown | None:
     """What the run has not made, for the head of a page, so that one of half a run is not taken for one of a
     whole; of that, None."""
-    lacking = " ".join(unmade(run))
+    lacking = " ".join(unfinished.told(run, unfinished.of(run)))
     return Markdown(f"**This run is not finished.** {lacking}") if lacking else None
-
-
-def unmade(run: Run) -> Iterator[str]:
-    """Which chapters are not made, or cannot be read."""
-    todo, refused = [], dict[str, str]()
-    for number, chapter in enumerate(CHAPTERS, 1):
-        try:
-            unfinished = not getattr(run.read(chapter), "complete", True)
-        except NotMadeError:
-            unfinished = True
-        except UserError as error:
-            refused.setdefault(plain(run, error), str(number))
-            continue
-        if unfinished:
-            todo.append(str(number))
-    yield from (f"Chapter {number} cannot be read: {why}" for why, number in refused.items())
-    if todo:
-        yield (f"Not made yet, or not finished: chapter{'s' if len(todo) > 1 else ''} {', '.join(todo)}; "
-               f"`diffusegen run` with {escaped(run.folder.name)}/params.yaml makes the rest.")

@@ -4,7 +4,7 @@ A comparison of networks is of two data types on one test set: the difference in
 95 % interval, over the seeds and images that both have. Each is judged for itself, as `rule` says.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -60,12 +60,18 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, groups: Mapping[str, 
     Where there is nothing to compare, one verdict says what is missing. `groups` tells by test set which of
     its images belong together, and `unfinished` names the chapters that have still to be run.
     """
-    own, there, nets = _own(images), set(images["test_set"]), comparisons.nets_of(images)
-    asked = [*comparisons.among(nets, own, there), *_pasting(images, nets, own)]
-    found = [_judged(one, images, resamples, seed, groups.get(one.test_set)) for one in asked]
+    own, there, nets = own_test(images), set(images["test_set"]), comparisons.nets_of(images)
+    asked = [*comparisons.among(nets, own, there), *pasting(images, nets, own)]
+    found = judged(asked, images, resamples, seed, groups)
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
     return found
+
+
+def judged(asked: Iterable[Comparison], images: pd.DataFrame, resamples: int, seed: int,
+           groups: Mapping[str, Grouped | None] = NO_GROUPS) -> list[Verdict]:
+    """The verdict on each comparison of networks, with its numbers."""
+    return [_judged(one, images, resamples, seed, groups.get(one.test_set)) for one in asked]
 
 
 def overall(verdicts: list[Verdict]) -> dict[Claim, str]:
@@ -74,12 +80,12 @@ def overall(verdicts: list[Verdict]) -> dict[Claim, str]:
             for claim in dict.fromkeys(v.claim for v in verdicts)}
 
 
-def _own(images: pd.DataFrame) -> str:
+def own_test(images: pd.DataFrame) -> str:
     """The test set of the training data's own kind, whatever this run calls it."""
     return next((name for name in images["test_set"].unique() if name not in TRANSFERS), PAPERS_OWN)
 
 
-def _pasting(images: pd.DataFrame, nets: Sequence[Net], test_set: str) -> Iterator[Comparison]:
+def pasting(images: pd.DataFrame, nets: Sequence[Net], test_set: str) -> Iterator[Comparison]:
     """The styled types against Paste, wherever both have the same numbers of pairs.
 
     Not the best of all painted types: the test images would have chosen it.
@@ -143,7 +149,8 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
     verdict, reason = decide(gain, max(means), one.claim.helps)
     scope = THESE_PAIRS if verdict != TOO_LITTLE and gain.generators < LEAST_GENERATORS else ""
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
-                   seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope)
+                   seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope,
+                   in_words=one.in_words)
 
 
 def _rows(images: pd.DataFrame, net: Net, test_set: str) -> pd.DataFrame:

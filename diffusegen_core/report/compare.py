@@ -26,6 +26,7 @@ from diffusegen_core.segmentation import segnet
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 from diffusegen_core.store import files
 
+PER_SOURCE = ("B3", "B4")  # the tables by cluster count
 RULES = ("alpha", "rule", "generator_sees")  # of chapter 7, by which its sets are made
 SCORES = ["table", "n", "data_type", "r", "test_set", "metric", "value", "low", "high", "images", "seeds"]
 IMAGES = ["table", "data_type", "metric", "set", "value"]
@@ -135,7 +136,7 @@ def _means(joined: Joined, measure: str, metric: str) -> list[dict[str, object]]
         mean = intervals.interval(group, measure, p.segment.resamples, p.seed)
         real = name == REAL.name
         if chapter == "segment":
-            tables = ["B3", "B4"] if real else _alone(DataType.parse(str(name)))
+            tables = [*PER_SOURCE] if real else _alone(DataType.parse(str(name)))
         else:
             tables = [SMALL_SETS.get(r, f"r = {r}") for r in (ratios if real else [int(ratio)])]
         rows += [{"table": table, "n": size if chapter == "augment" else samples, "data_type": name,
@@ -186,7 +187,9 @@ def text(joined: Joined) -> str:
         wide = frame.assign(column=frame["test_set"] + " " + frame["metric"], text=[
             with_interval(row.value, row.low, row.high) for row in frame.itertuples()])
         wide["n"] = ["" if pd.isna(n) else str(int(n)) for n in wide["n"]]
-        parts.append(_titled(name, _wide(wide, ["n", "data_type"])))
+        # N is the pairs of each source, and n the real pairs of a small set.
+        letter = "N" if name in PER_SOURCE else "n"
+        parts.append(_titled(name, _wide(wide, ["n", "data_type"]).rename(columns={"n": letter})))
     return "\n\n".join([*parts, _claims(joined.verdicts)])
 
 
@@ -214,7 +217,7 @@ def _wide(frame: pd.DataFrame, index: list[str]) -> pd.DataFrame:
     wide = frame.pivot(index=index, columns="column", values="text")
     keys = frame.drop_duplicates(index).set_index(index).index
     wide = wide.reindex(index=keys, columns=list(dict.fromkeys(frame["column"]))).fillna("")
-    return wide.reset_index().rename(columns={"data_type": "data type", "n": "N"})
+    return wide.reset_index().rename(columns={"data_type": "data type"})
 
 
 def _claims(found: list[Verdict]) -> str:

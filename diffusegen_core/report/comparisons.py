@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from diffusegen_core.data.types import GAN, REAL, STYLED, STYLED_PAINT, DataType
-from diffusegen_core.report import paperclaims, published
+from diffusegen_core.report import naming, paperclaims, published
 from diffusegen_core.report.paperclaims import Claim
 
 PAPERS_OWN = "HyperKvasir"
@@ -61,6 +61,26 @@ class Comparison:
                     f"{self.larger[0].size} real pairs")
         size = "" if self.first.size is None else f", {self.first.size} real pairs"
         return f"{self.first.label} against {self.second.label}{size}"
+
+    @property
+    def in_words(self) -> str:
+        """The same for a reader who does not know the names: "16 real pairs mixed with pasted pairs (Paste, 3
+        for a real one) against the 16 alone"."""
+        if self.larger or self.lacking:
+            return self.text
+        one, other = (DataType.parse(net.data_type) for net in (self.first, self.second))
+        if self.first.size is None:
+            return (f"training on {naming.named(one, _a_source(self.first))} alone against "
+                    f"{naming.named(other, _a_source(self.second))}")
+        against = (f"the {self.first.size} alone" if other == REAL else
+                   f"as many mixed with {naming.named(other)}")
+        ratio = "" if self.first.ratio is None else f"{self.first.ratio} for a real one"
+        return f"{self.first.size} real pairs mixed with {naming.named(one, ratio)} against {against}"
+
+
+def _a_source(net: Net) -> str:
+    """How many pairs of each source a network had; "" of real ones."""
+    return "" if net.samples is None else f"{net.samples} of each source"
 
 
 def nets_of(images: pd.DataFrame) -> list[Net]:

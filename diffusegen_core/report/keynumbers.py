@@ -9,12 +9,13 @@ from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import answer, cost
-from diffusegen_core.report.naming import captioned
+from diffusegen_core.report.naming import captioned, named
 from diffusegen_core.report.segment_tables import with_interval
-from diffusegen_core.report.tables import Table, escaped, number, show
+from diffusegen_core.report.tables import IN_WORDS, Table, escaped, number, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trials import Tested
 
+ALONE = "Dice, trained on them alone"
 BY_DESIGN = "all, by design"  # pasted objects are real ones
 Texts = dict[str, str]
 """By data type, a cell."""
@@ -34,23 +35,34 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     columns["time a pair"] = {one.data_type.name: answer.short(one.each) for one in cost.spent(run)
                               if not isnan(one.each)}
     names = dict.fromkeys(name for texts in columns.values() for name in texts)
-    frame = pd.DataFrame([{"data type": kind, **{heading: texts.get(kind, "")
-                                                 for heading, texts in columns.items()}}
-                          for kind in sorted(names, key=_order)], columns=["data type", *columns])
-    tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}; Real is the sources of "
-              "the other types there. A gain is over the real pairs of a small set alone, at the largest r."
-              if first else "")
-    near = (" A Fréchet distance (FD or FID) at equal numbers of images is the lower, the nearer; pairs that "
-            "are painted or pasted into training images keep their surroundings, and may come out below "
-            "held-out real ones." if any("equal numbers" in heading for heading in columns) else "")
-    return show(frame, name, f"Key numbers of this run; Dice and gains with 95 % intervals.{tested}{near}")
+    frame = pd.DataFrame([{IN_WORDS: _told(kind), **{heading: texts.get(kind, "")
+                                                     for heading, texts in columns.items()}}
+                          for kind in sorted(names, key=_order)], columns=[IN_WORDS, *columns])
+    tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
+    alone = (" Of networks that are trained on one kind of pairs alone, the real ones are those that the "
+             "others were made from." if ALONE in columns else "")
+    mixed = (" A gain is what mixing such pairs, as many as this run tried, into a set of real ones adds to "
+             "the Dice of these alone, which the first row has."
+             if any(heading.startswith("gain") for heading in columns) else "")
+    near = (" The distance from the training images (a Fréchet distance, of equally many images of each "
+            "kind) is small where images look alike. Painted and pasted pairs keep their surroundings, so "
+            "that theirs may be smaller than that of other real pairs."
+            if any(heading.startswith("distance") for heading in columns) else "")
+    return show(frame, name, "Key numbers of this run; Dice and differences with 95 % intervals."
+                             f"{tested}{alone}{mixed}{near}")
 
 
 def glossary(numbers: Table) -> str:
     """What the data types of `table` are, a line each."""
+    kinds = [told.rpartition(" (")[2].removesuffix(")") for told in numbers.frame[IN_WORDS]]
     held_out = {HELD_OUT.name: "real pairs that no part of the run has learned from"}
     return "\n".join(f"- **{escaped(name)}**: {held_out.get(name) or DataType.parse(name).described}."
-                     for name in numbers.frame["data type"])
+                     for name in kinds)
+
+
+def _told(name: str) -> str:
+    """A data type in words, its name last."""
+    return f"real pairs that were held out ({name})" if name == HELD_OUT.name else named(DataType.parse(name))
 
 
 def _order(name: str) -> tuple[bool, bool, bool, bool]:
@@ -68,19 +80,22 @@ def _alone(run: Run, result: Tested) -> dict[str, Texts]:
         most = rows[rows["samples"].isna() | (rows["samples"] == rows["samples"].max())]
         values = intervals.matrix(most, "dice"), intervals.generators(most)
         texts[str(kind)] = _text(_interval(run, result, *values).within(0, 1), ".3f")
-    return {"Dice, trained on it alone": texts}
+    return {ALONE: texts}
 
 
 def _gains(run: Run, result: Tested) -> dict[str, Texts]:
-    """The gain over Real of chapter 7, for each number of real pairs, at the largest r of the data type."""
+    """The gain over Real of chapter 7, for each number of real pairs, at the largest r of the type; and the
+    Dice of Real alone, to which it adds."""
     columns: dict[str, Texts] = {}
     for size, rows in _first(result).groupby("size", sort=True):
-        real, texts = rows[rows["data_type"] == REAL.name], {}
+        real = rows[rows["data_type"] == REAL.name]
+        alone = intervals.matrix(real, "dice"), intervals.generators(real)
+        texts = {REAL.name: f"{_text(_interval(run, result, *alone).within(0, 1), '.3f')} alone"}
         for kind, mine in rows[rows["data_type"] != REAL.name].groupby("data_type", sort=False):
             most = mine[mine["ratio"] == mine["ratio"].max()]
             gain = intervals.differences(most, real, "dice"), intervals.generators(most, real)
             texts[str(kind)] = _text(_interval(run, result, *gain), "+.3f")
-        columns[f"gain, {size} real pairs"] = texts
+        columns[f"gain over {size} real pairs"] = texts
     return columns
 
 
@@ -98,7 +113,7 @@ def _evaluated(run: Run) -> dict[str, Texts]:
     copies = {kind: f"{hits / of:.1%} ({null / of_null:.1%})".replace("%", " %")
               for kind, told in counts.items() if told for hits, of, null, of_null in [told]}
     copies |= {kind.name: BY_DESIGN for kind in result.types if copies and kind.is_pasted}
-    return {"near-copies (by chance)": copies, f"{metric}, equal numbers": distances}
+    return {"near-copies (by chance)": copies, f"distance from training images ({metric})": distances}
 
 
 def _interval(run: Run, result: Tested, values: pd.DataFrame, generators: dict[int, int]) -> Interval:

@@ -1,11 +1,12 @@
-"""What a run cannot say, told from its parameters."""
+"""What a run cannot say, told from its parameters, of what it has made."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.networks import weights
 from diffusegen_core.report.rule import LEAST_GENERATORS, LEAST_IMAGES, LEAST_SEEDS, THESE_PAIRS
+from diffusegen_core.report.unfinished import CHAPTERS
 
 # What the phantoms resemble.
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
@@ -13,21 +14,36 @@ POLYP = "polyp"  # the objects of which there are other data sets to test on
 SUBSET = "subset"  # as augment.generator_sees
 
 
-def of(p: Params) -> Iterator[str]:
-    """One sentence a limit, the gravest first."""
+def of(p: Params, made: Collection[str] = CHAPTERS) -> Iterator[str]:
+    """One sentence a limit, the gravest first; of the chapters that are made, by their names."""
+    networks = [section for name, section in (("segment", p.segment), ("augment", p.augment)) if name in made]
     if p.data.drawn:
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
                f"{RESEMBLED[p.data.source]}.")
     if p.data.image_size < FULL_SIZE:
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
                "one size need not hold at another.")
-    if p.generators < LEAST_GENERATORS:
+    if "inpaint" in made and p.generators < LEAST_GENERATORS:
         yield (f"{'One generator' if p.generators == 1 else f'{p.generators} generators'} made the pairs: "
                f"verdicts are {THESE_PAIRS}, and another training might reverse them (`generators`).")
-    if p.augment.generator_sees != SUBSET:
+    if "augment" in made and p.augment.generator_sees != SUBSET:
         yield ("In small sets (chapter 7) the generator saw all pairs of the run, more than a user with so "
                "few pairs has (`augment.generator_sees: subset`).")
-    fewest = min(p.segment.seeds, p.augment.seeds)
+    if networks:
+        yield from _of_networks(p, min(section.seeds for section in networks))
+    random = [name for name, section, chapters in (
+        ("clusters", p.cluster, {"cluster"}), ("distances", p.evaluate, {"evaluate"}),
+        ("segmentation", p.segment, {"segment", "augment"}), ("styling", p.style, {"style"}))
+              if section.weights == weights.RANDOM and chapters & set(made)]
+    if random:
+        yield (f"Networks whose weights were random serve for {', '.join(random)}; with pretrained ones "
+               "results may differ.")
+    kept = "Synthetic pairs keep their sources' surroundings: they are not anonymous. "
+    yield f"{kept if 'inpaint' in made else ''}Nothing here is for clinical use."
+
+
+def _of_networks(p: Params, fewest: int) -> Iterator[str]:
+    """What the segmentation networks cannot say, the fewest of which had so many seeds."""
     if fewest < LEAST_SEEDS:
         yield (f"Segmentation networks were trained with {fewest} seed{'s' if fewest > 1 else ''}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
@@ -42,11 +58,3 @@ def of(p: Params) -> Iterator[str]:
         yield ("Frames of one video are alike. Verdicts on CVC-ClinicDB and PolypGen resample whole "
                "sequences and centres, of which there are few; other intervals of chapters 6 and 7 take "
                "images for independent, and are too narrow there.")
-    random = [name for name, section in (("clusters", p.cluster), ("distances", p.evaluate),
-                                         ("segmentation", p.segment), ("styling", p.style))
-              if section.weights == weights.RANDOM]
-    if random:
-        yield (f"Networks whose weights were random serve for {', '.join(random)}; with pretrained ones "
-               "results may differ.")
-    yield ("Synthetic pairs keep their sources' surroundings: they are not anonymous. Nothing here is for "
-           "clinical use.")

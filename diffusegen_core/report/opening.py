@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import answer, keynumbers, limits, showcase, tables
+from diffusegen_core.report import answer, keynumbers, limits, recommendation, showcase, tables, unfinished
+from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
+from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import in_place
@@ -28,26 +30,45 @@ STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the
 def page(run: Run) -> str:
     """The front page, and its pictures in the figures folder of the run, which may be no link."""
     moves.refuse_links(run.folder, ["figures"])
-    return "\n\n".join([
-        "# What this run found", _what(run), _part(run, lambda: _strip(run)),
-        "## The answers", _part(run, lambda: answer.table(run, "front-answers")._repr_markdown_()),
-        "## Key numbers", _part(run, lambda: _numbers(run)),
-        "## Best and worst pairs", _part(run, lambda: _extremes(run)),
-        "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params)),
-        "## How to cite", cited()]) + "\n"
+    progress = unfinished.of(run)
+    made = {title: _part(run, make) for title, make in {
+        "The answers": lambda: _answers(run), "Key numbers": lambda: _numbers(run),
+        "Best and worst pairs": lambda: _extremes(run)}.items()}
+    nothing = "" if made["The answers"] else _nothing(run, progress)
+    said = {**made, "What this run cannot say": "\n".join(
+        f"- {line}" for line in limits.of(run.params, progress.made)), "How to cite": cited()}
+    return "\n\n".join(filter(None, [
+        "# What this run found", _what(run), nothing, _part(run, lambda: _strip(run, progress)),
+        *(f"## {title}\n\n{text}" for title, text in said.items() if text)])) + "\n"
+
+
+def _nothing(run: Run, progress: Progress) -> str:
+    """What stands in the place of answers, where there are none."""
+    why = " ".join(unfinished.told(run, progress)) or "No two kinds of pairs were compared."
+    return f"Nothing to answer{' yet' if progress.todo else ''}: {why[0].lower()}{why[1:]}"
 
 
 def _part(run: Run, make: Callable[[], str]) -> str:
     try:
         return make()
     except UserError as error:
-        return f"This part is not here: {answer.plain(run, error)}"
+        return f"This part is not here: {unfinished.plain(run, error)}"
     except Exception as error:  # files that were changed by hand fail in many ways; the book shall be built
-        return f"This part is not here ({type(error).__name__}): {answer.plain(run, error)}"
+        return f"This part is not here ({type(error).__name__}): {unfinished.plain(run, error)}"
+
+
+def _answers(run: Run) -> str:
+    """What to do, over the table of answers; "" where there are none."""
+    table = answer.table(run, "front-answers")
+    if table.frame.empty:
+        return ""
+    return "\n\n".join(filter(None, [recommendation.of(run), table._repr_markdown_()]))
 
 
 def _numbers(run: Run) -> str:
     numbers = keynumbers.table(run, "front-numbers")
+    if numbers.frame.empty:
+        return ""
     return (f"{numbers._repr_markdown_()}\n::::{{dropdown}} What the data types are\n"
             f"{keynumbers.glossary(numbers)}\n::::")
 
@@ -55,26 +76,27 @@ def _numbers(run: Run) -> str:
 def _what(run: Run) -> str:
     """One line: data, number of pairs, size, profile, generators and date."""
     p = run.params
-    pairs = run.finished("data") if not p.data.drawn else None  # of phantoms `data` tells it
-    count = f"{len(pairs)} pairs of " if pairs else ""
+    pairs, told = run.finished("data"), tables.data(p)
+    # Of phantoms, and of pairs of which some are held out, `data` tells it.
+    count = f"{len(pairs)} pairs of " if pairs and not p.data.drawn and not tables.held_out(p) else ""
     generators = f"{p.generators} generator{'s' if p.generators > 1 else ''}"
     written = [file for _, stamp in in_place(run.folder) for file in stamp["outputs"].values()]
     times = [file["mtime_ns"] for file in written if isinstance(file, dict) and "mtime_ns" in file]
     day = datetime.fromtimestamp(max(times, default=0) / 1e9, UTC)
     date = f", last made on {day.day} {day:%B %Y}" if times else ""
-    return (f"{count}{escaped(tables.data(p))}; {p.data.image_size} × {p.data.image_size} pixels; profile "
+    return (f"{count}{escaped(told)}; {p.data.image_size} × {p.data.image_size} pixels; profile "
             f"{escaped(p.profile)}; {generators}{date}.")
 
 
-def _strip(run: Run) -> str:
+def _strip(run: Run, progress: Progress) -> str:
     one = showcase.chosen(run)
     if one is None:
-        return showcase.NONE
+        return showcase.NONE if "inpaint" in progress.made else ""
     _draw(run, STRIP, showcase.strip)
     shown = len(showcase.drawn(run, one))
     return _figure(STRIP, (f"{shown} synthetic pairs: sources in the first row, new images in the second, "
                            "the same with the outline of their masks in the third, masks in the fourth"),
-                   (f"{shown} of the {len(one)} {one.data_type} pairs, drawn by the seed of the run and not "
+                   (f"{shown} of the {len(one)} {named(one.data_type)}, drawn by the seed of the run and not "
                     "chosen by hand: the picture that was painted into, the new image, the same with the "
                     "outline of its mask, and the mask."))
 
@@ -83,12 +105,11 @@ def _extremes(run: Run) -> str:
     one = showcase.chosen(run)
     found = showcase.ordered(one) if one else None
     if one is None or found is None:
-        return "Nothing is known by which to order the pairs: styling (chapter 4) measures them."
+        return ""
     _draw(run, ENDS, showcase.extremes)
     better = "higher" if found[0].higher_is_better else "lower"
-    return _figure(ENDS, (f"The best {one.data_type} pairs above the worst ones, with the outlines of their "
-                          "masks"),
-                   (f"The best and the worst {one.data_type} pairs of {len(found[1])}, by {found[0].words} "
+    return _figure(ENDS, ("The best pairs above the worst ones, with the outlines of their masks"),
+                   (f"The best and the worst of {len(found[1])} {named(one.data_type)}, by {found[0].words} "
                     f"({better} is better). The outline is the mask."))
 
 

@@ -69,6 +69,8 @@ class Verdict:
     """A sentence."""
     chapter: str = "segment"
     """Whose results are compared."""
+    in_words: str = ""
+    """The comparison for a reader who does not know the names of the data types; "" where there is none."""
     scope: str = ""
     """What the verdict is limited to, in words that follow it, as "for these pairs"; "" where to nothing."""
 
@@ -103,6 +105,16 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     if gain.high < SMALLEST and helps:
         return UNDECIDED, f"The interval holds 0; a gain of {SMALLEST} or more is outside it, a loss is not."
     return UNDECIDED, "The interval holds both 0 and differences that matter."
+
+
+def needs(one: Verdict) -> str:
+    """What a verdict would need, where there was too little data."""
+    if one.images < LEAST_IMAGES:
+        return f"a verdict needs {LEAST_IMAGES} images"
+    if one.seeds < LEAST_SEEDS:
+        return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds)"
+    return ("the test images are of one sequence, centre or patient" if isnan(one.low)
+            else "neither network segments")
 
 
 def joined(verdicts: Collection[str]) -> str:

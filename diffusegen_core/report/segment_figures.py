@@ -53,7 +53,7 @@ def alone(result: Tested, p: Params) -> Figure:
 
 
 def gains(result: Tested, p: Params) -> Figure:
-    """The gain in Dice over Real against N, with paired intervals: a panel for each test set."""
+    """The gain in Dice over Real against n, with paired intervals: a panel for each test set."""
     images = result.images
     synthetic = images[images["data_type"] != REAL.name]
     if synthetic.empty or not (images["data_type"] == REAL.name).any():

@@ -15,7 +15,7 @@ from diffusegen_core.store import seeds
 
 SHOWN, ENDS = 5, 5  # pairs of the strip, and of the best and the worst
 ROWS = ("source", "new image", "with outline", "mask")
-NONE = "There are no synthetic pairs to show; what is said below the answers tells why."
+NONE = "There are no synthetic pairs to show."
 
 
 class Measure(NamedTuple):

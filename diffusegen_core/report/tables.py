@@ -34,7 +34,7 @@ from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
-from diffusegen_core.store.stamps import Stamp, in_place
+from diffusegen_core.store.stamps import Stamp, in_place, read_stamp
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
@@ -53,7 +53,8 @@ LOSSES = {
     "rng": ("style", "pixels, with the range from -1 to 1", 200),
 }
 
-FOLDED = "The paper's values"
+IN_WORDS = "pairs"  # the heading of a first column that tells data types in words
+FOLDED, NOT_ASKED = "The paper's values", "Not asked for in this run"
 Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
 
 
@@ -67,30 +68,35 @@ class Table:
     caption: str
     folded: "Table | None" = None
     """What stands below it and is opened by a click: the paper's values, where they do not compare."""
+    others: "Table | None" = None
+    """The same of rows that this run was not asked for."""
 
     def _repr_html_(self) -> str:
         caption = re.sub(r"\\(\W|_)", r"\1", self.caption)  # without MyST's escapes
         table = self.frame.to_html(index=False, border=0)
         table = table.replace(">", f'><caption style="text-align: left">{caption}</caption>', 1)
-        if self.folded is None:
-            return table
-        return f"{table}<details><summary>{FOLDED}</summary>{self.folded._repr_html_()}</details>"
+        return table + "".join(f"<details><summary>{title}</summary>{one._repr_html_()}</details>"
+                               for title, one in self._folds.items())
+
+    @property
+    def _folds(self) -> dict[str, "Table"]:
+        """What is folded below it, by what is clicked on."""
+        return {title: one for title, one in ((NOT_ASKED, self.others), (FOLDED, self.folded)) if one}
 
     # MyST's table directive; the book prefers this form over HTML.
     def _repr_markdown_(self) -> str:
-        table = self._own_markdown()
-        if self.folded is None:
-            return table
-        return f"{table}\n::::{{dropdown}} {FOLDED}\n{self.folded._own_markdown()}::::\n"
+        return self._own_markdown() + "".join(f"\n::::{{dropdown}} {title}\n{one._own_markdown()}::::\n"
+                                              for title, one in self._folds.items())
 
     def _own_markdown(self) -> str:
         rows = [[escaped(str(column)) for column in self.frame.columns],
                 ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        # By these classes the stylesheet knows that the second column must not break at hyphens, and that
-        # names of files, which have no place to break, may break anywhere.
+        # By these classes the stylesheet knows that the second column must not break at hyphens, that the
+        # first is of words that may break, and that names of files, which have no place to, may anywhere.
         kinds = ":class: kind-2\n" if list(self.frame.columns[1:2]) == ["data type"] else ""
+        kinds = ":class: in-words\n" if list(self.frame.columns[:1]) == [IN_WORDS] else kinds
         kinds = kinds or (":class: long-names\n" if "nearest training image" in self.frame else "")
         return f":::{{table}} {self.caption}\n:name: {self.name}\n{kinds}\n{body}\n:::\n"
 
@@ -281,10 +287,16 @@ def data(p: Params) -> str:
     folder = p.data.source.rstrip("/").rsplit("/", 1)[-1]
     subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",
               "not348": "the pairs outside the paper's 348"}[p.data.subset]
-    used = f"{folder}: {subset}, {count} of them" if p.data.count else f"{folder}: {subset}"
-    _, held = patients.read(p.folder / "data" / dataset.PAIRS)
-    apart = f"; {len(held)} more are held out" if held else ""
-    return used + apart + sidecars.left_out(p.folder / "data")
+    used = f"{subset}, {count} of them" if p.data.count else subset
+    held, trained = held_out(p), (read_stamp(p.folder / "data") or {}).get("pairs")
+    if held and trained:
+        used = f"{trained + held} pairs, {trained} to train on, {held} held out"
+    return f"{folder}: {used}{sidecars.left_out(p.folder / 'data')}"
+
+
+def held_out(p: Params) -> int:
+    """How many real pairs of a run are held out; 0 where the data are not read yet."""
+    return len(patients.read(p.folder / "data" / dataset.PAIRS)[1])
 
 
 def _text(value: object, spec: str | None) -> str:

@@ -1,8 +1,10 @@
 """Tables of chapter 8: the rule, a verdict on each claim, and the comparisons behind it."""
 
+from dataclasses import replace
+
 import pandas as pd
 
-from diffusegen_core.report import claims, comparisons, otherclaims, papers
+from diffusegen_core.report import claims, comparisons, notasked, otherclaims, papers
 from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
 from diffusegen_core.report.rule import (
@@ -21,17 +23,31 @@ from diffusegen_core.report.segment_tables import effort, unknown, with_interval
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
 
+CELLS = ("In how many cells of the paper's own tables, of those that a claim was made for, it holds as "
+         "printed, without intervals.")
 DETAILS = ["claim", "compared", "test set", "images", "seeds", "generators", "difference, this run",
            "difference, published", "verdict"]
 
 
 def overall(run: Run, found: list[Verdict]) -> Table:
-    """One verdict a claim, what its comparisons say, and in how many cells the paper's own tables agree."""
-    cells = ("In how many cells of the paper's own tables, of those that a claim was made for, it holds as "
-             "printed, without intervals.")
-    return _beside_paper(run, pd.DataFrame(summary(found)), ["", "the paper's own cells"], "summary-verdicts",
-                         "The claims, and what this run says of them.", cells,
-                         f"{effort(run.params)} {unknown(run)}".strip())
+    """One verdict a claim, what its comparisons say, and in how many cells the paper's own tables agree; and
+    folded, the claims that the run was not asked to judge."""
+    asked, others = notasked.split(run, found)
+    rows = pd.DataFrame(summary([*asked, *others]))
+    count = len(claims.overall(asked))
+    table = _beside_paper(run, rows.head(count), ["", "the paper's own cells"], "summary-verdicts",
+                          "The claims, and what this run says of them.", CELLS,
+                          f"{effort(run.params)} {unknown(run)}".strip())
+    return replace(table, others=_not_asked(rows.tail(len(rows) - count), others)) if others else table
+
+
+def _not_asked(rows: pd.DataFrame, others: list[Verdict]) -> Table:
+    """The claims that a run was not asked to judge, by their rows of `summary`, and what asks for them."""
+    frame = rows[["", "claim", "the paper's own cells"]]
+    frame.insert(2, "what asks for it", [notasked.ASKED_BY[claim] for claim in claims.overall(others)])
+    return show(frame, "summary-not-asked", "Claims on which this run says nothing, as its parameters do not "
+                f"ask for what they compare, and the parameters that would. The paper's own "
+                f"cells: {CELLS[0].lower()}{CELLS[1:]}")
 
 
 def summary(found: list[Verdict]) -> list[dict[str, str]]:
@@ -61,7 +77,8 @@ def rule() -> Table:
 
 
 def verdicts(run: Run, found: list[Verdict]) -> Table:
-    """The claims, comparison by comparison."""
+    """The claims that the run was asked to judge, comparison by comparison."""
+    found, _ = notasked.split(run, found)
     rows = pd.DataFrame(details(found), columns=DETAILS)
     of = [amount(one) for one in found]
     frame = rows.drop(columns=["images", "seeds", "generators"])

@@ -1,0 +1,137 @@
+"""What to do, in a sentence over the answers of the front page: made by rule from chapter 7's comparisons.
+
+It is about the largest set of real pairs, which is all of them where `augment.sizes` has their number. Pasted
+and painted pairs are each compared with the real ones alone, and with each other. Of painted pairs those
+count that the claims are about, and not the best of all, which the test images would have chosen.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diffusegen_core.config.params import Params
+from diffusegen_core.data.types import PASTE, REAL, DataType
+from diffusegen_core.report import claims, comparisons
+from diffusegen_core.report.comparisons import Comparison, Net
+from diffusegen_core.report.naming import captioned, named, sentence
+from diffusegen_core.report.paperclaims import Claim
+from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, Verdict, needs
+from diffusegen_core.report.segment_tables import with_interval
+from diffusegen_core.report.tables import escaped
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation.trials import Tested
+
+HELP = Claim("Such pairs help", "not in the paper", chapter="augment", clusters=())
+
+
+@dataclass(frozen=True)
+class Found:
+    """The verdicts on one set of real pairs; None where nothing of the kind was tried."""
+
+    pasting: Verdict | None = None
+    """Real pairs mixed with pasted ones, against the real ones alone."""
+    painting: Verdict | None = None
+    """The same with painted ones."""
+    better: Verdict | None = None
+    """With painted ones against with pasted ones."""
+    painted: DataType | None = None
+    """What these painted ones are."""
+    others: tuple[tuple[DataType, Verdict], ...] = ()
+    """Further painted types, each against the real pairs alone."""
+
+
+def of(run: Run) -> str:
+    """The sentence for a run whose chapter 7 is finished, as MyST; "" for others, and where there is none."""
+    result, pairs = run.finished("augment"), run.finished("data")
+    if result is None or pairs is None or not result.complete or not len(result.images):
+        return ""
+    size = int(result.images["size"].max())
+    return told(found(result, size, run.params), size, len(pairs), run.params)
+
+
+def found(result: Tested, size: int, p: Params) -> Found:
+    """What chapter 7 says of a set of so many real pairs, on the test set of the data's own kind."""
+    nets = [net for net in comparisons.nets_of(result.images) if net.size == size]
+    kinds = {DataType.parse(net.data_type): None for net in nets}
+    painted = [kind for kind in kinds if kind.is_painted]
+    painted.sort(key=lambda kind: (kind not in comparisons.styled(nets), kind.is_filtered))
+    groups = {test.name: test.groups for test in result.tests}
+
+    def judged(first: DataType, second: DataType) -> Verdict | None:
+        ratios = [{net.ratio for net in nets if net.data_type == kind.name and net.ratio}
+                  for kind in (first, second) if kind != REAL]
+        shared = set.intersection(*ratios)
+        if not shared or second not in kinds:
+            return None
+        one, other = (Net("augment", kind.name, None, size, None if kind == REAL else max(shared))
+                      for kind in (first, second))
+        asked = Comparison(HELP, one, other, claims.own_test(result.images))
+        return claims.judged([asked], result.images, p.segment.resamples, p.seed, groups)[0]
+
+    if not painted:
+        return Found(judged(PASTE, REAL))
+    first, *others = painted
+    more = ((kind, judged(kind, REAL)) for kind in others)
+    return Found(judged(PASTE, REAL), judged(first, REAL), judged(first, PASTE), first,
+                 tuple((kind, verdict) for kind, verdict in more if verdict))
+
+
+def told(one: Found, size: int, pairs: int, p: Params) -> str:
+    """The sentence on a set of `size` of a run's `pairs`, and what it leaves out, as MyST."""
+    tried = [verdict for verdict in (one.pasting, one.painting) if verdict]
+    if not tried:
+        return ""
+    if all(verdict.verdict == TOO_LITTLE for verdict in tried):
+        return f"**Too little data to say what helps: {needs(tried[0])}.**"
+    where = (f"On these data (all {pairs} real pairs)" if size >= pairs else
+             f"With {size} of the {pairs} real pairs")
+    return " ".join([f"**{where}: {_advice(one, p)}.**", *_limits(one, size, pairs)])
+
+
+def _advice(one: Found, p: Params) -> str:
+    """What helps, and what was not shown to."""
+    kind = f"painting ({one.painted})" if one.others else "painting"
+    if _is(one.better, SUPPORTED) and (_is(one.painting, SUPPORTED) or _is(one.pasting, SUPPORTED)):
+        return (f"painted pairs help more than pasting ({_numbers(one.painting, p)} against the real pairs "
+                f"alone, {_numbers(one.better, p)} against pasting)")
+    if _is(one.pasting, SUPPORTED):
+        beside = (f"{kind} was not tried" if one.painting is None else
+                  f"{kind} did worse" if _is(one.better, REFUTED) else
+                  f"{kind} does no better" if _is(one.better, NO_EFFECT) else
+                  f"{kind} was not shown to do better")
+        return f"pasting helps ({_numbers(one.pasting, p)}) and costs next to nothing; {beside}"
+    if _is(one.painting, SUPPORTED):
+        beside = ("pasting was not tried" if one.pasting is None else
+                  "it did worse than pasting" if _is(one.better, REFUTED) else
+                  "it does no better than pasting, which costs next to nothing" if _is(one.better, NO_EFFECT)
+                  else "that it does better than pasting, which costs next to nothing, was not shown")
+        return f"{kind} helps ({_numbers(one.painting, p)}); {beside}"
+    names = {"pasting": one.pasting, kind: one.painting}
+    tried = {name: verdict for name, verdict in names.items() if verdict}
+    none = f"neither {' nor '.join(tried)} was" if len(tried) > 1 else f"{next(iter(tried))} was not"
+    harm = [f"{name} did harm ({_numbers(verdict, p)})" for name, verdict in tried.items()
+            if verdict.verdict == REFUTED]
+    return "; ".join([f"train on the real pairs alone; {none} shown to help", *harm])
+
+
+def _limits(one: Found, size: int, pairs: int) -> Iterator[str]:
+    """What the advice leaves out, a sentence each."""
+    if not _is(one.painting, SUPPORTED):
+        helping = [named(kind) for kind, verdict in one.others if verdict.verdict == SUPPORTED]
+        if helping:
+            yield f"{sentence(' and '.join(helping))} were: see the key numbers."
+    if any(verdict.scope for verdict in (one.painting, one.better)
+           if verdict and verdict.verdict in (SUPPORTED, REFUTED, NO_EFFECT)):
+        yield "Pairs from another training of the generator might do otherwise."
+    if size < pairs:
+        yield f"What holds with all {pairs} was not tried (`augment.sizes`)."
+
+
+def _is(verdict: Verdict | None, word: str) -> bool:
+    return verdict is not None and verdict.verdict == word
+
+
+def _numbers(verdict: Verdict | None, p: Params) -> str:
+    """As "+0.040 [+0.020, +0.060] in nodule Dice", as MyST."""
+    assert verdict is not None, "what is told has been compared"
+    numbers = with_interval(verdict.difference, verdict.low, verdict.high, HELP.digits)
+    return f"{escaped(numbers)} in {captioned(p)}"

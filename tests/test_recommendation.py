@@ -1,0 +1,118 @@
+"""What to do, over the answers of the front page: each branch of the rule, and on which set it is."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from test_claims import results
+
+from diffusegen_core.config import params
+from diffusegen_core.data.types import DataType
+from diffusegen_core.report import recommendation
+from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
+
+PLAIN = params.validate({})  # polyps
+NUMBERS = {SUPPORTED: (0.04, 0.02, 0.06), REFUTED: (-0.04, -0.06, -0.02), NO_EFFECT: (0.0, -0.005, 0.005),
+           UNDECIDED: (0.01, -0.05, 0.07), TOO_LITTLE: (0.0, 0.0, 0.0)}
+GAIN = "+0.040 \\[+0.020, +0.060\\] in polyp Dice"
+LOSS = "-0.040 \\[-0.060, -0.020\\] in polyp Dice"
+ALONE = "train on the real pairs alone; "
+CHEAP = f"pasting helps ({GAIN}) and costs next to nothing; painting "
+BETTER = f"painted pairs help more than pasting ({GAIN} against the real pairs alone, {GAIN} against pasting)"
+HELPS = f"painting helps ({GAIN}); "
+NONE = f"{ALONE}neither pasting nor painting was shown to help"
+
+
+def verdict(word: str | None, scope: str = "") -> Verdict | None:
+    if word is None:
+        return None
+    mean, low, high = NUMBERS[word]
+    images = 12 if word == TOO_LITTLE else 40
+    return Verdict(recommendation.HELP, "a against b", "here", verdict=word, difference=mean, low=low,
+                   high=high, images=images, seeds=5, scope=scope, chapter="augment")
+
+
+def told(pasting: str | None, painting: str | None, better: str | None, size: int = 48) -> str:
+    one = recommendation.Found(*map(verdict, (pasting, painting, better)), DataType.parse("2-Styled-Paint"))
+    return recommendation.told(one, size, 48, PLAIN)
+
+
+@pytest.mark.parametrize(("pasting", "painting", "better", "words"), [
+    (UNDECIDED, UNDECIDED, UNDECIDED, NONE),
+    (NO_EFFECT, UNDECIDED, SUPPORTED, NONE),
+    (UNDECIDED, TOO_LITTLE, TOO_LITTLE, NONE),
+    (UNDECIDED, REFUTED, REFUTED, f"{NONE}; painting did harm ({LOSS})"),
+    (REFUTED, REFUTED, UNDECIDED, f"{NONE}; pasting did harm ({LOSS}); painting did harm ({LOSS})"),
+    (None, UNDECIDED, None, f"{ALONE}painting was not shown to help"),
+    (UNDECIDED, None, None, f"{ALONE}pasting was not shown to help"),
+    (SUPPORTED, UNDECIDED, UNDECIDED, f"{CHEAP}was not shown to do better"),
+    (SUPPORTED, SUPPORTED, UNDECIDED, f"{CHEAP}was not shown to do better"),
+    (SUPPORTED, UNDECIDED, REFUTED, f"{CHEAP}did worse"),
+    (SUPPORTED, SUPPORTED, NO_EFFECT, f"{CHEAP}does no better"),
+    (SUPPORTED, None, None, f"{CHEAP}was not tried"),
+    (SUPPORTED, SUPPORTED, SUPPORTED, BETTER),
+    (UNDECIDED, SUPPORTED, SUPPORTED, BETTER),
+    (UNDECIDED, SUPPORTED, UNDECIDED,
+     f"{HELPS}that it does better than pasting, which costs next to nothing, was not shown"),
+    (UNDECIDED, SUPPORTED, NO_EFFECT, f"{HELPS}it does no better than pasting, which costs next to nothing"),
+    (UNDECIDED, SUPPORTED, REFUTED, f"{HELPS}it did worse than pasting"),
+    (None, SUPPORTED, None, f"{HELPS}pasting was not tried")])
+def test_each_branch_of_the_advice(pasting: str | None, painting: str | None, better: str | None,
+                                   words: str) -> None:
+    assert told(pasting, painting, better) == f"**On these data (all 48 real pairs): {words}.**"
+
+
+def test_where_nothing_can_be_said_the_reason_is() -> None:
+    assert told(TOO_LITTLE, TOO_LITTLE, TOO_LITTLE) == (
+        "**Too little data to say what helps: a verdict needs 20 images.**")
+    assert told(None, TOO_LITTLE, None).startswith("**Too little data")
+    assert told(None, None, None) == ""
+
+
+def test_a_part_of_the_pairs_is_called_so() -> None:
+    assert told(UNDECIDED, UNDECIDED, UNDECIDED, size=16) == (
+        f"**With 16 of the 48 real pairs: {NONE}.** What holds with all 48 was not tried (`augment.sizes`).")
+
+
+def test_few_generators_and_other_painted_pairs_are_named() -> None:
+    kind = DataType.parse("2-Filtered-Styled-Paint")
+    one = recommendation.Found(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED),
+                       DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
+    assert recommendation.told(one, 48, 48, PLAIN).endswith(
+        "painting (2-Styled-Paint) was shown to help.** Painted and styled pairs that the filter kept "
+        "(2-Filtered-Styled-Paint) were: see the key numbers.")
+    helping = replace(one, painting=verdict(SUPPORTED, "for these pairs"))
+    assert recommendation.told(helping, 48, 48, PLAIN).endswith(
+        "was not shown.** Pairs from another training of the generator might do otherwise.")
+
+
+def run_of(means: dict[str, float], pairs: int, complete: bool = True) -> SimpleNamespace:
+    """A run of planted small sets, "TYPE/SIZE/RATIO"."""
+    images = results(means, "augment", tests=("HyperKvasir", "PolypGen"), seeds=5)
+    tests = [SimpleNamespace(name=name, groups=None) for name in images["test_set"].unique()]
+    made = {"augment": SimpleNamespace(images=images, tests=tests, complete=complete), "data": range(pairs)}
+    return SimpleNamespace(params=PLAIN, finished=made.get)
+
+
+PLANTED = {"Real/16/": 0.4, "Paste/16/3": 0.4, "2-Styled-Paint/16/3": 0.6, "2-Styled-Paint/16/1": 0.2,
+           "Real/48/": 0.6, "Paste/48/3": 0.7, "2-Filtered-Styled-Paint/48/3": 0.9,
+           "2-Styled-Paint/48/1": 0.9, "2-Styled-Paint/48/3": 0.7}
+
+
+def test_the_largest_set_its_largest_ratio_and_the_type_of_the_claims_are_told() -> None:
+    words = recommendation.of(run_of(PLANTED, 48))
+    assert words.startswith("**On these data (all 48 real pairs): pasting helps (+0.")
+    assert "; painting (2-Styled-Paint) " in words, "and neither the filtered ones nor r = 1, which do better"
+    small = {name: mean for name, mean in PLANTED.items() if "/16/" in name}
+    assert recommendation.of(run_of(small, 48)).startswith(
+        "**With 16 of the 48 real pairs: painted pairs help more than pasting (+0.")
+    found = recommendation.found(run_of(PLANTED, 48).finished("augment"), 48, PLAIN)
+    assert found.pasting.test_set == "HyperKvasir"
+    assert [kind.name for kind, _ in found.others] == ["2-Filtered-Styled-Paint"]
+
+
+def test_there_is_no_advice_before_chapter_7_is_finished() -> None:
+    assert recommendation.of(run_of(PLANTED, 48, complete=False)) == ""
+    assert recommendation.of(run_of({}, 48)) == ""
+    assert recommendation.of(SimpleNamespace(params=PLAIN, finished=lambda name: None)) == ""
+    assert recommendation.of(run_of({"Real/16/": 0.4}, 48)) == "", "nothing was mixed into them"
