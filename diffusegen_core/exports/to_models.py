@@ -114,14 +114,10 @@ def _training(p: Params, models: Trained) -> str:
 
 
 def _memory(run: Run) -> Iterator[str]:
-    """What the audit and the membership test of chapter 5 say; or that there was none."""
+    """What the audit and the membership test of chapter 5 say; or why nothing is known."""
+    yield datacard.remembered(run)
     result = run.finished("evaluate")
-    told = [one for one in (answer.remembered(result), answer.copied(result)) if one] if result else []
-    for one in told:
-        yield f"{one.question} {one.sentence}"
-    if not told:
-        yield ("Not known: chapter 5 was not made. It tests whether training images can be told from others "
-               "by the models' errors, and looks for copies (`diffusegen run` with the run's params.yaml and "
-               "`--only evaluate`).")
+    if copied := answer.copied(result) if result else None:
+        yield f"{copied.question} {copied.sentence}"
     if caveat := run.models.caveat:
         yield caveat
