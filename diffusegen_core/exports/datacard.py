@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from math import isnan
-from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -122,21 +121,12 @@ def _making(chosen: Chosen) -> str:
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
     """The sections of the parameters that decide pairs of these types."""
+    plain = params.plain(p)
     asked = {"data": True, **dict.fromkeys(("cluster", "model", "process", "train"),
                                            any(kind.is_painted for kind in kinds)),
              "inpaint": any(kind != GAN for kind in kinds), "style": any(kind.is_styled for kind in kinds),
              "gan": GAN in kinds, "filter": any(kind.is_filtered for kind in kinds)}
-    return {section: shareable(p, section) for section, told in asked.items() if told}
-
-
-def shareable(p: Params, section: str) -> dict[str, Any]:
-    """A section of the parameters for a card: of the paths of this machine it has the last part, and of a
-    list of pairs the number."""
-    plain = params.plain(p)[section]
-    if section == "data" and p.data.names:
-        plain["names"] = f"{len(p.data.names)} of them"
-    return {name: PurePath(value).name if name in params.PATHS and isinstance(value, str) else value
-            for name, value in plain.items()}
+    return {section: params.shareable(plain[section]) for section, told in asked.items() if told}
 
 
 def as_yaml(told: Mapping[str, Any]) -> str:
