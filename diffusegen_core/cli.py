@@ -292,7 +292,7 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = str(error)
+        message = error.in_a_shell
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
