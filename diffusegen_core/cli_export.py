@@ -65,7 +65,7 @@ def export(
     if others := cases.others(chosen):
         typer.echo(f"Not exported: {', '.join(others)}; --types names what is.")
     typer.echo(f"The licence of the data is yours to fill in: {printable(str(place / exporting.CARD))}")
-    names = printable(str(exporting.names_of(place)))
+    beside = printable(str(exporting.names_of(place)))
     typer.echo("File names and origins.csv have the names of the run's images (--keep-names): see that these "
                "name no patient." if keep_names else
-               f"Pairs are numbered. Their names in the run are in {names}, which is not for others.")
+               f"Pairs are numbered. Their names in the run are in {beside}, which is not for others.")
