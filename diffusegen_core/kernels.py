@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import IPython
 import zmq
 from traitlets.config import Config
 
@@ -75,9 +76,12 @@ def settings(folder: Path) -> Config:
 def answer() -> None:
     """In the kernel, before its first cell: write the stacks of all threads whenever the signal comes.
 
-    The interpreter's own handler does so, even where a library never gives the interpreter back.
+    The interpreter's own handler does so, even where a library never gives the interpreter back. Of an
+    interruption it shows no traceback, for which there may be no time, and nobody who looks.
     """
     if folder := os.environ.get(KERNEL):
+        if shell := IPython.get_ipython():
+            shell.set_custom_exc((KeyboardInterrupt,), lambda *told, **how: None)
         if ASK is not None:
             stacks = (Path(folder) / STACKS).open("w", encoding="utf-8")
             faulthandler.register(ASK, stacks, all_threads=True, chain=False)
