@@ -260,11 +260,11 @@ def names(draw: Draw) -> Case:
     if way == 5:
         argv = ["export", "run", "--to", "folder", "--out", f"out/{name}"] if draw(st.booleans()) else [
             "export", "run", "--to", "folder", "--out", "out", f"--types={name}"]
-        return Case("names", tuple(argv), {}, True, writes=("out", "run"))
+        return Case("names", tuple(argv), {}, True, writes=("out", "out-names.csv", "run"))
     argv = ["paint", "run", f"./{name}.png", "--out", "out",
             f"--like={draw(st.sampled_from([*LIKE, name]))}"]
     return Case("names", tuple(argv), {f"{name}.png": made.pictures(False)[".png"]}, True,
-                writes=("out", "run"))
+                writes=("out", "out-names.csv", "run"))
 
 
 # Each family, and its share of all inputs.

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 RESUMING = ("run", "filter", "paint")  # commands that keep what they have done so far
 _resumes = [False]  # whether the command at work is one of them
+_behind = [""]  # what goes on from further back than where it was interrupted
+RECENT = 30.0  # seconds: so old is a checkpoint at most that was written because of an interruption
 _terminated: list[int] = []  # signals that asked this process to end
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
@@ -102,7 +105,9 @@ def run(
         return
     if first or only:
         preflight.refuse_mixture(this, [*chapters, *again])
-    if not (scheduler or slurm or os.environ.get(fanout.SCHEDULER)):  # else other machines must have it
+    elsewhere = scheduler or slurm or os.environ.get(fanout.SCHEDULER)
+    shared = bool(elsewhere or workers or this.params.train.devices > 1)
+    if not elsewhere:  # else other machines must have it
         devices.device(this.params.device)
         devices.refuse_few(this.params.device, this.params.train.devices, workers or 1)
     with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
@@ -115,7 +120,7 @@ def run(
             preflight.refuse_miscounted(this, chapters)
         with Display(this, chapters) as display:
             for notebook, name in zip(chosen, chapters, strict=True):
-                with display.chapter(notebook.stem, name):
+                with display.chapter(notebook.stem, name), _telling_how_far_back(this, name, shared):
                     notebooks.execute(notebook, this)
         if book:
             _build_book(this)
@@ -276,6 +281,22 @@ def _build_book(this: "Run", pdf: bool = False, trust: bool = False) -> None:
     typer.echo(f"The book: {path}")
 
 
+@contextlib.contextmanager
+def _telling_how_far_back(this: "Run", chapter: str, shared: bool) -> Iterator[None]:
+    """Where chapter 2 is interrupted and has not kept the step that it had reached, as workers and several
+    processes of one training may not, the last line says so."""
+    _behind[0] = ""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from diffusegen_core.chapters import unfinished
+        kept = unfinished.last_kept(this.folder) if chapter == "train" else None
+        if kept is not None and (shared or time.time() - kept > RECENT):
+            _behind[0] = (", a model in training from its last checkpoint, at most train.checkpoint_every = "
+                          f"{this.params.train.checkpoint_every} steps back")
+        raise
+
+
 def _run(profile: Path, overrides: list[str], doing: str) -> "Run":
     """The run of a profile, of which some parameters have other values, as KEY=VALUE; it tells `doing`."""
     from diffusegen_core.config import params
@@ -296,7 +317,7 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = str(error)
+        message = error.in_a_shell
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -305,7 +326,7 @@ def _readable_errors() -> Iterator[None]:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             how = "told to end" if _terminated else "interrupted"
-            then = "; the same command goes on from here" if _resumes[0] else ""
+            then = f"; the same command goes on from here{_behind[0]}" if _resumes[0] else ""
             typer.echo(f"diffusegen: {how}{then}.", err=True)
             sys.exit(128 + signal.SIGTERM if _terminated else INTERRUPTED)
         raise

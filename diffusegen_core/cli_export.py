@@ -34,18 +34,22 @@ def export(
         "--all-generators", help="With the pairs of a run's further generators.")] = False,
     by_class: Annotated[bool, typer.Option(
         "--by-class", help="A mask for each class, in one array: folder and monai.")] = False,
+    keep_names: Annotated[bool, typer.Option(
+        "--keep-names", help="Call files after the images that they were made of, and do not number "
+                             "them.")] = False,
 ) -> None:
     """Write the pairs of a run as a dataset for other programs, or its models, with a card.
 
-    What is not finished is not made, and no file is overwritten.
+    Pairs are numbered: a file beside the folder, which is not for others, tells their names in the run. What
+    is not finished is not made, and no file is overwritten.
     """
     from diffusegen_core.config.errors import UserError, printable
     from diffusegen_core.exports import cases, exporting
     from diffusegen_core.run import Run
     if to is Target.MODELS:
-        if types is not None or not real or native or generators or by_class:
-            raise UserError("--types, --no-real, --native, --all-generators and --by-class are of pairs; "
-                            "--to models writes models alone.")
+        if types is not None or not real or native or generators or by_class or keep_names:
+            raise UserError("--types, --no-real, --native, --all-generators, --by-class and --keep-names are "
+                            "of pairs; --to models writes models alone.")
         place, trained = exporting.models(Run.open(folder), out)
         typer.echo(f"{len(trained.all)} models: {printable(str(place))}")
         typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
@@ -54,10 +58,14 @@ def export(
     if names == []:
         raise UserError(f"--types {types!r} names no data type; name some, or leave it out.")
     place, chosen = exporting.export(Run.open(folder), to.value, out, names, real, native, generators,
-                                     by_class)
+                                     by_class, keep_names)
     counts = chosen.table.groupby(["origin", "data_type"], sort=False).size()
     typer.echo(f"{', '.join(f'{count} {kind}' for (_, kind), count in counts.items())} pairs: "
                f"{printable(str(place))}")
     if others := cases.others(chosen):
         typer.echo(f"Not exported: {', '.join(others)}; --types names what is.")
     typer.echo(f"The licence of the data is yours to fill in: {printable(str(place / exporting.CARD))}")
+    beside = printable(str(exporting.names_of(place)))
+    typer.echo("File names and origins.csv have the names of the run's images (--keep-names): see that these "
+               "name no patient." if keep_names else
+               f"Pairs are numbered. Their names in the run are in {beside}, which is not for others.")

@@ -33,6 +33,8 @@ CLIENT = {"NotebookClient": {
     "extra_arguments": ["--IPKernelApp.log_level=CRITICAL", "--InteractiveShellApp.ignore_cwd=True",
                         "--IPKernelApp.exec_lines=__import__('diffusegen_core.kernels').kernels.answer()"],
     "iopub_timeout": 60}}  # seconds from a cell's result to its last output, which on a busy machine may lag
+# Seconds in which an interrupted kernel may write what it has reached; after half of them it is told to end.
+ENDING = {"shutdown_wait_time": 30.0}
 START = 300  # seconds in which a kernel must have started
 STARTING = "Kernel d"  # begins what its client says of one that did not: it "died" or "didn't respond"
 PREFIX = "diffusegen-"  # of the folder's name
@@ -65,20 +67,23 @@ def settings(folder: Path) -> Config:
     place = folder / "kernel"
     if zmq.has("ipc") and os.name == "posix" and len(os.fsencode(place)) <= LONGEST:
         # What passes through the folder needs no encryption, of which a kernel would warn.
-        return Config({"KernelManager": {"transport": "ipc", "ip": str(place),
+        return Config({"KernelManager": {**ENDING, "transport": "ipc", "ip": str(place),
                                          "transport_encryption": "disabled"}, **CLIENT})
     encryption = "auto" if zmq.has("curve") else "disabled"
-    return Config({"KernelManager": {"transport_encryption": encryption}, **CLIENT})
+    return Config({"KernelManager": {**ENDING, "transport_encryption": encryption}, **CLIENT})
 
 
 def answer() -> None:
     """In the kernel, before its first cell: write the stacks of all threads whenever the signal comes, and
-    print nothing of an interrupt that comes while figures are drawn.
+    print nothing of an interrupt.
 
-    The interpreter's own handler writes them, even where a library never gives the interpreter back.
+    The interpreter's own handler writes them, even where a library never gives the interpreter back. Of an
+    interruption no traceback is shown, for which there may be no time, and nobody who looks.
     """
     _draw_quietly()
     if folder := os.environ.get(KERNEL):
+        if shell := get_ipython():
+            shell.set_custom_exc((KeyboardInterrupt,), lambda *told, **how: None)
         if ASK is not None:
             stacks = (Path(folder) / STACKS).open("w", encoding="utf-8")
             faulthandler.register(ASK, stacks, all_threads=True, chain=False)

@@ -1,7 +1,8 @@
 """The command `diffusegen paint`: pictures of one's own in, a dataset folder of painted ones out."""
 
+import logging
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.data import Data
-from diffusegen_core.config.errors import UserError, some
+from diffusegen_core.config.errors import UserError, printable, some
 from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.data import dataset, masks, pairsets, pictures, planes, rasters, sidecars, windows
 from diffusegen_core.data.masks import Like
@@ -23,6 +24,9 @@ from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock, seeds
 from diffusegen_core.store.artifacts import differences
 
+log = logging.getLogger(__name__)
+
+FEW = 20  # pairs of a run that tell whether it has learned colours
 RECIPE, TABLE = "painted.json", "manifest.csv"
 MANIFEST = ["name", "picture", "model", "seed", *pairsets.GIVEN[1:], "area"]
 TYPES = {**dict.fromkeys(MANIFEST, str), "seed": int, "area": float}
@@ -47,6 +51,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     own = {name: seeds.derive(seed, "picture", name) for name in names}
     for path, name in zip(paths, names, strict=True):
         _check(run, path, shown[name], wish, count, own[name])
+    _warn_of_grey(run, shown)
     _begin(out, {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed})
     rows = _finished(out)
     for name, image in tqdm(shown.items(), desc="Painting", unit="picture", disable=None):
@@ -59,6 +64,16 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
             rows[_pair(name, number)] = _row(name, number, one)
         files.write_text(out / TABLE, _table(rows, names, count).to_csv(index=False))
     return _table(rows, names, count)
+
+
+def _warn_of_grey(run: Run, shown: dict[str, np.ndarray]) -> None:
+    """Say that what is painted into grey pictures will be in colour, if that is what the run has learned."""
+    if run.pairs.planes.channels != planes.RGB or all(map(masks.is_grey, run.pairs.images[:FEW])):
+        return
+    if grey := [name for name, image in shown.items() if masks.is_grey(image.transpose(2, 0, 1))]:
+        log.warning("This run was trained on RGB pictures of %s, and %s %s grey: what is painted will be in "
+                    "colour.", printable(PurePath(run.params.data.source).name), printable(some(grey)),
+                    "is" if len(grey) == 1 else "are")
 
 
 def _pictures(paths: Sequence[Path], data: Data) -> list[np.ndarray]:
@@ -116,7 +131,8 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
-    made_by = {"masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
+    made_by = {"paint": painter.VERSION, "masks": masks.VERSION,
+               "windows": windows.version(run.pairs.planes.classes)}
     return {
         **guidance, **fit,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},

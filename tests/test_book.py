@@ -47,9 +47,11 @@ def chapter(folder: Path, text: str) -> Path:
            "model_module_version": "2.0.0", "state": {}}
     widgets = {"application/vnd.jupyter.widget-state+json": {
         "version_major": 2, "version_minor": 0, "state": {"1": box}}}
-    values = {"profile": "nano", "seed": 3}
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel, "widgets": widgets,
-                                                       "diffusegen": {"params": values}}), path)
+    values = {"profile": "nano", "seed": 3, "data": {"source": "/data_of/somebody/secret/pairs", "count": 7},
+              "cluster": {"weights": "/data_of/somebody/nets.pth"}}
+    nbformat.write(new_notebook(cells=cells, metadata={
+        "kernelspec": kernel, "widgets": widgets, "diffusegen": {"params": values},
+        "papermill": {"input_path": "/data_of/somebody/01_cluster.ipynb"}}), path)
     return folder
 
 
@@ -67,6 +69,9 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     assert 'seed</span> <span class="o">=</span> <span class="mi">3' in page
     assert "Profile nano &amp; seed 3." in page
     assert "weights:" not in page
+    assert "nets.pth" in page
+    published = [path.read_bytes() for path in index.parent.rglob("*") if path.is_file()]
+    assert not [content for content in published if b"data_of" in content], "no path of this machine"
     assert "<script src=\"http" not in page
     about = (index.parent / "about.html").read_text(encoding="utf-8")
     assert "Inpainting (not in this run)" in about

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -381,3 +382,21 @@ def test_the_command_answers_with_one_message_and_an_exit_code(
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(("chapter", "age", "shared", "told"), [
+    ("train", 1000, False, True), ("train", 0, False, False), ("train", 0, True, True),
+    ("train", None, False, True), ("inpaint", 1000, True, False)])
+def test_an_interruption_tells_how_far_back_a_training_goes(
+        tmp_path: Path, nano_values: dict, monkeypatch: pytest.MonkeyPatch, chapter: str, age: int | None,
+        shared: bool, told: bool) -> None:
+    place = tmp_path / "run" / "making" / "train" / "cluster-00" / "key"
+    place.mkdir(parents=True)
+    if age is not None:
+        (place / "checkpoint.safetensors").touch()
+        os.utime(place / "checkpoint.safetensors", (time.time() - age,) * 2)
+    run = Run(params.validate({**nano_values, "run_dir": str(tmp_path / "run")}))
+    monkeypatch.setattr(cli, "_behind", [""])
+    with pytest.raises(KeyboardInterrupt), cli._telling_how_far_back(run, chapter, shared):
+        raise KeyboardInterrupt
+    assert ("at most train.checkpoint_every = 2 steps back" in cli._behind[0]) == told

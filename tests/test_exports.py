@@ -31,6 +31,7 @@ from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
 from diffusegen_core.exports.exporting import FORMATS, export
+from diffusegen_core.report import answer
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
@@ -107,7 +108,8 @@ def grey(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "refuse_place", lambda run, out: None)
         patch.setattr(outlets, "types", lambda run: {"Real": REAL})
-        return {to: export(run, to, folder / OUT.get(to, to), ["Real"])[0] for to in FORMATS}
+        return {to: export(run, to, folder / OUT.get(to, to), ["Real"], keep_names=True)[0]
+                for to in FORMATS}
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -222,6 +224,70 @@ def test_a_run_without_pairs_is_told_which_chapter_makes_them(nano: dict, tmp_pa
     assert not (run.folder / "train").exists()
 
 
+# ---- names
+
+
+def told_of(folder: Path) -> str:
+    """Every name of a file below a folder, and every byte of those files."""
+    return "\n".join(f"{name}\n{(folder / name).read_bytes().decode('latin-1')}"
+                     for name in files.below(folder))
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_no_export_holds_the_name_of_a_source(to: str, exports: dict[str, Path], chosen: Chosen,
+                                              evaluated: Path):
+    names, told = Run.open(evaluated).pairs.names, told_of(exports[to])
+    assert not [name for name in names if name in told]
+    table = pd.read_csv(exporting.names_of(exports[to]))
+    assert [*table["case"]] == [case.case for case in chosen.cases]
+    assert set(table["source"]) <= set(names)
+    assert exporting.names_of(exports[to]).parent == exports[to].parent
+    assert exporting.names_of(exports[to]).stat().st_mode & 0o077 == 0
+    assert all(re.search(rf"{case.kind}__\d{{4}}\b", told) for case in chosen.cases)
+
+
+def test_numbers_tell_which_pairs_belong_together_and_not_the_order_of_names(chosen: Chosen):
+    table, told = chosen.table, chosen.named
+    assert "pair" not in table
+    for real, number in (("source", "source"), ("lesion_of", "lesion_of"), ("source", "group")):
+        assert len(pd.Series([*zip(told[real], table[number], strict=True)]).unique()) == told[real].nunique()
+        assert table[number].nunique() == told[real].nunique()
+    real = told[(table["origin"] == "real").to_numpy()]
+    assert [*real["source"]] != sorted(real["source"])
+    first = table[table["origin"] == "real"]
+    assert [*first["source"]] == [f"source-{number:04d}" for number in range(1, len(first) + 1)]
+
+
+def test_pairs_of_a_patient_have_one_group(evaluated: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run.open(evaluated)
+    of = {name: f"patient {number // 2}" for number, name in enumerate(run.pairs.names)}
+    monkeypatch.setattr(cases.patients, "together", lambda stored: of)
+    chosen = cases.choose(run, ["2-Diff"])
+    groups = chosen.table["group"].groupby(chosen.named["source"].map(of)).nunique()
+    assert set(groups) == {1}
+    assert chosen.table["group"].nunique() == len(set(of.values()))
+
+
+def test_names_are_kept_where_that_is_asked_for(evaluated: Path, tmp_path: Path):
+    place, kept = export(Run.open(evaluated), "hf", tmp_path / "out", ["2-Diff"], real=False, keep_names=True)
+    assert {case.case for case in kept.cases} == {f"2-Diff__{case.pair}" for case in kept.cases}
+    assert [*pd.read_csv(place / "origins.csv")["source"]] == [case.source for case in kept.cases]
+    assert "See that they name no patient" in (place / "README.md").read_text()
+    assert not exporting.names_of(place).exists()
+
+
+def test_a_table_of_names_is_never_overwritten_nor_left_alone(evaluated: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch):
+    exporting.names_of(tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match=r"out-names\.csv is there already"):
+        export(Run.open(evaluated), "folder", tmp_path / "out")
+    assert exporting.names_of(tmp_path / "out").read_text() == "mine"
+    monkeypatch.setattr(datacard, "text", lambda *parts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(Run.open(evaluated), "folder", tmp_path / "other")
+    assert files.below(tmp_path) == ["out-names.csv"]
+
+
 # ---- where it goes
 
 
@@ -264,6 +330,9 @@ def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: 
     assert f"10 Real, {count} 2-Diff pairs: run-coco" in result.stdout
     assert "Not exported: 2-Styled-Diff" in result.stdout
     assert "The licence of the data is yours to fill in: run-coco/README.md" in result.stdout
+    assert "Their names in the run are in run-coco-names.csv, which is not for others." in result.stdout
+    kept = CliRunner().invoke(cli.app, [*words, "--out", "kept", "--keep-names"])
+    assert "see that these name no patient" in kept.stdout
     assert (tmp_path / "run-coco" / "annotations" / "instances_train.json").is_file()
     again = CliRunner().invoke(cli.app, words)
     assert "run-coco is there already" in str(again.exception)
@@ -287,6 +356,31 @@ def test_every_export_has_a_card_and_a_list_of_origins(to: str, exports: dict[st
         assert words in card, words
     assert card.startswith("---\n") == (to == "hf")
     pd.testing.assert_frame_equal(pd.read_csv(exports[to] / "origins.csv"), chosen.table)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_card_of_synthetic_pairs_alone_speaks_of_no_others(to: str, evaluated: Path, tmp_path: Path):
+    place, _ = export(Run.open(evaluated), to, tmp_path / OUT.get(to, to), ["2-Styled-Diff"], real=False)
+    card = (place / "README.md").read_text()
+    assert "# run: synthetic pairs\n" in card
+    assert "*Sides*" not in card
+    assert "real and synthetic pairs" not in told_of(place)
+
+
+def test_a_card_says_what_the_models_remember(evaluated: Path, exports: dict[str, Path], own: Path,
+                                              monkeypatch: pytest.MonkeyPatch):
+    run = Run.open(evaluated)
+    told = answer.remembered(run.evaluated)
+    models, _ = exporting.models(run, own.parent / "models")
+    for folder in (exports["hf"], models):
+        assert (told.sentence if told else "Not known: chapter 5 made no membership test") in (
+            folder / "README.md").read_text()
+    figure = answer.Answer(answer.MEMORY, answer.REMEMBERED, "an area of 0.9")
+    monkeypatch.setattr(answer, "remembered", lambda result: figure)
+    assert figure.sentence in datacard.text(cases.choose(run, ["2-Diff"], real=False), "", "")
+    assert figure.sentence not in datacard.text(cases.choose(run, ["Real"]), "", "")
+    shutil.rmtree(own / "evaluate")
+    assert "Not known: chapter 5 was not made" in datacard.text(cases.choose(Run.open(own)), "", "")
 
 
 def test_a_card_tells_no_path_of_this_machine(evaluated: Path):
@@ -367,7 +461,7 @@ def test_native_pairs_are_as_large_as_their_files_and_in_place(evaluated: Path, 
     run.pairs = dataset.load(Workspace(tmp_path / "run", 0), run.params.data)
     monkeypatch.setattr(exporting, "refuse_place", lambda run, out: None)
     monkeypatch.setattr(outlets, "types", lambda run: {"Real": REAL})
-    place, _ = export(run, "folder", tmp_path / "native", ["Real"], native=True)
+    place, _ = export(run, "folder", tmp_path / "native", ["Real"], native=True, keep_names=True)
     for name, (height, width) in shapes.items():
         image, mask = (pixels(place / part / f"Real__{name}.png") for part in ("images", "masks"))
         own = pixels(tmp_path / "set" / "masks" / f"{name}.png")
@@ -378,8 +472,8 @@ def test_native_pairs_are_as_large_as_their_files_and_in_place(evaluated: Path, 
     card = (place / "README.md").read_text()
     assert "each as large as the files of its real pair" in card
     assert ("black, and of no class" in card) == (fit == "crop")
-    document = json.loads((export(run, "coco", tmp_path / "coco", ["Real"], native=True)[0]
-                           / "annotations/instances_train.json").read_text())
+    coco, _ = export(run, "coco", tmp_path / "coco", ["Real"], native=True, keep_names=True)
+    document = json.loads((coco / "annotations/instances_train.json").read_text())
     for one in document["images"]:
         assert (one["height"], one["width"]) == shapes[one["source"]]
 
@@ -413,7 +507,7 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_classes_that_overlap_and_other_channels_are_written_as_arrays(evaluated: Path, tmp_path: Path,
                                                                        anywhere: None, to: str):
     run = overlapping(evaluated, tmp_path)
-    place, _ = export(run, to, tmp_path / to, ["Real"])
+    place, _ = export(run, to, tmp_path / to, ["Real"], keep_names=True)
     label = "labels" if to == "monai" else "masks"
     for name, image, mask in zip(run.pairs.names, run.pairs.images, run.pairs.masks, strict=True):
         assert np.array_equal(np.load(place / "images" / f"Real__{name}.npy"), image)
@@ -456,13 +550,13 @@ def test_nnunet_has_a_file_for_each_of_other_channels(evaluated: Path, tmp_path:
     masks = run.pairs.masks.copy()
     masks[:, 1] &= 1 - masks[:, 0]
     run.pairs = dataset.gather(run.pairs.names, run.pairs.images, masks)
-    place, _ = export(run, "nnunet", tmp_path / OUT["nnunet"], ["Real"])
+    place, _ = export(run, "nnunet", tmp_path / OUT["nnunet"], ["Real"], keep_names=True)
     for number in range(2):
         shown = pixels(place / f"imagesTr/Real__slice 0_{number:04d}.png")
         assert np.array_equal(shown, run.pairs.images[0, number])
     told = json.loads((place / "dataset.json").read_text())
     assert told["channel_names"] == {"0": "channel 0", "1": "channel 1"}
-    asked, _ = export(run, "folder", tmp_path / "planes", ["Real"], by_class=True)
+    asked, _ = export(run, "folder", tmp_path / "planes", ["Real"], by_class=True, keep_names=True)
     assert np.array_equal(np.load(asked / "masks" / "Real__slice 0.npy"), masks[0])
 
 
@@ -567,7 +661,7 @@ def test_monai_reads_it_back(which: str, request: pytest.FixtureRequest):
             assert read["label"].shape == (1, 16, 16)
             numbers = pixels(Path(one["label"]))
             assert np.array_equal(np.asarray(read["label"])[0].T, numbers)  # MONAI puts x first, of both
-            assert one["source"] in one["image"]
+            assert (one["source"] in one["image"]) == (which == "grey")  # whose names are kept
 
 
 def test_datasets_reads_it_back(exports: dict[str, Path], chosen: Chosen, evaluated: Path, tmp_path: Path):

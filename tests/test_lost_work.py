@@ -410,14 +410,15 @@ def test_l10_a_chosen_chapter_takes_back_what_is_aside_and_makes_what_never_was(
 def test_l11_a_run_that_is_told_to_end_ends_with_one_line_and_goes_on(
         nano: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, profile = Path(nano["run_dir"]), tmp_path / "nano.yaml"
-    profile.write_text(yaml.safe_dump({**nano, "train": {**nano["train"], "images": 10**6}}))
+    profile.write_text(yaml.safe_dump({**nano, "train": {
+        **nano["train"], "images": 10**6, "checkpoint_every": 10**6}}))
     path = os.pathsep.join(filter(None, [str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     with (tmp_path / "said").open("w") as said:
         run = subprocess.Popen(
             [sys.executable, "-m", "diffusegen_core", "run", str(profile), "--only", "train", "--no-book"],
             start_new_session=True, stdout=said, stderr=said,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
-        while not list(folder.glob(f"{MAKING}/train/*/*/{train.CHECKPOINT}")) and run.poll() is None:
+        while not list(folder.glob(f"{MAKING}/train/*/*/samples/*2.png")) and run.poll() is None:
             time.sleep(0.05)
         run.send_signal(signal.SIGTERM)  # to this process alone, as schedulers do
         assert run.wait(timeout=60) == 128 + signal.SIGTERM
@@ -427,7 +428,9 @@ def test_l11_a_run_that_is_told_to_end_ends_with_one_line_and_goes_on(
     with pytest.raises(ProcessLookupError):  # its kernel has ended as well
         os.killpg(run.pid, 0)
     [place] = folder.glob(f"{MAKING}/train/*/*")
+    # No checkpoint was due: this is the one of the end.
     reached = checkpoints.header(place / train.CHECKPOINT)["steps"]
+    assert reached * nano["train"]["batch_size"] >= int(max((place / "samples").iterdir()).stem)
     steps: list[int] = []
 
     def stop(task: object, state: training.State, *rest: object) -> None:

@@ -121,3 +121,31 @@ def test_a_mask_that_does_not_fit_is_cut_where_most_of_it_is_seen():
     drawn = masks.varied(np.ones((64, 64), np.uint8), view, np.random.default_rng(0))
     assert drawn.mask.sum() > 0.9 * view.sum()
     assert not (drawn.mask & (1 - view)).any()
+
+
+# ---- at a picture's own size
+
+@pytest.mark.parametrize("radius", [6, 10, 14])
+def test_an_enlarged_mask_has_a_smooth_outline_and_keeps_its_area(radius: int):
+    mask, times = disc(64, radius, 30, 34), 10
+    large = masks.enlarged(mask, (64 * times, 64 * times))
+    assert large.mean() == pytest.approx(mask.mean(), rel=0.02)
+    (outline, *others), _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    assert not others
+    apart = np.hypot(*(outline[:, 0] - np.array([30.5, 34.5]) * times + 0.5).T)
+    assert np.abs(apart - np.median(apart)).max() < 0.4 * times, "a step of its pixels is 0.5"
+
+
+def test_an_enlarged_mask_loses_no_class_and_not_a_single_pixel():
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:20, 8:24], mask[12, 12], mask[28, 3] = 1, 2, 3
+    large = masks.enlarged(mask, (300, 280))
+    assert large.shape == (280, 300)
+    assert np.unique(large).tolist() == [0, 1, 2, 3]
+    assert np.array_equal(masks.enlarged(mask, (32, 32)), mask)
+
+
+def test_a_picture_without_colour_is_grey_whatever_its_channels():
+    colours = endoscopic()
+    assert not masks.is_grey(colours)
+    assert masks.is_grey(colours[:1].repeat(3, axis=0))

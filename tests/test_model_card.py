@@ -9,9 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from diffusegen_core import Run, cli
+from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.diffusion import checkpoints
-from diffusegen_core.exports import datacard, exporting, to_models
+from diffusegen_core.exports import datacard, exporting
 from diffusegen_core.store import files
 
 
@@ -84,7 +85,7 @@ def test_without_chapter_5_the_card_says_that_nothing_is_known(own: Path, tmp_pa
 def test_a_list_of_pairs_is_told_by_its_number(own: Path) -> None:
     run = Run.open(own)
     values = run.params.model_copy(update={"data": run.params.data.model_copy(update={"names": ["Anna"]})})
-    assert to_models.datacard.shareable(values, "data")["names"] == "1 of them"
+    assert params.shareable(params.plain(values)["data"])["names"] == "1 of them"
 
 
 def test_models_that_there_are_not_are_refused_and_nothing_is_left(own: Path, tmp_path: Path) -> None:

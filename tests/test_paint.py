@@ -18,7 +18,7 @@ from diffusegen_core.chapters.paint import Painted, Wish
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, fits, phantom
+from diffusegen_core.data import checkup, fits, masks, phantom
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
 
@@ -176,6 +176,19 @@ def test_a_tiny_lesion_does_not_vanish(run: Run):
     assert one.region[50, 60]
 
 
+def test_specks_of_a_grey_picture_cut_no_slits_into_a_lesion(run: Run):
+    even = np.full((64, 64, 3), 90, np.uint8)
+    specks = even.copy()
+    specks[[26, 32, 38], 4:60:3] = 250
+    assert not masks.field_of_view(specks.transpose(2, 0, 1)).all(), "in colours they would be text"
+    large = replace(run.pairs, images=run.pairs.images.repeat(4, axis=2).repeat(4, axis=3),
+                    masks=run.pairs.masks.repeat(4, axis=2).repeat(4, axis=3))
+    for seed in range(4):
+        drawn, same = (chapter._drawn(large, image, Like(0.12, 0.5, 0.5), seed, "squeeze")[1]
+                       for image in (specks, even))
+        assert np.array_equal(drawn.mask, same.mask)
+
+
 # ---- the command
 
 def call(*words: object) -> tuple[int, str]:
@@ -223,6 +236,17 @@ def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Pa
     assert call(run.folder, image, "--mask", lesion, "--remove", "--out", tmp_path / "gone")[0] == 0
     assert not np.asarray(Image.open(tmp_path / "gone" / "masks" / "colon_1.png")).any()
     assert call(run.folder, image, "--like", "small,centre", "--out", tmp_path / "like")[0] == 0
+
+
+def test_the_command_says_that_a_grey_picture_gets_a_lesion_in_colour(
+        run: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    Image.fromarray(picture()).convert("L").save(tmp_path / "ultrasound.png")
+    assert call(run.folder, image, tmp_path / "ultrasound.png", "--out", tmp_path / "out")[0] == 0
+    assert caplog.messages == ["This run was trained on RGB pictures of phantom, and ultrasound is grey: "
+                               "what is painted will be in colour."]
+    caplog.clear()
+    assert call(run.folder, image, "--out", tmp_path / "colours")[0] == 0
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -332,3 +332,12 @@ def test_the_paper_does_not_follow_the_defaults_of_what_it_does_not_have():
     assert (written["inpaint"]["masks"], written["inpaint"]["backgrounds"]) == ("joint", None)
     off = {"one_model": False, "lr_decay": 0.0, "augment": 0.0, "lesion_weight": 0.0, "min_snr": None}
     assert {name: written["train"][name] for name in off} == off
+
+
+def test_what_is_shown_to_others_has_no_directory_of_this_machine() -> None:
+    told = params.shareable({
+        "source": "/a/b/pairs", "weights": "nets/c.pth", "masks": "labels/*_seg.png", "images": "/a/b/*.png",
+        "patients": "/a/b/who.csv:patient", "names": ["x", "y"], "count": 3, "labels": {"1": "liver"}})
+    assert told == {
+        "source": "pairs", "weights": "c.pth", "masks": "labels/*_seg.png", "images": "*.png",
+        "patients": "who.csv:patient", "names": "2 of them", "count": 3, "labels": {"1": "liver"}}

@@ -311,6 +311,24 @@ def test_nothing_is_read_before_it_is_made_and_the_error_says_how_to_make_it(nan
     assert set(run.status()["status"]) == {"to make"}
 
 
+def test_in_a_shell_the_error_says_the_whole_command(finished: Path, tmp_path: Path, capsys, monkeypatch):
+    folder = tmp_path / "my run"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "train" / "cluster-01")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotMadeError) as caught:
+        Run.open(folder).models  # noqa: B018
+    assert str(caught.value).endswith("has no finished train/cluster-01. Make it with run.make('train').")
+    assert pickle.loads(pickle.dumps(caught.value)).in_a_shell == caught.value.in_a_shell
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["diffusegen", "export", "my run", "--to", "models"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().err
+    assert told.endswith("train/cluster-01. Make it with `diffusegen run 'my run/params.yaml'`.\n")
+    assert "run.make" not in told
+
+
 @pytest.mark.parametrize(("result", "change", "chapter"), [
     ("clusters", {"cluster.k": 3}, "cluster"), ("models", {"train.lr": 0.5}, "train"),
     ("inpainted", {"inpaint.resampling": 1}, "inpaint"), ("styled", {"style.skip": 0}, "style"),

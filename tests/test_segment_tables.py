@@ -502,7 +502,7 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
                                       if by_claim[claim] and claim not in unasked]
     assert [*overall[""], *whole.others.frame[""]] == [str(n + 1) for n in range(14)]
     nearer = overall.loc[paperclaims.NEARER.words]
-    assert nearer["verdict on this run"] == nearer["comparisons"].removeprefix("1 ") == "too little data"
+    assert nearer["verdict on this run"] == nearer["comparisons"].removeprefix("1 ") == "not made yet"
     assert nearer["the paper's own cells"] == "12 of 12"
     full = rows(whole.others, "claim").loc[paperclaims.STYLING_FULL.words]
     assert full.tolist()[1:] == ["a model of all pairs: train.full_images", "1 of 9"]

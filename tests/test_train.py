@@ -21,6 +21,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import checkpoints, training
+from diffusegen_core.parallel import pauses, progress
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, stamps
 from diffusegen_core.store.artifacts import Artifact
@@ -548,3 +549,78 @@ def test_checkpoints_that_are_absent_or_do_not_fit_are_refused(
     with pytest.raises(UserError) as caught:
         train_all(p)
     assert says in str(caught.value)
+
+
+# ---- interruptions
+
+def interrupting(p: Params, monkeypatch: pytest.MonkeyPatch, step: int, where: str = "optimize",
+                 times: int = 1) -> None:
+    """Train until Ctrl-C comes, so often, in a step or a sample grid."""
+    name, owner = ("optimize", train) if where == "optimize" else ("grid", train.previews)
+    real = getattr(owner, name)
+
+    def pressing(*args: object) -> object:
+        if args[1].step == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return real(*args)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, pressing)
+        with pytest.raises(KeyboardInterrupt):
+            train_one(p)
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("where", "step", "left"), [("optimize", 3, 2), ("grid", 3, 3)])
+def test_an_interruption_costs_no_step_and_changes_nothing(nano_params: Params, monkeypatch, tmp_path: Path,
+                                                           where: str, step: int, left: int):
+    rare = changed(nano_params, ("train.checkpoint_every", 1000))
+    alone = train_one(changed(rare, ("run_dir", str(tmp_path / "alone"))))
+    interrupting(rare, monkeypatch, step, where)
+    assert steps_taken(rare, monkeypatch) == left
+    model = train_one(rare)
+    assert model.path.read_bytes() == alone.path.read_bytes()
+    for file in [*sorted((alone.folder / "samples").iterdir()), alone.folder / "log.csv"]:
+        assert (model.folder / file.relative_to(alone.folder)).read_bytes() == file.read_bytes()
+
+
+def test_a_second_interruption_ends_at_once_and_a_long_step_is_not_waited_for(nano_params: Params,
+                                                                             monkeypatch):
+    rare = changed(nano_params, ("train.checkpoint_every", 1000))
+    interrupting(rare, monkeypatch, 3, times=2)
+    assert not (making(rare)[0] / train.CHECKPOINT).exists()
+    monkeypatch.setattr(pauses, "SHORT", -1.0)
+    interrupting(rare, monkeypatch, 3)
+    assert not (making(rare)[0] / train.CHECKPOINT).exists()
+
+
+def test_an_item_that_nobody_waits_for_keeps_what_it_has_reached(nano_params: Params, monkeypatch):
+    rare, sign = changed(nano_params, ("train.checkpoint_every", 1000)), []
+    real = train.optimize
+
+    def given_up(*args: object) -> object:
+        sign.append(args[1].step)
+        return real(*args)
+
+    def update(self: object, n: float = 1) -> None:
+        if len(sign) == 4:
+            raise progress.GivenUp
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "optimize", given_up)
+        patch.setattr(progress._Plain, "update", update)
+        with pytest.raises(progress.GivenUp):
+            train_one(rare)
+    assert train.checkpoints.header(making(rare)[0] / train.CHECKPOINT)["steps"] == 4
+
+
+def test_nothing_that_diverged_is_kept_by_an_interruption(nano_params: Params, monkeypatch):
+    rare, real = changed(nano_params, ("train.checkpoint_every", 1000)), train.optimize
+
+    def diverging(asked: training.Training, state: training.State, *rest: object) -> torch.Tensor:
+        row = real(asked, state, *rest)
+        state.history._fresh[-1] = row * float("nan")
+        return row
+    monkeypatch.setattr(train, "optimize", diverging)
+    interrupting(rare, monkeypatch, 1)
+    assert not (making(rare)[0] / train.CHECKPOINT).exists()

@@ -7,7 +7,6 @@ outside the region stay as they are.
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -23,6 +22,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Drawn, Like
 from diffusegen_core.store import seeds
 
+VERSION = 1  # raised when the same picture and seed would give another result
 FULL = 0.95  # of a picture: a region that covers more leaves nothing to paint into
 
 
@@ -164,7 +164,9 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # not a pixel in the square
         raise too_small
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
-    rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown)
+    # In a grey picture, of whatever channels, specks would be taken for burnt-in text.
+    grey = len(shown) == planes.RGB and masks.is_grey(shown)
+    rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown[:1] if grey else shown)
     if not view.any():
         raise UserError("The picture is dark all over, so that no place can be found. Give a mask.")
     number = int(rng.integers(len(pairs)))
@@ -173,7 +175,7 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
         mask, like.within(image.shape[:2], squared.shape[:2]), view, rng)
     if not drawn.mask.any():
         raise UserError("The picture is dark at that position. Choose another, or give a mask.")
-    enlarged = masks.each_class(drawn.mask, lambda one: cv2.resize(one, squared.shape[1::-1]))[inner]
+    enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner]
     if not enlarged.any():
         raise too_small
     return pairs.names[number], Drawn(enlarged, drawn.change)

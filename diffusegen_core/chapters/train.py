@@ -13,7 +13,7 @@ a finished model are kept, and what a step draws depends on its number alone. Wh
 the end, what is kept is from before it fell: from there on a longer training takes other steps.
 """
 
-import copy
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -31,17 +31,18 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
 from diffusegen_core.chapters.tasks import Task, base_of, task_of
 from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
+from diffusegen_core.chapters.unfinished import CHECKPOINT, OPTIMIZER, PLATEAU, take_up
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Model as Network
 from diffusegen_core.config.sections import Process, Train
-from diffusegen_core.data import dataset, planes
+from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
-from diffusegen_core.diffusion import checkpoints, process, samplers
+from diffusegen_core.diffusion import checkpoints, previews, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Schedule
 from diffusegen_core.diffusion.training import (
@@ -51,22 +52,19 @@ from diffusegen_core.diffusion.training import (
     join,
     optimize,
     refuse_divergence,
-    resume,
     snapshot,
     start,
     weights_of,
 )
 from diffusegen_core.diffusion.unet import parameter_count
-from diffusegen_core.parallel import fanout, progress, ranks
-from diffusegen_core.parallel.progress import Watch
+from diffusegen_core.parallel import fanout, pauses, progress, ranks
+from diffusegen_core.parallel.pauses import Pause
+from diffusegen_core.parallel.progress import GivenUp, Watch
 from diffusegen_core.parallel.ranks import ALONE, Share
-from diffusegen_core.store import files, seeds, tracking
-from diffusegen_core.store.artifacts import Artifact, Recipe
-from diffusegen_core.store.stamps import altered, read_stamp
+from diffusegen_core.store import files, tracking
+from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
-OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
-PLATEAU = "plateau.safetensors"  # all of a training, as it was before its learning rate fell
 GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in colours
 
 
@@ -232,18 +230,22 @@ def _fit(task: Task, share: Share = ALONE) -> None:
     schedule = process.schedule(training.process).to(device)
     base = checkpoints.part(checkpoints.read(task.base / WEIGHTS)[0], "ema.") if task.base else None
     state = start(training, device, base)
-    _resume(state, artifact, folder, task.steps)
+    take_up(state, artifact, folder, task.steps)
     join(state, share)
     began, batch = time.monotonic() - state.seconds, settings.batch_size
     with (progress.bar(task.name, task.steps * batch, "image", done=state.step * batch,
                        hidden=not share.writes) as bar,
           tracking.track(task.ws.tracking if share.writes else None, task.ws.folder, f"train/{task.name}",
-                         state.step) as track):
+                         state.step) as track,
+          pauses.between_steps() as pause, _reached(task, state, share, folder, began, pause)):
+        if _lacks_preview(task, state, share, folder):
+            _preview(task, state, schedule, folder)
         while state.step < task.steps:
             if state.step == training.plateau and settings.keep_optimizer and share.writes:
                 state.seconds = time.monotonic() - began
                 _save(state, folder / PLATEAU, artifact.recipe)
-            row = optimize(training, state, schedule, x)
+            with pause.step():
+                row = optimize(training, state, schedule, x)
             bar.update(batch)
             done = state.step == task.steps
             shown = done or state.step % settings.preview_every == 0
@@ -268,46 +270,40 @@ def _fit(task: Task, share: Share = ALONE) -> None:
         _conclude(task, state, folder)
 
 
-def _resume(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
-    """Take up the furthest training that differs from this one in the number of images alone.
+@contextlib.contextmanager
+def _reached(task: Task, state: State, share: Share, folder: Path, began: float,
+             pause: Pause) -> Iterator[None]:
+    """Keep what a training has reached where it is interrupted, or nobody waits for it any more: as a
+    checkpoint, unless a step was left halfway, or another process is as far."""
+    try:
+        yield
+    except (KeyboardInterrupt, GivenUp):
+        path = folder / CHECKPOINT
+        header = checkpoints.left(path) if path.is_file() else None
+        kept = header.get("steps", 0) if header else 0
+        if (share == ALONE and pause.whole and kept < state.step and folder.is_dir()
+                and not task.artifact.made() and bool(state.history.rows()[-1].isfinite().all())):
+            state.seconds = time.monotonic() - began
+            _keep(state, folder, task.artifact.recipe)
+        raise
 
-    An interrupted one left a checkpoint; a finished one, the model and its optimizer's state.
-    """
-    unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
-    finished = [place for place in artifact.earlier() if _intact(place)]
-    sources = [[place / CHECKPOINT] for place in unfinished]
-    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in finished]
-    sources += [[place / PLATEAU] for place in (*unfinished, *finished)]
-    resume(state, sources, artifact.recipe, steps)
 
-
-def _intact(finished: Path) -> bool:
-    """Whether weights and optimizer of a finished model are what was written: nobody asks for the training
-    to go on from what was damaged, or changed by hand."""
-    stamp = read_stamp(finished)
-    return stamp is not None and not {WEIGHTS, OPTIMIZER, PLATEAU} & {
-        *altered(finished, stamp), *altered(finished, stamp, "shown")}
+def _lacks_preview(task: Task, state: State, share: Share, folder: Path) -> bool:
+    """Whether a training goes on from its own checkpoint of a step whose sample grid was interrupted."""
+    due = state.step == task.steps or state.step % task.training.settings.preview_every == 0
+    return (share.writes and state.step > 0 and due and (folder / CHECKPOINT).is_file()
+            and not _preview_file(task, state, folder).is_file())
 
 
 def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> Image.Image:
-    """A grid of samples of the averaged weights, always from the same noise: written, and given."""
-    training, settings = task.training, task.training.settings
-    own = [seeds.generator(task.ws.seed, "preview", task.name, i, device=schedule.alpha_bar.device)
-           for i in range(settings.preview_images)]
-    shape = training.planes.all, training.image_size, training.image_size
-    labels = training.conditions.labels
-    x = torch.empty(len(own), *shape, device=schedule.alpha_bar.device)
-    for label in range(min(labels, len(own)) or 1):  # image i has label i, and so on in turn
-        net = copy.deepcopy(state.average).settled(label) if labels else state.average
-        diffusion = Diffusion(net, schedule, training.process.objective,
-                              precision=settings.precision).respaced(settings.preview_steps)
-        x[label::labels or 1] = samplers.sample(diffusion, shape, own[label::labels or 1],
-                                                samplers.named(settings.preview_sampler))
-    path = folder / "samples" / f"{state.step * settings.batch_size:07d}.png"
-    pixels = dataset.to_bytes(x.float().cpu().numpy())
-    grid = planes.grid(pixels, training.planes.channels)
-    files.write(path, grid.save)
+    """The sample grid of a step: written, and given."""
+    grid = previews.grid(task.training, state, schedule)
+    files.write(_preview_file(task, state, folder), grid.save)
     return grid
+
+
+def _preview_file(task: Task, state: State, folder: Path) -> Path:
+    return folder / "samples" / f"{state.step * task.training.settings.batch_size:07d}.png"
 
 
 def _keep(state: State, folder: Path, recipe: Recipe) -> None:

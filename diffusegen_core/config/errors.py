@@ -7,6 +7,11 @@ from collections.abc import Sequence
 class UserError(Exception):
     """Something the user can mend. Its text is whole sentences, names the file or key, needs no traceback."""
 
+    @property
+    def in_a_shell(self) -> str:
+        """The text as the command tells it, where this differs from what Python does."""
+        return str(self)
+
 
 def some(names: Sequence[str], few: int = 5) -> str:
     """The first few names, and how many more there are."""

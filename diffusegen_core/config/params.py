@@ -10,7 +10,7 @@ import difflib
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from diffusegen_core.config.data import PHANTOMS, Data
+from diffusegen_core.config.data import PATIENT_TABLE, PHANTOMS, Data
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.config.possible import impossible
@@ -243,6 +243,22 @@ def _parsed(text: str, complaint: str) -> Any:
 def plain(p: Section) -> dict[str, Any]:
     """The parameters as plain values, for papermill, YAML and recipes."""
     return p.model_dump(mode="json")
+
+
+def shareable(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a section for others to see: of the paths of this machine the last part, and of a
+    list of pairs the number."""
+    def told(name: str, value: Any) -> Any:
+        if name == "names" and isinstance(value, list):
+            return f"{len(value)} of them"
+        if not isinstance(value, str):
+            return value
+        if name == "patients" and (table := PATIENT_TABLE.fullmatch(value)):
+            return f"{PurePath(table['file']).name}:{table['column']}"
+        is_pattern = "*" in value and not PurePath(value).is_absolute()  # of data.images, within the source
+        return PurePath(value).name if name in (*PATHS, "images") and not is_pattern else value
+
+    return {name: told(name, value) for name, value in section.items()}
 
 
 def home() -> Path:

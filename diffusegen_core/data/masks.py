@@ -24,6 +24,8 @@ STROKE, LETTER, LINE = 0.045, 0.055, 0.07  # burnt-in text: thickest stroke, tal
 BRIGHT, NEUTRAL = 35, 60  # grey levels: text is lighter than its surroundings, and nearly colourless
 SCALE, SHEAR = 1.25, 0.15  # the largest changes of a mask, beside any rotation
 BEND, WAVE = 0.03, 0.15  # of its own size: deviation of the elastic change, and over what distance it varies
+TINT, TINTED = 12, 0.01  # grey levels between the colours of a pixel that has one; of a picture that is grey
+OUTLINE, ROUNDED = 1.0, 0.1  # pixels over which an enlarged outline is smoothed; at most so much of its size
 INSIDE = 0.98  # of a mask: at least this share lies in the field of view, wherever that is possible
 
 
@@ -104,6 +106,11 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
         if min(left, top) == 0 or left + width == lit.shape[1] or top + height == lit.shape[0]:
             frame[part] = 1
     return (1 - frame) & (1 - _text(image)) if len(image) == planes.RGB else 1 - frame
+
+
+def is_grey(image: np.ndarray) -> bool:
+    """Whether a picture (3, H, W) uint8 has no colour, though it could have."""
+    return bool(np.mean(np.ptp(image.astype(np.int16), axis=0) > TINT) < TINTED)
 
 
 def _darkness(lightest: np.ndarray) -> float:
@@ -202,6 +209,22 @@ def each_class(mask: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> 
         return change(mask.astype(np.float32)).astype(np.uint8)
     covers = np.stack([change((mask == number).astype(np.float32)) for number in numbers])
     return np.concatenate([[0], numbers]).astype(np.uint8)[planes.leading(covers, 0.5)]
+
+
+def enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (S, S) at a larger `size`, width before height: (height, width), with smooth outlines, where
+    each pixel of a small mask would be seen as a step. Each class keeps its share of the area."""
+    def smooth(one: np.ndarray) -> np.ndarray:
+        width = min(OUTLINE, ROUNDED * np.sqrt(one.sum()))
+        soft = cv2.resize(cv2.GaussianBlur(one, (0, 0), width), size)
+        level = np.quantile(soft, 1 - one.mean())
+        return soft * np.float32(0.5 / level) if level > 0 else soft
+
+    plain = each_class(mask, lambda one: cv2.resize(one, size))
+    if not mask.any() or max(size) <= max(mask.shape):
+        return plain
+    rounded = each_class(mask, smooth)
+    return rounded if set(np.unique(plain)) <= set(np.unique(rounded)) else plain
 
 
 # y = x + BEND size N(0, 1), the noise smoothed over WAVE size (Simard et al. 2003)

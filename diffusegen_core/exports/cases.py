@@ -1,7 +1,7 @@
 """What an export holds: the pairs of some data types, each with its origin, and on which side of a split."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,8 +21,9 @@ SYNTHETIC = "synthetic"
 NOT_AUDITED = "not audited"
 FOLDS = 5  # of cross-validation, as nnU-Net has it
 CHANNELS = (1, 3)  # of an image that a picture file holds
-ORIGINS = ["case", "origin", "data_type", "generator", "pair", "source", "lesion_of", "model", "sample",
-           "split", "near_copy"]
+ORIGINS = ["case", "origin", "data_type", "generator", "pair", "source", "lesion_of", "group", "model",
+           "sample", "split", "near_copy"]
+NAMED = ["case", "pair", "source", "lesion_of"]  # of the table that tells whose pair a numbered one is
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Case:
     """One pair of an export."""
 
     case: str
-    """Its name there, unique: "2-Styled-Paint__NAME"."""
+    """Its name there, unique: "2-Styled-Paint__0012", or "2-Styled-Paint__NAME" where names are kept."""
     data_type: DataType
     pair: str
     """Its name in the run."""
@@ -52,13 +53,14 @@ class Case:
     """Which of a run's generators has made it, from 0."""
 
     @property
-    def origin(self) -> str:
-        return "real" if self.data_type == REAL else SYNTHETIC
+    def kind(self) -> str:
+        """What its name there begins with."""
+        by = f"_generator-{self.generator}" if self.generator else ""
+        return f"{self.data_type}{by}"
 
     @property
-    def row(self) -> dict[str, str | int]:
-        """The columns ORIGINS."""
-        return {name: getattr(self, name) for name in ORIGINS} | {"data_type": self.data_type.name}
+    def origin(self) -> str:
+        return "real" if self.data_type == REAL else SYNTHETIC
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,28 @@ class Chosen:
     """Those of each generator after the first, where these are exported as well."""
     planes: bool = False
     """Whether masks are arrays with a plane for each class."""
+    numbers_of: Mapping[str, int] = field(default_factory=dict)
+    """What each source is told by, from 1, as its name may be a patient's; {} where names are kept."""
 
     @property
     def real(self) -> bool:
         """Whether there are real pairs."""
         return any(case.data_type == REAL for case in self.cases)
+
+    @property
+    def described(self) -> str:
+        """What its pairs are, in words."""
+        return " and ".join(dict.fromkeys(case.origin for case in self.cases)) + " pairs"
+
+    @property
+    def names_kept(self) -> bool:
+        """Whether it tells the names of the run's pairs."""
+        return not self.numbers_of
+
+    @property
+    def sides(self) -> str:
+        """How a layout ends that speaks of sides, which the card explains where there are several."""
+        return ": see *Sides*" if self.real else ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -150,10 +169,39 @@ class Chosen:
                  "val": [case.case for case in self.cases if case.source in part and case.data_type == REAL]}
                 for part in parts]
 
+    def source(self, name: str) -> str:
+        """What a source, or whose lesion a pair shows, is called in the export."""
+        return name if self.names_kept else f"source-{self.numbers_of[name]:04d}"
+
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row a pair, columns ORIGINS."""
-        return pd.DataFrame([case.row for case in self.cases], columns=ORIGINS)
+        """A row a pair, columns ORIGINS, without `pair` where names are not kept: what the export tells of
+        each."""
+        columns = [name for name in ORIGINS if name != "pair" or self.names_kept]
+        return pd.DataFrame([self.row(case) for case in self.cases], columns=columns)
+
+    @property
+    def named(self) -> pd.DataFrame:
+        """A row a pair, columns NAMED, with the names of the run's pairs: not for others."""
+        return pd.DataFrame([{name: getattr(case, name) for name in NAMED} for case in self.cases],
+                            columns=NAMED)
+
+    def row(self, case: Case) -> dict[str, str | int]:
+        """The columns of `table`."""
+        told = {name: getattr(case, name) for name in ORIGINS if name != "group"}
+        if not self.names_kept:
+            del told["pair"]
+        return {**told, "data_type": case.data_type.name, "source": self.source(case.source),
+                "lesion_of": self.source(case.lesion_of), "group": self._groups[case.source]}
+
+    @cached_property
+    def _groups(self) -> dict[str, str]:
+        """What a source belongs to that is not to be parted, such as a patient or a volume, by its number; a
+        source of which none is known is one for itself."""
+        known, numbers = patients.together(self.run.pairs.file), dict[str, int]()
+        sources = dict.fromkeys(case.source for case in self.cases)
+        return {one: f"group-{numbers.setdefault(known.get(one, one), len(numbers) + 1):04d}"
+                for one in sorted(sources, key=lambda one: self.numbers_of.get(one, 0))}
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -161,10 +209,11 @@ class Chosen:
 
 
 def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, native: bool = False,
-           generators: bool = False) -> Chosen:
+           generators: bool = False, keep_names: bool = False) -> Chosen:
     """The pairs of these data types, and the real ones if `real`; without names those of `usual`. If `native`
     they are to have the size of their source's own files. They are the first generator's, or with
-    `generators` those of all.
+    `generators` those of all. Pairs and sources are numbered, in an order that tells nothing, unless
+    `keep_names`.
 
     UserError where the run does not have them, has not made them (naming the chapter), none is left, or no
     native size is known.
@@ -190,7 +239,28 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
             cases += [_case(data_type, row, valid, audited, number) for row in rows.to_dict("records")]
     if not cases:
         raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")
-    return Chosen(run, cases, sets, _native(run, cases) if native else {}, further)
+    numbers = {} if keep_names else _numbers(run, cases)
+    return Chosen(run, cases if keep_names else _numbered(cases, numbers), sets,
+                  _native(run, cases) if native else {}, further, numbers_of=numbers)
+
+
+def _numbers(run: Run, cases: Sequence[Case]) -> dict[str, int]:
+    """A number for each source, from 1: the run's pairs first, then others. Their order is drawn, as that of
+    the names may be that of dates."""
+    sources = {name for case in cases for name in (case.source, case.lesion_of)}
+    known, seed = set(run.pairs.names), run.params.seed
+    return {name: number for number, name in enumerate(
+        [*trainsets.shuffled(known, seed, "export", "names"),
+         *trainsets.shuffled(sources - known, seed, "export", "names")], 1)}
+
+
+def _numbered(cases: Sequence[Case], numbers: Mapping[str, int]) -> list[Case]:
+    """The pairs, those of each data type and generator numbered in the order of their sources' numbers."""
+    kinds: dict[str, list[Case]] = {}
+    for case in cases:
+        kinds.setdefault(case.kind, []).append(case)
+    return [replace(case, case=f"{kind}__{number:04d}") for kind, mine in kinds.items()
+            for number, case in enumerate(sorted(mine, key=lambda one: (numbers[one.source], one.sample)), 1)]
 
 
 def _native(run: Run, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
@@ -239,6 +309,6 @@ def _case(data_type: DataType, row: Mapping[str, object], valid: Collection[str]
     split = TRAIN if not {source, lesion} & set(valid) else VALID if real else HELD
     # Chapter 5 audits the first generator's pairs; others may have the same names.
     near = NOT_AUDITED if generator else audited.get((data_type.unfiltered.name, name), NOT_AUDITED)
-    by = f"_generator-{generator}" if generator else ""
-    return Case(f"{data_type}{by}__{name}", data_type, name, source, lesion, str(row.get("model") or "none"),
+    case = Case("", data_type, name, source, lesion, str(row.get("model") or "none"),
                 int(str(row.get("sample", 0))), split, near, generator)
+    return replace(case, case=f"{case.kind}__{name}")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from math import isnan
-from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -13,14 +12,23 @@ from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports.cases import NOT_AUDITED, SPLITS, Chosen
-from diffusegen_core.report import opening, tables
+from diffusegen_core.report import answer, opening, tables
 from diffusegen_core.report.tables import escaped
+from diffusegen_core.run import Run
 
 SIDES = """\
 `validation` holds real pairs alone, a share of {share:g} of them by the run's seed; `held_back` the synthetic
 pairs that were made of these, or that show one of their lesions; `train` everything else. Whoever trains on
 what is held back validates on twins. The models that painted have seen every real pair, those of `validation`
 as well: measure what you train on images that are not in this dataset."""
+NUMBERED = """\
+Pairs, `source`, `lesion_of` and `group` are numbered, in an order that tells nothing; pairs of a `group`,
+such as a patient where this is known, belong together. What they are called in the run is not in this
+dataset."""
+NAMES_KEPT = """\
+**Files, `pair`, `source` and `lesion_of` have the names of the run's images**, as `--keep-names` asks for.
+See that they name no patient before you pass this on. Pairs of a `group`, such as a patient where this is
+known, belong together."""
 CUT = " (what lies outside of its middle square is black, and of no class)"
 LIMITS = """\
 - For research on segmentation, such as training and comparing networks. **Never for clinical use**: not for
@@ -36,12 +44,15 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
     """The card as Markdown; `title` is what the format is called, `layout` what its writer says of it."""
     run = chosen.run
     parts = [
-        f"# {escaped(run.folder.name)}: real and synthetic pairs", _summary(chosen, title),
+        f"# {escaped(run.folder.name)}: {chosen.described}", _summary(chosen, title),
         "## What is in it", _types(chosen), _classes(chosen), layout.strip(),
-        f"`origins.csv` has a row a pair: {', '.join(f'`{name}`' for name in chosen.table)}.",
+        f"`origins.csv` has a row a pair: {', '.join(f'`{name}`' for name in chosen.table)}. "
+        f"{NAMES_KEPT if chosen.names_kept else NUMBERED}",
         *(["### Sides", SIDES.format(share=run.params.segment.validation)] if chosen.real else []),
         "## Source and licence", _source(chosen), "## How the pairs were made", _making(chosen),
         "## Copies of training images", _copies(chosen),
+        *(["## What the models remember", remembered(run)] if any(
+            kind.is_painted for kind in chosen.sets) else []),
         "## Limits and intended use", "\n".join([*own_limits(run.params), LIMITS]),
         "## How to cite", opening.cited()]
     return "\n\n".join(parts) + "\n"
@@ -110,21 +121,12 @@ def _making(chosen: Chosen) -> str:
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
     """The sections of the parameters that decide pairs of these types."""
+    plain = params.plain(p)
     asked = {"data": True, **dict.fromkeys(("cluster", "model", "process", "train"),
                                            any(kind.is_painted for kind in kinds)),
              "inpaint": any(kind != GAN for kind in kinds), "style": any(kind.is_styled for kind in kinds),
              "gan": GAN in kinds, "filter": any(kind.is_filtered for kind in kinds)}
-    return {section: shareable(p, section) for section, told in asked.items() if told}
-
-
-def shareable(p: Params, section: str) -> dict[str, Any]:
-    """A section of the parameters for a card: of the paths of this machine it has the last part, and of a
-    list of pairs the number."""
-    plain = params.plain(p)[section]
-    if section == "data" and p.data.names:
-        plain["names"] = f"{len(p.data.names)} of them"
-    return {name: PurePath(value).name if name in params.PATHS and isinstance(value, str) else value
-            for name, value in plain.items()}
+    return {section: params.shareable(plain[section]) for section, told in asked.items() if told}
 
 
 def as_yaml(told: Mapping[str, Any]) -> str:
@@ -151,6 +153,16 @@ def _copies(chosen: Chosen) -> str:
             "\n\nA near-copy is nearer to one training image than its distances to others explain, in pixels "
             "or in features. The last column is the share that is flagged of fillings which no model can "
             "remember. `near_copy` in `origins.csv` names the pairs.")
+
+
+def remembered(run: Run) -> str:
+    """What the membership test of chapter 5 says of the models; or why nothing is known."""
+    result = run.finished("evaluate")
+    if told := answer.remembered(result) if result else None:
+        return f"{told.question} {told.sentence}"
+    why = ("chapter 5 was not made (`diffusegen run` with the run's params.yaml and `--only evaluate`)"
+           if result is None else "chapter 5 made no membership test, which needs held-out images")
+    return f"Not known: {why}. It asks whether training images can be told from others by the models' errors."
 
 
 def own_limits(p: Params) -> Iterator[str]:

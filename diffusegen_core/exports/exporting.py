@@ -15,6 +15,7 @@ from diffusegen_core.run import Run
 from diffusegen_core.store import files
 
 CARD, ORIGINS = "README.md", "origins.csv"
+NAMES = "-names.csv"  # after the folder's name, beside it: the pairs of the run behind the numbers
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,30 @@ FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write, any_channels=True)
 
 
 def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | None = None, real: bool = True,
-           native: bool = False, generators: bool = False, by_class: bool = False) -> tuple[Path, Chosen]:
+           native: bool = False, generators: bool = False, by_class: bool = False,
+           keep_names: bool = False) -> tuple[Path, Chosen]:
     """Write the finished pairs of a run in one of FORMATS into a new folder: where it is, and what it holds.
 
-    By default the folder is called after the run and the format, and lies where one stands. `types`, `real`,
-    `native` and `generators` as in `cases.choose`; `by_class` writes a plane for each class, as is done
-    anyway where classes may overlap. UserError where the format cannot hold such images or masks, where the
+    By default the folder is called after the run and the format, and lies where one stands. Pairs are
+    numbered, and the file `names_of` the folder, which is the user's alone, tells what they are called in
+    the run; with `keep_names` files are called after them. `types`, `real`, `native` and `generators` as in
+    `cases.choose`; `by_class` writes a plane for each class, as is done anyway where classes may overlap.
+    UserError where the format cannot hold such images or masks, where the
     run lacks the pairs, and where the folder holds anything, lies in a run or among its data, or is not
     called as nnU-Net asks for.
     """
     place = out or Path(to_nnunet.name(run.folder.name) if to == "nnunet" else f"{run.folder.name}-{to}")
     refuse_place(run, place)
     files.refuse_full(place)  # before the run is read, which takes seconds
+    names = names_of(place)
+    if not keep_names and names.exists():
+        raise UserError(f"{names} is there already, and nothing there is replaced. Move it away, or name "
+                        "another folder by --out.")
     if to == "nnunet":
         to_nnunet.check(place)
     form = FORMATS[to]
     planes = _by_class(run, form, by_class)
-    chosen = replace(cases.choose(run, types, real, native, generators), planes=planes)
+    chosen = replace(cases.choose(run, types, real, native, generators, keep_names), planes=planes)
 
     def fill(folder: Path) -> None:
         layout = form.write(folder, chosen, place.name)
@@ -64,7 +72,21 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
         files.write_text(folder / CARD, form.head(chosen, place.name)
                          + datacard.text(chosen, form.title, layout))
 
-    return files.write_folder(place, fill), chosen
+    if chosen.names_kept:
+        return files.write_folder(place, fill), chosen
+    # Before the folder: nobody is to have numbers that nothing explains.
+    files.write_text(names, chosen.named.to_csv(index=False), files.PRIVATE)
+    try:
+        return files.write_folder(place, fill), chosen
+    except BaseException:
+        names.unlink(missing_ok=True)
+        raise
+
+
+def names_of(place: Path) -> Path:
+    """The file beside an export that tells what its pairs are called in the run."""
+    whole = place if place.name not in ("", "..") else place.resolve()  # such as "."
+    return whole.with_name(f"{whole.name}{NAMES}")
 
 
 def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:

@@ -20,7 +20,7 @@ TITLE = "COCO"
 FILES = {TRAIN: "instances_train.json", VALID: "instances_val.json", HELD: "instances_held_back.json"}
 LAYOUT = """\
 - `images/CASE.png`, and beside them `annotations/instances_train.json`, `instances_val.json` and
-  `instances_held_back.json`, as far as there are such pairs: see *Sides*.
+  `instances_held_back.json`, as far as there are such pairs{sides}.
 - An instance is a connected part of a class. Its `segmentation` is compressed run lengths, exact to the
   pixel; `pycocotools` decodes it by `COCO.annToMask`.
 - Each entry of `images` has the fields `origin` (real or synthetic), `data_type`, `source` and `near_copy`.
@@ -36,28 +36,28 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         image, mask = chosen.read(case)
         pngs.write_picture(folder / "images" / f"{case.case}.png", image)
         document = documents[case.split]
-        document["images"].append(_image(number, case, mask.shape))
+        document["images"].append(_image(chosen, number, case, mask.shape))
         for one in _annotations(number, mask):
             instances += 1
             document["annotations"].append({"id": instances, **one})
     for split, document in documents.items():
         if document["images"]:
             files.write_text(folder / "annotations" / FILES[split], json.dumps(document) + "\n")
-    return LAYOUT
+    return LAYOUT.format(sides=chosen.sides)
 
 
 def _document(chosen: Chosen, known: dict[str, int], called: str) -> dict[str, Any]:
     thing = chosen.run.params.data.object_name
-    return {"info": {"description": f"{called}: {thing}, real and synthetic pairs of a DiffuseGen run"},
+    return {"info": {"description": f"{called}: {thing}, {chosen.described} of a DiffuseGen run"},
             "licenses": [{"id": 1, "name": chosen.licence, "url": ""}],
             "categories": [{"id": number, "name": name, "supercategory": thing}
                            for name, number in known.items()], "images": [], "annotations": []}
 
 
-def _image(number: int, case: Case, shape: tuple[int, ...]) -> dict[str, Any]:
+def _image(chosen: Chosen, number: int, case: Case, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"id": number, "file_name": f"{case.case}.png", "height": shape[1], "width": shape[2],
-            "license": 1, "origin": case.origin, "data_type": case.data_type.name, "source": case.source,
-            "near_copy": case.near_copy}
+            "license": 1, "origin": case.origin, "data_type": case.data_type.name,
+            "source": chosen.source(case.source), "near_copy": case.near_copy}
 
 
 def _annotations(image: int, mask: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -6,12 +6,12 @@ from pathlib import Path
 import yaml
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import ORIGINS, SPLITS, Chosen
+from diffusegen_core.exports.cases import SPLITS, Chosen
 from diffusegen_core.store import files
 
 TITLE = "Hugging Face datasets"
 LAYOUT = """\
-- `datasets.load_dataset("FOLDER")` reads the splits `{splits}`: see *Sides*.
+- `datasets.load_dataset("FOLDER")` reads the splits `{splits}`{sides}.
 - A row has `image`, `mask` (class numbers), and the fields of `origins.csv`: `origin` tells real from
   synthetic.
 - On disk: `SPLIT/images/CASE.png`, `SPLIT/masks/CASE.png`, `SPLIT/metadata.jsonl`.
@@ -25,10 +25,10 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
                                              folder / case.split / "masks" / f"{case.case}.png"))
     for split in splits(chosen):
         rows = [{"file_name": f"images/{case.case}.png", "mask_file_name": f"masks/{case.case}.png",
-                 **{name: case.row[name] for name in ORIGINS if name != "split"}}
+                 **{name: value for name, value in chosen.row(case).items() if name != "split"}}
                 for case in chosen.of(split)]
         files.write_text(folder / split / "metadata.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    return LAYOUT.format(splits="`, `".join(splits(chosen)))
+    return LAYOUT.format(splits="`, `".join(splits(chosen)), sides=chosen.sides)
 
 
 def splits(chosen: Chosen) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diffusegen_core import __version__
 from diffusegen_core.chapters.trained import Model, Trained
+from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
 from diffusegen_core.diffusion import checkpoints
@@ -106,22 +107,19 @@ def _training(p: Params, models: Trained) -> str:
     stamps = [stamp for model in models.all if (stamp := read_stamp(model.folder))]
     devices = sorted({str(stamp["device"]) for stamp in stamps if "device" in stamp})
     where = f" on {', '.join(map(escaped, devices))}" if devices else ""
+    plain = params.plain(p)
     told = {"data": {"image_size": p.data.image_size, "channels": p.data.channels,
                      "classes": list(p.data.classes)},
-            **{section: datacard.shareable(p, section) for section in SHARED}, "seed": p.seed}
+            **{section: params.shareable(plain[section]) for section in SHARED}, "seed": p.seed}
     return (f"Trained{where}, in {duration(models.seconds)} of work. The parameters that decide the "
             f"models:\n\n{datacard.as_yaml(told)}")
 
 
 def _memory(run: Run) -> Iterator[str]:
-    """What the audit and the membership test of chapter 5 say; or that there was none."""
+    """What the audit and the membership test of chapter 5 say; or why nothing is known."""
+    yield datacard.remembered(run)
     result = run.finished("evaluate")
-    told = [one for one in (answer.remembered(result), answer.copied(result)) if one] if result else []
-    for one in told:
-        yield f"{one.question} {one.sentence}"
-    if not told:
-        yield ("Not known: chapter 5 was not made. It tests whether training images can be told from others "
-               "by the models' errors, and looks for copies (`diffusegen run` with the run's params.yaml and "
-               "`--only evaluate`).")
+    if copied := answer.copied(result) if result else None:
+        yield f"{copied.question} {copied.sentence}"
     if caveat := run.models.caveat:
         yield caveat

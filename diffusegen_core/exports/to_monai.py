@@ -10,8 +10,9 @@ from diffusegen_core.store import files
 TITLE = "MONAI"
 LISTS = {TRAIN: "training", VALID: "validation", HELD: "held_back"}
 LAYOUT = """\
-- `datalist.json` has the lists `training`, `validation` and `held_back`, as far as there are such pairs: see
-  *Sides*. `monai.data.load_decathlon_datalist("FOLDER/datalist.json", data_list_key="training")` reads one.
+- `datalist.json` has the lists `training`, `validation` and `held_back`, as far as there are such
+  pairs{sides}.
+  `monai.data.load_decathlon_datalist("FOLDER/datalist.json", data_list_key="training")` reads one.
 - An item has `image`, `label` ({labels}), and `origin` (real or synthetic), `data_type`, `source`,
   `near_copy`.
 - On disk: `images/CASE{picture}`, `labels/CASE{label}`{arrays}.
@@ -24,7 +25,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
                                      folder / "labels" / f"{case.case}{chosen.label}"))
     lists = {name: [_item(chosen, case) for case in chosen.of(split)] for split, name in LISTS.items()}
     files.write_text(folder / "datalist.json", json.dumps({
-        "name": called, "description": f"{chosen.run.params.data.object_name}: real and synthetic pairs",
+        "name": called, "description": f"{chosen.run.params.data.object_name}: {chosen.described}",
         "licence": chosen.licence, "tensorImageSize": "2D",
         "modality": {str(place): channel for place, channel in enumerate(chosen.channels)},
         "labels": ({str(place): name for place, name in enumerate(chosen.classes)} if chosen.planes else
@@ -33,6 +34,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         **{name: items for name, items in lists.items() if items}}, indent=1) + "\n")
     arrays = chosen.planes or chosen.picture != ".png"
     return LAYOUT.format(
+        sides=chosen.sides,
         labels="a plane for each class, in {0, 1}" if chosen.planes else "class numbers",
         picture=chosen.picture, label=chosen.label,
         arrays="; an array has its channels or classes first, `channel_dim=0`" if arrays else "")
@@ -40,5 +42,5 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
 
 def _item(chosen: Chosen, case: Case) -> dict[str, str]:
     return {"image": f"images/{case.case}{chosen.picture}", "label": f"labels/{case.case}{chosen.label}",
-            "origin": case.origin, "data_type": case.data_type.name, "source": case.source,
+            "origin": case.origin, "data_type": case.data_type.name, "source": chosen.source(case.source),
             "near_copy": case.near_copy}

@@ -48,8 +48,8 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         "channel_names": {str(place): channel for place, channel in enumerate(chosen.channels)},
         "labels": chosen.numbers, "numTraining": len(chosen.cases), "file_ending": ".png",
         "overwrite_image_reader_writer": "NaturalImage2DIO", "name": called, "licence": chosen.licence,
-        "description": f"{chosen.run.params.data.object_name}: real and synthetic pairs, told apart by the "
-                       "names of the cases and by origins.csv",
+        "description": f"{chosen.run.params.data.object_name}: {chosen.described}, of kinds that the names "
+                       "of the cases and origins.csv tell",
         "converted_by": "DiffuseGen"}, indent=1) + "\n")
     if folds := chosen.folds():
         files.write_text(folder / "splits_final.json", json.dumps(folds, indent=1) + "\n")

@@ -26,7 +26,7 @@ TITLES = {  # of the results, as their pages have them; what is merely put toget
     "style": "styled pairs", "gan": "pairs of the GAN", "evaluate": "distances, copies, memory",
     "tests": "test sets", "scorers": "networks of the filter", "filter": "pairs that the filter keeps",
     "segment": "segmentation networks", "augment": "networks on small sets"}
-VALUES = re.compile(r"was made with other values \((?P<what>.*)\)\.")
+VALUES = re.compile(r"was made with other values \((?P<what>.*)\)\. Make it")
 BACK = "takes it back"  # as an artifact's error says it of what is set aside
 TO_DO = ("to make", "stale")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import foreign, pdf
 from diffusegen_core.store import files, ownpages
@@ -238,11 +239,15 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
 
 
 def _fold_parameters(notebook: dict[str, Any]) -> None:
-    """Show all values of the run, folded, in place of the cells that say where the run lies."""
+    """Show all values of the run, folded, in place of the cells that say where the run lies; of paths of this
+    machine the last part alone."""
     def tagged(tag: str) -> list[dict[str, Any]]:
         return [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
 
     values = notebook["metadata"].pop("diffusegen", {}).get("params", {})
+    values = {name: params.shareable(value) if isinstance(value, dict) else value
+              for name, value in values.items()}
+    notebook["metadata"].pop("papermill", None)  # which tells where the run and this checkout lie
     injected = tagged("injected-parameters")
     for cell in tagged("parameters") if injected else []:
         notebook["cells"].remove(cell)

@@ -15,7 +15,16 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import answer, keynumbers, limits, recommendation, showcase, tables, unfinished
+from diffusegen_core.report import (
+    answer,
+    claims,
+    keynumbers,
+    limits,
+    recommendation,
+    showcase,
+    tables,
+    unfinished,
+)
 from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.report.unfinished import Progress
@@ -59,9 +68,10 @@ def _part(run: Run, make: Callable[[], str]) -> str:
 
 def _answers(run: Run) -> str:
     """What to do, over the table of answers; "" where there are none."""
-    table = answer.table(run, "front-answers")
-    if table.frame.empty:
+    verdicts = claims.of(run)
+    if not answer.questions(run, verdicts):
         return ""
+    table = answer.table(run, "front-answers", verdicts)
     return "\n\n".join(filter(None, [recommendation.of(run), table._repr_markdown_()]))
 
 

@@ -207,8 +207,8 @@ def run(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tasks
     elif (ws.folder / chapter / experiments.RESULTS).is_file():
         results = experiments.read(ws, recipes)
     else:
-        raise NotMadeError(f"{ws.folder} has no networks of the chapter {chapter}. Make them with "
-                           f"run.make({chapter!r}), or on the command line with `diffusegen run`.")
+        raise NotMadeError.of(f"{ws.folder} has no networks of the chapter {chapter}.", ws.folder, chapter,
+                              "Make them with {}.")
     known = details.read(ws, recipes)
     if ws.writable:
         details.write(ws.folder / chapter, known)

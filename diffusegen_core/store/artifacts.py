@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.text import duration
 from diffusegen_core.store import files, lock, moves
+from diffusegen_core.store.ownparams import PARAMS
 from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, Stamp, altered, contents, described, read_stamp
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,36 @@ Recipe = dict[str, Any]
 
 
 class NotMadeError(UserError):
-    """Something was to be read that the run has not made, or not with these parameters."""
+    """Something was to be read that the run has not made, or not with these parameters. Its text says how
+    Python makes it, `in_a_shell` how the command does."""
+
+    def __init__(self, text: str, shell: str = "") -> None:
+        super().__init__(text)  # alone, so that it can be pickled
+        self._shell = shell
+
+    @property
+    def in_a_shell(self) -> str:
+        return self._shell or str(self)
+
+    @classmethod
+    def of(cls, reason: str, run: Path, chapter: str, how: str = "Make it with {}.") -> "NotMadeError":
+        """What says why, and then `how`, with the call that makes a chapter of a run, or the command."""
+        calls = f"run.make({chapter!r})", f"`{_command(run)}`"
+        return cls(*(f"{reason} {how.format(call)}" for call in calls))
 
 
 class OutdatedError(NotMadeError):
     """It was made with other parameters, and with these ones nowhere."""
+
+
+def _command(run: Path) -> str:
+    """The command that makes what is lacking in a run, or in the outermost of those that it lies in."""
+    outermost = next((place for place in reversed(run.parents) if lock.is_run(place)), run)
+    path, here = outermost / PARAMS, Path.cwd()
+    if not path.is_file():
+        return "diffusegen run"
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return shlex.join(["diffusegen", "run", str(shown)])
 
 
 def key(recipe: Recipe) -> str:
@@ -288,7 +315,7 @@ class Artifact:
             reason = f"{self.folder} was made with other values ({some(self._differing(stamp), SHOWN)})"
             kind = NotMadeError if elsewhere else OutdatedError
         if elsewhere:
-            return kind(f"{reason}. The one that is asked for lies in {elsewhere.relative_to(self.run)}, and "
-                        f"run.make({self._chapter!r}) or `diffusegen run` takes it back.")
-        return kind(f"{reason}. Make it with run.make({self._chapter!r}), or on the command line with "
-                    "`diffusegen run`.")
+            aside = elsewhere.relative_to(self.run)
+            return kind.of(f"{reason}. The one that is asked for lies in {aside}, and", self.run,
+                           self._chapter, "{} takes it back.")
+        return kind.of(f"{reason}.", self.run, self._chapter)
