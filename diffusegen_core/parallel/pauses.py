@@ -52,8 +52,8 @@ def between_steps() -> Iterator[Pause]:
     handlers: dict[int, Handler] = {}
     pause = Pause(handlers)
     if threading.current_thread() is threading.main_thread():
-        found = {number: signal.getsignal(number) for number in SIGNALS}
-        handlers.update({number: before for number, before in found.items() if callable(before)})
+        present = {number: signal.getsignal(number) for number in SIGNALS}
+        handlers.update({number: before for number, before in present.items() if callable(before)})
     try:
         for number in handlers:
             signal.signal(number, pause.take)
