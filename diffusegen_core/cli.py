@@ -289,8 +289,8 @@ def _telling_how_far_back(this: "Run", chapter: str, shared: bool) -> Iterator[N
     try:
         yield
     except KeyboardInterrupt:
-        from diffusegen_core.chapters import unfinished
-        kept = unfinished.last_kept(this.folder) if chapter == "train" else None
+        from diffusegen_core.chapters import resuming
+        kept = resuming.last_kept(this.folder) if chapter == "train" else None
         if kept is not None and (shared or time.time() - kept > RECENT):
             _behind[0] = (", a model in training from its last checkpoint, at most train.checkpoint_every = "
                           f"{this.params.train.checkpoint_every} steps back")

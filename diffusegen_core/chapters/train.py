@@ -29,9 +29,9 @@ from PIL import Image
 
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
+from diffusegen_core.chapters.resuming import CHECKPOINT, OPTIMIZER, PLATEAU, take_up
 from diffusegen_core.chapters.tasks import Task, base_of, task_of
 from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
-from diffusegen_core.chapters.unfinished import CHECKPOINT, OPTIMIZER, PLATEAU, take_up
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
