@@ -26,6 +26,7 @@ from diffusegen_core.store.artifacts import differences
 
 log = logging.getLogger(__name__)
 
+COARSE = 2.0  # times the side of the images that models see, from which on a picture shows their pixels
 FEW = 20  # pairs of a run that tell whether it has learned colours
 RECIPE, TABLE = "painted.json", "manifest.csv"
 MANIFEST = ["name", "picture", "model", "seed", *pairsets.GIVEN[1:], "area"]
@@ -52,6 +53,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     for path, name in zip(paths, names, strict=True):
         _check(run, path, shown[name], wish, count, own[name])
     _warn_of_grey(run, shown)
+    _warn_of_detail(run, shown)
     _begin(out, {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed})
     rows = _finished(out)
     for name, image in tqdm(shown.items(), desc="Painting", unit="picture", disable=None):
@@ -74,6 +76,15 @@ def _warn_of_grey(run: Run, shown: dict[str, np.ndarray]) -> None:
         log.warning("This run was trained on RGB pictures of %s, and %s %s grey: what is painted will be in "
                     "colour.", printable(PurePath(run.params.data.source).name), printable(some(grey)),
                     "is" if len(grey) == 1 else "are")
+
+
+def _warn_of_detail(run: Run, shown: dict[str, np.ndarray]) -> None:
+    """Say that what is painted is coarser than pictures far larger than the images that the models see. In
+    windows around lesions they see these larger."""
+    side, largest = run.pairs.image_size, max(max(image.shape[:2]) for image in shown.values())
+    if run.params.data.window is None and largest >= COARSE * side:
+        log.warning("The models of this run see images of %d pixels a side, and the largest picture has %d: "
+                    "what is painted is %.1f times as coarse as the picture.", side, largest, largest / side)
 
 
 def _pictures(paths: Sequence[Path], data: Data) -> list[np.ndarray]:

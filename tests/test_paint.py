@@ -242,10 +242,23 @@ def test_the_command_says_that_a_grey_picture_gets_a_lesion_in_colour(
         run: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     Image.fromarray(picture()).convert("L").save(tmp_path / "ultrasound.png")
     assert call(run.folder, image, tmp_path / "ultrasound.png", "--out", tmp_path / "out")[0] == 0
-    assert caplog.messages == ["This run was trained on RGB pictures of phantom, and ultrasound is grey: "
-                               "what is painted will be in colour."]
+    assert caplog.messages[0] == ("This run was trained on RGB pictures of phantom, and ultrasound is grey: "
+                                  "what is painted will be in colour.")
     caplog.clear()
     assert call(run.folder, image, "--out", tmp_path / "colours")[0] == 0
+    assert not any("colour" in one for one in caplog.messages)
+
+
+def test_the_command_says_that_what_is_painted_is_coarser_than_a_large_picture(
+        run: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    side, large = run.pairs.image_size, max(picture().shape[:2])
+    assert call(run.folder, image, "--out", tmp_path / "out")[0] == 0
+    assert caplog.messages == [
+        f"The models of this run see images of {side} pixels a side, and the largest picture has {large}: "
+        f"what is painted is {large / side:.1f} times as coarse as the picture."]
+    caplog.clear()
+    Image.fromarray(picture()).resize((2 * side - 1, side)).save(tmp_path / "small.png")
+    assert call(run.folder, tmp_path / "small.png", "--out", tmp_path / "small")[0] == 0
     assert caplog.messages == []
 
 

@@ -73,6 +73,10 @@ def key(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
+# Hashes of recipes, and what it means that they differ.
+OF_DATA = {"input": "files of the data were added, removed or changed", "split": "other pairs are held out"}
+
+
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """What differs between two recipes, as "name: old -> new", nested names joined by dots.
 
@@ -86,6 +90,8 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
                 lines.append(f"{name}: {len(a.keys() - b.keys())} fewer, {len(b.keys() - a.keys())} more")
                 a, b = ({key: one[key] for key in a.keys() & b.keys()} for one in (a, b))
             lines += [f"{name}.{line}" for line in differences(a, b)]
+        elif a != b and name in OF_DATA and a and b:
+            lines.append(f"{name}: {OF_DATA[name]}")
         elif a != b:
             lines.append(f"{name}: {_brief(a)} -> {_brief(b)}")
     return lines
