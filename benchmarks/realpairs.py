@@ -57,7 +57,7 @@ def paste(w: Work) -> Made:
     """The baseline without a model, the program's own: real lesions of other pairs; none in a picture that is
     dark all over."""
     made = [(job, lesions.cut(w.train, job.index, seeds.rng(job.seed, "lesion")))
-            for job in chapter.plan(w.p.seed, w.train.names, w.p.inpaint)]
+            for job in chapter.plan(w.p.seed, w.train, w.p.inpaint)]
     made = [(job, lesion) for job, lesion in made if lesion.mask.any()]
     images, masks = (np.stack(part) for part in zip(*(
         lesions.pasted(w.train, job.index, lesion, PASTE) for job, lesion in made), strict=True))

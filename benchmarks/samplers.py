@@ -134,7 +134,7 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
     """Pairs as chapter 3 makes them, by another schedule; with the seams and empty masks of each set."""
     settings = b.p.inpaint.model_copy(update={"samples": b.repeats, "sources": b.images})
     levels = repaint_levels(respacing, jump, resampling)
-    jobs = inpaint.plan(b.p.seed, DataType(DIFF, str(b.p.cluster.k)), b.pairs.names, b.run.clusters, settings)
+    jobs = inpaint.plan(b.p.seed, DataType(DIFF, str(b.p.cluster.k)), b.pairs, b.run.clusters, settings)
     made, empty = Made(), []
     for sample in range(1, b.repeats + 1):
         mine = [job for job in jobs if job.sample == sample]

@@ -27,7 +27,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, reading
-from diffusegen_core.data.types import REAL, DataType
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
 from diffusegen_core.exports.exporting import FORMATS, export
@@ -244,6 +244,13 @@ def test_no_export_holds_the_name_of_a_source(to: str, exports: dict[str, Path],
     assert exporting.names_of(exports[to]).parent == exports[to].parent
     assert exporting.names_of(exports[to]).stat().st_mode & 0o077 == 0
     assert all(re.search(rf"{case.kind}__\d{{4}}\b", told) for case in chosen.cases)
+
+
+def test_a_gan_that_is_called_after_its_source_is_called_after_its_number(chosen: Chosen):
+    real = chosen.cases[0]
+    made = replace(real, data_type=GAN, model=f"singan-{real.source}")
+    assert chosen.row(made)["model"] == f"singan-{chosen.source(real.source)}"
+    assert real.source not in chosen.row(made).values()
 
 
 def test_numbers_tell_which_pairs_belong_together_and_not_the_order_of_names(chosen: Chosen):

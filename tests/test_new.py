@@ -1,5 +1,6 @@
 """`diffusegen new`: a parameter file from a look at the data and at the device."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from diffusegen_core import cli
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import checkup, dataset, phantom
+from diffusegen_core.data import checkup, dataset, patients, phantom
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
@@ -72,8 +73,7 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
     assert result.exit_code == 0, result.exception
     file = checkout / "params" / "mine.yaml"
     assert f"Written: {file}" in result.stdout
-    assert "Time, on a device: 1 h 0 min" not in result.stdout
-    assert "of which 2 train " in result.stdout
+    assert re.search(r"^Time, on a device: .*, of which 2 train ", result.stdout, re.MULTILINE)
     p = params.validate({**params.load(file), "profile": "mine"})
     assert p.data.source == str(pairs)
     assert (p.data.count, p.data.holdout, p.data.channels, p.data.object) == (None, 0.3, 3, "lesion")
@@ -121,7 +121,7 @@ def test_the_largest_run_that_fits_the_time_is_chosen(checkout, pairs, timed, of
     assert params.validate(lines.values({"": {}}) | params._parsed(made.text, "")).data.image_size == side
     assert seen[:len(probed)] == probed
     assert 256 not in seen
-    assert not any("To be done" in line for line in made.limits) or minutes < 4.1
+    assert any("It will not be done in" in line for line in made.limits) == (minutes < 4.1)
 
 
 def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
@@ -324,6 +324,38 @@ def test_the_sets_fit_the_pairs_that_are_left(checkout, tmp_path, timed, offline
     assert max(made.params.augment.sizes) <= made.params.inpaint.sources <= kept
     assert made.params.segment.test_count == len(set(made.data.held) - {"03", "07"})
     assert any("Left out: 2 pairs" in line and "(03, 07)" in line for line in made.limits)
+
+
+def test_another_folder_that_tests_is_asked_for_all_its_images(checkout, pairs, tmp_path, timed, offline):
+    timed(0.1)
+    dataset.write_phantoms(tmp_path / "others", 25, 64, 0)
+    made = making.make(Wish(pairs, changes={"data": {"holdout": None},
+                                            "segment": {"held_out": str(tmp_path / "others")}}))
+    assert made.params.segment.test_count >= 25
+    assert made.data.held == []
+    assert not any("no verdict" in line or "no pairs are held out" in line for line in made.limits)
+
+
+def test_what_is_held_out_is_what_a_run_holds_out(checkout, tmp_path, timed, offline):
+    """Of the pairs as listed, of which some are unusable, by the run's seed."""
+    timed(0.1)
+    for number in range(40):
+        image, mask, _ = phantom.draw(3, number, 64)
+        dataset.write_pair(tmp_path / "pairs", f"{number:02d}", image, mask * (number % 5 > 0))
+    made = making.make(Wish(tmp_path / "pairs", changes={"data": {"on_bad": "skip"}, "seed": 7}))
+    run = Run(made.params)
+    stored = run.make("data")
+    assert len(stored) == made.data.pairs < 32
+    assert set(stored.names).isdisjoint(made.data.held)
+    assert len(made.data.held) == 32 - len(stored)
+    assert max(made.params.augment.sizes) <= len(stored)
+
+
+def test_the_share_that_is_enough_is_one_of_whole_patients(pairs):
+    data = firstlook.look(pairs, {}, r"^(pat[0-9]+)_", {})
+    share, left = data.enough()
+    settings = data.settings.model_copy(update={"holdout": share})
+    assert len(patients.split(data.listed, settings, 0)[1]) == 40 - left == 20
 
 
 def test_with_time_to_spare_three_generators_are_trained(checkout, pairs, monkeypatch, offline):

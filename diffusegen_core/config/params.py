@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import os
 import reprlib
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
@@ -149,7 +150,8 @@ def _of_folder(profile: str | Path) -> str:
         return ""
     own = folder / "params.yaml"
     return (f" This is the folder of a run: give {own}." if own.is_file() else
-            f" This is a folder: for data of your own, `diffusegen new {profile}` writes such a file.")
+            " This is a folder: for data of your own, "
+            f"`diffusegen new {shlex.quote(str(profile))}` writes such a file.")
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from diffusegen_core import outlets
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import fits, pairsets, patients, planes, sidecars
 from diffusegen_core.data.pairsets import PairSet
-from diffusegen_core.data.types import REAL, DataType
+from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
 
@@ -191,7 +191,10 @@ class Chosen:
         told = {name: getattr(case, name) for name in ORIGINS if name != "group"}
         if not self.names_kept:
             del told["pair"]
-        return {**told, "data_type": case.data_type.name, "source": self.source(case.source),
+        # A GAN of our own is called after its source.
+        model = case.model.removesuffix(case.source) + self.source(case.source) if (
+            case.data_type == GAN and case.model.endswith(case.source)) else case.model
+        return {**told, "data_type": case.data_type.name, "model": model, "source": self.source(case.source),
                 "lesion_of": self.source(case.lesion_of), "group": self._groups[case.source]}
 
     @cached_property

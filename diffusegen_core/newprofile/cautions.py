@@ -1,17 +1,17 @@
 """What a run that `diffusegen new` has chosen will not be able to tell, a sentence each."""
 
-import math
 from collections.abc import Iterator
 
 from diffusegen_core.config.errors import printable, some
-from diffusegen_core.config.params import Params
+from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.text import counted, duration
+from diffusegen_core.data import layouts, testsets
 from diffusegen_core.measures import power
 from diffusegen_core.newprofile.firstlook import SMALL, Folder
 from diffusegen_core.newprofile.fitting import GENERATORS, Fit
 
 FEW_PATIENTS = 10  # of the test images
-MEASURED = 0.05  # the largest mean gain in Dice of the page "Results at small scale", rounded up
+MEASURED = 0.05  # the largest mean gain in Dice over real pairs in benchmarks/README.md, rounded
 
 
 def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) -> Iterator[str]:
@@ -33,40 +33,49 @@ def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) ->
 
 
 def _of_tests(p: Params, data: Folder) -> Iterator[str]:
-    images, seeds = p.segment.test_count if data.held else 0, min(p.segment.seeds, p.augment.seeds)
+    images, seeds = _tested(p, data), min(p.segment.seeds, p.augment.seeds)
     if not images:
         yield "Nothing can be said about images that no part has seen: no pairs are held out."
         return
     if images < power.LEAST_IMAGES:
-        yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and {images} are held "
-               f"out. {_more(len(data.seen.report.pairs))}")
+        yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and there are "
+               f"{images}. {_more(data)}")
     if seeds < power.LEAST_SEEDS:
         yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
                f"{seeds}.")
     gain = power.visible(seeds, images)
-    expect = (f' Gains so far (page "Results at small scale") were {MEASURED:g} at most: expect "undecided".'
+    expect = (f' The mean gains that were measured here so far were {MEASURED:g} at most: expect "undecided".'
               if gain > MEASURED else "")
     yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}.{expect}")
-    if data.settings.patients is None:
+    if data.held and data.settings.patients is None:
         yield ("Test images may be of patients that were trained on: the names do not tell patients. "
                "--patients says how; --patients each, if every image is of another one. Where nobody knows, "
                "take all numbers for too good.")
-    elif (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
-        yield f"The test images are of {groups} patients alone: intervals for new patients will be wide."
+    elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
+        yield f"The test images are of {counted(groups, 'patient')}: intervals for new patients will be wide."
     if p.generators < GENERATORS:
         yield (f"Verdicts will be on the pairs of one training; another may differ by more than they gain. "
                f"-p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")
 
 
-def _more(pairs: int) -> str:
+def _tested(p: Params, data: Folder) -> int:
+    """How many images test the networks: those that are held out, or of another folder."""
+    if data.held:
+        return data.kept(p.data.image_size)[1]
+    if (folder := testsets.folders(p.segment).get("held_out")) is None:
+        return 0
+    other = resolve(folder)
+    return min(p.segment.test_count, len(layouts.scan(other, layouts.for_folder(p.data, other)).pairs))
+
+
+def _more(data: Folder) -> str:
     """How to have enough test images."""
     test = "another folder of labelled images test: -p segment.held_out DIR -p data.holdout null."
-    if pairs < 2 * power.LEAST_IMAGES:
+    if (enough := data.enough()) is None:
         return f"Let {test}"
-    share = math.ceil(100 * power.LEAST_IMAGES / pairs) / 100
-    return (f"-p data.holdout {share:g} holds out enough and leaves {pairs - power.LEAST_IMAGES} to train "
-            f"on; or let {test}")
+    share, left = enough
+    return f"-p data.holdout {share:g} holds out enough and leaves {left} to train on; or let {test}"
 
 
 def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
@@ -74,8 +83,9 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
         yield (f"Left out: {counted(len(out), 'pair')} with a lesion below {SMALL} pixels "
                f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
     elif p.data.min_area is None and (small := data.small(side)):
-        yield (f"The smallest lesions will not be learned: {len(small)} pairs have one below {SMALL} pixels "
-               f"at {side} px a side. -p data.window 2 -p data.window_size 32 lets models look closer.")
+        yield (f"The smallest lesions will not be learned: {counted(len(small), 'pair')} with one below "
+               f"{SMALL} pixels at {side} px a side. -p data.window 2 -p data.window_size 32 lets models "
+               "look closer.")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and painted anew together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'.")

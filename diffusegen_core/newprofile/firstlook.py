@@ -1,6 +1,6 @@
 """The first part of `diffusegen new`: how the folder is read, what tells patients, and who is held out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import checkup, layouts, patients
 from diffusegen_core.data.checkup import Checkup
 from diffusegen_core.data.reports import Report
@@ -16,6 +17,7 @@ from diffusegen_core.newprofile import guesses
 
 SHARES = 0.2, 0.25, 0.3, 0.35  # the first is taken that gives as many test images as a verdict needs
 OF_FEW = 0.3  # where none does
+MOST = 0.6  # a share that leaves something to train on
 FEWEST = 4  # pairs
 SMALL = 12  # pixels of a lesion at the run's size, below which it is hardly one
 FEW = 0.1  # of the pairs, which may be left out for such lesions
@@ -27,12 +29,15 @@ class Folder:
 
     settings: Data
     seen: Checkup
+    listed: Report
+    """Its pairs as they are listed, the unusable ones among them: of these a run holds a share out."""
+    seed: int
     guessed: bool
     """Whether what tells patients was guessed from the names."""
     patients: dict[str, str]
     """The patient of each pair, {} where nothing tells."""
     held: list[str]
-    """The pairs that are held out."""
+    """The usable pairs that are held out."""
 
     @property
     def pairs(self) -> int:
@@ -49,6 +54,21 @@ class Folder:
         small = self.small(side)
         return small if not asked and len(small) <= FEW * len(self.seen.report.pairs) else set()
 
+    def kept(self, side: int) -> tuple[int, int]:
+        """How many pairs a run at this size has to train on, and how many of those that it holds out."""
+        out, held = self.left_out(side), set(self.held)
+        return self.pairs - len(out - held), len(held - out)
+
+    def enough(self) -> tuple[float, int] | None:
+        """The least data.holdout with as many test images as a verdict needs, and how many pairs that leaves;
+        None where it would take more than MOST."""
+        usable = {pair.name for pair in self.seen.report.pairs}
+        for hundredth in range(1, round(100 * MOST) + 1):
+            held = usable.intersection(_held(self.listed, self.settings, hundredth / 100, self.seed))
+            if len(held) >= power.LEAST_IMAGES:
+                return hundredth / 100, len(usable - held)
+        return None
+
     @property
     def lines(self) -> list[tuple[str, str, str]]:
         """What was seen, a verdict a line, and who is held out."""
@@ -61,14 +81,15 @@ class Folder:
         if not self.patients:
             return f"nothing tells them; {held}"
         groups = len({self.patients[name] for name in self.held})
-        return f"{patients.described(self.patients)}; {held}, of {groups} patients"
+        return f"{patients.described(self.patients)}; {held}, of {counted(groups, 'patient')}"
 
 
-def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Mapping[str, Any]) -> Folder:
+def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Mapping[str, Any],
+         seed: int = 0) -> Folder:
     """Look at a folder; twice where the first look suggests other channels or labels than the defaults.
 
     `globs` are data.images and data.masks, `told_by` is data.patients, `given` all else that the user says of
-    data. UserError where it has problems, or too few pairs.
+    data, `seed` the run's. UserError where it has problems, or too few pairs.
     """
     if not globs and "images" not in given:
         globs = layouts.only_patterns(source)
@@ -95,15 +116,22 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
     guess = guesses.patients(seen.report) if settings.patients is None and "patients" not in given else None
     if guess:
         settings = settings.model_copy(update={"patients": guess})
+    listed, usable = layouts.scan(source, settings), {pair.name for pair in seen.report.pairs}
     if "holdout" not in given:
-        settings = settings.model_copy(update={"holdout": _share(seen.report, settings)})
-    return Folder(settings, seen, guess is not None, *patients.split(seen.report, settings, 0))
+        settings = settings.model_copy(update={"holdout": _share(listed, usable, settings, seed)})
+    told, held = patients.split(listed, settings, seed)
+    return Folder(settings, seen, listed, seed, guess is not None,
+                  {name: patient for name, patient in told.items() if name in usable},
+                  [name for name in held if name in usable])
 
 
-def _share(report: Report, settings: Data) -> float:
+def _share(listed: Report, usable: Collection[str], settings: Data, seed: int) -> float:
     """The least of SHARES that holds out as many images as a verdict needs; of few pairs OF_FEW."""
     for share in SHARES:
-        _, held = patients.split(report, settings.model_copy(update={"holdout": share}), 0)
-        if len(held) >= power.LEAST_IMAGES:
+        if len(set(usable).intersection(_held(listed, settings, share, seed))) >= power.LEAST_IMAGES:
             return share
     return OF_FEW
+
+
+def _held(listed: Report, settings: Data, share: float, seed: int) -> list[str]:
+    return patients.split(listed, settings.model_copy(update={"holdout": share}), seed)[1]

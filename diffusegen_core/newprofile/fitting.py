@@ -14,6 +14,7 @@ from diffusegen_core.planning.plan import Plan
 BESIDE = 180.0  # seconds of a run that no plan counts: notebooks' starts, tables, figures, the book
 PROBED = 12.0  # seconds of a probe
 HOPELESS = 3.0  # times the time that there is; a larger run is not probed
+MOST_MINUTES = 10_000.0  # that a user may ask for
 WORTH = 1.25  # times as many training images as the size of run has, from which on they are worth the time
 SPARE = 0.9  # of the time that is left, which more training may take: no plan is exact
 GENERATORS = 3  # of a verdict on the method
@@ -96,5 +97,6 @@ def _larger(rung: Rung, needed: float) -> str:
     if not math.isfinite(needed):
         return f"A larger run, with images of {rung.side} px, does not fit into the memory here."
     minutes = math.ceil(needed / 60 / 10) * 10
-    return (f"The next larger run, {rung.like} with images of {rung.side} px, would take about "
-            f"{duration(needed)}: --minutes {minutes}.")
+    told = (f"The next larger run, {rung.like} with images of {rung.side} px, would take about "
+            f"{duration(needed)}")
+    return f"{told}: --minutes {minutes}." if minutes <= MOST_MINUTES else f"{told} here: try a GPU."

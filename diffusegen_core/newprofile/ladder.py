@@ -51,6 +51,7 @@ LADDER = (
 )
 PASSES = 400  # over each pair, above which a model learns little more than to repeat them
 SMALL_SETS = 16, 32, 64, 128  # the paper's N
+MOST_TESTS = 200  # images of a folder
 ALL = 2  # times the sources of a size of run: up to so many pairs, all are painted into
 
 
@@ -110,7 +111,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
                 rung.seeds, "repetitions; a verdict needs 3" if rung.seeds < 3 else
                 "repetitions, as many as a verdict needs or more"),
             "held_out": Line("rest", "the pairs of data.holdout"),
-            "test_count": Line(max(held, 1), "all that are held out")},
+            "test_count": Line(held, "all that are held out") if held else Line(
+                MOST_TESTS, "at most, of each folder that tests")},
         "augment": {
             "sizes": Line(sizes or [sources], "real pairs that synthetic ones are added to" + (
                 "; the last are all that there are" if sources == pairs else "")),

@@ -53,8 +53,9 @@ def make(wish: Wish) -> New:
     refuse_there(file)
     devices.device(wish.device)
     globs = {name: glob for name, glob in (("images", wish.images), ("masks", wish.masks)) if glob}
-    data = firstlook.look(params.resolve(wish.source), globs, wish.patients,
-                        (wish.changes or {}).get("data", {}))
+    changes = wish.changes or {}
+    seed = params.validate({"seed": changes["seed"]} if "seed" in changes else {}).seed
+    data = firstlook.look(params.resolve(wish.source), globs, wish.patients, changes.get("data", {}), seed)
     decoder = LADDER[0].decoder
     network = guesses.available(wish.weights, decoder)
     known = {name: line.value for name, line in network.sections["cluster"].items()}
@@ -64,11 +65,12 @@ def make(wish: Wish) -> New:
         _rungs(data), 60 * wish.minutes, partial(_sections, wish, data, network, groups),
         partial(_validated, file), ladder.PASSES * groups.smallest)
     name = params.resolve(wish.source).name
-    head = (f"{data.pairs} pairs of {name}, in {wish.minutes:g} minutes on {best.plan.device}: written by "
-            "`diffusegen new`, which looked at the data and timed the device. The plan takes "
-            f"{duration(fitting.seconds(best.plan))}, and notebooks and the book about "
-            f"{duration(fitting.BESIDE)} beside it. Every value may be changed; params/smoke.yaml lists them "
-            "all.")
+    train, test = data.kept(best.rung.side)
+    head = (f"{train} pairs of {name}, and {test} to test on, in {wish.minutes:g} minutes on "
+            f"{best.plan.device}: written by `diffusegen new`, which looked at the data and timed the "
+            f"device. The plan takes {duration(fitting.seconds(best.plan))}, and notebooks and the book "
+            f"about {duration(fitting.BESIDE)} beside it. Every value may be changed; params/smoke.yaml "
+            "lists them all.")
     p = _validated(file, best.chosen)
     if wrong := preflight.problems(p):
         raise UserError("\n".join(wrong))
@@ -87,9 +89,8 @@ def _validated(file: Path, chosen: Sections) -> Params:
 
 
 def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung: Rung) -> Sections:
-    out, held = data.left_out(rung.side), set(data.held)
-    pairs = data.pairs - len(out - held)
-    rest = ladder.sections(rung, pairs, len(held - out), groups.k, min(groups.smallest, pairs))
+    pairs, test = data.kept(rung.side)
+    rest = ladder.sections(rung, pairs, test, groups.k, min(groups.smallest, pairs))
     scan = [k for k in range(2, 9) if k < pairs // 2] or [2]
     cluster = {"k": Line(groups.k, groups.reason), "scan": Line(scan)}
     merged: Sections = {"": {"device": Line(wish.device), **rest.pop("")}, "data": _data_lines(data, rung),
@@ -148,12 +149,13 @@ def text(new: New) -> str:
     rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.data.lines]
     each = best.plan.chapters["seconds"]
     busy = " (other programs are computing here)" if best.plan.busy else ""
+    train, test = new.data.kept(best.rung.side)
     return "\n".join([
         "Looked at:", *map(printable, rows), "",
-        f"The run: images of {best.rung.side} px a side; {new.data.pairs} pairs to train on and "
-        f"{len(new.data.held)} to test; {p.train.images} training images a model, "
+        f"The run: images of {best.rung.side} px a side; {train} pairs to train on and "
+        f"{test} to test; {p.train.images} training images a model, "
         f"{counted(p.generators, 'generator')}; sets of "
-        f"{' and '.join(map(str, p.augment.sizes or []))} real pairs; {p.augment.seeds} repetitions.",
+        f"{', '.join(map(str, p.augment.sizes or []))} real pairs; {counted(p.augment.seeds, 'repetition')}.",
         f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "
         f"{', '.join(f'{name} {duration(value)}' for name, value in each.items() if value >= LISTED)}.",
         *([best.larger] if best.larger else []), "",

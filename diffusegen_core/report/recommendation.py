@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diffusegen_core.config.params import Params
-from diffusegen_core.data.types import PASTE, REAL, DataType
+from diffusegen_core.data.types import PASTE, PASTED, REAL, DataType
 from diffusegen_core.report import claims, comparisons
 from diffusegen_core.report.comparisons import Comparison, Net
 from diffusegen_core.report.naming import captioned, named, sentence
@@ -44,6 +44,8 @@ def of(run: Run) -> str:
     result, pairs = run.finished("augment"), run.finished("data")
     if result is None or pairs is None or not result.complete or not len(result.images):
         return ""
+    if claims.own_test(result.images) not in set(result.images["test_set"]):
+        return ""  # tested on images of other hospitals alone
     size = int(result.images["size"].max())
     return told(found(result, size, run.params), size, len(pairs), run.params)
 
@@ -67,11 +69,12 @@ def found(result: Tested, size: int, p: Params) -> Found:
         asked = Comparison(HELP, one, other, claims.own_test(result.images))
         return claims.judged([asked], result.images, p.segment.resamples, p.seed, groups)[0]
 
+    pasted = next((kind for kind in PASTED if kind in kinds), PASTE)
     if not painted:
-        return Found(judged(PASTE, REAL))
+        return Found(judged(pasted, REAL))
     first, *others = painted
     more = ((kind, judged(kind, REAL)) for kind in others)
-    return Found(judged(PASTE, REAL), judged(first, REAL), judged(first, PASTE), first,
+    return Found(judged(pasted, REAL), judged(first, REAL), judged(first, pasted), first,
                  tuple((kind, verdict) for kind, verdict in more if verdict))
 
 
@@ -118,7 +121,7 @@ def _limits(one: Found, size: int, pairs: int) -> Iterator[str]:
     if not _is(one.painting, SUPPORTED):
         helping = [named(kind) for kind, verdict in one.others if verdict.verdict == SUPPORTED]
         if helping:
-            yield f"{sentence(' and '.join(helping))} were: see the key numbers."
+            yield f"{sentence(' and '.join(helping))} were shown to help: see the key numbers."
     if any(verdict.scope for verdict in (one.painting, one.better)
            if verdict and verdict.verdict in (SUPPORTED, REFUTED, NO_EFFECT)):
         yield "Pairs from another training of the generator might do otherwise."

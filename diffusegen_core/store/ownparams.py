@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,7 +90,7 @@ def edits(profile: str | Path, folder: Path) -> tuple[Said | None, dict[str, Any
         return now, params.merged({}, {name: values.get(name, usual.get(name)) for name in changed})
     if changed:
         log.warning("%s says otherwise than the run %s, whose own values hold: %s. `diffusegen run %s` takes "
-                    "them.", path.name, folder.name, told, path)
+                    "them.", path.name, folder.name, told, shlex.quote(str(path)))
     return None, {}
 
 
