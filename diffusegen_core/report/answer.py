@@ -14,10 +14,10 @@ from scipy.special import ndtri
 
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.text import duration
+from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data.types import GAN
 from diffusegen_core.report import claims, cost, paperclaims, rule, unfinished
-from diffusegen_core.report.naming import counted, dice_of, named
+from diffusegen_core.report.naming import dice_of, named
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,

@@ -33,11 +33,6 @@ def named(one: DataType, more: str = "") -> str:
     return f"{pairs_of(one)} ({', '.join(filter(None, [one.name, more]))})"
 
 
-def counted(count: int, word: str) -> str:
-    """As "1 image", "2 images"."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
 def sentence(words: str) -> str:
     """The same at the start of a sentence."""
     return words[:1].upper() + words[1:]
