@@ -39,6 +39,8 @@ def no_scheduler(monkeypatch) -> None:
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of a scheduler with a worker, as a run starts them, and the run's folder."""
     folder = tmp_path_factory.mktemp("run")
+    # Workers within this process, of other tests, have left their folders where it imports from.
+    sys.path[:] = [place for place in sys.path if "dask-scratch" not in place]
     with machines.hold(folder, workers=1):
         yield os.environ[fanout.SCHEDULER], folder
 
