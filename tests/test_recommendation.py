@@ -80,7 +80,7 @@ def test_few_generators_and_other_painted_pairs_are_named() -> None:
                        DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
     assert recommendation.told(one, 48, 48, PLAIN).endswith(
         "painting (2-Styled-Paint) was shown to help.** Painted and styled pairs that the filter kept "
-        "(2-Filtered-Styled-Paint) were: see the key numbers.")
+        "(2-Filtered-Styled-Paint) were shown to help: see the key numbers.")
     helping = replace(one, painting=verdict(SUPPORTED, "for these pairs"))
     assert recommendation.told(helping, 48, 48, PLAIN).endswith(
         "was not shown.** Pairs from another training of the generator might do otherwise.")
