@@ -42,9 +42,13 @@ def data_check(
     globs = {name: glob for name, glob in (("images", images), ("masks", masks)) if glob}
     there = folder if folder.exists() else params.resolve(folder)
     given = {**told, **changes.get("data", {}), **globs, **({"patients": patients} if patients else {})}
-    given = {**({} if "images" in given else layouts.only_patterns(there)), "object": "object", **given}
+    read_by = {} if "images" in given else layouts.only_patterns(there)
+    given = {"object": "object", **read_by, **given}
     settings = params.typed(Data, given, "Parameters: data")
     made = checkup.checkup(there, clusters, settings)
+    if read_by:
+        typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}'; a run is "
+                             "told so by data.images and data.masks."))
     typer.echo("\n".join(map(printable, made.text.split("\n"))))
     raise typer.Exit(1 if made.report.problems else 0)
 

@@ -152,6 +152,10 @@ def test_a_folder_without_a_layout_is_read_where_one_way_takes_every_picture(
     assert result.exit_code == 0, result.exception
     data = params.validate(params.load(checkout / "params" / "mine.yaml")).data
     assert (data.images, data.masks) == ("*", "*_mask")
+    checked = call("data", "check", folder, "--patients", "each")
+    assert checked.exit_code == 0
+    assert "Read by --images '*' --masks '*_mask'" in checked.stdout
+    assert "30 patients, 1 image each, such as case000.png, by data.patients" in checked.stdout
     Image.new("RGB", (64, 64)).save(folder / "legend.png")
     refused = call("new", folder, "--out", "params/other.yaml")
     assert refused.exit_code == 1

@@ -44,7 +44,7 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
         yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
                f"{seeds}.")
     gain = power.visible(seeds, images)
-    expect = (f' The mean gains that were measured here so far were {MEASURED:g} at most: expect "undecided".'
+    expect = (f' The mean gains in benchmarks/README.md are {MEASURED:g} at most: expect "undecided".'
               if gain > MEASURED else "")
     yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}.{expect}")
@@ -55,7 +55,7 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
         yield f"The test images are of {counted(groups, 'patient')}: intervals for new patients will be wide."
     if p.generators < GENERATORS:
-        yield (f"Verdicts will be on the pairs of one training; another may differ by more than they gain. "
+        yield ("Verdicts will be on the pairs of one training, and those of another may differ by more than they gain. "
                f"-p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")
 
 
