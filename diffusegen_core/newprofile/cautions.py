@@ -55,8 +55,8 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
         yield f"The test images are of {counted(groups, 'patient')}: intervals for new patients will be wide."
     if p.generators < GENERATORS:
-        yield ("Verdicts will be on the pairs of one training, and those of another may differ by more than they gain. "
-               f"-p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")
+        yield ("Verdicts will be on the pairs of one training, and those of another may differ by more than "
+               f"they gain. -p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")
 
 
 def _tested(p: Params, data: Folder) -> int:
