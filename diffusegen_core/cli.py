@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from diffusegen_core.cli_data import data_app
 from diffusegen_core.cli_export import export
 from diffusegen_core.cli_new import new
 from diffusegen_core.cli_params import KeyValue, Overrides, RunFolder, changes_of, tell
+from diffusegen_core.cli_review import review_app
 from diffusegen_core.cli_runs import clean, compare, status
 from diffusegen_core.config.errors import UserError, printable_lines
 
@@ -38,7 +38,6 @@ app.command()(export)
 for command in (status, clean, compare):
     app.command()(command)
 app.command(cls=KeyValue)(new)
-review_app = typer.Typer(no_args_is_help=True, help="Ask an expert: make a form, score its answers.")
 app.add_typer(review_app, name="review")
 
 
@@ -90,7 +89,7 @@ def run(
     from diffusegen_core import notebooks
     from diffusegen_core.config import devices
     from diffusegen_core.parallel import fanout, machines
-    from diffusegen_core.planning import preflight
+    from diffusegen_core.planning import pace, preflight
     from diffusegen_core.planning.display import Display
     from diffusegen_core.store import lock, ownparams
     chosen = notebooks.choose(first, last, only or [])
@@ -112,13 +111,14 @@ def run(
         devices.refuse_few(this.params.device, this.params.train.devices, workers or 1)
     with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
           machines.hold(this.folder, workers, scheduler, slurm, insecure, this.params.train.devices)):
-        this.keep_params()
-        for name in again:
-            this.make(name, again=True)
-        if this.params.data.on_bad == "skip":  # how many are left, only reading tells
-            this.make("data")
-            preflight.refuse_miscounted(this, chapters)
-        with Display(this, chapters) as display:
+        with ownparams.kept(this.params, this.given):
+            for name in again:
+                this.make(name, again=True)
+            if this.params.data.on_bad == "skip":  # how many are left, only reading tells
+                this.make("data")
+                preflight.refuse_miscounted(this, chapters)
+        rates = {} if shared else pace.known(devices.name(this.params.device))
+        with Display(this, chapters, rates) as display:
             for notebook, name in zip(chosen, chapters, strict=True):
                 with display.chapter(notebook.stem, name), _telling_how_far_back(this, name, shared):
                     notebooks.execute(notebook, this)
@@ -215,38 +215,6 @@ def paint(
     from diffusegen_core.run import Run
     made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove)
     typer.echo(f"{len(made)} pairs: {out}")
-
-
-@review_app.command("make")
-def review_make(
-    folder: RunFolder,
-    per_type: Annotated[int, typer.Option(min=1, help="Pairs of each data type.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Where form and key go; by default RUN/review.")] = None,
-) -> None:
-    """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
-    from diffusegen_core.report import review
-    from diffusegen_core.run import Run
-    from diffusegen_core.store import moves
-    this = Run.open(folder)
-    with tempfile.TemporaryDirectory() as real:
-        folders = review.folders_of(this, Path(real))
-        if out is None:
-            moves.refuse_links(this.folder, ["review"])
-        form, key = review.make(folders, out or this.folder / "review", per_type, this.params.seed,
-                                classes=this.params.data.classes)
-    typer.echo(f"The form: {form}\nIts key:  {key}")
-    typer.echo("Send the reviewer the form alone: the key says which pairs are real. The form exports the "
-               "answers as a file; `diffusegen review score ANSWERS KEY` reads it.")
-
-
-@review_app.command("score")
-def review_score(
-    answers: Annotated[Path, typer.Argument(help="The file that the form exported.")],
-    key: Annotated[Path, typer.Argument(help="The key of that form.")],
-) -> None:
-    """Show the answers by data type (Table B1), with accuracy, precision and recall."""
-    from diffusegen_core.report import review
-    typer.echo(review.describe(review.score(answers, key)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from diffusegen_core import kernels, watchdog
 from diffusegen_core.config import devices
+from diffusegen_core.config.environment import environment
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, home, plain
 from diffusegen_core.config.plainfiles import MANY, plain_file
@@ -20,7 +21,7 @@ from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock, moves, ownpages
-from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
+from diffusegen_core.store.artifacts import IN_A_SHELL, NotMadeError, OutdatedError
 from diffusegen_core.store.stamps import ASIDE
 from diffusegen_core.watchdog import Hung
 
@@ -108,7 +109,8 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
         os.environ.setdefault(name, value)
     stacks = _stacks(running)
     try:
-        with kernels.private() as private, watchdog.watch(private, running, stacks):
+        with (environment({IN_A_SHELL: "1"}), kernels.private() as private,
+              watchdog.watch(private, running, stacks)):
             papermill.execute_notebook(
                 str(notebook), str(running), {"profile": _told(run.folder), "changes": {}},
                 config=kernels.settings(private), kernel_name=KERNEL, start_timeout=kernels.START,

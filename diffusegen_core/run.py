@@ -73,7 +73,7 @@ class Run:
     """Everything that belongs to one set of parameters. Results are loaded once, and made only by `make`."""
 
     def __init__(self, values: Params, given: Said | None = None) -> None:
-        self.params, self._given = values, given
+        self.params, self.given = values, given  # what the parameter file says, or None
         self._results: dict[str, Any] = {}
 
     @classmethod
@@ -120,7 +120,7 @@ class Run:
             return cls.create(profile, changes, run_dir)
         taken, edited = ownparams.edits(profile, folder)
         run = cls.open(folder, params.merged(edited, changes))
-        run._given = taken
+        run.given = taken
         return run
 
     @classmethod
@@ -251,7 +251,7 @@ class Run:
         shared = progress.worker()
         with (lock.claimed(self.folder) if shared else lock.hold(self.folder),
               contextlib.nullcontext() if shared else ownparams.leaving_nothing(self.folder),
-              ownparams.kept(self.params, self._given)):
+              ownparams.kept(self.params, self.given)):
             tracking.check(self.params.tracking)
             self._results.clear()  # those of grids may be of what was finished so far
             made = self._result(name, replace(self.workspace, again=again), watch)
@@ -334,7 +334,7 @@ class Run:
 
     def keep_params(self) -> Path | None:
         """Write the parameters into the run folder; where others lay there, they are set aside: where."""
-        return ownparams.keep(self.params, self._given)
+        return ownparams.keep(self.params, self.given)
 
     def status(self) -> pd.DataFrame:
         """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""

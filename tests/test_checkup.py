@@ -281,6 +281,33 @@ def test_d11_swapped_folders_are_told(tmp_path):
     assert kinds(made) == ["unmapped values"]
 
 
+def test_values_that_all_masks_have_are_named_once_and_told_of_a_few(tmp_path: Path):
+    def numbered(number: int) -> np.ndarray:
+        mask = lesion() // 255
+        mask[:4, :4] = 2 + number % 2
+        return mask
+    made = check(pairs(tmp_path, 9, mask=numbered), object="nodule")
+    assert said(made, "labels") == ("look 9 masks have values of no class; data.labels: {1: nodule, 2: ..., "
+                                    "3: ...} would name them all")
+    assert len(made.report.problems) == 10, "all are there, and 'too few pairs'"
+    assert made.text.count("unmapped values") == 4
+    assert made.text.endswith("... and 6 more with unmapped values.")
+    assert made.report.text.count("unmapped values") == 9
+
+
+def test_a_few_masks_with_other_values_are_all_told(tmp_path: Path):
+    odd = pairs(tmp_path, 9)
+    for number in range(4):
+        mask = lesion()
+        mask[:4, :4] = 100
+        save(odd / f"masks/{number}.png", mask)
+    for number in range(4, 9):
+        (odd / f"masks/{number}.png").unlink()
+    made = check(odd)
+    assert all(f"masks/{number}.png" in made.text for number in range(4))
+    assert "more with" not in made.text
+
+
 def test_d12_one_rule_for_the_whole_set(tmp_path, nano):
     """A brightest value of 250 and one of 260, in 16 bits, are nearly the same."""
     def deep(number: int) -> np.ndarray:

@@ -174,6 +174,9 @@ def write_notebook(path: Path, *sources: str) -> None:
      "01_x: Place the file by hand."),
     ("from diffusegen_core.store.artifacts import OutdatedError\nraise OutdatedError('Make it again.')",
      "01_x: Make it again."),
+    ("from pathlib import Path\nfrom diffusegen_core.store.artifacts import NotMadeError\n"
+     "raise NotMadeError.of('It is not made.', Path('x'), 'train')",
+     "01_x: It is not made. Make it with `diffusegen run`."),  # and not with run.make
     ("1 / 0", "01_x failed: ZeroDivisionError: division by zero The traceback is in "),
     ("import os\nos._exit(9)", "01_x failed: its process was killed"),
 ])

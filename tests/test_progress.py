@@ -234,7 +234,7 @@ def test_the_command_shows_a_line_a_level(nano_params, monkeypatch: pytest.Monke
     monkeypatch.setattr(display, "LOOK", 0.01)
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
     monkeypatch.setattr(remaining, "known", lambda run: "counted")
-    monkeypatch.setattr(remaining, "ahead", lambda run, table: Ahead({"train": 100.0, "inpaint": 50.0}, 2.0))
+    monkeypatch.setattr(remaining, "ahead", lambda run, table, rates: Ahead({"train": 100.0, "inpaint": 50.0}, 2.0))
     shown = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
     run = Run(nano_params)

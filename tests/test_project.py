@@ -24,7 +24,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 LAYERS = ["config", "store", "parallel", "networks", "data", "measures", "diffusion", "segmentation",
           "chapters", "outlets", "run", "painting", "planning", "newprofile", "report", "exports", "kernels",
           "watchdog", "notebooks",
-          "lab", "cli_params", "cli_data", "cli_new", "cli_export", "cli_runs", "cli"]
+          "lab", "cli_params", "cli_data", "cli_new", "cli_export", "cli_review", "cli_runs", "cli"]
 MOST_LINES = 350
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",

@@ -16,7 +16,7 @@ from diffusegen_core.chapters import cluster, style
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
-from diffusegen_core.store import aside, lock
+from diffusegen_core.store import artifacts, aside, lock
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.stamps import ASIDE
 
@@ -320,6 +320,10 @@ def test_in_a_shell_the_error_says_the_whole_command(finished: Path, tmp_path: P
         Run.open(folder).models  # noqa: B018
     assert str(caught.value).endswith("has no finished train/cluster-01. Make it with run.make('train').")
     assert pickle.loads(pickle.dumps(caught.value)).in_a_shell == caught.value.in_a_shell
+    monkeypatch.setenv(artifacts.IN_A_SHELL, "1")  # in a chapter that a command executes
+    with pytest.raises(NotMadeError, match=r"with `diffusegen run 'my run/params\.yaml'`"):
+        Run.open(folder).models  # noqa: B018
+    monkeypatch.delenv(artifacts.IN_A_SHELL)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["diffusegen", "export", "my run", "--to", "models"])
     with pytest.raises(SystemExit):

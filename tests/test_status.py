@@ -74,7 +74,9 @@ def test_the_rest_has_a_time_by_what_is_made(nano_run: Run, tmp_path: Path):
     assert lines[-1] == f"Next: `{again}` makes the rest, and keeps what is made."
 
 
-def test_where_nothing_is_made_the_device_can_be_measured(nano_params, monkeypatch: pytest.MonkeyPatch):
+def test_where_nothing_is_made_the_device_can_be_measured_and_that_is_remembered(
+        nano_params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     run = Run(nano_params)
     lock.claim(run.folder)
     run.keep_params()
@@ -82,7 +84,8 @@ def test_where_nothing_is_made_the_device_can_be_measured(nano_params, monkeypat
     table = remaining.counted(run)
     rates = status.pd.DataFrame({"kind": list(remaining.RELATIVE), "rate": table["flop"].sum() / 240.0})
     monkeypatch.setattr(status.probe, "rates", lambda p, work, kinds, seconds: rates)
-    assert told(run, "--seconds", 1)[-2] == "Left to make: about 4 min, one item after the other."
+    for given in (("--seconds", 1), ()):
+        assert told(run, *given)[-2] == "Left to make: about 4 min, one item after the other."
 
 
 def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_run: Run, tmp_path: Path):

@@ -15,6 +15,7 @@ import numpy as np
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
 from diffusegen_core.data import (
+    doubtful,
     fits,
     labels,
     layouts,
@@ -32,15 +33,8 @@ from diffusegen_core.data.reports import Report
 
 OK, LOOK = "ok", "look"
 SIZES = 64, 128, 256  # image sides at which regions may vanish, beside the chosen one
-# Shares of a picture and of its border above which a mask is more likely inverted, and of a picture if the
-# mask has a hole, as where it spares a black frame. One of Kvasir-SEG's 1000 masks is like that, and of the
-# same masks inverted all but two are.
-MOST, FRAME, HOLED = 0.8, 0.75, 0.5
 DARK = 8  # the brightest grey level of a picture that shows nothing
 STRETCHED = 1.2  # a longer side over the shorter one
-CLEARER = 2.0  # times as much contrast along a mask's outline if it is turned, and it was turned
-MIRRORED = {"mirrored": (1, -1), "upside down": (-1, 1), "turned by 180 degrees": (-1, -1)}
-SIDE = 128  # pixels at which outlines are compared
 STRIP = 1000  # images that are compared with all others at once
 
 
@@ -85,9 +79,10 @@ class Checkup:
 
     @property
     def text(self) -> str:
-        """Every line, and then every problem, for a terminal."""
+        """Every line, and then every problem, for a terminal; of values that no class is named for, which one
+        parameter names for all masks, a few."""
         rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in self.lines]
-        return "\n".join([*rows, self.report.text])
+        return "\n".join([*rows, self.report.folded(labels.UNMAPPED)])
 
 
 def check(folder: Path | str, clusters: int | None = None, settings: Data | None = None) -> Report:
@@ -146,7 +141,7 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     mask = look.classes
     assert mask is not None, "the caller looks"
     union: np.ndarray = mask.max(axis=2) > 0
-    if upturned(union):
+    if doubtful.upturned(union):
         _odd(seen, "have masks that may be inverted: most of the picture or of its border is of a class",
              name)
     for number in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
@@ -157,21 +152,8 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
         seen.lost[side] = seen.lost.get(side, 0) + vanishing(fits.squared(mask, fit), side)
     if look.pixels is None or look.pixels.shape[:2] != union.shape:
         return
-    if way := flipped(look.pixels, union):
+    if way := doubtful.flipped(look.pixels, union):
         _odd(seen, f"have masks that fit far better {way}", name)
-
-
-def upturned(union: np.ndarray) -> bool:
-    """Whether a mask (H, W) is more likely that of everything but the object."""
-    border = _border(union)
-    if union.mean() > MOST or border.mean() > FRAME:
-        return True
-    count, numbers = cv2.connectedComponents((~union).astype(np.uint8))
-    return union.mean() > HOLED and len(set(range(1, count)) - set(_border(numbers).tolist())) > 0
-
-
-def _border(plane: np.ndarray) -> np.ndarray:
-    return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
 
 
 def vanishing(mask: np.ndarray, side: int) -> int:
@@ -192,27 +174,6 @@ def vanishing(mask: np.ndarray, side: int) -> int:
     return lost
 
 
-def flipped(pixels: np.ndarray, union: np.ndarray) -> str | None:
-    """How a mask (H, W) would fit its image (H, W, C) far better: by the contrast along its outline; or None.
-
-    The contrast is the mean difference of grey levels between a strip inside and one outside.
-    """
-    grey = cv2.resize(pixels.mean(axis=2).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    small = cv2.resize(union.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-    inner = small - cv2.erode(small, np.ones((7, 7), np.uint8), borderValue=1)
-    outer = cv2.dilate(small, np.ones((7, 7), np.uint8)) - small
-    if not inner.any() or not outer.any():
-        return None
-
-    def contrast(rows: int, columns: int) -> float:
-        inside, outside = (grey[strip[::rows, ::columns] > 0].mean() for strip in (inner, outer))
-        return abs(float(inside - outside))
-    here = contrast(1, 1)
-    best = max(MIRRORED, key=lambda way: contrast(*MIRRORED[way]))
-    spread = float(grey.std())
-    return best if contrast(*MIRRORED[best]) > max(CLEARER * here, spread) and here < spread / 2 else None
-
-
 def twins(seen: Seen) -> list[tuple[str, str]]:
     """Pairs of images that are copies of each other, by their looks; of flat ones nobody can tell."""
     names, same = list(seen.shown), []
@@ -226,7 +187,8 @@ def twins(seen: Seen) -> list[tuple[str, str]]:
 def _lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     first = ("", "layout", f"{report.layout}: {len(report.pairs)} usable pairs")
     return [first, *_image_lines(seen, settings), *_shape_lines(seen, settings),
-            *_mask_lines(seen, settings), *_class_lines(report, seen, settings), *_odd_lines(report, seen),
+            *_mask_lines(seen, settings), *_unnamed_lines(report, seen, settings),
+            *_class_lines(report, seen, settings), *_odd_lines(report, seen),
             *_patient_lines(report, settings)]
 
 
@@ -286,6 +248,17 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         lines.append((LOOK if seen.lost[settings.image_size] else OK, "vanishing",
                       f"regions too small to be seen at a side of so many pixels: {lost}"))
     return lines
+
+
+def _unnamed_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
+    """The parameter that names the values of all masks, where none names any: what each mask would need
+    differs by what it shows."""
+    masks = sum(one.problem == labels.UNMAPPED for one in report.problems)
+    values = [value for value in seen.values if value.replace(".", "").isdigit() and float(value)]
+    if masks < 2 or settings.labels or not 1 < len(values) <= maskvalues.SHOWN:
+        return []
+    named = maskvalues.suggested(sorted(values, key=float), settings.object)
+    return [(LOOK, "labels", f"{masks} masks have values of no class; {named} would name them all")]
 
 
 def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:

@@ -109,14 +109,27 @@ class Report:
 
     def brief(self, rows: int = 40) -> str:
         """The same with at most so many rows, for an error."""
+        more = len(self.problems) - rows
+        rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
+        return self._listed(self.problems[:rows]) + rest
+
+    def folded(self, problem: str, few: int = 3) -> str:
+        """`text` with but a few rows of a kind of problem that most rows are of, as where one parameter mends
+        them all."""
+        alike = [one for one in self.problems if one.problem == problem]
+        if 2 * len(alike) <= len(self.problems) or len(alike) <= 2 * few:
+            return self.text
+        folded = set(alike[few:])
+        return (self._listed([one for one in self.problems if one not in folded])
+                + f"\n... and {len(alike) - few} more with {problem}.")
+
+    def _listed(self, problems: Sequence[Problem]) -> str:
         if not self.problems:
             return f"{self.folder}: {len(self.pairs)} pairs ({self.layout}), no problems."
         table = "\n".join(_columns([("file", "problem", "detail"), *(
-            (one.file, one.problem, one.detail) for one in self.problems[:rows])]))
-        more = len(self.problems) - rows
-        rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
+            (one.file, one.problem, one.detail) for one in problems)]))
         return (f"{self.folder}: {counted(len(self.pairs), 'usable pair')}, "
-                f"{counted(len(self.problems), 'problem')}.\n{table}{rest}")
+                f"{counted(len(self.problems), 'problem')}.\n{table}")
 
     def hashes(self, known: Mapping[str, Any]) -> dict[str, tuple[int, int, str]]:
         """Size, time (ns) and SHA-256 of every image file, by its relative name.

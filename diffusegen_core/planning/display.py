@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TextIO
 
@@ -32,10 +32,13 @@ COUNTING = ("import sys; from diffusegen_core.planning import remaining; "
 
 
 class Display:
-    """Shows how far a run is while this lasts; `chapter` says which one is under way."""
+    """Shows how far a run is while this lasts; `chapter` says which one is under way.
 
-    def __init__(self, run: Run, chapters: list[str]) -> None:
-        self.run, self.chapters = run, chapters
+    `rates`, FLOP a second by kind of work, tell the time that is left until the run itself does.
+    """
+
+    def __init__(self, run: Run, chapters: list[str], rates: Mapping[str, float] | None = None) -> None:
+        self.run, self.chapters, self.rates = run, chapters, rates
         self.place = run.folder / progress.PLACE
         self.finished: dict[str, float] = {}
         self.now: tuple[str, float] | None = None  # what is under way, and since when
@@ -105,7 +108,7 @@ class Display:
             own = Run(self.run.params)  # an object of its own, as this is another thread
             table = remaining.known(own)
             if table is not None:
-                self.rest = remaining.ahead(own, table)
+                self.rest = remaining.ahead(own, table, self.rates)
             elif self.child is None:
                 self.child = subprocess.Popen(
                     [sys.executable, "-P", "-c", COUNTING, str(self.run.folder)], stdin=subprocess.DEVNULL,

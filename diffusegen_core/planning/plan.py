@@ -29,7 +29,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration, scaled, size
 from diffusegen_core.data import dataset
 from diffusegen_core.data.types import GAN, REAL
-from diffusegen_core.planning import flops, probe
+from diffusegen_core.planning import flops, pace, probe
 from diffusegen_core.segmentation import trainsets
 
 # What is said of the time of a training on several cards.
@@ -128,6 +128,7 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
+        pace.remember(device, rates)
         rate = table["kind"].map(rates.set_index("kind")["rate"])
         at_once = table["cards"] if devices.on_cards(p.device) else 1
         table["seconds"] = (table["flop"] / rate / at_once).where(table["flop"] > 0, 0.0)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -86,13 +87,13 @@ def _table(rows: Any) -> pd.DataFrame | None:
 def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = None) -> Ahead:
     """What is left to make. With the `rates` of a probe, FLOP a second by kind, its pace is theirs where
     nothing is finished."""
-    cost = {kind: 1 / rate for kind, rate in rates.items() if rate > 0} if rates else RELATIVE
+    cost = _costs(rates) if rates else RELATIVE
     weights: dict[str, float] = {}
     at_once = run.params.train.devices if devices.on_cards(run.params.device) else 1
     for row in table.itertuples():
         name = _result(row)
         cards = at_once if row.kind == "training" else 1
-        weights[name] = weights.get(name, 0.0) + row.flop / cards * cost.get(row.kind, RELATIVE[row.kind])
+        weights[name] = weights.get(name, 0.0) + row.flop / cards * cost[row.kind]
     missing = {name: _missing(run, name) for name in weights}
     spent = took(run.folder)
     there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
@@ -104,6 +105,13 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
         page = PAGES.get(name, name)
         work[page] = work.get(page, 0.0) + weight * missing[name]
     return Ahead(work, pace)
+
+
+def _costs(rates: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of a FLOP by kind of work; of a kind without a rate, by those that have one."""
+    each = {kind: 1 / rate for kind, rate in rates.items() if kind in RELATIVE and rate > 0}
+    unit = median(seconds / RELATIVE[kind] for kind, seconds in each.items()) if each else 1.0
+    return {kind: each.get(kind, unit * relative) for kind, relative in RELATIVE.items()}
 
 
 def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elapsed: float,

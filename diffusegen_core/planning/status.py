@@ -11,7 +11,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import home
 from diffusegen_core.config.text import about, duration, size
 from diffusegen_core.parallel import progress
-from diffusegen_core.planning import plan, probe, remaining
+from diffusegen_core.planning import pace, plan, probe, remaining
 from diffusegen_core.planning.flops import count
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
@@ -112,7 +112,10 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
         if seconds and not running:
             found = probe.rates(plan.at_hand(p)[0], count(p), sorted(set(table["kind"])), seconds)
             rates = found.set_index("kind")["rate"].dropna().to_dict()
-        rest = remaining.ahead(run, table, rates)
+        device = plan.at_hand(p)[1]
+        if rates:
+            pace.remember(device, found)
+        rest = remaining.ahead(run, table, rates or pace.known(device))
     except UserError as error:
         return f"The time that is left cannot be told: {error}"
     if rest.seconds is None:

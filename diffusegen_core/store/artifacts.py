@@ -33,6 +33,7 @@ FEW = 3  # names that a message lists
 GENERATORS = "generators"  # the folder of a run in which its further generators have one each
 CHANGED = "-changed"  # after the key, of what was set aside because its files were changed by hand
 Recipe = dict[str, Any]
+IN_A_SHELL = "DIFFUSEGEN_IN_A_SHELL"  # environment variable: set in what a command executes
 
 
 class NotMadeError(UserError):
@@ -50,8 +51,9 @@ class NotMadeError(UserError):
     @classmethod
     def of(cls, reason: str, run: Path, chapter: str, how: str = "Make it with {}.") -> "NotMadeError":
         """What says why, and then `how`, with the call that makes a chapter of a run, or the command."""
-        calls = f"run.make({chapter!r})", f"`{_command(run)}`"
-        return cls(*(f"{reason} {how.format(call)}" for call in calls))
+        command = f"`{_command(run)}`"
+        in_python = command if IN_A_SHELL in os.environ else f"run.make({chapter!r})"
+        return cls(*(f"{reason} {how.format(call)}" for call in (in_python, command)))
 
 
 class OutdatedError(NotMadeError):
