@@ -1,5 +1,6 @@
 """The command `diffusegen export`: a run's pairs out, to what people train with, or its models."""
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,8 @@ def export(
         "--all-generators", help="With the pairs of a run's further generators.")] = False,
     by_class: Annotated[bool, typer.Option(
         "--by-class", help="A mask for each class, in one array: folder and monai.")] = False,
+    held_out: Annotated[bool, typer.Option(
+        "--held-out", help="With the real pairs that the run is tested on, as a side of their own.")] = False,
     keep_names: Annotated[bool, typer.Option(
         "--keep-names", help="Call files after the images that they were made of, and do not number "
                              "them.")] = False,
@@ -44,12 +47,14 @@ def export(
     is not finished is not made, and no file is overwritten.
     """
     from diffusegen_core.config.errors import UserError, printable
-    from diffusegen_core.exports import cases, exporting
+    from diffusegen_core.exports import choosing, exporting
+    from diffusegen_core.exports.cases import TEST
+    from diffusegen_core.report import recommendation
     from diffusegen_core.run import Run
     if to is Target.MODELS:
-        if types is not None or not real or native or generators or by_class or keep_names:
-            raise UserError("--types, --no-real, --native, --all-generators, --by-class and --keep-names are "
-                            "of pairs; --to models writes models alone.")
+        if types is not None or not real or native or generators or by_class or keep_names or held_out:
+            raise UserError("--types, --no-real, --native, --all-generators, --by-class, --held-out and "
+                            "--keep-names are of pairs; --to models writes models alone.")
         place, trained = exporting.models(Run.open(folder), out)
         typer.echo(f"{len(trained.all)} models: {printable(str(place))}")
         typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
@@ -58,12 +63,14 @@ def export(
     if names == []:
         raise UserError(f"--types {types!r} names no data type; name some, or leave it out.")
     place, chosen = exporting.export(Run.open(folder), to.value, out, names, real, native, generators,
-                                     by_class, keep_names)
-    counts = chosen.table.groupby(["origin", "data_type"], sort=False).size()
-    typer.echo(f"{', '.join(f'{count} {kind}' for (_, kind), count in counts.items())} pairs: "
+                                     by_class, keep_names, held_out)
+    counts = Counter("held-out" if case.split == TEST else case.data_type.name for case in chosen.cases)
+    typer.echo(f"{', '.join(f'{count} {kind}' for kind, count in counts.items())} pairs: "
                f"{printable(str(place))}")
-    if others := cases.others(chosen):
+    if others := choosing.others(chosen):
         typer.echo(f"Not exported: {', '.join(others)}; --types names what is.")
+    if found := recommendation.in_words(chosen.run):
+        typer.echo(printable(f"What chapter 7 found: {found}"))
     typer.echo(f"The licence of the data is yours to fill in: {printable(str(place / exporting.CARD))}")
     beside = printable(str(exporting.names_of(place)))
     typer.echo("File names and origins.csv have the names of the run's images (--keep-names): see that these "

@@ -27,12 +27,12 @@ from diffusegen_core.cli_export import Target
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, reading
+from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, planes, reading
 from diffusegen_core.data.types import GAN, REAL, DataType
-from diffusegen_core.exports import cases, datacard, exporting, to_coco, to_nnunet
-from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Chosen
+from diffusegen_core.exports import cases, choosing, datacard, exporting, to_coco, to_nnunet
+from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Chosen
 from diffusegen_core.exports.exporting import FORMATS, export
-from diffusegen_core.report import answer
+from diffusegen_core.report import answer, recommendation
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
@@ -65,7 +65,7 @@ def exports(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 @pytest.fixture(scope="session")
 def chosen(evaluated: Path) -> Chosen:
     """What these hold."""
-    return cases.choose(Run.open(evaluated), ["2-Styled-Diff", "2-Diff"])
+    return choosing.choose(Run.open(evaluated), ["2-Styled-Diff", "2-Diff"])
 
 
 @pytest.fixture(scope="session")
@@ -142,14 +142,14 @@ def test_real_and_synthetic_pairs_are_told_apart_and_twins_do_not_validate(chose
 def test_a_pair_that_shows_a_lesion_of_a_validating_pair_is_held_back():
     row = {"name": "a_1", "group": "a", "lesion_of": "b", "sample": 1}
     pasted = DataType("Paste")
-    assert cases._case(pasted, row, {"b"}, {}).split == HELD
-    assert cases._case(pasted, row, {"c"}, {}).split == TRAIN
-    assert cases._case(pasted, row, {"a"}, {}).split == HELD
+    assert choosing._case(pasted, row, {"b"}, {}).split == HELD
+    assert choosing._case(pasted, row, {"c"}, {}).split == TRAIN
+    assert choosing._case(pasted, row, {"a"}, {}).split == HELD
 
 
 def test_no_side_sees_a_mask_of_the_other_whatever_was_made_of_painted_pairs(varied: Run):
     kinds = ["2-Paint", "2-Styled-Paint", "2-Filtered-Styled-Paint", "Paste"]
-    chosen, patient = cases.choose(varied, kinds), dict.fromkeys([""], "") | patients.together(
+    chosen, patient = choosing.choose(varied, kinds), dict.fromkeys([""], "") | patients.together(
         varied.pairs.file)
     painted = outlets.made(varied, DataType.parse("2-Paint")).manifest.set_index("name")["mask_of"]
     by_name = {case.case: case for case in chosen.cases}
@@ -188,12 +188,12 @@ def test_a_training_loop_of_some_real_pairs_sees_no_mask_of_the_others(varied: R
 
 def test_by_default_it_is_what_the_run_is_made_for(evaluated: Path, own: Path):
     run = Run.open(evaluated)
-    assert list(cases.choose(run).sets) == [STYLED]
-    assert cases.others(cases.choose(run)) == ["2-Diff"]
-    assert not cases.choose(run, real=False).real
-    assert set(cases.choose(run, real=False).table["split"]) == {TRAIN}
+    assert list(choosing.choose(run).sets) == [STYLED]
+    assert choosing.others(choosing.choose(run)) == ["2-Diff"]
+    assert not choosing.choose(run, real=False).real
+    assert set(choosing.choose(run, real=False).table["split"]) == {TRAIN}
     shutil.rmtree(own / "style")
-    assert list(cases.choose(Run.open(own)).sets) == [STYLED.inpainted]
+    assert list(choosing.choose(Run.open(own)).sets) == [STYLED.inpainted]
 
 
 def test_near_copies_are_those_of_the_audit(evaluated: Path, chosen: Chosen, own: Path):
@@ -201,7 +201,7 @@ def test_near_copies_are_those_of_the_audit(evaluated: Path, chosen: Chosen, own
     for case in chosen.cases:
         assert case.near_copy == (audit[case.data_type.name, case.pair] or "no")
     shutil.rmtree(own / "evaluate")
-    without = cases.choose(Run.open(own))
+    without = choosing.choose(Run.open(own))
     assert set(without.table["near_copy"]) == {"not audited"}
     assert "chapter 5 makes it" in datacard.text(without, "", "")
 
@@ -223,6 +223,42 @@ def test_a_run_without_pairs_is_told_which_chapter_makes_them(nano: dict, tmp_pa
         export(run, "coco", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not (run.folder / "train").exists()
+
+
+@pytest.mark.parametrize("to", ["nnunet", "coco", "hf", "monai"])
+def test_held_out_pairs_are_a_side_of_their_own(to: str, evaluated: Path, tmp_path: Path):
+    run = Run.open(evaluated)
+    place, held = export(run, to, tmp_path / OUT.get(to, to), ["2-Diff"], held_out=True)
+    test = next(iter(run.tests.values())).pairs
+    mine = held.of(TEST)
+    assert sorted(case.pair for case in mine) == sorted(test.names)
+    assert {case.case.partition("__")[0] for case in mine} == {"Held-out"}
+    assert not set(test.names) & {case.source for case in held.cases if case.split != TEST}
+    listed = {"nnunet": lambda: [path.stem.removesuffix("_0000") for path in (place / "imagesTs").iterdir()],
+              "coco": lambda: [Path(one["file_name"]).stem for one in json.loads(
+                  (place / "annotations/instances_test.json").read_text())["images"]],
+              "hf": lambda: [path.stem for path in (place / "test" / "images").iterdir()],
+              "monai": lambda: [Path(one["image"]).stem for one in json.loads(
+                  (place / "datalist.json").read_text())["test"]]}[to]()
+    assert sorted(listed) == sorted(case.case for case in mine)
+    for fold in held.folds():
+        assert not {*fold["train"], *fold["val"]} & {case.case for case in mine}
+    first = mine[0]
+    image, mask = held.written(first)
+    assert np.array_equal(image, test.named([first.pair]).images[0])
+    assert np.array_equal(mask, planes.numbered(test.named([first.pair]).masks[0]))
+    card = (place / "README.md").read_text()
+    assert "measure what you train on `test`" in " ".join(card.split())
+    assert f"| Real | real pairs | {10 + len(test)} |" in card or f"| {len(test)} |" in card
+    assert not any(name in told_of(place) for name in test.names)
+
+
+def test_held_out_pairs_are_refused_where_they_have_no_place(evaluated: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"A plain folder has no sides"):
+        export(Run.open(evaluated), "folder", tmp_path / "out", held_out=True)
+    with pytest.raises(UserError, match="Held-out pairs are at the run's size"):
+        export(Run.open(evaluated), "coco", tmp_path / "out", held_out=True, native=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- names
@@ -270,7 +306,7 @@ def test_pairs_of_a_patient_have_one_group(evaluated: Path, monkeypatch: pytest.
     run = Run.open(evaluated)
     of = {name: f"patient {number // 2}" for number, name in enumerate(run.pairs.names)}
     monkeypatch.setattr(cases.patients, "together", lambda stored: of)
-    chosen = cases.choose(run, ["2-Diff"])
+    chosen = choosing.choose(run, ["2-Diff"])
     groups = chosen.table["group"].groupby(chosen.named["source"].map(of)).nunique()
     assert set(groups) == {1}
     assert chosen.table["group"].nunique() == len(set(of.values()))
@@ -330,6 +366,8 @@ def test_nnunet_asks_for_its_own_names(evaluated: Path, tmp_path: Path):
 def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    found = "**On these data: pasting helps (2\\_3 &lt; 4).** So."
+    monkeypatch.setattr(recommendation, "of", lambda run: found)
     assert set(Target) == {*FORMATS, Target.MODELS}
     words = ["export", str(evaluated), "--to", "coco"]
     result = CliRunner().invoke(cli.app, [*words, "--types", "Real, 2-Diff"])
@@ -337,9 +375,12 @@ def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: 
     count = len(outlets.made(Run.open(evaluated), DataType.parse("2-Diff")))
     assert f"10 Real, {count} 2-Diff pairs: run-coco" in result.stdout
     assert "Not exported: 2-Styled-Diff" in result.stdout
+    assert "What chapter 7 found: On these data: pasting helps (2_3 < 4). So.\n" in result.stdout
+    assert "no part of the run has seen: **On these data" in (tmp_path / "run-coco/README.md").read_text()
     assert "The licence of the data is yours to fill in: run-coco/README.md" in result.stdout
     assert "Their names in the run are in run-coco-names.csv, which is not for others." in result.stdout
-    kept = CliRunner().invoke(cli.app, [*words, "--out", "kept", "--keep-names"])
+    kept = CliRunner().invoke(cli.app, [*words, "--out", "kept", "--keep-names", "--held-out"])
+    assert kept.stdout.startswith(f"10 Real, {count} 2-Styled-Diff, 4 held-out pairs: kept\n")
     assert "see that these name no patient" in kept.stdout
     assert (tmp_path / "run-coco" / "annotations" / "instances_train.json").is_file()
     again = CliRunner().invoke(cli.app, words)
@@ -385,10 +426,10 @@ def test_a_card_says_what_the_models_remember(evaluated: Path, exports: dict[str
             folder / "README.md").read_text()
     figure = answer.Answer(answer.MEMORY, answer.REMEMBERED, "an area of 0.9")
     monkeypatch.setattr(answer, "remembered", lambda result: figure)
-    assert figure.sentence in datacard.text(cases.choose(run, ["2-Diff"], real=False), "", "")
-    assert figure.sentence not in datacard.text(cases.choose(run, ["Real"]), "", "")
+    assert figure.sentence in datacard.text(choosing.choose(run, ["2-Diff"], real=False), "", "")
+    assert figure.sentence not in datacard.text(choosing.choose(run, ["Real"]), "", "")
     shutil.rmtree(own / "evaluate")
-    assert "Not known: chapter 5 was not made" in datacard.text(cases.choose(Run.open(own)), "", "")
+    assert "Not known: chapter 5 was not made" in datacard.text(choosing.choose(Run.open(own)), "", "")
 
 
 def test_a_card_tells_no_path_of_this_machine(evaluated: Path):
@@ -569,11 +610,11 @@ def test_nnunet_has_a_file_for_each_of_other_channels(evaluated: Path, tmp_path:
 
 
 def test_pairs_of_further_generators_are_told_apart(evaluated: Path, monkeypatch: pytest.MonkeyPatch):
-    run, first = Run.open(evaluated), cases.choose(Run.open(evaluated), ["2-Diff"])
+    run, first = Run.open(evaluated), choosing.choose(Run.open(evaluated), ["2-Diff"])
     made = outlets.made
     monkeypatch.setattr(outlets, "made", lambda run, kind, generator=0: made(run, kind))
     run.params = run.params.model_copy(update={"generators": 2})
-    every = cases.choose(run, ["2-Diff"], generators=True)
+    every = choosing.choose(run, ["2-Diff"], generators=True)
     assert every.table["case"].is_unique
     more = every.table[every.table["generator"] == 1]
     assert set(more["data_type"]) == {"2-Diff"}
@@ -583,7 +624,7 @@ def test_pairs_of_further_generators_are_told_apart(evaluated: Path, monkeypatch
     last = every.cases[-1]
     [twin] = [case for case in first.cases if (case.pair, case.data_type) == (last.pair, last.data_type)]
     assert np.array_equal(every.read(last)[0], first.read(twin)[0])
-    assert cases.choose(run, ["2-Diff"]).table["generator"].eq(0).all(), "unless they are asked for"
+    assert choosing.choose(run, ["2-Diff"]).table["generator"].eq(0).all(), "unless they are asked for"
     assert "all 2 generators" in datacard.text(every, "a folder", "")
 
 

@@ -15,7 +15,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, sequences, sidecars, testsets
 from diffusegen_core.data.types import REAL
-from diffusegen_core.exports import cases
+from diffusegen_core.exports import choosing
 from diffusegen_core.exports.cases import Case, Chosen
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.experiments import Experiment
@@ -97,7 +97,7 @@ def test_chapters_6_and_7_validate_on_other_volumes(loaded):
 def test_an_export_keeps_volumes_on_one_side(loaded):
     p, pairs = loaded
     run = SimpleNamespace(pairs=pairs, params=p, finished=lambda name: None)
-    chosen = cases.choose(run, [REAL.name])
+    chosen = choosing.choose(run, [REAL.name])
     sides = {split: {body(case.source) for case in chosen.of(split)} for split in ("train", "validation")}
     assert sides["validation"]
     assert not sides["train"] & sides["validation"]

@@ -1,22 +1,21 @@
 """What an export holds: the pairs of some data types, each with its origin, and on which side of a split."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from diffusegen_core import outlets
-from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import fits, pairsets, patients, planes, sidecars
+from diffusegen_core.data import fits, pairsets, patients, planes
 from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
 
-TRAIN, VALID, HELD = "train", "validation", "held_back"
-SPLITS = (TRAIN, VALID, HELD)
+TRAIN, VALID, HELD, TEST = "train", "validation", "held_back", "test"
+SPLITS = (TRAIN, VALID, HELD)  # and TEST, where held-out pairs are asked for
 SYNTHETIC = "synthetic"
 NOT_AUDITED = "not audited"
 FOLDS = 5  # of cross-validation, as nnU-Net has it
@@ -45,7 +44,8 @@ class Case:
     sample: int
     """Number among those of its source, from 1; 0 of a real pair."""
     split: str
-    """TRAIN, VALID (real pairs alone), or HELD: made of a pair that validates, or with its lesion or mask."""
+    """TRAIN, VALID (real pairs alone), HELD: made of a pair that validates, or with its lesion or mask; or
+    TEST: a real pair that the run holds out."""
     near_copy: str
     """By what chapter 5 calls it a near-copy of a training image, and a real pair of another one ("pixels");
     "no", or NOT_AUDITED."""
@@ -56,7 +56,7 @@ class Case:
     def kind(self) -> str:
         """What its name there begins with."""
         by = f"_generator-{self.generator}" if self.generator else ""
-        return f"{self.data_type}{by}"
+        return "Held-out" if self.split == TEST else f"{self.data_type}{by}"
 
     @property
     def origin(self) -> str:
@@ -77,6 +77,8 @@ class Chosen:
     """Those of each generator after the first, where these are exported as well."""
     planes: bool = False
     """Whether masks are arrays with a plane for each class."""
+    tested: TestSet | None = None
+    """The real pairs that the run holds out, where these are exported."""
     numbers_of: Mapping[str, int] = field(default_factory=dict)
     """What each source is told by, from 1, as its name may be a patient's; {} where names are kept."""
 
@@ -130,6 +132,11 @@ class Chosen:
         """The licence field, which nobody can fill in here."""
         return "TO BE FILLED IN: the licence of the real images, which binds the synthetic ones as well"
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The sides that it may have."""
+        return (*SPLITS, TEST) if self.tested else SPLITS
+
     def of(self, split: str) -> list[Case]:
         """The pairs of a side."""
         return [case for case in self.cases if case.split == split]
@@ -143,6 +150,10 @@ class Chosen:
         return whole[0].transpose(2, 0, 1), whole[1].transpose(2, 0, 1)
 
     def _squares(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+        held = self.tested.pairs if self.tested and case.split == TEST else None
+        if held is not None:
+            one = held.named([case.pair])
+            return one.images[0], one.masks[0]
         if case.data_type == REAL:
             place = self._places[case.pair]
             return self.run.pairs.images[place], self.run.pairs.masks[place]
@@ -159,14 +170,15 @@ class Chosen:
         """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
         fold, "train" all that are neither these nor made of them, nor show a lesion or mask of theirs; slices
         of a volume stay together. None with fewer than two real pairs."""
-        sources = [case.source for case in self.cases if case.data_type == REAL]
+        cases = [case for case in self.cases if case.split != TEST]
+        sources = [case.source for case in cases if case.data_type == REAL]
         members = trainsets.in_groups(sources, patients.together(self.run.pairs.file))
         count = min(FOLDS, len(members))
         order = trainsets.shuffled(members, self.run.params.seed, "export", "folds")
         parts = [{name for group in order[number::count] for name in members[group]}
                  for number in range(count)] if count > 1 else []
-        return [{"train": [case.case for case in self.cases if not {case.source, case.lesion_of} & part],
-                 "val": [case.case for case in self.cases if case.source in part and case.data_type == REAL]}
+        return [{"train": [case.case for case in cases if not {case.source, case.lesion_of} & part],
+                 "val": [case.case for case in cases if case.source in part and case.data_type == REAL]}
                 for part in parts]
 
     def source(self, name: str) -> str:
@@ -201,7 +213,9 @@ class Chosen:
     def _groups(self) -> dict[str, str]:
         """What a source belongs to that is not to be parted, such as a patient or a volume, by its number; a
         source of which none is known is one for itself."""
-        known, numbers = patients.together(self.run.pairs.file), dict[str, int]()
+        known, numbers = dict(patients.together(self.run.pairs.file)), dict[str, int]()
+        if self.tested:
+            known |= {**(self.tested.volumes or {}), **(self.tested.patients or {})}
         sources = dict.fromkeys(case.source for case in self.cases)
         return {one: f"group-{numbers.setdefault(known.get(one, one), len(numbers) + 1):04d}"
                 for one in sorted(sources, key=lambda one: self.numbers_of.get(one, 0))}
@@ -209,109 +223,3 @@ class Chosen:
     @cached_property
     def _places(self) -> dict[str, int]:
         return {name: place for place, name in enumerate(self.run.pairs.names)}
-
-
-def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, native: bool = False,
-           generators: bool = False, keep_names: bool = False) -> Chosen:
-    """The pairs of these data types, and the real ones if `real`; without names those of `usual`. If `native`
-    they are to have the size of their source's own files. They are the first generator's, or with
-    `generators` those of all. Pairs and sources are numbered, in an order that tells nothing, unless
-    `keep_names`.
-
-    UserError where the run does not have them, has not made them (naming the chapter), none is left, or no
-    native size is known.
-    """
-    asked = [usual(run)] if types is None else [outlets.named(run, name) for name in types]
-    sets = {one: outlets.made(run, one) for one in dict.fromkeys(asked) if one != REAL}
-    others = range(1, run.params.generators) if generators else ()
-    further = [{one: outlets.made(run, one, number) for one in sets if one.is_painted} for number in others]
-    if empty := next((one for one in sets if not len(sets[one])), None):
-        raise UserError(f"{empty} has no pairs: all {len(sets[empty].left_out)} were left out. Name another "
-                        "data type.")
-    _, valid = trainsets.split(run.pairs.names if real else [], run.params.segment.validation,
-                               run.params.seed, "export", "split",
-                               groups=patients.together(run.pairs.file))
-    audited = _audited(run)
-    cases = [_case(REAL, {"name": name, "group": name}, valid, audited)
-             for name in run.pairs.names] if real else []
-    for number, made_by in enumerate((sets, *further)):
-        for data_type, one in made_by.items():
-            of = outlets.shown(run, data_type, number)
-            rows = one.manifest.assign(group=trainsets.grouped(one.manifest)["group"],
-                                       lesion_of=[of.get(name, "") for name in one.manifest["name"]])
-            cases += [_case(data_type, row, valid, audited, number) for row in rows.to_dict("records")]
-    if not cases:
-        raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")
-    numbers = {} if keep_names else _numbers(run, cases)
-    return Chosen(run, cases if keep_names else _numbered(cases, numbers), sets,
-                  _native(run, cases) if native else {}, further, numbers_of=numbers)
-
-
-def _numbers(run: Run, cases: Sequence[Case]) -> dict[str, int]:
-    """A number for each source, from 1: the run's pairs first, then others. Their order is drawn, as that of
-    the names may be that of dates."""
-    sources = {name for case in cases for name in (case.source, case.lesion_of)}
-    known, seed = set(run.pairs.names), run.params.seed
-    return {name: number for number, name in enumerate(
-        [*trainsets.shuffled(known, seed, "export", "names"),
-         *trainsets.shuffled(sources - known, seed, "export", "names")], 1)}
-
-
-def _numbered(cases: Sequence[Case], numbers: Mapping[str, int]) -> list[Case]:
-    """The pairs, those of each data type and generator numbered in the order of their sources' numbers."""
-    kinds: dict[str, list[Case]] = {}
-    for case in cases:
-        kinds.setdefault(case.kind, []).append(case)
-    return [replace(case, case=f"{kind}__{number:04d}") for kind, mine in kinds.items()
-            for number, case in enumerate(sorted(mine, key=lambda one: (numbers[one.source], one.sample)), 1)]
-
-
-def _native(run: Run, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
-    known = sidecars.native_sizes(run.pairs.file)
-    if lacking := next((case for case in cases if case.source not in known), None):
-        raise UserError(f"{lacking.data_type} {lacking.pair} has no native size: it is a phantom's, an older "
-                        "run's, or of a source that nobody knows. Leave out --native, or name other types.")
-    return known
-
-
-def usual(run: Run) -> DataType:
-    """What a run is made for: its styled pairs, filtered where there is a filter; or what of this there is.
-
-    NotMadeError, which names the chapter, where nothing is painted.
-    """
-    painted = [one for one in outlets.types(run).values() if one.is_painted]
-    order = sorted(painted, key=lambda one: (one.full, not one.is_styled, not one.is_filtered))
-    return next((one for one in order if made(run, one)), order[-1])
-
-
-def made(run: Run, data_type: DataType) -> PairSet | None:
-    """The pairs of a synthetic type; None where there are none."""
-    try:
-        return outlets.made(run, data_type) or None
-    except UserError:
-        return None
-
-
-def others(chosen: Chosen) -> list[str]:
-    """The names of the types that are made as well and not exported."""
-    known = outlets.types(chosen.run).values()
-    return [one.name for one in known if one != REAL and one not in chosen.sets and made(chosen.run, one)]
-
-
-def _audited(run: Run) -> dict[tuple[str, str], str]:
-    """By what chapter 5 calls a pair a near-copy, by data type and name."""
-    result = run.finished("evaluate")
-    rows = result.audit[["data type", "name", "near_copy"]].itertuples(index=False) if result else ()
-    return {(kind, name): near or "no" for kind, name, near in rows}
-
-
-def _case(data_type: DataType, row: Mapping[str, object], valid: Collection[str],
-          audited: Mapping[tuple[str, str], str], generator: int = 0) -> Case:
-    name, source, real = str(row["name"]), str(row["group"]), data_type == REAL
-    lesion = str(row.get("lesion_of") or source)
-    split = TRAIN if not {source, lesion} & set(valid) else VALID if real else HELD
-    # Chapter 5 audits the first generator's pairs; others may have the same names.
-    near = NOT_AUDITED if generator else audited.get((data_type.unfiltered.name, name), NOT_AUDITED)
-    case = Case("", data_type, name, source, lesion, str(row.get("model") or "none"),
-                int(str(row.get("sample", 0))), split, near, generator)
-    return replace(case, case=f"{case.kind}__{name}")

@@ -11,8 +11,8 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
-from diffusegen_core.exports.cases import NOT_AUDITED, SPLITS, Chosen
-from diffusegen_core.report import answer, opening, tables
+from diffusegen_core.exports.cases import NOT_AUDITED, Chosen
+from diffusegen_core.report import answer, opening, recommendation, tables
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 
@@ -20,7 +20,11 @@ SIDES = """\
 `validation` holds real pairs alone, a share of {share:g} of them by the run's seed; `held_back` the synthetic
 pairs that were made of these, or that show one of their lesions; `train` everything else. Whoever trains on
 what is held back validates on twins. The models that painted have seen every real pair, those of `validation`
-as well: measure what you train on images that are not in this dataset."""
+as well: measure what you train on {unseen}."""
+UNSEEN = "images that are not in this dataset"
+TESTED = """\
+`test`, real pairs that no part of the run has seen, its models included; but choose nothing by it, or it
+tests no more"""
 NUMBERED = """\
 Pairs, `source`, `lesion_of` and `group` are numbered, in an order that tells nothing; pairs of a `group`,
 such as a patient where this is known, belong together. What they are called in the run is not in this
@@ -48,14 +52,20 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
         "## What is in it", _types(chosen), _classes(chosen), layout.strip(),
         f"`origins.csv` has a row a pair: {', '.join(f'`{name}`' for name in chosen.table)}. "
         f"{NAMES_KEPT if chosen.names_kept else NUMBERED}",
-        *(["### Sides", SIDES.format(share=run.params.segment.validation)] if chosen.real else []),
+        *(["### Sides", _sides(chosen)] if chosen.real else []),
         "## Source and licence", _source(chosen), "## How the pairs were made", _making(chosen),
+        *(["## Do they help?", _worth(run)] if chosen.sets else []),
         "## Copies of training images", _copies(chosen),
         *(["## What the models remember", remembered(run)] if any(
             kind.is_painted for kind in chosen.sets) else []),
         "## Limits and intended use", "\n".join([*own_limits(run.params), LIMITS]),
         "## How to cite", opening.cited()]
     return "\n\n".join(parts) + "\n"
+
+
+def _sides(chosen: Chosen) -> str:
+    return SIDES.format(share=chosen.run.params.segment.validation,
+                        unseen=TESTED if chosen.tested else UNSEEN)
 
 
 def _summary(chosen: Chosen, title: str) -> str:
@@ -78,8 +88,8 @@ def _types(chosen: Chosen) -> str:
     for kind in kinds:
         mine = [case.split for case in chosen.cases if case.data_type == kind]
         rows.append([kind.name, kind.described, str(len(mine)),
-                     *(str(mine.count(split)) for split in SPLITS)])
-    return table(["data type", "what it is", "pairs", *(f"`{split}`" for split in SPLITS)], rows)
+                     *(str(mine.count(split)) for split in chosen.splits)])
+    return table(["data type", "what it is", "pairs", *(f"`{split}`" for split in chosen.splits)], rows)
 
 
 def _classes(chosen: Chosen) -> str:
@@ -117,6 +127,14 @@ def _making(chosen: Chosen) -> str:
     lines.append(f"- Seed {p.seed}. Versions: {escaped(known) or 'not recorded'}.")
     told = as_yaml(_told(p, chosen.sets))
     return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n{told}"
+
+
+def _worth(run: Run) -> str:
+    """What chapter 7 found of such pairs; or why nobody knows."""
+    if found := recommendation.of(run):
+        return f"By networks that were tested on images which no part of the run has seen: {found}"
+    return ("Not known: whether networks that are trained on such pairs do better is what chapter 7 tries, "
+            "which this run has not finished.")
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:

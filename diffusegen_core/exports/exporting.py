@@ -8,7 +8,17 @@ from typing import Literal
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data.planes import Planes
-from diffusegen_core.exports import cases, datacard, to_coco, to_folder, to_hf, to_models, to_monai, to_nnunet
+from diffusegen_core.exports import (
+    cases,
+    choosing,
+    datacard,
+    to_coco,
+    to_folder,
+    to_hf,
+    to_models,
+    to_monai,
+    to_nnunet,
+)
 from diffusegen_core.exports.cases import Chosen
 from diffusegen_core.painting import refuse_place
 from diffusegen_core.run import Run
@@ -29,6 +39,8 @@ class Format:
     """Of the card."""
     any_channels: bool = False
     """Whether it holds images of other channels than 1 or 3."""
+    sides: bool = True
+    """Whether it tells pairs to train on from others."""
     by_class: Literal["always", "asked", "never"] = "never"
     """Whether each class may have a mask of its own, so that they may overlap."""
 
@@ -37,18 +49,20 @@ FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write, any_channels=True)
            "coco": Format(to_coco.TITLE, to_coco.write, by_class="always"),
            "hf": Format(to_hf.TITLE, to_hf.write, to_hf.head),
            "monai": Format(to_monai.TITLE, to_monai.write, any_channels=True, by_class="asked"),
-           "folder": Format(to_folder.TITLE, to_folder.write, any_channels=True, by_class="asked")}
+           "folder": Format(to_folder.TITLE, to_folder.write, any_channels=True, sides=False,
+                             by_class="asked")}
 
 
 def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | None = None, real: bool = True,
            native: bool = False, generators: bool = False, by_class: bool = False,
-           keep_names: bool = False) -> tuple[Path, Chosen]:
+           keep_names: bool = False, held_out: bool = False) -> tuple[Path, Chosen]:
     """Write the finished pairs of a run in one of FORMATS into a new folder: where it is, and what it holds.
 
     By default the folder is called after the run and the format, and lies where one stands. Pairs are
     numbered, and the file `names_of` the folder, which is the user's alone, tells what they are called in
-    the run; with `keep_names` files are called after them. `types`, `real`, `native` and `generators` as in
-    `cases.choose`; `by_class` writes a plane for each class, as is done anyway where classes may overlap.
+    the run; with `keep_names` files are called after them. `types`, `real`, `native`, `generators` and
+    `held_out` as in `choosing.choose`; `by_class` writes a plane for each class, as is done anyway where
+    classes may overlap.
     UserError where the format cannot hold such images or masks, where the
     run lacks the pairs, and where the folder holds anything, lies in a run or among its data, or is not
     called as nnU-Net asks for.
@@ -63,8 +77,12 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
     if to == "nnunet":
         to_nnunet.check(place)
     form = FORMATS[to]
+    if held_out and not form.sides:
+        raise UserError(f"{form.title[0].upper()}{form.title[1:]} has no sides, and held-out pairs would be "
+                        "among the others. Choose another format by --to, or leave out --held-out.")
     planes = _by_class(run, form, by_class)
-    chosen = replace(cases.choose(run, types, real, native, generators, keep_names), planes=planes)
+    chosen = replace(choosing.choose(run, types, real, native, generators, keep_names, held_out),
+                     planes=planes)
 
     def fill(folder: Path) -> None:
         layout = form.write(folder, chosen, place.name)

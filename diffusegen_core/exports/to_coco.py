@@ -13,14 +13,15 @@ import cv2
 import numpy as np
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Case, Chosen
+from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Case, Chosen
 from diffusegen_core.store import files
 
 TITLE = "COCO"
-FILES = {TRAIN: "instances_train.json", VALID: "instances_val.json", HELD: "instances_held_back.json"}
+FILES = {TRAIN: "instances_train.json", VALID: "instances_val.json", HELD: "instances_held_back.json",
+         TEST: "instances_test.json"}
 LAYOUT = """\
-- `images/CASE.png`, and beside them `annotations/instances_train.json`, `instances_val.json` and
-  `instances_held_back.json`, as far as there are such pairs{sides}.
+- `images/CASE.png`, and beside them `annotations/instances_train.json`, `instances_val.json`,
+  `instances_held_back.json` and `instances_test.json`, as far as there are such pairs{sides}.
 - An instance is a connected part of a class. Its `segmentation` is compressed run lengths, exact to the
   pixel; `pycocotools` decodes it by `COCO.annToMask`.
 - Each entry of `images` has the fields `origin` (real or synthetic), `data_type`, `source` and `near_copy`.

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import SPLITS, Chosen
+from diffusegen_core.exports.cases import Chosen
 from diffusegen_core.store import files
 
 TITLE = "Hugging Face datasets"
@@ -33,7 +33,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
 
 def splits(chosen: Chosen) -> list[str]:
     """Those that have pairs."""
-    return [split for split in SPLITS if chosen.of(split)]
+    return [split for split in chosen.splits if chosen.of(split)]
 
 
 def head(chosen: Chosen, called: str) -> str:

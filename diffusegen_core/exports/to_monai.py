@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import HELD, TRAIN, VALID, Case, Chosen
+from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Case, Chosen
 from diffusegen_core.store import files
 
 TITLE = "MONAI"
-LISTS = {TRAIN: "training", VALID: "validation", HELD: "held_back"}
+LISTS = {TRAIN: "training", VALID: "validation", HELD: "held_back", TEST: "test"}
 LAYOUT = """\
-- `datalist.json` has the lists `training`, `validation` and `held_back`, as far as there are such
-  pairs{sides}.
+- `datalist.json` has the lists `training`, `validation`, `held_back` and `test`, as far as there are
+  such pairs{sides}.
   `monai.data.load_decathlon_datalist("FOLDER/datalist.json", data_list_key="training")` reads one.
 - An item has `image`, `label` ({labels}), and `origin` (real or synthetic), `data_type`, `source`,
   `near_copy`.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import CHANNELS, Chosen
+from diffusegen_core.exports.cases import CHANNELS, TEST, Chosen
 from diffusegen_core.store import files
 
 TITLE = "nnU-Net v2"
@@ -15,9 +15,11 @@ LAYOUT = """\
 The folder is a raw dataset of nnU-Net: put it into `nnUNet_raw` (or link it there) and call
 `nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity`.
 
-- `imagesTr/CASE_0000.png`{kind}, `labelsTr/CASE.png` (class numbers), `dataset.json`.
+- `imagesTr/CASE_0000.png`{kind}, `labelsTr/CASE.png` (class numbers), `dataset.json`.{test}
 - `splits_final.json`: {folds}
 """
+HELD_OUT = """
+  `imagesTs/` and `labelsTs/` have the held-out pairs: predict the former, compare with the latter."""
 FOLDS = """\
 copy it to `nnUNet_preprocessed/{name}/` before training. Its folds validate on real pairs alone and train on
   nothing that was made of these. Without it nnU-Net splits pairs at random and validates on twins."""
@@ -41,12 +43,14 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
     whole = len(chosen.channels) in CHANNELS
     for case in pngs.progress(chosen.cases):
         image, numbers = chosen.written(case)
+        side = "Ts" if case.split == TEST else "Tr"
         for number, part in enumerate([image] if whole else image):
-            pngs.write_picture(folder / "imagesTr" / f"{case.case}_{number:04d}.png", part)
-        pngs.write_picture(folder / "labelsTr" / f"{case.case}.png", numbers)
+            pngs.write_picture(folder / f"images{side}" / f"{case.case}_{number:04d}.png", part)
+        pngs.write_picture(folder / f"labels{side}" / f"{case.case}.png", numbers)
     files.write_text(folder / "dataset.json", json.dumps({
         "channel_names": {str(place): channel for place, channel in enumerate(chosen.channels)},
-        "labels": chosen.numbers, "numTraining": len(chosen.cases), "file_ending": ".png",
+        "labels": chosen.numbers, "numTraining": len(chosen.cases) - len(chosen.of(TEST)),
+        "file_ending": ".png",
         "overwrite_image_reader_writer": "NaturalImage2DIO", "name": called, "licence": chosen.licence,
         "description": f"{chosen.run.params.data.object_name}: {chosen.described}, of kinds that the names "
                        "of the cases and origins.csv tell",
@@ -55,5 +59,5 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         files.write_text(folder / "splits_final.json", json.dumps(folds, indent=1) + "\n")
     kind = (" (RGB, one file for its three channels)" if len(chosen.channels) == 3 else
             " (grey)" if whole else " and so on (grey, a file for each channel)")
-    return LAYOUT.format(number=called[7:10], kind=kind,
+    return LAYOUT.format(number=called[7:10], kind=kind, test=HELD_OUT if chosen.tested else "",
                          folds=FOLDS.format(name=called) if folds else NO_FOLDS)

@@ -16,7 +16,7 @@ from diffusegen_core.report.naming import captioned, named, sentence
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, Verdict, needs
 from diffusegen_core.report.segment_tables import with_interval
-from diffusegen_core.report.tables import escaped
+from diffusegen_core.report.tables import escaped, unescaped
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trials import Tested
 
@@ -48,6 +48,11 @@ def of(run: Run) -> str:
         return ""  # tested on images of other hospitals alone
     size = int(result.images["size"].max())
     return told(found(result, size, run.params), size, len(pairs), run.params)
+
+
+def in_words(run: Run) -> str:
+    """The same as plain text, for a terminal."""
+    return unescaped(of(run).replace("**", ""))
 
 
 def found(result: Tested, size: int, p: Params) -> Found:

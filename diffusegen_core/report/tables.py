@@ -40,6 +40,7 @@ from diffusegen_core.store.stamps import Stamp, in_place, read_stamp
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
               head_channels=64)
 
+MARKUP = "\\|`*_{}[]$#~"  # what is markup in a cell or a caption
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # The losses of styling: what each compares, and the weight that the paper gives it (B.5).
@@ -314,4 +315,9 @@ def number(value: float, spec: str) -> str:
 def escaped(value: str) -> str:
     """Text as MyST of a cell or a caption: names come from strangers, and nothing in them becomes markup."""
     text = html.escape(" ".join(value.split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\|`*_{}[]$#~" else c for c in text)
+    return "".join(f"\\{c}" if c in MARKUP else c for c in text)
+
+
+def unescaped(text: str) -> str:
+    """What was `escaped`, as it was."""
+    return html.unescape(re.sub(f"\\\\([{re.escape(MARKUP)}])", r"\1", text))
