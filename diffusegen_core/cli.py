@@ -199,6 +199,8 @@ def paint(
         metavar="SIZE,POSITION", help="Or its size and place: medium,top-left, or 0.05,0.4:0.6.")] = None,
     old: Annotated[Path | None, typer.Option(
         help="The mask of a lesion that the picture has, to be painted over.")] = None,
+    keep: Annotated[Path | None, typer.Option(
+        help="The mask of a lesion that the picture has and keeps: it will be in the new mask too.")] = None,
     remove: Annotated[bool, typer.Option(
         "--remove", help="Paint no lesion: what --mask shows goes.")] = False,
     count: Annotated[int, typer.Option(min=1, help="Pictures to make of each.")] = 1,
@@ -213,7 +215,7 @@ def paint(
     tell(f"Painting into {len(images)} picture{'' if len(images) == 1 else 's'} with the models of {folder}")
     from diffusegen_core import painting
     from diffusegen_core.run import Run
-    made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove)
+    made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove, keep)
     typer.echo(f"{len(made)} pairs: {out}")
 
 

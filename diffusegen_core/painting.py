@@ -35,7 +35,7 @@ TYPES = {**dict.fromkeys(MANIFEST, str), "seed": int, "area": float}
 
 def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int = 0,
           mask: Path | None = None, like: str | None = None, old: Path | None = None,
-          remove: bool = False) -> pd.DataFrame:
+          remove: bool = False, keep: Path | None = None) -> pd.DataFrame:
     """Paint `count` pairs into each picture and write them to `out`, with a manifest: its rows.
 
     `out` is new, empty, or of the same call before, which goes on. Each pair depends on the seed, its
@@ -46,8 +46,8 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     refuse_place(run, out)
     wanted = Planes.of(run.params.data)
     brightness = sidecars.as_read(run.params.data, run.pairs.file)
-    new, gone = (_mask(path, wanted) for path in (mask, old))
-    wish = Wish(new, Like.parse(like) if like is not None else None, gone, remove)
+    new, gone, stays = (_mask(path, wanted) for path in (mask, old, keep))
+    wish = Wish(new, Like.parse(like) if like is not None else None, gone, remove, stays)
     shown = dict(zip(names, _pictures(paths, brightness), strict=True))
     own = {name: seeds.derive(seed, "picture", name) for name in names}
     for path, name in zip(paths, names, strict=True):
@@ -59,7 +59,8 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     for name, image in tqdm(shown.items(), desc="Painting", unit="picture", disable=None):
         if all(_pair(name, number) in rows for number in range(1, count + 1)):
             continue
-        painted = run.paint(image, wish.mask, count, own[name], like=like, old=wish.old, remove=remove)
+        painted = run.paint(image, wish.mask, count, own[name], like=like, old=wish.old, remove=remove,
+                            keep=wish.keep)
         for number, one in enumerate(painted, 1):
             dataset.write_pair(out, _pair(name, number), one.image.transpose(2, 0, 1),
                                planes.separate(one.mask, wanted.classes))
@@ -144,8 +145,9 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
     made_by = {"paint": painter.VERSION, "masks": masks.VERSION,
                "windows": windows.version(run.pairs.planes.classes)}
+    stays = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
     return {
-        **guidance, **fit,
+        **guidance, **fit, **stays,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
         "mask": None if wish.mask is None else files.pixel_hash(wish.mask),
         "old": None if wish.old is None else files.pixel_hash(wish.old), "remove": wish.remove,

@@ -218,10 +218,10 @@ class Run:
         return self.read("augment")
 
     def paint(self, image: np.ndarray, mask: np.ndarray | None = None, n: int = 1, seed: int = 0, *,
-              like: str | None = None, old: np.ndarray | None = None, remove: bool = False) -> list[Painted]:
-        """`n` new lesions, each in a copy of a picture of one's own, (H, W, C) uint8: see `Wish`. `like` is
-        as "medium,top-left"; without it and `mask`, lesions are as large as the run's."""
-        wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove)
+              like: str | None = None, old: np.ndarray | None = None, remove: bool = False,
+              keep: np.ndarray | None = None) -> list[Painted]:
+        """`n` new lesions, each in a copy of a picture (H, W, C) uint8: see `Wish`; `like`: "medium,left"."""
+        wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove, keep)
         return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, self.params.data, image,
                            wish, n, seed, self.params.device)
 

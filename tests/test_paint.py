@@ -119,6 +119,33 @@ def test_a_lesion_as_it_comes_lies_in_the_view_and_an_old_one_is_painted_over(ru
         assert one.region[one.mask > 0].mean() > 0.99
 
 
+def test_what_is_to_stay_stays_and_is_in_the_new_mask(run: Run):
+    image, there = picture(), disc(30, 30, 10)
+    for one in run.paint(image, n=4, keep=there):
+        assert np.array_equal(one.image[there > 0], image[there > 0])
+        assert (one.mask[there > 0] == 1).all()
+        assert (one.mask > 0)[there == 0].any(), "a new one is beside it"
+        assert np.array_equal(one.image[~one.region], image[~one.region])
+        assert not one.region[there > 0].any()
+    new = disc(70, 60, 8)
+    both, = run.paint(image, new, keep=there)
+    assert np.array_equal(both.mask, new | there)
+    gone, = run.paint(image, new, remove=True, keep=there)
+    assert np.array_equal(gone.mask, there)
+    plain, = run.paint(image, new)
+    assert np.array_equal(plain.region, both.region)
+
+
+def test_what_is_to_stay_is_not_where_something_is_painted(run: Run):
+    for given in ({"mask": disc(30, 30, 8)}, {"old": disc(32, 30, 8)}):
+        with pytest.raises(UserError, match="What is to stay overlaps"):
+            run.paint(picture(), keep=disc(30, 30, 10), **given)
+    with pytest.raises(UserError, match="The mask of what is to stay must be as large"):
+        run.paint(picture(), keep=np.ones((4, 4), np.uint8))
+    with pytest.raises(UserError, match="leaves no room"):
+        run.paint(picture(), keep=np.ones((HEIGHT, WIDTH), np.uint8))
+
+
 def test_removal_paints_an_empty_mask_over_the_lesion(run: Run):
     image, lesion = picture(), disc()
     one, = run.paint(image, lesion, remove=True)
@@ -227,6 +254,17 @@ def test_a_removal_is_not_guided_and_its_record_does_not_say_so(run: Run, image:
     for this in (run, stronger):  # the second call finds its own work, or would be refused
         painting.paint(this, [image], out, mask=lesion, remove=True)
     assert np.array_equal(*(this.paint(picture(), disc(), remove=True)[0].image for this in (run, stronger)))
+
+
+def test_the_command_keeps_a_lesion(run: Run, image: Path, tmp_path: Path):
+    out, lesion = tmp_path / "more", tmp_path / "lesion.png"
+    assert call(run.folder, image, "--keep", lesion, "--out", out)[0] == 0
+    mask = np.asarray(Image.open(out / "masks" / "colon_1.png")) > 0
+    assert mask[disc() > 0].all()
+    assert mask.sum() > disc().sum()
+    code, message = call(run.folder, image, "--out", out)
+    assert code != 0
+    assert "painted otherwise (keep: " in message
 
 
 def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Path):

@@ -33,8 +33,9 @@ def verdict(word: str | None, scope: str = "") -> Verdict | None:
 
 
 def told(pasting: str | None, painting: str | None, better: str | None, size: int = 48) -> str:
-    one = recommendation.Found(*map(verdict, (pasting, painting, better)), DataType.parse("2-Styled-Paint"))
-    return recommendation.told(one, size, 48, PLAIN)
+    one = map(verdict, (pasting, painting, better))
+    return recommendation.words(recommendation.Findings(*one, DataType.parse("2-Styled-Paint")), size, 48,
+                                PLAIN)
 
 
 @pytest.mark.parametrize(("pasting", "painting", "better", "words"), [
@@ -76,13 +77,13 @@ def test_a_part_of_the_pairs_is_called_so() -> None:
 
 def test_few_generators_and_other_painted_pairs_are_named() -> None:
     kind = DataType.parse("2-Filtered-Styled-Paint")
-    one = recommendation.Found(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED),
-                       DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
-    assert recommendation.told(one, 48, 48, PLAIN).endswith(
+    one = recommendation.Findings(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED),
+                                  DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
+    assert recommendation.words(one, 48, 48, PLAIN).endswith(
         "painting (2-Styled-Paint) was shown to help.** Painted and styled pairs that the filter kept "
         "(2-Filtered-Styled-Paint) were shown to help: see the key numbers.")
     helping = replace(one, painting=verdict(SUPPORTED, "for these pairs"))
-    assert recommendation.told(helping, 48, 48, PLAIN).endswith(
+    assert recommendation.words(helping, 48, 48, PLAIN).endswith(
         "was not shown.** Pairs from another training of the generator might do otherwise.")
 
 
@@ -106,7 +107,7 @@ def test_the_largest_set_its_largest_ratio_and_the_type_of_the_claims_are_told()
     small = {name: mean for name, mean in PLANTED.items() if "/16/" in name}
     assert recommendation.of(run_of(small, 48)).startswith(
         "**With 16 of the 48 real pairs: painted pairs help more than pasting (+0.")
-    found = recommendation.found(run_of(PLANTED, 48).finished("augment"), 48, PLAIN)
+    found = recommendation.findings(run_of(PLANTED, 48).finished("augment"), 48, PLAIN)
     assert found.pasting.test_set == "HyperKvasir"
     assert [kind.name for kind, _ in found.others] == ["2-Filtered-Styled-Paint"]
 

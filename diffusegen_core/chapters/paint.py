@@ -17,7 +17,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import fits, masks, planes
+from diffusegen_core.data import fits, masks, planes, regions
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Drawn, Like
 from diffusegen_core.store import seeds
@@ -33,7 +33,7 @@ class Painted:
     image: np.ndarray
     """(H, W, C) uint8."""
     mask: np.ndarray
-    """(H, W) uint8, class numbers of the new lesion; empty where one was removed."""
+    """(H, W) uint8, class numbers of the new lesion, if there is one, and of what was to stay."""
     region: np.ndarray
     """(H, W) bool: outside it, the picture is as it was."""
     model: str
@@ -57,6 +57,8 @@ class Wish:
     """The lesion that the picture has, to be painted over."""
     remove: bool = False
     """No new lesion: what `mask` and `old` show is painted over."""
+    keep: np.ndarray | None = None
+    """A lesion that the picture has and keeps: nothing is painted there, and the new pair's mask shows it."""
 
 
 def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: np.ndarray, wish: Wish,
@@ -82,9 +84,12 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: n
             generators = [seeds.generator(own[number], "noise", device=where) for number in batch]
             painted = spots.paint(diffusion, [spot for spot, _, _ in wanted], window, settings, generators)
             for number, (spot, of, change), (shown, mask) in zip(batch, wanted, painted, strict=True):
+                region = spot.region(settings.dilate) > 0
+                if spot.rest is not None:
+                    region &= spot.rest == 0
+                shown = np.where(region, shown, spot.image)
                 results[number] = Painted(shown[(..., *inner)].transpose(1, 2, 0), mask[inner],
-                                          spot.region(settings.dilate)[inner] > 0, name, own[number], of,
-                                          change)
+                                          region[inner], name, own[number], of, change)
     return [results[number] for number in range(n)]
 
 
@@ -107,12 +112,14 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
         colours = " RGB" if channels == planes.RGB else ""
         raise UserError(f"The picture must be (H, W, {channels}), uint8{colours}; it is {image.shape}, "
                         f"{image.dtype}.")
-    for name, mask in (("mask", wish.mask), ("mask of what is to go", wish.old)):
+    for name, mask in (("mask", wish.mask), ("mask of what is to go", wish.old),
+                       ("mask of what is to stay", wish.keep)):
         if mask is not None and mask.shape != image.shape[:2]:
             raise UserError(f"The {name} must be as large as the picture, {image.shape[1]} x "
                             f"{image.shape[0]} pixels; it is {' x '.join(map(str, mask.shape[::-1]))}.")
     given = [mask for mask in (wish.mask, wish.old) if mask is not None]
-    if highest > 1 and any(mask.max() > highest for mask in given):
+    kept = [mask for mask in (wish.keep,) if mask is not None]
+    if highest > 1 and any(mask.max() > highest for mask in given + kept):
         raise UserError(f"A mask must hold the numbers of classes, 0 to {highest}.")
     if wish.remove and not any(mask.any() for mask in given):
         raise UserError("To paint something away, its mask is needed, and there is none or an empty one.")
@@ -121,6 +128,8 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
     if wish.like and (wish.mask is not None or wish.remove):
         raise UserError("A size and a position are for a mask that is drawn. Give them without a mask, and "
                         "not with a removal.")
+    if any((mask > 0)[stays > 0].any() for mask in given for stays in kept):
+        raise UserError("What is to stay overlaps the new lesion, or one that is to go.")
     if n < 1:
         raise UserError(f"At least one picture can be painted, not {n}.")
 
@@ -135,24 +144,28 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int, settings: In
     """What is to be painted, in the picture squared by `_fit`; whose mask that is, and how it was changed."""
     nothing, of = np.zeros(image.shape[:2], np.uint8), ""
     one = pairs.planes.classes == 1
-    given, old = (nothing if mask is None else (mask > 0 if one else mask).astype(np.uint8)
-                  for mask in (wish.mask, wish.old))
+    given, old, keep = (nothing if mask is None else (mask > 0 if one else mask).astype(np.uint8)
+                        for mask in (wish.mask, wish.old, wish.keep))
     drawn = Drawn(given, "")
     if wish.remove:
         drawn, old = Drawn(nothing, ""), np.where(old > 0, old, given)
     elif wish.mask is None:
-        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit)
+        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit, regions.dilated(keep, settings.dilate))
     fit = _fit(data)
-    squared, gone, new = (fits.squared(part, fit) for part in (image, old[..., None], drawn.mask[..., None]))
-    spot = Spot(np.ascontiguousarray(squared.transpose(2, 0, 1)), gone[..., 0], new[..., 0])
+    squared, gone, new, stays = (fits.squared(part, fit) for part in (
+        image, *(mask[..., None] for mask in (old, drawn.mask, keep))))
+    spot = Spot(np.ascontiguousarray(squared.transpose(2, 0, 1)), gone[..., 0], new[..., 0],
+                None if wish.keep is None else stays[..., 0])
     if (share := spot.region(settings.dilate)[fits.inner(image.shape, fit)].mean()) > FULL:
         raise UserError(f"The region to paint covers {share:.0%} of the picture: nothing is left to paint "
                         "into.")
     return spot, of, drawn.change
 
 
-def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str) -> tuple[str, Drawn]:
-    """A training pair's mask, changed and placed in a picture (H, W, C), and the name of the pair.
+def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str,
+           taken: np.ndarray | None = None) -> tuple[str, Drawn]:
+    """A training pair's mask, changed and placed in a picture (H, W, C) where `taken` (H, W) is 0, and the
+    name of the pair.
 
     `fit` as data.fit: where the run's pictures were squeezed, the mask is squeezed back with this one, and
     else it keeps its proportions.
@@ -169,12 +182,17 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown[:1] if grey else shown)
     if not view.any():
         raise UserError("The picture is dark all over, so that no place can be found. Give a mask.")
+    if is_taken := taken is not None and taken.any():
+        view = view & (1 - planes.shrunk(fits.squared(taken[..., None], fit)[..., 0][None], (side, side))[0])
+    if not view.any():
+        raise UserError("What is to stay leaves no room for a lesion. Give a mask.")
     number = int(rng.integers(len(pairs)))
     mask = planes.numbered(pairs.masks[number])
     drawn = masks.varied(mask, view, rng) if like is None else masks.alike(
         mask, like.within(image.shape[:2], squared.shape[:2]), view, rng)
     if not drawn.mask.any():
-        raise UserError("The picture is dark at that position. Choose another, or give a mask.")
+        why = "dark at that position, or what is to stay is there" if is_taken else "dark at that position"
+        raise UserError(f"The picture is {why}. Choose another, or give a mask.")
     enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner]
     if not enlarged.any():
         raise too_small

@@ -233,7 +233,7 @@ def in_paper(one: Comparison) -> float:
     test_set = one.test_set if one.test_set in TRANSFERS else PAPERS_OWN
     if one.lacking:
         return nan
-    values = [_cells().get((net, test_set, PRINTED[one.claim.measure]), nan) for net in one.nets]
+    values = [_cells().get((net, test_set, PRINTED.get(one.claim.measure, "")), nan) for net in one.nets]
     return sum(sign * value for sign, value in zip((1, -1, -1, 1), values, strict=False))
 
 

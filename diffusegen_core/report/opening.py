@@ -17,6 +17,7 @@ from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import (
     answer,
+    byclass,
     claims,
     keynumbers,
     limits,
@@ -72,7 +73,9 @@ def _answers(run: Run) -> str:
     if not answer.questions(run, verdicts):
         return ""
     table = answer.table(run, "front-answers", verdicts)
-    return "\n\n".join(filter(None, [recommendation.of(run), table._repr_markdown_()]))
+    classes = byclass.table(run)
+    return "\n\n".join(filter(None, [recommendation.of(run), classes._repr_markdown_() if classes else "",
+                                     table._repr_markdown_()]))
 
 
 def _numbers(run: Run) -> str:

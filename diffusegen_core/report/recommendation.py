@@ -8,6 +8,8 @@ count that the claims are about, and not the best of all, which the test images 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pandas as pd
+
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import PASTE, PASTED, REAL, DataType
 from diffusegen_core.report import claims, comparisons
@@ -24,30 +26,46 @@ HELP = Claim("Such pairs help", "not in the paper", chapter="augment", clusters=
 
 
 @dataclass(frozen=True)
-class Found:
-    """The verdicts on one set of real pairs; None where nothing of the kind was tried."""
+class Asked:
+    """The comparisons on one set of real pairs; None where nothing of the kind was tried."""
 
-    pasting: Verdict | None = None
+    pasting: Comparison | None = None
     """Real pairs mixed with pasted ones, against the real ones alone."""
-    painting: Verdict | None = None
+    painting: Comparison | None = None
     """The same with painted ones."""
-    better: Verdict | None = None
+    better: Comparison | None = None
     """With painted ones against with pasted ones."""
     painted: DataType | None = None
     """What these painted ones are."""
-    others: tuple[tuple[DataType, Verdict], ...] = ()
+    others: tuple[tuple[DataType, Comparison], ...] = ()
     """Further painted types, each against the real pairs alone."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The verdicts on them."""
+
+    pasting: Verdict | None = None
+    painting: Verdict | None = None
+    better: Verdict | None = None
+    painted: DataType | None = None
+    others: tuple[tuple[DataType, Verdict], ...] = ()
 
 
 def of(run: Run) -> str:
     """The sentence for a run whose chapter 7 is finished, as MyST; "" for others, and where there is none."""
     result, pairs = run.finished("augment"), run.finished("data")
-    if result is None or pairs is None or not result.complete or not len(result.images):
+    if result is None or pairs is None or not comparable(result):
         return ""
-    if claims.own_test(result.images) not in set(result.images["test_set"]):
-        return ""  # tested on images of other hospitals alone
     size = int(result.images["size"].max())
-    return told(found(result, size, run.params), size, len(pairs), run.params)
+    return words(findings(result, size, run.params), size, len(pairs), run.params)
+
+
+def comparable(result: Tested) -> bool:
+    """Whether chapter 7 is finished and has tested on images of the data's own kind, and not of other
+    hospitals alone."""
+    return (result.complete and len(result.images) > 0
+            and claims.own_test(result.images) in set(result.images["test_set"]))
 
 
 def in_words(run: Run) -> str:
@@ -55,15 +73,14 @@ def in_words(run: Run) -> str:
     return unescaped(of(run).replace("**", ""))
 
 
-def found(result: Tested, size: int, p: Params) -> Found:
-    """What chapter 7 says of a set of so many real pairs, on the test set of the data's own kind."""
+def asked(result: Tested, size: int) -> Asked:
+    """What is compared on a set of so many real pairs, on the test set of the data's own kind."""
     nets = [net for net in comparisons.nets_of(result.images) if net.size == size]
     kinds = {DataType.parse(net.data_type): None for net in nets}
     painted = [kind for kind in kinds if kind.is_painted]
     painted.sort(key=lambda kind: (kind not in comparisons.styled(nets), kind.is_filtered))
-    groups = {test.name: test.groups for test in result.tests}
 
-    def judged(first: DataType, second: DataType) -> Verdict | None:
+    def compared(first: DataType, second: DataType) -> Comparison | None:
         ratios = [{net.ratio for net in nets if net.data_type == kind.name and net.ratio}
                   for kind in (first, second) if kind != REAL]
         shared = set.intersection(*ratios)
@@ -71,19 +88,35 @@ def found(result: Tested, size: int, p: Params) -> Found:
             return None
         one, other = (Net("augment", kind.name, None, size, None if kind == REAL else max(shared))
                       for kind in (first, second))
-        asked = Comparison(HELP, one, other, claims.own_test(result.images))
-        return claims.judged([asked], result.images, p.segment.resamples, p.seed, groups)[0]
+        return Comparison(HELP, one, other, claims.own_test(result.images))
 
     pasted = next((kind for kind in PASTED if kind in kinds), PASTE)
     if not painted:
-        return Found(judged(pasted, REAL))
+        return Asked(compared(pasted, REAL))
     first, *others = painted
-    more = ((kind, judged(kind, REAL)) for kind in others)
-    return Found(judged(pasted, REAL), judged(first, REAL), judged(first, pasted), first,
-                 tuple((kind, verdict) for kind, verdict in more if verdict))
+    more = ((kind, compared(kind, REAL)) for kind in others)
+    return Asked(compared(pasted, REAL), compared(first, REAL), compared(first, pasted), first,
+                 tuple((kind, one) for kind, one in more if one))
 
 
-def told(one: Found, size: int, pairs: int, p: Params) -> str:
+def findings(result: Tested, size: int, p: Params) -> Findings:
+    """The verdicts on what is `asked`."""
+    def verdict(one: Comparison | None) -> Verdict | None:
+        return judged(result, result.images, one, p) if one else None
+
+    one = asked(result, size)
+    others = ((kind, verdict(each)) for kind, each in one.others)
+    return Findings(verdict(one.pasting), verdict(one.painting), verdict(one.better), one.painted,
+                    tuple((kind, each) for kind, each in others if each))
+
+
+def judged(result: Tested, images: pd.DataFrame, one: Comparison, p: Params) -> Verdict:
+    """The verdict on a comparison of a run's chapter 7, by these rows of its images."""
+    groups = {test.name: test.groups for test in result.tests}
+    return claims.judged([one], images, p.segment.resamples, p.seed, groups)[0]
+
+
+def words(one: Findings, size: int, pairs: int, p: Params) -> str:
     """The sentence on a set of `size` of a run's `pairs`, and what it leaves out, as MyST."""
     tried = [verdict for verdict in (one.pasting, one.painting) if verdict]
     if not tried:
@@ -95,7 +128,7 @@ def told(one: Found, size: int, pairs: int, p: Params) -> str:
     return " ".join([f"**{where}: {_advice(one, p)}.**", *_limits(one, size, pairs)])
 
 
-def _advice(one: Found, p: Params) -> str:
+def _advice(one: Findings, p: Params) -> str:
     """What helps, and what was not shown to."""
     kind = f"painting ({one.painted})" if one.others else "painting"
     if _is(one.better, SUPPORTED) and (_is(one.painting, SUPPORTED) or _is(one.pasting, SUPPORTED)):
@@ -121,7 +154,7 @@ def _advice(one: Found, p: Params) -> str:
     return "; ".join([f"train on the real pairs alone; {none} shown to help", *harm])
 
 
-def _limits(one: Found, size: int, pairs: int) -> Iterator[str]:
+def _limits(one: Findings, size: int, pairs: int) -> Iterator[str]:
     """What the advice leaves out, a sentence each."""
     if not _is(one.painting, SUPPORTED):
         helping = [named(kind) for kind, verdict in one.others if verdict.verdict == SUPPORTED]

@@ -1,0 +1,55 @@
+"""Of several classes: whether pasted and painted pairs help each of them, below the front page's sentence."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from diffusegen_core.data.types import DataType
+from diffusegen_core.measures import overlap
+from diffusegen_core.report import recommendation
+from diffusegen_core.report.comparisons import Comparison
+from diffusegen_core.report.naming import named
+from diffusegen_core.report.segment_tables import with_interval
+from diffusegen_core.report.tables import Table, escaped, show
+from diffusegen_core.run import Run
+from diffusegen_core.segmentation.trials import Tested
+
+
+def table(run: Run, name: str = "front-classes") -> Table | None:
+    """The gain in each class's Dice over the real pairs alone, on the largest set of these; None of one
+    class, and where chapter 7 is not finished or compared nothing."""
+    result, classes = run.finished("augment"), run.params.data.classes
+    if result is None or len(classes) == 1 or not recommendation.comparable(result):
+        return None
+    size = int(result.images["size"].max())
+    asked = recommendation.asked(result, size)
+    tried = [one for one in (asked.pasting, asked.painting) if one]
+    if not tried:
+        return None
+    rows = []
+    for place, (called, column) in enumerate(zip(classes, overlap.of_classes(len(classes)), strict=True)):
+        shown = _showing(result, tried[0].test_set, place)
+        rows.append({"class": escaped(called), "test images": str(shown["image"].nunique()),
+                     **{named(DataType.parse(one.first.data_type)): _gain(run, result, shown, one, column)
+                        for one in tried}})
+    return show(pd.DataFrame(rows), name, (
+        f"The gain in the Dice of each class over {size} real pairs alone, by what is mixed with them, over "
+        "the test images that show the class, with 95 % intervals. The sentence above is of the mean over "
+        "the classes and over all images, in which a class that is neither there nor predicted counts 1."))
+
+
+def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
+    """The rows of the images of a test set that have a pixel of a class."""
+    pairs = next(test.pairs for test in result.tests if test.name == test_set)
+    names = [] if pairs is None else [
+        name for name, mask in zip(pairs.names, pairs.masks, strict=True) if mask[place].any()]
+    return result.images[(result.images["test_set"] == test_set) & result.images["image"].isin(names)]
+
+
+def _gain(run: Run, result: Tested, shown: pd.DataFrame, one: Comparison, column: str) -> str:
+    """As "+0.021 [+0.003, +0.040]: supported"."""
+    asked = replace(one, claim=replace(one.claim, measure=column))
+    found = recommendation.judged(result, shown, asked, run.params)
+    numbers = "" if pd.isna(found.difference) else (
+        f"{with_interval(found.difference, found.low, found.high, one.claim.digits)}: ")
+    return escaped(f"{numbers}{found.verdict}")

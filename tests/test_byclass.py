@@ -1,0 +1,54 @@
+"""Of several classes, the front page tells whether each is helped, over the images that show it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from test_claims import results
+
+from diffusegen_core.config import params
+from diffusegen_core.data import dataset
+from diffusegen_core.report import byclass
+
+IMAGES = 60
+MEANS = {"Real/16/": 0.5, "Paste/16/3": 0.5, "2-Styled-Paint/16/3": 0.5}
+LIVER, TUMOUR = (0.5, 0.6, 0.5), (0.5, 0.5, 0.4)  # of real pairs, pasted and painted ones
+TWO = params.validate({"data": {"source": "slices", "count": None,
+                                "labels": {"1": "liver", "2": "tumour_2"}}})
+
+
+def run_of(p: params.Params, complete: bool = True) -> SimpleNamespace:
+    """A run whose tumours are in every second test image; else all networks find none, which is 1."""
+    images, rng = results(MEANS, "augment", tests=("HyperKvasir",), seeds=5), np.random.default_rng(1)
+    kinds = list(dict.fromkeys(images["data_type"]))
+    shown = images["image"].astype(int) % 2 == 0
+    for column, means in (("dice_1", LIVER), ("dice_2", TUMOUR)):
+        images[column] = images["data_type"].map(dict(zip(kinds, means, strict=True))) + rng.normal(
+            0, 0.01, len(images))
+    images.loc[~shown, "dice_2"] = 1.0
+    masks = np.zeros((IMAGES, 2, 4, 4), np.uint8)
+    masks[:, 0, 0], masks[::2, 1, 2] = 1, 1
+    pairs = dataset.gather([str(i) for i in range(IMAGES)], np.zeros((IMAGES, 3, 4, 4), np.uint8), masks)
+    result = SimpleNamespace(images=images, complete=complete, tests=[
+        SimpleNamespace(name="HyperKvasir", groups=None, pairs=pairs)])
+    made = {"augment": result, "data": range(16)}
+    return SimpleNamespace(params=p, finished=made.get)
+
+
+def test_each_class_is_judged_over_the_images_that_show_it():
+    table = byclass.table(run_of(TWO)).frame
+    assert list(table.columns) == ["class", "test images", "pasted pairs (Paste)",
+                                   "painted and styled pairs (2-Styled-Paint)"]
+    assert list(table["class"]) == ["liver", "tumour\\_2"]
+    assert list(table["test images"]) == ["60", "30"]
+    liver, tumour = table.iloc[0], table.iloc[1]
+    assert liver.iloc[2].startswith("+0.10")
+    assert liver.iloc[2].endswith(": supported")
+    assert liver.iloc[3].endswith((": undecided", ": no practical effect"))
+    assert tumour.iloc[3].startswith("-0.10"), "not halved by images without a tumour"
+    assert tumour.iloc[3].endswith(": refuted")
+
+
+def test_there_is_no_such_table_of_one_class_nor_before_chapter_7_is_finished():
+    assert byclass.table(run_of(params.validate({}))) is None
+    assert byclass.table(run_of(TWO, complete=False)) is None
+    assert byclass.table(SimpleNamespace(params=TWO, finished=lambda name: None)) is None
