@@ -653,6 +653,7 @@ def test_the_papers_348_in_kvasir(shared, nano):
     assert pairs.masks.reshape(348, -1).max(axis=1).min() == 1
 
 
+@pytest.mark.slow
 def test_cvc_clinicdb_is_sound_and_in_the_order_of_its_frames(shared):
     report = checkup.check(shared / "data/cvc-clinicdb", clusters=40)
     assert [pair.name for pair in report.pairs] == [str(number) for number in range(1, 301)]

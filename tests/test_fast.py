@@ -152,6 +152,7 @@ def test_every_step_is_compiled_for_its_own_shapes(p: Params, checkpointing: boo
     assert not any(any(symbolic) for symbolic in shapes)
 
 
+@pytest.mark.slow
 def test_steps_are_compiled_with_and_without_gradients_and_in_each_layout(p: Params):
     torch._dynamo.reset()
     graphs = []

@@ -305,6 +305,7 @@ def recorded(forward, calls: list[int]):
     return call
 
 
+@pytest.mark.slow
 def test_of_a_long_pyramid_a_processor_fits_the_coarse_scales(nano_params: Params, monkeypatch):
     p = changed(nano_params, gan={"min_side": 7})
     work = flops.count(p)
