@@ -248,7 +248,7 @@ def test_held_out_pairs_are_a_side_of_their_own(to: str, evaluated: Path, tmp_pa
     assert np.array_equal(image, test.named([first.pair]).images[0])
     assert np.array_equal(mask, planes.numbered(test.named([first.pair]).masks[0]))
     card = (place / "README.md").read_text()
-    assert "measure what you train on `test`" in " ".join(card.split())
+    assert "to measure what you train, use `test`, real pairs" in " ".join(card.split())
     assert f"| Real | real pairs | {10 + len(test)} |" in card or f"| {len(test)} |" in card
     assert not any(name in told_of(place) for name in test.names)
 

@@ -20,7 +20,7 @@ SIDES = """\
 `validation` holds real pairs alone, a share of {share:g} of them by the run's seed; `held_back` the synthetic
 pairs that were made of these, or that show one of their lesions; `train` everything else. Whoever trains on
 what is held back validates on twins. The models that painted have seen every real pair, those of `validation`
-as well: measure what you train on {unseen}."""
+as well: to measure what you train, use {unseen}."""
 UNSEEN = "images that are not in this dataset"
 TESTED = """\
 `test`, real pairs that no part of the run has seen, its models included; but choose nothing by it, or it
