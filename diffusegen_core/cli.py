@@ -117,7 +117,7 @@ def run(
             if this.params.data.on_bad == "skip":  # how many are left, only reading tells
                 this.make("data")
                 preflight.refuse_miscounted(this, chapters)
-        rates = {} if shared else pace.known(devices.name(this.params.device))
+        rates = {} if shared else pace.known(this.params)
         with Display(this, chapters, rates) as display:
             for notebook, name in zip(chosen, chapters, strict=True):
                 with display.chapter(notebook.stem, name), _telling_how_far_back(this, name, shared):

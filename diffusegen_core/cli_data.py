@@ -26,6 +26,8 @@ def data_check(
     profile: Annotated[Path | None, typer.Option(
         help="A parameter file: check the folder as its section `data` would read it.")] = None,
     clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
+    whole: Annotated[bool, typer.Option(
+        "--all", help="Every mask with values of no class, and not a few, where most have such.")] = False,
 ) -> None:
     """Show what a data folder holds, a verdict a line, and all problems in one table; exit 1 if there is any.
 
@@ -49,7 +51,7 @@ def data_check(
     if read_by:
         typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}'; a run is "
                              "told so by data.images and data.masks."))
-    typer.echo("\n".join(map(printable, made.text.split("\n"))))
+    typer.echo("\n".join(map(printable, (made.text if whole else made.brief).split("\n"))))
     raise typer.Exit(1 if made.report.problems else 0)
 
 

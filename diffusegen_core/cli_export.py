@@ -69,7 +69,7 @@ def export(
                f"{printable(str(place))}")
     if others := choosing.others(chosen):
         typer.echo(f"Not exported: {', '.join(others)}; --types names what is.")
-    if found := recommendation.in_words(chosen.run):
+    if chosen.sets and (found := recommendation.in_words(chosen.run)):
         typer.echo(printable(f"What chapter 7 found: {found}"))
     typer.echo(f"The licence of the data is yours to fill in: {printable(str(place / exporting.CARD))}")
     beside = printable(str(exporting.names_of(place)))

@@ -138,8 +138,8 @@ def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed
 def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any]:
     """What decides the painted pairs, beside the numbers that are given."""
     p = run.params
-    # A removal has an empty mask on both sides of guidance, which is none.
-    guided = p.inpaint.guidance_scale != 1 and not wish.remove
+    # A removal has an empty mask on both sides of guidance, which is none, unless something stays.
+    guided = p.inpaint.guidance_scale != 1 and (not wish.remove or wish.keep is not None)
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
@@ -190,7 +190,7 @@ def _pair(picture: str, number: int) -> str:
 def _row(picture: str, number: int, one: Painted) -> pairsets.Row:
     return {"name": _pair(picture, number), "picture": picture, "model": one.model, "seed": one.seed,
             "mask_of": one.mask_of, "mask_change": one.mask_change,
-            "area": round(float((one.mask > 0).mean()), 6)}
+            "area": round(float(((one.mask > 0) & one.region).mean()), 6)}
 
 
 def _table(rows: dict[str, pairsets.Row], names: Sequence[str], count: int) -> pd.DataFrame:

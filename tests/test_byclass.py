@@ -42,10 +42,10 @@ def test_each_class_is_judged_over_the_images_that_show_it():
     assert list(table["test images"]) == ["60", "30"]
     liver, tumour = table.iloc[0], table.iloc[1]
     assert liver.iloc[2].startswith("+0.10")
-    assert liver.iloc[2].endswith(": supported")
-    assert liver.iloc[3].endswith((": undecided", ": no practical effect"))
+    assert liver.iloc[2].endswith(": supported for these pairs")
+    assert liver.iloc[3].endswith((": undecided for these pairs", ": no practical effect for these pairs"))
     assert tumour.iloc[3].startswith("-0.10"), "not halved by images without a tumour"
-    assert tumour.iloc[3].endswith(": refuted")
+    assert tumour.iloc[3].endswith(": refuted for these pairs")
 
 
 def test_there_is_no_such_table_of_one_class_nor_before_chapter_7_is_finished():

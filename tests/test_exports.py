@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import made_up
 import numpy as np
@@ -248,9 +249,55 @@ def test_held_out_pairs_are_a_side_of_their_own(to: str, evaluated: Path, tmp_pa
     assert np.array_equal(image, test.named([first.pair]).images[0])
     assert np.array_equal(mask, planes.numbered(test.named([first.pair]).masks[0]))
     card = (place / "README.md").read_text()
-    assert "to measure what you train, use `test`, real pairs" in " ".join(card.split())
-    assert f"| Real | real pairs | {10 + len(test)} |" in card or f"| {len(test)} |" in card
+    assert "`test` holds real pairs that no part of the run has seen" in " ".join(card.split())
+    assert "Source of `test`" not in card, "it is the same as of the others"
+    real = [case.split for case in held.cases if case.data_type == REAL]
+    counts = len(real), real.count(TRAIN), real.count(VALID), 0, len(test)
+    assert f"| Real | real pairs | {' | '.join(map(str, counts))} |" in card
     assert not any(name in told_of(place) for name in test.names)
+
+
+def test_a_name_of_another_folder_is_another_image_and_a_held_out_mask_trains_nothing(
+        evaluated: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run.open(evaluated)
+    test, name = next(iter(run.tests.values())), run.pairs.names[0]
+    alike = replace(test, pairs=replace(test.pairs, names=[name, *test.pairs.names[1:]]),
+                    patients={name: "P1"}, same_source=False)
+    monkeypatch.setattr(Run, "tests", {test.name: alike})
+    monkeypatch.setattr(patients, "together", lambda file: {name: "P1"})
+    chosen = choosing.choose(run, ["2-Diff"], held_out=True)
+    mine, theirs = ([case for case in chosen.cases if case.pair == name and (case.split == TEST) is held]
+                    for held in (False, True))
+    rows = [chosen.row(case) for case in (*mine, *theirs)]
+    assert len({row["source"] for row in rows}) == len({row["group"] for row in rows}) == 2
+    assert np.array_equal(chosen.read(theirs[0])[0], test.pairs.images[0])
+    assert f"- Source of `test`: {test.name}, {test.note}." in datacard.text(chosen, "", "")
+    painted = outlets.made(run, DataType.parse("2-Diff")).manifest["name"]
+    given = dict.fromkeys(painted, test.pairs.names[1])
+    monkeypatch.setattr(Run, "tests", {test.name: replace(test, same_source=True)})
+    monkeypatch.setattr(outlets, "shown", lambda run, kind, number: given)
+    chosen = choosing.choose(run, ["2-Diff"], held_out=True)
+    made = [case for case in chosen.cases if case.data_type != REAL]
+    assert {case.split for case in made} == {HELD}
+    listed = {name for fold in chosen.folds() for name in (*fold["train"], *fold["val"])}
+    assert not listed & {case.case for case in made}
+
+
+def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Path,
+                                                       monkeypatch: pytest.MonkeyPatch):
+    run = Run.open(evaluated)
+    chosen = choosing.choose(run, ["2-Diff", "GAN"] if len(outlets.made(run, GAN)) else ["2-Diff"])
+    assert "which this run has not finished" in datacard.text(chosen, "", "")
+    finished = Run.finished
+    monkeypatch.setattr(Run, "finished", lambda run, name, *more: SimpleNamespace(complete=True)
+                        if name == "augment" else finished(run, name, *more))
+    monkeypatch.setattr(recommendation, "of", lambda run: "**Paste.**")
+    monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: (48, f"+0.1 of {kind}"))
+    card = datacard.text(chosen, "", "")
+    assert "| 2-Diff | 48 | +0.1 of 2-Diff |" in card
+    assert "What the run concludes: **Paste.**" in card
+    monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: None)
+    assert "has compared none of these pairs" in datacard.text(chosen, "", "")
 
 
 def test_held_out_pairs_are_refused_where_they_have_no_place(evaluated: Path, tmp_path: Path):
@@ -376,7 +423,6 @@ def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: 
     assert f"10 Real, {count} 2-Diff pairs: run-coco" in result.stdout
     assert "Not exported: 2-Styled-Diff" in result.stdout
     assert "What chapter 7 found: On these data: pasting helps (2_3 < 4). So.\n" in result.stdout
-    assert "no part of the run has seen: **On these data" in (tmp_path / "run-coco/README.md").read_text()
     assert "The licence of the data is yours to fill in: run-coco/README.md" in result.stdout
     assert "Their names in the run are in run-coco-names.csv, which is not for others." in result.stdout
     kept = CliRunner().invoke(cli.app, [*words, "--out", "kept", "--keep-names", "--held-out"])

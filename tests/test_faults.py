@@ -196,7 +196,6 @@ def test_the_command_goes_on_after_its_processes_were_killed(whole: Path, nano: 
     assert (folder / "notebooks" / "01_cluster.ipynb").is_file()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_with_one_line(nano: dict, tmp_path: Path):
     profile, folder = tmp_path / "nano.yaml", Path(nano["run_dir"])
     profile.write_text(json.dumps({**nano, "train": {**nano["train"], "images": 10**6}}))

@@ -1,10 +1,12 @@
 """How fast the device was when it was last probed: kept for the user, and never in the way."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from diffusegen_core.config import devices, params
 from diffusegen_core.planning import pace, remaining
 from diffusegen_core.store import files
 
@@ -15,31 +17,44 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "diffusegen"
 
 
+SMALL = params.validate({"device": "cpu"})
+LARGE = SMALL.model_copy(update={"data": SMALL.data.model_copy(update={"image_size": 64})})
+
+
 def probed(**rates: float) -> pd.DataFrame:
     return pd.DataFrame({"kind": list(rates), "rate": list(rates.values())})
 
 
-def test_rates_are_kept_by_device_and_later_ones_replace_them():
-    pace.remember("card", probed(training=2.0, GAN=5.0))
-    pace.remember("processor", probed(training=1.0))
-    pace.remember("card", probed(training=3.0, sampling=float("nan")))
-    assert pace.known("card") == {"training": 3.0, "GAN": 5.0}
-    assert pace.known("processor") == {"training": 1.0}
-    assert pace.known("another") == {}
+def test_rates_are_kept_by_device_and_size_and_later_ones_replace_them(monkeypatch: pytest.MonkeyPatch):
+    pace.remember(SMALL, probed(training=2.0, GAN=5.0))
+    pace.remember(LARGE, probed(training=1.0))
+    pace.remember(SMALL, probed(training=3.0, sampling=float("nan")))
+    assert pace.known(SMALL) == {"training": 3.0, "GAN": 5.0}
+    assert pace.known(LARGE) == {"training": 1.0}
+    assert pace.known(LARGE.model_copy(update={"seed": 9})) == {"training": 1.0}, "a seed takes no time"
+    monkeypatch.setattr(devices, "name", lambda of: "another processor")
+    assert pace.known(SMALL) == {}
 
 
-@pytest.mark.parametrize("there", ["", "[]", '{"card": 3}', '{"card": {"training": "fast", "GAN": -1}}'])
+def test_of_a_device_that_is_not_here_nothing_is_known():
+    away = SMALL.model_copy(update={"device": "cuda:99"})
+    pace.remember(away, probed(training=2.0))
+    assert pace.known(away) == {}
+
+
+@pytest.mark.parametrize("there", ["", "[]", "3", "fast and -1"])
 def test_a_strangers_file_tells_nothing(there: str, settings: Path):
-    files.write_text(settings / pace.FILE, there)
-    assert pace.known("card") == {}
-    pace.remember("card", probed(training=2.0))
-    assert pace.known("card") == {"training": 2.0}
+    told = {"3": {pace._of(SMALL): 3}, "fast and -1": {pace._of(SMALL): {"training": "fast", "GAN": -1}}}
+    files.write_text(settings / pace.FILE, json.dumps(told[there]) if there in told else there)
+    assert pace.known(SMALL) == {}
+    pace.remember(SMALL, probed(training=2.0))
+    assert pace.known(SMALL) == {"training": 2.0}
 
 
 def test_where_nothing_can_be_kept_nothing_fails(settings: Path):
     settings.write_text("a file where the folder would be")
-    pace.remember("card", probed(training=2.0))
-    assert pace.known("card") == {}
+    pace.remember(SMALL, probed(training=2.0))
+    assert pace.known(SMALL) == {}
 
 
 def test_a_kind_without_a_rate_goes_by_those_that_have_one():

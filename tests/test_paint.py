@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 from diffusegen_core import painting
 from diffusegen_core.chapters import paint as chapter
+from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.paint import Painted, Wish
+from diffusegen_core.chapters.spots import Spot
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, fits, masks, phantom
+from diffusegen_core.data import checkup, fits, masks, phantom, regions
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
 
@@ -136,13 +138,57 @@ def test_what_is_to_stay_stays_and_is_in_the_new_mask(run: Run):
     assert np.array_equal(plain.region, both.region)
 
 
+@pytest.mark.parametrize("window", [None, 2.0])
+@pytest.mark.parametrize("given", [{"mask": disc(44, 50, 10)}, {"old": disc(44, 50, 10)},
+                                   {"mask": disc(90, 50, 10), "old": disc(44, 50, 10)},
+                                   {"mask": disc(44, 50, 10), "remove": True}])
+def test_what_stays_is_known_to_the_model_however_near_something_is_painted(run: Run, window: float | None,
+                                                                            given: dict):
+    there, image = disc(60, 50, 5), picture()
+    data = run.params.data.model_copy(update={"window": window})
+    widened = regions.dilated(disc(44, 50, 10), run.params.inpaint.dilate)
+    assert (widened[there > 0] > 0).any(), "it would be painted over"
+    known = []
+    inner = spots.repaint
+
+    def watched(diffusion, x_known, mask, *rest):
+        known.append((x_known, mask))
+        return inner(diffusion, x_known, mask, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spots, "repaint", watched)
+        one, = chapter.paint(run.pairs, run.models, run.params.inpaint, data, image,
+                             Wish(**given, keep=there))
+    assert np.array_equal(one.image[there > 0], image[there > 0])
+    assert (one.mask[there > 0] == 1).all()
+    assert not one.region[there > 0].any()
+    if window is None:
+        colours = known[0][1][0, 0].numpy()
+        small = cv2.resize(there, colours.shape[::-1], interpolation=cv2.INTER_AREA)
+        assert (colours[small > 0] == 1).any(), "the model sees it"
+
+
+def test_a_region_leaves_out_what_stays_only_where_all_classes_are_painted():
+    new, rest = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
+    new[10:20, 10:20], rest[10:20, 18:22] = 1, 2
+    empty = np.zeros_like(new)
+    image = np.zeros((3, 32, 32), np.uint8)
+    assert not Spot(image, empty, new, rest).region(20)[rest > 0].any()
+    assert Spot(image, empty, new, rest, (0,)).region(20)[rest > 0].any()
+
+
+def test_where_what_stays_leaves_too_little_room_nothing_is_cut_to_a_ring(run: Run):
+    with pytest.raises(UserError, match="leaves too little room"):
+        run.paint(picture(), like="large,centre", keep=disc(60, 50, 8))
+
+
 def test_what_is_to_stay_is_not_where_something_is_painted(run: Run):
     for given in ({"mask": disc(30, 30, 8)}, {"old": disc(32, 30, 8)}):
         with pytest.raises(UserError, match="What is to stay overlaps"):
             run.paint(picture(), keep=disc(30, 30, 10), **given)
     with pytest.raises(UserError, match="The mask of what is to stay must be as large"):
         run.paint(picture(), keep=np.ones((4, 4), np.uint8))
-    with pytest.raises(UserError, match="leaves no room"):
+    with pytest.raises(UserError, match="leaves too little room"):
         run.paint(picture(), keep=np.ones((HEIGHT, WIDTH), np.uint8))
 
 

@@ -62,7 +62,7 @@ def test_whole_patients_are_held_out_and_they_alone_test(nano: dict, folder: Pat
     leaks.free(Workspace(p.folder, p.seed, p.device), p, pairs, None, {test.name: test})
     assert tables.data(p) == "set: 24 pairs, 18 to train on, 6 held out"
     skipping = p.model_copy(update={"data": p.data.model_copy(update={"on_bad": "skip"})})
-    assert tables.data(skipping).endswith(", 6 held out, before unusable ones are left out")
+    assert tables.data(skipping).endswith(", 6 held out, of which unusable ones are still to be left out")
     assert opening.page(Run(p)).splitlines()[2].startswith("set: 24 pairs, 18 to train on, 6 held out; 16 ×")
     assert dataset.expected(p.data, p.seed) == (18, f"in {folder}, 6 more are held out")
 

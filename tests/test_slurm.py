@@ -192,7 +192,6 @@ def test_a_job_that_ends_before_its_worker_comes_is_replaced(
     assert caplog.text.count("of Slurm has ended") == 1
 
 
-@pytest.mark.slow
 @needs_slurm
 def test_jobs_whose_run_was_killed_end_by_themselves(
         queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path) -> None:

@@ -84,8 +84,10 @@ def test_where_nothing_is_made_the_device_can_be_measured_and_that_is_remembered
     table = remaining.counted(run)
     rates = status.pd.DataFrame({"kind": list(remaining.RELATIVE), "rate": table["flop"].sum() / 240.0})
     monkeypatch.setattr(status.probe, "rates", lambda p, work, kinds, seconds: rates)
-    for given in (("--seconds", 1), ()):
-        assert told(run, *given)[-2] == "Left to make: about 4 min, one item after the other."
+    monkeypatch.setattr(status.probe, "busy", lambda device: "")
+    assert told(run, "--seconds", 1)[-2] == "Left to make: about 4 min, one item after the other."
+    later = told(run)[-2]
+    assert later.startswith("Left to make: about 4 min, one item after the other. That is by an earlier meas")
 
 
 def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_run: Run, tmp_path: Path):

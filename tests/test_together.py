@@ -278,7 +278,6 @@ def test_workers_and_jobs_must_have_the_cards_of_a_model(tmp_path: Path, monkeyp
         pass
 
 
-@pytest.mark.slow
 def test_a_worker_of_this_machine_trains_a_model_in_two_processes(
         nano_params: Params, tmp_path: Path, monkeypatch, one_thread: None):
     monkeypatch.delenv(fanout.SCHEDULER, raising=False)

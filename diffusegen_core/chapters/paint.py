@@ -23,6 +23,7 @@ from diffusegen_core.data.masks import Drawn, Like
 from diffusegen_core.store import seeds
 
 VERSION = 1  # raised when the same picture and seed would give another result
+ROOM = 0.9  # of a mask that is drawn: what it has to have beside what is to stay
 FULL = 0.95  # of a picture: a region that covers more leaves nothing to paint into
 
 
@@ -84,12 +85,9 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: n
             generators = [seeds.generator(own[number], "noise", device=where) for number in batch]
             painted = spots.paint(diffusion, [spot for spot, _, _ in wanted], window, settings, generators)
             for number, (spot, of, change), (shown, mask) in zip(batch, wanted, painted, strict=True):
-                region = spot.region(settings.dilate) > 0
-                if spot.rest is not None:
-                    region &= spot.rest == 0
-                shown = np.where(region, shown, spot.image)
                 results[number] = Painted(shown[(..., *inner)].transpose(1, 2, 0), mask[inner],
-                                          region[inner], name, own[number], of, change)
+                                          spot.region(settings.dilate)[inner] > 0, name, own[number], of,
+                                          change)
     return [results[number] for number in range(n)]
 
 
@@ -150,7 +148,7 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int, settings: In
     if wish.remove:
         drawn, old = Drawn(nothing, ""), np.where(old > 0, old, given)
     elif wish.mask is None:
-        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit, regions.dilated(keep, settings.dilate))
+        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit, keep, settings.dilate)
     fit = _fit(data)
     squared, gone, new, stays = (fits.squared(part, fit) for part in (
         image, *(mask[..., None] for mask in (old, drawn.mask, keep))))
@@ -163,9 +161,9 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int, settings: In
 
 
 def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str,
-           taken: np.ndarray | None = None) -> tuple[str, Drawn]:
-    """A training pair's mask, changed and placed in a picture (H, W, C) where `taken` (H, W) is 0, and the
-    name of the pair.
+           keep: np.ndarray | None = None, dilate: int = 1) -> tuple[str, Drawn]:
+    """A training pair's mask, changed and placed in a picture (H, W, C), away from what is to stay (H, W),
+    and the name of the pair.
 
     `fit` as data.fit: where the run's pictures were squeezed, the mask is squeezed back with this one, and
     else it keeps its proportions.
@@ -179,21 +177,31 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
     # In a grey picture, of whatever channels, specks would be taken for burnt-in text.
     grey = len(shown) == planes.RGB and masks.is_grey(shown)
-    rng, view = seeds.rng(seed, "mask"), masks.field_of_view(shown[:1] if grey else shown)
+    view = masks.field_of_view(shown[:1] if grey else shown)
     if not view.any():
         raise UserError("The picture is dark all over, so that no place can be found. Give a mask.")
-    if is_taken := taken is not None and taken.any():
-        view = view & (1 - planes.shrunk(fits.squared(taken[..., None], fit)[..., 0][None], (side, side))[0])
-    if not view.any():
-        raise UserError("What is to stay leaves no room for a lesion. Give a mask.")
-    number = int(rng.integers(len(pairs)))
-    mask = planes.numbered(pairs.masks[number])
-    drawn = masks.varied(mask, view, rng) if like is None else masks.alike(
-        mask, like.within(image.shape[:2], squared.shape[:2]), view, rng)
+    whole = None if like is None else like.within(image.shape[:2], squared.shape[:2])
+    number, drawn = _placed(pairs, whole, view, seed)
     if not drawn.mask.any():
-        why = "dark at that position, or what is to stay is there" if is_taken else "dark at that position"
-        raise UserError(f"The picture is {why}. Choose another, or give a mask.")
+        raise UserError("The picture is dark at that position. Choose another, or give a mask.")
+    if keep is not None and keep.any():
+        taken = regions.dilated(fits.squared(keep[..., None], fit)[..., 0], dilate)
+        free, anywhere = view * (1 - planes.shrunk(taken[None], (side, side))[0]), drawn.mask
+        drawn = _placed(pairs, whole, free, seed)[1] if free.any() else Drawn(free, "")
+        if np.count_nonzero(drawn.mask) < ROOM * np.count_nonzero(anywhere):
+            raise UserError("What is to stay leaves too little room for such a lesion. Choose another size "
+                            "or position, or give a mask.")
     enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner]
+    if keep is not None:
+        enlarged = enlarged * (keep == 0)
     if not enlarged.any():
         raise too_small
     return pairs.names[number], Drawn(enlarged, drawn.change)
+
+
+def _placed(pairs: Pairs, like: Like | None, view: np.ndarray, seed: int) -> tuple[int, Drawn]:
+    """The number of a training pair, and its mask, changed and placed in a view (S, S) in {0, 1}."""
+    rng = seeds.rng(seed, "mask")
+    number = int(rng.integers(len(pairs)))
+    mask = planes.numbered(pairs.masks[number])
+    return number, masks.varied(mask, view, rng) if like is None else masks.alike(mask, like, view, rng)

@@ -29,7 +29,7 @@ class Spot:
     new: np.ndarray | None
     """(H, W), class numbers of the one that it is to have; None where the model draws the mask."""
     rest: np.ndarray | None = None
-    """(H, W), class numbers of what stays, where not all classes are painted anew."""
+    """(H, W), class numbers of what stays: of other classes than the painted ones, or another lesion."""
     chosen: Chosen = None
     """The classes that are."""
 
@@ -41,8 +41,10 @@ class Spot:
         return planes.numbered(planes.laid_over(rest, new, kind.overlap))
 
     def region(self, dilate: int) -> np.ndarray:
-        """Where the picture is painted anew, (H, W) in {0, 1}."""
-        return regions.dilated(self.old if self.new is None else (self.old > 0) | (self.new > 0), dilate)
+        """Where the picture is painted anew, (H, W) in {0, 1}. Where all classes are painted, that is nowhere
+        in what stays."""
+        whole = regions.dilated(self.old if self.new is None else (self.old > 0) | (self.new > 0), dilate)
+        return whole if self.rest is None or self.chosen is not None else whole * (self.rest == 0)
 
 
 def of(pictures: Pairs, masks: np.ndarray | None, chosen: Chosen) -> list[Spot]:

@@ -32,6 +32,7 @@ from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
 
 OK, LOOK = "ok", "look"
+VALUES = "labels"  # the subject of the line that names the values of all masks
 SIZES = 64, 128, 256  # image sides at which regions may vanish, beside the chosen one
 DARK = 8  # the brightest grey level of a picture that shows nothing
 STRETCHED = 1.2  # a longer side over the shorter one
@@ -79,10 +80,18 @@ class Checkup:
 
     @property
     def text(self) -> str:
-        """Every line, and then every problem, for a terminal; of values that no class is named for, which one
-        parameter names for all masks, a few."""
-        rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in self.lines]
-        return "\n".join([*rows, self.report.folded(labels.UNMAPPED)])
+        """Every line, and then every problem, for a terminal."""
+        return "\n".join([*self._rows, self.report.text])
+
+    @property
+    def brief(self) -> str:
+        """The same; where one parameter names the values of most masks, with a few of these."""
+        alike = any(subject == VALUES for _, subject, _ in self.lines)
+        return "\n".join([*self._rows, self.report.folded(labels.UNMAPPED) if alike else self.report.text])
+
+    @property
+    def _rows(self) -> list[str]:
+        return [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in self.lines]
 
 
 def check(folder: Path | str, clusters: int | None = None, settings: Data | None = None) -> Report:
@@ -254,11 +263,13 @@ def _unnamed_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str
     """The parameter that names the values of all masks, where none names any: what each mask would need
     differs by what it shows."""
     masks = sum(one.problem == labels.UNMAPPED for one in report.problems)
-    values = [value for value in seen.values if value.replace(".", "").isdigit() and float(value)]
-    if masks < 2 or settings.labels or not 1 < len(values) <= maskvalues.SHOWN:
+    numbers = [value for value in seen.values if value != "0"]
+    if (settings.labels or 2 * masks <= seen.masks.total() or not 1 < len(numbers) <= maskvalues.SHOWN
+            or not all(value.isdigit() for value in numbers)):
         return []
-    named = maskvalues.suggested(sorted(values, key=float), settings.object)
-    return [(LOOK, "labels", f"{masks} masks have values of no class; {named} would name them all")]
+    named = maskvalues.suggested(sorted(numbers, key=int), settings.object)
+    return [(LOOK, VALUES, f"{masks} masks have values of no class; such as {named}, with names of your own, "
+                           "a run is told what they are")]
 
 
 def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:

@@ -225,7 +225,7 @@ def refuse_unreadable(settings: Data, source: str) -> None:
     if report.problems and settings.on_bad == "refuse":
         first = report.problems[0]
         raise UserError(f"{report.folder} has {counted(len(report.problems), 'problem')}, such as "
-                        f"{first.file}: {first.problem}. `diffusegen data check` shows them all; correct the "
+                        f"{first.file}: {first.problem}. `diffusegen data check` shows all; correct the "
                         "folder, or leave such pairs out by data.on_bad: skip.")
     if not report.pairs:
         raise UserError(f"{report.folder} holds no pairs.")

@@ -110,7 +110,7 @@ class Report:
     def brief(self, rows: int = 40) -> str:
         """The same with at most so many rows, for an error."""
         more = len(self.problems) - rows
-        rest = f"\n... and {more} more, which `diffusegen data check` shows." if more > 0 else ""
+        rest = f"\n... and {more} more, which `diffusegen data check --all` shows." if more > 0 else ""
         return self._listed(self.problems[:rows]) + rest
 
     def folded(self, problem: str, few: int = 3) -> str:
@@ -121,7 +121,7 @@ class Report:
             return self.text
         folded = set(alike[few:])
         return (self._listed([one for one in self.problems if one not in folded])
-                + f"\n... and {len(alike) - few} more with {problem}.")
+                + f"\n... and {len(alike) - few} more with {problem}, which --all shows.")
 
     def _listed(self, problems: Sequence[Problem]) -> str:
         if not self.problems:

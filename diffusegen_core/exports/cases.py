@@ -84,8 +84,8 @@ class Chosen:
 
     @property
     def real(self) -> bool:
-        """Whether there are real pairs."""
-        return any(case.data_type == REAL for case in self.cases)
+        """Whether there are real pairs, but for those that are held out."""
+        return any(case.data_type == REAL and case.split != TEST for case in self.cases)
 
     @property
     def described(self) -> str:
@@ -100,7 +100,7 @@ class Chosen:
     @property
     def sides(self) -> str:
         """How a layout ends that speaks of sides, which the card explains where there are several."""
-        return ": see *Sides*" if self.real else ""
+        return ": see *Sides*" if self.real or self.tested else ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -170,7 +170,8 @@ class Chosen:
         """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
         fold, "train" all that are neither these nor made of them, nor show a lesion or mask of theirs; slices
         of a volume stay together. None with fewer than two real pairs."""
-        cases = [case for case in self.cases if case.split != TEST]
+        unseen = {case.source for case in self.of(TEST)}
+        cases = [case for case in self.cases if not {case.source, case.lesion_of} & unseen]
         sources = [case.source for case in cases if case.data_type == REAL]
         members = trainsets.in_groups(sources, patients.together(self.run.pairs.file))
         count = min(FOLDS, len(members))
@@ -215,7 +216,9 @@ class Chosen:
         source of which none is known is one for itself."""
         known, numbers = dict(patients.together(self.run.pairs.file)), dict[str, int]()
         if self.tested:
-            known |= {**(self.tested.volumes or {}), **(self.tested.patients or {})}
+            test = {**(self.tested.volumes or {}), **(self.tested.patients or {})}
+            known = {held_as(self.tested, name): held_as(self.tested, group)
+                     for name, group in test.items()} | known
         sources = dict.fromkeys(case.source for case in self.cases)
         return {one: f"group-{numbers.setdefault(known.get(one, one), len(numbers) + 1):04d}"
                 for one in sorted(sources, key=lambda one: self.numbers_of.get(one, 0))}
@@ -223,3 +226,9 @@ class Chosen:
     @cached_property
     def _places(self) -> dict[str, int]:
         return {name: place for place, name in enumerate(self.run.pairs.names)}
+
+
+def held_as(test: TestSet, name: str) -> str:
+    """What a held-out pair, or a patient of such, is called among the sources of an export: in another folder
+    names may mean other images."""
+    return name if test.same_source else f"{test.name}: {name}"

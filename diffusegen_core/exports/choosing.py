@@ -9,7 +9,7 @@ from diffusegen_core.data import patients, sidecars, testsets
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import REAL, DataType
-from diffusegen_core.exports.cases import HELD, NOT_AUDITED, TEST, TRAIN, VALID, Case, Chosen
+from diffusegen_core.exports.cases import HELD, NOT_AUDITED, TEST, TRAIN, VALID, Case, Chosen, held_as
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
 
@@ -46,7 +46,11 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
     if not cases:
         raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")
     tested = _tested(run, native) if held_out else None
-    cases += [_held_out(name) for name in tested.pairs.names] if tested and tested.pairs else []
+    if tested and tested.pairs:
+        own = {held_as(tested, name): name for name in tested.pairs.names}
+        cases = [replace(case, split=HELD) if case.lesion_of in own else case for case in cases]
+        cases += [Case(f"Held-out__{name}", REAL, name, source, source, "none", 0, TEST, NOT_AUDITED)
+                  for source, name in own.items()]
     numbers = {} if keep_names else _numbers(run, cases)
     return Chosen(run, cases if keep_names else _numbered(cases, numbers), sets,
                   _native(run, cases) if native else {}, further, tested=tested, numbers_of=numbers)
@@ -61,10 +65,6 @@ def _tested(run: Run, native: bool) -> TestSet:
     if not own:
         raise UserError("This run holds no pairs out; data.holdout and segment.held_out do.")
     return own[0]
-
-
-def _held_out(name: str) -> Case:
-    return Case(f"Held-out__{name}", REAL, name, name, name, "none", 0, TEST, NOT_AUDITED)
 
 
 def _numbers(run: Run, cases: Sequence[Case]) -> dict[str, int]:

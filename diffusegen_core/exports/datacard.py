@@ -18,13 +18,13 @@ from diffusegen_core.run import Run
 
 SIDES = """\
 `validation` holds real pairs alone, a share of {share:g} of them by the run's seed; `held_back` the synthetic
-pairs that were made of these, or that show one of their lesions; `train` everything else. Whoever trains on
-what is held back validates on twins. The models that painted have seen every real pair, those of `validation`
-as well: to measure what you train, use {unseen}."""
-UNSEEN = "images that are not in this dataset"
+pairs that were made of these, or that show one of their lesions; `train` all others. Whoever trains on what
+is held back validates on twins. The models that painted have seen every real pair of `train` and
+`validation`."""
+UNSEEN = "To measure what you train, use images that are not in this dataset."
 TESTED = """\
-`test`, real pairs that no part of the run has seen, its models included; but choose nothing by it, or it
-tests no more"""
+`test` holds real pairs that no part of the run has seen, its models included; what shows one of their lesions
+is in `held_back`. Measure by them what you train, and choose nothing by them, or they test no more."""
 NUMBERED = """\
 Pairs, `source`, `lesion_of` and `group` are numbered, in an order that tells nothing; pairs of a `group`,
 such as a patient where this is known, belong together. What they are called in the run is not in this
@@ -52,9 +52,9 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
         "## What is in it", _types(chosen), _classes(chosen), layout.strip(),
         f"`origins.csv` has a row a pair: {', '.join(f'`{name}`' for name in chosen.table)}. "
         f"{NAMES_KEPT if chosen.names_kept else NUMBERED}",
-        *(["### Sides", _sides(chosen)] if chosen.real else []),
+        *(["### Sides", _sides(chosen)] if chosen.sides else []),
         "## Source and licence", _source(chosen), "## How the pairs were made", _making(chosen),
-        *(["## Do they help?", _worth(run)] if chosen.sets else []),
+        *(["## Do they help?", _worth(chosen)] if chosen.sets else []),
         "## Copies of training images", _copies(chosen),
         *(["## What the models remember", remembered(run)] if any(
             kind.is_painted for kind in chosen.sets) else []),
@@ -64,8 +64,8 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
 
 
 def _sides(chosen: Chosen) -> str:
-    return SIDES.format(share=chosen.run.params.segment.validation,
-                        unseen=TESTED if chosen.tested else UNSEEN)
+    sides = SIDES.format(share=chosen.run.params.segment.validation) if chosen.real else ""
+    return " ".join(filter(None, [sides, TESTED if chosen.tested else UNSEEN]))
 
 
 def _summary(chosen: Chosen, title: str) -> str:
@@ -83,7 +83,7 @@ def _summary(chosen: Chosen, title: str) -> str:
 
 def _types(chosen: Chosen) -> str:
     """How many pairs there are of each data type, in all and on each side."""
-    kinds = [*([REAL] if chosen.real else []), *chosen.sets]
+    kinds = [*([REAL] if chosen.real or chosen.tested else []), *chosen.sets]
     rows = []
     for kind in kinds:
         mine = [case.split for case in chosen.cases if case.data_type == kind]
@@ -102,7 +102,10 @@ def _classes(chosen: Chosen) -> str:
 
 def _source(chosen: Chosen) -> str:
     p = chosen.run.params
-    return (f"- Source: {escaped(tables.data(p))}.\n"
+    test = "" if chosen.tested is None or chosen.tested.same_source else (
+        f"- Source of `test`: {escaped(chosen.tested.name)}, {escaped(chosen.tested.note)}. Its licence may "
+        "be another one.\n")
+    return (f"- Source: {escaped(tables.data(p))}.\n{test}"
             f"- Licence: {chosen.licence}. This program does not know it; write it here before you pass the "
             "data on.")
 
@@ -129,12 +132,21 @@ def _making(chosen: Chosen) -> str:
     return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n{told}"
 
 
-def _worth(run: Run) -> str:
-    """What chapter 7 found of such pairs; or why nobody knows."""
-    if found := recommendation.of(run):
-        return f"By networks that were tested on images which no part of the run has seen: {found}"
-    return ("Not known: whether networks that are trained on such pairs do better is what chapter 7 tries, "
-            "which this run has not finished.")
+def _worth(chosen: Chosen) -> str:
+    """What chapter 7 found of these pairs; or why nobody knows."""
+    run, result = chosen.run, chosen.run.finished("augment")
+    if result is None or not result.complete:
+        return ("Not known: whether networks that are trained on such pairs do better is what chapter 7 "
+                "tries, which this run has not finished.")
+    gains = {kind: recommendation.gain(run, result, kind) for kind in chosen.sets}
+    rows = [[kind.name, str(size), text] for kind, told in gains.items() if told for size, text in [told]]
+    if not rows:
+        return "Not known: chapter 7 of the run has compared none of these pairs with the real ones alone."
+    found = recommendation.of(run)
+    return (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
+            "\n\nThat is of networks that were trained on so many real pairs, mixed with such ones, and "
+            "tested on images that no part of the run has seen; with 95 % intervals and a verdict by a rule"
+            f"{f'. What the run concludes: {found}' if found else '.'}")
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ HELD_OUT = """
 FOLDS = """\
 copy it to `nnUNet_preprocessed/{name}/` before training. Its folds validate on real pairs alone and train on
   nothing that was made of these. Without it nnU-Net splits pairs at random and validates on twins."""
-NO_FOLDS = "there is none, for no two real pairs are in it; folds that nnU-Net draws would validate on twins."
+NO_FOLDS = ("there is none, for no two real pairs to train on are in it; folds that nnU-Net draws would "
+            "validate on twins.")
 
 
 def name(run_name: str) -> str:

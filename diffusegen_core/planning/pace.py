@@ -11,26 +11,39 @@ from typing import Any
 
 import pandas as pd
 
+from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import Params
 from diffusegen_core.store import files, ownpages
 
 # Where nothing can be kept, or read: it is only of use.
 UNKEPT = (OSError, RuntimeError, UserError)
-FILE = "pace.json"  # beside the user's key: of each device, by its name, FLOP a second by kind of work
+FILE = "pace.json"  # beside the user's key: of each device and size, FLOP a second by kind
 
 
-def remember(device: str, rates: pd.DataFrame) -> None:
-    """Keep the rates of a probe, a row a kind, of a device; kinds that it has none of stay as they are."""
+def remember(p: Params, rates: pd.DataFrame) -> None:
+    """Keep the rates of a probe, a row a kind, of a run's device, for runs of such sizes; kinds that it has
+    none of stay as they are."""
     fresh = {row.kind: float(row.rate) for row in rates.itertuples() if _usable(row.rate)}
     with contextlib.suppress(*UNKEPT):
-        files.write_json(_file(), {**_every(), device: {**known(device), **fresh}})
+        files.write_json(_file(), {**_every(), _of(p): {**known(p), **fresh}})
 
 
-def known(device: str) -> dict[str, float]:
-    """FLOP a second by kind of work, as far as the device has been probed; {} where it was not."""
-    told = _every().get(device)
+def known(p: Params) -> dict[str, float]:
+    """FLOP a second by kind of work, as far as the run's device has been probed at its sizes; {} where it was
+    not, or is not here."""
+    told = None
+    with contextlib.suppress(UserError):
+        told = _every().get(_of(p))
     return {str(kind): float(rate) for kind, rate in told.items() if _usable(rate)} if isinstance(
         told, dict) else {}
+
+
+def _of(p: Params) -> str:
+    """What decides the rates, nearly: the device, and how large the networks and their images are. UserError
+    where the device is not here."""
+    return (f"{devices.name(p.device)}, images of {p.data.image_size} and {p.model_size} px, "
+            f"{p.model.base_channels} channels, {p.train.precision}")
 
 
 def _usable(rate: Any) -> bool:

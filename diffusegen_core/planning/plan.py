@@ -128,7 +128,8 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
-        pace.remember(device, rates)
+        if not busy:
+            pace.remember(p, rates)
         rate = table["kind"].map(rates.set_index("kind")["rate"])
         at_once = table["cards"] if devices.on_cards(p.device) else 1
         table["seconds"] = (table["flop"] / rate / at_once).where(table["flop"] > 0, 0.0)

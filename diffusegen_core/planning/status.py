@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import home
 from diffusegen_core.config.text import about, duration, size
@@ -106,16 +107,20 @@ def _under_way(run: Run) -> str:
 
 def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
     """How long the rest takes; where nothing tells, the command that measures it."""
-    p, rates = run.params, None
+    p, told = run.params, ""
     try:
         table = remaining.counted(run)
-        if seconds and not running:
-            found = probe.rates(plan.at_hand(p)[0], count(p), sorted(set(table["kind"])), seconds)
-            rates = found.set_index("kind")["rate"].dropna().to_dict()
-        device = plan.at_hand(p)[1]
-        if rates:
-            pace.remember(device, found)
-        rest = remaining.ahead(run, table, rates or pace.known(device))
+        rest = remaining.ahead(run, table)
+        if rest.seconds is None and seconds and not running:
+            p, busy = plan.at_hand(p)[0], probe.busy(devices.device(plan.at_hand(p)[0].device))
+            rates = probe.rates(p, count(p), sorted(set(table["kind"])), seconds)
+            rest = remaining.ahead(run, table, rates.set_index("kind")["rate"].dropna().to_dict())
+            if not busy:
+                pace.remember(p, rates)
+        elif rest.seconds is None and (known := pace.known(p)):
+            rest = remaining.ahead(run, table, known)
+            told = (" That is by an earlier measurement of this device; "
+                    f"`diffusegen status {shown} --seconds 20` measures it anew.")
     except UserError as error:
         return f"The time that is left cannot be told: {error}"
     if rest.seconds is None:
@@ -123,7 +128,7 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
                 f"`diffusegen status {shown} --seconds 20` measures this device.")
     levels = progress.posted(run.folder) if running else []
     here = f"; of what is under way {about(levels[0]['left'])}" if levels and levels[0]["left"] else ""
-    return f"Left to make: {about(rest.seconds)}, one item after the other{here}."
+    return f"Left to make: {about(rest.seconds)}, one item after the other{here}.{told}"
 
 
 def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool) -> str:

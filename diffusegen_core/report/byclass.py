@@ -47,9 +47,9 @@ def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
 
 
 def _gain(run: Run, result: Tested, shown: pd.DataFrame, one: Comparison, column: str) -> str:
-    """As "+0.021 [+0.003, +0.040]: supported"."""
+    """As "+0.021 [+0.003, +0.040]: supported for these pairs"."""
     asked = replace(one, claim=replace(one.claim, measure=column))
     found = recommendation.judged(result, shown, asked, run.params)
     numbers = "" if pd.isna(found.difference) else (
         f"{with_interval(found.difference, found.low, found.high, one.claim.digits)}: ")
-    return escaped(f"{numbers}{found.verdict}")
+    return escaped(f"{numbers}{found.words}")

@@ -81,14 +81,7 @@ def asked(result: Tested, size: int) -> Asked:
     painted.sort(key=lambda kind: (kind not in comparisons.styled(nets), kind.is_filtered))
 
     def compared(first: DataType, second: DataType) -> Comparison | None:
-        ratios = [{net.ratio for net in nets if net.data_type == kind.name and net.ratio}
-                  for kind in (first, second) if kind != REAL]
-        shared = set.intersection(*ratios)
-        if not shared or second not in kinds:
-            return None
-        one, other = (Net("augment", kind.name, None, size, None if kind == REAL else max(shared))
-                      for kind in (first, second))
-        return Comparison(HELP, one, other, claims.own_test(result.images))
+        return _compared(result, size, first, second)
 
     pasted = next((kind for kind in PASTED if kind in kinds), PASTE)
     if not painted:
@@ -97,6 +90,31 @@ def asked(result: Tested, size: int) -> Asked:
     more = ((kind, compared(kind, REAL)) for kind in others)
     return Asked(compared(pasted, REAL), compared(first, REAL), compared(first, pasted), first,
                  tuple((kind, one) for kind, one in more if one))
+
+
+def _compared(result: Tested, size: int, first: DataType, second: DataType) -> Comparison | None:
+    """Two types on a set of so many real pairs, at the largest r that both have; None where one is absent."""
+    nets = [net for net in comparisons.nets_of(result.images) if net.size == size]
+    ratios = [{net.ratio for net in nets if net.data_type == kind.name and net.ratio}
+              for kind in (first, second) if kind != REAL]
+    shared = set.intersection(*ratios)
+    if not shared or second.name not in {net.data_type for net in nets}:
+        return None
+    one, other = (Net("augment", kind.name, None, size, None if kind == REAL else max(shared))
+                  for kind in (first, second))
+    return Comparison(HELP, one, other, claims.own_test(result.images))
+
+
+def gain(run: Run, result: Tested, kind: DataType) -> tuple[int, str] | None:
+    """How much pairs of a type add to the largest set of real pairs: its size, and as MyST the gain in Dice
+    with its verdict; None where that was not tried."""
+    if not comparable(result):
+        return None
+    size = int(result.images["size"].max())
+    if (one := _compared(result, size, kind, REAL)) is None:
+        return None
+    verdict = judged(result, result.images, one, run.params)
+    return size, f"{_numbers(verdict, run.params)}: {verdict.words}"
 
 
 def findings(result: Tested, size: int, p: Params) -> Findings:

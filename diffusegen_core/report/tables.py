@@ -291,7 +291,7 @@ def data(p: Params) -> str:
     used = f"{subset}, {count} of them" if p.data.count else subset
     held, trained = held_out(p), (read_stamp(p.folder / "data") or {}).get("pairs")
     if held and trained:
-        unread = ", before unusable ones are left out" if p.data.on_bad == "skip" else ""
+        unread = ", of which unusable ones are still to be left out" if p.data.on_bad == "skip" else ""
         used = f"{trained + held} pairs, {trained} to train on, {held} held out{unread}"
     return f"{folder}: {used}{sidecars.left_out(p.folder / 'data')}"
 
