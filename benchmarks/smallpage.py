@@ -206,7 +206,8 @@ def masked(noise: list[Pairs]) -> str:
     """In how many masks of pairs from noise there is an object."""
     masks = np.concatenate([pairs.masks for pairs in noise])
     there = int((masks > 127).any(axis=(1, 2, 3)).sum())
-    return (f"Of the {len(masks)} masks from noise {there} {'shows' if there == 1 else 'show'} an object. "
+    some = "none" if there == 0 else str(there)
+    return (f"Of the {len(masks)} masks from noise {some} {'show' if there > 1 else 'shows'} an object. "
             "Models that have seen so few images are given masks (`inpaint.masks: varied`), as in the upper "
             "rows.")
 

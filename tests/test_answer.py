@@ -173,7 +173,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert told["Better than real pairs alone?"].basis.endswith("; a verdict needs 20 images")
     assert "Better than pasting?" not in told, "the run pastes nothing"
     words = (r".* a pair: that is the mean of \d+ painted and styled pairs \(2-Styled-Diff\), training "
-             r"included; all that is made of this run is .* s of work, workers added up, on .*[.]")
+             r"included; everything made in this run took .* s of work, workers added up, on .*[.]")
     assert re.fullmatch(words, told["What do they cost?"].sentence)
     assert list(answer.missing(nano_run, list(told))) == [
         "This run has no pasted pairs; `inpaint.baselines` adds them."]

@@ -34,7 +34,7 @@ def test_every_example_runs(tmp_path: Path, nano_values: dict, monkeypatch: pyte
     for block in blocks():
         exec(compile(block, str(PAGE), "exec"), names)
     side = nano_values["data"]["image_size"]
-    assert (tmp_path / "runs" / "mine" / "train" / "cluster-00" / "model.safetensors").is_file()
+    assert (tmp_path / "runs" / "trial" / "train" / "cluster-00" / "model.safetensors").is_file()
     assert names["few"].image_size == side
     inside = names["region"] > 0
     for made in (names["filled"], names["placed"]):

@@ -220,8 +220,8 @@ def spent(run: Run) -> Answer | None:
                      if one.data_type.is_pasted or one.data_type == GAN)
     seconds, device = work(run)
     return Answer(COST, f"{short(each)} a pair", (
-        f"that is the mean of {main.pairs} {named(main.data_type)}{trained}{beside}; all that is made of "
-        f"this run is {duration(seconds)} of work, workers added up, on {device}"))
+        f"that is the mean of {main.pairs} {named(main.data_type)}{trained}{beside}; everything made "
+        f"in this run took {duration(seconds)} of work, workers added up, on {device}"))
 
 
 def short(seconds: float) -> str:

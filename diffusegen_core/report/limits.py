@@ -48,7 +48,7 @@ def _of_networks(p: Params, fewest: int) -> Iterator[str]:
         yield (f"Segmentation networks were trained with {fewest} seed{'s' if fewest > 1 else ''}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
     elif fewest < 2 * LEAST_SEEDS - 1:
-        yield f"Segmentation networks were trained with {fewest} seeds: so few miss small gains."
+        yield f"Some segmentation networks were trained with {fewest} seeds: so few miss small gains."
     if p.segment.held_out == "rest" and p.segment.test_count and p.segment.test_count < LEAST_IMAGES:
         yield f"The test set has {p.segment.test_count} images, and a verdict needs {LEAST_IMAGES}."
     if not p.segment.cvc and not p.segment.polypgen:
