@@ -297,8 +297,9 @@ def _readable_errors() -> Iterator[None]:
         if end.code == INTERRUPTED:
             how = "told to end" if _terminated else "interrupted"
             then = f"; the same command goes on from here{_behind[0]}" if _resumes[0] else ""
-            typer.echo(f"diffusegen: {how}{then}.", err=True)
-            sys.exit(128 + signal.SIGTERM if _terminated else INTERRUPTED)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                typer.echo(f"diffusegen: {how}{then}.", err=True)
+            sys.exit(128 + _terminated[0] if _terminated else INTERRUPTED)
         raise
     else:
         return
@@ -307,7 +308,8 @@ def _readable_errors() -> Iterator[None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM, as a scheduler sends it at a job's end, is an interruption like Ctrl-C."""
+    """SIGTERM, as a scheduler sends it at a job's end, and SIGHUP, as a terminal that closes, are an
+    interruption like Ctrl-C."""
     _terminated.append(number)
     raise KeyboardInterrupt
 
@@ -315,5 +317,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else it is nohup's
+        signal.signal(signal.SIGHUP, _terminate)
     with _readable_errors():
         app()

@@ -84,10 +84,23 @@ def answer() -> None:
     if folder := os.environ.get(KERNEL):
         if shell := get_ipython():
             shell.set_custom_exc((KeyboardInterrupt,), lambda *told, **how: None)
-        if ASK is not None:
-            stacks = (Path(folder) / STACKS).open("w", encoding="utf-8")
-            faulthandler.register(ASK, stacks, all_threads=True, chain=False)
-        (Path(folder) / PROCESS).write_text(f"{os.getpid()}\n", encoding="utf-8")
+        try:
+            _present(Path(folder))
+        except OSError as error:  # a kernel that nobody can watch is worse than none
+            os.write(2, f"diffusegen: {folder}: {error.strerror}\n".encode())
+            os._exit(1)
+
+
+def _present(folder: Path) -> None:
+    """Say which process this is, answer the signal that asks for stacks, and outlive those that end all
+    processes of a job or a terminal: the command, which gets them too, interrupts its kernel, and this one
+    then keeps what it has reached."""
+    if ASK is not None:
+        stacks = (folder / STACKS).open("w", encoding="utf-8")
+        faulthandler.register(ASK, stacks, all_threads=True, chain=False)
+    (folder / PROCESS).write_text(f"{os.getpid()}\n", encoding="utf-8")
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, lambda *_: None)  # what is ignored would be so in all that the kernel starts
 
 
 def _draw_quietly() -> None:

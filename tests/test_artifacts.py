@@ -37,6 +37,26 @@ def contents(folder: Path) -> dict[str, str]:
     return {name: (folder / name).read_text() for name in files.below(folder)}
 
 
+def test_what_is_spent_goes_only_once_the_stamp_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    artifact = Artifact(tmp_path, NAME, {"value": 1})
+    place = artifact.begin()
+    checkpoint = files.write_text(place / "checkpoint", "all of it")
+    write = files.write_json
+
+    def killed(path: Path, value: object) -> None:
+        assert checkpoint.is_file(), "it is there for as long as nothing else is"
+        raise Killed
+
+    monkeypatch.setattr(files, "write_json", killed)
+    with pytest.raises(Killed):
+        artifact.finish([files.write_text(place / "model.txt", "model")], 1.0, spent=[checkpoint])
+    assert checkpoint.is_file()
+    monkeypatch.setattr(files, "write_json", write)
+    stamp = artifact.finish([files.write_text(place / "model.txt", "model")], 1.0, spent=[checkpoint])
+    assert not (artifact.folder / "checkpoint").exists()
+    assert list(stamp["shown"]) == []
+
+
 def test_an_artifact_is_made_beside_its_place_and_moved_there_whole(tmp_path: Path):
     artifact = Artifact(tmp_path, NAME, {"value": 1})
     assert not artifact.made()

@@ -1,9 +1,11 @@
 """A chapter's kernel listens on no port, and its sockets lie where nobody else can open them."""
 
+import contextlib
 import json
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,32 @@ def execute(folder: Path, cell: str = ASKED) -> list[dict[str, Any]]:
         papermill.execute_notebook(str(folder / "in.ipynb"), str(folder / "out.ipynb"), kernel_name="python3",
                                    config=kernels.settings(private), progress_bar=False)
     return list(nbformat.read(folder / "out.ipynb", as_version=4).cells[-1].outputs)
+
+
+def test_a_kernel_outlives_the_signals_that_end_a_job_and_what_it_starts_does_not(tmp_path: Path) -> None:
+    cell = ("import os, signal, subprocess, time\n"
+            "for one in (signal.SIGTERM, signal.SIGHUP):\n"
+            "    os.kill(os.getpid(), one)\n"
+            "    time.sleep(0.1)\n"
+            "child = subprocess.Popen(['sleep', '60'])\n"
+            "child.terminate()\n"
+            "print(child.wait())")
+    assert execute(tmp_path, cell)[0]["text"] == "-15\n"
+
+
+def test_a_kernel_that_cannot_say_which_process_it_is_does_not_run(tmp_path: Path, monkeypatch) -> None:
+    inside = kernels.private
+
+    @contextlib.contextmanager
+    def full() -> Iterator[Path]:
+        with inside() as folder:
+            (folder / kernels.PROCESS).mkdir()  # no file can be written there
+            yield folder
+            (folder / kernels.PROCESS).rmdir()
+
+    monkeypatch.setattr(kernels, "private", full)
+    with pytest.raises(RuntimeError, match=kernels.STARTING):
+        execute(tmp_path, "1")
 
 
 @pytest.mark.skipif(os.name != "posix" or not zmq.has("ipc"), reason="there are no such sockets here")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,80 @@ def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killabl
         assert foreign.exists(), "and what it has not written stays"
     with lock.hold(folder):  # and it is given back at the end
         pass
+
+
+def test_where_locks_hold_on_one_machine_alone_another_ones_holder_is_noticed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    monkeypatch.setattr(lock, "SILENT", 3.0)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as away:
+        away.setattr(lock.socket, "gethostname", lambda: "another")
+        holder = lock.hold(folder)
+        holder.__enter__()
+    with monkeypatch.context() as blind:
+        blind.setattr(lock.fcntl, "flock", lambda *_: None)  # which reaches no other machine
+        blind.delenv(lock.HOLDER)  # of another process
+        with pytest.raises(UserError, match=r"Another run is at work in .* on another, since "), \
+                lock.hold(folder):
+            pass
+        assert "it is watched" in caplog.text
+    holder.__exit__(None, None, None)
+    began = time.monotonic()
+    with lock.hold(folder):  # who has ended as it should is not waited for
+        assert time.monotonic() - began < 2
+
+
+def test_a_holder_of_another_machine_that_was_killed_is_waited_for_and_replaced(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lock, "SILENT", 1.5)
+    lock.claim(tmp_path)
+    told = tmp_path / lock.LOCK
+    told.write_text("process 7 on another, since 2026-11-29 12:00")
+    began = time.monotonic()
+    with lock.hold(tmp_path):
+        assert time.monotonic() - began >= 1
+        assert lock.since(told.read_text()) == pytest.approx(time.time(), abs=120)
+    assert told.read_text() == ""
+    told.write_text("process 7 on another, since 2026-11-29 12:00")
+    os.utime(told, (0, 0))
+    began = time.monotonic()
+    with lock.hold(tmp_path):
+        assert time.monotonic() - began < 1, "that was long ago"
+
+
+def test_a_lock_whose_folder_was_given_up_meanwhile_is_taken_anew(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch):
+    folder, taken = tmp_path / "run", []
+
+    def take(f: Any) -> None:
+        if not taken:  # a run that was refused has just left
+            (folder / lock.LOCK).unlink()
+            (folder / lock.MARK).unlink()
+        taken.append(f)
+
+    monkeypatch.setattr(lock, "_lock", take)
+    with lock.hold(folder):
+        assert len(taken) == 2
+        assert lock.is_run(folder)
+        assert os.path.samestat((folder / lock.LOCK).stat(), os.fstat(taken[1].fileno()))
+
+
+def test_folders_that_vanish_meanwhile_are_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lock.claim(tmp_path)
+    for name in ("a", "b"):
+        files.write_text(tmp_path / "making" / name / f"{files.WRITING}x", "")
+    walk = os.walk
+
+    def vanishing(folder: Path, **how: Any) -> Any:
+        for place in walk(folder, **how):
+            yield place
+            if Path(place[0]) == tmp_path:
+                shutil.rmtree(tmp_path / "making" / "b", ignore_errors=True)
+
+    monkeypatch.setattr(files.os, "walk", vanishing)
+    lock.clear(tmp_path)
+    assert files.below(tmp_path) == [lock.MARK]
 
 
 def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

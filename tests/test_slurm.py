@@ -242,20 +242,31 @@ def test_what_slurm_refuses_is_said_before_the_run(
     assert not queue()
 
 
-def test_a_command_of_slurm_that_cannot_be_started_does_not_end_the_looking(monkeypatch, caplog) -> None:
+@pytest.mark.parametrize("option", ["--clusters=far", "-Mfar"])
+def test_jobs_of_another_cluster_which_nobody_could_watch_are_refused(described: Callable[..., Path],
+                                                                      option: str) -> None:
+    file = described(options=[option])
+    with pytest.raises(UserError, match=f"{option}: jobs of another cluster"), \
+            machines.hold(file.parent, slurm=file):
+        pass
+
+
+@pytest.mark.parametrize("failed", [OSError("Cannot allocate memory"), ValueError("no job id")])
+def test_a_command_of_slurm_that_fails_does_not_end_the_looking(monkeypatch, caplog,
+                                                               failed: Exception) -> None:
     from diffusegen_core.parallel import slurm
     stop = threading.Event()
 
     class Cluster:
         def sync(self, *arguments: object) -> bool:
             if not caplog.text:
-                raise OSError("Cannot allocate memory")
+                raise failed
             stop.set()
             return False
 
     monkeypatch.setattr(slurm, "PAUSE", 0.01)
     slurm._keep(Cluster(), stop)
-    assert "Slurm: Cannot allocate memory" in caplog.text
+    assert f"Slurm: {failed}" in caplog.text
 
 
 @pytest.mark.parametrize(("changes", "message"), [

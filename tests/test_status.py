@@ -94,8 +94,8 @@ def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_
     shutil.rmtree(nano_run.folder / "augment")
     files.write_text(nano_run.folder / "notebooks" / "running" / "07_augment_small.ipynb", "")
     level = {"title": "Networks", "share": 0.4, "elapsed": 10.0, "left": 300.0, "note": ""}
-    files.write_json(nano_run.folder / progress.PLACE, {"levels": [level]})
     with lock.hold(nano_run.folder):
+        files.write_json(nano_run.folder / progress.PLACE, {"levels": [level]})
         lines = told(nano_run)
     assert re.fullmatch(rf"Running: process {os.getpid()} on .*, since \d{{4}}-\d\d-\d\d \d\d:\d\d\. "
                         r"07_augment_small: Networks 40%, about 5 min left", lines[0])

@@ -23,7 +23,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import checkpoints, training
 from diffusegen_core.parallel import pauses, progress
 from diffusegen_core.run import Run
-from diffusegen_core.store import files, stamps
+from diffusegen_core.store import artifacts, files, stamps
 from diffusegen_core.store.artifacts import Artifact
 
 CPU = torch.device("cpu")
@@ -624,3 +624,24 @@ def test_nothing_that_diverged_is_kept_by_an_interruption(nano_params: Params, m
     monkeypatch.setattr(train, "optimize", diverging)
     interrupting(rare, monkeypatch, 1)
     assert not (making(rare)[0] / train.CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_kill_as_a_model_is_finished_costs_no_step(nano_params: Params, monkeypatch, tmp_path: Path,
+                                                     keep: bool):
+    rare = changed(nano_params, ("train.checkpoint_every", 1000 if keep else 1),
+                   ("train.keep_optimizer", keep))
+    alone = train_one(changed(rare, ("run_dir", str(tmp_path / "alone"))))
+
+    pairs_of(rare)
+
+    def killed(*args: object, **facts: object) -> None:
+        raise Killed
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts.Artifact, "finish", killed)
+        with pytest.raises(Killed):
+            train_one(rare)
+    assert steps_taken(rare, monkeypatch) == 0
+    model = train_one(rare)
+    assert model.path.read_bytes() == alone.path.read_bytes()
+    assert not (model.folder / train.CHECKPOINT).exists()

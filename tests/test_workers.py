@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -309,9 +309,31 @@ def test_cards_are_shared_out_by_what_is_free(monkeypatch, told: str, chosen: li
     monkeypatch.setattr(torch.cuda, "get_device_properties",
                         lambda card: SimpleNamespace(uuid=f"{os.getpid()}-{'abc'[card]}"))
     told = told.replace("GPU-", f"GPU-{os.getpid()}-")
-    monkeypatch.setattr(cards.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=told))
+    monkeypatch.setattr(cards, "_asked", lambda query: told)
     taken = [cards._taken(range(3)) for _ in chosen]
     assert [card for card, _ in taken] == chosen
+
+
+def test_a_model_on_several_cards_takes_such_as_nobody_has(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties",
+                        lambda card: SimpleNamespace(uuid=f"apart {os.getpid()} {card}"))
+    monkeypatch.setattr(cards, "_free", lambda: [100.0, 100.0, 25.0])
+    taken = [cards._taken(range(3), alone=True) for _ in range(4)]
+    assert [card for card, _ in taken] == [0, 1, 2, 0], "one that is nearly full before one that is taken"
+    shared = [cards._taken(range(3)) for _ in range(1)]
+    assert shared[0][0] == 1
+
+
+def test_a_drivers_program_that_hangs_is_not_waited_for(monkeypatch) -> None:
+    monkeypatch.setattr(cards, "SECONDS", 0.2)
+    began = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        cards._asked(["sleep", "60"])
+    assert time.monotonic() - began < 30
+    assert cards._asked(["echo", "GPU-a, 9"]) == "GPU-a, 9\n"
+    with pytest.raises(subprocess.CalledProcessError):
+        cards._asked(["false"])
 
 
 def test_without_the_drivers_program_all_cards_are_alike(monkeypatch) -> None:
@@ -384,6 +406,32 @@ def test_workers_that_offer_nothing_are_told_of_though_they_come_late(monkeypatc
         hand.start()
         assert fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Late") == [2]
         hand.join()
+
+
+def test_where_no_worker_of_ones_own_comes_back_the_run_ends_and_says_so(monkeypatch) -> None:
+    from distributed import LocalCluster
+    monkeypatch.setattr(remote, "PATIENCE", 0.2)
+    monkeypatch.setattr(remote, "LOST", 0.5)
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False,
+                      dashboard_address=ANY_PORT) as cluster:
+        monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
+        monkeypatch.setenv(remote.OWN, "1")
+        with pytest.raises(UserError, match="All worker processes of this command have ended"):
+            fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Lost")
+
+
+@pytest.mark.parametrize(("threads", "promised", "says"), [
+    (4, "0", "has 4 threads; items draw"), (1, "2", "its job has 2 GPUs, and torch finds none"),
+    (1, "0", "")])
+def test_a_worker_that_came_late_asks_itself_what_the_command_would_have(
+        monkeypatch, tmp_path: Path, threads: int, promised: str, says: str) -> None:
+    mine = SimpleNamespace(name="w", state=SimpleNamespace(nthreads=threads))
+    monkeypatch.setattr(ready, "get_worker", lambda: mine)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv(ready.PROMISED, promised)
+    wanted = ready.Needs(tmp_path, frozenset(), "", frozenset({"auto"}), ready.CODE)
+    with pytest.raises(UserError, match=says) if says else nullcontext():
+        ready.check(wanted)
 
 
 def until(true: Callable[[], object], patience: float) -> None:

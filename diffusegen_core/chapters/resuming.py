@@ -14,12 +14,13 @@ PLATEAU = "plateau.safetensors"  # all of a training, as it was before its learn
 def take_up(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
     """Take up the furthest training that differs from this one in the number of images alone.
 
-    An interrupted one left a checkpoint; a finished one, the model and its optimizer's state.
+    An interrupted one left a checkpoint; a finished one, or one that was interrupted as it was finished, the
+    model and its optimizer's state.
     """
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
     finished = [place for place in artifact.earlier() if _intact(place)]
     sources = [[place / CHECKPOINT] for place in unfinished]
-    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in finished]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in (*unfinished, *finished)]
     sources += [[place / PLATEAU] for place in (*unfinished, *finished)]
     resume(state, sources, artifact.recipe, steps)
 

@@ -196,8 +196,8 @@ def fit(ws: Workspace, fold: Fold) -> None:
     outputs = [segnet.save(folder / WEIGHTS, fitted.net),
                files.write_text(folder / REAL, table.to_csv(index=False)),
                files.write_text(folder / HISTORY, fitted.history.to_csv(index=False))]
-    (folder / segnet.CHECKPOINT).unlink(missing_ok=True)
-    fold.artifact.finish(outputs, fitted.seconds, device=devices.name(ws.device))
+    fold.artifact.finish(outputs, fitted.seconds, spent=[folder / segnet.CHECKPOINT],
+                         device=devices.name(ws.device))
 
 
 def _fold(ws: Workspace, pairs: Pairs, segment: Segment, number: int, judged: list[str]) -> Fold:

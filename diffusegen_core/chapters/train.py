@@ -338,8 +338,8 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
                                               "history": state.history.rows()},
                          {**reached, "seconds": state.seconds}, hashed=False)
     _write_curve(state, folder)
-    (folder / CHECKPOINT).unlink(missing_ok=True)  # what it held is in the two files
     cards = f"{state.share.of} x " if state.share.of > 1 else ""
-    artifact.finish([weights], state.seconds, images=state.step * task.training.settings.batch_size,
-                    steps=state.step, loss=state.history.final_loss(), parameters=parameter_count(state.net),
+    artifact.finish([weights], state.seconds, spent=[folder / CHECKPOINT],
+                    images=state.step * task.training.settings.batch_size, steps=state.step,
+                    loss=state.history.final_loss(), parameters=parameter_count(state.net),
                     device=cards + devices.name(task.ws.device))

@@ -36,20 +36,23 @@ def _hold(named: int | None, count: int) -> tuple[int, ...]:
             _holds[named] = _taken([named])[1]
         return (named,)
     while len(_holds) < min(count, torch.cuda.device_count()):
-        card, hold = _taken([number for number in range(torch.cuda.device_count()) if number not in _holds])
+        card, hold = _taken([number for number in range(torch.cuda.device_count()) if number not in _holds],
+                            alone=count > 1)
         _holds[card] = hold
     return tuple(_holds)
 
 
-def _taken(numbers: Sequence[int]) -> tuple[int, socket.socket]:
-    """One of these cards, and a hold on it, which ends with the process.
+def _taken(numbers: Sequence[int], alone: bool = False) -> tuple[int, socket.socket]:
+    """One of these cards, and a hold on it, which ends with the process; if it is to be had `alone`, one that
+    no other worker has, as long as there is one.
 
     The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
     """
     hold, free = socket.socket(socket.AF_UNIX), _free()
     others = dict.fromkeys(numbers, 0)  # workers that have it
     while True:
-        card = max(numbers, key=lambda number: free[number] / (others[number] + 1))
+        card = max(numbers, key=lambda number: (alone and not others[number],
+                                                free[number] / (others[number] + 1)))
         try:
             hold.bind(f"\0diffusegen {_uuid(card)} {others[card]}")
             return card, hold
@@ -67,12 +70,25 @@ def _free() -> list[float]:
     query = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
     numbers = range(torch.cuda.device_count())
     try:
-        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
-        rows = [line.split(",") for line in told.splitlines()]
+        rows = [line.split(",") for line in _asked(query).splitlines()]
         known = {uuid.strip().removeprefix("GPU-"): max(1.0, float(free)) for uuid, free in rows}
         return [known[_uuid(number)] for number in numbers]
     except (OSError, subprocess.SubprocessError, ValueError, LookupError):  # no program, or parts of cards
         return [1.0 for _ in numbers]
+
+
+def _asked(query: list[str]) -> str:
+    """What a program says. OSError or SubprocessError where it fails, or takes too long: it may hang in the
+    driver, where no signal ends it, and is not waited for."""
+    program = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        told = program.communicate(timeout=SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        program.kill()
+        raise
+    if program.returncode:
+        raise subprocess.CalledProcessError(program.returncode, query)
+    return told
 
 
 def _uuid(card: int) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TOPIC = "diffusegen"  # of the messages in dask's events
 POSTED = "DIFFUSEGEN_PROGRESS"  # the environment variable that names the file in which a chapter tells
-PLACE = ".progress.json"  # of that file, in the run folder
+PLACE = f"{WRITING}progress.json"  # of that file, in the run folder; whoever holds this next removes it
 KERNEL = "DIFFUSEGEN_KERNEL"  # the environment variable that names the private folder of a chapter's kernel
 ALIVE = "alive"  # the file there whose time tells when it was last at work, or waiting as it should
 INTERVAL = 60.0  # seconds from one line of a log to the next
@@ -230,7 +230,7 @@ def _post(interval: float) -> None:
     """Replace the file of the levels. It is only looked at: a disk that is full ends no chapter."""
     if _due(interval):
         path = Path(os.environ[POSTED])
-        fresh = path.with_name(f"{WRITING}progress.json")
+        fresh = path.with_name(f"{WRITING}fresh-progress.json")
         with contextlib.suppress(OSError):
             fresh.write_text(json.dumps({"told": time.time(), "levels": levels()}))
             fresh.replace(path)

@@ -64,6 +64,7 @@ class Share:
 
 
 ALONE = Share()
+REAPED = 30.0  # seconds in which a process that was killed is gone
 
 
 def together(work: Callable[..., object], arguments: dict[str, Any], places: Sequence[str], title: str,
@@ -90,7 +91,8 @@ def together(work: Callable[..., object], arguments: dict[str, Any], places: Seq
             for process in processes:
                 process.kill()
             for process in processes:
-                process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):  # one may hang where no signal ends it
+                    process.wait(REAPED)
                 with contextlib.suppress(OSError):  # of what it never read
                     process.stdin.close() if process.stdin else None
         if failed:

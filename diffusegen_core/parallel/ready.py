@@ -25,6 +25,7 @@ from diffusegen_core.store.workspace import Workspace
 # The code that this process has loaded: a worker that was started before a change would do what it did then.
 SOURCES = sorted(Path(__file__).parents[1].rglob("*.py"))
 CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()
+PROMISED = "DIFFUSEGEN_GPUS"  # the environment variable that says how many GPUs a job of Slurm has
 LOOK = 30.0  # seconds for which a worker's answer is waited for
 _asked: set[tuple[str, Path]] = set()  # workers by their address, and folders that they have found
 
@@ -87,15 +88,21 @@ def check(wanted: Needs) -> None:
     if wanted.code != CODE:
         raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
                         "checkout.")
+    if (threads := get_worker().state.nthreads) > 1:
+        raise UserError(f"{name} has {threads} threads; items draw random numbers of torch's process, so a "
+                        "worker may have but one: --nthreads 1.")
     if not wanted.start.is_dir():
         raise _blind(wanted.start, name)
     for folder in wanted.folders:
         _refuse_own(folder, name, wanted.token)
     for device in wanted.devices:
         try:
-            devices.device(device)
+            on = devices.device(device)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
+        if device == "auto" and on.type == "cpu" and os.environ.get(PROMISED, "0") != "0":
+            raise UserError(f"{name}: its job has {os.environ[PROMISED]} GPUs, and torch finds none there. "
+                            "Keep jobs away from that machine (options: [--exclude=NODE]).")
 
 
 def refuse(client: Client, addresses: Iterable[str], wanted: Needs) -> None:

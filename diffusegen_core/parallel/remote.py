@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 DEVICE = "device"  # the resource
 _introduced: set[str] = set()  # schedulers, and cards that were warned of
 PATIENCE = 30.0  # seconds from one look for workers to the next
+OWN = "DIFFUSEGEN_WORKERS"  # the environment variable that is set where all workers are the command's own
+LOST = 300.0  # seconds after which such workers do not come back
 TELLING = 1.0  # seconds until a worker's word has come
 Result = TypeVar("Result")
 
@@ -123,7 +125,7 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
 
 def _follow(client: Client, futures: list[Future], board: "_Board", units: int) -> None:
     """Wait for all, show what is heard of them, and raise the first error."""
-    pending, looked, lacking = set(futures), time.monotonic(), False
+    pending, looked, lacking, there = set(futures), time.monotonic(), False, time.monotonic()
     while pending:
         try:
             ready, pending = wait(pending, timeout=1, return_when="FIRST_COMPLETED")
@@ -143,6 +145,11 @@ def _follow(client: Client, futures: list[Future], board: "_Board", units: int) 
             if lacking and not before:
                 log.warning("No worker of the scheduler offers the resource %s; waiting for one.",
                             f"{DEVICE}={units}" if units > 1 else DEVICE)
+            there = there if lacking else looked
+            if os.environ.get(OWN) and looked - there > LOST:
+                raise UserError("All worker processes of this command have ended, and could not be started "
+                                "again: see whether the temporary folder is full. What is finished is on the "
+                                "disk; the same command goes on from there.")
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
@@ -228,15 +235,15 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted
     progress.item.set(key)
     progress.sign.set(wanted.sign)
     progress.tell(begun=ready.worker())
-    ready.check(wanted)
-    for device in wanted.devices or ("auto",):
-        cards.choose(device, units)
-    os.chdir(wanted.start)  # a relative run_dir is found from here
-    if ready.shares_its_process():  # which is not ours to end
-        return work(**arguments)
     name = key.rpartition(" ")[0]
     stacks = re.sub(r"[^\w.-]+", "-", name) + ".stacks.txt"
-    with stuck.ended(name, wanted.sign.parent / "notebooks" / "failed" / stacks if wanted.sign else None):
+    failed = wanted.sign.parent / "notebooks" / "failed" / stacks if wanted.sign else None
+    # A process that a client shares is not ours to end.
+    with contextlib.nullcontext() if ready.shares_its_process() else stuck.ended(name, failed):
+        ready.check(wanted)
+        for device in wanted.devices or ("auto",):
+            cards.choose(device, units)
+        os.chdir(wanted.start)  # a relative run_dir is found from here
         return work(**arguments)
 
 

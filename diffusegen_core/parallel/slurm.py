@@ -17,6 +17,7 @@ from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.section import Section
 from diffusegen_core.parallel import closed
+from diffusegen_core.parallel.ready import PROMISED
 
 INTERRUPT = signal.getsignal(signal.SIGINT)
 from dask_jobqueue.slurm import SLURMCluster  # noqa: E402
@@ -29,10 +30,12 @@ log = logging.getLogger(__name__)
 WALLTIMES = 50  # jobs that an item may outlast
 PAUSE = 10.0  # seconds from one look at the queue to the next
 LONGEST = 600.0  # the same where job after job ends at once
+RESTARTING = 300  # seconds in which a worker may be started anew
 ORPHANED = 60  # seconds until a worker that finds no scheduler ends
 # Lines of a job: its workers import nothing from the folder it was submitted in, nor from a scratch folder
 # that somebody else has made.
-OWN = ("export PYTHONSAFEPATH=1", 'export DASK_TEMPORARY_DIRECTORY="$(mktemp -d)"',
+OWN = ("export PYTHONSAFEPATH=1", 'DASK_TEMPORARY_DIRECTORY="$(mktemp -d)" || exit 1',
+       "export DASK_TEMPORARY_DIRECTORY",
        """trap 'rm -rf "$DASK_TEMPORARY_DIRECTORY"' EXIT""")
 
 
@@ -65,12 +68,17 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
     workers with so many `cards` each.
     """
     settings = params.typed(Slurm, params.load(file), str(file))
+    if elsewhere := next((one for one in settings.options if one.startswith(("-M", "--cluster"))), None):
+        raise UserError(f"{file}: options: {elsewhere}: jobs of another cluster than Slurm's default cannot "
+                        "be watched, nor cancelled. Submit the command itself there, with --workers.")
     needed = cards * settings.workers
     if cards > 1 and 0 < settings.gpus < needed:
         raise UserError(f"{file}: gpus: a job has {settings.gpus}, and {needed} are needed for workers: "
                         f"{settings.workers} and train.devices: {cards}. Set gpus: {needed}.")
     # Every job that ends at its walltime counts as a failure of the item that it was doing.
-    patience = {"distributed.scheduler.allowed-failures": WALLTIMES}
+    # A job whose one worker is started anew, from a slow disk, is not to be given back meanwhile.
+    patience = {"distributed.scheduler.allowed-failures": WALLTIMES,
+                "distributed.deploy.lost-worker-timeout": f"{RESTARTING}s"}
     with dask.config.set(patience), _cluster(settings, file, variables, cards) as cluster:
         _refuse(cluster.job_script(), file)
         cluster.scale(jobs=settings.jobs)
@@ -81,7 +89,7 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
             yield cluster.scheduler_address
         finally:
             stop.set()
-            keeper.join()
+            keeper.join(RESTARTING)  # and no longer, if Slurm does not answer
 
 
 def _cluster(s: Slurm, file: Path, variables: Mapping[str, str], cards: int) -> SLURMCluster:
@@ -100,7 +108,8 @@ def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster
     if s.log_folder:
         asked.append(f'--output="{s.log_folder}/slurm-%j.out"')
     threads = str(max(1, s.cpus // s.workers))
-    exported = {**dict.fromkeys(devices.THREADS, threads), **devices.ALLOCATOR, **variables}
+    exported = {**dict.fromkeys(devices.THREADS, threads), **devices.ALLOCATOR, **variables,
+                PROMISED: str(s.gpus)}
     return SLURMCluster(
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
         job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
@@ -134,7 +143,7 @@ def _keep(cluster: SLURMCluster, stop: threading.Event) -> None:
     while not stop.wait(pause):
         try:
             mended = cluster.sync(_replace, cluster)
-        except (RuntimeError, OSError) as error:  # a command of Slurm failed, or could not be started
+        except Exception as error:  # a command of Slurm failed, or said what nobody understands
             log.warning("Slurm: %s", _line(str(error)))
             mended = True
         pause = min(2 * pause, LONGEST) if mended else PAUSE

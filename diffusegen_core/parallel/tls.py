@@ -11,6 +11,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -25,6 +26,7 @@ CERTIFICATE, KEY = f"{files.WRITING}certificate.pem", f"{files.WRITING}key.pem"
 SETTINGS = "distributed.comm.tls"
 ROLES = ("scheduler", "worker", "client")
 ENCRYPTED = ("tls", "wss", "inproc")  # Dask's names of connections that are encrypted, or leave no process
+SKEW, HELD = timedelta(days=1), timedelta(days=365)  # before, and after, it is made
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -100,19 +102,31 @@ def _elsewhere(folder: Path, shared: bool, reason: str) -> Path:
 
 def _written(place: Path) -> dict[str, object]:
     """Write a new certificate and its key; Dask's settings that name them."""
-    from distributed.security import Security
-    made = Security.temporary()
-    texts = {CERTIFICATE: made.tls_ca_file, KEY: made.tls_client_key}
     try:
-        for name, text in texts.items():
+        for name, content in zip((CERTIFICATE, KEY), _made(), strict=True):
             with os.fdopen(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-                                   files.PRIVATE), "w") as file:
-                file.write(text)
+                                   files.PRIVATE), "wb") as file:
+                file.write(content)
     except OSError as error:
         raise _unfit(place.parent, str(error.strerror)) from None
     own = {"cert": str(place / CERTIFICATE), "key": str(place / KEY)}
     return {"distributed.comm.require-encryption": True, f"{SETTINGS}.ca-file": own["cert"],
             **{f"{SETTINGS}.{role}.{part}": path for role in ROLES for part, path in own.items()}}
+
+
+def _made() -> tuple[bytes, bytes]:
+    """A certificate that signs itself, and its key, as PEM. It holds from a day ago, for the clocks of other
+    machines may be behind."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "diffusegen")])
+    certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+                   .serial_number(x509.random_serial_number()).not_valid_before(now - SKEW)
+                   .not_valid_after(now + HELD).sign(key, hashes.SHA256()))
+    return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _unfit(folder: Path, reason: str) -> UserError:

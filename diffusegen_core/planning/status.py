@@ -40,7 +40,7 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
     """
     holder, table = lock.holder(run.folder), run.status()
     if holder:
-        yield f"Running: {holder}. {_under_way(run)}".rstrip()
+        yield f"Running: {holder}. {_under_way(run, holder)}".rstrip()
     yield from lines(table, remaining.took(run.folder), _counts(run))
     yield from run.changed_by_hand(verify)
     if put_by := aside.kept(run.folder):
@@ -98,9 +98,11 @@ def _counts(run: Run) -> dict[str, str]:
     return known
 
 
-def _under_way(run: Run) -> str:
+def _under_way(run: Run, holder: str) -> str:
     """The chapter that runs, and what it tells of itself."""
-    pages = sorted(path.stem for path in (run.folder / "notebooks" / "running").glob("*.ipynb"))
+    since = lock.since(holder)
+    pages = sorted(path.stem for path in (run.folder / "notebooks" / "running").glob("*.ipynb")
+                   if path.stat().st_mtime >= since)  # what is older, a killed command has left
     told = "; ".join(map(progress.words, progress.posted(run.folder)))
     return f"{pages[-1]}: {told}" if pages and told else "".join(pages[-1:]) or told
 

@@ -10,7 +10,7 @@ import logging
 import textwrap
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -118,12 +118,13 @@ class Place:
         return self.network.made() and self._weights(contents(self.network.stamp)).made()
 
     def trained(self, outputs: list[Path], seconds: float, facts: dict[str, Any],
-                save: Callable[[Path], Path] | None = None) -> None:
+                save: Callable[[Path], Path] | None = None, spent: Sequence[Path] = ()) -> None:
         """Finish the network, of which `outputs` lie in the folder of `network.begin()`.
 
         `facts` are worth a column in `Results.runs`, and JSON can hold them. `save` writes the weights, if
-        they are to be kept, into a folder. Where another training of the same gave another network, as may
-        happen on a GPU, that one is set aside, and its scores count no more.
+        they are to be kept, into a folder. What is `spent` goes at the end. Where another training of the
+        same gave another network, as may happen on a GPU, that one is set aside, and its scores count no
+        more.
         """
         identity = {path.relative_to(self.network.begin()).as_posix(): files.remembered_sha256(path)
                     for path in outputs}
@@ -131,7 +132,7 @@ class Place:
         if save is not None:
             weights = self._weights(identity)
             weights.finish([save(weights.begin())], 0, device=device)
-        self.network.finish(outputs, seconds, replace=True, facts=facts, device=device)
+        self.network.finish(outputs, seconds, replace=True, spent=spent, facts=facts, device=device)
 
     def test(self, name: str) -> Artifact:
         """The scores of the trained network on a test set."""

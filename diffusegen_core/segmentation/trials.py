@@ -170,13 +170,9 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
              "valid_iou": float(fitted.history["valid_iou"].max()), **trial.facts}
 
     def save(kept: Path) -> Path:
-        weights_file = segnet.save(kept / WEIGHTS, fitted.net)
-        checkpoint.unlink(missing_ok=True)  # only now: to write the weights of a large network takes a while
-        return weights_file
+        return segnet.save(kept / WEIGHTS, fitted.net)
 
-    if not settings.keep_weights:
-        checkpoint.unlink(missing_ok=True)
-    place.trained([history], fitted.seconds, facts, save if settings.keep_weights else None)
+    place.trained([history], fitted.seconds, facts, save if settings.keep_weights else None, [checkpoint])
     return fitted.net
 
 

@@ -173,10 +173,12 @@ class Artifact:
         making.mkdir(parents=True, exist_ok=True)
         return making
 
-    def finish(self, outputs: Sequence[Path], seconds: float, replace: bool = False, **facts: Any) -> Stamp:
+    def finish(self, outputs: Sequence[Path], seconds: float, replace: bool = False,
+               spent: Sequence[Path] = (), **facts: Any) -> Stamp:
         """Stamp what lies in `begin`'s folder and move it into place, after setting aside what lay there.
 
-        `outputs` decide whether it holds; every other file there is recorded, and only shown. `facts` are
+        `outputs` decide whether it holds; every other file there is recorded, and only shown, but for what is
+        `spent`, such as a checkpoint: it goes, and not before the stamp is there. `facts` are
         worth keeping beside it, and JSON can hold them: `device` says what has computed, and where, if that
         was not the processor of this process. Where the same recipe has been finished meanwhile,
         that one stays, unless `replace` and its outputs are others.
@@ -184,7 +186,8 @@ class Artifact:
         making = self._making
         decisive = {path.relative_to(making).as_posix(): path for path in outputs}
         shown = {name: making / name for name in files.below(making)
-                 if name not in decisive and name != STAMP and not Path(name).name.startswith(files.WRITING)}
+                 if name not in decisive and name != STAMP and not Path(name).name.startswith(files.WRITING)
+                 and making / name not in spent}
         stamp = {
             "recipe": self.recipe,
             "outputs": {name: described(path) for name, path in decisive.items()},
@@ -196,6 +199,8 @@ class Artifact:
                             f"{some([' '.join(pair) for pair in mixed.items()])}. The same command makes it "
                             "again.")
         files.write_json(making / STAMP, stamp)
+        for path in spent:
+            path.unlink(missing_ok=True)
         if not self._finished_elsewhere(stamp if replace else None):
             self._make_room(stamp)
             moves.into_place(making, self.folder, self._aside)

@@ -2,8 +2,11 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +17,13 @@ from diffusegen_core.config.environment import environment
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.store import files
 
+log = logging.getLogger(__name__)
+
 HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder that is held
 LOCK = ".lock"
+BEAT = 20.0  # seconds from one touch of a lock by its holder to the next
+SILENT = 65.0  # after which an untouched one is nobody's
+TIME = "%Y-%m-%d %H:%M"
 GLANCE = 0.1  # seconds after which who only looked at a lock has given it back
 MARK = "run.json"  # by which a run folder is known
 
@@ -93,6 +101,14 @@ def holder(folder: Path) -> str | None:
     return None
 
 
+def since(holder: str) -> float:
+    """Since when, in seconds since 1970, a `holder` has a folder, to the minute; 0 where it is not told."""
+    try:
+        return time.mktime(time.strptime(holder.rpartition(", since ")[2], TIME))
+    except (ValueError, OverflowError):
+        return 0.0
+
+
 def clear(folder: Path, starting: bool = False) -> None:
     """Remove what processes of a run that were killed had half written, and the signs that they wait for
     their items.
@@ -100,10 +116,11 @@ def clear(folder: Path, starting: bool = False) -> None:
     What lies in a folder of such a name is the holder's, as the certificate that its workers show; only one
     that is `starting` removes that as well.
     """
-    for leftover in folder.rglob(f"{files.WRITING}*"):
-        within = any(part.startswith(files.WRITING) for part in leftover.relative_to(folder).parts[:-1])
-        if not leftover.is_dir() and (starting or not within):
-            leftover.unlink(missing_ok=True)
+    for name in files.below(folder):
+        *parents, last = Path(name).parts
+        within = any(part.startswith(files.WRITING) for part in parents)
+        if last.startswith(files.WRITING) and (starting or not within):
+            (folder / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -119,26 +136,85 @@ def hold(folder: Path) -> Iterator[None]:
         claim(folder)  # a run within the run, such as a small set's generator
         yield
         return
-    claim(folder)
-    try:
-        # No link: what it leads to would be emptied, and a run's folder may be a stranger's.
-        f = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
-    with f:
+    with _locked(folder) as f:
+        _refuse_elsewhere(folder, f)
+        with contextlib.suppress(OSError):  # the disk may be full
+            os.ftruncate(f.fileno(), 0)
+            told = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime(TIME)}"
+            os.pwrite(f.fileno(), told.encode(), 0)
+        clear(folder, starting=True)
+        over = threading.Event()
+        beat = threading.Thread(target=_beat, args=(f.fileno(), over), daemon=True)
+        beat.start()
+        try:
+            with environment({HOLDER: str(folder)}):
+                yield
+        finally:
+            over.set()
+            beat.join()
+            with contextlib.suppress(OSError):
+                os.ftruncate(f.fileno(), 0)
+
+
+def _locked(folder: Path) -> TextIO:
+    """The lock file of a run folder, which is made a run's, locked. UserError where it cannot be, or is by
+    another process."""
+    while True:
+        claim(folder)
+        try:
+            # No link: what it leads to would be emptied, and a run's folder may be a stranger's.
+            f = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+        except OSError as error:
+            raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
         try:
             _lock(f)
         except BlockingIOError:
-            f.seek(0)
-            raise UserError(f"Another run is at work in {folder}: {f.read() or 'a process'}. Wait for it, "
-                            "or choose another run_dir.") from None
+            told = f.read()
+            f.close()
+            raise UserError(f"Another run is at work in {folder}: {told or 'a process'}. Wait for it, or "
+                            "choose another run_dir.") from None
         except OSError as error:
+            f.close()
             raise UserError(f"{folder} cannot be locked: {error.strerror}. Choose a run_dir on a file system "
                             "that has locks (flock).") from None
-        with contextlib.suppress(OSError):  # the disk may be full
-            os.ftruncate(f.fileno(), 0)
-            since = time.strftime("%Y-%m-%d %H:%M")
-            os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
-        clear(folder, starting=True)
-        with environment({HOLDER: str(folder)}):
-            yield
+        if is_run(folder) and _is_there(folder / LOCK, f):
+            return f
+        f.close()  # a run that was refused has taken its new folder's lock away meanwhile
+
+
+def _is_there(path: Path, f: TextIO) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(f.fileno()))
+    except OSError:
+        return False
+
+
+def _refuse_elsewhere(folder: Path, f: TextIO) -> None:
+    """UserError where a process of another machine holds a run folder, though this one has got the lock: on
+    some network file systems locks hold on one machine alone. A holder touches its lock every BEAT seconds;
+    one that was killed does not."""
+    f.seek(0)
+    told = f.read()
+    if not told or f" on {socket.gethostname()}," in told or _age(folder, f) > SILENT:
+        return
+    before, end = os.fstat(f.fileno()).st_mtime_ns, time.monotonic() + SILENT
+    log.warning("%s was held by %s. For at most %.0f s it is watched, whether that is still at work.", folder,
+                told, SILENT)
+    while time.monotonic() < end:
+        time.sleep(1)
+        if (folder / LOCK).stat().st_mtime_ns != before:
+            raise UserError(f"Another run is at work in {folder}: {told}. Wait for it, or choose another "
+                            "run_dir.")
+
+
+def _age(folder: Path, f: TextIO) -> float:
+    """Seconds since a lock file was touched, by the clock of its file system."""
+    with tempfile.NamedTemporaryFile(prefix=files.WRITING, dir=folder) as fresh:
+        return os.stat(fresh.name).st_mtime - os.fstat(f.fileno()).st_mtime
+
+
+def _beat(lock: int, over: threading.Event) -> None:
+    while not over.wait(BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(lock)

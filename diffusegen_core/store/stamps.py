@@ -31,7 +31,7 @@ def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
 
     A run within this one, such as a small set's generator, sets aside in its own folder.
     """
-    for path in sorted(run.rglob(STAMP)):
+    for path in sorted(run / name for name in files.below(run) if Path(name).name == STAMP):
         stamp = read_stamp(path.parent)
         if stamp and {MAKING, ASIDE}.isdisjoint(path.relative_to(run).parts):
             yield path.parent, stamp
