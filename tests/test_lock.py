@@ -85,6 +85,14 @@ def test_a_holder_of_another_machine_that_was_killed_is_waited_for_and_replaced(
         assert time.monotonic() - began < 1, "that was long ago"
 
 
+def test_a_lock_that_says_what_nobody_wrote_is_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lock, "SILENT", 0.2)
+    lock.claim(tmp_path)
+    (tmp_path / lock.LOCK).write_bytes(b"\xff\xfe, since when")
+    with lock.hold(tmp_path):
+        assert lock.holder(tmp_path).startswith(f"process {os.getpid()} on ")
+
+
 def test_a_lock_whose_folder_was_given_up_meanwhile_is_taken_anew(tmp_path: Path,
                                                                   monkeypatch: pytest.MonkeyPatch):
     folder, taken = tmp_path / "run", []

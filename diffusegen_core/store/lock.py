@@ -163,7 +163,8 @@ def _locked(folder: Path) -> TextIO:
         claim(folder)
         try:
             # No link: what it leads to would be emptied, and a run's folder may be a stranger's.
-            f = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+            f = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+",
+                          errors="replace")
         except OSError as error:
             raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
         try:
