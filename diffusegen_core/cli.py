@@ -31,6 +31,7 @@ RESUMING = ("run", "filter", "paint")  # commands that keep what they have done 
 _resumes = [False]  # whether the command at work is one of them
 _behind = [""]  # what goes on from further back than where it was interrupted
 RECENT = 30.0  # seconds: so old is a checkpoint at most that was written because of an interruption
+HANGUP = getattr(signal, "SIGHUP", None)
 _terminated: list[int] = []  # signals that asked this process to end
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
@@ -309,7 +310,9 @@ def _readable_errors() -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM, as a scheduler sends it at a job's end, and SIGHUP, as a terminal that closes, are an
-    interruption like Ctrl-C."""
+    interruption like Ctrl-C. A terminal that closes tells twice, and some systems both: once is enough."""
+    if _terminated and HANGUP in (number, *_terminated):
+        return
     _terminated.append(number)
     raise KeyboardInterrupt
 
@@ -317,7 +320,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else it is nohup's
-        signal.signal(signal.SIGHUP, _terminate)
+    if HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_DFL:  # else it is nohup's
+        signal.signal(HANGUP, _terminate)
     with _readable_errors():
         app()

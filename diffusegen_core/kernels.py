@@ -22,6 +22,7 @@ from IPython import get_ipython
 from traitlets.config import Config
 
 from diffusegen_core.config.environment import environment
+from diffusegen_core.parallel.pauses import outlive
 from diffusegen_core.parallel.progress import KERNEL
 
 STACKS = "stacks"  # the file that they are written to
@@ -100,7 +101,7 @@ def _present(folder: Path) -> None:
         faulthandler.register(ASK, stacks, all_threads=True, chain=False)
     (folder / PROCESS).write_text(f"{os.getpid()}\n", encoding="utf-8")
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(number, lambda *_: None)  # what is ignored would be so in all that the kernel starts
+        signal.signal(number, outlive)
 
 
 def _draw_quietly() -> None:

@@ -57,6 +57,25 @@ def test_what_is_spent_goes_only_once_the_stamp_is_there(tmp_path: Path, monkeyp
     assert list(stamp["shown"]) == []
 
 
+def test_what_is_spent_goes_though_a_kill_came_after_the_stamp(tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch):
+    artifact = Artifact(tmp_path, NAME, {"value": 1})
+    place = artifact.begin()
+    checkpoint = files.write_text(place / "checkpoint", "all of it")
+
+    def killed(path: Path, **how: bool) -> None:
+        raise Killed
+    model = files.write_text(place / "model.txt", "model")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(checkpoint), "unlink", killed)
+        with pytest.raises(Killed):
+            artifact.finish([model], 1.0, spent=[checkpoint])
+    assert checkpoint.is_file()
+    again = Artifact(tmp_path, NAME, {"value": 1})
+    assert again.made()
+    assert contents(again.folder).keys() == {"model.txt", stamps.STAMP}
+
+
 def test_an_artifact_is_made_beside_its_place_and_moved_there_whole(tmp_path: Path):
     artifact = Artifact(tmp_path, NAME, {"value": 1})
     assert not artifact.made()

@@ -18,6 +18,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import psutil
 import pytest
 import tqdm
 import yaml
@@ -407,8 +408,10 @@ def test_l10_a_chosen_chapter_takes_back_what_is_aside_and_makes_what_never_was(
 
 # ---- L11: SIGTERM
 
+@pytest.mark.parametrize(("number", "everybody"), [
+    (signal.SIGTERM, False), (signal.SIGTERM, True), pytest.param(signal.SIGHUP, True, marks=pytest.mark.slow)])
 def test_l11_a_run_that_is_told_to_end_ends_with_one_line_and_goes_on(
-        nano: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        nano: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, everybody: bool):
     folder, profile = Path(nano["run_dir"]), tmp_path / "nano.yaml"
     profile.write_text(yaml.safe_dump({**nano, "train": {
         **nano["train"], "images": 10**6, "checkpoint_every": 10**6}}))
@@ -420,8 +423,12 @@ def test_l11_a_run_that_is_told_to_end_ends_with_one_line_and_goes_on(
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
         while not list(folder.glob(f"{MAKING}/train/*/*/samples/*2.png")) and run.poll() is None:
             time.sleep(0.05)
-        run.send_signal(signal.SIGTERM)  # to this process alone, as schedulers do
-        assert run.wait(timeout=60) == 128 + signal.SIGTERM
+        # To this process alone, or, as a step of Slurm ends or a terminal closes, to its kernel as well.
+        for one in (*(psutil.Process(run.pid).children(recursive=True) if everybody else ()), run):
+            one.send_signal(number)
+        if number == signal.SIGHUP:  # which comes twice
+            run.send_signal(number)
+        assert run.wait(timeout=60) == 128 + number
     text = (tmp_path / "said").read_text()
     assert text.endswith("diffusegen: told to end; the same command goes on from here.\n")
     assert "Traceback" not in text

@@ -5,7 +5,7 @@ from pathlib import Path
 from diffusegen_core.chapters.trained import WEIGHTS
 from diffusegen_core.diffusion.training import State, resume
 from diffusegen_core.store.artifacts import GENERATORS, Artifact
-from diffusegen_core.store.stamps import MAKING, altered, read_stamp
+from diffusegen_core.store.stamps import MAKING, STAMP, altered, read_stamp
 
 OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
 PLATEAU = "plateau.safetensors"  # all of a training, as it was before its learning rate fell
@@ -20,7 +20,8 @@ def take_up(state: State, artifact: Artifact, folder: Path, steps: int) -> None:
     unfinished = [folder, *(other for other in sorted(folder.parent.iterdir()) if other != folder)]
     finished = [place for place in artifact.earlier() if _intact(place)]
     sources = [[place / CHECKPOINT] for place in unfinished]
-    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in (*unfinished, *finished)]
+    whole = [place for place in unfinished if not (place / STAMP).is_file() or _intact(place)]
+    sources += [[place / WEIGHTS, place / OPTIMIZER] for place in (*whole, *finished)]
     sources += [[place / PLATEAU] for place in (*unfinished, *finished)]
     resume(state, sources, artifact.recipe, steps)
 

@@ -303,8 +303,8 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
     """
     reached: list[tuple[int, list[Path]]] = []
     for paths in sources:
-        header = checkpoints.left(paths[-1]) if all(path.is_file() for path in paths) else None
-        if header is None:
+        headers = [checkpoints.left(path) for path in paths] if all(path.is_file() for path in paths) else []
+        if not headers or None in headers or (header := headers[-1]) is None:
             continue
         done = header.get("steps")
         if reasons := differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0}):

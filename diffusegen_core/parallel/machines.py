@@ -68,7 +68,7 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
             typer.echo(remote.described(client, scheduler), err=True)
             if cards > 1:
                 remote.refuse_unfit(client, cards)
-        with environment({SCHEDULER: scheduler, **({remote.OWN: "1"} if workers is not None else {})}):
+        with environment({SCHEDULER: scheduler, remote.OWN: "1" if workers is not None else ""}):
             yield
 
 

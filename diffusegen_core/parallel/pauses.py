@@ -1,7 +1,8 @@
 """Interruptions that wait for a step of a training to end, so that what it has reached can be kept.
 
-Ctrl-C, and SIGTERM where the command takes it for the same, come at any moment. Within a step that is short,
-the first waits until the step is over; a second one ends it at once. Outside of steps none waits.
+Ctrl-C, and SIGTERM and SIGHUP where the command takes them for the same, come at any moment. Within a step
+that is short, the first waits until the step is over; a second one ends it at once. Outside of steps none
+waits.
 """
 
 import contextlib
@@ -12,9 +13,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 SHORT = 4.0  # seconds of a step that is worth waiting for
 Handler = Callable[[int, FrameType | None], Any]
+
+
+def outlive(number: int, frame: FrameType | None) -> None:
+    """The handler of a signal that is not for this process: unlike one that is ignored, it is not so in what
+    the process starts."""
 
 
 class Pause:
@@ -47,13 +53,14 @@ class Pause:
 
 @contextlib.contextmanager
 def between_steps() -> Iterator[Pause]:
-    """While it lasts, interruptions of the main thread wait for the end of a step. Those that are ignored, or
-    end the process without a word to Python, do as before."""
+    """While it lasts, interruptions of the main thread wait for the end of a step. Those that are ignored or
+    outlived, or end the process without a word to Python, do as before."""
     handlers: dict[int, Handler] = {}
     pause = Pause(handlers)
     if threading.current_thread() is threading.main_thread():
         present = {number: signal.getsignal(number) for number in SIGNALS}
-        handlers.update({number: before for number, before in present.items() if callable(before)})
+        handlers.update({number: before for number, before in present.items()
+                         if callable(before) and before is not outlive})
     try:
         for number in handlers:
             signal.signal(number, pause.take)

@@ -91,12 +91,19 @@ def together(work: Callable[..., object], arguments: dict[str, Any], places: Seq
             for process in processes:
                 process.kill()
             for process in processes:
-                with contextlib.suppress(subprocess.TimeoutExpired):  # one may hang where no signal ends it
-                    process.wait(REAPED)
+                _ended(process)
                 with contextlib.suppress(OSError):  # of what it never read
                     process.stdin.close() if process.stdin else None
         if failed:
             raise _cause(failed, places, title, Path(folder))
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    """The status of a process that ends. One that hangs where no signal ends it counts as killed."""
+    try:
+        return process.wait(REAPED)
+    except subprocess.TimeoutExpired:
+        return -signal.SIGKILL
 
 
 def _started(count: int, errors: Path) -> "subprocess.Popen[bytes]":
@@ -139,7 +146,7 @@ def _follow(processes: "list[subprocess.Popen[bytes]]", heard: "SimpleQueue[tupl
             except Empty:
                 break
             if message is None:
-                failed.setdefault(rank, {"code": processes[rank].wait()})
+                failed.setdefault(rank, {"code": _ended(processes[rank])})
             elif "error" in message:
                 failed[rank] = message
             elif "done" not in message:

@@ -141,7 +141,10 @@ def _follow(client: Client, futures: list[Future], board: "_Board", units: int) 
                 raise _explained(future, board.sent[future.key].name)
             board.finish(future.key)
         if time.monotonic() - looked > PATIENCE:
-            looked, before, lacking = time.monotonic(), lacking, not _fit(client, units)
+            last, before, lacking = looked, lacking, not _fit(client, units)
+            looked = time.monotonic()
+            if looked - last > 4 * PATIENCE:  # this machine was asleep, or this process stopped
+                there = looked
             if lacking and not before:
                 log.warning("No worker of the scheduler offers the resource %s; waiting for one.",
                             f"{DEVICE}={units}" if units > 1 else DEVICE)

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 WALLTIMES = 50  # jobs that an item may outlast
 PAUSE = 10.0  # seconds from one look at the queue to the next
 LONGEST = 600.0  # the same where job after job ends at once
-RESTARTING = 300  # seconds in which a worker may be started anew
+NEVER = "3650 days"
+ANSWERED = 300  # seconds in which Slurm answers, or never does
 ORPHANED = 60  # seconds until a worker that finds no scheduler ends
 # Lines of a job: its workers import nothing from the folder it was submitted in, nor from a scratch folder
 # that somebody else has made.
@@ -76,9 +77,10 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
         raise UserError(f"{file}: gpus: a job has {settings.gpus}, and {needed} are needed for workers: "
                         f"{settings.workers} and train.devices: {cards}. Set gpus: {needed}.")
     # Every job that ends at its walltime counts as a failure of the item that it was doing.
-    # A job whose one worker is started anew, from a slow disk, is not to be given back meanwhile.
+    # Nor is a job given back by Dask because its worker is away, as while it is started anew: `_keep` looks
+    # whether the job is there.
     patience = {"distributed.scheduler.allowed-failures": WALLTIMES,
-                "distributed.deploy.lost-worker-timeout": f"{RESTARTING}s"}
+                "distributed.deploy.lost-worker-timeout": NEVER}
     with dask.config.set(patience), _cluster(settings, file, variables, cards) as cluster:
         _refuse(cluster.job_script(), file)
         cluster.scale(jobs=settings.jobs)
@@ -89,7 +91,7 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
             yield cluster.scheduler_address
         finally:
             stop.set()
-            keeper.join(RESTARTING)  # and no longer, if Slurm does not answer
+            keeper.join(ANSWERED)  # and no longer, if Slurm does not answer
 
 
 def _cluster(s: Slurm, file: Path, variables: Mapping[str, str], cards: int) -> SLURMCluster:

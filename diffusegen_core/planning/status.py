@@ -1,6 +1,7 @@
 """How far a run is, in words: what is made, stale, set aside and under way, how long the rest takes, and the
 next command. Nothing is written."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
     """
     holder, table = lock.holder(run.folder), run.status()
     if holder:
-        yield f"Running: {holder}. {_under_way(run, holder)}".rstrip()
+        yield f"Running: {holder}. {_under_way(run)}".rstrip()
     yield from lines(table, remaining.took(run.folder), _counts(run))
     yield from run.changed_by_hand(verify)
     if put_by := aside.kept(run.folder):
@@ -98,13 +99,18 @@ def _counts(run: Run) -> dict[str, str]:
     return known
 
 
-def _under_way(run: Run, holder: str) -> str:
-    """The chapter that runs, and what it tells of itself."""
-    since = lock.since(holder)
-    pages = sorted(path.stem for path in (run.folder / "notebooks" / "running").glob("*.ipynb")
-                   if path.stat().st_mtime >= since)  # what is older, a killed command has left
+def _under_way(run: Run) -> str:
+    """The chapter that runs, and what it tells of itself: as long as it tells nothing, its page may be what a
+    killed command has left."""
     told = "; ".join(map(progress.words, progress.posted(run.folder)))
-    return f"{pages[-1]}: {told}" if pages and told else "".join(pages[-1:]) or told
+    pages = sorted((run.folder / "notebooks" / "running").glob("*.ipynb"), key=_changed) if told else []
+    return f"{pages[-1].stem}: {told}" if pages else told
+
+
+def _changed(path: Path) -> float:
+    with contextlib.suppress(OSError):  # it has just ended
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _time(run: Run, shown: str, running: bool, seconds: float) -> str:

@@ -193,7 +193,7 @@ class Artifact:
             "outputs": {name: described(path) for name, path in decisive.items()},
             "shown": {name: described(path) for name, path in shown.items()},
             "seconds": round(seconds, 3), "versions": files.versions(), "device": devices.name("cpu"),
-            **facts}
+            **({"spent": [path.relative_to(making).as_posix() for path in spent]} if spent else {}), **facts}
         if mixed := altered(making, stamp):
             raise UserError(f"{making}: another process has written there meanwhile: "
                             f"{some([' '.join(pair) for pair in mixed.items()])}. The same command makes it "
@@ -283,6 +283,9 @@ class Artifact:
             return False
         self._refuse_links()
         self._make_room(stamp)
+        if folder == self._making:  # a kill came between the stamp and what goes after it
+            for name in filter(files.plain, stamp.get("spent", ())):
+                (folder / name).unlink(missing_ok=True)
         moves.into_place(folder, self.folder, self._aside)
         if folder != self._making:
             self._tell("%s: taken back from %s.", self.name, folder.relative_to(self.run))

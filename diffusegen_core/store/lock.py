@@ -1,5 +1,6 @@
 """A run folder: marked as one, held by one process at a time, and never anybody else's folder."""
 
+import _thread
 import contextlib
 import fcntl
 import logging
@@ -23,7 +24,7 @@ HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder 
 LOCK = ".lock"
 BEAT = 20.0  # seconds from one touch of a lock by its holder to the next
 SILENT = 65.0  # after which an untouched one is nobody's
-TIME = "%Y-%m-%d %H:%M"
+TRIES = 5  # at a lock that is no more the folder's
 GLANCE = 0.1  # seconds after which who only looked at a lock has given it back
 MARK = "run.json"  # by which a run folder is known
 
@@ -95,18 +96,10 @@ def holder(folder: Path) -> str | None:
             try:
                 fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return f.read() or "a process"
+                return _first(f) or "a process"
     except (OSError, UnicodeDecodeError):  # it is not there, or not to be locked
         pass
     return None
-
-
-def since(holder: str) -> float:
-    """Since when, in seconds since 1970, a `holder` has a folder, to the minute; 0 where it is not told."""
-    try:
-        return time.mktime(time.strptime(holder.rpartition(", since ")[2], TIME))
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def clear(folder: Path, starting: bool = False) -> None:
@@ -138,28 +131,31 @@ def hold(folder: Path) -> Iterator[None]:
         return
     with _locked(folder) as f:
         _refuse_elsewhere(folder, f)
+        own = (f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M')}\n"
+               f"{_machine()}\n").encode()
         with contextlib.suppress(OSError):  # the disk may be full
             os.ftruncate(f.fileno(), 0)
-            told = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime(TIME)}"
-            os.pwrite(f.fileno(), told.encode(), 0)
+            os.pwrite(f.fileno(), own, 0)
+            os.fsync(f.fileno())  # so that other machines see it
         clear(folder, starting=True)
         over = threading.Event()
-        beat = threading.Thread(target=_beat, args=(f.fileno(), over), daemon=True)
-        beat.start()
+        beat = threading.Thread(target=_beat, args=(f.fileno(), own, over), daemon=True)
         try:
+            beat.start()
             with environment({HOLDER: str(folder)}):
                 yield
         finally:
             over.set()
             beat.join()
             with contextlib.suppress(OSError):
-                os.ftruncate(f.fileno(), 0)
+                if os.pread(f.fileno(), len(own) + 1, 0) == own:
+                    os.ftruncate(f.fileno(), 0)
 
 
 def _locked(folder: Path) -> TextIO:
     """The lock file of a run folder, which is made a run's, locked. UserError where it cannot be, or is by
     another process."""
-    while True:
+    for _ in range(TRIES):
         claim(folder)
         try:
             # No link: what it leads to would be emptied, and a run's folder may be a stranger's.
@@ -170,7 +166,7 @@ def _locked(folder: Path) -> TextIO:
         try:
             _lock(f)
         except BlockingIOError:
-            told = f.read()
+            told = _first(f)
             f.close()
             raise UserError(f"Another run is at work in {folder}: {told or 'a process'}. Wait for it, or "
                             "choose another run_dir.") from None
@@ -181,6 +177,15 @@ def _locked(folder: Path) -> TextIO:
         if is_run(folder) and _is_there(folder / LOCK, f):
             return f
         f.close()  # a run that was refused has taken its new folder's lock away meanwhile
+        time.sleep(GLANCE)
+    raise UserError(f"{folder} cannot be locked: its file system takes one file for several. Choose a "
+                    "run_dir on another.")
+
+
+def _first(f: TextIO) -> str:
+    """The first line of a lock, which says who holds it."""
+    f.seek(0)
+    return f.readline().rstrip("\n")
 
 
 def _is_there(path: Path, f: TextIO) -> bool:
@@ -195,27 +200,50 @@ def _refuse_elsewhere(folder: Path, f: TextIO) -> None:
     """UserError where a process of another machine holds a run folder, though this one has got the lock: on
     some network file systems locks hold on one machine alone. A holder touches its lock every BEAT seconds;
     one that was killed does not."""
-    f.seek(0)
-    told = f.read()
-    if not told or f" on {socket.gethostname()}," in told or _age(folder, f) > SILENT:
+    told, machine = _first(f), f.readline().rstrip("\n")
+    if not told or machine == _machine() or _age(folder, f) > SILENT:
         return
-    before, end = os.fstat(f.fileno()).st_mtime_ns, time.monotonic() + SILENT
+    before, end = _touched(f), time.monotonic() + SILENT
     log.warning("%s was held by %s. For at most %.0f s it is watched, whether that is still at work.", folder,
                 told, SILENT)
     while time.monotonic() < end:
         time.sleep(1)
-        if (folder / LOCK).stat().st_mtime_ns != before:
+        if _touched(f) != before:
             raise UserError(f"Another run is at work in {folder}: {told}. Wait for it, or choose another "
                             "run_dir.")
 
 
+def _machine() -> str:
+    """What tells this machine, since it was started, from others: locks reach all its processes."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
+
+
+def _touched(f: TextIO) -> int:
+    """When an open file was touched; 0 where the file system does not say."""
+    with contextlib.suppress(OSError):
+        return os.fstat(f.fileno()).st_mtime_ns
+    return 0
+
+
 def _age(folder: Path, f: TextIO) -> float:
-    """Seconds since a lock file was touched, by the clock of its file system."""
-    with tempfile.NamedTemporaryFile(prefix=files.WRITING, dir=folder) as fresh:
-        return os.stat(fresh.name).st_mtime - os.fstat(f.fileno()).st_mtime
+    """Seconds since a lock file was touched, by the clock of its file system; 0 where that cannot be told, as
+    on a full disk."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(prefix=files.WRITING, dir=folder) as fresh:
+        return (os.fstat(fresh.fileno()).st_mtime_ns - _touched(f)) / 1e9
+    return 0.0
 
 
-def _beat(lock: int, over: threading.Event) -> None:
+def _beat(lock: int, own: bytes, over: threading.Event) -> None:
+    """Touch a lock again and again. Where it says that another process holds it, as it may where locks reach
+    one machine alone and two begin at the same moment, or this one was stopped for long, this one ends."""
     while not over.wait(BEAT):
         with contextlib.suppress(OSError):
+            there = os.pread(lock, len(own) + 1, 0)
+            if there and there != own:
+                log.error("Another run has begun in this run's folder: %s. This one ends.",
+                          there.partition(b"\n")[0].decode(errors="replace"))
+                _thread.interrupt_main()
+                return
             os.utime(lock)
