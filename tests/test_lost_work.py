@@ -409,7 +409,8 @@ def test_l10_a_chosen_chapter_takes_back_what_is_aside_and_makes_what_never_was(
 # ---- L11: SIGTERM
 
 @pytest.mark.parametrize(("number", "everybody"), [
-    (signal.SIGTERM, False), (signal.SIGTERM, True), pytest.param(signal.SIGHUP, True, marks=pytest.mark.slow)])
+    (signal.SIGTERM, False), (signal.SIGTERM, True),
+    pytest.param(signal.SIGHUP, True, marks=pytest.mark.slow)])
 def test_l11_a_run_that_is_told_to_end_ends_with_one_line_and_goes_on(
         nano: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, everybody: bool):
     folder, profile = Path(nano["run_dir"]), tmp_path / "nano.yaml"

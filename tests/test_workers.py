@@ -410,8 +410,8 @@ def test_workers_that_offer_nothing_are_told_of_though_they_come_late(monkeypatc
 
 def test_where_no_worker_of_ones_own_comes_back_the_run_ends_and_says_so(monkeypatch) -> None:
     from distributed import LocalCluster
-    monkeypatch.setattr(remote, "PATIENCE", 0.2)
-    monkeypatch.setattr(remote, "LOST", 0.5)
+    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    monkeypatch.setattr(remote, "LOST", 1.5)
     with LocalCluster(n_workers=0, threads_per_worker=1, processes=False,
                       dashboard_address=ANY_PORT) as cluster:
         monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)

@@ -1,10 +1,10 @@
 """A run folder: marked as one, held by one process at a time, and never anybody else's folder."""
 
-import _thread
 import contextlib
 import fcntl
 import logging
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -244,6 +244,6 @@ def _beat(lock: int, own: bytes, over: threading.Event) -> None:
             if there and there != own:
                 log.error("Another run has begun in this run's folder: %s. This one ends.",
                           there.partition(b"\n")[0].decode(errors="replace"))
-                _thread.interrupt_main()
+                os.kill(os.getpid(), signal.SIGINT)
                 return
             os.utime(lock)
