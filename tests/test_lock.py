@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,12 @@ def test_of_two_that_begin_at_the_same_moment_on_two_machines_one_ends(
         with lock.hold(tmp_path / "run"):
             (tmp_path / "run" / lock.LOCK).write_text("process 7 on another, since then\nanother\n")
             time.sleep(30)
-    with pytest.raises(KeyboardInterrupt):
-        hold_on()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hold_on()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "Another run has begun in this run's folder: process 7 on another, since then." in caplog.text
     assert (tmp_path / "run" / lock.LOCK).read_text().startswith("process 7"), "which is still there"
 

@@ -244,6 +244,8 @@ def _beat(lock: int, own: bytes, over: threading.Event) -> None:
             if there and there != own:
                 log.error("Another run has begun in this run's folder: %s. This one ends.",
                           there.partition(b"\n")[0].decode(errors="replace"))
-                os.kill(os.getpid(), signal.SIGINT)
+                # What a script has started in the background ignores Ctrl-C.
+                heeds = callable(signal.getsignal(signal.SIGINT))
+                os.kill(os.getpid(), signal.SIGINT if heeds else signal.SIGTERM)
                 return
             os.utime(lock)
