@@ -26,13 +26,13 @@ help:
 book: $(READY)
 	@$(BIN)/diffusegen run params/smoke.yaml --workers 2
 
-# Two processes more than there are cores, as a third of the time is waiting; but at most four: each imports PyTorch
+# A process for each core and one more, as a part of the time is waiting; but at most four: each imports PyTorch
 # anew. The tests of a file stay in one process, as they share what they make; tests/conftest.py says which files come
 # first, so that all end together.
 test: CHOSEN := -m "not slow"
 test test-all: $(READY)
 	@cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); \
-	$(BIN)/python -m pytest $(CHOSEN) -n $$((cores < 2 ? cores + 2 : 4)) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(CHOSEN) -n $$((cores < 4 ? cores + 1 : 4)) --dist loadfile --no-loadscope-reorder
 
 lab: $(READY)
 	@$(BIN)/python -m diffusegen_core.lab $(LAB)
