@@ -49,7 +49,7 @@ def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killabl
 def test_where_locks_hold_on_one_machine_alone_another_ones_holder_is_noticed(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(lock, "BEAT", 0.05)
-    monkeypatch.setattr(lock, "SILENT", 3.0)
+    monkeypatch.setattr(lock, "SILENT", 30.0)
     folder = tmp_path / "run"
     with monkeypatch.context() as away:
         away.setattr(lock.socket, "gethostname", lambda: "another")
@@ -64,9 +64,10 @@ def test_where_locks_hold_on_one_machine_alone_another_ones_holder_is_noticed(
             pass
         assert "it is watched" in caplog.text
     holder.__exit__(None, None, None)
+    monkeypatch.setattr(lock, "SILENT", 90.0)
     began = time.monotonic()
     with lock.hold(folder):  # who has ended as it should is not waited for
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 60
 
 
 def test_a_holder_of_another_machine_that_was_killed_is_waited_for_and_replaced(
@@ -81,9 +82,10 @@ def test_a_holder_of_another_machine_that_was_killed_is_waited_for_and_replaced(
     assert told.read_text() == ""
     told.write_text("process 7 on another, since 2026-11-29 12:00")
     os.utime(told, (0, 0))
+    monkeypatch.setattr(lock, "SILENT", 90.0)
     began = time.monotonic()
     with lock.hold(tmp_path):
-        assert time.monotonic() - began < 1, "that was long ago"
+        assert time.monotonic() - began < 60, "that was long ago"
 
 
 def test_of_two_that_begin_at_the_same_moment_on_two_machines_one_ends(
