@@ -76,6 +76,13 @@ def test_what_is_spent_goes_though_a_kill_came_after_the_stamp(tmp_path: Path,
     assert contents(again.folder).keys() == {"model.txt", stamps.STAMP}
 
 
+@pytest.mark.parametrize("told", [5, "model.txt", ["model.txt"], ["../letter"], ["link/letter"], [3, ""]])
+def test_what_a_strangers_stamp_calls_spent_is_not_removed(tmp_path: Path, told: object):
+    stamp = {"outputs": {"model.txt": {}}, "shown": {}, "spent": told}
+    assert artifacts._spent(stamp) == []
+    assert artifacts._spent({**stamp, "spent": ["checkpoint"]}) == ["checkpoint"]
+
+
 def test_an_artifact_is_made_beside_its_place_and_moved_there_whole(tmp_path: Path):
     artifact = Artifact(tmp_path, NAME, {"value": 1})
     assert not artifact.made()

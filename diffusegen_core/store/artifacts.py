@@ -99,6 +99,14 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     return lines
 
 
+def _spent(stamp: Stamp) -> list[str]:
+    """The names of what was to go after a stamp: of its own folder, and nothing that it tells of otherwise,
+    whatever a stranger's says."""
+    told = stamp.get("spent")
+    return [name for name in (told if isinstance(told, list) else ()) if files.plain(name)
+            and name == Path(name).name != "" and name not in {*stamp["outputs"], *stamp["shown"]}]
+
+
 def _brief(value: Any) -> str:
     """A value for a message; of a hash its beginning tells it from others."""
     text = str(value)
@@ -284,8 +292,9 @@ class Artifact:
         self._refuse_links()
         self._make_room(stamp)
         if folder == self._making:  # a kill came between the stamp and what goes after it
-            for name in filter(files.plain, stamp.get("spent", ())):
-                (folder / name).unlink(missing_ok=True)
+            for path in (folder / name for name in _spent(stamp)):
+                if path.is_file():
+                    path.unlink()
         moves.into_place(folder, self.folder, self._aside)
         if folder != self._making:
             self._tell("%s: taken back from %s.", self.name, folder.relative_to(self.run))
