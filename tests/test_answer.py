@@ -53,7 +53,7 @@ def verdict(low: float, high: float, seeds: int = 5, generators: int = 1, images
     word, reason = rule.decide(gain, 0.7)
     scope = rule.THESE_PAIRS if word != TOO_LITTLE and generators < rule.LEAST_GENERATORS else ""
     return Verdict(claim, "2-Styled-Paint (r = 3) against Real, 16 real pairs", "HyperKvasir",
-                   in_words="16 real pairs mixed with painted ones against the 16 alone",
+                   in_words="16 real pairs with painted ones against the 16 alone",
                    difference=gain.mean, low=low, high=high, images=images, seeds=seeds,
                    generators=generators, verdict=word, reason=reason, scope=scope,
                    chapter="augment")
@@ -74,7 +74,7 @@ def test_each_verdict_is_told_with_its_interval_and_its_n(low: float, high: floa
     numbers = f"{(low + high) / 2:+.3f} [{low:+.3f}, {high:+.3f}] in polyp Dice on HyperKvasir"
     of = f"(40 test images, {seeds} repetitions, pairs of {generators} generator{'s'[:generators - 1]})"
     needs = "; a verdict needs 3 repetitions (augment.seeds)" if told == TOO_LITTLE else ""
-    assert one.basis == f"16 real pairs mixed with painted ones against the 16 alone: {numbers} {of}{needs}"
+    assert one.basis == f"16 real pairs with painted ones against the 16 alone: {numbers} {of}{needs}"
     assert one.sentence == f"{told[0].upper()}{told[1:]}: {one.basis}."
 
 

@@ -38,11 +38,13 @@ def test_each_class_is_judged_over_the_images_that_show_it():
     table = byclass.table(run_of(TWO)).frame
     assert list(table.columns) == ["class", "test images", "pasted pairs (Paste)",
                                    "painted and styled pairs (2-Styled-Paint)"]
+    caption = byclass.table(run_of(TWO)).caption
+    assert "alone, where such pairs replace about half of the real ones trained on; over the test" in caption
     assert list(table["class"]) == ["liver", "tumour\\_2"]
     assert list(table["test images"]) == ["60", "30"]
     liver, tumour = table.iloc[0], table.iloc[1]
     assert liver.iloc[2].startswith("+0.10")
-    assert liver.iloc[2].endswith(": supported for these pairs")
+    assert liver.iloc[2].endswith(": supported for these pasted pairs"), "which no generator has made"
     assert liver.iloc[3].endswith((": undecided for these pairs", ": no practical effect for these pairs"))
     assert tumour.iloc[3].startswith("-0.10"), "not halved by images without a tumour"
     assert tumour.iloc[3].endswith(": refuted for these pairs")

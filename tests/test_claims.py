@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from diffusegen_core.config.sections import Augment
 from diffusegen_core.data import sequences
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures.intervals import Interval
@@ -443,6 +444,25 @@ def test_with_fewer_than_three_generators_a_verdict_is_for_these_pairs():
     assert {v.scope for v in (*none, *few, *more) if v.verdict == TOO_LITTLE} == {""}
 
 
+def test_a_verdict_on_pasted_pairs_is_for_these_and_speaks_of_no_generator():
+    frame = results({"Real/16/": 0.4, "Paste/16/3": 0.5, "20-Styled-Diff/16/3": 0.6}, "augment", seeds=5)
+
+    def scopes(generators: int) -> dict[str, str]:
+        painted = frame["data_type"] == "20-Styled-Diff"
+        known = frame.assign(generator=(frame["seed"] % generators).where(painted))
+        real, paste, styled = (comparisons.Net("augment", name, None, 16, ratio) for name, ratio in
+                               (("Real", None), ("Paste", 3), ("20-Styled-Diff", 3)))
+        asked = {"alone": (paste, real), "both": (styled, paste), "painted": (styled, real)}
+        found = claims.judged([comparisons.Comparison(paper.PASTING, *nets, "HyperKvasir")
+                               for nets in asked.values()], known, 300, 0)
+        assert {one.verdict for one in found} == {SUPPORTED}
+        return dict(zip(asked, (one.scope for one in found), strict=True))
+    assert scopes(1) == {"alone": "for these pasted pairs", "both": "for these pairs",
+                         "painted": "for these pairs"}
+    assert scopes(5) == {"alone": "for these pasted pairs", "both": "for these pasted pairs", "painted": ""}
+    assert "generator" not in rule.SCOPE_PASTED
+
+
 # ---- in words
 
 
@@ -451,13 +471,31 @@ def test_with_fewer_than_three_generators_a_verdict_is_for_these_pairs():
      "training on painted and styled pairs (20-Styled-Diff, 3 of each source) alone against pairs of the GAN "
      "(GAN, 3 of each source)"),
     (results({"Real/16/": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment"), paper.SMALL,
-     "16 real pairs mixed with painted and styled pairs (20-Styled-Diff, 3 for a real one) against the 16 "
-     "alone"),
+     "16 real pairs, about half of those trained on replaced by 3 painted and styled pairs (20-Styled-Diff) "
+     "each, against the 16 alone"),
     (results({"Paste/16/3": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment"), paper.PASTING,
-     "16 real pairs mixed with painted and styled pairs (20-Styled-Diff, 3 for a real one) against as many "
-     "mixed with pasted pairs (Paste)")])
+     "16 real pairs, about half of those trained on replaced by 3 painted and styled pairs (20-Styled-Diff) "
+     "each, against the same with pasted pairs (Paste)")])
 def test_a_comparison_is_told_to_who_does_not_know_the_names(frame: pd.DataFrame, claim: Claim, told: str):
     assert of_claim(frame, claim)[0].in_words == told
+
+
+@pytest.mark.parametrize(("alpha", "rule", "words", "caption"), [
+    (0.5, "replace", "16 real pairs, about half of those trained on replaced by 3 pasted pairs (Paste) each",
+     "such pairs replace about half of the real ones trained on"),
+    (1.0, "add", "16 real pairs, with 3 pasted pairs (Paste) each added for all of those trained on",
+     "such pairs are added for all of the real ones trained on, and no real pair is left out"),
+    (0.3, "add", "16 real pairs, with 3 pasted pairs (Paste) each added for about 30 % of those trained on",
+     "such pairs are added for about 30 % of the real ones trained on, and no real pair is left out")])
+def test_words_of_a_small_set_are_those_of_the_runs_own_rule(alpha: float, rule: str, words: str,
+                                                             caption: str):
+    how = Augment(alpha=alpha, rule=rule)
+    assert naming.mixed(16, DataType("Paste"), 3, how) == words
+    assert naming.mixing(how) == caption
+    frame = results({"Real/16/": 0.4, "Paste/16/3": 0.5, "20-Styled-Diff/16/3": 0.6}, "augment")
+    told = [v.in_words for v in claims.judge(frame, 300, 0, how=how) if v.in_words]
+    assert len(told) > 1
+    assert all(one.startswith(words.partition(" 3 ")[0]) for one in told)
 
 
 @pytest.mark.parametrize(("name", "words"), [

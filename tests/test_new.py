@@ -81,7 +81,10 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
     assert preflight.problems(p) == []
     assert preflight.notes(p) == []
     assert dataset.expected(p.data)[0] == 28
+    assert p.augment.rule == "add", "no real pair is given up for synthetic ones"
+    assert p.segment.epoch_images, "and all networks have equal steps, however many pairs there are"
     text = file.read_text()
+    assert re.search("^  rule: \"add\" +# all real pairs stay", text, re.MULTILINE)
     assert "guessed from the images' names: 10 patients, 4 images each, such as pat00." in text
     assert "12 of 40 pairs, which nothing is trained on or painted from" in text
     for section in ("data", "cluster", "train", "inpaint", "segment"):

@@ -11,7 +11,7 @@ from diffusegen_core.data.types import DataType
 from diffusegen_core.report import recommendation
 from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, UNDECIDED, Verdict
 
-PLAIN = params.validate({})  # polyps
+PLAIN = params.validate({"augment": {"rule": "add"}})  # polyps
 NUMBERS = {SUPPORTED: (0.04, 0.02, 0.06), REFUTED: (-0.04, -0.06, -0.02), NO_EFFECT: (0.0, -0.005, 0.005),
            UNDECIDED: (0.01, -0.05, 0.07), TOO_LITTLE: (0.0, 0.0, 0.0)}
 GAIN = "+0.040 \\[+0.020, +0.060\\] in polyp Dice"
@@ -75,6 +75,17 @@ def test_a_part_of_the_pairs_is_called_so() -> None:
         f"**With 16 of the 48 real pairs: {NONE}.** What holds with all 48 was not tried (`augment.sizes`).")
 
 
+@pytest.mark.parametrize(("values", "more"), [
+    ({"rule": "add"}, ""),
+    ({"rule": "replace", "alpha": 0.4},
+     " In these sets synthetic pairs replace about 40 % of the real ones trained on; what they do beside all "
+     "of these was not tried (`augment.rule: add`).")])
+def test_advice_by_sets_in_which_real_pairs_were_replaced_says_so(values: dict, more: str) -> None:
+    one = recommendation.Findings(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED))
+    p = params.validate({"augment": values})
+    assert recommendation.words(one, 48, 48, p) == f"**On these data (all 48 real pairs): {NONE}.**{more}"
+
+
 def test_few_generators_and_other_painted_pairs_are_named() -> None:
     kind = DataType.parse("2-Filtered-Styled-Paint")
     one = recommendation.Findings(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED),
@@ -85,6 +96,8 @@ def test_few_generators_and_other_painted_pairs_are_named() -> None:
     helping = replace(one, painting=verdict(SUPPORTED, "for these pairs"))
     assert recommendation.words(helping, 48, 48, PLAIN).endswith(
         "was not shown.** Pairs from another training of the generator might do otherwise.")
+    pasted = replace(one, others=(), better=verdict(SUPPORTED, "for these pasted pairs"))
+    assert "generator" not in recommendation.words(pasted, 48, 48, PLAIN), "of which there were enough"
 
 
 def run_of(means: dict[str, float], pairs: int, complete: bool = True) -> SimpleNamespace:

@@ -12,7 +12,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports.cases import NOT_AUDITED, Chosen
-from diffusegen_core.report import answer, opening, recommendation, tables
+from diffusegen_core.report import answer, naming, opening, recommendation, tables
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 
@@ -144,9 +144,23 @@ def _worth(chosen: Chosen) -> str:
         return "Not known: chapter 7 of the run has compared none of these pairs with the real ones alone."
     found = recommendation.of(run)
     return (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
-            "\n\nThat is of networks that were trained on so many real pairs, mixed with such ones, and "
-            "tested on images that no part of the run has seen; with 95 % intervals and a verdict by a rule"
-            f"{f'. What the run concludes: {found}' if found else '.'}")
+            "\n\nThat is of networks that were trained on sets of so many real pairs, where "
+            f"{naming.mixing(run.params.augment)}, and tested on images that no part of the run has seen; "
+            "with 95 % intervals and a verdict by a rule."
+            f"{f' What the run concludes: {found}' if found else ''}"
+            f"{_another(chosen, max(size for size, _ in filter(None, gains.values())))}")
+
+
+def _another(chosen: Chosen, size: int) -> str:
+    """In what the exported pairs are not those of the comparison, on sets of `size`; "" where they are."""
+    p, pairs = chosen.run.params, len(chosen.run.pairs)
+    most = max(p.augment.ratios or [p.inpaint.samples])
+    if (p.augment.rule == "add" and p.augment.alpha == 1 and size >= pairs and most >= p.inpaint.samples
+            and chosen.real and len(chosen.sets) == 1 and not chosen.further):
+        return ""
+    real = f"all {pairs} real pairs" if chosen.real else "no real pairs"
+    return (f"\n\nThis dataset is another mix: {real}, and all synthetic ones of the data types above. What "
+            "networks gain from just that was not tried.")
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:

@@ -116,4 +116,6 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
         "augment": {
             "sizes": Line(sizes or [sources], "real pairs that synthetic ones are added to" + (
                 "; the last are all that there are" if sources == pairs else "")),
-            "ratios": Line([rung.samples]), "seeds": Line(rung.seeds)}}
+            "ratios": Line([rung.samples]), "rule": Line(
+                "add", "all real pairs stay, as you would keep them; replace, the paper's, takes half out"),
+            "seeds": Line(rung.seeds)}}

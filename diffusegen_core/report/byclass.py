@@ -8,7 +8,7 @@ from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.report import recommendation
 from diffusegen_core.report.comparisons import Comparison
-from diffusegen_core.report.naming import named
+from diffusegen_core.report.naming import mixing, named
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
@@ -33,9 +33,10 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
                      **{named(DataType.parse(one.first.data_type)): _gain(run, result, shown, one, column)
                         for one in tried}})
     return show(pd.DataFrame(rows), name, (
-        f"The gain in the Dice of each class over {size} real pairs alone, by what is mixed with them, over "
-        "the test images that show the class, with 95 % intervals. The sentence above is of the mean over "
-        "the classes and over all images, in which a class that is neither there nor predicted counts 1."))
+        f"The gain in the Dice of each class over {size} real pairs alone, where "
+        f"{mixing(run.params.augment)}; over the test images that show the class, with 95 % intervals. The "
+        "sentence above is of the mean over the classes and over all images, in which a class that is "
+        "neither there nor predicted counts 1."))
 
 
 def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
@@ -47,7 +48,7 @@ def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
 
 
 def _gain(run: Run, result: Tested, shown: pd.DataFrame, one: Comparison, column: str) -> str:
-    """As "+0.021 [+0.003, +0.040]: supported for these pairs"."""
+    """As "+0.021 [+0.003, +0.040]: supported for these pasted pairs"."""
     asked = replace(one, claim=replace(one.claim, measure=column))
     found = recommendation.judged(result, shown, asked, run.params)
     numbers = "" if pd.isna(found.difference) else (

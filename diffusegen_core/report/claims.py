@@ -10,9 +10,11 @@ from types import MappingProxyType
 
 import pandas as pd
 
+from diffusegen_core.config.sections import Augment
 from diffusegen_core.data.sequences import Grouped
-from diffusegen_core.data.types import PASTE
+from diffusegen_core.data.types import GAN, PASTE, DataType
 from diffusegen_core.measures import intervals
+from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import comparisons, otherclaims, paperclaims
 from diffusegen_core.report.comparisons import PAPERS_OWN, TRANSFERS, Comparison, Net
 from diffusegen_core.report.paperclaims import PASTING, Claim
@@ -20,6 +22,7 @@ from diffusegen_core.report.rule import (
     LEAST_GENERATORS,
     NOT_MADE,
     THESE_PAIRS,
+    THESE_PASTED,
     TOO_LITTLE,
     Verdict,
     decide,
@@ -31,6 +34,7 @@ from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 CHAPTERS = {"segment": 6, "augment": 7}
 AMOUNTS = {"segment": "samples", "augment": "size"}  # by which a chapter's networks are compared
 NO_GROUPS: Mapping[str, Grouped | None] = MappingProxyType({})
+USUAL = Augment()
 ORDER = [one for one in vars(paperclaims).values() if isinstance(one, Claim)]
 
 
@@ -41,7 +45,8 @@ def of(run: Run) -> list[Verdict]:
     groups = {test.name: test.groups for grid in grids.values() if grid for test in grid.tests}
     frames = [grid.images for grid in grids.values() if grid is not None and len(grid.images)]
     images = pd.concat(frames) if frames else pd.DataFrame(columns=[*FIELDS, *IMAGE])
-    found = judge(images, run.params.segment.resamples, run.params.seed, groups, unfinished)
+    p = run.params
+    found = judge(images, p.segment.resamples, p.seed, groups, unfinished, p.augment)
     return ordered([*found, *otherclaims.of(run)])
 
 
@@ -51,27 +56,28 @@ def ordered(verdicts: list[Verdict]) -> list[Verdict]:
 
 
 def judge(images: pd.DataFrame, resamples: int, seed: int, groups: Mapping[str, Grouped | None] = NO_GROUPS,
-          unfinished: Collection[str] = ()) -> list[Verdict]:
+          unfinished: Collection[str] = (), how: Augment = USUAL) -> list[Verdict]:
     """Every comparison of networks, from `Results.images` of chapters 6 and 7, joined or alone.
 
     The paper's claims are compared as in `comparisons`, and for every cluster count that the results have.
     Two claims are not the paper's. One compares, in both chapters, the styled types with Paste, wherever both
     have the same numbers of pairs; the other, where there is a filter, what it keeps with all pairs.
     Where there is nothing to compare, one verdict says what is missing. `groups` tells by test set which of
-    its images belong together, and `unfinished` names the chapters that have still to be run.
+    its images belong together, and `unfinished` names the chapters that have still to be run; `how` small
+    sets were made is part of a comparison's words.
     """
     own, there, nets = own_test(images), set(images["test_set"]), comparisons.nets_of(images)
     asked = [*comparisons.among(nets, own, there), *pasting(images, nets, own)]
-    found = judged(asked, images, resamples, seed, groups)
+    found = judged(asked, images, resamples, seed, groups, how)
     for chapter in unfinished:
         found = [_unfinished(verdict, chapter, images) for verdict in found]
     return found
 
 
 def judged(asked: Iterable[Comparison], images: pd.DataFrame, resamples: int, seed: int,
-           groups: Mapping[str, Grouped | None] = NO_GROUPS) -> list[Verdict]:
+           groups: Mapping[str, Grouped | None] = NO_GROUPS, how: Augment = USUAL) -> list[Verdict]:
     """The verdict on each comparison of networks, with its numbers."""
-    return [_judged(one, images, resamples, seed, groups.get(one.test_set)) for one in asked]
+    return [_judged(one, images, resamples, seed, groups.get(one.test_set), how) for one in asked]
 
 
 def overall(verdicts: list[Verdict]) -> dict[Claim, str]:
@@ -128,7 +134,7 @@ def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict
 
 
 def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
-            groups: Grouped | None) -> Verdict:
+            groups: Grouped | None, how: Augment) -> Verdict:
     """The verdict on a comparison, with its numbers."""
     measure = one.claim.measure
     asked = Verdict(one.claim, one.text, one.test_set, comparisons.in_paper(one), chapter=one.first.chapter,
@@ -147,10 +153,18 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
                      [_gains(*two, measure) for two in ((arms[0], arms[1]), (arms[2], arms[3]))])
     gain = intervals.paired(first, second, measure, resamples, seed, groups.of if groups else None)
     verdict, reason = decide(gain, max(means), one.claim.helps)
-    scope = THESE_PAIRS if verdict != TOO_LITTLE and gain.generators < LEAST_GENERATORS else ""
+    scope = "" if verdict == TOO_LITTLE else _scope(one, gain)
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
                    seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope,
-                   in_words=one.in_words)
+                   in_words=one.in_words(how))
+
+
+def _scope(one: Comparison, gain: Interval) -> str:
+    """What a verdict is limited to, by what made the pairs that are compared."""
+    kinds = [DataType.parse(net.data_type) for net in one.nets]
+    if any(kind.is_painted or kind == GAN for kind in kinds) and gain.generators < LEAST_GENERATORS:
+        return THESE_PAIRS
+    return THESE_PASTED if any(kind.is_pasted for kind in kinds) else ""
 
 
 def _rows(images: pd.DataFrame, net: Net, test_set: str) -> pd.DataFrame:

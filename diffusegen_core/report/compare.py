@@ -51,7 +51,8 @@ class Joined:
     def verdicts(self) -> list[Verdict]:
         """Every comparison behind the claims, by claim."""
         first = self.runs[0].params
-        found = claims.judge(self.images, first.segment.resamples, first.seed, self.groups)
+        found = claims.judge(self.images, first.segment.resamples, first.seed, self.groups,
+                             how=first.augment)
         others = {(one.claim, one.comparison): one for run in reversed(self.runs)
                   for one in otherclaims.of(run)}
         kept = [one for run in self.runs for one in otherclaims.of(run)

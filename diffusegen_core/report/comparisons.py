@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from diffusegen_core.config.sections import Augment
 from diffusegen_core.data.types import GAN, REAL, STYLED, STYLED_PAINT, DataType
 from diffusegen_core.report import naming, paperclaims, published
 from diffusegen_core.report.paperclaims import Claim
@@ -62,10 +63,9 @@ class Comparison:
         size = "" if self.first.size is None else f", {self.first.size} real pairs"
         return f"{self.first.label} against {self.second.label}{size}"
 
-    @property
-    def in_words(self) -> str:
-        """The same for a reader who does not know the names: "16 real pairs mixed with pasted pairs (Paste, 3
-        for a real one) against the 16 alone"."""
+    def in_words(self, how: Augment) -> str:
+        """The same for a reader who does not know the names: "16 real pairs, about half of those trained on
+        replaced by 3 pasted pairs (Paste) each, against the 16 alone"; `how` as the run's chapter 7."""
         if self.larger or self.lacking:
             return self.text
         one, other = (DataType.parse(net.data_type) for net in (self.first, self.second))
@@ -73,9 +73,8 @@ class Comparison:
             return (f"training on {naming.named(one, _a_source(self.first))} alone against "
                     f"{naming.named(other, _a_source(self.second))}")
         against = (f"the {self.first.size} alone" if other == REAL else
-                   f"as many mixed with {naming.named(other)}")
-        ratio = "" if self.first.ratio is None else f"{self.first.ratio} for a real one"
-        return f"{self.first.size} real pairs mixed with {naming.named(one, ratio)} against {against}"
+                   f"the same with {naming.named(other)}")
+        return f"{naming.mixed(self.first.size, one, self.first.ratio, how)}, against {against}"
 
 
 def _a_source(net: Net) -> str:

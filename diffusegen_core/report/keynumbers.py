@@ -9,7 +9,7 @@ from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import answer, cost
-from diffusegen_core.report.naming import captioned, named
+from diffusegen_core.report.naming import captioned, mixing, named
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import IN_WORDS, Table, escaped, number, show
 from diffusegen_core.run import Run
@@ -41,8 +41,8 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
     alone = (" Of networks that are trained on one kind of pairs alone, the real ones are those that the "
              "others were made from." if ALONE in columns else "")
-    mixed = (" A gain is what mixing such pairs, as many as this run tried, into a set of real ones adds to "
-             "the Dice of these alone, which the first row has."
+    mixed = (" A gain is over these real pairs alone, whose Dice the first row has, where "
+             f"{mixing(run.params.augment)}, as many for each as this run tried."
              if any(heading.startswith("gain") for heading in columns) else "")
     near = (" The distance from the training images (a Fréchet distance, of equally many images of each "
             "kind) is small where images look alike. Painted and pasted pairs keep their surroundings, so "

@@ -1,6 +1,7 @@
-"""What tables and figures call the data's own things, and the data types in words."""
+"""What tables and figures call the data's own things, data types and small sets in words."""
 
 from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import Augment
 from diffusegen_core.data.types import GAN, PASTE, POISSON, REAL, DataType
 from diffusegen_core.report.tables import escaped
 
@@ -31,6 +32,28 @@ def named(one: DataType, more: str = "") -> str:
     """The same with the name that other chapters call it by: "painted and styled pairs (2-Styled-Paint)";
     `more` stands behind the name."""
     return f"{pairs_of(one)} ({', '.join(filter(None, [one.name, more]))})"
+
+
+def mixed(size: int, one: DataType, ratio: int | None, how: Augment) -> str:
+    """A small set of real pairs and what chapter 7 makes of it: "16 real pairs, about half of those trained
+    on replaced by 3 pasted pairs (Paste) each"."""
+    each = f"{f'{ratio} ' if ratio else ''}{named(one)} each"
+    return (f"{size} real pairs, {_share(how)} replaced by {each}" if how.rule == "replace" else
+            f"{size} real pairs, with {each} added for {_share(how)}")
+
+
+def mixing(how: Augment, which: str = "such pairs") -> str:
+    """The same of all small sets, for a caption: "such pairs replace about half of the real ones trained on".
+    """
+    share = _share(how, "the real ones trained on")
+    return (f"{which} replace {share}" if how.rule == "replace" else
+            f"{which} are added for {share}, and no real pair is left out")
+
+
+def _share(how: Augment, of: str = "those trained on") -> str:
+    """Of which real pairs synthetic ones are taken. Those that choose the best epoch are never among them."""
+    part = {0.5: "about half", 1.0: "all"}.get(how.alpha, f"about {how.alpha:.0%}".replace("%", " %"))
+    return f"{part} of {of}"
 
 
 def sentence(words: str) -> str:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import PASTE, PASTED, REAL, DataType
-from diffusegen_core.report import claims, comparisons
+from diffusegen_core.report import claims, comparisons, naming
 from diffusegen_core.report.comparisons import Comparison, Net
 from diffusegen_core.report.naming import captioned, named, sentence
 from diffusegen_core.report.paperclaims import Claim
-from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, Verdict, needs
+from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, THESE_PAIRS, TOO_LITTLE, Verdict, needs
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import escaped, unescaped
 from diffusegen_core.run import Run
@@ -30,7 +30,7 @@ class Asked:
     """The comparisons on one set of real pairs; None where nothing of the kind was tried."""
 
     pasting: Comparison | None = None
-    """Real pairs mixed with pasted ones, against the real ones alone."""
+    """Real pairs with pasted ones, by `augment.rule`, against the real ones alone."""
     painting: Comparison | None = None
     """The same with painted ones."""
     better: Comparison | None = None
@@ -131,7 +131,7 @@ def findings(result: Tested, size: int, p: Params) -> Findings:
 def judged(result: Tested, images: pd.DataFrame, one: Comparison, p: Params) -> Verdict:
     """The verdict on a comparison of a run's chapter 7, by these rows of its images."""
     groups = {test.name: test.groups for test in result.tests}
-    return claims.judged([one], images, p.segment.resamples, p.seed, groups)[0]
+    return claims.judged([one], images, p.segment.resamples, p.seed, groups, p.augment)[0]
 
 
 def words(one: Findings, size: int, pairs: int, p: Params) -> str:
@@ -143,7 +143,7 @@ def words(one: Findings, size: int, pairs: int, p: Params) -> str:
         return f"**Too little data to say what helps: {needs(tried[0])}.**"
     where = (f"On these data (all {pairs} real pairs)" if size >= pairs else
              f"With {size} of the {pairs} real pairs")
-    return " ".join([f"**{where}: {_advice(one, p)}.**", *_limits(one, size, pairs)])
+    return " ".join([f"**{where}: {_advice(one, p)}.**", *_limits(one, size, pairs, p)])
 
 
 def _advice(one: Findings, p: Params) -> str:
@@ -172,15 +172,18 @@ def _advice(one: Findings, p: Params) -> str:
     return "; ".join([f"train on the real pairs alone; {none} shown to help", *harm])
 
 
-def _limits(one: Findings, size: int, pairs: int) -> Iterator[str]:
+def _limits(one: Findings, size: int, pairs: int, p: Params) -> Iterator[str]:
     """What the advice leaves out, a sentence each."""
     if not _is(one.painting, SUPPORTED):
         helping = [named(kind) for kind, verdict in one.others if verdict.verdict == SUPPORTED]
         if helping:
             yield f"{sentence(' and '.join(helping))} were shown to help: see the key numbers."
-    if any(verdict.scope for verdict in (one.painting, one.better)
+    if any(verdict.scope == THESE_PAIRS for verdict in (one.painting, one.better)
            if verdict and verdict.verdict in (SUPPORTED, REFUTED, NO_EFFECT)):
         yield "Pairs from another training of the generator might do otherwise."
+    if p.augment.rule == "replace":
+        yield (f"In these sets {naming.mixing(p.augment, 'synthetic pairs')}; what they do beside all of "
+               "these was not tried (`augment.rule: add`).")
     if size < pairs:
         yield f"What holds with all {pairs} was not tried (`augment.sizes`)."
 

@@ -42,6 +42,9 @@ GROUPS = ("Frames of one sequence, and images of one centre or patient, are resa
 THESE_PAIRS = "for these pairs"
 SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is {THESE_PAIRS}: "
          "another training of the generator might reverse it.")
+THESE_PASTED = "for these pasted pairs"
+SCOPE_PASTED = ("Objects are pasted once for all repetitions, without a model: a verdict on pasted pairs is "
+                f"{THESE_PASTED}, and other objects and places might reverse it.")
 WORST_FIRST = (REFUTED, NO_EFFECT, NOT_MADE, TOO_LITTLE, UNDECIDED, SUPPORTED)
 
 

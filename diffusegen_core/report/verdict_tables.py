@@ -12,9 +12,11 @@ from diffusegen_core.report.rule import (
     NOT_MADE,
     RULE,
     SCOPE,
+    SCOPE_PASTED,
     SEVERAL,
     SMALLEST,
     THESE_PAIRS,
+    THESE_PASTED,
     TOO_LITTLE,
     WORST_FIRST,
     Verdict,
@@ -70,7 +72,8 @@ def rule() -> Table:
     """How a comparison is judged, and a claim from several."""
     rows = RULE | {NOT_MADE: "No verdict: the chapter whose results are compared has still to be run.",
                    "a claim, of several comparisons": SEVERAL, "frames of a sequence": GROUPS,
-                   "distances": otherclaims.TOLD, THESE_PAIRS: SCOPE}
+                   "distances": otherclaims.TOLD, THESE_PAIRS: SCOPE,
+                   THESE_PASTED: SCOPE_PASTED}
     return show(pd.DataFrame({"verdict": rows.keys(), "when": rows.values()}), "summary-rule",
                 "How a comparison of networks is judged: the first of the five verdicts whose condition is "
                 f"met. Differences below {SMALLEST} in Dice or IoU count as too small to matter.")
