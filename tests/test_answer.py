@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 from diffusegen_core import __version__
 from diffusegen_core.config import params
+from diffusegen_core.data import sequences
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import (
@@ -34,6 +35,7 @@ from diffusegen_core.report import (
 )
 from diffusegen_core.report.rule import NOT_MADE, TOO_LITTLE, UNDECIDED, Verdict
 from diffusegen_core.run import Run
+from diffusegen_core.segmentation import augmentation
 
 PLAIN = params.validate({})  # the defaults: one class, polyps
 ASKED = ["Better than real pairs alone?", "Better than pasting?", "Better than the GAN?", "Are they copies?",
@@ -351,22 +353,74 @@ def test_pictures_of_the_front_page_are_large(nano_run: Run) -> None:
 
 LIMITS = {"phantoms": "phantoms drawn by code", "size": "16 pixels a side", "one": "One generator made",
           "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: so few", "data": "one data set",
-          "frames": "Frames of one video", "saw": "saw all pairs", "weights": "weights were random",
-          "use": "clinical use", "images": "images, and a verdict needs"}
+          "frames": "Frames of one video", "saw": "drew on all pairs", "weights": "weights were random",
+          "use": "clinical use", "images": "images, and a verdict needs", "patients": "are of one patient",
+          "pasted": "pasted once for all", "turned": "turned by any angle"}
 
 
 @pytest.mark.parametrize(("sections", "generators", "told"), [
     ({}, 1, {"phantoms", "size", "one", "seeds", "images", "data", "saw", "weights", "use"}),
     ({"data": {"source": "kvasir", "image_size": 256}, "segment": {"seeds": 3, "cvc": "somewhere"},
       "augment": {"seeds": 3, "generator_sees": "subset"}}, 2,
-     {"two", "few", "images", "frames", "weights", "use"}),
+     {"two", "few", "images", "frames", "weights", "use", "patients"}),
     ({"data": {"source": "kvasir", "image_size": 256}, "cluster": {"weights": "a file"},
       "segment": {"seeds": 5, "cvc": "x", "weights": "a file", "test_count": 200},
       "augment": {"seeds": 5, "generator_sees": "subset"}, "evaluate": {"weights": "a file"},
-      "style": {"weights": "a file"}}, 3, {"frames", "use"})])
+      "style": {"weights": "a file"}}, 3, {"frames", "use", "patients"}),
+    ({"data": {"source": "kvasir", "image_size": 256, "patients": "each"}, "cluster": {"weights": "a file"},
+      "inpaint": {"masks": "varied", "baselines": ["Paste"]}, "filter": {"folds": 3},
+      "segment": {"seeds": 5, "cvc": "x", "weights": "a file", "test_count": 200},
+      "augment": {"seeds": 5}, "evaluate": {"weights": "a file"}, "style": {"weights": "a file"}}, 3,
+     {"frames", "use", "pasted", "turned", "saw"})])
 def test_the_limits_follow_from_the_parameters(tmp_path: Path, sections: dict, generators: int,
                                                told: set) -> None:
     p = changed(values(tmp_path / "run"), **sections).model_copy(update={"generators": generators})
     lines = list(limits.of(p))
     assert {name for name, words in LIMITS.items() if any(words in line for line in lines)} == told
     assert len(lines) == len(told)
+
+
+def lines_with(word: str, **sections: dict) -> list[str]:
+    return [line for line in limits.of(params.validate(sections)) if word in line]
+
+
+def test_what_saw_more_than_a_small_set_is_all_named() -> None:
+    every, = lines_with("In small sets", inpaint={"baselines": ["Paste"]}, filter={"folds": 3})
+    assert "(chapter 7) the generator, pasting and the filter drew on all pairs of the run, more" in every
+    alone, = lines_with("In small sets", inpaint={"baselines": None})
+    assert "(chapter 7) the generator drew on all pairs of the run, more" in alone
+    assert not lines_with("In small sets", augment={"generator_sees": "subset"})
+
+
+@pytest.mark.parametrize(("masks", "baselines", "told"), [
+    ("varied", None, "Painted objects are"), ("joint", ["Paste"], "Pasted objects are"),
+    ("varied", ["Paste"], "Painted and pasted objects are"), ("own", None, None)])
+def test_objects_that_are_turned_are_no_fair_match_for_real_pairs(masks: str, baselines: list | None,
+                                                                  told: str | None) -> None:
+    lines = lines_with("turned by any angle", inpaint={"masks": masks, "baselines": baselines})
+    assert [line.startswith(told or "") for line in lines] == ([True] if told else [])
+    assert all("shifts and scale, without any rotation" in line for line in lines)
+    plain = lines_with("turned by any angle", inpaint={"masks": "varied"}, segment={"augment": False})
+    assert "real pairs are not augmented (`segment.augment: false`)" in plain[0]
+
+
+def test_turning_is_no_part_of_the_augmentation_of_real_pairs() -> None:
+    import albumentations as A
+    affine = next(one for one in augmentation.transforms().transforms if isinstance(one, A.Affine))
+    assert affine.rotate == (0, 0), "else the limit above is wrong"
+
+
+@pytest.mark.parametrize(("data", "layout", "names", "told"), [
+    ({"source": "mine"}, "", "ab", True), ({"source": "mine", "patients": "^(.)"}, "", "ab", False),
+    ({"source": "mine", "patients": "each"}, "", "ab", False), ({"source": "phantom"}, "", "ab", False),
+    ({"source": "mine"}, "CVC-ClinicDB", ["1", "30"], False),
+    ({"source": "mine"}, "CVC-ClinicDB", "ab", True)])
+def test_that_nothing_tells_patients_is_said(data: dict, layout: str, names: list, told: bool,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences, "of_pairs", lambda pairs: sequences.of_layout(layout, pairs))
+    p = params.validate({"data": {**data, "holdout": None}})
+    lines = list(limits.of(p, pairs=list(names)))
+    assert any("are of one patient" in line for line in lines) == told
+    assert not any("are of one patient" in line for line in limits.of(p, {"train", "inpaint"}))
+    untested = params.validate({"data": {**data, "holdout": None}, "segment": {"held_out": None}})
+    assert not any("are of one patient" in line for line in limits.of(untested))

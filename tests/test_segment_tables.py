@@ -31,7 +31,7 @@ from diffusegen_core.chapters.gan import SINGAN, Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.trained import Model, Trained
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, testsets
+from diffusegen_core.data import dataset, sequences, testsets
 from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, cluster_model
 from diffusegen_core.notebooks import NOTEBOOKS
 from diffusegen_core.report import (
@@ -267,9 +267,30 @@ def test_an_absent_test_set_has_no_column(p: Params, pairs: dataset.Pairs) -> No
     frame = rows(segment_tables.tests(run, result), "test set")
     assert frame["images"].tolist() == ["3", "0", "0"]
     assert frame[""].tolist() == ["3 of 9", "not given", "not given"]
+    assert frame["patients"].tolist() == ["unknown", "", ""]
     organs = run.params.data.model_copy(update={"object": "organ"})
     run = run_of(run.params.model_copy(update={"data": organs}))
     assert rows(segment_tables.tests(run, result), "test set")["images"].tolist() == ["3"]
+
+
+def test_the_table_of_test_sets_has_the_number_of_patients(p: Params, pairs: dataset.Pairs,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where {doc}`citing` sends its readers for it."""
+    held = pairs.named(pairs.names[:3])
+    told = dict(zip(held.names, "aab", strict=True))
+    frames = replace(held, names=["1", "30", "400"])
+    result = SimpleNamespace(tests=[testsets.TestSet("Held out", held, "3 of 9", patients=told),
+                                    testsets.TestSet("CVC-ClinicDB", frames, "3 of 612"),
+                                    testsets.TestSet("PolypGen", None, "not given")])
+    groups = iter([None, sequences.of_patients(told, held.names), None])
+    monkeypatch.setattr(sequences, "of_pairs", lambda pairs: next(groups))
+    run = SimpleNamespace(params=changed(p, data={"source": "mine"}), finished={"data": pairs}.get)
+    table = segment_tables.tests(run, result)
+    assert table.frame["patients"].tolist() == ["2", "unknown, of 3 sequences", ""]
+    assert f"the run's {len(pairs)} pairs, or what is made of them; patients: unknown." in table.caption
+    assert "; patients: 2." in segment_tables.tests(run, result).caption
+    drawn = SimpleNamespace(params=changed(p, data={"source": "phantom"}), finished={"data": pairs}.get)
+    assert segment_tables.tests(drawn, result).frame["patients"].tolist()[0] == "none"
 
 
 # ---- tables B3 and B4

@@ -4,8 +4,17 @@ from collections.abc import Collection, Iterator
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.data import sequences
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.types import VARIED
 from diffusegen_core.networks import weights
-from diffusegen_core.report.rule import LEAST_GENERATORS, LEAST_IMAGES, LEAST_SEEDS, THESE_PAIRS
+from diffusegen_core.report.rule import (
+    LEAST_GENERATORS,
+    LEAST_IMAGES,
+    LEAST_SEEDS,
+    THESE_PAIRS,
+    THESE_PASTED,
+)
 from diffusegen_core.report.unfinished import CHAPTERS
 
 # What the phantoms resemble.
@@ -14,21 +23,35 @@ POLYP = "polyp"  # the objects of which there are other data sets to test on
 SUBSET = "subset"  # as augment.generator_sees
 
 
-def of(p: Params, made: Collection[str] = CHAPTERS) -> Iterator[str]:
-    """One sentence a limit, the gravest first; of the chapters that are made, by their names."""
+def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) -> Iterator[str]:
+    """One sentence a limit, the gravest first; of the chapters that are made, by their names. `pairs` are the
+    run's stored ones, whose names may tell which belong together; None where they are not read."""
     networks = [section for name, section in (("segment", p.segment), ("augment", p.augment)) if name in made]
     if p.data.drawn:
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
                f"{RESEMBLED[p.data.source]}.")
+    if networks and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
+        yield ("Nothing tells which pairs are of one patient (`data.patients`): test images may be of "
+               "patients that were trained on, and all scores too good for new ones.")
     if p.data.image_size < FULL_SIZE:
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
                "one size need not hold at another.")
     if "inpaint" in made and p.generators < LEAST_GENERATORS:
         yield (f"{'One generator' if p.generators == 1 else f'{p.generators} generators'} made the pairs: "
                f"verdicts are {THESE_PAIRS}, and another training might reverse them (`generators`).")
+    if networks and p.inpaint.baselines:
+        yield f"Objects were pasted once for all repetitions: verdicts on pasted pairs are {THESE_PASTED}."
     if "augment" in made and p.augment.generator_sees != SUBSET:
-        yield ("In small sets (chapter 7) the generator saw all pairs of the run, more than a user with so "
+        knew = ["the generator", *(["pasting"] if p.inpaint.baselines else []),
+                *(["the filter"] if p.filter.folds else [])]
+        told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))
+        yield (f"In small sets (chapter 7) {told} drew on all pairs of the run, more than a user with so "
                "few pairs has (`augment.generator_sees: subset`).")
+    if networks and (turned := _turned(p)):
+        real = ("augmented as in the paper by mirroring, shifts and scale, without any rotation"
+                if p.segment.augment else "not augmented (`segment.augment: false`)")
+        yield (f"{turned} objects are turned by any angle, and real pairs are {real}: a gain over Real may "
+               "be no more than turned real pairs would give.")
     if networks:
         yield from _of_networks(p, min(section.seeds for section in networks))
     random = [name for name, section, chapters in (
@@ -40,6 +63,17 @@ def of(p: Params, made: Collection[str] = CHAPTERS) -> Iterator[str]:
                "results may differ.")
     kept = "Synthetic pairs keep their sources' surroundings: they are not anonymous. "
     yield f"{kept if 'inpaint' in made else ''}Nothing here is for clinical use."
+
+
+def _grouped(p: Params, pairs: Pairs | None) -> bool:
+    """Whether it is known which of the run's pairs belong together: by patients, volumes or the layout."""
+    return p.data.patients is not None or (pairs is not None and sequences.of_pairs(pairs) is not None)
+
+
+def _turned(p: Params) -> str:
+    """Whose objects are turned before they are put into a picture; "" where none are."""
+    turned = {"painted": p.inpaint.masks == VARIED, "pasted": bool(p.inpaint.baselines)}
+    return " and ".join(word for word, true in turned.items() if true).capitalize()
 
 
 def _of_networks(p: Params, fewest: int) -> Iterator[str]:

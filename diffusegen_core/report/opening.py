@@ -45,8 +45,9 @@ def page(run: Run) -> str:
         "The answers": lambda: _answers(run), "Key numbers": lambda: _numbers(run),
         "Best and worst pairs": lambda: _extremes(run)}.items()}
     nothing = "" if made["The answers"] else _nothing(run, progress)
-    said = {**made, "What this run cannot say": "\n".join(
-        f"- {line}" for line in limits.of(run.params, progress.made)), "How to cite": cited()}
+    lines = limits.of(run.params, progress.made, run.finished("data"))
+    said = {**made, "What this run cannot say": "\n".join(f"- {line}" for line in lines),
+            "How to cite": cited()}
     return "\n\n".join(filter(None, [
         "# What this run found", _what(run), nothing, _part(run, lambda: _strip(run, progress)),
         *(f"## {title}\n\n{text}" for title, text in said.items() if text)])) + "\n"

@@ -8,6 +8,10 @@ import pandas as pd
 
 from diffusegen_core.chapters import gan
 from diffusegen_core.config.params import Params
+from diffusegen_core.config.text import counted
+from diffusegen_core.data import sequences
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.sequences import PATIENT, Grouped
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.report import cost, papers, published
 from diffusegen_core.report.comparisons import PAPERS_OWN, PRINTED, SMALL_SETS, TRANSFERS
@@ -28,10 +32,27 @@ def tests(run: Run, result: Tested) -> Table:
     """The test sets, and why one is absent; of polyps only where the data are of polyps."""
     polyps = run.params.data.object_name == POLYP
     frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
+                           "patients": _patients(run, test.groups, test.name) if test.pairs else "",
                            "": test.note} for test in result.tests
                           if polyps or test.pairs or test.name not in TRANSFERS])
+    own: Pairs | None = run.finished("data")
+    trained = "" if own is None else (
+        f" Trained on: the run's {counted(len(own), 'pair')}, or what is made of them; patients: "
+        f"{_patients(run, sequences.of_pairs(own))}.")
     return show(frame, "segment-tests", "The images that the networks of this run are tested on; none of "
-                "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored.")
+                "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored."
+                f"{trained}")
+
+
+def _patients(run: Run, groups: Grouped | None, test_set: str = "") -> str:
+    """The number of patients that images are of, as far as anything tells it: "12", "unknown", "unknown, of
+    29 sequences"; "none" of phantoms."""
+    if run.params.data.drawn and test_set not in TRANSFERS:
+        return "none"
+    if groups is None:
+        return "unknown"
+    many = counted(groups.count, groups.kind)
+    return str(groups.count) if groups.kind == PATIENT else f"unknown, of {many}"
 
 
 def alone(run: Run, result: Tested, measure: str) -> Table:
@@ -229,8 +250,9 @@ def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:
 def _rule(p: Params) -> str:
     verb = "is replaced by" if p.augment.rule == "replace" else "is joined by"
     saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the small set's training pairs"
+    pasted = ", and pasted objects are theirs" if p.inpaint.baselines else ""
     return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their diffusion "
-            f"models saw {saw}.")
+            f"models saw {saw}{pasted}.")
 
 
 def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:
