@@ -13,6 +13,7 @@ import pytest
 from made_up import changed, values
 from PIL import Image
 from scipy.stats import binomtest
+from test_claims import results
 
 from diffusegen_core import __version__
 from diffusegen_core.config import params
@@ -23,11 +24,13 @@ from diffusegen_core.report import (
     answer,
     book,
     claims,
+    cost,
     front,
     keynumbers,
     limits,
     opening,
     paperclaims,
+    recommendation,
     rule,
     showcase,
     unfinished,
@@ -37,7 +40,7 @@ from diffusegen_core.report.rule import NOT_MADE, TOO_LITTLE, UNDECIDED, Verdict
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import augmentation
 
-PLAIN = params.validate({})  # the defaults: one class, polyps
+PLAIN = params.validate({"inpaint": {"masks": "joint"}})  # one class, polyps
 ASKED = ["Better than real pairs alone?", "Better than pasting?", "Better than the GAN?", "Are they copies?",
          "Do the models remember?", "What do they cost?"]
 
@@ -109,7 +112,7 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
     audit = pd.DataFrame({"data type": kind.name, "source": [str(i) for i in range(of)]})
     found = SimpleNamespace(types=[DataType("Real"), kind, kind.inpainted], audit=audit, copies=pd.DataFrame(
         {"Real": row, kind.name: row, kind.inpainted.name: {**row, "images": 0}}).T)
-    one = answer.copied(found)
+    one = answer.copied(found, PLAIN)
     assert one.verdict == told
     assert one.basis.startswith(f"{hits} of {of} painted and styled pairs (2-Styled-Diff) are flagged")
     by_chance = f"{chance} of {of} images filled with an object that no model has seen ({chance / of:.1%})"
@@ -125,7 +128,7 @@ def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was
     audit = pd.DataFrame([{"data type": kind.name, "source": str(i)} for kind in kinds for i in range(100)])
     found = SimpleNamespace(types=kinds, audit=audit, copies=pd.DataFrame(
         {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
-    told = answer.copied(found).basis
+    told = answer.copied(found, PLAIN).basis
     assert told.startswith("30 of 100 painted and styled pairs (2-Styled-Diff)")
     assert told.endswith(" if the pairs of a source count as one; of 2 painted types this is the most "
                          "suspect one")
@@ -149,7 +152,7 @@ def test_pairs_of_a_source_are_not_as_many_as_independent_ones() -> None:
     def found(sources: int) -> answer.Answer:
         audit = pd.DataFrame({"data type": kind.name, "source": [str(i % sources) for i in range(60)]})
         return answer.copied(SimpleNamespace(types=[kind], audit=audit,
-                                             copies=pd.DataFrame({kind.name: row}).T))
+                                             copies=pd.DataFrame({kind.name: row}).T), PLAIN)
     assert [found(60).verdict, found(20).verdict] == ["more than by chance", "undecided"]
     assert "if the pairs of a source count as one" in found(20).basis
 
@@ -159,12 +162,12 @@ def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
         table = pd.DataFrame([
             {"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4, "high": 0.6},
             {"models": "b", "training pairs": 9, "held-out pairs": 8, "area": 0.7, "low": low, "high": high}])
-        return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)))
+        return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)), PLAIN)
     assert found(0.45).basis.endswith("; the highest of 2 groups of models")
     assert [found(0.55).verdict, found(0.45).verdict] == ["a sign of memory", UNDECIDED]
     assert found(0.51).verdict == UNDECIDED, "the higher of two areas may be so high by chance"
     assert found(0.45, 0.59).verdict == "hardly, if at all"
-    assert answer.remembered(SimpleNamespace(membership=None)) is None
+    assert answer.remembered(SimpleNamespace(membership=None), PLAIN) is None
 
 
 def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nano_run: Run) -> None:
@@ -424,3 +427,100 @@ def test_that_nothing_tells_patients_is_said(data: dict, layout: str, names: lis
     assert not any("are of one patient" in line for line in limits.of(p, {"train", "inpaint"}))
     untested = params.validate({"data": {**data, "holdout": None}, "segment": {"held_out": None}})
     assert not any("are of one patient" in line for line in limits.of(untested))
+
+
+# ---- of several sizes, generators and kinds
+
+
+def sets_of(means: dict[str, float], **sections: dict) -> SimpleNamespace:
+    """A run of planted small sets, "TYPE/SIZE/RATIO", with nothing else but networks on pairs alone."""
+    images = results(means, "augment", tests=("HyperKvasir",), seeds=5)
+    tests = [SimpleNamespace(name="HyperKvasir", groups=None, pairs=[])]
+    made = {"augment": SimpleNamespace(images=images, tests=tests, complete=True), "data": range(90)}
+    return SimpleNamespace(params=params.validate(sections), finished=made.get)
+
+
+SIZES = {"Real/16/": 0.4, "Paste/16/3": 0.6, "2-Styled-Paint/16/3": 0.5,
+         "Real/90/": 0.6, "Paste/90/3": 0.6, "2-Styled-Paint/90/3": 0.7}
+
+
+def test_the_first_answers_are_of_the_largest_set_as_the_advice_above_them_is(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sets_of(SIZES, augment={"rule": "add"})
+    monkeypatch.setattr(answer, "spent", lambda run: None)
+    images = run.finished("augment").images
+    told = {one.question: one for one in answer.questions(run, claims.judge(images, 300, 0))}
+    alone, pasting = told["Better than real pairs alone?"], told["Better than pasting?"]
+    assert alone.verdict == "better than real pairs alone, for these pairs"
+    assert alone.basis.startswith("90 real pairs, with 3 painted and styled pairs (2-Styled-Paint) each "
+                                  "added for about half of those trained on, against the 90 alone: +0.100")
+    assert "; the same verdict on both comparisons (differences from +0.1" in alone.basis, "16 pairs as well"
+    assert pasting.verdict == "better than pasting, for these pairs", "and not the worst of both sizes"
+    assert pasting.basis.startswith("90 real pairs, ")
+    assert "; the other comparisons: 1 worse than pasting (differences from -0.1" in pasting.basis
+    assert recommendation.of(run).startswith("**On these data (all 90 real pairs): painted pairs help more")
+    small = claims.overall(claims.judge(images, 300, 0))[paperclaims.PASTING]
+    assert small == rule.REFUTED, "chapter 8 still asks for all comparisons"
+
+
+def test_what_networks_on_pairs_alone_say_of_pasting_stands_beside_the_largest_set() -> None:
+    sized = [verdict(0.02, 0.06)]
+    alone = replace(verdict(-0.06, -0.02, claim=paperclaims.PASTING), chapter="segment")
+    smaller = verdict(-0.06, -0.02, claim=paperclaims.PASTING)
+    one = answer.compared("pasting", [alone, smaller], PLAIN, sized)
+    assert one.verdict == "better than pasting, for these pairs"
+    assert "; the other comparisons: 1 worse than pasting (" in one.basis, "the smaller one is in `sized`"
+
+
+def test_more_real_pairs_have_a_row_of_their_own() -> None:
+    table = keynumbers.table(sets_of({**SIZES, "Real/30/": 0.45}))
+    rows = table.frame.set_index("pairs")
+    more = rows.loc["more real pairs instead (More-Real)"]
+    assert re.match(r"14 more: [+]0[.]049 \[[+]0[.]04", more["gain over 16 real pairs"])
+    assert re.match(r"60 more: [+]0[.]1[45]\d \[[+]0[.]1", more["gain over 30 real pairs"])
+    assert more["gain over 90 real pairs"] == "", "of which there are no more"
+    assert list(rows.index)[:2] == ["real pairs (Real)", "more real pairs instead (More-Real)"]
+    assert "- **More-Real**: what the next larger set of real pairs gains" in keynumbers.glossary(table)
+    one_size = keynumbers.table(sets_of({"Real/16/": 0.4, "Paste/16/3": 0.6}))
+    assert not one_size.frame["pairs"].str.contains("More-Real").any()
+
+
+def audited(pasted: bool = True) -> SimpleNamespace:
+    """An audit of painted pairs and, if so, of pasted ones, of which it flags few."""
+    kinds = [DataType.parse("2-Styled-Paint"), *([DataType("Paste")] if pasted else [])]
+    row = {"images": 100, "either": 3, "by chance": 0.02, "null": 100}
+    audit = pd.DataFrame([{"data type": kind.name, "source": str(i)} for kind in kinds for i in range(100)])
+    table = pd.DataFrame([{"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4,
+                           "high": 0.6}])
+    equal = pd.DataFrame({"metric": ["FD"], "data type": ["2-Styled-Paint"], "value": [1.0]})
+    return SimpleNamespace(types=kinds, audit=audit, membership=SimpleNamespace(table=table),
+                           metrics=SimpleNamespace(frechet="FD"), equal=equal,
+                           copies=pd.DataFrame({kind.name: row for kind in kinds}).T)
+
+
+def test_of_several_generators_copies_and_memory_are_told_of_the_first() -> None:
+    for generators, told in ((1, False), (3, True)):
+        p = params.validate({"generators": generators, "inpaint": {"masks": "own"}})
+        for one in (answer.copied(audited(False), p), answer.remembered(audited(False), p)):
+            assert one.basis.endswith("; of the first of 3 generators") == told
+        run = SimpleNamespace(params=p, finished={"evaluate": audited(False)}.get)
+        caption = keynumbers._audited(run, ["2-Styled-Paint"])
+        assert (caption == " Near-copies and distances are of the first of 3 generators.") == told
+
+
+def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_of_pasted_ones(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def basis(masks: str, pasted: bool) -> str:
+        return answer.copied(audited(pasted), params.validate({"inpaint": {"masks": masks}})).basis
+    assert basis("varied", True).endswith(f"; {answer.UNFOUND} (of pasted objects, which all are copies, it "
+                                          "flags 3 of 100 pasted pairs (Paste))")
+    assert basis("varied", False).endswith(f"; {answer.UNFOUND}")
+    assert answer.UNFOUND in basis("joint", True)
+    assert answer.UNFOUND not in basis("own", False)
+    monkeypatch.setattr(cost, "spent", lambda run: [])
+    run = SimpleNamespace(params=params.validate({}), finished={"evaluate": audited()}.get)
+    table = keynumbers.table(run)
+    cells = dict(zip(table.frame["pairs"], table.frame["near-copies (by chance)"], strict=True))
+    assert cells["pasted pairs (Paste)"] == "3.0 % (2.0 %)"
+    assert "Pasted objects all are copies; the audit finds those that stand nearly" in table.caption
+    assert "Copies that were moved and turned by any angle would not be found." in table.caption

@@ -477,13 +477,13 @@ def test_a_card_of_synthetic_pairs_alone_speaks_of_no_others(to: str, evaluated:
 def test_a_card_says_what_the_models_remember(evaluated: Path, exports: dict[str, Path], own: Path,
                                               monkeypatch: pytest.MonkeyPatch):
     run = Run.open(evaluated)
-    told = answer.remembered(run.evaluated)
+    told = answer.remembered(run.evaluated, run.params)
     models, _ = exporting.models(run, own.parent / "models")
     for folder in (exports["hf"], models):
         assert (told.sentence if told else "Not known: chapter 5 made no membership test") in (
             folder / "README.md").read_text()
     figure = answer.Answer(answer.MEMORY, answer.REMEMBERED, "an area of 0.9")
-    monkeypatch.setattr(answer, "remembered", lambda result: figure)
+    monkeypatch.setattr(answer, "remembered", lambda result, p: figure)
     assert figure.sentence in datacard.text(choosing.choose(run, ["2-Diff"], real=False), "", "")
     assert figure.sentence not in datacard.text(choosing.choose(run, ["Real"]), "", "")
     shutil.rmtree(own / "evaluate")

@@ -248,6 +248,8 @@ def test_beside_a_cluster_count_stands_the_papers_own_of_the_same_or_nothing(
 
 def test_the_pages_say_whether_networks_had_equal_steps_or_equal_passes(p: Params,
                                                                         pairs: dataset.Pairs) -> None:
+    caption = segment_tables.alone(run_of(p), planted(BOTH, pairs), "dice").caption
+    assert "Synthetic pairs choose the best epoch of networks on synthetic pairs, real ones that" in caption
     for images, words in ((64, "equal optimizer steps: 12 epochs of 64 images (segment.epoch_images)"),
                           (None, "equal passes: 12 over their own training sets, as in the paper")):
         run = run_of(changed(p, segment={"epoch_images": images}))

@@ -1,7 +1,8 @@
 """Chapter 6: networks that saw synthetic pairs alone, tested on real images (paper 2.6.1, 3.3.1, B.3, B.4).
 
 For every data type and N: the pairs with sample numbers up to N, four fifths to train on and the rest, of
-other sources, to choose the best epoch. Real is the ceiling: the same sources themselves.
+other sources, to choose the best epoch. Real is the same sources themselves, and no ceiling: what
+paints and what is pasted draws on all pairs of the run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

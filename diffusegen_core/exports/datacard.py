@@ -191,18 +191,22 @@ def _copies(chosen: Chosen) -> str:
     for kind in chosen.sets:
         mine = chosen.table.loc[chosen.table["data_type"] == kind.name, "near_copy"]
         chance = result.copies["by chance"].get(kind.unfiltered.name, float("nan"))
-        rows.append([kind.name, str(int((~mine.isin(["no", NOT_AUDITED])).sum())), str(len(mine)),
+        mine = mine[mine != NOT_AUDITED]
+        rows.append([kind.name, str(int((mine != "no").sum())), str(len(mine)),
                      "not known" if isnan(chance) else f"{chance:.1%}"])
-    return (table(["data type", "near-copies", "pairs", "flagged by chance"], rows) +
+    unfound = (f" {naming.sentence(answer.UNFOUND)}, as pasted ones are, which all show real objects."
+               if answer.hides_copies(chosen.run.params, chosen.sets) else "")
+    return (table(["data type", "near-copies", "pairs audited", "flagged by chance"], rows) +
             "\n\nA near-copy is nearer to one training image than its distances to others explain, in pixels "
             "or in features. The last column is the share that is flagged of fillings which no model can "
-            "remember. `near_copy` in `origins.csv` names the pairs.")
+            "remember. `near_copy` in `origins.csv` names the pairs."
+            f"{unfound}")
 
 
 def remembered(run: Run) -> str:
     """What the membership test of chapter 5 says of the models; or why nothing is known."""
     result = run.finished("evaluate")
-    if told := answer.remembered(result) if result else None:
+    if told := answer.remembered(result, run.params) if result else None:
         return f"{told.question} {told.sentence}"
     why = ("chapter 5 was not made (`diffusegen run` with the run's params.yaml and `--only evaluate`)"
            if result is None else "chapter 5 made no membership test, which needs held-out images")

@@ -119,7 +119,7 @@ def _memory(run: Run) -> Iterator[str]:
     """What the audit and the membership test of chapter 5 say; or why nothing is known."""
     yield datacard.remembered(run)
     result = run.finished("evaluate")
-    if copied := answer.copied(result) if result else None:
+    if copied := answer.copied(result, run.params) if result else None:
         yield f"{copied.question} {copied.sentence}"
     if caveat := run.models.caveat:
         yield caveat

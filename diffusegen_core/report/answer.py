@@ -4,7 +4,7 @@ The sentences are made from the verdicts of `claims` and from chapter 5's audit;
 question that a run has nothing on is not asked, and `missing` says how to come by an answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, sqrt
 
@@ -15,8 +15,8 @@ from scipy.special import ndtri
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted, duration
-from diffusegen_core.data.types import GAN
-from diffusegen_core.report import claims, cost, paperclaims, rule, unfinished
+from diffusegen_core.data.types import GAN, VARIED, DataType
+from diffusegen_core.report import claims, cost, paperclaims, recommendation, rule, unfinished
 from diffusegen_core.report.naming import dice_of, named
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
@@ -36,16 +36,19 @@ from diffusegen_core.report.tables import Table, show, work
 from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import Run
 
-# What painted pairs are asked to be better than, and the claims whose comparisons answer it.
+# What painted pairs are asked to be better than, and the claims whose comparisons answer it. The first two
+# questions the largest small set answers, as it makes the sentence above the answers: see `_by_size`.
+ALONE, PASTING = "real pairs alone", "pasting"
 ASKED: dict[str, tuple[Claim, ...]] = {
-    "real pairs alone": (paperclaims.SMALL,),
-    "pasting": (paperclaims.PASTING,),
+    ALONE: (paperclaims.SMALL,),
+    PASTING: (paperclaims.PASTING,),
     "the GAN": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
 }
 COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
 NO_MATTER = "no difference that matters"
+UNFOUND = "copies that were moved and turned by any angle would not be found"
 LITTLE = 0.6  # an area under the ROC curve below which a guess is of hardly any use
 
 
@@ -71,11 +74,23 @@ def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
     `verdicts` are those of `claims.of`, which takes seconds to find them again.
     """
     told = claims.of(run) if verdicts is None else verdicts
-    result = run.finished("evaluate")
-    answers = [*(compared(other, [one for one in told if one.claim in asked], run.params)
+    result, p, sized = run.finished("evaluate"), run.params, _by_size(run)
+    answers = [*(compared(other, [one for one in told if one.claim in asked], p, sized.get(other, []))
                  for other, asked in ASKED.items()),
-               *([copied(result), remembered(result)] if result else []), spent(run)]
+               *([copied(result, p), remembered(result, p)] if result else []), spent(run)]
     return [one for one in answers if one]
+
+
+def _by_size(run: Run) -> dict[str, list[Verdict]]:
+    """What chapter 7 says of painted pairs beside real ones alone and beside pasted ones, of the largest set
+    of real pairs first. The paper's claim ends at 64 of them, and a reader's own question does not."""
+    result = run.finished("augment")
+    if result is None or not recommendation.tested(result):
+        return {}
+    sizes = sorted(map(int, result.images["size"].unique()), reverse=True)
+    found = [recommendation.findings(result, size, run.params) for size in sizes]
+    return {ALONE: [one.painting for one in found if one.painting],
+            PASTING: [one.better for one in found if one.better]}
 
 
 def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | None = None) -> Table:
@@ -94,23 +109,30 @@ def better_than(other: str) -> str:
     return f"Better than {other}?"
 
 
-def compared(other: str, verdicts: list[Verdict], p: Params) -> Answer | None:
+def compared(other: str, verdicts: list[Verdict], p: Params, sized: Sequence[Verdict] = ()) -> Answer | None:
     """The verdict on all comparisons with something, and the numbers of the first that it is due to; None
-    where nothing was compared. Measures are called as the data of the parameters are."""
+    where nothing was compared. Measures are called as the data of the parameters are.
+
+    `sized` are those of chapter 7 that stand in the place of its own among `verdicts`, by size: the first
+    decides, and the others are told beside it.
+    """
+    if sized:
+        verdicts = [*sized, *(one for one in verdicts if one.chapter != sized[0].chapter)]
     judged = [one for one in verdicts if not isnan(one.difference)]
     if not judged:
         return None
     told = [one.verdict for one in judged]
-    verdict = rule.joined(set(told))
+    verdict = told[0] if sized else rule.joined(set(told))
     one = next(each for each in judged if each.verdict == verdict)
     measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
     needs = f"; {rule.needs(one)}" if verdict == TOO_LITTLE else ""
     words = {SUPPORTED: f"better than {other}", REFUTED: f"worse than {other}", NO_EFFECT: NO_MATTER}
-    listed = ", ".join(f"{told.count(each)} {words.get(each, each)}" for each in reversed(WORST_FIRST)
-                        if each in told and each != verdict)
+    beside = told[1:] if sized else [each for each in told if each != verdict]
+    listed = ", ".join(f"{beside.count(each)} {words.get(each, each)}" for each in reversed(WORST_FIRST)
+                        if each in beside)
     all_of_them = "both" if len(told) == 2 else f"all {len(told)}"
-    part = "" if len(set(told)) == 1 else f" in {told.count(verdict)} of {len(told)} comparisons"
+    part = "" if sized or len(set(told)) == 1 else f" in {told.count(verdict)} of {len(told)} comparisons"
     scope = f", {one.scope}" if one.scope else ""
     span = _between([each.difference for each in judged if each.claim.measure == one.claim.measure],
                     one.claim.digits)
@@ -138,10 +160,10 @@ def _between(differences: list[float], digits: str) -> str:
     return f" (differences from {min(differences):{digits}} to {max(differences):{digits}})"
 
 
-def copied(result: Evaluated) -> Answer | None:
+def copied(result: Evaluated, p: Params) -> Answer | None:
     """The share of near-copies among painted pairs, beside the share that is flagged where none can be: of
     the painted types the one whose interval of the difference starts highest. None where no painted pair was
-    judged."""
+    judged. `p` are the run's parameters."""
     counts = {one: flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
     judged = {one: told for one, told in counts.items() if told}
     if not judged:
@@ -158,7 +180,28 @@ def copied(result: Evaluated) -> Answer | None:
         f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
         f"and {chance} of {null} images filled with an object that no model has seen ({chance / null:.1%}): "
         f"a difference of {hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if the pairs of a "
-        f"source count as one{more}").replace("%", " %"))
+        f"source count as one{more}{of_first(p)}{_unfound(result, p)}").replace("%", " %"))
+
+
+def of_first(p: Params) -> str:
+    """What chapter 5 judges, of a run with several generators, as the end of a basis; "" of one."""
+    return f"; of the first of {p.generators} generators" if p.generators > 1 else ""
+
+
+def hides_copies(p: Params, kinds: Collection[DataType]) -> bool:
+    """Whether pairs of these types show objects as the audit would not know them again."""
+    return any(kind.is_pasted or (kind.is_painted and p.inpaint.masks == VARIED) for kind in kinds)
+
+
+def _unfound(result: Evaluated, p: Params) -> str:
+    """Which copies the audit does not find, and the share of pasted pairs that it flags, all of which are
+    copies."""
+    if not hides_copies(p, result.types):
+        return ""
+    pasted = {kind: flagged(result.copies.loc[kind.name]) for kind in result.types if kind.is_pasted}
+    shares = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}"
+                       for kind, counts in pasted.items() if counts)
+    return f"; {UNFOUND}{f' (of pasted objects, which all are copies, it flags {shares})' if shares else ''}"
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
@@ -187,7 +230,7 @@ def wilson(share: float, of: float) -> tuple[float, float]:
     return (middle - half) / (1 + z**2 / of), (middle + half) / (1 + z**2 / of)
 
 
-def remembered(result: Evaluated) -> Answer | None:
+def remembered(result: Evaluated, p: Params) -> Answer | None:
     """The membership test of the group of models that betrays most; None without a test.
 
     As the highest of several areas may be high by chance, its lower limit is moved as far out as Bonferroni's
@@ -204,7 +247,7 @@ def remembered(result: Evaluated) -> Answer | None:
     return Answer(MEMORY, verdict, (
         "by the error of the models, training pairs are told from held-out ones with an area under the ROC "
         f"curve of {with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
-        f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}"))
+        f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}{of_first(p)}"))
 
 
 def spent(run: Run) -> Answer | None:

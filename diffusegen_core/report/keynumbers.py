@@ -1,5 +1,7 @@
 """The key numbers of a run: a row a data type, with what chapters 5 to 7 found of it and what it cost."""
 
+from collections.abc import Collection
+from itertools import pairwise
 from math import isnan
 
 import pandas as pd
@@ -9,14 +11,15 @@ from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import answer, cost
-from diffusegen_core.report.naming import captioned, mixing, named
+from diffusegen_core.report.naming import captioned, mixing, named, sentence
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import IN_WORDS, Table, escaped, number, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trials import Tested
 
 ALONE = "Dice, trained on them alone"
-BY_DESIGN = "all, by design"  # pasted objects are real ones
+COPIES = "near-copies (by chance)"
+MORE = "More-Real"  # no data type: more real pairs in the place of synthetic ones
 Texts = dict[str, str]
 """By data type, a cell."""
 
@@ -39,8 +42,9 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
                                                      for heading, texts in columns.items()}}
                           for kind in sorted(names, key=_order)], columns=[IN_WORDS, *columns])
     tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
-    alone = (" Of networks that are trained on one kind of pairs alone, the real ones are those that the "
-             "others were made from." if ALONE in columns else "")
+    alone = (" Of networks that are trained on one kind of pairs alone, the real ones are the sources "
+             "that the others were made into. Models and pasted objects draw on all pairs of the run: "
+             "the sources alone are no ceiling." if ALONE in columns else "")
     mixed = (" A gain is over these real pairs alone, whose Dice the first row has, where "
              f"{mixing(run.params.augment)}, as many for each as this run tried."
              if any(heading.startswith("gain") for heading in columns) else "")
@@ -49,25 +53,40 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
             "that theirs may be smaller than that of other real pairs."
             if any(heading.startswith("distance") for heading in columns) else "")
     return show(frame, name, "Key numbers of this run; Dice and differences with 95 % intervals."
-                             f"{tested}{alone}{mixed}{near}")
+                             f"{tested}{alone}{mixed}{near}{_audited(run, list(columns.get(COPIES, {})))}")
+
+
+def _audited(run: Run, kinds: Collection[str]) -> str:
+    """What the shares of near-copies of these data types leave out, as the end of a caption."""
+    types, p = [DataType.parse(kind) for kind in kinds], run.params
+    first = (f" Near-copies and distances are of the first of {p.generators} generators."
+             if kinds and p.generators > 1 else "")
+    pasted = (" Pasted objects all are copies; the audit finds those that stand nearly as they stood in "
+              "their own pictures." if any(kind.is_pasted for kind in types) else "")
+    unfound = f" {sentence(answer.UNFOUND)}." if answer.hides_copies(p, types) else ""
+    return f"{first}{pasted}{unfound}"
 
 
 def glossary(numbers: Table) -> str:
     """What the data types of `table` are, a line each."""
     kinds = [told.rpartition(" (")[2].removesuffix(")") for told in numbers.frame[IN_WORDS]]
-    held_out = {HELD_OUT.name: "real pairs that no part of the run has learned from"}
-    return "\n".join(f"- **{escaped(name)}**: {held_out.get(name) or DataType.parse(name).described}."
+    others = {HELD_OUT.name: "real pairs that no part of the run has learned from",
+              MORE: "what the next larger set of real pairs gains, without any synthetic ones"}
+    return "\n".join(f"- **{escaped(name)}**: {others.get(name) or DataType.parse(name).described}."
                      for name in kinds)
 
 
 def _told(name: str) -> str:
     """A data type in words, its name last."""
-    return f"real pairs that were held out ({name})" if name == HELD_OUT.name else named(DataType.parse(name))
+    others = {HELD_OUT.name: "real pairs that were held out", MORE: "more real pairs instead"}
+    return f"{others[name]} ({name})" if name in others else named(DataType.parse(name))
 
 
 def _order(name: str) -> tuple[bool, bool, bool, bool]:
     if name == HELD_OUT.name:  # no data type, but what other real images score
         return False, True, False, False
+    if name == MORE:
+        return False, False, True, False
     one = DataType.parse(name)
     return one != REAL, one != REAL, one.is_painted, one.is_styled
 
@@ -87,16 +106,30 @@ def _gains(run: Run, result: Tested) -> dict[str, Texts]:
     """The gain over Real of chapter 7, for each number of real pairs, at the largest r of the type; and the
     Dice of Real alone, to which it adds."""
     columns: dict[str, Texts] = {}
-    for size, rows in _first(result).groupby("size", sort=True):
+    by_size = dict(list(_first(result).groupby("size", sort=True)))
+    more = {size: _more(run, result, (size, rows), another)
+            for (size, rows), another in pairwise(by_size.items())}
+    for size, rows in by_size.items():
         real = rows[rows["data_type"] == REAL.name]
         alone = intervals.matrix(real, "dice"), intervals.generators(real)
         texts = {REAL.name: f"{_text(_interval(run, result, *alone).within(0, 1), '.3f')} alone"}
+        texts |= {MORE: more[size]} if more.get(size) else {}
         for kind, mine in rows[rows["data_type"] != REAL.name].groupby("data_type", sort=False):
             most = mine[mine["ratio"] == mine["ratio"].max()]
             gain = intervals.differences(most, real, "dice"), intervals.generators(most, real)
             texts[str(kind)] = _text(_interval(run, result, *gain), "+.3f")
         columns[f"gain over {size} real pairs"] = texts
     return columns
+
+
+def _more(run: Run, result: Tested, one: tuple[int, pd.DataFrame], larger: tuple[int, pd.DataFrame]) -> str:
+    """As "16 more: +0.043 [+0.010, +0.076]": what Real gains from one set to the next larger one, which holds
+    the smaller: paired, as other gains are; "" where a seed has not both."""
+    real, more = (rows[rows["data_type"] == REAL.name] for _, rows in (one, larger))
+    gain = intervals.differences(more, real, "dice")
+    if not gain.size:
+        return ""
+    return f"{larger[0] - one[0]} more: {_text(_interval(run, result, gain, {}), '+.3f')}"
 
 
 def _evaluated(run: Run) -> dict[str, Texts]:
@@ -109,11 +142,10 @@ def _evaluated(run: Run) -> dict[str, Texts]:
     distances = {str(kind): number(mine["value"].mean(), ".4g")
                  for kind, mine in rows.groupby("data type", sort=False)}
     counts = {kind.name: answer.flagged(result.copies.loc[kind.name])
-              for kind in result.types if kind.is_painted or kind == GAN}
+              for kind in result.types if kind.is_painted or kind.is_pasted or kind == GAN}
     copies = {kind: f"{hits / of:.1%} ({null / of_null:.1%})".replace("%", " %")
               for kind, told in counts.items() if told for hits, of, null, of_null in [told]}
-    copies |= {kind.name: BY_DESIGN for kind in result.types if copies and kind.is_pasted}
-    return {"near-copies (by chance)": copies, f"distance from training images ({metric})": distances}
+    return {COPIES: copies, f"distance from training images ({metric})": distances}
 
 
 def _interval(run: Run, result: Tested, values: pd.DataFrame, generators: dict[int, int]) -> Interval:

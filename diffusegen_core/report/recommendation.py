@@ -62,10 +62,13 @@ def of(run: Run) -> str:
 
 
 def comparable(result: Tested) -> bool:
-    """Whether chapter 7 is finished and has tested on images of the data's own kind, and not of other
-    hospitals alone."""
-    return (result.complete and len(result.images) > 0
-            and claims.own_test(result.images) in set(result.images["test_set"]))
+    """Whether chapter 7 is finished and `tested`."""
+    return result.complete and tested(result)
+
+
+def tested(result: Tested) -> bool:
+    """Whether there are tests on images of the data's own kind, and not of other hospitals alone."""
+    return len(result.images) > 0 and claims.own_test(result.images) in set(result.images["test_set"])
 
 
 def in_words(run: Run) -> str:

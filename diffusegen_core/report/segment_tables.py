@@ -67,7 +67,8 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
         where = "Tables 2, B3 and B4"
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
                    (f"Trained on one data type alone: {captioned(p, _word(measure))}, computed in this run, "
-                    f"with 95 % intervals. {effort(p)} {unknown(run)}"), where)
+                    "with 95 % intervals. Synthetic pairs choose the best epoch of networks on synthetic "
+                    f"pairs, real ones that of Real. {effort(p)} {unknown(run)}"), where)
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
