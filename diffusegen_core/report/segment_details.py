@@ -16,7 +16,7 @@ from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, overlap, power
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.naming import captioned, sentence
-from diffusegen_core.report.segment_tables import plain, with_interval
+from diffusegen_core.report.segment_tables import plain, whole, with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
@@ -36,7 +36,8 @@ def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
     frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
     return _thirds(run.params, result, frame, "dice", by, name,
                    f"{sentence(captioned(run.params))} by the area of the objects in an image, computed in "
-                   f"this run, with 95 % intervals. Each size is a third of the test set: {parting}")
+                   f"this run, with 95 % intervals. Each size is a third of the test set: {parting}"
+                   f"{whole(result)}")
 
 
 def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None:
@@ -48,7 +49,8 @@ def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None
                zip(classes, overlap.of_classes(len(classes)), strict=True)}
     return show(_rows(result, by, columns), name, "Dice of each class, computed in this run, with 95 % "
                 "intervals. Where a class is in neither mask of an image it is 1. All other tables have the "
-                "mean over the classes, but for objects, which are those of all classes together.")
+                "mean over the classes, but for objects, which are those of all classes together."
+                f"{whole(result)}")
 
 
 def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -57,11 +59,12 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
     known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
     frame, parting = _parted(found, known)
     frame = frame.assign(detected=(frame["iou"] >= lesionwise.DETECTED).astype(float),
-                         image=frame["image"] + " " + frame["lesion"].astype(str))
+                         image=frame["image"] + " " + frame["lesion"].astype(str),
+                         **{trials.GROUP: _resampled(result, frame)})
     return _thirds(run.params, result, frame, "detected", by, name,
                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. Each "
-                   f"size is a third of the test set's objects: {parting}{_missing(result)}")
+                   f"size is a third of the test set's objects: {parting}{whole(result)}{_missing(result)}")
 
 
 def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -79,7 +82,7 @@ def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
                 f"run, of images of {side} pixels a side. HD95: lower is better; where one mask alone is "
                 f"empty it is the diagonal. Normalised surface distance: the share of both outlines within "
                 f"{boundaries.tolerance(side):.3g} px of the other. Calibration error: expected, means over "
-                f"seeds; lower is better.{_missing(result)}")
+                f"seeds; lower is better.{whole(result)}{_missing(result)}")
 
 
 def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -153,6 +156,13 @@ def _parted(frame: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, str
              for test, (low, high) in of_test.items()]
     return (pd.concat(parts) if parts else frame.assign(third=pd.Series(dtype=str)),
             f"{'; '.join(words) or 'there is none'}.")
+
+
+def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
+    """For each row what is resampled with it: its sequence, centre or patient, or else its image."""
+    known = {test.name: result.groups_of(test.name) or {} for test in result.tests}
+    return [known[test].get(image, image)
+            for test, image in zip(frame["test_set"], frame["image"], strict=True)]
 
 
 def _thirds(p: Params, result: Tested, frame: pd.DataFrame, value: str, by: list[str], name: str,
