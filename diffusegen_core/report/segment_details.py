@@ -4,7 +4,7 @@
 and ratio.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +19,16 @@ from diffusegen_core.report.naming import captioned, sentence
 from diffusegen_core.report.segment_tables import plain, whole, with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
-from diffusegen_core.segmentation import trials
+from diffusegen_core.segmentation import details, trials
 from diffusegen_core.segmentation.experiments import FIELDS, OK
 from diffusegen_core.segmentation.trials import Tested
 
 DICE = "Dice"
+ALONE = "one mask empty"
+ALARMS = "false alarms an image"
 Texts = dict[tuple[str, ...], str]
 """By the values of `by` and the test set, as text, a cell."""
+NOTHING: Mapping[str, Texts] = {}
 Values = tuple[tuple, pd.DataFrame, dict[int, int]]
 """The values of `by` and the test set, a matrix (seeds x images), and by seed its generator."""
 
@@ -61,10 +64,16 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
     frame = frame.assign(detected=(frame["iou"] >= lesionwise.DETECTED).astype(float),
                          image=frame["image"] + " " + frame["lesion"].astype(str),
                          **{trials.GROUP: _resampled(result, frame)})
+    distances = result.details.distances
+    alarms = (_means(run.params, replace(result, images=distances), by, details.FALSE_ALARMS, ".2f")
+              if distances[details.FALSE_ALARMS].notna().any() else None)
+    told = (" A false alarm is a connected part of what was predicted that touches no object."
+            if alarms is not None else "")
     return _thirds(run.params, result, frame, "detected", by, name,
                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. Each "
-                   f"size is a third of the test set's objects: {parting}{whole(result)}{_missing(result)}")
+                   f"size is a third of the test set's objects: {parting}{told}{whole(result)}"
+                   f"{_missing(result)}", {ALARMS: alarms} if alarms is not None else {})
 
 
 def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -73,14 +82,18 @@ def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
     errors: dict[tuple[str, ...], list[float]] = {}
     for key, table in result.details.calibration.groupby([*by, "test_set", "seed"], sort=False, dropna=False):
         errors.setdefault(_key(key[:-1]), []).append(calibration.error(table))
+    alone = replace(distances, images=distances.images.assign(**{
+        ALONE: (distances.images["hd95"] > boundaries.diagonal(p.data.image_size) - 1).astype(float)}))
     frame = _rows(result, by, {
         "HD95, px": _means(p, distances, by, "hd95", ".1f"),
+        **({ALONE: _means(p, alone, by, ALONE)} if len(p.data.classes) == 1 else {}),
         "surface distance": _means(p, distances, by, "nsd"),
         "calibration error": {key: f"{sum(each) / len(each):.4f}" for key, each in errors.items()}})
     side = p.data.image_size
     return show(frame, name, f"Outlines, with 95 % intervals, and probabilities, computed in this "
                 f"run, of images of {side} pixels a side. HD95: lower is better; where one mask alone is "
-                f"empty it is the diagonal. Normalised surface distance: the share of both outlines within "
+                f"empty it is the diagonal, and where that is so in many images, its mean says little else. "
+                f"Normalised surface distance: the share of both outlines within "
                 f"{boundaries.tolerance(side):.3g} px of the other. Calibration error: expected, means over "
                 f"seeds; lower is better.{whole(result)}{_missing(result)}")
 
@@ -166,10 +179,11 @@ def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
 
 
 def _thirds(p: Params, result: Tested, frame: pd.DataFrame, value: str, by: list[str], name: str,
-            caption: str) -> Table:
+            caption: str, further: Mapping[str, Texts] = NOTHING) -> Table:
+    """Means of a column of `frame` by size, and `further` columns."""
     of_size = {size: replace(result, images=frame[frame["third"] == size]) for size in lesionwise.SIZES}
-    return show(_rows(result, by, {size: _means(p, here, by, value) for size, here in of_size.items()}), name,
-                caption)
+    columns = {size: _means(p, here, by, value) for size, here in of_size.items()}
+    return show(_rows(result, by, {**columns, **further}), name, caption)
 
 
 def _rows(result: Tested, by: list[str], columns: dict[str, Texts]) -> pd.DataFrame:

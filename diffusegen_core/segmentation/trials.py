@@ -34,7 +34,7 @@ SCORES = 1  # raised when the same network would be scored, or shown, otherwise
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
 HISTORY, SHOWN = "history.csv", "examples.npz"
 TRIAL = 4  # batches of a trial
-MOST = {"hd95": float("inf")}  # of measures that are no share, what they can be
+MOST = {"hd95": float("inf"), details.FALSE_ALARMS: float("inf")}  # what measures that are no share can be
 SUMMARY = ["mean", "low", "high", "images", "seeds"]
 GROUP = "group"  # the column of what is resampled as a whole
 
