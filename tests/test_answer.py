@@ -17,7 +17,7 @@ from test_claims import results
 
 from diffusegen_core import __version__
 from diffusegen_core.config import params
-from diffusegen_core.data import sequences
+from diffusegen_core.data import related, sequences
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import (
@@ -420,7 +420,7 @@ def test_turning_is_no_part_of_the_augmentation_of_real_pairs() -> None:
     ({"source": "mine"}, "CVC-ClinicDB", "ab", True)])
 def test_that_nothing_tells_patients_is_said(data: dict, layout: str, names: list, told: bool,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequences, "of_pairs", lambda pairs: sequences.of_layout(layout, pairs))
+    monkeypatch.setattr(related, "of_pairs", lambda pairs: sequences.of_layout(layout, pairs))
     p = params.validate({"data": {**data, "holdout": None}})
     lines = list(limits.of(p, pairs=list(names)))
     assert any("are of one patient" in line for line in lines) == told

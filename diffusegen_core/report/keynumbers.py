@@ -46,7 +46,7 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
              "that the others were made into. Models and pasted objects draw on all pairs of the run: "
              "the sources alone are no ceiling." if ALONE in columns else "")
     mixed = (" A gain is over these real pairs alone, whose Dice the first row has, where "
-             f"{mixing(run.params.augment)}, as many for each as this run tried."
+             f"{mixing(run.params.augment, 'synthetic pairs')}; at the largest number for each (r)."
              if any(heading.startswith("gain") for heading in columns) else "")
     near = (" The distance from the training images (a Fréchet distance, of equally many images of each "
             "kind) is small where images look alike. Painted and pasted pairs keep their surroundings, so "

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import FULL_SIZE
-from diffusegen_core.data import sequences
+from diffusegen_core.data import related
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import VARIED
 from diffusegen_core.networks import weights
@@ -67,7 +67,7 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
 
 def _grouped(p: Params, pairs: Pairs | None) -> bool:
     """Whether it is known which of the run's pairs belong together: by patients, volumes or the layout."""
-    return p.data.patients is not None or (pairs is not None and sequences.of_pairs(pairs) is not None)
+    return p.data.patients is not None or (pairs is not None and related.of_pairs(pairs) is not None)
 
 
 def _turned(p: Params) -> str:
@@ -89,6 +89,6 @@ def _of_networks(p: Params, fewest: int) -> Iterator[str]:
         others = " (`segment.cvc`, `segment.polypgen`)" if p.data.object_name == POLYP else ""
         yield f"There is one data set: what images from elsewhere would say is not known{others}."
     else:
-        yield ("Frames of one video are alike. Verdicts on CVC-ClinicDB and PolypGen resample whole "
-               "sequences and centres, of which there are few; other intervals of chapters 6 and 7 take "
-               "images for independent, and are too narrow there.")
+        yield ("Frames of one video are alike. On CVC-ClinicDB and PolypGen whole sequences and centres are "
+               "resampled, of which there are few; where the names of images do not tell them, images are "
+               "taken for independent, and intervals are too narrow.")
