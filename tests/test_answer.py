@@ -395,6 +395,14 @@ def test_what_saw_more_than_a_small_set_is_all_named() -> None:
     assert not lines_with("In small sets", augment={"generator_sees": "subset"})
 
 
+def test_pasting_once_for_all_is_a_limit_where_it_is_done_so() -> None:
+    once, = lines_with("pasted once", inpaint={"baselines": ["Paste"]})
+    assert "for all repetitions: verdicts on pasted pairs are for these pasted pairs." in once
+    p = params.validate({"inpaint": {"baselines": ["Paste"]}, "augment": {"generator_sees": "subset"}})
+    assert [line for line in limits.of(p) if "pasted once for all repetitions of chapter 6:" in line]
+    assert not [line for line in limits.of(p, {"inpaint", "augment"}) if "pasted once" in line]
+
+
 @pytest.mark.parametrize(("masks", "baselines", "told"), [
     ("varied", None, "Painted objects are"), ("joint", ["Paste"], "Pasted objects are"),
     ("varied", ["Paste"], "Painted and pasted objects are"), ("own", None, None)])

@@ -447,19 +447,21 @@ def test_with_fewer_than_three_generators_a_verdict_is_for_these_pairs():
 def test_a_verdict_on_pasted_pairs_is_for_these_and_speaks_of_no_generator():
     frame = results({"Real/16/": 0.4, "Paste/16/3": 0.5, "20-Styled-Diff/16/3": 0.6}, "augment", seeds=5)
 
-    def scopes(generators: int) -> dict[str, str]:
+    def scopes(generators: int, sees: str = "all") -> dict[str, str]:
         painted = frame["data_type"] == "20-Styled-Diff"
         known = frame.assign(generator=(frame["seed"] % generators).where(painted))
         real, paste, styled = (comparisons.Net("augment", name, None, 16, ratio) for name, ratio in
                                (("Real", None), ("Paste", 3), ("20-Styled-Diff", 3)))
         asked = {"alone": (paste, real), "both": (styled, paste), "painted": (styled, real)}
         found = claims.judged([comparisons.Comparison(paper.PASTING, *nets, "HyperKvasir")
-                               for nets in asked.values()], known, 300, 0)
+                               for nets in asked.values()], known, 300, 0,
+                              how=Augment(generator_sees=sees))
         assert {one.verdict for one in found} == {SUPPORTED}
         return dict(zip(asked, (one.scope for one in found), strict=True))
     assert scopes(1) == {"alone": "for these pasted pairs", "both": "for these pairs",
                          "painted": "for these pairs"}
     assert scopes(5) == {"alone": "for these pasted pairs", "both": "for these pasted pairs", "painted": ""}
+    assert set(scopes(5, "subset").values()) == {""}, "each small set has pasted pairs of its own"
     assert "generator" not in rule.SCOPE_PASTED
 
 

@@ -153,18 +153,20 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
                      [_gains(*two, measure) for two in ((arms[0], arms[1]), (arms[2], arms[3]))])
     gain = intervals.paired(first, second, measure, resamples, seed, groups.of if groups else None)
     verdict, reason = decide(gain, max(means), one.claim.helps)
-    scope = "" if verdict == TOO_LITTLE else _scope(one, gain)
+    scope = "" if verdict == TOO_LITTLE else _scope(one, gain, how)
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
                    seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope,
                    in_words=one.in_words(how))
 
 
-def _scope(one: Comparison, gain: Interval) -> str:
-    """What a verdict is limited to, by what made the pairs that are compared."""
+def _scope(one: Comparison, gain: Interval, how: Augment) -> str:
+    """What a verdict is limited to, by what made the pairs that are compared. Where each small set has a
+    generator of its own, it has pasted pairs of its own as well."""
     kinds = [DataType.parse(net.data_type) for net in one.nets]
     if any(kind.is_painted or kind == GAN for kind in kinds) and gain.generators < LEAST_GENERATORS:
         return THESE_PAIRS
-    return THESE_PASTED if any(kind.is_pasted for kind in kinds) else ""
+    once = one.first.chapter != "augment" or how.generator_sees == "all"
+    return THESE_PASTED if once and any(kind.is_pasted for kind in kinds) else ""
 
 
 def _rows(images: pd.DataFrame, net: Net, test_set: str) -> pd.DataFrame:

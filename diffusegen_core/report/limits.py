@@ -39,8 +39,10 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
     if "inpaint" in made and p.generators < LEAST_GENERATORS:
         yield (f"{'One generator' if p.generators == 1 else f'{p.generators} generators'} made the pairs: "
                f"verdicts are {THESE_PAIRS}, and another training might reverse them (`generators`).")
-    if networks and p.inpaint.baselines:
-        yield f"Objects were pasted once for all repetitions: verdicts on pasted pairs are {THESE_PASTED}."
+    own = p.augment.generator_sees == SUBSET  # then each small set has pasted pairs of its own, too
+    if p.inpaint.baselines and ("segment" in made or ("augment" in made and not own)):
+        yield (f"Objects were pasted once for all repetitions{' of chapter 6' if own else ''}: verdicts on "
+               f"pasted pairs are {THESE_PASTED}.")
     if "augment" in made and p.augment.generator_sees != SUBSET:
         knew = ["the generator", *(["pasting"] if p.inpaint.baselines else []),
                 *(["the filter"] if p.filter.folds else [])]
