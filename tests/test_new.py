@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -386,6 +387,16 @@ def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():
             assert p.train.images <= ladder.PASSES * max(1, pairs // (2 * k))
             assert max(p.augment.sizes) <= p.inpaint.sources <= pairs
             assert p.segment.test_count == held
+
+
+@pytest.mark.parametrize(("k", "generators", "side", "one"), [
+    (2, 3, 64, True), (1, 3, 64, False), (2, 1, 64, False), (2, 3, 128, False)])
+def test_clusters_share_a_network_where_that_was_better_and_every_worker_has_one(k, generators, side, one):
+    rung = next(each for each in ladder.LADDER if each.side == side)
+    made = ladder.sections(replace(rung, generators=generators), 800, 200, k, 200)
+    assert ("one_model" in made["train"]) == one
+    assert params.validate({"data": {"image_size": side, "count": None, "source": "x"}, "cluster": {"k": k},
+                            **lines.values(made)}).train.one_model == one
 
 
 def test_the_gain_that_can_be_seen_shrinks_with_images_and_seeds():
