@@ -82,9 +82,7 @@ def looking() -> Iterator[None]:
 
 def seeded(make: Callable[[], Made], seed: int, *names: object) -> Made:
     """What `make` returns, its random numbers drawn from `seed`; torch's global state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the GPUs too.
-        torch.default_generator.manual_seed(seeds.derive(seed, "weights", *names))
+    with seeds.global_seed(seed, "weights", *names):
         return make()
 
 
