@@ -43,17 +43,19 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
 from diffusegen_core.diffusion import checkpoints, previews, process, samplers
+from diffusegen_core.diffusion.history import COLUMNS
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Schedule
 from diffusegen_core.diffusion.training import (
-    COLUMNS,
     State,
     Training,
     join,
     optimize,
     refuse_divergence,
     snapshot,
+    spend,
     start,
+    took,
     weights_of,
 )
 from diffusegen_core.diffusion.unet import parameter_count
@@ -61,7 +63,7 @@ from diffusegen_core.parallel import fanout, pauses, progress, ranks
 from diffusegen_core.parallel.pauses import Pause
 from diffusegen_core.parallel.progress import GivenUp, Watch
 from diffusegen_core.parallel.ranks import ALONE, Share
-from diffusegen_core.store import files, tracking
+from diffusegen_core.store import files, stamps, tracking
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
@@ -180,7 +182,7 @@ def _model(task: Task) -> Model:
     stamp = task.artifact.stamp
     return Model(task.name, len(task.pictures), stamp["images"], stamp["steps"], stamp["loss"],
                  float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
-                 task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"])
+                 task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"], stamps.cards(stamp))
 
 
 def _adopt(task: Task, source: Path) -> None:
@@ -242,7 +244,7 @@ def _fit(task: Task, share: Share = ALONE) -> None:
             _preview(task, state, schedule, folder)
         while state.step < task.steps:
             if state.step == training.plateau and settings.keep_optimizer and share.writes:
-                state.seconds = time.monotonic() - began
+                spend(state, time.monotonic() - began)
                 _save(state, folder / PLATEAU, artifact.recipe)
             with pause.step():
                 row = optimize(training, state, schedule, x)
@@ -262,7 +264,7 @@ def _fit(task: Task, share: Share = ALONE) -> None:
                 grid = _preview(task, state, schedule, folder)
                 track.image("samples", np.asarray(grid.convert("RGB")), state.step)
             if kept:  # after the sample grid, so that no interruption leaves the last one out
-                state.seconds = time.monotonic() - began
+                spend(state, time.monotonic() - began)
                 _keep(state, folder, artifact.recipe)
             if shown:
                 progress.show(task.name, folder)
@@ -283,7 +285,7 @@ def _reached(task: Task, state: State, share: Share, folder: Path, began: float,
         kept = header.get("steps", 0) if header else 0
         if (share == ALONE and pause.whole and kept < state.step and folder.is_dir()
                 and not task.artifact.made() and bool(state.history.rows()[-1].isfinite().all())):
-            state.seconds = time.monotonic() - began
+            spend(state, time.monotonic() - began)
             _keep(state, folder, task.artifact.recipe)
         raise
 
@@ -315,7 +317,7 @@ def _keep(state: State, folder: Path, recipe: Recipe) -> None:
 def _save(state: State, path: Path, recipe: Recipe) -> None:
     """Write all that a training goes on from."""
     checkpoints.save(path, snapshot(state),
-                     {"recipe": recipe, "seconds": state.seconds, "steps": state.step}, hashed=False)
+                     {"recipe": recipe, **took(state), "steps": state.step}, hashed=False)
 
 
 def _write_curve(state: State, folder: Path) -> None:
@@ -336,10 +338,11 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
     if task.training.settings.keep_optimizer and task.training.plateau == state.step:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
                                               "history": state.history.rows()},
-                         {**reached, "seconds": state.seconds}, hashed=False)
+                         {**reached, **took(state)}, hashed=False)
     _write_curve(state, folder)
-    cards = f"{state.share.of} x " if state.share.of > 1 else ""
+    several = f"{state.share.of} x " if state.share.of > 1 else ""
+    cards = {stamps.CARDS: round(state.cards, 3)} if state.cards > 1 else {}
     artifact.finish([weights], state.seconds, spent=[folder / CHECKPOINT],
                     images=state.step * task.training.settings.batch_size, steps=state.step,
                     loss=state.history.final_loss(), parameters=parameter_count(state.net),
-                    device=cards + devices.name(task.ws.device))
+                    device=several + devices.name(task.ws.device), **cards)

@@ -30,11 +30,18 @@ class Model:
     loss: float
     """Mean over the last tenth of the steps."""
     seconds: float
-    """NaN where it was trained elsewhere."""
+    """Wall time; NaN where it was trained elsewhere."""
     parameters: int
     folder: Path
     sha256: str
     """Of its weights file."""
+    cards: float = 1.0
+    """How many graphics cards trained it at a time, on average; 1 on a processor."""
+
+    @property
+    def card_seconds(self) -> float:
+        """What it took in all: the seconds of each of its cards, or on a processor wall time."""
+        return self.seconds * self.cards
 
     @property
     def path(self) -> Path:
@@ -56,8 +63,13 @@ class Trained:
 
     @property
     def seconds(self) -> float:
-        """What was spent here: nothing on models that were trained elsewhere."""
+        """What was spent here: nothing on models that were trained elsewhere. Wall time, added up."""
         return float(np.nansum([model.seconds for model in self.all]))
+
+    @property
+    def card_seconds(self) -> float:
+        """The same, the cards that trained a model together added up as well."""
+        return float(np.nansum([model.card_seconds for model in self.all]))
 
     @property
     def all(self) -> list[Model]:
