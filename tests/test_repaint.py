@@ -44,6 +44,13 @@ def test_the_first_levels_of_a_small_schedule_by_hand():
     assert repaint_levels(5, 2, 2) == [4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0, -1]
 
 
+@pytest.mark.parametrize(("count", "jump"), [(10, 10), (5, 10), (1, 1)])
+def test_a_jump_that_no_level_has_room_for_is_refused_where_one_is_asked_for(count: int, jump: int):
+    with pytest.raises(UserError, match=f"jump_length {jump} must be below the {count} respaced steps"):
+        repaint_levels(count, jump, 2)
+    assert repaint_levels(count, jump, 1) == list(range(count - 1, -2, -1))
+
+
 # ---- one image at a time
 
 @pytest.fixture(scope="module")

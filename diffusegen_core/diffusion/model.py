@@ -122,12 +122,16 @@ class Diffusion:
         image comes back byte for byte. `mask` (S, S), the number of a class where it is not 0, says where the
         lesion is to be; without it the model chooses within the region, and outside there is none. The image
         follows a given mask more strongly with a `guidance_scale` above 1 (see `towards`). Result i depends
-        on `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
+        on `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`);
+        `jump_length` is below `respacing`, or `resampling` 1. The defaults are for a few images of one's own;
+        chapter 3 and `run.paint` take the run's parameters `inpaint`, by default 25 steps that never jump
+        back, with matched borders where `inpaint.seamless` asks for them.
         """
         model, side = self._over(respacing), self.image_size
         if mask is None and guidance_scale != 1:
             raise UserError("guidance_scale is how strongly images follow a given mask: give a mask with it.")
         _refuse_below_one(jump_length=jump_length, resampling=resampling, guidance_scale=guidance_scale)
+        levels = repaint_levels(respacing, jump_length, resampling)
         channels, classes = self.planes.channels, self.planes.classes
         given, fill = _planar(image, channels, side), _plane("region", region, side)
         lesion = (np.zeros((side, side), np.uint8) if mask is None
@@ -136,7 +140,6 @@ class Diffusion:
         if mask is not None:
             known[channels:] = 1
         pair = dataset.gather(["given"], given[None], planes.separate(lesion, classes)[None])
-        levels = repaint_levels(respacing, jump_length, resampling)
         batches = []
         for part in _parts(n, batch_size):
             repeated = (len(part), -1, -1, -1)
