@@ -157,7 +157,7 @@ class GuidedStep:
 
     The losses see the mix s x0_hat + (1 - s) x_t, s = sqrt(1 - alpha_bar_t), and the content to keep is mixed
     with a noised copy of itself in the same way, as in the authors' code. They see x0_hat as predicted; the
-    step itself clips it as the model does, as chapter 3.
+    step itself clips it where the model does (`Diffusion.clip`), which the authors' code never does.
     """
 
     def __init__(self, judge: Judge, targets: Targets, number: int = 0):
