@@ -42,8 +42,7 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
-from diffusegen_core.diffusion import checkpoints, previews, process, samplers
-from diffusegen_core.diffusion.history import COLUMNS
+from diffusegen_core.diffusion import checkpoints, history, previews, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Schedule
 from diffusegen_core.diffusion.training import (
@@ -78,12 +77,12 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
     `watch` sees each new sample grid. `beside` are the workspaces of further generators, whose models are
     trained along with these, so that workers share all of them; a call of their own reads them.
     """
-    copies = len(windows) // len(pairs) if windows else 1
+    copies = 1 if windows is None else len(windows) // len(pairs)
     everyone, labels = list(range(copies * len(pairs))), np.repeat(clusters.labels, copies).tolist()
     places = [ws, *beside]
     none: list[Path | None] = [None] * len(places)
     common = {"pairs": pairs.stored, "settings": settings, "network": network, "process": process,
-              "windows": windows.stored if windows else None}
+              "windows": None if windows is None else windows.stored}
 
     def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[Model]:
         items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name,
@@ -165,8 +164,12 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
     if not task.artifact.made():
         source = checkpoints.released(settings, name)
         try:
-            if source or task.label is not None or settings.devices == 1:
-                _adopt(task, source) if source else _fit(task) if task.label is None else _part(task)
+            if source:
+                _adopt(task, source)
+            elif task.label is not None:
+                _part(task)
+            elif settings.devices == 1:
+                _fit(task)
             else:
                 ranks.together(_fit_share, {"ws": ws, **given}, devices.several(ws.device, settings.devices),
                                name, task.steps * settings.batch_size, "image")
@@ -322,7 +325,7 @@ def _save(state: State, path: Path, recipe: Recipe) -> None:
 
 def _write_curve(state: State, folder: Path) -> None:
     """The loss curve so far: a row a step."""
-    frame = pd.DataFrame(state.history.rows().numpy(), columns=COLUMNS)
+    frame = pd.DataFrame(state.history.rows().numpy(), columns=history.COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
     files.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
 
@@ -330,10 +333,9 @@ def _write_curve(state: State, folder: Path) -> None:
 def _conclude(task: Task, state: State, folder: Path) -> None:
     """Write the finished model, and what it takes to train it further; then its stamp."""
     artifact = task.artifact
-    seen = checkpoints.fingerprints(task.seen)
     reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
-        "configuration": task.configuration, "seen": seen, **reached})
+        "configuration": task.configuration, "seen": checkpoints.fingerprints(task.seen), **reached})
     # Where the learning rate has fallen, nothing goes on from here, but from the plateau.
     if task.training.settings.keep_optimizer and task.training.plateau == state.step:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),

@@ -191,9 +191,8 @@ def listed(path: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -
 
 def files_of(folder: Path, name: str) -> list[Path]:
     """Where a pair's image and mask lie."""
-    array = planes.image_file(folder, name, 0)
-    return [array if array.is_file() else planes.image_file(folder, name, planes.RGB),
-            planes.mask_file(folder, name)]
+    array, picture = (folder / "images" / f"{name}{ending}" for ending in (planes.ARRAY, ".png"))
+    return [array if array.is_file() else picture, planes.mask_file(folder, name)]
 
 
 def names_of(hashes: Mapping[str, str], name: str) -> list[str]:
