@@ -343,7 +343,7 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
                          {**reached, **took(state)}, hashed=False)
     _write_curve(state, folder)
     several = f"{state.share.of} x " if state.share.of > 1 else ""
-    cards = {stamps.CARDS: round(state.cards, 3)} if state.cards > 1 else {}
+    cards: dict[str, Any] = {stamps.CARDS: round(state.cards, 3)} if state.cards > 1 else {}
     artifact.finish([weights], state.seconds, spent=[folder / CHECKPOINT],
                     images=state.step * task.training.settings.batch_size, steps=state.step,
                     loss=state.history.final_loss(), parameters=parameter_count(state.net),
