@@ -343,10 +343,7 @@ def _facts(pairs: Pairs) -> dict[str, Any]:
 
 
 def _phantoms(settings: Data, seed: int) -> Pairs:
-    wanted = {phantoms.name(index): index for index in range(settings.count or 0)}
-    if settings.names:
-        selection.refuse_unknown(settings.names, set(wanted))
-        wanted = {name: index for name, index in wanted.items() if name in settings.names}
+    wanted = phantoms.chosen(settings)
     images, masks = zip(*phantoms.drawn(settings.source, wanted.values(), settings.image_size, seed),
                         strict=True)
     return gather(list(wanted), np.stack(images), np.stack(masks), Planes.of(settings).overlap)
