@@ -12,7 +12,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, regions
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.repaint import fetched, network_calls, repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels, to_array
 from diffusegen_core.diffusion.samplers import SAMPLERS
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
@@ -185,5 +185,5 @@ def test_values_that_are_not_finite_are_no_image(net: UNet, pairs: dataset.Pairs
 
     samples = painted(Burst(), pairs, [0])
     with pytest.raises(UserError, match="values that are not finite"):
-        fetched(samples)
-    assert fetched(torch.zeros(1, 4, 2, 2)).shape == (1, 4, 2, 2)
+        to_array(samples)
+    assert to_array(torch.zeros(1, 4, 2, 2)).shape == (1, 4, 2, 2)

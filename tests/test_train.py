@@ -20,7 +20,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.diffusion import checkpoints, training
+from diffusegen_core.diffusion import checkpoints, origins, training
 from diffusegen_core.parallel import pauses, progress
 from diffusegen_core.report import tables
 from diffusegen_core.run import Run
@@ -495,9 +495,9 @@ def test_models_tell_the_images_that_they_have_seen(nano_params: Params):
     """Its own; with a base all, since that has seen them."""
     pairs = pairs_of(nano_params)
     model = train_one(nano_params, [3, 5])
-    assert checkpoints.seen(model.path) == checkpoints.fingerprints(pairs.take([3, 5]))
+    assert origins.read_fingerprints(model.path) == origins.fingerprints(pairs.take([3, 5]))
     based = train_one(nano_params, [4], "cluster-01", model.folder)
-    assert checkpoints.seen(based.path) == checkpoints.fingerprints(pairs)
+    assert origins.read_fingerprints(based.path) == origins.fingerprints(pairs)
 
 
 def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_already(
@@ -511,9 +511,9 @@ def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_alrea
     assert np.isnan([m.seconds for m in adopted.models]).all()
     for m in adopted.models:
         theirs = other.folder / "train" / m.name / "model.safetensors"
-        assert checkpoints.seen(m.path) == checkpoints.seen(theirs)
+        assert origins.read_fingerprints(m.path) == origins.read_fingerprints(theirs)
         assert stamp_of(m)["trained"] == "elsewhere on known images"
-    seen = set().union(*(checkpoints.seen(m.path) for m in adopted.models))
+    seen = set().union(*(origins.read_fingerprints(m.path) for m in adopted.models))
     assert seen == set(pairs_of(p).names)
     p = changed(p, ("data.count", 9))
     with pytest.raises(UserError, match=r"no training images of this run.*: phantom_00009\."):

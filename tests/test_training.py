@@ -332,7 +332,7 @@ def test_in_sampling_no_change_is_told_as_zeros(pairs: dataset.Pairs):
         told, silent, other = net(x_t, t, zeros), net(x_t, t), net(x_t, t, change)
         assert torch.equal(told, silent)
         assert not torch.equal(told, other), "the layer has learned"
-        assert torch.equal(net.settled()(x_t, t), told)
+        assert torch.equal(net.fold_conditions()(x_t, t), told)
     assert net.state_dict().keys() == training.start(of(), CPU).net.state_dict().keys()
 
 

@@ -42,7 +42,7 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
-from diffusegen_core.diffusion import checkpoints, history, previews, process, samplers
+from diffusegen_core.diffusion import checkpoints, history, origins, previews, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Schedule
 from diffusegen_core.diffusion.training import (
@@ -149,7 +149,7 @@ def _usable(p: Params, name: str) -> None:
     """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
     if taken(p.folder / "train" / name, p.train):
         return
-    if source := checkpoints.released(p.train, name):
+    if source := origins.find_released(p.train, name):
         checkpoints.judge(source, p.model, p.process, p.model_size, p.train.sample_weights, Planes.of(p.data))
 
 
@@ -162,7 +162,7 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
                              "windows": windows}
     task = task_of(ws, **given)
     if not task.artifact.made():
-        source = checkpoints.released(settings, name)
+        source = origins.find_released(settings, name)
         try:
             if source:
                 _adopt(task, source)
@@ -191,7 +191,7 @@ def _model(task: Task) -> Model:
 def _adopt(task: Task, source: Path) -> None:
     """Take a finished checkpoint into the run, if it fits: it is judged before anything changes."""
     diffusion, origin = _loaded(source, task.training), task.training.settings.checkpoints
-    known, folder = checkpoints.seen(source), task.artifact.begin()
+    known, folder = origins.read_fingerprints(source), task.artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
     header = {"configuration": task.configuration, **({} if known is None else {"seen": known})}
     weights = checkpoints.save(folder / WEIGHTS, tensors, header)
@@ -207,7 +207,7 @@ def _part(task: Task) -> None:
     nets = {kind: checkpoints.load(source, kind, label=task.label).net for kind in checkpoints.WEIGHTS}
     tensors = {f"{kind}.{k}": v for kind, net in nets.items() for k, v in net.state_dict().items()}
     weights = checkpoints.save(folder / WEIGHTS, tensors, {"configuration": task.configuration,
-                                                           "seen": checkpoints.seen(source)})
+                                                           "seen": origins.read_fingerprints(source)})
     task.artifact.finish([weights], 0.0, images=0, steps=0, loss=float("nan"),
                          parameters=parameter_count(nets["raw"]))
 
@@ -335,7 +335,7 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
     artifact = task.artifact
     reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
-        "configuration": task.configuration, "seen": checkpoints.fingerprints(task.seen), **reached})
+        "configuration": task.configuration, "seen": origins.fingerprints(task.seen), **reached})
     # Where the learning rate has fallen, nothing goes on from here, but from the plateau.
     if task.training.settings.keep_optimizer and task.training.plateau == state.step:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),

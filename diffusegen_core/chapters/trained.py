@@ -11,7 +11,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import resolve
 from diffusegen_core.config.sections import Train
 from diffusegen_core.data.types import cluster_model
-from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion import checkpoints, origins
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.store.stamps import read_stamp
 
@@ -99,7 +99,7 @@ class Trained:
     @property
     def caveat(self) -> str:
         """What a caption or a verdict must say where models are adopted that may have seen any image."""
-        unknown = [model.name for model in self.all if checkpoints.seen(model.path) is None]
+        unknown = [model.name for model in self.all if origins.read_fingerprints(model.path) is None]
         return (f"Of the {len(self.all)} diffusion models {len(unknown)} were trained elsewhere on unknown "
                 "images, so that test images may be among these." if unknown else "")
 

@@ -21,7 +21,7 @@ from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.maskguidance import MaskGuidance, guided_call
 from diffusegen_core.diffusion.process import Reverse, Schedule
-from diffusegen_core.diffusion.repaint import fetched, repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels, to_array
 from diffusegen_core.diffusion.samplers import Generators, named, sample
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
@@ -176,7 +176,7 @@ def _refuse_below_one(**numbers: float) -> None:
 
 def _pairs(what: str, x: Tensor, kind: Planes) -> Pairs:
     """Pairs from images (N, C + M, S, S) in [-1, 1]; the masks are cut at their mid-value."""
-    pixels = fetched(x)
+    pixels = to_array(x)
     names = [f"{what}_{number:04d}" for number in range(len(pixels))]
     masks = planes.separate(planes.decided(pixels[:, kind.channels:], overlap=kind.overlap), kind.classes)
     return dataset.gather(names, dataset.to_bytes(pixels[:, :kind.channels]), masks, kind.overlap)

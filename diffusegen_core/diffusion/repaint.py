@@ -82,7 +82,7 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
     return torch.where(known > 0, x_known, x)
 
 
-def fetched(x: Tensor) -> np.ndarray:
+def to_array(x: Tensor) -> np.ndarray:
     """Samples (B, C, H, W) as an array, float32. UserError where one is not finite, which as bytes would look
     like an image."""
     samples = x.float().cpu().numpy()
