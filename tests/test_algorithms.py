@@ -166,6 +166,21 @@ def test_the_page_paints_as_the_run_by_its_sampler_and_precision(nano_run: Run) 
     assert (names["diffusion"].precision, names["diffusion"].clip) == ("bf16", False)
 
 
+def test_the_page_takes_a_guided_step_in_the_runs_precision(nano_run: Run, monkeypatch) -> None:
+    values = params.merged(params.plain(nano_run.params), {"style.precision": "bf16"})
+    used, call = [], Diffusion.call
+
+    def noted(self: Diffusion, *given: Tensor) -> Tensor:
+        used.append((self.precision, torch.is_autocast_enabled("cpu")))
+        return call(self, *given)
+    monkeypatch.setattr(Diffusion, "call", noted)
+    names: dict = {"run": Run(params.validate(values))}
+    start, cell = cells("04_style")[1], [one for one in cells("04_style") if "algorithms.to_style" in one]
+    exec(start.split("\nrun = ")[0], names)
+    exec(cell[0], names)
+    assert used == [("bf16", True)]
+
+
 def test_the_page_styles_as_the_run(model: Diffusion, pairs: Pairs, settings: Params, tmp_path: Path,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
     own = settings.model_copy(update={"style": settings.style.model_copy(

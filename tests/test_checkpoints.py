@@ -59,7 +59,8 @@ def judged(path: Path, p: Params) -> None:
 
 
 # How a sentence begins that says what to do.
-WAY_OUT = re.compile(r"\. (Ask for|Copy it|Give the run|Leave|Name|Read|Set|The same command|Save|Weights are) .+\.$")
+WAY_OUT = re.compile(r"\. (Ask for|Copy it|Give the run|Leave|Name|Read|Save|Set|The same command|"
+                     r"Weights are) .+\.$")
 
 
 def refusal(path: Path, p: Params, act: Callable[[Path, Params], object] = judged) -> str:

@@ -33,8 +33,8 @@ def global_seed(seed: int, *names: object, device: torch.device | None = None) -
         # Not torch.manual_seed, which would seed every GPU, of which one at most is put back.
         torch.default_generator.manual_seed(number)
         if card:
-            with torch.cuda.device(card):
-                torch.cuda.manual_seed(number)
+            place = torch.cuda.current_device() if card.index is None else card.index
+            torch.cuda.default_generators[place].manual_seed(number)
         yield
 
 
