@@ -170,7 +170,7 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
         raise UserError(f"{path} is no {OURS} file, and only those tell of their network. Read a released "
                         "checkpoint by checkpoints.load_released, with its network and process.")
     with _opened(path) as (file, head):
-        net, process = _told(path, head, file, weights)
+        net, process = _build_from_header(path, head, file, weights)
         _refuse_other_label(path, head["configuration"].get("labels", 0), label)
         state = {name: file.get_tensor(f"{weights}.{name}") for name in net.state_dict()}
     return _diffusion(path, net, state, process, device, precision, label)
@@ -194,7 +194,7 @@ def load_released(path: Path, model: Model, process: Process, image_size: int,
     UserError names what differs.
     """
     state = tensor_files.read(path)
-    net = _said(path, state, model, process, image_size, planes)
+    net = _build_from_parameters(path, state, model, process, image_size, planes)
     return _diffusion(path, net, state, process, device, precision)
 
 
@@ -203,18 +203,18 @@ def judge(path: Path, model: Model, process: Process, image_size: int, weights: 
     """UserError where a finished checkpoint, ours or released, is damaged or is not this model. Names, shapes
     and extents are looked at, but no weights are read: this takes no time."""
     if path.suffix != OURS:
-        _said(path, tensor_files.read(path, mapped=True), model, process, image_size, planes)
+        _build_from_parameters(path, tensor_files.read(path, mapped=True), model, process, image_size, planes)
         return
     with _opened(path) as (file, head):
         refuse_other_configuration(path, head, configuration(model, process, image_size, planes=planes))
-        _told(path, head, file, weights)
+        _build_from_header(path, head, file, weights)
 
 
-def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet, Process]:
+def _build_from_header(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet, Process]:
     """Network, without memory, and process as a header tells them, once the tensors fit that."""
     if weights not in WEIGHTS:
         raise UserError(f"{path} has no weights {weights}. Ask for {' or '.join(WEIGHTS)}.")
-    model, process, image_size, conditions, planes = _configured(path, head)
+    model, process, image_size, conditions, planes = _read_configuration(path, head)
     names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
     if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:
         raise UserError(f"{path} does not hold the network that its header tells of. {AGAIN}")
@@ -228,8 +228,8 @@ def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet
     return net, process
 
 
-def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, image_size: int,
-          planes: Planes) -> UNet:
+def _build_from_parameters(path: Path, state: dict[str, Tensor], model: Model, process: Process,
+                           image_size: int, planes: Planes) -> UNet:
     """The network that the parameters say a bare state dict is of, without memory, once it fits that."""
     if process.objective != "eps":
         raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
@@ -240,9 +240,9 @@ def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, 
     return net
 
 
-def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditions, Planes]:
+def _read_configuration(path: Path, head: Header) -> tuple[Model, Process, int, Conditions, Planes]:
     """Network, process, image size, conditions, channels and classes as a header tells them."""
-    stated = _stated(path, head)
+    stated = _find_configuration(path, head)
     try:
         return (Model.model_validate(stated["model"]), Process.model_validate(stated["process"]),
                 TypeAdapter(int).validate_python(stated["image_size"], strict=True),
@@ -256,7 +256,7 @@ def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditio
                         f"({reason}). {AGAIN}") from None
 
 
-def _stated(path: Path, head: Header) -> dict[str, Any]:
+def _find_configuration(path: Path, head: Header) -> dict[str, Any]:
     """The configuration in a header. UserError where there is none, as in an unfinished training's."""
     if "configuration" not in head:
         raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model. The same "
@@ -302,7 +302,8 @@ def _no_numbers(path: Path, name: str) -> UserError:
 
 def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any]) -> None:
     """UserError, naming each difference, unless a finished file's configuration is the one wanted."""
-    stated = {name: value for name, value in _stated(path, head).items() if name not in TRAINING_ALONE}
+    stated = {name: value for name, value in _find_configuration(path, head).items()
+              if name not in TRAINING_ALONE}
     if differing := differences(stated, wanted):
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
                         f"{'; '.join(differing)}. Give the run the file's, or name another file.")
