@@ -394,8 +394,8 @@ def test_the_gain_that_can_be_seen_shrinks_with_images_and_seeds():
 
 @pytest.mark.parametrize(("seeds", "generators", "sees", "told"), [
     (3, 1, "all", "about 0.14 cannot be told from chance, with 36 test images and 3 repetitions. The mean"),
-    (5, 3, "all", "about 0.23 cannot be told from chance, with 36 test images and 5 repetitions with the pairs "
-                  "of 3 generators. The mean"),
+    (5, 3, "all", "about 0.23 cannot be told from chance, with 36 test images and 5 repetitions with the "
+                  "pairs of 3 generators. The mean"),
     (5, 1, "subset", "about 0.13 cannot be told from chance, with 36 test images and 5 repetitions with the "
                      "pairs of 5 generators. The mean"),
     (1, 1, "all", "")])
