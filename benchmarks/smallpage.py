@@ -39,7 +39,7 @@ from diffusegen_core.report import (
     verdict_tables,
 )
 from diffusegen_core.report.claims import of as verdicts_of
-from diffusegen_core.report.figures import board, picture
+from diffusegen_core.report.figures import board, pair, picture
 from diffusegen_core.report.showcase import outline
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
@@ -204,12 +204,10 @@ def timed(wall: dict[str, Any]) -> Table:
 
 def masked(noise: list[Pairs]) -> str:
     """In how many masks of pairs from noise there is an object."""
-    masks = np.concatenate([pairs.masks for pairs in noise])
-    there = int((masks > 127).any(axis=(1, 2, 3)).sum())
-    some = "none" if there == 0 else str(there)
-    return (f"Of the {len(masks)} masks from noise {some} {'show' if there > 1 else 'shows'} an object. "
-            "Models that have seen so few images are given masks (`inpaint.masks: varied`), as in the upper "
-            "rows.")
+    there = [mask.any() for pairs in noise for mask in pairs.masks]
+    some = str(sum(there)) if any(there) else "None"
+    return (f"{some} of the {len(there)} masks from noise {'show' if sum(there) > 1 else 'shows'} an object. "
+            "In the upper rows the masks are given (`inpaint.masks: varied`), so that none is empty.")
 
 
 def figure() -> str:
@@ -238,9 +236,9 @@ def drawn(run: Run, noise: list[Pairs]) -> Figure:
         named(line[0], one.data_type.name)
     for number, pairs in enumerate(noise):
         lines = axes[len(rows) + 2 * number:][:2]
-        for images, line, row in zip((pairs.images, pairs.masks), lines, ("image", "mask"), strict=True):
-            for ax, image in zip(line, images, strict=True):
-                picture(ax, image)
+        for column, image, mask in zip(lines.T, pairs.images, pairs.masks, strict=False):
+            pair(column, image, mask)
+        for line, row in zip(lines, ("image", "mask"), strict=True):
             named(line[0], f"model {number + 1},\n{row}")
     return board_
 

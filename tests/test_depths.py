@@ -16,6 +16,8 @@ from diffusegen_core.data import (
     dataset,
     decisive,
     intensities,
+    layouts,
+    patients,
     pictures,
     pixels,
     rasters,
@@ -178,3 +180,19 @@ def test_backgrounds_and_pictures_to_paint_are_as_bright_as_training_images(tmp_
     brightness = sidecars.as_read(p.data, ours.file)
     shown = painting._pictures(sorted(others.iterdir()), brightness)
     assert max(one.max() for one in shown) < 0.7 * ours.images.max()
+
+
+def test_held_out_images_do_not_decide_how_bright_the_others_are(tmp_path, nano):
+    def dim(number: int) -> np.ndarray:
+        return np.round(tissue(number) * 1000).astype(np.uint16)
+    folder = pairs(tmp_path / "set", image=dim)
+    p = params.validate(nano | {"data": {"source": str(folder), "count": None, "image_size": 16,
+                                         "intensities": "percentile", "channels": 1, "holdout": 0.25}})
+    before = dataset.load(Workspace(tmp_path / "before", p.seed), p.data)
+    held = patients.split(layouts.scan(folder, p.data), p.data, p.seed)[1]
+    assert held
+    for name in held:
+        file = folder / f"images/{name}.png"
+        save(file, np.asarray(Image.open(file)) * 4)
+    after = dataset.load(Workspace(tmp_path / "after", p.seed), p.data)
+    assert np.array_equal(before.images, after.images)

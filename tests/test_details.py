@@ -61,6 +61,8 @@ def test_details_are_those_of_the_predictions_that_were_scored(own: Params, netw
     assert (known.distances["test_set"] == "Phantom").all()
     pd.testing.assert_frame_equal(real(known.distances)[boundaries.COLUMNS],
                                   boundaries.scores(predicted, true), rtol=1e-5)
+    assert real(known.distances)[details.FALSE_ALARMS].tolist() == lesionwise.false_alarms(
+        predicted, true).tolist()
     pd.testing.assert_frame_equal(real(known.lesions)[lesionwise.COLUMNS],
                                   lesionwise.each(predicted, true, pairs.names), rtol=1e-5)
     expected = calibration.bins(found[:, 1], true, pairs.names, own.seed)
@@ -156,10 +158,17 @@ def test_another_test_set_has_details_of_its_own(own: Params, networks: Networks
 
 def test_of_nothing_the_tables_have_their_columns() -> None:
     empty = details.Details()
-    assert list(empty.distances)[-4:] == ["test_set", "image", "hd95", "nsd"]
+    assert list(empty.distances)[-5:] == ["test_set", "image", "hd95", "nsd", "false_alarms"]
     assert list(empty.lesions)[-3:] == ["lesion", "area", "iou"]
     assert list(empty.calibration)[-4:] == calibration.COLUMNS
     assert replace(empty).masks == {}
+
+
+def test_details_of_before_false_alarms_were_counted_hold(own: Params, networks: Networks) -> None:
+    table = pd.DataFrame({"image": ["a"], "hd95": [1.0], "nsd": [0.5], "seed": [0]})
+    older = details._gathered("distances.csv", [table])
+    assert older[details.FALSE_ALARMS].isna().all()
+    assert older["hd95"].tolist() == [1.0]
 
 
 def test_a_network_that_finds_nothing_has_details(own: Params, networks: Networks,

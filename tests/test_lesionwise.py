@@ -45,6 +45,14 @@ def test_empty_masks_single_pixels_and_corners():
     assert found(empty, drawn((4, 4, 1, 1), (5, 5, 1, 1))) == [(0.02, 0)], "joined over a corner"
 
 
+def test_parts_that_touch_no_lesion_are_false_alarms():
+    true = drawn((2, 2, 2, 2), (8, 0, 1, 1))
+    predicted = drawn((2, 3, 1, 4), (6, 6, 1, 1), (8, 8, 1, 1), (9, 9, 1, 1), (8, 0, 2, 1))
+    pairs = [(predicted, true, 2), (true, true, 0), (predicted, drawn(), 4), (drawn(), true, 0)]
+    shown, masks = (np.concatenate(each) for each in list(zip(*pairs, strict=True))[:2])
+    assert lesionwise.false_alarms(shown, masks).tolist() == [count for *_, count in pairs]
+
+
 def test_thirds_of_a_test_set():
     areas = pd.Series([0.01, 0.02, 0.10, 0.12, 0.30, 0.50, 0.4], index=list("abcdefg"))
     parting = lesionwise.bounds(areas)

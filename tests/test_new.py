@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -386,6 +387,16 @@ def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():
             assert p.segment.test_count == held
 
 
+@pytest.mark.parametrize(("k", "generators", "side", "one"), [
+    (2, 3, 64, True), (1, 3, 64, False), (2, 1, 64, False), (2, 3, 128, False)])
+def test_clusters_share_a_network_where_that_was_better_and_every_worker_has_one(k, generators, side, one):
+    rung = next(each for each in ladder.LADDER if each.side == side)
+    made = ladder.sections(replace(rung, generators=generators), 800, 200, k, 200)
+    assert ("one_model" in made["train"]) == one
+    assert params.validate({"data": {"image_size": side, "count": None, "source": "x"}, "cluster": {"k": k},
+                            **lines.values(made)}).train.one_model == one
+
+
 def test_the_gain_that_can_be_seen_shrinks_with_images_and_seeds():
     assert power.visible(5, 200) == pytest.approx(0.072, abs=0.001)
     assert power.visible(2, 8) > power.visible(3, 8) > power.visible(3, 20) > power.visible(5, 200)
@@ -403,8 +414,7 @@ def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int,
                                                                      told: str):
     p = params.validate({"generators": generators, "segment": {"seeds": seeds},
                          "augment": {"seeds": seeds, "generator_sees": sees}})
-    data = SimpleNamespace(held=["a"], kept=lambda side: (100, 36), patients={"a": "1"},
-                           settings=SimpleNamespace(patients="each"))
+    data = SimpleNamespace(held=["a"], kept=lambda side: (100, 36), patients={"a": "1"}, kind="patient")
     found = [line for line in cautions._of_tests(p, data) if "Gains in Dice" in line]
     assert len(found) == bool(told)
     assert not told or told in found[0]

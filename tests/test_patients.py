@@ -12,7 +12,16 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, patients, phantom, testsets
+from diffusegen_core.data import (
+    checkup,
+    dataset,
+    layouts,
+    patients,
+    phantom,
+    related,
+    sequences,
+    testsets,
+)
 from diffusegen_core.data.testsets import HELD_OUT
 from diffusegen_core.data.types import PASTE, DataType
 from diffusegen_core.report import opening, tables
@@ -242,3 +251,28 @@ def test_slices_of_one_volume_stay_together(tmp_path) -> None:
     assert told == {}
     assert len(held) == 4
     assert len({name.split("_")[0] for name in held}) == 1
+
+
+def test_frames_of_a_sequence_stay_together_where_the_layout_tells_them(nano: dict, tmp_path: Path) -> None:
+    frames = [start + number for start in (1, 26, 51, 68) for number in range(6)]
+    for frame in frames:
+        image, mask, _ = phantom.draw(7, frame, 16)
+        dataset.write_pair(tmp_path / "set", str(frame), image, mask)
+    source = tmp_path / "cvc"
+    source.mkdir()
+    (tmp_path / "set" / "images").rename(source / "Original")
+    (tmp_path / "set" / "masks").rename(source / "Ground Truth")
+    p = make(nano, source, patients=None)
+    pairs, test = load(p)
+    sequence = related.of_pairs(pairs)
+    assert (sequence.kind, sequence.count, len(pairs)) == ("sequence", 3, 18)
+    assert (test.groups.kind, test.groups.count, len(test.pairs)) == ("sequence", 1, 6)
+    assert not set(sequence.of.values()) & set(test.groups.of.values())
+    train, valid = trainsets.split(pairs.names, 0.3, 0, "x", groups=patients.together(pairs.file))
+    assert not {sequence.of[name] for name in train} & {sequence.of[name] for name in valid}
+    line, = (text for _, what, text in checkup.checkup(source, None, p.data).lines if what == "patients")
+    assert line == "4 sequences, 6 images each, such as 01, by the layout: none is parted"
+    apart = patients.split(layouts.scan(source, p.data), p.data.model_copy(update={"patients": "each"}), 0)[1]
+    assert len(apart) == 6
+    assert len({sequences.CVC_STARTS.index(start) for start in (1, 26, 51, 68) for name in apart
+                if start <= int(name) < start + 6}) > 1, "each: the user says that frames are independent"

@@ -65,7 +65,7 @@ def planted(kinds: list[dict], tests: tuple[str, ...] = ("CVC-ClinicDB",), seeds
     bins = pd.DataFrame({"bin": [0, 9], "pixels": [3, 1], "probability": [0.1, 0.9], "polyp": [0.0, 1.0]})
     keys = images[[*FIELDS, "test_set"]].drop_duplicates()
     known = Details(images.assign(hd95=images["number"].astype(float), nsd=0.25)[
-        [*FIELDS, "test_set", "image", "hd95", "nsd"]],
+        [*FIELDS, "test_set", "image", "hd95", "nsd"]].assign(false_alarms=images["number"] % 2),
         of_lesions[[*FIELDS, "test_set", *lesionwise.COLUMNS]],
         keys.merge(bins, how="cross")[[*FIELDS, "test_set", *calibration.COLUMNS]])
     return Tested(images[[*FIELDS, *IMAGE]], runs, [TestSet(test, one, "") for test, one in shown.items()],
@@ -102,6 +102,18 @@ def test_detection_counts_lesions_from_half_on(run: SimpleNamespace) -> None:
     assert [mean(row[size]) for size in lesionwise.SIZES] == [1, 1, 1]
 
 
+def test_false_alarms_stand_beside_what_was_detected(run: SimpleNamespace) -> None:
+    result = planted(KINDS)
+    table = segment_details.detection(run, result, BY, "x")
+    assert mean(cells(table)["false alarms an image"]) == 0.5
+    assert "touches no object" in table.caption
+    older = result.details.distances.assign(false_alarms=float("nan"))
+    table = segment_details.detection(run, replace(result, details=replace(
+        result.details, distances=older)), BY, "x")
+    assert "false alarms an image" not in cells(table)
+    assert "touches no object" not in table.caption
+
+
 def test_two_lesions_of_an_image_are_two(run: SimpleNamespace) -> None:
     result = planted(KINDS[:1], seeds=1)
     twice = pd.concat([result.details.lesions, result.details.lesions.assign(lesion=2, iou=0.0)])
@@ -114,6 +126,13 @@ def test_outlines_and_calibration(run: SimpleNamespace) -> None:
     row = cells(segment_details.outlines(run, planted(KINDS), BY, "x"))
     assert (mean(row["HD95, px"]), mean(row["surface distance"])) == (2.5, 0.25)
     assert row["calibration error"] == "0.1000"
+    assert mean(row["one mask empty"]) == 0
+    result = planted(KINDS)
+    far = result.details.distances.assign(
+        hd95=lambda table: np.where(table["image"] == FRAMES[0], SIZE * 2 ** 0.5 - 1e-4, 1.0))
+    row = cells(segment_details.outlines(run, replace(result, details=replace(
+        result.details, distances=far)), BY, "x"))
+    assert mean(row["one mask empty"]) == pytest.approx(1 / 6, abs=1e-3)
 
 
 @pytest.mark.parametrize(("kinds", "by"), [(KINDS, BY), (GRID, SMALL)])

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from made_up import (
@@ -33,6 +34,7 @@ from diffusegen_core.chapters.trained import Model, Trained
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
 from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, cluster_model
+from diffusegen_core.measures import intervals
 from diffusegen_core.notebooks import NOTEBOOKS
 from diffusegen_core.report import (
     claims,
@@ -40,6 +42,7 @@ from diffusegen_core.report import (
     papers,
     published,
     rule,
+    segment_details,
     segment_figures,
     segment_tables,
     verdict_tables,
@@ -656,9 +659,50 @@ def test_a_page_with_intervals_says_what_is_not_in_them(name: str) -> None:
     cells = nbformat.read(next(NOTEBOOKS.glob(f"{name}*.ipynb")), as_version=4).cells
     text = " ".join(" ".join(cell.source for cell in cells if cell.cell_type == "markdown").split())
     assert "one set of synthetic pairs, from one training of the generator" in text
-    assert ("Other intervals take images as independent, and are too narrow there" if name == "08" else
-            "frames of the same video are not: for test sets such as CVC-ClinicDB and PolypGen the "
-            "intervals are too narrow") in text
+    assert {"06": "Elsewhere images count as independent, and if they are not, the intervals are too narrow",
+            "07": "whole ones are resampled", "08": "too narrow if they are not"}[name] in text
+
+
+# ---- images that are not independent
+
+
+def test_where_patients_are_told_every_interval_resamples_them_as_a_whole(p: Params,
+                                                                          pairs: dataset.Pairs) -> None:
+    """Of two patients, one with two images: the mean lies between theirs, and intervals are wider."""
+    result = planted([small("Real", 16), small("20-Styled-Diff", 16, 1)], pairs)
+    result.images["dice"] += np.where(result.images["data_type"] == "Real", 0.1, 0.2) * (
+        result.images["image"] == "2")
+    known = {"0": "a", "1": "a", "2": "b"}
+    of_patients = replace(result, tests=[
+        replace(test, pairs=test.pairs and replace(pairs, names=list(known)), patients=known)
+        for test in result.tests])
+    by = ["data_type"]
+    apart, whole = (trials.summary(one, by, "dice", 500, 0).iloc[0] for one in (result, of_patients))
+    assert apart["mean"] == pytest.approx(whole["mean"])
+    assert whole["high"] - whole["low"] > 1.5 * (apart["high"] - apart["low"])
+    real = result.images.query(f"data_type == 'Real' and test_set == '{TESTS[0]}'")
+    expected = intervals.of_groups(intervals.matrix(real, "dice"), known, 500, 0).within(0, 1)
+    assert (whole["low"], whole["high"]) == pytest.approx((expected.low, expected.high))
+    told, untold = (segment_tables.small(run_of(p), one, "dice", 1).caption for one in (of_patients, result))
+    assert f"Intervals resample whole patients of {TESTS[0]}" in told
+    assert "resample" not in untold
+    bars = [np.ptp(segment_figures.gains(one, p).axes[0].collections[0].get_segments()[0][:, 1])
+            for one in (result, of_patients)]
+    assert bars[1] > 1.5 * bars[0]
+
+
+def test_lesions_of_one_image_or_patient_are_resampled_together(p: Params, pairs: dataset.Pairs) -> None:
+    result = planted([ALL_REAL], pairs)
+    lesions = pd.DataFrame([{**row, "lesion": number, "area": 0.1 * number, "iou": 0.5 * number}
+                            for row in result.images[[*FIELDS, "test_set", "image"]].to_dict("records")
+                            for number in (1, 2)])
+    found = replace(result, details=replace(result.details, lesions=lesions))
+    assert segment_details._resampled(found, lesions) == lesions["image"].tolist()
+    known = {"0": "a", "1": "a", "2": "b"}
+    first = replace(found, tests=[replace(found.tests[0], pairs=replace(pairs, names=list(known)),
+                                          patients=known), *found.tests[1:]])
+    here = lesions[lesions["test_set"] == TESTS[0]]
+    assert segment_details._resampled(first, here) == [known[image] for image in here["image"]]
 
 
 # ---- figures

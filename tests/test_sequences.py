@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusegen_core.data import dataset, sequences
+from diffusegen_core.data import dataset, related, sequences
 from diffusegen_core.store import files
 
 
@@ -32,11 +32,11 @@ def test_names_that_should_tell_and_do_not_are_reported(tmp_path: Path):
         files.write_json(folder / "made.json", {"recipe": {}, "outputs": {}, "shown": {}, "seconds": 0,
                                                 "device": "cpu", "layout": layout})
         return dataset.Pairs(names, np.zeros(0), np.zeros(0), "", file=folder / "pairs.npz")
-    assert sequences.untold(stored("CVC-ClinicDB (PNG)", ["1", "2"])) == ""
-    assert sequences.untold(stored("images and masks", ["1", "a"])) == ""
-    assert sequences.untold(stored("CVC-ClinicDB (PNG)", ["a", "2"])) == (
+    assert related.untold(stored("CVC-ClinicDB (PNG)", ["1", "2"])) == ""
+    assert related.untold(stored("images and masks", ["1", "a"])) == ""
+    assert related.untold(stored("CVC-ClinicDB (PNG)", ["a", "2"])) == (
         "the names of the images do not tell which sequence of CVC-ClinicDB they are of")
-    assert sequences.untold(stored("PolypGen", ["x"])).endswith("centre of PolypGen they are of")
+    assert related.untold(stored("PolypGen", ["x"])).endswith("centre of PolypGen they are of")
 
 
 @pytest.mark.parametrize(("test", "names"), [

@@ -73,3 +73,18 @@ def test_the_square_around_a_region_stays_inside_the_image():
     assert bottom - top == right - left == 16
     region[:] = True
     assert smallpage.window(region) == (0, 32, 0, 32)
+
+
+def test_masks_from_noise_are_counted_and_drawn_as_they_are(nano_run: Run):
+    noise = smallpage.sampled(nano_run)
+    for pairs in noise:
+        pairs.masks[:] = 0
+    assert smallpage.masked(noise).startswith(f"None of the {len(noise) * smallpage.SHOWN} masks")
+    noise[-1].masks[2, :, 4:8, 4:8] = 1
+    assert smallpage.masked(noise).startswith("1 of the")
+    noise[-1].masks[3, :, 4:8, 4:8] = 1
+    assert smallpage.masked(noise).startswith("2 of the")
+    drawn = smallpage.drawn(nano_run, noise).axes[-smallpage.SHOWN:]  # the masks of the last model
+    images = [axes.images[0] for axes in drawn]
+    assert [number for number, image in enumerate(images) if image.get_array().any()] == [2, 3]
+    assert images[2].norm(1) == 1, "a mask of ones is white"

@@ -13,7 +13,7 @@ from test_layouts import problems, read
 from diffusegen_core.chapters import augment, scorers, segment
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import dataset, sequences, sidecars, testsets
+from diffusegen_core.data import dataset, related, sidecars, testsets
 from diffusegen_core.data.types import REAL
 from diffusegen_core.exports import choosing
 from diffusegen_core.exports.cases import Case, Chosen
@@ -58,7 +58,7 @@ def body(name: str) -> str:
 def test_the_volume_of_each_slice_is_kept(loaded):
     _, pairs = loaded
     assert sidecars.volumes(pairs.file) == {name: body(name) for name in pairs.names}
-    known = sequences.of_pairs(pairs)
+    known = related.of_pairs(pairs)
     assert (known.kind, known.count) == ("volume", BODIES)
     assert set(scorers.groups(pairs)) == {f"body{number}" for number in range(BODIES)}
 

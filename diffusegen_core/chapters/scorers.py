@@ -21,7 +21,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import TESTS, Filter, Segment
-from diffusegen_core.data import dataset, sequences
+from diffusegen_core.data import dataset, related
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.measures import overlap
@@ -104,7 +104,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scor
     """
     if not settings.folds or settings.agreement_quantile is None:
         return None
-    if not_told := sequences.untold(pairs):
+    if not_told := related.untold(pairs):
         log.warning("In data.source %s: the filter's networks take images for independent, though one that "
                     "learned from frames of a video agrees too easily with others of it.", not_told)
     folds = [_fold(ws, pairs, segment, number, judged)
@@ -153,7 +153,7 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
 def groups(pairs: Pairs) -> dict[str, list[str]]:
     """The names of the real pairs that belong together, such as frames of a sequence, where the data tell of
     enough groups; else each pair is one for itself."""
-    known = sequences.of_pairs(pairs)
+    known = related.of_pairs(pairs)
     if known is None or known.count < LEAST:
         return {name: [name] for name in pairs.names}
     members: dict[str, list[str]] = {}

@@ -30,6 +30,7 @@ from diffusegen_core.data import (
 from diffusegen_core.data.pixels import Raster, apart, span
 from diffusegen_core.data.reading import Look
 from diffusegen_core.data.reports import Report
+from diffusegen_core.data.sequences import SEQUENCE
 
 OK, LOOK = "ok", "look"
 VALUES = "labels"  # the subject of the line that names the values of all masks
@@ -314,9 +315,12 @@ def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
 
 
 def _patient_lines(report: Report, settings: Data) -> list[tuple[str, str, str]]:
-    if settings.patients is None or not report.pairs:
+    told, _ = patients.split(report, settings, 0)
+    if not told:
         return []
-    return [(OK, "patients", f"{patients.described(patients.of_pairs(report, settings))}, by data.patients")]
+    if settings.patients is None:
+        return [(OK, "patients", f"{patients.described(told, SEQUENCE)}, by the layout: none is parted")]
+    return [(OK, "patients", f"{patients.described(told)}, by data.patients")]
 
 
 def _odd(seen: Seen, what: str, name: str) -> None:

@@ -298,7 +298,7 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[
     """
     asked = decisive.asked(settings)
     if stamp := remembered(ws.folder / name, settings.source):
-        known = {part: stamp["recipe"][part] for part in ("source", "input", "split", "deep")
+        known = {part: stamp["recipe"][part] for part in ("source", "input", "split", "deep", sidecars.SCALE)
                  if part in stamp["recipe"]}
         return ws.artifact(name, {**asked, **known}), None, {}, ({}, [])
     report = layouts.scan(resolve(settings.source), settings)
@@ -310,6 +310,8 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[
     told, held = patients.split(report, settings, ws.seed)
     if told or held:
         recipe["split"] = key({"held_out": held, "patients": told})
+    if held and settings.intensities == "percentile":
+        recipe[sidecars.SCALE] = "of pairs that are not held out"  # it was once of all
     return ws.artifact(name, recipe), report, hashes, (told, held)
 
 

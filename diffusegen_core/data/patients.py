@@ -18,7 +18,7 @@ from diffusegen_core.config.params import resolve
 from diffusegen_core.config.patterns import in_time
 from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.config.text import counted
-from diffusegen_core.data import sidecars
+from diffusegen_core.data import sequences, sidecars
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.store import files, seeds
 
@@ -26,9 +26,11 @@ FILE = "held_out.json"  # in a folder of stored pairs: `write`
 
 
 def of_pairs(report: Report, settings: Data) -> dict[str, str]:
-    """The patient of each pair by its name, as data.patients tells; without it, and by `each`, every file is
-    one of its own, so that the slices of a volume stay together. UserError for a pair whose patient is not
-    told."""
+    """The patient of each pair by its name, as data.patients tells; without it the sequence, where the layout
+    is of a dataset of such. Else, and by `each`, every file is one of its own, so that the slices of a volume
+    stay together. UserError for a pair whose patient is not told."""
+    if settings.patients is None and (frames := _sequences(report)):
+        return frames
     if settings.patients is None or settings.patients == EACH:
         return {pair.name: pair.image.relative_to(report.folder).as_posix() for pair in report.pairs}
     if table := PATIENT_TABLE.fullmatch(settings.patients):
@@ -37,12 +39,19 @@ def of_pairs(report: Report, settings: Data) -> dict[str, str]:
         return _by_pattern(report, re.compile(settings.patients))
 
 
-def described(of_pairs: Mapping[str, str]) -> str:
+def _sequences(report: Report) -> dict[str, str]:
+    """The sequence of each pair of a dataset of video frames; {} of others, or where names do not tell.
+    Centres are no patients: each has many."""
+    known = sequences.of_layout(report.layout, [pair.name for pair in report.pairs])
+    return known.of if known and known.kind == sequences.SEQUENCE else {}
+
+
+def described(of_pairs: Mapping[str, str], kind: str = sequences.PATIENT) -> str:
     """How many patients there are, in words."""
     sizes = Counter(of_pairs.values())
     low, high = min(sizes.values()), max(sizes.values())
     each = f"{low} to {high} images" if low < high else counted(low, "image")
-    return f"{counted(len(sizes), 'patient')}, {each} each, such as {printable(min(sizes))}"
+    return f"{counted(len(sizes), kind)}, {each} each, such as {printable(min(sizes))}"
 
 
 def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
@@ -66,13 +75,12 @@ def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
 
 
 def split(report: Report, settings: Data, seed: int) -> tuple[dict[str, str], list[str]]:
-    """The patient of each pair, {} where data.patients is not given, and the names that are held out."""
-    share = settings.held_share
-    if (share is None and settings.patients is None) or not report.pairs:
+    """The patient of each pair as `of_pairs`, {} where nothing tells, and the names that are held out."""
+    share, told = settings.held_share, settings.patients is not None or bool(_sequences(report))
+    if not report.pairs or not (share or told):
         return {}, []
     patients = of_pairs(report, settings)
-    held = held_out(patients, share, seed) if share else []
-    return (patients if settings.patients else {}), held
+    return (patients if told else {}), held_out(patients, share, seed) if share else []
 
 
 def write(folder: Path, patients: Mapping[str, str], held: Sequence[str]) -> list[files.Written]:

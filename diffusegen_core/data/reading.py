@@ -1,7 +1,7 @@
 """From the files of pairs to their pixels: images in uint8, masks one channel a class; problems are told."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,18 +55,19 @@ class _Seen:
 
 
 def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = None,
-         ) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
+         held_out: Collection[str] = ()) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
     """Decode the scanned pairs: each usable one with its image (H, W, C) uint8 and mask (H, W, M) in {0, 1}.
 
     The problems of the others are added to the report on the way; one of the whole set at the end. `watch` is
-    shown every pair. Raises UserError where the settings do not go with what the data tell of their classes.
+    shown every pair; percentiles of intensities are of pairs that are not `held_out`. Raises UserError where
+    the settings do not go with what the data tell of their classes.
     """
     try:
         how = replace(labels.rule(settings, report.told, report.condition), called={
             str(value): name for name, values in report.told.items() for value in values})
     except ValueError as error:
         raise UserError(f"{report.folder} {error}.") from None
-    scale, seen = _rule(report, settings), _Seen()
+    scale, seen = _rule(report, settings, held_out), _Seen()
     report.scale = scale
     for pair in tqdm(report.pairs, desc="Reading pairs", unit="pair", leave=False, disable=None):
         shown = [_decode(report, path, pair.cut) for path in pair.images]
@@ -90,9 +91,9 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
         report.problems += [Problem(".", DEPTH, wrong) for wrong in found if wrong]
 
 
-def _rule(report: Report, settings: Data) -> str | tuple[float, float]:
+def _rule(report: Report, settings: Data, held_out: Collection[str]) -> str | tuple[float, float]:
     def images() -> Iterator[Raster]:
-        for pair in report.pairs:
+        for pair in [pair for pair in report.pairs if pair.name not in held_out]:
             for path in pair.images:
                 try:
                     yield rasters.read(path, pair.cut)

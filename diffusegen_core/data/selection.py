@@ -35,7 +35,7 @@ def usable(settings: Data, report: Report, least: int, listed: Collection[str],
     subset = settings.subset
     sound = []
     kept: list[tuple[str, np.ndarray, np.ndarray, tuple[int, int]]] = []
-    for pair, image, mask in reading.read(report, settings):
+    for pair, image, mask in reading.read(report, settings, held_out=held_out):
         sound.append(pair)
         wanted = pair.name not in held_out and (
             subset == "all" or (pair.name in listed) == (subset == "paper348"))

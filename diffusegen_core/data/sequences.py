@@ -10,13 +10,9 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffusegen_core.data import patients, sidecars
-from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.store.stamps import read_stamp
-
 CVC, POLYPGEN = "CVC-ClinicDB", "PolypGen"
-PATIENT, VOLUME = "patient", "volume"
-KINDS = {CVC: "sequence", POLYPGEN: "centre"}  # of these, what images are grouped by
+PATIENT, VOLUME, SEQUENCE = "patient", "volume", "sequence"
+KINDS = {CVC: SEQUENCE, POLYPGEN: "centre"}  # of these, what images are grouped by
 CVC_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
               429, 448, 467, 479, 504, 529, 547, 572, 592)
 CVC_FRAMES = 612
@@ -37,24 +33,14 @@ class Grouped:
         return len(set(self.of.values()))
 
 
-def layout_of(pairs: Pairs) -> str:
-    """How the folder was laid out that stored pairs were read from; "" where nobody knows, as of phantoms."""
-    return str((read_stamp(pairs.stored.parent) or {}).get("layout", ""))
-
-
-def of_pairs(pairs: Pairs) -> Grouped | None:
-    """The groups of a run's stored pairs: by patient where data.patients tells, else by volume, of which each
-    slice is one, or as `of_layout`."""
-    told, _ = patients.read(pairs.file)
-    return (of_patients(told, pairs.names) or of_volumes(sidecars.volumes(pairs.file), pairs.names)
-            or of_layout(layout_of(pairs), pairs.names))
-
-
-def of_patients(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None:
-    """The patients of these images; None where one is not told."""
+def of_patients(told: Mapping[str, str], names: Sequence[str], layout: str = "") -> Grouped | None:
+    """The patients of these images, or the sequences that `patients.split` takes for them; None where one is
+    not told."""
     if not names or any(name not in told for name in names):
         return None
-    return Grouped(PATIENT, {name: told[name] for name in names})
+    known = Grouped(PATIENT, {name: told[name] for name in names})
+    by_layout = of_layout(layout, names)
+    return by_layout if by_layout and by_layout.of == known.of else known
 
 
 def of_volumes(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None:
@@ -68,15 +54,6 @@ def of_layout(layout: str, names: Sequence[str]) -> Grouped | None:
     """The groups of a dataset's images, by its layout (layouts.LAYOUTS) and their names; None where these do
     not tell them."""
     return next((grouped(name, names) for name in KINDS if layout.startswith(name)), None)
-
-
-def untold(pairs: Pairs) -> str:
-    """Whose sequences or centres the names of stored pairs should tell, and do not, in words; else ""."""
-    layout = layout_of(pairs)
-    meant = next((name for name in KINDS if layout.startswith(name)), "")
-    if not meant or of_pairs(pairs):
-        return ""
-    return f"the names of the images do not tell which {KINDS[meant]} of {meant} they are of"
 
 
 def grouped(test_set: str, names: Sequence[str]) -> Grouped | None:

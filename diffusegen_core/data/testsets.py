@@ -15,7 +15,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Segment
-from diffusegen_core.data import dataset, fits, layouts, patients, sequences, sidecars
+from diffusegen_core.data import dataset, fits, layouts, patients, related, sequences, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
@@ -50,7 +50,7 @@ class TestSet:
     layout: str = ""
     """How the folder that it was drawn from is laid out, as in layouts.LAYOUTS; "" where nobody knows."""
     patients: Mapping[str, str] | None = None
-    """The patient of each image, where data.patients tells."""
+    """The patient of each image, where data.patients tells, or its sequence, where the layout does."""
     volumes: Mapping[str, str] | None = None
     """The volume of each image that is a slice of one."""
 
@@ -59,7 +59,7 @@ class TestSet:
         """Which images belong together, by patients, the layout or the set's name; None where these do not
         tell."""
         names = self.pairs.names if self.pairs else []
-        return (sequences.of_patients(self.patients or {}, names)
+        return (sequences.of_patients(self.patients or {}, names, self.layout)
                 or sequences.of_volumes(self.volumes or {}, names)
                 or sequences.of_layout(self.layout, names) or sequences.grouped(self.name, names))
 
@@ -197,7 +197,7 @@ class _Source:
         rng = seeds.rng(self.ws.seed, "test set", name)
         chosen = rng.choice(len(pairs), size=min(self.settings.test_count, len(pairs)), replace=False)
         return TestSet(name, self.kept(name, pairs.take(np.sort(chosen))), f"{len(chosen)} of {len(pairs)}",
-                       same_source, sequences.layout_of(whole), volumes=sidecars.volumes(whole.file))
+                       same_source, related.layout_of(whole), volumes=sidecars.volumes(whole.file))
 
     def kept(self, name: str, pairs: Pairs) -> Pairs:
         return dataset.keep(self.ws, f"tests/{name}-drawn", pairs)
@@ -236,10 +236,10 @@ def _rest(source: _Source, name: str) -> TestSet:
     """
     whole, used = source.read(name, source.data.source), _known(source.training, source.data)
     told, held = patients.read(source.training.file)
-    groups = told or sidecars.volumes(whole.file)  # the latter of pairs that are not trained on, too
-    seen = {groups.get(pair) for pair in used} - {None}
+    parts = told or sidecars.volumes(whole.file)  # the latter of pairs that are not trained on, too
+    seen = {parts.get(pair) for pair in used} - {None}
     rest = whole.take([i for i, pair in enumerate(whole.names) if pair not in used
-                       and groups.get(pair) not in seen and (not source.data.held_share or pair in held)])
+                       and parts.get(pair) not in seen and (not source.data.held_share or pair in held)])
     twins = copies(rest, source.training) if len(rest) else {}
     rest = rest.take([i for i, pair in enumerate(rest.names) if pair not in twins]) if twins else rest
     if not len(rest):

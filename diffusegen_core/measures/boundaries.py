@@ -27,6 +27,11 @@ def tolerance(side: int) -> float:
     return max(LEAST, TOLERANCE * side)
 
 
+def diagonal(side: int) -> float:
+    """`hd95` where one mask alone is empty, in pixels: no distance in the image exceeds it."""
+    return side * 2 ** 0.5
+
+
 def scores(predicted: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     """One row of COLUMNS for each image: masks (N, S, S), predicted and true, anything but 0 is the object;
     or of several classes (N, M, S, S), of which the values are the means.
@@ -54,7 +59,7 @@ def edges(masks: np.ndarray) -> np.ndarray:
 def _of_image(predicted: np.ndarray, true: np.ndarray, side: int) -> tuple[float, float]:
     a, b = np.argwhere(predicted), np.argwhere(true)
     if not len(a) or not len(b):
-        return (0.0, 1.0) if len(a) == len(b) else (side * 2 ** 0.5, 0.0)
+        return (0.0, 1.0) if len(a) == len(b) else (diagonal(side), 0.0)
     there, back = KDTree(b).query(a)[0], KDTree(a).query(b)[0]
     within = (there <= tolerance(side)).sum() + (back <= tolerance(side)).sum()
     return (max(float(np.percentile(distances, PERCENTILE)) for distances in (there, back)),

@@ -50,12 +50,15 @@ class Interval:
         return replace(self, low=low, high=high)
 
 
-def interval(frame: pd.DataFrame, value: str, resamples: int, seed: int) -> Interval:
+def interval(frame: pd.DataFrame, value: str, resamples: int, seed: int,
+             groups: Mapping[str, str] | None = None) -> Interval:
     """The mean of column `value` over rows of one test set, with columns `seed` and `image`; see `matrix`.
 
-    A column `generator` names whose pairs a seed took.
+    A column `generator` names whose pairs a seed took; `groups` as in `of_groups`.
     """
-    return of(matrix(frame, value), resamples, seed, generators(frame))
+    values, owners = matrix(frame, value), generators(frame)
+    return (of(values, resamples, seed, owners) if groups is None else
+            of_groups(values, groups, resamples, seed, owners))
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: int,

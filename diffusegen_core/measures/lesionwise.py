@@ -30,6 +30,16 @@ def each(predicted: np.ndarray, masks: np.ndarray, names: Sequence[str]) -> pd.D
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def false_alarms(predicted: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """For each image of masks (N, S, S), predicted and true, how many connected parts of the prediction touch
+    no lesion; (N,)."""
+    counts = []
+    for found, true in zip(predicted, masks, strict=True):
+        count, parts = _parts(found)
+        counts.append(count - 1 - len(set(np.unique(parts[true != 0])) - {0}))
+    return np.array(counts, int)
+
+
 def _of_image(predicted: np.ndarray, true: np.ndarray) -> list[tuple[float, float]]:
     (count, lesions), (parts, found) = map(_parts, (true, predicted))
     # Pixels by lesion and part of the prediction; 0 is the background of both.

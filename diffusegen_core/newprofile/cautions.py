@@ -53,12 +53,12 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
         pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
         yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
                f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{expect}")
-    if data.held and data.settings.patients is None:
+    if data.held and not data.patients:
         yield ("Test images may be of patients that were trained on: the names do not tell patients. "
                "--patients says how; --patients each, if every image is of another one. Where nobody knows, "
                "take all numbers for too good.")
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
-        yield f"The test images are of {counted(groups, 'patient')}: intervals for new patients will be wide."
+        yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
     if p.generators < GENERATORS:
         yield ("Verdicts will be on the pairs of one training, and those of another may differ by more than "
                f"they gain. -p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")

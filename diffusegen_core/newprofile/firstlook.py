@@ -12,6 +12,7 @@ from diffusegen_core.config.text import counted
 from diffusegen_core.data import checkup, layouts, patients
 from diffusegen_core.data.checkup import Checkup
 from diffusegen_core.data.reports import Report
+from diffusegen_core.data.sequences import PATIENT, SEQUENCE
 from diffusegen_core.measures import power
 from diffusegen_core.newprofile import guesses
 
@@ -35,9 +36,14 @@ class Folder:
     guessed: bool
     """Whether what tells patients was guessed from the names."""
     patients: dict[str, str]
-    """The patient of each pair, {} where nothing tells."""
+    """The patient of each pair, or its sequence of frames; {} where nothing tells."""
     held: list[str]
     """The usable pairs that are held out."""
+
+    @property
+    def kind(self) -> str:
+        """What `patients` are."""
+        return SEQUENCE if self.settings.patients is None else PATIENT
 
     @property
     def pairs(self) -> int:
@@ -81,7 +87,7 @@ class Folder:
         if not self.patients:
             return f"nothing tells them; {held}"
         groups = len({self.patients[name] for name in self.held})
-        return f"{patients.described(self.patients)}; {held}, of {counted(groups, 'patient')}"
+        return f"{patients.described(self.patients, self.kind)}; {held}, of {counted(groups, self.kind)}"
 
 
 def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Mapping[str, Any],

@@ -10,6 +10,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Cluster
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data import checkup, patients
+from diffusegen_core.data.sequences import SEQUENCE
 from diffusegen_core.measures import power
 from diffusegen_core.newprofile import cautions, firstlook, fitting, grouping, guesses, ladder, lines
 from diffusegen_core.newprofile.firstlook import SMALL, Folder
@@ -139,8 +140,9 @@ def _patients_reason(data: Folder) -> str:
     if not data.patients:
         return ("the names do not tell patients: if some have several images, say how, or test images will "
                 "be of patients that were trained on; if each image is of another one, `each`")
-    by = "guessed from the images' names" if data.guessed else "as given"
-    return f"{by}: {patients.described(data.patients)}. Please look whether that is right"
+    by = ("guessed from the images' names" if data.guessed else "by the layout" if data.kind == SEQUENCE else
+          "as given")
+    return f"{by}: {patients.described(data.patients, data.kind)}. Please look whether that is right"
 
 
 def text(new: New) -> str:

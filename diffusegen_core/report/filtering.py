@@ -21,12 +21,15 @@ NONE = "filter.folds asks for none"
 FOLDS = 3  # of a run without a filter, if the command asks for one
 SHOWN = 6  # pairs of a row of the figure
 LIMITS = {"agreement": "agreement at least", "seam": "seam at most", "copy": "copy score at least"}
-FORMATS = {"agreement at least": ".2f", "seam at most": ".1f", "copy score at least": ".2f"}
+AREAS = ("area_after", "area")  # of a mask, in the manifests of chapters 3 and 4
+FORMATS = {"mask, kept": ".3f", "mask, set aside": ".3f", "agreement at least": ".2f", "seam at most": ".1f",
+           "copy score at least": ".2f"}
 
 
 def frame(run: Run) -> pd.DataFrame:
     """A row a painted type, of each generator: pairs, those kept, those set aside, and how many failed each
-    criterion; then the thresholds, NaN where a criterion is off. No row without a filter."""
+    criterion; the median area of the masks of both, as shares of the image; then the thresholds, NaN where a
+    criterion is off. No row without a filter."""
     rows = []
     for number in range(run.params.generators):
         for data_type, one in run.read("filter", number).judged.items():
@@ -34,8 +37,14 @@ def frame(run: Run) -> pd.DataFrame:
                          "data type": data_type.name, "pairs": len(one.origin), "kept": len(one.kept),
                          "set aside": len(one.kept.left_out),
                          **{f"by {name}": count for name, count in one.counts.items()},
+                         "mask, kept": _area(one.kept.manifest),
+                         "mask, set aside": _area(one.kept.left_out),
                          **{heading: getattr(one.limits, name) for name, heading in LIMITS.items()}})
     return pd.DataFrame(rows)
+
+
+def _area(manifest: pd.DataFrame) -> float:
+    return float(manifest[next(column for column in AREAS if column in manifest)].median())
 
 
 def table(run: Run) -> Table:
@@ -47,8 +56,9 @@ def table(run: Run) -> Table:
     every = [run.read("filter", number) for number in range(run.params.generators)]
     seconds = every[0].seconds + sum(one.seconds for other in every[1:] for one in other.judged.values())
     return show(rows, "filter-types", "What the filter of this run keeps and sets aside, by criterion; a "
-                "pair may fail several. Right: the thresholds. Agreement is Dice with networks that never "
-                "saw the source; seams are in grey levels. Networks and scores took "
+                "pair may fail several. Mask: the median area, as a share of the image: does the filter "
+                "prefer large lesions? Right: the thresholds. Agreement is Dice with networks that never saw "
+                "the source; seams are in grey levels. Networks and scores took "
                 f"{duration(seconds)}, workers added up.", FORMATS)
 
 
@@ -58,7 +68,8 @@ def text(run: Run) -> str:
     if rows.empty:
         return f"There is no filter: {NONE}."
     for name, digits in FORMATS.items():
-        rows[name] = ["off" if pd.isna(value) else f"{value:{digits}}" for value in rows[name]]
+        none = "" if name.startswith("mask") else "off"
+        rows[name] = [none if pd.isna(value) else f"{value:{digits}}" for value in rows[name]]
     lines = [rows.to_string(index=False)]
     lines += [f"{row['data type']}: nothing is kept, so that chapters 6 and 7 have no networks of it."
               for row in rows.to_dict("records") if row["pairs"] and not row["kept"]]

@@ -4,7 +4,7 @@
 and ratio.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +17,19 @@ from diffusegen_core.measures import boundaries, calibration, intervals, lesionw
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.naming import captioned, sentence
 from diffusegen_core.report.rule import LEAST_GENERATORS
-from diffusegen_core.report.segment_tables import plain, with_interval
+from diffusegen_core.report.segment_tables import plain, whole, with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
-from diffusegen_core.segmentation import trials
+from diffusegen_core.segmentation import details, trials
 from diffusegen_core.segmentation.experiments import FIELDS, OK
 from diffusegen_core.segmentation.trials import Tested
 
 DICE = "Dice"
+ALONE = "one mask empty"
+ALARMS = "false alarms an image"
 Texts = dict[tuple[str, ...], str]
 """By the values of `by` and the test set, as text, a cell."""
+NOTHING: Mapping[str, Texts] = {}
 Values = tuple[tuple, pd.DataFrame, dict[int, int]]
 """The values of `by` and the test set, a matrix (seeds x images), and by seed its generator."""
 
@@ -37,7 +40,8 @@ def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
     frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
     return _thirds(run.params, result, frame, "dice", by, name,
                    f"{sentence(captioned(run.params))} by the area of the objects in an image, computed in "
-                   f"this run, with 95 % intervals. Each size is a third of the test set: {parting}")
+                   f"this run, with 95 % intervals. Each size is a third of the test set: {parting}"
+                   f"{whole(result)}")
 
 
 def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None:
@@ -49,7 +53,8 @@ def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None
                zip(classes, overlap.of_classes(len(classes)), strict=True)}
     return show(_rows(result, by, columns), name, "Dice of each class, computed in this run, with 95 % "
                 "intervals. Where a class is in neither mask of an image it is 1. All other tables have the "
-                "mean over the classes, but for objects, which are those of all classes together.")
+                "mean over the classes, but for objects, which are those of all classes together."
+                f"{whole(result)}")
 
 
 def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -58,11 +63,18 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
     known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
     frame, parting = _parted(found, known)
     frame = frame.assign(detected=(frame["iou"] >= lesionwise.DETECTED).astype(float),
-                         image=frame["image"] + " " + frame["lesion"].astype(str))
+                         image=frame["image"] + " " + frame["lesion"].astype(str),
+                         **{trials.GROUP: _resampled(result, frame)})
+    distances = result.details.distances
+    alarms = (_means(run.params, replace(result, images=distances), by, details.FALSE_ALARMS, ".2f")
+              if distances[details.FALSE_ALARMS].notna().any() else None)
+    told = (" A false alarm is a connected part of what was predicted that touches no object."
+            if alarms is not None else "")
     return _thirds(run.params, result, frame, "detected", by, name,
                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. Each "
-                   f"size is a third of the test set's objects: {parting}{_missing(result)}")
+                   f"size is a third of the test set's objects: {parting}{told}{whole(result)}"
+                   f"{_missing(result)}", {ALARMS: alarms} if alarms is not None else {})
 
 
 def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -71,16 +83,20 @@ def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
     errors: dict[tuple[str, ...], list[float]] = {}
     for key, table in result.details.calibration.groupby([*by, "test_set", "seed"], sort=False, dropna=False):
         errors.setdefault(_key(key[:-1]), []).append(calibration.error(table))
+    alone = replace(distances, images=distances.images.assign(**{
+        ALONE: (distances.images["hd95"] > boundaries.diagonal(p.data.image_size) - 1).astype(float)}))
     frame = _rows(result, by, {
         "HD95, px": _means(p, distances, by, "hd95", ".1f"),
+        **({ALONE: _means(p, alone, by, ALONE)} if len(p.data.classes) == 1 else {}),
         "surface distance": _means(p, distances, by, "nsd"),
         "calibration error": {key: f"{sum(each) / len(each):.4f}" for key, each in errors.items()}})
     side = p.data.image_size
     return show(frame, name, f"Outlines, with 95 % intervals, and probabilities, computed in this "
                 f"run, of images of {side} pixels a side. HD95: lower is better; where one mask alone is "
-                f"empty it is the diagonal. Normalised surface distance: the share of both outlines within "
+                f"empty it is the diagonal, and where that is so in many images, its mean says little else. "
+                f"Normalised surface distance: the share of both outlines within "
                 f"{boundaries.tolerance(side):.3g} px of the other. Calibration error: expected, means over "
-                f"seeds; lower is better.{_missing(result)}")
+                f"seeds; lower is better.{whole(result)}{_missing(result)}")
 
 
 def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -166,11 +182,19 @@ def _parted(frame: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, str
             f"{'; '.join(words) or 'there is none'}.")
 
 
+def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
+    """For each row what is resampled with it: its sequence, centre or patient, or else its image."""
+    known = {test.name: result.groups_of(test.name) or {} for test in result.tests}
+    return [known[test].get(image, image)
+            for test, image in zip(frame["test_set"], frame["image"], strict=True)]
+
+
 def _thirds(p: Params, result: Tested, frame: pd.DataFrame, value: str, by: list[str], name: str,
-            caption: str) -> Table:
+            caption: str, further: Mapping[str, Texts] = NOTHING) -> Table:
+    """Means of a column of `frame` by size, and `further` columns."""
     of_size = {size: replace(result, images=frame[frame["third"] == size]) for size in lesionwise.SIZES}
-    return show(_rows(result, by, {size: _means(p, here, by, value) for size, here in of_size.items()}), name,
-                caption)
+    columns = {size: _means(p, here, by, value) for size, here in of_size.items()}
+    return show(_rows(result, by, {**columns, **further}), name, caption)
 
 
 def _rows(result: Tested, by: list[str], columns: dict[str, Texts]) -> pd.DataFrame:

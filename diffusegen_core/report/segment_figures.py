@@ -67,7 +67,8 @@ def gains(result: Tested, p: Params) -> Figure:
         for i, (data_type, ratio) in enumerate(kinds):
             found = [(sizes.index(size), intervals.paired(
                 rows[(rows["data_type"] == data_type) & (rows["ratio"] == ratio)],
-                rows[rows["data_type"] == REAL.name], "dice", p.segment.resamples, p.seed))
+                rows[rows["data_type"] == REAL.name], "dice", p.segment.resamples, p.seed,
+                result.groups_of(str(name))))
                 for size, rows in here.groupby("size")]
             x = np.array([place for place, _ in found]) + (i - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
             style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.3}

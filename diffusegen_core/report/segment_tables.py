@@ -48,7 +48,8 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
         where = "Tables 2, B3 and B4"
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
                    (f"Trained on one data type alone: {captioned(p, _word(measure))}, computed in this run, "
-                    f"with 95 % intervals. {effort(p)} {weights(result)}{unknown(run)}"), where)
+                    f"with 95 % intervals.{whole(result)} {effort(p)} {weights(result)}{unknown(run)}"),
+                   where)
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
@@ -63,7 +64,7 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     paper = paper[paper["data_type"] != REAL.name].assign(key=lambda t: t["data_type"])
     return _beside(p, result, ours, paper, measure, f"segment-clusters-{measure}",
                    (f"By cluster count: {captioned(p, _word(measure))}, computed in this run, with 95 % "
-                    f"intervals. {run.models.caveat}"), "Tables B3 and B4", order=_by_kind)
+                    f"intervals.{whole(result)} {run.models.caveat}"), "Tables B3 and B4", order=_by_kind)
 
 
 def ratios(result: Tested) -> list[int]:
@@ -84,8 +85,8 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     told = unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(p, result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    (f"Small real sets, r = {ratio}: {captioned(p, _word(measure))}, computed in this run, "
-                    f"with 95 % intervals. {_rule(p)} {effort(p)} {weights(result)}{told}"), f"Table {known}",
-                   order=_by_size, heading=("set size", "data type"))
+                    f"with 95 % intervals.{whole(result)} {_rule(p)} {effort(p)} {weights(result)}{told}"),
+                   f"Table {known}", order=_by_size, heading=("set size", "data type"))
 
 
 def evaluator(result: Tested, by: list[str], name: str) -> Table:
@@ -193,6 +194,13 @@ def of_its_clusters(paper: pd.DataFrame, data_types: Iterable[str]) -> pd.DataFr
     mine = {DataType.parse(name).models for name in data_types}
     counts = paper["data_type"].str.extract(r"^(\d+)-", expand=False)
     return paper[counts.isna() | counts.isin(mine)]
+
+
+def whole(result: Tested) -> str:
+    """A sentence for captions on what the intervals resample, where images are not independent; else ""."""
+    kinds = {test.name: test.groups.kind for test in result.tests if test.pairs and test.groups}
+    of_sets = " and ".join(f"{kind}s of {escaped(name)}" for name, kind in kinds.items())
+    return f" Intervals resample whole {of_sets}, not single images." if kinds else ""
 
 
 def effort(p: Params) -> str:

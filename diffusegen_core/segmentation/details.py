@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 VERSION = 1  # raised when the same network and test set would give others
 WEIGHTS = "model.safetensors"  # of a network, in Place.weights
 # A table of each, by its file: the columns that follow FIELDS and test_set.
-TABLES = {"distances.csv": ["image", *boundaries.COLUMNS], "lesions.csv": lesionwise.COLUMNS,
+FALSE_ALARMS = "false_alarms"
+TABLES = {"distances.csv": ["image", *boundaries.COLUMNS, FALSE_ALARMS], "lesions.csv": lesionwise.COLUMNS,
           "calibration.csv": calibration.COLUMNS}
 MASKS, WORST = "worst.npz", 3  # the predicted masks of the images with the lowest Dice, so many
 
@@ -50,7 +51,7 @@ class Details:
     table has."""
 
     distances: pd.DataFrame = field(default_factory=partial(_empty, "distances.csv"))
-    """A row an image, as `boundaries.scores`."""
+    """A row an image, as `boundaries.scores`, with its `lesionwise.false_alarms`: NaN in older results."""
     lesions: pd.DataFrame = field(default_factory=partial(_empty, "lesions.csv"))
     """A row a lesion, as `lesionwise.each`."""
     calibration: pd.DataFrame = field(default_factory=partial(_empty, "calibration.csv"))
@@ -79,7 +80,8 @@ def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> No
     predicted, true = overlap.hard(probabilities, pairs.overlap)[:, 1:], planes.union(pairs.masks)
     each = probabilities[:, 1:]
     lesion = planes.union(predicted)
-    tables = (boundaries.scores(predicted, pairs.masks).assign(image=pairs.names),
+    tables = (boundaries.scores(predicted, pairs.masks).assign(
+                  image=pairs.names, **{FALSE_ALARMS: lesionwise.false_alarms(lesion, true)}),
               lesionwise.each(lesion, true, pairs.names),
               calibration.bins(each.max(axis=1) if pairs.overlap else each.sum(axis=1), true, pairs.names,
                                place.workspace.seed))
@@ -157,7 +159,7 @@ def read(ws: Workspace, grid: Grid) -> Details:
 
 def _gathered(file: str, tables: list[pd.DataFrame]) -> pd.DataFrame:
     empty = _empty(file)
-    frame = pd.concat(tables, ignore_index=True)[list(empty)] if tables else empty
+    frame = pd.concat(tables, ignore_index=True).reindex(columns=list(empty)) if tables else empty
     return frame.astype(dict.fromkeys(["size", "samples", "ratio", GENERATOR], "Int64"))
 
 

@@ -34,8 +34,9 @@ SCORES = 1  # raised when the same network would be scored, or shown, otherwise
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
 HISTORY, SHOWN = "history.csv", "examples.npz"
 TRIAL = 4  # batches of a trial
-MOST = {"hd95": float("inf")}  # of measures that are no share, what they can be
+MOST = {"hd95": float("inf"), details.FALSE_ALARMS: float("inf")}  # what measures that are no share can be
 SUMMARY = ["mean", "low", "high", "images", "seeds"]
+GROUP = "group"  # the column of what is resampled as a whole
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ class Tested:
         """How many networks are neither tested nor have failed."""
         status = self.runs["status"]
         return int((~((status == experiments.OK) | status.str.startswith("failed"))).sum())
+
+    def groups_of(self, test: str) -> Mapping[str, str] | None:
+        """The sequence, centre or patient of each image of a test set; None where these are not known."""
+        groups = next((one.groups for one in self.tests if one.name == test), None)
+        return groups.of if groups else None
 
     @property
     def seconds(self) -> float:
@@ -239,12 +245,16 @@ def examples(result: Tested, name: str, test: str) -> np.ndarray:
 def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: int) -> pd.DataFrame:
     """Means of a measure with their intervals: a row for each combination of `by` and test set.
 
-    Columns: `by`, test_set, SUMMARY.
+    Where a test set names sequences, centres or patients, these are resampled as a whole, as for verdicts;
+    a column GROUP of `images` says otherwise. Columns: `by`, test_set, SUMMARY.
     """
     rows = []
-    for group_of, group in result.images.groupby([*by, "test_set"], sort=False, dropna=False):
-        mean = intervals.interval(group, measure, resamples, seed).within(0, MOST.get(measure, 1))
-        rows.append({**dict(zip([*by, "test_set"], group_of, strict=True)), **vars(mean)})
+    for key, frame in result.images.groupby([*by, "test_set"], sort=False, dropna=False):
+        groups = (dict(zip(frame["image"], frame[GROUP], strict=True)) if GROUP in frame else
+                  result.groups_of(str(key[-1])))
+        mean = intervals.interval(frame, measure, resamples, seed, groups)
+        rows.append({**dict(zip([*by, "test_set"], key, strict=True)),
+                     **vars(mean.within(0, MOST.get(measure, 1)))})
     return pd.DataFrame(rows, columns=[*by, "test_set", *SUMMARY])
 
 

@@ -1,0 +1,30 @@
+"""Which of a run's stored pairs belong together, by all that is known of them."""
+
+from diffusegen_core.data import patients, sequences, sidecars
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.sequences import KINDS, Grouped
+from diffusegen_core.store.stamps import read_stamp
+
+
+def layout_of(pairs: Pairs) -> str:
+    """How the folder was laid out that stored pairs were read from; "" where nobody knows, as of phantoms."""
+    return str((read_stamp(pairs.stored.parent) or {}).get("layout", ""))
+
+
+def of_pairs(pairs: Pairs) -> Grouped | None:
+    """The groups of a run's stored pairs: by patient where data.patients tells, else by volume, of which each
+    slice is one, or as `sequences.of_layout`."""
+    told, _ = patients.read(pairs.file)
+    layout, names = layout_of(pairs), pairs.names
+    return (sequences.of_patients(told, names, layout)
+            or sequences.of_volumes(sidecars.volumes(pairs.file), names)
+            or sequences.of_layout(layout, names))
+
+
+def untold(pairs: Pairs) -> str:
+    """Whose sequences or centres the names of stored pairs should tell, and do not, in words; else ""."""
+    layout = layout_of(pairs)
+    meant = next((name for name in KINDS if layout.startswith(name)), "")
+    if not meant or of_pairs(pairs):
+        return ""
+    return f"the names of the images do not tell which {KINDS[meant]} of {meant} they are of"
