@@ -65,7 +65,7 @@ def made(call: stages.Call, device: torch.device, tiny: bool, rounds: int) -> Be
 
 def sampling(base: UNet, layout: str, precision: str) -> UNet:
     """A network to sample with, of the same weights."""
-    return ways.laid_out(copy.deepcopy(base).eval().requires_grad_(False).fixed(precision), layout)
+    return ways.laid_out(copy.deepcopy(base).eval().requires_grad_(False).cast_weights(precision), layout)
 
 
 def timed(b: Bench, call: Callable[[], object], images: int, warm: Callable[[], object] | None = None,

@@ -225,7 +225,7 @@ def sampler(p: Params, device: torch.device, precision: str, candidate: str = ""
     """A model to sample with, its weights as a trained one's: not zero."""
     net = UNet(p.model, p.data.image_size).to(device).eval().requires_grad_(False)
     stir(net)
-    return Diffusion(tried(net.fixed(precision), candidate), process.schedule(p.process).to(device),
+    return Diffusion(tried(net.cast_weights(precision), candidate), process.schedule(p.process).to(device),
                      p.process.objective, precision=precision)
 
 

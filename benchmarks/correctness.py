@@ -76,10 +76,10 @@ def paper_errors(b: Bench) -> dict[str, float]:
             return net(x, t).float()
 
     wanted = said(base, "fp32")
-    found["plain bf16"] = relative(said(copy.deepcopy(base).fixed("bf16"), "bf16"), wanted)
+    found["plain bf16"] = relative(said(copy.deepcopy(base).cast_weights("bf16"), "bf16"), wanted)
     if b.kernels:
         found["fused fp32"] = relative(said(ways.laid_out(copy.deepcopy(base), "fused"), "fp32"), wanted)
-        fast = ways.laid_out(copy.deepcopy(base).fixed("bf16"), "fused")
+        fast = ways.laid_out(copy.deepcopy(base).cast_weights("bf16"), "fused")
         found["fused bf16"] = relative(said(fast, "bf16"), wanted)
         with devices.autocast(b.device, "bf16"):
             graphed = ways.GraphedCall(fast, x, "bf16")

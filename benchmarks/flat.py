@@ -44,7 +44,7 @@ class FlatAdamW:
                  eps: float = 1e-8, clip: float | None = None) -> None:
         self.beta, self.eps, self.decay, self.clip = beta, eps, decay, clip
         masters = {name: p.detach().clone() for name, p in net.named_parameters()}
-        net.fixed("bf16")
+        net.cast_weights("bf16")
         self.names, self.parts = [], []
         for dtype in (torch.bfloat16, torch.float32):
             chosen = {n: p for n, p in net.named_parameters() if p.dtype == dtype}

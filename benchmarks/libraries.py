@@ -95,7 +95,7 @@ class Ours(Library):
         return lambda: inpaint.painted(diffusion, x, known, schedule.levels)
 
     def _diffusion(self, net: nn.Module, p: Params, precision: str) -> Diffusion:
-        net = net.eval().requires_grad_(False).fixed(precision)
+        net = net.eval().requires_grad_(False).cast_weights(precision)
         return Diffusion(net, process.schedule(p.process), p.process.objective, precision=precision)
 
 

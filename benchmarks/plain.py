@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusegen_core.diffusion import process, training
+from diffusegen_core.diffusion.history import COLUMNS
 from diffusegen_core.diffusion.unet import Attention, UNet
 
 
@@ -43,12 +44,12 @@ def optimize(asked: training.Training, state: training.State, schedule: process.
              x: Tensor) -> Tensor:
     """As training.optimize, but plain: the same images, levels and noise, in fp32."""
     settings, rows = asked.settings, []
-    drawn, batch = training.draw(asked, state.step, x), settings.batch_size
+    drawn, batch = training.draw(asked, state.step, x)[:3], settings.batch_size
     state.optimizer.zero_grad()
     for part in zip(*(tensor.split(settings.micro_batch or batch) for tensor in drawn), strict=True):
         losses = process.losses(state.net, schedule, *part, asked.process.objective)
         (losses["loss"].sum() / batch).backward()
-        rows.append(torch.stack([losses[key].detach().sum() for key in training.COLUMNS[:3]]))
+        rows.append(torch.stack([losses[key].detach().sum() for key in COLUMNS[:3]]))
     norm = nn.utils.clip_grad_norm_(state.net.parameters(), settings.grad_clip or float("inf"), foreach=False)
     state.optimizer.step()
     decay = min(settings.ema, (1 + state.step) / (10 + state.step))

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusegen_core.config import params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.diffusion import checkpoints, process, samplers, training
+from diffusegen_core.diffusion import checkpoints, origins, process, samplers, training
 from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNet, parameter_count
 from diffusegen_core.store import files, seeds
 
@@ -105,7 +105,7 @@ class Watch:
     def __init__(self, w: Work) -> None:
         self.w, self.least, self.step, self.best = w, float("inf"), 0, {}
         net = UNet(w.p.model, w.p.data.image_size).to(w.device).eval().requires_grad_(False)
-        self.diffusion = ways.diffusion(w.p, fast(w, net.fixed(w.p.inpaint.precision)), w.device,
+        self.diffusion = ways.diffusion(w.p, fast(w, net.cast_weights(w.p.inpaint.precision)), w.device,
                                         w.p.train.precision)
         pairs = w.watch
         self.x0 = dataset.to_tensor(pairs).to(w.device)
@@ -139,7 +139,7 @@ class Watch:
         w, average = self.w, {f"ema.{name}": value for name, value in self.best.items()}
         checkpoints.save(w.folder / AVERAGE, average, {
             "configuration": checkpoints.configuration(w.p.model, w.p.process, w.p.data.image_size),
-            "seen": checkpoints.fingerprints(w.train), "step": self.step})
+            "seen": origins.fingerprints(w.train), "step": self.step})
 
 
 def checkpoint(w: Work, trainer: ways.Trainer, state: dict[str, Any], seconds: float) -> None:

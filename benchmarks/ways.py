@@ -18,8 +18,9 @@ from torch import Tensor
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params
 from diffusegen_core.diffusion import process, training
+from diffusegen_core.diffusion.history import COLUMNS, History
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.training import COLUMNS, History, State, Training
+from diffusegen_core.diffusion.training import State, Training
 from diffusegen_core.diffusion.unet import UNet
 
 Drawn = tuple[Tensor, Tensor, Tensor]  # x0 (B, 4, S, S) in [-1, 1], levels (B,), noise as x0
@@ -165,7 +166,7 @@ class Graphed:
             torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - self.of.settings.ema)
 
     def step(self, x: Tensor) -> Tensor:
-        drawn = training.draw(self.of, self.number, x)
+        drawn = training.draw(self.of, self.number, x)[:3]
         self.number += 1
         if self.replay is None:
             self.inputs = tuple(tensor.clone() for tensor in drawn)

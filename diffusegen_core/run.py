@@ -158,6 +158,7 @@ class Run:
 
     @property
     def clusters(self) -> Clusters:
+        """Which pairs lie in which cluster: `run.clusters.labels`, one a pair."""
         return self.read("cluster")
 
     @property
@@ -167,6 +168,7 @@ class Run:
 
     @property
     def inpainted(self) -> Inpainted:
+        """The painted pairs, by data type in `.sets`, and a row of each type in `.table`."""
         return self.read("inpaint")
 
     @property
@@ -176,6 +178,7 @@ class Run:
 
     @property
     def styled(self) -> Styled:
+        """The same pairs with the look of their sources, likewise, and the losses of every step."""
         return self.read("style")
 
     @property
@@ -200,6 +203,7 @@ class Run:
 
     @property
     def evaluated(self) -> Evaluated:
+        """Distances, similarity and near-copies, by data type."""
         return self.read("evaluate")
 
     @property
@@ -236,7 +240,9 @@ class Run:
         return outlets.mixed(self, data_type, alpha, ratio, transform, seed, names)
 
     def read(self, name: str, generator: int = 0) -> Any:
-        """A finished result by its chapter and, in 2 to 4, generator; NotMadeError where it is not made."""
+        """A finished result by its chapter ("train"), or its own name ("models"), and, in 2 to 4, generator;
+        NotMadeError where it is not made."""
+        name = standing.chapter(name)
         with standing.readable(self.folder, name):
             return self._result(name, self.workspace.read_only, None, generator)
 
@@ -247,6 +253,7 @@ class Run:
         what was changed by hand in this chapter, after setting it aside; `watch` sees models in training.
         Where a UserError is raised before anything was made, params.yaml is as before.
         """
+        name = standing.chapter(name)
         # A worker holds nothing: if it stopped, nobody could go on in its place.
         shared = progress.worker()
         with (lock.claimed(self.folder) if shared else lock.hold(self.folder),
@@ -262,11 +269,8 @@ class Run:
         place = f"{name} {own}" if own else name
         if place in self._results:
             return self._results[place]
-        needed = replace(ws, again=False)
-        steps = self._steps(ws.generator(own), lambda need: self._result(need, needed, watch, own), watch)
-        if name not in steps:
-            raise UserError(f"There is no chapter {name}. There are {', '.join(steps)}.")
-        result = steps[name]()
+        result = self._steps(ws.generator(own), lambda need: self._result(
+            need, replace(ws, again=False), watch, own), watch)[name]()
         if ws.writable or name not in GRIDS:  # a grid that is read may grow
             self._results[place] = result
         if ws.writable and name in GENERATED and own == 0:
@@ -338,11 +342,7 @@ class Run:
 
     def status(self) -> pd.DataFrame:
         """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""
-        # The windows may be the pairs themselves, and there may be but one generator.
-        alike = {"windows": not self.params.data.window, "further": self.params.generators == 1,
-                 **dict.fromkeys(("scorers", "filter"), not self.params.filter.folds)}
-        every = self._steps(self.workspace, lambda need: None, None)
-        return standing.table([name for name in every if not alike.get(name)], self.read)
+        return standing.table(self.params, self.read)
 
     def changed_by_hand(self, thorough: bool = False) -> list[str]:
         """A line for each file of the run that is missing, or not what was written. A file of the recorded

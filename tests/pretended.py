@@ -188,10 +188,12 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
     with monkeypatch.context() as patched:
         for name, answer in {"is_available": True, "device_count": 1, "get_device_name": "pretended GPU",
                              "is_current_stream_capturing": False, "get_rng_state": torch.zeros(1),
-                             "max_memory_reserved": 1_000_000_000}.items():
+                             "max_memory_reserved": 1_000_000_000, "current_device": 0}.items():
             patched.setattr(torch.cuda, name, lambda *args, answer=answer: answer)
         for name in ("_lazy_init", "empty_cache", "reset_peak_memory_stats", "set_rng_state"):
             patched.setattr(torch.cuda, name, lambda *args: None)
+        # Its operations draw from the host's own, which is seeded with it.
+        patched.setattr(torch.cuda, "default_generators", (torch.Generator(),))
         # Its tensors have no version counters, which views of a wrapped tensor ask for.
         patched.setattr(torch.inference_mode, "__enter__", torch.no_grad.__enter__)
         patched.setattr(torch.inference_mode, "__exit__", torch.no_grad.__exit__)

@@ -1,5 +1,6 @@
 """The figures of chapters 2 to 4 that show an algorithm at work on one image."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from diffusegen_core.config.params import Params, validate
 from diffusegen_core.data import dataset, pairsets, phantom
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import DataType
-from diffusegen_core.diffusion import process
+from diffusegen_core.diffusion import process, samplers
 from diffusegen_core.diffusion.guided import GuidedStep, Targets, load_judge
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels
@@ -50,6 +51,32 @@ def pairs() -> Pairs:
 def closed() -> Iterator[None]:
     yield
     plt.close("all")
+
+
+def cells(name: str) -> list[str]:
+    """The code of a chapter's page."""
+    page = json.loads((Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb").read_text())
+    return ["".join(cell["source"]) for cell in page["cells"] if cell["cell_type"] == "code"]
+
+
+def with_one_pair(model: Diffusion, pairs: Pairs, settings: Params, folder: Path, empty: bool = False,
+                  loaded: list[str] | None = None) -> SimpleNamespace:
+    """A run that has painted one pair, or none."""
+    dataset.write_pair(folder, "a_1", 255 - pairs.images[0], pairs.masks[0])
+    dataset.write(folder, pairs)
+    manifest = pd.DataFrame([{"name": "a_1", "source": "a", "source_cluster": 0, "model": "cluster-01",
+                              "sample": 1}])
+
+    def load(name: str, device: str) -> Diffusion:
+        if loaded is not None:
+            loaded.append(name)
+        return model
+
+    return SimpleNamespace(
+        params=settings, pairs=replace(pairs, file=folder / "pairs.npz"), workspace=Workspace(folder),
+        windows=pairs, clusters=SimpleNamespace(labels=[0]), models=SimpleNamespace(load=load),
+        inpainted=SimpleNamespace(sets={DataType("Diff", "2"): SimpleNamespace(
+            manifest=manifest.head(0) if empty else manifest, folder=folder)}))
 
 
 def generators() -> list[torch.Generator]:
@@ -99,23 +126,9 @@ def test_a_guided_step_and_its_pulls(model: Diffusion, pairs: Pairs, settings: P
 @pytest.mark.parametrize("empty", [False, True])
 def test_where_no_polyp_was_painted_a_real_image_is_styled(model: Diffusion, pairs: Pairs, settings: Params,
                                                            empty: bool, tmp_path) -> None:
-    dataset.write_pair(tmp_path, "a_1", 255 - pairs.images[0], pairs.masks[0])
-    manifest = pd.DataFrame([{"name": "a_1", "source": "a", "source_cluster": 0, "model": "cluster-01",
-                              "sample": 1}])
-    loaded = []
-
-    def load(name: str, device: str) -> Diffusion:
-        loaded.append(name)
-        return model
-
-    run = SimpleNamespace(
-        params=settings, pairs=replace(pairs, file=tmp_path / "pairs.npz"),
-        workspace=Workspace(tmp_path), windows=pairs, clusters=SimpleNamespace(labels=[0]),
-        models=SimpleNamespace(load=load),
-        inpainted=SimpleNamespace(sets={DataType("Diff", "2"): SimpleNamespace(
-            manifest=manifest.head(0) if empty else manifest, folder=tmp_path)}))
-    dataset.write(tmp_path, pairs)
-    inpainted, source, pixels, few = algorithms.to_style(run)
+    loaded: list[str] = []
+    inpainted, source, pixels, few = algorithms.to_style(
+        with_one_pair(model, pairs, settings, tmp_path, empty, loaded))
     assert loaded == ["cluster-00" if empty else "cluster-01"]
     assert len(few.schedule) == settings.style.respacing
     assert torch.equal(source, dataset.to_tensor(pairs)[:, :3])
@@ -138,6 +151,49 @@ def test_the_image_on_its_way_is_painted_as_the_runs_pairs_are(nano_run: Run, tm
     image, mask = pairsets.read_pair(made.folder, name)
     assert (dataset.to_bytes(x[0, :3].numpy()) == image).all()
     assert ((x[0, 3:].numpy() > 0) == mask).all()
+
+
+def test_the_page_paints_as_the_run_by_its_sampler_and_precision(nano_run: Run) -> None:
+    values = params.merged(params.plain(nano_run.params), {
+        "inpaint.sampler": "ddim", "inpaint.precision": "bf16", "inpaint.clip": False})
+    run = Run(params.validate(values))
+    run.make("inpaint")
+    cell, = [source for source in cells("03_inpaint") if "algorithms.to_paint" in source]
+    names = {"run": run, "algorithms": algorithms, "repaint": repaint, "repaint_levels": repaint_levels,
+             "samplers": samplers, "torch": torch}
+    exec(cell, names)
+    assert names["seen"].step is samplers.SAMPLERS["ddim"]
+    assert (names["diffusion"].precision, names["diffusion"].clip) == ("bf16", False)
+
+
+def test_the_page_takes_a_guided_step_in_the_runs_precision(nano_run: Run, monkeypatch) -> None:
+    values = params.merged(params.plain(nano_run.params), {"style.precision": "bf16"})
+    used, call = [], Diffusion.call
+
+    def noted(self: Diffusion, *given: Tensor) -> Tensor:
+        used.append((self.precision, torch.is_autocast_enabled("cpu")))
+        return call(self, *given)
+    monkeypatch.setattr(Diffusion, "call", noted)
+    names: dict = {"run": Run(params.validate(values))}
+    start, cell = cells("04_style")[1], [one for one in cells("04_style") if "algorithms.to_style" in one]
+    exec(start.split("\nrun = ")[0], names)
+    exec(cell[0], names)
+    assert used == [("bf16", True)]
+
+
+def test_the_page_styles_as_the_run(model: Diffusion, pairs: Pairs, settings: Params, tmp_path: Path,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    own = settings.model_copy(update={"style": settings.style.model_copy(
+        update={"clip": False, "precision": "bf16"})})
+    *_, few = algorithms.to_style(with_one_pair(model, pairs, own, tmp_path))
+    assert (few.clip, few.precision) == (False, "bf16")
+    windowed = own.model_copy(update={
+        "data": own.data.model_copy(update={"window": 2.0, "labels": {"1": "a", "2": "b"}}),
+        "inpaint": own.inpaint.model_copy(update={"classes": ["b"]})})
+    given: list[tuple] = []
+    monkeypatch.setattr(algorithms.spots, "windows", lambda *arguments: given.append(arguments))
+    algorithms.to_style(with_one_pair(model, pairs, windowed, tmp_path))
+    assert given[0][-1] == (1,), "the window is around the painted class"
 
 
 def test_what_lies_outside_the_range_is_clipped() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import resource
 import struct
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, Train
-from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion import checkpoints, origins
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
 
@@ -57,12 +58,18 @@ def judged(path: Path, p: Params) -> None:
     checkpoints.judge(path, p.model, p.process, p.data.image_size, p.train.sample_weights)
 
 
+# How a sentence begins that says what to do.
+WAY_OUT = re.compile(r"\. (Ask for|Copy it|Give the run|Leave|Name|Read|Save|Set|The same command|"
+                     r"Weights are) .+\.$")
+
+
 def refusal(path: Path, p: Params, act: Callable[[Path, Params], object] = judged) -> str:
     with pytest.raises(UserError) as caught:
         act(path, p)
     text = str(caught.value)
     assert str(path) in text
     assert "\n" not in text
+    assert WAY_OUT.search(text), text
     return text
 
 
@@ -110,7 +117,7 @@ def test_a_model_of_another_configuration_is_refused_naming_just_what_differs(
         tmp_path: Path, overrides: list, fields: list[str]):
     path = ours(with_(), tmp_path / "model.safetensors")
     text = refusal(path, with_(*overrides))
-    assert text.split(": ", 1)[1] == "; ".join(fields) + "."
+    assert f"(in the file -> in the parameters): {'; '.join(fields)}. Give the run the file's" in text
 
 
 def test_the_same_model_is_the_same_bytes(tmp_path: Path):
@@ -232,6 +239,16 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float):
         checkpoints.load(path)
 
 
+def test_every_refusal_of_a_model_says_what_to_do(tmp_path: Path):
+    path = ours(with_(), tmp_path / "model.safetensors")
+    assert "has no weights best. Ask for ema or raw." in refusal(
+        path, with_(), lambda path, _: checkpoints.load(path, "best"))
+    assert refusal(path, with_(), lambda path, _: checkpoints.load(path, label=1)).endswith(
+        "Leave the label out.")
+    assert "checkpoints.load_released" in refusal(
+        tmp_path / "model.pt", with_(), lambda path, _: checkpoints.load(path))
+
+
 def test_a_look_at_a_large_model_reads_none_of_its_weights(tmp_path: Path):
     p = with_(("model.base_channels", "128"))
     for path in (ours(p, tmp_path / "model.safetensors"), tmp_path / "cluster_0_1.pt"):
@@ -276,15 +293,15 @@ def test_the_model_of_a_folder_as_trainings_leave_it(
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
-    assert checkpoints.released(Train(checkpoints=str(tmp_path)), name) == tmp_path / wanted
+    assert origins.find_released(Train(checkpoints=str(tmp_path)), name) == tmp_path / wanted
 
 
 def test_several_models_for_one_name_are_refused_by_their_names(tmp_path: Path):
     for step in (100_000, 110_000):
         (tmp_path / f"cluster_3_model{step}.pt").touch()
     with pytest.raises(UserError, match=r"2 checkpoints for cluster-03 \(cluster_3_model100000\.pt, "):
-        checkpoints.released(Train(checkpoints=str(tmp_path)), "cluster-03")
-    assert checkpoints.released(Train(), "cluster-03") is None
+        origins.find_released(Train(checkpoints=str(tmp_path)), "cluster-03")
+    assert origins.find_released(Train(), "cluster-03") is None
 
 
 def test_a_full_disk_is_one_readable_error_and_leaves_the_old_file(tmp_path: Path):

@@ -85,6 +85,13 @@ def test_one_cluster_and_a_cluster_for_each(quick):
     assert each.scan["k"].tolist() == [2, 11]
 
 
+def test_the_pairs_are_compared_once_however_many_k_are_tried(quick, monkeypatch):
+    seen, different = [], cluster._different
+    monkeypatch.setattr(cluster, "_different", lambda *given: seen.append(given) or different(*given))
+    assert run(quick).scan["k"].tolist() == [2, 3, 4]
+    assert len(seen) == 1
+
+
 def test_a_singleton_is_a_cluster(quick):
     found = run(quick, groups().take([0, 1, 2, 3, 8]), k=2, scan=[2])
     assert sorted(found.sizes) == [1, 4]

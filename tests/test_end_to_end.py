@@ -161,7 +161,7 @@ def test_every_page_opens_offline_without_errors(run: Path) -> None:
 
 def test_the_book_states_what_it_was_made_from(run: Path) -> None:
     page = (run / "site/_build/html/02_train.html").read_text(encoding="utf-8")
-    for fact in ("nano", "10 phantoms", "torch 2.", "wall time", "526.56 M", "the paper"):
+    for fact in ("nano", "10 phantoms", "torch 2.", "of work, workers", "526.56 M", "the paper"):
         assert fact in page
 
 

@@ -203,12 +203,12 @@ def test_speed_is_no_part_of_a_recipe():
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_weights_rounded_once_style_to_the_same_bits(p: Params, checkpointing: bool):
     net = stirred(UNet(p.model, 16)).eval().requires_grad_(False)
-    once = copy.deepcopy(net).fixed("bf16")
+    once = copy.deepcopy(net).cast_weights("bf16")
     once.checkpointing = checkpointing
     assert once.middle_block[1].qkv.weight.dtype == torch.bfloat16
     assert once.middle_block[1].norm.weight.dtype == torch.float32
     assert styled(p, net, "bf16").equal(styled(p, once, "bf16"))
-    assert copy.deepcopy(net).fixed("fp32").out[2].weight.dtype == torch.float32
+    assert copy.deepcopy(net).cast_weights("fp32").out[2].weight.dtype == torch.float32
 
 
 def styled(p: Params, net: UNet, precision: str) -> Tensor:
@@ -238,7 +238,7 @@ def test_a_batch_agrees_with_single_images_in_fp32(p: Params, work: str):
 
     singles = torch.cat([made(net, range(i, i + 1)) for i in range(4)])
     assert error(made(net, range(4)), singles) < FP32
-    assert 0 < error(made(copy.deepcopy(net).fixed("bf16"), range(4), "bf16"), singles) < BF16
+    assert 0 < error(made(copy.deepcopy(net).cast_weights("bf16"), range(4), "bf16"), singles) < BF16
 
 
 TINY = ["--device", "cpu", "--params", str(BENCHMARKS.parent / "params" / "smoke.yaml"), "--rounds", "1",

@@ -39,7 +39,7 @@ from diffusegen_core import Run, cli, notebooks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import checkup, dataset, fetch, rasters
-from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion import checkpoints, origins
 from diffusegen_core.networks import weights
 from diffusegen_core.report import book, front, review, tables
 from diffusegen_core.store import aside, files, moves
@@ -581,7 +581,7 @@ def test_damaged_weights_are_read_or_refused(tmp_path: Path, kind: str):
 def test_a_checkpoint_with_a_strange_header_is_refused(tmp_path: Path, header: str):
     path = tmp_path / "model.safetensors"
     save_file({"raw.a": torch.zeros(1)}, path, {"header": header})
-    for call in (checkpoints.read, checkpoints.header, checkpoints.seen):
+    for call in (checkpoints.read, checkpoints.header, origins.read_fingerprints):
         assert "its header is not one of ours" in refused(call, path, names=str(path))
 
 

@@ -103,13 +103,14 @@ def test_members_are_those_that_the_models_have_seen(tested: tuple[Run, Membersh
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = tested
     known = dict.fromkeys(run.pairs.names[:6], "")
-    looks = membership.checkpoints.fingerprints(run.pairs)
-    monkeypatch.setattr(membership.checkpoints, "seen", lambda path: {name: looks[name] for name in known})
+    looks = membership.origins.fingerprints(run.pairs)
+    monkeypatch.setattr(membership.origins, "read_fingerprints",
+                        lambda path: {name: looks[name] for name in known})
     told = asked(run)
     assert told is not None
     assert set(told.errors.loc[told.errors["member"], "name"]) == set(known)
     windowed = {f"{name}~{copy}": "" for name in known for copy in range(4)}
-    monkeypatch.setattr(membership.checkpoints, "seen", lambda path: windowed)
+    monkeypatch.setattr(membership.origins, "read_fingerprints", lambda path: windowed)
     assert membership._seen(run.models.models, run.pairs, True) == list(known)
 
 

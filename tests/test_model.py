@@ -131,6 +131,7 @@ def test_a_guidance_scale_counts_for_given_masks_alone(diffusion: Diffusion, ima
     ({"region": np.zeros((8, 8))}, r"The region must be \(16, 16\)"),
     ({"mask": np.zeros((SIDE, SIDE, 3))}, r"The mask must be \(16, 16\)"),
     ({"respacing": 2000}, "1 to 1000"), ({"n": 0}, "must be 1 or more"),
+    ({"jump_length": 6}, "jump_length 6 must be below the 6 respaced steps"),
     ({"jump_length": 0}, "jump_length must be 1 or more"), ({"resampling": 0}, "resampling must be"),
     ({"mask": np.ones((SIDE, SIDE)), "guidance_scale": 0.5}, "guidance_scale must be 1 or more")])
 def test_what_cannot_be_filled_is_refused_in_a_sentence(diffusion: Diffusion, image: np.ndarray,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from diffusegen_core import Run, cli
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion import checkpoints, origins
 from diffusegen_core.exports import datacard, exporting
 from diffusegen_core.store import files
 
@@ -45,10 +45,10 @@ def test_an_exported_file_holds_neither_names_nor_an_optimizer(finished: Path, e
         tensors, header = checkpoints.read(path)
         assert all(name.startswith("ema.") for name in tensors)
         assert all(torch.isfinite(value).all() for value in tensors.values())
-        assert set(header["seen"].values()) == set(checkpoints.seen(model.path).values())
+        assert set(header["seen"].values()) == set(origins.read_fingerprints(model.path).values())
         assert not set(header["seen"]) & set(run.pairs.names)
         head = path.read_bytes()[:100_000]
-        assert not any(name.encode() in head for name in checkpoints.seen(model.path))
+        assert not any(name.encode() in head for name in origins.read_fingerprints(model.path))
 
 
 def test_another_run_takes_exported_models_and_still_knows_what_they_saw(

@@ -14,7 +14,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
-from diffusegen_core.diffusion import checkpoints, process, training
+from diffusegen_core.diffusion import checkpoints, origins, process, training
 from diffusegen_core.diffusion.training import Training
 from diffusegen_core.diffusion.unet import Conditions, UNet
 from diffusegen_core.report import tables
@@ -58,7 +58,7 @@ def test_settled_for_a_label_a_network_answers_as_it_does_when_it_is_told_the_la
     x, t = torch.randn(2, 4, 16, 16, generator=seeds.generator(1)), torch.tensor([5.0, 900.0])
     told = net(x, t, label=torch.tensor([label, label]))
     other = net(x, t, label=torch.tensor([1, 1]))
-    features = net.settled(label).encode(x, t)
+    features = net.fold_conditions(label).encode(x, t)
     torch.testing.assert_close(net(x, t), told, rtol=1e-4, atol=1e-5)
     assert float((other - told).abs().max()) > 1e-3
     assert net.state_dict().keys() == UNet(p.model, 16).state_dict().keys()
@@ -93,7 +93,7 @@ def test_the_clusters_models_are_parts_of_one(one: Params):
     recipe = files.read_json(whole.folder / STAMP)["recipe"]
     assert (recipe["clusters"], recipe["labels"], recipe["train"]["one_model"]) == (LABELS, 2, True)
     assert files.read_json(parts[0].folder / STAMP)["recipe"]["one"] == whole.sha256
-    assert checkpoints.seen(parts[0].path) == checkpoints.seen(whole.path) != {}
+    assert origins.read_fingerprints(parts[0].path) == origins.read_fingerprints(whole.path) != {}
     for label, part in enumerate(parts):
         for kind in ("ema", "raw"):
             theirs = checkpoints.load(whole.path, kind, label=label).net.state_dict()

@@ -68,8 +68,9 @@ def test_ms_ssim_is_to_be_within_the_papers_margin_of_real():
     assert found["20-Diff"].published == pytest.approx((0.2081 + 0.2126 + 0.2096) / 3 - 0.1813)
 
 
-def run_of(models: list[float], gan: float | None, sources: int = 5) -> SimpleNamespace:
-    trained = SimpleNamespace(models=[SimpleNamespace(seconds=one) for one in models], base=None)
+def run_of(models: list[float], gan: float | None, sources: int = 5, cards: int = 1) -> SimpleNamespace:
+    trained = SimpleNamespace(models=[SimpleNamespace(seconds=one, card_seconds=cards * one)
+                                      for one in models], base=None)
     pairs = SimpleNamespace(manifest=pd.DataFrame({"source": [str(i) for i in range(sources)] * 2}))
     baseline = None if gan is None else SimpleNamespace(trained=True, seconds=gan, pairs=pairs)
     return SimpleNamespace(finished={"train": trained, "gan": baseline}.get, pairs=range(20),
@@ -83,6 +84,9 @@ def test_compute_is_compared_for_all_pairs_of_the_run():
     assert otherclaims.compute(run_of([300, 150], 100)).verdict == REFUTED
     elsewhere = otherclaims.compute(run_of([100, float("nan")], 100))
     assert (elsewhere.verdict, elsewhere.reason) == (TOO_LITTLE, "The models were not trained here.")
+    several = otherclaims.compute(run_of([100, 150], 100, cards=4))
+    assert (several.verdict, several.difference) == (REFUTED, 1000 - 400), "four cards took it each"
+    assert several.reason.startswith("2 models took 1,000 s of GPU time, 250 s by the clock; a GAN")
     assert otherclaims.compute(run_of([100], None)).reason == "The results have no GAN that was trained here."
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -16,13 +17,17 @@ from diffusegen_core import painting
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, masks, pairsets, planes, regions
+from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.planes import Planes
+from diffusegen_core.data.types import DataType
 from diffusegen_core.data.windows import Window
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
 from diffusegen_core.report import figures, review, segment_figures
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import segnet
+from diffusegen_core.store import lock
+from diffusegen_core.store.artifacts import GENERATORS
 
 CLASSES = ("chest", "lung", "nodule")
 SIDE = 16
@@ -166,6 +171,7 @@ def test_painted_and_styled_pairs_keep_what_overlaps_and_the_region_is_the_union
                                              for chapter in (run.inpainted, run.styled))
     for one in (inpainted, styled):
         assert planes.overlapping(one.load().masks)
+        assert one.load().overlap
     for name, source in zip(inpainted.manifest["name"], inpainted.manifest["source"], strict=True):
         image, mask = pairsets.read_pair(inpainted.folder, name)
         number = whole.names.index(source)
@@ -231,3 +237,23 @@ def test_pairs_remember_that_they_may_overlap(tmp_path: Path) -> None:
         again = dataset.read(dataset.write(tmp_path / pairs.digest, pairs))
         assert (again.overlap, again.digest) == (pairs.overlap, pairs.digest)
         assert again.take([0]).overlap == pairs.overlap
+
+
+@pytest.mark.parametrize("place", ["inpaint/2-Diff", "generators/1/inpaint/2-Diff"])
+def test_a_set_of_a_run_may_overlap_as_its_real_pairs_do(tmp_path: Path, place: str) -> None:
+    image, mask = np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 2, 8, 8), np.uint8)
+    folder, data = tmp_path / "run" / place, tmp_path / "run" / "data"
+    lock.claim(tmp_path / "run")
+    if place.startswith(GENERATORS):
+        lock.claim(folder.parents[1])  # as `Workspace.beside` does
+    dataset.write_pair(folder, "a_1", image[0], mask[0])
+    manifest = pd.DataFrame({"name": ["a_1"]})
+    one = PairSet(DataType("Diff", "2"), folder, manifest, manifest.head(0), {}, {"seconds": 1.0})
+    assert not one.load().overlap, "without real pairs nothing is known of it"
+    for flag in (True, False):
+        dataset.write(data, dataset.gather(["a"], image, mask, flag))
+        assert one.load().overlap is flag
+        assert pairsets.load(folder, ["a_1"]).digest == dataset.gather(["a_1"], image, mask).digest
+    (data / dataset.PAIRS).unlink()
+    dataset.write(tmp_path / "data", dataset.gather(["a"], image, mask, True))
+    assert not one.load().overlap, "what lies around the run is another's"

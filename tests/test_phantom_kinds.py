@@ -9,7 +9,7 @@ from scipy import stats
 from diffusegen_core.config import params
 from diffusegen_core.config.data import PHANTOMS, Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset, masks, phantom_slices, phantom_ultrasound
+from diffusegen_core.data import dataset, masks, phantom_slices, phantom_ultrasound, phantoms
 
 KINDS = [(phantom_ultrasound, 1), (phantom_slices, 3)]
 SLICES = {"source": "phantom-slices", "channels": 1, "labels": {"1": "liver", "2": "kidney", "3": "tumour"}}
@@ -99,7 +99,7 @@ def test_a_source_that_is_drawn_says_what_channels_and_classes_it_has() -> None:
 
 
 def test_pairs_of_every_kind_are_drawn_and_kept(tmp_path) -> None:
-    assert set(dataset.DRAWN) == set(PHANTOMS)
+    assert set(phantoms.DRAWN) == set(PHANTOMS)
     from diffusegen_core.store.workspace import Workspace
     data = Data(**SLICES, count=3, image_size=16)
     pairs = dataset.load(Workspace(tmp_path / "run", 0, "cpu"), data)

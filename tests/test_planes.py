@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffusegen_core.config.data import Data
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, pairsets, planes
 from diffusegen_core.data.planes import Planes
 
@@ -140,6 +141,28 @@ def test_files_are_what_other_programs_read(tmp_path: Path) -> None:
     picture, _ = dataset.write_pair(tmp_path, "five", *noise(5, 1))
     assert picture.suffix == ".npy"
     assert np.load(picture, allow_pickle=False).shape == (5, 12, 12)
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(3, 1), (1, 3), (2, 1)])
+def test_pairs_in_memory_are_shown_and_saved_and_nothing_is_written_over(
+        tmp_path: Path, channels: int, classes: int) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, channels, 8, 8), np.uint8)
+    masks = planes.separate(rng.integers(0, classes + 1, (2, 8, 8), np.uint8), classes)
+    pairs = dataset.gather(["a", "b"], images, masks)
+    assert np.array_equal(np.asarray(pairs.grid()), np.asarray(planes.grid(
+        np.concatenate([images, 255 * masks], axis=1), channels)))
+    assert pairs.grid().size == (16, 16)
+    folder = pairs.save(str(tmp_path / "new" / "saved"))
+    again = pairsets.load(folder, ["a", "b"])
+    assert again.digest == pairs.digest
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    more = dataset.gather(["c", "b"], images, masks)
+    with pytest.raises(UserError, match=r"b\.(png|npy) is there already, and is not written over\. Name an"):
+        more.save(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before, "and c is not written"
+    more.take([0]).save(folder)
+    assert pairsets.load(folder, ["a", "c"]).images.shape == images.shape
 
 
 def test_a_digest_tells_classes_from_channels() -> None:

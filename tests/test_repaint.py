@@ -12,7 +12,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, regions
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.repaint import fetched, network_calls, repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels, to_array
 from diffusegen_core.diffusion.samplers import SAMPLERS
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
@@ -42,6 +42,13 @@ def test_repaint_visits_as_many_levels_as_published(count, jump, resampling, tra
 
 def test_the_first_levels_of_a_small_schedule_by_hand():
     assert repaint_levels(5, 2, 2) == [4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0, -1]
+
+
+@pytest.mark.parametrize(("count", "jump"), [(10, 10), (5, 10), (1, 1)])
+def test_a_jump_that_no_level_has_room_for_is_refused_where_one_is_asked_for(count: int, jump: int):
+    with pytest.raises(UserError, match=f"jump_length {jump} must be below the {count} respaced steps"):
+        repaint_levels(count, jump, 2)
+    assert repaint_levels(count, jump, 1) == list(range(count - 1, -2, -1))
 
 
 # ---- one image at a time
@@ -178,5 +185,5 @@ def test_values_that_are_not_finite_are_no_image(net: UNet, pairs: dataset.Pairs
 
     samples = painted(Burst(), pairs, [0])
     with pytest.raises(UserError, match="values that are not finite"):
-        fetched(samples)
-    assert fetched(torch.zeros(1, 4, 2, 2)).shape == (1, 4, 2, 2)
+        to_array(samples)
+    assert to_array(torch.zeros(1, 4, 2, 2)).shape == (1, 4, 2, 2)

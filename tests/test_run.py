@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from diffusegen_core import Run, __version__, cli
-from diffusegen_core.chapters import cluster, style
+from diffusegen_core.chapters import cluster, standing, style
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
@@ -384,8 +384,17 @@ def test_what_is_made_is_what_is_read(nano_params: params.Params):
     assert run.clusters is made
     assert run.status()["status"].to_dict()["cluster"] == "made"
     assert run.status()["status"].to_dict()["train"] == "to make"
-    with pytest.raises(UserError, match=r"^There is no chapter clusters\. There are data, cluster, windows"):
-        run.make("clusters")
+    again = run.make("clusters")
+    assert run.clusters is run.read("clusters") is again, "a chapter may be called as its attribute"
+    with pytest.raises(UserError, match=r"^There is no chapter train2\. There are, with their results: data "
+                                        r"\(run\.pairs\), cluster \(run\.clusters\), .*, scorers, filter "):
+        run.make("train2")
+
+
+def test_every_chapter_has_a_place_in_the_order_and_a_name_in_the_run(nano_params: params.Params):
+    run = Run(nano_params)
+    assert list(standing.RESULTS) == list(run._steps(run.workspace, lambda need: None, None))
+    assert all(isinstance(getattr(Run, name), property) for name in standing.RESULTS.values() if name)
 
 
 def test_a_run_goes_to_another_process_without_its_results(nano_run: Run):

@@ -30,6 +30,32 @@ def test_each_row_of_noise_comes_from_its_own_generator():
     assert float(many.std()) == pytest.approx(1, abs=0.03)
 
 
+def test_global_generators_are_seeded_for_a_while_and_no_gpu_that_is_not_named(monkeypatch):
+    number = seeds.derive(5, "weights")
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(number))
+    for name in ("manual_seed", "cuda.manual_seed_all", "cuda.manual_seed"):
+        monkeypatch.setattr(f"torch.{name}", lambda _: pytest.fail("a GPU is seeded, and not put back"))
+    before = torch.random.get_rng_state()
+    with seeds.global_seed(5, "weights", device=torch.device("cpu")):
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 1, reason="no GPU")
+def test_of_the_gpus_the_named_one_is_seeded_and_put_back():
+    card, number = torch.device("cuda"), seeds.derive(5, "dropout")
+    expected = torch.rand(3, generator=torch.Generator(card).manual_seed(number), device=card)
+    with torch.random.fork_rng(devices=[card]):
+        torch.manual_seed(number)
+        assert torch.equal(torch.rand(3, device=card), expected), "as torch.manual_seed would"
+    before = torch.cuda.get_rng_state(card)
+    with seeds.global_seed(5, "dropout", device=card):
+        assert torch.equal(torch.rand(3, device=card), expected)
+    with seeds.global_seed(5, "weights"):
+        pass
+    assert torch.equal(torch.cuda.get_rng_state(card), before)
+
+
 def test_numpy_generators_are_named_as_well():
     draws = [seeds.rng(0, name).integers(2**40) for name in ("a", "b", "a")]
     assert draws[0] == draws[2] != draws[1]

@@ -16,12 +16,14 @@ from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
+from diffusegen_core.config.sections import Style
 from diffusegen_core.data import checkup, dataset, pairsets
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import guided
 from diffusegen_core.diffusion.guided import OK, Judge
 from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.process import Reverse
 from diffusegen_core.report import figures, tables
 from diffusegen_core.run import Run
 from diffusegen_core.store.artifacts import Recipe, differences
@@ -142,6 +144,30 @@ def test_what_decides_a_pair_is_in_its_recipe(run_of: Callable[..., Params]) -> 
         assert differences(recipe(), recipe(**change))
     other_image = replace(origin, hashes={**origin.hashes, f"images/{name}.png": "other"})
     assert differences(recipe(), recipe(other_image))
+
+
+@pytest.mark.parametrize("method", ["guided", "sdedit"])
+def test_clipping_decides_a_styled_pair_only_where_it_is_switched_off(method: str) -> None:
+    clipped, free = (style._decisive(Style(method=method, clip=clip)) for clip in (True, False))
+    assert "clip" not in clipped, "pairs that are older than the parameter hold"
+    assert free == {**clipped, "clip": False}
+
+
+@pytest.mark.parametrize("method", ["guided", "sdedit"])
+def test_styling_clips_what_the_models_aim_at_unless_it_is_told_not_to(
+        run_of: Callable[..., Params], monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    clips, interpret = set(), Diffusion.interpret
+
+    def noted(self: Diffusion, x_t: Tensor, t: Tensor, output: Tensor, clip: bool | None = None) -> Reverse:
+        if clip is None:  # not of the losses, which see it as predicted
+            clips.add(self.clip)
+        return interpret(self, x_t, t, output, clip)
+    Run(run_of(method=method)).make("inpaint")
+    monkeypatch.setattr(Diffusion, "interpret", noted)
+    for clip in (True, False):
+        clips.clear()
+        Run(run_of(method=method, clip=clip, respacing=6)).make("style")  # as no other test's
+        assert clips == {clip}
 
 
 def test_the_page_of_a_run_in_which_nothing_was_styled(tmp_path: Path) -> None:

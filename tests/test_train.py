@@ -20,8 +20,9 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.diffusion import checkpoints, training
+from diffusegen_core.diffusion import checkpoints, origins, training
 from diffusegen_core.parallel import pauses, progress
+from diffusegen_core.report import tables
 from diffusegen_core.run import Run
 from diffusegen_core.store import artifacts, files, stamps
 from diffusegen_core.store.artifacts import Artifact
@@ -78,6 +79,27 @@ def test_a_diverging_training_stops_and_says_so(nano_params: Params):
     with pytest.raises(UserError, match=r"cluster-00: the training diverged.*train\.lr"):
         train_one(p)
     assert not (p.folder / "train" / "cluster-00" / "model.safetensors").exists()
+
+
+def test_a_model_tells_the_cards_that_trained_it_and_what_they_took(nano_params: Params, monkeypatch):
+    def by_four(state: training.State, seconds: float) -> None:
+        state.seconds, state.cards = seconds, 4.0
+    alone = train_one(nano_params, name="cluster-01")
+    assert (alone.cards, "cards" in stamp_of(alone)) == (1, False)
+    monkeypatch.setattr(train, "spend", by_four)
+    model = train_one(nano_params)
+    assert (model.cards, model.card_seconds) == (4, 4 * model.seconds)
+    assert tables.work(Run(nano_params))[0] == pytest.approx(
+        alone.seconds + 4 * model.seconds + stamps.read_stamp(nano_params.folder / "data")["seconds"])
+    monkeypatch.undo()
+    longer = train_one(changed(nano_params, ("train.images", 40)))
+    assert 1 < longer.cards < 4, "some of its steps were taken by one"
+    assert longer.card_seconds - longer.seconds == pytest.approx(3 * model.seconds, abs=0.01)
+
+
+@pytest.mark.parametrize("told", ["4", None, 0, -1, 1e300, [], True])
+def test_what_cannot_be_a_number_of_cards_counts_as_one(told: object):
+    assert stamps.cards({"cards": told}) == 1
 
 
 # ---- the whole chapter
@@ -473,9 +495,9 @@ def test_models_tell_the_images_that_they_have_seen(nano_params: Params):
     """Its own; with a base all, since that has seen them."""
     pairs = pairs_of(nano_params)
     model = train_one(nano_params, [3, 5])
-    assert checkpoints.seen(model.path) == checkpoints.fingerprints(pairs.take([3, 5]))
+    assert origins.read_fingerprints(model.path) == origins.fingerprints(pairs.take([3, 5]))
     based = train_one(nano_params, [4], "cluster-01", model.folder)
-    assert checkpoints.seen(based.path) == checkpoints.fingerprints(pairs)
+    assert origins.read_fingerprints(based.path) == origins.fingerprints(pairs)
 
 
 def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_already(
@@ -489,9 +511,9 @@ def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_alrea
     assert np.isnan([m.seconds for m in adopted.models]).all()
     for m in adopted.models:
         theirs = other.folder / "train" / m.name / "model.safetensors"
-        assert checkpoints.seen(m.path) == checkpoints.seen(theirs)
+        assert origins.read_fingerprints(m.path) == origins.read_fingerprints(theirs)
         assert stamp_of(m)["trained"] == "elsewhere on known images"
-    seen = set().union(*(checkpoints.seen(m.path) for m in adopted.models))
+    seen = set().union(*(origins.read_fingerprints(m.path) for m in adopted.models))
     assert seen == set(pairs_of(p).names)
     p = changed(p, ("data.count", 9))
     with pytest.raises(UserError, match=r"no training images of this run.*: phantom_00009\."):

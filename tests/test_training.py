@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Model, Process, Train
 from diffusegen_core.data import dataset, phantom
 from diffusegen_core.diffusion import process, training, warps
-from diffusegen_core.diffusion.training import History, State, Training
+from diffusegen_core.diffusion.history import History
+from diffusegen_core.diffusion.training import Batch, State, Training
+from diffusegen_core.parallel.ranks import Share
 
 CPU, SIDE = torch.device("cpu"), 16
 # Parameters that are off by default, each on.
@@ -154,7 +157,7 @@ def test_a_base_gives_its_weights_and_nothing_else(pairs: dataset.Pairs):
 def test_seeds_depend_on_the_name_and_the_step(pairs: dataset.Pairs):
     x = (dataset.to_tensor(pairs) * 127.5 + 127.5).round().to(torch.uint8)
     one, other = of(), Training("other", of().model, of().process, of().settings, SIDE, 0)
-    noise = [training.draw(asked, step, x)[2] for asked, step in ((one, 0), (one, 0), (one, 1), (other, 0))]
+    noise = [training.draw(asked, step, x).eps for asked, step in ((one, 0), (one, 0), (one, 1), (other, 0))]
     assert torch.equal(noise[0], noise[1])
     assert not any(torch.equal(noise[0], another) for another in noise[2:])
     nets = [next(training.start(asked, CPU).net.parameters()) for asked in (one, one, other)]
@@ -196,12 +199,31 @@ def test_no_generator_of_others_is_touched(pairs: dataset.Pairs):
 
 # ---- parameters that are off by default
 
+def test_the_seconds_of_several_cards_count_for_each_of_them():
+    def on(place: str, of: int, **before: float) -> State:
+        weight = SimpleNamespace(device=torch.device(place))
+        state = State(SimpleNamespace(parameters=lambda: [weight]), None, None, share=Share(0, of))
+        state.seconds, state.cards = before.get("seconds", 0.0), before.get("cards", 1.0)
+        return state
+    four = on("cuda:0", 4)
+    for seconds in (10.0, 30.0):
+        training.spend(four, seconds)
+    assert training.took(four) == {"seconds": 30, "cards": 4}
+    alone = on("cuda", 1, **training.took(four))
+    training.spend(alone, 60.0)
+    assert alone.seconds * alone.cards == pytest.approx(30 * 4 + 30)
+    processor = on("cpu", 4)
+    training.spend(processor, 0.0)
+    training.spend(processor, 8.0)
+    assert training.took(processor) == {"seconds": 8}, "there processes share the cores"
+
+
 OFF = {"lr_decay": 0.0, "augment": 0.0, "lesion_weight": 0.0, "min_snr": None}
 
 
 def plain_step(asked: Training, state: State, s: process.Schedule, x: torch.Tensor) -> None:
     """An optimizer step as it was before there were such parameters."""
-    x0, t, eps = training.draw(asked, state.step, x)
+    x0, t, eps, _ = training.draw(asked, state.step, x)
     state.optimizer.zero_grad(set_to_none=True)
     x_t = process.noised(s, x0, t, eps)
     prediction, fraction = state.net(x_t, s.timestep[t].float()).float().chunk(2, dim=1)
@@ -292,9 +314,10 @@ def test_the_network_is_told_what_was_done_to_its_images_and_no_more_changes(
     assert 0 < int(same.sum()) < 16
     assert torch.equal(changed[same], x0[same])
     assert all(not torch.equal(a, b) for a, b in zip(changed[~same], x0[~same], strict=True))
-    again, _ = training.conditioned(asked, 0, x0)
+    drawn = Batch(x0, t, eps, torch.zeros(16, dtype=torch.long))
+    again, _ = training.conditioned(asked, 0, drawn)
     assert torch.equal(again, changed)
-    assert not torch.equal(training.conditioned(asked, 1, x0)[0], changed)
+    assert not torch.equal(training.conditioned(asked, 1, drawn)[0], changed)
 
 
 def test_in_sampling_no_change_is_told_as_zeros(pairs: dataset.Pairs):
@@ -309,7 +332,7 @@ def test_in_sampling_no_change_is_told_as_zeros(pairs: dataset.Pairs):
         told, silent, other = net(x_t, t, zeros), net(x_t, t), net(x_t, t, change)
         assert torch.equal(told, silent)
         assert not torch.equal(told, other), "the layer has learned"
-        assert torch.equal(net.settled()(x_t, t), told)
+        assert torch.equal(net.fold_conditions()(x_t, t), told)
     assert net.state_dict().keys() == training.start(of(), CPU).net.state_dict().keys()
 
 

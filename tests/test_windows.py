@@ -16,7 +16,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import pairsets, phantom, regions
 from diffusegen_core.data.types import DataType
 from diffusegen_core.data.windows import COPIES, Window
-from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion import origins
 from diffusegen_core.planning import flops, preflight
 from diffusegen_core.report import algorithms
 from diffusegen_core.run import Run
@@ -138,7 +138,7 @@ def test_a_model_tells_which_pictures_it_has_seen_and_is_adopted_with_other_wind
         run: Run, values: dict, tmp_path: Path):
     for model in run.models.models:
         cluster = run.pairs.take(run.clusters.members(int(model.name[-2:])))
-        assert checkpoints.seen(model.path) == checkpoints.fingerprints(cluster)
+        assert origins.read_fingerprints(model.path) == origins.fingerprints(cluster)
         (tmp_path / "given").mkdir(exist_ok=True)
         shutil.copy(model.path, tmp_path / "given" / f"{model.name}.safetensors")
     other = Run(params.validate(params.merged(values, {

@@ -99,8 +99,8 @@ def null_of(subject: Subject, everyone: Members, pairs: Pairs) -> Query:
     if subject.data_type == REAL or not len(everyone):
         return unseen.nothing(pairs)
     if subject.data_type == GAN:
-        own = np.arange(len(pairs)) if held is None else np.full(len(held), -1)
-        around = regions.all_dilated((donors := held or pairs).masks, subject.dilate)
+        donors, own = (pairs, np.arange(len(pairs))) if held is None else (held, np.full(len(held), -1))
+        around = regions.all_dilated(donors.masks, subject.dilate)
         return Query(donors.names, donors.images, np.ones_like(around), around, own, donors.names)
     return unseen.blended(subject.ws.seed, everyone, pairs if held is None else held, held is None)
 

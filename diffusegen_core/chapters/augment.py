@@ -19,13 +19,12 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, PASTE, PASTED, REAL, DataType
-from diffusegen_core.segmentation import details, experiments, forecast, segnet, trainsets, trials
+from diffusegen_core.segmentation import experiments, segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.sharing import generator_of
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
 CHAPTER, TITLE = SMALL, "Small sets"
@@ -78,20 +77,14 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
     `sets`, `tests` and `generators` are None where they are not made yet, and so is each of `further`.
     Nothing is written.
     """
-    choices: dict[Experiment, tuple[Choice, Choice]] = {}
-    recipes: dict[Experiment, Recipe | None] = {}
-    every = {} if sets is None else of_grid(sets, settings, segment, generators or {}, further)
-    for experiment in grid(supply, settings, segment, 1 + len(further)):
-        mine = every.get(experiment)
-        if mine is None or tests is None or not _has(mine, experiment.data_type):
-            choices[experiment], recipes[experiment] = expected(settings, segment, experiment), None
-        else:
-            choices[experiment] = chosen(ws.seed, mine, settings, segment, experiment)
-            recipes[experiment] = trials.recipe(ws.seed, segment, experiment, mine, *choices[experiment],
-                                                tests)
-    text = forecast.describe(ws, TITLE, recipes,
-                             lambda experiment: trials.cost(segment, *choices[experiment]),
-                             lambda: trials.pace(segment, image_size, ws.device), details.obtainable)
+    known = {} if sets is None else of_grid(sets, settings, segment, generators or {}, further)
+    made = {experiment: mine for experiment, mine in known.items()
+            if _has(mine, experiment.data_type)}
+    every = {experiment: made.get(experiment)
+             for experiment in grid(supply, settings, segment, 1 + len(further))}
+    text = trials.planned(ws, TITLE, image_size, segment, every, tests,
+                          lambda experiment: expected(settings, segment, experiment),
+                          lambda experiment, mine: chosen(ws.seed, mine, settings, segment, experiment))
     if settings.generator_sees == "subset":
         count = len(sizes(supply[REAL].sources, settings, segment)) * settings.seeds
         text += (f"\nBeside these, chapters 1 to 4 are run for {count} small set{'' if count == 1 else 's'}; "

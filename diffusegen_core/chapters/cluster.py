@@ -63,7 +63,8 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
     UserError where the backbone or its weights cannot be had, where fewer pairs differ than there are
     clusters, or where the file's names are not those of the pairs.
     """
-    scan = sorted({k for k in settings.scan if k < _different(pairs, settings.k)})
+    different = _different(pairs, settings.k) if settings.scan else 0
+    scan = sorted({k for k in settings.scan if k < different})
     artifact = ws.artifact("cluster", _recipe(ws, pairs, settings, scan))
     if not artifact.made():
         labels = _taken(settings, pairs) if settings.file else None

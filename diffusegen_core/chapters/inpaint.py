@@ -30,7 +30,7 @@ from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
 from diffusegen_core.data.types import FULL, JOINT, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
-from diffusegen_core.diffusion.repaint import fetched, network_calls, repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels, to_array
 from diffusegen_core.parallel import progress
 from diffusegen_core.segmentation.trainsets import Supply
 from diffusegen_core.store import seeds
@@ -160,7 +160,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             guided = diffusion.towards(scene.x[:, diffusion.planes.channels:], scenes.guidance_scale)
             x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
-            painted = _whole(scene, fetched(x), settings, diffusion.planes.overlap)
+            painted = _whole(scene, to_array(x), settings, diffusion.planes.overlap)
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key, (image, mask)) in enumerate(zip(jobs, keys, painted, strict=True)):
         classes = planes.separate(mask, diffusion.planes.classes)

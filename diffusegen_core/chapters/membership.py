@@ -20,7 +20,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.data import dataset, windows
 from diffusegen_core.data.dataset import Pairs
-from diffusegen_core.diffusion import checkpoints, process
+from diffusegen_core.diffusion import checkpoints, origins, process
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.measures import memory
 from diffusegen_core.parallel import fanout
@@ -178,7 +178,7 @@ def _suspects(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trai
 
 def _seen(models: list[Model], pairs: Pairs, windowed: bool) -> list[str]:
     """The names of the pairs that these models have seen: where one does not tell, all of the run's."""
-    told = [checkpoints.seen(model.path) for model in models]
+    told = [origins.read_fingerprints(model.path) for model in models]
     if any(fingerprints is None for fingerprints in told):
         return pairs.names
     known = [fingerprints or {} for fingerprints in told]
@@ -186,7 +186,7 @@ def _seen(models: list[Model], pairs: Pairs, windowed: bool) -> list[str]:
         names = {name.rsplit(windows.OF, 1)[0] for fingerprints in known for name in fingerprints}
         return [name for name in pairs.names if name in names]
     pixels = {look for fingerprints in known for look in fingerprints.values()}
-    return [name for name, look in checkpoints.fingerprints(pairs).items() if look in pixels]
+    return [name for name, look in origins.fingerprints(pairs).items() if look in pixels]
 
 
 def _shown(seed: int, pairs: Pairs, window: tuple[float, int] | None) -> Pairs:

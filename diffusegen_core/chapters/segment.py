@@ -6,6 +6,8 @@ other sources, to choose the best epoch. Real is the ceiling: the same sources t
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import pandas as pd
+
 from diffusegen_core.chapters.costs import Cost, Work, of_networks
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.params import Params
@@ -13,12 +15,11 @@ from diffusegen_core.config.sections import Segment
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL
-from diffusegen_core.segmentation import details, forecast, segnet, trainsets, trials
+from diffusegen_core.segmentation import segnet, trainsets, trials
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.sharing import generator_of
 from diffusegen_core.segmentation.trainsets import Choice, Sets, Supply
 from diffusegen_core.segmentation.trials import Tested
-from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
 CHAPTER, TITLE = "segment", "Synthetic data alone"
@@ -62,20 +63,12 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, s
 
     `sets` and `tests` are None where they are not made yet, and so is each of `further`. Nothing is written.
     """
-    choices: dict[Experiment, tuple[Choice, Choice]] = {}
-    recipes: dict[Experiment, Recipe | None] = {}
     known = [sets, *further]
-    for experiment in grid(supply, settings, len(known)):
-        mine = known[experiment.generator or 0]
-        if mine is None or tests is None:
-            choices[experiment], recipes[experiment] = expected(supply, settings, experiment), None
-        else:
-            choices[experiment] = chosen(ws.seed, mine, settings, experiment)
-            recipes[experiment] = trials.recipe(ws.seed, settings, experiment, mine, *choices[experiment],
-                                                tests)
-    return forecast.describe(ws, TITLE, recipes,
-                             lambda experiment: trials.cost(settings, *choices[experiment]),
-                             lambda: trials.pace(settings, image_size, ws.device), details.obtainable)
+    every = {experiment: known[experiment.generator or 0]
+             for experiment in grid(supply, settings, len(known))}
+    return trials.planned(ws, TITLE, image_size, settings, every, tests,
+                          lambda experiment: expected(supply, settings, experiment),
+                          lambda experiment, mine: chosen(ws.seed, mine, settings, experiment))
 
 
 def grid(supply: Supply, settings: Segment, generators: int = 1) -> list[Experiment]:
@@ -136,6 +129,6 @@ def _refusal(sets: Sets, experiment: Experiment) -> str:
             f"the filter kept no pair of {experiment.data_type.unfiltered} with a number up to "
             f"{experiment.samples}.")
     most = samples.max()
-    if not most < experiment.samples:
+    if pd.isna(most) or most >= experiment.samples:  # of no pairs at all something else is told
         return ""
     return f"no source of {experiment.data_type} has {experiment.samples} pairs, but {most} at most."

@@ -14,7 +14,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Chosen, Planes
 from diffusegen_core.data.windows import Window
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.repaint import fetched, repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels, to_array
 from diffusegen_core.diffusion.samplers import Generators, Tick, named
 
 
@@ -114,7 +114,7 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
     x_known = dataset.to_tensor(pairs).to(diffusion.device)
     x = repaint(_guided(diffusion.respaced(settings.respacing), spots, x_known, settings), x_known,
                 known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
-    samples = fetched(x)
+    samples = to_array(x)
     painted = seamless.filled(dataset.to_bytes(samples[:, :channels]), pairs.images, np.stack(small),
                               settings.seamless)
     return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, channels:], settings,

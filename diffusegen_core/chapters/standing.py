@@ -1,14 +1,21 @@
 """How far a run is: which chapters are made, which are not, and why."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.params import Params
 from diffusegen_core.store.artifacts import NotMadeError, OutdatedError
+
+# The chapters in the order in which they are made, and what `Run` calls the result of each.
+RESULTS = {"data": "pairs", "cluster": "clusters", "windows": "windows", "train": "models",
+           "inpaint": "inpainted", "paste": "pasted", "style": "styled", "gan": "gan", "sets": "synthetic",
+           "evaluate": "evaluated", "tests": "tests", "scorers": "", "filter": "filtered",
+           "further": "further", "segment": "segmented", "augment": "augmented"}
 
 
 @contextlib.contextmanager
@@ -25,12 +32,25 @@ def readable(folder: Path, name: str) -> Iterator[None]:
                         "away, and the run makes it again.") from error
 
 
-def table(names: Iterable[str], read: Callable[[str], Any]) -> pd.DataFrame:
+def chapter(name: str) -> str:
+    """The chapter that a name means, its own or that of its result in `Run`, as "models". UserError, with
+    those that there are, for any other name."""
+    by_result = {result: own for own, result in RESULTS.items() if result}
+    if (meant := by_result.get(name, name)) in RESULTS:
+        return meant
+    raise UserError(f"There is no chapter {name}. There are, with their results: " + ", ".join(
+        f"{own} (run.{result})" if result else own for own, result in RESULTS.items()) + ".")
+
+
+def table(p: Params, read: Callable[[str], Any]) -> pd.DataFrame:
     """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason.
 
     Stale is what was made with other parameters, and what needs that.
     """
-    rows = [(name, *_of(name, read)) for name in names]
+    # The windows may be the pairs themselves, and there may be but one generator.
+    alike = {"windows": not p.data.window, "further": p.generators == 1,
+             **dict.fromkeys(("scorers", "filter"), not p.filter.folds)}
+    rows = [(name, *_of(name, read)) for name in RESULTS if not alike.get(name)]
     return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
 
 

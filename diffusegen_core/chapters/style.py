@@ -12,7 +12,7 @@ painted into.
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +178,13 @@ def judged(settings: Style) -> Style:
 
 
 def _decisive(settings: Style) -> dict[str, Any]:
-    """The settings that decide what a pair is like; `method` where it is not the paper's."""
+    """The settings that decide what a pair is like: `method` where it is not the paper's, and `clip`, which
+    many a finished pair is older than, where it is off."""
     chosen = plain(settings)
+    if settings.clip:
+        del chosen["clip"]
     if settings.method == SDEDIT:
-        return {key: chosen[key] for key in ("method", *OF_SDEDIT)}
+        return {key: chosen[key] for key in ("method", *OF_SDEDIT, "clip") if key in chosen}
     return {key: value for key, value in chosen.items() if key not in (*IRRELEVANT, *NOT_GUIDED)}
 
 
@@ -197,8 +200,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     """Style one batch with one model and write its pairs."""
     began = time.monotonic()
     device = devices.device(ws.device)
-    diffusion = checkpoints.load(models[jobs[0].model], weights, device,
-                                 settings.precision).respaced(settings.respacing)
+    model = checkpoints.load(models[jobs[0].model], weights, device, settings.precision)
+    diffusion = replace(model, clip=settings.clip).respaced(settings.respacing)
     diffusion.net.checkpointing = settings.checkpointing
     judge = guided.load_judge(judged(settings), network, ws.seed, device)
     real = scenes.pictures(jobs)
@@ -212,8 +215,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
         x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (seen, behind))
         if settings.method == SDEDIT:
-            model = diffusion.towards(x_painted[:, channels:], settings.guidance_scale)
-            x = sdedit(model, x_painted, levels, generators, tick=bar.update)
+            towards = diffusion.towards(x_painted[:, channels:], settings.guidance_scale)
+            x = sdedit(towards, x_painted, levels, generators, tick=bar.update)
             records = [list[guided.Record]() for _ in jobs]
             status = [guided.OK if whole else "stopped: not finite"
                       for whole in x.isfinite().flatten(1).all(dim=1).tolist()]

@@ -12,7 +12,7 @@ from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import BASE, FULL, ONE, cluster_number
-from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion import checkpoints, origins
 from diffusegen_core.diffusion.training import Training, steps_of
 from diffusegen_core.diffusion.unet import UNCONDITIONAL
 from diffusegen_core.store import files
@@ -112,7 +112,7 @@ class Task:
     @cached_property
     def source(self) -> Path | None:
         """The finished checkpoint that is taken instead of training, if there is to be one."""
-        return None if self.taken else checkpoints.released(self.training.settings, self.name)
+        return None if self.taken else origins.find_released(self.training.settings, self.name)
 
     @cached_property
     def taken(self) -> str | None:
@@ -160,5 +160,5 @@ def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings:
     pictures = everyone.take(sorted({index // copies for index in indices})) if windows else own
     task = Task(ws, training, everyone, own, pictures, base)
     if task.source:
-        checkpoints.refuse_strangers(task.source, everyone, task.configuration)
+        origins.refuse_strangers(task.source, everyone, task.configuration)
     return task

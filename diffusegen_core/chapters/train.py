@@ -42,18 +42,19 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import BASE, FULL, ONE, cluster_model
-from diffusegen_core.diffusion import checkpoints, previews, process, samplers
+from diffusegen_core.diffusion import checkpoints, history, origins, previews, process, samplers
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Schedule
 from diffusegen_core.diffusion.training import (
-    COLUMNS,
     State,
     Training,
     join,
     optimize,
     refuse_divergence,
     snapshot,
+    spend,
     start,
+    took,
     weights_of,
 )
 from diffusegen_core.diffusion.unet import parameter_count
@@ -61,7 +62,7 @@ from diffusegen_core.parallel import fanout, pauses, progress, ranks
 from diffusegen_core.parallel.pauses import Pause
 from diffusegen_core.parallel.progress import GivenUp, Watch
 from diffusegen_core.parallel.ranks import ALONE, Share
-from diffusegen_core.store import files, tracking
+from diffusegen_core.store import files, stamps, tracking
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
@@ -76,12 +77,12 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
     `watch` sees each new sample grid. `beside` are the workspaces of further generators, whose models are
     trained along with these, so that workers share all of them; a call of their own reads them.
     """
-    copies = len(windows) // len(pairs) if windows else 1
+    copies = 1 if windows is None else len(windows) // len(pairs)
     everyone, labels = list(range(copies * len(pairs))), np.repeat(clusters.labels, copies).tolist()
     places = [ws, *beside]
     none: list[Path | None] = [None] * len(places)
     common = {"pairs": pairs.stored, "settings": settings, "network": network, "process": process,
-              "windows": windows.stored if windows else None}
+              "windows": None if windows is None else windows.stored}
 
     def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[Model]:
         items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name,
@@ -148,7 +149,7 @@ def _usable(p: Params, name: str) -> None:
     """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
     if taken(p.folder / "train" / name, p.train):
         return
-    if source := checkpoints.released(p.train, name):
+    if source := origins.find_released(p.train, name):
         checkpoints.judge(source, p.model, p.process, p.model_size, p.train.sample_weights, Planes.of(p.data))
 
 
@@ -161,10 +162,14 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
                              "windows": windows}
     task = task_of(ws, **given)
     if not task.artifact.made():
-        source = checkpoints.released(settings, name)
+        source = origins.find_released(settings, name)
         try:
-            if source or task.label is not None or settings.devices == 1:
-                _adopt(task, source) if source else _fit(task) if task.label is None else _part(task)
+            if source:
+                _adopt(task, source)
+            elif task.label is not None:
+                _part(task)
+            elif settings.devices == 1:
+                _fit(task)
             else:
                 ranks.together(_fit_share, {"ws": ws, **given}, devices.several(ws.device, settings.devices),
                                name, task.steps * settings.batch_size, "image")
@@ -180,13 +185,13 @@ def _model(task: Task) -> Model:
     stamp = task.artifact.stamp
     return Model(task.name, len(task.pictures), stamp["images"], stamp["steps"], stamp["loss"],
                  float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
-                 task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"])
+                 task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"], stamps.cards(stamp))
 
 
 def _adopt(task: Task, source: Path) -> None:
     """Take a finished checkpoint into the run, if it fits: it is judged before anything changes."""
     diffusion, origin = _loaded(source, task.training), task.training.settings.checkpoints
-    known, folder = checkpoints.seen(source), task.artifact.begin()
+    known, folder = origins.read_fingerprints(source), task.artifact.begin()
     tensors = {f"{kind}.{k}": v for kind in ("raw", "ema") for k, v in diffusion.net.state_dict().items()}
     header = {"configuration": task.configuration, **({} if known is None else {"seen": known})}
     weights = checkpoints.save(folder / WEIGHTS, tensors, header)
@@ -202,7 +207,7 @@ def _part(task: Task) -> None:
     nets = {kind: checkpoints.load(source, kind, label=task.label).net for kind in checkpoints.WEIGHTS}
     tensors = {f"{kind}.{k}": v for kind, net in nets.items() for k, v in net.state_dict().items()}
     weights = checkpoints.save(folder / WEIGHTS, tensors, {"configuration": task.configuration,
-                                                           "seen": checkpoints.seen(source)})
+                                                           "seen": origins.read_fingerprints(source)})
     task.artifact.finish([weights], 0.0, images=0, steps=0, loss=float("nan"),
                          parameters=parameter_count(nets["raw"]))
 
@@ -242,7 +247,7 @@ def _fit(task: Task, share: Share = ALONE) -> None:
             _preview(task, state, schedule, folder)
         while state.step < task.steps:
             if state.step == training.plateau and settings.keep_optimizer and share.writes:
-                state.seconds = time.monotonic() - began
+                spend(state, time.monotonic() - began)
                 _save(state, folder / PLATEAU, artifact.recipe)
             with pause.step():
                 row = optimize(training, state, schedule, x)
@@ -262,7 +267,7 @@ def _fit(task: Task, share: Share = ALONE) -> None:
                 grid = _preview(task, state, schedule, folder)
                 track.image("samples", np.asarray(grid.convert("RGB")), state.step)
             if kept:  # after the sample grid, so that no interruption leaves the last one out
-                state.seconds = time.monotonic() - began
+                spend(state, time.monotonic() - began)
                 _keep(state, folder, artifact.recipe)
             if shown:
                 progress.show(task.name, folder)
@@ -283,7 +288,7 @@ def _reached(task: Task, state: State, share: Share, folder: Path, began: float,
         kept = header.get("steps", 0) if header else 0
         if (share == ALONE and pause.whole and kept < state.step and folder.is_dir()
                 and not task.artifact.made() and bool(state.history.rows()[-1].isfinite().all())):
-            state.seconds = time.monotonic() - began
+            spend(state, time.monotonic() - began)
             _keep(state, folder, task.artifact.recipe)
         raise
 
@@ -315,12 +320,12 @@ def _keep(state: State, folder: Path, recipe: Recipe) -> None:
 def _save(state: State, path: Path, recipe: Recipe) -> None:
     """Write all that a training goes on from."""
     checkpoints.save(path, snapshot(state),
-                     {"recipe": recipe, "seconds": state.seconds, "steps": state.step}, hashed=False)
+                     {"recipe": recipe, **took(state), "steps": state.step}, hashed=False)
 
 
 def _write_curve(state: State, folder: Path) -> None:
     """The loss curve so far: a row a step."""
-    frame = pd.DataFrame(state.history.rows().numpy(), columns=COLUMNS)
+    frame = pd.DataFrame(state.history.rows().numpy(), columns=history.COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
     files.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
 
@@ -328,18 +333,18 @@ def _write_curve(state: State, folder: Path) -> None:
 def _conclude(task: Task, state: State, folder: Path) -> None:
     """Write the finished model, and what it takes to train it further; then its stamp."""
     artifact = task.artifact
-    seen = checkpoints.fingerprints(task.seen)
     reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
-        "configuration": task.configuration, "seen": seen, **reached})
+        "configuration": task.configuration, "seen": origins.fingerprints(task.seen), **reached})
     # Where the learning rate has fallen, nothing goes on from here, but from the plateau.
     if task.training.settings.keep_optimizer and task.training.plateau == state.step:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
                                               "history": state.history.rows()},
-                         {**reached, "seconds": state.seconds}, hashed=False)
+                         {**reached, **took(state)}, hashed=False)
     _write_curve(state, folder)
-    cards = f"{state.share.of} x " if state.share.of > 1 else ""
+    several = f"{state.share.of} x " if state.share.of > 1 else ""
+    cards: dict[str, Any] = {stamps.CARDS: round(state.cards, 3)} if state.cards > 1 else {}
     artifact.finish([weights], state.seconds, spent=[folder / CHECKPOINT],
                     images=state.step * task.training.settings.batch_size, steps=state.step,
                     loss=state.history.final_loss(), parameters=parameter_count(state.net),
-                    device=cards + devices.name(task.ws.device))
+                    device=several + devices.name(task.ws.device), **cards)

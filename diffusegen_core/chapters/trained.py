@@ -11,7 +11,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import resolve
 from diffusegen_core.config.sections import Train
 from diffusegen_core.data.types import cluster_model
-from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.diffusion import checkpoints, origins
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.store.stamps import read_stamp
 
@@ -30,11 +30,18 @@ class Model:
     loss: float
     """Mean over the last tenth of the steps."""
     seconds: float
-    """NaN where it was trained elsewhere."""
+    """Wall time; NaN where it was trained elsewhere."""
     parameters: int
     folder: Path
     sha256: str
     """Of its weights file."""
+    cards: float = 1.0
+    """How many graphics cards trained it at a time, on average; 1 on a processor."""
+
+    @property
+    def card_seconds(self) -> float:
+        """What it took in all: the seconds of each of its cards, or on a processor wall time."""
+        return self.seconds * self.cards
 
     @property
     def path(self) -> Path:
@@ -56,8 +63,13 @@ class Trained:
 
     @property
     def seconds(self) -> float:
-        """What was spent here: nothing on models that were trained elsewhere."""
+        """What was spent here: nothing on models that were trained elsewhere. Wall time, added up."""
         return float(np.nansum([model.seconds for model in self.all]))
+
+    @property
+    def card_seconds(self) -> float:
+        """The same, the cards that trained a model together added up as well."""
+        return float(np.nansum([model.card_seconds for model in self.all]))
 
     @property
     def all(self) -> list[Model]:
@@ -87,7 +99,7 @@ class Trained:
     @property
     def caveat(self) -> str:
         """What a caption or a verdict must say where models are adopted that may have seen any image."""
-        unknown = [model.name for model in self.all if checkpoints.seen(model.path) is None]
+        unknown = [model.name for model in self.all if origins.read_fingerprints(model.path) is None]
         return (f"Of the {len(self.all)} diffusion models {len(unknown)} were trained elsewhere on unknown "
                 "images, so that test images may be among these." if unknown else "")
 

@@ -179,8 +179,10 @@ def override(values: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dic
     a parameter that is a path, a relative one that exists in the working folder is meant as that. Other
     values are read as YAML.
     """
-    return merged(values, {}) if not pairs else merged(
-        override(values, pairs[:-1]), {pairs[-1][0]: _given(*pairs[-1])})
+    result = merged(values, {})
+    for name, text in pairs:
+        result = merged(result, {name: _given(name, text)})
+    return result
 
 
 def _given(name: str, text: str) -> Any:

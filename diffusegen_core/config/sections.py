@@ -170,6 +170,7 @@ class Style(Section):
     max_shift: float | None = Field(
         0.3, gt=0, description="largest RMS of one loss's pull, and of the whole shift, over that of the "
                                "step's noise; null: any")
+    clip: bool = Field(True, description="as inpaint.clip; the published code never does in styling either")
     lambda_zecon: float = Field(500.0, ge=0, description="content: patches in the U-Net's encoder; 0: none")
     lambda_vgg: float = Field(100.0, ge=0, description="content: maps of VGG-19")
     lambda_mse: float = Field(5000.0, ge=0, description="content: pixels")

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from PIL import Image
 
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
@@ -22,9 +23,7 @@ from diffusegen_core.data import (
     decisive,
     layouts,
     patients,
-    phantom,
-    phantom_slices,
-    phantom_ultrasound,
+    phantoms,
     planes,
     reports,
     selection,
@@ -37,8 +36,6 @@ from diffusegen_core.store.artifacts import Artifact, Recipe, key
 from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
-# The sources that are drawn by code (config.data.PHANTOMS), of which the first is of the paper's kind.
-DRAWN = {"phantom": phantom, "phantom-ultrasound": phantom_ultrasound, "phantom-slices": phantom_slices}
 PAIRS, SOURCE = "pairs.npz", "source.json"
 OVERLAP = "overlap"  # in PAIRS, where classes may overlap
 
@@ -93,6 +90,25 @@ class Pairs:
         place = {name: i for i, name in enumerate(self.names)}
         return self.take([place[name] for name in names])
 
+    def grid(self) -> Image.Image:
+        """A picture of them: the images in a row, and below each its mask."""
+        return planes.grid(np.concatenate([self.images, 255 * self.masks], axis=1), self.planes.channels)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write them as a dataset folder, `images/` and `masks/`, new or beside other pairs; the folder.
+
+        Files are as those of a run's sets: PNG, of several classes with their numbers, and arrays for images
+        of other channels. Raises UserError, before anything is written, where one is there already.
+        """
+        place, channels = Path(folder), self.planes.channels
+        for name in self.names:
+            for file in (planes.image_file(place, name, channels), planes.mask_file(place, name)):
+                if os.path.lexists(file):
+                    raise UserError(f"{file} is there already, and is not written over. Name another folder.")
+        for name, image, mask in zip(self.names, self.images, self.masks, strict=True):
+            write_pair(place, name, image, mask)
+        return place
+
 
 def gather(names: list[str], images: np.ndarray, masks: np.ndarray, overlap: bool = False) -> Pairs:
     """Pairs from names, images (N, C, S, S) uint8 and masks (N, M, S, S) in {0, 1}, whose classes may
@@ -129,9 +145,8 @@ def write_phantoms(folder: Path, count: int, size: int, seed: int, kind: str = "
     """Draw phantoms of a kind of DRAWN into a dataset folder, which must be new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already. Phantoms go into a new or empty folder.")
-    for index in _counter(range(count)):
-        image, mask, _ = DRAWN[kind].draw(seed, index, size)
-        write_pair(folder, _phantom_name(index), image, mask)
+    for index, (image, mask) in enumerate(phantoms.drawn(kind, range(count), size, seed)):
+        write_pair(folder, phantoms.name(index), image, mask)
 
 
 def paper_names() -> list[str]:
@@ -251,8 +266,8 @@ def read(path: Path) -> Pairs:
 
 
 def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
-    recipe: Recipe = {"source": settings.source, "version": DRAWN[settings.source].VERSION, "seed": ws.seed,
-                      "count": settings.count, "image_size": settings.image_size}
+    recipe: Recipe = {"source": settings.source, "version": phantoms.DRAWN[settings.source].VERSION,
+                      "seed": ws.seed, "count": settings.count, "image_size": settings.image_size}
     if settings.names:
         recipe["names"] = settings.names
     if Planes.of(settings).overlap:
@@ -328,19 +343,7 @@ def _facts(pairs: Pairs) -> dict[str, Any]:
 
 
 def _phantoms(settings: Data, seed: int) -> Pairs:
-    wanted = {_phantom_name(index): index for index in range(settings.count or 0)}
-    if settings.names:
-        selection.refuse_unknown(settings.names, set(wanted))
-        wanted = {name: index for name, index in wanted.items() if name in settings.names}
-    draw = DRAWN[settings.source].draw
-    drawn = [draw(seed, index, settings.image_size) for index in _counter(wanted.values())]
-    return gather(list(wanted), np.stack([image for image, _, _ in drawn]),
-                  np.stack([mask for _, mask, _ in drawn]), Planes.of(settings).overlap)
-
-
-def _counter(indices: Collection[int]) -> Iterable[int]:
-    return tqdm(indices, desc="Drawing phantoms", unit="pair", leave=False, disable=None)
-
-
-def _phantom_name(index: int) -> str:
-    return f"phantom_{index:05d}"
+    wanted = phantoms.chosen(settings)
+    images, masks = zip(*phantoms.drawn(settings.source, wanted.values(), settings.image_size, seed),
+                        strict=True)
+    return gather(list(wanted), np.stack(images), np.stack(masks), Planes.of(settings).overlap)

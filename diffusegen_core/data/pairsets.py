@@ -19,8 +19,8 @@ import pandas as pd
 from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
-from diffusegen_core.store import files
-from diffusegen_core.store.artifacts import Artifact, Recipe, key
+from diffusegen_core.store import files, lock
+from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe, key
 from diffusegen_core.store.stamps import Stamp, read_stamp
 
 KINDS = ("images", "masks")
@@ -80,7 +80,8 @@ class PairSet:
 
     def load(self, names: Sequence[str] | None = None) -> dataset.Pairs:
         """The pairs of these names, in their order; None: all of the manifest."""
-        return load(self.folder, list(self.manifest["name"]) if names is None else names)
+        return load(self.folder, list(self.manifest["name"]) if names is None else names,
+                    may_overlap(self.folder))
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,8 @@ def listed(path: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -
 
 def files_of(folder: Path, name: str) -> list[Path]:
     """Where a pair's image and mask lie."""
-    array = planes.image_file(folder, name, 0)
-    return [array if array.is_file() else planes.image_file(folder, name, planes.RGB),
-            planes.mask_file(folder, name)]
+    array, picture = (folder / "images" / f"{name}{ending}" for ending in (planes.ARRAY, ".png"))
+    return [array if array.is_file() else picture, planes.mask_file(folder, name)]
 
 
 def names_of(hashes: Mapping[str, str], name: str) -> list[str]:
@@ -208,10 +208,22 @@ def read_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return planes.read_image(image), planes.read_mask(mask)
 
 
-def load(folder: Path, names: Sequence[str]) -> dataset.Pairs:
-    """Pairs of a dataset folder, by name and in that order."""
+def load(folder: Path, names: Sequence[str], overlap: bool = False) -> dataset.Pairs:
+    """Pairs of a dataset folder, by name and in that order; whether their classes may `overlap` is no part of
+    their files."""
     images, masks = zip(*(read_pair(folder, name) for name in names), strict=True)
-    return dataset.gather(list(names), np.stack(images), np.stack(masks))
+    return dataset.gather(list(names), np.stack(images), np.stack(masks), overlap)
+
+
+def may_overlap(folder: Path) -> bool:
+    """Whether the classes of a run's set may overlap: as those of the real pairs, which lie in the same run
+    or, where the set is of a further generator, in the run around it."""
+    for place in folder.parents:
+        if (real := place / "data" / dataset.PAIRS).is_file():
+            return dataset.read(real).overlap
+        if lock.is_run(place) and place.parent.name != GENERATORS:
+            break
+    return False
 
 
 def is_made(folder: Path, name: str, key: str) -> bool:

@@ -19,11 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusegen_core.config import devices
-from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.config.params import plain, resolve
+from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import plain
 from diffusegen_core.config.plainfiles import plain_file
-from diffusegen_core.config.sections import Model, Process, Train
-from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.config.sections import Model, Process
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import process as processes
 from diffusegen_core.diffusion.misfits import refuse_other_shapes
@@ -43,8 +42,7 @@ MOST_WIDTH = 1_000_000  # of a condition that a header may tell of
 WIDTH = TypeAdapter(Annotated[int, Field(ge=0, le=MOST_WIDTH)])
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # of a process that a header may tell of
-# What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
-BESIDE = ("ema", "opt")
+AGAIN = "Copy it once more from where it came, name another file, or train the model anew."  # what is damaged
 
 
 def configuration(model: Model, process: Process, image_size: int,
@@ -54,8 +52,9 @@ def configuration(model: Model, process: Process, image_size: int,
     A usable file and a run must agree on it, but for the conditions of training alone, which are told where
     there are any; channels and classes are told where they are not RGB and one.
     """
-    told = {name: width for name, width in asdict(conditions).items() if width}
-    return {"image_size": image_size, "model": plain(model), "process": plain(process), **planes.told, **told}
+    widths = {name: width for name, width in asdict(conditions).items() if width}
+    return {"image_size": image_size, "model": plain(model), "process": plain(process), **planes.told,
+            **widths}
 
 
 # ---- files of ours
@@ -69,7 +68,8 @@ def save(path: Path, tensors: dict[str, Tensor], header: Header, hashed: bool = 
     try:
         return files.write(path, lambda file: save_file(copies, file, metadata), hashed)
     except SafetensorError as error:
-        raise UserError(f"{path} could not be written: {error}.") from error
+        raise UserError(f"{path} could not be written: {error}. Look for room on the disk and for the rights "
+                        "to write there; the same command tries it again.") from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Header]:
@@ -97,7 +97,7 @@ def left(path: Path) -> Header | None:
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under `prefix`, without it."""
-    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager
@@ -107,19 +107,20 @@ def _opened(path: Path) -> Iterator[tuple[safe_open, Header]]:
         with safe_open(plain_file(path), framework="pt") as file:
             yield file, _header(path, file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from None
+        raise UserError(f"{path} cannot be read as a checkpoint: {error}. {AGAIN}") from None
 
 
 def _header(path: Path, metadata: dict[str, str]) -> Header:
     if "header" not in metadata:
-        raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint.")
+        raise UserError(f"{path} is a safetensors file, but not a diffusegen checkpoint. Name one that a run "
+                        "has written, such as train/cluster-00/model.safetensors in its folder.")
     try:
         head = json.loads(metadata["header"])
     except (ValueError, RecursionError):
         head = None
     parts = ("configuration", "recipe", "seen")
     if not isinstance(head, dict) or not all(isinstance(head.get(name, {}), dict) for name in parts):
-        raise UserError(f"{path} cannot be read as a checkpoint: its header is not one of ours.")
+        raise UserError(f"{path} cannot be read as a checkpoint: its header is not one of ours. {AGAIN}")
     return head
 
 
@@ -166,10 +167,10 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
     """
     path = Path(path)
     if path.suffix != OURS:
-        raise UserError(f"{path} is no {OURS} file, and only those tell of their network. A released "
-                        "checkpoint is read by load_released, which is told.")
+        raise UserError(f"{path} is no {OURS} file, and only those tell of their network. Read a released "
+                        "checkpoint by checkpoints.load_released, with its network and process.")
     with _opened(path) as (file, head):
-        net, process = _told(path, head, file, weights)
+        net, process = _build_from_header(path, head, file, weights)
         _refuse_other_label(path, head["configuration"].get("labels", 0), label)
         state = {name: file.get_tensor(f"{weights}.{name}") for name in net.state_dict()}
     return _diffusion(path, net, state, process, device, precision, label)
@@ -181,7 +182,8 @@ def _refuse_other_label(path: Path, labels: int, label: int | None) -> None:
         raise UserError(f"{path} is a model of {labels} labels, 0 to {labels - 1}, and is loaded for one of "
                         f"them, not for {label}. In a run, cluster-00 is its part for label 0.")
     if not labels and label is not None:
-        raise UserError(f"{path} is a model without labels, so that it cannot be loaded for label {label}.")
+        raise UserError(f"{path} is a model without labels, so that it cannot be loaded for label {label}. "
+                        "Leave the label out.")
 
 
 def load_released(path: Path, model: Model, process: Process, image_size: int,
@@ -192,7 +194,7 @@ def load_released(path: Path, model: Model, process: Process, image_size: int,
     UserError names what differs.
     """
     state = tensor_files.read(path)
-    net = _said(path, state, model, process, image_size, planes)
+    net = _build_from_parameters(path, state, model, process, image_size, planes)
     return _diffusion(path, net, state, process, device, precision)
 
 
@@ -201,21 +203,21 @@ def judge(path: Path, model: Model, process: Process, image_size: int, weights: 
     """UserError where a finished checkpoint, ours or released, is damaged or is not this model. Names, shapes
     and extents are looked at, but no weights are read: this takes no time."""
     if path.suffix != OURS:
-        _said(path, tensor_files.read(path, mapped=True), model, process, image_size, planes)
+        _build_from_parameters(path, tensor_files.read(path, mapped=True), model, process, image_size, planes)
         return
     with _opened(path) as (file, head):
         refuse_other_configuration(path, head, configuration(model, process, image_size, planes=planes))
-        _told(path, head, file, weights)
+        _build_from_header(path, head, file, weights)
 
 
-def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet, Process]:
+def _build_from_header(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet, Process]:
     """Network, without memory, and process as a header tells them, once the tensors fit that."""
     if weights not in WEIGHTS:
-        raise UserError(f"There are no weights {weights} in a checkpoint, but {' and '.join(WEIGHTS)}.")
-    model, process, image_size, conditions, planes = _configured(path, head)
+        raise UserError(f"{path} has no weights {weights}. Ask for {' or '.join(WEIGHTS)}.")
+    model, process, image_size, conditions, planes = _read_configuration(path, head)
     names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
     if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:
-        raise UserError(f"{path} does not hold the network that its header tells of.")
+        raise UserError(f"{path} does not hold the network that its header tells of. {AGAIN}")
     net = _network(path, model, image_size, conditions, planes)
     slices = {name.removeprefix(f"{weights}."): file.get_slice(name) for name in names}
     refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
@@ -226,38 +228,46 @@ def _told(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet
     return net, process
 
 
-def _said(path: Path, state: dict[str, Tensor], model: Model, process: Process, image_size: int,
-          planes: Planes) -> UNet:
+def _build_from_parameters(path: Path, state: dict[str, Tensor], model: Model, process: Process,
+                           image_size: int, planes: Planes) -> UNet:
     """The network that the parameters say a bare state dict is of, without memory, once it fits that."""
     if process.objective != "eps":
         raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
-                        f"{process.objective}.")
+                        f"{process.objective}. Set process.objective to eps, or name another file.")
     net = _network(path, model, image_size, planes=planes)
     refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
                          "the parameters")
     return net
 
 
-def _configured(path: Path, head: Header) -> tuple[Model, Process, int, Conditions, Planes]:
+def _read_configuration(path: Path, head: Header) -> tuple[Model, Process, int, Conditions, Planes]:
     """Network, process, image size, conditions, channels and classes as a header tells them."""
-    if "configuration" not in head:
-        raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
-    told = head["configuration"]
+    stated = _find_configuration(path, head)
     try:
-        return (Model.model_validate(told["model"]), Process.model_validate(told["process"]),
-                TypeAdapter(int).validate_python(told["image_size"], strict=True),
-                Conditions(**_counts(told, asdict(UNCONDITIONAL))),
-                Planes(**_counts(told, {"channels": RGB_AND_MASK.channels, "classes": RGB_AND_MASK.classes}),
-                       overlap=told.get("overlap") is True))
+        return (Model.model_validate(stated["model"]), Process.model_validate(stated["process"]),
+                TypeAdapter(int).validate_python(stated["image_size"], strict=True),
+                Conditions(**_counts(stated, asdict(UNCONDITIONAL))),
+                Planes(**_counts(stated, {"channels": RGB_AND_MASK.channels,
+                                          "classes": RGB_AND_MASK.classes}),
+                       overlap=stated.get("overlap") is True))
     except (KeyError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
         raise UserError(f"{path} cannot be read as a checkpoint: its configuration is not one of ours "
-                        f"({reason}).") from None
+                        f"({reason}). {AGAIN}") from None
 
 
-def _counts(told: dict[str, Any], usual: dict[str, int]) -> dict[str, int]:
-    """Numbers that a header tells, or the usual ones."""
-    return {name: WIDTH.validate_python(told.get(name, count), strict=True) for name, count in usual.items()}
+def _find_configuration(path: Path, head: Header) -> dict[str, Any]:
+    """The configuration in a header. UserError where there is none, as in an unfinished training's."""
+    if "configuration" not in head:
+        raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model. The same "
+                        "command as before finishes the training, and writes model.safetensors.")
+    return dict(head["configuration"])
+
+
+def _counts(stated: dict[str, Any], usual: dict[str, int]) -> dict[str, int]:
+    """Numbers that a header states, or the usual ones."""
+    return {name: WIDTH.validate_python(stated.get(name, count), strict=True)
+            for name, count in usual.items()}
 
 
 def _network(path: Path, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL,
@@ -267,7 +277,7 @@ def _network(path: Path, model: Model, image_size: int, conditions: Conditions =
         with torch.device("meta"):
             return UNet(model, image_size, conditions, planes)
     except (ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"{path} tells of a network that cannot be built: {error}.") from None
+        raise UserError(f"{path} tells of a network that cannot be built: {error}. {AGAIN}") from None
 
 
 def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process,
@@ -281,70 +291,19 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
     copies = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
     net.load_state_dict(copies, assign=True)
     place = devices.device(device) if isinstance(device, str) else device
-    net = net.to(place).eval().requires_grad_(False).settled(label).fixed(precision)
+    net = net.to(place).eval().requires_grad_(False).fold_conditions(label).cast_weights(precision)
     return Diffusion(net, processes.schedule(process).to(place), process.objective, precision=precision)
 
 
 def _no_numbers(path: Path, name: str) -> UserError:
-    return UserError(f"{path} cannot be used as a model: {name} holds values that are no numbers.")
+    return UserError(f"{path} cannot be used as a model: {name} holds values that are no numbers. Name "
+                     "another file, or train the model anew, with a smaller train.lr if it diverged.")
 
 
 def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any]) -> None:
     """UserError, naming each difference, unless a finished file's configuration is the one wanted."""
-    if "configuration" not in head:
-        raise UserError(f"{path} is a checkpoint of unfinished training, not a finished model.")
-    told = {name: value for name, value in head["configuration"].items() if name not in TRAINING_ALONE}
-    if differing := differences(told, wanted):
+    stated = {name: value for name, value in _find_configuration(path, head).items()
+              if name not in TRAINING_ALONE}
+    if differing := differences(stated, wanted):
         raise UserError(f"{path} does not fit the parameters (in the file -> in the parameters): "
-                        + "; ".join(differing) + ".")
-
-
-# ---- finished models from elsewhere
-
-def released(settings: Train, name: str) -> Path | None:
-    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder.
-
-    UserError unless there is one. A cluster's is called as the authors' (`cluster_3_*.pt`) or as ours, the
-    full set's as published (`model200000.pt`) or as ours. What the authors' training leaves beside a model
-    is ignored: they sample the plain weights.
-    """
-    if settings.checkpoints is None:
-        return None
-    folder = resolve(settings.checkpoints)
-    cluster = f"cluster_{int(name.removeprefix('cluster-'))}_" if name.startswith("cluster-") else None
-    theirs = [f"{cluster}*.pt"] if cluster else [f"{name}*.pt", "model[0-9]*.pt"]
-    patterns = [*theirs, f"{name}*{OURS}", f"{name}/model{OURS}"]
-    candidates = sorted(path for pattern in patterns for path in folder.glob(pattern)
-                        if not (cluster and path.name.removeprefix(cluster).startswith(BESIDE)))
-    if len(candidates) != 1:
-        named = f" ({some([path.name for path in candidates])})" if candidates else ""
-        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(candidates)} checkpoints for "
-                        f"{name}{named}; one is needed, named {', '.join(patterns[:-1])} or {patterns[-1]}.")
-    return candidates[0]
-
-
-def fingerprints(pairs: Pairs) -> dict[str, str]:
-    """By name, a hash of an image's pixels: what the header of a model tells of those that it has seen."""
-    return {name: files.pixel_hash(image)[:16]
-            for name, image in zip(pairs.names, pairs.images, strict=True)}
-
-
-def seen(path: Path) -> dict[str, str] | None:
-    """The fingerprints of the images that a finished model was trained on; None where the file tells none."""
-    return header(path).get("seen") if path.suffix == OURS else None
-
-
-def refuse_strangers(path: Path, training: Pairs, wanted: dict[str, Any]) -> None:
-    """UserError, naming images, where a model is known to have seen one that is no training image here.
-
-    `wanted` is the run's configuration, which is compared first: of another size, every image is a stranger.
-    """
-    if not (known := seen(path)):
-        return
-    refuse_other_configuration(path, header(path), wanted)
-    ours = set(fingerprints(training).values())
-    strangers = [name for name, pixels in known.items() if pixels not in ours]
-    if strangers:
-        raise UserError(f"{path} was trained on images that are no training images of this run, and may be "
-                        f"test images: {some(strangers)}. Give the run the pairs that the model was trained "
-                        "on, or another train.checkpoints.")
+                        f"{'; '.join(differing)}. Give the run the file's, or name another file.")

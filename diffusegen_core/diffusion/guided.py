@@ -149,7 +149,7 @@ def guided(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor
             x = torch.where(alive[:, None, None, None], x, torch.zeros_like(x))
             if tick:
                 tick(len(x))
-    return x, *told(step.measured, levels)  # read after the last step: reading waits for the device
+    return x, *read_records(step.measured, levels)  # read after the last step: reading waits for the device
 
 
 class GuidedStep:
@@ -157,7 +157,7 @@ class GuidedStep:
 
     The losses see the mix s x0_hat + (1 - s) x_t, s = sqrt(1 - alpha_bar_t), and the content to keep is mixed
     with a noised copy of itself in the same way, as in the authors' code. They see x0_hat as predicted; the
-    step itself clips it as the model does, as chapter 3.
+    step itself clips it where the model does (`Diffusion.clip`), which the authors' code never does.
     """
 
     def __init__(self, judge: Judge, targets: Targets, number: int = 0):
@@ -263,15 +263,16 @@ def back(gradients: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log
     factor = strength(log_variance, settings)
     if settings.max_shift is not None:
         most = settings.max_shift * rms((log_variance / 2).exp())
-        gradients = {name: limited(one, most / rms(factor)) for name, one in gradients.items()}
+        gradients = {name: limited(pull, most / rms(factor)) for name, pull in gradients.items()}
     on_x0 = gradients.get("rng", torch.zeros_like(x0))
-    on_mixed = sum((one for name, one in gradients.items() if name != "rng"), torch.zeros_like(x0))
+    on_mixed = sum((pull for name, pull in gradients.items() if name != "rng"), torch.zeros_like(x0))
     gradient, = torch.autograd.grad([x0, mixed], x, [on_x0, on_mixed])
     shift = factor * gradient
     return shift if settings.max_shift is None else limited(shift, most)
 
 
-def told(measured: list[dict[str, Tensor]], levels: list[int]) -> tuple[list[list[Record]], list[str]]:
+def read_records(measured: list[dict[str, Tensor]],
+                 levels: list[int]) -> tuple[list[list[Record]], list[str]]:
     """Each image's records and status, from the (B,) values of every step."""
     count = len(next(iter(measured[0].values())))
     records: list[list[Record]] = [[] for _ in range(count)]

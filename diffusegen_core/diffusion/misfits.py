@@ -20,7 +20,8 @@ def refuse_other_shapes(path: Path, shapes: Shapes, net: nn.Module, teller: str)
              for name in sorted({*shapes, *wanted}) if shapes.get(name) != wanted.get(name)]
     more = [f"and {len(lines) - NAMED} more tensors"] if len(lines) > NAMED else []
     raise UserError(f"{path} does not fit {teller}: "
-                    + "; ".join(_summary(shapes, wanted, teller) + lines[:NAMED] + more) + ".")
+                    + "; ".join(_summary(shapes, wanted, teller) + lines[:NAMED] + more)
+                    + ". Name another file, or the parameters of this one.")
 
 
 def _summary(shapes: Shapes, wanted: Shapes, teller: str) -> list[str]:

@@ -21,7 +21,7 @@ from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.maskguidance import MaskGuidance, guided_call
 from diffusegen_core.diffusion.process import Reverse, Schedule
-from diffusegen_core.diffusion.repaint import fetched, repaint, repaint_levels
+from diffusegen_core.diffusion.repaint import repaint, repaint_levels, to_array
 from diffusegen_core.diffusion.samplers import Generators, named, sample
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.store import seeds
@@ -122,12 +122,16 @@ class Diffusion:
         image comes back byte for byte. `mask` (S, S), the number of a class where it is not 0, says where the
         lesion is to be; without it the model chooses within the region, and outside there is none. The image
         follows a given mask more strongly with a `guidance_scale` above 1 (see `towards`). Result i depends
-        on `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`).
+        on `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`);
+        `jump_length` is below `respacing`, or `resampling` 1. The defaults are for a few images of one's own;
+        chapter 3 and `run.paint` take the run's parameters `inpaint`, by default 25 steps that never jump
+        back, with matched borders where `inpaint.seamless` asks for them.
         """
         model, side = self._over(respacing), self.image_size
         if mask is None and guidance_scale != 1:
             raise UserError("guidance_scale is how strongly images follow a given mask: give a mask with it.")
         _refuse_below_one(jump_length=jump_length, resampling=resampling, guidance_scale=guidance_scale)
+        levels = repaint_levels(respacing, jump_length, resampling)
         channels, classes = self.planes.channels, self.planes.classes
         given, fill = _planar(image, channels, side), _plane("region", region, side)
         lesion = (np.zeros((side, side), np.uint8) if mask is None
@@ -136,7 +140,6 @@ class Diffusion:
         if mask is not None:
             known[channels:] = 1
         pair = dataset.gather(["given"], given[None], planes.separate(lesion, classes)[None])
-        levels = repaint_levels(respacing, jump_length, resampling)
         batches = []
         for part in _parts(n, batch_size):
             repeated = (len(part), -1, -1, -1)
@@ -173,7 +176,7 @@ def _refuse_below_one(**numbers: float) -> None:
 
 def _pairs(what: str, x: Tensor, kind: Planes) -> Pairs:
     """Pairs from images (N, C + M, S, S) in [-1, 1]; the masks are cut at their mid-value."""
-    pixels = fetched(x)
+    pixels = to_array(x)
     names = [f"{what}_{number:04d}" for number in range(len(pixels))]
     masks = planes.separate(planes.decided(pixels[:, kind.channels:], overlap=kind.overlap), kind.classes)
     return dataset.gather(names, dataset.to_bytes(pixels[:, :kind.channels]), masks, kind.overlap)

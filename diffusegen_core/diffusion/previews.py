@@ -22,7 +22,7 @@ def grid(training: Training, state: State, schedule: Schedule) -> Image.Image:
     labels = training.conditions.labels
     x = torch.empty(len(own), *shape, device=schedule.alpha_bar.device)
     for label in range(min(labels, len(own)) or 1):  # image i has label i, and so on in turn
-        net = copy.deepcopy(state.average).settled(label) if labels else state.average
+        net = copy.deepcopy(state.average).fold_conditions(label) if labels else state.average
         diffusion = Diffusion(net, schedule, training.process.objective,
                               precision=settings.precision).respaced(settings.preview_steps)
         x[label::labels or 1] = samplers.sample(diffusion, shape, own[label::labels or 1],

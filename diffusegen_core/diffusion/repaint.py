@@ -31,7 +31,13 @@ if TYPE_CHECKING:  # a model fills regions by these
 # RePaint (Lugmayr et al. 2022, algorithm 1): down one level at a time; after every jump_length levels,
 # resampling - 1 times, jump_length levels back up.
 def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
-    """The levels visited, from count - 1 to -1 (the clean image): neighbours in the list differ by one."""
+    """The levels visited, from count - 1 to -1 (the clean image): neighbours in the list differ by one.
+
+    Raises UserError where there are not as many levels as a jump takes, so that none would be resampled.
+    """
+    if resampling > 1 and jump_length >= count:
+        raise UserError(f"jump_length {jump_length} must be below the {count} respaced steps, or nothing is "
+                        "resampled. Take a shorter one, more steps, or resampling 1.")
     jumps = dict.fromkeys(range(0, count - jump_length, jump_length), resampling - 1)
     level, levels = count - 1, [count - 1]
     while level >= 0:
@@ -76,7 +82,7 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
     return torch.where(known > 0, x_known, x)
 
 
-def fetched(x: Tensor) -> np.ndarray:
+def to_array(x: Tensor) -> np.ndarray:
     """Samples (B, C, H, W) as an array, float32. UserError where one is not finite, which as bytes would look
     like an image."""
     samples = x.float().cpu().numpy()

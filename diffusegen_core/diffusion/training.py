@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,14 +23,15 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints, process, warps
+from diffusegen_core.diffusion.history import COLUMNS, History
 from diffusegen_core.diffusion.unet import RGB_AND_MASK, Conditions, UNet
 from diffusegen_core.parallel.ranks import ALONE, Share
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe, differences
+from diffusegen_core.store.stamps import CARDS
+from diffusegen_core.store.stamps import cards as cards_of
 
 log = logging.getLogger(__name__)
-
-COLUMNS = ["loss", "mse", "vb", "grad_norm"]  # of a step; the losses are means over its images
 
 
 @dataclass(frozen=True)
@@ -80,34 +82,6 @@ def rate(training: Training, step: int) -> float:
     return training.settings.lr * min(1.0, (training.steps - step) / (falling + 1))
 
 
-class History:
-    """The row of COLUMNS of every step so far.
-
-    To add one costs next to nothing: rows stay on the device until they are asked for, and are copied once.
-    """
-
-    def __init__(self, rows: Tensor | None = None):
-        self._copied = torch.empty(0, len(COLUMNS)) if rows is None else rows.cpu()
-        self._fresh: list[Tensor] = []
-
-    def __len__(self) -> int:
-        return len(self._copied) + len(self._fresh)
-
-    def append(self, row: Tensor) -> None:
-        self._fresh.append(row)
-
-    def rows(self) -> Tensor:
-        """All of them, (steps, 4), float32, on the CPU; waits for the device."""
-        if self._fresh:
-            self._copied = torch.cat([self._copied, torch.stack(self._fresh).cpu()])
-            self._fresh = []
-        return self._copied
-
-    def final_loss(self) -> float:
-        """The mean loss over the last tenth of the steps."""
-        return float(self.rows()[-max(1, len(self) // 10):, 0].mean())
-
-
 @dataclass
 class State:
     """All that a step changes."""
@@ -117,6 +91,9 @@ class State:
     optimizer: torch.optim.Optimizer
     history: History = field(default_factory=History)
     seconds: float = 0.0
+    """Wall time so far."""
+    cards: float = 1.0
+    """How many graphics cards worked at a time, on average over these seconds; 1 on a processor."""
     share: Share = ALONE
     """What this process computes of each step."""
     joined: DistributedDataParallel | None = None
@@ -141,8 +118,7 @@ class State:
 def start(training: Training, device: torch.device, base: dict[str, Tensor] | None = None) -> State:
     """Untrained weights, seeded by the model's name, or those of a base: its state dict."""
     settings = training.settings
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.derive(training.seed, "train", training.name, "weights"))
+    with seeds.global_seed(training.seed, "train", training.name, "weights"):
         net = UNet(training.model, training.image_size, training.conditions, training.planes).to(device)
     if base is not None:
         net.load_state_dict(base)
@@ -169,44 +145,47 @@ def join(state: State, share: Share) -> None:
     state.share, state.joined = share, DistributedDataParallel(state.net, gradient_as_bucket_view=True)
 
 
-def draw(training: Training, step: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A step's images x0 (B, C + M, S, S) in [-1, 1], levels (B,) and noise, of x (N, C + M, S, S) uint8.
+class Batch(NamedTuple):
+    """What a step draws."""
 
-    With replacement, so that a cluster of one image trains too.
-    """
+    x0: Tensor
+    """Images (B, C + M, S, S) in [-1, 1]."""
+    t: Tensor
+    """Their levels (B,)."""
+    eps: Tensor
+    """Their noise, shaped as they are, standard normal."""
+    rows: Tensor
+    """Which images of the training they are, (B,)."""
+
+
+def draw(training: Training, step: int, x: Tensor) -> Batch:
+    """A step's batch, of x (N, C + M, S, S) uint8: with replacement, so that a cluster of one image trains
+    too."""
     settings, device = training.settings, x.device
     batch = settings.batch_size
     g = seeds.generator(training.seed, "train", training.name, step, device=device)
-    x0 = x[_rows(training, len(x), g)].float() / 127.5 - 1
+    rows = torch.randint(len(x), (batch,), generator=g, device=device)
+    x0 = x[rows].float() / 127.5 - 1
     flipped = torch.rand(batch, generator=g, device=device) < settings.flip
     x0 = torch.where(flipped[:, None, None, None], x0.flip(-1), x0)
     t = torch.randint(training.process.steps, (batch,), generator=g, device=device)
-    return x0, t, torch.randn(x0.shape, generator=g, device=device)
+    return Batch(x0, t, torch.randn(x0.shape, generator=g, device=device), rows)
 
 
-def _rows(training: Training, count: int, g: torch.Generator) -> Tensor:
-    """Which of so many images a step sees, (B,), by the generator that has drawn nothing yet."""
-    return torch.randint(count, (training.settings.batch_size,), generator=g, device=g.device)
+def conditioned(training: Training, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """A step's images (B, C + M, S, S) as they are shown, and the network's conditions for them.
 
-
-def conditioned(training: Training, step: int, x0: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """A step's images x0 (B, C + M, S, S), of `draw`, as they are shown, and what the network is told of
-    them.
-
-    That is by the names that the network gives it. What is done to images has a seed of its own: they, their
-    levels and the noise are those of a training without it.
+    These are by the names that the network gives them. What is done to images has a seed of its own: they,
+    their levels and the noise are those of a training without it.
     """
-    told: dict[str, Tensor] = {}
-    named = training.seed, "train", training.name, step
+    x0, conditions = batch.x0, dict[str, Tensor]()
     if training.labels:
-        g = seeds.generator(*named, device=x0.device)  # as `draw`, whose first numbers these are
-        labels = torch.tensor(training.labels, device=x0.device)
-        told["label"] = labels[_rows(training, len(labels), g)]
+        conditions["label"] = torch.tensor(training.labels, device=x0.device)[batch.rows]
     if training.settings.augment:
-        g = seeds.generator(*named, "augment", device=x0.device)
-        told["change"] = warps.draw(len(x0), training.settings.augment, g)
-        x0 = warps.apply(x0, told["change"], training.planes.classes)
-    return x0, told
+        g = seeds.generator(training.seed, "train", training.name, step, "augment", device=x0.device)
+        conditions["change"] = warps.draw(len(x0), training.settings.augment, g)
+        x0 = warps.apply(x0, conditions["change"], training.planes.classes)
+    return x0, conditions
 
 
 def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
@@ -220,22 +199,21 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
     settings, device, share = training.settings, x.device, state.share
     batch, dropout = settings.batch_size, training.model.dropout > 0
     own = share.rows(batch)
-    x0, t, eps = draw(training, state.step, x)
-    x0, told = conditioned(training, state.step, x0)
+    drawn = draw(training, state.step, x)
+    x0, conditions = conditioned(training, state.step, drawn)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=dropout):
-        if dropout:
-            others = [share.rank] if share.rank else []  # with the first's, all would drop the same
-            torch.manual_seed(seeds.derive(training.seed, "train", training.name, state.step, "dropout",
-                                           *others))
+    others = [share.rank] if share.rank else []  # with the first's, all would drop the same
+    with (seeds.global_seed(training.seed, "train", training.name, state.step, "dropout", *others,
+                            device=device) if dropout else contextlib.nullcontext()):
         micro = settings.micro_batch or batch
         for first in range(own.start, own.stop, micro):
             part = slice(first, min(first + micro, own.stop))
-            net = partial(state.joined or state.net, **{name: value[part] for name, value in told.items()})
+            net = partial(state.joined or state.net,
+                          **{name: value[part] for name, value in conditions.items()})
             with _summed_at_last(state, part.stop == own.stop):
                 with devices.autocast(device, settings.precision):
-                    losses = process.losses(net, schedule, x0[part], t[part], eps[part],
+                    losses = process.losses(net, schedule, x0[part], drawn.t[part], drawn.eps[part],
                                             training.process.objective, settings.lesion_weight,
                                             settings.min_snr, training.planes.classes)
                 (losses["loss"].sum() / (batch / share.of)).backward()
@@ -285,12 +263,24 @@ def snapshot(state: State) -> dict[str, Tensor]:
             "history": state.history.rows()}
 
 
-def restore(state: State, tensors: dict[str, Tensor], seconds: float = 0.0) -> None:
+def spend(state: State, seconds: float) -> None:
+    """Count the wall time so far, and for what of it was not counted before the cards that are used now."""
+    cards = state.share.of if state.weights[0].device.type == "cuda" else 1
+    together = state.seconds * state.cards + (seconds - state.seconds) * cards
+    state.seconds, state.cards = seconds, together / seconds if seconds > 0 else float(cards)
+
+
+def took(state: State) -> dict[str, float]:
+    """What a header tells of the time that a training took: what `resume` counts on from."""
+    return {"seconds": state.seconds, **({CARDS: state.cards} if state.cards > 1 else {})}
+
+
+def restore(state: State, tensors: dict[str, Tensor], seconds: float = 0.0, cards: float = 1.0) -> None:
     """Put back what `snapshot` gave, of the same network."""
     state.net.load_state_dict(checkpoints.part(tensors, "raw."))
     state.average.load_state_dict(checkpoints.part(tensors, "ema."))
     checkpoints.restore(state.net, state.optimizer, tensors)
-    state.history, state.seconds = History(tensors["history"]), seconds
+    state.history, state.seconds, state.cards = History(tensors["history"]), seconds, cards
 
 
 def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) -> None:
@@ -316,7 +306,8 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
         if reasons := checkpoints.unlike(tensors, "raw.", state.net):
             _tell(paths == sources[0], paths[-1], reasons)
             continue
-        restore(state, tensors, checkpoints.header(paths[-1])["seconds"])
+        header = checkpoints.header(paths[-1])
+        restore(state, tensors, header["seconds"], cards_of(header))
         log.info("%s: continued at step %d", paths[0], done)
         return
 

@@ -186,7 +186,7 @@ class UNet(nn.Module):
         return embedding
 
     # MLP(h) + L_label = W h + (b + L_label), W and b being the MLP's last layer
-    def settled(self, label: int | None = None) -> "UNet":
+    def fold_conditions(self, label: int | None = None) -> "UNet":
         """Itself for sampling, as a network that is told of timesteps alone.
 
         Of no change it is told nothing, as zeros add nothing; the one `label` becomes part of a bias.
@@ -226,7 +226,7 @@ class UNet(nn.Module):
             x = self._run(block, embedding, x, skips.pop())
         return self.out(x)
 
-    def fixed(self, precision: str) -> "UNet":
+    def cast_weights(self, precision: str) -> "UNet":
         """Itself, for sampling under autocast of this precision: weights rounded once, not in every call.
 
         The results are the same bits. Autocast remembers its copies only of weights that learn.

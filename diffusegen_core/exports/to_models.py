@@ -111,7 +111,7 @@ def _training(p: Params, models: Trained) -> str:
     told = {"data": {"image_size": p.data.image_size, "channels": p.data.channels,
                      "classes": list(p.data.classes)},
             **{section: params.shareable(plain[section]) for section in SHARED}, "seed": p.seed}
-    return (f"Trained{where}, in {duration(models.seconds)} of work. The parameters that decide the "
+    return (f"Trained{where}, in {duration(models.card_seconds)} of work. The parameters that decide the "
             f"models:\n\n{datacard.as_yaml(told)}")
 
 

@@ -52,17 +52,17 @@ def area(members: np.ndarray, others: np.ndarray) -> float:
     """The area under the ROC curve: how often a member's error is the lower one, of a member and another."""
     from sklearn.metrics import roc_auc_score  # a second, which every command and worker would wait for
 
-    return float(roc_auc_score(*_told(members, others)))
+    return float(roc_auc_score(*_labels_and_scores(members, others)))
 
 
 def curve(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ROC curve: shares of others and of members that are taken for members, each from 0 to 1."""
     from sklearn.metrics import roc_curve
 
-    wrongly, rightly, _ = roc_curve(*_told(members, others), drop_intermediate=False)
+    wrongly, rightly, _ = roc_curve(*_labels_and_scores(members, others), drop_intermediate=False)
     return wrongly, rightly
 
 
-def _told(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _labels_and_scores(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Who is a member, and how much each looks like one."""
     return np.repeat([1, 0], [len(members), len(others)]), -np.concatenate([members, others])

@@ -102,7 +102,7 @@ def extract(images: np.ndarray, settings: Evaluate, device: torch.device | str =
     """
     net, side = network(settings, device, seed)
     loader = DataLoader(Resized(images, side), batch_size=settings.batch_size, num_workers=settings.workers)
-    return features.seen(net, loader, device, title, len(images))
+    return features.compute(net, loader, device, title, len(images))
 
 
 def network(settings: Evaluate, device: torch.device | str = "cpu",

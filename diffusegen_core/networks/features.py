@@ -78,11 +78,11 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
     net = load(backbone, weights, input_range, device, seed)
     batches = (torch.from_numpy(images[start:start + batch_size].astype(np.float32))
                for start in range(0, len(images), batch_size))
-    return seen(net, batches, device, label(backbone, weights), len(images))
+    return compute(net, batches, device, label(backbone, weights), len(images))
 
 
-def seen(net: Callable[[Tensor], Tensor], batches: Iterable[Tensor], device: torch.device | str, title: str,
-         count: int) -> np.ndarray:
+def compute(net: Callable[[Tensor], Tensor], batches: Iterable[Tensor], device: torch.device | str,
+            title: str, count: int) -> np.ndarray:
     """What a network gives for batches (B, 3, H, W) of `count` images: rows (N, D), float32."""
     rows = []
     with torch.inference_mode(), devices.exact(), progress.bar(title, count, "image") as bar:

@@ -37,6 +37,7 @@ Loaded = TypeVar("Loaded", State, Path)
 # Seconds that a silent server is waited for.
 PATIENCE = 10.0
 WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt")  # of the hub's repositories
+AGAIN = "Copy it once more from where it came, or give another file."  # of what is damaged
 # torch's own switch; torchvision's loader has no parameter for it.
 FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -82,9 +83,7 @@ def looking() -> Iterator[None]:
 
 def seeded(make: Callable[[], Made], seed: int, *names: object) -> Made:
     """What `make` returns, its random numbers drawn from `seed`; torch's global state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the GPUs too.
-        torch.default_generator.manual_seed(seeds.derive(seed, "weights", *names))
+    with seeds.global_seed(seed, "weights", *names):
         return make()
 
 
@@ -157,7 +156,7 @@ def read(spec: str | Path, mapped: bool = False) -> State:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _tensors_only(path, mapped)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a weights file: {_first_line(error)}") from None
+        raise UserError(f"{path} cannot be read as a weights file: {_first_line(error)} {AGAIN}") from None
     strange = [str(name) for name, value in state.items()
                if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
     if strange:
@@ -179,7 +178,7 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
                   (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)) if names]
     if complaints:
         raise UserError(f"{source} does not fit this network ({type(net).__name__}). Fields "
-                        f"{'; '.join(complaints)}.")
+                        f"{'; '.join(complaints)}. Give weights of this network, or `random`.")
     # Not the network's own, which some libraries replace by one that renames fields or takes no `strict`.
     nn.Module.load_state_dict(net, state, strict=False)
 
@@ -269,9 +268,11 @@ def _tensors_only(path: Path, mapped: bool) -> State:
                         "pickle is ever executed. Save it again as a plain state dict or as safetensors."
                         ) from None
     except Exception as error:  # torch fails in many ways at what is damaged
-        raise UserError(f"{path} cannot be read as a weights file: {printable(_first_line(error))}") from None
+        raise UserError(f"{path} cannot be read as a weights file: {printable(_first_line(error))} "
+                        f"{AGAIN}") from None
     if not isinstance(state, dict):
-        raise UserError(f"{path} is not a state dict: it holds a {type(state).__name__}.")
+        raise UserError(f"{path} is not a state dict: it holds a {type(state).__name__}. Save the state dict "
+                        "as a file of its own.")
     return state
 
 

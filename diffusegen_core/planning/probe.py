@@ -275,7 +275,7 @@ def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
 def _diffusion(p: Params, device: torch.device, precision: str) -> Diffusion:
     with torch.device(device):
         net = UNet(p.model, p.model_size, planes=Planes.of(p.data))
-        net = net.eval().requires_grad_(False).fixed(precision)
+        net = net.eval().requires_grad_(False).cast_weights(precision)
     return Diffusion(net, process.schedule(p.process).to(device), p.process.objective, precision=precision)
 
 

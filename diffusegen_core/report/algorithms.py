@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffusegen_core.chapters import inpaint, spots, style
-from diffusegen_core.chapters.scenes import Scene, Scenes
+from diffusegen_core.chapters.scenes import Scene, Scenes, chosen
 from diffusegen_core.data import dataset, pairsets, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import cluster_model, painted
@@ -34,7 +34,8 @@ def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
 
 def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
     """What chapter 3 starts from: a picture (1, C + M, S, S), with its new mask where masks are given;
-    what of it is known, 1 or else 0, (1, 1, S, S) or (1, C + M, S, S); and its model, guided as the run's.
+    what of it is known, 1 or else 0, (1, 1, S, S) or (1, C + M, S, S); and its model, as precise and guided
+    as the run's. The run's sampler is `samplers.named(run.params.inpaint.sampler)`.
 
     `number` counts the pairs of the cluster models, in the order in which chapter 3 plans them. Raises
     NotMadeError where a folder of masks or pictures is not read yet.
@@ -43,12 +44,13 @@ def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
     scenes = Scenes.of(ws, run.pairs, p.inpaint, p.data.window, p.data)
     data_type = painted(run.clusters.k, False, p.inpaint.masks)[0]
     job = inpaint.plan(p.seed, data_type, run.pairs, run.clusters, p.inpaint, scenes.names)[number]
-    scene, diffusion = scenes.scene([job]), run.models.load(job.model, p.device)
+    scene, diffusion = scenes.scene([job]), run.models.load(job.model, p.device, p.inpaint.precision)
     if window := p.data.window:
         parts = spots.windows(scene.pictures, scene.masks, window, p.inpaint, scenes.chosen)
         shown = windows.cut_all(scene.pictures, parts, diffusion.image_size)
         new = None if scene.masks is None else windows.cut_all(dataset.gather(
-            shown.names, scene.pictures.images, scene.masks), parts, diffusion.image_size).masks
+            shown.names, scene.pictures.images, scene.masks, shown.overlap), parts,
+            diffusion.image_size).masks
         region = regions.filled(planes.only(shown.masks, scenes.chosen),
                                 None if new is None else planes.only(new, scenes.chosen), p.inpaint.dilate)
         scene = Scene(shown, new, region, scene.rows, scenes.chosen)
@@ -59,28 +61,29 @@ def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
 
 def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusion]:
     """What chapter 4 starts from: an inpainted pair (1, C + M, S, S), its source (1, C, S, S), the pixels
-    (1, C, S, S) that its pixel loss compares with, and its model.
+    (1, C, S, S) that its pixel loss compares with, and its model, as precise as the run's.
 
     `number` counts the inpainted pairs of the cluster models. Where there is none, a real image takes its
     place: the models drew no object.
     """
-    data_type, made = next(iter(run.inpainted.sets.items()))
+    p, (data_type, made) = run.params, next(iter(run.inpainted.sets.items()))
     if made.manifest.empty:
         source = run.pairs.take([number])
         pair, diffusion = source, one(run, number)[1]
     else:
-        job = style.plan(run.params.seed, data_type.styled, made.manifest, run.pairs.names)[number]
-        scenes = Scenes.of(run.workspace.read_only, run.pairs, run.params.inpaint, data=run.params.data)
+        job = style.plan(p.seed, data_type.styled, made.manifest, run.pairs.names)[number]
+        scenes = Scenes.of(run.workspace.read_only, run.pairs, p.inpaint, data=p.data)
         pair, source = pairsets.load(made.folder, [job.name]), scenes.pictures([job])
-        diffusion = run.models.load(job.model, run.params.device)
-    if window := run.params.data.window:
+        diffusion = run.models.load(job.model, p.device)
+    if window := p.data.window:
         given = pair.masks if data_type.given_masks else None
-        parts = spots.windows(source, given, window, run.params.inpaint)
+        parts = spots.windows(source, given, window, p.inpaint, chosen(p.inpaint, p.data))
         pair, source = (windows.cut_all(pairs, parts, diffusion.image_size) for pairs in (pair, source))
     x, real = (dataset.to_tensor(pairs).to(diffusion.device) for pairs in (pair, source))
     pixels = x if data_type.given_masks else real
     channels = diffusion.planes.channels
-    return x, real[:, :channels], pixels[:, :channels], diffusion.respaced(run.params.style.respacing)
+    as_run = replace(diffusion, clip=p.style.clip, precision=p.style.precision)
+    return x, real[:, :channels], pixels[:, :channels], as_run.respaced(p.style.respacing)
 
 
 class Seen:

@@ -8,7 +8,8 @@ from diffusegen_core.run import Run
 
 
 class Spent(NamedTuple):
-    """Seconds, of all pairs of a data type. NaN where a part of it is not known."""
+    """Seconds, of all pairs of a data type, workers and cards added up. NaN where a part of them is not
+    known."""
 
     data_type: DataType
     pairs: int
@@ -34,7 +35,7 @@ def spent(run: Run) -> list[Spent]:
     for kind, one in inpainted.sets.items():
         base = [models.base] if models.base else []
         used = [models.full] if kind.full else base + models.models
-        learning = sum(model.seconds for model in used if model)
+        learning = sum(model.card_seconds for model in used if model)
         rows.append(Spent(kind, len(one), learning, one.seconds))
         if styled:
             twin = styled.sets[kind.styled]

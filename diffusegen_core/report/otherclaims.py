@@ -67,13 +67,15 @@ def varied(result: Evaluated) -> Iterator[Verdict]:
 
 
 def compute(run: Run) -> Verdict:
-    """The seconds of training the clusters' models against those of a SinGAN for each training pair."""
+    """The seconds of training the clusters' models against those of a SinGAN for each training pair. A model
+    that several cards have trained took those of each."""
     models, gan = run.finished("train"), run.finished("gan")
     asked = Verdict(COMPUTE, f"models of {run.params.cluster.k} clusters against {GAN}", REALS,
                     chapter="train")
     if models is None:
         return replace(asked, verdict=NOT_MADE, reason="Run chapter 2.")
-    seconds = sum(model.seconds for model in [*models.models, *([models.base] if models.base else [])])
+    used = [*models.models, *([models.base] if models.base else [])]
+    seconds, clock = (sum(getattr(model, name) for model in used) for name in ("card_seconds", "seconds"))
     if isnan(seconds):
         return replace(asked, reason="The models were not trained here.")
     if gan is None or not gan.trained:
@@ -82,9 +84,10 @@ def compute(run: Run) -> Verdict:
     if not sources or not seconds:
         return replace(asked, reason=f"Nothing is known of how long the models or the {GAN} took.")
     theirs = gan.seconds / sources * pairs
+    together = f" of GPU time, {clock:,.0f} s by the clock" if seconds > clock else ""
     return replace(asked, difference=seconds - theirs, images=pairs, verdict=(
         SUPPORTED if seconds < theirs else REFUTED), reason=(
-        f"{len(models.models)} models took {seconds:,.0f} s; a {GAN} for each of the {pairs} pairs "
+        f"{len(models.models)} models took {seconds:,.0f} s{together}; a {GAN} for each of the {pairs} pairs "
         f"{theirs:,.0f} s, from {sources} that were trained, sampling included. Both as long as this run's "
         "parameters say."))
 

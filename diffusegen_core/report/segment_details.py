@@ -156,8 +156,7 @@ def _gains(result: Tested) -> Iterator[Values]:
     for (size, test), here in result.images.groupby(["size", "test_set"], sort=False):
         real = here[here["data_type"] == REAL.name]
         for (kind, ratio), rows in here[here["data_type"] != REAL.name].groupby(by, sort=False, dropna=False):
-            gain = intervals.matrix(rows, "dice") - intervals.matrix(real, "dice")
-            gain = gain.dropna(how="all").dropna(axis="columns")
+            gain = intervals.differences(rows, real, "dice")
             if gain.size:
                 yield (size, kind, ratio, test), gain, intervals.generators(rows)
 

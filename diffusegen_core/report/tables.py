@@ -34,7 +34,7 @@ from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
-from diffusegen_core.store.stamps import Stamp, in_place, read_stamp
+from diffusegen_core.store.stamps import Stamp, cards, in_place, read_stamp
 
 # The paper's network (method.md 3).
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
@@ -148,18 +148,19 @@ def _stamps(run: Run) -> list[Stamp]:
 
 
 def work(run: Run) -> tuple[float, str]:
-    """The seconds of all that is made of a run, workers added up, and what computed it, in words."""
+    """The seconds of all that is made of a run, workers and the cards of a model added up, and what computed
+    it, in words."""
     stamps = _stamps(run)
     devices_told = ", ".join(sorted({str(stamp["device"]) for stamp in stamps if stamp["seconds"]}))
-    return sum(stamp["seconds"] for stamp in stamps), devices_told or _devices(run)
+    return sum(stamp["seconds"] * cards(stamp) for stamp in stamps), devices_told or _devices(run)
 
 
 def line(run: Run) -> str:
     """The facts of a run in one line, for the foot of every page."""
     p, (seconds, _) = run.params, work(run)
     return (f"This run: profile {p.profile}; {data(p)}; seed {p.seed}; {_devices(run)}; "
-            f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; wall time of "
-            f"all chapters, workers added up, {duration(seconds)}.")
+            f"diffusegen {files.versions()['diffusegen']}, torch {files.versions()['torch']}; all "
+            f"chapters took {duration(seconds)} of work, workers and GPUs added up.")
 
 
 def took(seconds: float, folder: Path) -> Table:

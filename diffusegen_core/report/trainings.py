@@ -16,7 +16,7 @@ def table(run: Run) -> Table:
         sets = [*inpainted.sets.values(), *styled.sets.values()]
         rows.append({"generator": number, "final loss": sum(m.loss for m in models.all) / len(models.all),
                      "pairs": sum(map(len, sets)), "left out": sum(len(one.left_out) for one in sets),
-                     "seconds": models.seconds + inpainted.seconds + styled.seconds,
+                     "seconds": models.card_seconds + inpainted.seconds + styled.seconds,
                      "seeds, chapter 6": _seeds(p.segment.seeds, p.generators, number),
                      "seeds, chapter 7": "" if p.augment.generator_sees == "subset" else
                      _seeds(p.augment.seeds, p.generators, number)})

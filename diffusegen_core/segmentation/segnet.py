@@ -250,8 +250,7 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
     for group in state.optimizer.param_groups:
         group["lr"] = settings.lr if epoch < settings.lr_epochs else settings.lr_after
     state.net.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seeds.derive(seed, "segment", "dropout", epoch))
+    with seeds.global_seed(seed, "segment", "dropout", epoch, device=device):
         for batch in batches(len(train), settings, seed, epoch):
             names = [seeds.derive(seed, "segment", "augment", epoch, drawn + i) for i in range(len(batch))]
             images, masks = augmentation.drawn(train, batch, transform, names)

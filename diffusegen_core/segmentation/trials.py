@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.measures import intervals, overlap
 from diffusegen_core.networks import weights
-from diffusegen_core.segmentation import details, experiments, segnet, trainsets
+from diffusegen_core.segmentation import details, experiments, forecast, segnet, trainsets
 from diffusegen_core.segmentation.details import WEIGHTS, Details
 from diffusegen_core.segmentation.experiments import Experiment, Place, Results
 from diffusegen_core.segmentation.segnet import RGB_AND_MASK
@@ -126,6 +126,28 @@ def recipe(seed: int, settings: Segment, experiment: Experiment, sets: Sets, tra
 def present(tests: Mapping[str, TestSet]) -> dict[str, Pairs]:
     """The pairs of the test sets that there are, by name."""
     return {name: test.pairs for name, test in tests.items() if test.pairs is not None}
+
+
+def planned(ws: Workspace, title: str, image_size: int, settings: Segment,
+            grid: Mapping[Experiment, Sets | None], tests: Mapping[str, TestSet] | None,
+            expected: Callable[[Experiment], tuple[Choice, Choice]],
+            chosen: Callable[[Experiment, Sets], tuple[Choice, Choice]]) -> str:
+    """A chapter's grid in words, what of it is finished, and how long the rest will take. Nothing is written.
+
+    `grid` has the sets that each network takes its pairs from, None where they are not made yet; so are
+    `tests`. Of a network `chosen` gives the pairs to train on and those that choose its best epoch, and
+    `expected` as many nameless ones, where they are not made yet.
+    """
+    choices: dict[Experiment, tuple[Choice, Choice]] = {}
+    recipes: dict[Experiment, Recipe | None] = {}
+    for experiment, mine in grid.items():
+        if mine is None or tests is None:
+            choices[experiment], recipes[experiment] = expected(experiment), None
+        else:
+            choices[experiment] = chosen(experiment, mine)
+            recipes[experiment] = recipe(ws.seed, settings, experiment, mine, *choices[experiment], tests)
+    return forecast.describe(ws, title, recipes, lambda experiment: cost(settings, *choices[experiment]),
+                             lambda: pace(settings, image_size, ws.device), details.obtainable)
 
 
 def net_seed(seed: int, experiment: Experiment) -> int:

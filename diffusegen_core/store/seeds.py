@@ -4,7 +4,9 @@ A seed is a hash of the run's seed and a path of names ("inpaint", "20-Diff", so
 shared between images or steps, so no result depends on the batch size, the order, a shard or an interruption.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -19,6 +21,21 @@ def derive(seed: int, *names: object) -> int:
 def generator(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator on `device`, seeded for the thing that `names` describe."""
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+@contextlib.contextmanager
+def global_seed(seed: int, *names: object, device: torch.device | None = None) -> Iterator[None]:
+    """Within it torch's own generators, that of the CPU and that of `device`, are seeded for the thing that
+    `names` describe; afterwards they are as they were before, and those of other GPUs are not touched."""
+    card = device if device is not None and device.type == "cuda" else None
+    number = derive(seed, *names)
+    with torch.random.fork_rng(devices=[card] if card else []):
+        # Not torch.manual_seed, which would seed every GPU, of which one at most is put back.
+        torch.default_generator.manual_seed(number)
+        if card:
+            place = torch.cuda.current_device() if card.index is None else card.index
+            torch.cuda.default_generators[place].manual_seed(number)
+        yield
 
 
 def rng(seed: int, *names: object) -> np.random.Generator:

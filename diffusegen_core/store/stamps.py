@@ -10,6 +10,8 @@ STAMP = "made.json"
 MAKING, ASIDE = "making", "aside"  # folders of a run
 Stamp = dict[str, Any]
 LONGEST = 1e10  # seconds of work that a stamp may tell of: some centuries
+CARDS = "cards"  # in the stamp of what several graphics cards have made together
+MOST_CARDS = 1e5
 
 
 def read_stamp(folder: Path) -> Stamp | None:
@@ -24,6 +26,13 @@ def read_stamp(folder: Path) -> Stamp | None:
         return None
     told = 0 <= stamp["seconds"] < LONGEST and all(map(files.plain, (*stamp["outputs"], *stamp["shown"])))
     return stamp if told else None
+
+
+def cards(stamp: Stamp) -> float:
+    """How many graphics cards worked at a time, on average over a stamp's seconds; 1 where it tells nothing,
+    or nothing that can be."""
+    told = stamp.get(CARDS)
+    return float(told) if isinstance(told, (int, float)) and 1 <= told <= MOST_CARDS else 1.0
 
 
 def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:

@@ -1,0 +1,63 @@
+"""Finished models: which file stands for one that was trained elsewhere, and which images one has seen."""
+
+from pathlib import Path
+from typing import Any
+
+from diffusegen_core.config.errors import UserError, some
+from diffusegen_core.config.params import resolve
+from diffusegen_core.config.sections import Train
+from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.diffusion import checkpoints
+from diffusegen_core.store import files
+
+# What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
+BESIDE = ("ema", "opt")
+
+
+def find_released(settings: Train, name: str) -> Path | None:
+    """The finished checkpoint to use for a model instead of training it, if the parameters name a folder.
+
+    UserError unless there is one. A cluster's is called as the authors' (`cluster_3_*.pt`) or as ours, the
+    full set's as published (`model200000.pt`) or as ours. What the authors' training leaves beside a model
+    is ignored: they sample the plain weights.
+    """
+    if settings.checkpoints is None:
+        return None
+    folder = resolve(settings.checkpoints)
+    cluster = f"cluster_{int(name.removeprefix('cluster-'))}_" if name.startswith("cluster-") else None
+    theirs = [f"{cluster}*.pt"] if cluster else [f"{name}*.pt", "model[0-9]*.pt"]
+    patterns = [*theirs, f"{name}*{checkpoints.OURS}", f"{name}/model{checkpoints.OURS}"]
+    candidates = sorted(path for pattern in patterns for path in folder.glob(pattern)
+                        if not (cluster and path.name.removeprefix(cluster).startswith(BESIDE)))
+    if len(candidates) != 1:
+        named = f" ({some([path.name for path in candidates])})" if candidates else ""
+        raise UserError(f"Parameters: train.checkpoints: {folder} holds {len(candidates)} checkpoints for "
+                        f"{name}{named}; one is needed, named {', '.join(patterns[:-1])} or {patterns[-1]}.")
+    return candidates[0]
+
+
+def fingerprints(pairs: Pairs) -> dict[str, str]:
+    """By name, a hash of an image's pixels: what the header of a model tells of those that it has seen."""
+    return {name: files.pixel_hash(image)[:16]
+            for name, image in zip(pairs.names, pairs.images, strict=True)}
+
+
+def read_fingerprints(path: Path) -> dict[str, str] | None:
+    """The fingerprints of the images that a finished model was trained on; None where the file tells none."""
+    return checkpoints.header(path).get("seen") if path.suffix == checkpoints.OURS else None
+
+
+def refuse_strangers(path: Path, training: Pairs, wanted: dict[str, Any]) -> None:
+    """UserError, naming images, where a model is known to have seen one that is no training image here.
+
+    `wanted` is the run's configuration, which is compared first: of another size, every image is a stranger.
+    """
+    if not (known := read_fingerprints(path)):
+        return
+    checkpoints.refuse_other_configuration(path, checkpoints.header(path), wanted)
+    ours = set(fingerprints(training).values())
+    strangers = [name for name, pixels in known.items() if pixels not in ours]
+    if strangers:
+        raise UserError(f"{path} was trained on images that are no training images of this run, and may be "
+                        f"test images: {some(strangers)}. Give the run the pairs that the model was trained "
+                        "on, or another train.checkpoints.")
