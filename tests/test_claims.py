@@ -508,3 +508,17 @@ def test_words_of_a_small_set_are_those_of_the_runs_own_rule(alpha: float, rule:
     ("Full-Filtered-Styled-Diff", "painted and styled pairs of the model of all pairs that the filter kept")])
 def test_every_kind_of_pairs_has_words_of_its_own(name: str, words: str):
     assert naming.named(DataType.parse(name)) == f"{words} ({name})"
+
+
+def test_the_means_beside_a_difference_are_weighed_as_it_is():
+    frame = results({"Real/16/": 0.5, "20-Styled-Diff/16/1": 0.6}, "augment", seeds=5, tests=TESTS[:1])
+    painted = frame["data_type"] == "20-Styled-Diff"
+    owners = frame["seed"].map({0: 0, 1: 1, 2: 2, 3: 1, 4: 0}).where(painted).astype("Int64")
+    frame.loc[frame["seed"] == 2, "dice"] += 0.1 * painted + 0.1  # the third generator has one seed
+    one, = [v for v in of_claim(frame.assign(generator=owners), paper.SMALL) if v.images]
+    assert one.generators == 3
+    assert one.difference == pytest.approx(one.means[0] - one.means[1])
+    assert one.means == pytest.approx((0.6 + 0.2 / 3, 0.5 + 0.1 / 3), abs=0.03)
+    alike, = [v for v in of_claim(frame, paper.SMALL) if v.images]
+    assert alike.difference == pytest.approx(alike.means[0] - alike.means[1])
+    assert alike.means[0] < one.means[0] - 0.02

@@ -241,18 +241,35 @@ def test_orientations_are_what_they_are_called() -> None:
     assert len({way.tobytes() for way in ways.values()}) == 8
 
 
-def test_the_share_by_chance_is_that_of_the_other_half() -> None:
-    rng = np.random.default_rng(0)
-    null = pd.DataFrame(rng.uniform(0.5, 1, (4000, 2)), columns=["score", "feature_score"])
-    names = [str(number) for number in range(4000)]
-    assert copies.by_chance(null, 0.05, names) == pytest.approx(1 - 0.95**2, abs=0.02)
+def exchangeable(rng: np.random.Generator, count: int) -> pd.DataFrame:
+    return pd.DataFrame(rng.normal(1, 0.1, (count, 2)), columns=["score", "feature_score"])
+
+
+@pytest.mark.parametrize("count", [32, 48, 144])
+def test_the_share_by_chance_is_that_of_new_images_with_no_copy_in_them(count: int) -> None:
+    rng, names, shares = np.random.default_rng(0), [str(i) for i in range(count)], []
+    for _ in range(100 if count < 100 else 50):
+        new, null = exchangeable(rng, count), exchangeable(rng, count)
+        shares.append(((copies.near(new, copies.Thresholds.of(null, QUANTILE)) != "").mean(),
+                       copies.by_chance(null, QUANTILE, names)))
+    (new, chance), error = np.mean(shares, axis=0), np.std(np.diff(shares), ddof=1) / np.sqrt(len(shares))
+    expected = (1 + (count - 1) * QUANTILE) / (count + 1)  # of one criterion
+    assert chance == pytest.approx(new, abs=3 * error)
+    assert chance == pytest.approx(1 - (1 - expected)**2, rel=0.1)
+
+
+def test_the_share_by_chance_leaves_out_a_whole_source() -> None:
+    names = [str(number) for number in range(400)]
+    scores = np.random.default_rng(0).uniform(0.5, 1, (400, 2))
+    null = pd.DataFrame(scores, columns=["score", "feature_score"])
+    assert copies.by_chance(null, 0.05, names) == pytest.approx(1 - 0.95**2, abs=0.03)
     assert np.isnan(copies.by_chance(null.head(3), 0.05, names[:3]))
-    low = null.copy()
-    low.loc[::2, "score"] = 0.4  # all of one half lie below all of the other
-    assert copies.by_chance(low, 0.05, names) > 0.45
-    # Of two images of one source both are in one half, and so are the low scores spread over both halves.
-    assert copies.by_chance(low, 0.05, [str(number // 2) for number in range(4000)]) < 0.2
-    assert np.isnan(copies.by_chance(null, 0.05, ["one"] * 4000))
+    assert np.isnan(copies.by_chance(null, 0.05, ["one"] * 400))
+    # The region of one source makes all its 40 scores low, alike but for little: among themselves two are.
+    low = null.assign(feature_score=1.0)
+    low.loc[:39, "score"] = np.linspace(0.4, 0.41, 40)
+    assert copies.by_chance(low, 0.05, names) < 0.06
+    assert copies.by_chance(low, 0.05, [str(number // 40) for number in range(400)]) >= 0.1
 
 
 def test_near_copies_are_told_by_what_they_are_found() -> None:

@@ -211,3 +211,16 @@ def test_with_three_generators_a_false_effect_is_rare_and_with_one_it_is_not():
             x = x.add([of_generator[owners[seed]] for seed in range(5)], axis=0)
             supported[count] += intervals.of(x, 200, number, owners).low > 0
     assert supported[3] <= 0.06 * 150 < supported[1]
+
+
+def test_the_means_of_two_arms_are_weighed_as_their_difference_is():
+    x = np.random.default_rng(9).normal(0.6, 0.1, (5, 12))
+    painted = frame(x).assign(generator=lambda t: t["seed"].map(OWNERS).astype("Int64"))
+    real = frame(np.random.default_rng(10).normal(0.5, 0.1, (6, 11)))  # another seed, and an image fewer
+    for arms in ((painted, real), (real, painted), (frame(x), real)):
+        first, second = intervals.means(*arms, "dice")
+        assert first - second == pytest.approx(intervals.paired(*arms, "dice", 200, 0).mean)
+    by_seed = x[:, :11].mean(axis=1)
+    assert intervals.means(painted, real, "dice")[0] == pytest.approx(np.mean(
+        [by_seed[[0, 4]].mean(), by_seed[[1, 3]].mean(), by_seed[2]]))
+    assert np.isnan(intervals.means(painted[painted["seed"] == 0], real[real["seed"] == 1], "dice")).all()

@@ -1,10 +1,12 @@
 """How many seeds: against published values of the t-test's power, and against simulation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from diffusegen_core.measures import power
+from diffusegen_core.measures import intervals, power
+from diffusegen_core.segmentation.sharing import shares
 
 
 def test_the_seeds_are_those_of_the_textbooks():
@@ -39,3 +41,26 @@ def test_the_limit_holds_the_deviation_as_often_as_it_says():
     rng = np.random.default_rng(1)
     assert np.mean([power.deviation(rng.normal(0, 1, 3))[1] > 1 for _ in range(2000)]) == pytest.approx(
         power.CAUTION, abs=0.03)
+
+
+@pytest.mark.parametrize(("seeds", "images", "generators"), [(3, 20, 1), (5, 200, 1), (5, 200, 3)])
+def test_the_gain_that_can_be_seen_is_found_by_the_verdicts_interval_as_often_as_promised(
+        seeds: int, images: int, generators: int):
+    rng, gain, owners = np.random.default_rng(2), power.visible(seeds, images, generators), None
+    found = []
+    for number in range(400):
+        x = rng.normal(gain, power.OF_IMAGES, images) + np.zeros((seeds, 1))
+        if generators > 1:
+            of = np.array(shares(seeds, generators))
+            x, owners = x + rng.normal(0, power.OF_GENERATORS, generators)[of][:, None], dict(enumerate(of))
+        else:
+            x = x + rng.normal(0, power.OF_SEEDS, (seeds, 1))
+        found.append(intervals.of(pd.DataFrame(x), 400, number, owners).low > 0)
+    assert 0.75 <= np.mean(found) <= 0.85
+
+
+def test_of_several_generators_more_seeds_show_no_more_and_of_one_seed_nothing_does():
+    assert power.visible(9, 200, 3) == power.visible(3, 200, 3) > 2 * power.visible(9, 200)
+    assert power.visible(9, 200, 9) < 0.5 * power.visible(9, 200, 3)
+    assert power.visible(3, 200, 5) == power.visible(3, 200, 3), "a generator without a seed tells nothing"
+    assert power.visible(1, 200) == power.visible(1, 200, 3) == np.inf

@@ -193,6 +193,27 @@ def test_the_seeds_that_a_gain_needs() -> None:
     assert segment_details.seeds_needed(planted(GRID[:1]), "x").frame.empty
 
 
+def test_the_generators_that_a_gain_needs_where_several_made_the_pairs() -> None:
+    result = planted([*GRID, {"data_type": "Paste", "size": 4, "ratio": 1}], seeds=5)
+    by = {0: 0, 1: 1, 2: 2, 3: 1, 4: 0}
+    painted = result.images["data_type"] == "2-Diff"
+    images = result.images.assign(generator=result.images["seed"].map(by).where(painted).astype("Int64"))
+    table = segment_details.seeds_needed(replace(result, images=images), "x")
+    # Gains of 0.05 to 0.25; the generators' means are 0.15, 0.15 and 0.15.
+    assert table.frame.columns[-4:].tolist() == ["generators", "deviation", "needed", "needed, cautiously"]
+    assert [cells(table, "2-Diff")[one] for one in ("seeds", "generators", "deviation", "needed")] == [
+        "5", "3", "0.0000", "2 generators"]
+    pasted = cells(table, "Paste")
+    assert (pasted["seeds"], pasted["generators"], pasted["needed"]) == ("5", "", "22 seeds")
+    assert "means of this run's generators" in table.caption
+    images.loc[painted, "dice"] += images.loc[painted, "generator"].astype(float) * 0.06  # means 0.06 apart
+    row = cells(segment_details.seeds_needed(replace(result, images=images), "x"), "2-Diff")
+    assert (row["deviation"], row["needed"]) == ("0.0600", "14 generators")
+    assert int(row["needed, cautiously"].removesuffix(" generators")) > 40
+    alone = segment_details.seeds_needed(replace(result, images=images.assign(generator=0)), "x")
+    assert alone.frame.columns[-1] == "seeds needed, cautiously", "one generator: of these pairs"
+
+
 def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
     empty = planted([])
     for page in (segment_details.by_size, segment_details.detection, segment_details.outlines):

@@ -52,6 +52,7 @@ from diffusegen_core.report.tables import Table
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
+from diffusegen_core.segmentation.sharing import shares
 from diffusegen_core.store import lock
 from diffusegen_core.store.workspace import Workspace
 
@@ -763,3 +764,16 @@ def test_the_gains_are_differences_from_real_of_the_same_size(p: Params, pairs: 
     assert curves["GAN, r = 1"] == pytest.approx([float("nan"), -0.01], nan_ok=True)
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["16", "32"]
     plt.close(figure)
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(3, False), (5, True)])
+def test_a_caption_says_where_generators_of_unequal_seeds_count_alike(p: Params, pairs: dataset.Pairs,
+                                                                      seeds: int, told: bool) -> None:
+    sets = [small("Real", 64), small("20-Styled-Diff", 64, 1)]
+    result = planted(sets, pairs, seeds=seeds)
+    owners = result.images["seed"].map(dict(enumerate(shares(seeds, 3))))
+    painted = result.images["data_type"] != "Real"
+    result = replace(result, images=result.images.assign(generator=owners.where(painted).astype("Int64")))
+    for table in (segment_tables.small(run_of(p), result, "dice", 1),
+                  segment_tables.alone(run_of(p), result, "dice")):
+        assert ("each generator counts alike" in table.caption) == told

@@ -236,8 +236,8 @@ class Evaluate(Section):
     kernel_subsets: PositiveInt = Field(100, description="random subsets for the mean of the kernel distance")
     kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
     copy_quantile: float = Field(
-        0.01, gt=0, lt=0.5, description="the share of certainly new images that would pass for near-copies; "
-                                        "sets the audit's thresholds")
+        0.01, gt=0, lt=0.5, description="an image is a near-copy if it scores below this quantile of "
+                                        "certainly new images; about this share of such does, more if few")
     membership: PositiveInt | None = Field(
         24, description="training pairs, and held-out ones, on which the models are tested for memory, at "
                         "most; null: no test")

@@ -122,6 +122,7 @@ def core(inside: np.ndarray) -> np.ndarray:
 
 def threshold(null: np.ndarray, quantile: float) -> float:
     """The score below which an image is a near-copy: this quantile of the scores of images that are none.
+    `by_chance` tells what share of new images it flags, which is more than the quantile where they are few.
 
     Such images that are copies all the same, as the frames of a video are, do not lower it.
     """
@@ -132,18 +133,22 @@ def threshold(null: np.ndarray, quantile: float) -> float:
 
 def by_chance(null: pd.DataFrame, quantile: float, sources: Sequence[str]) -> float:
     """The share of images with no copy in them, rows with the columns score and feature_score, that are
-    flagged: one half by the thresholds of the other, and the other way round. NaN for fewer than four.
+    flagged, each by the thresholds of the others. NaN for fewer than four, or of one source.
 
-    Images of one of the `sources`, of which there is one a row, are in one half: they share their region.
+    Images of one of the `sources`, of which there is one a row, share their region, so that none of them has
+    a say in the thresholds of another. By one criterion a share of about (1 + (n - 1) quantile) / (n + 1) of
+    new images with no copy in them is flagged by n such: more than `quantile`, which of few scores lies above
+    the lowest one. Here it is the same share, of n less the images of one source.
     """
-    order = {source: number for number, source in enumerate(dict.fromkeys(sources))}
-    if len(null) < 4 or len(order) < 2:
+    of = np.asarray(sources)
+    if len(null) < 4 or len(set(sources)) < 2:
         return float("nan")
-    half = np.array([order[source] % 2 for source in sources])
-    halves = [null[half == which] for which in (0, 1)]
-    flagged = [near(half, Thresholds.of(other, quantile)) != "" for half, other in
-               zip(halves, reversed(halves), strict=True)]
-    return float(np.concatenate(flagged).mean())
+    scores, flagged = null[["score", "feature_score"]].to_numpy(dtype=float), np.zeros(len(null), bool)
+    for source in dict.fromkeys(sources):
+        mine = of == source
+        limits = [threshold(column, quantile) for column in scores[~mine].T]
+        flagged[mine] = (scores[mine] < limits).any(axis=1)
+    return float(flagged.mean())
 
 
 def near(audit: pd.DataFrame, thresholds: Thresholds) -> np.ndarray:

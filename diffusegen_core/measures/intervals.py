@@ -95,6 +95,25 @@ def generators(*frames: pd.DataFrame) -> dict[int, int]:
     return known
 
 
+def independent(values: pd.DataFrame,
+                generators: Mapping[int, int] | None = None) -> tuple[np.ndarray, int, int]:
+    """Of a matrix (seeds x images) the means over images of what counts as independent, several generators or
+    else the seeds; how many seeds and generators there are, the latter 0 where that is not known."""
+    x, (_, repetitions, count) = _by_generator(values, generators)
+    return x.mean(axis=1), repetitions, count
+
+
+def means(a: pd.DataFrame, b: pd.DataFrame, value: str) -> tuple[float, float]:
+    """The means of a and b over the seeds and images that both have, weighed as in `paired`, whose mean is
+    their difference; NaN where they have none in common."""
+    gain, owners = differences(a, b, value), generators(a, b)
+    if not gain.size:
+        return float("nan"), float("nan")
+    first, second = (_by_generator(matrix(arm, value).loc[gain.index, gain.columns], owners)[0].mean()
+                     for arm in (a, b))
+    return float(first), float(second)
+
+
 def _whole(values: pd.DataFrame) -> pd.DataFrame:
     return values.dropna(how="all").dropna(axis="columns")
 

@@ -1,9 +1,14 @@
-"""How many seeds a comparison needs: the power of the paired t-test, from the spread of their differences."""
+"""How many seeds or generators a comparison needs, and what gain a run can find.
+
+The former is the power of the paired t-test, from the spread of the differences; the latter that of the
+interval by which `report/rule.py` judges, which holds the chance of the test images as well.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import chi2
 
 GAIN = 0.05  # in Dice: the difference that is to be found
@@ -14,14 +19,19 @@ LEAST_IMAGES, LEAST_SEEDS = 20, 3  # of a verdict
 # Deviations of the difference in Dice of two networks of chapter 7: of the means of seeds, and of images.
 # From a run of kvasir_cpu (200 test images, five seeds, N = 16 and 32): 0.02 to 0.07, and 0.11 to 0.17.
 OF_SEEDS, OF_IMAGES = 0.04, 0.14
-STEPS = 2000  # of an integral
+# The same of the means of generators, of one or two seeds each: 0.04 to 0.10 in the run of kvasir_cpu with
+# three generators (styled pairs, filtered or not, N = 16 and 32).
+OF_GENERATORS = 0.07
+STEPS, COARSE = 2000, 100  # of an integral; of a double one, in each direction
+HALVINGS = 40
 
 
 def deviation(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The standard deviation of the seeds' differences, and its upper limit with the probability CAUTION.
+    """The standard deviation of the differences of seeds or generators, and its upper limit with the
+    probability CAUTION.
 
-    Few seeds tell little of their own spread: of three the limit is more than twice the deviation. NaN where
-    there are fewer than two.
+    Few of them tell little of their own spread: of three the limit is more than twice the deviation. NaN
+    where there are fewer than two.
     """
     count = len(differences)
     if count < 2:
@@ -30,11 +40,44 @@ def deviation(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return value, value * float(np.sqrt((count - 1) / chi2.ppf(1 - CAUTION, count - 1)))
 
 
-def visible(seeds: int, images: int) -> float:
-    """The gain in Dice, about, that this many seeds and test images find with POWER, with the spread of
-    networks as small as kvasir_cpu's."""
-    error = np.sqrt(OF_SEEDS**2 / seeds + OF_IMAGES**2 / images)
-    return float((ndtri(1 - ALPHA / 2) + ndtri(POWER)) * error)
+def visible(seeds: int, images: int, generators: int = 1) -> float:
+    """The gain in Dice, about, that the verdict's interval finds with POWER, with the spread of networks as
+    small as kvasir_cpu's; infinite with one seed, whose interval knows nothing of the chance of training.
+
+    As in `intervals.of`, the means of several generators, among which the seeds are shared out, take the
+    place of the seeds: with three of them the interval is wide, however many seeds there are.
+    """
+    several = min(seeds, generators) > 1
+    count, spread = (min(seeds, generators), OF_GENERATORS) if several else (seeds, OF_SEEDS)
+    if count < 2:
+        return float("inf")
+    of_images, of_training = OF_IMAGES / np.sqrt(images), spread / np.sqrt(count)
+    limits = _half_widths(of_images, of_training, count - 1)
+    error = float(np.hypot(of_images, of_training))
+
+    def lacking(gain: float) -> float:
+        return POWER - float(np.mean(ndtr((gain - limits) / error) + ndtr((-gain - limits) / error)))
+
+    return float(brentq(lacking, 0.0, float(limits.max()) + 5 * error))
+
+
+def _half_widths(of_images: float, of_training: float, free: int) -> np.ndarray:
+    """Half the width of the verdict's interval, for COARSE equally likely estimates of `of_training`, the
+    standard error from `free` + 1 seeds or generators; `of_images` is that of the mean over images.
+
+    It is where the sum of a normal error and of Student's t, scaled by the estimate, has 1 - ALPHA / 2 of its
+    probability below it; `intervals.of` draws that sum.
+    """
+    even = (np.arange(COARSE) + 0.5) / COARSE
+    estimates = of_training * np.sqrt(chi2.ppf(even, free) / free)
+    normal = of_images * ndtri(even)
+    low = np.zeros(COARSE)
+    high = ndtri(1 - ALPHA / 2) * of_images + stdtrit(free, 1 - ALPHA / 2) * estimates
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        below = stdtr(free, (middle[:, None] - normal) / estimates[:, None]).mean(axis=1)
+        low, high = np.where(below < 1 - ALPHA / 2, (middle, high), (low, middle))
+    return high
 
 
 def power(seeds: int, gain: float, spread: float) -> float:
@@ -49,7 +92,10 @@ def power(seeds: int, gain: float, spread: float) -> float:
 
 
 def seeds_needed(spread: float, gain: float = GAIN) -> int | None:
-    """The fewest seeds, at least two, with POWER to find a gain; None where more than MOST, or not known."""
+    """The fewest seeds, at least two, with POWER to find a gain; None where more than MOST, or not known.
+
+    Of generators, where `spread` is the deviation of their means.
+    """
     if not np.isfinite(spread):
         return None
     low, high = 1, MOST

@@ -1,6 +1,7 @@
 """What a run that `diffusegen new` has chosen will not be able to tell, a sentence each."""
 
 from collections.abc import Iterator
+from math import isfinite
 
 from diffusegen_core.config.errors import printable, some
 from diffusegen_core.config.params import Params, resolve
@@ -43,11 +44,15 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     if seeds < power.LEAST_SEEDS:
         yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
                f"{seeds}.")
-    gain = power.visible(seeds, images)
+    # In small sets whose generators see them alone, each repetition has one of its own.
+    generators = seeds if p.augment.generator_sees == "subset" else min(seeds, p.generators)
+    gain = power.visible(seeds, images, generators)
     expect = (f' The mean gains in benchmarks/README.md are {MEASURED:g} at most: expect "undecided".'
               if gain > MEASURED else "")
-    yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
-           f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}.{expect}")
+    if isfinite(gain):
+        pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
+        yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
+               f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{expect}")
     if data.held and not data.patients:
         yield ("Test images may be of patients that were trained on: the names do not tell patients. "
                "--patients says how; --patients each, if every image is of another one. Where nobody knows, "

@@ -147,8 +147,7 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
     absent = [net.label for net, arm in zip(one.nets, arms, strict=True) if arm.empty]
     if absent:
         return replace(asked, reason=f"The results have no {' and no '.join(absent)}.")
-    common = arms[0].merge(arms[1], on=["seed", "image"])
-    means = float(common[f"{measure}_x"].mean()), float(common[f"{measure}_y"].mean())
+    means = intervals.means(arms[0], arms[1], measure)
     first, second = (arms if one.larger is None else
                      [_gains(*two, measure) for two in ((arms[0], arms[1]), (arms[2], arms[3]))])
     gain = intervals.paired(first, second, measure, resamples, seed, groups.of if groups else None)

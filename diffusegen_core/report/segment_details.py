@@ -16,6 +16,7 @@ from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, overlap, power
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.naming import captioned, sentence
+from diffusegen_core.report.rule import LEAST_GENERATORS
 from diffusegen_core.report.segment_tables import plain, whole, with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
@@ -113,30 +114,40 @@ def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
 
 
 def seeds_needed(result: Tested, name: str) -> Table:
-    """The power of chapter 7: how many seeds a gain of `power.GAIN` would need, test set by test set."""
+    """The power of chapter 7: how many seeds a gain of `power.GAIN` would need, test set by test set; and of
+    pairs by several generators how many generators, whose means are what a verdict rests on."""
+    found = [(key, *intervals.independent(gain, owners)) for key, gain, owners in _gains(result)]
+    several = any(generators > 1 for *_, generators in found)
     rows = []
-    for key, gain, _ in _gains(result):
-        each = gain.mean(axis=1)
+    for key, each, seeds, generators in found:
         spread, cautious = power.deviation(each)
-        rows.append({**dict(zip(["size", "data_type", "ratio", "test_set"], key, strict=True)),
-                     "seeds": len(each), "deviation": spread, "seeds needed": _count(spread),
-                     "seeds needed, cautiously": _count(cautious)})
-    frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds", "deviation",
-                                        "seeds needed", "seeds needed, cautiously"])
-    return show(plain(frame), name, f"How many seeds would find a gain of {power.GAIN:+} in Dice over "
-                f"Real, by a two-sided paired t-test at {power.ALPHA} with a power of {power.POWER:.0%}"
-                ", from the standard deviation of the seeds' gains in this run. Cautiously: from the upper "
-                f"limit of that deviation, below which the true one lies with a probability of "
-                f"{power.CAUTION:.0%}. One seed has no deviation, so that nothing can be said of it."
-                .replace("%", " %"),
-                {"deviation": ".4f"})
+        unit = ("generators" if generators > 1 else "seeds") if several else ""
+        rows.append([*key, seeds, *([str(generators or "")] if several else []), spread,
+                     _count(spread, unit), _count(cautious, unit)])
+    what = "needed" if several else "seeds needed"
+    frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds",
+                                        *(["generators"] if several else []), "deviation", what,
+                                        f"{what}, cautiously"])
+    test = f"by a two-sided paired t-test at {power.ALPHA} with a power of {power.POWER:.0%}"
+    limit = ("Cautiously: from the upper limit of that deviation, below which the true one lies with a "
+             f"probability of {power.CAUTION:.0%}.")
+    if several:
+        text = (f"How many generators would find a gain of {power.GAIN:+} in Dice over Real, {test}, from "
+                "the standard deviation of the means of this run's generators, with as many seeds of each as "
+                "here; of types that no generator made, how many seeds, from the deviation of theirs. "
+                f"{limit} A verdict on the method needs {LEAST_GENERATORS} generators at least.")
+    else:
+        text = (f"How many seeds would find a gain of {power.GAIN:+} in Dice over Real, {test}, from the "
+                f"standard deviation of the seeds' gains in this run. {limit} One seed has no deviation, so "
+                "that nothing can be said of it.")
+    return show(plain(frame), name, text.replace("%", " %"), {"deviation": ".4f"})
 
 
-def _count(spread: float) -> str:
+def _count(spread: float, unit: str) -> str:
     if pd.isna(spread):
         return "not known"
     needed = power.seeds_needed(spread)
-    return f"more than {power.MOST}" if needed is None else str(needed)
+    return f"{f'more than {power.MOST}' if needed is None else needed} {unit}".strip()
 
 
 def _gains(result: Tested) -> Iterator[Values]:

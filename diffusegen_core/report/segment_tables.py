@@ -1,5 +1,6 @@
 """Tables of chapters 6 and 7: this run's networks, test set by test set, beside the paper's."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from diffusegen_core.data import related
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import PATIENT, Grouped
 from diffusegen_core.data.types import GAN, REAL, DataType
+from diffusegen_core.measures import intervals
 from diffusegen_core.report import cost, papers, published
 from diffusegen_core.report.comparisons import PAPERS_OWN, PRINTED, SMALL_SETS, TRANSFERS
 from diffusegen_core.report.limits import POLYP
@@ -68,7 +70,8 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
                    (f"Trained on one data type alone: {captioned(p, _word(measure))}, computed in this run, "
                     f"with 95 % intervals.{whole(result)} Synthetic pairs choose the best epoch of networks "
-                    f"on synthetic pairs, real ones that of Real. {effort(p)} {unknown(run)}"), where)
+                    f"on synthetic pairs, real ones that of Real. {effort(p)} {weights(result)}{unknown(run)}"),
+                   where)
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
@@ -104,9 +107,8 @@ def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
     told = unknown(run) if p.augment.generator_sees == "all" else gan.caveat(run.gan)
     return _beside(p, result, ours, paper, measure, f"augment-{measure}-{ratio}",
                    (f"Small real sets, r = {ratio}: {captioned(p, _word(measure))}, computed in this run, "
-                    f"with 95 % intervals.{whole(result)} {_rule(p)} {effort(p)} {told}"), f"Table {known}",
-                   order=_by_size,
-                   heading=("set size", "data type"))
+                    f"with 95 % intervals.{whole(result)} {_rule(p)} {effort(p)} {weights(result)}{told}"),
+                   f"Table {known}", order=_by_size, heading=("set size", "data type"))
 
 
 def evaluator(result: Tested, by: list[str], name: str) -> Table:
@@ -230,6 +232,16 @@ def effort(p: Params) -> str:
                 f"{p.segment.epoch_images} images (segment.epoch_images), however many pairs there are.")
     return (f"All networks have equal passes: {p.segment.epochs} over their own training sets, as in the "
             "paper, so that a larger set gets more optimizer steps (segment.epoch_images is null).")
+
+
+def weights(result: Tested) -> str:
+    """A sentence where generators made the pairs of unequal numbers of seeds; "" elsewhere."""
+    counts = Counter(intervals.generators(result.images).values())
+    if len(set(counts.values())) < 2:
+        return ""
+    return ("Where several generators made the pairs, each generator counts alike, elsewhere each seed; a "
+            "gain weighs both sides by generators, and may differ a little from the difference of two values "
+            "here. ")
 
 
 def unknown(run: Run) -> str:
