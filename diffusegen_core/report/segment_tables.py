@@ -70,8 +70,8 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
                    (f"Trained on one data type alone: {captioned(p, _word(measure))}, computed in this run, "
                     f"with 95 % intervals.{whole(result)} Synthetic pairs choose the best epoch of networks "
-                    f"on synthetic pairs, real ones that of Real. {effort(p)} {weights(result)}{unknown(run)}"),
-                   where)
+                    f"on synthetic pairs, real ones that of Real. {effort(p)} {weights(result)}"
+                    f"{unknown(run)}"), where)
 
 
 def by_clusters(run: Run, result: Tested, measure: str) -> Table:
