@@ -415,10 +415,15 @@ def test_objects_that_are_turned_are_no_fair_match_for_real_pairs(masks: str, ba
     assert "real pairs are not augmented (`segment.augment: false`)" in plain[0]
 
 
-def test_turning_is_no_part_of_the_augmentation_of_real_pairs() -> None:
+    assert not lines_with("turned by any angle", inpaint={"masks": "varied"}, segment={"rotate": 180})
+
+
+@pytest.mark.parametrize("degrees", [0, 180])
+def test_real_pairs_are_turned_where_the_parameter_says_so_and_not_else(degrees: float) -> None:
     import albumentations as A
-    affine = next(one for one in augmentation.transforms().transforms if isinstance(one, A.Affine))
-    assert affine.rotate == (0, 0), "else the limit above is wrong"
+    transform = augmentation.transforms(rotate=degrees)
+    affine = next(one for one in transform.transforms if isinstance(one, A.Affine))
+    assert affine.rotate == (-degrees, degrees), "else the limit above is wrong"
 
 
 @pytest.mark.parametrize(("data", "layout", "names", "told"), [

@@ -283,3 +283,14 @@ def test_chance_before_and_skill_after(tmp_path):
     # Chance: the polyp covers a twelfth, so a net that calls it everywhere scores about 0.15.
     assert dice(segnet.build(s, 0)) < 0.25
     assert dice(train(few, s, tmp_path).net) > 0.5
+
+
+def test_turned_training_images_are_of_another_network_and_their_masks_turn_with_them(few):
+    whole = few[0]
+    turned = augmentation.transforms(rotate=180)
+    image, mask = augmentation.drawn(whole, np.array([4] * 8), turned, list(range(8)))
+    upright = augmentation.drawn(whole, np.array([4] * 8), augmentation.transforms(), list(range(8)))[1]
+    assert not np.array_equal(mask, upright)
+    assert image.shape == (8, 3, *mask.shape[1:])
+    assert "rotate" not in segnet.decided_by(settings(), 0), "networks from before it stay"
+    assert segnet.decided_by(settings(rotate=90), 0)["rotate"] == 90

@@ -281,6 +281,9 @@ class Segment(Section):
     lr_after: float = Field(3e-4, gt=0, description="for the rest")
     validation: float = Field(0.2, gt=0, lt=1, description="share of the sources that choose the best epoch")
     augment: bool = Field(True, description="the paper's augmentation, through albumentations")
+    rotate: float = Field(
+        0.0, ge=0, le=180, description="with augment, training images of all networks are turned by up to so "
+                                       "many degrees, as pasted objects and varied masks are; the paper's: 0")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
     checkpoint_every: PositiveInt = Field(10, description="epochs between checkpoints")
     keep_weights: bool = Field(

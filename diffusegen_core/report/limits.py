@@ -49,11 +49,12 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
         told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))
         yield (f"In small sets (chapter 7) {told} drew on all pairs of the run, more than a user with so "
                "few pairs has (`augment.generator_sees: subset`).")
-    if networks and (turned := _turned(p)):
+    if networks and (turned := _turned(p)) and not (p.segment.augment and p.segment.rotate):
         real = ("augmented as in the paper by mirroring, shifts and scale, without any rotation"
                 if p.segment.augment else "not augmented (`segment.augment: false`)")
         yield (f"{turned} objects are turned by any angle, and real pairs are {real}: a gain over Real may "
-               "be no more than turned real pairs would give.")
+               "be no more than turned real pairs would give (`segment.rotate: 180` turns those of all "
+               "networks).")
     if networks:
         yield from _of_networks(p, min(section.seeds for section in networks))
     random = [name for name, section, chapters in (

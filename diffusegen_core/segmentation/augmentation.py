@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from albumentations import Compose
 
 
-def transforms(channels: int = planes.RGB) -> "Compose":
+def transforms(channels: int = planes.RGB, rotate: float = 0.0) -> "Compose":
     """The transforms that the paper names, with the values of its authors' code (dsaragih/divergent-nets).
+    That turns nothing; here images are turned by up to `rotate` degrees either way.
 
     CLAHE is of grey and RGB alone. A wrong argument, which albumentations only warns about, is an error.
     """
@@ -28,10 +29,11 @@ def transforms(channels: int = planes.RGB) -> "Compose":
         warnings.simplefilter("error")
         return A.Compose([
             A.HorizontalFlip(p=0.5),
-            # ShiftScaleRotate of old; the authors rotate by nothing.
+            # ShiftScaleRotate of old.
             A.Affine(translate_percent={"x": shift, "y": shift}, scale=(0.5, 1.5), keep_ratio=True,
-                     rotate=0.0, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST,
-                     border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=0, p=1.0),
+                     rotate=(-rotate, rotate), interpolation=cv2.INTER_LINEAR,
+                     mask_interpolation=cv2.INTER_NEAREST, border_mode=cv2.BORDER_CONSTANT, fill=0,
+                     fill_mask=0, p=1.0),
             A.OneOf([*([A.CLAHE(p=1.0)] if channels in (1, planes.RGB) else []),
                      # RandomBrightness of old.
                      A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.0, p=1.0),

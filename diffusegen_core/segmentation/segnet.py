@@ -76,7 +76,8 @@ class Training:
 
 def decided_by(settings: Segment, seed: int) -> Recipe:
     """What decides the trained network, beside the pairs."""
-    return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES},
+    later = {"rotate": settings.rotate} if settings.rotate else {}  # a parameter that older networks lack
+    return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES}, **later,
             "weights": weights.identity(settings.weights, _published(settings), seed)}
 
 
@@ -246,7 +247,8 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
     """One pass; the mean loss of its batches."""
     kind, dice = train.planes, _loss(train.planes).to(device)
     epoch = len(state.history)
-    transform, losses, drawn = augmentation.transforms(kind.channels) if settings.augment else None, [], 0
+    transform = augmentation.transforms(kind.channels, settings.rotate) if settings.augment else None
+    losses, drawn = [], 0
     for group in state.optimizer.param_groups:
         group["lr"] = settings.lr if epoch < settings.lr_epochs else settings.lr_after
     state.net.train()
