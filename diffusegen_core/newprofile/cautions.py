@@ -59,7 +59,7 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
                "take all numbers for too good.")
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
         yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
-    if p.generators < GENERATORS:
+    if p.generators < GENERATORS and p.augment.generator_sees != "subset":
         yield ("Verdicts will be on the pairs of one training, and those of another may differ by more than "
                f"they gain. -p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")
 
