@@ -39,7 +39,7 @@ SMALL = batches(2, 2e-4, 0.9998)
 # By the name of their row: what they change in kvasir_cpu. The learning rates are those that are usual for
 # the batch sizes: about as their square root.
 WAYS: dict[str, dict[str, Any]] = {
-    "batch 1": batches(1, 1e-4, 0.9999), "batch 2": SMALL, "batch 4": batches(4, 3e-4, 0.9995),
+    "batch 2": SMALL, "batch 1": batches(1, 1e-4, 0.9999), "batch 4": batches(4, 3e-4, 0.9995),
     "batch 8": batches(8, 5e-4, 0.999), "batch 16": batches(16, 7e-4, 0.998),
     "batch 2, lesion weight 1": {**SMALL, "train.lesion_weight": 1.0},
     "batch 2, lesion weight 4": {**SMALL, "train.lesion_weight": 4.0},
@@ -50,6 +50,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "batch 2, 4 clusters, one model": {**SMALL, "cluster.k": 4, "train.one_model": True},
 }
 COLUMNS = ["seconds", "error", "error in the lesion", "agreement"]
+EACH, DIFFERENCE = "agreement of each", "difference in agreement"
 
 
 def run_of(asked: argparse.Namespace, way: str) -> Run:
@@ -68,13 +69,14 @@ def measured(asked: argparse.Namespace, judge: torch.nn.Module, held_out: Pairs,
     run = run_of(asked, way)
     run.make("inpaint")
     painted = next(iter(run.inpainted.sets.values())).load()
-    agreement = worth.dice_of(judge, painted.images, painted.masks, run.params.segment)
+    agreements = worth.dice_each(judge, painted.images, painted.masks, run.params.segment)
     # Of several models, each image's error is that of the one that knows it best.
     each = [errors(run.models.load(model.name, "cpu"), held_out, run.params.seed)
             for model in run.models.models]
     whole, inside = np.min([[one.mean(axis=(1, 2)), lesion.mean(axis=1)] for one, lesion in each], axis=0)
     return {"seconds": round(run.models.seconds, 1), "error": float(whole.mean()),
-            "error in the lesion": float(inside.mean()), "agreement": agreement}
+            "error in the lesion": float(inside.mean()), "agreement": float(agreements.mean()),
+            EACH: dict(zip(painted.names, agreements.round(4).tolist(), strict=True))}
 
 
 # error_t = mean (y - prediction(x_t))^2, y being eps or v, over the image and over the lesion in it
@@ -97,9 +99,19 @@ def errors(diffusion: Diffusion, pairs: Pairs, seed: int) -> tuple[np.ndarray, n
 
 
 def table(record: stages.Record, ways: list[str]) -> pd.DataFrame:
-    """A row a way that is measured."""
-    return pd.DataFrame([{"way": way, **{key: record.stages[way][key] for key in COLUMNS}}
-                         for way in ways if record.done(way)], columns=["way", *COLUMNS])
+    """A row a way that is measured; of ways that paint the same masks, the difference from the first."""
+    rows = []
+    for way in filter(record.done, ways):
+        rows.append({"way": way, **{key: record.stages[way][key] for key in COLUMNS}, DIFFERENCE: ""})
+        beside = next(other for other in WAYS if clusters(other) == clusters(way))
+        if beside != way and record.done(beside):
+            mine, theirs = (pd.Series(record.stages[name][EACH]) for name in (way, beside))
+            rows[-1][DIFFERENCE] = f"{worth.gain(mine, theirs)} over {beside}"
+    return pd.DataFrame(rows, columns=["way", *COLUMNS, DIFFERENCE])
+
+
+def clusters(way: str) -> int:
+    return WAYS[way].get("cluster.k", 1)
 
 
 def run(given: list[str] | None = None) -> None:

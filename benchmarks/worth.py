@@ -179,9 +179,14 @@ def judge_of(train: Pairs, p: Params, folder: Path, device: torch.device) -> tor
 
 
 def dice_of(net: torch.nn.Module, images: np.ndarray, masks: np.ndarray, settings: Segment) -> float:
-    """The mean Dice of what a network finds in images (N, 3, S, S) with their masks (N, 1, S, S)."""
+    """The mean of `dice_each`."""
+    return float(dice_each(net, images, masks, settings).mean())
+
+
+def dice_each(net: torch.nn.Module, images: np.ndarray, masks: np.ndarray, settings: Segment) -> np.ndarray:
+    """The Dice (N,) of what a network finds in images (N, 3, S, S) with their masks (N, 1, S, S)."""
     device = next(net.parameters()).device
-    return float(overlap.scores(segnet.predict(net, images, settings, device), masks)["dice"].mean())
+    return overlap.scores(segnet.predict(net, images, settings, device), masks)["dice"].to_numpy()
 
 
 def measured(w: Work, judge: Judges, name: str) -> dict[str, Any]:

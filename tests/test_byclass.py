@@ -39,7 +39,7 @@ def test_each_class_is_judged_over_the_images_that_show_it():
     assert list(table.columns) == ["class", "test images", "pasted pairs (Paste)",
                                    "painted and styled pairs (2-Styled-Paint)"]
     caption = byclass.table(run_of(TWO)).caption
-    assert "alone, where such pairs replace about half of the real ones trained on; over the test" in caption
+    assert "In the other sets, synthetic pairs replace about half of the real ones trained on." in caption
     assert list(table["class"]) == ["liver", "tumour\\_2"]
     assert list(table["test images"]) == ["60", "30"]
     liver, tumour = table.iloc[0], table.iloc[1]

@@ -484,11 +484,11 @@ def test_a_comparison_is_told_to_who_does_not_know_the_names(frame: pd.DataFrame
 
 @pytest.mark.parametrize(("alpha", "rule", "words", "caption"), [
     (0.5, "replace", "16 real pairs, about half of those trained on replaced by 3 pasted pairs (Paste) each",
-     "such pairs replace about half of the real ones trained on"),
-    (1.0, "add", "16 real pairs, with 3 pasted pairs (Paste) each added for all of those trained on",
-     "such pairs are added for all of the real ones trained on, and no real pair is left out"),
-    (0.3, "add", "16 real pairs, with 3 pasted pairs (Paste) each added for about 30 % of those trained on",
-     "such pairs are added for about 30 % of the real ones trained on, and no real pair is left out")])
+     "synthetic pairs replace about half of the real ones trained on"),
+    (1.0, "add", "16 real pairs, all of those trained on joined by 3 pasted pairs (Paste) each",
+     "synthetic pairs are added for all of the real ones trained on, and no real pair is left out"),
+    (0.3, "add", "16 real pairs, about 30 % of those trained on joined by 3 pasted pairs (Paste) each",
+     "synthetic pairs are added for about 30 % of the real ones trained on, and no real pair is left out")])
 def test_words_of_a_small_set_are_those_of_the_runs_own_rule(alpha: float, rule: str, words: str,
                                                              caption: str):
     how = Augment(alpha=alpha, rule=rule)

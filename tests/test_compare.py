@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up import forge, values
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from diffusegen_core.cli import app
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.data.sequences import Grouped
 from diffusegen_core.report import compare, paperclaims, published
 from diffusegen_core.report.compare import Joined, join
 from diffusegen_core.report.rule import UNDECIDED, Verdict
@@ -93,13 +95,28 @@ def test_what_both_runs_have_is_counted_once_and_every_cluster_count_is_judged(p
     ({"data": {"count": 10}}, "other data (names, images or image size of the real pairs)."),
     ({"segment": {"test_count": 24}}, "other test sets (Phantom)."),
     ({"segment": {"epochs": 3}}, "other segmentation networks (segment.epochs)."),
+    ({"segment": {"rotate": 90}}, "other segmentation networks (segment.rotate)."),
     ({"augment": {"rule": "add"}}, "other segmentation networks (augment.rule).")])
-def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(
+def test_runs_that_cannot_be_compared_are_refused_in_a_sentence_in_either_order(
         pair: list[MadeUp], make: Make, sections: dict, says: str):
     other = make(4, **sections)
-    with pytest.raises(UserError) as refusal:
-        join([pair[0], other])
-    assert str(refusal.value) == f"{pair[0].folder} and {other.folder} cannot be compared: they have {says}"
+    for one, another in ((pair[0], other), (other, pair[0])):
+        with pytest.raises(UserError) as refusal:
+            join([one, another])
+        assert str(refusal.value) == f"{one.folder} and {another.folder} cannot be compared: they have {says}"
+
+
+def test_intervals_of_joined_runs_resample_what_those_of_each_do(pair: list[MadeUp],
+                                                                monkeypatch: pytest.MonkeyPatch):
+    joined = join(pair)
+    apart = compare.scores(joined)["B3"]
+    names = joined.images["image"].unique()
+    halves = Grouped("patient", {name: str(number % 2) for number, name in enumerate(names)})
+    tests = joined.images["test_set"].unique()
+    monkeypatch.setattr(compare.Joined, "groups", dict.fromkeys(tests, halves))
+    whole = compare.scores(joined)["B3"]
+    assert apart["value"].tolist() == whole["value"].tolist()
+    assert not np.allclose(apart["low"], whole["low"])
 
 
 def test_two_runs_of_one_cluster_count_and_other_pairs_are_refused(pair: list[MadeUp], make: Make):

@@ -296,7 +296,7 @@ def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Pat
     card = datacard.text(chosen, "", "")
     assert "| 2-Diff | 48 | +0.1 of 2-Diff |" in card
     assert "What the run concludes: **Paste.**" in card
-    assert "where such pairs replace about half of the real ones trained on, and tested" in card
+    assert "in which synthetic pairs replace about half of the real ones trained on, and tested" in card
     mix = f"This dataset is another mix: all {len(run.pairs)} real pairs, and all synthetic ones"
     assert mix in card
     alone = datacard.text(choosing.choose(run, ["2-Diff"], real=False), "", "")
@@ -307,7 +307,7 @@ def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Pat
     monkeypatch.setattr(run, "params", like)
     as_tried = datacard.text(choosing.choose(run, ["2-Diff"]), "", "")
     assert "another mix" not in as_tried
-    assert "such pairs are added for all of the real ones trained on" in as_tried
+    assert "synthetic pairs are added for all of the real ones trained on" in as_tried
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: None)
     assert "has compared none of these pairs" in datacard.text(chosen, "", "")
 

@@ -60,9 +60,14 @@ def test_the_error_in_the_lesion_is_of_its_pixels_alone(pairs: dataset.Pairs):
 
 
 def test_the_table_has_what_is_measured():
-    first, second, *_ = learning.WAYS
+    first, second, third, *_, one_model = learning.WAYS
     values = dict(zip(learning.COLUMNS, (1.0, 2.0, 3.0, 0.5), strict=True))
-    record = SimpleNamespace(stages={first: values, second: {"status": "failed"}},
-                             done=lambda way: way == first)
+    stages = {first: {**values, learning.EACH: {"a": 0.5, "b": 0.6, "c": 0.4}}, second: {"status": "failed"},
+              third: {**values, learning.EACH: {"b": 0.7, "a": 0.5, "c": 0.7}},
+              one_model: {**values, learning.EACH: {"a": 0.1}}}
+    record = SimpleNamespace(stages=stages, done=lambda way: "status" not in stages.get(way, {"status": ""}))
     table = learning.table(record, list(learning.WAYS))
-    assert table.to_dict("records") == [{"way": first, **values}]
+    told = table.pop(learning.DIFFERENCE).tolist()
+    assert table.to_dict("records") == [{"way": way, **values} for way in (first, third, one_model)]
+    assert told[0] == told[2] == "", "with other clusters other masks are painted"
+    assert told[1].startswith("+0.133 ± 0.379 (3) over batch 2")

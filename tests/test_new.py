@@ -390,14 +390,17 @@ def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():
             assert p.segment.test_count == held
 
 
-@pytest.mark.parametrize(("k", "generators", "side", "one"), [
-    (2, 3, 64, True), (1, 3, 64, False), (2, 1, 64, False), (2, 3, 128, False)])
-def test_clusters_share_a_network_where_that_was_better_and_every_worker_has_one(k, generators, side, one):
+@pytest.mark.parametrize(("k", "generators", "side", "given", "one"), [
+    (2, 3, 64, {}, True), (1, 3, 64, {}, False), (2, 1, 64, {}, False), (2, 3, 128, {}, False),
+    (2, 3, 64, {"base_images": 100}, False), (2, 3, 64, {"one_model": False}, False)])
+def test_clusters_share_a_network_where_that_was_better_and_every_worker_has_one(k, generators, side, given,
+                                                                                 one):
     rung = next(each for each in ladder.LADDER if each.side == side)
     made = ladder.sections(replace(rung, generators=generators), 800, 200, k, 200)
-    assert ("one_model" in made["train"]) == one
-    assert params.validate({"data": {"image_size": side, "count": None, "source": "x"}, "cluster": {"k": k},
-                            **lines.values(made)}).train.one_model == one
+    chosen = making._together({**made, "cluster": {"k": Line(k)}, "data": {
+        "image_size": Line(side), "count": Line(None), "source": Line("x")}, "train": {
+        **made["train"], **{name: Line(value) for name, value in given.items()}}})
+    assert params.validate(lines.values(chosen)).train.one_model == one
 
 
 def test_the_gain_that_can_be_seen_shrinks_with_images_and_seeds():

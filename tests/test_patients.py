@@ -28,6 +28,7 @@ from diffusegen_core.report import opening, tables
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.store import ownparams
+from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 NUMBERS = r"^(P\d+)_"
@@ -272,7 +273,26 @@ def test_frames_of_a_sequence_stay_together_where_the_layout_tells_them(nano: di
     assert not {sequence.of[name] for name in train} & {sequence.of[name] for name in valid}
     line, = (text for _, what, text in checkup.checkup(source, None, p.data).lines if what == "patients")
     assert line == "4 sequences, 6 images each, such as 01, by the layout: none is parted"
+    with_test = p.model_copy(update={"segment": p.segment.model_copy(update={"cvc": str(source)})})
+    ws = Workspace(p.folder, p.seed, p.device)
+    testsets._Source(ws, pairs, p.data, with_test.segment).read("CVC-ClinicDB", str(source))
+    recipe = read_stamp(p.folder / "tests" / "CVC-ClinicDB")["recipe"]
+    assert "split" not in recipe, "test sets are never parted, and those that are there hold"
+    unheld = p.model_copy(update={"data": p.data.model_copy(update={
+        "holdout": None, "names": [str(start) for start in (1, 26, 51, 68)]})})
+    assert testsets.lacking(unheld) == (
+        "data.holdout is null, and all other pairs are of patients or sequences that are trained on")
+    few = Workspace(tmp_path / "few", p.seed, p.device)
+    rest = testsets.held_out(few, dataset.load(few, unheld.data), unheld.data, unheld.segment)
+    assert rest.note == ("all 20 other pairs of data.source are of patients, sequences or volumes that are "
+                         "trained on, or show the same")
     apart = patients.split(layouts.scan(source, p.data), p.data.model_copy(update={"patients": "each"}), 0)[1]
     assert len(apart) == 6
     assert len({sequences.CVC_STARTS.index(start) for start in (1, 26, 51, 68) for name in apart
                 if start <= int(name) < start + 6}) > 1, "each: the user says that frames are independent"
+
+
+def test_a_check_of_one_patient_alone_is_a_table_and_no_refusal(folder: Path, nano: dict) -> None:
+    p = make(nano, folder, patients="^(P)")
+    lines = {what: text for _, what, text in checkup.checkup(folder, None, p.data).lines}
+    assert lines["patients"].startswith("1 patient, 24 images each")

@@ -294,3 +294,4 @@ def test_turned_training_images_are_of_another_network_and_their_masks_turn_with
     assert image.shape == (8, 3, *mask.shape[1:])
     assert "rotate" not in segnet.decided_by(settings(), 0), "networks from before it stay"
     assert segnet.decided_by(settings(rotate=90), 0)["rotate"] == 90
+    assert "rotate" not in segnet.decided_by(settings(rotate=90, augment=False), 0), "it does nothing there"

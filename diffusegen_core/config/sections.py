@@ -119,7 +119,7 @@ class Inpaint(Section):
 
     samples: PositiveInt = Field(2, description="synthetic pairs for each source pair, N")
     sources: PositiveInt | None = Field(
-        16, description="use so many sources: the first pairs, or, where data.patients tells patients, the "
+        16, description="use so many sources: the first pairs, or, where patients or sequences are told, the "
                         "first of each patient, then the second of each, and so on; null: all")
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)

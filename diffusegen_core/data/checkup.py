@@ -315,7 +315,7 @@ def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
 
 
 def _patient_lines(report: Report, settings: Data) -> list[tuple[str, str, str]]:
-    told, _ = patients.split(report, settings, 0)
+    told, _ = patients.split(report, settings.model_copy(update={"holdout": None}), 0)
     if not told:
         return []
     if settings.patients is None:

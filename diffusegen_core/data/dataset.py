@@ -154,16 +154,17 @@ def paper_names() -> list[str]:
     return Path(__file__).with_name("paper348.txt").read_text(encoding="utf-8").split()
 
 
-def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data") -> Pairs:
+def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data", parted: bool = True) -> Pairs:
     """The pairs that the settings ask for, resized once and kept as the artifact `name`.
 
     Images become squares (see `fits`), with the data's channels, and masks one channel a class.
     `data.count` takes the first so many usable pairs, or all where there are fewer. Under `on_bad: skip`
-    whatever was left out is listed in left_out.csv.
+    whatever was left out is listed in left_out.csv. What belongs together is kept with them if they are to be
+    `parted`, as test sets are not.
     Raises UserError with the table of problems where the folder has any under `refuse`, where a file cannot
     be read, and where fewer than `least` pairs are left.
     """
-    pairs = _drawn(ws, settings, name) if settings.drawn else _read_folder(ws, settings, least, name)
+    pairs = _drawn(ws, settings, name) if settings.drawn else _read_folder(ws, settings, least, name, parted)
     if len(pairs) < least:
         raise UserError(f"{settings.source}: {len(pairs)} pairs are too few for cluster.k {least}.")
     return pairs
@@ -201,23 +202,21 @@ def expected(settings: Data, seed: int = 0) -> tuple[int, str]:
     """
     if settings.drawn:
         return len(settings.names or range(settings.count or 0)), "phantoms"
-    folder, listed = resolve(settings.source), set(paper_names())
+    folder = resolve(settings.source)
     if folder.is_dir():
         report = layouts.scan(folder, settings)
         _, held = patients.split(report, settings, seed)
-        named = [pair.name for pair in report.pairs if pair.name not in held and (
-            settings.subset == "all" or (pair.name in listed) == (settings.subset == "paper348"))]
-        if report.pairs and not named and settings.subset == "paper348":
+        used = selection.listed(settings, report, paper_names(), held)
+        if report.pairs and not used and settings.subset == "paper348":
             raise UserError(f"None of the {len(report.pairs)} pairs in {folder} is one of the paper's 348, "
                             "which data.subset: paper348 asks for. For a folder of your own give -p "
                             "data.subset all, or let `diffusegen new` choose the parameters.")
-        used = [name for name in named[:settings.count] if not settings.names or name in settings.names]
         return len(used), f"in {folder}{f', {len(held)} more are held out' if held else ''}"
     if settings.names:
         return len(settings.names), f"data.names; {folder} is not there yet"
     if settings.subset == "paper348":
-        return (min(len(listed), settings.count or len(listed)),
-                f"of the paper's {len(listed)}; {folder} is not there yet")
+        return (min(len(paper_names()), settings.count or len(paper_names())),
+                f"of the paper's {len(paper_names())}; {folder} is not there yet")
     if settings.count:
         return settings.count, f"data.count; {folder} is not there yet"
     raise UserError(f"Parameters: data.source: {folder} is not there, so that nobody can tell how many "
@@ -279,8 +278,8 @@ def _drawn(ws: Workspace, settings: Data, name: str) -> Pairs:
     return read(artifact.file(PAIRS))
 
 
-def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
-    artifact, report, hashes, (told, held) = _from_source(ws, settings, name)
+def _read_folder(ws: Workspace, settings: Data, least: int, name: str, parted: bool) -> Pairs:
+    artifact, report, hashes, (told, held) = _from_source(ws, settings, name, parted)
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
         if report is None:
@@ -303,7 +302,7 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str) -> Pairs:
     return read(artifact.file(PAIRS))
 
 
-def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[
+def _from_source(ws: Workspace, settings: Data, name: str, parted: bool) -> tuple[
         Artifact, Report | None, dict[str, Any], tuple[dict[str, str], list[str]]]:
     """The artifact of a folder's pairs, what lies in that folder, the hashes of its files, and their patients
     with the names that are held out.
@@ -322,7 +321,7 @@ def _from_source(ws: Workspace, settings: Data, name: str) -> tuple[
     recipe = {**asked, "source": report.layout, "input": reports.identity(hashes)}
     if decisive.is_deep(report, hashes):
         recipe["deep"] = decisive.DEEP
-    told, held = patients.split(report, settings, ws.seed)
+    told, held = patients.split(report, settings, ws.seed) if parted else ({}, [])
     if told or held:
         recipe["split"] = key({"held_out": held, "patients": told})
     if held and settings.intensities == "percentile":

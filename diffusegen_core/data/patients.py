@@ -62,8 +62,8 @@ def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
     """
     sizes = Counter(patients.values())
     if len(sizes) < 2:
-        raise UserError(f"Parameters: data.holdout: all {len(patients)} pairs are of one patient, so that "
-                        "none can be held out by data.patients. Give more patients, or data.holdout null.")
+        raise UserError(f"Parameters: data.holdout: all {len(patients)} pairs are of one patient, or one "
+                        "sequence, so that none can be held out. Give pairs of more, or data.holdout null.")
     order = sorted(sizes, key=lambda patient: seeds.derive(seed, "held out", patient))
     wanted, taken, count = max(1, round(share * len(patients))), set[str](), 0
     for patient in order:
@@ -91,22 +91,22 @@ def write(folder: Path, patients: Mapping[str, str], held: Sequence[str]) -> lis
 
 def read(stored: Path | None) -> tuple[dict[str, str], list[str]]:
     """What `write` has written beside the file of stored pairs: the patient of each pair of their folder, {}
-    where data.patients does not tell, and the names that are held out."""
+    where neither data.patients nor the layout tells, and the names that are held out."""
     told = files.read_json(stored.parent / FILE) if stored else None
     return (told["patients"], told["held_out"]) if isinstance(told, dict) else ({}, [])
 
 
 def together(stored: Path | None) -> Mapping[str, str]:
-    """What stored pairs belong to that are never parted: the patient of each, where data.patients tells, or
-    the volume of each that is a slice; {} where neither is known."""
+    """What stored pairs belong to that are never parted: the patient of each, where data.patients tells, its
+    sequence, where the layout does, or the volume of each that is a slice; {} where none is known."""
     told, _ = read(stored)
     return told or sidecars.volumes(stored)
 
 
 def sources(names: Sequence[str], stored: Path | None, count: int | None) -> list[int]:
     """Which of stored pairs, by their positions and in that order, so many synthetic ones are made of: the
-    first `count`; or where data.patients tells patients, the first of each, then the second of each, and so
-    on. None: all."""
+    first `count`; or where patients or sequences are told, the first of each, then the second of each, and
+    so on. None: all."""
     told, _ = read(stored)
     before = Counter[str]()  # pairs of the same patient that go before
     turns = []

@@ -12,8 +12,8 @@ def layout_of(pairs: Pairs) -> str:
 
 
 def of_pairs(pairs: Pairs) -> Grouped | None:
-    """The groups of a run's stored pairs: by patient where data.patients tells, else by volume, of which each
-    slice is one, or as `sequences.of_layout`."""
+    """The groups of a run's stored pairs: by patient where data.patients tells, or by sequence where the
+    layout does, else by volume, of which each slice is one, or as `sequences.of_layout`."""
     told, _ = patients.read(pairs.file)
     layout, names = layout_of(pairs), pairs.names
     return (sequences.of_patients(told, names, layout)

@@ -61,6 +61,14 @@ def usable(settings: Data, report: Report, least: int, listed: Collection[str],
     return Used(list(names), np.stack(images), np.stack(masks), list(sizes), volumes)
 
 
+def listed(settings: Data, report: Report, papers: Collection[str], held_out: Collection[str]) -> list[str]:
+    """The names of the wanted pairs, as the folder is listed: unusable ones are among them. As `usable`."""
+    papers = set(papers)
+    named = [pair.name for pair in report.pairs if pair.name not in held_out and (
+        settings.subset == "all" or (pair.name in papers) == (settings.subset == "paper348"))]
+    return [name for name in named[:settings.count] if not settings.names or name in settings.names]
+
+
 def require(report: Report, clusters: int, pairs: int) -> None:
     """Add a problem to the report where there are fewer usable pairs than clusters."""
     if pairs < clusters:

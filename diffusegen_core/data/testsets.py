@@ -15,7 +15,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.sections import TESTS, Segment
-from diffusegen_core.data import dataset, fits, layouts, patients, related, sequences, sidecars
+from diffusegen_core.data import dataset, fits, layouts, patients, related, selection, sequences, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
@@ -106,9 +106,16 @@ def lacking(p: Params) -> str:
     folder = resolve(data.source)
     if not folder.is_dir():
         return ""  # nobody can tell
-    everyone = layouts.scan(folder, data).pairs
-    left = len(everyone) - dataset.expected(data, p.seed)[0]
-    return "" if left else f"data.holdout is null, and all {len(everyone)} pairs are trained on"
+    report = layouts.scan(folder, data)
+    told, held = patients.split(report, data, p.seed)
+    used = set(selection.listed(data, report, dataset.paper_names(), held))
+    seen = {told.get(name) for name in used} - {None}
+    left = [pair for pair in report.pairs if pair.name not in used and told.get(pair.name) not in seen]
+    if left:
+        return ""
+    if len(used) == len(report.pairs):
+        return f"data.holdout is null, and all {len(report.pairs)} pairs are trained on"
+    return "data.holdout is null, and all other pairs are of patients or sequences that are trained on"
 
 
 def folders(settings: Segment) -> dict[str, Path]:
@@ -190,7 +197,7 @@ class _Source:
         data = self.data if source == self.data.source else layouts.for_folder(self.data, resolve(source))
         # A value is the same grey as in the training images.
         data = sidecars.as_read(data, self.training.file)
-        return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}")
+        return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}", parted=False)
 
     def drawn(self, name: str, pairs: Pairs, same_source: bool, whole: Pairs) -> TestSet:
         """A test set of `test_count` of the pairs, or of all where there are fewer; of `whole`, a folder."""
@@ -243,7 +250,10 @@ def _rest(source: _Source, name: str) -> TestSet:
     twins = copies(rest, source.training) if len(rest) else {}
     rest = rest.take([i for i, pair in enumerate(rest.names) if pair not in twins]) if twins else rest
     if not len(rest):
-        return TestSet(name, None, "data.source has no pairs beside those that are trained on")
+        others = len(set(whole.names) - used)
+        return TestSet(name, None, f"all {others} other pairs of data.source are of patients, sequences or "
+                       "volumes that are trained on, or show the same" if others else
+                       "data.source has no pairs beside those that are trained on")
     drawn = replace(source.drawn(name, rest, True, whole), patients=told or None)
     return replace(drawn, note=f"{drawn.note}; {len(twins)} copies left out") if twins else drawn
 

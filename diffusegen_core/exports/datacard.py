@@ -144,7 +144,7 @@ def _worth(chosen: Chosen) -> str:
         return "Not known: chapter 7 of the run has compared none of these pairs with the real ones alone."
     found = recommendation.of(run)
     return (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
-            "\n\nThat is of networks that were trained on sets of so many real pairs, where "
+            "\n\nThat is of networks that were trained on sets of so many real pairs, in which "
             f"{naming.mixing(run.params.augment)}, and tested on images that no part of the run has seen; "
             "with 95 % intervals and a verdict by a rule."
             f"{f' What the run concludes: {found}' if found else ''}"
@@ -194,7 +194,7 @@ def _copies(chosen: Chosen) -> str:
         mine = mine[mine != NOT_AUDITED]
         rows.append([kind.name, str(int((mine != "no").sum())), str(len(mine)),
                      "not known" if isnan(chance) else f"{chance:.1%}"])
-    unfound = (f" {naming.sentence(answer.UNFOUND)}, as pasted ones are, which all show real objects."
+    unfound = (f" {naming.sentence(answer.UNFOUND)}. Pasted pairs all show real objects."
                if answer.hides_copies(chosen.run.params, chosen.sets) else "")
     return (table(["data type", "near-copies", "pairs audited", "flagged by chance"], rows) +
             "\n\nA near-copy is nearer to one training image than its distances to others explain, in pixels "

@@ -49,10 +49,13 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     gain = power.visible(seeds, images, generators)
     expect = (f' The mean gains in benchmarks/README.md are {MEASURED:g} at most: expect "undecided".'
               if gain > MEASURED else "")
+    several = len({data.patients.get(name) for name in data.held}) < len(data.held) and bool(data.patients)
     if isfinite(gain):
         pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
         yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
-               f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{expect}")
+               f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}."
+               f"{' Several of these images are of one patient, so that it takes more.' if several else ''}"
+               f"{expect}")
     if data.held and not data.patients:
         yield ("Test images may be of patients that were trained on: the names do not tell patients. "
                "--patients says how; --patients each, if every image is of another one. Where nobody knows, "

@@ -52,7 +52,6 @@ LADDER = (
 PASSES = 400  # over each pair, above which a model learns little more than to repeat them
 SMALL_SETS = 16, 32, 64, 128  # the paper's N
 MOST_TESTS = 200  # images of a folder
-MEASURED = 64  # px, up to which benchmarks/learning.py has shown it; it takes one worker a generator
 ALL = 2  # times the sources of a size of run: up to so many pairs, all are painted into
 
 
@@ -78,9 +77,6 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
         "train": {
             "images": Line(images, f"T of each model, about {images // smallest} passes over the smallest "
                                    f"cluster; at most {PASSES}, for more repeats the pairs"),
-            **({"one_model": Line(
-                True, "one network that is told the cluster: at equal work it was better than one each")}
-               if k > 1 and rung.generators > 1 and rung.side <= MEASURED else {}),
             "batch_size": Line(min(rung.batch, smallest), "small batches learn more from as many images"),
             "lr": Line(rung.lr, f"as in {rung.like}"),
             "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),

@@ -23,6 +23,7 @@ from diffusegen_core.newprofile.wish import Wish, refuse_there
 from diffusegen_core.planning import preflight
 from diffusegen_core.store import files
 
+MEASURED = 64  # px, at which benchmarks/learning.py has compared one network with one for each cluster
 LISTED = 1.0  # seconds of a chapter, from which on its time is told
 GIVEN = "as given by -p"
 
@@ -98,7 +99,19 @@ def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung
                         "cluster": {**cluster, **network.sections["cluster"]}, **rest}
     for section in ("style", "evaluate", "segment"):
         merged[section] = {**rest[section], **network.sections[section]}
-    return lines.changed(merged, wish.changes or {}, GIVEN)
+    return _together(lines.changed(merged, wish.changes or {}, GIVEN))
+
+
+def _together(chosen: Sections) -> Sections:
+    """The same, with one network for all clusters where that was measured to be better, and where there are
+    generators enough to keep several workers busy: it takes one."""
+    k, generators, side = (chosen[section][name].value for section, name in (
+        ("cluster", "k"), ("", "generators"), ("data", "image_size")))
+    train = chosen["train"]
+    if k < 2 or generators < 2 or side != MEASURED or {"one_model", "base_images"} & train.keys():
+        return chosen
+    why = "one network that is told the cluster: at equal work it was better than a network each"
+    return {**chosen, "train": {**train, "one_model": Line(True, why)}}
 
 
 def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
@@ -155,7 +168,7 @@ def text(new: New) -> str:
     return "\n".join([
         "Looked at:", *map(printable, rows), "",
         f"The run: images of {best.rung.side} px a side; {train} pairs to train on and "
-        f"{test} to test; {p.train.images} training images a model, "
+        f"{test} to test; {p.train.images} training images a {'cluster' if p.train.one_model else 'model'}, "
         f"{counted(p.generators, 'generator')}; sets of "
         f"{', '.join(map(str, p.augment.sizes or []))} real pairs; {counted(p.augment.seeds, 'repetition')}.",
         f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "

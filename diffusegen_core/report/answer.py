@@ -48,7 +48,7 @@ COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do t
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
 NO_MATTER = "no difference that matters"
-UNFOUND = "copies that were moved and turned by any angle would not be found"
+UNFOUND = "copies that were moved and turned by any angle may be missed"
 LITTLE = 0.6  # an area under the ROC curve below which a guess is of hardly any use
 
 
@@ -116,6 +116,8 @@ def compared(other: str, verdicts: list[Verdict], p: Params, sized: Sequence[Ver
     `sized` are those of chapter 7 that stand in the place of its own among `verdicts`, by size: the first
     decides, and the others are told beside it.
     """
+    if sized and isnan(sized[0].difference):
+        return None  # a smaller set does not answer for the largest
     if sized:
         verdicts = [*sized, *(one for one in verdicts if one.chapter != sized[0].chapter)]
     judged = [one for one in verdicts if not isnan(one.difference)]
@@ -264,7 +266,7 @@ def spent(run: Run) -> Answer | None:
     seconds, device = work(run)
     return Answer(COST, f"{short(each)} a pair", (
         f"that is the mean of {main.pairs} {named(main.data_type)}{trained}{beside}; everything made "
-        f"in this run took {duration(seconds)} of work, workers added up, on {device}"))
+        f"in this run took {duration(seconds)} of work, workers and GPUs added up, on {device}"))
 
 
 def short(seconds: float) -> str:

@@ -33,9 +33,9 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
                      **{named(DataType.parse(one.first.data_type)): _gain(run, result, shown, one, column)
                         for one in tried}})
     return show(pd.DataFrame(rows), name, (
-        f"The gain in the Dice of each class over {size} real pairs alone, where "
-        f"{mixing(run.params.augment)}; over the test images that show the class, with 95 % intervals. The "
-        "sentence above is of the mean over the classes and over all images, in which a class that is "
+        f"The gain in the Dice of each class over {size} real pairs alone, over the test images that show "
+        f"the class, with 95 % intervals. In the other sets, {mixing(run.params.augment)}. The sentence "
+        "above is of the mean over the classes and over all images, in which a class that is "
         "neither there nor predicted counts 1."))
 
 

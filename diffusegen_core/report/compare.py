@@ -113,7 +113,7 @@ def _difference(first: Run, second: Run) -> str:
     for section, parts in (("segment", [segnet.decided_by(run.params.segment, 0) for run in (first, second)]),
                            ("augment", [{name: value for name, value in plain(run.params.augment).items()
                                          if name in RULES} for run in (first, second)])):
-        if keys := sorted(key for key in parts[0] if parts[0][key] != parts[1].get(key)):
+        if keys := sorted(key for key in {*parts[0], *parts[1]} if parts[0].get(key) != parts[1].get(key)):
             return f"segmentation networks ({some([f'{section}.{key}' for key in keys])})"
     return ""
 
@@ -134,7 +134,8 @@ def _means(joined: Joined, measure: str, metric: str) -> list[dict[str, object]]
     rows: list[dict[str, object]] = []
     for key, group in joined.images.groupby([*FIELDS[:-1], "test_set"], sort=False, dropna=False):
         chapter, name, size, samples, ratio, test_set = key
-        mean = intervals.interval(group, measure, p.segment.resamples, p.seed)
+        known = joined.groups.get(str(test_set))
+        mean = intervals.interval(group, measure, p.segment.resamples, p.seed, known.of if known else None)
         real = name == REAL.name
         if chapter == "segment":
             tables = [*PER_SOURCE] if real else _alone(DataType.parse(str(name)))

@@ -43,10 +43,10 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
                           for kind in sorted(names, key=_order)], columns=[IN_WORDS, *columns])
     tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
     alone = (" Of networks that are trained on one kind of pairs alone, the real ones are the sources "
-             "that the others were made into. Models and pasted objects draw on all pairs of the run: "
-             "the sources alone are no ceiling." if ALONE in columns else "")
-    mixed = (" A gain is over these real pairs alone, whose Dice the first row has, where "
-             f"{mixing(run.params.augment, 'synthetic pairs')}; at the largest number for each (r)."
+             "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
+             "the run: the sources alone are no ceiling." if ALONE in columns else "")
+    mixed = (" A gain is the difference from training on so many real pairs alone, whose Dice the first row "
+             f"has. In the other sets, {mixing(run.params.augment)}; at the largest number for each (r)."
              if any(heading.startswith("gain") for heading in columns) else "")
     near = (" The distance from the training images (a Fréchet distance, of equally many images of each "
             "kind) is small where images look alike. Painted and pasted pairs keep their surroundings, so "
@@ -61,8 +61,8 @@ def _audited(run: Run, kinds: Collection[str]) -> str:
     types, p = [DataType.parse(kind) for kind in kinds], run.params
     first = (f" Near-copies and distances are of the first of {p.generators} generators."
              if kinds and p.generators > 1 else "")
-    pasted = (" Pasted objects all are copies; the audit finds those that stand nearly as they stood in "
-              "their own pictures." if any(kind.is_pasted for kind in types) else "")
+    pasted = (" Pasted objects are all copies: their row shows how many of such the audit finds."
+              if any(kind.is_pasted for kind in types) else "")
     unfound = f" {sentence(answer.UNFOUND)}." if answer.hides_copies(p, types) else ""
     return f"{first}{pasted}{unfound}"
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import FULL_SIZE
-from diffusegen_core.data import related
+from diffusegen_core.data import patients
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import VARIED
 from diffusegen_core.networks import weights
@@ -21,6 +21,7 @@ from diffusegen_core.report.unfinished import CHAPTERS
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
 POLYP = "polyp"  # the objects of which there are other data sets to test on
 SUBSET = "subset"  # as augment.generator_sees
+ANY_ANGLE = 180  # degrees, as segment.rotate
 
 
 def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) -> Iterator[str]:
@@ -49,12 +50,13 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
         told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))
         yield (f"In small sets (chapter 7) {told} drew on all pairs of the run, more than a user with so "
                "few pairs has (`augment.generator_sees: subset`).")
-    if networks and (turned := _turned(p)) and not (p.segment.augment and p.segment.rotate):
-        real = ("augmented as in the paper by mirroring, shifts and scale, without any rotation"
-                if p.segment.augment else "not augmented (`segment.augment: false`)")
+    if networks and (turned := _turned(p)) and not (p.segment.augment and p.segment.rotate == ANY_ANGLE):
+        real = ("not augmented (`segment.augment: false`)" if not p.segment.augment else
+                f"turned by up to {p.segment.rotate:g} degrees" if p.segment.rotate else
+                "augmented as in the paper by mirroring, shifts and scale, without any rotation")
+        mend = f" (`segment.rotate: {ANY_ANGLE}` turns those of all networks)" if p.segment.augment else ""
         yield (f"{turned} objects are turned by any angle, and real pairs are {real}: a gain over Real may "
-               "be no more than turned real pairs would give (`segment.rotate: 180` turns those of all "
-               "networks).")
+               f"be no more than turned real pairs would give{mend}.")
     if networks:
         yield from _of_networks(p, min(section.seeds for section in networks))
     random = [name for name, section, chapters in (
@@ -70,7 +72,7 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
 
 def _grouped(p: Params, pairs: Pairs | None) -> bool:
     """Whether it is known which of the run's pairs belong together: by patients, volumes or the layout."""
-    return p.data.patients is not None or (pairs is not None and related.of_pairs(pairs) is not None)
+    return p.data.patients is not None or (pairs is not None and bool(patients.together(pairs.file)))
 
 
 def _turned(p: Params) -> str:

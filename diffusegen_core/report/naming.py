@@ -38,16 +38,16 @@ def mixed(size: int, one: DataType, ratio: int | None, how: Augment) -> str:
     """A small set of real pairs and what chapter 7 makes of it: "16 real pairs, about half of those trained
     on replaced by 3 pasted pairs (Paste) each"."""
     each = f"{f'{ratio} ' if ratio else ''}{named(one)} each"
-    return (f"{size} real pairs, {_share(how)} replaced by {each}" if how.rule == "replace" else
-            f"{size} real pairs, with {each} added for {_share(how)}")
+    verb = "replaced" if how.rule == "replace" else "joined"
+    return f"{size} real pairs, {_share(how)} {verb} by {each}"
 
 
-def mixing(how: Augment, which: str = "such pairs") -> str:
-    """The same of all small sets, for a caption: "such pairs replace about half of the real ones trained on".
-    """
+def mixing(how: Augment) -> str:
+    """The same of all small sets, for a caption: "synthetic pairs replace about half of the real ones trained
+    on"."""
     share = _share(how, "the real ones trained on")
-    return (f"{which} replace {share}" if how.rule == "replace" else
-            f"{which} are added for {share}, and no real pair is left out")
+    return (f"synthetic pairs replace {share}" if how.rule == "replace" else
+            f"synthetic pairs are added for {share}, and no real pair is left out")
 
 
 def _share(how: Augment, of: str = "those trained on") -> str:

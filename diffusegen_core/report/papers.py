@@ -16,9 +16,11 @@ def differences(p: Params) -> list[str]:
     """What the paper's scores are of that this run's are not, in words; [] where they compare."""
     own_data = p.data.drawn or p.data.subset != PAIRS or p.data.count is not None
     own_network = p.segment.encoder != ENCODER or p.segment.weights == weights.RANDOM
+    turned = p.segment.augment and p.segment.rotate
     return [*([f"{FULL_SIZE} px"] if p.data.image_size != FULL_SIZE else []),
             *(["348 pairs of HyperKvasir"] if own_data else []),
-            *(["U-Net++ with an SE-ResNeXt50 that ImageNet has taught"] if own_network else [])]
+            *(["U-Net++ with an SE-ResNeXt50 that ImageNet has taught"] if own_network else []),
+            *(["training images that are not turned"] if turned else [])]
 
 
 def why_not(reasons: list[str]) -> str:

@@ -185,7 +185,7 @@ def _limits(one: Findings, size: int, pairs: int, p: Params) -> Iterator[str]:
            if verdict and verdict.verdict in (SUPPORTED, REFUTED, NO_EFFECT)):
         yield "Pairs from another training of the generator might do otherwise."
     if p.augment.rule == "replace":
-        yield (f"In these sets {naming.mixing(p.augment, 'synthetic pairs')}; what they do beside all of "
+        yield (f"In these sets {naming.mixing(p.augment)}; what they do beside all of "
                "these was not tried (`augment.rule: add`).")
     if size < pairs:
         yield f"What holds with all {pairs} was not tried (`augment.sizes`)."

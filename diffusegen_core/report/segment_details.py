@@ -68,11 +68,14 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
     distances = result.details.distances
     alarms = (_means(run.params, replace(result, images=distances), by, details.FALSE_ALARMS, ".2f")
               if distances[details.FALSE_ALARMS].notna().any() else None)
-    told = (" A false alarm is a connected part of what was predicted that touches no object."
-            if alarms is not None else "")
+    unknown = distances[details.FALSE_ALARMS].isna().any()
+    told = "" if alarms is None else (
+        " A false alarm is a connected part of what was predicted that touches no object"
+        f"{'; older networks, of which they were not counted, are left out' if unknown else ''}.")
     return _thirds(run.params, result, frame, "detected", by, name,
                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
-                   f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. Each "
+                   f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. "
+                   "Objects of one image are resampled together. Each "
                    f"size is a third of the test set's objects: {parting}{told}{whole(result)}"
                    f"{_missing(result)}", {ALARMS: alarms} if alarms is not None else {})
 

@@ -271,7 +271,7 @@ def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:
 def _rule(p: Params) -> str:
     verb = "is replaced by" if p.augment.rule == "replace" else "is joined by"
     saw = "all pairs of the run" if p.augment.generator_sees == "all" else "the small set's training pairs"
-    pasted = ", and pasted objects are theirs" if p.inpaint.baselines else ""
+    pasted = ", and pasted objects are taken from these too" if p.inpaint.baselines else ""
     return (f"With probability {p.augment.alpha:g} a real pair {verb} r synthetic ones; their diffusion "
             f"models saw {saw}{pasted}.")
 

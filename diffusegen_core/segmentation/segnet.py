@@ -76,7 +76,8 @@ class Training:
 
 def decided_by(settings: Segment, seed: int) -> Recipe:
     """What decides the trained network, beside the pairs."""
-    later = {"rotate": settings.rotate} if settings.rotate else {}  # a parameter that older networks lack
+    turned = settings.augment and settings.rotate
+    later = {"rotate": settings.rotate} if turned else {}  # a parameter that older networks lack
     return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES}, **later,
             "weights": weights.identity(settings.weights, _published(settings), seed)}
 
