@@ -82,7 +82,8 @@ other, but they are smaller sets as well: what a filter removes is not compared 
 at random."""
 
 ALONE = """A network is trained on one data type alone and tested on real pairs that no model has seen. No
-test image was used to choose anything."""
+test image has chosen an epoch or a pair of this run. But some of them tested other ways when the values of the
+profile were chosen (`benchmarks/README.md`), so that these may suit them a little too well."""
 
 SUBSET = """In the tables above the diffusion models had seen all pairs of the run, more than a user with a
 small set has. Here they saw the small set alone, and each seed has a set and models of its own."""
@@ -133,7 +134,8 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
         *(["## Generators that saw a small set alone", SUBSET, *small(subset, subset.read("augment"))]
           if subset else []),
         "## Verdicts", verdict_tables.overall(run, verdicts),
-        "## What this run cannot say", "\n".join(f"- {line}" for line in limits.of(run.params))]
+        "## What this run cannot say",
+        "\n".join(f"- {line}" for line in limits.of(run.params, pairs=run.pairs))]
     return "\n\n".join(labelled(parts)) + "\n"
 
 
