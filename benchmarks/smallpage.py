@@ -82,8 +82,8 @@ other, but they are smaller sets as well: what a filter removes is not compared 
 at random."""
 
 ALONE = """A network is trained on one data type alone and tested on real pairs that no model has seen. No
-test image has chosen an epoch or a pair of this run. But some of them tested other ways when the values of the
-profile were chosen (`benchmarks/README.md`), so that these may suit them a little too well."""
+test image has chosen an epoch or a pair of this run. But some of them tested other ways when the values of
+the profile were chosen (`benchmarks/README.md`), so that these may suit them a little too well."""
 
 SUBSET = """In the tables above the diffusion models had seen all pairs of the run, more than a user with a
 small set has. Here they saw the small set alone, and each seed has a set and models of its own."""

@@ -178,7 +178,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert told["Better than real pairs alone?"].basis.endswith("; a verdict needs 20 images")
     assert "Better than pasting?" not in told, "the run pastes nothing"
     words = (r".* a pair: that is the mean of \d+ painted and styled pairs \(2-Styled-Diff\), training "
-             r"included; everything made in this run took .* s of work, workers added up, on .*[.]")
+             r"included; everything made in this run took .* s of work, workers and GPUs added up, on .*[.]")
     assert re.fullmatch(words, told["What do they cost?"].sentence)
     assert list(answer.missing(nano_run, list(told))) == [
         "This run has no pasted pairs; `inpaint.baselines` adds them."]
@@ -469,8 +469,8 @@ def test_the_first_answers_are_of_the_largest_set_as_the_advice_above_them_is(
     told = {one.question: one for one in answer.questions(run, claims.judge(images, 300, 0))}
     alone, pasting = told["Better than real pairs alone?"], told["Better than pasting?"]
     assert alone.verdict == "better than real pairs alone, for these pairs"
-    assert alone.basis.startswith("90 real pairs, with 3 painted and styled pairs (2-Styled-Paint) each "
-                                  "added for about half of those trained on, against the 90 alone: +0.100")
+    assert alone.basis.startswith("90 real pairs, about half of those trained on joined by 3 painted and "
+                                  "styled pairs (2-Styled-Paint) each, against the 90 alone: +0.100")
     assert "; the same verdict on both comparisons (differences from +0.1" in alone.basis, "16 pairs as well"
     assert pasting.verdict == "better than pasting, for these pairs", "and not the worst of both sizes"
     assert pasting.basis.startswith("90 real pairs, ")
@@ -539,5 +539,5 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     table = keynumbers.table(run)
     cells = dict(zip(table.frame["pairs"], table.frame["near-copies (by chance)"], strict=True))
     assert cells["pasted pairs (Paste)"] == "3.0 % (2.0 %)"
-    assert "Pasted objects all are copies; the audit finds those that stand nearly" in table.caption
+    assert "Pasted objects are all copies: their row shows how many of such the audit finds." in table.caption
     assert "Copies that were moved and turned by any angle may be missed." in table.caption

@@ -110,5 +110,5 @@ def test_a_stamp_that_is_none_tells_a_page_nothing(nano_params: params.Params, m
     (run.folder / "train").mkdir()
     (run.folder / "train" / artifacts.STAMP).write_text(text)
     assert "; Abacus; " in tables.line(run)
-    assert tables.line(run).endswith("1 min 10 s.")
+    assert tables.line(run).endswith("1 min 10 s of work, workers and GPUs added up.")
     assert "| device | Abacus |" in tables.facts(run, "x")._repr_markdown_()

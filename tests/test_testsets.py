@@ -158,7 +158,7 @@ def test_held_out_frames_are_grouped_by_the_layout_of_the_folder_that_they_come_
     (tmp_path / "made" / "masks").rename(tmp_path / "cvc" / "Ground Truth")
     test = load(make(nano, {"test_count": 9}, source=str(tmp_path / "cvc"), count=2))[HELD_OUT]
     assert test.groups is not None
-    assert test.groups.of == {"3": "01", "26": "02", "27": "02", "51": "03"}
+    assert test.groups.of == {"26": "02", "27": "02", "51": "03"}, "frame 3's is trained on"
 
 
 def test_bad_pairs_are_treated_as_those_of_the_data(nano, folder):
