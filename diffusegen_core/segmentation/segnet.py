@@ -76,8 +76,7 @@ class Training:
 
 def decided_by(settings: Segment, seed: int) -> Recipe:
     """What decides the trained network, beside the pairs."""
-    turned = settings.augment and settings.rotate
-    later = {"rotate": settings.rotate} if turned else {}  # a parameter that older networks lack
+    later = {"rotate": settings.rotate} if settings.augment and settings.rotate else {}  # older ones lack it
     return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES}, **later,
             "weights": weights.identity(settings.weights, _published(settings), seed)}
 
