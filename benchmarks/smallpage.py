@@ -141,11 +141,12 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
 
 def labelled(parts: list[str | Table]) -> Iterator[str]:
     """The parts as MyST. Tables get labels of their own, since each stands on a page of its chapter too, and
-    lose what is folded below them there: this page shows no published values."""
+    lose what is folded below them there: this page shows no published values, nor what was not asked."""
     for number, part in enumerate(parts):
         if isinstance(part, Table):
             name = part.name.removeprefix("tab-")
-            part = replace(part, name=f"tab-small-{number}-{name}", folded=None)._repr_markdown_().strip()
+            part = replace(part, name=f"tab-small-{number}-{name}", folded=None, others=None)
+            part = part._repr_markdown_().strip()
         yield part
 
 

@@ -36,6 +36,7 @@ def test_the_page_has_what_the_run_found(page: str):
     assert "10 pairs, 10 phantoms" in page
     labels = re.findall(r"^:name: (.*)", page, re.MULTILINE)
     assert len(set(labels)) == len(labels) > 10
+    assert all(label.startswith(("tab-small-", "fig-small-")) for label in labels), "others are chapters'"
 
 
 def test_the_command_names_what_differs_from_the_profile_and_no_place_of_this_machine(nano_run: Run):
