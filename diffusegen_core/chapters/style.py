@@ -37,6 +37,8 @@ from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets, Row
 from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion import checkpoints, colour, guided, losses
+from diffusegen_core.diffusion.model import Diffusion
+from diffusegen_core.diffusion.samplers import Generators, Tick
 from diffusegen_core.diffusion.sdedit import sdedit
 from diffusegen_core.networks import features, vgg
 from diffusegen_core.parallel import progress
@@ -210,22 +212,10 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                                                              scenes.window, scenes.settings, scenes.chosen)
     seen, behind = (windows.cut_all(pairs, parts, diffusion.image_size) for pairs in (painted, real))
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
-    channels = real.planes.channels
-    levels = list(reversed(range(settings.respacing - settings.skip)))
-    with progress.bar(jobs[0].model, len(levels) * len(jobs), "step") as bar:
-        x_painted, source = (dataset.to_tensor(pairs).to(device) for pairs in (seen, behind))
-        if settings.method == SDEDIT:
-            towards = diffusion.towards(x_painted[:, channels:], settings.guidance_scale)
-            x = sdedit(towards, x_painted, levels, generators, tick=bar.update)
-            records = [list[guided.Record]() for _ in jobs]
-            status = [guided.OK if whole else "stopped: not finite"
-                      for whole in x.isfinite().flatten(1).all(dim=1).tolist()]
-            x = x.nan_to_num()  # nothing is kept of a pair that was stopped
-        else:
-            x, records, status = guided.guided(
-                diffusion, judge, x_painted, source[:, :channels], levels, generators, bar.update,
-                pixels=x_painted[:, :channels] if given else None)
-    styled = np.stack([finished(sample[:channels], source, settings) for sample, source in
+    steps = settings.respacing - settings.skip
+    with progress.bar(jobs[0].model, steps * len(jobs), "step") as bar:
+        x, records, status = _restyle(diffusion, judge, seen, behind, generators, settings, given, bar.update)
+    styled = np.stack([finished(sample[:real.planes.channels], source, settings) for sample, source in
                        zip(x.float().cpu().numpy(), behind.images, strict=True)])
     old, new = (planes.only(one.masks, scenes.chosen) for one in (real, painted))
     filled = regions.filled(old, new if given else None, scenes.settings.dilate)
@@ -241,6 +231,24 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                "status": status[i], **({"picture": job.picture} if given else {})}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
                       steps=records[i], device=devices.name(ws.device))
+
+
+def _restyle(diffusion: Diffusion, judge: guided.Judge, painted: Pairs, sources: Pairs,
+             generators: Generators, settings: Style, given: bool,
+             tick: Tick) -> tuple[Tensor, list[list[guided.Record]], list[str]]:
+    """What either method makes of painted pairs and the pictures that they were painted into, (B, C + M, S,
+    S) from -1 to 1; and of each pair the losses of every step, none by SDEdit, and its status."""
+    channels = painted.planes.channels
+    levels = list(reversed(range(settings.respacing - settings.skip)))
+    x_painted, x_source = (dataset.to_tensor(pairs).to(diffusion.device) for pairs in (painted, sources))
+    if settings.method != SDEDIT:
+        return guided.guided(diffusion, judge, x_painted, x_source[:, :channels], levels, generators, tick,
+                             pixels=x_painted[:, :channels] if given else None)
+    towards = diffusion.towards(x_painted[:, channels:], settings.guidance_scale)
+    x = sdedit(towards, x_painted, levels, generators, tick=tick)
+    status = [guided.OK if whole else "stopped: not finite"
+              for whole in x.isfinite().flatten(1).all(dim=1).tolist()]
+    return x.nan_to_num(), [[] for _ in status], status  # nothing is kept of a pair that was stopped
 
 
 def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarray:

@@ -203,7 +203,8 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
     x0, conditions = conditioned(training, state.step, drawn)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
-    others = [share.rank] if share.rank else []  # with the first's, all would drop the same
+    # Each process draws a dropout mask of its own; the first keeps the seed that a single process has.
+    others = [share.rank] if share.rank else []
     with (seeds.global_seed(training.seed, "train", training.name, state.step, "dropout", *others,
                             device=device) if dropout else contextlib.nullcontext()):
         micro = settings.micro_batch or batch
@@ -293,8 +294,8 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
     """
     reached: list[tuple[int, list[Path]]] = []
     for paths in sources:
-        headers = [checkpoints.left(path) for path in paths] if all(path.is_file() for path in paths) else []
-        if not headers or None in headers or (header := headers[-1]) is None:
+        header = _header_of(paths)
+        if header is None:
             continue
         done = header.get("steps")
         if reasons := differences({**header.get("recipe", {}), "images": 0}, {**recipe, "images": 0}):
@@ -310,6 +311,12 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
         restore(state, tensors, header["seconds"], cards_of(header))
         log.info("%s: continued at step %d", paths[0], done)
         return
+
+
+def _header_of(paths: list[Path]) -> checkpoints.Header | None:
+    """The header of the last file of what a training left; None unless all are there and can be read."""
+    headers = [checkpoints.left(path) if path.is_file() else None for path in paths]
+    return None if None in headers or not headers else headers[-1]
 
 
 def _common(one: Recipe, other: Recipe) -> int:
