@@ -125,27 +125,40 @@ def compared(other: str, verdicts: list[Verdict], p: Params, sized: Sequence[Ver
         return None
     told = [one.verdict for one in judged]
     verdict = told[0] if sized else rule.joined(set(told))
-    one = next(each for each in judged if each.verdict == verdict)
+    first = next(one for one in judged if one.verdict == verdict)
+    words = {SUPPORTED: f"better than {other}", REFUTED: f"worse than {other}", NO_EFFECT: NO_MATTER}
+    part = "" if sized or len(set(told)) == 1 else f" in {told.count(verdict)} of {len(told)} comparisons"
+    scope = f", {first.scope}" if first.scope else ""
+    needs = f"; {rule.needs(first)}" if verdict == TOO_LITTLE else ""
+    beside = told[1:] if sized else [one for one in told if one != verdict]
+    return Answer(better_than(other), f"{words.get(verdict, verdict)}{part}{scope}",
+                  f"{_in_numbers(first, p)}{needs}{_others(judged, first, beside, words)}"
+                  f"{_lacking(len(verdicts) - len(judged))}")
+
+
+def _in_numbers(one: Verdict, p: Params) -> str:
+    """What was compared, the difference with its interval, of what, and what that rests on."""
     measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
-    needs = f"; {rule.needs(one)}" if verdict == TOO_LITTLE else ""
-    words = {SUPPORTED: f"better than {other}", REFUTED: f"worse than {other}", NO_EFFECT: NO_MATTER}
-    beside = told[1:] if sized else [each for each in told if each != verdict]
-    listed = ", ".join(f"{beside.count(each)} {words.get(each, each)}" for each in reversed(WORST_FIRST)
-                        if each in beside)
-    all_of_them = "both" if len(told) == 2 else f"all {len(told)}"
-    part = "" if sized or len(set(told)) == 1 else f" in {told.count(verdict)} of {len(told)} comparisons"
-    scope = f", {one.scope}" if one.scope else ""
-    span = _between([each.difference for each in judged if each.claim.measure == one.claim.measure],
-                    one.claim.digits)
-    others = ("" if len(told) == 1 else
-              f"; the same verdict on {all_of_them} comparisons{span}" if len(set(told)) == 1 else
-              f"; the other comparisons: {listed}{span}")
-    absent = len(verdicts) - len(judged)
-    lacking = f"; {absent} more {'have' if absent > 1 else 'has'} no result" if absent else ""
-    return Answer(better_than(other), f"{words.get(verdict, verdict)}{part}{scope}",
-                  f"{one.in_words or one.comparison}: {numbers} in {measure} on {one.test_set} "
-                  f"({_of(one)}){needs}{others}{lacking}")
+    return f"{one.in_words or one.comparison}: {numbers} in {measure} on {one.test_set} ({_of(one)})"
+
+
+def _others(judged: Sequence[Verdict], first: Verdict, beside: Sequence[str], words: dict[str, str]) -> str:
+    """How the other comparisons came out, whose verdicts are `beside`, and between which differences."""
+    if len(judged) == 1:
+        return ""
+    span = _between([one.difference for one in judged if one.claim.measure == first.claim.measure],
+                    first.claim.digits)
+    if len({one.verdict for one in judged}) == 1:
+        every = "both" if len(judged) == 2 else f"all {len(judged)}"
+        return f"; the same verdict on {every} comparisons{span}"
+    listed = ", ".join(f"{beside.count(verdict)} {words.get(verdict, verdict)}"
+                       for verdict in reversed(WORST_FIRST) if verdict in beside)
+    return f"; the other comparisons: {listed}{span}"
+
+
+def _lacking(absent: int) -> str:
+    return f"; {absent} more {'have' if absent > 1 else 'has'} no result" if absent else ""
 
 
 def _of(one: Verdict) -> str:

@@ -197,13 +197,13 @@ def _partly(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]
 def _filtering(nets: Collection[Net], tests: Sequence[str]) -> Iterator[Comparison]:
     """What the filter keeps of a type against all of it, at the same numbers, wherever both are there; in
     small sets at the largest r that both have."""
-    for net in nets:
-        plain = net._replace(data_type=DataType.parse(net.data_type).unfiltered.name)
-        shared = {one.ratio or 0 for one in nets if one._replace(ratio=None) == net._replace(ratio=None)
-                  and one._replace(data_type=plain.data_type) in nets}
-        if plain != net and plain in nets and (net.ratio or 0) == max(shared):
-            for test_set in tests:
-                yield Comparison(paperclaims.FILTERING, net, plain, test_set)
+    both = [(net, plain) for net in nets if DataType.parse(net.data_type).is_filtered
+            and (plain := net._replace(data_type=DataType.parse(net.data_type).unfiltered.name)) in nets]
+    for net, plain in both:
+        largest = max(other.ratio or 0 for other, _ in both
+                      if other._replace(ratio=None) == net._replace(ratio=None))
+        if (net.ratio or 0) == largest:
+            yield from (Comparison(paperclaims.FILTERING, net, plain, test_set) for test_set in tests)
 
 
 def _against_real(claim: Claim, name: str, size: int, r: int | None, test_set: str) -> Comparison:
