@@ -52,6 +52,7 @@ LADDER = (
 PASSES = 400  # over each pair, above which a model learns little more than to repeat them
 SMALL_SETS = 16, 32, 64, 128  # the paper's N
 MOST_TESTS = 200  # images of a folder
+MEASURED = 64  # px, at which benchmarks/learning.py and worth.py have compared ways to train
 ALL = 2  # times the sources of a size of run: up to so many pairs, all are painted into
 
 
@@ -80,6 +81,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "batch_size": Line(min(rung.batch, smallest), "small batches learn more from as many images"),
             "lr": Line(rung.lr, f"as in {rung.like}"),
             "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),
+            **({"min_snr": Line(5.0, "weights of the noise levels: pairs came out nearer to real ones")}
+               if rung.side == MEASURED else {}),
             "precision": Line("bf16" if rung.bf16 else "fp32"),
             "checkpoint_every": Line(250), "preview_every": Line(max(100, images // rung.batch // 8))},
         "inpaint": {

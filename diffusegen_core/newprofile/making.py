@@ -23,7 +23,6 @@ from diffusegen_core.newprofile.wish import Wish, refuse_there
 from diffusegen_core.planning import preflight
 from diffusegen_core.store import files
 
-MEASURED = 64  # px, at which benchmarks/learning.py has compared one network with one for each cluster
 LISTED = 1.0  # seconds of a chapter, from which on its time is told
 GIVEN = "as given by -p"
 
@@ -108,7 +107,7 @@ def _together(chosen: Sections) -> Sections:
     k, generators, side = (chosen[section][name].value for section, name in (
         ("cluster", "k"), ("", "generators"), ("data", "image_size")))
     train = chosen["train"]
-    if k < 2 or generators < 2 or side != MEASURED or {"one_model", "base_images"} & train.keys():
+    if k < 2 or generators < 2 or side != ladder.MEASURED or {"one_model", "base_images"} & train.keys():
         return chosen
     why = "one network that is told the cluster: at equal work it was better than a network each"
     return {**chosen, "train": {**train, "one_model": Line(True, why)}}
