@@ -61,7 +61,8 @@ def run_of(asked: argparse.Namespace, way: str) -> Run:
         "data.source": str(asked.data), "cluster.scan": [changes["cluster.k"]],
         **worth.pretrained(asked.weights), "style.lambda_vgg": 0.0, "inpaint.baselines": None,
         "inpaint.sources": asked.sources, "inpaint.samples": 1, "segment.samples": [1], "augment.ratios": [1],
-        "train.images": asked.images // changes["cluster.k"], "train.min_snr": None, **changes}, folder=asked.folder / name)
+        "train.images": asked.images // changes["cluster.k"], "train.min_snr": None, **changes,
+    }, folder=asked.folder / name)
 
 
 def measured(asked: argparse.Namespace, judge: torch.nn.Module, held_out: Pairs, way: str) -> dict[str, Any]:
