@@ -4,7 +4,7 @@ Kernels hang, if seldom: a reply is lost, a lock is never given back, a process 
 as long as it and the processes that it started use a core or read and write files. It answers when the page
 of its chapter grows, or when it says that it is alive, as it does at each step of a bar and while it waits
 for workers. Only time in which this process sees neither, while it waits for the kernel, counts: not the
-sleep of a laptop, and not a terminal that was stopped.
+sleep of a laptop, not a terminal that was stopped, and little of a stall of the whole machine.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import psutil
 from diffusegen_core.config.text import duration
 from diffusegen_core.kernels import ASK, PROCESS, STACKS
 from diffusegen_core.parallel.progress import ALIVE
-from diffusegen_core.parallel.stuck import BYTES, LOOK, SHARE, SILENCE, SLEEP, tell, waits_for_files
+from diffusegen_core.parallel.stuck import BYTES, LATE, LOOK, SHARE, SILENCE, SLEEP, tell, waits_for_files
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class _Watchdog(threading.Thread):
                     or not (seen.gone or _awaits(self.waiting))):
                 before, quiet = seen, 0.0
                 continue
-            quiet += passed
+            quiet += min(passed, LATE * LOOK)
             if quiet >= SILENCE:
                 self._end(process, seen.gone, duration(quiet))
                 before = None

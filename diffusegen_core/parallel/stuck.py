@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 SILENCE = 300.0  # seconds without computing that are taken for a hang
 LOOK = 5.0  # seconds from one look to the next
+LATE = 3  # times that: what a look comes later than this is the delay of the process that looks
 SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
 SHARE = 1 / 300  # of a core, over that silence, that is computing; a kernel that idles uses a tenth at most
 BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
@@ -70,7 +71,7 @@ def _watch(thread: int, what: str, stacks: Path | None, over: threading.Event) -
         if work is None or before is None or work.follows(before) or passed > SLEEP:
             before, quiet = work, 0.0
             continue
-        quiet += passed
+        quiet += min(passed, LATE * LOOK)
         if quiet >= SILENCE:
             log.error("%s has done nothing for %.0f s: this worker ends.", what, quiet)
             if stacks:
