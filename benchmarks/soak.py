@@ -36,17 +36,15 @@ MODES = {"script": 6, "command": 3, "workers": 1}  # how a run is started, and h
 FOREIGN = ("mine.txt", "train/notes.txt", "inpaint/2-Paint/images/mine.txt")  # the user's own files
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
-# What goes wrong, and how often in a hundred: at a write, or between two starts.
 # Seconds for which something is stopped, and how often in ten: a moment, longer than a worker may be silent,
 # longer than a chapter may be.
 PAUSES = {2: 6, 30: 2, 180: 1, 420: 1}
 ENDING = ("kill", "terminate", "interrupt", "full")  # faults after which a start may end without a result
 SURVIVE = 0.3  # of the killed commands leave what they have started to end by itself
+# What goes wrong, and how often in a hundred: at a write, or between two starts.
 FAULTS = {"kill": 66, "stop": 5, "terminate": 5, "interrupt": 5, "full": 5, "clock": 3, "parameters": 4,
           "damage": 4, "data": 3}
 BETWEEN = ("parameters", "damage", "data")
-
-
 NUMBER = r"(?:[0-9a-f]{12,}|\d+)"  # in a path: as good as any other
 AIMED = 0.5  # of the faults at writes are aimed at a kind that no kill has hit
 
