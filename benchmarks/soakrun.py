@@ -37,7 +37,7 @@ NANO: dict[str, Any] = {
     # Styled one by one: the losses that are noted have other last figures in another batch.
     "style": {"respacing": 4, "skip": 1, "batch_size": 1},
     "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 120},  # with fewer no mask comes out
-    "filter": {"folds": 2, "agreement_quantile": 0.0, "seam_quantile": None},
+    "filter": {"folds": 2, "agreement_quantile": 1e-6, "seam_quantile": None},
     "segment": {"decoder_channels": [8, 8, 8], "epochs": 2, "epoch_images": 4, "batch_size": 4,
                 "checkpoint_every": 1, "test_count": 4, "resamples": 200},
     "augment": {"sizes": [4]},
@@ -119,11 +119,8 @@ def started(place: Place, mode: str, changes: list[str]) -> subprocess.Popen[str
 def inside(profile: str, changes: list[str]) -> int:
     """The chapters in this process, as a script makes them; what a user is told is one line."""
     try:
-        values = yaml.safe_load(Path(profile).read_text())
-        for key, value in zip(changes[1::3], changes[2::3], strict=True):
-            section, _, name = key.rpartition(".")
-            (values[section] if section else values)[name] = yaml.safe_load(value)
-        run = Run(params.validate(values))
+        pairs = list(zip(changes[1::3], changes[2::3], strict=True))  # after each -p
+        run = Run(params.validate(params.override(params.load(profile), pairs)))
         for chapter in CHAPTERS:
             run.make(chapter)
     except UserError as error:

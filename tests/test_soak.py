@@ -17,6 +17,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import soak  # noqa: E402
 import soakrun  # noqa: E402
 
+from diffusegen_core.config import params  # noqa: E402
+from diffusegen_core.planning import preflight  # noqa: E402
+
 WRITES = """
 import sys, time
 from pathlib import Path
@@ -129,6 +132,15 @@ def test_a_spoilt_file_is_put_right_unless_the_run_has_moved_it(copied: soakrun.
     with soak.altered(copied, np.random.default_rng(0), lost) as name:
         (copied.run / name).rename(copied.folder / "moved")
     assert len(lost) == 1
+
+
+@pytest.mark.parametrize("change", [(), *soak.CHANGES])
+def test_its_run_is_one_that_would_begin_and_each_change_makes_another(tmp_path: Path, change: tuple):
+    values = params.load(soakrun.prepared(tmp_path / "place").profile)
+    whole = params.validate(values)
+    changed = params.validate(params.merged(values, dict([change] if change else [])))
+    assert preflight.problems(changed) == []
+    assert (changed == whole) == (not change)
 
 
 def test_kinds_of_writes_that_no_kill_has_hit_are_aimed_at(place: soakrun.Place):
