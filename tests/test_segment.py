@@ -387,12 +387,18 @@ def test_a_number_that_no_source_has_is_a_failed_row(own: Params, networks: Netw
         "ok", "failed: UserError: GAN-2-seed0: no source of GAN has 2 pairs, but 1 at most."]
 
 
-def test_the_masks_of_the_first_test_images_are_kept(own: Params, networks: Networks) -> None:
+def test_the_masks_of_test_images_from_all_over_the_set_are_kept(own: Params, networks: Networks,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "EXAMPLES", 3)
     result = run(own)
     pairs = loaded_tests(own)["Phantom"].pairs
+    assert len(pairs) > 4
+    places = [0, round((len(pairs) - 1) / 2), len(pairs) - 1]
     for e, name in zip(grid(own), result.runs["name"], strict=True):
-        found = networks.predict(trials.net_seed(own.seed, e), pairs.images[:4], None, None)
-        np.testing.assert_array_equal(trials.examples(result, name, "Phantom"), found[:, 1])
+        found = networks.predict(trials.net_seed(own.seed, e), pairs.images[places], None, None)
+        shown = trials.examples(result, name, "Phantom", pairs)
+        assert list(shown) == [pairs.names[place] for place in places]
+        np.testing.assert_array_equal(list(shown.values()), found[:, 1])
         assert pd.read_csv(result.folder / name / "network" / "history.csv")["epoch"].tolist() == [1, 2]
 
 
@@ -400,13 +406,14 @@ def test_masks_and_losses_that_are_lost_are_told_and_made_again_on_request(own: 
                                                                            networks: Networks) -> None:
     result = run(own)
     folder = result.folder / result.runs["name"][0]
-    masks = trials.examples(result, folder.name, "Phantom")
+    pairs = loaded_tests(own)["Phantom"].pairs
+    masks = trials.examples(result, folder.name, "Phantom", pairs)
     for file in folder.rglob("examples.npz"):
         file.write_bytes(b"half")
     with pytest.raises(UserError, match=r"examples\.npz is not the file that was written.*--remake segment"):
         run(own)
     again = run(own, again=True)  # the stand-in trains none twice
-    np.testing.assert_array_equal(trials.examples(again, folder.name, "Phantom"), masks)
+    np.testing.assert_equal(trials.examples(again, folder.name, "Phantom", pairs), masks)
     networks.given.clear()
     (folder / "network" / "history.csv").unlink()
     run(own, again=True)

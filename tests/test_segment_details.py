@@ -225,6 +225,18 @@ def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
 # ---- figures
 
 
+def test_the_worst_cases_are_of_different_groups_as_far_as_there_are_any(tmp_path: Path) -> None:
+    np.savez(tmp_path / "kept.npz", images=list("abcde"), dice=np.arange(5) / 10, masks=np.zeros((5, 2, 2)))
+    known = details.Details(masks={("Real", "CVC-ClinicDB"): tmp_path / "kept.npz"})
+
+    def names(groups: dict[str, str] | None) -> str:
+        return "".join(name for name, _, _ in details.worst(known, "Real", "CVC-ClinicDB", groups))
+    assert names(None) == "abc"
+    assert names(dict(zip("abcde", "11122", strict=True))) == "abd"
+    assert names(dict(zip("abcde", "11123", strict=True))) == "ade"
+    assert names({"c": "1", "b": "1"}) == "abd"
+
+
 def test_the_worst_cases_show_both_outlines(tmp_path: Path) -> None:
     result = planted(KINDS, ("CVC-ClinicDB", "Phantom"))
     masks = np.zeros((3, SIZE, SIZE), bool)

@@ -13,6 +13,7 @@ from diffusegen_core.chapters import inpaint, spots, style
 from diffusegen_core.chapters.scenes import Scene, Scenes, chosen
 from diffusegen_core.data import dataset, pairsets, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.types import cluster_model, painted
 from diffusegen_core.diffusion.guided import GuidedStep
 from diffusegen_core.diffusion.losses import TERMS
@@ -118,7 +119,7 @@ def denoising(x_t: Tensor, t: Tensor, x0: Tensor, channels: int = planes.RGB) ->
 
 def strip(seen: Seen, result: Tensor, levels: list[int]) -> Figure:
     """Chapter 3: images on their way through `levels`, evenly chosen, and the result; below, the way."""
-    shown = np.unique(np.linspace(0, len(seen.images) - 1, COLUMNS - 1).round().astype(int))
+    shown = spread(len(seen.images), COLUMNS - 1)
     figure = plt.figure(figsize=(STRIP, 2 * STRIP / COLUMNS + 1.6))
     places = figure.add_gridspec(3, len(shown) + 1, height_ratios=[1, 1, 1.6])
     for column, number in enumerate([*shown, None]):

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.paste import Pasted
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.pairsets import PairSet, read_pair
 from diffusegen_core.report.figures import BLOCKS, board, nothing, pair
 from diffusegen_core.report.tables import Table, show
@@ -30,7 +31,7 @@ def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None) -> Figure:
     sources = list(dict.fromkeys(name for one in sets for name in one.manifest["source"]))
     if not sources:
         return nothing("No picture shows a place to paste into.")
-    chosen = [sources[i] for i in np.unique(np.linspace(0, len(sources) - 1, BLOCKS).round().astype(int))]
+    chosen = [sources[i] for i in spread(len(sources), BLOCKS)]
     width, abreast = 1 + len(sets), min(2, len(chosen))
     drawn, axes = board(2 * -(-len(chosen) // abreast), abreast * width)
     for n, source in enumerate(chosen):

@@ -1,5 +1,6 @@
 """Every figure of the book, in one style: readable in print, safe for colour-blind readers."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.pairsets import read_pair
 from diffusegen_core.data.types import REAL
 from diffusegen_core.diffusion.losses import weights
@@ -107,10 +109,15 @@ def board(rows: int, columns: int, width: float = WIDTH) -> tuple[Figure, np.nda
     return figure, axes
 
 
+def beside(ax: Axes, kind: str) -> None:
+    """Name the data type of a row of small pictures; a long name has two lines, as high as the row."""
+    ax.set_ylabel(textwrap.fill(kind, 14, break_long_words=False), fontsize=7)
+
+
 def samples(pairs: Pairs, count: int = 7, classes: Sequence[str] = ()) -> Figure:
     """Figure 1: samples of the dataset, image above mask, spread over the whole set; `classes` as
     data.classes."""
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, count).round().astype(int))
+    chosen = spread(len(pairs), count)
     figure, axes = board(2, len(chosen))
     for column, i in enumerate(chosen):
         pair(axes[:, column], pairs.images[i], pairs.masks[i])
@@ -205,7 +212,7 @@ def in_blocks(manifest: pd.DataFrame) -> tuple[Figure, list[tuple[str, list[str]
     with one column more than pairs.
     """
     names = list(dict.fromkeys(manifest["source"]))
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, BLOCKS).round().astype(int))]
+    chosen = [names[i] for i in spread(len(names), BLOCKS)]
     abreast = min(2, len(chosen))
     width = 1 + min(MOST_PAIRS, int(manifest.groupby("source").size().max()))
     figure, axes = board(2 * -(-len(chosen) // abreast), abreast * width)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from diffusegen_core.chapters.sieve import Judged
 from diffusegen_core.config.text import duration
 from diffusegen_core.data import planes
+from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.pairsets import read_pair
 from diffusegen_core.report.figures import WIDTH, nothing, outlines, picture
 from diffusegen_core.report.tables import Table, show
@@ -107,7 +108,7 @@ def _draw(ax: Axes, image: np.ndarray, mask: np.ndarray, told: str) -> None:
 def _kept(one: Judged) -> Iterator[tuple[str, str]]:
     """Names, evenly spread over the agreement, and what is told of each."""
     rows = one.kept.manifest.sort_values("agreement", ascending=False, kind="stable")
-    for i in np.unique(np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().astype(int)):
+    for i in spread(len(rows), SHOWN):
         row = rows.iloc[i]
         yield row["name"], (f"seam {row['seam']:.1f}" if pd.isna(row["agreement"]) else
                             f"agreement {row['agreement']:.2f}")

@@ -13,6 +13,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import planes, rasters
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.pairsets import KINDS, read_pair
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT, painted
@@ -45,7 +46,7 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
     """
     boxes: list[tuple[str, str, str, np.ndarray | None]] = [
         ("", f"{len(pairs)} pairs", "images and\ntheir masks",
-         _montage([(pairs.images[i], pairs.masks[i]) for i in _spread(pairs)])),
+         _montage([(pairs.images[i], pairs.masks[i]) for i in spread(len(pairs), 3)])),
         *((letter, name, text, _made(run, name)) for (name, letter), text in
           zip(STAGES.items(), _told(run.params), strict=True)),
         ("e", "test", "", None)]
@@ -81,10 +82,6 @@ def _told(p: Params) -> list[str]:
             f"a new {p.data.object_name}\nfor a given mask",
             "colours guided to\nthe real image" if p.style.method == GUIDED else
             "noised, denoised,\nwith its mask"]
-
-
-def _spread(pairs: Pairs) -> np.ndarray:
-    return np.unique(np.linspace(0, len(pairs) - 1, 3).round().astype(int))
 
 
 def _made(run: Run, stage: str) -> np.ndarray | None:

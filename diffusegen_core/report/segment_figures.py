@@ -16,6 +16,7 @@ from diffusegen_core.report.figures import (
     LINES,
     MARKERS,
     WIDTH,
+    beside,
     board,
     colours,
     legend,
@@ -62,6 +63,7 @@ def gains(result: Tested, p: Params) -> Figure:
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 3.0))
     kinds = list(synthetic.groupby(["data_type", "ratio"], sort=False).groups)
     sizes = sorted(images["size"].unique())
+    apart = min(0.1, 0.7 / len(kinds))  # so that intervals do not hide each other, and stay at their size
     for ax, name in zip(axes[0], names, strict=True):
         here = images[images["test_set"] == name]
         for i, (data_type, ratio) in enumerate(kinds):
@@ -70,13 +72,13 @@ def gains(result: Tested, p: Params) -> Figure:
                 rows[rows["data_type"] == REAL.name], "dice", p.segment.resamples, p.seed,
                 result.groups_of(str(name))))
                 for size, rows in here.groupby("size")]
-            x = np.array([place for place, _ in found]) + (i - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
+            x = np.array([place for place, _ in found]) + (i - (len(kinds) - 1) / 2) * apart
             style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.3}
             ax.vlines(x, [gain.low for _, gain in found], [gain.high for _, gain in found], **style)
             ax.plot(x, [gain.mean for _, gain in found], MARKERS[i % len(MARKERS)], markersize=4,
                     linestyle=LINES[i % len(LINES)], label=f"{data_type}, r = {ratio}", **style)
         ax.axhline(0, color="0.5", linewidth=1, linestyle=":")
-        ax.set(title=name, xlabel="real pairs n")
+        ax.set(title=name, xlabel="real pairs n", xlim=(-0.5, len(sizes) - 0.5))
         ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes[0, 0].set_ylabel(f"gain over Real in {dice_of(p)}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
@@ -89,28 +91,31 @@ def examples(result: Tested, rows: int = 8, classes: Sequence[str] = ()) -> Figu
     done = _first(result, rows)
     if done.empty or not tests:
         return nothing("No network was tested.")
-    shown = min(trials.EXAMPLES, max(len(pairs) for _, pairs in tests))
-    figure, axes = board(len(done) + 1, shown * len(tests))
+    figure, axes = board(len(done) + 1, trials.EXAMPLES * len(tests))
     for left, (test, pairs) in enumerate(tests):
-        for i in range(min(shown, len(pairs))):
-            column = axes[:, left * shown + i]
-            predicted = [trials.examples(result, name, test)[i] for name in done["name"]]
-            masks = [planes.numbered(pairs.masks[i]), *predicted]
+        predicted = [trials.examples(result, name, test, pairs) for name in done["name"]]
+        columns = axes.T[left * trials.EXAMPLES:]
+        for column, image in zip(columns, predicted[0], strict=False):
+            i = pairs.names.index(image)
+            masks = [planes.numbered(pairs.masks[i]), *(masks.get(image) for masks in predicted)]
             for ax, mask in zip(column, masks, strict=True):
-                picture(ax, pairs.images[i])
-                outlines(ax, mask, pairs.planes.classes, linewidths=0.9)
-        axes[0, left * shown].set_title(test, loc="left")
+                if mask is not None:  # else of a network of older code, which has kept those of other images
+                    picture(ax, pairs.images[i])
+                    outlines(ax, mask, pairs.planes.classes, linewidths=0.9)
+        columns[0][0].set_title(test, loc="left")
     for ax, name in zip(axes[:, 0], ["true", *done["data_type"]], strict=True):
-        ax.set_ylabel(name, fontsize=7)
+        beside(ax, name)
     legend(figure, classes)
     return figure
 
 
 def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
-    """For the networks of `examples`, the test images that each did worst on: the true outline, in white, and
-    what it took for objects, dashed; of several classes each outline is in the colour of its class."""
+    """For the networks of `examples`, the test images that each did worst on, of different sequences, centres
+    or patients where these are known: the true outline, in white, and what it took for objects, dashed; of
+    several classes each outline is in the colour of its class."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
-    done = [(kind, [details.worst(result.details, name, test) for test, _ in tests])
+    done = [(kind, [details.worst(result.details, name, test, result.groups_of(test))
+                    for test, _ in tests])
             for kind, name in _first(result, rows)[["data_type", "name"]].itertuples(index=False)]
     done = [(kind, cases) for kind, cases in done if any(cases)]
     if not done:
@@ -125,7 +130,7 @@ def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
                                               (mask, COLOURS[5], "dashed")):
                     outlines(ax, numbers, pairs.planes.classes, colour, linewidths=0.9, linestyles=line)
                 ax.set_xlabel(f"Dice {dice:.2f}", fontsize=6, labelpad=1)
-        row[0].set_ylabel(kind, fontsize=7)
+        beside(row[0], kind)
     for ax, (test, _) in zip(axes[0, ::details.WORST], tests, strict=True):
         ax.set_title(test, loc="left")
     legend(figure, classes)

@@ -38,7 +38,9 @@ WEIGHTS = "model.safetensors"  # of a network, in Place.weights
 FALSE_ALARMS = "false_alarms"
 TABLES = {"distances.csv": ["image", *boundaries.COLUMNS, FALSE_ALARMS], "lesions.csv": lesionwise.COLUMNS,
           "calibration.csv": calibration.COLUMNS}
-MASKS, WORST = "worst.npz", 3  # the predicted masks of the images with the lowest Dice, so many
+# The predicted masks of the images with the lowest Dice: so many are kept, as all frames of a sequence may be
+# among them, and so many shown.
+MASKS, KEPT, WORST = "worst.npz", 24, 3
 
 
 def _empty(file: str) -> pd.DataFrame:
@@ -88,20 +90,27 @@ def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> No
     outputs = [files.write_text(folder / file, table[columns].to_csv(index=False, float_format="%.6g"))
                for (file, columns), table in zip(TABLES.items(), tables, strict=True)]
     dice = overlap.scores(probabilities, pairs.masks, pairs.overlap)["dice"].to_numpy()
-    worst = np.argsort(dice, kind="stable")[:WORST]
+    worst = np.argsort(dice, kind="stable")[:KEPT]
     outputs.append(files.write(folder / MASKS, lambda file: np.savez_compressed(
         file, images=np.array(pairs.names)[worst], dice=dice[worst],
         masks=lesion[worst] if pairs.planes.classes == 1 else planes.numbered(predicted[worst]))))
     artifact.finish(outputs, time.monotonic() - began, device=devices.name(place.workspace.device))
 
 
-def worst(known: Details, name: str, test: str) -> list[tuple[str, float, np.ndarray]]:
+def worst(known: Details, name: str, test: str,
+          groups: Mapping[str, str] | None = None) -> list[tuple[str, float, np.ndarray]]:
     """The WORST images of a test set by a network's Dice, the lowest first: their names, Dice and predicted
-    masks (S, S), bool or class numbers; none where the network has no details."""
+    masks (S, S), bool or class numbers; none where the network has no details.
+
+    With `groups`, the sequence, centre or patient of each image, as many as possible are of different groups.
+    """
     if (name, test) not in known.masks:
         return []
     with np.load(known.masks[name, test], allow_pickle=False) as kept:
-        return list(zip(kept["images"].tolist(), kept["dice"].tolist(), kept["masks"], strict=True))
+        images, cases = kept["images"].tolist(), zip(kept["dice"].tolist(), kept["masks"], strict=True)
+        told = [(image, *case) for image, case in zip(images, cases, strict=True)]
+    again = pd.Series([(groups or {}).get(image, image) for image in images]).duplicated()
+    return [told[place] for place in sorted(np.argsort(again.to_numpy(), kind="stable")[:WORST])]
 
 
 def obtainable(place: Place) -> list[str]:

@@ -16,6 +16,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Segment
 from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.measures import intervals, overlap
@@ -211,8 +212,10 @@ def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
     seconds = time.monotonic() - began
     # Before the scores, with which the experiment is finished: without kept weights there is no later.
     details.keep(place, name, probabilities, test)
-    masks = planes.numbered(overlap.hard(probabilities[:EXAMPLES], test.overlap)[:, 1:])
-    shown = files.write(place.test(name).begin() / SHOWN, lambda file: np.savez(file, masks=masks))
+    places = spread(len(test), EXAMPLES)
+    masks = planes.numbered(overlap.hard(probabilities[places], test.overlap)[:, 1:])
+    shown = files.write(place.test(name).begin() / SHOWN, lambda file: np.savez(
+        file, masks=masks, images=np.array(test.names)[places]))
     place.tested(name, images, [shown], seconds)
 
 
@@ -257,11 +260,12 @@ def _made(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tas
     return results
 
 
-def examples(result: Tested, name: str, test: str) -> np.ndarray:
-    """What a network, by its name in `runs`, took for lesions in the first images of a test set: class
-    numbers (N, S, S), at most EXAMPLES."""
+def examples(result: Tested, name: str, test: str, pairs: Pairs) -> dict[str, np.ndarray]:
+    """What a network, by its name in `runs`, took for lesions in a few images of a test set, by their names:
+    class numbers (S, S), at most EXAMPLES."""
     with np.load(result.folder / name / "tests" / test / SHOWN, allow_pickle=False) as kept:
-        return kept["masks"]
+        names = kept["images"].tolist() if "images" in kept else pairs.names  # once they were the first
+        return dict(zip(names, kept["masks"], strict=False))
 
 
 def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: int) -> pd.DataFrame:
