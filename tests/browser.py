@@ -80,18 +80,23 @@ class Browser:
                   picture: Path | None = None) -> PageReport:
         """Open a file, wait for its formulas and images, and report; `picture` is a PNG of the whole page."""
         self._navigate("about:blank")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
-                  mobile=False)
+        self._resize(width, height)
         self._navigate(path.resolve().as_uri())
         answer = self.call("Runtime.evaluate", expression=SETTLED, awaitPromise=True, returnByValue=True)
         if picture is not None:
-            shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+            # A window as high as the page: what Chromium captures beyond a window is laid out otherwise.
+            self._resize(width, int(self.call("Page.getLayoutMetrics")["cssContentSize"]["height"]))
+            shot = self.call("Page.captureScreenshot", format="png")
             picture.write_bytes(base64.b64decode(shot["data"]))
         requests = [event["params"]["request"]["url"] for event in self._events
                     if event["method"] == "Network.requestWillBeSent"]
         return PageReport(console_errors=[text for e in self._events if (text := _error(e))],
                           outgoing_requests=[url for url in requests if not url.startswith(LOCAL)],
                           **answer["result"]["value"])
+
+    def _resize(self, width: int, height: int) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
+                  mobile=False)
 
     def _address(self) -> str:
         """The page's debugging address; Chromium writes its port to a file once it listens."""
