@@ -293,7 +293,7 @@ class Run:
             "paste": lambda: paste.run(ws, get("data"), p.inpaint, p.data),
             "style": lambda: style.run(ws, get("data"), get("train"), get("inpaint"), p.style, p.inpaint,
                                        p.model, p.data.window, p.data),
-            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint.samples, p.inpaint.sources, p.data),
+            "gan": lambda: gan.run(ws, get("data"), p.gan, p.inpaint, p.data),
             "sets": lambda: collected.run(p, get("data"), get("inpaint"), get("style"), get("gan"),
                                           get("paste")),
             "evaluate": lambda: evaluate.run(ws, get("data"), get("sets").sets, p.evaluate, p.inpaint.dilate,

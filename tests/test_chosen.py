@@ -213,7 +213,7 @@ def test_another_generators_pairs_are_read_as_the_runs_data(tmp_path: Path, labe
     p = params.validate({"data": {**data, "count": None}, "gan": {"source": str(tmp_path / "gan")},
                          "run_dir": str(tmp_path / "run"), "device": "cpu"})
     real = dataset.gather(list("abcd"), np.zeros((4, channels, SIDE, SIDE)), np.zeros((4, 1, SIDE, SIDE)))
-    made = gan.run(Workspace(p.folder, 0, "cpu"), real, p.gan, 1, None, p.data)
+    made = gan.run(Workspace(p.folder, 0, "cpu"), real, p.gan, p.inpaint, p.data)
     assert made is not None
     pairs = made.pairs.load()
     classes = 3 if labels else 1
@@ -222,7 +222,7 @@ def test_another_generators_pairs_are_read_as_the_runs_data(tmp_path: Path, labe
     assert sorted(set(recipe) - {"version", "reader", "image_size", "jobs", "models"}) == (
         [] if (labels, channels) == (None, 3) else ["read"])
     shutil.move(tmp_path / "gan", tmp_path / "elsewhere")
-    again = gan.run(Workspace(p.folder, 0, "cpu", writable=False), real, p.gan, 1, None, p.data)
+    again = gan.run(Workspace(p.folder, 0, "cpu", writable=False), real, p.gan, p.inpaint, p.data)
     assert again is not None, "as in a copied run"
 
 

@@ -69,7 +69,7 @@ def make_run(folder: Path, patch: pytest.MonkeyPatch, settings: dict | None = No
                          "gan": settings or {"source": None}})
     ws = Workspace(p.folder, p.seed, p.device)
     run = Run(p, ws, dataset.load(ws, p.data), {})
-    if made := gan.run(ws, run.real, p.gan, p.inpaint.samples, p.inpaint.sources):
+    if made := gan.run(ws, run.real, p.gan, p.inpaint):
         run.sets[GAN] = made.pairs
     pairs: list[Made] = []
     for sample in range(1, SAMPLES + 1):

@@ -41,7 +41,7 @@ def real(p: Params) -> dataset.Pairs:
 
 
 def make(p: Params, **changes: bool) -> Baseline:
-    made = gan.run(workspace(p, **changes), real(p), p.gan, p.inpaint.samples, p.inpaint.sources)
+    made = gan.run(workspace(p, **changes), real(p), p.gan, p.inpaint)
     assert made is not None
     return made
 
@@ -69,7 +69,7 @@ def write_published(folder: Path, sources: range, samples: range, scale: int = 0
 
 def test_without_a_source_there_is_no_gan(tmp_path: Path) -> None:
     p = make_params(tmp_path, source=None)
-    assert gan.run(workspace(p), real(p), p.gan, 2, None) is None
+    assert gan.run(workspace(p), real(p), p.gan, p.inpaint) is None
 
 
 def test_the_published_pairs_become_a_dataset(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_mask_without_a_polyp_is_left_out(own: Params, monkeypatch: pytest.Mon
     draw = singan.draw
     monkeypatch.setattr(singan, "draw", lambda pyramid, start, generators: draw(
         pyramid, start, generators) - 5 * (generators[0].initial_seed() == lost))
-    job = gan.plan(own.seed, real(own), gan.filled(own.gan, 2, None))[1]
+    job = gan.plan(own.seed, real(own), gan.filled(own.gan, own.inpaint))[1]
     lost = seeds.derive(job.seed, "noise")
     shutil.rmtree(own.folder / "gan")
     made = make(own)

@@ -91,20 +91,39 @@ def test_sources_are_of_each_patient_in_turn_where_patients_are_told(nano, folde
     assert patients.sources(each.names, each.file, count) == list(range(12))[:count]
 
 
-def test_all_that_is_made_of_sources_is_made_of_the_same_ones(nano, folder) -> None:
+@pytest.mark.parametrize("told", [False, True])
+def test_drawn_sources_are_part_of_more_and_the_same_whatever_else_there_is(nano, folder, told) -> None:
+    names = [f"P{number // 3}_{number}" for number in range(24)]
+
+    def drawn(names: list[str], count: int) -> list[str]:
+        pairs, _ = load(make(nano, folder, holdout=None, names=names, **({} if told else {"patients": None})))
+        places = patients.sources(pairs.names, pairs.file, count, drawn=True)
+        assert places == sorted(places)
+        return [pairs.names[place] for place in places]
+    few, more = drawn(names, 5), drawn(names, 10)
+    assert few != sorted(names)[:5]
+    assert set(few) < set(more)
+    assert drawn(sorted({*few, *names[::2]}), 5) == few
+    if told:
+        assert len(of(few)) == 5
+        assert len(of(more)) == 8
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_all_that_is_made_of_sources_is_made_of_the_same_ones(nano, folder, drawn) -> None:
     p = params.validate(params.merged(params.plain(make(nano, folder)), {
-        "inpaint": {"sources": 6, "baselines": ["Paste"]}}))
+        "inpaint": {"sources": 6, "draw_sources": drawn, "baselines": ["Paste"]}}))
     run = Run(p)
     pairs = run.make("data")
     made = run.make("paste").sets[PASTE].manifest
-    wanted = [pairs.names[i] for i in patients.sources(pairs.names, pairs.file, 6)]
+    wanted = [pairs.names[i] for i in patients.sources(pairs.names, pairs.file, 6, drawn)]
     assert len(of(wanted)) == 6, "one of each patient that is left"
     assert wanted != pairs.names[:6]
     assert list(made["source"]) == wanted
     clusters = Clusters(pairs.names, np.zeros(len(pairs), int), 1, [], pd.DataFrame(), "none", 0.0, folder)
     jobs = inpaint.plan(p.seed, DataType("Diff", "1"), pairs, clusters, p.inpaint)
     assert [(job.source, pairs.names[job.index]) for job in jobs] == [(name, name) for name in wanted]
-    jobs = gan.plan(p.seed, pairs, gan.filled(p.gan.model_copy(update={"sources": None}), 1, 6))
+    jobs = gan.plan(p.seed, pairs, gan.filled(p.gan.model_copy(update={"sources": None}), p.inpaint), drawn)
     assert [job.source for job in jobs] == wanted
     supply = trainsets.supply(len(pairs), 1, False, p.inpaint, p.gan)
     assert trainsets.collect(pairs, supply, run.pasted.sets.values()).real.names == wanted

@@ -18,7 +18,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, plain, resolve
-from diffusegen_core.config.sections import Gan
+from diffusegen_core.config.sections import Gan, Inpaint
 from diffusegen_core.data import (
     dataset,
     decisive,
@@ -80,26 +80,27 @@ class Baseline:
         return [str(name) for name in manifest.loc[manifest["source"] == "", "name"]]
 
 
-def run(ws: Workspace, pairs: Pairs, settings: Gan, samples: int, sources: int | None,
+def run(ws: Workspace, pairs: Pairs, settings: Gan, inpaint: Inpaint,
         data: Data = PLAIN) -> Baseline | None:
     """Make or read every pair that is not there yet; None where `gan.source` is null.
 
-    `samples` and `sources` are those of inpainting, which hold where the GAN's own are null; by `data`, the
+    The numbers of sources and samples are those of inpainting where the GAN's own are null; by `data`, the
     run's, a folder is read. Raises UserError where the folder is no dataset or has problems, or the start
     scale is none.
     """
     if settings.source is None:
         return None
-    settings = filled(settings, samples, sources)
+    settings = filled(settings, inpaint)
     trained = settings.source == SINGAN
-    artifact = _train(ws, pairs, settings) if trained else _read(ws, pairs, settings, data)
+    artifact = (_train(ws, pairs, settings, inpaint.draw_sources) if trained
+                else _read(ws, pairs, settings, data))
     made = pairsets.read(artifact, GAN)
     return Baseline(made, made.stamp["made_by"], trained)
 
 
 def check(p: Params) -> Iterator[str]:
     """What the chapter would refuse, as far as it can be told before."""
-    settings = filled(p.gan, p.inpaint.samples, p.inpaint.sources)
+    settings = filled(p.gan, p.inpaint)
     if settings.source == SINGAN:
         yield from refusals([lambda: refuse_impossible(settings, p.data.image_size)])
     elif settings.source and not _remembered(p.folder, settings):
@@ -120,10 +121,10 @@ def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterato
                sources * samples * work.pair * image_size ** 2)
 
 
-def filled(settings: Gan, samples: int, sources: int | None) -> Gan:
+def filled(settings: Gan, inpaint: Inpaint) -> Gan:
     """The settings with what inpainting has in place of null; of sources, null still means all."""
-    return settings.model_copy(update={"samples": settings.samples or samples,
-                                       "sources": settings.sources or sources})
+    return settings.model_copy(update={"samples": settings.samples or inpaint.samples,
+                                       "sources": settings.sources or inpaint.sources})
 
 
 def caveat(baseline: Baseline | None) -> str:
@@ -142,10 +143,11 @@ def caveat(baseline: Baseline | None) -> str:
 # ---- our own
 
 
-def plan(seed: int, pairs: Pairs, settings: Gan) -> list[Job]:
-    """Every pair of our own: a model for each source, a seed for each pair. `settings` are filled."""
+def plan(seed: int, pairs: Pairs, settings: Gan, drawn: bool = False) -> list[Job]:
+    """Every pair of our own: a model for each source, a seed for each pair. `settings` are filled; `drawn` as
+    inpaint.draw_sources."""
     used = [(index, pairs.names[index])
-            for index in patients.sources(pairs.names, pairs.file, settings.sources)]
+            for index in patients.sources(pairs.names, pairs.file, settings.sources, drawn)]
     return [Job(index, f"{name}_{sample}", name, -1, f"singan-{name}", sample,
                 seeds.derive(seed, "gan", name, sample))
             for sample in range(1, (settings.samples or 1) + 1) for index, name in used]
@@ -162,9 +164,9 @@ def refuse_impossible(settings: Gan, image_size: int) -> None:
                         f"{image_size} pixels. Ask for fewer, or for no GAN by gan.source: null.")
 
 
-def _train(ws: Workspace, pairs: Pairs, settings: Gan) -> Artifact:
+def _train(ws: Workspace, pairs: Pairs, settings: Gan, drawn: bool) -> Artifact:
     refuse_impossible(settings, pairs.image_size)
-    jobs = plan(ws.seed, pairs, settings)
+    jobs = plan(ws.seed, pairs, settings, drawn)
     deciding = {name: value for name, value in plain(settings).items()
                 if name not in ("source", "sources", "samples")}
     artifact = ws.artifact(GAN.artifact, {

@@ -41,8 +41,8 @@ VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area_before", "area_after"]
 # Parameters that decide which pairs are made, or nothing but rounding, and not what a pair is like.
 # The masks, the pictures and what follows from them are told by what they are.
-IRRELEVANT = ("samples", "sources", "model_of", "batch_size", "masks", "backgrounds", "guidance_scale",
-              "baselines")
+IRRELEVANT = ("samples", "sources", "draw_sources", "model_of", "batch_size", "masks", "backgrounds",
+              "guidance_scale", "baselines")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def plan(seed: int, data_type: DataType, pairs: Pairs, clusters: Clusters, setti
          backgrounds: Sequence[str] = ()) -> list[Job]:
     """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's cluster;
     and so is its background, where there are any."""
-    jobs, sources = [], patients.sources(pairs.names, pairs.file, settings.sources)
+    jobs = []
+    sources = patients.sources(pairs.names, pairs.file, settings.sources, settings.draw_sources)
     for sample in range(1, settings.samples + 1):
         for index, name in ((index, pairs.names[index]) for index in sources):
             own = seeds.derive(seed, "inpaint", data_type.name, name, sample)

@@ -71,7 +71,7 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
 
 def plan(seed: int, pairs: Pairs, settings: Inpaint) -> list[Job]:
     """Every pair of a data type. Its seed is that of the other types' pair of the same name."""
-    sources = patients.sources(pairs.names, pairs.file, settings.sources)
+    sources = patients.sources(pairs.names, pairs.file, settings.sources, settings.draw_sources)
     return [Job(index, f"{name}_{sample}", name, -1, NO_MODEL, sample,
                 seeds.derive(seed, "paste", name, sample))
             for sample in range(1, settings.samples + 1)

@@ -121,6 +121,9 @@ class Inpaint(Section):
     sources: PositiveInt | None = Field(
         16, description="use so many sources: the first pairs, or, where patients or sequences are told, the "
                         "first of each patient, then the second of each, and so on; null: all")
+    draw_sources: bool = Field(
+        False, description="draw them by a hash of their names, the same for every seed, in place of the "
+                           "first, which may all be of one day")
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)
     resampling: PositiveInt = Field(1, description="RePaint's r: 1 never jumps back")

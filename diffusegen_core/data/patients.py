@@ -103,17 +103,19 @@ def together(stored: Path | None) -> Mapping[str, str]:
     return told or sidecars.volumes(stored)
 
 
-def sources(names: Sequence[str], stored: Path | None, count: int | None) -> list[int]:
+def sources(names: Sequence[str], stored: Path | None, count: int | None, drawn: bool = False) -> list[int]:
     """Which of stored pairs, by their positions and in that order, so many synthetic ones are made of: the
     first `count`; or where patients or sequences are told, the first of each, then the second of each, and
-    so on. None: all."""
+    so on. None: all. `drawn`: the first by a hash of their names, so that other pairs, a count and a
+    generator's seed change nothing."""
     told, _ = read(stored)
+    ranks = [seeds.derive(0, "source", name) for name in names] if drawn else range(len(names))
     before = Counter[str]()  # pairs of the same patient that go before
     turns = []
-    for place, name in enumerate(names):
-        turns.append((before[told[name]] if told else 0, place))
-        before[told.get(name, "")] += 1
-    return sorted(place for _, place in sorted(turns)[:count])
+    for rank, place in sorted(zip(ranks, range(len(names)), strict=True)):
+        turns.append((before[told[names[place]]] if told else 0, rank, place))
+        before[told.get(names[place], "")] += 1
+    return sorted(place for _, _, place in sorted(turns)[:count])
 
 
 def file(folder: Path, patients: str | None) -> Path | None:

@@ -88,6 +88,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
         "inpaint": {
             "samples": Line(rung.samples, "synthetic pairs a source, N"),
             "sources": Line(sources, "pairs that are painted into; more cost time and give variety"),
+            **({} if sources == pairs else {"draw_sources": Line(
+                True, "by a hash of their names: the first may all be of one day or scanner")}),
             "masks": Line("varied", "lesions of training pairs, changed and placed anew: the model only "
                                     "paints the image, and no mask is empty"),
             "guidance_scale": Line(2.0, "networks find the painted lesions far more often than at 1"),

@@ -32,6 +32,8 @@ class Amount:
     sources: int
     samples: int
     """Pairs a source."""
+    drawn: bool = False
+    """Whether the sources are drawn, as by inpaint.draw_sources."""
 
 
 Supply = Mapping[DataType, Amount]
@@ -42,13 +44,15 @@ Paste-Poisson, K-Diff, ..."""
 def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) -> Supply:
     """What a run of so many real pairs and clusters has, `full`: with a model of the full set."""
     sources = min(pairs, inpaint.sources or pairs)
-    types = {REAL: Amount(sources, 1)}
+    drawn = inpaint.draw_sources
+    types = {REAL: Amount(sources, 1, drawn)}
     if gan.source:
         own = min(pairs, gan.sources or inpaint.sources or pairs)
-        types[GAN] = Amount(own, gan.samples or inpaint.samples)
-    types |= dict.fromkeys(pasted(inpaint.baselines), Amount(sources, inpaint.samples))
+        types[GAN] = Amount(own, gan.samples or inpaint.samples, drawn)
+    each = Amount(sources, inpaint.samples, drawn)
+    types |= dict.fromkeys(pasted(inpaint.baselines), each)
     for data_type in painted(clusters, full, inpaint.masks):
-        types |= dict.fromkeys((data_type, data_type.styled), Amount(sources, inpaint.samples))
+        types |= dict.fromkeys((data_type, data_type.styled), each)
     return types
 
 
@@ -111,7 +115,7 @@ def collect(pairs: Pairs, supply: Supply, sets: Iterable[PairSet]) -> Sets:
         if len(foreign):
             raise UserError(f"{data_type} holds pairs made of {foreign.iloc[0]}, which is no training pair "
                             "of the run.")
-    sources = patients.sources(pairs.names, pairs.file, supply[REAL].sources)
+    sources = patients.sources(pairs.names, pairs.file, supply[REAL].sources, supply[REAL].drawn)
     return Sets(pairs.take(sources), made, supply, pairs.stored)
 
 
