@@ -1,1 +1,1 @@
-"""A run's pairs in the formats that others train with."""
+"""Exports of a run's pairs in the formats of other training programs."""

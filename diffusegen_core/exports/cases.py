@@ -1,4 +1,4 @@
-"""What an export holds: the pairs of some data types, each with its origin, and on which side of a split."""
+"""The content of an export: the pairs of some data types, each with its origin and its side of a split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ TRAIN, VALID, HELD, TEST = "train", "validation", "held_back", "test"
 SPLITS = (TRAIN, VALID, HELD)  # and TEST, where held-out pairs are asked for
 SYNTHETIC = "synthetic"
 NOT_AUDITED = "not audited"
-FOLDS = 5  # of cross-validation, as nnU-Net has it
-CHANNELS = (1, 3)  # of an image that a picture file holds
+FOLDS = 5  # of cross-validation, as in nnU-Net
+CHANNELS = (1, 3)  # that an image in a picture file may have
 ORIGINS = ["case", "origin", "data_type", "generator", "pair", "source", "lesion_of", "group", "model",
            "sample", "split", "near_copy"]
-NAMED = ["case", "pair", "source", "lesion_of"]  # of the table that tells whose pair a numbered one is
+NAMED = ["case", "pair", "source", "lesion_of"]  # of the table that resolves numbers to the run's names
 
 
 @dataclass(frozen=True)
@@ -30,31 +30,31 @@ class Case:
     """One pair of an export."""
 
     case: str
-    """Its name there, unique: "2-Styled-Paint__0012", or "2-Styled-Paint__NAME" where names are kept."""
+    """Its unique name there: "2-Styled-Paint__0012", or "2-Styled-Paint__NAME" where names are kept."""
     data_type: DataType
     pair: str
     """Its name in the run."""
     source: str
-    """The real pair that it was made of, or is; what stands for it where that is not known."""
+    """The real pair that it was made of, or is; a stand-in where that is unknown."""
     lesion_of: str
-    """Whose lesion or mask it shows, where one was pasted or given: a real pair's, or that of a file of
+    """The origin of its lesion or mask, where one was pasted or given: a real pair, or a file of
     inpaint.masks; else the source."""
     model: str
-    """What painted it; "none" where no model did."""
+    """The model that painted it; "none" where none did."""
     sample: int
-    """Number among those of its source, from 1; 0 of a real pair."""
+    """Its number among those of its source, from 1; 0 for a real pair."""
     split: str
-    """TRAIN, VALID (real pairs alone), HELD: made of a pair that validates, or with its lesion or mask; or
-    TEST: a real pair that the run holds out."""
+    """TRAIN; VALID (real pairs only); HELD: made of a VALID pair, or with the lesion or mask of a VALID or
+    TEST pair; or TEST: a real pair that the run holds out."""
     near_copy: str
-    """By what chapter 5 calls it a near-copy of a training image, and a real pair of another one ("pixels");
-    "no", or NOT_AUDITED."""
+    """By what chapter 5 calls it a near-copy of a training image (a real pair, of another one): "pixels",
+    "features" or "both"; else "no", or NOT_AUDITED."""
     generator: int = 0
-    """Which of a run's generators has made it, from 0."""
+    """The generator of the run that made it, from 0."""
 
     @property
     def kind(self) -> str:
-        """What its name there begins with."""
+        """The prefix of its name in the export."""
         by = f"_generator-{self.generator}" if self.generator else ""
         return "Held-out" if self.split == TEST else f"{self.data_type}{by}"
 
@@ -65,41 +65,42 @@ class Case:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is exported of a run, real pairs first."""
+    """The pairs of a run to export, real ones first."""
 
     run: Run
     cases: list[Case]
     sets: Mapping[DataType, PairSet]
-    """The synthetic types."""
+    """The pairs of the synthetic types."""
     native: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Height and width of each real pair's own files, where pairs are to have those; {} for the run's."""
+    """Height and width of each real pair's own files, for exports at that size; {} for the run's size."""
     further: Sequence[Mapping[DataType, PairSet]] = ()
-    """Those of each generator after the first, where these are exported as well."""
+    """The pairs of each generator after the first, where these are exported as well."""
     planes: bool = False
-    """Whether masks are arrays with a plane for each class."""
+    """Whether masks are arrays with one plane per class."""
     tested: TestSet | None = None
     """The real pairs that the run holds out, where these are exported."""
     numbers_of: Mapping[str, int] = field(default_factory=dict)
-    """What each source is told by, from 1, as its name may be a patient's; {} where names are kept."""
+    """The number, from 1, that replaces each source's name, which may be a patient's; {} where names are
+    kept."""
 
     @property
     def real(self) -> bool:
-        """Whether there are real pairs, but for those that are held out."""
+        """Whether there are real pairs other than held-out ones."""
         return any(case.data_type == REAL and case.split != TEST for case in self.cases)
 
     @property
     def described(self) -> str:
-        """What its pairs are, in words."""
+        """The origins of its pairs, in words."""
         return " and ".join(dict.fromkeys(case.origin for case in self.cases)) + " pairs"
 
     @property
     def names_kept(self) -> bool:
-        """Whether it tells the names of the run's pairs."""
+        """Whether the names of the run's pairs are exported."""
         return not self.numbers_of
 
     @property
     def sides(self) -> str:
-        """How a layout ends that speaks of sides, which the card explains where there are several."""
+        """The reference to the card's section on sides, for layouts; "" where the card has none."""
         return ": see *Sides*" if self.real or self.tested else ""
 
     @property
@@ -113,32 +114,32 @@ class Chosen:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """What the channels of an image are called."""
+        """The names of an image's channels."""
         count = self.run.params.data.channels
         return {1: ("grey",), 3: ("R", "G", "B")}.get(count) or tuple(f"channel {i}" for i in range(count))
 
     @property
     def picture(self) -> str:
-        """The ending of an image's file: a picture, or an array where a picture has not so many channels."""
+        """The suffix of image files: a picture's, or an array's where a picture cannot hold the channels."""
         return ".png" if len(self.channels) in CHANNELS else planes.ARRAY
 
     @property
     def label(self) -> str:
-        """That of a mask's."""
+        """The suffix of mask files."""
         return planes.ARRAY if self.planes else ".png"
 
     @property
     def licence(self) -> str:
-        """The licence field, which nobody can fill in here."""
+        """The text of the licence field, which only the user can fill in."""
         return "TO BE FILLED IN: the licence of the real images, which binds the synthetic ones as well"
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The sides that it may have."""
+        """The sides that the export may have."""
         return (*SPLITS, TEST) if self.tested else SPLITS
 
     def of(self, split: str) -> list[Case]:
-        """The pairs of a side."""
+        """The pairs on a side."""
         return [case for case in self.cases if case.split == split]
 
     def read(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -161,15 +162,18 @@ class Chosen:
         return pairsets.read_pair(sets[case.data_type].folder, case.pair)
 
     def written(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """A pair with its mask as it is written: (M, H, W) uint8 in {0, 1} where these are `planes`, else
-        class numbers (H, W) uint8."""
+        """A pair with its mask as written to file: (M, H, W) uint8 in {0, 1} if `planes`, else class numbers
+        (H, W) uint8."""
         image, mask = self.read(case)
         return image, mask if self.planes else planes.numbered(mask)
 
     def folds(self) -> list[dict[str, list[str]]]:
-        """Cross-validation by real pairs, as nnU-Net's splits_final.json: "val" holds the real pairs of a
-        fold, "train" all that are neither these nor made of them, nor show a lesion or mask of theirs; slices
-        of a volume stay together. None with fewer than two real pairs."""
+        """Folds of cross-validation by real pairs, as in nnU-Net's splits_final.json.
+
+        "val" holds the real pairs of a fold, "train" all pairs that are neither these nor made of them, nor
+        show their lesions or masks. Images of a patient or slices of a volume stay together. Held-out pairs,
+        and those that show their lesions, are in no fold. [] with fewer than two real pairs.
+        """
         unseen = {case.source for case in self.of(TEST)}
         cases = [case for case in self.cases if not {case.source, case.lesion_of} & unseen]
         sources = [case.source for case in cases if case.data_type == REAL]
@@ -183,28 +187,28 @@ class Chosen:
                 for part in parts]
 
     def source(self, name: str) -> str:
-        """What a source, or whose lesion a pair shows, is called in the export."""
+        """The exported name of a source, or of the origin of a lesion."""
         return name if self.names_kept else f"source-{self.numbers_of[name]:04d}"
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row a pair, columns ORIGINS, without `pair` where names are not kept: what the export tells of
-        each."""
+        """The exported facts about the pairs: one row per pair, columns ORIGINS, without `pair` unless names
+        are kept."""
         columns = [name for name in ORIGINS if name != "pair" or self.names_kept]
         return pd.DataFrame([self.row(case) for case in self.cases], columns=columns)
 
     @property
     def named(self) -> pd.DataFrame:
-        """A row a pair, columns NAMED, with the names of the run's pairs: not for others."""
+        """One row per pair, columns NAMED, with the names of the run's pairs: not to be passed on."""
         return pd.DataFrame([{name: getattr(case, name) for name in NAMED} for case in self.cases],
                             columns=NAMED)
 
     def row(self, case: Case) -> dict[str, str | int]:
-        """The columns of `table`."""
+        """A pair's row of `table`."""
         told = {name: getattr(case, name) for name in ORIGINS if name != "group"}
         if not self.names_kept:
             del told["pair"]
-        # A GAN of our own is called after its source.
+        # A GAN trained by the run is named after its source.
         model = case.model.removesuffix(case.source) + self.source(case.source) if (
             case.data_type == GAN and case.model.endswith(case.source)) else case.model
         return {**told, "data_type": case.data_type.name, "model": model, "source": self.source(case.source),
@@ -212,8 +216,8 @@ class Chosen:
 
     @cached_property
     def _groups(self) -> dict[str, str]:
-        """What a source belongs to that is not to be parted, such as a patient or a volume, by its number; a
-        source of which none is known is one for itself."""
+        """The numbered group of each source, such as a patient or a volume, which must not be split; a source
+        without a known group is its own."""
         known, numbers = dict(patients.together(self.run.pairs.file)), dict[str, int]()
         if self.tested:
             test = {**(self.tested.volumes or {}), **(self.tested.patients or {})}
@@ -229,6 +233,6 @@ class Chosen:
 
 
 def held_as(test: TestSet, name: str) -> str:
-    """What a held-out pair, or a patient of such, is called among the sources of an export: in another folder
-    names may mean other images."""
+    """The name of a held-out pair, or of its patient, among the sources of an export: in another folder, the
+    same names may mean other images."""
     return name if test.same_source else f"{test.name}: {name}"

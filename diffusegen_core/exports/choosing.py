@@ -1,4 +1,4 @@
-"""The pairs of a run that an export takes, what they are called in it, and on which side each is."""
+"""The choice of a run's pairs for an export, their names in it, and the side of each."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,13 +16,14 @@ from diffusegen_core.segmentation import trainsets
 
 def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, native: bool = False,
            generators: bool = False, keep_names: bool = False, held_out: bool = False) -> Chosen:
-    """The pairs of these data types, and the real ones if `real`; without names those of `usual`. If `native`
-    they are to have the size of their source's own files. They are the first generator's, or with
-    `generators` those of all; with `held_out` those as well that the run's networks are tested on. Pairs and
-    sources are numbered, in an order that tells nothing, unless `keep_names`.
+    """The pairs of these data types, or of the `usual` one if `types` is None, and the real ones if `real`.
 
-    UserError where the run does not have them, has not made them (naming the chapter), none is left, or no
-    native size is known.
+    With `native` they get the size of their source's own files, with `generators` they are those of all
+    generators and not only of the first, and with `held_out` the run's held-out pairs join them. Pairs and
+    sources are numbered, in an order that reveals nothing, unless `keep_names`.
+
+    UserError where the run does not have such pairs, has not made them (naming the chapter), none is left, or
+    a native size is unknown.
     """
     asked = [usual(run)] if types is None else [outlets.named(run, name) for name in types]
     sets = {one: outlets.made(run, one) for one in dict.fromkeys(asked) if one != REAL}
@@ -57,8 +58,8 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
 
 
 def _tested(run: Run, native: bool) -> TestSet:
-    """The pairs of the data's own kind that the run holds out. NotMadeError where they are not read yet;
-    UserError where there are none, or not at such a size."""
+    """The run's held-out pairs, without transfer sets. NotMadeError where they have not been read yet;
+    UserError where there are none, or a native size is asked for."""
     if native:
         raise UserError("Held-out pairs are at the run's size: leave out --native, or --held-out.")
     own = [one for name, one in run.tests.items() if name not in testsets.TRANSFER.values() and one.pairs]
@@ -68,8 +69,8 @@ def _tested(run: Run, native: bool) -> TestSet:
 
 
 def _numbers(run: Run, cases: Sequence[Case]) -> dict[str, int]:
-    """A number for each source, from 1: the run's pairs first, then others. Their order is drawn, as that of
-    the names may be that of dates."""
+    """A number for each source, from 1: the run's pairs first, then others. Their order is random, as that of
+    the names may reveal dates."""
     sources = {name for case in cases for name in (case.source, case.lesion_of)}
     known, seed = set(run.pairs.names), run.params.seed
     return {name: number for number, name in enumerate(
@@ -78,7 +79,7 @@ def _numbers(run: Run, cases: Sequence[Case]) -> dict[str, int]:
 
 
 def _numbered(cases: Sequence[Case], numbers: Mapping[str, int]) -> list[Case]:
-    """The pairs, those of each data type and generator numbered in the order of their sources' numbers."""
+    """The pairs, numbered within each data type and generator in the order of their sources' numbers."""
     kinds: dict[str, list[Case]] = {}
     for case in cases:
         kinds.setdefault(case.kind, []).append(case)
@@ -95,9 +96,11 @@ def _native(run: Run, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
 
 
 def usual(run: Run) -> DataType:
-    """What a run is made for: its styled pairs, filtered where there is a filter; or what of this there is.
+    """The data type that a run is made for: its styled pairs, filtered where there is a filter; or the next
+    best that is made.
 
-    NotMadeError, which names the chapter, where nothing is painted.
+    Where none is made, the last resort is returned all the same: reading it raises NotMadeError, which names
+    the chapter.
     """
     painted = [one for one in outlets.types(run).values() if one.is_painted]
     order = sorted(painted, key=lambda one: (one.full, not one.is_styled, not one.is_filtered))
@@ -105,7 +108,7 @@ def usual(run: Run) -> DataType:
 
 
 def made(run: Run, data_type: DataType) -> PairSet | None:
-    """The pairs of a synthetic type; None where there are none."""
+    """The pairs of a synthetic type; None where none are made."""
     try:
         return outlets.made(run, data_type) or None
     except UserError:
@@ -113,13 +116,13 @@ def made(run: Run, data_type: DataType) -> PairSet | None:
 
 
 def others(chosen: Chosen) -> list[str]:
-    """The names of the types that are made as well and not exported."""
+    """The names of the synthetic types that are made but not exported."""
     known = outlets.types(chosen.run).values()
     return [one.name for one in known if one != REAL and one not in chosen.sets and made(chosen.run, one)]
 
 
 def _audited(run: Run) -> dict[tuple[str, str], str]:
-    """By what chapter 5 calls a pair a near-copy, by data type and name."""
+    """`Case.near_copy` of the pairs that chapter 5 audited, by data type and name."""
     result = run.finished("evaluate")
     rows = result.audit[["data type", "name", "near_copy"]].itertuples(index=False) if result else ()
     return {(kind, name): near or "no" for kind, name, near in rows}

@@ -1,4 +1,4 @@
-"""The card of an export: what it holds, how it was made, what is not known, and what it is not for."""
+"""The data card of an export: its content, how it was made, what is not known, and what it is not for."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -45,7 +45,7 @@ LIMITS = """\
 
 
 def text(chosen: Chosen, title: str, layout: str) -> str:
-    """The card as Markdown; `title` is what the format is called, `layout` what its writer says of it."""
+    """The card as Markdown; `title` is the format's name, `layout` its writer's description of the files."""
     run = chosen.run
     parts = [
         f"# {escaped(run.folder.name)}: {chosen.described}", _summary(chosen, title),
@@ -133,7 +133,7 @@ def _making(chosen: Chosen) -> str:
 
 
 def _worth(chosen: Chosen) -> str:
-    """What chapter 7 found of these pairs; or why nobody knows."""
+    """Chapter 7's findings about these pairs, or why there are none."""
     run, result = chosen.run, chosen.run.finished("augment")
     if result is None or not result.complete:
         return ("Not known: whether networks that are trained on such pairs do better is what chapter 7 "
@@ -152,7 +152,7 @@ def _worth(chosen: Chosen) -> str:
 
 
 def _another(chosen: Chosen, size: int) -> str:
-    """In what the exported pairs are not those of the comparison, on sets of `size`; "" where they are."""
+    """How the exported mix differs from the one compared on sets of `size`; "" where it does not."""
     p, pairs = chosen.run.params, len(chosen.run.pairs)
     most = max(p.augment.ratios or [p.inpaint.samples])
     if (p.augment.rule == "add" and p.augment.alpha == 1 and size >= pairs and most >= p.inpaint.samples
@@ -174,7 +174,7 @@ def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
 
 
 def as_yaml(told: Mapping[str, Any]) -> str:
-    """A block of YAML, in the order in which it is told, that nothing in it ends."""
+    """A fenced block of YAML in the given order; no backticks in it can close the fence."""
     text = yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True)
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
     return f"{fence}yaml\n{text}{fence}"
@@ -204,7 +204,7 @@ def _copies(chosen: Chosen) -> str:
 
 
 def remembered(run: Run) -> str:
-    """What the membership test of chapter 5 says of the models; or why nothing is known."""
+    """The result of chapter 5's membership test of the models, or why there is none."""
     result = run.finished("evaluate")
     if told := answer.remembered(result, run.params) if result else None:
         return f"{told.question} {told.sentence}"
@@ -214,12 +214,12 @@ def remembered(run: Run) -> str:
 
 
 def own_limits(p: Params) -> Iterator[str]:
-    """What the limits of a card begin with, because of the run's own data."""
+    """The limits that are due to the run's own data, which come first in a card."""
     if p.data.drawn:
         yield "- The real pairs are phantoms drawn by code: nothing here is evidence about patients."
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A table of Markdown."""
+    """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

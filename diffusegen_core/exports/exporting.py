@@ -1,4 +1,4 @@
-"""The command `diffusegen export`: a run's pairs for other programs, or its models; all or nothing."""
+"""The work of `diffusegen export`: a run's pairs for other programs, or its models; all or nothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,24 +25,24 @@ from diffusegen_core.run import Run
 from diffusegen_core.store import files
 
 CARD, ORIGINS = "README.md", "origins.csv"
-NAMES = "-names.csv"  # after the folder's name, beside it: the pairs of the run behind the numbers
+NAMES = "-names.csv"  # suffix to the folder's name, of the file beside it that resolves numbers to names
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is written."""
+    """An export format."""
 
     title: str
     write: Callable[[Path, Chosen, str], str]
-    """Into a folder, which will be called so: what its card says of the layout."""
+    """Writes the pairs into a folder, given its final name, and returns the card's text on the layout."""
     head: Callable[[Chosen, str], str] = lambda chosen, called: ""
-    """Of the card."""
+    """The head of the card."""
     any_channels: bool = False
-    """Whether it holds images of other channels than 1 or 3."""
+    """Whether it can hold images with other than 1 or 3 channels."""
     sides: bool = True
-    """Whether it tells pairs to train on from others."""
+    """Whether it separates training pairs from others."""
     by_class: Literal["always", "asked", "never"] = "never"
-    """Whether each class may have a mask of its own, so that they may overlap."""
+    """Whether each class gets a mask of its own, so that classes may overlap."""
 
 
 FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write, any_channels=True),
@@ -56,16 +56,16 @@ FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write, any_channels=True)
 def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | None = None, real: bool = True,
            native: bool = False, generators: bool = False, by_class: bool = False,
            keep_names: bool = False, held_out: bool = False) -> tuple[Path, Chosen]:
-    """Write the finished pairs of a run in one of FORMATS into a new folder: where it is, and what it holds.
+    """Write the finished pairs of a run in one of FORMATS; returns the new folder and what it holds.
 
-    By default the folder is called after the run and the format, and lies where one stands. Pairs are
-    numbered, and the file `names_of` the folder, which is the user's alone, tells what they are called in
-    the run; with `keep_names` files are called after them. `types`, `real`, `native`, `generators` and
-    `held_out` as in `choosing.choose`; `by_class` writes a plane for each class, as is done anyway where
-    classes may overlap.
-    UserError where the format cannot hold such images or masks, where the
-    run lacks the pairs, and where the folder holds anything, lies in a run or among its data, or is not
-    called as nnU-Net asks for.
+    By default the folder is named after the run and the format, in the current directory. Pairs are numbered,
+    and the file `names_of` the folder, readable by the user alone, has their names in the run; with
+    `keep_names` they keep these names. `types`, `real`, `native`, `generators` and `held_out` are as in
+    `choosing.choose`; `by_class` writes one plane per class, as is done anyway where classes may overlap.
+
+    UserError where the format cannot hold such images, masks or held-out pairs, where the run lacks the
+    pairs, and where the folder is not empty, lies in a run or among its data, has a file of names beside it,
+    or is not named as nnU-Net requires.
     """
     place = out or Path(to_nnunet.name(run.folder.name) if to == "nnunet" else f"{run.folder.name}-{to}")
     refuse_place(run, place)
@@ -92,7 +92,7 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
 
     if chosen.names_kept:
         return files.write_folder(place, fill), chosen
-    # Before the folder: nobody is to have numbers that nothing explains.
+    # Before the folder, so that there are never numbers without their names.
     files.write_text(names, chosen.named.to_csv(index=False), files.PRIVATE)
     try:
         return files.write_folder(place, fill), chosen
@@ -102,25 +102,26 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
 
 
 def names_of(place: Path) -> Path:
-    """The file beside an export that tells what its pairs are called in the run."""
+    """The file beside an export that has the names of its pairs in the run."""
     whole = place if place.name not in ("", "..") else place.resolve()  # such as "."
     return whole.with_name(f"{whole.name}{NAMES}")
 
 
 def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:
-    """Write the finished models of a run and a card into a new folder: where it is, and the models.
+    """Write the finished models of a run and a card; returns the new folder and the models.
 
-    UserError where the run has none, and where the folder holds anything or lies in a run or among its data.
+    UserError where the run has none, and where the folder is not empty or lies in a run or among its data.
     """
     place = out or Path(f"{run.folder.name}-models")
     refuse_place(run, place)
     files.refuse_full(place)
-    trained = run.models  # or nothing is begun
+    trained = run.models  # raises before anything is written
     return files.write_folder(place, lambda folder: to_models.write(run, folder)), trained
 
 
 def _by_class(run: Run, form: Format, asked: bool) -> bool:
-    """Whether masks are written a plane a class. UserError where the format cannot hold what the run has."""
+    """Whether masks are written as one plane per class. UserError where the format cannot hold the run's
+    images or masks."""
     data = run.params.data
     others = ", ".join(name for name, one in FORMATS.items() if one.any_channels)
     if data.channels not in cases.CHANNELS and not form.any_channels:

@@ -1,5 +1,5 @@
-"""The files of an export: images as grey or RGB PNGs, masks as PNGs of class numbers; what no picture holds
-as NumPy arrays, channels or classes first."""
+"""The files of an export: images as grey or RGB PNGs, masks as PNGs of class numbers; what no PNG can hold,
+as NumPy arrays with channels or classes first."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,11 +13,11 @@ from diffusegen_core.exports.cases import Case, Chosen
 from diffusegen_core.store import files
 
 Places = Callable[[Case], tuple[Path, Path]]
-"""Where the image and the mask of a pair go."""
+"""The paths of a pair's image and mask."""
 
 
 def write(chosen: Chosen, places: Places, levels: int = 1) -> None:
-    """Write every pair; a mask of class numbers holds these times `levels`."""
+    """Write every pair; class numbers in masks are multiplied by `levels`."""
     for case in progress(chosen.cases):
         image, label = chosen.written(case)
         for path, pixels in zip(places(case), (image, label if chosen.planes else label * levels),
@@ -26,7 +26,7 @@ def write(chosen: Chosen, places: Places, levels: int = 1) -> None:
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write (3, H, W), (1, H, W) or (H, W) uint8 as a PNG, or any array where the file is to be one."""
+    """Write (3, H, W), (1, H, W) or (H, W) uint8 as a PNG, or any array if the path has an array's suffix."""
     if path.suffix == planes.ARRAY:
         files.write(path, lambda file: np.save(file, np.ascontiguousarray(pixels, np.uint8)), hashed=False)
         return
@@ -35,5 +35,5 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
 
 
 def progress(cases: list[Case]) -> Iterable[Case]:
-    """The pairs, under a bar."""
+    """Iterate over the pairs with a progress bar."""
     return tqdm(cases, desc="Exporting", unit="pair", leave=False, disable=None)

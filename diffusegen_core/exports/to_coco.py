@@ -1,7 +1,6 @@
-"""COCO: a JSON of instances for each side of the split, the images beside it.
+"""COCO: a JSON file of instances for each side of the split, with the images beside it.
 
-An instance is a connected part of a class, over corners too. It is told as run lengths (compressed),
-which are exact.
+An instance is an 8-connected component of a class, stored as compressed run lengths, which are exact.
 """
 
 import json
@@ -29,7 +28,7 @@ LAYOUT = """\
 
 
 def write(folder: Path, chosen: Chosen, called: str) -> str:
-    """Write the dataset; what its card says of the layout."""
+    """Write the dataset; returns the card's text on the layout."""
     known = {name: number for name, number in chosen.numbers.items() if number}
     documents = {split: _document(chosen, known, called) for split in FILES}
     instances = 0
@@ -63,7 +62,7 @@ def _image(chosen: Chosen, number: int, case: Case, shape: tuple[int, ...]) -> d
 
 def _annotations(image: int, mask: np.ndarray) -> Iterator[dict[str, Any]]:
     """The instances of a mask (M, S, S) in {0, 1}."""
-    from pycocotools import mask as coco  # here, so that other exports do without
+    from pycocotools import mask as coco  # here, so that other exports do not need it
     for category, plane in enumerate(mask, 1):
         count, parts = cv2.connectedComponents(np.ascontiguousarray(plane), connectivity=8)
         for part in range(1, count):  # 0 is the background

@@ -1,4 +1,4 @@
-"""A plain folder: images/ and masks/, as this program reads them itself."""
+"""A plain folder: images/ and masks/, as this program itself reads them."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from diffusegen_core.exports import pngs
 from diffusegen_core.exports.cases import Chosen
 
 TITLE = "a plain folder"
-WHITE = 255  # the only class of a mask, as every program shows it
+WHITE = 255  # the value of a single class, which every program shows as white
 
 
 def write(folder: Path, chosen: Chosen, called: str) -> str:
-    """Write the dataset; what its card says of the layout."""
+    """Write the dataset; returns the card's text on the layout."""
     one = len(chosen.classes) == 1
     pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}{chosen.picture}",
                                      folder / "masks" / f"{case.case}{chosen.label}"), WHITE if one else 1)

@@ -20,7 +20,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
 def write(folder: Path, chosen: Chosen, called: str) -> str:
-    """Write the dataset; what its card says of the layout."""
+    """Write the dataset; returns the card's text on the layout."""
     pngs.write(chosen, lambda case: (folder / case.split / "images" / f"{case.case}.png",
                                              folder / case.split / "masks" / f"{case.case}.png"))
     for split in splits(chosen):
@@ -32,7 +32,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
 
 
 def splits(chosen: Chosen) -> list[str]:
-    """Those that have pairs."""
+    """The sides that have pairs."""
     return [split for split in chosen.splits if chosen.of(split)]
 
 

@@ -1,7 +1,7 @@
-"""The models of a run, to be passed on: files that tell their own network, and a model card.
+"""Export of a run's models: self-describing files of weights, and a model card.
 
-A file has the weights that the run samples with, and no optimizer. Its header tells which images the model
-has seen by a hash of their pixels, so that a run can refuse to test on them, but no longer by their names.
+A file has the weights that the run samples with, and no optimizer state. Its header identifies the images the
+model has seen by hashes of their pixels, so that a run can refuse to test on them, but not by their names.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from diffusegen_core.store import files
 from diffusegen_core.store.stamps import read_stamp
 
 CARD = "README.md"
-SHARED = ("model", "process", "train")  # the sections of the parameters that decide a model, beside its data
+SHARED = ("model", "process", "train")  # the sections of parameters that decide a model, besides data
 LICENCE = "TO BE FILLED IN: the licence of the images, which binds the models as well"
 LIMITS = """\
 - For research on segmentation. **Never for clinical use**: not for diagnosis, not for treatment, and not to
@@ -34,7 +34,7 @@ LIMITS = """\
 
 
 def write(run: Run, folder: Path) -> Trained:
-    """Write every model and the card into a folder: the models. NotMadeError where there are none."""
+    """Write every model and the card into a folder; returns the models. NotMadeError where there are none."""
     models = run.models
     for model in models.all:
         tensors, header = checkpoints.read(model.path)
@@ -45,7 +45,7 @@ def write(run: Run, folder: Path) -> Trained:
 
 
 def file_name(model: Model) -> str:
-    """As `train.checkpoints` finds it."""
+    """The file name by which `train.checkpoints` finds a model."""
     return f"{model.name}{checkpoints.OURS}"
 
 
@@ -59,7 +59,7 @@ def _unnamed(header: checkpoints.Header) -> checkpoints.Header:
 
 
 def card(run: Run, models: Trained, folder: Path) -> str:
-    """The card as Markdown; the models lie in `folder` already."""
+    """The card as Markdown; the models must already be in `folder`."""
     p = run.params
     parts = [
         f"# {escaped(run.folder.name)}: diffusion models", _summary(p, models),
@@ -116,7 +116,7 @@ def _training(p: Params, models: Trained) -> str:
 
 
 def _memory(run: Run) -> Iterator[str]:
-    """What the audit and the membership test of chapter 5 say; or why nothing is known."""
+    """The results of chapter 5's membership test and audit of copies, or why there are none."""
     yield datacard.remembered(run)
     result = run.finished("evaluate")
     if copied := answer.copied(result, run.params) if result else None:

@@ -1,4 +1,4 @@
-"""MONAI: a datalist as the Medical Segmentation Decathlon's, with the keys `image` and `label`."""
+"""MONAI: a datalist like the Medical Segmentation Decathlon's, with the keys `image` and `label`."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ LAYOUT = """\
 
 
 def write(folder: Path, chosen: Chosen, called: str) -> str:
-    """Write the dataset; what its card says of the layout."""
+    """Write the dataset; returns the card's text on the layout."""
     pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}{chosen.picture}",
                                      folder / "labels" / f"{case.case}{chosen.label}"))
     lists = {name: [_item(chosen, case) for case in chosen.of(split)] for split, name in LISTS.items()}

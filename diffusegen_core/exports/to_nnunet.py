@@ -28,19 +28,20 @@ NO_FOLDS = ("there is none, for no two real pairs to train on are in it; folds t
 
 
 def name(run_name: str) -> str:
-    """What the folder is called if nobody says."""
+    """The folder's default name."""
     return f"Dataset501_{re.sub('[^A-Za-z0-9_-]', '_', run_name)}"
 
 
 def check(out: Path) -> None:
-    """UserError where a folder is not called as nnU-Net asks for."""
+    """UserError where a folder is not named as nnU-Net requires."""
     if not NAME.fullmatch(out.name):
         raise UserError(f"nnU-Net reads folders called DatasetXXX_Name, and not {out.name}: name one by "
                         f"--out, such as {out.parent / 'Dataset501_Mine'}.")
 
 
 def write(folder: Path, chosen: Chosen, called: str) -> str:
-    """Write the dataset into a folder that will be `called` so; what its card says of the layout."""
+    """Write the dataset into a folder that will be renamed to `called`; returns the card's text on the
+    layout."""
     whole = len(chosen.channels) in CHANNELS
     for case in pngs.progress(chosen.cases):
         image, numbers = chosen.written(case)

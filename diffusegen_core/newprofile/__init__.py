@@ -1,1 +1,1 @@
-"""A parameter file for data of one's own: what the data and the device suggest, with reasons."""
+"""A parameter file for the user's own data: what the data and the device suggest, with reasons."""

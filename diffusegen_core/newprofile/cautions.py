@@ -1,4 +1,4 @@
-"""What a run that `diffusegen new` has chosen will not be able to tell, a sentence each."""
+"""The limits of a run chosen by `diffusegen new`: what it will not be able to tell, a sentence each."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -11,12 +11,12 @@ from diffusegen_core.measures import power
 from diffusegen_core.newprofile.firstlook import SMALL, Folder
 from diffusegen_core.newprofile.fitting import GENERATORS, Fit
 
-FEW_PATIENTS = 10  # of the test images
+FEW_PATIENTS = 10  # in the test images, below which intervals are wide
 MEASURED = 0.05  # the largest mean gain in Dice over real pairs in benchmarks/README.md, rounded
 
 
 def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) -> Iterator[str]:
-    """The limits of a run; `known` is whether its networks know images from pretraining."""
+    """The limits of a run; `known` is whether its networks are pretrained."""
     side = best.rung.side
     if best.seconds > 60 * minutes:
         yield (f"It will not be done in {minutes:g} minutes: the smallest run is planned to take "
@@ -44,7 +44,7 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     if seeds < power.LEAST_SEEDS:
         yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
                f"{seeds}.")
-    # In small sets whose generators see them alone, each repetition has one of its own.
+    # Where generators see only a small set, each repetition has its own.
     generators = seeds if p.augment.generator_sees == "subset" else min(seeds, p.generators)
     gain = power.visible(seeds, images, generators)
     expect = (f' The mean gains in benchmarks/README.md are {MEASURED:g} at most: expect "undecided".'
@@ -68,7 +68,7 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
 
 
 def _tested(p: Params, data: Folder) -> int:
-    """How many images test the networks: those that are held out, or of another folder."""
+    """How many images test the networks: those held out, or those of another folder."""
     if data.held:
         return data.kept(p.data.image_size)[1]
     if (folder := testsets.folders(p.segment).get("held_out")) is None:
@@ -78,7 +78,7 @@ def _tested(p: Params, data: Folder) -> int:
 
 
 def _more(data: Folder) -> str:
-    """How to have enough test images."""
+    """How to get enough test images, in words."""
     test = "another folder of labelled images test: -p segment.held_out DIR -p data.holdout null."
     if (enough := data.enough()) is None:
         return f"Let {test}"

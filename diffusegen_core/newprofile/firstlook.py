@@ -1,4 +1,4 @@
-"""The first part of `diffusegen new`: how the folder is read, what tells patients, and who is held out."""
+"""The first part of `diffusegen new`: reading the folder, identifying patients, and holding some out."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,58 +16,58 @@ from diffusegen_core.data.sequences import PATIENT, SEQUENCE
 from diffusegen_core.measures import power
 from diffusegen_core.newprofile import guesses
 
-SHARES = 0.2, 0.25, 0.3, 0.35  # the first is taken that gives as many test images as a verdict needs
-OF_FEW = 0.3  # where none does
-MOST = 0.6  # a share that leaves something to train on
-FEWEST = 4  # pairs
-SMALL = 12  # pixels of a lesion at the run's size, below which it is hardly one
-FEW = 0.1  # of the pairs, which may be left out for such lesions
+SHARES = 0.2, 0.25, 0.3, 0.35  # held out: the first that gives as many test images as a verdict needs
+OF_FEW = 0.3  # the share where none of them does
+MOST = 0.6  # the largest share that leaves something to train on
+FEWEST = 4  # usable pairs that a run needs
+SMALL = 12  # pixels at the run's size below which a lesion is hardly one
+FEW = 0.1  # share of the pairs that may be left out for such lesions
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder as it was looked at."""
+    """What was found in the folder."""
 
     settings: Data
     seen: Checkup
     listed: Report
-    """Its pairs as they are listed, the unusable ones among them: of these a run holds a share out."""
+    """Its pairs as listed, unusable ones included: a run holds out a share of these."""
     seed: int
     guessed: bool
-    """Whether what tells patients was guessed from the names."""
+    """Whether the rule that identifies patients was guessed from the names."""
     patients: dict[str, str]
-    """The patient of each pair, or its sequence of frames; {} where nothing tells."""
+    """The patient of each pair, or its sequence of frames; {} where unknown."""
     held: list[str]
     """The usable pairs that are held out."""
 
     @property
     def kind(self) -> str:
-        """What `patients` are."""
+        """Whether `patients` are patients or sequences, in words."""
         return SEQUENCE if self.settings.patients is None else PATIENT
 
     @property
     def pairs(self) -> int:
-        """How many are not held out."""
+        """How many usable pairs are not held out."""
         return len(self.seen.report.pairs) - len(self.held)
 
     def small(self, side: int) -> set[str]:
-        """The pairs with a lesion that is none at a run's size."""
+        """The pairs with a lesion below SMALL pixels at a run's size."""
         return {name for area, name in self.seen.seen.areas if area * side**2 < SMALL}
 
     def left_out(self, side: int) -> set[str]:
-        """Those that are left out, if they are few; none where the user says what to do with such."""
+        """The `small` pairs if they are few enough to leave out, and the user has not decided about them."""
         asked = self.settings.min_area is not None or self.settings.on_bad == "skip"
         small = self.small(side)
         return small if not asked and len(small) <= FEW * len(self.seen.report.pairs) else set()
 
     def kept(self, side: int) -> tuple[int, int]:
-        """How many pairs a run at this size has to train on, and how many of those that it holds out."""
+        """How many pairs a run at this size has to train on, and how many it holds out."""
         out, held = self.left_out(side), set(self.held)
         return self.pairs - len(out - held), len(held - out)
 
     def enough(self) -> tuple[float, int] | None:
-        """The least data.holdout with as many test images as a verdict needs, and how many pairs that leaves;
-        None where it would take more than MOST."""
+        """The least data.holdout with enough test images for a verdict, and how many pairs it leaves; None
+        where it would exceed MOST."""
         usable = {pair.name for pair in self.seen.report.pairs}
         for hundredth in range(1, round(100 * MOST) + 1):
             held = usable.intersection(_held(self.listed, self.settings, hundredth / 100, self.seed))
@@ -77,7 +77,7 @@ class Folder:
 
     @property
     def lines(self) -> list[tuple[str, str, str]]:
-        """What was seen, a verdict a line, and who is held out."""
+        """What was found, one verdict per line, and who is held out."""
         seen = [line for line in self.seen.lines if line[1] != "patients"]
         last = (checkup.LOOK if not self.patients else checkup.OK, "patients", self._patients())
         return [*seen, *([last] if self.held or self.patients else [])]
@@ -92,10 +92,10 @@ class Folder:
 
 def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Mapping[str, Any],
          seed: int = 0) -> Folder:
-    """Look at a folder; twice where the first look suggests other channels or labels than the defaults.
+    """Look at a folder, and again if that suggests other channels or labels than the defaults.
 
-    `globs` are data.images and data.masks, `told_by` is data.patients, `given` all else that the user says of
-    data, `seed` the run's. UserError where it has problems, or too few pairs.
+    `globs` are data.images and data.masks, `told_by` is data.patients, `given` all else that the user sets in
+    `data`, `seed` the run's. UserError where the folder has problems or too few pairs.
     """
     if not globs and "images" not in given:
         globs = layouts.only_patterns(source)
@@ -132,7 +132,7 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
 
 
 def _share(listed: Report, usable: Collection[str], settings: Data, seed: int) -> float:
-    """The least of SHARES that holds out as many images as a verdict needs; of few pairs OF_FEW."""
+    """The least of SHARES that holds out as many images as a verdict needs, or else OF_FEW."""
     for share in SHARES:
         if len(set(usable).intersection(_held(listed, settings, share, seed))) >= power.LEAST_IMAGES:
             return share

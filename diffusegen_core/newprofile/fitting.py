@@ -1,4 +1,4 @@
-"""The second part of `diffusegen new`: the largest run that fits into the time, and the next larger."""
+"""The second part of `diffusegen new`: the largest run that fits into the time, and the next larger one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,19 +11,19 @@ from diffusegen_core.newprofile.lines import Sections
 from diffusegen_core.planning import plan
 from diffusegen_core.planning.plan import Plan
 
-BESIDE = 180.0  # seconds of a run that no plan counts: notebooks' starts, tables, figures, the book
+BESIDE = 180.0  # seconds of a run that no plan counts: starting notebooks, tables, figures, the book
 PROBED = 12.0  # seconds of a probe
-HOPELESS = 3.0  # times the time that there is; a larger run is not probed
+HOPELESS = 3.0  # times the limit; a run foreseen to take longer is not probed
 MOST_MINUTES = 10_000.0  # that a user may ask for
-WORTH = 1.25  # times as many training images as the size of run has, from which on they are worth the time
-SPARE = 0.9  # of the time that is left, which more training may take: no plan is exact
-GENERATORS = 3  # of a verdict on the method
-TRAINING = "training"  # the kind of work, in a plan
+WORTH = 1.25  # the least factor by which more training images than the rung's are worth the time
+SPARE = 0.9  # share of the time left that more training may take, as no plan is exact
+GENERATORS = 3  # that a verdict on the method needs
+TRAINING = "training"  # the kind of work in a plan
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The size of run that was chosen."""
+    """The chosen size of run."""
 
     rung: Rung
     chosen: Sections
@@ -33,15 +33,17 @@ class Fit:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, the book included; nan where memory did not suffice for some of it."""
+        """Seconds of the whole run, the book included; nan where memory did not suffice for part of it."""
         return seconds(self.plan) + BESIDE
 
 
 def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections],
         validated: Callable[[Sections], Params], most_images: int) -> Fit:
-    """The largest size of run, of ascending ones, that is planned to take at most `limit` seconds, or the
-    smallest. Time that is left goes into three generators, if they fit, and into more training, up to
-    `most_images` a model."""
+    """The largest of ascending sizes of run that is planned to take at most `limit` seconds, or the smallest.
+
+    The time left goes into three generators, if they fit, and into more training, up to `most_images` per
+    model.
+    """
     best: Fit | None = None
     for rung in rungs:
         chosen = sections(rung)
@@ -60,7 +62,7 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
 
 def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
             validated: Callable[[Sections], Params], most_images: int) -> Fit:
-    """The same size with three generators, and then with as many training images as there is time for."""
+    """The same size with three generators, if they fit, and as many training images as there is time for."""
     chosen = sections(several := replace(best.rung, generators=GENERATORS))
     planned = at_rates(best.plan, plan.make(validated(chosen), 0))
     if seconds(planned) + BESIDE <= limit:
@@ -79,7 +81,7 @@ def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
 
 
 def at_rates(probed: Plan, other: Plan) -> Plan:
-    """Another plan for the same device, with times by the rates of one that was probed."""
+    """Another plan for the same device, with times from the rates of a probed one."""
     sums = probed.table.groupby("kind")[["seconds", "flop"]].sum(min_count=1)
     each = sums["seconds"] / sums["flop"].where(sums["flop"] > 0)
     table = other.table.assign(seconds=(other.table["flop"] * other.table["kind"].map(each)).where(
@@ -89,7 +91,7 @@ def at_rates(probed: Plan, other: Plan) -> Plan:
 
 
 def seconds(planned: Plan) -> float:
-    """Of all work; nan where memory did not suffice for some of it, or its rate is not known."""
+    """Seconds of all planned work; nan where memory did not suffice for part of it, or a rate is unknown."""
     return float(planned.table["seconds"].sum(skipna=False))
 
 

@@ -1,4 +1,4 @@
-"""How many clusters data of one's own suggest: by silhouette and cluster sizes, or by their number alone."""
+"""The number of clusters for the user's data: by silhouette and cluster sizes, or by the count of pairs."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from diffusegen_core.data.reports import Report
 from diffusegen_core.networks import features
 from diffusegen_core.store import seeds
 
-LEAST = 12  # pairs of a cluster, whose model sees no others
-CLEAR = 0.1  # a mean silhouette below it is no grouping
-MOST_K, EACH = 8, 24  # clusters, and pairs for each on average
+LEAST = 12  # pairs in a cluster, whose model sees no others
+CLEAR = 0.1  # the mean silhouette that a grouping must exceed
+MOST_K, EACH = 8, 24  # the most clusters, and the least pairs per cluster on average
 LOOKED_AT = 150  # pairs whose features are computed
-SIDE = 64  # pixels at which they are looked at
-UNSEEN = 80  # pairs from which on two clusters are made unseen
+SIDE = 64  # pixels, the size at which they are computed
+UNSEEN = 80  # pairs from which on there are two clusters where features cannot be computed
 
 
 class Grouping(NamedTuple):
-    """A number of clusters, the pairs in the smallest, and why."""
+    """A number of clusters, the pairs in the smallest, and the reason."""
 
     k: int
     smallest: int
@@ -29,7 +29,7 @@ class Grouping(NamedTuple):
 
 
 def by_number(pairs: int) -> Grouping:
-    """Where no weights are known, by the number of pairs."""
+    """The grouping by the number of pairs alone, where no pretrained weights are available."""
     k = 1 if pairs < UNSEEN else 2
     return Grouping(k, max(1, pairs // (2 * k) if k > 1 else pairs),
                     f"{pairs} pairs, and no weights to group them by: a model sees its own cluster alone, "
@@ -37,8 +37,8 @@ def by_number(pairs: int) -> Grouping:
 
 
 def by_looks(settings: Data, report: Report, held_out: Collection[str], network: Cluster) -> Grouping:
-    """By the features of a sample of the pairs that are not held out: the K with the largest silhouette among
-    those whose smallest cluster has LEAST pairs."""
+    """The grouping by features of a sample of the pairs that are not held out: the K with the largest
+    silhouette above CLEAR among those whose smallest cluster has LEAST pairs; else one cluster."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 

@@ -1,4 +1,4 @@
-"""What a look at data of one's own suggests: channels, labels, patients, and weights that can be had here."""
+"""Guesses from a look at the user's data: labels and patients; and the weights that are available here."""
 
 import re
 from collections import Counter
@@ -15,27 +15,27 @@ from diffusegen_core.networks import features, vgg, weights
 from diffusegen_core.newprofile.lines import Line
 from diffusegen_core.segmentation import segnet
 
-# Ways in which the names of images tell patients, the surest first.
+# Patterns of patients in the names of images, the surest first.
 NAMES = (
     r"(?i)((?:patient|pat|subject|subj|sub|case|person|pid|p)[-_ ]?\d+)(?!\d)",
     r"^([^_]*\d)_",
     r"^(\d+)-",
 )
 FOLDERS = r"([^/]*\d[^/]*)/[^/]+$"
-FEWEST = 4  # patients, and below it the text is more likely a hospital's or an organ's
+FEWEST = 4  # patients; fewer matches are more likely hospitals or organs
 MOST_LABELS = 9
 BACKBONES = ("mobilenet_v2", "resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_large")
 
 
 class Weights(NamedTuple):
-    """The networks of others that a run uses, by section, and whether they know images."""
+    """The third-party networks that a run uses, by section, and whether they are pretrained."""
 
     sections: dict[str, dict[str, Line]]
     known: bool
 
 
 def labels(seen: Seen, report: Report) -> dict[str, str] | None:
-    """data.labels that the masks suggest; None where they are of one class, black and white."""
+    """data.labels as the masks suggest; None for black and white masks of one class, or other values."""
     if len(report.told) > 1:
         return {name: name for name in report.told}
     counts = seen.values
@@ -50,7 +50,7 @@ def labels(seen: Seen, report: Report) -> dict[str, str] | None:
 
 
 def patients(report: Report) -> str | None:
-    """data.patients that the names of images suggest; None where they tell no groups."""
+    """data.patients as the names of images, or their folders, suggest; None where these show no groups."""
     for pattern in NAMES:
         if _groups([pair.image.name for pair in report.pairs], pattern):
             return pattern
@@ -59,8 +59,8 @@ def patients(report: Report) -> str | None:
 
 
 def _groups(names: Sequence[str], pattern: str) -> bool:
-    """Whether an expression finds patients: in each name, several of them, some with several images, and
-    none with most of all."""
+    """Whether a pattern finds patients: one in every name, at least FEWEST in all, some with several images,
+    and none with more than half of them."""
     matches = [re.search(pattern, name) for name in names]
     sizes = Counter(match[1] for match in matches if match)
     return (sum(sizes.values()) == len(names) and len(sizes) >= FEWEST and max(sizes.values()) > 1
@@ -72,7 +72,7 @@ def _path(pair: Pair, folder: Path) -> str:
 
 
 def available(given: str | None, decoder: Sequence[int]) -> Weights:
-    """The networks whose weights can be had: a file's, the libraries' own, or else small random ones.
+    """The networks whose weights are available: a file's, the libraries' own, or else small random ones.
 
     UserError where a given file fits none of BACKBONES.
     """
@@ -93,7 +93,7 @@ def _of_file(given: str, decoder: Sequence[int]) -> Weights:
             fits = _can(lambda own=own: segnet.build(own, 0))  # type: ignore[misc]
             sections["segment"] = _encoder(name, path, "as cluster.weights") if fits else _untrained()
             return Weights(sections, True)
-    weights.read(given)  # which says what is wrong with the file itself
+    weights.read(given)  # raises if the file itself is bad
     raise UserError(f"--weights {given}: its weights fit none of the backbones {', '.join(BACKBONES)}. Leave "
                     "it out, and set cluster.backbone and cluster.weights in the file by hand.")
 

@@ -1,6 +1,6 @@
 """The sizes of run that `diffusegen new` chooses from, from a smoke test to the paper's image size.
 
-They follow the profiles: smoke, kvasir_cpu and one_gpu. The paper's own training, 28 hours of a large GPU, is
+They follow the profiles smoke, kvasir_cpu and one_gpu. The paper's own training, 28 hours on a large GPU, is
 params/paper.yaml.
 """
 
@@ -14,13 +14,13 @@ class Rung:
     """One size of run."""
 
     side: int
-    """Of an image, pixels."""
+    """Side of an image, in pixels."""
     base: int
     """Width of the U-Net's first level."""
     mult: tuple[int, ...]
     attention: int
     images: int
-    """Training images of a model, T."""
+    """Training images per model, T."""
     batch: int
     lr: float
     sources: int | None
@@ -49,20 +49,20 @@ LADDER = (
     Rung(256, 128, (1, 1, 2, 2, 4, 4), 16, 50000, 32, 1e-4, None, 3, 100, (256, 128, *DECODER), 5, True,
          "one_gpu at the paper's image size", True),
 )
-PASSES = 400  # over each pair, above which a model learns little more than to repeat them
+PASSES = 400  # over each pair; with more, a model learns little but to repeat the pairs
 SMALL_SETS = 16, 32, 64, 128  # the paper's N
-MOST_TESTS = 200  # images of a folder
-MEASURED = 64  # px, at which benchmarks/learning.py and worth.py have compared ways to train
-ALL = 2  # times the sources of a size of run: up to so many pairs, all are painted into
+MOST_TESTS = 200  # most test images from a folder
+MEASURED = 64  # px at which benchmarks/learning.py and worth.py compared ways to train
+ALL = 2  # all pairs are painted into if they are at most so many times the rung's sources
 
 
 def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sections:
-    """All but the data and the weights, of a run of so many pairs, of which `smallest` lie in the smallest of
-    k clusters, and `held` more are held out."""
+    """All parameters but those of data and weights, for a run with so many pairs, `smallest` of them in the
+    smallest of k clusters, and `held` more that are held out."""
     images = min(rung.images, PASSES * smallest)
     sources = pairs if rung.sources is None or pairs <= ALL * rung.sources else rung.sources
     small = [size for size in SMALL_SETS if size < sources]
-    # What a user asks is whether all pairs gain: where all are painted into, they are the last of the sets.
+    # Users want to know the gain over all their pairs: where all are painted into, they are the last set.
     sizes = [*(small if rung.side >= 128 else small[:1]), *([sources] if sources == pairs else small[1:2])]
     calls = 25
     return {

@@ -1,15 +1,15 @@
-"""Parameters with the reason of each, and the YAML file that they become."""
+"""Parameters with a reason for each, and the YAML file that they become."""
 
 import json
 import textwrap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-WIDE = 118  # characters of a line of the file
+WIDE = 118  # most characters in a line of the file
 
 
 class Line(NamedTuple):
-    """A value and why it was chosen; "" where the name says all."""
+    """A value and why it was chosen; "" where the name says it all."""
 
     value: Any
     reason: str = ""
@@ -19,14 +19,14 @@ Sections = dict[str, dict[str, Line]]
 
 
 def values(sections: Sections) -> dict[str, Any]:
-    """The parameters alone, as plain values; those of the section "" belong to none."""
+    """The parameters as plain values, without reasons; those in the section "" are at the top level."""
     plain: dict[str, Any] = {name: line.value for name, line in sections.get("", {}).items()}
     return plain | {section: {name: line.value for name, line in lines.items()}
                     for section, lines in sections.items() if section}
 
 
 def changed(sections: Sections, changes: Mapping[str, Any], reason: str) -> Sections:
-    """The same with other values, given in sections, and one reason for them all."""
+    """The sections with the changed values, given in sections too, and one reason for them all."""
     result = {section: dict(lines) for section, lines in sections.items()}
     for section, value in changes.items():
         if isinstance(value, Mapping):
@@ -37,7 +37,7 @@ def changed(sections: Sections, changes: Mapping[str, Any], reason: str) -> Sect
 
 
 def text(head: str, sections: Sections) -> str:
-    """The file: what it is, and the sections with their reasons."""
+    """The text of the file: a head that says what it is, and the sections with their reasons."""
     parts = [textwrap.fill(head, WIDE, initial_indent="# ", subsequent_indent="# ")]
     for section, lines in sections.items():
         indent = "  " if section else ""
@@ -47,7 +47,7 @@ def text(head: str, sections: Sections) -> str:
 
 
 def _row(indent: str, name: str, line: Line) -> str:
-    # JSON is YAML, and quotes what YAML would take for something else.
+    # JSON is YAML, and quotes strings that YAML would read as something else.
     row = f"{indent}{name}: {json.dumps(line.value, ensure_ascii=False)}"
     if not line.reason:
         return row

@@ -1,4 +1,4 @@
-"""`diffusegen new`: look at the data, time the device, and fit a run into the time that there is."""
+"""`diffusegen new`: look at the data, time the device, and fit a run into the available time."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from diffusegen_core.newprofile.wish import Wish, refuse_there
 from diffusegen_core.planning import preflight
 from diffusegen_core.store import files
 
-LISTED = 1.0  # seconds of a chapter, from which on its time is told
+LISTED = 1.0  # seconds from which on a chapter's time is listed
 GIVEN = "as given by -p"
 
 
@@ -40,15 +40,15 @@ class New:
     """What the run will not be able to tell, a sentence each."""
 
     def write(self) -> None:
-        """Write the file; never over another."""
+        """Write the file, never over an existing one."""
         refuse_there(self.file)
         files.write_text(self.file, self.text)
 
 
 def make(wish: Wish) -> New:
-    """Choose the parameters. UserError where the data have problems, or the file or its run is there already.
+    """Choose the parameters. UserError where the data have problems, or the file or its run already exists.
 
-    Nothing is written; the device computes for some seconds a size of run.
+    The file is not written yet; the device is probed for some seconds for each size of run.
     """
     file = params.resolve(wish.out)
     refuse_there(file)
@@ -80,7 +80,7 @@ def make(wish: Wish) -> New:
 
 
 def _rungs(data: Folder) -> list[Rung]:
-    """The sizes of run whose images are not larger than those that are there."""
+    """The sizes of run whose images are no larger than the smallest of the data; at least one size."""
     native = min(max(size) for size in data.seen.seen.sizes)
     return [rung for rung in LADDER if rung.side <= native] or list(LADDER[:1])
 
@@ -102,8 +102,10 @@ def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung
 
 
 def _together(chosen: Sections) -> Sections:
-    """The same, with one network for all clusters where that was measured to be better, and where there are
-    generators enough to keep several workers busy: it takes one."""
+    """The sections, with one network for all clusters where that was measured to be better.
+
+    A single network keeps only one worker busy, so this is done only where there are several generators.
+    """
     k, generators, side = (chosen[section][name].value for section, name in (
         ("cluster", "k"), ("", "generators"), ("data", "image_size")))
     train = chosen["train"]
@@ -158,7 +160,7 @@ def _patients_reason(data: Folder) -> str:
 
 
 def text(new: New) -> str:
-    """What was seen, chosen, planned, and what the run will not tell, for a terminal."""
+    """What was found, chosen and planned, and what the run will not tell, as text for a terminal."""
     best, p = new.best, new.params
     rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.data.lines]
     each = best.plan.chapters["seconds"]

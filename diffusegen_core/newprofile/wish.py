@@ -1,4 +1,4 @@
-"""What is asked of `diffusegen new`, and whether the file may be written at all."""
+"""The request to `diffusegen new`, and the check that the file may be written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from diffusegen_core.store import lock
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user asks for."""
+    """What the user asks for."""
 
     source: Path
     minutes: float = 60.0
@@ -27,7 +27,7 @@ class Wish:
 
 
 def refuse_there(file: Path) -> None:
-    """UserError where a file is there, or the run that it would name."""
+    """UserError if the file, or the run that it would name, already exists."""
     if file.exists():
         raise UserError(f"{file} is there already, and nothing is written over it. Name another by --out.")
     if lock.is_run(folder := params.resolve(f"runs/{file.stem}")):

@@ -1,1 +1,1 @@
-"""What a run will take, and what would stop it, before anything runs."""
+"""What a run will cost, and what would stop it, before anything runs."""

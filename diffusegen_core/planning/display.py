@@ -1,7 +1,7 @@
-"""What `diffusegen run` shows while it runs: a line each for the run, its chapter and the item under way.
+"""Progress display of `diffusegen run`: one line each for the run, its chapter and the item under way.
 
 In a terminal the three lines change in place, and all else scrolls above them. Elsewhere, as in the log of a
-batch job, there is a plain line a minute, and one at the end of each chapter and item.
+batch job, a plain line appears every minute, and at the end of each chapter and item.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ from diffusegen_core.run import Run
 
 log = logging.getLogger(__name__)
 LINE = "{desc} |{bar}|"
-LOOK = 1.0  # seconds from one look at the chapter to the next
-# Counts the work of a run, in a process of its own: it takes seconds, in which a run may be interrupted.
+LOOK = 1.0  # seconds between looks at the chapter's progress
+# Counts the work of a run in a separate process: it takes seconds, during which a run may be interrupted.
 COUNTING = ("import sys; from diffusegen_core.planning import remaining; "
             "from diffusegen_core.run import Run; remaining.counted(Run.open(sys.argv[1]), keep=True)")
 
 
 class Display:
-    """Shows how far a run is while this lasts; `chapter` says which one is under way.
+    """Context manager that shows a run's progress; `chapter` marks the chapter under way.
 
-    `rates`, FLOP a second by kind of work, tell the time that is left until the run itself does.
+    `rates`, FLOP per second by kind of work, give the time left until the run's own pace is known.
     """
 
     def __init__(self, run: Run, chapters: list[str], rates: Mapping[str, float] | None = None) -> None:
         self.run, self.chapters, self.rates = run, chapters, rates
         self.place = run.folder / progress.PLACE
         self.finished: dict[str, float] = {}
-        self.now: tuple[str, float] | None = None  # what is under way, and since when
+        self.now: tuple[str, float] | None = None  # the chapter under way, and since when
         self.rest: remaining.Ahead | None = None
-        self.child: subprocess.Popen[bytes] | None = None  # which counts
+        self.child: subprocess.Popen[bytes] | None = None  # the process that counts the work
         self.lines: list[tqdm] = []
         self.ended = threading.Event()
         self.held = contextlib.ExitStack()
@@ -78,7 +78,7 @@ class Display:
 
     @contextlib.contextmanager
     def chapter(self, title: str, name: str) -> Iterator[None]:
-        """While it lasts, the chapter of this name is under way; its beginning and its end have a line."""
+        """Mark a chapter as under way inside the `with` block, with a line at its start and end."""
         self.place.unlink(missing_ok=True)
         self._say(f"{title}: running, {len(self.finished) + 1} of {len(self.chapters)}")
         began = time.monotonic()
@@ -94,7 +94,7 @@ class Display:
         told = time.monotonic()
         while not self.ended.wait(LOOK):
             levels = progress.posted(self.run.folder)
-            if levels and self.rest is None:  # only now, as a run may be done by then
+            if levels and self.rest is None:  # not earlier: a run with nothing to do ends before
                 self._estimate()
             if self.lines:
                 self._draw(levels)
@@ -103,9 +103,9 @@ class Display:
                 self._say("; ".join([self._whole(self._left(levels)), *map(progress.words, levels)]))
 
     def _estimate(self) -> None:
-        """Find what is left, where its work is counted, or have it counted."""
+        """Find what is left if the run's work is counted, or start counting it."""
         try:
-            own = Run(self.run.params)  # an object of its own, as this is another thread
+            own = Run(self.run.params)  # a separate object, as this is another thread
             table = remaining.known(own)
             if table is not None:
                 self.rest = remaining.ahead(own, table, self.rates)
@@ -113,9 +113,9 @@ class Display:
                 self.child = subprocess.Popen(
                     [sys.executable, "-P", "-c", COUNTING, str(self.run.folder)], stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            elif self.child.poll() is not None:  # it could not
+            elif self.child.poll() is not None:  # counting failed
                 self.rest = remaining.Ahead({}, None)
-        except Exception as error:  # a run is not to end because its time cannot be told
+        except Exception as error:  # no run should fail for lack of an estimate
             log.info("The time left cannot be estimated: %s", error)
             self.rest = remaining.Ahead({}, None)
 
@@ -130,7 +130,7 @@ class Display:
         return f"Run: chapter {len(self.finished) + 1} of {len(self.chapters)}, {known}"
 
     def _draw(self, levels: list[progress.Level]) -> None:
-        """Bring the three lines of a terminal up to date."""
+        """Update the three lines of a terminal."""
         left = self._left(levels)
         spent = sum(self.finished.values()) + (time.monotonic() - self.now[1] if self.now else 0.0)
         shares = [spent / (spent + left) if left is not None and spent else
@@ -152,8 +152,8 @@ class Display:
 
 
 class Lines(io.TextIOBase):
-    """Passes whole lines on to a file, above what changes in place in the terminal `place`; of a line that
-    was overwritten, what was last."""
+    """A stream that passes whole lines on to a file, above the lines that change in place in the terminal
+    `place`; of text overwritten by carriage returns, only the last version."""
 
     def __init__(self, file: TextIO, place: TextIO) -> None:
         self.file, self.place, self.rest = file, place, ""
@@ -168,6 +168,6 @@ class Lines(io.TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """What did not end with a line break ends here."""
+        """Write an unfinished last line."""
         if self.rest:
             self.write("\n")

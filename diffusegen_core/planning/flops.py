@@ -1,8 +1,8 @@
 """The work of each network on one image, counted before anything runs: floating-point operations and weights.
 
-The networks are made without memory (torch's `meta` device) and with random weights, so that the paper's are
-counted in seconds and nothing is downloaded. Counted are convolutions and matrix products, an addition and a
-multiplication as two; the rest (norms, resizing, the optimizer) is a small part.
+The networks are built without memory (torch's `meta` device) and with random weights, so the paper's networks
+are counted in seconds and nothing is downloaded. Only convolutions and matrix products count, an addition and
+a multiplication as two; the rest (norms, resizing, the optimizer) is a small part.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ META = torch.device("meta")
 
 
 def count(p: Params) -> Work:
-    """Count a run's networks at its sizes. UserError for a network that there is not, or not at this size."""
+    """Count a run's networks at its sizes. UserError for one that does not exist, or not at this size."""
     c, e, side = p.cluster, p.evaluate, p.data.image_size
     with META:
         net = UNet(p.model, p.model_size, planes=Planes.of(p.data))
@@ -42,7 +42,7 @@ def count(p: Params) -> Work:
 
 
 def random(p: Params) -> Params:
-    """The same run with random weights in every network: as much work, and no download."""
+    """The parameters with random weights for every network: the same work without a download."""
     return p.model_copy(update={
         "cluster": p.cluster.model_copy(update={"weights": weights.RANDOM}),
         "style": p.style.model_copy(update={"weights": weights.RANDOM, "vgg_weights": weights.RANDOM}),
@@ -51,14 +51,14 @@ def random(p: Params) -> Params:
 
 
 def of(call: Callable[[], object]) -> float:
-    """The FLOP of a call."""
+    """The FLOP of calling `call`."""
     with FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops())
 
 
 def both(net: Callable[[Tensor], Tensor | list[Tensor]], x: Tensor) -> tuple[float, float]:
-    """FLOP of a call, and of the gradient of what it gives, of everything that asks for one."""
+    """FLOP of a call, and of the gradient of its output for everything that requires one."""
     given: list[Tensor | list[Tensor]] = []
     call = of(lambda: given.append(net(x)))
     outputs = given[0] if isinstance(given[0], list) else [given[0]]
@@ -72,7 +72,7 @@ def _backbone(net: nn.Module, side: int) -> Backbone:
 
 
 def _unet(p: Params, net: UNet) -> Learner:
-    """The U-Net; activations that are computed again for the gradient count again."""
+    """The U-Net; activations recomputed for the gradient (checkpointing) count twice."""
     net.checkpointing = p.train.checkpointing
     image = torch.empty(1, net.planes.all, p.model_size, p.model_size, device=META)
     call, gradient = both(lambda x: net(x, torch.zeros(1, device=META)), image)
@@ -80,12 +80,13 @@ def _unet(p: Params, net: UNet) -> Learner:
 
 
 def _segmentation(net: nn.Module, inputs: int, side: int) -> Learner:
-    """U-Net++. Its gradient is twice a call: torch counts a grouped convolution's as that of a whole one."""
+    """U-Net++. Its gradient is taken as two calls, since torch overcounts that of grouped convolutions."""
     call = of(lambda: net(torch.empty(2, inputs, side, side, device=META))) / 2
     return Learner(call, 3 * call, parameter_count(net))
 
 
-# As guided.GuidedStep: the U-Net's call and its gradient; [CLS]; each loss's own look, and its gradient.
+# FLOP of each step of guided.GuidedStep: the U-Net's call and gradient, the [CLS] call, and for each loss the
+# calls and the gradient of its own network.
 def _guided(p: Params, net: UNet) -> list[float]:
     s, side = p.style, p.model_size
     net.requires_grad_(False)
@@ -101,7 +102,7 @@ def _guided(p: Params, net: UNet) -> list[float]:
         call = both(lambda x: net(x, zero), image)
         parts = {"zecon": both(lambda x: judge.encoded(net, x), image), "vgg": both(maps, colours)}
         cls = both(cls_net, colours)
-    # Two calls, for the image and for its reference.
+    # Two calls: for the image and for its reference.
     pulls = {name: 2 * forward + back for name, (forward, back) in parts.items()}
     pulls |= {"sty": cls[1], "sem": cls[1]}
     steps = [sum(call) + cls[0] + sum(pulls.get(name, 0.0) for name in losses.weights(s, step))
@@ -111,13 +112,13 @@ def _guided(p: Params, net: UNet) -> list[float]:
 
 
 def fitting(settings: Gan, side: int, channels: int = 4) -> float:
-    """FLOP of training a SinGAN of one image and its mask, of so many channels together."""
+    """FLOP of training a SinGAN on one image and its mask, with so many channels together."""
     return sum(by_scale(settings, side, channels))
 
 
-# As singan.train: a turn draws the coarser scales anew, and trains the critic or the generator.
+# As in singan.train: every step of the critic or the generator draws the coarser scales anew.
 def by_scale(settings: Gan, side: int, channels: int = 4) -> list[float]:
-    """The same for each of its scales, from the coarsest on."""
+    """The FLOP of `fitting` by scale, from the coarsest on."""
     found, pyramid = [], None
     for n, (net, critic, scale) in enumerate(_scales(settings, side, channels)):
         real = torch.empty(1, channels, scale, scale, device=META)
@@ -140,7 +141,7 @@ def _drawing(settings: Gan, side: int, channels: int) -> float:
 
 
 def _scales(settings: Gan, side: int, channels: int) -> list[tuple[nn.Sequential, nn.Sequential, int]]:
-    """Generator, critic and side of each scale, as singan.fit makes them."""
+    """Generator, critic and side of each scale, as in singan.fit."""
     found = []
     for n, scale in enumerate(singan.sides(side, settings)):
         width = settings.channels * 2 ** min(n // singan.WIDER, singan.TIMES)

@@ -1,7 +1,7 @@
-"""How fast this machine's devices were when they were last probed: it tells about how long a run takes, until
-its own finished parts do.
+"""The speed of this machine's devices when last probed, to estimate a run's time before its own parts do.
 
-`new`, `plan` and `status --seconds` measure it anyway. The file is the user's, and holds nothing of any run.
+`new`, `plan` and `status --seconds` measure it anyway. The file belongs to the user, and says nothing about
+any run.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.store import files, ownpages
 
-# Where nothing can be kept, or read: it is only of use.
+# Raised where the file cannot be written or read, which is tolerated: it is a convenience.
 UNKEPT = (OSError, RuntimeError, UserError)
-FILE = "pace.json"  # beside the user's key: of each device and size, FLOP a second by kind
+FILE = "pace.json"  # beside the user's key: by device and sizes, FLOP per second by kind of work
 
 
 def remember(p: Params, rates: pd.DataFrame) -> None:
-    """Keep the rates of a probe, a row a kind, of a run's device, for runs of such sizes; kinds that it has
-    none of stay as they are."""
+    """Keep the rates of a probe, one row per kind of work, for this device and runs of the same sizes; kinds
+    that the probe has no rate for keep their old ones."""
     fresh = {row.kind: float(row.rate) for row in rates.itertuples() if _usable(row.rate)}
     with contextlib.suppress(*UNKEPT):
         files.write_json(_file(), {**_every(), _of(p): {**known(p), **fresh}})
 
 
 def known(p: Params) -> dict[str, float]:
-    """FLOP a second by kind of work, as far as the run's device has been probed at its sizes; {} where it was
-    not, or is not here."""
+    """FLOP per second by kind of work, as far as the run's device was probed at the run's sizes; {} where it
+    was not, or is not on this machine."""
     told = None
     with contextlib.suppress(UserError):
         told = _every().get(_of(p))
@@ -40,8 +40,8 @@ def known(p: Params) -> dict[str, float]:
 
 
 def _of(p: Params) -> str:
-    """What decides the rates, nearly: the device, and how large the networks and their images are. UserError
-    where the device is not here."""
+    """A key of nearly all that decides the rates: the device, and the sizes of networks and images. UserError
+    where the device is not on this machine."""
     return (f"{devices.name(p.device)}, images of {p.data.image_size} and {p.model_size} px, "
             f"{p.model.base_channels} channels, {p.train.precision}")
 
@@ -58,5 +58,5 @@ def _every() -> dict[str, Any]:
 
 
 def _file() -> Path:
-    """RuntimeError where the user has no home."""
+    """The path of the file. RuntimeError where the user has no home directory."""
     return ownpages.key_file().with_name(FILE)

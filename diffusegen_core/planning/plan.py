@@ -1,7 +1,7 @@
-"""What a run will take, before anything runs: FLOP, images and disk of each chapter, and the time it takes.
+"""The cost of a run, before anything runs: FLOP, images, disk and time of each chapter.
 
-The work is counted (see `flops`); the time is the work over the rate that a short probe of each kind of work
-reaches on the device (see `probe`). Every number is for a run from nothing, in which no pair is left out.
+The work is counted (see `flops`); the time is the work divided by the rate that a short probe of each kind of
+work reaches on the device (see `probe`). Every number is for a run from scratch, with no pair left out.
 """
 
 from collections.abc import Iterator
@@ -32,12 +32,12 @@ from diffusegen_core.data.types import GAN, REAL
 from diffusegen_core.planning import flops, pace, probe
 from diffusegen_core.segmentation import trainsets
 
-# What is said of the time of a training on several cards.
+# How a plan counts the time of a training on several cards, in words.
 AS_MANY = "Its time is that of one card over their number; what they wait for each other is not counted."
 ALL_AS_ONE = "On a processor these are processes that share its cores, so that the time is that of one."
 COLUMNS = [field.name for field in fields(Cost)]
 SUMMED = ["items", "images", "flop", "disk"]
-LONGEST = 3600  # seconds of a probe
+LONGEST = 3600  # seconds that a probe may take
 NOTES = """\
 Images are passes of one image through a network; of a SinGAN, steps of its networks. The largest item is
 what one machine does in one piece: a model, a batch of images, a source, an experiment. Disk is at most what
@@ -49,24 +49,24 @@ models and writing checkpoints{checkpoints}."""
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it runs."""
+    """The plan of a run."""
 
     table: pd.DataFrame
-    """A row a kind of work of a chapter, columns COLUMNS: FLOP, bytes; and `seconds` where it was probed, nan
-    where the probe ran out of memory."""
+    """One row per chapter and kind of work, columns COLUMNS (FLOP, bytes), and `seconds` if the device was
+    probed, nan where the probe ran out of memory."""
     profile: str
     pairs: int
     note: str
-    """Where the number of pairs comes from."""
+    """How the number of pairs is known."""
     rates: pd.DataFrame | None
-    """What the probe found, a row a kind, columns as probe.COLUMNS; None if none was asked for."""
+    """What the probe found, one row per kind, columns probe.COLUMNS; None if no probe was asked for."""
     device: str  # in words
     beside: tuple[int, str] | None = None
     """How many workers fit on the device at once, and why; None if not probed."""
     busy: str = ""
-    """That others compute on this machine, in words; "" where they do not, or nobody can tell."""
+    """A sentence if other programs are computing on this machine; "" if not, or if that is unknown."""
     together: str = ALL_AS_ONE
-    """How the time of what several cards do together is counted, in words."""
+    """How the time of work that several cards share is counted, in words."""
 
     @property
     def chapters(self) -> pd.DataFrame:
@@ -110,10 +110,10 @@ class Plan:
 
 
 def make(p: Params, seconds: float = 20.0) -> Plan:
-    """Count a run's work and, unless `seconds` is 0, probe the device for about so long.
+    """Count a run's work and, unless `seconds` is 0, probe the device for about that long.
 
-    Raises UserError where the number of pairs cannot be known, a parameter names a network that there is not,
-    or the probe would not end.
+    Raises UserError where the number of pairs cannot be known or is less than cluster.k, a parameter names a
+    network that does not exist, or `seconds` is not between 0 and LONGEST.
     """
     if not 0 <= seconds <= LONGEST:
         raise UserError(f"--seconds {seconds:g}: the device can be probed for 0 to {LONGEST} seconds.")
@@ -124,7 +124,7 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     work = flops.count(p)
     table = pd.DataFrame(map(asdict, rows(p, count, work)), columns=COLUMNS)
     rates = beside = None
-    busy = probe.busy(devices.device(p.device)) if seconds else ""  # before the probe is a load of its own
+    busy = probe.busy(devices.device(p.device)) if seconds else ""  # before the probe adds its own load
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
@@ -139,7 +139,7 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
 
 
 def at_hand(p: Params) -> tuple[Params, str]:
-    """The parameters with the device that is there, and its name: where the wanted one is not, another."""
+    """The parameters and the device's name; with another device where theirs is not on this machine."""
     try:
         return p, devices.name(p.device)
     except UserError:
@@ -148,12 +148,12 @@ def at_hand(p: Params) -> tuple[Params, str]:
 
 
 def pairs(p: Params) -> tuple[int, str]:
-    """How many pairs a run will have, and how that is known. Images are not opened."""
+    """How many pairs a run will have, and how that is known. No image is opened."""
     return dataset.expected(p.data, p.seed)
 
 
 def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
-    """The work of a run of `count` pairs."""
+    """The work of a run with `count` pairs."""
     supply = _supply(p, count)
     yield from generation(p, count, work)
     if GAN in supply:
@@ -168,7 +168,7 @@ def rows(p: Params, count: int, work: Work) -> Iterator[Cost]:
 
 
 def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
-    """Chapters 1 to 4, and the networks of the filter."""
+    """The work of chapters 1 to 4, and of the filter's networks."""
     supply, side = _supply(p, count), p.data.image_size
     yield from cluster.costs(count, side, work, len(p.data.classes))
     yield from _of_all(p, train.costs(p.train, p.cluster.k, side, work))
@@ -179,7 +179,7 @@ def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
 
 
 def _of_all(p: Params, costs: Iterator[Cost]) -> Iterator[Cost]:
-    """The work of one generator as that of all generators of a run."""
+    """The work of all generators of a run, from that of one."""
     for cost in costs:
         yield cost if p.generators == 1 else replace(
             cost, work=f"{cost.work}, {p.generators} generators",
@@ -187,7 +187,7 @@ def _of_all(p: Params, costs: Iterator[Cost]) -> Iterator[Cost]:
 
 
 def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:
-    """Chapters 1 to 4 of every small set whose generator sees it alone, summed over the sets."""
+    """Chapters 1 to 4 of the generators that each see only one small set, summed over the sets."""
     names = [str(i) for i in range(sources)]
     summed: dict[tuple[str, str], Cost] = {}
     for small in augment.subsets(p.seed, names, p.augment, p.segment):

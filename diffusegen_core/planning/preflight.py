@@ -1,8 +1,7 @@
-"""What can be told of a run before it starts: the user's errors, and the networks of chapters 6 and 7.
+"""Checks before a run starts: the user's errors, and the networks that chapters 6 and 7 will train.
 
-Chapter 6 comes after hours of others, and what it would refuse is refused here first: each chapter has a
-`check` of its own. Folders are listed, files of weights are looked at, no image is opened, and nothing is
-written.
+Chapter 6 comes after hours of work, so what it would refuse is refused here first, through the `check` of
+each chapter. Folders are listed and files of weights inspected; no image is opened, and nothing is written.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -20,7 +19,7 @@ from diffusegen_core.store import tracking
 from diffusegen_core.store.artifacts import OutdatedError
 
 Check = Callable[[Params], Iterator[str]]
-# What each chapter refuses, and the chapters that it needs.
+# The check of each chapter, and the chapters that it needs.
 CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "data": (dataset.check, ()),
     "cluster": (cluster.check, ("data",)),
@@ -38,15 +37,16 @@ CHECKS: dict[str, tuple[Check | None, tuple[str, ...]]] = {
     "augment": (augment.check, ("filter", "tests")),
     "summary": (None, ("segment", "augment")),
 }
-# What hangs on the number of pairs, which means nothing while something is wrong with the data.
+# Checks that depend on the number of pairs, which means nothing while the data have problems.
 COUNTED = {"gan", "scorers", "augment"}
-# What has no page of its own, and the chapter whose page makes it.
+# Results without a page of their own, and the chapter whose page makes them.
 PAGES = {"data": "cluster", "windows": "train", "paste": "inpaint", "gan": "evaluate", "tests": "segment",
          "scorers": "evaluate", "filter": "evaluate"}
 
 
 def check(run: Run, chosen: Collection[str]) -> None:
-    """UserError with a line for each error of the user that the chosen chapters would come to."""
+    """UserError with one line for each user error that the chosen chapters would run into, or where the disk
+    is too full."""
     if lines := problems(run.params, chosen):
         raise UserError("\n".join(lines))
     space.refuse_full(run.params, needed(chosen))
@@ -54,7 +54,7 @@ def check(run: Run, chosen: Collection[str]) -> None:
 
 def refuse_miscounted(run: Run, chosen: Collection[str]) -> None:
     """UserError where the chosen chapters need more pairs than were stored: some may have been left out
-    (data.on_bad: skip), which no listing of the folder tells."""
+    (data.on_bad: skip), which a listing of the folder does not show."""
     pairs = run.finished("data")
     if pairs is not None and "augment" in needed(chosen):
         p = run.params
@@ -62,8 +62,8 @@ def refuse_miscounted(run: Run, chosen: Collection[str]) -> None:
 
 
 def notes(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
-    """What the chosen chapters will not be able to tell without pairs to test on, or keep out in vain, a line
-    each."""
+    """One line for each question that the chosen chapters cannot answer for lack of test pairs, or for pairs
+    that are held out in vain."""
     asked = needed(chosen)
     if not {"evaluate", "tests"} & asked:
         return []
@@ -81,7 +81,7 @@ def notes(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
 
 
 def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
-    """The same errors, of chapters that are given by their names, of what their pages make beside them, and
+    """The user errors, a line each, of the chosen chapters, of the other results that their pages make, and
     of all that these need."""
     asked = needed({*chosen, *(name for name, page in PAGES.items() if page in chosen)})
     wrong_data, lines = False, list(refusals([lambda: tracking.check(p.tracking)]))
@@ -95,7 +95,7 @@ def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
 
 
 def needed(chosen: Collection[str]) -> set[str]:
-    """The chosen chapters, and all that they need."""
+    """The chosen chapters and all that they need."""
     names = set(chosen)
     while more := {need for name in names for need in CHECKS[name][1]} - names:
         names |= more
@@ -103,12 +103,12 @@ def needed(chosen: Collection[str]) -> set[str]:
 
 
 def in_order(names: Collection[str]) -> list[str]:
-    """Names of chapters in the order in which they need each other."""
+    """Names of chapters in the order of their dependencies."""
     return sorted(set(names), key=list(CHECKS).index)
 
 
 def remakes(names: Collection[str]) -> list[str]:
-    """The chapters that `--remake` names, in order. UserError for one that makes nothing, or is none."""
+    """The chapters named by `--remake`, in order. UserError for one that makes nothing or does not exist."""
     known = [name for name in CHECKS if name != "summary"]
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"--remake: there is no chapter {unknown[0]}. There are {', '.join(known)}.")
@@ -116,10 +116,10 @@ def remakes(names: Collection[str]) -> list[str]:
 
 
 def refuse_mixture(run: Run, chosen: Collection[str]) -> None:
-    """UserError where a chapter that was not chosen, but is needed, was made with other parameters.
+    """UserError where a chapter that is needed but was not chosen was made with other parameters.
 
-    It would be made anew on the way, which nobody has asked for. What was never made is no mixture. Who
-    chooses a page has chosen all that it makes (see PAGES).
+    It would be remade on the way, which nobody asked for. A result that was never made is fine. Choosing a
+    page chooses everything that it makes (see PAGES).
     """
     made = {name for name, page in PAGES.items() if page in chosen}
     for name in in_order(needed(chosen) - {*chosen, *made}):
@@ -129,11 +129,11 @@ def refuse_mixture(run: Run, chosen: Collection[str]) -> None:
         except OutdatedError as error:
             raise UserError(f"{error} Chapters that are not chosen are not made anew.") from None
         except UserError:
-            pass  # it is not there yet, or the chosen ones will say what is wrong with it
+            pass  # not made yet, or the chosen chapters will report what is wrong
 
 
 def refuse_failed(run: Run, chosen: Collection[str]) -> None:
-    """UserError where a chosen chapter has trained networks, and every one of them has failed."""
+    """UserError where all networks of a chosen chapter have failed."""
     for name in ("segment", "augment"):
         tested = run.finished(name) if name in chosen else None
         if tested is None or not len(tested.runs):
@@ -145,14 +145,14 @@ def refuse_failed(run: Run, chosen: Collection[str]) -> None:
 
 
 def dry_run(run: Run, chosen: Collection[str]) -> str:
-    """The grids of the chosen chapters, what of them is finished, and the time that the rest will take."""
+    """The grids of the chosen chapters in words: what is finished, and how long the rest will take."""
     if not {"segment", "augment"}.intersection(chosen):
         return ("The chosen chapters train no segmentation networks, which are all that a dry run shows: "
                 "those of chapters 6 and 7. `diffusegen plan` shows the work of every chapter.")
     p, ws = run.params, run.workspace.read_only
     pairs, tests = (run.finished(name) for name in ("data", "tests"))
     sets, *further = [run.offered(number) for number in range(p.generators)]
-    count = len(pairs) if pairs else plan.pairs(p)[0]  # some may have been left out, or their folder be gone
+    count = len(pairs) if pairs else plan.pairs(p)[0]  # stored: some may be left out, or the folder gone
     supply = trainsets.of_run(p, count)
     texts = []
     if "segment" in chosen:

@@ -1,9 +1,9 @@
-"""How fast a device does each kind of work of a run: FLOP a second, measured on networks with random weights.
+"""The speed of a device at each kind of a run's work: FLOP per second, on networks with random weights.
 
-Each kind is done as its chapter does it, at the run's sizes and precision. A processor gets as few images at
-a time as make a repetition short, and of a SinGAN only the coarse scales; of a U-Net so large that one image
-takes it minutes it computes one call and nothing else, for the sake of the memory: training and styling are
-then taken to go at that rate.
+Each kind is done as its chapter does it, at the run's sizes and precision. A CPU gets only as many images at
+a time as keep a repetition short, and only the coarse scales of a large SinGAN. If a single call of the U-Net
+takes more than half of SHORT, the CPU computes only that, to save memory, and its rate stands in for training
+and styling.
 """
 
 import contextlib
@@ -37,13 +37,13 @@ from diffusegen_core.store import seeds
 
 KINDS = ("features", "sampling", "training", "styling", "GAN", "judging", "segmentation")
 COLUMNS = ["kind", "rate", "flop", "images", "repetitions", "seconds", "memory", "how"]
-SHORT = 2e11  # FLOP of a repetition that a processor does in some seconds
+SHORT = 2e11  # FLOP of a repetition that a CPU does in a few seconds
 BATCH = 32  # images in one call of features.extract
-BATCHES = 2  # of a training of the segmentation network
-CONTEXT = 600_000_000  # bytes of a GPU that a process takes before it computes, about
-BUSY = 0.7  # load of a core in the last minute, above which a processor has other work
-SPARE = 0.05  # of a GPU's memory, which no plan is to fill
-MEND = {  # what helps a kind of work whose memory does not suffice
+BATCHES = 2  # batches per epoch when probing the segmentation network
+CONTEXT = 600_000_000  # approximate bytes of GPU memory that a process takes before it computes
+BUSY = 0.7  # load per core in the last minute above which a CPU counts as busy with other work
+SPARE = 0.05  # share of a GPU's memory to leave free
+MEND = {  # the remedy for each kind of work that runs out of memory
     "features": "name a smaller cluster.backbone",
     "sampling": "lower inpaint.batch_size",
     "training": "lower train.micro_batch, or set train.checkpointing",
@@ -62,24 +62,24 @@ class Trial:
     flop: float
     images: int
     run: Callable[[], float | None]
-    """Does it, and gives the seconds where those are not the whole time of the call."""
+    """Does the work; returns the seconds if they differ from the duration of the call."""
     how: str = ""
-    """What of the work it leaves out."""
+    """Which part of the work it leaves out."""
 
 
 def rates(p: Params, work: Work, kinds: list[str], seconds: float) -> pd.DataFrame:
-    """Measure these kinds of work, in about so many seconds in all: a row each, columns COLUMNS.
+    """Measure these kinds of work in about so many seconds in all: one row each, columns COLUMNS.
 
-    Memory is the most bytes of a GPU that the kind took; nan on a processor. A kind that finds too little has
-    neither rate nor memory, which are nan, and what to lower as its `how`.
+    `memory` is the peak of GPU memory in bytes; nan on a CPU. A kind that runs out of memory has nan for both
+    rate and memory, and its `how` says what to lower.
 
-    Each is done once to warm up and then until its share of the time is over, but at least once; what exceeds
-    its share is said so, and where the first time does on a processor, it is the only one.
+    Each kind runs once to warm up, then at least once more until its share of the time is used; `how` says so
+    if it takes over 1.5 times its share. If the first run exceeds the share on a CPU, it is the only one.
     """
     p, device = flops.random(p), devices.device(p.device)
     makers = {"features": _features, "sampling": _sampling, "training": _training, "styling": _styling,
               "GAN": _gan, "judging": _judging, "segmentation": _segmentation}
-    # A call comes first, for others may have to go by its rate.
+    # Sampling, a plain call, is always measured, and before the kinds that its rate may stand in for.
     wanted = [kind for kind in KINDS if kind in kinds or kind == "sampling"]
     share = seconds / len(wanted)
     found: list[dict[str, object]] = []
@@ -114,8 +114,8 @@ def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, obj
 
 
 def busy(device: torch.device) -> str:
-    """That others compute on this machine, in words, by its load in the last minute; "" where they do not, or
-    where the system does not tell."""
+    """A sentence if other programs are computing on this machine, judged by its load in the last minute; ""
+    if not, or if the system does not report a load."""
     if device.type != "cpu" or not hasattr(os, "getloadavg"):
         return ""
     from dask.system import CPU_COUNT
@@ -126,9 +126,9 @@ def busy(device: torch.device) -> str:
 
 
 def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
-    """How many workers fit on the device at once, whatever they do of what `rates` found; why so many."""
+    """How many workers fit on the device at once, whichever work of `rates` each does; and why so many."""
     if device.type != "cuda":
-        from dask.system import CPU_COUNT  # those that this process may use, as --workers shares them out
+        from dask.system import CPU_COUNT  # the cores this process may use, as --workers divides them
         return CPU_COUNT, "a core each; their memory was not measured"
     memory = found.set_index("kind")["memory"]
     if memory.isna().any():
@@ -140,7 +140,7 @@ def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
 
 
 def _forget(device: torch.device) -> None:
-    """Give back what earlier kinds took."""
+    """Free the GPU memory of earlier kinds, and reset its peak."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -164,7 +164,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _fitting(batch: int, flop: float, device: torch.device, least: int = 1) -> int:
-    """As many images of a batch as make a short repetition on a processor; all of them on a GPU."""
+    """How many images of a batch make a short repetition on a CPU; the whole batch on a GPU."""
     return batch if device.type != "cpu" else max(least, min(batch, int(SHORT / max(flop, 1))))
 
 
@@ -183,7 +183,7 @@ def _sampling(p: Params, work: Work, device: torch.device) -> Trial:
 
 
 def _training(p: Params, work: Work, device: torch.device) -> Trial:
-    """One optimizer step, in the run's micro-batches; of several cards that of one, without the others."""
+    """One optimizer step in the run's micro-batches; with several cards, the part of one card alone."""
     images = _fitting(-(-p.train.batch_size // p.train.devices), work.unet.learn, device)
     micro = min(p.train.micro_batch or images, images)
     changed = p.train.model_copy(update={"batch_size": images, "micro_batch": micro})
@@ -199,7 +199,7 @@ def _training(p: Params, work: Work, device: torch.device) -> Trial:
 
 
 def _styling(p: Params, work: Work, device: torch.device) -> Trial:
-    """One guided step, the last, which has no semantic divergence where others have none."""
+    """The last guided step, which lacks the semantic divergence unless all steps have it."""
     c, flop, last = p.style, work.guided[-1], len(work.guided) - 1
     images = _fitting(c.batch_size, flop, device)
     cls_net = features.load_cls(c.backbone, weights.RANDOM, c.input_range, device, size=c.backbone_size)
@@ -242,7 +242,8 @@ def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: t
 
 
 def _gan(p: Params, work: Work, device: torch.device) -> Trial:
-    """A pyramid of few steps a scale; where that is long, of one, and of the scales that are not."""
+    """A pyramid with few steps per scale; on a CPU where that is long, one step, and only the coarse scales
+    that fit."""
     few, side, how = p.gan.model_copy(update={"steps": singan.TURNS}), p.data.image_size, ""
     channels = Planes.of(p.data).all
     if device.type == "cpu" and flops.fitting(few, side, channels) > SHORT:
@@ -259,7 +260,7 @@ def _gan(p: Params, work: Work, device: torch.device) -> Trial:
 
 
 def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
-    """An epoch of a few batches, drawn and augmented as in a training."""
+    """An epoch of a few batches, drawn and augmented as in training."""
     batch = _fitting(p.segment.batch_size, work.segment.learn, device, least=2)
     images, side = BATCHES * batch if batch > 2 else batch, p.data.image_size
     pairs = trials.grey(images, side, Planes.of(p.data))

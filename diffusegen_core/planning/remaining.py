@@ -1,4 +1,4 @@
-"""How long the rest of a run takes, about: its counted work, at the pace of what is finished."""
+"""Estimate of the time that the rest of a run takes: its counted work, at the pace of the finished parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,15 +18,15 @@ from diffusegen_core.run import GENERATED, GRIDS, Run
 from diffusegen_core.store import files, stamps
 from diffusegen_core.store.artifacts import GENERATORS, NotMadeError, OutdatedError, key
 
-WORK = "work.json"  # in the run folder: what was counted, which takes seconds
+WORK = "work.json"  # in the run folder: the counted work, as counting takes seconds
 COLUMNS = ["chapter", "work", "kind", "items", "flop"]
-# How long a FLOP takes beside one of a training, by kind of work: `diffusegen plan params/smoke.yaml` on one
-# core of an AMD EPYC; of segmentation between that (6.2) and `kvasir_cpu.yaml` (2.3). It is the pace of the
-# run's own finished parts that is scaled by it.
+# Time per FLOP relative to that of training, by kind of work: from `diffusegen plan params/smoke.yaml` on one
+# core of an AMD EPYC; for segmentation between that (6.2) and `kvasir_cpu.yaml` (2.3). It scales the pace of
+# the run's own finished parts.
 RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, "GAN": 7.8, "judging": 1.2,
             "segmentation": 3.8}
-OPENING = 10.0  # seconds that a chapter takes, about, where everything is made: imports, tables, figures
-LEAST = 0.05  # the share of a run's work that tells of its pace
+OPENING = 10.0  # approximate seconds of a chapter with nothing to make: imports, tables, figures
+LEAST = 0.05  # share of a run's work above which its pace is known
 
 
 @dataclass(frozen=True)
@@ -34,27 +34,29 @@ class Ahead:
     """What is left of a run."""
 
     work: dict[str, float]
-    """Of each chapter that has a page, what is still to make: seconds of the plan, or units of `pace`."""
+    """The work still to do of each chapter with a page: in seconds by a probe's rates, or in FLOP of
+    training."""
     pace: float | None
-    """Seconds of such a unit, one item after the other, by the finished parts; None without any."""
+    """Seconds per such unit, one item after the other: from the finished parts, else 1 by the rates of a
+    probe, else None."""
 
     @property
     def seconds(self) -> float | None:
-        """Of computation; None where nothing tells of the pace."""
+        """Seconds of computation left; None where the pace is unknown."""
         total = sum(self.work.values())
         return 0.0 if not total else None if self.pace is None else total * self.pace
 
 
 def known(run: Run) -> pd.DataFrame | None:
-    """The run's work from nothing, a row a kind of a chapter, columns COLUMNS, as it was counted before; None
-    where it was not. UserError where the number of pairs cannot be known."""
+    """The run's work from scratch as counted earlier, one row per chapter and kind, columns COLUMNS; None
+    where it was not counted. UserError where the number of pairs cannot be known."""
     there = files.read_json(run.folder / WORK)
     return _table(there.get("rows")) if isinstance(there, dict) and there.get("of") == _asked(run) else None
 
 
 def counted(run: Run, keep: bool = False) -> pd.DataFrame:
-    """The same, counted in some seconds where it is not known. `keep` writes it into the run folder, which is
-    for who holds the run."""
+    """The same, counted in a few seconds where it is not known. `keep` writes it into the run folder, which
+    only the holder of the run may do."""
     table = known(run)
     if table is not None:
         return table
@@ -77,7 +79,7 @@ def _asked(run: Run) -> str:
 
 
 def _table(rows: Any) -> pd.DataFrame | None:
-    """The rows of a file; None where they are a stranger's."""
+    """The rows of a file as a table; None where they are not such rows."""
     try:
         return pd.DataFrame(rows, columns=COLUMNS).astype({"items": int, "flop": float})
     except (ValueError, TypeError, AssertionError):
@@ -85,8 +87,8 @@ def _table(rows: Any) -> pd.DataFrame | None:
 
 
 def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = None) -> Ahead:
-    """What is left to make. With the `rates` of a probe, FLOP a second by kind, its pace is theirs where
-    nothing is finished."""
+    """The work left. The `rates` of a probe, FLOP per second by kind, give the pace while too little is
+    finished."""
     cost = _costs(rates) if rates else RELATIVE
     weights: dict[str, float] = {}
     at_once = run.params.train.devices if devices.on_cards(run.params.device) else 1
@@ -108,7 +110,7 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
 
 
 def _costs(rates: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of a FLOP by kind of work; of a kind without a rate, by those that have one."""
+    """Seconds per FLOP by kind of work; for a kind without a rate, estimated from those that have one."""
     each = {kind: 1 / rate for kind, rate in rates.items() if kind in RELATIVE and rate > 0}
     unit = median(seconds / RELATIVE[kind] for kind, seconds in each.items()) if each else 1.0
     return {kind: each.get(kind, unit * relative) for kind, relative in RELATIVE.items()}
@@ -116,10 +118,10 @@ def _costs(rates: Mapping[str, float]) -> dict[str, float]:
 
 def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elapsed: float,
          levels: Sequence[Level]) -> float | None:
-    """Seconds until the chosen chapters are made; None where nothing tells of the pace yet.
+    """Seconds until the chosen chapters are made; None where the pace is not known yet.
 
-    `rest` is what was left at the start. `finished` are the seconds that chapters took since; the next of the
-    chosen ones is under way for `elapsed` seconds, and `levels` are what it tells of itself.
+    `rest` is what was left at the start. `finished` has the seconds that chapters took since then; the next
+    chosen one has been under way for `elapsed` seconds, and `levels` is its own progress.
     """
     later = [name for name in chosen if name not in finished]
     if not later:
@@ -140,20 +142,20 @@ def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elap
 
 
 def _result(row: Any) -> str:
-    """The result that a row of the plan is of."""
+    """The name of the result that a row of the plan belongs to."""
     if row.kind == "GAN":
         return "gan"
     return "scorers" if row.work == "networks of the filter" else str(row.chapter).split()[1]
 
 
 def models(p: Params) -> int:
-    """How many models chapter 2 has, of all generators."""
+    """How many models chapter 2 trains, over all generators."""
     base = p.train.one_model or p.train.base_images is not None
     return p.generators * (p.cluster.k + (p.train.full_images is not None) + base)
 
 
 def models_made(run: Run) -> int:
-    """How many of them are finished and in place, with whatever parameters."""
+    """How many of these models are finished and in place, whatever their parameters."""
     places = [run.workspace.generator(number).folder for number in range(run.params.generators)]
     return sum(1 for place in places for _ in (place / "train").glob(f"*/{stamps.STAMP}"))
 
@@ -168,7 +170,7 @@ def _missing(run: Run, name: str) -> float:
             shares.append(result.unfinished / max(1, len(result.runs)) if name in GRIDS else 0.0)
         except OutdatedError:
             shares.append(1.0)
-        except NotMadeError:  # the models are finished one by one
+        except NotMadeError:  # models are finished one by one
             if name == "train":
                 return max(0.0, 1 - models_made(run) / models(run.params))
             shares.append(1.0)
@@ -178,7 +180,7 @@ def _missing(run: Run, name: str) -> float:
 
 
 def took(folder: Path) -> dict[str, float]:
-    """How many seconds what is in place in a run folder took to make, by the folder of its chapter."""
+    """Seconds that the artifacts in place in a run folder took to make, by the folder of their chapter."""
     spent: dict[str, float] = {}
     for place, stamp in stamps.in_place(folder):
         parts = place.relative_to(folder).parts

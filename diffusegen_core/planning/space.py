@@ -16,11 +16,11 @@ from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.planning import flops, plan
 from diffusegen_core.segmentation import segnet
 
-WIDTH = 2048  # features that a backbone gives, of which few give more
+WIDTH = 2048  # assumed features of a backbone; few have more
 
 
 def refuse_full(p: Params, chosen: Collection[str]) -> None:
-    """UserError where the chapters, by their names, may take more than is free, less what the run has."""
+    """UserError where the named chapters may need more disk than is free, beyond what the run already has."""
     wanted, there = needed(p, chosen), _taken(p.folder)
     place = next(folder for folder in (p.folder, *p.folder.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
@@ -32,9 +32,10 @@ def refuse_full(p: Params, chosen: Collection[str]) -> None:
 
 
 def needed(p: Params, chosen: Collection[str]) -> float:
-    """The bytes that the chosen chapters take at most, with the largest checkpoint; nothing is computed.
+    """The most bytes that the chosen chapters take, with the largest checkpoint; no network is run.
 
-    What nobody can tell yet, and what chapters need that would be refused and are not chosen, counts nothing.
+    What cannot be counted is taken as zero: the number of pairs is not known yet, or the parameters of a
+    chapter that was not chosen would be refused.
     """
     rows: list[Cost] = []
     with contextlib.suppress(UserError):
@@ -44,7 +45,7 @@ def needed(p: Params, chosen: Collection[str]) -> float:
 
 
 def _sizes(p: Params) -> Work:
-    """The networks' weights, and no work."""
+    """The sizes of the networks' weights; all FLOP are zero."""
     kind, none = Planes.of(p.data), Backbone(0.0, WIDTH)
     with torch.device("meta"):
         net = UNet(p.model, p.model_size, planes=kind)

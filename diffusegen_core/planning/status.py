@@ -1,5 +1,5 @@
-"""How far a run is, in words: what is made, stale, set aside and under way, how long the rest takes, and the
-next command. Nothing is written."""
+"""The status of a run in words: what is made, stale, set aside and under way, the time left, and the next
+command. Nothing is written to the run."""
 
 import contextlib
 import re
@@ -19,25 +19,25 @@ from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
 from diffusegen_core.store import aside, lock, ownparams
 
-RUNS = "runs"  # where runs lie that were given no folder
+RUNS = "runs"  # the default folder of runs
 PAGE = Path("site", "_build", "html", "index.html")
 CHAPTERS = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment")  # in the book's order
-TITLES = {  # of the results, as their pages have them; what is merely put together from others has no line
+TITLES = {  # of the results, as on their pages; results merely assembled from others have no line
     "data": "real pairs", "cluster": "clusters", "windows": "windows around the lesions",
     "train": "diffusion models", "inpaint": "painted pairs", "paste": "pairs with pasted lesions",
     "style": "styled pairs", "gan": "pairs of the GAN", "evaluate": "distances, copies, memory",
     "tests": "test sets", "scorers": "networks of the filter", "filter": "pairs that the filter keeps",
     "segment": "segmentation networks", "augment": "networks on small sets"}
 VALUES = re.compile(r"was made with other values \((?P<what>.*)\)\. Make it")
-BACK = "takes it back"  # as an artifact's error says it of what is set aside
+BACK = "takes it back"  # in the error of an artifact that was set aside
 TO_DO = ("to make", "stale")
 
 
 def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> Iterator[str]:
-    """The status of a run, whose folder the user calls `shown`, line by line.
+    """The status of a run, line by line; `shown` is what the user calls its folder.
 
-    `verify` compares the hash of every file; `seconds` is for how long the device is probed, about, for the
-    time of what is left where the run has finished nothing that tells of it.
+    `verify` compares the hash of every file. The device is probed for about `seconds` to estimate the time
+    left, if the run has not finished enough to tell.
     """
     holder, table = lock.holder(run.folder), run.status()
     if holder:
@@ -54,11 +54,11 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
 
 
 def lines(table: pd.DataFrame, took: Mapping[str, float], counts: Mapping[str, str]) -> Iterator[str]:
-    """A line for each result of `Run.status`: chapter, title, and how it stands.
+    """One line for each result of `Run.status`: chapter, title, and state.
 
-    `took` are the seconds that results took, and `counts` say of unfinished ones how many parts are there.
+    `took` has the seconds that results took, `counts` how many parts of unfinished ones are made.
     """
-    blamed: dict[str, str] = {}  # a reason, and the result that is at fault
+    blamed: dict[str, str] = {}  # reason -> the first result with it, which causes the others
     for name, title in TITLES.items():
         if name not in table.index:
             continue
@@ -89,7 +89,7 @@ def _state(name: str, cause: str, status: str, reason: str, took: Mapping[str, f
 
 
 def _counts(run: Run) -> dict[str, str]:
-    """What of a chapter is finished that is made one by one: ": 3 of 10 are made"."""
+    """How much is finished of chapters whose parts are made one by one: ": 3 of 10 are made"."""
     known = {}
     for name in ("segment", "augment"):
         if (grid := run.finished(name)) is not None:
@@ -100,21 +100,21 @@ def _counts(run: Run) -> dict[str, str]:
 
 
 def _under_way(run: Run) -> str:
-    """The chapter that runs, and what it tells of itself: as long as it tells nothing, its page may be what a
-    killed command has left."""
+    """The running chapter and its progress. Without progress the chapter is not named: its page may be left
+    over from a killed command."""
     told = "; ".join(map(progress.words, progress.posted(run.folder)))
     pages = sorted((run.folder / "notebooks" / "running").glob("*.ipynb"), key=_changed) if told else []
     return f"{pages[-1].stem}: {told}" if pages else told
 
 
 def _changed(path: Path) -> float:
-    with contextlib.suppress(OSError):  # it has just ended
+    with contextlib.suppress(OSError):  # the chapter has just ended
         return path.stat().st_mtime
     return 0.0
 
 
 def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
-    """How long the rest takes; where nothing tells, the command that measures it."""
+    """How long the rest takes; where that is unknown, the command that measures it."""
     p, told = run.params, ""
     try:
         table = remaining.counted(run)
@@ -154,7 +154,7 @@ def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool) -> str
 
 
 def every() -> Iterator[str]:
-    """A line for each run in runs/: its folder, how many chapters are made, and what else there is to say."""
+    """One line for each run in runs/: its folder, how many chapters are made, and other facts."""
     folder = home() / RUNS
     there = sorted(filter(ownparams.is_there, folder.iterdir())) if folder.is_dir() else []
     if not there:
@@ -179,6 +179,6 @@ def _brief(folder: Path) -> str:
 
 
 def _pages(table: pd.DataFrame, *among: str) -> int:
-    """How many chapters have nothing but results of these statuses."""
+    """How many chapters have only results with these statuses."""
     return sum(set(table["status"][[PAGES.get(name, name) == chapter for name in table.index]]) <= set(among)
                for chapter in CHAPTERS)

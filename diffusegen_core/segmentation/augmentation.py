@@ -1,5 +1,4 @@
-"""Training images of a segmentation network, changed at random: the paper's augmentation, through
-albumentations."""
+"""Random augmentation of a segmentation network's training images, as in the paper, with albumentations."""
 
 import os
 import warnings
@@ -16,11 +15,11 @@ if TYPE_CHECKING:
 
 def transforms(channels: int = planes.RGB, rotate: float = 0.0) -> "Compose":
     """The transforms that the paper names, with the values of its authors' code (dsaragih/divergent-nets).
-    That turns nothing; here images are turned by up to `rotate` degrees either way.
+    That code does not rotate; here images are rotated by up to `rotate` degrees either way.
 
-    CLAHE is of grey and RGB alone. A wrong argument, which albumentations only warns about, is an error.
+    CLAHE applies to grey and RGB images only. Warnings of albumentations, as of wrong arguments, are errors.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or it goes online on import
     import albumentations as A
     import cv2
 
@@ -29,13 +28,13 @@ def transforms(channels: int = planes.RGB, rotate: float = 0.0) -> "Compose":
         warnings.simplefilter("error")
         return A.Compose([
             A.HorizontalFlip(p=0.5),
-            # ShiftScaleRotate of old.
+            # Formerly ShiftScaleRotate.
             A.Affine(translate_percent={"x": shift, "y": shift}, scale=(0.5, 1.5), keep_ratio=True,
                      rotate=(-rotate, rotate), interpolation=cv2.INTER_LINEAR,
                      mask_interpolation=cv2.INTER_NEAREST, border_mode=cv2.BORDER_CONSTANT, fill=0,
                      fill_mask=0, p=1.0),
             A.OneOf([*([A.CLAHE(p=1.0)] if channels in (1, planes.RGB) else []),
-                     # RandomBrightness of old.
+                     # Formerly RandomBrightness.
                      A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.0, p=1.0),
                      A.RandomGamma(p=1.0)], p=0.9),
         ])
@@ -43,8 +42,7 @@ def transforms(channels: int = planes.RGB, rotate: float = 0.0) -> "Compose":
 
 def drawn(train: Pairs, batch: np.ndarray, transform: "Compose | None",
           own: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, C, S, S) and maps of class numbers (B, S, S) of a batch, each augmented with a seed of its
-    own."""
+    """Images (B, C, S, S) and maps of class numbers (B, S, S) of a batch, each augmented by its own seed."""
     numbers = planes.numbered(train.masks[batch])
     if transform is None:
         return train.images[batch], numbers

@@ -1,8 +1,8 @@
-"""What chapters 6 and 7 say of a network's predictions beside Dice and IoU: distances, lesions, calibration.
+"""Measures beyond Dice and IoU of a network's predictions (chapters 6, 7): distances, lesions, calibration.
 
-They are computed from the same predictions as the scores, and kept for each network and test set as an
-artifact of their own, EXPERIMENT/details/NAME. So the scores of networks that are older than the details hold
-as they are. Such networks get theirs from the kept weights; where these were not kept there are none.
+They are computed from the same predictions as the scores, and kept for each network and test set as a
+separate artifact, EXPERIMENT/details/NAME, so the scores of networks that predate them stay valid. Such
+networks get their details from the kept weights, or have none if the weights were not kept.
 """
 
 import logging
@@ -32,14 +32,14 @@ from diffusegen_core.store.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same network and test set would give others
-WEIGHTS = "model.safetensors"  # of a network, in Place.weights
-# A table of each, by its file: the columns that follow FIELDS and test_set.
+VERSION = 1  # raised when the same network and test set would give other details
+WEIGHTS = "model.safetensors"  # a network's file in Place.weights
+# By file: the columns that the measure itself adds to the table.
 FALSE_ALARMS = "false_alarms"
 TABLES = {"distances.csv": ["image", *boundaries.COLUMNS, FALSE_ALARMS], "lesions.csv": lesionwise.COLUMNS,
           "calibration.csv": calibration.COLUMNS}
-# The predicted masks of the images with the lowest Dice: so many are kept, as all frames of a sequence may be
-# among them, and so many shown.
+# The predicted masks of the images with the lowest Dice. KEPT exceeds WORST, the number shown, because the
+# lowest may all be frames of one sequence.
 MASKS, KEPT, WORST = "worst.npz", 24, 3
 
 
@@ -49,17 +49,17 @@ def _empty(file: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Details:
-    """Those of a grid, as far as they are known: FIELDS, GENERATOR, test_set, and what the measure's own
-    table has."""
+    """The details of a grid, as far as they are known. Each table has FIELDS, GENERATOR, test_set, and the
+    columns of its measure."""
 
     distances: pd.DataFrame = field(default_factory=partial(_empty, "distances.csv"))
-    """A row an image, as `boundaries.scores`, with its `lesionwise.false_alarms`: NaN in older results."""
+    """One row per image, as in `boundaries.scores`, plus `lesionwise.false_alarms` (NaN in older results)."""
     lesions: pd.DataFrame = field(default_factory=partial(_empty, "lesions.csv"))
-    """A row a lesion, as `lesionwise.each`."""
+    """One row per lesion, as in `lesionwise.each`."""
     calibration: pd.DataFrame = field(default_factory=partial(_empty, "calibration.csv"))
-    """A row a bin, as `calibration.bins`."""
+    """One row per bin, as in `calibration.bins`."""
     masks: dict[tuple[str, str], Path] = field(default_factory=dict)
-    """For `worst`: by the name of the network in `Results.runs` and the test set."""
+    """The files that `worst` reads, by the network's name in `Results.runs` and the test set."""
 
 
 def of(place: Place, test: str) -> Artifact:
@@ -70,10 +70,10 @@ def of(place: Place, test: str) -> Artifact:
 
 
 def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> None:
-    """Measure what a network predicted, (N, M + 1, S, S), of a test set's pairs, unless that is done.
+    """Measure a network's predictions (N, M + 1, S, S) on a test set's pairs, unless that was done before.
 
-    Distances are means over the classes. Lesions are those of all classes together, and so is their
-    probability: of classes that overlap, that of the likeliest.
+    Distances are means over the classes. Lesions are those of all classes together, and their probability is
+    the sum over the classes, or that of the likeliest class where classes overlap.
     """
     artifact = of(place, test)
     if artifact.made():
@@ -99,10 +99,10 @@ def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> No
 
 def worst(known: Details, name: str, test: str,
           groups: Mapping[str, str] | None = None) -> list[tuple[str, float, np.ndarray]]:
-    """The WORST images of a test set by a network's Dice, the lowest first: their names, Dice and predicted
-    masks (S, S), bool or class numbers; none where the network has no details.
+    """The WORST images of a test set by a network's Dice, lowest first: their names, Dice and predicted masks
+    (S, S), bool or class numbers; [] where the network has no details.
 
-    With `groups`, the sequence, centre or patient of each image, as many as possible are of different groups.
+    With `groups`, the sequence, centre or patient of each image, they come from as many groups as possible.
     """
     if (name, test) not in known.masks:
         return []
@@ -114,18 +114,21 @@ def worst(known: Details, name: str, test: str,
 
 
 def obtainable(place: Place) -> list[str]:
-    """The test sets on which a finished network has scores but no details, if its weights can give them."""
+    """The test sets on which a finished network has scores but no details, if its weights were kept."""
     if place.status != OK:
         return []
     lacking = [test for test in place.recipe.get("tests", {}) if not of(place, test).made()]
     try:
         return lacking if lacking and place.kept else []
-    except UserError:  # changed by hand: no reason to refuse results that hold without them
+    except UserError:  # changed by hand, but the results are valid without the weights
         return []
 
 
 def complete(ws: Workspace, title: str, grid: Grid, settings: Segment, tests: Mapping[str, Path]) -> None:
-    """Measure what the weights of finished networks can still give; `tests` are files. Nothing is trained."""
+    """Compute the missing details of finished networks from their weights, without training anything.
+
+    `tests` are the files of the test sets.
+    """
     items = [fanout.Item(experiment.label, {"place": place, "names": names, "settings": settings,
                                             "tests": dict(tests)})
              for experiment, place in experiments.places(ws, grid).items() if (names := obtainable(place))]
@@ -138,7 +141,7 @@ def _measure(place: Place, names: list[str], settings: Segment, tests: dict[str,
     device = devices.device(place.workspace.device)
     try:
         net = segnet.load(place.weights / WEIGHTS, settings, device)
-    except UserError as error:  # the scores hold without
+    except UserError as error:  # the scores are valid without details
         log.warning("%s gets no details: %s", place.experiment.label, error)
         return
     for name in names:
@@ -147,7 +150,7 @@ def _measure(place: Place, names: list[str], settings: Segment, tests: dict[str,
 
 
 def read(ws: Workspace, grid: Grid) -> Details:
-    """Those of the finished experiments of a grid, as far as they are there. Nothing is made."""
+    """The details of a grid's finished experiments, as far as they exist. Nothing is made."""
     tables: dict[str, list[pd.DataFrame]] = {file: [] for file in TABLES}
     masks = {}
     for experiment, place in experiments.places(ws.read_only, grid).items():
@@ -173,6 +176,6 @@ def _gathered(file: str, tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def write(folder: Path, known: Details) -> None:
-    """The tables of a chapter, as `experiments.run` writes its results, into its folder."""
+    """Write the tables into a chapter's folder, where `experiments.run` writes its results."""
     for file, table in zip(TABLES, (known.distances, known.lesions, known.calibration), strict=True):
         files.write_text(folder / file, table.to_csv(index=False))

@@ -1,9 +1,9 @@
 """A grid of independent experiments, run unattended: named, resumed, retried once, and read as one table.
 
-Each experiment has a folder of its own, CHAPTER/LABEL-HASH, with the artifacts network, weights, and
-tests/NAME for its scores on each test set: another test set trains no network and scores no other set again.
-One that fails leaves a row that says so, and the grid goes on; the next call tries it again. Folders of other
-grids or other parameters stay and are not read.
+Each experiment has its own folder, CHAPTER/LABEL-HASH, with the artifacts network, weights, and tests/NAME
+for its scores on each test set: adding a test set neither trains a network nor repeats other scores.
+An experiment that fails leaves a row that says so, and the grid goes on; the next call tries it again.
+Folders of other grids or other parameters stay and are not read.
 """
 
 import logging
@@ -36,56 +36,55 @@ RUNS = "runs.csv"
 FIELDS = ["chapter", "data_type", "size", "samples", "ratio", "seed"]
 IMAGE = ["test_set", "image", *overlap.COLUMNS]
 OK, TO_DO, TO_SCORE = "ok", "to do", "to score"
-SCORING = 0.01  # of an experiment's cost, where its network is trained and kept: about a hundredth
+SCORING = 0.01  # share of an experiment's cost, roughly, that scoring a trained and kept network takes
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One network to train and test. What does not apply is None."""
+    """One network to train and test. Fields that do not apply are None."""
 
     chapter: str
     """"segment" or "augment"."""
     data_type: DataType
     size: int | None = None
-    """Real pairs of a small set: the N of chapter 7."""
+    """Real pairs in a small set: the N of chapter 7."""
     samples: int | None = None
-    """Synthetic pairs for each source: the N of chapter 6."""
+    """Synthetic pairs per source: the N of chapter 6."""
     ratio: int | None = None
-    """Synthetic pairs for a real one: the r of chapter 7."""
+    """Synthetic pairs per real one: the r of chapter 7."""
     seed: int = 0
     """Number of the repetition, from 0."""
     generator: int | None = field(default=None, compare=False)
-    """Number of the generator whose pairs it takes, from 0; None of what no generator has made. What these
-    pairs show decides the network, so this is no part of what identifies it."""
+    """Number of the generator whose pairs it takes, from 0; None where no generator made them. The content of
+    these pairs is in the recipe, so the number is not part of the identity."""
 
     @property
     def row(self) -> dict[str, str | int | None]:
-        """FIELDS, as in tables and recipes."""
+        """The values of FIELDS, as in tables and recipes."""
         return {name: getattr(self, name) for name in FIELDS} | {"data_type": self.data_type.name}
 
     @property
     def label(self) -> str:
-        """Readable, and unique in a chapter's grid: "20-Styled-Diff-3-seed0", "20-Diff-N16-r3-seed1"."""
+        """A readable name, unique in a chapter's grid: "20-Styled-Diff-3-seed0", "20-Diff-N16-r3-seed1"."""
         parts = (("", self.samples), ("N", self.size), ("r", self.ratio), ("seed", self.seed))
         return "-".join([self.data_type.name,
                          *(f"{word}{value}" for word, value in parts if value is not None)])
 
     def named(self, recipe: Recipe) -> str:
-        """The name of its folder: the label and a hash of all that decides its network, which is everything
-        but the test sets: "Real-N16-seed0-1a2b3c4d"."""
+        """The name of its folder, such as "Real-N16-seed0-1a2b3c4d": the label, and a hash of the recipe
+        without the test sets, which is all that decides the network."""
         return f"{self.label}-{key(_network(self, recipe))[:8]}"
 
 
 Grid = Mapping[Experiment, Recipe]
-"""What decides each experiment's results; under "tests", by test set, what decides the scores on this one
-alone."""
+"""What decides each experiment's results; under "tests", by test set, what decides only the scores on it."""
 Cost = Callable[[Experiment], float]
 Inputs = Callable[[Experiment], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an experiment lies, and what of it is done."""
+    """Where an experiment lies, and how much of it is done."""
 
     workspace: Workspace
     experiment: Experiment
@@ -94,37 +93,37 @@ class Place:
 
     @property
     def name(self) -> str:
-        """Of its folder within the run."""
+        """The path of its folder within the run."""
         return f"{self.experiment.chapter}/{self.experiment.named(self.recipe)}"
 
     @property
     def folder(self) -> Path:
-        """Its own, with what is no artifact: the seconds that were spent, and what is known of a failure."""
+        """Its folder. Beside the artifacts it holds the seconds spent and the record of a failure."""
         return self.workspace.folder / self.name
 
     @property
     def network(self) -> Artifact:
-        """What training left, but for the weights."""
+        """The outputs of training, without the weights."""
         return self.workspace.artifact(f"{self.name}/network", _network(self.experiment, self.recipe))
 
     @property
     def weights(self) -> Path:
-        """The folder of the network's weights, where they are kept: results hold without them."""
+        """The folder of the network's weights, if they are kept: results are valid without them."""
         return self.folder / "weights"
 
     @property
     def kept(self) -> bool:
-        """Whether the weights are there, whole, and of this network."""
+        """Whether the weights are there, intact, and belong to this network."""
         return self.network.made() and self._weights(contents(self.network.stamp)).made()
 
     def trained(self, outputs: list[Path], seconds: float, facts: dict[str, Any],
                 save: Callable[[Path], Path] | None = None, spent: Sequence[Path] = ()) -> None:
-        """Finish the network, of which `outputs` lie in the folder of `network.begin()`.
+        """Finish the network, whose `outputs` lie in the folder of `network.begin()`.
 
-        `facts` are worth a column in `Results.runs`, and JSON can hold them. `save` writes the weights, if
-        they are to be kept, into a folder. What is `spent` goes at the end. Where another training of the
-        same gave another network, as may happen on a GPU, that one is set aside, and its scores count no
-        more.
+        `facts` become columns of `Results.runs` and must be JSON-serialisable. `save` writes the weights into
+        a folder, if they are to be kept. Files in `spent` are deleted at the end. If an earlier training of
+        the same recipe gave another network, as may happen on a GPU, that one is set aside and its scores no
+        longer count.
         """
         identity = {path.relative_to(self.network.begin()).as_posix(): files.remembered_sha256(path)
                     for path in outputs}
@@ -140,7 +139,7 @@ class Place:
 
     @property
     def untested(self) -> list[str]:
-        """The test sets that the network has no scores on."""
+        """The test sets on which the network has no scores yet."""
         names, network = list(_tests(self.recipe)), self.network
         if not network.made():
             return names
@@ -148,7 +147,8 @@ class Place:
         return [name for name in names if not self._scores(name, identity).made()]
 
     def tested(self, name: str, images: pd.DataFrame, others: list[Path], seconds: float) -> None:
-        """Finish the scores on a test set: columns of IMAGE but the first, and of classes; a row an image.
+        """Finish the scores on a test set: one row per image, columns IMAGE without the first, and those of
+        classes.
 
         `others` are further outputs, which lie in the folder of `test(name).begin()`.
         """
@@ -161,7 +161,7 @@ class Place:
 
     @property
     def images(self) -> pd.DataFrame:
-        """The scores of all test sets, columns IMAGE, and of classes; of a finished experiment."""
+        """A finished experiment's scores on all test sets, columns IMAGE and those of classes."""
         tables = [_table(self.folder / "tests" / name / RESULTS) for name in _tests(self.recipe)]
         return pd.concat(tables) if tables else pd.DataFrame(columns=IMAGE)
 
@@ -177,8 +177,11 @@ class Place:
 
     @property
     def seconds(self) -> float:
-        """What was spent on it, failed attempts and training that was done again included; of an attempt
-        that was killed what its last checkpoint knew, as far as that is more."""
+        """Seconds spent on it, failed attempts and repeated training included.
+
+        Time of a killed attempt is known only from its last checkpoint, through the network's stamp; hence
+        the larger of the two records.
+        """
         folders = self.folder / "network", *(self.folder / "tests" / name for name in _tests(self.recipe))
         return max(seconds_in(self.folder / SPENT), sum(seconds_in(f / STAMP) for f in folders))
 
@@ -199,11 +202,11 @@ class Results:
     """The results of a grid."""
 
     images: pd.DataFrame
-    """A row a test image and finished experiment, columns FIELDS, IMAGE, GENERATOR, and `dice_1` to `dice_M`
-    where there are several classes; what does not apply is <NA>."""
+    """One row per finished experiment and test image, columns FIELDS, IMAGE, GENERATOR, and `dice_1` to
+    `dice_M` where there are several classes; what does not apply is <NA>."""
     runs: pd.DataFrame
-    """A row an experiment: its name, FIELDS, GENERATOR, `status` (as Place.status), what its work told of
-    itself, and the seconds that it took so far, failed attempts included. The traceback of a failure is
+    """One row per experiment: its name, FIELDS, GENERATOR, `status` (as Place.status), the facts of its
+    training, and the seconds it has taken so far, failed attempts included. The traceback of a failure is
     traceback.txt in the folder of that name."""
 
     @property
@@ -213,7 +216,7 @@ class Results:
 
 
 def equal(experiment: Experiment) -> float:
-    """The cost where experiments take about as long as each other."""
+    """The cost where all experiments take about equally long."""
     return 1
 
 
@@ -224,11 +227,11 @@ def nothing(experiment: Experiment) -> dict[str, Any]:
 
 def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: Work, cost: Cost = equal,
         inputs: Inputs = nothing) -> Results:
-    """Do what is not finished of a chapter's grid, and write results.csv and runs.csv into its folder.
+    """Do the unfinished part of a chapter's grid, and write results.csv and runs.csv into its folder.
 
     `work(place, **inputs(experiment))` trains a network unless its weights are kept, and tests it on
-    `untested` sets, through the methods of its Place. A second attempt finds there what the first left.
-    `cost` says how long an experiment takes beside others, in any unit: for the time left.
+    `untested` sets, through the methods of its Place. A second attempt takes up what the first left there.
+    `cost` is an experiment's relative duration, in any unit, for the estimate of the time left.
     """
     known = places(ws, grid)
     items = [fanout.Item(experiment.label, {"work": work, "place": place, "arguments": inputs(experiment)},
@@ -244,7 +247,7 @@ def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: Work, cost: C
 
 
 def _tell_of_scores(places: Iterable[Place]) -> None:
-    """One line for each test set whose scores are going to be set aside, however many networks have them."""
+    """Log one line for each test set whose scores will be set aside, however many networks have them."""
     outdated = Counter(name for place in places for name in place.untested
                        if (place.folder / "tests" / name / STAMP).is_file())
     for name, count in outdated.items():
@@ -253,7 +256,7 @@ def _tell_of_scores(places: Iterable[Place]) -> None:
 
 
 def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
-    """Do one experiment, again if it fails; then record the failure. Interruptions are not failures."""
+    """Do one experiment, retry it if it fails, and record a second failure. Interruptions are no failures."""
     for name in (FAILED, TRACEBACK):
         (place.folder / name).unlink(missing_ok=True)
     told, brief = [], ""
@@ -271,13 +274,13 @@ def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
 
 
 def spend(folder: Path, seconds: float) -> None:
-    """Add to the seconds that were spent on a folder, whatever came of it."""
+    """Add to the seconds spent on an experiment's folder, whether or not the attempt succeeded."""
     total = seconds_in(folder / SPENT) + seconds
     files.write_json(folder / SPENT, {"seconds": round(total, 3)})
 
 
 def seconds_in(path: Path) -> float:
-    """The seconds that a stamp or a SPENT file tells; none where it is absent, or no such file."""
+    """The seconds recorded in a stamp or a SPENT file; 0 where it is absent or not such a file."""
     told = files.read_json(path)
     seconds = told.get("seconds") if isinstance(told, dict) else None
     return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < LONGEST else 0.0
@@ -303,12 +306,12 @@ def read(ws: Workspace, grid: Grid) -> Results:
 
 
 def _with_classes(columns: list[str], images: pd.DataFrame) -> list[str]:
-    """The columns, and those of the classes that the images have."""
+    """The given columns, then those of classes that the images have."""
     return [*columns, *(name for name in images if name not in columns)]
 
 
 def _integers(rows: list[dict[str, Any]]) -> list[str]:
-    """Columns that hold integers alone, and are to stay so beside missing values."""
+    """The columns that hold only integers, which are to stay integers beside missing values."""
     return [name for name in dict.fromkeys(name for row in rows for name in row)
             if all(isinstance(row[name], int) for row in rows if row.get(name) is not None)]
 
@@ -319,7 +322,7 @@ def places(ws: Workspace, grid: Grid) -> dict[Experiment, Place]:
 
 
 def left(status: str, cost: float) -> float:
-    """The cost of what is left of an experiment that is not finished."""
+    """The cost of the rest of an unfinished experiment."""
     return SCORING * cost if status == TO_SCORE else cost
 
 
@@ -333,6 +336,6 @@ def _tests(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    # An image may be called NA, or 007.
+    # An image may be named NA, or 007.
     return pd.read_csv(path, dtype={"test_set": str, "image": str}, keep_default_na=False,
                        na_values={name: [""] for name in overlap.COLUMNS})

@@ -1,4 +1,4 @@
-"""A grid before it runs: what of it is finished, and how long the rest will take."""
+"""A grid before it runs: how much of it is finished, and how long the rest will take."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -23,8 +23,8 @@ HEADINGS = {"data_type": "data type", "size": "real pairs", "samples": "pairs a 
 
 
 def estimate(rest: float, cost: Cost, measured: Mapping[Experiment, float]) -> float | None:
-    """Seconds of computation for what is left, in units of `cost`, from the seconds of finished experiments;
-    None without any."""
+    """Seconds of computation for the `rest`, in units of `cost`, from the measured seconds of finished
+    experiments; None without any."""
     known = sum(map(cost, measured))
     return rest * sum(measured.values()) / known if known else None
 
@@ -32,16 +32,16 @@ def estimate(rest: float, cost: Cost, measured: Mapping[Experiment, float]) -> f
 def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None], cost: Cost = equal,
              trial: Callable[[], float] | None = None,
              unmeasured: Callable[[Place], Sequence[str]] | None = None) -> str:
-    """A grid in words, with the time that it will take. Nothing is made, and only `trial` is run, at need.
+    """A grid in words, with the time it will take. Nothing is made; only `trial` is run, and only if needed.
 
-    A recipe is None where it cannot be known yet: its experiment has still to be done. `trial` measures the
-    seconds of one unit of cost; it is called where no experiment is finished. `unmeasured` names the test
-    sets on which more is to be measured of a finished experiment.
+    A recipe is None where it cannot be known yet, so its experiment is still to do. `trial` measures the
+    seconds of one unit of cost; it is called if no experiment is finished. `unmeasured` names the test sets
+    on which a finished experiment still lacks details.
     """
     known = places(ws.read_only, {experiment: recipe for experiment, recipe in grid.items()
                                  if recipe is not None})
     status = {experiment: known[experiment].status if experiment in known else TO_DO for experiment in grid}
-    # Not Place.seconds: what failed before is no measure of what is to come.
+    # Not Place.seconds: time lost to failures does not predict the rest.
     measured = {experiment: float(known[experiment].network.stamp["seconds"])
                 for experiment, text in status.items() if text == OK}
     lacking = {experiment for experiment in measured if unmeasured and unmeasured(known[experiment])}

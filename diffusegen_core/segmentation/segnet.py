@@ -1,7 +1,7 @@
 """The segmentation network of chapters 6 and 7, U-Net++, and its training (paper 2.6, B.3; method.md 7).
 
-Whatever an epoch draws (order, augmentation, dropout) comes from seeds of its own, so a training that was
-killed continues from its last checkpoint as if nothing had happened: on the CPU with the same bits.
+Whatever an epoch draws at random (order, augmentation, dropout) has its own seeds, so a killed training
+continues from its last checkpoint as if it had not been interrupted, on the CPU bit for bit.
 """
 
 import copy
@@ -37,20 +37,20 @@ from diffusegen_core.store.artifacts import Recipe
 log = logging.getLogger(__name__)
 
 VERSION = 1  # raised when the same parameters and pairs would give another network
-# What decides the trained network, beside its encoder's weights, the pairs and the seed.
+# The parameters that decide the trained network, besides its encoder's weights, the pairs and the seed.
 DECIDES = ["encoder", "input_range", "decoder_channels", "epochs", "epoch_images", "batch_size", "lr",
            "lr_epochs", "lr_after", "augment", "precision"]
-# How the fields of classifiers begin; an encoder that has such a field itself needs it.
+# Prefixes of classifier fields in published weights; dropped, unless the encoder itself has such a field.
 HEADS = ("classifier.", "fc.", "_fc.", "last_linear.", "linear.", "head.")
 CHECKPOINT = "checkpoint.safetensors"
 RGB_AND_MASK = Planes()
-TIMM = "tu-"  # how segmentation-models-pytorch names timm's networks
+TIMM = "tu-"  # prefix of timm's networks in segmentation-models-pytorch
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained network and what it took."""
+    """A trained network and the record of its training."""
 
     net: nn.Module  # with the weights of its best epoch, in eval mode
     history: pd.DataFrame  # epoch (from 1), loss, valid_iou
@@ -60,7 +60,7 @@ class Fit:
 
 @dataclass
 class Training:
-    """All that an epoch changes."""
+    """The state that an epoch changes."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
@@ -70,34 +70,35 @@ class Training:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch, from 1, with the highest IoU; of several the first."""
+        """The epoch, from 1, with the highest IoU; the first of equals."""
         return 1 + max(range(len(self.history)), key=lambda epoch: self.history[epoch][1])
 
 
 def decided_by(settings: Segment, seed: int) -> Recipe:
-    """What decides the trained network, beside the pairs."""
+    """What decides the trained network, apart from the pairs."""
     later = {"rotate": settings.rotate} if settings.augment and settings.rotate else {}  # older ones lack it
     return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES}, **later,
             "weights": weights.identity(settings.weights, _published(settings), seed)}
 
 
 def label(settings: Segment) -> str:
-    """The words that name the encoder and its weights in every output."""
+    """The name of the encoder and its weights in every output."""
     return f"{settings.encoder} ({weights.words(settings.weights)})"
 
 
 def inputs(channels: int) -> int:
-    """The channels that the network sees: grey is shown as RGB, for which encoders have weights."""
+    """The number of channels the network sees: grey is shown as RGB, for which encoders have weights."""
     return planes.RGB if channels == 1 else channels
 
 
 def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Module:
     """U-Net++ from normalised pixels (B, `inputs`, S, S) to logits (B, M + 1, S, S) of background and
-    classes, of which a pixel is one; or, where classes overlap, to a logit of each class, (B, M, S, S).
+    mutually exclusive classes, or to independent logits (B, M, S, S) where classes overlap.
 
-    Of other channels than grey or RGB the encoder's first layer is made of the weights for RGB, in turn.
-    Its encoder's weights are those that the settings name; all others are drawn from `seed`. UserError for an
-    unknown encoder, one that cannot be cut to that many levels, and weights that cannot be had or do not fit.
+    For channels other than grey or RGB, the encoder's first layer repeats the weights for RGB in turn.
+    The encoder's weights are those that the settings name; all others are drawn from `seed`. UserError for an
+    unknown encoder, one that cannot be cut to that many levels, and weights that are unavailable or do not
+    fit.
     """
     import segmentation_models_pytorch as smp
 
@@ -120,7 +121,8 @@ def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Modul
 
 
 def _widen(encoder: nn.Module, channels: int) -> None:
-    """Let an encoder see other channels than RGB: its first layer's weights are those for RGB, in turn."""
+    """Adapt an encoder to channels other than RGB: its first layer repeats the weights for RGB in turn,
+    scaled by 3 over the number of channels."""
     first = next(layer for layer in encoder.modules()
                  if isinstance(layer, nn.Conv2d) and layer.in_channels == planes.RGB)
     turns = [number % planes.RGB for number in range(channels)]
@@ -129,8 +131,8 @@ def _widen(encoder: nn.Module, channels: int) -> None:
 
 
 def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RGB_AND_MASK) -> None:
-    """UserError where there is no such network, or it cannot see images of that side, or its weights cannot
-    be had, or are another network's."""
+    """UserError if there is no such network, it cannot take images of that side, or its weights are
+    unavailable or belong to another network."""
     published = settings.weights == weights.PRETRAINED
     with torch.device("meta"), weights.looking():  # nothing is computed
         net = build(settings.model_copy(update={} if published else {"weights": weights.RANDOM}), seed, kind)
@@ -147,11 +149,11 @@ def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RG
 
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,
         device: torch.device, title: str) -> Fit:
-    """Train on `train`, choose the epoch by the classes' mean IoU over `valid`; or continue, if `folder` has
-    a checkpoint of the same `recipe`, parameters and pairs. It stays there until the caller, who has kept
-    what was trained, removes CHECKPOINT.
+    """Train on `train` and choose the epoch by the classes' mean IoU over `valid`.
 
-    Raises UserError where either set is empty and where the training diverges.
+    Training continues if `folder` has a checkpoint of the same `recipe`, parameters and pairs. CHECKPOINT
+    stays there until the caller has saved the network and removes it. UserError where either set is empty and
+    where the training diverges.
     """
     if not len(train) or not len(valid):
         raise UserError(f"{title}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch "
@@ -185,20 +187,20 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
 
 
 def planes_of(net: nn.Module) -> Planes:
-    """The channels and classes of a network of `build`."""
+    """The channels and classes of a network made by `build`."""
     assert isinstance(net.planes, Planes), "it is one of `build`"
     return net.planes
 
 
 def save(path: Path, net: nn.Module) -> Path:
-    """Keep a trained network: its weights as they are, so that what it predicts stays the same."""
+    """Save a trained network's weights unchanged, so that its predictions stay the same."""
     return checkpoints.save(path, net.state_dict(), dict(planes_of(net).told))
 
 
 def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
-    """A network as `save` kept it, in eval mode; the weights that its encoder started from are not needed.
+    """A network that `save` wrote, in eval mode; its encoder's pretrained weights are not needed.
 
-    UserError where the libraries build another network by now.
+    UserError where the installed libraries build a different network.
     """
     state, header = checkpoints.read(path)
     net = build(settings.model_copy(update={"weights": weights.RANDOM}), 0, Planes(**header))
@@ -213,8 +215,8 @@ def load(path: Path, settings: Segment, device: torch.device) -> nn.Module:
 def predict(net: nn.Module, images: np.ndarray, settings: Segment, device: torch.device) -> np.ndarray:
     """Probabilities (N, M + 1, S, S), float32, of background and classes, for images (N, C, S, S), uint8.
 
-    They sum to one. Where classes overlap each class has its own, and background what the likeliest leaves.
-    Always in fp32 and eval mode: an image's result depends on no other image.
+    They sum to one. Where classes overlap, each has its own probability, and that of background is one minus
+    the likeliest. Always in fp32 and eval mode: an image's result depends on no other image.
     """
     net.eval()
     rows = []
@@ -226,16 +228,16 @@ def predict(net: nn.Module, images: np.ndarray, settings: Segment, device: torch
 
 
 def _apart(logits: Tensor) -> Tensor:
-    """Probabilities of background and classes from a logit of each class."""
+    """Probabilities of background and overlapping classes, from one logit per class."""
     each = logits.sigmoid()
     return torch.cat([1 - each.amax(dim=1, keepdim=True), each], dim=1)
 
 
 def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.ndarray]:
-    """Positions in the training set, batch by batch, of one epoch (from 0).
+    """Positions in the training set of one epoch (from 0), batch by batch.
 
-    Every image comes once before any comes again. No batch has a single image, of which batch norm cannot
-    tell a deviation: the sizes are as even as can be, and a single training image comes twice.
+    Every image comes once before any comes again. No batch holds a single image, for which batch norm has no
+    deviation: the sizes are as even as possible, and a single training image comes twice.
     """
     wanted = max(2, settings.epoch_images or images)
     rng = seeds.rng(seed, "segment", "order", epoch)
@@ -244,7 +246,7 @@ def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.nd
 
 
 def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: torch.device) -> float:
-    """One pass; the mean loss of its batches."""
+    """Train for one epoch and return the mean loss of its batches."""
     kind, dice = train.planes, _loss(train.planes).to(device)
     epoch = len(state.history)
     transform = augmentation.transforms(kind.channels, settings.rotate) if settings.augment else None
@@ -269,8 +271,9 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
 
 
 def _loss(kind: Planes) -> nn.Module:
-    """The published loss, on the lesion's channel over the whole batch; its smoothing term of 1 counts
-    double. Of several classes it is the mean, of logits that each stand for themselves where these overlap.
+    """The published loss: soft Dice of the lesion's channel over the whole batch, with a smoothing term of 1,
+    which is 0.5 in the library's halved formula. For several classes it is their mean, computed from
+    independent logits where they overlap.
     """
     from segmentation_models_pytorch.losses import DiceLoss
 
@@ -312,7 +315,7 @@ def _resume(state: Training, path: Path, recipe: Recipe) -> None:
 
 
 def _published(settings: Segment) -> weights.Published:
-    """What segmentation-models-pytorch has for an encoder: its own copies on the hub, or timm's.
+    """The published weights of an encoder: segmentation-models-pytorch's own copies on the hub, or timm's.
 
     UserError for an unknown encoder.
     """

@@ -1,7 +1,7 @@
-"""Which generator's pairs a repetition takes, where a run has several generators.
+"""Assignment of generators to repetitions, where a run has several generators.
 
-All data types of a seed take the pairs of the same generator, so that comparisons stay paired. Where there is
-another generator it takes over some repetitions, and the others keep theirs.
+All data types of a seed take the pairs of the same generator, so that comparisons stay paired. A generator
+that is added takes over some repetitions, and the others keep theirs.
 """
 
 from functools import lru_cache
@@ -9,10 +9,10 @@ from functools import lru_cache
 
 @lru_cache
 def shares(seeds: int, generators: int) -> tuple[int, ...]:
-    """The generator of each of so many seeds, numbered from 0.
+    """The number, from 0, of each seed's generator.
 
     The first `generators` seeds have one each, and no generator has many more seeds than another. With one
-    generator more, a seed keeps its own or goes to the new one; with more seeds, those before keep theirs.
+    more generator, a seed keeps its own or moves to the new one; with more seeds, earlier ones keep theirs.
     """
     if generators == 1:
         return (0,) * seeds

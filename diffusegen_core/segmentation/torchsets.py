@@ -1,4 +1,4 @@
-"""Pairs as a training loop takes them: of one data type, or real and synthetic ones mixed for each epoch."""
+"""Torch datasets of pairs: of one data type, or of real and synthetic ones mixed anew for each epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,8 +17,8 @@ from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.trainsets import Choice
 
 Transform = Callable[..., Mapping[str, Any]]
-"""Called as albumentations' are, `transform(image=..., mask=...)`, with (S, S, C) uint8 and (S, S) uint8, or
-(S, S, M) of classes that overlap."""
+"""Called like albumentations', `transform(image=..., mask=...)`, with (S, S, C) uint8 and (S, S) uint8, or
+(S, S, M) where classes overlap."""
 Read = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """A pair by its name: image (C, S, S) uint8, mask (M, S, S) in {0, 1}."""
 
@@ -27,16 +27,16 @@ class Labelled(Dataset[tuple[Tensor, Tensor]]):
     """The pairs of one data type.
 
     An item is an image, (C, S, S) float32 in [0, 1], and its mask, (S, S) int64 of class numbers: 0 is
-    background, 1 the first of `data.classes`. So torch's CrossEntropyLoss, and most losses for segmentation,
-    take them. Where classes may overlap (data.overlap) it is (M, S, S) int64 in {0, 1}, a plane for each, as
-    for BCEWithLogitsLoss. A transform gets (S, S, C) uint8 and (S, S), or (S, S, M), uint8; what it gives as
-    bytes is divided by 255, and floats, as of a normalisation, stay as they are.
+    background, 1 the first of `data.classes`, as torch's CrossEntropyLoss and most segmentation losses
+    expect. Where classes may overlap (data.overlap) the mask is (M, S, S) int64 in {0, 1}, one plane per
+    class, as for BCEWithLogitsLoss. A transform gets (S, S, C) uint8 and (S, S), or (S, S, M), uint8; images
+    that it returns as uint8 are divided by 255, and floats, such as normalised ones, stay as they are.
     """
 
     def __init__(self, names: Sequence[str], read: Read, transform: Transform | None = None,
                  overlap: bool = False) -> None:
         self.names = list(names)
-        """Of the items, in their order."""
+        """The names of the items, in order."""
         self._read, self._transform, self._overlap = read, transform, overlap
 
     def __len__(self) -> int:
@@ -46,14 +46,14 @@ class Labelled(Dataset[tuple[Tensor, Tensor]]):
         return self.named(self.names[index])
 
     def named(self, name: str) -> tuple[Tensor, Tensor]:
-        """The item of a name."""
+        """The item with this name."""
         image, mask = self._read(name)
         pixels = image.transpose(1, 2, 0)
         label = np.ascontiguousarray(mask.transpose(1, 2, 0)) if self._overlap else planes.numbered(mask)
         if self._transform is not None:
             changed = self._transform(image=np.ascontiguousarray(pixels), mask=label)
             pixels, label = changed["image"], changed["mask"]
-        # Of what comes back as an array the planes are last, as of what went in.
+        # Like the array that went in, one that comes back has its planes last.
         moved = self._overlap and isinstance(label, np.ndarray)
         return _image(pixels), torch.as_tensor(label.transpose(2, 0, 1).copy() if moved else label).long()
 
@@ -61,24 +61,24 @@ class Labelled(Dataset[tuple[Tensor, Tensor]]):
 class Mixed(Dataset[tuple[Tensor, Tensor]]):
     """Real pairs of which some are replaced by synthetic ones, as `trainsets.mixed` draws them.
 
-    Items are as those of `Labelled`. What an epoch holds depends on the seeds and on its number alone, not on
-    workers or the order of reading. `set_epoch` draws anew, for workers that persist as well; the number of
-    items changes with it, so that a DistributedSampler has to be made anew for each epoch.
+    Items are like those of `Labelled`. What an epoch holds depends only on the seeds and its number, not on
+    workers or the order of reading. `set_epoch` draws anew, also in persistent workers; it changes the number
+    of items, so a DistributedSampler has to be created anew for each epoch.
     """
 
     def __init__(self, real: Labelled, made: Labelled, draw: Callable[[int], Choice]) -> None:
         self._real, self._made, self._draw = real, made, draw
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # which workers see as it changes
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see its changes
         self._drawn = 0, draw(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the pairs of this epoch, from 0. UserError where that is no whole number."""
+        """Draw the pairs of this epoch, from 0. UserError if it is not a whole number."""
         refuse_no_number(epoch=epoch)
         self._epoch.fill_(epoch)
 
     @property
     def choice(self) -> Choice:
-        """The pairs of the epoch by name: real ones, which come first among the items, and synthetic ones."""
+        """The names of the epoch's pairs: real ones, which come first among the items, and synthetic ones."""
         epoch = int(self._epoch)
         if self._drawn[0] != epoch:
             self._drawn = epoch, self._draw(epoch)
@@ -97,33 +97,33 @@ class Mixed(Dataset[tuple[Tensor, Tensor]]):
 
 
 def refuse_no_number(**values: object) -> None:
-    """UserError for a value that is no whole number, by its name."""
+    """UserError for a value, given by its name, that is not a whole number."""
     for name, value in values.items():
         if not hasattr(value, "__index__"):
             raise UserError(f"{name} is a whole number, and not {value!r}.")
 
 
 def of_pairs(pairs: Pairs, names: Sequence[str], transform: Transform | None = None) -> Labelled:
-    """Those pairs in memory that have these names."""
+    """The pairs with these names, from memory."""
     places = {name: place for place, name in enumerate(pairs.names)}
     return Labelled(names, partial(_in_memory, pairs, places), transform, pairs.overlap)
 
 
 def of_folder(folder: Path, names: Sequence[str], transform: Transform | None = None,
               overlap: bool = False) -> Labelled:
-    """Those pairs of a dataset folder that have these names, each read when it is asked for."""
+    """The pairs with these names, from a dataset folder; each is read when it is accessed."""
     return Labelled(names, partial(pairsets.read_pair, folder), transform, overlap)
 
 
 def mix(real: Labelled, made: Labelled, of: Mapping[str, Sequence[str]], alpha: float, ratio: int, seed: int,
         number: int) -> Mixed:
-    """Real pairs mixed with the synthetic ones made `of` them, by the real one's name: see
-    `trainsets.mixed`."""
+    """Real pairs mixed with synthetic ones, as by `trainsets.mixed`; `of` has the names of the synthetic
+    pairs by that of the real pair they were made of."""
     return Mixed(real, made, partial(_drawn, real.names, of, alpha, ratio, seed, number))
 
 
 def _image(pixels: np.ndarray | Tensor) -> Tensor:
-    """(C, S, S) float32, of an array (S, S, C) or (S, S), or of a tensor that has its channels first."""
+    """(C, S, S) float32 from an array (S, S, C) or (S, S), or from a tensor with its channels first."""
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)))
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

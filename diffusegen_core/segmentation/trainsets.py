@@ -1,6 +1,6 @@
-"""What segmentation networks are trained on: the run's real sources, and the synthetic pairs made of them.
+"""Training sets of segmentation networks: the run's real sources, and the synthetic pairs made of them.
 
-Whatever is drawn goes by source, each by a number of its own: a pair is never validated on its twin, and the
+All random choices are made per source, each by a number of its own: no pair is validated on its twin, and the
 same seed gives all data types the same sources, so that they can be compared pair by pair.
 """
 
@@ -31,9 +31,9 @@ class Amount:
 
     sources: int
     samples: int
-    """Pairs a source."""
+    """Pairs per source."""
     drawn: bool = False
-    """Whether the sources are drawn, as by inpaint.draw_sources."""
+    """Whether the sources are drawn at random, as by inpaint.draw_sources."""
 
 
 Supply = Mapping[DataType, Amount]
@@ -42,7 +42,7 @@ Paste-Poisson, K-Diff, ..."""
 
 
 def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) -> Supply:
-    """What a run of so many real pairs and clusters has, `full`: with a model of the full set."""
+    """The data types of a run with so many real pairs and clusters; `full` adds a model of the full set."""
     sources = min(pairs, inpaint.sources or pairs)
     drawn = inpaint.draw_sources
     types = {REAL: Amount(sources, 1, drawn)}
@@ -57,7 +57,7 @@ def supply(pairs: int, clusters: int, full: bool, inpaint: Inpaint, gan: Gan) ->
 
 
 def with_filtered(supply: Supply, settings: Filter) -> Supply:
-    """The same, with what the filter keeps of each painted type beside it: at most as many pairs."""
+    """The same supply with a filtered type after each painted one, which has at most as many pairs."""
     if not settings.folds:
         return supply
     return {one: amount for data_type, amount in supply.items()
@@ -65,7 +65,7 @@ def with_filtered(supply: Supply, settings: Filter) -> Supply:
 
 
 def expected(p: Params) -> Supply:
-    """What chapters 6 and 7 choose from, before it is made; of one pair, where the number is unknown."""
+    """What chapters 6 and 7 choose from, before it is made; an unknown number of real pairs counts as one."""
     return of_run(p, dataset.expected_count(p) or 1)
 
 
@@ -77,27 +77,26 @@ def of_run(p: Params, pairs: int) -> Supply:
 
 @dataclass(frozen=True)
 class Sets:
-    """The real pairs that synthetic ones were made of, and these by data type."""
+    """The real pairs that synthetic ones were made of, and the synthetic ones by data type."""
 
     real: Pairs
     sets: dict[DataType, PairSet]
     supply: Supply
     file: Path
-    """Holds the real pairs, and may hold others."""
+    """The file with the real pairs, which may hold others too."""
 
     @cached_property
     def together(self) -> Mapping[str, str]:
-        """What the real pairs belong to that are never parted, such as patients: see `patients.together`."""
+        """The patient or other inseparable group of each real pair: see `patients.together`."""
         return patients.together(self.file)
 
     @cached_property
     def manifests(self) -> dict[DataType, pd.DataFrame]:
-        """Columns GROUPED of each set: `group` is the source, or what stands for it where it is unknown."""
+        """Columns GROUPED of each set: `group` is the source, or a stand-in where the source is unknown."""
         return {data_type: grouped(made.manifest) for data_type, made in self.sets.items()}
 
     def emptied(self, data_type: DataType) -> str:
-        """A sentence where the filter kept nothing of a type, so that no network can be trained on it; else
-        ""."""
+        """A sentence if the filter kept nothing of a type, so no network can be trained on it; else ""."""
         empty = data_type.is_filtered and data_type in self.sets and not len(self.sets[data_type])
         return f"the filter kept no pair of {data_type.unfiltered}." if empty else ""
 
@@ -105,10 +104,10 @@ class Sets:
 def collect(pairs: Pairs, supply: Supply, sets: Iterable[PairSet]) -> Sets:
     """The sets of a run with these pairs.
 
-    Raises UserError where a synthetic pair was made of an image that is none of the run's.
+    Raises UserError where a synthetic pair was made of an image that is not one of the run's.
     """
     made = {one.data_type: one for one in sets}
-    ours = set(pairs.names)  # the GAN may have more sources than inpainting
+    ours = set(pairs.names)  # all of them, for the GAN may have more sources than inpainting
     for data_type, one in made.items():
         source = one.manifest["source"]
         foreign = source[(source != "") & ~source.isin(ours)]
@@ -126,14 +125,14 @@ def grouped(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _group(name: str) -> str:
-    """What stands for the unknown source of a pair: SinGAN-Seg's number of it, or else the pair itself."""
+    """The stand-in for a pair's unknown source: its number in SinGAN-Seg, or else the pair itself."""
     match = SINGAN_SEG.fullmatch(name)
     return f"chk_id_{match[1]}" if match else name
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Some pairs of a data type, real ones and synthetic ones, by name."""
+    """A selection of pairs of a data type, real and synthetic, by name."""
 
     real: tuple[str, ...] = ()
     synthetic: tuple[str, ...] = ()
@@ -152,9 +151,9 @@ def wanted(supply: Supply, asked: Sequence[str] | None, parameter: str) -> list[
 
 
 def numbers(supply: Supply, asked: Sequence[int] | None, data_type: DataType, parameter: str) -> list[int]:
-    """The numbers of pairs a source that a grid has of a synthetic data type, each once.
+    """The numbers of pairs per source that a grid tries for a synthetic data type, each once.
 
-    Null asks for 1 to inpaint.samples, as far as they are made; UserError where more is asked for than is.
+    Null asks for 1 to inpaint.samples, as far as the type has them; UserError where more are asked for.
     """
     most = supply[data_type].samples
     if asked is None:
@@ -171,11 +170,10 @@ def numbers(supply: Supply, asked: Sequence[int] | None, data_type: DataType, pa
 def mixed(names: Sequence[str], made: Mapping[str, Sequence[str]], alpha: float, ratio: int | None, seed: int,
           number: int, rule: str = "replace", epoch: int = 0) -> Choice:
     """The paper's rule (2.6.2): each real pair is, with probability `alpha`, replaced by `ratio` of the
-    synthetic pairs that were made of it, or by all of them where it is None. By the rule "add" they join it.
+    synthetic pairs made of it, or by all if `ratio` is None. Under the rule "add" the real pair stays too.
 
-    `made` has the names of synthetic pairs by that of the real one; a real pair of which nothing was made
-    stays. `seed` is the run's, `number` the repetition's. Each epoch draws anew: epoch 0 is what chapter 7
-    trains on.
+    `made` has the names of synthetic pairs by that of the real one; a real pair without any stays. `seed` is
+    the run's, `number` the repetition's. Each epoch draws anew; chapter 7 trains on epoch 0.
     """
     own = f"{number}, epoch {epoch}" if epoch else number
     real, synthetic = [], []
@@ -189,9 +187,9 @@ def mixed(names: Sequence[str], made: Mapping[str, Sequence[str]], alpha: float,
 
 
 def load(file: Path, folder: Path | None, choice: Choice) -> Pairs:
-    """The chosen pairs in memory, real ones first: from the file of real pairs, and from a dataset folder.
+    """Load the chosen pairs, real ones first: from the file of real pairs, and from a dataset folder.
 
-    At least one is chosen; `folder` is None where none of them is synthetic.
+    At least one must be chosen; `folder` is None where none is synthetic.
     """
     parts = [dataset.read(file).named(choice.real)] if choice.real else []
     if choice.synthetic:
@@ -203,7 +201,7 @@ def load(file: Path, folder: Path | None, choice: Choice) -> Pairs:
 
 
 def content(sets: Sets, data_type: DataType, choice: Choice) -> str:
-    """A hash of what the chosen pairs show; images of synthetic ones are not read."""
+    """A hash of the chosen pairs' content; synthetic ones are not read, as their hashes are known."""
     hashes = sets.sets[data_type].hashes if choice.synthetic else {}
     return key({"real": sets.real.named(choice.real).digest if choice.real else "",
                 "synthetic": [hashes[file] for name in choice.synthetic
@@ -211,7 +209,7 @@ def content(sets: Sets, data_type: DataType, choice: Choice) -> str:
 
 
 def shuffled(names: Iterable[str], seed: int, *purpose: object) -> list[str]:
-    """Names in the order of a number that each draws for itself: one more name moves no other."""
+    """Names ordered by a random number derived from each alone, so a further name does not reorder others."""
     return sorted(names, key=lambda name: seeds.derive(seed, *purpose, name))
 
 
@@ -219,8 +217,8 @@ def split(names: Sequence[str], share: float, seed: int, *purpose: object,
           groups: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
     """Names to train on, and the share that chooses the best epoch: at least one, and not all.
 
-    `groups` tells the group of those that are not one for themselves, such as slices of a volume: it stays
-    whole, unless all are of one.
+    `groups` has the group of each name that belongs to one, such as the volume of a slice. Groups stay whole,
+    unless there is only one.
     """
     members = in_groups(names, groups or {})
     count, held = held_back(len(names), share), list[str]()
@@ -232,8 +230,7 @@ def split(names: Sequence[str], share: float, seed: int, *purpose: object,
 
 
 def in_groups(names: Iterable[str], groups: Mapping[str, str]) -> dict[str, list[str]]:
-    """The names of each group; each name is one for itself that has none, and all are where they are of one.
-    """
+    """The names of each group. A name without one is its own group, and so is each if all are of one."""
     members: dict[str, list[str]] = {}
     for name in names:
         members.setdefault(groups.get(name, name), []).append(name)
@@ -242,5 +239,5 @@ def in_groups(names: Iterable[str], groups: Mapping[str, str]) -> dict[str, list
 
 
 def held_back(count: int, share: float) -> int:
-    """How many of so many sources choose the best epoch."""
+    """How many of `count` sources choose the best epoch."""
     return max(0, min(max(1, round(share * count)), count - 1))

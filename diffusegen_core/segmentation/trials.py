@@ -1,4 +1,4 @@
-"""The networks of chapters 6 and 7: what decides one, its training, its tests, and how a grid of them did."""
+"""The networks of chapters 6 and 7: what decides each, its training, its tests, and the results of a grid."""
 
 import tempfile
 import time
@@ -31,13 +31,13 @@ from diffusegen_core.store.artifacts import NotMadeError, Recipe
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 2  # raised when the same parameters would give another network
-SCORES = 1  # raised when the same network would be scored, or shown, otherwise
+SCORES = 1  # raised when the same network would be scored or shown differently
 EXAMPLES = 4  # test images of each set whose predicted masks are kept for a figure
 HISTORY, SHOWN = "history.csv", "examples.npz"
 TRIAL = 4  # batches of a trial
-MOST = {"hd95": float("inf"), details.FALSE_ALARMS: float("inf")}  # what measures that are no share can be
+MOST = {"hd95": float("inf"), details.FALSE_ALARMS: float("inf")}  # upper bounds of measures beyond 1
 SUMMARY = ["mean", "low", "high", "images", "seeds"]
-GROUP = "group"  # the column of what is resampled as a whole
+GROUP = "group"  # the column of the groups that are resampled as a whole
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,28 @@ class Trial:
     tests: dict[str, Path]
     """By name, the file of each test set."""
     facts: dict[str, str] = field(default_factory=dict)
-    """Kept beside those about the training."""
+    """Kept beside the facts about the training."""
     refusal: str = ""
-    """Why it cannot be done, if it cannot."""
+    """Why it cannot be done; "" if it can."""
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A grid of networks and how they did."""
+    """A grid of networks and their results."""
 
     images: pd.DataFrame
-    """A row a test image and network: experiments.FIELDS, test_set, image, the measures of overlap.scores,
-    and the generator."""
+    """One row per network and test image: experiments.FIELDS, test_set, image, the measures of
+    overlap.scores, and the generator."""
     runs: pd.DataFrame
-    """A row a network: name, experiments.FIELDS, status, seconds, and what `work` tells of its training."""
+    """One row per network: name, experiments.FIELDS, status, seconds, and the facts about its training."""
     tests: list[TestSet]
     encoder: str
     """In words."""
     folder: Path
     details: Details = field(default_factory=Details)
-    """What else is known of the same predictions; of older networks whose weights were not kept, nothing."""
+    """Further measures of the same predictions; none for older networks whose weights were not kept."""
     generators: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """A row a generator that was trained for a small set of chapter 7, none elsewhere; with its seconds."""
+    """One row, with its seconds, per generator trained for a small set of chapter 7; elsewhere empty."""
 
     @property
     def complete(self) -> bool:
@@ -85,7 +85,7 @@ class Tested:
 
     @property
     def unfinished(self) -> int:
-        """How many networks are neither tested nor have failed."""
+        """How many networks have neither been tested nor failed."""
         status = self.runs["status"]
         return int((~((status == experiments.OK) | status.str.startswith("failed"))).sum())
 
@@ -96,14 +96,14 @@ class Tested:
 
     @property
     def seconds(self) -> float:
-        """Of all networks, failed attempts included, and of each generator once, however many networks were
-        trained on its pairs: their own seconds do not hold it."""
+        """Seconds of all networks, failed attempts included, and of each generator, counted once however many
+        networks were trained on its pairs."""
         return sum(float(frame["seconds"].sum()) for frame in (self.runs, self.generators)
                    if "seconds" in frame)
 
 
 Tasks = Mapping[Experiment, tuple[Sets, Choice, Choice]]
-"""A grid: the sets that each experiment draws from, and its pairs to train on and to choose the epoch by."""
+"""A grid: the sets each experiment draws from, its training pairs, and the pairs that choose its epoch."""
 
 
 def grid(seed: int, settings: Segment, tasks: Tasks,
@@ -115,7 +115,7 @@ def grid(seed: int, settings: Segment, tasks: Tasks,
 
 def recipe(seed: int, settings: Segment, experiment: Experiment, sets: Sets, train: Choice, valid: Choice,
            tests: Mapping[str, TestSet]) -> Recipe:
-    """What decides a network, beside what its experiment is; and by test set, what decides its scores."""
+    """What decides a network, apart from its experiment; and by test set, what decides its scores."""
     return {"version": VERSION, "net": segnet.decided_by(settings, net_seed(seed, experiment)),
             "train": trainsets.content(sets, experiment.data_type, train),
             "valid": trainsets.content(sets, experiment.data_type, valid),
@@ -125,7 +125,7 @@ def recipe(seed: int, settings: Segment, experiment: Experiment, sets: Sets, tra
 
 
 def present(tests: Mapping[str, TestSet]) -> dict[str, Pairs]:
-    """The pairs of the test sets that there are, by name."""
+    """The pairs of the test sets that exist, by name."""
     return {name: test.pairs for name, test in tests.items() if test.pairs is not None}
 
 
@@ -133,11 +133,11 @@ def planned(ws: Workspace, title: str, image_size: int, settings: Segment,
             grid: Mapping[Experiment, Sets | None], tests: Mapping[str, TestSet] | None,
             expected: Callable[[Experiment], tuple[Choice, Choice]],
             chosen: Callable[[Experiment, Sets], tuple[Choice, Choice]]) -> str:
-    """A chapter's grid in words, what of it is finished, and how long the rest will take. Nothing is written.
+    """A chapter's grid in words: what is finished, and how long the rest will take. Nothing is written.
 
-    `grid` has the sets that each network takes its pairs from, None where they are not made yet; so are
-    `tests`. Of a network `chosen` gives the pairs to train on and those that choose its best epoch, and
-    `expected` as many nameless ones, where they are not made yet.
+    `grid` has the sets that each network takes its pairs from, or None where they are not made yet; `tests`
+    likewise. `chosen` gives a network's training pairs and those that choose its best epoch; `expected` gives
+    as many placeholders where the pairs are not made yet.
     """
     choices: dict[Experiment, tuple[Choice, Choice]] = {}
     recipes: dict[Experiment, Recipe | None] = {}
@@ -152,19 +152,19 @@ def planned(ws: Workspace, title: str, image_size: int, settings: Segment,
 
 
 def net_seed(seed: int, experiment: Experiment) -> int:
-    """The same for all data types, so that they start from the same weights."""
+    """The seed of a network, the same for all data types, so that they start from the same weights."""
     return seeds.derive(seed, "segmentation network", experiment.seed)
 
 
 def cost(settings: Segment, train: Choice, valid: Choice) -> float:
-    """How long a network takes beside others: images that pass through it, forward alone being a third."""
+    """The relative duration of a network: images that pass through it, a forward pass alone as a third."""
     return settings.epochs * ((settings.epoch_images or len(train)) + len(valid) / 3)
 
 
 def work(place: Place, trial: Trial) -> None:
-    """Train one network, unless its weights are kept, and test it on every set that it has no scores on.
+    """Train one network, unless its weights are kept, and test it on every set on which it has no scores.
 
-    Kept are the losses of every epoch, the weights if they are to be kept, and for each test set the scores,
+    The losses of every epoch are kept, the weights if the settings say so, and for each test set the scores,
     a few predicted masks, and the details.
     """
     if trial.refusal:
@@ -187,7 +187,7 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
                         net_seed(place.workspace.seed, experiment), folder,
                         {"experiment": experiment.label}, device, experiment.label)
     checkpoint = folder / segnet.CHECKPOINT
-    if place.status == experiments.OK:  # this process had stopped, and another has finished in its place
+    if place.status == experiments.OK:  # this process had stalled, and another finished in its place
         checkpoint.unlink(missing_ok=True)
         return fitted.net
     history = files.write_text(folder / HISTORY, fitted.history.to_csv(index=False))
@@ -210,7 +210,7 @@ def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
     probabilities = segnet.predict(net, test.images, trial.settings, devices.device(place.workspace.device))
     images = overlap.scores(probabilities, test.masks, test.overlap).assign(image=test.names)
     seconds = time.monotonic() - began
-    # Before the scores, with which the experiment is finished: without kept weights there is no later.
+    # Before the scores, which finish the experiment: without kept weights there is no second chance.
     details.keep(place, name, probabilities, test)
     places = spread(len(test), EXAMPLES)
     masks = planes.numbered(overlap.hard(probabilities[places], test.overlap)[:, 1:])
@@ -222,11 +222,11 @@ def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
 def run(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tasks,
         tests: Mapping[str, TestSet], facts: Mapping[str, str] | None = None,
         refusals: Mapping[Experiment, str] | None = None) -> Tested:
-    """Train and test what is not finished of a grid; in a read-only workspace, read what there is of it.
+    """Train and test the unfinished part of a grid; in a read-only workspace, read what exists of it.
 
-    Finished networks of older versions get their details from the weights, where these were kept. `facts` go
-    beside those about each training, `refusals` say which experiments cannot be done, and why.
-    Raises NotMadeError where nothing was run that could be read.
+    Finished networks of older versions get their details from the weights, where these were kept. `facts` are
+    kept beside those about each training; `refusals` say which experiments cannot be done, and why.
+    Raises NotMadeError in a read-only workspace where nothing was run.
     """
     recipes = grid(ws.seed, settings, tasks, tests)
     if ws.writable:
@@ -261,18 +261,18 @@ def _made(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tas
 
 
 def examples(result: Tested, name: str, test: str, pairs: Pairs) -> dict[str, np.ndarray]:
-    """What a network, by its name in `runs`, took for lesions in a few images of a test set, by their names:
-    class numbers (S, S), at most EXAMPLES."""
+    """A network's predicted masks, class numbers (S, S), of at most EXAMPLES images of a test set, by image
+    name; `name` is the network's in `runs`."""
     with np.load(result.folder / name / "tests" / test / SHOWN, allow_pickle=False) as kept:
-        names = kept["images"].tolist() if "images" in kept else pairs.names  # once they were the first
+        names = kept["images"].tolist() if "images" in kept else pairs.names  # older: the first
         return dict(zip(names, kept["masks"], strict=False))
 
 
 def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: int) -> pd.DataFrame:
-    """Means of a measure with their intervals: a row for each combination of `by` and test set.
+    """Means of a measure with their intervals: one row for each combination of `by` and test set.
 
-    Where a test set names sequences, centres or patients, these are resampled as a whole, as for verdicts;
-    a column GROUP of `images` says otherwise. Columns: `by`, test_set, SUMMARY.
+    Sequences, centres or patients of a test set are resampled as a whole, as for verdicts; a column GROUP of
+    `images` overrides them. Columns: `by`, test_set, SUMMARY.
     """
     rows = []
     for key, frame in result.images.groupby([*by, "test_set"], sort=False, dropna=False):
@@ -285,7 +285,7 @@ def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: i
 
 
 def grey(count: int, side: int, kind: Planes = RGB_AND_MASK) -> Pairs:
-    """So many grey pictures, half of each lesion, for trials that are timed."""
+    """`count` grey images whose left half is lesion, for timed trials."""
     halves = np.arange(side)[None, None, None] < side // 2
     masks = np.zeros((count, kind.classes, side, side))
     masks[:, :1] = halves
@@ -294,15 +294,16 @@ def grey(count: int, side: int, kind: Planes = RGB_AND_MASK) -> Pairs:
 
 
 def pace(settings: Segment, image_size: int, device: str, kind: Planes = RGB_AND_MASK) -> float:
-    """Seconds of training for one unit of `cost` on this machine, from a few batches of grey pictures.
+    """Seconds of training for one unit of `cost` on this machine, from a few batches of grey images.
 
-    The weights are random: they take as long as pretrained ones, and need no download.
+    The weights are random, which takes as long as pretrained ones and needs no download.
     """
     count = TRIAL * settings.batch_size
     pictures = grey(count, image_size, kind)
     once = settings.model_copy(update={"epochs": 1, "epoch_images": None, "weights": weights.RANDOM})
     seconds = 0.0
-    # The first batch of a process waits for libraries to load, which no training of many epochs feels.
+    # Warm up with one batch: the first in a process waits for libraries to load, which would distort so short
+    # a trial.
     for images in (settings.batch_size, count):
         with tempfile.TemporaryDirectory() as folder:
             seconds = segnet.fit(pictures.take(range(images)), pictures.take([0]), once, 0, Path(folder), {},
