@@ -91,7 +91,7 @@ def test_an_older_run_gets_them_from_its_weights_and_keeps_its_scores(
     pd.testing.assert_frame_equal(old.images, first.images)
     assert old.complete
     assert old.details.distances.empty
-    assert "2 finished, 0 to do. Of 2 finished, more is to be measured." in planned(own)
+    assert "2 finished, 0 to do. 2 of the finished ones lack some measures." in planned(own)
     monkeypatch.setattr(segnet, "fit", None)
     same(run(own), first)
     after = {name: (own.folder / name).read_bytes() for name in before}

@@ -59,7 +59,7 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     if data.held and not data.patients:
         yield ("Test images may be of patients that were trained on: the names do not tell patients. "
                "--patients says how; --patients each, if every image is of another one. Where nobody knows, "
-               "take all numbers for too good.")
+               "treat all scores as too good.")
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
         yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
     if p.generators < GENERATORS and p.augment.generator_sees != "subset":

@@ -85,7 +85,7 @@ class Folder:
     def _patients(self) -> str:
         held = f"{len(self.held)} of {len(self.seen.report.pairs)} pairs are held out"
         if not self.patients:
-            return f"nothing tells them; {held}"
+            return f"unknown; {held}"
         groups = len({self.patients[name] for name in self.held})
         return f"{patients.described(self.patients, self.kind)}; {held}, of {counted(groups, self.kind)}"
 

@@ -108,7 +108,7 @@ def _pretrained(decoder: Sequence[int]) -> Weights:
 
 
 def _random() -> Weights:
-    why = ("no weights can be had here: clusters are then by coarse looks, distances are weak, and networks "
+    why = ("no weights can be had here: clusters then follow coarse appearance, distances are weak, and networks "
            "learn from nothing; --weights FILE takes e.g. torchvision's mobilenet_v2")
     return Weights({
         "cluster": {"backbone": Line("timm/test_nfnet"), "weights": Line("random", why)},

@@ -124,7 +124,7 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
     told |= {
         "count": Line(None, "all pairs that are not held out"),
         "image_size": Line(rung.side, f"as in {rung.like}: time grows with its square and more"),
-        "fit": Line(s.fit, f"{slim} images are no squares" if slim else "all images are about square"),
+        "fit": Line(s.fit, f"{slim} images are not square" if slim else "all images are about square"),
         "channels": Line(s.channels, "all images are grey" if s.channels == 1 else "there are colours")}
     if s.labels:
         told["labels"] = Line(s.labels, "the values of the masks: give the classes their names here")
@@ -156,7 +156,7 @@ def _patients_reason(data: Folder) -> str:
                 "be of patients that were trained on; if each image is of another one, `each`")
     by = ("guessed from the images' names" if data.guessed else "by the layout" if data.kind == SEQUENCE else
           "as given")
-    return f"{by}: {patients.described(data.patients, data.kind)}. Please look whether that is right"
+    return f"{by}: {patients.described(data.patients, data.kind)}. Please check this"
 
 
 def text(new: New) -> str:

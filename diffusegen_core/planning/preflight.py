@@ -140,7 +140,7 @@ def refuse_failed(run: Run, chosen: Collection[str]) -> None:
             continue
         status = tested.runs["status"].astype(str)
         if status.str.startswith("failed").all():
-            raise UserError(f"All {len(status)} networks of the chapter {name} have failed, the first so: "
+            raise UserError(f"All {len(status)} networks of the chapter {name} have failed; the first error: "
                             f"{status.iloc[0].removeprefix('failed: ')}")
 
 

@@ -52,7 +52,7 @@ MEND = {  # the remedy for each kind of work that runs out of memory
     "judging": "lower evaluate.batch_size",
     "segmentation": "lower segment.batch_size",
 }
-AS_CALL = "not tried, for one image takes minutes: at the rate of sampling"
+AS_CALL = "not measured, as one image takes too long: assumed at the rate of sampling"
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def busy(device: torch.device) -> str:
     from dask.system import CPU_COUNT
     load = os.getloadavg()[0]
     return "" if load < BUSY * CPU_COUNT else (
-        f"The load of this machine was {load:.1f} on {CPU_COUNT} cores before: others compute on it, or did "
-        "so a minute ago. The times are upper limits; ask again when it is idle.")
+        f"The load of this machine was {load:.1f} on {CPU_COUNT} cores before: other programs are computing, "
+        "or were a minute ago. The times are upper limits; ask again when it is idle.")
 
 
 def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:

@@ -52,7 +52,7 @@ def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None]
     failed = sum(text.startswith("failed") for text in status.values())
     again = f" ({failed} failed before)" if failed else ""
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word != "to score")
-    more = f" Of {len(lacking)} finished, more is to be measured." if lacking else ""
+    more = f" {len(lacking)} of the finished ones lack some measures." if lacking else ""
     return "\n".join([f"{title}: {_many(len(grid), 'experiment')}, {shown}{again}.{more}",
                       _layout(grid, measured), _time(todo, cost, measured, trial)])
 
