@@ -22,24 +22,24 @@ from diffusegen_core.diffusion.samplers import Generators, Step, ancestral
 from diffusegen_core.report.figures import COLOURS, board, labels, picture
 from diffusegen_core.run import Run
 
-COLUMNS = 10  # of a strip
-STRIP = 7.0  # its width, inches
+COLUMNS = 10  # columns of a strip
+STRIP = 7.0  # width of a strip, inches
 
 
 def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:
-    """A pair of the run, by its number, and the model of the cluster that it lies in."""
+    """A pair of the run, by its number (its first window, if windows are cut), and its cluster's model."""
     model = cluster_model(int(run.clusters.labels[number]))
     copies = len(run.windows) // len(run.pairs)
     return run.windows.take([copies * number]), run.models.load(model, run.params.device)
 
 
 def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
-    """What chapter 3 starts from: a picture (1, C + M, S, S), with its new mask where masks are given;
-    what of it is known, 1 or else 0, (1, 1, S, S) or (1, C + M, S, S); and its model, as precise and guided
-    as the run's. The run's sampler is `samplers.named(run.params.inpaint.sampler)`.
+    """What chapter 3 starts from: a picture (1, C + M, S, S), with its new mask where masks are given; its
+    known region (1 where known, else 0), (1, 1, S, S) or (1, C + M, S, S); and its model, with the run's
+    precision and guidance. The run's sampler is `samplers.named(run.params.inpaint.sampler)`.
 
     `number` counts the pairs of the cluster models, in the order in which chapter 3 plans them. Raises
-    NotMadeError where a folder of masks or pictures is not read yet.
+    NotMadeError where a folder of masks or pictures has not been read yet.
     """
     p, ws = run.params, run.workspace.read_only
     scenes = Scenes.of(ws, run.pairs, p.inpaint, p.data.window, p.data)
@@ -62,10 +62,10 @@ def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
 
 def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusion]:
     """What chapter 4 starts from: an inpainted pair (1, C + M, S, S), its source (1, C, S, S), the pixels
-    (1, C, S, S) that its pixel loss compares with, and its model, as precise as the run's.
+    (1, C, S, S) that its pixel loss compares with, and its model, with the run's precision.
 
-    `number` counts the inpainted pairs of the cluster models. Where there is none, a real image takes its
-    place: the models drew no object.
+    `number` counts the inpainted pairs of the cluster models. If there are none, because the models drew no
+    object, a real pair takes the place of the inpainted one.
     """
     p, (data_type, made) = run.params, next(iter(run.inpainted.sets.items()))
     if made.manifest.empty:
@@ -88,12 +88,12 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
 
 
 class Seen:
-    """A sampler's step that remembers every image it is given: `repaint(..., step=Seen())`."""
+    """A sampler's step that records the first image of every batch: `repaint(..., step=Seen())`."""
 
     def __init__(self, step: Step = ancestral) -> None:
         self.step = step
         self.levels: list[int] = []
-        self.images: list[Tensor] = []  # the first of each batch, (C + M, S, S)
+        self.images: list[Tensor] = []  # each (C + M, S, S)
         self.channels = planes.RGB
 
     def __call__(self, diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
@@ -105,7 +105,7 @@ class Seen:
 
 
 def denoising(x_t: Tensor, t: Tensor, x0: Tensor, channels: int = planes.RGB) -> Figure:
-    """Chapter 2: noised pairs (B, C + M, S, S) at levels t (B,), above the x0 that the network makes of
+    """Chapter 2: noised pairs (B, C + M, S, S) at levels t (B,), above the x0 that the network predicts for
     each."""
     figure, axes = board(4, len(x_t), STRIP)
     for column, noised, level, clean in zip(axes.T, x_t, t.tolist(), x0, strict=True):
@@ -118,7 +118,7 @@ def denoising(x_t: Tensor, t: Tensor, x0: Tensor, channels: int = planes.RGB) ->
 
 
 def strip(seen: Seen, result: Tensor, levels: list[int]) -> Figure:
-    """Chapter 3: images on their way through `levels`, evenly chosen, and the result; below, the way."""
+    """Chapter 3: evenly spaced images from the path through `levels`, and the result; below, the path."""
     shown = spread(len(seen.images), COLUMNS - 1)
     figure = plt.figure(figsize=(STRIP, 2 * STRIP / COLUMNS + 1.6))
     places = figure.add_gridspec(3, len(shown) + 1, height_ratios=[1, 1, 1.6])
@@ -151,7 +151,7 @@ def guided_step(step: GuidedStep, x_t: Tensor, x_next: Tensor) -> Figure:
 
 
 def _bars(ax: Axes, measured: dict[str, float]) -> None:
-    """How far each loss pulls, beside the shift that was made of it and the noise of the step."""
+    """How far each loss pulls, beside the resulting shift and the noise of the step."""
     names = [name for name in TERMS if f"pull_{name}" in measured]
     labels = [*names, "shift", "noise"]
     values = [*(measured[f"pull_{name}"] for name in names), measured["shift"], measured["noise"]]
@@ -168,6 +168,6 @@ def both(axes: np.ndarray | list[Axes], x: Tensor, channels: int = planes.RGB) -
 
 
 def colours(ax: Axes, x: Tensor, channels: int = planes.RGB) -> None:
-    """The image of a pair in [-1, 1]; what lies outside is clipped."""
+    """The image of a pair in [-1, 1]; values outside are clipped."""
     picture(ax, dataset.to_bytes(x[:channels].detach().float().cpu().numpy()))
 

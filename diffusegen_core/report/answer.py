@@ -1,7 +1,7 @@
-"""What a run found, in a verdict for each question that a reader has: the front page and chapter 8.
+"""What a run found: an answer to each question that a reader has, for the front page and chapter 8.
 
-The sentences are made from the verdicts of `claims` and from chapter 5's audit; nothing is made for them. A
-question that a run has nothing on is not asked, and `missing` says how to come by an answer.
+The sentences come from the verdicts of `claims` and from chapters 5 and 7; no results are made for them. A
+question that the run cannot answer is left out, and `missing` says how to get an answer.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -36,8 +36,8 @@ from diffusegen_core.report.tables import Table, show, work
 from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import Run
 
-# What painted pairs are asked to be better than, and the claims whose comparisons answer it. The first two
-# questions the largest small set answers, as it makes the sentence above the answers: see `_by_size`.
+# What painted pairs are compared with, and the claims whose comparisons give the answer. The first two are
+# answered by the largest small set, like the sentence above the answers: see `_by_size`.
 ALONE, PASTING = "real pairs alone", "pasting"
 ASKED: dict[str, tuple[Claim, ...]] = {
     ALONE: (paperclaims.SMALL,),
@@ -49,7 +49,7 @@ MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
 NO_MATTER = "no difference that matters"
 UNFOUND = "copies that were moved and turned by any angle may be missed"
-LITTLE = 0.6  # an area under the ROC curve below which a guess is of hardly any use
+LITTLE = 0.6  # an area under the ROC curve below this is hardly better than guessing
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Answer:
     verdict: str
     """In a few words."""
     basis: str
-    """What it rests on: numbers with their 95 % interval, and of how many."""
+    """What it rests on: numbers with their 95 % intervals, and the counts behind them."""
 
     @property
     def sentence(self) -> str:
@@ -69,9 +69,9 @@ class Answer:
 
 
 def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
-    """Every question that the run has an answer to, in the order of ASKED, COPIES, MEMORY, COST.
+    """Every question that the run can answer, with its answer, in the order of ASKED, COPIES, MEMORY, COST.
 
-    `verdicts` are those of `claims.of`, which takes seconds to find them again.
+    `verdicts` are those of `claims.of`; without them they are computed anew, which takes seconds.
     """
     told = claims.of(run) if verdicts is None else verdicts
     result, p, sized = run.finished("evaluate"), run.params, _by_size(run)
@@ -82,8 +82,8 @@ def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
 
 
 def _by_size(run: Run) -> dict[str, list[Verdict]]:
-    """What chapter 7 says of painted pairs beside real ones alone and beside pasted ones, of the largest set
-    of real pairs first. The paper's claim ends at 64 of them, and a reader's own question does not."""
+    """Chapter 7's verdicts on painted pairs against real ones alone and against pasted ones, the largest set
+    of real pairs first. The paper's claim stops at 64 real pairs; a reader's question does not."""
     result = run.finished("augment")
     if result is None or not recommendation.tested(result):
         return {}
@@ -110,11 +110,11 @@ def better_than(other: str) -> str:
 
 
 def compared(other: str, verdicts: list[Verdict], p: Params, sized: Sequence[Verdict] = ()) -> Answer | None:
-    """The verdict on all comparisons with something, and the numbers of the first that it is due to; None
-    where nothing was compared. Measures are called as the data of the parameters are.
+    """The verdict on all comparisons with `other`, and the numbers of the first comparison that has it; None
+    where nothing was compared. Names of measures follow the data in `p`, as in `naming.dice_of`.
 
-    `sized` are those of chapter 7 that stand in the place of its own among `verdicts`, by size: the first
-    decides, and the others are told beside it.
+    `sized`, from `_by_size`, replace the verdicts of chapter 7 in `verdicts`: the first, of the largest set,
+    decides, and the others are listed beside it. None also where that first one has no result.
     """
     if sized and isnan(sized[0].difference):
         return None  # a smaller set does not answer for the largest
@@ -137,14 +137,14 @@ def compared(other: str, verdicts: list[Verdict], p: Params, sized: Sequence[Ver
 
 
 def _in_numbers(one: Verdict, p: Params) -> str:
-    """What was compared, the difference with its interval, of what, and what that rests on."""
+    """What was compared, the difference with its interval, measure and test set, and the counts behind it."""
     measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
     return f"{one.in_words or one.comparison}: {numbers} in {measure} on {one.test_set} ({_of(one)})"
 
 
 def _others(judged: Sequence[Verdict], first: Verdict, beside: Sequence[str], words: dict[str, str]) -> str:
-    """How the other comparisons came out, whose verdicts are `beside`, and between which differences."""
+    """How the other comparisons, whose verdicts are `beside`, came out, and the range of all differences."""
     if len(judged) == 1:
         return ""
     span = _between([one.difference for one in judged if one.claim.measure == first.claim.measure],
@@ -169,16 +169,16 @@ def _of(one: Verdict) -> str:
 
 
 def _between(differences: list[float], digits: str) -> str:
-    """As " (differences from -0.170 to +0.030)"; nothing where there is but one."""
+    """As " (differences from -0.170 to +0.030)"; "" for fewer than two."""
     if len(differences) < 2:
         return ""
     return f" (differences from {min(differences):{digits}} to {max(differences):{digits}})"
 
 
 def copied(result: Evaluated, p: Params) -> Answer | None:
-    """The share of near-copies among painted pairs, beside the share that is flagged where none can be: of
-    the painted types the one whose interval of the difference starts highest. None where no painted pair was
-    judged. `p` are the run's parameters."""
+    """The share of near-copies among painted pairs, beside the share flagged where no copy is possible, for
+    the painted type whose interval of the difference has the highest lower limit. None where no painted pair
+    was judged."""
     counts = {one: flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
     judged = {one: told for one, told in counts.items() if told}
     if not judged:
@@ -199,18 +199,18 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
 
 
 def of_first(p: Params) -> str:
-    """What chapter 5 judges, of a run with several generators, as the end of a basis; "" of one."""
+    """The end of a basis, which says that chapter 5 judges the first of several generators; "" for one."""
     return f"; of the first of {p.generators} generators" if p.generators > 1 else ""
 
 
 def hides_copies(p: Params, kinds: Collection[DataType]) -> bool:
-    """Whether pairs of these types show objects as the audit would not know them again."""
+    """Whether pairs of these types show objects so transformed that the audit may not recognise copies."""
     return any(kind.is_pasted or (kind.is_painted and p.inpaint.masks == VARIED) for kind in kinds)
 
 
 def _unfound(result: Evaluated, p: Params) -> str:
-    """Which copies the audit does not find, and the share of pasted pairs that it flags, all of which are
-    copies."""
+    """Which copies the audit may miss, and how many of the pasted pairs, which all are copies, it flags; ""
+    where no type hides copies."""
     if not hides_copies(p, result.types):
         return ""
     pasted = {kind: flagged(result.copies.loc[kind.name]) for kind in result.types if kind.is_pasted}
@@ -220,8 +220,8 @@ def _unfound(result: Evaluated, p: Params) -> str:
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
-    """Of a row of `Evaluated.copies`: how many images are flagged, of how many, and the same of those that no
-    model can know; None where there are none of a kind."""
+    """From a row of `Evaluated.copies`: how many images are flagged, of how many, and the same for those that
+    no model can know; None where there are none of either kind."""
     images, null = int(row["images"]), int(row["null"])
     if not images or not null or isnan(row["by chance"]):
         return None
@@ -230,8 +230,8 @@ def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
 
 def difference(hits: int, of: int, others: int, of_others: int, each: float = 1.0) -> tuple[float, float]:
     """The 95 % interval of a share minus another, by Newcombe's method (Statistics in Medicine 17:873, 1998):
-    hybrid of two Wilson intervals. It takes the two for independent. Of `each` images, which share a source
-    and so its region, only one counts: as if they were all alike."""
+    a hybrid of two Wilson intervals, which takes the two shares to be independent. In the first, every `each`
+    images share a source, and so its region; they count as one, as if they were all alike."""
     p, q = hits / of, others / of_others
     first, second = wilson(p, of / each), wilson(q, of_others / each)
     return (p - q - sqrt((p - first[0]) ** 2 + (second[1] - q) ** 2),
@@ -239,17 +239,17 @@ def difference(hits: int, of: int, others: int, of_others: int, each: float = 1.
 
 
 def wilson(share: float, of: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; `of` how many need not be a whole number."""
+    """Wilson's 95 % interval of a share; the count, `of`, need not be a whole number."""
     z = float(ndtri(0.975))
     middle, half = share + z**2 / (2 * of), z * sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
     return (middle - half) / (1 + z**2 / of), (middle + half) / (1 + z**2 / of)
 
 
 def remembered(result: Evaluated, p: Params) -> Answer | None:
-    """The membership test of the group of models that betrays most; None without a test.
+    """The membership test of the group of models with the largest area under the curve; None without a test.
 
-    As the highest of several areas may be high by chance, its lower limit is moved as far out as Bonferroni's
-    correction asks of a normal error.
+    The largest of several areas may be large by chance, so its lower limit is moved out by Bonferroni's
+    correction for a normal error.
     """
     if result.membership is None or result.membership.table.empty:
         return None
@@ -266,7 +266,7 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
 
 
 def spent(run: Run) -> Answer | None:
-    """The seconds of a pair and of the run, and what computed them; None without a painted pair."""
+    """The seconds that a pair and the whole run took, and on which devices; None without a painted pair."""
     rows = [one for one in cost.spent(run) if one.pairs]
     painted = [one for one in rows if one.data_type.is_painted]
     if not painted:
@@ -288,7 +288,7 @@ def short(seconds: float) -> str:
 
 
 def missing(run: Run, answered: list[str], progress: Progress | None = None) -> Iterator[str]:
-    """How to come by what this run has no answer to: a sentence for each part that it lacks."""
+    """How to get the answers that this run lacks: a sentence for each missing part."""
     yield from unfinished.told(run, progress or unfinished.of(run))
     if run.params.gan.source is None and better_than("the GAN") not in answered:
         yield "This run has no GAN; `gan.source` adds one."
@@ -297,7 +297,7 @@ def missing(run: Run, answered: list[str], progress: Progress | None = None) -> 
 
 
 def told(run: Run) -> Markdown | None:
-    """What the run has not made, for the head of a page, so that one of half a run is not taken for one of a
-    whole; of that, None."""
+    """What the run has not made yet, for the head of a page, so that a half-finished run is not taken for a
+    finished one; None for a finished one."""
     lacking = " ".join(unfinished.told(run, unfinished.of(run)))
     return Markdown(f"**This run is not finished.** {lacking}") if lacking else None

@@ -16,15 +16,15 @@ NONE = "inpaint.baselines asks for none"
 
 
 def table(result: Pasted | None) -> Table:
-    """A row a data type; one row that says so where the run has none."""
+    """One row per data type; where the run has none, one row that says so."""
     frame = pd.DataFrame([{"data type": "none", "": NONE}]) if result is None else result.table
     return show(frame, "inpaint-pasted", "Pairs of this run that no model painted. Areas are shares of the "
                 "image.", {column: ".3f" for column in frame if "area" in column})
 
 
 def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None) -> Figure:
-    """A few sources, two side by side, and the first pair that was made of each by every data type: image
-    above mask; nothing where there is none."""
+    """A few sources, two side by side, each with the first pair that every data type made of it, image above
+    mask; blank where there is none."""
     if result is None:
         return nothing(f"There are no pasted pairs: {NONE}.")
     sets = [*result.sets.values(), *painted.sets.values()]

@@ -1,7 +1,7 @@
 """From executed chapters to a rendered book: lay out a folder of sources, then let Jupyter Book build it.
 
 The book is built from whatever the run holds. A page may refer to a chapter that was not run, or to a picture
-that was not made: such a reference becomes plain text here, so that a wrong one still fails the build.
+that was not made: such a reference becomes plain text here, so that the build can still fail on wrong ones.
 """
 
 import html
@@ -28,9 +28,9 @@ from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
 PDF = "diffusegen.pdf"
-MARK = ".built.json"  # names the files of a site folder that are ours
+MARK = ".built.json"  # lists the files of a site folder that a build wrote
 FRONT = ["about", "how_to_read", "data", "own_data", "method", "jupyterlab", "on_a_server", "api"]
-OTHERS = "site-others"  # where in ASIDE what was in the book's place goes that is not this user's
+OTHERS = "site-others"  # the folder in ASIDE for files in the book's place that are not this user's
 BACK = ["results_small", "on_a_gpu", "sharing", "citing", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
@@ -40,20 +40,21 @@ FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\
 
 def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", opening: str = "",
           as_pdf: bool = False, trust: bool = False) -> Path:
-    """Build the book of a run and return the path of its index.html, or, `as_pdf`, of its PDF beside that.
+    """Build the book of a run and return the path of its index.html, or, if `as_pdf`, of its PDF.
 
     `notebooks` are the executed chapters, named NN_name.ipynb; by default all of run_dir/notebooks. Those
-    that this user's own command has not written (see `ownpages.own`) are shown as text and pictures, or left
-    out if this checkout has no such chapter, unless `trust`. `footer` is a plain line that every page
-    carries, and `opening` the MyST that the first page begins with, its title included. The sources go to
-    run_dir/site, anew each time; what others have put there stays, but goes to aside/ where anything of the
-    book is not this user's.
+    that this user's own command did not write (see `ownpages.own`) are shown as text and pictures, or left
+    out if this checkout has no such chapter, unless `trust`. `footer` is a line of plain text for every page,
+    and `opening` the MyST that the first page begins with, its title included. The sources go to
+    run_dir/site, written anew each time; other files there stay, but are moved to aside/ if a page of the
+    new book, or the book that lies there, is neither this user's nor trusted.
 
-    Raises UserError where the pages are not found, a link leads out of the run, Jupyter Book warns of
-    anything in a book that is this user's or trusted, or there is no browser to print a PDF with.
+    Raises UserError where the book's own pages are not found, run_dir/site is not a book's, a link leads out
+    of the run, there is no browser to print a PDF with, or Jupyter Book fails: on any warning, if all pages
+    are this user's or trusted.
     """
     if as_pdf:
-        pdf.browser()  # or nothing is begun
+        pdf.browser()  # fail before the build if there is none
     if not (ROOT / "_config.yml").is_file():
         raise UserError(f"The book's pages are not in {ROOT}. Install DiffuseGen from its checkout with "
                         "`pip install -e .`.")
@@ -80,7 +81,7 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", 
 
 
 def told_of_others(notebooks: list[Path], run_dir: Path) -> Iterator[str]:
-    """A line on those pages of a run that its book shows as text, and one on those that it leaves out."""
+    """One line on the pages of a run that its book shows as text, and one on those that it leaves out."""
     theirs = [path for path in notebooks if not ownpages.own(path, path.read_bytes())]
     trusting = f"If you trust this run: `diffusegen book {run_dir} --trust`."
     if shown := [path.stem for path in theirs if _chapter_of(path).is_file()]:
@@ -91,7 +92,7 @@ def told_of_others(notebooks: list[Path], run_dir: Path) -> Iterator[str]:
 
 
 def _pages(notebooks: list[Path], trust: bool) -> tuple[dict[str, str], bool]:
-    """The JSON of the pages by their file names, and whether all are this user's own, or trusted."""
+    """The JSON of the pages by file name, and whether all of them are this user's own, or trusted."""
     pages, strict = {}, True
     for path in notebooks:
         content = path.read_bytes()
@@ -106,12 +107,12 @@ def _pages(notebooks: list[Path], trust: bool) -> tuple[dict[str, str], bool]:
 
 
 def _chapter_of(notebook: Path) -> Path:
-    """The chapter of this checkout that an executed notebook is called after, there or not."""
+    """This checkout's chapter with the file name of an executed notebook; it need not exist."""
     return ROOT / "notebooks" / notebook.name
 
 
 def _parsed(content: bytes) -> Any:
-    """The value of JSON; None where there is none."""
+    """The value of JSON text; None where it is not JSON."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
@@ -149,7 +150,7 @@ def _lay_out(site: Path, notebooks: Mapping[str, str], figures: Path, footer: st
 
 
 def _numbered(site: Path, name: str) -> dict[str, str]:
-    """A chapter's title in the menu, with the number by which the pages call it; of other pages none."""
+    """A chapter's title for the menu, with the number that pages refer to it by; empty for other pages."""
     number, path = name.partition("_")[0], site / f"{name}.ipynb"
     if not number.isdigit() or not path.is_file():
         return {}
@@ -161,7 +162,7 @@ def _numbered(site: Path, name: str) -> dict[str, str]:
 
 
 def _refuse_foreign(site: Path) -> None:
-    """UserError where something lies in the book's place that no build has made."""
+    """Raise UserError if something that no build made lies in the book's place."""
     if site.is_symlink() or (site.exists() and not (site / MARK).is_file()):
         raise UserError(f"{site} is not a folder that a book was built in. Move it away: the book goes "
                         "there.")
@@ -174,12 +175,12 @@ def _clear(site: Path) -> None:
 
 
 def _built_here(site: Path) -> bool:
-    """Whether this user has built what lies in the book's place, or nothing does."""
+    """Whether this user built what lies in the book's place, or nothing lies there."""
     return not site.exists() or ownpages.own(site / MARK, (site / MARK).read_bytes())
 
 
 def _set_aside(run_dir: Path) -> None:
-    """Move what is left in the book's place out of it, and what would be put back there."""
+    """Move aside what is left in the book's place, and what is parked to be put back there."""
     for place in (run_dir / "site", run_dir / ASIDE / "site"):
         if place.exists():
             aside = free(run_dir / ASIDE / OTHERS)
@@ -188,16 +189,16 @@ def _set_aside(run_dir: Path) -> None:
 
 
 def _no_files(folder: str, names: list[str]) -> list[str]:
-    """What in a folder is neither a file nor a folder: in a stranger's run a link may lead to anything, which
-    the book would publish, and a pipe would be waited for."""
+    """The names in a folder that are links, or neither files nor folders: in a stranger's run a link may lead
+    to anything, which the book would publish, and reading a pipe would block."""
     paths = {name: Path(folder) / name for name in names}
     return [name for name, path in paths.items()
             if path.is_symlink() or not (path.is_file() or path.is_dir())]
 
 
 def _in_texts(part: Any, change: Callable[[str], str]) -> Any:
-    """A part of a notebook with all its texts changed, each as a whole, whether or not it is a list of
-    lines."""
+    """A part of a notebook with `change` applied to each text as a whole, also where a text is stored as a
+    list of lines."""
     if isinstance(part, str):
         return change(part)
     if isinstance(part, dict):
@@ -207,7 +208,7 @@ def _in_texts(part: Any, change: Callable[[str], str]) -> Any:
 
 
 def _is_lines(key: str, value: Any) -> bool:
-    """Whether what has this key in a notebook is a text as a list of lines: a source, or an output."""
+    """Whether the value of this key in a notebook is a text as a list of lines: a source, or an output."""
     return (isinstance(value, list) and (key in ("source", "text") or "/" in key)
             and all(isinstance(line, str) for line in value))
 
@@ -215,8 +216,8 @@ def _is_lines(key: str, value: Any) -> bool:
 def _without_absent(text: str, absent: set[str], site: Path) -> str:
     """MyST text with plain words for references to what is absent.
 
-    Absent are pages and chapters (02_train), a chapter's labels (KIND-CHAPTER-NAME, as fig-train-loss), and
-    figures whose picture was not made, which go as a whole.
+    `absent` names pages and chapters (02_train); a chapter's labels (KIND-CHAPTER-NAME, as fig-train-loss)
+    are absent with it. Figures whose picture was not made are removed as a whole.
     """
     words = {}
     for name in absent:
@@ -239,15 +240,15 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
 
 
 def _fold_parameters(notebook: dict[str, Any]) -> None:
-    """Show all values of the run, folded, in place of the cells that say where the run lies; of paths of this
-    machine the last part alone."""
+    """Show all parameters of the run, folded, in place of the cells that say where the run lies; of paths of
+    this machine only the last part is shown."""
     def tagged(tag: str) -> list[dict[str, Any]]:
         return [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
 
     values = notebook["metadata"].pop("diffusegen", {}).get("params", {})
     values = {name: params.shareable(value) if isinstance(value, dict) else value
               for name, value in values.items()}
-    notebook["metadata"].pop("papermill", None)  # which tells where the run and this checkout lie
+    notebook["metadata"].pop("papermill", None)  # it tells where the run and this checkout lie
     injected = tagged("injected-parameters")
     for cell in tagged("parameters") if injected else []:
         notebook["cells"].remove(cell)
@@ -259,7 +260,7 @@ def _fold_parameters(notebook: dict[str, Any]) -> None:
 
 
 def _drop_widgets(notebook: dict) -> None:
-    """Leave out a library's progress bars: pages with widgets load their code from the network."""
+    """Remove widgets, which are libraries' progress bars: pages with them load code from the network."""
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
         if "outputs" in cell:
@@ -267,7 +268,7 @@ def _drop_widgets(notebook: dict) -> None:
 
 
 def _print(site: Path, strict: bool) -> None:
-    """The PDF of a site that is built: from all its pages as one."""
+    """Print a built site as a PDF, from a build of all its pages as one."""
     with tempfile.TemporaryDirectory(prefix="book-") as folder:
         _render(site, strict, "--builder", "custom", "--custom-builder", "singlehtml", "--path-output",
                 folder)
@@ -277,7 +278,7 @@ def _print(site: Path, strict: bool) -> None:
 
 
 def _render(site: Path, strict: bool, *options: str) -> None:
-    """Run Jupyter Book, every warning an error where it is `strict`: a stranger's page may lack anything."""
+    """Run Jupyter Book; if `strict`, warnings are errors. A stranger's page may lack anything."""
     warnings = ["-n", "-W", "--keep-going"] if strict else []
     command = [sys.executable, "-P", "-c", "from jupyter_book.cli.main import main; main()",
                "build", str(site), *warnings, "-q", *options]
@@ -291,7 +292,7 @@ def _render(site: Path, strict: bool, *options: str) -> None:
 
 
 def _add_mathjax(pages: Path) -> None:
-    """Copy the one file of MathJax that the pages load: TeX in, SVG out, its glyphs included."""
+    """Copy the one MathJax file that the pages load: TeX in, SVG out, glyphs included."""
     folder = pages / "_static" / "mathjax"
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None or package.origin is None:

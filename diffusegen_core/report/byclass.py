@@ -1,4 +1,4 @@
-"""Of several classes: whether pasted and painted pairs help each of them, below the front page's sentence."""
+"""Whether pasted and painted pairs help each of several classes: a table below the front page's sentence."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ from diffusegen_core.segmentation.trials import Tested
 
 
 def table(run: Run, name: str = "front-classes") -> Table | None:
-    """The gain in each class's Dice over the real pairs alone, on the largest set of these; None of one
-    class, and where chapter 7 is not finished or compared nothing."""
+    """The gain in each class's Dice over real pairs alone, for the largest set of them; None with a single
+    class, or where chapter 7 is not finished or compared nothing."""
     result, classes = run.finished("augment"), run.params.data.classes
     if result is None or len(classes) == 1 or not recommendation.comparable(result):
         return None
@@ -40,7 +40,7 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
 
 
 def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
-    """The rows of the images of a test set that have a pixel of a class."""
+    """The rows of a test set's images that have at least one pixel of a class, by its place."""
     pairs = next(test.pairs for test in result.tests if test.name == test_set)
     names = [] if pairs is None else [
         name for name, mask in zip(pairs.names, pairs.masks, strict=True) if mask[place].any()]

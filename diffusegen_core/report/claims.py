@@ -1,7 +1,7 @@
-"""The verdicts: the paper's claims and a sceptic's, judged from a run's own results, never by hand.
+"""The verdicts on the paper's claims and a sceptic's, computed from a run's own results, never by hand.
 
 A comparison of networks is of two data types on one test set: the difference in Dice or IoU, with its
-95 % interval, over the seeds and images that both have. Each is judged for itself, as `rule` says.
+95 % interval, over the seeds and images that both have. Each is judged on its own, by `rule`.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,14 +32,14 @@ from diffusegen_core.run import Run
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
 CHAPTERS = {"segment": 6, "augment": 7}
-AMOUNTS = {"segment": "samples", "augment": "size"}  # by which a chapter's networks are compared
+AMOUNTS = {"segment": "samples", "augment": "size"}  # the number of pairs at which networks are compared
 NO_GROUPS: Mapping[str, Grouped | None] = MappingProxyType({})
 USUAL = Augment()
 ORDER = [one for one in vars(paperclaims).values() if isinstance(one, Claim)]
 
 
 def of(run: Run) -> list[Verdict]:
-    """The verdicts on a run, by claim, from what its chapters have found so far; nothing is made."""
+    """The verdicts on a run, by claim, from its chapters' results so far; nothing is made."""
     grids = {chapter: run.finished(chapter) for chapter in CHAPTERS}
     unfinished = [chapter for chapter, grid in grids.items() if grid is None or not grid.complete]
     groups = {test.name: test.groups for grid in grids.values() if grid for test in grid.tests}
@@ -51,20 +51,20 @@ def of(run: Run) -> list[Verdict]:
 
 
 def ordered(verdicts: list[Verdict]) -> list[Verdict]:
-    """In the order of the claims; those on one claim as they were."""
+    """The verdicts in the order of the claims; those on one claim keep their order."""
     return sorted(verdicts, key=lambda verdict: ORDER.index(verdict.claim))
 
 
 def judge(images: pd.DataFrame, resamples: int, seed: int, groups: Mapping[str, Grouped | None] = NO_GROUPS,
           unfinished: Collection[str] = (), how: Augment = USUAL) -> list[Verdict]:
-    """Every comparison of networks, from `Results.images` of chapters 6 and 7, joined or alone.
+    """The verdict on every comparison of networks, from `Results.images` of chapter 6, chapter 7, or both.
 
-    The paper's claims are compared as in `comparisons`, and for every cluster count that the results have.
-    Two claims are not the paper's. One compares, in both chapters, the styled types with Paste, wherever both
-    have the same numbers of pairs; the other, where there is a filter, what it keeps with all pairs.
-    Where there is nothing to compare, one verdict says what is missing. `groups` tells by test set which of
-    its images belong together, and `unfinished` names the chapters that have still to be run; `how` small
-    sets were made is part of a comparison's words.
+    The paper's claims are compared as in `comparisons`, for every cluster count in the results. Two claims
+    are not the paper's: one compares, in both chapters, the styled types with Paste, wherever both have the
+    same numbers of pairs; the other, where there is a filter, what it keeps with all pairs. Where there is
+    nothing to compare, one verdict says what is missing. `groups` maps a test set to the groups of its
+    images, `unfinished` names the chapters that have still to be run, and `how` says how small sets were
+    made, for the comparisons in words.
     """
     own, there, nets = own_test(images), set(images["test_set"]), comparisons.nets_of(images)
     asked = [*comparisons.among(nets, own, there), *pasting(images, nets, own)]
@@ -81,7 +81,7 @@ def judged(asked: Iterable[Comparison], images: pd.DataFrame, resamples: int, se
 
 
 def overall(verdicts: list[Verdict]) -> dict[Claim, str]:
-    """One verdict a claim, as `rule.SEVERAL` says."""
+    """One verdict per claim, by `rule.SEVERAL`."""
     return {claim: joined({v.verdict for v in verdicts if v.claim == claim})
             for claim in dict.fromkeys(v.claim for v in verdicts)}
 
@@ -94,7 +94,7 @@ def own_test(images: pd.DataFrame) -> str:
 def pasting(images: pd.DataFrame, nets: Sequence[Net], test_set: str) -> Iterator[Comparison]:
     """The styled types against Paste, wherever both have the same numbers of pairs.
 
-    Not the best of all painted types: the test images would have chosen it.
+    Not the best of all painted types, which would have been selected on the test images.
     """
     rows = images[images["test_set"] == test_set]
     pasted = rows[rows["data_type"] == PASTE.name]
@@ -112,7 +112,7 @@ def pasting(images: pd.DataFrame, nets: Sequence[Net], test_set: str) -> Iterato
 
 def _alike(painted: pd.DataFrame, pasted: pd.DataFrame) -> Iterator[Net]:
     """The networks of Paste that can be compared: those with numbers of pairs that the painted type has as
-    well. Of a small set that is the largest r that both have."""
+    well; for a small set, the one with the largest r that both have."""
     for chapter, amount in AMOUNTS.items():
         arms = [arm[arm["chapter"] == chapter] for arm in (painted, pasted)]
         for n in sorted(set.intersection(*(set(arm[amount].dropna()) for arm in arms))):
@@ -124,7 +124,8 @@ def _alike(painted: pd.DataFrame, pasted: pd.DataFrame) -> Iterator[Net]:
 
 
 def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict:
-    """The verdict, with what its reader is to do if it rests on a chapter that is not finished."""
+    """The verdict; one that rests on this unfinished chapter says to run it, and is NOT_MADE if it has no
+    results."""
     if chapter != verdict.chapter:
         return verdict
     if not (images["chapter"] == chapter).any():
@@ -159,8 +160,8 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
 
 
 def _scope(one: Comparison, gain: Interval, how: Augment) -> str:
-    """What a verdict is limited to, by what made the pairs that are compared. Where each small set has a
-    generator of its own, it has pasted pairs of its own as well."""
+    """What a verdict is limited to, given how the compared pairs were made. Where each small set has its own
+    generator, it has its own pasted pairs as well."""
     kinds = [DataType.parse(net.data_type) for net in one.nets]
     if any(kind.is_painted or kind == GAN for kind in kinds) and gain.generators < LEAST_GENERATORS:
         return THESE_PAIRS
@@ -169,7 +170,7 @@ def _scope(one: Comparison, gain: Interval, how: Augment) -> str:
 
 
 def _rows(images: pd.DataFrame, net: Net, test_set: str) -> pd.DataFrame:
-    """The rows of some networks on a test set."""
+    """The rows of one kind of network on a test set."""
     chosen = images["test_set"] == test_set
     for name, value in net._asdict().items():
         chosen &= images[name].isna() if value is None else (images[name] == value).fillna(False).astype(bool)
@@ -177,6 +178,6 @@ def _rows(images: pd.DataFrame, net: Net, test_set: str) -> pd.DataFrame:
 
 
 def _gains(first: pd.DataFrame, second: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The first's rows with its gain over the second in the place of the measure."""
+    """The rows of `first`, with its gain over `second` in place of the measure."""
     both = first.merge(second[["seed", "image", measure]], on=["seed", "image"], suffixes=("", "_second"))
     return both.assign(**{measure: both[measure] - both[f"{measure}_second"]})

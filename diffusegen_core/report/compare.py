@@ -1,7 +1,8 @@
 """Several runs in one: the command `diffusegen compare`, which reads finished results and makes nothing.
 
 Runs of several cluster counts give the paper's Tables 3 and B2 to B7 all their rows, and one list of
-verdicts. They must have the same data, test sets, seed and segmentation networks: only the pairs differ.
+verdicts. They must have the same data, test sets, seed and segmentation networks: only their synthetic pairs
+differ.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 from diffusegen_core.store import files
 
 PER_SOURCE = ("B3", "B4")  # the tables by cluster count
-RULES = ("alpha", "rule", "generator_sees")  # of chapter 7, by which its sets are made
+RULES = ("alpha", "rule", "generator_sees")  # parameters by which chapter 7 makes its sets
 SCORES = ["table", "n", "data_type", "r", "test_set", "metric", "value", "low", "high", "images", "seeds"]
 IMAGES = ["table", "data_type", "metric", "set", "value"]
 
@@ -38,18 +39,18 @@ class Joined:
 
     runs: list[Run]
     images: pd.DataFrame
-    """`Results.images` of chapters 6 and 7; of a data type that several runs have, the first one's."""
+    """`Results.images` of chapters 6 and 7; a data type that several runs have is taken from the first."""
     notes: list[str]
-    """What was left out, and what is not finished; sentences."""
+    """Sentences on what was left out, and what is not finished."""
 
     @property
     def groups(self) -> dict[str, Grouped | None]:
-        """By test set, which are the same in all runs, the images that belong together."""
+        """The images that belong together, by test set; all runs have the same test sets."""
         return {name: test.groups for name, test in self.runs[0].tests.items()}
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Every comparison behind the claims, by claim."""
+        """The verdict on every comparison behind the claims, by claim."""
         first = self.runs[0].params
         found = claims.judge(self.images, first.segment.resamples, first.seed, self.groups,
                              how=first.augment)
@@ -61,8 +62,8 @@ class Joined:
 
 
 def join(runs: Sequence[Run]) -> Joined:
-    """The results of several runs. Raises UserError, in a sentence, where two of them cannot be compared, or
-    one has no networks."""
+    """Join the results of two or more runs. Raises UserError where two of them are the same or cannot be
+    compared, or one has no networks."""
     if len({run.folder for run in runs}) < max(2, len(runs)):
         raise UserError("To compare, name two or more runs, each once: one run is not compared with itself.")
     for run in runs[1:]:
@@ -92,7 +93,8 @@ def join(runs: Sequence[Run]) -> Joined:
 
 
 def _left_out(data_type: str, owner: Run, run: Run) -> str:
-    """UserError for a cluster count that two runs have, as a table has one row for it; otherwise a note."""
+    """A note on a data type of `run` that is left out. UserError if it is that of a cluster count, for which
+    a table has one row."""
     if DataType.parse(data_type).models.isdigit():
         raise UserError(f"{owner.folder} and {run.folder} cannot be compared: both have {data_type}, trained "
                         "on other pairs.")
@@ -100,7 +102,7 @@ def _left_out(data_type: str, owner: Run, run: Run) -> str:
 
 
 def _difference(first: Run, second: Run) -> str:
-    """In what two runs differ that must not, in words; "" where in nothing."""
+    """What differs between two runs that must not, in words; "" where nothing does."""
     if first.pairs.digest != second.pairs.digest:
         return "data (names, images or image size of the real pairs)"
     tests = [{name: test.pairs.digest for name, test in run.tests.items() if test.pairs is not None}
@@ -120,7 +122,7 @@ def _difference(first: Run, second: Run) -> str:
 
 def scores(joined: Joined) -> dict[str, pd.DataFrame]:
     """Tables B3 to B7 in long form, columns SCORES, by name; Table 3 is B7. Tables without a row are left
-    out, and small sets of an r that the paper lacks are called "r = 4"."""
+    out. Small sets of an r that the paper lacks get a table named after it, such as "r = 4"."""
     rows = [row for measure, metric in PRINTED.items() for row in _means(joined, measure, metric)]
     frame = pd.DataFrame(rows, columns=SCORES)
     by = ["n", "r", "data_type", "test_set"]
@@ -149,12 +151,12 @@ def _means(joined: Joined, measure: str, metric: str) -> list[dict[str, object]]
 
 
 def _alone(data_type: DataType) -> list[str]:
-    """The table of networks trained on a data type alone, by cluster count."""
+    """The table by cluster count that networks trained on a data type alone belong to, if any."""
     return [] if not data_type.models.isdigit() else ["B4" if data_type.is_styled else "B3"]
 
 
 def _order(column: pd.Series) -> pd.Series:
-    """Real first, cluster counts in their order, the GAN last."""
+    """The sort key of a column; data types: Real first, cluster counts in their order, the GAN last."""
     if column.name != "data_type":
         return column if column.name == "test_set" else column.fillna(0).astype(int)
     types = column.map(lambda name: DataType.parse(name))
@@ -163,8 +165,8 @@ def _order(column: pd.Series) -> pd.Series:
 
 
 def images(joined: Joined) -> pd.DataFrame:
-    """Table B2 in long form, columns IMAGES: whole sets, as the paper compares; of each run its own
-    clusters' types."""
+    """Table B2 in long form, columns IMAGES: whole sets, as in the paper, and from each run the types of its
+    own cluster count."""
     rows = []
     for run in joined.runs:
         result = run.finished("evaluate")
@@ -178,7 +180,7 @@ def images(joined: Joined) -> pd.DataFrame:
 
 
 def text(joined: Joined) -> str:
-    """Everything for a terminal."""
+    """Notes, tables and verdicts as text for a terminal."""
     parts = [f"Runs: {', '.join(run.folder.name for run in joined.runs)}. {effort(joined.runs[0].params)}",
              *joined.notes]
     if len(frame := images(joined)):
@@ -189,14 +191,14 @@ def text(joined: Joined) -> str:
         wide = frame.assign(column=frame["test_set"] + " " + frame["metric"], text=[
             with_interval(row.value, row.low, row.high) for row in frame.itertuples()])
         wide["n"] = ["" if pd.isna(n) else str(int(n)) for n in wide["n"]]
-        # N is the pairs of each source, and n the real pairs of a small set.
+        # N counts the pairs of each source, n the real pairs of a small set.
         letter = "N" if name in PER_SOURCE else "n"
         parts.append(_titled(name, _wide(wide, ["n", "data_type"]).rename(columns={"n": letter})))
     return "\n\n".join([*parts, _claims(joined.verdicts)])
 
 
 def write(joined: Joined, out: Path) -> list[Path]:
-    """The tables and the verdicts as CSV in a new folder. Raises UserError where it holds anything."""
+    """Write the tables and the verdicts as CSV into a new folder. Raises UserError where it is not empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: choose a new folder.")
     found = joined.verdicts
@@ -215,7 +217,7 @@ def _titled(name: str, frame: pd.DataFrame) -> str:
 
 
 def _wide(frame: pd.DataFrame, index: list[str]) -> pd.DataFrame:
-    """A row for each key, in the frame's order, and a column for each of `column`, in theirs."""
+    """A row for each key and a column for each value of `column`, both in order of appearance."""
     wide = frame.pivot(index=index, columns="column", values="text")
     keys = frame.drop_duplicates(index).set_index(index).index
     wide = wide.reindex(index=keys, columns=list(dict.fromkeys(frame["column"]))).fillna("")

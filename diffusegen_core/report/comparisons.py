@@ -17,12 +17,13 @@ from diffusegen_core.report.paperclaims import Claim
 PAPERS_OWN = "HyperKvasir"
 TRANSFERS = ("CVC-ClinicDB", "PolypGen")
 SMALL_SETS = {1: "B5", 2: "B6", 3: "B7"}  # r -> the paper's table
-SMALL_UP_TO, LARGEST = 64, 128  # real pairs: where the paper finds a gain, and where but on other hospitals
-PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure of ours -> the paper's column
+# Real pairs in a small set: the most for which the paper claims a gain, and a gain on transfer sets only.
+SMALL_UP_TO, LARGEST = 64, 128
+PRINTED = {"dice": "Dice Score", "iou": "IoU"}  # a measure -> the paper's column
 
 
 class Net(NamedTuple):
-    """The networks of one kind, one for each seed. What does not apply is None, as in an Experiment."""
+    """One kind of network, trained once per seed. Fields that do not apply are None, as in an Experiment."""
 
     chapter: str
     data_type: str
@@ -47,9 +48,9 @@ class Comparison:
     second: Net
     test_set: str
     larger: tuple[Net, Net] | None = None
-    """The same two of a larger small set, whose difference is subtracted."""
+    """The same two with a larger small set; their difference is subtracted."""
     lacking: str = ""
-    """A sentence."""
+    """Why there is nothing to compare, a sentence; "" where there is something."""
 
     @property
     def nets(self) -> tuple[Net, ...]:
@@ -64,8 +65,8 @@ class Comparison:
         return f"{self.first.label} against {self.second.label}{size}"
 
     def in_words(self, how: Augment) -> str:
-        """The same for a reader who does not know the names: "16 real pairs, about half of those trained on
-        replaced by 3 pasted pairs (Paste) each, against the 16 alone"; `how` as the run's chapter 7."""
+        """`text` for a reader who does not know the names: "16 real pairs, about half of those trained on
+        replaced by 3 pasted pairs (Paste) each, against the 16 alone"; `how` is the run's `augment`."""
         if self.larger or self.lacking:
             return self.text
         one, other = (DataType.parse(net.data_type) for net in (self.first, self.second))
@@ -78,21 +79,22 @@ class Comparison:
 
 
 def _a_source(net: Net) -> str:
-    """How many pairs of each source a network had; "" of real ones."""
+    """How many pairs of each source a network had; "" for real ones."""
     return "" if net.samples is None else f"{net.samples} of each source"
 
 
 def nets_of(images: pd.DataFrame) -> list[Net]:
-    """All networks that results have, from their rows, in their order."""
+    """All kinds of networks in the rows of `Results.images`, in order of appearance."""
     fields = images[list(Net._fields)].drop_duplicates()
     return [Net(row.chapter, row.data_type, *(None if pd.isna(n) else int(n) for n in row[2:]))
             for row in fields.itertuples(index=False, name="Row")]
 
 
 def among(nets: Collection[Net], own: str, there: Collection[str]) -> Iterator[Comparison]:
-    """Every comparison of the paper's claims, by claim. `own` is the test set of the training data's kind,
-    `there` are all test sets that there are. A claim without any comparison gets one that says why; but
-    `FEWER` is asked only of several cluster counts."""
+    """Every comparison for the paper's claims and for `FILTERING`, by claim. `own` is the test set of the
+    training data's kind, `there` are all existing test sets. A claim with nothing to compare gets one
+    comparison, whose verdict says what is missing; but `FEWER` is asked only of several cluster counts, and
+    `FILTERING` only of a run with a filter."""
     c, tests = paperclaims, [own, *(name for name in TRANSFERS if name in there)]
     types = styled(nets)
     full = [DataType(one.kind, "Full") for one in types[:1]]
@@ -116,7 +118,7 @@ def among(nets: Collection[Net], own: str, there: Collection[str]) -> Iterator[C
 
 
 def styled(nets: Collection[Net]) -> list[DataType]:
-    """The styled types of the clusters' models, by cluster count: those that Styled-Diff may stand for."""
+    """The styled types of the cluster models, by cluster count: what corresponds to Styled-Diff."""
     painted = [DataType.parse(name) for name in {net.data_type for net in nets}]
     clusters = {(one.given_masks, int(one.models)) for one in painted if one.models.isdigit()}
     return [DataType(STYLED_PAINT if given else STYLED, str(k)) for given, k in sorted(clusters)] or [
@@ -125,18 +127,19 @@ def styled(nets: Collection[Net]) -> list[DataType]:
 
 def _alone(claim: Claim, nets: Collection[Net], first: DataType, second: DataType,
            tests: Sequence[str]) -> Iterator[Comparison]:
-    """Chapter 6: two data types, for every number of pairs a source that both have; else one for the most."""
+    """Chapter 6: two data types, at every number of pairs per source that both have; if there is none, at
+    the largest number of any network."""
     counts: list[set[int | None]] = [
         {net.samples for net in nets if net.data_type == one.name and net.samples} for one in (first, second)]
     most = max((net.samples for net in nets if net.samples), default=0) or None
-    # What is absent is said once, and not for every test set.
+    # Say what is absent once, not for every test set.
     for test_set in tests if all(counts) else tests[:1]:
         for n in sorted(counts[0] & counts[1], key=lambda n: n or 0) or [most]:
             yield Comparison(claim, Net("segment", first.name, n), Net("segment", second.name, n), test_set)
 
 
 def _growing(nets: Collection[Net], one: DataType, tests: Sequence[str]) -> Iterator[Comparison]:
-    """A data type with more pairs a source against itself with fewer."""
+    """A data type with more pairs per source against itself with fewer."""
     claim = paperclaims.GROWS
     counts = sorted({net.samples for net in nets if net.data_type == one.name and net.samples})
     if len(counts) < 2:
@@ -148,7 +151,7 @@ def _growing(nets: Collection[Net], one: DataType, tests: Sequence[str]) -> Iter
 
 
 def _small(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]) -> Iterator[Comparison]:
-    """At the largest r against Real, for each number of real pairs up to which the paper claims a gain."""
+    """Against Real at the largest r, for each number of real pairs at which the paper claims a gain."""
     sizes = [size for size in _sizes(nets) if size <= SMALL_UP_TO]
     if not sizes:
         some = f" of at most {SMALL_UP_TO} real pairs" if _sizes(nets) else ""
@@ -195,8 +198,8 @@ def _partly(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]
 
 
 def _filtering(nets: Collection[Net], tests: Sequence[str]) -> Iterator[Comparison]:
-    """What the filter keeps of a type against all of it, at the same numbers, wherever both are there; in
-    small sets at the largest r that both have."""
+    """What the filter keeps of a type against all of it, at the same numbers of pairs, wherever both exist;
+    in small sets at the largest r that both have."""
     both = [(net, plain) for net in nets if DataType.parse(net.data_type).is_filtered
             and (plain := net._replace(data_type=DataType.parse(net.data_type).unfiltered.name)) in nets]
     for net, plain in both:
@@ -227,8 +230,8 @@ def _ratios(nets: Collection[Net], name: str, size: int) -> set[int]:
 
 
 def in_paper(one: Comparison) -> float:
-    """The paper's own difference; NaN where it has not just these data types and numbers. Its own test set
-    stands beside whatever ours is."""
+    """The paper's own difference; NaN where it lacks exactly these data types and numbers. A run's own test
+    set is matched with the paper's own, whatever its name."""
     test_set = one.test_set if one.test_set in TRANSFERS else PAPERS_OWN
     if one.lacking:
         return nan
@@ -237,7 +240,7 @@ def in_paper(one: Comparison) -> float:
 
 
 def of_paper(claim: Claim) -> tuple[int, int]:
-    """In how many cells of the paper's own tables a claim holds, and of how many that it was made for."""
+    """How many of the paper's own cells that a claim was made for bear it out, and how many there are."""
     found = [in_paper(one) for one in _paper_comparisons() if one.claim == claim
              and DataType.parse(one.first.data_type).models in (*map(str, claim.clusters), "Full")]
     return sum(value > 0 for value in found), len(found)

@@ -1,4 +1,4 @@
-"""What the pairs of each data type took to make, training included."""
+"""The time that the pairs of each data type took to make, training included."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,25 +8,25 @@ from diffusegen_core.run import Run
 
 
 class Spent(NamedTuple):
-    """Seconds, of all pairs of a data type, workers and cards added up. NaN where a part of them is not
+    """Seconds for all pairs of a data type, added up over workers and GPUs. NaN where a part of them is not
     known."""
 
     data_type: DataType
     pairs: int
     learning: float
-    """Training of the diffusion models, once for all that they painted; NaN of a GAN, whose training is part
-    of making."""
+    """Training of the diffusion models, once for all pairs, and of the filter's networks for filtered types;
+    0 for pasted types, and NaN for a GAN, whose training is part of `making`."""
     making: float
 
     @property
     def each(self) -> float:
-        """Seconds a usable pair, training included; NaN without a pair."""
+        """Seconds per usable pair, training included; NaN without a pair."""
         whole = self.making + (0 if self.data_type == GAN else self.learning)
         return whole / self.pairs if self.pairs else float("nan")
 
 
 def spent(run: Run) -> list[Spent]:
-    """A row for every data type that the run has made; a chapter that is not made has none."""
+    """A row for every data type that the run has made so far; none for a GAN that was not trained here."""
     gan, pasted, models, inpainted, styled = map(run.finished, ("gan", "paste", "train", "inpaint", "style"))
     rows = [Spent(GAN, len(gan.pairs), float("nan"), gan.seconds)] if gan and gan.trained else []
     rows += [Spent(kind, len(one), 0.0, one.seconds) for kind, one in (pasted.sets.items() if pasted else ())]
@@ -44,7 +44,7 @@ def spent(run: Run) -> list[Spent]:
 
 
 def _filtered(run: Run, rows: list[Spent]) -> Iterator[Spent]:
-    """Those of filtered types: the filter's networks are training, its scores are making."""
+    """The rows of filtered types: the filter's networks count as training, its scores as making."""
     known, filtered = {row.data_type: row for row in rows}, run.finished("filter")
     networks = filtered.scorers.seconds if filtered and filtered.scorers else 0.0
     for kind, one in (filtered.judged if filtered else {}).items():

@@ -13,7 +13,8 @@ from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, colours, nothi
 
 
 def copies(pairs: Pairs, result: Evaluated) -> Figure:
-    """The likeliest copies above their nearest training images, turned alike; filled regions are outlined."""
+    """The likeliest copies above their nearest training images, in the same orientation, with filled regions
+    outlined."""
     if result.closest.empty:
         return nothing("There is no synthetic image to look at.")
     rows = list(result.closest.itertuples())
@@ -36,8 +37,8 @@ def copies(pairs: Pairs, result: Evaluated) -> Figure:
 
 
 def copy_scores(result: Evaluated) -> Figure:
-    """The share of images with at most a given score, in pixels and in features, a line for each data type;
-    the thin line of the same colour is of images of which no model can know."""
+    """The share of images with at most a given score, in pixels and in features: a line for each data type,
+    and a thin one of the same colour for images that no model can know."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
     for ax, column, title in zip(axes, ("score", "feature_score"), ("in pixels", "in features"), strict=True):
         shades = colours(data_type.name for data_type in result.types)

@@ -13,10 +13,10 @@ from diffusegen_core.measures.copies import Thresholds
 from diffusegen_core.report import papers, published
 from diffusegen_core.report.tables import Table, escaped, number, show
 
-# Of the Fréchet distance, the kernel distance and MS-SSIM: formats of a value and of a deviation.
+# Formats of a value and of a deviation, for the Fréchet distance, the kernel distance and MS-SSIM.
 DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
 PAPERS = ("FID", "", MS_SSIM)  # what the paper calls the three; it has no kernel distance
-SHARES = (".3f", ".2g")  # of precision, recall, density and coverage
+SHARES = (".3f", ".2g")  # for precision, recall, density and coverage
 
 
 def equal(result: Evaluated) -> Table:
@@ -26,7 +26,7 @@ def equal(result: Evaluated) -> Table:
     formats = dict(zip(result.metrics, zip(DIGITS, SPREAD, strict=True), strict=True))
     formats |= dict.fromkeys(manifolds.NAMES, SHARES)
     shown = [frechet, kernel, *manifolds.NAMES, MS_SSIM]
-    if _takes_all(result):  # each set is of the same images, whose distances have no deviation
+    if _takes_all(result):  # all sets are of the same images, so distances have no deviation
         values = values[(values["data type"] != HELD_OUT.name) | (values["metric"] == MS_SSIM)
                         | (values["set"] == 1)]
     types = {name: values[values["data type"] == name] for name in (
@@ -43,7 +43,7 @@ def equal(result: Evaluated) -> Table:
 
 
 def floor(result: Evaluated) -> str:
-    """What the row of held-out real pairs is, or why there is none, in a sentence or two."""
+    """What the row of held-out real pairs means, or why there is none, in a sentence or two."""
     test = result.held_out
     if test.pairs is None:
         return f"There is no row of held-out real pairs, as this run holds none out ({escaped(test.note)})."
@@ -104,7 +104,7 @@ def intrinsic(result: Evaluated, which: int) -> Table:
 
 
 def _folded(paper: pd.DataFrame, name: str, where: str, reason: str) -> Table | None:
-    """The paper's rows that do not stand beside this run's, a row a data type; None where there are none."""
+    """The paper's rows that do not stand beside this run's, one per data type; None where there are none."""
     if paper.empty:
         return None
     frame = pd.DataFrame([{"data type": kind, **{f"{metric}, published": _printed(rows, str(kind))
@@ -125,7 +125,7 @@ def _not_shown(result: Evaluated, which: int) -> str:
 
 
 def by_clusters(result: Evaluated) -> Table:
-    """Table B2: the paper's values by cluster count, where they compare, beside this run's for its own."""
+    """Table B2: this run's values for its cluster count, beside the paper's where they compare."""
     compared = [which for which in (0, 2) if comparable(result, which)]
     paper = published.table("B2")
     types = [data_type for data_type in result.sets if data_type.models.isdigit()]
@@ -151,7 +151,7 @@ def by_clusters(result: Evaluated) -> Table:
 
 
 def copies(result: Evaluated) -> Table:
-    """One row a data type: how many near-copies the audit found, beside what it finds where none can be."""
+    """One row per data type: how many near-copies the audit found, beside what it flags where none can be."""
     frame = result.copies.rename(index={REAL.name: "Real (others)"}, columns={
         "in pixels": "by pixels", "in features": "by features", "share": "flagged",
         "by chance": "by chance", "null": "fillings", "of their source": "of own source",

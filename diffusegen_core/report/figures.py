@@ -1,4 +1,4 @@
-"""Every figure of the book, in one style: readable in print, safe for colour-blind readers."""
+"""The style of the book's figures, safe in print and for colour-blind readers; figures of chapters 1 to 4."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ plt.style.use(STYLE)
 WIDTH = 7.0  # inches, the text width of a printed page
 MARKERS = "osDv^PX"
 MOST_ROWS = 12  # a figure of more clusters or models than this shows the first ones
-BLOCKS, MOST_PAIRS = 4, 3  # a figure of sources and their synthetic pairs shows so many
+BLOCKS, MOST_PAIRS = 4, 3  # sources in a figure at most, and synthetic pairs of each
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -71,15 +71,15 @@ def pair(axes: Iterable[Axes], image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def outlines(ax: Axes, numbers: np.ndarray, classes: int, colour: str = "white", **style: Any) -> None:
-    """The border of each class of a map of class numbers (S, S): of one class in `colour`, of several each in
-    its own. Of what fills the picture there is none."""
+    """The border of each class in a map of class numbers (S, S): a single class in `colour`, several each in
+    its own. A class that fills the picture has none."""
     for number, mask in enumerate(planes.separate(numbers, classes), 1):
         if mask.any() and not mask.all():
             ax.contour(mask, [0.5], colors=colour if classes == 1 else class_colour(number), **style)
 
 
 def class_colour(number: int) -> str:
-    """Of a class, from 1 on."""
+    """The colour of a class, numbered from 1, as hex."""
     return to_hex(planes.CLASS_COLOURS[(number - 1) % len(planes.CLASS_COLOURS)] / 255)
 
 
@@ -91,7 +91,7 @@ def legend(figure: Figure, classes: Sequence[str]) -> None:
 
 
 def _shown(ax: Axes, pixels: np.ndarray, **how: Any) -> None:
-    ax.axis("on")  # which a board leaves off where there is no picture
+    ax.axis("on")  # a board starts with all axes off, for places without a picture
     ax.imshow(pixels, **how)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
@@ -110,7 +110,7 @@ def board(rows: int, columns: int, width: float = WIDTH) -> tuple[Figure, np.nda
 
 
 def beside(ax: Axes, kind: str) -> None:
-    """Name the data type of a row of small pictures; a long name has two lines, as high as the row."""
+    """Label a row of small pictures with its data type; a long name is wrapped, to be as high as the row."""
     ax.set_ylabel(textwrap.fill(kind, 14, break_long_words=False), fontsize=7)
 
 
@@ -188,7 +188,7 @@ def grids(trained: Trained) -> Figure:
 def inpainting(pairs: Pairs, result: Inpainted, classes: Sequence[str] = ()) -> Figure:
     """Figure 5: the source pair in the first column of each block, its synthetic pairs in the next ones.
 
-    They are those of the cluster models.
+    The pairs are those of the cluster models.
     """
     one = next(iter(result.sets.values()))
     if one.manifest.empty:
@@ -206,10 +206,10 @@ def inpainting(pairs: Pairs, result: Inpainted, classes: Sequence[str] = ()) -> 
 
 
 def in_blocks(manifest: pd.DataFrame) -> tuple[Figure, list[tuple[str, list[str], np.ndarray]]]:
-    """A figure with a block for each of BLOCKS sources, evenly spread; two blocks stand side by side.
+    """A figure with a block for each of up to BLOCKS sources, evenly spread, two blocks side by side.
 
-    Of each block the source's name, those of its synthetic pairs, at most MOST_PAIRS, and the axes: two rows,
-    with one column more than pairs.
+    For each block: the source's name, the names of its synthetic pairs (at most MOST_PAIRS), and the axes:
+    two rows, with one column more than pairs.
     """
     names = list(dict.fromkeys(manifest["source"]))
     chosen = [names[i] for i in spread(len(names), BLOCKS)]
@@ -251,7 +251,7 @@ def areas(result: Inpainted) -> Figure:
 def styling(pairs: Pairs, result: Styled) -> Figure:
     """Figure 6: a source in the first column of each block, then its inpainted images above the styled ones.
 
-    They are those of the cluster models.
+    The images are those of the cluster models.
     """
     data_type, one = next(iter(result.sets.items()))
     if one.manifest.empty:
@@ -298,7 +298,7 @@ class Watch:
     def __call__(self, name: str, folder: Path) -> None:
         try:
             figure = progress(name, folder)
-        except FileNotFoundError:  # the model is finished, and was moved into place before this look at it
+        except FileNotFoundError:  # the model was finished and moved into place meanwhile
             return
         if self.handle is None:
             self.handle = display(figure, display_id=True)
@@ -310,7 +310,7 @@ class Watch:
 def progress(name: str, folder: Path) -> Figure:
     """The loss curve of one model so far, beside its newest sample grid.
 
-    Raises FileNotFoundError where the folder has none, as after it was moved.
+    Raises FileNotFoundError if the folder has no sample grid, for example because it was moved.
     """
     grids = sorted((folder / "samples").glob("*.png"))
     if not grids:

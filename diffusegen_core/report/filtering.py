@@ -19,18 +19,18 @@ from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
 
 NONE = "filter.folds asks for none"
-FOLDS = 3  # of a run without a filter, if the command asks for one
-SHOWN = 6  # pairs of a row of the figure
+FOLDS = 3  # used where the command asks for a filter and the run has none
+SHOWN = 6  # pairs in a row of the figure
 LIMITS = {"agreement": "agreement at least", "seam": "seam at most", "copy": "copy score at least"}
-AREAS = ("area_after", "area")  # of a mask, in the manifests of chapters 3 and 4
+AREAS = ("area_after", "area")  # the column with a mask's area, in manifests of chapters 3 and 4
 FORMATS = {"mask, kept": ".3f", "mask, set aside": ".3f", "agreement at least": ".2f", "seam at most": ".1f",
            "copy score at least": ".2f"}
 
 
 def frame(run: Run) -> pd.DataFrame:
-    """A row a painted type, of each generator: pairs, those kept, those set aside, and how many failed each
-    criterion; the median area of the masks of both, as shares of the image; then the thresholds, NaN where a
-    criterion is off. No row without a filter."""
+    """A row per painted type and generator: how many pairs there are, were kept, were set aside, and failed
+    each criterion; the median mask area of those kept and set aside, as a share of the image; the thresholds,
+    NaN where a criterion is off. No rows without a filter."""
     rows = []
     for number in range(run.params.generators):
         for data_type, one in run.read("filter", number).judged.items():
@@ -49,7 +49,7 @@ def _area(manifest: pd.DataFrame) -> float:
 
 
 def table(run: Run) -> Table:
-    """The same with a caption; one row that says so without a filter."""
+    """`frame` with a caption; without a filter, one row that says so."""
     rows = frame(run)
     if rows.empty:
         return show(pd.DataFrame([{"data type": "none", "": NONE}]), "filter-types", "The filter of this "
@@ -64,7 +64,7 @@ def table(run: Run) -> Table:
 
 
 def text(run: Run) -> str:
-    """The same for a terminal."""
+    """`frame` as text for a terminal."""
     rows = frame(run)
     if rows.empty:
         return f"There is no filter: {NONE}."
@@ -78,8 +78,8 @@ def text(run: Run) -> str:
 
 
 def figure(run: Run) -> Figure:
-    """Some pairs of the last painted type, of the first generator: those kept, from the best agreement to the
-    worst, above those set aside, with their reasons."""
+    """Some pairs of the last painted type, from the first generator: kept ones, from the best agreement to
+    the worst, above those set aside, with their reasons."""
     judged = list(run.filtered.judged.values())
     if not judged:
         return nothing(f"There is no filter: {NONE}.")
@@ -106,7 +106,7 @@ def _draw(ax: Axes, image: np.ndarray, mask: np.ndarray, told: str) -> None:
 
 
 def _kept(one: Judged) -> Iterator[tuple[str, str]]:
-    """Names, evenly spread over the agreement, and what is told of each."""
+    """Names of kept pairs, evenly spread in order of agreement, and a label for each."""
     rows = one.kept.manifest.sort_values("agreement", ascending=False, kind="stable")
     for i in spread(len(rows), SHOWN):
         row = rows.iloc[i]
@@ -115,7 +115,7 @@ def _kept(one: Judged) -> Iterator[tuple[str, str]]:
 
 
 def _set_aside(one: Judged) -> Iterator[tuple[str, str]]:
-    """Names and reasons: of each criterion in turn the pair that fails it most."""
+    """Names and reasons of pairs set aside: for each criterion in turn, the pair that fails it most."""
     rows = one.kept.left_out
     worst = {"agreement": rows.sort_values("agreement", kind="stable"),
              "seam": rows.sort_values("seam", ascending=False, kind="stable"),

@@ -1,8 +1,8 @@
-"""A chapter's page that somebody else has written, as text and pictures alone.
+"""A chapter's page that somebody else has written, reduced to text and pictures.
 
-Whatever such a notebook holds, MyST, HTML, settings of the book's builder, is text here. The page is built
-anew from the chapter of this checkout: its cells where the two are the same, with what they gave: pictures,
-text, and tables in the form of `tables.Table`, of which each cell becomes text again.
+Whatever such a notebook holds (MyST, HTML, settings of the book's builder) becomes text. Only cells that are
+the same in this checkout's chapter are kept, as they are there. Outputs are pictures, text, and tables in the
+form of `tables.Table`, each cell of which is escaped anew.
 """
 
 import base64
@@ -18,16 +18,16 @@ from diffusegen_core.report.tables import FOLDED, Table, escaped
 
 Notebook = dict[str, Any]
 INJECTED = "injected-parameters"  # papermill's tag
-PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}  # and how their files begin
+PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}  # with how their files begin
 NOTHING = "[An output that is neither text nor a picture is left out.]\n"
-# As `Table` writes itself.
+# A table as `Table` writes it.
 TABLE = re.compile(r":::\{table\} (?P<caption>.*)\n:name: tab-(?P<name>[a-z0-9-]+)\n(:class: [a-z0-9-]+\n)?\n"
                    r"(?P<head>\|.*\|)\n(?P<rule>\|( :?-+:? \|)+)\n(?P<rows>(\|.*\|\n)*):::\n")
 CELL = re.compile(r" ((?:\\.|[^\\|])*) \|")
 
 
 def as_text(page: Any, chapter: Notebook) -> Notebook:
-    """A notebook's JSON, of any shape, as one of which nothing is markup but what `chapter`, the same chapter
+    """Turn a notebook's JSON, of any shape, into one without markup but for what `chapter`, the same chapter
     of this checkout, has as well."""
     own = {(cell["cell_type"], _text(cell["source"])): cell for cell in chapter["cells"]}
     first = chapter["cells"][0]  # its title
@@ -44,7 +44,7 @@ def _cell(cell: Notebook, own: dict[tuple[str, str], Notebook], labels: set[str]
     kind, source = str(cell.get("cell_type")), _text(cell.get("source"))
     outputs = [_output(output, labels) for output in _dicts(cell.get("outputs"))]
     tags = _get(cell.get("metadata"), "tags")
-    if same := own.pop((kind, source), None):  # once: its labels are the book's
+    if same := own.pop((kind, source), None):  # popped, as labels must be unique in the book
         yield {**same, "outputs": outputs} if kind == "code" else {**same}
     elif kind == "code" and isinstance(tags, list) and INJECTED in tags:
         yield _code(f"theirs-{number}", [], [INJECTED])
@@ -88,7 +88,7 @@ def _picture(data: Notebook) -> Notebook | None:
 
 
 def _table(text: str, labels: set[str]) -> Notebook | None:
-    """A table of `tables`, alone or with one that is folded below it, written anew; None for other text."""
+    """A table of `tables`, alone or with one folded below it, written anew; None for other text."""
     upper, fold, lower = text.partition(f"\n::::{{dropdown}} {FOLDED}\n")
     below = _parsed(lower.removesuffix("::::\n"), labels) if fold else None
     table = None if fold and below is None else _parsed(upper, labels, below)
@@ -127,7 +127,7 @@ def _dicts(value: Any) -> list[Notebook]:
 
 
 def _text(value: Any) -> str:
-    """Text as notebooks have it: one string, or a list of lines."""
+    """A text as notebooks store it, one string or a list of lines; "" for anything else."""
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "".join(value)
     return value if isinstance(value, str) else ""

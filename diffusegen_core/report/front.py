@@ -27,7 +27,7 @@ SCHEME, COLUMNS = (6.6, 4.92), 3  # size of the scheme in units of its axes, and
 
 
 def draw(run: Run) -> list[Path]:
-    """Write samples.png and scheme.png into the figures folder of the run, which may be no link."""
+    """Write samples.png and scheme.png into the figures folder of the run, which must not be a link."""
     moves.refuse_links(run.folder, ["figures"])
     pairs = run.pairs
     written: list[Path] = []
@@ -40,9 +40,9 @@ def draw(run: Run) -> list[Path]:
 
 
 def scheme(run: Run, pairs: Pairs) -> Figure:
-    """Figure 2: the stages, each with a picture that this run made, or its name if it made none.
+    """Figure 2: the stages, each with a picture that this run made, or "not in this run" if it made none.
 
-    In two rows, so that its words can be read where the page is as narrow as a phone.
+    In two rows, so that its words are legible on a page as narrow as a phone's.
     """
     boxes: list[tuple[str, str, str, np.ndarray | None]] = [
         ("", f"{len(pairs)} pairs", "images and\ntheir masks",
@@ -75,7 +75,7 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
 
 
 def _told(p: Params) -> list[str]:
-    """What happens in each of the stages."""
+    """What happens in each of STAGES, in words."""
     return ["similar pairs\ntogether",
             f"a {Planes.of(p.data).all}-channel model\nfor each cluster",
             f"a new {p.data.object_name}\nand its mask" if p.inpaint.masks == JOINT else
@@ -98,7 +98,8 @@ def _made(run: Run, stage: str) -> np.ndarray | None:
 
 
 def _read(path: Path) -> np.ndarray:
-    """A picture (H, W, 3) uint8. UserError where it is none: nothing checks what is only shown."""
+    """A picture file as (H, W, 3) uint8. UserError if it cannot be read: files that are only shown are not
+    checked before."""
     try:
         return np.asarray(rasters.rgb(path))
     except Exception as error:  # decoders fail in many ways
@@ -106,7 +107,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _clustered(run: Run) -> np.ndarray | None:
-    # Three members each of the first clusters, a cluster a row.
+    # Three members each of the first three clusters, one row per cluster.
     path = run.folder / "cluster" / "clusters.csv"
     if not path.is_file():
         return None

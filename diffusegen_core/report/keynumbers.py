@@ -1,4 +1,4 @@
-"""The key numbers of a run: a row a data type, with what chapters 5 to 7 found of it and what it cost."""
+"""The key numbers of a run: a row per data type, with what chapters 5 to 7 found about it and its cost."""
 
 from collections.abc import Collection
 from itertools import pairwise
@@ -19,14 +19,14 @@ from diffusegen_core.segmentation.trials import Tested
 
 ALONE = "Dice, trained on them alone"
 COPIES = "near-copies (by chance)"
-MORE = "More-Real"  # no data type: more real pairs in the place of synthetic ones
+MORE = "More-Real"  # not a data type: more real pairs instead of synthetic ones
 Texts = dict[str, str]
-"""By data type, a cell."""
+"""The text of a column's cells, by data type."""
 
 
 def table(run: Run, name: str = "summary-numbers") -> Table:
-    """Dice alone, gain in small sets, near-copies, distance and seconds, on the run's first test set; columns
-    that it has nothing for are left out."""
+    """Dice alone and gain in small sets, both on the run's first test set, near-copies, distance and time;
+    columns for which the run has nothing are left out."""
     columns: dict[str, Texts] = {}
     first = ""
     for chapter, make in (("segment", _alone), ("augment", _gains)):
@@ -57,7 +57,7 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
 
 
 def _audited(run: Run, kinds: Collection[str]) -> str:
-    """What the shares of near-copies of these data types leave out, as the end of a caption."""
+    """The end of a caption: what the shares of near-copies of these data types do not cover."""
     types, p = [DataType.parse(kind) for kind in kinds], run.params
     first = (f" Near-copies and distances are of the first of {p.generators} generators."
              if kinds and p.generators > 1 else "")
@@ -68,7 +68,7 @@ def _audited(run: Run, kinds: Collection[str]) -> str:
 
 
 def glossary(numbers: Table) -> str:
-    """What the data types of `table` are, a line each."""
+    """What the data types of `table` are, one line each."""
     kinds = [told.rpartition(" (")[2].removesuffix(")") for told in numbers.frame[IN_WORDS]]
     others = {HELD_OUT.name: "real pairs that no part of the run has learned from",
               MORE: "what the next larger set of real pairs gains, without any synthetic ones"}
@@ -83,7 +83,7 @@ def _told(name: str) -> str:
 
 
 def _order(name: str) -> tuple[bool, bool, bool, bool]:
-    if name == HELD_OUT.name:  # no data type, but what other real images score
+    if name == HELD_OUT.name:  # not a data type, but what other real images score
         return False, True, False, False
     if name == MORE:
         return False, False, True, False
@@ -92,7 +92,7 @@ def _order(name: str) -> tuple[bool, bool, bool, bool]:
 
 
 def _alone(run: Run, result: Tested) -> dict[str, Texts]:
-    """Dice of networks trained on one data type, at its most pairs a source."""
+    """Dice of networks trained on one data type alone, at its largest number of pairs per source."""
     images = _first(result)
     texts = {}
     for kind, rows in images.groupby("data_type", sort=False):
@@ -103,8 +103,8 @@ def _alone(run: Run, result: Tested) -> dict[str, Texts]:
 
 
 def _gains(run: Run, result: Tested) -> dict[str, Texts]:
-    """The gain over Real of chapter 7, for each number of real pairs, at the largest r of the type; and the
-    Dice of Real alone, to which it adds."""
+    """The gain over Real of chapter 7, for each number of real pairs, at the largest r of the type; the Dice
+    of Real alone, to which it adds; and the gain of more real pairs."""
     columns: dict[str, Texts] = {}
     by_size = dict(list(_first(result).groupby("size", sort=True)))
     more = {size: _more(run, result, (size, rows), another)
@@ -124,7 +124,7 @@ def _gains(run: Run, result: Tested) -> dict[str, Texts]:
 
 def _more(run: Run, result: Tested, one: tuple[int, pd.DataFrame], larger: tuple[int, pd.DataFrame]) -> str:
     """As "16 more: +0.043 [+0.010, +0.076]": what Real gains from one set to the next larger one, which holds
-    the smaller: paired, as other gains are; "" where a seed has not both."""
+    the smaller; paired, as other gains are. "" where no seed has both."""
     real, more = (rows[rows["data_type"] == REAL.name] for _, rows in (one, larger))
     gain = intervals.differences(more, real, "dice")
     if not gain.size:
@@ -149,7 +149,8 @@ def _evaluated(run: Run) -> dict[str, Texts]:
 
 
 def _interval(run: Run, result: Tested, values: pd.DataFrame, generators: dict[int, int]) -> Interval:
-    """Of values (seeds x images) on the first test set, as verdicts take it: groups of images stay whole."""
+    """The interval of values (seeds x images) on the first test set, as for verdicts: by whole groups of
+    images."""
     groups = next(test.groups for test in result.tests if test.pairs is not None)
     how = run.params.segment.resamples, run.params.seed, generators
     return intervals.of_groups(values, groups.of, *how) if groups else intervals.of(values, *how)
@@ -161,5 +162,5 @@ def _first(result: Tested) -> pd.DataFrame:
 
 
 def _text(found: Interval, digits: str) -> str:
-    """A mean with its interval, which does not break."""
+    """A mean with its interval, whose limits are not separated by a line break."""
     return with_interval(found.mean, found.low, found.high, digits).replace(", ", ",\u00a0")

@@ -1,4 +1,4 @@
-"""What a run cannot say, told from its parameters, of what it has made."""
+"""What a run cannot say, given its parameters and what it has made."""
 
 from collections.abc import Collection, Iterator
 
@@ -19,14 +19,14 @@ from diffusegen_core.report.unfinished import CHAPTERS
 
 # What the phantoms resemble.
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
-POLYP = "polyp"  # the objects of which there are other data sets to test on
-SUBSET = "subset"  # as augment.generator_sees
+POLYP = "polyp"  # the objects for which there are other data sets to test on
+SUBSET = "subset"  # a value of augment.generator_sees
 ANY_ANGLE = 180  # degrees, as segment.rotate
 
 
 def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) -> Iterator[str]:
-    """One sentence a limit, the gravest first; of the chapters that are made, by their names. `pairs` are the
-    run's stored ones, whose names may tell which belong together; None where they are not read."""
+    """One sentence per limit, the gravest first, for the chapters that are `made`, by name. `pairs` are the
+    run's stored ones, whose names may tell which belong together; None where they have not been read."""
     networks = [section for name, section in (("segment", p.segment), ("augment", p.augment)) if name in made]
     if p.data.drawn:
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
@@ -76,13 +76,13 @@ def _grouped(p: Params, pairs: Pairs | None) -> bool:
 
 
 def _turned(p: Params) -> str:
-    """Whose objects are turned before they are put into a picture; "" where none are."""
+    """The kinds of objects that are turned before they are put into a picture; "" where none are."""
     turned = {"painted": p.inpaint.masks == VARIED, "pasted": bool(p.inpaint.baselines)}
     return " and ".join(word for word, true in turned.items() if true).capitalize()
 
 
 def _of_networks(p: Params, fewest: int) -> Iterator[str]:
-    """What the segmentation networks cannot say, the fewest of which had so many seeds."""
+    """What the segmentation networks cannot say; `fewest` is the smallest number of seeds of a chapter."""
     if fewest < LEAST_SEEDS:
         yield (f"Segmentation networks were trained with {fewest} seed{'s' if fewest > 1 else ''}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")

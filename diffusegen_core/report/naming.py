@@ -1,4 +1,4 @@
-"""What tables and figures call the data's own things, data types and small sets in words."""
+"""Words for tables and figures: measures, data types, and small sets."""
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Augment
@@ -13,7 +13,7 @@ def dice_of(p: Params, measure: str = "Dice") -> str:
 
 
 def captioned(p: Params, measure: str = "Dice") -> str:
-    """The same as MyST of a cell or a caption."""
+    """`dice_of` as MyST, for a cell or a caption."""
     return escaped(dice_of(p, measure))
 
 
@@ -29,8 +29,8 @@ def pairs_of(one: DataType) -> str:
 
 
 def named(one: DataType, more: str = "") -> str:
-    """The same with the name that other chapters call it by: "painted and styled pairs (2-Styled-Paint)";
-    `more` stands behind the name."""
+    """`pairs_of` with the name that other chapters use: "painted and styled pairs (2-Styled-Paint)"; `more`
+    follows the name."""
     return f"{pairs_of(one)} ({', '.join(filter(None, [one.name, more]))})"
 
 
@@ -43,19 +43,19 @@ def mixed(size: int, one: DataType, ratio: int | None, how: Augment) -> str:
 
 
 def mixing(how: Augment) -> str:
-    """The same of all small sets, for a caption: "synthetic pairs replace about half of the real ones trained
-    on"."""
+    """What chapter 7 does to all small sets, for a caption: "synthetic pairs replace about half of the real
+    ones trained on"."""
     share = _share(how, "the real ones trained on")
     return (f"synthetic pairs replace {share}" if how.rule == "replace" else
             f"synthetic pairs are added for {share}, and no real pair is left out")
 
 
 def _share(how: Augment, of: str = "those trained on") -> str:
-    """Of which real pairs synthetic ones are taken. Those that choose the best epoch are never among them."""
+    """The real pairs that synthetic ones replace or join; never those that choose the best epoch."""
     part = {0.5: "about half", 1.0: "all"}.get(how.alpha, f"about {how.alpha:.0%}".replace("%", " %"))
     return f"{part} of {of}"
 
 
 def sentence(words: str) -> str:
-    """The same at the start of a sentence."""
+    """The words with a capital, for the start of a sentence."""
     return words[:1].upper() + words[1:]

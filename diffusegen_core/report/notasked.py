@@ -1,4 +1,4 @@
-"""Which claims a run was not asked to judge: its parameters make nothing that they compare."""
+"""Which claims a run was not asked to judge, because its parameters make nothing that these compare."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ ASKED_BY: dict[Claim, str] = {
     paperclaims.EKES: f"{comparisons.LARGEST} real pairs in augment.sizes; {_ELSEWHERE}",
     paperclaims.PARTLY: _GAN, paperclaims.NEARER: _GAN, paperclaims.COMPUTE: _GAN,
     paperclaims.PASTING: "pasted pairs: inpaint.baselines", paperclaims.FILTERING: "a filter: filter.folds"}
-"""What of the parameters would ask for a claim."""
+"""The parameters that would ask for a claim."""
 
 
 def split(run: Run, found: list[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
@@ -41,11 +41,11 @@ def split(run: Run, found: list[Verdict]) -> tuple[list[Verdict], list[Verdict]]
 
 
 def asked(p: Params, pairs: int | None) -> set[Claim]:
-    """The claims of which parameters ask for at least one comparison, with so many real pairs; all where
-    their number is not known."""
+    """The claims for which parameters ask for at least one comparison, with so many real pairs; all claims
+    where that number is not known, or a chapter refuses the parameters."""
     try:
         return set(_asked(p, pairs)) if pairs else set(claims.ORDER)
-    except UserError:  # of parameters that chapter 6 or 7 refuses
+    except UserError:  # chapter 6 or 7 refuses the parameters
         return set(claims.ORDER)
 
 

@@ -1,6 +1,6 @@
-"""The front page of the book: what this run found, as MyST, before anything that is always the same.
+"""The front page of the book, as MyST: what this run found, ahead of the text that all books share.
 
-A part that cannot be had, because the run has not made it or its files are not what was written, is a line
+A part that cannot be shown, because the run has not made it or its files were changed, is replaced by a line
 that says so.
 """
 
@@ -38,7 +38,7 @@ STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the
 
 
 def page(run: Run) -> str:
-    """The front page, and its pictures in the figures folder of the run, which may be no link."""
+    """The front page; its pictures go to the figures folder of the run, which must not be a link."""
     moves.refuse_links(run.folder, ["figures"])
     progress = unfinished.of(run)
     made = {title: _part(run, make) for title, make in {
@@ -54,7 +54,7 @@ def page(run: Run) -> str:
 
 
 def _nothing(run: Run, progress: Progress) -> str:
-    """What stands in the place of answers, where there are none."""
+    """The text in place of the answers, where there are none."""
     why = " ".join(unfinished.told(run, progress)) or "No two kinds of pairs were compared."
     return f"Nothing to answer{' yet' if progress.todo else ''}: {why[0].lower()}{why[1:]}"
 
@@ -64,12 +64,12 @@ def _part(run: Run, make: Callable[[], str]) -> str:
         return make()
     except UserError as error:
         return f"This part is not here: {unfinished.plain(run, error)}"
-    except Exception as error:  # files that were changed by hand fail in many ways; the book shall be built
+    except Exception as error:  # files changed by hand fail in many ways; the book must still be built
         return f"This part is not here ({type(error).__name__}): {unfinished.plain(run, error)}"
 
 
 def _answers(run: Run) -> str:
-    """What to do, over the table of answers; "" where there are none."""
+    """What to do, gains by class, and the table of answers; "" where there are none."""
     verdicts = claims.of(run)
     if not answer.questions(run, verdicts):
         return ""
@@ -91,7 +91,7 @@ def _what(run: Run) -> str:
     """One line: data, number of pairs, size, profile, generators and date."""
     p = run.params
     pairs, told = run.finished("data"), tables.data(p)
-    # Of phantoms, and of pairs of which some are held out, `data` tells it.
+    # For phantoms, and where some pairs are held out, `tables.data` gives the number.
     count = f"{len(pairs)} pairs of " if pairs and not p.data.drawn and not tables.held_out(p) else ""
     generators = f"{p.generators} generator{'s' if p.generators > 1 else ''}"
     written = [file for _, stamp in in_place(run.folder) for file in stamp["outputs"].values()]

@@ -1,4 +1,4 @@
-"""Verdicts on the claims that compare no networks of segmentation: distances, similarity and compute."""
+"""Verdicts on the claims that compare no segmentation networks: distances, similarity and compute."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,14 +16,14 @@ from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
 from diffusegen_core.report.rule import LEAST_IMAGES, NOT_MADE, REFUTED, SUPPORTED, UNDECIDED, Verdict
 from diffusegen_core.run import Run
 
-WITHIN = 0.05  # of Real's MS-SSIM, as the paper has it
+WITHIN = 0.05  # of Real's MS-SSIM, as in the paper
 REALS = "training images"
 TOLD = ("Distances and MS-SSIM are compared at equal numbers, set by set: supported if all sets agree with "
         "the claim, refuted if none does. They have no intervals, because the sets share their sources.")
 
 
 def of(run: Run) -> Iterator[Verdict]:
-    """The verdicts that there are, or one a claim that says what has still to be run."""
+    """The verdicts on these claims; where a chapter is not made, one per claim that says to run it."""
     result = run.finished("evaluate")
     if result is None:
         for claim, first, second in ((NEARER, "synthetic images", GAN), (VARIED, "synthetic images", REAL)):
@@ -37,7 +37,7 @@ def of(run: Run) -> Iterator[Verdict]:
 
 
 def nearer(result: Evaluated, learned: bool) -> Iterator[Verdict]:
-    """Each painted type's Fréchet distance against the GAN's; `learned`: by weights that are not random."""
+    """Each painted type's Fréchet distance against the GAN's; `learned`: if weights are not random."""
     metric = result.metrics.frechet
     gan, known = _sets(result, GAN.name, metric), comparable(result, 0)
     for data_type in [one for one in result.types if one.is_painted]:
@@ -67,8 +67,8 @@ def varied(result: Evaluated) -> Iterator[Verdict]:
 
 
 def compute(run: Run) -> Verdict:
-    """The seconds of training the clusters' models against those of a SinGAN for each training pair. A model
-    that several cards have trained took those of each."""
+    """The seconds to train the cluster models against those of a SinGAN for each training pair. For a model
+    trained on several GPUs, the seconds of all are added up."""
     models, gan = run.finished("train"), run.finished("gan")
     asked = Verdict(COMPUTE, f"models of {run.params.cluster.k} clusters against {GAN}", REALS,
                     chapter="train")
@@ -93,7 +93,7 @@ def compute(run: Run) -> Verdict:
 
 
 def of_paper(claim: Claim) -> tuple[int, int]:
-    """In how many cells of Table 1 a claim holds, and of how many."""
+    """In how many cells of Table 1 a claim holds, and out of how many."""
     rows = published.table("1")
     values = rows.pivot(index="data_type", columns=["metric", "set"], values="value")
     kinds = [kind for kind in rows["data_type"].unique() if kind != REAL.name]
@@ -127,6 +127,6 @@ def _least(*sets: pd.DataFrame) -> int:
 
 
 def _published(data_type: str, metric: str) -> float:
-    """The paper's mean over its sets; NaN where it has no such data type, or clusters."""
+    """The paper's mean over its sets; NaN where it has no such data type, or not at this cluster count."""
     rows = published.by_clusters("1")
     return float(rows.loc[(rows["data_type"] == data_type) & (rows["metric"] == metric), "value"].mean())

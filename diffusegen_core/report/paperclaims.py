@@ -7,21 +7,22 @@ DICE, IOU = "dice", "iou"
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim; what compares it is in `comparisons`, or in `otherclaims` where no network is compared."""
+    """One claim. `comparisons` and `claims.pasting` say what is compared for it, and `otherclaims` where no
+    networks are."""
 
     text: str
-    """The paper's words, as nearly as a sentence of its own allows."""
+    """The paper's words, as closely as a self-contained sentence allows."""
     place: str
     """Where it is made."""
     made_for: str = ""
     """The cluster counts, numbers of pairs and test sets that it is made for."""
     chapter: str = "segment"
-    """Whose results are compared: a key of `claims.CHAPTERS`."""
+    """The chapter whose results are compared: a key of `unfinished.CHAPTERS`."""
     measure: str = DICE
     clusters: tuple[int, ...] = (20,)
     """The cluster counts whose cells in the paper's own tables are counted; () where it has none."""
     helps: bool = True
-    """Whether it says that something helps, so that an effect too small to matter refutes it."""
+    """Whether it says that something helps, so that an effect too small to matter counts against it."""
     digits: str = "+.3f"
     """The format of its differences."""
 

@@ -1,4 +1,4 @@
-"""Whether the paper's scores may stand beside a run's: what would have to be the same, and is not.
+"""Whether the paper's scores compare with a run's: what would have to be the same, but is not.
 
 A score depends on the size of the images, on the data and on the network that was trained. Where one of these
 differs, the paper's values do not stand in a run's table, but folded below it. Distances have conditions of
@@ -13,7 +13,7 @@ ENCODER, PAIRS = "se_resnext50_32x4d", "paper348"
 
 
 def differences(p: Params) -> list[str]:
-    """What the paper's scores are of that this run's are not, in words; [] where they compare."""
+    """The conditions of the paper's scores that this run's do not share, in words; [] where they compare."""
     own_data = p.data.drawn or p.data.subset != PAIRS or p.data.count is not None
     own_network = p.segment.encoder != ENCODER or p.segment.weights == weights.RANDOM
     turned = p.segment.augment and p.segment.rotate
@@ -24,7 +24,7 @@ def differences(p: Params) -> list[str]:
 
 
 def why_not(reasons: list[str]) -> str:
-    """The sentence that says so; "" where nothing differs."""
+    """A sentence that gives these reasons; "" where there are none."""
     if not reasons:
         return ""
     listed = " and ".join([", ".join(reasons[:-1]), reasons[-1]] if len(reasons) > 1 else reasons)

@@ -1,4 +1,4 @@
-"""The book as one PDF: Sphinx makes a single page of it, and a browser that is there prints that page."""
+"""The book as one PDF: Sphinx makes a single page of it, and an installed browser prints that page."""
 
 import os
 import shutil
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
 
-# By these names, on a path: Chromium and what is made of it. Others cannot print without a window.
+# Programs to look for on PATH: Chromium and its derivatives. Other browsers cannot print without a window.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge",
             "microsoft-edge")
-NAMED = "DIFFUSEGEN_BROWSER"  # the variable that names another program
-# Nothing may be asked of another machine; formulas are drawn before the clock, which runs ahead, is over.
+NAMED = "DIFFUSEGEN_BROWSER"  # the environment variable that names another program
+# No requests to other machines; the virtual time (600 s, in ms) is enough for all formulas to be drawn.
 FLAGS = ("--headless", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-background-networking",
          "--disable-component-update", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND",
          "--no-pdf-header-footer", "--virtual-time-budget=600000")
@@ -20,7 +20,7 @@ MOST_SECONDS = 1800
 
 
 def browser() -> str:
-    """The browser that prints. UserError where there is none."""
+    """The browser to print with. UserError where there is none."""
     named = os.environ.get(NAMED)
     program = shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
@@ -32,9 +32,9 @@ def browser() -> str:
 
 
 def print_page(page: Path, target: Path) -> None:
-    """Print an HTML file as a PDF. UserError, in the browser's own words, where nothing comes of it."""
+    """Print an HTML file as a PDF. UserError, with the browser's own words, if that fails."""
     with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
-        # The sandbox of Chromium refuses to start for root, who is the user of most containers.
+        # Chromium's sandbox refuses to run as root, which is the user in most containers.
         free = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
         command = [browser(), *FLAGS, *free, f"--user-data-dir={profile}", f"--print-to-pdf={target}",
                    page.resolve().as_uri()]

@@ -1,7 +1,7 @@
-"""The paper's own numbers, for the rows beside ours: every table transcribed once, under book/paper.
+"""The paper's own numbers, to stand beside a run's: every table transcribed once, under book/paper.
 
 Each file is in long form, one row per printed value, with the table it comes from. `printed` is the text as
-it stands in the paper, trailing zeros included. What the long form had to decide:
+it stands in the paper, trailing zeros included. Decisions made for the long form:
 
 - Table 1 prints one value across the three sets for Real: its `set` is "all".
 - Tables 1, 2 and B1 omit the cluster count, as the paper does (section 3): their Diff is 20-Diff.
@@ -32,16 +32,16 @@ TABLES = {
     "B7": "Small training sets, r = 3",
 }
 
-EVERY_COUNT = {"1": ["B2"], "2": ["B3", "B4"]}  # where a table of 20 clusters has its other cluster counts
+EVERY_COUNT = {"1": ["B2"], "2": ["B3", "B4"]}  # the tables that have all cluster counts
 _SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def table(name: str) -> pd.DataFrame:
     """A table of the paper in long form, in the paper's order.
 
-    `name` is a key of TABLES ("1" ... "B7"), or "cluster_sizes". Every column is text, but for the integers
+    `name` is a key of TABLES ("1" ... "B7"), or "cluster_sizes". Every column is text, except the integers
     `n`, `r`, `k` and `cluster` and a float column `value` parsed from `printed`. Raises UserError where the
-    file is not there (the package is installed without its checkout).
+    file is missing (the package is installed without its checkout).
     """
     if name not in TABLES and name != "cluster_sizes":
         raise UserError(f"The paper has no table {name}: there are {', '.join(TABLES)} and cluster_sizes.")
@@ -55,8 +55,8 @@ def table(name: str) -> pd.DataFrame:
 
 
 def by_clusters(name: str) -> pd.DataFrame:
-    """Table 1 or 2 with a row for every cluster count: K-Diff and K-Styled-Diff, from Tables B2 to B4, in the
-    place of the rows of 20 clusters, whose names have no count."""
+    """Table 1 or 2 with rows for every cluster count: K-Diff and K-Styled-Diff, from Tables B2 to B4, replace
+    the rows of 20 clusters, whose names have no count."""
     rows, every = table(name), pd.concat([table(other) for other in EVERY_COUNT[name]])
     parts = []
     for data_type, one in rows.groupby("data_type", sort=False):

@@ -1,8 +1,8 @@
-"""What to do, in a sentence over the answers of the front page: made by rule from chapter 7's comparisons.
+"""What to do, in a sentence above the front page's answers: derived by rule from chapter 7's comparisons.
 
-It is about the largest set of real pairs, which is all of them where `augment.sizes` has their number. Pasted
-and painted pairs are each compared with the real ones alone, and with each other. Of painted pairs those
-count that the claims are about, and not the best of all, which the test images would have chosen.
+It is about the largest set of real pairs, which is all of them if `augment.sizes` has their number. Pasted
+and painted pairs are each compared with the real ones alone, and with each other. The painted pairs are of
+the type that the claims are about, not of the best type, which would have been selected on the test images.
 """
 
 from collections.abc import Iterator
@@ -34,16 +34,16 @@ class Asked:
     painting: Comparison | None = None
     """The same with painted ones."""
     better: Comparison | None = None
-    """With painted ones against with pasted ones."""
+    """Real pairs with painted ones against real pairs with pasted ones."""
     painted: DataType | None = None
-    """What these painted ones are."""
+    """The type of these painted ones."""
     others: tuple[tuple[DataType, Comparison], ...] = ()
     """Further painted types, each against the real pairs alone."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The verdicts on them."""
+    """The verdicts on the comparisons of `Asked`."""
 
     pasting: Verdict | None = None
     painting: Verdict | None = None
@@ -53,7 +53,7 @@ class Findings:
 
 
 def of(run: Run) -> str:
-    """The sentence for a run whose chapter 7 is finished, as MyST; "" for others, and where there is none."""
+    """The sentence for a run whose chapter 7 is finished, as MyST; "" for others, or if nothing was tried."""
     result, pairs = run.finished("augment"), run.finished("data")
     if result is None or pairs is None or not comparable(result):
         return ""
@@ -67,17 +67,17 @@ def comparable(result: Tested) -> bool:
 
 
 def tested(result: Tested) -> bool:
-    """Whether there are tests on images of the data's own kind, and not of other hospitals alone."""
+    """Whether there are tests on images of the data's own kind, not of other hospitals only."""
     return len(result.images) > 0 and claims.own_test(result.images) in set(result.images["test_set"])
 
 
 def in_words(run: Run) -> str:
-    """The same as plain text, for a terminal."""
+    """The sentence as plain text, for a terminal."""
     return unescaped(of(run).replace("**", ""))
 
 
 def asked(result: Tested, size: int) -> Asked:
-    """What is compared on a set of so many real pairs, on the test set of the data's own kind."""
+    """What is compared for a set of `size` real pairs, on the test set of the data's own kind."""
     nets = [net for net in comparisons.nets_of(result.images) if net.size == size]
     kinds = {DataType.parse(net.data_type): None for net in nets}
     painted = [kind for kind in kinds if kind.is_painted]
@@ -96,7 +96,7 @@ def asked(result: Tested, size: int) -> Asked:
 
 
 def _compared(result: Tested, size: int, first: DataType, second: DataType) -> Comparison | None:
-    """Two types on a set of so many real pairs, at the largest r that both have; None where one is absent."""
+    """Two types for a set of `size` real pairs, at the largest r that both have; None where one is absent."""
     nets = [net for net in comparisons.nets_of(result.images) if net.size == size]
     ratios = [{net.ratio for net in nets if net.data_type == kind.name and net.ratio}
               for kind in (first, second) if kind != REAL]
@@ -109,8 +109,8 @@ def _compared(result: Tested, size: int, first: DataType, second: DataType) -> C
 
 
 def gain(run: Run, result: Tested, kind: DataType) -> tuple[int, str] | None:
-    """How much pairs of a type add to the largest set of real pairs: its size, and as MyST the gain in Dice
-    with its verdict; None where that was not tried."""
+    """How much pairs of a type add to the largest set of real pairs: its size, and the gain in Dice with its
+    verdict, as MyST; None where that was not tried."""
     if not comparable(result):
         return None
     size = int(result.images["size"].max())
@@ -132,7 +132,7 @@ def findings(result: Tested, size: int, p: Params) -> Findings:
 
 
 def judged(result: Tested, images: pd.DataFrame, one: Comparison, p: Params) -> Verdict:
-    """The verdict on a comparison of a run's chapter 7, by these rows of its images."""
+    """The verdict on a comparison of a run's chapter 7, from these rows of its `images`."""
     groups = {test.name: test.groups for test in result.tests}
     return claims.judged([one], images, p.segment.resamples, p.seed, groups, p.augment)[0]
 

@@ -1,9 +1,9 @@
-"""The expert review kit (paper 2.5, B.1, Figure 4, Table B1): a form for the reviewer, a key for us, a score.
+"""The expert review kit (paper 2.5, B.1, Figure 4, Table B1): a form for the reviewer, its key, a score.
 
-The form is one HTML file that works from the disk and asks nothing of the network. It must not tell the data
-types apart: all pictures are brought to one square size and encoded anew as PNG without metadata, masks are
-two-valued, the order is shuffled, and neither types nor file names are in it. Those are in the key file,
-which stays with us.
+The form is one HTML file that works from disk, without a network. It must not give the data types away: all
+pictures are resized to one square size and encoded anew as PNG without metadata, masks are two-valued, the
+order is shuffled, and neither types nor file names are in it. Those are in the key file, which the reviewer
+does not get.
 """
 
 import base64
@@ -49,7 +49,7 @@ class _File(BaseModel):
 
 
 class _Answer(_File):
-    """To each of QUESTIONS. One that was not given is null: the form exports every question of every pair."""
+    """The answer to each of QUESTIONS, null if not given: the form exports every question of every pair."""
 
     quality: Grade | None
     segmentation: Grade | None
@@ -80,9 +80,9 @@ class Score:
 
     counts: Table B1, a row for each data type, columns (question, answer).
     answered: how many pairs have an answer, by question; `pairs` is how many the form has.
-    agreement: rows Accuracy, Precision, Recall with "real" as the positive; columns hits, of, value, low,
-        high, the last two a Wilson 95 % interval. A rate of nothing (0 of 0) is NaN.
-    fake: what `always_fake` says of the same pairs.
+    agreement: rows Accuracy, Precision, Recall with "real" as the positive class; columns hits, of, value,
+        low, high, the last two a Wilson 95 % interval. A rate of 0 out of 0 is NaN.
+    fake: `always_fake` for the same pairs.
     """
 
     counts: pd.DataFrame
@@ -93,9 +93,10 @@ class Score:
 
 
 def folders_of(run: Run, real: Path) -> dict[str, Path]:
-    """The dataset folders that an expert compares (paper B.1): Real, written into `real` now, and the run's.
+    """The dataset folders that an expert compares (paper B.1): Real, written into `real` here, and the run's.
 
-    Raises UserError where the run has not made its synthetic pairs yet, or made them by other parameters.
+    Raises UserError where the run has not made its synthetic pairs yet, made them with other parameters, or
+    left all of them out.
     """
     inpainted, styled = (next(iter(result.sets.values())) for result in (run.inpainted, run.styled))
     for one in (inpainted, styled):
@@ -111,11 +112,11 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
          classes: Sequence[str] = ()) -> tuple[Path, Path]:
     """Write `out`/form.html and `out`/key.json with `per_type` pairs drawn from each dataset folder.
 
-    `folders` maps data types, "Real" among them, to dataset folders. Pictures are squared, as for training,
-    to the smallest side among them or `max_side` pixels, because a difference in sharpness would give a type
-    away. Several `classes` are shown in their colours, with a legend; of other channels than three an image
-    is shown in grey. The same arguments write the same files. Raises UserError for a folder with too few
-    pairs, a picture that cannot be read, and where `out` holds other files of these names.
+    `folders` maps data types, "Real" among them, to dataset folders. Pictures are made square, as for
+    training, with the smallest side among them or `max_side` pixels, because a difference in sharpness would
+    give a type away. Several `classes` are shown in their colours, with a legend; an image that does not have
+    three channels is shown in grey. The same arguments write the same files. Raises UserError for a folder
+    with too few pairs, a picture that cannot be read, and where `out` holds other files of these names.
     """
     if REAL.name not in folders:
         raise UserError(f"The review compares with real images: one of the data types must be named {REAL}.")
@@ -134,7 +135,7 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
     content = json.dumps({"form": form, "questions": QUESTIONS, "items": pictures,
                           **(told if several else {})}).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{form}}", content)
-    # First, for by its key a form is known as ours.
+    # The key goes first: a form is recognised as this program's by its key.
     key = files.write_json(out / KEY, {"form": form, "items": items}, files.PRIVATE)
     return files.write_text(out / FORM, page), key
 
@@ -142,8 +143,8 @@ def make(folders: dict[str, Path], out: Path, per_type: int = 10, seed: int = 0,
 def score(answers: Path, key: Path) -> Score:
     """Table B1 and the agreement from a file that the form exported and its key file.
 
-    Unanswered questions are left out. Raises UserError, naming the file, where one is not such a file, the
-    answers belong to another form, lack a pair, hold an unknown value, or are all still open.
+    Unanswered questions are left out. Raises UserError, naming the file, where one is not such a file, or the
+    answers belong to another form, lack a pair, hold an unknown value, or are all missing.
     """
     given, made = _read(answers, _Answers, "exported answers"), _read(key, _Key, "a key file")
     if given.form != made.form:
@@ -162,8 +163,8 @@ def score(answers: Path, key: Path) -> Score:
 
 
 def agreement(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy, precision and recall with "real" as the positive, as `Score.agreement`, from a row for each
-    pair with its "Data type" and the answer, origin; those without an answer are left out."""
+    """Accuracy, precision and recall with "real" as the positive class, as `Score.agreement`. `rows` has a
+    row per pair with its "Data type" and the answer, `origin`; those without an answer are left out."""
     judged = rows.dropna(subset="origin")
     real, said_real = judged["Data type"] == REAL.name, judged["origin"] == "Real"
     both = real & said_real
@@ -175,8 +176,8 @@ def agreement(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def always_fake(rows: pd.DataFrame) -> list[float]:
-    """Accuracy, precision and recall of answering "fake" to every pair that has an answer; NaN where one is
-    a rate of nothing."""
+    """Accuracy, precision and recall of answering "fake" to every pair that has an answer; NaN for a rate of
+    0 out of 0."""
     real = rows.dropna(subset="origin")["Data type"] == REAL.name
     return [float((~real).mean()), float("nan"), 0.0 if real.any() else float("nan")]
 
@@ -196,7 +197,7 @@ def describe(result: Score) -> str:
 
 
 def _refuse_others(out: Path, form: str) -> None:
-    """UserError where a form or a key would be replaced that are not this form's."""
+    """Raise UserError if a form or a key would be replaced that is not this form's."""
     key = files.read_json(out / KEY)
     told = key.get("form") if isinstance(key, dict) else None
     if told is not None and told != form:
@@ -210,8 +211,8 @@ def _refuse_others(out: Path, form: str) -> None:
 
 def _draw(kind: str, folder: Path, count: int, seed: int,
           several: bool) -> list[tuple[str, Image.Image, Image.Image]]:
-    """So many pairs of a dataset: name, image, mask; of `several` classes the mask as this program wrote it,
-    in their colours."""
+    """`count` pairs of a dataset: name, image, mask. For `several` classes the mask is one that this program
+    wrote, shown in their colours."""
     report = layouts.scan(folder)
     if len(report.pairs) < count:
         raise UserError(f"{folder} has {len(report.pairs)} pairs; the review needs {count} of {kind}.")
@@ -222,7 +223,7 @@ def _draw(kind: str, folder: Path, count: int, seed: int,
 
 
 def _picture(path: Path) -> Image.Image:
-    # Not reading.read: an empty mask is unusable for training, but a failure that the reviewer should see.
+    # Not reading.read: it rejects an empty mask as unusable for training, but a reviewer should see it.
     if path.suffix == planes.ARRAY:
         return Image.fromarray(planes.rgb(planes.read_image(path)[None])[0].transpose(1, 2, 0))
     try:
@@ -237,7 +238,7 @@ def _classes(path: Path) -> Image.Image:
 
 
 def _coloured(mask: Image.Image, side: int) -> Image.Image:
-    # No colour but those of the legend.
+    # Nearest neighbour: only colours of the legend may appear.
     return mask.resize((side, side), Image.Resampling.NEAREST)
 
 

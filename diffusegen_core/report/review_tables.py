@@ -1,4 +1,4 @@
-"""The paper's expert review, Table B1, with intervals, and beside a reviewer who never looks."""
+"""The paper's expert review, Table B1: as printed, with intervals, and beside a reviewer who never looks."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from diffusegen_core.report.tables import Table, show
 
 
 def survey() -> Table:
-    """Table B1 as printed, a row an answer and a column a data type, which fits a page."""
+    """Table B1 as printed, with a row per answer and a column per data type, which fits a page."""
     rows = published.table("B1")
     rows = rows.assign(asked=rows["question"] + ": " + rows["answer"])
     frame = rows.pivot(index="asked", columns="data_type", values="printed")

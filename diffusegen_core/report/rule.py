@@ -1,8 +1,8 @@
-"""The rule behind every verdict: what an interval says of a claim, and what several comparisons say together.
+"""The rule behind every verdict: what an interval says about a claim, and what several comparisons say.
 
-An effect that is too small to matter is no support for it, wherever its interval lies: [0.001, 0.007] and
-[-0.001, 0.007] get the same verdict. And that an effect was not found does not refute it: only an interval
-below 0 does, or one so narrow that no effect that matters is left.
+An effect that is too small to matter does not support a claim, wherever its interval lies: [0.001, 0.007] and
+[-0.001, 0.007] get the same verdict. Failing to find an effect does not count against a claim: only an
+interval below 0 does, or one so narrow that it leaves no effect that matters.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from diffusegen_core.report.paperclaims import Claim
 
 LEAST_IMAGES, LEAST_SEEDS = power.LEAST_IMAGES, power.LEAST_SEEDS
 LEAST_GENERATORS = 3  # for a verdict on the method, and not on the pairs of one training alone
-SMALLEST = 0.01  # the smallest difference in Dice or IoU that anybody would care for
+SMALLEST = 0.01  # the smallest difference in Dice or IoU that matters in practice
 LEARNED = 0.1  # a network below this mean Dice or IoU does not segment
 
 SUPPORTED, REFUTED, NO_EFFECT = "supported", "refuted", "no practical effect"
@@ -50,32 +50,32 @@ WORST_FIRST = (REFUTED, NO_EFFECT, NOT_MADE, TOO_LITTLE, UNDECIDED, SUPPORTED)
 
 @dataclass(frozen=True)
 class Verdict:
-    """One comparison and what it says of a claim. Numbers are NaN, and counts 0, where there are none."""
+    """One comparison and what it says about a claim. Numbers are NaN, and counts 0, where there are none."""
 
     claim: Claim
     comparison: str
     """As "20-Styled-Diff-3 against GAN-3"."""
     test_set: str
     published: float = nan
-    """The paper's own difference, NaN where it has none of just these data types and numbers of pairs."""
+    """The paper's own difference, NaN where it lacks exactly these data types and numbers of pairs."""
     means: tuple[float, float] = (nan, nan)
-    """The mean measure of the two, over what both have."""
+    """The mean measure of each of the two, over the seeds and images that both have."""
     difference: float = nan
     low: float = nan
     high: float = nan
     images: int = 0
     seeds: int = 0
     generators: int = 0
-    """Whose pairs the seeds took; 0 where none is known."""
+    """How many generators made the pairs that the seeds took; 0 where that is not known."""
     verdict: str = TOO_LITTLE
     reason: str = ""
     """A sentence."""
     chapter: str = "segment"
-    """Whose results are compared."""
+    """The chapter whose results are compared."""
     in_words: str = ""
     """The comparison for a reader who does not know the names of the data types; "" where there is none."""
     scope: str = ""
-    """What the verdict is limited to, in words that follow it, as "for these pairs"; "" where to nothing."""
+    """What the verdict is limited to, in words that follow it, as "for these pairs"; "" without a limit."""
 
     @property
     def words(self) -> str:
@@ -86,7 +86,7 @@ class Verdict:
 def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     """The verdict by `RULE` and its reason, from a paired difference and the best mean of what was compared.
 
-    `helps`: whether the claim is that something helps, which an effect without practical use refutes.
+    `helps`: whether the claim is that something helps, so that an effect too small to matter is NO_EFFECT.
     """
     if gain.images < LEAST_IMAGES:
         return TOO_LITTLE, f"Test images in common: {gain.images}, fewer than {LEAST_IMAGES}."

@@ -1,7 +1,7 @@
 """Tables of chapters 6 and 7 beyond Dice and IoU: by size, outlines, calibration, by sequence, power.
 
-`by` are the fields that tell networks apart but for their seeds: data_type and samples, or size, data_type
-and ratio.
+`by` are the fields that tell networks apart, apart from their seeds: data_type and samples, or size,
+data_type and ratio.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,10 +28,10 @@ DICE = "Dice"
 ALONE = "one mask empty"
 ALARMS = "false alarms an image"
 Texts = dict[tuple[str, ...], str]
-"""By the values of `by` and the test set, as text, a cell."""
+"""The text of each cell, by the values of `by` and the test set, as text."""
 NOTHING: Mapping[str, Texts] = {}
 Values = tuple[tuple, pd.DataFrame, dict[int, int]]
-"""The values of `by` and the test set, a matrix (seeds x images), and by seed its generator."""
+"""The values of `by` and the test set, a matrix (seeds x images), and the generator of each seed."""
 
 
 def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -45,7 +45,7 @@ def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
 
 
 def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None:
-    """Dice of each class; None where there is one class, whose Dice is told already."""
+    """Dice of each class; None where there is one class, whose Dice is in the other tables."""
     classes = run.params.data.classes
     if len(classes) == 1:
         return None
@@ -58,7 +58,7 @@ def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None
 
 
 def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
-    """The share of small, medium and large objects that were detected, one by one."""
+    """The shares of small, medium and large objects that were detected, and false alarms per image."""
     found = result.details.lesions
     known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
     frame, parting = _parted(found, known)
@@ -110,15 +110,15 @@ def by_sequence(run: Run, result: Tested, by: list[str], name: str) -> Table:
 
 
 def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
-    """The gain over Real of chapter 7, with both intervals."""
+    """The gain over Real of chapter 7, with both intervals of `by_sequence`."""
     by = ["size", "data_type", "ratio"]
     return _by_sequence(run.params, result, by, name, f"gain over Real in {DICE}", "+.3f", -1.0,
                         _gains(result))
 
 
 def seeds_needed(result: Tested, name: str) -> Table:
-    """The power of chapter 7: how many seeds a gain of `power.GAIN` would need, test set by test set; and of
-    pairs by several generators how many generators, whose means are what a verdict rests on."""
+    """The power of chapter 7: how many seeds a gain of `power.GAIN` would need, test set by test set; for
+    pairs by several generators, how many generators, as a verdict then rests on their means."""
     found = [(key, *intervals.independent(gain, owners)) for key, gain, owners in _gains(result)]
     several = any(generators > 1 for *_, generators in found)
     rows = []
@@ -173,7 +173,7 @@ def _areas(result: Tested) -> pd.DataFrame:
 
 
 def _parted(frame: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows with their size of SIZES, by thirds of the `known` areas; and the bounds in words."""
+    """The rows with a column `third`, one of SIZES by thirds of `known` areas; and the bounds in words."""
     of_test = {str(test): lesionwise.bounds(rows["area"])
                for test, rows in known.groupby("test_set", sort=False)}
     parts = [rows.assign(third=lesionwise.sizes(rows["area"], of_test[str(test)]))
@@ -185,7 +185,7 @@ def _parted(frame: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, str
 
 
 def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
-    """For each row what is resampled with it: its sequence, centre or patient, or else its image."""
+    """What each row is resampled with: its sequence, centre or patient, or else its image."""
     known = {test.name: result.groups_of(test.name) or {} for test in result.tests}
     return [known[test].get(image, image)
             for test, image in zip(frame["test_set"], frame["image"], strict=True)]
@@ -216,14 +216,14 @@ def _means(p: Params, result: Tested, by: list[str], value: str, digits: str = "
 
 
 def _key(values: Iterable[Any]) -> tuple[str, ...]:
-    """Names and whole numbers as text, whatever pandas has made of these where some are missing."""
+    """Names and whole numbers as text, whatever type pandas has given the numbers where some are missing."""
     return tuple("" if pd.isna(value) else value if isinstance(value, str) else str(int(value))
                  for value in values)
 
 
 def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: str, digits: str,
                  least: float, values: Iterator[Values]) -> Table:
-    """Of values between `least` and 1."""
+    """Means of `values`, which lie between `least` and 1, with intervals over images and over groups."""
     groups = {test.name: test.groups for test in result.tests}
     rows = []
     for key, matrix, generators in values:
@@ -248,7 +248,7 @@ def _text(found: Interval, digits: str) -> str:
 
 
 def _missing(result: Tested) -> str:
-    """A sentence where a finished network has none of the details; "" where all have them."""
+    """A sentence where some finished networks have no details; "" where all have them."""
     finished = result.runs.loc[result.runs["status"] == OK, FIELDS]
     lacking = len(finished) - len(result.details.distances.drop_duplicates(FIELDS))
     if lacking <= 0 or result.images.empty:

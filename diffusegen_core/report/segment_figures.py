@@ -30,7 +30,7 @@ from diffusegen_core.segmentation.trials import Tested
 
 
 def alone(result: Tested, p: Params) -> Figure:
-    """Dice of every data type and N with its interval, a panel for each test set; Real is the line."""
+    """Dice of every data type and N with its interval, a panel for each test set; the dotted line is Real."""
     if result.images.empty:
         return nothing("No network was tested.")
     found = trials.summary(result, ["data_type", "samples"], "dice", p.segment.resamples, p.seed)
@@ -63,7 +63,7 @@ def gains(result: Tested, p: Params) -> Figure:
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 3.0))
     kinds = list(synthetic.groupby(["data_type", "ratio"], sort=False).groups)
     sizes = sorted(images["size"].unique())
-    apart = min(0.1, 0.7 / len(kinds))  # so that intervals do not hide each other, and stay at their size
+    apart = min(0.1, 0.7 / len(kinds))  # intervals neither hide each other nor leave their size
     for ax, name in zip(axes[0], names, strict=True):
         here = images[images["test_set"] == name]
         for i, (data_type, ratio) in enumerate(kinds):
@@ -86,7 +86,7 @@ def gains(result: Tested, p: Params) -> Figure:
 
 
 def examples(result: Tested, rows: int = 8, classes: Sequence[str] = ()) -> Figure:
-    """Test images with the true outline, and below what networks of the first seed took for objects."""
+    """Test images with the true outline, and below them what networks of the first seed took for objects."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = _first(result, rows)
     if done.empty or not tests:
@@ -99,7 +99,7 @@ def examples(result: Tested, rows: int = 8, classes: Sequence[str] = ()) -> Figu
             i = pairs.names.index(image)
             masks = [planes.numbered(pairs.masks[i]), *(masks.get(image) for masks in predicted)]
             for ax, mask in zip(column, masks, strict=True):
-                if mask is not None:  # else of a network of older code, which has kept those of other images
+                if mask is not None:  # None: a network of older code kept those of other images
                     picture(ax, pairs.images[i])
                     outlines(ax, mask, pairs.planes.classes, linewidths=0.9)
         columns[0][0].set_title(test, loc="left")
@@ -110,9 +110,9 @@ def examples(result: Tested, rows: int = 8, classes: Sequence[str] = ()) -> Figu
 
 
 def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
-    """For the networks of `examples`, the test images that each did worst on, of different sequences, centres
-    or patients where these are known: the true outline, in white, and what it took for objects, dashed; of
-    several classes each outline is in the colour of its class."""
+    """For the networks of `examples`, the test images that each did worst on, from different sequences,
+    centres or patients where these are known: the true outline, in white, and what it took for objects,
+    dashed. With several classes, each outline is in the colour of its class."""
     tests = [(test.name, test.pairs) for test in result.tests if test.pairs is not None]
     done = [(kind, [details.worst(result.details, name, test, result.groups_of(test))
                     for test, _ in tests])
@@ -138,8 +138,8 @@ def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
 
 
 def reliability(result: Tested, p: Params) -> Figure:
-    """The share of objects among pixels against the probability that the networks give them, for each data
-    type the networks with the most pairs, all seeds together: a panel for each test set."""
+    """The share of pixels that are objects against the probability that networks give them, for each data
+    type's networks with the most pairs, all seeds together: a panel for each test set."""
     known = result.details.calibration
     if known.empty:
         return nothing("Of no network the probabilities are known.")
@@ -162,6 +162,6 @@ def reliability(result: Tested, p: Params) -> Figure:
 
 
 def _first(result: Tested, rows: int) -> pd.DataFrame:
-    """The rows of `runs` of the first seed's networks with the most synthetic pairs, of each data type."""
+    """The rows of `runs` for the first seed's networks with the most synthetic pairs, one per data type."""
     done = result.runs[(result.runs["status"] == "ok") & (result.runs["seed"] == 0)]
     return done.groupby("data_type", sort=False).tail(1).head(rows)

@@ -27,11 +27,11 @@ from diffusegen_core.segmentation.trials import Tested
 
 WORDS = {"dice": "Dice", "iou": "IoU"}
 PAPER_TESTS = [PAPERS_OWN, *TRANSFERS]
-FEWER = "†"  # at a value of fewer seeds than were asked for
+FEWER = "†"  # marks a value of fewer seeds than were asked for
 
 
 def tests(run: Run, result: Tested) -> Table:
-    """The test sets, and why one is absent; of polyps only where the data are of polyps."""
+    """The test sets, and why one is absent; absent transfer sets are listed only for data of polyps."""
     polyps = run.params.data.object_name == POLYP
     frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
                            "patients": _patients(run, test.groups, test.name) if test.pairs else "",
@@ -47,8 +47,8 @@ def tests(run: Run, result: Tested) -> Table:
 
 
 def _patients(run: Run, groups: Grouped | None, test_set: str = "") -> str:
-    """The number of patients that images are of, as far as anything tells it: "12", "unknown", "unknown, of
-    29 sequences"; "none" of phantoms."""
+    """The number of patients that images are of, as far as it is known: "12", "unknown", "unknown, of 29
+    sequences"; "none" for phantoms."""
     if run.params.data.drawn and test_set not in TRANSFERS:
         return "none"
     if groups is None:
@@ -79,7 +79,7 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
     p = run.params
     ours = _ours(result, ["data_type", "samples"], measure, p, p.segment.seeds)
     numbered = ours["data_type"].map(lambda name: DataType.parse(name).models.isdigit())
-    ours = ours[numbered.astype(bool)].copy()  # an empty column has no type of its own
+    ours = ours[numbered.astype(bool)].copy()  # cast, as an empty column has no boolean type
     ours["key"] = ours["label"] = [_numbered(name, n) for name, n in zip(ours["data_type"], ours["samples"],
                                                                         strict=True)]
     paper = pd.concat([published.table(name) for name in ("B3", "B4")])
@@ -90,12 +90,12 @@ def by_clusters(run: Run, result: Tested, measure: str) -> Table:
 
 
 def ratios(result: Tested) -> list[int]:
-    """The r's of a run, for `small`; 1 where it has Real alone, which needs none."""
+    """The r's of a run, for `small`; [1] where it has Real alone, which has no r."""
     return sorted(map(int, result.runs["ratio"].dropna().unique())) or [1]
 
 
 def small(run: Run, result: Tested, measure: str, ratio: int) -> Table:
-    """Tables B5 to B7 (B7 is Table 3): small real sets with r synthetic pairs for a real one."""
+    """Tables B5 to B7 (B7 is Table 3): small real sets with r synthetic pairs per real one."""
     p = run.params
     ours = _ours(_at(result, ratio), ["size", "data_type"], measure, p, p.augment.seeds)
     ours["key"] = list(zip(ours["size"].astype(int), ours["data_type"], strict=True))
@@ -148,7 +148,7 @@ def failures(result: Tested, name: str) -> Table:
 
 
 def costs(run: Run, result: Tested) -> Table:
-    """What a usable pair costs by each generator, training included, beside what it is worth."""
+    """What a usable pair of each data type costs, training included, beside the Dice that it leads to."""
     first = result.tests[0].name
     means = trials.summary(result, ["data_type", "samples"], "dice", run.params.segment.resamples,
                            run.params.seed).query("test_set == @first")
@@ -167,7 +167,7 @@ def costs(run: Run, result: Tested) -> Table:
 def _beside(p: Params, result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str,
             caption: str, where: str, order: Callable | None = None,
             heading: tuple[str, ...] = ("data type",)) -> Table:
-    """A row for each key of ours; for each test set our interval and, where it compares, the printed value.
+    """A row for each key of `ours`; for each test set the run's interval and, where it compares, the paper's.
 
     The paper's other rows, or all of them, are folded. `ours` has the columns key, label, test_set and text;
     `where` names the paper's tables.
@@ -177,7 +177,7 @@ def _beside(p: Params, result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, 
     mine = {(row.key, row.test_set): row.text for row in ours.itertuples(index=False)}
     theirs = {(row.key, row.test_set): row.printed for row in paper.itertuples(index=False)}
     labels = dict(zip(ours["key"], ours["label"], strict=True))
-    cells: dict[str, tuple[dict, str]] = {}  # by column, where its texts are, and of which test set
+    cells: dict[str, tuple[dict, str]] = {}  # by column: its texts by key and test set, its test set
     for test, printed in zip_longest(result.tests, PAPER_TESTS[:len(result.tests)]):
         if test.pairs:
             cells[f"{test.name}, this run"] = mine, test.name
@@ -211,8 +211,8 @@ def _word(measure: str) -> str:
 
 
 def of_its_clusters(paper: pd.DataFrame, data_types: Iterable[str]) -> pd.DataFrame:
-    """The paper's rows but those of cluster counts that a run does not have: a value of 20 clusters is no
-    yardstick for 2."""
+    """The paper's rows, without those of cluster counts that a run does not have: a value of 20 clusters is
+    no yardstick for 2."""
     mine = {DataType.parse(name).models for name in data_types}
     counts = paper["data_type"].str.extract(r"^(\d+)-", expand=False)
     return paper[counts.isna() | counts.isin(mine)]
@@ -226,7 +226,7 @@ def whole(result: Tested) -> str:
 
 
 def effort(p: Params) -> str:
-    """Which of the two this run has: networks of equal optimizer steps, or of equal passes."""
+    """Whether this run's networks have equal optimizer steps, or equal passes."""
     if p.segment.epoch_images:
         return (f"All networks have equal optimizer steps: {p.segment.epochs} epochs of "
                 f"{p.segment.epoch_images} images (segment.epoch_images), however many pairs there are.")
@@ -235,7 +235,7 @@ def effort(p: Params) -> str:
 
 
 def weights(result: Tested) -> str:
-    """A sentence where generators made the pairs of unequal numbers of seeds; "" elsewhere."""
+    """A sentence where generators made the pairs for unequal numbers of seeds; "" elsewhere."""
     counts = Counter(intervals.generators(result.images).values())
     if len(set(counts.values())) < 2:
         return ""
@@ -245,7 +245,7 @@ def weights(result: Tested) -> str:
 
 
 def unknown(run: Run) -> str:
-    """What nobody knows of the generators' training images; "" where all of it is known."""
+    """What is not known about the generators' training images; "" where all of it is known."""
     models = run.finished("train")
     return f"{gan.caveat(run.finished('gan'))} {models.caveat if models else ''}".strip()
 
@@ -255,14 +255,14 @@ def _numbered(name: str, n: float) -> str:
 
 
 def _by_kind(name: str) -> tuple[str, bool, int, int]:
-    """For sorting names such as 20-Styled-Diff-3."""
+    """The sort key of names such as 20-Styled-Diff-3."""
     data_type, _, samples = name.rpartition("-")
     parsed = DataType.parse(data_type)
     return parsed.kind, parsed.is_filtered, int(samples), int(parsed.models)
 
 
 def _by_size(key: tuple[int, str]) -> tuple[int, bool, bool, int]:
-    """For sorting a table of small sets: Real first, then the pasted types, the GAN last."""
+    """The sort key of a table of small sets: Real first, then the pasted types, the GAN last."""
     size, data_type = key[0], DataType.parse(key[1])
     return (size, data_type != REAL, data_type == GAN,
             int(data_type.models) if data_type.models.isdigit() else 0)
@@ -277,7 +277,7 @@ def _rule(p: Params) -> str:
 
 
 def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:
-    """A row for each combination of `by` and test set: its interval as `text`, marked where seeds lack."""
+    """A row for each combination of `by` and test set: its interval as `text`, marked if it lacks seeds."""
     found = trials.summary(result, by, measure, p.segment.resamples, p.seed)
     found["text"] = [with_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
                      for row in found.itertuples(index=False)]
@@ -287,7 +287,7 @@ def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) ->
 
 
 def _at(result: Tested, ratio: int) -> Tested:
-    """What has this r, and Real, which has none."""
+    """The results with this r, and those of Real, which has none."""
     images, networks = (frame[frame["ratio"].isna() | (frame["ratio"] == ratio)]
                         for frame in (result.images, result.runs))
     return replace(result, images=images, runs=networks)

@@ -1,4 +1,4 @@
-"""Pairs of a run as pictures: some that its seed has drawn, and those that a measure puts first and last."""
+"""Pairs of a run as pictures: some drawn by its seed, and the best and the worst by a measure."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class Measure(NamedTuple):
     digits: str
 
 
-# The first that a manifest has.
+# In order of preference: the first that a manifest has is used.
 MEASURES = (
     Measure("mask_dice", "Dice between the mask and the one that the generator itself has drawn",
             True, ".2f"),
@@ -54,7 +54,7 @@ def drawn(run: Run, one: PairSet) -> pd.DataFrame:
 
 
 def strip(run: Run) -> Figure:
-    """A column a pair: its source, the new image, the same with the mask's outline, and the mask."""
+    """A column per pair: its source, the new image, the same with the mask's outline, and the mask."""
     one = chosen(run)
     if one is None:
         return nothing(NONE)
@@ -76,8 +76,8 @@ def strip(run: Run) -> Figure:
 
 
 def ordered(one: PairSet) -> tuple[Measure, pd.DataFrame] | None:
-    """The measure that the pairs have, and the manifest from the best pair to the worst, with its column
-    `measure`; None where no measure is known."""
+    """The measure that the pairs have, and the manifest from the best pair to the worst, with the values in a
+    column `measure`; None where no measure is known."""
     for measure in MEASURES:
         if measure.column in one.manifest:
             values = pd.to_numeric(one.manifest[measure.column], errors="coerce")
@@ -109,8 +109,8 @@ def extremes(run: Run) -> Figure:
 
 
 def outline(ax: Axes, mask: np.ndarray) -> None:
-    """The border of a mask (M, S, S), white on black, so that it shows on any colour and in print; of several
-    classes each in its colour on black."""
+    """The border of a mask (M, S, S), white on black, so that it shows on any colour and in print; with
+    several classes, each in its colour on black."""
     for number, plane in enumerate(mask, 1):
         if plane.any() and not plane.all():
             own = "white" if len(mask) == 1 else class_colour(number)
@@ -119,6 +119,6 @@ def outline(ax: Axes, mask: np.ndarray) -> None:
 
 
 def _source(pairs: Pairs, row: object) -> np.ndarray | None:
-    """The picture that a pair was painted into; None where it is none of the run's pairs."""
+    """The picture that a pair was painted into; None if it is not one of the run's pairs."""
     name = getattr(row, "picture", "") or getattr(row, "source", "")
     return pairs.images[pairs.names.index(name)] if name in pairs.names else None

@@ -1,4 +1,4 @@
-"""Tables of the book: numbered there, HTML in JupyterLab; with a caption in both."""
+"""The form of the book's tables (numbered there, HTML in JupyterLab), and the tables of chapters 1 to 4."""
 
 import contextlib
 import html
@@ -40,7 +40,7 @@ from diffusegen_core.store.stamps import Stamp, cards, in_place, read_stamp
 PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, attention_resolutions=[16],
               head_channels=64)
 
-MARKUP = "\\|`*_{}[]$#~"  # what is markup in a cell or a caption
+MARKUP = "\\|`*_{}[]$#~"  # characters that are markup in a cell or a caption
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # The losses of styling: what each compares, and the weight that the paper gives it (B.5).
@@ -54,23 +54,23 @@ LOSSES = {
     "rng": ("style", "pixels, with the range from -1 to 1", 200),
 }
 
-IN_WORDS = "pairs"  # the heading of a first column that tells data types in words
+IN_WORDS = "pairs"  # the heading of a first column that names data types in words
 FOLDED, NOT_ASKED = "The paper's values", "Not asked for in this run"
 Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A frame of ready-made text, with the label and caption that the book gives it."""
+    """A frame of formatted text, with its label and caption."""
 
     frame: pd.DataFrame
     numeric: list[bool]
     name: str
     caption: str
     folded: "Table | None" = None
-    """What stands below it and is opened by a click: the paper's values, where they do not compare."""
+    """A table below it that a click opens: the paper's values, where they do not compare."""
     others: "Table | None" = None
-    """The same of rows that this run was not asked for."""
+    """The same, with rows that this run was not asked for."""
 
     def _repr_html_(self) -> str:
         caption = re.sub(r"\\(\W|_)", r"\1", self.caption)  # without MyST's escapes
@@ -81,7 +81,7 @@ class Table:
 
     @property
     def _folds(self) -> dict[str, "Table"]:
-        """What is folded below it, by what is clicked on."""
+        """The tables folded below it, by the title to click on."""
         return {title: one for title, one in ((NOT_ASKED, self.others), (FOLDED, self.folded)) if one}
 
     # MyST's table directive; the book prefers this form over HTML.
@@ -94,8 +94,8 @@ class Table:
                 ["---:" if n else ":---" for n in self.numeric]]
         rows += [[escaped(value) for value in row] for row in self.frame.itertuples(index=False)]
         body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        # By these classes the stylesheet knows that the second column must not break at hyphens, that the
-        # first is of words that may break, and that names of files, which have no place to, may anywhere.
+        # Classes for the stylesheet: a second column that must not break at hyphens, a first one of words
+        # that may break, or names of files, which offer no place to break and so may break anywhere.
         kinds = ":class: kind-2\n" if list(self.frame.columns[1:2]) == ["data type"] else ""
         kinds = ":class: in-words\n" if list(self.frame.columns[:1]) == [IN_WORDS] else kinds
         kinds = kinds or (":class: long-names\n" if "nearest training image" in self.frame else "")
@@ -104,10 +104,10 @@ class Table:
 
 def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None = None,
          folded: Table | None = None) -> Table:
-    """A table labelled tab-`name`; the index becomes columns.
+    """A table labelled tab-`name`; a named index becomes columns.
 
-    Floats get three significant figures or `formats`. A column without any value in this run is left out.
-    `folded` is a table that stands below this one, closed.
+    Values are formatted by `formats`, else floats to three significant figures. A column without any value
+    is left out. `folded` is a table that stands below this one, closed.
     """
     flat = frame.reset_index() if frame.index.name or frame.index.nlevels > 1 else frame
     numeric = [pd.api.types.is_numeric_dtype(flat[column]) for column in flat.columns]
@@ -134,7 +134,7 @@ def facts(run: Run, name: str) -> Table:
 
 
 def _devices(run: Run) -> str:
-    """What has made something of the run so far, wherever that was; of none, what would here."""
+    """The devices that made the run's results so far, on any machine; if there are none, those to be used."""
     if told := sorted({str(stamp["device"]) for stamp in _stamps(run)}):
         return ", ".join(told)
     if not os.environ.get(fanout.SCHEDULER):
@@ -148,8 +148,8 @@ def _stamps(run: Run) -> list[Stamp]:
 
 
 def work(run: Run) -> tuple[float, str]:
-    """The seconds of all that is made of a run, workers and the cards of a model added up, and what computed
-    it, in words."""
+    """The seconds that everything made in a run took, added up over workers and the GPUs of a model, and the
+    devices that computed it, in words."""
     stamps = _stamps(run)
     devices_told = ", ".join(sorted({str(stamp["device"]) for stamp in stamps if stamp["seconds"]}))
     return sum(stamp["seconds"] * cards(stamp) for stamp in stamps), devices_told or _devices(run)
@@ -172,7 +172,7 @@ def took(seconds: float, folder: Path) -> Table:
 
 
 def pairs(loaded: Pairs, kind: Data) -> Table:
-    """What the pairs of the run are like, of this kind of data."""
+    """How many pairs the run has, and the areas of their masks; `kind` is the run's `data`."""
     classes = kind.classes
     what = kind.object_name if len(classes) == 1 else "mask"
     area = planes.union(loaded.masks).mean(axis=(1, 2))
@@ -230,7 +230,7 @@ def network(p: Params) -> Table:
 
 
 def models(result: Trained) -> Table:
-    """One row a model: pairs, images, loss, time."""
+    """One row per model: pairs, images, loss, time."""
     return show(result.table, "train-models", "The models of this run.",
                 {"final loss": ".4f", "minutes": ".2f", "images/s": ".1f", "images": ",d"})
 
@@ -251,7 +251,7 @@ def repaint(p: Params) -> Table:
 
 
 def inpainted(result: Inpainted) -> Table:
-    """One row a data type."""
+    """One row per data type."""
     return show(result.table, "inpaint-types", "Synthetic pairs of this run. Areas are shares of the image.",
                 {"mean area before": ".3f", "mean area after": ".3f"})
 
@@ -271,7 +271,7 @@ def losses(p: Params, result: Styled) -> Table:
 
 
 def styled(result: Styled) -> Table:
-    """One row a data type: how much closer to the source, and how much less of a seam."""
+    """One row per data type: how much closer to the source, and how much less of a seam."""
     return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
                 f"source in the features of {escaped(result.backbone)}, of the contrast at the border of the "
                 "filled region (grey levels), and of Dice between the mask and what styling made of its "
@@ -309,17 +309,17 @@ def _text(value: object, spec: str | None) -> str:
 
 
 def number(value: float, spec: str) -> str:
-    """A number as the paper prints it; what has a power of ten stays in one line: "3.8 · 10⁻⁵"."""
+    """A number as the paper prints it, with powers of ten unbroken: "3.8 · 10⁻⁵"."""
     mantissa, _, exponent = format(value, spec).partition("e")
     return f"{mantissa}\u00a0·\u00a010{str(int(exponent)).translate(RAISED)}" if exponent else mantissa
 
 
 def escaped(value: str) -> str:
-    """Text as MyST of a cell or a caption: names come from strangers, and nothing in them becomes markup."""
+    """Text as MyST for a cell or a caption: names come from strangers, so nothing in them becomes markup."""
     text = html.escape(" ".join(value.split()), quote=False)
     return "".join(f"\\{c}" if c in MARKUP else c for c in text)
 
 
 def unescaped(text: str) -> str:
-    """What was `escaped`, as it was."""
+    """The text that was `escaped`."""
     return html.unescape(re.sub(f"\\\\([{re.escape(MARKUP)}])", r"\1", text))

@@ -15,14 +15,14 @@ from diffusegen_core.data import masks, planes
 from diffusegen_core.report import figures
 from diffusegen_core.run import Run
 
-SIZES = 0.5, 2.0  # of a moved mask, by which it may be scaled
+SIZES = 0.5, 2.0  # limits of the factor by which a moved mask may be scaled
 NEEDS_WIDGETS = ("The package ipywidgets is not installed, so there are no sliders here. Change the numbers "
                  "in the next cell instead.")
 
 
 def moved(mask: np.ndarray, x: float, y: float, size: float = 1.0) -> np.ndarray:
-    """A mask (H, W) of class numbers, `size` times as large in each direction, with its middle at `x` and `y`
-    of the picture, from 0 (left, top) to 1: (H, W) uint8. What lies outside the picture is cut away."""
+    """A mask (H, W) of class numbers, `size` times as large in each direction, with its middle at `x`, `y`,
+    fractions of the picture from 0 (left, top) to 1: (H, W) uint8. What lies outside is cut away."""
     ys, xs = np.nonzero(mask)
     if not len(xs):
         return mask.astype(np.uint8)

@@ -8,7 +8,7 @@ from diffusegen_core.segmentation.sharing import shares
 
 
 def table(run: Run) -> Table:
-    """A row a generator: its models, its pairs, what it took, and whose repetitions take its pairs."""
+    """A row per generator: its models, its pairs, the time it took, and the seeds that take its pairs."""
     p = run.params
     rows = []
     for number in range(p.generators):

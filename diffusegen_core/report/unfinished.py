@@ -1,4 +1,4 @@
-"""What of a run is not made yet, and the command that goes on with it."""
+"""What a run has not made yet, and the command that continues it."""
 
 import shlex
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.ownparams import PARAMS
 
 CHAPTERS = {"cluster": 1, "train": 2, "inpaint": 3, "style": 4, "evaluate": 5, "segment": 6, "augment": 7}
-NO_CODE = set("`<>&")  # what cannot stand in a span of code that is HTML in JupyterLab
+NO_CODE = set("`<>&")  # characters not allowed in a code span that JupyterLab renders as HTML
 
 
 @dataclass
@@ -20,13 +20,13 @@ class Progress:
     """How far the chapters of a run are."""
 
     made: set[str] = field(default_factory=set)
-    """By name, those that have a result, or a part of one."""
+    """The names of those that have a result, or a part of one."""
     todo: list[int] = field(default_factory=list)
-    """The numbers of those that are not made, or in part."""
+    """The numbers of those that are not made, or only in part."""
     partly: bool = False
     """Whether one of `todo` is made in part."""
     refused: dict[str, int] = field(default_factory=dict)
-    """Why a chapter cannot be read, and the first that this holds for."""
+    """The number of the first chapter that cannot be read, by the reason why."""
 
 
 def of(run: Run) -> Progress:
@@ -52,12 +52,12 @@ def of(run: Run) -> Progress:
 
 
 def plain(run: Run, error: Exception) -> str:
-    """What an error says, as MyST, without the path of this machine."""
+    """An error's message as MyST, with the run's name in place of its path on this machine."""
     return escaped(str(error).replace(str(run.folder), run.folder.name))
 
 
 def told(run: Run, progress: Progress) -> Iterator[str]:
-    """What is not there and how to go on, as sentences of MyST; none of a run that is finished."""
+    """What is missing and how to go on, as sentences in MyST; none for a finished run."""
     yield from (f"Chapter {number} cannot be read: {why}" for why, number in progress.refused.items())
     if progress.todo:
         several = len(progress.todo) > 1
@@ -66,8 +66,8 @@ def told(run: Run, progress: Progress) -> Iterator[str]:
 
 
 def command(run: Run) -> str:
-    """The command that goes on with a run, as MyST: by the path from where parameters' paths start, or from
-    within the run's folder if that lies elsewhere. No page carries a whole path of this machine."""
+    """The command that continues a run, as MyST: with its path relative to `params.home`, or, if the run lies
+    elsewhere, to be given in the run's folder. No page carries a full path of this machine."""
     home = params.home()
     if run.folder.is_relative_to(home):
         return _code(f"diffusegen run {shlex.quote(str((run.folder / PARAMS).relative_to(home)))}")

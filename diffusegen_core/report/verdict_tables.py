@@ -32,8 +32,8 @@ DETAILS = ["claim", "compared", "test set", "images", "seeds", "generators", "di
 
 
 def overall(run: Run, found: list[Verdict]) -> Table:
-    """One verdict a claim, what its comparisons say, and in how many cells the paper's own tables agree; and
-    folded, the claims that the run was not asked to judge."""
+    """One verdict per claim, what its comparisons say, and in how many cells the paper's own tables agree;
+    folded below, the claims that the run was not asked to judge."""
     asked, others = notasked.split(run, found)
     rows = pd.DataFrame(summary([*asked, *others]))
     count = len(claims.overall(asked))
@@ -44,7 +44,7 @@ def overall(run: Run, found: list[Verdict]) -> Table:
 
 
 def _not_asked(rows: pd.DataFrame, others: list[Verdict]) -> Table:
-    """The claims that a run was not asked to judge, by their rows of `summary`, and what asks for them."""
+    """The claims that a run was not asked to judge, from their rows of `summary`, and what asks for them."""
     frame = rows[["", "claim", "the paper's own cells"]]
     frame.insert(2, "what asks for it", [notasked.ASKED_BY[claim] for claim in claims.overall(others)])
     return show(frame, "summary-not-asked", "Claims on which this run says nothing, as its parameters do not "
@@ -96,8 +96,8 @@ def verdicts(run: Run, found: list[Verdict]) -> Table:
 
 def _beside_paper(run: Run, frame: pd.DataFrame, theirs: list[str], name: str, caption: str, published: str,
                   more: str = "") -> Table:
-    """A table whose last of the columns `theirs` is the paper's: in it where the paper's scores compare with
-    the run's, and else folded, with those that name the rows."""
+    """A table in which the last of the columns `theirs` has the paper's values. Where these do not compare
+    with the run's, that column is folded below, with the others of `theirs` to name the rows."""
     reasons, column = papers.differences(run.params), theirs[-1]
     if not reasons or frame.empty:
         return show(frame, name, " ".join(filter(None, [
@@ -130,7 +130,7 @@ def _compared(one: Verdict) -> str:
 
 
 def _span(claim: Claim, differences: list[float]) -> str:
-    """From the smallest to the largest."""
+    """The range of the differences, from the smallest to the largest."""
     there = [value for value in differences if not pd.isna(value)]
     if not there:
         return ""
