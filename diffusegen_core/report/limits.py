@@ -64,7 +64,7 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
         ("segmentation", p.segment, {"segment", "augment"}), ("styling", p.style, {"style"}))
               if section.weights == weights.RANDOM and chapters & set(made)]
     if random:
-        yield (f"Networks whose weights were random serve for {', '.join(random)}; with pretrained ones "
+        yield (f"Networks with random weights were used for {', '.join(random)}; with pretrained ones "
                "results may differ.")
     kept = "Synthetic pairs keep their sources' surroundings: they are not anonymous. "
     yield f"{kept if 'inpaint' in made else ''}Nothing here is for clinical use."
@@ -87,7 +87,7 @@ def _of_networks(p: Params, fewest: int) -> Iterator[str]:
         yield (f"Segmentation networks were trained with {fewest} seed{'s' if fewest > 1 else ''}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
     elif fewest < 2 * LEAST_SEEDS - 1:
-        yield f"Some segmentation networks were trained with {fewest} seeds: so few miss small gains."
+        yield f"Some segmentation networks were trained with {fewest} seeds: too few to detect small gains."
     if p.segment.held_out == "rest" and p.segment.test_count and p.segment.test_count < LEAST_IMAGES:
         yield f"The test set has {p.segment.test_count} images, and a verdict needs {LEAST_IMAGES}."
     if not p.segment.cvc and not p.segment.polypgen:

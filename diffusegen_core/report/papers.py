@@ -19,7 +19,7 @@ def differences(p: Params) -> list[str]:
     turned = p.segment.augment and p.segment.rotate
     return [*([f"{FULL_SIZE} px"] if p.data.image_size != FULL_SIZE else []),
             *(["348 pairs of HyperKvasir"] if own_data else []),
-            *(["U-Net++ with an SE-ResNeXt50 that ImageNet has taught"] if own_network else []),
+            *(["U-Net++ with an ImageNet-pretrained SE-ResNeXt50"] if own_network else []),
             *(["training images that are not turned"] if turned else [])]
 
 
@@ -28,4 +28,4 @@ def why_not(reasons: list[str]) -> str:
     if not reasons:
         return ""
     listed = " and ".join([", ".join(reasons[:-1]), reasons[-1]] if len(reasons) > 1 else reasons)
-    return f"The paper's values do not compare with these, for they are of {listed}."
+    return f"The paper's values do not compare with these, because they were obtained with {listed}."

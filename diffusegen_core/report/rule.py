@@ -30,7 +30,7 @@ RULE = {
                "small to matter.",
     SUPPORTED: "Otherwise, the interval lies above 0.",
     REFUTED: "Otherwise, it lies below 0: the reverse of the claim.",
-    UNDECIDED: "Otherwise: it holds 0, and differences that matter.",
+    UNDECIDED: "Otherwise: it contains both 0 and differences that matter.",
 }
 SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical effect if one of them has "
            "none, and is supported if all are; otherwise some are not made yet, there is too little data, or "

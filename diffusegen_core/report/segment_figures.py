@@ -119,7 +119,7 @@ def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
             for kind, name in _first(result, rows)[["data_type", "name"]].itertuples(index=False)]
     done = [(kind, cases) for kind, cases in done if any(cases)]
     if not done:
-        return nothing("Of no network the worst cases are known.")
+        return nothing("The worst cases are not known for any network.")
     figure, axes = board(len(done), details.WORST * len(tests))
     for row, (kind, cases) in zip(axes, done, strict=True):
         for left, ((_, pairs), shown) in enumerate(zip(tests, cases, strict=True)):
@@ -142,7 +142,7 @@ def reliability(result: Tested, p: Params) -> Figure:
     type's networks with the most pairs, all seeds together: a panel for each test set."""
     known = result.details.calibration
     if known.empty:
-        return nothing("Of no network the probabilities are known.")
+        return nothing("The probabilities are not known for any network.")
     names = list(dict.fromkeys(known["test_set"]))
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 2.9))
     for ax, name in zip(axes[0], names, strict=True):
