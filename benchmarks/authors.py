@@ -26,7 +26,7 @@ def run(b: Bench, code: reference.Code) -> None:
 
 
 def prepared(b: Bench, make: Callable[[], Callable[[], object]]) -> Callable[[], object]:
-    """What `make` gives; their networks are drawn on the device, which is quicker."""
+    """Call `make` with its networks initialised on the device, which is quicker."""
     with torch.device(b.device):
         return make()
 

@@ -16,7 +16,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.diffusion.unet import UNet
 
 SMALL = "kvasir_cpu.yaml"  # the profile whose network is tested for correctness
-CALLS_OF_A_STEP = 3  # of the network, an image: a backward pass counts as two
+CALLS_OF_A_STEP = 3  # network calls an image takes; a backward pass counts as two
 TINY = {"data.image_size": 16, "model.base_channels": 32, "model.channel_mult": [1, 2], "model.res_blocks": 1,
         "model.attention_resolutions": [8], "model.head_channels": 32, "style.backbone": "timm/test_nfnet",
         "style.backbone_size": 32, "style.zecon_blocks": None, "style.respacing": 4, "style.skip": 2,
@@ -32,11 +32,11 @@ class Bench:
     paper: Params
     """The paper's network, at 256 px."""
     small: Params
-    """A network whose errors say as much, and take a second."""
+    """A small network, whose errors tell as much and take a second."""
     one_gpu: Params
     rounds: int
     facts: dict[str, float]
-    """Of the machine: `flop`, its bf16 rate; of the paper's network, `work`: operations of a call."""
+    """`flop`: the machine's bf16 rate; `work`: operations of one call of the paper's network."""
 
     @property
     def kernels(self) -> bool:
@@ -44,7 +44,7 @@ class Bench:
         return ways.kernels_run(self.device, self.call.record)
 
     def share(self, images_per_second: float, calls: int) -> float:
-        """The share of the bf16 rate that so many calls of the paper's network an image make."""
+        """The share of the bf16 rate that is reached with `calls` calls of the paper's network per image."""
         return round(images_per_second * calls * self.facts["work"] / self.facts["flop"], 4)
 
 
@@ -64,13 +64,13 @@ def made(call: stages.Call, device: torch.device, tiny: bool, rounds: int) -> Be
 
 
 def sampling(base: UNet, layout: str, precision: str) -> UNet:
-    """A network to sample with, of the same weights."""
+    """A copy of a network with the same weights, to sample with."""
     return ways.laid_out(copy.deepcopy(base).eval().requires_grad_(False).cast_weights(precision), layout)
 
 
 def timed(b: Bench, call: Callable[[], object], images: int, warm: Callable[[], object] | None = None,
           rounds: int | None = None) -> dict[str, Any]:
-    """Seconds of a call after one to warm up, images a second, and the most memory, the weights included."""
+    """Seconds of each call after a warm-up, images a second, and peak memory, weights included."""
     first = common.seconds(warm or call, b.device)
     if b.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(b.device)

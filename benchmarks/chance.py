@@ -1,14 +1,14 @@
-"""How often the intervals of `measures/intervals.py` hold the truth, on simulated results of chapter 6 or 7.
+"""How often the intervals of `measures/intervals.py` cover the truth, on simulated results of chapter 6 or 7.
 
     python benchmarks/chance.py
 
-A value of a seed and a test image is the truth, plus what the generator, the training and the image add by
-chance, each normal. Repetitions are shared out among the generators as `segmentation/sharing.py` does. Of
-every case: how often the 95 % interval holds the mean over generators, trainings and images ("method"); how
-often it holds the mean that more trainings on the same pairs would give ("these pairs"); how often it lies
-above 0 where there is no effect, and would be called supported; how often above or below, and would be called
-supported or refuted; how often above where the effect is +0.05; and half its width. Where frames come in
-sequences, the interval by sequences stands beside the one that takes images to be independent.
+The value of a seed and a test image is the truth plus normal deviations of the generator, the training and
+the image. Seeds are shared out among the generators as in `segmentation/sharing.py`. Reported for every case:
+how often the 95 % interval covers the mean over generators, trainings and images ("holds, method"); how often
+it covers the mean that more trainings on the same pairs would give ("holds, these pairs"); how often, without
+an effect, it lies above 0 (a false "supported"), or above or below 0 (a false "supported" or "refuted"); how
+often it lies above 0 when the effect is +0.05; and half its width. Where frames come in sequences, the
+interval over sequences stands beside the one that treats images as independent.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from diffusegen_core.segmentation.sharing import shares
 from diffusegen_core.store import files
 
 OF_SEED, OF_GENERATOR, OF_IMAGE, REST = 0.02, 0.03, 0.05, 0.1  # standard deviations
-# Those of generators that are tried where nothing collapses: the gains of three in a run of kvasir_cpu
-# deviated by 0.04 with 16 real pairs, and by 0.10 with 32, the chance of their seeds included.
+# Generators' deviations to try where nothing collapses: in a run of kvasir_cpu the gains of three generators
+# deviated by 0.04 with 16 real pairs and by 0.10 with 32, deviations of their seeds included.
 OF_GENERATORS = (OF_GENERATOR, 0.06, 0.10)
-OF_GROUP = 0.1  # of a sequence or hospital
+OF_GROUP = 0.1  # standard deviation of sequences or hospitals
 COLLAPSE, LOSS = 0.1, 0.3  # the share of trainings that collapse, and what they lose in Dice
 EFFECT = 0.05
-FRAMES = 6  # images of a sequence or hospital
+FRAMES = 6  # images per sequence or hospital
 IMAGES = 100
 
 
@@ -47,14 +47,14 @@ class Case:
     generators: int = 1
     of_generator: float = OF_GENERATOR
     arms: int = 0
-    """Whose trainings may collapse: none; one, whose mean is asked for; or two, whose difference is."""
+    """Arms whose trainings may collapse: 0; 1, whose mean is asked for; or 2, whose difference is."""
     groups: int = 0
-    """Sequences or hospitals that the images come from; 0: images are independent."""
+    """Number of sequences or hospitals that the images come from; 0: images are independent."""
     of_group: float = OF_GROUP
 
 
 def cases() -> Iterator[Case]:
-    """All that are simulated."""
+    """All cases to simulate."""
     for of_generator in OF_GENERATORS:
         for count in (1, 2, 3, 5) if of_generator == OF_GENERATOR else (1, 3, 5):
             yield Case("no collapse", generators=count, of_generator=of_generator)
@@ -71,7 +71,7 @@ def cases() -> Iterator[Case]:
 
 
 def drawn(case: Case, rng: np.random.Generator) -> tuple[pd.DataFrame, dict[int, int], float, float]:
-    """Values (seeds x images), by seed its generator, the true mean, and the true mean for these pairs."""
+    """Values (seeds x images), each seed's generator, the true mean, and the true mean for these pairs."""
     owners = np.array(shares(case.seeds, case.generators))
     images = case.groups * FRAMES or IMAGES
     collapsed = [rng.random((case.seeds, 1)) < COLLAPSE for _ in range(case.arms)]
@@ -87,7 +87,7 @@ def drawn(case: Case, rng: np.random.Generator) -> tuple[pd.DataFrame, dict[int,
 
 
 def ways(case: Case, resamples: int) -> dict[str, Callable[..., Interval]]:
-    """The intervals that are tried, by what they hold beside the chance of training."""
+    """The intervals to try, by the sources of chance that they cover besides training."""
     names = {str(i): str(i // FRAMES) for i in range(case.groups * FRAMES)}
     tried: dict[str, Callable[..., Interval]] = {
         "images": lambda x, owners, seed: intervals.of(x, resamples, seed)}
@@ -100,7 +100,7 @@ def ways(case: Case, resamples: int) -> dict[str, Callable[..., Interval]]:
 
 
 def simulated(case: Case, repetitions: int, resamples: int) -> Iterator[dict[str, Any]]:
-    """A row a way: coverage, false and true verdicts, half widths."""
+    """One row for each kind of interval: coverage, false and true verdicts, half width."""
     rng = np.random.default_rng(0)
     kept: dict[str, list[tuple[Interval, float, float]]] = {name: [] for name in ways(case, resamples)}
     for number in range(repetitions):
@@ -110,7 +110,7 @@ def simulated(case: Case, repetitions: int, resamples: int) -> Iterator[dict[str
     for name, rows in kept.items():
         low, high = (np.array([getattr(row[0], end) for row in rows]) for end in ("low", "high"))
         method, pairs = (np.array([row[1 + i] for row in rows]) for i in range(2))
-        none = case.arms != 1  # of a mean there is no effect
+        none = case.arms != 1  # a mean alone has no effect to judge
         yield {**asdict(case), "interval of": name,
                "holds, method": float(((low <= method) & (method <= high)).mean()),
                "holds, these pairs": float(((low <= pairs) & (pairs <= high)).mean()),

@@ -29,13 +29,13 @@ from diffusegen_core.planning import flops
 from diffusegen_core.store import files, seeds
 
 ROOT = Path(__file__).parents[1]
-# To be measured on a GPU, and kept if they pay there.
+# To be measured on a GPU, and kept if they are faster there.
 CANDIDATES = ("channels_last", "compiled", "compiled_channels_last")
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to make `images` images by a call of what `prepare` gives."""
+    """A way to do some work: what `prepare` returns handles `images` images per call."""
 
     name: str
     images: int
@@ -50,7 +50,7 @@ def positive(text: str) -> int:
 
 
 def target(text: str) -> Path:
-    """An option's type: a file that can be written, which is tried before hours of measuring."""
+    """An option's type: a file that can be written, which is checked before hours of measuring."""
     path = Path(text)
     try:
         if path.is_dir():
@@ -63,7 +63,7 @@ def target(text: str) -> Path:
 
 
 class Different(argparse.Action):
-    """An option of several values, none of them twice."""
+    """An option with several values, all different."""
 
     def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: Any,
                  option: str | None = None) -> None:
@@ -73,7 +73,7 @@ class Different(argparse.Action):
 
 
 def parser(name: str, purpose: str, profile: str = "") -> argparse.ArgumentParser:
-    """The options of every benchmark; without a profile of its own the device decides."""
+    """The options of every benchmark; without `profile`, the default profile depends on the device."""
     found = argparse.ArgumentParser(description=purpose)
     found.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     found.add_argument("--params", type=Path, default=ROOT / "params" / profile if profile else None,
@@ -98,7 +98,7 @@ def add_candidates(parser: argparse.ArgumentParser) -> None:
 
 
 def main(work: Callable[[list[str] | None], object], arguments: list[str] | None = None) -> None:
-    """Run a benchmark as a command: an error that a user can mend is one sentence and exit code 2."""
+    """Run a benchmark as a command: an error that the user can fix gives one sentence and exit code 2."""
     try:
         work(arguments)
     except UserError as error:
@@ -114,7 +114,7 @@ def main(work: Callable[[list[str] | None], object], arguments: list[str] | None
 def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tuple[Params, torch.device]:
     """The parameters and the device that the options name.
 
-    `own` has the values that the benchmark itself sets, by dotted key; -p may not name them as well.
+    `own` has the values that the benchmark itself sets, by dotted key; -p may not set them too.
     """
     device = devices.device(params.validate({"device": options.device}).device)
     own = {"device": options.device} | (own or {})
@@ -128,9 +128,9 @@ def setup(options: argparse.Namespace, own: dict[str, Any] | None = None) -> tup
 
 def one_or_many(batch: int, candidates: list[str],
                 prepare: Callable[[int, str, str], Callable[[], object]]) -> list[Way]:
-    """One image at a time, in fp32 and bf16, and a batch at a time, as it is and with each candidate.
+    """One image at a time, in fp32 and bf16; and a batch at a time in bf16, without and with each candidate.
 
-    `prepare` gets how many images, the precision and the candidate ("" for none).
+    `prepare` gets the number of images, the precision and the candidate ("" for none).
     """
     kinds = [("one at a time, fp32", 1, "fp32", ""), ("one at a time, bf16", 1, "bf16", ""),
              (f"{batch} at a time, bf16", batch, "bf16", ""),
@@ -142,18 +142,18 @@ Failed = dict[str, str]  # a way -> why it has no figure
 
 
 def measure(ways: list[Way], rounds: int, device: torch.device) -> tuple[list[dict[str, Any]], Failed]:
-    """Each way once to warm up, compile and choose kernels; then `rounds` times each, in turn: A B A B.
+    """Run each way once to warm up, compile and choose kernels; then `rounds` times each, in turn: A B A B.
 
-    A way for which memory does not suffice, or which cannot be compiled here, ends, and the others go on;
-    UserError if none is left. A ratio is taken round by round against the first row, so what slows the
-    machine down for a while slows both. Rates are images a second.
+    A way that runs out of memory or cannot be compiled here is dropped, and the others go on; UserError if
+    none is left. Ratios are taken round by round against the first row, so that whatever slows the machine
+    down for a while slows both. Rates are images a second.
     """
     calls, taken, failed = {}, {way.name: [] for way in ways}, {}
     for turn in range(1 + rounds):
         for way in ways:
             if way.name in failed:
                 continue
-            gc.collect()  # what a way that has failed leaves is held by cycles
+            gc.collect()  # reference cycles hold what a failed way leaves
             try:
                 if turn == 0:
                     calls[way.name] = way.prepare()
@@ -182,7 +182,7 @@ def _row(way: Way, taken: list[float], base: list[float], base_images: int) -> d
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """How long a call takes, until the device has done it."""
+    """How long a call takes until the device is done."""
     synchronise(device)
     start = time.perf_counter()
     call()
@@ -207,14 +207,14 @@ def images(p: Params, count: int, device: torch.device) -> torch.Tensor:
 
 
 def around_the_middle(x: torch.Tensor) -> torch.Tensor:
-    """What is known of images (B, C, S, S) where a square in the middle is to be filled, (B, 1, S, S)."""
+    """Which pixels of images (B, C, S, S) are known, (B, 1, S, S): 1, and 0 in a square in the middle."""
     known, middle = torch.ones_like(x[:, :1]), slice(x.shape[2] // 4, 3 * x.shape[2] // 4)
     known[:, :, middle, middle] = 0
     return known
 
 
 def stir(net: torch.nn.Module) -> None:
-    """Weights drawn anew: an untrained network's branches are zero, which equality would not notice."""
+    """Add noise to the weights: an untrained network's branches are zero, which would hide their errors."""
     g = seeds.generator(0, "weights", device=next(net.parameters()).device)
     with torch.no_grad():
         for weight in net.parameters():
@@ -222,7 +222,7 @@ def stir(net: torch.nn.Module) -> None:
 
 
 def sampler(p: Params, device: torch.device, precision: str, candidate: str = "") -> Diffusion:
-    """A model to sample with, its weights as a trained one's: not zero."""
+    """A model to sample with; as in a trained one, none of its branches is zero."""
     net = UNet(p.model, p.data.image_size).to(device).eval().requires_grad_(False)
     stir(net)
     return Diffusion(tried(net.cast_weights(precision), candidate), process.schedule(p.process).to(device),
@@ -240,7 +240,7 @@ def training_of(p: Params) -> Training:
 
 
 def tried(net: UNet, candidate: str) -> UNet:
-    """A network changed in a way that should pay on a GPU; what it computes stays."""
+    """Change a network in a way that should be faster on a GPU; what it computes stays the same."""
     if "channels_last" in candidate:
         net.to(memory_format=torch.channels_last)
     if "compiled" in candidate:
@@ -249,7 +249,7 @@ def tried(net: UNet, candidate: str) -> UNet:
 
 
 def forward_flop(p: Params) -> float:
-    """Counted operations of one network call for one image: 2 for each multiplication and its addition."""
+    """Counted operations of one network call for one image: 2 for each multiply-add."""
     side = p.data.image_size
     with flops.META:
         net, x, t = UNet(p.model, side), torch.zeros(1, RGB_AND_MASK.all, side, side), torch.zeros(1)
@@ -265,7 +265,7 @@ def matmul_rate(device: torch.device, side: int) -> float:
 
 def report(name: str, options: argparse.Namespace, p: Params, device: torch.device,
            rows: list[dict[str, Any]], failed: Failed, **facts: Any) -> dict[str, Any]:
-    """Print a small table of what `measure` gave, and write everything as JSON; what was written."""
+    """Print a small table of what `measure` gave, and write everything as JSON; return that."""
     found = {
         "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device)),
         "versions": files.versions(), "commit": commit(), "rounds": options.rounds,
@@ -287,7 +287,7 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
 
 
 def told(options: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for beside the parameters, as JSON; of the authors' code only whether it was there."""
+    """The options other than parameters, as JSON; for the authors' code only whether it was given."""
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
              if name not in ("device", "params", "changes", "rounds", "out")}
     return asked | ({"reference": bool(options.reference)} if "reference" in asked else {})
@@ -299,12 +299,12 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
 
 
 def doze(seconds: float) -> None:
-    """Work that takes a known time; here, for a worker must be able to import it."""
+    """Work that takes a known time; defined in this module so that a worker can import it."""
     time.sleep(seconds)
 
 
 def commit() -> str:
-    """The checkout's commit, with a plus where files differ from it."""
+    """The checkout's commit, with a plus if files differ from it."""
     try:
         found = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, text=True,
                                capture_output=True, check=True)

@@ -1,5 +1,5 @@
-"""Is it right there? What each way computes against fp32, images made together against the same made alone,
-and a training that was stopped and continued against one that was not."""
+"""Correctness on a card: each way against fp32, images made together against the same made alone, and a
+training that was stopped and resumed against one that was not."""
 
 import contextlib
 import copy
@@ -31,7 +31,7 @@ from diffusegen_core.store.workspace import Workspace
 PRECISIONS = ("fp32", "bf16")
 RESPACING, JUMP_LENGTH, RESAMPLING = 11, 10, 2
 RESUMED_STEPS = 8
-TOGETHER = 4  # images, to compare with the same alone
+TOGETHER = 4  # images to make together, and alone to compare
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -39,7 +39,7 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def answer(net: UNet, x: Tensor, t: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """What a network says, and the gradient of its mean square by all weights."""
+    """A network's output, and the gradient of its mean square with respect to all weights."""
     net.zero_grad()
     with devices.exact(), devices.autocast(x.device, precision):
         output = net(x, t)
@@ -48,8 +48,8 @@ def answer(net: UNet, x: Tensor, t: Tensor, precision: str) -> tuple[Tensor, Ten
 
 
 def errors(b: Bench) -> dict[str, Any]:
-    """Relative errors of output and gradient of each way against fp32 without TF32, of the small network; of
-    the paper's, of the output."""
+    """Relative errors of each way against fp32 without TF32: of output and gradient for the small network, of
+    the output for the paper's."""
     base = ways.network(b.small, b.device)
     side = b.small.data.image_size
     g = seeds.generator(0, "errors", device=b.device)
@@ -89,8 +89,8 @@ def paper_errors(b: Bench) -> dict[str, float]:
 
 
 def training_errors(b: Bench) -> dict[str, Any]:
-    """After four steps from the same weights: how far each way's weights are from eager fp32's, over how far
-    those went."""
+    """How far each way's weights are from eager fp32's after four steps from the same start, relative to how
+    far those moved."""
     p, found = common.changed(b.small, "train", lr=1e-4), {}
     base = ways.network(p, b.device)
     x = common.pixels(p, 16, b.device)
@@ -119,7 +119,7 @@ def own_noise(b: Bench, images: list[int]) -> list[torch.Generator]:
 
 
 def repainted(b: Bench, diffusion: Diffusion, chosen: list[int]) -> Tensor:
-    """Chapter 3 of some of the images."""
+    """Some of the images, inpainted as in chapter 3."""
     x = common.images(b.small, 8, b.device)[chosen]
     levels = repaint_levels(RESPACING, JUMP_LENGTH, RESAMPLING)
     return repaint(diffusion.respaced(RESPACING), x, common.around_the_middle(x), levels,
@@ -127,7 +127,7 @@ def repainted(b: Bench, diffusion: Diffusion, chosen: list[int]) -> Tensor:
 
 
 def styled(b: Bench, diffusion: Diffusion, chosen: list[int]) -> Tensor:
-    """Chapter 4 of some of the images."""
+    """Some of the images, styled as in chapter 4."""
     p = b.small
     x = common.images(p, 16, b.device)
     levels = list(reversed(range(min(8, p.style.respacing - p.style.skip))))
@@ -137,7 +137,7 @@ def styled(b: Bench, diffusion: Diffusion, chosen: list[int]) -> Tensor:
 
 
 def independence(b: Bench, work: Callable[..., Tensor]) -> dict[str, Any]:
-    """How far images made together are from the same made alone, again, and in another order."""
+    """How far images made together differ from the same made alone, again, and in another order."""
     found, everyone = {}, list(range(TOGETHER))
     cases = [("plain", precision) for precision in PRECISIONS]
     if b.kernels:
@@ -168,7 +168,7 @@ class Stopped(BaseException):
 
 
 def resume(b: Bench) -> dict[str, Any]:
-    """A few steps at once, the same again, and the same stopped after the checkpoint of the middle one."""
+    """A few steps in one go, the same again, and the same stopped at the middle checkpoint and resumed."""
     p = common.changed(b.small, "train", batch_size=4, images=4 * RESUMED_STEPS,
                        checkpoint_every=RESUMED_STEPS // 2, preview_every=1000, preview_images=1,
                        preview_steps=2)

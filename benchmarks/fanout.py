@@ -1,7 +1,7 @@
-"""Work items on workers: the cost of an item beyond its work, two workers or one, a plan for 1 to 64 GPUs.
+"""Work items on workers: the overhead of an item, two workers against one, and a plan for 1 to 64 workers.
 
-The plan is a simulation: it takes the seconds of each item of a finished run (--run DIR), deals them out to
-so many workers, longest first, and lets the next chapter begin when all items of the one before are done.
+The plan is a simulation: it takes the seconds of each item of a finished run (--run DIR), deals the items out
+to the workers, longest first, and starts a chapter when all items of the one before are done.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PARTS = ["overhead", "scaling", "plan"]
 
 
 def run(arguments: list[str] | None = None) -> dict[str, Any]:
-    """The benchmark, with command-line arguments; what it wrote."""
+    """Run the benchmark with command-line arguments; return what it wrote."""
     parser = common.parser("fanout", __doc__.splitlines()[0], "smoke.yaml")
     parser.add_argument("--parts", nargs="+", choices=PARTS, action=common.Different,
                         help="default: all; the plan needs --run")
@@ -67,7 +67,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def overhead(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
-    """Seconds of an item beyond its work: in this process, and on workers, each first once to warm up."""
+    """Seconds an item takes beyond its work, in this process and on workers, each after a warm-up."""
     items = [fanout.Item(f"item {i}", {"seconds": options.seconds}) for i in range(options.items)]
     rows = []
     for workers in [None, *options.workers]:
@@ -87,7 +87,7 @@ def overhead(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
 
 
 def scaling(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
-    """The trainings of chapter 2 on so many workers, among which the machine's cores are shared out."""
+    """Time the trainings of chapter 2 on different numbers of workers, which share the machine's cores."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for workers in options.workers:
@@ -130,7 +130,7 @@ def plan(options: argparse.Namespace, p: Params) -> dict[str, Any]:
 
 
 def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
-    """Of a finished run, chapter by chapter: the seconds of the items that may go side by side."""
+    """The chapters of a finished run in order, with the seconds of items that may run side by side."""
     def stamps(pattern: str) -> list[float]:
         return [files.read_json(stamp)["seconds"] for stamp in sorted(folder.glob(pattern))]
 
@@ -146,13 +146,13 @@ def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
 
 
 def batches(rows: Path) -> list[float]:
-    """The seconds of each batch: its images have one model, and each has the batch's mean."""
+    """The seconds of each batch: the sum over its images, which share a model and the batch's mean."""
     kept = sorted((row["row"]["model"], row["seconds"]) for row in map(files.read_json, rows.glob("*.json")))
     return [sum(seconds for _, seconds in batch) for _, batch in itertools.groupby(kept)]
 
 
 def makespan(seconds: list[float], workers: int) -> float:
-    """When the last of the items is done, if each worker takes the longest that is left."""
+    """When the last item is done, if each free worker takes the longest one left."""
     free = [0.0] * workers
     for item in sorted(seconds, reverse=True):
         heapq.heapreplace(free, free[0] + item)

@@ -1,6 +1,6 @@
-"""The figures of a card in one call: is it right there, and how fast is what, the most valuable first.
+"""The figures of a card in one call: correctness, then speed, the most valuable first.
 
-Every row stands in the JSON file as soon as it is measured, so that a call that is cut off loses one.
+Every row is written to the JSON file as soon as it is measured, so that an interrupted call loses only one.
 """
 
 import os
@@ -31,7 +31,7 @@ MATMUL, COPY = 8192, 2**30  # side of the product; bytes of the copy
 
 def run(call: stages.Call, device: torch.device, tiny: bool = False, rounds: int = 6,
         code: Path | None = None) -> None:
-    """All stages, in the order of their worth, as far as there is time; `code` is the authors' checkout."""
+    """Run all stages while there is time, the most valuable first; `code` is the authors' checkout."""
     b = bench.made(call, device, tiny, rounds)
     call.stage("machine", partial(machine, b, 256 if tiny else MATMUL, 2**20 if tiny else COPY))
     b.facts["flop"] = call.record.stages.get("machine", {}).get("bf16_matmul_flop", float("nan"))
@@ -69,7 +69,7 @@ def machine(b: Bench, side: int, size: int) -> dict[str, Any]:
 
 
 def smoke(b: Bench) -> dict[str, Any]:
-    """The other call, tiny: whether it goes through here."""
+    """Run the other call, `train`, tiny, to see whether it works here."""
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [sys.executable, str(common.ROOT / "benchmarks" / "card.py"), "train", "--tiny", "--limit", "60",
@@ -81,7 +81,7 @@ def smoke(b: Bench) -> dict[str, Any]:
 
 
 def compiled(b: Bench) -> dict[str, Any]:
-    """train.compile in a process of its own, which is ended where the compiler takes too long."""
+    """Measure train.compile in a process of its own, which is killed if the compiler takes too long."""
     limit, out = max(10.0, b.call.clock.left - 8), b.call.record.path.with_name("compiled.json")
     try:
         done = subprocess.run(
@@ -96,5 +96,5 @@ def compiled(b: Bench) -> dict[str, Any]:
 
 
 def own_clock() -> dict[str, str]:
-    """The environment of a process whose seconds begin with itself."""
+    """The environment of a process whose clock begins when it starts."""
     return {name: value for name, value in os.environ.items() if name != "CARD_BEGAN"}

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from diffusegen_core.diffusion.unet import UNet
 
-BLOCK = 1024  # weights a program of the kernel
+BLOCK = 1024  # weights per program of the kernel
 
 
 @triton.jit
 def _adamw_kernel(weight, grad, master, first, second, average, numbers, count, beta1, beta2, eps, decay,
                   block: tl.constexpr):
-    """`numbers`: learning rate, 1 - beta1^t, 1 - beta2^t, the gradient's factor, the average's share."""
+    """`numbers`: learning rate, 1 - beta1^t, 1 - beta2^t, the gradient's factor, 1 - the average's decay."""
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     there = at < count
     rate, left1, left2 = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
@@ -33,11 +33,11 @@ def _adamw_kernel(weight, grad, master, first, second, average, numbers, count, 
 
 
 class FlatAdamW:
-    """AdamW with the weights' average in the same pass: weights and gradients bf16, the rest fp32.
+    """AdamW and the weights' average in one pass: weights and gradients in bf16, the rest in fp32.
 
-    Convolutions and linear layers of `net` become bf16, views of one block of memory, as autocast would round
-    them in every call; their fp32 masters, moments and average lie beside it. The few weights of norms stay
-    fp32. What a step is told, it is told on the device, so that a CUDA graph can hold it.
+    The weights of `net`'s convolutions and linear layers become bf16 views of one block of memory, rounded as
+    autocast would round them in every call; their fp32 masters, moments and average lie in blocks beside it.
+    The few weights of norms stay fp32. A step reads its settings on the device, so a CUDA graph can hold it.
     """
 
     def __init__(self, net: UNet, lr: float, decay: float = 0.0, beta: tuple[float, float] = (0.9, 0.999),
@@ -51,7 +51,7 @@ class FlatAdamW:
             self.names.append(list(chosen))
             self.parts.append(_flat(chosen, masters))
         device = next(net.parameters()).device
-        # learning rate, two corrections of the moments, the gradient's factor, the average's share
+        # learning rate, two corrections of the moments, the gradient's factor, 1 - the average's decay
         self.numbers = torch.tensor([lr, 1.0, 1.0, 1.0, 0.0], device=device)
         self.number = torch.zeros((), device=device, dtype=torch.float64)
         self.betas = torch.tensor(beta, device=device, dtype=torch.float64)
@@ -62,7 +62,7 @@ class FlatAdamW:
             part["grad"].zero_()
 
     def step(self, ema: float) -> None:
-        """One step; the average warms up as `training.average_weights` has it."""
+        """One step; the average warms up as in `training.average_weights`."""
         self.number += 1
         self.numbers[1:3] = 1 - self.betas**self.number
         self.numbers[4] = 1 - torch.clamp(self.number / (self.number + 9), max=ema)
@@ -84,7 +84,7 @@ class FlatAdamW:
                 for name, (place, shape, stride) in zip(names, part["places"], strict=True)}
 
     def load(self, kind: str, tensors: dict[str, Tensor]) -> None:
-        """The way back from `state`; of `master` the weights follow."""
+        """The inverse of `state`; loading `master` sets the weights too."""
         for name, view in self.state(kind).items():
             view.copy_(tensors[name])
         if kind == "master":
@@ -97,7 +97,7 @@ def _view(flat: Tensor, place: int, shape: torch.Size, stride: tuple[int, ...]) 
 
 
 def _flat(chosen: dict[str, nn.Parameter], masters: dict[str, Tensor]) -> dict[str, object]:
-    """Blocks of memory for weights, whose parameters become views, and for what goes with them."""
+    """Blocks of memory for the chosen weights, which become views of them, and for their optimizer state."""
     count = sum(p.numel() for p in chosen.values())
     some = next(iter(chosen.values()))
     part = {"weight": torch.empty(count, dtype=some.dtype, device=some.device)}

@@ -1,9 +1,9 @@
 """A candidate for a GPU: group norm, scale-shift and SiLU in few passes.
 
-Of a step at batch 1 most is waiting for memory: a norm under autocast reads and writes fp32 images several
-times, and leaves channels_last. Here an image is read once for its moments and once to be written, in bf16
-and channels_last, with fp32 inside; the gradient goes back in as few passes. Triton kernels, so that nothing
-is to be compiled but these: seconds, where a compiled network takes minutes.
+Most of a step at batch 1 is waiting for memory: under autocast a norm reads and writes fp32 images several
+times, and leaves channels_last. Here an image is read once for its moments and once more to write the result,
+in bf16 and channels_last, computed in fp32; the backward pass takes as few passes. Only these Triton kernels
+have to be compiled, in seconds, where compiling a network takes minutes.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffusegen_core.diffusion.unet import Attention, ResBlock, UNet
 
 ROWS, COLS = 32, 64  # a tile: pixels by channels
-CHUNKS = 64  # at most, of an image's pixels, that are summed side by side
+CHUNKS = 64  # of an image's pixels, at most, that are summed in parallel
 
 
 @triton.jit
@@ -42,7 +42,7 @@ def _slope(z, grad, silu: tl.constexpr):
 def _sums_kernel(x, grad, factor, term, out, pixels, channels, each: tl.constexpr,
                  backward: tl.constexpr, silu: tl.constexpr, rows_tile: tl.constexpr,
                  cols_tile: tl.constexpr):
-    """Sums over a chunk of pixels, by channel: of x and x^2, or backward of dz and dz x; out (B, n, 2, C)."""
+    """Sums over a chunk of pixels, by channel, out (B, n, 2, C): of x and x^2; backward, of dz and dz x."""
     chunk, image = tl.program_id(0), tl.program_id(2)
     cols = tl.program_id(1) * cols_tile + tl.arange(0, cols_tile)
     there = cols < channels
@@ -70,7 +70,7 @@ def _sums_kernel(x, grad, factor, term, out, pixels, channels, each: tl.constexp
 
 @triton.jit
 def _summed(sums, image, chunks, channels, cols, there, most: tl.constexpr):
-    """Both sums of a group's channels, over all chunks."""
+    """Both sums over all chunks, for each channel of a group."""
     rows = tl.arange(0, most)
     at = sums + (image * chunks + rows)[:, None] * 2 * channels + cols[None, :]
     mask = (rows < chunks)[:, None] & there[None, :]
@@ -81,7 +81,7 @@ def _summed(sums, image, chunks, channels, cols, there, most: tl.constexpr):
 @triton.jit
 def _fold_kernel(sums, weight, bias, scale, shift, factor, term, moments, chunks, pixels, channels, width,
                  eps, modulated: tl.constexpr, most: tl.constexpr, width_tile: tl.constexpr):
-    """z = factor x + term (B, C) from the sums; a group's mean and 1 / deviation, moments (B, G, 2)."""
+    """From the sums: factor and term (B, C), z = factor x + term; moments (B, G, 2): mean, 1 / deviation."""
     group, image = tl.program_id(0), tl.program_id(1)
     places = tl.arange(0, width_tile)
     cols, there = group * width + places, places < width
@@ -202,7 +202,7 @@ class _Norm(torch.autograd.Function):
 
 
 class _Shape:
-    """How the work on images (B, C, H, W) is dealt out."""
+    """How the work on images (B, C, H, W) is divided among programs."""
 
     def __init__(self, x: Tensor, groups: int) -> None:
         self.images, self.channels, height, width = x.shape
@@ -256,7 +256,7 @@ class FusedNormSiLU(nn.GroupNorm):
 
 
 def fuse(net: UNet) -> UNet:
-    """The same network and weights, its norms by these kernels, in channels_last."""
+    """The same network and weights in channels_last, its norms computed by these kernels."""
     for module in net.modules():
         if isinstance(module, ResBlock):
             module.__class__ = FusedResBlock

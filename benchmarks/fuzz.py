@@ -1,9 +1,9 @@
-"""Thousands of spoilt inputs, each given to the command line: no traceback, no wait without an end, no memory
-without a limit, nothing executed, nothing written elsewhere.
+"""Gives thousands of corrupted inputs to the command line: none may cause a traceback or a hang, take
+unlimited memory, execute anything or write elsewhere.
 
 Hypothesis generates the inputs and keeps those that fail, which are tried again first. Each runs in a forked
-child with limits (see `fuzzcage`). The same command goes on where it was stopped; counts and the first
-failures are in the JSON file after each batch.
+child with limits (see `fuzzcage`). The same command resumes where it was stopped; counts and the first
+failures are written to the JSON file after each batch.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from diffusegen_core.store import files
 
 ROOT = Path(__file__).parents[1]
 BATCH = 50
-SHOWN = 1500  # characters of an output that are kept
-KEPT = 3  # cases of each fault that are kept
+SHOWN = 1500  # the last 20 times as many characters of an output are kept
+KEPT = 3  # cases kept of each fault
 
 
 class Fault(Exception):
-    """An input that did what none may; a class for each fault, so that hypothesis tells them apart."""
+    """An input did what none may; each fault gets a subclass, so that hypothesis tells them apart."""
 
 
 class Fuzz:
@@ -68,7 +68,7 @@ class Fuzz:
         self.faults: dict[str, type[Fault]] = {}
 
     def attempt(self, case: Case, again: bool = False) -> Outcome | None:
-        """Try a case, count it if it is new, and keep what it did; None of a tried one, unless `again`."""
+        """Try a case, count it if new, and keep its faults; None for one tried before, unless `again`."""
         digest = case.digest[:24]
         if digest in self.seen and not again:
             return None
@@ -117,19 +117,19 @@ class Fuzz:
 
     def batch(self, family: str, phases: tuple[Phase, ...], count: int, number: int = 0,
               done: Callable[[], bool] = lambda: False) -> None:
-        """Let hypothesis try so many cases of a family."""
+        """Let hypothesis try up to `count` cases of a family."""
         strategy, _ = fuzzruns.FAMILIES[family]
         raised: dict[str, str] = {}
 
         def test(case: Case) -> None:
             if done():
                 return
-            if case.digest in raised:  # hypothesis looks twice at what fails
+            if case.digest in raised:  # hypothesis tries a failing case twice
                 raise self._fault(raised[case.digest])
             known = set(self.state["faults"])
             outcome = self.attempt(case, phases == (Phase.reuse,))
             names = [f"{case.family}: {fault}" for fault in outcome.faults] if outcome else []
-            # A known fault ends no batch, or nothing would ever be tried behind it.
+            # A known fault does not end a batch, or nothing would ever be tried beyond it.
             if new := [name for name in names if name not in known or phases == (Phase.reuse,)]:
                 raised[case.digest] = new[0]
                 raise self._fault(new[0])
@@ -142,8 +142,8 @@ class Fuzz:
         try:
             with Quiet():
                 hypothesis.seed(seed)(wanted(given(strategy)(test)))()
-        # A fault is in the state; where none is kept, none is tried again; what is wrong with the fuzz itself
-        # is raised.
+        # Faults are in the state already, and a replay may have no kept case to try; errors in the fuzz are
+        # raised.
         except* (Fault, Flaky, Unsatisfiable, unittest.SkipTest):
             pass
 
@@ -156,7 +156,7 @@ class Fuzz:
 
 
 class Quiet:
-    """What hypothesis prints of a failure is in the state already."""
+    """Silences what hypothesis prints of a failure: it is in the state already."""
 
     def __enter__(self) -> None:
         self.before = sys.stdout, sys.stderr
@@ -168,13 +168,13 @@ class Quiet:
 
 
 def version() -> str:
-    """The commit that was tried, with a + where files differ from it."""
+    """The commit under test, with a + if files differ from it."""
     from common import commit
     return commit()
 
 
 def loaded() -> None:
-    """Import what the commands import while they run, so that each child has it."""
+    """Import what the commands import while they run, so that each child has it already."""
     import nibabel
     import pydicom.pixels.processing
     import pydicom.pixels.utils
@@ -192,13 +192,13 @@ def loaded() -> None:
 
 
 def shares(cases: int, families: list[str]) -> dict[str, int]:
-    """How many inputs of each family there are to be."""
+    """How many inputs to try of each family."""
     whole = sum(fuzzruns.FAMILIES[name][1] for name in families)
     return {name: round(cases * fuzzruns.FAMILIES[name][1] / whole) for name in families}
 
 
 def go(fuzz: Fuzz, wanted: dict[str, int], end: float, told: Callable[[], None]) -> None:
-    """What failed before, and then batch by batch what is still wanted, the family furthest behind first."""
+    """Try what failed before, then batch by batch what is still wanted, the family furthest behind first."""
     def over() -> bool:
         return time.monotonic() > end
 
@@ -224,7 +224,7 @@ def go(fuzz: Fuzz, wanted: dict[str, int], end: float, told: Callable[[], None])
 
 
 def summary(fuzz: Fuzz, wanted: dict[str, int]) -> dict[str, Any]:
-    """What the JSON file tells."""
+    """The contents of the JSON file."""
     state = fuzz.state
     return {
         "date": date.today().isoformat(), "commit": version(), "seed": fuzz.seed,
@@ -243,7 +243,7 @@ def summary(fuzz: Fuzz, wanted: dict[str, int]) -> dict[str, Any]:
 
 
 def replay(fuzz: Fuzz) -> None:
-    """Try the kept failures again as they are, whatever the strategies are now; note which are mended."""
+    """Try the kept failures again as stored, whatever the strategies are now; note which are fixed."""
     still: dict[str, bool] = {}
     for path in sorted((fuzz.folder / "failures").glob("*/*.json")):
         told = json.loads(path.read_text())
@@ -265,7 +265,7 @@ def replay(fuzz: Fuzz) -> None:
 
 
 def main() -> int:
-    """The exit status: 1 where a fault is not mended, or inputs are lacking that there was time for."""
+    """The exit status: 1 if a fault is not fixed, or if inputs are missing though there was time for them."""
     found = argparse.ArgumentParser(description=__doc__)
     found.add_argument("--cases", type=int, default=5000, help="inputs, all calls together")
     found.add_argument("--minutes", type=float, default=1e9, help="for how long this call goes on at most")

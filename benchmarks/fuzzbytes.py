@@ -1,6 +1,6 @@
-"""Sound files of every format that the program reads, and the ways in which the fuzz spoils them.
+"""Valid files of every format that the program reads, and the ways in which the fuzz corrupts them.
 
-Mutations start from what is sound: noise alone would be refused at the first byte.
+Mutations start from valid files: pure noise would be refused at the first byte.
 """
 
 import copy
@@ -38,7 +38,7 @@ COMMAND = f"touch {CANARY}"
 
 
 class Payload:
-    """What writes the canary where it is unpickled."""
+    """An object that writes the canary when it is unpickled."""
 
     def __init__(self, way: int = 0) -> None:
         self.way = way
@@ -54,7 +54,7 @@ class Payload:
 PICKLES = [pickle.dumps(Payload(way), protocol) for way in range(5) for protocol in (0, 2, 4)]
 
 
-# ---- sound files
+# ---- valid files
 
 def _pillow(picture: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
@@ -78,7 +78,7 @@ def _dicom(pixels: np.ndarray, **elements: Any) -> bytes:
         try:
             setattr(data, name, value)
         except (ValueError, TypeError, OverflowError):
-            continue  # pydicom does not write it
+            continue  # a value that pydicom refuses
     data.add_new(0x7FE00010, "OW", pixels.tobytes())
     stream = io.BytesIO()
     try:
@@ -89,7 +89,7 @@ def _dicom(pixels: np.ndarray, **elements: Any) -> bytes:
 
 
 def dicom(pixels: np.ndarray | None = None, **elements: Any) -> bytes:
-    """A grey CT slice of 16 bits, some of whose elements have other values."""
+    """A grey 16-bit CT slice, or `pixels`, with some elements set to other values."""
     return _dicom(GREY.astype(np.uint16) * 16 if pixels is None else pixels, **elements)
 
 
@@ -120,7 +120,7 @@ def archive(files: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 @lru_cache
 def pictures(mask: bool) -> dict[str, bytes]:
-    """A sound file of each format, by its ending; `mask`: of a mask and not of an image."""
+    """A valid file of each format, by its ending: of a mask if `mask`, else of an image."""
     grey, colours = (MARKED, MARKED) if mask else (GREY, COLOURS)
     picture, deep = Image.fromarray(colours), Image.fromarray(grey.astype(np.uint16) * 257)
     palette = Image.fromarray(grey).convert("P")
@@ -134,10 +134,10 @@ def pictures(mask: bool) -> dict[str, bytes]:
         ".nii": nifti(grey.astype(np.int16)[..., None]), ".nii.gz": nifti(grey.astype(np.int16), zipped=True)}
 
 
-# ---- spoiling bytes
+# ---- corrupting bytes
 
 def spoilt(draw: Draw, content: bytes, most: int = 4) -> bytes:
-    """Bytes with some mutations: cut off, flipped, overwritten by numbers, doubled, followed by more."""
+    """Bytes with some mutations: cut, flipped, overwritten, duplicated, followed by more."""
     data = bytearray(content)
     for _ in range(draw(st.integers(1, most))):
         if not data:
@@ -174,12 +174,12 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 @lru_cache
 def _bomb(kind: bytes, size: int) -> bytes:
-    """A chunk of text or colours that grows."""
+    """A chunk of text or colours that decompresses to `size` bytes."""
     return chunk(kind, b"x\0\0" + zlib.compress(bytes(size), 1))
 
 
 def png(draw: Draw) -> bytes:
-    """A PNG whose header is of any kind, with chunks that may be bombs, and checksums that are right."""
+    """A PNG with any header, chunks that may be decompression bombs, and correct checksums."""
     side = st.sampled_from([0, 1, WIDTH, HEIGHT, 4000, 8000, 8001, 65535, 2**31 - 1])
     bits, colour = draw(st.sampled_from([1, 2, 4, 8, 16, 3, 0])), draw(st.sampled_from([0, 2, 3, 4, 6, 1, 7]))
     head = struct.pack(">IIBBBBB", draw(side), draw(side), bits, colour,
@@ -196,7 +196,7 @@ def png(draw: Draw) -> bytes:
 
 
 def tiff(draw: Draw) -> bytes:
-    """A TIFF with the directory as it is written here, of entries with any values."""
+    """A TIFF whose directory is written here, with any values in its entries."""
     usual = {256: WIDTH, 257: HEIGHT, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: HEIGHT,
              279: WIDTH * HEIGHT}
     number = st.sampled_from([0, 1, 2, 3, 5, 7, 8, 16, 32, 64, 4000, 65535, 2**31 - 1, 2**32 - 1])
@@ -232,7 +232,7 @@ def npy(draw: Draw) -> bytes:
 
 
 def nifti_header(draw: Draw) -> bytes:
-    """A NIfTI file of which some fields of the header have other values."""
+    """A NIfTI file with other values in some header fields."""
     volume = np.arange(4 * HEIGHT * WIDTH, dtype=np.int16).reshape(HEIGHT, WIDTH, 4)
     data = bytearray(nifti(draw(st.sampled_from([GREY.astype(np.int16), volume]))))
     floats = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e30, -1e38, float("nan"), float("inf"), 1e-40, 352.0])
@@ -250,7 +250,7 @@ def nifti_header(draw: Draw) -> bytes:
 
 
 def dicom_elements(draw: Draw) -> bytes:
-    """A DICOM file of which some elements have other values."""
+    """A DICOM file with other values in some elements."""
     whole = st.sampled_from([0, 1, 2, 3, 4, 7, 8, 12, 16, 20, 24, 32, 64, 65535])
     number = st.sampled_from(["0", "1", "-1", "1e300", "-1e38", "NaN", "inf", "1e-300", "99999999999", "",
                               "0.5"])
@@ -269,7 +269,7 @@ def dicom_elements(draw: Draw) -> bytes:
     return dicom(**{name: draw(elements[name]) for name in chosen})
 
 
-# ---- spoiling values
+# ---- corrupting values
 
 EVIL = st.one_of(st.sampled_from([
     None, True, "", "x", "NaN", -1, 0, 0.5, 1e308, float("nan"), float("inf"), 2**31, 2**63, 10**400, [], {},
@@ -283,14 +283,14 @@ EVIL = st.one_of(st.sampled_from([
 
 
 def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where in nested lists and mappings values are, each by its keys."""
+    """The key paths of values in nested mappings and lists, of these the first six items."""
     inner = value.items() if isinstance(value, dict) else enumerate(value[:6]) if isinstance(value,
         list) else ()
     return [*([here] if here else []), *(place for key, one in inner for place in places(one, (*here, key)))]
 
 
 def changed(draw: Draw, value: Any, most: int = 3) -> Any:
-    """A copy of nested values of which some are others, are gone, are there twice, or have another key."""
+    """A copy of nested values, some of them replaced, removed, duplicated or given another key."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, most))):
         if not (there := places(value)):

@@ -1,9 +1,9 @@
 """One input of the fuzz in a cage: a forked child runs the command line's own `main` on it, with limits, and
-is judged by what it leaves.
+is judged by what it leaves behind.
 
-The parent has imported everything and computed nothing, so that a child starts at once and is as new. Memory
-is what a child's resident set grows by at most above that of its parent; time is what the child could have
-computed: the waiting for a processor that others hold is taken off.
+The parent has imported everything and computed nothing, so that a child starts at once and in a fresh state.
+Memory is how far the peak resident set, of the child or of a process it started, rises above the child's at
+its start; time leaves out waiting for a processor that others hold.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from typing import Any
 import fuzzjudge
 import psutil
 
-GUARD = 1 << 30  # bytes beyond these at which allocations fail, so that this machine lives on
+GUARD = 1 << 30  # bytes above the judged limit at which allocations fail, to protect the machine
 DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
-PROGRAMS = {"sbatch", "squeue", "scancel"}  # that the command may start, beside its own Python
+PROGRAMS = {"sbatch", "squeue", "scancel"}  # that the command may start, besides its own Python
 INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "NO_ALBUMENTATIONS_UPDATE")
-# What Python tells of that changes a file or folder without opening it.
+# Audit events that change a file or folder without opening it.
 CHANGING = {"os.remove", "os.rename", "os.link", "os.rmdir", "os.chmod", "os.chown", "os.truncate"}
 UNSAFE = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "shutil", "runpy", "webbrowser",
           "commands"}
@@ -39,8 +39,8 @@ UNSAFE = {"os", "posix", "nt", "subprocess", "builtins", "__builtin__", "shutil"
 
 @dataclass(frozen=True)
 class Special:
-    """What lies at a path that is no plain file: "link" to `text`, "fifo", "folder", "sparse" of `size`
-    bytes, or "kept", a file `text` of the prepared ones."""
+    """What is put at a path instead of given bytes: a "link" to `text`, a "fifo", a "folder", a "sparse" file
+    of `size` bytes, or "kept", the prepared file `text`."""
 
     kind: str
     text: str = ""
@@ -49,7 +49,7 @@ class Special:
 
 @dataclass(frozen=True)
 class Case:
-    """An input: the words of a command, and the files that it finds in its working folder."""
+    """An input: the words of a command, and the files in its working folder."""
 
     family: str
     argv: tuple[str, ...]
@@ -57,9 +57,9 @@ class Case:
     run: bool = False
     """Whether a finished run lies at `run`."""
     restamped: tuple[str, ...] = ()
-    """Of its files these are as its stamps say, as in a stranger's run."""
+    """Files of the run whose stamps are rewritten to match them, as in a stranger's run."""
     writes: tuple[str, ...] = ()
-    """What the command may write, in its working folder."""
+    """What the command may write in its working folder."""
 
     @property
     def digest(self) -> str:
@@ -69,7 +69,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an input. `faults` has a line each, without what differs from input to input."""
+    """What came of an input. `faults` has a line for each fault, without details that vary between inputs."""
 
     faults: list[str]
     code: int
@@ -79,7 +79,7 @@ class Outcome:
 
 
 def tried(case: Case, base: Path, box: Path) -> Outcome:
-    """Run a case in the folder `box`, made anew; `base` holds what `Special("kept")` and `run` name."""
+    """Run a case in the folder `box`, made anew; `base` has the run and the files of `Special("kept")`."""
     shutil.rmtree(box, ignore_errors=True)
     prepare(case, base, box)
     before = fuzzjudge.listing(box)
@@ -101,7 +101,7 @@ def tried(case: Case, base: Path, box: Path) -> Outcome:
 
 
 def prepare(case: Case, base: Path, box: Path) -> None:
-    """The folder of a case: `work`, in which the command is given, `home`, `tmp` and somebody's letter."""
+    """Make the folder of a case: `work`, where the command runs, `home`, `tmp` and somebody's letter."""
     for name in ("work", "home", "tmp", "precious"):
         (box / name).mkdir(parents=True)
     (box / "precious" / "letter").write_text("dear")
@@ -111,7 +111,7 @@ def prepare(case: Case, base: Path, box: Path) -> None:
         shutil.copytree(base / "run", box / "work" / "run", symlinks=True)
     for name, content in case.files.items():
         path = box / "work" / name
-        with contextlib.suppress(OSError, ValueError):  # a name that the system does not take
+        with contextlib.suppress(OSError, ValueError):  # a name that the system refuses
             path.parent.mkdir(parents=True, exist_ok=True)
             _placed(path, content, base)
     for name in case.restamped:
@@ -137,7 +137,7 @@ def _placed(path: Path, content: bytes | Special, base: Path) -> None:
 
 
 def restamp(path: Path) -> None:
-    """Make a file of a run what the stamp of its folder tells, as whoever passes a run on could."""
+    """Rewrite the stamp above a file of a run to match the file, as anyone who passes a run on could."""
     from diffusegen_core.store import files, stamps
     for folder in path.parents:
         stamp = files.read_json(folder / stamps.STAMP)
@@ -150,11 +150,11 @@ def restamp(path: Path) -> None:
 
 
 def _learn(modules: Path) -> None:
-    """Import what a child has imported, so that the next ones need not: seconds each, of torch's compiler."""
+    """Import what a child has imported, to spare the next ones: torch's compiler alone takes seconds."""
     for name in modules.read_text().split() if modules.exists() else ():
         spec = importlib.util.find_spec(package := name.split(".")[0])
         if package in sys.stdlib_module_names or (spec and "site-packages" in str(spec.origin)):
-            with contextlib.suppress(Exception):  # what a child can import may need what it was told
+            with contextlib.suppress(Exception):  # what a child could import may need its input
                 importlib.import_module(name)
 
 
@@ -208,7 +208,7 @@ def _commanded(argv: tuple[str, ...]) -> int:
 def _environment(box: Path) -> None:
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     os.environ.clear()
-    nowhere = "http://127.0.0.1:9"  # nobody listens there: what asks the network is refused at once
+    nowhere = "http://127.0.0.1:9"  # nothing listens there: connections are refused at once
     os.environ.update(kept, HOME=str(box / "home"), TMPDIR=str(box / "tmp"), HTTP_PROXY=nowhere,
                       HTTPS_PROXY=nowhere,
                       http_proxy=nowhere, https_proxy=nowhere, TERM="dumb", COLUMNS="200")
@@ -217,7 +217,7 @@ def _environment(box: Path) -> None:
 
 
 def _memory(name: str) -> int:
-    """A line of this process's status, in bytes."""
+    """A value of this process's status, in bytes."""
     with open("/proc/self/status") as f:
         return next(1024 * int(line.split()[1]) for line in f if line.startswith(f"{name}:"))
 
@@ -227,7 +227,7 @@ def _full(path: str | bytes) -> str:
 
 
 def _listen(box: Path, heard: Path) -> None:
-    """Note what Python itself tells of programs, connections, strange classes and files written elsewhere."""
+    """Note Python's audit events of programs, connections, unsafe classes and files written elsewhere."""
     notes = os.open(heard, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     home = os.fspath(box) + os.sep
     allowed = (home, os.fspath(box.parent), "/dev/", "/proc/self/")
@@ -254,6 +254,6 @@ def _listen(box: Path, heard: Path) -> None:
                     note(f"{event} elsewhere: {Path(os.fsdecode(path)).name[:60]}")
         elif event == "socket.connect" and arguments[0].type == socket.SOCK_STREAM and isinstance(
                 arguments[1], tuple) and arguments[1][0] not in {*here, "localhost"}:
-            note("connected to another machine")  # a datagram's address is asked for the own one, by Dask
+            note("connected to another machine")  # datagrams do not count: Dask asks for its address by one
 
     sys.addaudithook(hook)

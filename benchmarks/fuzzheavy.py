@@ -1,4 +1,4 @@
-"""What the fuzz finds ready: a finished run of the smallest size, and pictures as large as they may be."""
+"""What is prepared for the fuzz: a finished run of the smallest size, and pictures as large as allowed."""
 
 import gzip
 import struct
@@ -11,13 +11,13 @@ import numpy as np
 from fuzzbytes import chunk, dicom, nifti
 from PIL import Image
 
-DOUBLES = 64  # NIfTI's number
-SIDE = 8000  # pixels; 64 million are read, and no more
+DOUBLES = 64  # NIfTI's code for float64
+SIDE = 8000  # pixels: 64 million is the most that is read
 CHAPTERS = ("evaluate", "segment", "augment")
 
 
 def prepare(base: Path) -> None:
-    """Make what is not there yet; a run takes some minutes."""
+    """Make what is not there yet; the run takes some minutes."""
     heavy = base / "heavy"
     heavy.mkdir(parents=True, exist_ok=True)
     for name, bits, colour, channels in (("rgba.png", 8, 6, 4), ("deep.png", 16, 2, 6), ("grey.png", 8, 0, 1),
@@ -43,7 +43,7 @@ def prepare(base: Path) -> None:
 
 
 def run(folder: Path) -> None:
-    """A finished run. It is made by a process of its own, since what forks must have computed nothing."""
+    """Make a finished run in a process of its own, since the one that forks must have computed nothing."""
     import multiprocessing
     maker = multiprocessing.get_context("spawn").Process(target=_made, args=(folder,))
     maker.start()
@@ -62,7 +62,7 @@ def _made(folder: Path) -> None:
 
 def _png(path: Path, bits: int, colour: int, width: int) -> None:
     packer = zlib.compressobj(1)
-    row = bytes(1) + b"\xff" * (width // 2) + bytes(width - width // 2)  # white and black, as a mask is
+    row = bytes(1) + b"\xff" * (width // 2) + bytes(width - width // 2)  # white and black, like a mask
     rows = b"".join([packer.compress(row) for _ in range(SIDE)]) + packer.flush()
     head = struct.pack(">IIBBBBB", SIDE, SIDE, bits, colour, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
@@ -73,7 +73,7 @@ def _volume(path: Path, shape: tuple[int, int, int], kind: int, size: int) -> No
     header = bytearray(nifti(np.zeros((2, 2, 2), np.uint8))[:352])
     struct.pack_into("<3h", header, 42, *shape)
     struct.pack_into("<2h", header, 70, kind, 8 * size)
-    if kind == DOUBLES:  # which lead to the left, so that slices have to be turned
+    if kind == DOUBLES:  # with an x axis to the left, so that slices have to be turned
         struct.pack_into("<f", header, 280, -1.0)
     with gzip.open(path, "wb", 1) as f:
         f.write(header)

@@ -1,4 +1,4 @@
-"""What the fuzz gives to which command: a strategy of cases for each family of inputs."""
+"""Which inputs the fuzz gives to which command: a strategy of cases for each family."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ NANO: dict[str, Any] = {
                 "test_count": 4,
                 "resamples": 200, "weights": "random"},
     "augment": {"sizes": [4]}}
-# Everything is checked in advance, and nothing is tried out, as it is for the networks of chapters 6 and 7.
+# Checks everything in advance and tries nothing out, as a dry run of chapters 6 and 7 does with networks.
 CHECKED = ["run", "p.yaml", "--dry-run", "--only", "summary"]
 BASES = [NANO, *(yaml.safe_load(path.read_text(encoding="utf-8"))
                  for path in sorted((ROOT / "params").glob("*.yaml"))
@@ -59,7 +59,7 @@ LABELS = ["{1: a}", "{'>0': a}", "{0: background, 255: a}", "{'#ff0000': a, '#00
 
 
 def command(draw: Draw, argv: list[str], most: int = 2) -> tuple[str, ...]:
-    """The words of a command with parameters of any kind after them."""
+    """The words of a command, followed by up to `most` parameters with any values."""
     for _ in range(draw(st.integers(0, most))):
         section, *rest = draw(st.sampled_from(KEYS))
         argv += ["-p", ".".join([section, *rest]), str(draw(st.one_of(EVIL, NAMES)))[:5000].replace("\0",
@@ -91,17 +91,17 @@ def parameters(draw: Draw) -> Case:
 
 
 def pair(image: str, mask: str, name: str = "b", folder: str = "set") -> dict[str, bytes | Special]:
-    """A sound pair, by the formats of its files."""
+    """A valid pair, with files of these formats."""
     return {f"{folder}/images/{name}{image}": made.pictures(False)[image],
             f"{folder}/masks/{name}{mask}": made.pictures(True)[mask]}
 
 
 def picture(draw: Draw, mask: bool) -> tuple[str, bytes | Special]:
-    """A damaged file of a picture, and its ending."""
+    """The ending and the bytes of a damaged picture file."""
     way, kind = draw(st.integers(0, 11)), draw(st.sampled_from(sorted(made.pictures(mask))))
     if way <= 3:
         return kind, made.spoilt(draw, made.pictures(mask)[kind])
-    if way == 4:  # another format than its name says
+    if way == 4:  # not the format that its name says
         return kind, made.pictures(mask)[draw(st.sampled_from(sorted(made.pictures(mask))))]
     if way == 5:
         return kind, draw(SPECIAL)
@@ -132,7 +132,7 @@ def pictures(draw: Draw) -> Case:
 @st.composite
 def masks(draw: Draw) -> Case:
     kind, content = picture(draw, mask=True)
-    if draw(st.integers(0, 3)) == 0:  # painted by, or over
+    if draw(st.integers(0, 3)) == 0:  # the mask to paint, or of the lesion to paint over
         argv = ["paint", "run", "a.png", draw(st.sampled_from(["--mask", "--old"])), f"m{kind}", "--out",
                 "out"]
         return Case("masks", tuple(argv), {"a.png": made.pictures(False)[".png"], f"m{kind}": content}, True,
@@ -144,7 +144,7 @@ def masks(draw: Draw) -> Case:
 
 
 def options(draw: Draw) -> list[str]:
-    """Parameters of the data that a check may be given."""
+    """Up to two parameters of the data for a check."""
     chosen = draw(st.lists(st.sampled_from([
         ("channels", "1"), ("channels", "3"), ("channels", "4"), ("intensities", "percentile"),
         ("intensities", "dicom"),
@@ -193,7 +193,7 @@ def labels(draw: Draw) -> Case:
 
 
 def table(draw: Draw, text: str) -> bytes:
-    """A CSV of which cells, rows or columns are others."""
+    """A CSV with some cells or rows changed, and perhaps damaged bytes."""
     rows = [line.split(",") for line in text.splitlines()] or [[""]]
     rows = changed_rows(draw, rows)
     content = "\n".join(",".join(map(str, row)) for row in rows).encode("utf-8", "surrogatepass")
@@ -210,7 +210,7 @@ def changed_rows(draw: Draw, rows: list[list[str]]) -> list[list[Any]]:
 
 @st.composite
 def tables(draw: Draw) -> Case:
-    """A table of patients, or the manifest of painted pairs."""
+    """A table of patients, and a `data.patients` that names its column or is a pattern."""
     names = ["a", "b", "c", "d"]
     files: dict[str, bytes | Special] = {}
     for name in names:

@@ -10,17 +10,17 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-SECONDS, BYTES = 30.0, 2 << 30  # that an input may take
-MOST = 20  # times so many seconds end it however long it has waited for a processor
+SECONDS, BYTES = 30.0, 2 << 30  # the most an input may take
+MOST = 20  # times SECONDS by the clock end an input, however long it has waited for a processor
 CANARY = "pwned"  # the name of a file that planted payloads would write
-# What libraries keep for themselves, in the home folder and that of temporary files.
+# What libraries keep for themselves in the home folder and in that of temporary files.
 CACHES = (".cache", ".config", ".local", ".ipython", ".jupyter", "torchinductor_", "dask-scratch-space")
 OURS = re.compile(r'File "[^"]*(diffusegen_core/[^"]+)", line \d+, in (\S+)')
 ERROR = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt|Exit|Bomb\w*|Group))\b", re.M)
 
 
 def waited(child: int) -> tuple[int, float, bool]:
-    """The exit code of a child (negative: the signal), its seconds, and whether these were too many."""
+    """Wait for a child: its exit code (negative: a signal), its seconds, and whether it took too long."""
     start, pause, off, looked = time.monotonic(), 0.002, 0.0, 0.0
     delays: dict[int, float] = {}
     while True:
@@ -31,20 +31,20 @@ def waited(child: int) -> tuple[int, float, bool]:
         if (now := time.monotonic()) - looked > 0.5:
             looked, off = now, _delayed(child, delays)
         if time.monotonic() - start - off > SECONDS or time.monotonic() - start > MOST * SECONDS:
-            os.kill(child, signal.SIGABRT)  # faulthandler tells where it is
+            os.kill(child, signal.SIGABRT)  # faulthandler prints where it is
             time.sleep(0.5)
             _end(child)
             _, status = os.waitpid(child, 0)
             return os.waitstatus_to_exitcode(status), SECONDS, True
         time.sleep(pause)
         pause = min(0.05, 1.5 * pause)
-    _end(child)  # what it has started
+    _end(child)  # processes it has started
     return code, max(0.0, time.monotonic() - start - off), False
 
 
 def _delayed(child: int, delays: dict[int, float]) -> float:
-    """The seconds that a child has waited for a processor, or that process of its session that has waited
-    longest; all are kept in `delays`."""
+    """The seconds that a child has waited for a processor: the longest wait of any process of its session.
+    `delays` keeps them by process, ended ones included."""
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             if os.getsid(int(path.name)) == child:
@@ -83,7 +83,7 @@ def judged(code: int, hung: bool, peak: int, text: str) -> list[str]:
 
 
 def listing(box: Path) -> dict[str, tuple[Any, ...]]:
-    """Every entry below a folder: what it is, and a file's size and hash."""
+    """Every entry below a folder: what it is, and of a file its size and hash, or its time if it is large."""
     found: dict[str, tuple[Any, ...]] = {}
     for parent, folders, names in os.walk(os.fsencode(box)):
         for name in (*folders, *names):
@@ -110,7 +110,7 @@ def _hash(path: bytes) -> str:
 
 def strays(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]],
             writes: tuple[str, ...]) -> list[str]:
-    """What was written, changed or removed where it must not be, and the canary wherever it is."""
+    """What was written, changed or removed where it must not be, and the canary anywhere."""
     faults = set()
     for name in {*before, *after}:
         if before.get(name) == after.get(name):

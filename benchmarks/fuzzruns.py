@@ -1,5 +1,5 @@
-"""What the fuzz gives to commands that look at runs, archives, checkpoints, clusters, notebooks and names:
-a strategy of cases for each family, and the share of every family."""
+"""What the fuzz gives to commands that read runs, archives, checkpoints, clusters, notebooks and names: a
+strategy of cases for each family, and the share of every family."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from fuzzinputs import CHECKED, NAMES, NANO, ROOT, SPECIAL, TEXTS, TOKENS, optio
 from hypothesis import strategies as st
 
 LIKE = ["medium", "x", "0.05,0.4:0.6", "1e9,1:1", "nan,nan:nan", "0,0:0", "-1,0.5:0.5", "huge,top-left"]
-BASE = ROOT / ".fuzz" / "base"  # what is prepared; `fuzz` may set another
+BASE = ROOT / ".fuzz" / "base"  # what is prepared; `fuzz` may set another folder
 RUN_FILES = ["params.yaml", "run.json", "data/made.json", "data/pairs.npz", "cluster/clusters.csv",
              "cluster/scan.csv",
              "cluster/made.json", "train/cluster-00/made.json", "train/cluster-00/model.safetensors",
@@ -46,7 +46,7 @@ def archives(draw: Draw) -> Case:
         content = made.spoilt(draw, bytes(content))  # type: ignore[arg-type]
     elif way == 5:
         content = draw(SPECIAL)
-    elif way == 6:  # names in the central list alone
+    elif way == 6:  # a name outside the folder or not in UTF-8
         content = bytes(content).replace(b"images/a.png", draw(st.sampled_from([b"../../../aaa",
             b"/tmp/fuzz-aa", b"images/\xff.pn"])))  # type: ignore[arg-type]
     name = "to/hyper-kvasir-segmented-images.zip"
@@ -66,7 +66,7 @@ def archives(draw: Draw) -> Case:
 
 
 def safetensors(draw: Draw, content: bytes) -> bytes:
-    """A file of ours with another header: the library's, or within it the program's own."""
+    """A checkpoint of ours with a changed header: that of safetensors, or the program's own within it."""
     size = int.from_bytes(content[:8], "little")
     head, body = json.loads(content[8:8 + size]), content[8 + size:]
     if draw(st.booleans()):
@@ -89,7 +89,7 @@ def changed(draw: Draw, value: Any) -> dict[str, Any]:
 
 
 def tensors(draw: Draw) -> bytes:
-    """A torch file: of tensors, of payloads, or damaged."""
+    """A torch file with tensors or payloads, perhaps damaged."""
     import torch
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(1, dtype=torch.int64)}
     value = draw(st.sampled_from([state, {"state_dict": state}, [state],
@@ -116,7 +116,7 @@ def checkpoints(draw: Draw) -> Case:
     way = draw(st.integers(0, 4))
     ending = ".safetensors" if ours else draw(st.sampled_from([".pt", ".pth"]))
     nano = {"p.yaml": yaml.safe_dump({**NANO, "run_dir": "out"}).encode()}
-    if way == 0 and ours:  # a stranger's run, whose stamps say that this is its model
+    if way == 0 and ours:  # a stranger's run, whose stamps list this file as its model
         name = "run/train/cluster-00/model.safetensors"
         argv = draw(st.sampled_from([("paint", "run", "a.png", "--out", "out"), ("status", "run"),
                                      ("export", "run", "--to", "models", "--out", "out")]))
@@ -171,7 +171,7 @@ def clusters(draw: Draw) -> Case:
 
 @st.composite
 def runs(draw: Draw) -> Case:
-    """A run of a stranger's, of which one file is another, with a stamp that agrees or without."""
+    """A stranger's run with one file changed, whose stamp matches it or not."""
     name = draw(st.sampled_from(RUN_FILES))
     kept = BASE / "run" / name
     content: bytes | Special = kept.read_bytes() if kept.is_file() else b""
@@ -223,7 +223,7 @@ def notebooks(draw: Draw) -> Case:
             {"output_type": "stream", "name": "stdout", "text": "x"},
             {"output_type": "display_data", "metadata": {}, "data": {
                 "text/html": "<script>alert(1)</script>"}}]}]
-    # Nothing of the run is made, so that no chapter is executed for its page.
+    # The run has no results, so that no chapter is executed for its page.
     own: dict[str, bytes | Special] = {
         f"run/{path}": (BASE / "run" / path).read_bytes() for path in ("params.yaml", "run.json")}
     told = yaml.safe_load(bytes(own["run/params.yaml"]))  # type: ignore[arg-type]
@@ -235,7 +235,7 @@ def notebooks(draw: Draw) -> Case:
 
 @st.composite
 def names(draw: Draw) -> Case:
-    """Names of files and words of commands."""
+    """Odd names of files and words of commands."""
     name, files = draw(NAMES), pair(".png", ".png")
     way = draw(st.integers(0, 6))
     if way <= 1:
@@ -267,7 +267,7 @@ def names(draw: Draw) -> Case:
                 writes=("out", "run"))
 
 
-# Each family, and its share of all inputs.
+# Each family and its share of all inputs.
 FAMILIES: dict[str, tuple[st.SearchStrategy[Case], float]] = {
     "parameters": (given.parameters(), 0.18), "pictures": (given.pictures(), 0.17),
     "masks": (given.masks(), 0.10), "labels": (given.labels(), 0.12),

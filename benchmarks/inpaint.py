@@ -1,6 +1,6 @@
 """Inpainting: different images in one batch against one image at a time, at equal network calls an image.
 
-The schedule is the paper's (jumps of 10 levels, U = 5), over fewer levels: the rate goes with the calls.
+The schedule is the paper's (jumps of 10 levels, U = 5), over fewer levels: time is proportional to calls.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ JUMP_LENGTH, RESAMPLING = 10, 5
 
 
 def run(arguments: list[str] | None = None) -> dict:
-    """The benchmark, with command-line arguments; what it wrote."""
+    """Run the benchmark with command-line arguments; return what it wrote."""
     parser = common.parser("inpaint", __doc__)
     parser.add_argument("--batch", type=common.positive,
                         help="images in a batch; default: inpaint.batch_size")

@@ -1,10 +1,11 @@
-"""What a training makes of as many images: one table over ways to train, on real pairs.
+"""Compares ways to train on the same number of images: one table, on real pairs.
 
     python benchmarks/learning.py --data KVASIR --weights MOBILENET --folder runs/learning
 
-Each way is a run of `kvasir_cpu` that changes how its model learns; all see as many images. Of each: seconds,
-the error on held-out pairs, over the whole image and in the lesion, and agreement, the Dice between masks of
-painted pairs and what the judge of benchmarks/worth.py finds in them. Whatever is there is not made again.
+Each way is a run of `kvasir_cpu` that changes how its model learns; all see the same number of images. For
+each: seconds; the error on held-out pairs, over the whole image and in the lesion; and agreement, the Dice
+between the masks of painted pairs and what the judge of benchmarks/worth.py finds in them. What is there
+already is not made again.
 """
 
 import argparse
@@ -36,8 +37,8 @@ def batches(size: int, lr: float, ema: float) -> dict[str, Any]:
 
 
 SMALL = batches(2, 2e-4, 0.9998)
-# By the name of their row: what they change in kvasir_cpu. The learning rates are those that are usual for
-# the batch sizes: about as their square root.
+# By the name of its row, what each way changes in kvasir_cpu. Learning rates are the usual ones for the batch
+# sizes: they grow roughly as the square root.
 WAYS: dict[str, dict[str, Any]] = {
     "batch 2": SMALL, "batch 1": batches(1, 1e-4, 0.9999), "batch 4": batches(4, 3e-4, 0.9995),
     "batch 8": batches(8, 5e-4, 0.999), "batch 16": batches(16, 7e-4, 0.998),
@@ -54,7 +55,7 @@ EACH, DIFFERENCE = "agreement of each", "difference in agreement"
 
 
 def run_of(asked: argparse.Namespace, way: str) -> Run:
-    """The run of a way: with several models, each sees its share of the images."""
+    """The run of a way; several models share the images among them."""
     changes = {"cluster.k": 1, **WAYS[way]}
     name = way.replace(", ", "-").replace(" ", "-")
     return Run.create("kvasir_cpu", {
@@ -71,7 +72,7 @@ def measured(asked: argparse.Namespace, judge: torch.nn.Module, held_out: Pairs,
     run.make("inpaint")
     painted = next(iter(run.inpainted.sets.values())).load()
     agreements = worth.dice_each(judge, painted.images, painted.masks, run.params.segment)
-    # Of several models, each image's error is that of the one that knows it best.
+    # With several models, each error of an image is the lowest among them.
     each = [errors(run.models.load(model.name, "cpu"), held_out, run.params.seed)
             for model in run.models.models]
     whole, inside = np.min([[one.mean(axis=(1, 2)), lesion.mean(axis=1)] for one, lesion in each], axis=0)
@@ -80,7 +81,7 @@ def measured(asked: argparse.Namespace, judge: torch.nn.Module, held_out: Pairs,
             EACH: dict(zip(painted.names, agreements.round(4).tolist(), strict=True))}
 
 
-# error_t = mean (y - prediction(x_t))^2, y being eps or v, over the image and over the lesion in it
+# error_t = mean (v - prediction(x_t))^2, over the image and over the lesion in it
 def errors(diffusion: Diffusion, pairs: Pairs, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The errors of the colours for each pair, (N, LEVELS, 3), and those in its lesion, (N, LEVELS)."""
     steps = len(diffusion.schedule)
@@ -100,7 +101,7 @@ def errors(diffusion: Diffusion, pairs: Pairs, seed: int) -> tuple[np.ndarray, n
 
 
 def table(record: stages.Record, ways: list[str]) -> pd.DataFrame:
-    """A row a way that is measured; of ways that paint the same masks, the difference from the first."""
+    """One row per measured way, with its difference from the first way that has as many clusters."""
     rows = []
     for way in filter(record.done, ways):
         rows.append({"way": way, **{key: record.stages[way][key] for key in COLUMNS}, DIFFERENCE: ""})

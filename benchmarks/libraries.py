@@ -1,11 +1,11 @@
-"""Ours and three other libraries, each by its own interface and as its documentation trains and samples.
+"""Ours and three other libraries, each used through its own interface and as in its documentation.
 
-A network is asked for by its width: it has our levels, residual blocks and attention where the library can
-have them, and `width` times our multipliers for channels. What a training loop does beside the step (reading
-images, logging, saving, Accelerate's wrappers) is left out, in their favour; so is a weight average where
+A network is made by its width: it has our levels, residual blocks and attention as far as the library can
+have them, and `width` times our multipliers as channels. What a training loop does besides the step (reading
+images, logging, saving, Accelerate's wrappers) is left out, in their favour; so are a weight average where
 their documentation keeps none, and a learned variance, which ours always has. Other libraries are imported
-where they are asked for: tests and help need none of them. Attention is as by their defaults, where
-it is the formula in MONAI and denoising-diffusion-pytorch: fused, their times differ by 3 % at most on a CPU.
+only when used: tests and help need none of them. Attention is their default, in MONAI and
+denoising-diffusion-pytorch the plain formula: fused, their times differ by at most 3 % on a CPU.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class RePaint:
-    """The schedule of an inpainting: one jump back of `jump_length` levels, `resampling - 1` times."""
+    """An inpainting schedule: one jump back by `jump_length` levels, made `resampling - 1` times."""
 
     respacing: int = 8
     jump_length: int = 4
@@ -44,32 +44,32 @@ class RePaint:
 
     @property
     def calls(self) -> int:
-        """Network calls an image."""
+        """Network calls for each image."""
         return network_calls(self.levels)
 
 
 class Library:
-    """What is timed of a library. Images are (B, 4, S, S), on the CPU; `x` of a training is uint8."""
+    """What is timed of a library. Images are (B, 4, S, S) on the CPU, uint8 in training."""
 
-    name = ""  # of the distribution, too
+    name = ""  # also of its distribution
     width_step = GROUPS  # what a network's width must be a multiple of
-    lacks: dict[str, str] = {}  # noqa: RUF012 - a kind of work that it cannot do -> why
+    lacks: dict[str, str] = {}  # noqa: RUF012 - kinds of work that it cannot do -> why
 
     def network(self, p: Params, width: int) -> nn.Module:
-        """Untrained; called with x_t and timesteps (B,)."""
+        """An untrained network, called with x_t and timesteps (B,)."""
         raise NotImplementedError
 
     def training(self, net: nn.Module, p: Params, x: Tensor, precision: str) -> Call:
-        """A call is an optimizer step of p.train.batch_size images."""
+        """Each call is an optimizer step of p.train.batch_size images."""
         raise NotImplementedError
 
     def sampling(self, net: nn.Module, p: Params, count: int, calls: int, precision: str) -> Call:
-        """A call draws `count` images in `calls` network calls."""
+        """Each call draws `count` images in `calls` network calls."""
         raise NotImplementedError
 
     def inpainting(self, net: nn.Module, p: Params, x: Tensor, known: Tensor, schedule: RePaint,
                    precision: str) -> Call:
-        """A call fills what is not known (B, 1, S, S) of x in [-1, 1]."""
+        """Each call fills x, in [-1, 1], where `known` (B, 1, S, S) is 0."""
         raise NotImplementedError
 
 
@@ -100,7 +100,7 @@ class Ours(Library):
 
 
 class Diffusers(Library):
-    """UNet2DModel; its residual blocks resize, and its time embedding scales and shifts: ADM's, as ours."""
+    """UNet2DModel; residual blocks resize and the time embedding scales and shifts, as in ADM and ours."""
 
     name = "diffusers"
 
@@ -149,8 +149,8 @@ class Diffusers(Library):
                    precision: str) -> Call:
         from diffusers import RePaintPipeline, RePaintScheduler
 
-        # It noises back up by one draw for every original timestep. Four a level are as many as in its
-        # documentation (250 levels of 1000); for our few levels of 1000 they would be 125.
+        # It noises back up with one draw per original timestep. Four of them per level are as many as in its
+        # documentation (250 levels of 1000); our few levels of 1000 timesteps would make that 125.
         pipeline = silent(RePaintPipeline(net, RePaintScheduler(num_train_timesteps=4 * schedule.respacing)))
         return within(precision, partial(
             pipeline, image=x, mask_image=known, num_inference_steps=schedule.respacing, eta=1.0,
@@ -194,7 +194,7 @@ class Monai(Library):
         return step
 
     def sampling(self, net: nn.Module, p: Params, count: int, calls: int, precision: str) -> Call:
-        """By DDIM: its DDPM scheduler has no other steps than those of training."""
+        """By DDIM: its DDPM scheduler can only take the steps of training."""
         from monai.inferers import DiffusionInferer
         from monai.networks.schedulers import DDIMScheduler
 
@@ -215,7 +215,7 @@ class DenoisingDiffusion(Library):
     def network(self, p: Params, width: int) -> nn.Module:
         from denoising_diffusion_pytorch import Unet
 
-        # The first level has `dim` channels, and each multiplier is of the level below it.
+        # The first level has `dim` channels, and each multiplier applies to the level below.
         multipliers = (*p.model.channel_mult[1:], p.model.channel_mult[-1])
         return Unet(dim=width, dim_mults=multipliers, channels=RGB_AND_MASK.all)
 
@@ -240,7 +240,7 @@ class DenoisingDiffusion(Library):
         return step
 
     def sampling(self, net: nn.Module, p: Params, count: int, calls: int, precision: str) -> Call:
-        """By DDIM, as it always does in fewer calls than it was trained with."""
+        """By DDIM, as always when it samples in fewer steps than it was trained with."""
         from denoising_diffusion_pytorch import GaussianDiffusion
 
         diffusion = GaussianDiffusion(net, image_size=p.data.image_size, timesteps=p.process.steps,
@@ -249,7 +249,7 @@ class DenoisingDiffusion(Library):
 
     def inpainting(self, net: nn.Module, p: Params, x: Tensor, known: Tensor, schedule: RePaint,
                    precision: str) -> Call:
-        """It knows no respacing, so the model is one of that few levels; it jumps back from its level 1."""
+        """It has no respacing, so the model is made with so few levels; it jumps back from its level 1."""
         from denoising_diffusion_pytorch.repaint import GaussianDiffusion
 
         diffusion = GaussianDiffusion(net, image_size=p.data.image_size, timesteps=schedule.respacing).eval()
@@ -268,7 +268,7 @@ def widths(p: Params, width: int) -> tuple[int, ...]:
 
 
 def attended(p: Params) -> tuple[bool, ...]:
-    """Of each level, whether it has attention."""
+    """Whether each level has attention."""
     levels = range(len(p.model.channel_mult))
     return tuple(p.data.image_size // 2**level in p.model.attention_resolutions for level in levels)
 
@@ -279,7 +279,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def drawn(images: Tensor, p: Params) -> Tensor:
-    """A batch, drawn as ours is: with replacement."""
+    """A batch drawn with replacement, as ours is."""
     return images[torch.randint(len(images), (p.train.batch_size,))]
 
 
@@ -289,7 +289,7 @@ def silent(pipeline: Any) -> Any:
 
 
 def within(precision: str, work: Call) -> Call:
-    """The same call, its networks in this precision."""
+    """The same call with its networks in this precision."""
     def call() -> object:
         with devices.autocast(CPU, precision):
             return work()

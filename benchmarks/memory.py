@@ -1,7 +1,7 @@
-"""Memory of training by micro-batches: the peak of one optimizer step of the whole batch, by ways.
+"""Memory of training by micro-batches: the peak of one optimizer step of the whole batch.
 
-On a GPU it is what PyTorch reserved of it at most, to which the driver's own half gigabyte or so comes; on
-the CPU the growth of the process's peak, so one way a run.
+On a GPU it is the most that PyTorch reserved, without the half gigabyte or so of the driver itself; on the
+CPU it is the growth of the process's peak, so each run measures only one way.
 """
 
 import resource
@@ -18,7 +18,7 @@ GB = 1e9
 
 
 def run(arguments: list[str] | None = None) -> dict:
-    """The benchmark, with command-line arguments; what it wrote."""
+    """Run the benchmark with command-line arguments; return what it wrote."""
     parser = common.parser("memory", __doc__)
     parser.add_argument("--batch", type=common.positive,
                         help="images an optimizer step; default: train.batch_size")

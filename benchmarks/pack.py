@@ -1,8 +1,8 @@
-"""Everything that a card's machine without a network needs beside the checkout, in the ignored folder .card.
+"""Everything that a card's offline machine needs besides the checkout, in the ignored folder .card.
 
-Wheels that such a machine lacks, with the hashes of requirements.lock; pairs of Kvasir-SEG as they lie on the
-disk: the paper's 348, the 200 test pairs that a run of `one_gpu` draws, and some others to watch a training
-by; the folder of weights; and, for `figures`, the authors' code. None of it is ever committed.
+Wheels that such a machine lacks, checked against the hashes of requirements.lock; copies of Kvasir-SEG pairs:
+the paper's 348, the 200 test pairs that a run of `one_gpu` draws, and some others to monitor a training; the
+folder of weights; and, for `figures`, the authors' code. None of it is ever committed.
 """
 
 import json
@@ -34,7 +34,7 @@ LOCAL = ("runs", "data", "lab")  # at the top of the checkout, and ignored by gi
 
 
 def run(source: Path, weights: Path, reference: Path | None, home: Path) -> dict[str, float]:
-    """Fill `home`; the megabytes of its parts. UserError where the whole is too large to travel."""
+    """Fill `home` and return the MiB of its parts. UserError if the whole is too large to send."""
     home.mkdir(parents=True, exist_ok=True)
     fetch_wheels(home / "wheels")
     copy_pairs(source, home / "kvasir")
@@ -52,7 +52,7 @@ def run(source: Path, weights: Path, reference: Path | None, home: Path) -> dict
 
 
 def locked(lock: str, names: tuple[str, ...]) -> str:
-    """The lines of a requirements file with hashes that are for these packages."""
+    """The lines for these packages in a requirements file with hashes."""
     blocks = re.split(r"\n(?=\S)", lock)
     found = {match[1].lower(): block for block in blocks if (match := re.match(r"([\w.-]+)==", block))}
     if absent := [name for name in names if name not in found]:
@@ -61,7 +61,7 @@ def locked(lock: str, names: tuple[str, ...]) -> str:
 
 
 def fetch_wheels(folder: Path) -> None:
-    """Download the wheels by pip, which compares them with their hashes; those that are there are kept."""
+    """Download the wheels with pip, which checks their hashes; those already there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
         wanted.write(locked((common.ROOT / "requirements.lock").read_text(), MISSING))
@@ -76,7 +76,7 @@ def fetch_wheels(folder: Path) -> None:
 
 
 def copy_pairs(source: Path, folder: Path) -> None:
-    """The pairs with `split.json`, which says what each is for: train, test or watch."""
+    """Copy the pairs and write `split.json`, which says what each is for: train, test or watch."""
     names = sorted(path.stem for path in (source / "images").iterdir())
     split = chosen(names, dataset.paper_names())
     shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +88,7 @@ def copy_pairs(source: Path, folder: Path) -> None:
 
 
 def chosen(names: list[str], training: list[str]) -> dict[str, list[str]]:
-    """The training pairs, the test pairs that chapter 6 draws of the rest, and some of what is left then."""
+    """The training pairs, the test pairs that chapter 6 draws from the rest, and some of what is left."""
     rest = [name for name in names if name not in set(training)]
     seed = params.load(common.ROOT / "params" / "one_gpu.yaml").get("seed", 0)
     rng = seeds.rng(seed, "test set", testsets.KVASIR)
@@ -106,7 +106,7 @@ def copy_whole(source: Path, folder: Path, *without: str) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of a folder without what does not travel from a checkout."""
+    """Bytes of a file, or of a folder without links and what is not sent of a checkout."""
     if path.is_file():
         return path.stat().st_size
     return sum(size(part) for part in path.iterdir() if not part.is_symlink() and part.name not in IGNORED)

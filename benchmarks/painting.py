@@ -1,7 +1,7 @@
 """Pairs with masks that are known beforehand, painted by the joint model of image and mask.
 
-RePaint takes what is known channel by channel. Where the mask channel is known everywhere and the colours
-outside a region, the model paints a lesion of the given outline, and what was there before becomes mucosa.
+RePaint takes known pixels channel by channel. If the mask channel is known everywhere, but the colours only
+outside a region, the model paints a lesion of the given outline; what was there before becomes mucosa.
 """
 
 import math
@@ -22,8 +22,8 @@ from diffusegen_core.store import seeds
 
 SCALES = (0.8, 1.25)
 TRIES = 60
-LOST = 0.02  # of a mask's area, at most, beyond the picture or the field of view
-WIDEST = 0.6  # of the picture, at most, is painted
+LOST = 0.02  # the largest share of a mask's area outside the picture or the field of view
+WIDEST = 0.6  # the largest share of the picture to paint
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Placed:
 def placed(pairs: Pairs, source: int, settings: Inpaint, *seed: object) -> Placed:
     """Another pair's mask, turned, mirrored and scaled, at a place within the source's field of view.
 
-    Drawn again where too much of it would be lost or painted; at last the source's own mask, unmoved.
+    Drawn again if too much of it would be lost or painted; after TRIES, the source's own mask, unmoved.
     """
     rng, view = seeds.rng(*seed), field_of_view(pairs.images[source])
     side = view.shape[-1]
@@ -62,7 +62,7 @@ def placed(pairs: Pairs, source: int, settings: Inpaint, *seed: object) -> Place
 
 
 def moving(mask: np.ndarray, centre: np.ndarray, angle: float, scale: float, mirrored: bool) -> np.ndarray:
-    """The map (2, 3) that turns, scales and mirrors a mask about its middle, and puts that at `centre`."""
+    """The map (2, 3) that turns, scales and mirrors a mask about its middle and moves it to `centre`."""
     middle = np.argwhere(mask).mean(axis=0)[::-1]
     turn = math.radians(angle)
     linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -78,9 +78,9 @@ def warped(mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def paint(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, fill: np.ndarray, masks: np.ndarray,
           own: list[int]) -> np.ndarray:
-    """Images (B, 3, S, S) uint8, painted anew where `fill` (B, S, S) so that the lesions are `masks`.
+    """Images (B, 3, S, S) uint8, repainted where `fill` (B, S, S) is 1, so that the lesions are `masks`.
 
-    `own` are seeds, one an image. Other pixels stay the same bytes.
+    `own` has a seed for each image. Other pixels stay the same bytes.
     """
     known = np.repeat(1 - fill[:, None], 4, axis=1)
     known[:, 3] = 1
@@ -90,7 +90,7 @@ def paint(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, fill: np.
 
 def joint(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, masks: np.ndarray,
           own: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Chapter 3's way: images and masks (B, S, S), the lesion's outline painted along with it."""
+    """Chapter 3's way: images and masks (B, S, S), each lesion painted together with its outline."""
     fill = regions.all_dilated(masks[:, None], settings.dilate)[:, None]
     x = repainted(diffusion, settings, images, masks, 1 - fill, own)
     made = np.where(fill > 0, dataset.to_bytes(x[:, :3]), images)
@@ -109,6 +109,6 @@ def repainted(diffusion: Diffusion, settings: Inpaint, images: np.ndarray, masks
 
 
 def batched(count: int, size: int, work: Callable[[slice], None]) -> None:
-    """`work` on slices of so many, until `count` is done."""
+    """Call `work` on slices of `size` until `count` are done."""
     for first in range(0, count, size):
         work(slice(first, min(first + size, count)))

@@ -1,9 +1,9 @@
 """Ours against diffusers, MONAI and denoising-diffusion-pytorch: training, sampling, inpainting.
 
-Networks are of equal counted FLOP, batches and network calls are equal, and within a kind of work and a
-precision the libraries take turns. Every ratio is to ours, once of the time that passed and once of the
-processor's time, which others on the machine disturb less. The other libraries are no dependencies: they live
-in an environment of their own (README.md, "Against other libraries").
+Networks have equal counted FLOP, batches and network calls are equal, and libraries take turns within each
+kind of work and precision. Every ratio is to ours, once of wall time and once of CPU time, which other work
+on the machine disturbs less. The other libraries are not dependencies: they live in an environment of their
+own (README.md, "Against other libraries").
 """
 
 import argparse
@@ -16,7 +16,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-os.environ["TQDM_DISABLE"] = "1"  # read at import: bars are no part of what is compared
+os.environ["TQDM_DISABLE"] = "1"  # read at import: progress bars are not part of the comparison
 
 import common
 import libraries
@@ -31,13 +31,13 @@ from diffusegen_core.planning import flops
 TOLERANCE = 0.05  # how far a network's counted FLOP may be from ours
 WORKS, PRECISIONS = ("training", "sampling", "inpainting"), ("fp32", "bf16")
 NAMES = [peer.name for peer in PEERS]
-Network = dict[str, Any]  # what is told of a library's network; its `width` is what it is made by
+Network = dict[str, Any]  # facts about a library's network, which is made from its `width`
 Row = dict[str, Any]
 
 
 @dataclass
 class Tally:
-    """What was counted of a way, the first call of all among it."""
+    """What was counted of a way, its first call included."""
 
     network_calls: int = 0
     cpu_seconds: list[float] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Tally:
         self.network_calls += 1
 
     def timed(self, call: Callable[[], object]) -> Callable[[], object]:
-        """The same call, the processor's time for it noted."""
+        """The same call, with its CPU time noted."""
         def noted() -> None:
             start = time.process_time()
             call()
@@ -56,7 +56,7 @@ class Tally:
 
 
 def run(arguments: list[str] | None = None) -> dict:
-    """The benchmark, with command-line arguments; what it wrote."""
+    """Run the benchmark with command-line arguments; return what it wrote."""
     options = parser().parse_args(arguments)
     p, device = common.setup(options)
     if device.type != "cpu":
@@ -75,7 +75,7 @@ def run(arguments: list[str] | None = None) -> dict:
             found, not_done = common.measure(ways, options.rounds, device)
             found = told(found, work, precision, tallies)
             check_calls(found, expected(options))
-            print(f"\n{table(found)}", flush=True)  # a run that is cut off has shown what it had
+            print(f"\n{table(found)}", flush=True)  # so that an interrupted run has shown what it had
             rows += found
             failed |= not_done
             load.append(os.getloadavg()[0])
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def installed(name: str) -> str:
-    """The version of a library. UserError where it is not there."""
+    """The version of a library. UserError if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -109,7 +109,7 @@ def installed(name: str) -> str:
 
 
 def matched(cost: Callable[[int], float], target: float, step: int) -> int:
-    """The width, a multiple of `step`, whose cost is nearest to the target. UserError beyond TOLERANCE."""
+    """The multiple of `step` as width whose cost is nearest to the target. UserError beyond TOLERANCE."""
     width, costs = 0, {}
     while not costs or costs[width] < target:
         width += step
@@ -131,7 +131,7 @@ def forward_flop(library: Library, p: Params, width: int) -> float:
 
 
 def matched_networks(all_of_them: list[Library], p: Params) -> tuple[dict[str, Network], dict[str, str]]:
-    """Of each library the network that costs what ours does, and why a library has none."""
+    """The network of each library that costs what ours does, and why a library has none."""
     target, networks, left_out = forward_flop(OURS, p, p.model.base_channels), {}, {}
     for library in all_of_them:
         try:
@@ -150,14 +150,14 @@ def matched_networks(all_of_them: list[Library], p: Params) -> tuple[dict[str, N
 
 def able(all_of_them: list[Library], networks: dict[str, Network], work: str,
          left_out: dict[str, str]) -> list[Library]:
-    """Those that have a network and can do this work; of the others `left_out` gets the reason."""
+    """Those that have a network and can do this work; `left_out` gets the reasons of those that cannot."""
     left_out |= {f"{library.name}, {work}": library.lacks[work] for library in all_of_them
                  if work in library.lacks}
     return [library for library in all_of_them if library.name in networks and work not in library.lacks]
 
 
 def name_of(work: str, precision: str, library: Library) -> str:
-    """What a way is called."""
+    """The name of a way."""
     return f"{work}, {precision}: {library.name}"
 
 
@@ -186,7 +186,7 @@ def way(library: Library, network: Network, work: str, precision: str, p: Params
 
 
 def told(rows: list[Row], work: str, precision: str, tallies: dict[str, Tally]) -> list[Row]:
-    """The rows of one kind of work and precision, the first ours, with what they are of and was counted."""
+    """The rows of one kind of work and precision, ours first, with their labels and what was counted."""
     ours = tallies[rows[0]["way"]].cpu_seconds[1:]
     found = []
     for row in rows:
@@ -200,12 +200,12 @@ def told(rows: list[Row], work: str, precision: str, tallies: dict[str, Tally]) 
 
 
 def expected(options: argparse.Namespace) -> dict[str, int]:
-    """Network calls of an image, of the work that makes images."""
+    """Network calls for each image, by kind of work, for those that make images."""
     return {"sampling": options.calls, "inpainting": RePaint().calls}
 
 
 def check_calls(rows: list[Row], calls: dict[str, int]) -> None:
-    """UserError where a library's network was called more or less often than it was to be."""
+    """UserError if a library's network was not called as often as it should have been."""
     for row in rows:
         if row["work"] in calls and row["network_calls"] != calls[row["work"]]:
             raise UserError(f"{row['way']} made {row['network_calls']:g} network calls, not "

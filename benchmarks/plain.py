@@ -1,6 +1,6 @@
-"""The plain way to train: fp32, attention as its formula, the optimizer and the average weight by weight.
+"""The plain way to train: fp32, attention by its formula, the optimizer and the average weight by weight.
 
-What the fast way is measured against, and what it must agree with (tests/test_fast.py).
+The fast way is measured against it and must agree with it (tests/test_fast.py).
 """
 
 import torch
@@ -12,7 +12,7 @@ from diffusegen_core.diffusion.unet import Attention, UNet
 
 
 class PlainAttention(Attention):
-    """softmax(q k / sqrt(d)) v, the whole matrix in memory."""
+    """softmax(q k / sqrt(d)) v, with the whole matrix in memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape

@@ -1,4 +1,4 @@
-"""What the pairs of a real run are like: distances to real images, and the contrast at the border."""
+"""Measures of the pairs of a real run: distances to real images, and the contrast at the border."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from diffusegen_core.data import regions
 from diffusegen_core.measures import metrics
 from diffusegen_core.store import seeds
 
-EQUAL, DRAWS = 100, 3  # images of a set whose distance is taken, and such sets
+EQUAL, DRAWS = 100, 3  # images in a set that is measured, and sets
 
 
 def distances(w: Work) -> dict[str, Any]:
-    """Chapter 5's distances to the test images, of sets of equal size; the floor is other held-out images."""
+    """Chapter 5's distances to the test images for sets of equal size; the floor is other held-out images."""
     e, rng = w.p.evaluate, seeds.rng(w.p.seed, "distances")
     groups = {"held-out real (floor)": w.watch.images, "training real": w.train.images,
               **{name: made.images for name, made in w.sets.items()}}
@@ -39,7 +39,7 @@ def distances(w: Work) -> dict[str, Any]:
 # |mean - mean'|^2 + tr S + tr S' - 2 tr sqrt(S S'); the last trace is the nuclear norm of X X'^T, of the
 # centred rows, over sqrt((n - 1) (n' - 1))
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """metrics.frechet of features (N, D) and (M, D), for fewer images than features: no root of D x D."""
+    """metrics.frechet of features (N, D) and (M, D) without a D x D root, for fewer images than features."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     means = a.mean(axis=0), b.mean(axis=0)
     x, y = ((rows - mean) / np.sqrt(len(rows) - 1) for rows, mean in zip((a, b), means, strict=True))
@@ -48,7 +48,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def seams(w: Work) -> dict[str, Any]:
-    """The contrast at the border of what was painted, and that of the sources at the same places."""
+    """The contrast at the border of the painted regions, and that of the sources at the same places."""
     found = {}
     for name, made in w.sets.items():
         pairs = zip(made.images, w.train.images[made.sources], made.regions, strict=True)

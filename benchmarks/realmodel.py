@@ -18,21 +18,21 @@ from diffusegen_core.diffusion import checkpoints, origins, process, samplers, t
 from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNet, parameter_count
 from diffusegen_core.store import files, seeds
 
-SHARE = 0.5  # of the call's limit, for training
-TINY_STEPS = 20  # of a rehearsal's training
-FALL = 0.35  # the last part of the training, in which the learning rate falls to
-LEAST_RATE = 0.03  # of its value
+SHARE = 0.5  # of the call's time limit is for training
+TINY_STEPS = 20  # in a rehearsal's training
+FALL = 0.35  # the last share of the training, in which the learning rate falls
+LEAST_RATE = 0.03  # the share of its value to which it falls
 LOOK, KEEP = 15.0, 60.0  # seconds between two looks at the held-out loss, between two checkpoints
-CLOSE = 0.05  # relative: how far losses of the first steps may be from the package's
+CLOSE = 0.05  # the largest relative difference of the first losses from the package's
 BURST = 25  # steps between two looks at the clock
 SAMPLES, STEPS = 64, 50
 AVERAGE, CHECKPOINT = "average.safetensors", "checkpoint.safetensors"
-COLUMNS = ["step", "seconds", "loss", "mse", "vb", "held_out_v"]  # of a training's rows
-PART = 13 * 2**20  # bytes of a file of weights, at most
+COLUMNS = ["step", "seconds", "loss", "mse", "vb", "held_out_v"]  # of a training's table
+PART = 13 * 2**20  # the most bytes of a file of weights
 
 
 def trainer_of(w: Work) -> tuple[ways.Trainer, str]:
-    """The fastest way to train that works here, by a trial against the package's own."""
+    """The fastest way to train that works here, tried against the package's own, and what it is."""
     net = untrained(w)
     if not w.kernels:
         return ways.Eager(w.training, net), "eager"
@@ -45,7 +45,7 @@ def trainer_of(w: Work) -> tuple[ways.Trainer, str]:
         if apart < CLOSE:
             return ways.Flat(w.training, net), f"flat graph, its losses within {apart:.1e} of the package's"
         return ways.Eager(w.training, net), f"eager: the flat graph's losses are off by {apart:.1e}"
-    except Exception as error:  # whatever it is, the package's own way is there
+    except Exception as error:  # whatever it is, the package's own way remains
         return ways.Eager(w.training, net), f"eager: {type(error).__name__}: {error}"[:300]
 
 
@@ -58,8 +58,8 @@ def pixels(w: Work, pairs: Pairs) -> Tensor:
 
 
 def train(w: Work) -> dict[str, Any]:
-    """Train until its share of the clock is spent, from the last checkpoint if there is one; keep the average
-    with the least loss on pairs that are neither trained on nor tested."""
+    """Train until the share of the clock is spent, from the last checkpoint if there is one; keep the average
+    with the lowest loss on pairs used neither for training nor for testing."""
     trainer, way = trainer_of(w)
     x, watch = pixels(w, w.train), Watch(w)
     state = resume(w, trainer)
@@ -82,7 +82,7 @@ def train(w: Work) -> dict[str, Any]:
             state["rows"].append([trainer.number, round(spent, 2), *(sums / count).tolist(),
                                   watch.look(trainer)])
             sums, count, looked = torch.zeros(3, device=w.device), 0, spent
-    if not watch.best:  # its time was up when it was continued
+    if not watch.best:  # resumed when its time was up already
         watch.look(trainer)
     seconds = time.monotonic() - began
     watch.save()
@@ -95,12 +95,12 @@ def train(w: Work) -> dict[str, Any]:
 
 
 def share_done(w: Work, trainer: ways.Trainer, seconds: float) -> float:
-    """Of the training: by the clock, and in a rehearsal by steps."""
+    """The share of the training that is done: by the clock, or in a rehearsal by steps."""
     return trainer.number / TINY_STEPS if w.tiny else seconds / (SHARE * w.call.clock.limit)
 
 
 class Watch:
-    """The loss of v over held-out pairs, always with the same noise, and the average that has the least."""
+    """The loss of v on held-out pairs, always with the same noise, and the average with the lowest."""
 
     def __init__(self, w: Work) -> None:
         self.w, self.least, self.step, self.best = w, float("inf"), 0, {}
@@ -162,18 +162,18 @@ def resume(w: Work, trainer: ways.Trainer) -> dict[str, Any]:
 
 
 def fast(w: Work, net: UNet) -> UNet:
-    """The same network, by the kernels of `fused` where they run."""
+    """The same network, with the kernels of `fused` where they run."""
     return ways.laid_out(net, "fused") if w.kernels else net
 
 
 def weights_back(w: Work) -> None:
-    """The finished average, also after a call before."""
+    """Load the finished average, possibly of an earlier call."""
     diffusion = checkpoints.load(w.folder / AVERAGE, device=w.device, precision=w.p.inpaint.precision)
     w.diffusion = replace(diffusion, net=fast(w, diffusion.net))
 
 
 def keep_weights(w: Work) -> dict[str, Any]:
-    """The average as bf16, in files of limited size."""
+    """Write the average as bf16, in files of limited size."""
     tensors, header = checkpoints.read(w.folder / AVERAGE)
     parts: list[dict[str, Tensor]] = [{}]
     room = PART
@@ -190,7 +190,7 @@ def keep_weights(w: Work) -> dict[str, Any]:
 
 
 def sample(w: Work) -> dict[str, Any]:
-    """Whole pairs from noise, which show no real image."""
+    """Sample whole pairs from noise, which show no real image."""
     count = 4 if w.tiny else SAMPLES
     diffusion = w.diffusion.respaced(4 if w.tiny else STEPS)
     own = [seeds.generator(w.p.seed, "samples", i, device=w.device) for i in range(count)]

@@ -1,4 +1,4 @@
-"""The pairs of a real run: painted with known masks, chapter 3's, and pasted ones; and how they are kept."""
+"""The pairs of a real run, painted with known masks, by chapter 3 or pasted, and how they are stored."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ QUALITY = 92  # of JPEG files
 
 
 def jobs(w: Work) -> list[tuple[int, int]]:
-    """Source and sample number of every pair, whole samples first."""
+    """Source and sample number of every pair: sample 1 of all sources, then sample 2, and so on."""
     return [(source, sample) for sample in range(1, w.p.inpaint.samples + 1) for source in range(w.sources)]
 
 
@@ -54,8 +54,8 @@ def known_masks(w: Work, varied: bool) -> Made:
 
 
 def paste(w: Work) -> Made:
-    """The baseline without a model, the program's own: real lesions of other pairs; none in a picture that is
-    dark all over."""
+    """The program's own baseline without a model: real lesions of other pairs. Pictures that are dark all
+    over are left out."""
     made = [(job, lesions.cut(w.train, job.index, seeds.rng(job.seed, "lesion")))
             for job in chapter.plan(w.p.seed, w.train, w.p.inpaint)]
     made = [(job, lesion) for job, lesion in made if lesion.mask.any()]
@@ -67,7 +67,7 @@ def paste(w: Work) -> Made:
 
 
 def joined(w: Work) -> Made:
-    """Chapter 3's pairs, mask and lesion painted together, one of each source; without the empty ones."""
+    """Chapter 3's pairs, mask and lesion painted together, one for each source; empty ones are left out."""
     settings = w.p.inpaint if w.tiny else w.p.inpaint.model_copy(update=JOINT)
     sources = np.arange(min(JOINT_SOURCES, w.sources))
     images = np.empty((len(sources), *w.train.images.shape[1:]), np.uint8)
@@ -86,7 +86,7 @@ def joined(w: Work) -> Made:
 
 
 def pairs_of(w: Work, name: str, make: Any) -> dict[str, Any]:
-    """Make the pairs of a data type and keep them: as arrays to go on with, as an archive to come back."""
+    """Make the pairs of a data type; store them as arrays for later stages and in an archive to return."""
     began = time.monotonic()
     made = make()
     seconds = time.monotonic() - began
@@ -98,7 +98,7 @@ def pairs_of(w: Work, name: str, make: Any) -> dict[str, Any]:
          round(float(region.mean()), 6)]
         for name, source, sample, donor, mask, region in zip(
             names, made.sources, made.samples, made.donors, made.masks, made.regions, strict=True)]
-    if name != PASTED:  # which anybody can make again from the real pairs
+    if name != PASTED:  # those can be made again from the real pairs
         archive(w.out / (OTHERS if name == JOINED else f"{name}.tar"), name, names, made.images, made.masks,
                 rows)
     np.savez(w.folder / f"{name}.npz", **vars(made))
@@ -110,7 +110,7 @@ def pairs_of(w: Work, name: str, make: Any) -> dict[str, Any]:
 
 
 def pairs_back(w: Work, name: str) -> None:
-    """The pairs of a data type, if they are there."""
+    """Load the pairs of a data type, if they are there."""
     file = w.folder / f"{name}.npz"
     if file.is_file():
         with np.load(file, allow_pickle=False) as stored:

@@ -1,8 +1,8 @@
 """A model of the 348 pairs in a few minutes, painted pairs, and what they are worth, in one call.
 
-In the order of their worth: training for a share of the clock, the averaged weights, samples, pairs with
-known masks, pasted lesions, pairs by chapter 3's way, distances, and networks trained on small sets. A
-further call continues from the work folder; the files of the folder `out` are to come back.
+The most valuable first: training for a share of the clock, the averaged weights, samples, pairs with known
+masks, pasted lesions, pairs by chapter 3's way, distances, seams, and networks trained on small sets. A
+further call continues from the work folder; the files in the folder `out` are those to bring back.
 """
 
 import json
@@ -22,11 +22,11 @@ from diffusegen_core.data import dataset
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
-WORKERS = {False: 12, True: 2}  # processes that train small networks; True: in a rehearsal
+WORKERS = {False: 12, True: 2}  # processes that train small networks, by whether it is a rehearsal
 
 
 def run(call: stages.Call, device: torch.device, home: Path, folder: Path, out: Path, tiny: bool) -> None:
-    """All stages, in the order of their worth, as far as there is time."""
+    """Run all stages while there is time, the most valuable first."""
     p = parameters(home.resolve(), folder.resolve(), device, tiny)
     w = Work(call, device, p, home.resolve(), folder.resolve(), out.resolve(), tiny)
     call.record.facts["params"] = without_paths(p)

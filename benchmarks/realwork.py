@@ -18,7 +18,7 @@ from diffusegen_core.diffusion.training import Training
 
 VALUES: dict[str, Any] = {
     "profile": "card", "device": "auto", "seed": 0,
-    # No pairs are held out by the run: the split is the benchmark's own.
+    # The run holds no pairs out: the benchmark has a split of its own.
     "data": {"subset": "all", "count": None, "holdout": None, "image_size": 128},
     "cluster": {"k": 1},
     "model": {"base_channels": 96, "channel_mult": [1, 1, 2, 2, 2], "res_blocks": 1,
@@ -43,7 +43,7 @@ TINY: dict[str, dict[str, Any]] = {
                 "epoch_images": 8, "lr_epochs": 1},
     "augment": {"sizes": [5]},
 }
-OTHERS = "others.tar"  # samples and chapter 3's pairs: few files may come back
+OTHERS = "others.tar"  # samples and chapter 3's pairs in one file, since few files may come back
 VARIED, OWN, JOINED, PASTED = "Paint-varied", "Paint-own", "1-Diff", "Paste"
 
 
@@ -88,13 +88,13 @@ class Made:
     masks: np.ndarray
     """(N, S, S) in {0, 1}."""
     regions: np.ndarray
-    """(N, S, S), what was painted."""
+    """(N, S, S), 1 where something was painted."""
     sources: np.ndarray
-    """(N,) int, places among the training pairs."""
+    """(N,) int, indices into the training pairs."""
     samples: np.ndarray
     """(N,) int, from 1."""
     donors: np.ndarray
-    """(N,) int, where the mask is from; -1: painted too."""
+    """(N,) int, index of the training pair whose mask it is; -1: the mask was made too."""
 
 
 def parameters(home: Path, folder: Path, device: torch.device, tiny: bool) -> Params:
@@ -111,7 +111,7 @@ def parameters(home: Path, folder: Path, device: torch.device, tiny: bool) -> Pa
 
 
 def without_paths(p: Params) -> dict[str, Any]:
-    """The parameters, of paths the names alone."""
+    """The parameters, with paths left out or reduced to their names."""
     values = params.plain(p)
     values["run_dir"], values["data"]["source"] = None, "kvasir"
     for part in ("evaluate", "segment"):

@@ -1,9 +1,9 @@
-"""The authors' code, from a checkout that the user has (dsaragih/diffuse-gen): none of it is kept here.
+"""The authors' code, from a checkout of the user's (dsaragih/diffuse-gen): none of it is kept here.
 
-Their U-Net, diffusion, losses of training and fp16 master weights are imported by path and called with the
-settings that they publish: micro-batches of 4 in training, one image at a time in sampling, half precision
-by hand on a GPU (fp32 on the CPU, where their halves do not run). What they do beside that is left out, in
-their favour: reading images, logging, synchronising processes, saving.
+Their U-Net, diffusion, training losses and fp16 master weights are imported by path and called with their
+published settings: micro-batches of 4 in training, one image at a time in sampling, manual half precision on
+a GPU (fp32 on the CPU, where theirs does not run). What else they do is left out, in their favour: reading
+images, logging, synchronising processes, saving.
 """
 
 import copy
@@ -31,7 +31,7 @@ WANTED = ("script_util", "fp16_util", "nn", "logger")
 
 
 def load(folder: Path) -> "Code":
-    """Their modules. UserError where the folder is no such checkout, or lacks what it imports."""
+    """Import their modules. UserError if the folder is no such checkout or its imports are missing."""
     package, losses = folder / "guided_diffusion" / "guided_diffusion", folder / "optimization" / "losses.py"
     for file in (*(package / f"{name}.py" for name in WANTED), losses):
         if not file.is_file():
@@ -46,7 +46,7 @@ def load(folder: Path) -> "Code":
         raise UserError(f"--reference {folder} cannot be imported: {error}. Install what it needs beside "
                         "this package.") from None
     logger = modules["logger"].Logger
-    logger.CURRENT = logger(dir=None, output_formats=[])  # says and writes nothing
+    logger.CURRENT = logger(dir=None, output_formats=[])  # prints and writes nothing
     return Code(**modules)
 
 
@@ -70,7 +70,7 @@ class Code:
     losses: ModuleType
 
     def made(self, p: Params, device: torch.device, respacing: int | None = None) -> tuple[Any, Any]:
-        """Their U-Net of the parameters' shape, untrained, and their diffusion."""
+        """Their U-Net in the parameters' shape, untrained, and their diffusion."""
         m, s = p.model, self.script_util
         net, diffusion = s.create_model_and_diffusion(**{
             **s.model_and_diffusion_defaults(), "image_size": p.data.image_size, "in_channels": 4,
@@ -83,10 +83,10 @@ class Code:
         return net.to(device), diffusion
 
     def training(self, p: Params, x: Tensor) -> Callable[[], None]:
-        """A step of p.train.batch_size images in micro-batches of 4, as their TrainLoop.run_step.
+        """A step of p.train.batch_size images in micro-batches of 4, like their TrainLoop.run_step.
 
-        It starts from untrained weights, as ours does: from stirred ones the gradients overflow in half
-        precision, and a step that overflows leaves the optimizer out.
+        It starts from untrained weights, as ours does: with stirred ones the gradients overflow in half
+        precision, and a step that overflows skips the optimizer.
         """
         net, diffusion = self.made(p, x.device)
         net.train()
@@ -106,18 +106,18 @@ class Code:
         return step
 
     def sampler(self, p: Params, device: torch.device, respacing: int) -> tuple[Any, Any]:
-        """Their U-Net as `common.sampler` makes ours, in half precision on a GPU, and their diffusion."""
+        """Their U-Net, as `common.sampler` makes ours, in half precision on a GPU, and their diffusion."""
         net, diffusion = self.made(p, device, respacing)
         common.stir(net)
         net.requires_grad_(False).eval()
-        for name, weight in net.named_parameters():  # their checkpointed attention asks for these gradients
+        for name, weight in net.named_parameters():  # their checkpointed attention needs these gradients
             weight.requires_grad_(any(part in name for part in ("qkv", "norm", "proj")))
         if device.type == "cuda":
             net.convert_to_fp16()
         return net, diffusion
 
     def inpainting(self, p: Params, x: Tensor, known: Tensor, respacing: int) -> Callable[[], None]:
-        """Their RePaint of one image; what to fill is where its mask channel is 1."""
+        """Their RePaint of one image, which fills where the mask channel is 1."""
         net, diffusion = self.sampler(p, x.device, respacing)
         image = torch.cat([x[:, :3], 1 - 2 * known], dim=1)
         return lambda: diffusion.p_sample_loop(
@@ -127,13 +127,13 @@ class Code:
                 steps: int) -> Callable[[], None]:
         """Their guided sampling of one image, with their ZeCon, range and VGG losses.
 
-        [CLS] is of our network, so that both ways look through the same one. As in their code a step calls
-        the U-Net twice: for the step itself and for the gradient. The steps are the last ones, for their loop
-        ends at level 0; of these as many have the semantic divergence as of ours.
+        [CLS] is from our network, so that both use the same one. As in their code a step calls the U-Net
+        twice: for the step itself and for the gradient. The steps are the last ones, since their loop ends at
+        level 0; as many of them as of ours have the semantic divergence.
         """
         net, diffusion = self.sampler(p, inpainted.device, p.style.respacing)
         deep = max(default_blocks(p.model))
-        if deep < 11:  # their ZeCon compares these blocks of any network
+        if deep < 11:  # their ZeCon compares fixed blocks, whatever the network
             raise UserError("The authors' styling needs 2 residual blocks a level and at least 4 levels, as "
                             f"the paper's network, so that input block 11 exists; here the last is {deep}.")
         before = [inpainted[:, :3]]
@@ -161,7 +161,7 @@ class Code:
 
     def loss(self, wanted: dict[str, float], net: Any, judge: Judge, seen: Tensor, x0: Tensor,
              reference: Callable[[], Tensor], source: Tensor, before: Tensor) -> Tensor:
-        """The weighted sum, every network called as often as theirs are, and read after every loss."""
+        """The weighted sum; networks are called as often as in their code, and every loss is read back."""
         colours = seen[:, :3]
 
         def sem() -> Tensor:

@@ -2,12 +2,12 @@
 
     python benchmarks/samplers.py runs/kvasir_cpu --images 48 --repeats 3 --json samplers.json
 
-For every sampler and number of steps, and for every RePaint schedule, the run's own models make as many sets
-of images as --repeats says, always from the same seeds. Each set is compared with all real images by chapter
-5's distances; "of boxes" compares the boxes around what was filled. A Fréchet distance depends on the size of
-the set: rows compare at equal --images only. The row "real" has so many of the real images, drawn anew for
-each set; "the sources themselves" are those that RePaint fills, unchanged. `--parts sources` measures these.
-Distances are the median of the sets and seconds that of the batches, with the least and the largest.
+For every sampler and number of steps, and for every RePaint schedule, the run's own models make --repeats
+sets of images, always from the same seeds. Each set is compared with all real images by chapter 5's
+distances; "of boxes" compares the boxes around the filled regions. A Fréchet distance depends on the size of
+the set: rows compare only at equal --images. The row "real" has as many real images, drawn anew for each set;
+"the sources themselves" are those that RePaint fills, unchanged; `--parts sources` measures only these two.
+Distances are medians over sets, and seconds over batches, with the least and the largest.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from diffusegen_core.store import files, seeds
 STEPS = [10, 25, 50, 100]
 SCHEDULES = [(200, 10, 5), (100, 10, 5), (50, 10, 3), (50, 10, 1)]  # respaced steps, jump length, resampling
 PARTS = ["sources", "sampling", "inpainting"]
-MOST = 100  # a schedule has at most so many times the network calls of the whole process
+MOST = 100  # a schedule may have at most so many times the network calls of the whole process
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Bench:
 
     @cached_property
     def regions(self) -> np.ndarray:
-        """What chapter 3 fills of each real pair (N, S, S)."""
+        """The regions (N, S, S) that chapter 3 fills, one for each real pair."""
         return regions.all_dilated(self.pairs.masks, self.p.inpaint.dilate)
 
     @cached_property
@@ -92,21 +92,21 @@ class Bench:
 
 @dataclass
 class Made:
-    """The images of one way to make them, set by set, and the seconds an image of each batch."""
+    """The images of one way to make them, set by set, and the seconds per image of each batch."""
 
     sets: list[np.ndarray] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
 def timed(work: Callable[[], Tensor]) -> tuple[np.ndarray, float]:
-    """The result of a batch as (B, 4, S, S) float32, and the seconds that it took, copying included."""
+    """The result of a batch as (B, 4, S, S) float32, and the seconds it took, copying included."""
     began = time.perf_counter()
     x = work().float().cpu().numpy()
     return x, time.perf_counter() - began
 
 
 def batches(b: Bench, model_of: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """The places of a set's images, in batches of one model each."""
+    """A set's images in batches of one model each: the model and the images' indices."""
     for model in dict.fromkeys(model_of):
         places = np.flatnonzero(np.array(model_of) == model)
         for first in range(0, len(places), b.batch):
@@ -131,7 +131,7 @@ def sampled(b: Bench, name: str, steps: int) -> Made:
 
 
 def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Made, dict[str, Any]]:
-    """Pairs as chapter 3 makes them, by another schedule; with the seams and empty masks of each set."""
+    """Pairs as chapter 3 makes them, by another schedule, and what `filled` and empty masks show of them."""
     settings = b.p.inpaint.model_copy(update={"samples": b.repeats, "sources": b.images})
     levels = repaint_levels(respacing, jump, resampling)
     jobs = inpaint.plan(b.p.seed, DataType(DIFF, str(b.p.cluster.k)), b.pairs, b.run.clusters, settings)
@@ -156,7 +156,7 @@ def inpainted(b: Bench, respacing: int, jump: int, resampling: int) -> tuple[Mad
 
 
 def filled(b: Bench, made: Made) -> dict[str, Any]:
-    """Sets of the first sources where chapter 3 fills them: their boxes, and the contrast at the border."""
+    """Sets of the first sources, measured where chapter 3 fills them: distances of boxes, border contrast."""
     filling, boxed, seams = b.regions[:b.images], [], []
     for images in made.sets:
         boxed.append(metrics.frechet(b.features(boxes(images, filling)), b.real_boxes))
@@ -179,7 +179,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, Any]:
-    """One line of the table: the distances of every set to all real images."""
+    """One row of the table: the distances of all sets to all real images."""
     e, rows = b.p.evaluate, [b.features(images) for images in made.sets]
     frechet, kernel = metrics.names(e)
     found = {"what": what, "network calls": calls,
@@ -192,7 +192,7 @@ def row(b: Bench, what: str, calls: int, made: Made, **more: Any) -> dict[str, A
 
 
 def warm(b: Bench) -> None:
-    """A call of each model, for the first ones of a process are slow."""
+    """Call each model once, since the first calls of a process are slow."""
     x = torch.zeros(min(b.batch, b.images), 4, *[b.p.data.image_size] * 2, device=b.device)
     for diffusion in b.models.values():
         with torch.inference_mode(), diffusion.autocast():
@@ -200,7 +200,7 @@ def warm(b: Bench) -> None:
 
 
 def rows_of(b: Bench, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every line, the quickest of each part first."""
+    """Every row, the quickest of each part first."""
     drawn = [seeds.rng(b.p.seed, "samplers", "real", repeat).permutation(len(b.pairs))[:b.images]
              for repeat in range(b.repeats)]
     yield row(b, "real", 0, Made([b.pairs.images[places] for places in drawn]))
@@ -230,13 +230,13 @@ def shown(rows: list[dict[str, Any]]) -> str:
 
 
 def schedule(text: str) -> tuple[int, int, int]:
-    """A RePaint schedule, such as 200/10/5; ValueError if it is none."""
+    """Parse a RePaint schedule such as 200/10/5; ValueError if it is none."""
     respacing, jump, resampling = map(int, text.split("/"))
     return respacing, jump, resampling
 
 
 def opened(asked: argparse.Namespace) -> Run:
-    """The run, on the device asked for. UserError for steps and schedules that its parameters refuse."""
+    """The run on the requested device. UserError for steps and schedules that its parameters refuse."""
     run = Run.open(asked.run.resolve(), {"device": asked.device} if asked.device else None)
     p, values = run.params, params.plain(run.params)
     if "sampling" in asked.parts and max(asked.steps) > p.process.steps:
@@ -251,7 +251,7 @@ def opened(asked: argparse.Namespace) -> Run:
 
 
 def network_calls(respacing: int, jump: int, resampling: int) -> int:
-    """Of an image by this schedule, without walking it."""
+    """Network calls for an image by this schedule, without walking through it."""
     return respacing + len(range(0, respacing - jump, jump)) * (resampling - 1) * jump
 
 

@@ -1,4 +1,4 @@
-"""How fast a card inpaints and styles with the paper's network, each way."""
+"""How fast a card inpaints and styles with the paper's network, in several ways."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from diffusegen_core.diffusion.process import Network
 from diffusegen_core.diffusion.repaint import network_calls, repaint_levels
 from diffusegen_core.diffusion.unet import UNet
 
-RESPACING, JUMP_LENGTH, RESAMPLING = 11, 10, 5  # 51 network calls an image, as RePaint has them
+RESPACING, JUMP_LENGTH, RESAMPLING = 11, 10, 5  # 51 network calls an image, with RePaint's jumps
 GUIDED_STEPS = 6
 # images together, layout, precision, graph, devices.exact()
 SAMPLING = [(1, "plain", "bf16", False, True), (8, "plain", "bf16", False, True),

@@ -2,10 +2,10 @@
 
     python benchmarks/smallpage.py RUN --times benchmarks/results/kvasir_cpu.json
 
-Its tables are those of the book, by the same code; its pictures show synthetic pixels alone. `--times` names
-the wall times of the run as it was made from nothing; where there is no such file it is written, from what
-papermill kept in the executed notebooks, which a later call of the run replaces. `--subset` names a second
-run of the same data, with `augment.generator_sees: subset`.
+Its tables are the book's, made by the same code; its pictures show only synthetic pixels. `--times` names a
+file with the wall times of the run made from scratch; if there is none, it is written from what papermill
+recorded in the executed notebooks, which a later call of the run replaces. `--subset` names a second run of
+the same data, with `augment.generator_sees: subset`.
 """
 
 import argparse
@@ -49,10 +49,10 @@ from diffusegen_core.store import files, seeds
 PROFILE = "kvasir_cpu"
 BOOK = Path(__file__).parents[1] / "book"
 PAGE, PICTURE = "results_small.md", "results_small.png"
-SHOWN, STEPS = 8, 50  # pairs of a row of the picture; network calls of one from noise
-MARGIN = 2  # pixels around a region that is shown
+SHOWN, STEPS = 8, 50  # pairs in a row of the picture; network calls to make one from noise
+MARGIN = 2  # pixels shown around a region
 SMALL = ["size", "data_type", "ratio"]  # what tells the networks of chapter 7 apart
-# Where these files lie is of no use to anybody else: the page names them by what they are.
+# Where these files lie is of no use to other readers: the page shows placeholders.
 PLACES = {"data.source": "/path/to/pairs", "segment.cvc": "/path/to/CVC-ClinicDB",
           "segment.polypgen": "/path/to/PolypGen", "style.vgg_weights": "/path/to/vgg19.pth",
           **{f"{part}.weights": "/path/to/mobilenet_v2.pth"
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def sampled(run: Run) -> list[Pairs]:
-    """Pairs from noise, of each cluster's model."""
+    """Pairs from noise, by each cluster's model."""
     models = [run.models.load(f"cluster-{number:02d}") for number in range(run.params.cluster.k)]
     return [model.sample(SHOWN, seed=run.params.seed, steps=STEPS) for model in models]
 
@@ -140,8 +140,8 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
 
 
 def labelled(parts: list[str | Table]) -> Iterator[str]:
-    """The parts as MyST. Tables get labels of their own, since each stands on a page of its chapter too, and
-    lose what is folded below them there: this page shows no published values, nor what was not asked."""
+    """The parts as MyST. Tables get labels of their own, since each is on the page of its chapter too, and
+    lose what is folded below them there: published values, and rows that the run was not asked for."""
     for number, part in enumerate(parts):
         if isinstance(part, Table):
             name = part.name.removeprefix("tab-")
@@ -151,7 +151,7 @@ def labelled(parts: list[str | Table]) -> Iterator[str]:
 
 
 def setup(run: Run) -> str:
-    """What the run is of, and the command that makes it."""
+    """The data, sizes, seed, versions and device of the run."""
     p, pairs = run.params, run.pairs
     sizes = " and ".join(map(str, run.clusters.sizes))
     each = run.models.models[0].images
@@ -164,7 +164,7 @@ def setup(run: Run) -> str:
 
 
 def command(run: Run) -> str:
-    """The command line of the run: what differs from the profile, with places for files."""
+    """The command line of the run: what differs from the profile, with placeholders for paths."""
     written = params.validate(params.load(params.profile_file(PROFILE)))
     profile, mine = (flat(params.plain(p)) for p in (written, run.params))
     changed = {key: PLACES.get(key, value) if value != "random" else value for key, value in mine.items()
@@ -187,7 +187,7 @@ def shell(value: Any) -> str:
 
 
 def times(run: Run) -> dict[str, Any]:
-    """The wall time of each notebook, and from the first one's start to the last one's end; what computed."""
+    """The wall time of each notebook and of all, from the first start to the last end, and the device."""
     kept = {path.stem: nbformat.read(path, as_version=4).metadata["papermill"]
             for path in sorted((run.folder / "notebooks").glob("*.ipynb"))}
     began, ended = (pick(datetime.fromisoformat(one[key]) for one in kept.values())
@@ -206,7 +206,7 @@ def timed(wall: dict[str, Any]) -> Table:
 
 
 def masked(noise: list[Pairs]) -> str:
-    """In how many masks of pairs from noise there is an object."""
+    """A sentence on how many masks of pairs from noise show an object."""
     there = [mask.any() for pairs in noise for mask in pairs.masks]
     some = str(sum(there)) if any(there) else "None"
     return (f"{some} of the {len(there)} masks from noise {'show' if sum(there) > 1 else 'shows'} an object. "
@@ -221,7 +221,7 @@ def figure() -> str:
 
 
 def drawn(run: Run, noise: list[Pairs]) -> Figure:
-    """Filled regions as inpainted and as styled, of the same pairs; then pairs from noise, of each model."""
+    """Filled regions of the same pairs, as inpainted and as styled; then pairs from noise, by each model."""
     rows = [one for result in (run.inpainted, run.styled) for one in result.sets.values()]
     chosen = drawn_names(run, rows[-1])
     board_, axes = board(len(rows) + 2 * len(noise), SHOWN)
@@ -247,7 +247,7 @@ def drawn(run: Run, noise: list[Pairs]) -> Figure:
 
 
 def drawn_names(run: Run, one: PairSet) -> list[str]:
-    """Names of pairs that the seed draws, in their order."""
+    """Names of pairs drawn by the seed, in the manifest's order."""
     rng = seeds.rng(run.params.seed, "results at small scale")
     rows = np.sort(rng.choice(len(one), min(SHOWN, len(one)), replace=False))
     return one.manifest["name"].iloc[rows].tolist()
@@ -267,7 +267,7 @@ def named(ax: Any, name: str) -> None:
 
 
 def small(run: Run, result: Tested) -> Iterator[Table]:
-    """What chapter 7 says of Dice, detection, and the seeds that a gain would need."""
+    """Chapter 7's tables of Dice, of detection, and of the seeds that a gain would need."""
     for ratio in segment_tables.ratios(result):
         yield segment_tables.small(run, result, "dice", ratio)
     yield segment_details.detection(run, result, SMALL, "augment-detection")

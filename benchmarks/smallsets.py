@@ -1,8 +1,8 @@
 """Networks trained on small sets of real and made pairs, several side by side on one card.
 
-A training of minutes' worth of small steps leaves a card idle most of the time and waits for its processor:
-so workers, a process each, take the next task as they get free. They import what they need while the model is
-trained, and touch the card when they have their first task.
+A training in small steps leaves a card idle most of the time, waiting for the CPU: so several workers, each a
+process, take the next task when they are free. They import what they need while the model is trained, and
+use the card from their first task on.
 """
 
 import multiprocessing
@@ -37,16 +37,16 @@ from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.store import seeds
 
 REAL = types.REAL.name
-COMPARED = (VARIED, PASTED)  # beside Real in the small sets
-RATIO = 3  # made pairs in the place of a real one
+COMPARED = (VARIED, PASTED)  # with Real in the small sets
+RATIO = 3  # made pairs that replace a real one
 SEEDS = 12
 ALONE_SEEDS = 3
-AGREEMENT_IMAGES, ALONE_IMAGES = 128, 128  # an epoch, of networks that have more pairs
+AGREEMENT_IMAGES, ALONE_IMAGES = 128, 128  # images an epoch of networks with more pairs
 
 
 @dataclass(frozen=True)
 class Task:
-    """One network: `agreement` (which the made pairs are shown to), `small` or `alone`."""
+    """One network to train: `agreement` (which then judges the made pairs), `small` or `alone`."""
 
     kind: str
     data_type: str = REAL
@@ -80,7 +80,7 @@ def small(sizes: list[int], types: list[str], numbers: range) -> Iterator[Task]:
 
 
 def store(path: Path, train: Pairs, test: Pairs, sources: int | None = None) -> None:
-    """The real pairs, for the workers; pairs are made of the first `sources`, or of all."""
+    """Write the real pairs for the workers; pairs are made from the first `sources` of them, or from all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{part}_{kind}": getattr(pairs, kind) for part, pairs in (("train", train), ("test", test))
               for kind in ("names", "images", "masks")}
@@ -122,7 +122,7 @@ class Bank:
 
 
 def done(task: Task, p: Params, bank: Bank, device: torch.device) -> dict[str, Any]:
-    """Train a task's network; its Dice on the test pairs, and of `agreement` on all made pairs."""
+    """Train a task's network; return its Dice on the test pairs, and for `agreement` on made pairs too."""
     began = time.monotonic()
     s = p.segment
     if task.kind != "small":
@@ -163,7 +163,7 @@ def chosen(task: Task, p: Params, bank: Bank) -> tuple[Pairs, Pairs]:
 
 
 def work(folder: Path, values: dict[str, Any], device: str, tasks: Any, results: Any) -> None:
-    """A worker: imports, waits for a task, does it, and so on until there is none."""
+    """A worker: imports, then waits for tasks and does them until there are no more."""
     import albumentations  # noqa: F401
     import cv2
     import segmentation_models_pytorch  # noqa: F401
@@ -179,7 +179,7 @@ def work(folder: Path, values: dict[str, Any], device: str, tasks: Any, results:
 
 
 def following(tasks: Any) -> Task | None:
-    """The next task; None where there is none, and where who dealt them out was killed."""
+    """The next task; None if there are no more, or if the parent process is gone."""
     parent = multiprocessing.parent_process()
     while True:
         try:
@@ -190,8 +190,8 @@ def following(tasks: Any) -> Task | None:
 
 
 def quiet(*given: Any) -> None:
-    """`work` without its bars: a dozen workers' are too many."""
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - to the end of the process
+    """`work` without progress bars, of which a dozen workers show too many."""
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     work(*given)
 
 
@@ -209,7 +209,7 @@ class Team:
                 self.workers[-1].start()
 
     def begin(self, tasks: list[Task], record: stages.Record) -> None:
-        """Deal out the tasks that no call has done."""
+        """Hand out the tasks that no earlier call has done."""
         known = {tuple(row[k] for k in ("kind", "data_type", "size", "seed"))
                  for row in record.stages.get("networks", {}).get("rows", [])}
         todo = [t for t in tasks if (t.kind, t.data_type, t.size, t.seed) not in known]
@@ -227,7 +227,7 @@ class Team:
             try:
                 row = self.results.get(timeout=max(0.1, min(2.0, call.clock.left - reserve)))
             except queue.Empty:
-                if not alive:  # they ended before their results were looked for
+                if not alive:  # all had ended before this wait for a result
                     break
                 continue
             self.missing -= 1
@@ -244,7 +244,7 @@ class Team:
               f"seed {row['seed']}: {told}", flush=True)
 
     def end(self) -> None:
-        """End the workers, at work or not."""
+        """Terminate the workers, busy or not."""
         for worker in self.workers:
             worker.terminate()
         for worker in self.workers:

@@ -1,12 +1,12 @@
-"""A soak: tiny runs of all chapters, disturbed at every write, must end as one that nothing disturbed.
+"""A soak: tiny runs of all chapters, disturbed at any of their writes, must end like an undisturbed one.
 
-    python benchmarks/soak.py FOLDER --hours 2          the same command goes on; --episodes N ends sooner
+    python benchmarks/soak.py FOLDER --hours 2          the same command resumes; --episodes N ends sooner
 
-An episode is a run of its own. The command (or the chapters in one process, as a script runs them) is started
-again and again; each time something goes wrong at a renaming that is drawn from those that a run makes, or
-between two starts; `saboteur/sitecustomize.py` says how. Then nothing goes wrong, and the artifacts must be
-those of the undisturbed run. Nothing that was finished in between and nothing of the user's may be gone, and
-what was refused must have been told. FOLDER/episodes.jsonl keeps what was done; a summary goes to JSON.
+An episode is a run of its own. The command (or all chapters in one process, as in a script) is started again
+and again; each time something goes wrong, at a randomly drawn rename of a file into the run's folder (see
+`saboteur/sitecustomize.py`) or between two starts. After a last start without faults the artifacts must be
+those of an undisturbed run. Nothing that was finished in between and no file of the user's may be gone, and
+every refusal must have been reported. FOLDER/episodes.jsonl has the episodes; a summary goes to JSON.
 """
 
 import argparse
@@ -36,17 +36,17 @@ MODES = {"script": 6, "command": 3, "workers": 1}  # how a run is started, and h
 FOREIGN = ("mine.txt", "train/notes.txt", "inpaint/2-Paint/images/mine.txt")  # the user's own files
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
-# Seconds for which something is stopped, and how often in ten: a moment, longer than a worker may be silent,
-# longer than a chapter may be.
+# Seconds for which something is stopped, and how often in ten: moments, longer than a worker may be silent
+# (180), longer than a chapter may be (420).
 PAUSES = {2: 6, 30: 2, 180: 1, 420: 1}
 ENDING = ("kill", "terminate", "interrupt", "full")  # faults after which a start may end without a result
-SURVIVE = 0.3  # of the killed commands leave what they have started to end by itself
+SURVIVE = 0.3  # of the starts, processes that outlive the command are left to end by themselves
 # What goes wrong, and how often in a hundred: at a write, or between two starts.
 FAULTS = {"kill": 66, "stop": 5, "terminate": 5, "interrupt": 5, "full": 5, "clock": 3, "parameters": 4,
           "damage": 4, "data": 3}
 BETWEEN = ("parameters", "damage", "data")
-NUMBER = r"(?:[0-9a-f]{12,}|\d+)"  # in a path: as good as any other
-AIMED = 0.5  # of the faults at writes are aimed at a kind that no kill has hit
+NUMBER = r"(?:[0-9a-f]{12,}|\d+)"  # in a path, where any stands for all
+AIMED = 0.5  # of the faults at writes are aimed at a kind of write that no kill has hit
 
 
 @dataclass
@@ -56,20 +56,20 @@ class Episode:
     number: int
     mode: str
     struck: list[dict[str, Any]] = field(default_factory=list)
-    """What went wrong, as the saboteur tells it."""
+    """The faults, as the saboteur records them."""
     wrong: list[str] = field(default_factory=list)
-    """What should not be: differences, losses, tracebacks, hangs."""
+    """Findings: differences, losses, tracebacks, hangs."""
     seconds: float = 0.0
     code: str = field(default_factory=soakrun.code_hash)
     """A hash of the program."""
 
 
-LINE = re.compile(r"^(?:diffusegen|Error): .*$", re.M)  # as which a refusal is told
+LINE = re.compile(r"^(?:diffusegen|Error): .*$", re.M)  # the form of a reported refusal
 
 
 def judged(place: Place, code: int | None, expected: bool, episode: Episode, what: str) -> None:
-    """Note a hang, a traceback, processes that are left, and a bad end that was not told in a line; and any
-    bad end where none was expected."""
+    """Note a hang, a traceback, processes left behind, and a failure not reported in exactly one line; also
+    any failure that was not expected."""
     said = (place.folder / "said.txt").read_text(errors="replace")
     if code is None:
         episode.wrong.append(f"{what}: no end after {soakrun.LONGEST} s; it said: {said[-500:]}")
@@ -88,8 +88,8 @@ def judged(place: Place, code: int | None, expected: bool, episode: Episode, wha
 
 @contextmanager
 def altered(place: Place, rng: np.random.Generator, lost: set[str]) -> Iterator[str]:
-    """While it lasts, a finished file is cut short or changed; which. `lost` gets the hash of one that the
-    run has moved meanwhile, so that it stays as it is."""
+    """Truncate or change a finished file for the duration; yields its path, or "". A file that the run has
+    replaced or moved meanwhile is not restored; its hash goes to `lost`."""
     finished = [name for name in soakrun.stamped(place.run)
                 if (place.run / name).is_file() and not soakrun.PASSING & set(Path(name).parts)]
     if not finished:
@@ -109,7 +109,7 @@ def altered(place: Place, rng: np.random.Generator, lost: set[str]) -> Iterator[
 
 
 def between(place: Place, episode: Episode, fault: str, rng: np.random.Generator, lost: set[str]) -> None:
-    """Start the run once under a fault that lasts as long, and judge what it said."""
+    """Start the run once with a fault that lasts until it ends, and judge how it ended."""
     changes: list[str] = []
     struck = ""
     if fault == "parameters":
@@ -140,15 +140,15 @@ def aim(place: Place, told: dict[str, Any]) -> None:
 
 
 def clear(place: Place) -> None:
-    """No more faults."""
+    """End all faults."""
     for name in ("aim.json", "struck.json", "full", "clock"):
         (place.signs / name).unlink(missing_ok=True)
 
 
 def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Generator, whole: int,
                missed: list[str]) -> bool:
-    """Start the run with a fault at one of the next writes, or, if that comes before, at one of a kind that
-    no kill has hit; False where it was finished before that."""
+    """Start the run with a fault at one of its next writes, or earlier at a write of a kind that no kill has
+    hit; False if the run finished before either."""
     pause = float(drawn(rng, PAUSES))
     victims = {"script": ["self"], "command": ["self", "kernel", "command"],
                "workers": ["self", "kernel", "command", "worker"]}[episode.mode]
@@ -165,22 +165,22 @@ def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Genera
     hit = bool(struck) and bool(struck["victims"])
     if hit:
         episode.struck.append(struck)
-    # Another worker goes on with what one had that was killed, and whatever was stopped went on.
+    # Another worker takes over from a killed one, and whatever was stopped was resumed.
     ending = hit and fault in ENDING and struck["victim"] != "worker"
     judged(place, code, ending, episode, f"{fault} at {struck.get('path')}")
     return bool(struck)
 
 
 def drawn(rng: np.random.Generator, often: dict[Any, int]) -> Any:
-    """One of these, each as often as it says."""
+    """Draw one of the keys, weighted by the values."""
     shares = np.array(list(often.values())) / sum(often.values())
     return list(often)[int(rng.choice(len(often), p=shares))]
 
 
 def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes: list[str],
             missed: list[str]) -> Episode:
-    """One run, disturbed until it is whole. `writes` are those of an undisturbed run, `missed` the kinds of
-    them that no kill has hit so far."""
+    """One run, disturbed until it is complete. `writes` are an undisturbed run's, `missed` the kinds of them
+    that no kill has hit so far."""
     rng = np.random.default_rng([seed, number])
     done = Episode(number, drawn(rng, MODES))
     began, finished, lost = time.monotonic(), set[str](), set[str]()
@@ -192,7 +192,7 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
         elif not at_a_write(place, done, fault, rng, len(writes), missed):
             break
         finished |= set(soakrun.stamped(place.run).values())
-        for name in FOREIGN:  # once there is a place for it
+        for name in FOREIGN:  # once its folder exists
             if name not in foreign and (place.run / name).parent.is_dir():
                 (place.run / name).write_text(f"the user's {name}")
                 foreign[name] = files.sha256(place.run / name)
@@ -208,7 +208,7 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
 
 def compare(place: Place, whole: dict[str, str], finished: set[str], foreign: dict[str, str],
             done: Episode) -> None:
-    """Note what differs from the undisturbed run, and what is gone."""
+    """Note the first difference from the undisturbed run, and what is gone."""
     mine = soakrun.made(place.run)
     for name in sorted((whole.keys() | mine.keys()) - set(FOREIGN)):
         if whole.get(name) != mine.get(name):
@@ -222,8 +222,8 @@ def compare(place: Place, whole: dict[str, str], finished: set[str], foreign: di
 
 
 def undisturbed(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """What a run makes that nothing disturbs, and what it renames into place, in that order. Made once, and
-    twice: so that what differs by itself is no finding."""
+    """What an undisturbed run makes, and the paths it renames into place, in order. Kept for the current
+    code; made twice, since what differs between two such runs could not count as a finding."""
     place, known = Place(folder / "whole"), folder / "whole.json"
     told = files.read_json(known)
     if not told or told["code"] != soakrun.code_hash():
@@ -243,17 +243,17 @@ def undisturbed(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def kind(path: str) -> str:
-    """A path without its numbers and keys: one kind of write."""
+    """The kind of a write: its path with numbers and keys replaced by #."""
     return re.sub(NUMBER, "#", path)
 
 
 def like(one: str) -> str:
-    """A pattern of the paths of a kind."""
+    """A regular expression for the paths of a kind."""
     return NUMBER.join(map(re.escape, one.split("#")))
 
 
 def missed(lines: list[dict[str, Any]], writes: list[str]) -> list[str]:
-    """The kinds of writes of an undisturbed run at which no kill has happened."""
+    """The kinds of writes of an undisturbed run that no kill has hit."""
     return sorted({kind(path) for path in writes} - {kind(str(one["path"])) for one in kills(lines)})
 
 
@@ -262,7 +262,7 @@ def kills(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summary(every: list[dict[str, Any]], writes: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of all episodes of the program as it is now; of others, their number alone."""
+    """The figures of all episodes of the current code; of earlier ones only their number."""
     now = soakrun.code_hash()
     lines = [line for line in every if line["code"] == now]
     struck = [one for line in lines for one in line["struck"]]
@@ -305,7 +305,7 @@ def work(arguments: list[str] | None = None) -> None:
             f.write(json.dumps(vars(done)) + "\n")
         lines.append(vars(done))
         files.write_json(options.out, summary(lines, writes, options))
-        if not done.wrong:  # else it is kept, to be looked at
+        if not done.wrong:  # else the folder is kept for inspection
             shutil.rmtree(place.folder)
         print(f"episode {number}, {done.mode}: {len(done.struck)} faults in {done.seconds:.0f} s; "
               f"{'; '.join(done.wrong)[:300] or 'as undisturbed'}", flush=True)

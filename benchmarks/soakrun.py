@@ -34,25 +34,25 @@ NANO: dict[str, Any] = {
               "preview_steps": 4},
     "inpaint": {"masks": "varied", "guidance_scale": 1.0, "samples": 1, "sources": 4, "respacing": 4,
                 "jump_length": 2, "resampling": 2, "baselines": ["Paste"], "batch_size": 3},
-    # Styled one by one: the losses that are noted have other last figures in another batch.
+    # Styled one by one: in other batches the last digits of the recorded losses differ.
     "style": {"respacing": 4, "skip": 1, "batch_size": 1},
-    "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 120},  # with fewer no mask comes out
+    "gan": {"sources": 2, "min_side": 8, "layers": 3, "steps": 120},  # with fewer steps no mask comes out
     "filter": {"folds": 2, "agreement_quantile": 1e-6, "seam_quantile": None},
     "segment": {"decoder_channels": [8, 8, 8], "epochs": 2, "epoch_images": 4, "batch_size": 4,
                 "checkpoint_every": 1, "test_count": 4, "resamples": 200},
     "augment": {"sizes": [4]},
 }
-PAIRS = 14  # of which four are held out, and test
-AGE = 1_700_000_000  # the time of their files, seconds
+PAIRS = 14  # four of which are held out for testing
+AGE = 1_700_000_000  # modification time of their files, in seconds
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CHAPTERS = ("evaluate", "filter", "segment", "augment")  # each makes what it needs
 CLOCKS = {"spent.json"}  # files that hold nothing but seconds
-HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose header holds them
-# Neither artifacts nor of the run: what is passing, what is set aside, and caches, which fill in any order.
+HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose headers hold seconds
+# Not compared as artifacts: work in progress, what is set aside, and caches, which fill in any order.
 PASSING = {stamps.MAKING, stamps.ASIDE, "features", "notebooks", "site", lock.LOCK, "params.yaml",
            "work.json"}
-LONGEST = 1800  # seconds without an end: a hang
-LINGER = 20  # seconds after a good end in which all that a command has started is gone
+LONGEST = 1800  # seconds after which a start counts as hung
+LINGER = 20  # seconds after success by which all that a command started must be gone
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Place:
 
     @property
     def signs(self) -> Path:
-        """What saboteur and soak tell each other."""
+        """Files by which saboteur and soak communicate."""
         return self.folder / "signs"
 
     @property
@@ -79,23 +79,23 @@ class Place:
         return self.folder / "nano.yaml"
 
     def writes(self) -> list[str]:
-        """What was renamed into the run's folder so far."""
+        """The paths renamed into the run's folder so far, in order."""
         return (self.signs / "writes").read_text().splitlines()
 
     def count(self) -> int:
-        """The renamings so far."""
+        """The number of renames so far."""
         path = self.signs / "count"
         return path.stat().st_size if path.exists() else 0
 
 
 def prepared(folder: Path) -> Place:
-    """A new place: data, profile and signs. What an episode that was cut off has left there goes."""
+    """A new place: data, profile and signs. What an interrupted episode left there is removed."""
     if folder.exists():
         shutil.rmtree(folder)
     place = Place(folder)
     place.signs.mkdir(parents=True)
     dataset.write_phantoms(place.data, PAIRS, 32, seed=1)
-    for path in place.data.rglob("*.png"):  # a run notes the times of what it has read
+    for path in place.data.rglob("*.png"):  # a run records the modification times of what it reads
         os.utime(path, (AGE, AGE))
     values = {**NANO, "run_dir": str(place.run), "data": {**NANO["data"], "source": str(place.data)}}
     place.profile.write_text(yaml.safe_dump(values))
@@ -103,7 +103,7 @@ def prepared(folder: Path) -> Place:
 
 
 def started(place: Place, mode: str, changes: list[str]) -> subprocess.Popen[str]:
-    """The run's process, in a group of its own, with the saboteur in it and in all that it starts."""
+    """Start the run in a session of its own, with the saboteur in it and in all that it starts."""
     if mode == "script":
         command = [sys.executable, __file__, str(place.profile), *changes]
     else:
@@ -120,7 +120,7 @@ def started(place: Place, mode: str, changes: list[str]) -> subprocess.Popen[str
 
 
 def inside(profile: str, changes: list[str]) -> int:
-    """The chapters in this process, as a script makes them; what a user is told is one line."""
+    """Make the chapters in this process, as a script does; a failure is reported in one line."""
     try:
         pairs = list(zip(changes[1::3], changes[2::3], strict=True))  # after each -p
         run = Run(params.validate(params.override(params.load(profile), pairs)))
@@ -141,9 +141,9 @@ def inside(profile: str, changes: list[str]) -> int:
 
 
 def ended(place: Place, process: subprocess.Popen[str], pause: float, alone: bool = True) -> int | None:
-    """Wait for the end: the exit status, or None where there was none in time. What was stopped goes on after
-    `pause` seconds. Of a command that was killed, its kernel and its workers are killed too if it is to be
-    `alone`; else they are left to end by themselves."""
+    """Wait for the end: the exit status, or None if there was none in time. What was stopped resumes after
+    `pause` seconds. Kernels and workers that outlive the command are killed if `alone` or after a hang; else
+    they are left to end by themselves."""
     since, stopped = time.monotonic(), None
     while process.poll() is None and time.monotonic() - since < LONGEST:
         time.sleep(0.05)
@@ -162,7 +162,7 @@ def ended(place: Place, process: subprocess.Popen[str], pause: float, alone: boo
 
 
 def lingering(place: Place) -> list[str]:
-    """What a command that has ended well has left running, by the processes' command lines."""
+    """The command lines of what a successful command has left running, after some time to end."""
     end = time.monotonic() + LINGER
     while (left := processes(place)) and time.monotonic() < end:
         time.sleep(0.2)
@@ -181,8 +181,8 @@ def end_all(place: Place) -> None:
 
 
 def processes(place: Place) -> dict[int, str]:
-    """The command lines of a run's processes, whichever sessions they are in: they know the folder of
-    signs."""
+    """The command lines of a run's processes in any session, found by the folder of signs in their
+    environment."""
     sign, there = os.fsencode(f"SOAK={place.signs}") + b"\0", {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -192,8 +192,8 @@ def processes(place: Place) -> dict[int, str]:
 
 
 def made(run: Path) -> dict[str, str]:
-    """A hash of each file of each result, as it lies there; of one that holds seconds, of the rest. What a
-    stamp tells of and is not there, or is not as it tells, has words in the place of its hash."""
+    """A hash of each file of each result as it is, leaving out seconds. A file that a stamp lists but that is
+    missing or different has a message in place of its hash."""
     found = {}
     for path in sorted(run.rglob("*")):
         parts = path.relative_to(run).parts
@@ -208,7 +208,7 @@ def made(run: Path) -> dict[str, str]:
 
 
 def content_hash(path: Path) -> str:
-    """Of a file, but for the seconds in it."""
+    """The hash of a file without the seconds in it."""
     content = path.read_bytes()
     if path.name in HEADED:
         content = content[8 + int.from_bytes(content[:8], "little"):]
@@ -226,7 +226,7 @@ def content_hash(path: Path) -> str:
 
 
 def stamped(run: Path) -> dict[str, str]:
-    """The hash of each output that a stamp tells of, wherever it lies."""
+    """The recorded hash of each output that a stamp lists, wherever the stamp is."""
     found = {}
     for path in sorted(run.rglob(stamps.STAMP)):
         if stamp := stamps.read_stamp(path.parent):
@@ -242,12 +242,12 @@ def failed(run: Path) -> list[str]:
 
 
 def really(run: Path) -> set[str]:
-    """The hashes of all files that are there."""
+    """The hashes of all files that exist."""
     return {files.sha256(path) for path in run.rglob("*") if path.is_file() and not path.is_symlink()}
 
 
 def code_hash() -> str:
-    """Of the program that is soaked, and of the run."""
+    """A hash of the program under test and of the run's parameters."""
     parts = [*sorted((ROOT / "diffusegen_core").rglob("*.py")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
     return hashlib.sha256(b"\0".join([repr((NANO, PAIRS)).encode(),
                                       *(path.read_bytes() for path in parts)])).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A call of limited time: stages in the order of their worth, a clock, and results that are kept at once."""
+"""A call of limited time: stages, the most valuable first, a clock, and results that are kept at once."""
 
 import gc
 import os
@@ -12,11 +12,11 @@ import torch
 
 from diffusegen_core.store import files
 
-SHOWN = 1500  # characters of a failure that are kept
+SHOWN = 1500  # characters kept of a failure
 
 
 class Clock:
-    """The seconds of a call, from the moment at which its shell began (CARD_BEGAN), up to its limit."""
+    """The seconds of a call, from the moment its shell began (CARD_BEGAN) up to its limit."""
 
     def __init__(self, limit: float) -> None:
         began = float(os.environ.get("CARD_BEGAN", time.time()))
@@ -32,7 +32,7 @@ class Clock:
 
 
 class Record:
-    """What a call has found, in a JSON file that is whole after every stage; a further call adds to it."""
+    """What a call has found, in a JSON file that is complete after every stage; a further call adds to it."""
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class Record:
         self.facts = {**kept.get("facts", {}), **facts}
 
     def done(self, name: str) -> bool:
-        """Whether a stage was finished, here or in a call before."""
+        """Whether a stage was finished, in this call or an earlier one."""
         return self.stages.get(name, {}).get("status") == "ok"
 
     def add(self, name: str, **found: Any) -> None:
@@ -57,7 +57,7 @@ class Call:
         self.clock, self.record = clock, record
 
     def stage(self, name: str, work: Callable[[], dict[str, Any] | None], least: float = 0.0) -> bool:
-        """Do `work` and keep what it gives, if at least so many seconds are left; whether it is finished."""
+        """Do `work` and keep its result if at least `least` seconds are left; return whether it is done."""
         if self.record.done(name):
             return True
         if self.clock.left < least:
@@ -76,7 +76,7 @@ class Call:
         return status == "ok"
 
     def section(self, name: str, work: Callable[[], object]) -> None:
-        """Several stages with what they share; where that fails, it is recorded, and the next one goes on."""
+        """Several stages and what they share; a failure of that is recorded, and the next section goes on."""
         try:
             work()
         except Exception:
@@ -86,12 +86,12 @@ class Call:
 
 
 def told() -> str:
-    """The end of the traceback at hand, its paths from the checkout on."""
+    """The end of the current traceback, with paths relative to the checkout."""
     return traceback.format_exc().replace(f"{Path(__file__).parents[1]}/", "")[-SHOWN:]
 
 
 def free() -> None:
-    """Give back the memory that nobody holds any more."""
+    """Release memory that nothing uses any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

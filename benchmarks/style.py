@@ -1,6 +1,6 @@
 """Styling: different images in one batch against one image at a time, at equal steps an image.
 
-All losses of the parameters count, the semantic divergence in as large a share of the steps as in a whole
+All losses of the parameters are computed, the semantic divergence in the same share of the steps as in a full
 styling; the networks behind them have random weights, which take as long.
 """
 
@@ -18,7 +18,7 @@ from diffusegen_core.store import seeds
 
 
 def run(arguments: list[str] | None = None) -> dict:
-    """The benchmark, with command-line arguments; what it wrote."""
+    """Run the benchmark with command-line arguments; return what it wrote."""
     parser = common.parser("style", __doc__)
     parser.add_argument("--batch", type=common.positive, help="images in a batch; default: style.batch_size")
     parser.add_argument("--steps", type=common.positive, default=6,
@@ -51,8 +51,8 @@ def run(arguments: list[str] | None = None) -> dict:
 
 
 def shortened(p: Params, steps: int) -> tuple[Params, list[int]]:
-    """The first so many levels of a styling, and parameters with semantic divergence in as large a share of
-    them as of all."""
+    """Parameters with the semantic divergence in the same share of the steps as in a full styling, and its
+    first `steps` levels."""
     levels = list(reversed(range(p.style.respacing - p.style.skip)))
     semantic = round(p.style.semantic_steps * min(1, steps / len(levels)))
     return common.changed(p, "style", semantic_steps=semantic), levels[:steps]

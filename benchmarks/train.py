@@ -1,6 +1,6 @@
 """Training: images a second of the plain fp32 way, of ours, and of the authors' code with --reference DIR.
 
-Prints too which share of the device's measured bf16 matrix rate the network's counted work makes.
+Also prints the network's counted work as a share of the device's measured bf16 matrix rate.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ON_GPU, ON_CPU = ["bf16", "compiled", "channels_last"], ["plain", "fp32", "bf16"
 
 
 def run(arguments: list[str] | None = None) -> dict:
-    """The benchmark, with command-line arguments; what it wrote."""
+    """Run the benchmark with command-line arguments; return what it wrote."""
     parser = common.parser("train", __doc__)
     parser.add_argument("--ways", nargs="+", choices=list(WORDS), action=common.Different,
                         help=f"default: {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}. Of all "
@@ -42,7 +42,7 @@ def run(arguments: list[str] | None = None) -> dict:
                                   lambda: code.training(p, x)))
     rows, failed = common.measure(ways, options.rounds, device)
     rate = common.matmul_rate(device, options.matmul)
-    work = 3 * common.forward_flop(p)  # a backward pass is two forward passes
+    work = 3 * common.forward_flop(p)  # a backward pass costs two forward passes
     for row in rows:
         row["share_of_matmul_rate"] = row["images_per_second"] * work / rate
     return common.report(
@@ -53,7 +53,7 @@ def run(arguments: list[str] | None = None) -> dict:
 
 
 def way(kind: str, p: Params, s: process.Schedule, x: torch.Tensor) -> common.Way:
-    """One kind of training; prepared, a call is a step."""
+    """One kind of training; once prepared, each call is a step."""
     module = plain if kind == "plain" else training
     precision = "fp32" if kind in ("plain", "fp32") else "bf16"
     asked = common.training_of(common.changed(p, "train", precision=precision, compile="compiled" in kind))

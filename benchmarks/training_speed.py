@@ -1,4 +1,4 @@
-"""How fast a card trains: optimizer steps of the paper's network and of `one_gpu`'s, each way."""
+"""How fast a card trains: optimizer steps of the paper's network and of `one_gpu`'s, in several ways."""
 
 import contextlib
 import copy
@@ -25,7 +25,7 @@ MORE = [(1, "fused", "flat graph, " + BY_TRIAL), (8, "fused", "flat graph, " + B
 
 
 def training(b: Bench, wanted: list[tuple[int, str, str]]) -> None:
-    """A step of so many images with its optimizer, of the paper's network in bf16, each way."""
+    """Time an optimizer step of the paper's network in bf16 for each wanted batch, layout and kind."""
     base = None
     for batch, layout, kind in wanted:
         if layout == "fused" and not b.kernels:
@@ -51,7 +51,7 @@ def training_row(b: Bench, base: UNet, batch: int, layout: str, kind: str) -> di
 
 
 def profile_training(b: Bench) -> None:
-    """The network of `one_gpu`, its batch: the package's step and the fastest one."""
+    """Time the package's step and the fastest one for the network and the batch of `one_gpu`."""
     for layout, kind in (("plain", "eager"), ("fused", "flat graph")):
         if layout == "fused" and not b.kernels:
             continue
@@ -68,7 +68,7 @@ def profile_row(b: Bench, layout: str, kind: str) -> dict[str, Any]:
 
 
 def kernel_times(b: Bench) -> dict[str, Any]:
-    """The kernels of the fastest step of one image, and of eight: how many there are, and the longest."""
+    """The kernels of the fastest step of one image and of eight: their number, and the longest ones."""
     if not b.kernels:
         return {}
     base, found = ways.network(b.paper, b.device), {}

@@ -1,7 +1,7 @@
 """A run folder of what `train` brought back: weights, pairs, tables and a sheet of samples, nothing computed.
 
-The model is there as the averaged weights alone, rounded to bf16 as they came back; it can be sampled and
-adopted by a run (`train.checkpoints`), and not be trained on.
+Of the model there are only the averaged weights, rounded to bf16 as they came back; it can be sampled and
+adopted by a run (`train.checkpoints`), but not trained further.
 """
 
 import shutil
@@ -35,7 +35,7 @@ The pairs show the surroundings of real images. Keep them as the real ones.
 
 
 def run(brought: Path, folder: Path) -> None:
-    """Fill `folder`, new or empty. UserError where the record or a part of the weights is missing."""
+    """Fill `folder`, new or empty. UserError if the record or a part of the weights is missing."""
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is there already. Name a new or empty folder.")
     record = files.read_json(brought / "train.json")
@@ -56,7 +56,7 @@ def run(brought: Path, folder: Path) -> None:
 
 
 def join_weights(brought: Path, path: Path) -> None:
-    """The parts of the weights as one file, fp32, as `checkpoints.load` reads it."""
+    """Write the parts of the weights as one fp32 file that `checkpoints.load` reads."""
     parts = sorted(brought.glob("model-*of*.safetensors"))
     count = int(parts[0].stem.partition("of")[2]) if parts else 0
     if not parts or len(parts) != count:
@@ -76,7 +76,7 @@ def adopting(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(stages: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """Everything that was measured, a table each, as far as it is there."""
+    """A table for each thing that was measured."""
     found = {}
     if "rows" in stages.get("training", {}):
         found["training"] = pd.DataFrame(stages["training"]["rows"], columns=stages["training"]["columns"])
@@ -100,8 +100,8 @@ def tables(stages: dict[str, Any]) -> dict[str, pd.DataFrame]:
 
 
 def small_sets(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Mean Dice of each kind, data type and size, and what it is above Real's with the same seeds, with its
-    95 % interval over seeds and test images."""
+    """Mean Dice of each kind, data type and size, and its gain over Real with the same seeds, with a 95 %
+    interval over seeds and test images."""
     each = pd.DataFrame([{"kind": row["kind"], "data_type": row["data_type"], "size": row["size"],
                           "seed": row["seed"], "image": i, "dice": value}
                          for row in rows for i, value in enumerate(row["each"])])
@@ -121,7 +121,7 @@ def small_sets(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def agreement(row: dict[str, Any]) -> pd.DataFrame:
-    """Dice between a pair's mask and what a network trained on real pairs finds, by data type."""
+    """Dice between the pairs' masks and what a network trained on real pairs finds, by data type."""
     rows = {"held-out real": row["each"], **row["agreement"]}
     return pd.DataFrame([{"pairs": name, "count": len(values), "mean": float(np.mean(values)),
                           "median": float(np.median(values)),
@@ -130,7 +130,7 @@ def agreement(row: dict[str, Any]) -> pd.DataFrame:
 
 
 def sheet(samples: Path, rows: int, columns: int) -> Image.Image:
-    """The first whole samples in rows, each row's masks under it."""
+    """The first whole samples in rows, each above the row of its masks."""
     names = sorted(path.stem for path in (samples / "images").iterdir())[:rows * columns]
     lines = []
     for first in range(0, len(names), columns):

@@ -1,8 +1,8 @@
-"""Ways to train and to sample on a GPU, of which the package goes the first: each is a candidate to measure.
+"""Ways to train and to sample on a GPU, each a candidate to measure.
 
-`eager` is the package's own step. The others keep what a step computes and change how: the layout of memory,
-the kernels of `fused`, the optimizer that writes the average as well, and a CUDA graph, by which the host
-tells the device a whole step at once.
+`eager` is the package's own step. The others keep what a step computes and change how: the memory layout, the
+kernels of `fused`, an optimizer that also updates the average, and a CUDA graph, with which the host launches
+a whole step at once.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from diffusegen_core.diffusion.training import State, Training
 from diffusegen_core.diffusion.unet import UNet
 
 Drawn = tuple[Tensor, Tensor, Tensor]  # x0 (B, 4, S, S) in [-1, 1], levels (B,), noise as x0
-KINDS = ("master", "average", "first", "second")  # what a training keeps of every weight
-WARM = 3  # calls before a graph is captured
+KINDS = ("master", "average", "first", "second")  # what a training keeps for every weight
+WARM = 3  # calls before a graph is captured, to warm up
 
 
 class Trainer(Protocol):
@@ -33,31 +33,31 @@ class Trainer(Protocol):
 
     net: UNet
     number: int
-    """Steps that are done."""
+    """Steps done so far."""
 
     def step(self, x: Tensor) -> Tensor:
-        """One optimizer step over a batch of x (N, 4, S, S) uint8, drawn as `training.draw` does; the first
-        three of COLUMNS, on the device, and good until the next step."""
+        """One optimizer step on a batch of x (N, 4, S, S) uint8, drawn by `training.draw`. Returns the first
+        three of COLUMNS, on the device and valid until the next step."""
 
     def set_rate(self, lr: float) -> None: ...
 
     def state(self, kind: str) -> dict[str, Tensor]:
-        """One of KINDS by the weights' names: the training's own tensors."""
+        """The tensors of one of KINDS by the weights' names: the training's own, not copies."""
 
     def load(self, kind: str, tensors: dict[str, Tensor]) -> None:
-        """The way back from `state`."""
+        """The inverse of `state`."""
 
     def set_number(self, number: int) -> None:
-        """Go on after so many steps: what the moments' corrections and the average's warm-up go by."""
+        """Continue after `number` steps, on which moment corrections and the average's warm-up depend."""
 
 
 def kernels_run(device: torch.device, record: stages.Record) -> bool:
-    """Whether the kernels of `fused` run there, which they do on no device that a test pretends."""
+    """Whether the kernels of `fused` run there: on a GPU, but not on one that a test only pretends."""
     return device.type == "cuda" and not record.facts.get("pretended")
 
 
 def captured(work: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
-    """`work` as a CUDA graph, after a few calls of it; elsewhere, `work`. Its inputs must stay in place."""
+    """`work` as a CUDA graph, after a few calls; on a CPU, `work` itself. Its inputs must stay in place."""
     if device.type != "cuda":
         return work
     side = torch.cuda.Stream(device)
@@ -78,7 +78,7 @@ def captured(work: Callable[[], Tensor], device: torch.device) -> Callable[[], T
 
 
 def network(p: Params, device: torch.device, seed: int = 0) -> UNet:
-    """The parameters' network, drawn on the device and stirred: no branch of it is zero."""
+    """The parameters' network, initialised on the device, with noise added so that no branch is zero."""
     devices_of = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices_of), torch.device(device), torch.no_grad():
         torch.manual_seed(seed)
@@ -141,7 +141,7 @@ class Eager:
 
 
 class Graphed:
-    """A whole step as one CUDA graph, with torch's AdamW, and its average with the full decay at once."""
+    """A whole step as one CUDA graph, with torch's AdamW; its average has no warm-up of the decay."""
 
     def __init__(self, of: Training, net: UNet, layout: str = "fused") -> None:
         self.of, self.device, self.number = of, next(net.parameters()).device, 0
@@ -158,7 +158,7 @@ class Graphed:
         self.average = [weight.detach().clone() for weight in self.net.parameters()]
 
     def update(self) -> None:
-        """What follows the gradient."""
+        """Clip the gradient, step the optimizer and update the average."""
         if self.of.settings.grad_clip:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.of.settings.grad_clip)
         self.optimizer.step()
@@ -188,7 +188,7 @@ class Graphed:
 
 
 class Flat(Graphed):
-    """The same with the optimizer of `flat`; its average warms up as the package's."""
+    """The same with the optimizer of `flat`, whose average warms up like the package's."""
 
     def prepare(self) -> None:
         import flat
@@ -203,7 +203,7 @@ class Flat(Graphed):
         kept = {kind: {name: v.clone() for name, v in self.state(kind).items()} for kind in KINDS}
         number = int(self.optimizer.number)
         replay = captured(self.whole, self.device)
-        for kind, tensors in kept.items():  # the warm-up was no training
+        for kind, tensors in kept.items():  # the warm-up calls must not count as training
             self.load(kind, tensors)
         self.optimizer.number.fill_(number)
         return replay
@@ -223,7 +223,7 @@ class Flat(Graphed):
 
 
 class Careless(Diffusion):
-    """A model whose network calls go without devices.exact()."""
+    """A model whose network calls run without devices.exact()."""
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -233,13 +233,13 @@ class Careless(Diffusion):
 
 def diffusion(p: Params, net: process.Network, device: torch.device, precision: str,
               careful: bool = True) -> Diffusion:
-    """The model of a network, which may be a GraphedCall, to sample with."""
+    """A model to sample with, of a network that may be a GraphedCall."""
     kind = Diffusion if careful else Careless
     return kind(net, process.schedule(p.process).to(device), p.process.objective, precision=precision)
 
 
 class GraphedCall:
-    """A sampling network as a CUDA graph for one size of batch: what process.Network is."""
+    """A sampling network as a CUDA graph for one batch size; it can stand in as a process.Network."""
 
     def __init__(self, net: UNet, x: Tensor, precision: str) -> None:
         self.x = torch.zeros_like(x)

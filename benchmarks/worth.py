@@ -1,13 +1,13 @@
-"""What made pairs are worth: one table over ways to make them, on real pairs, with others held out.
+"""What made pairs are worth: one table over ways to make them, from real pairs, with others held out.
 
     python benchmarks/worth.py --data KVASIR --weights MOBILENET --models FOLDER... --folder runs/worth
 
 Each way is a run of the program with a finished model of all 348 training pairs, as `train.checkpoints`;
-each of FOLDER... holds such a model, and stands for a generator. `Paste` needs none: it is the baseline. For
-every way and generator: seconds a pair, masks that came out empty, distances to held-out real images beside
-those of other held-out ones, the seam, agreement (Dice between a pair's mask and what a network finds in it
-that was trained on the 348 real pairs), near-copies, and the Dice on 200 held-out pairs of networks trained
-on the pairs alone and on small sets. Whatever is there is not made again: the same command goes on.
+each of FOLDER... holds such a model, a generator. `Paste` needs none: it is the baseline. For every way and
+generator: seconds a pair, masks that came out empty, the distance to held-out real images, the seam,
+near-copies, agreement (Dice between a pair's mask and what a network trained on the 348 real pairs finds in
+it), and the Dice on 200 held-out pairs of networks trained on the pairs alone and on small sets. The row Real
+has the distance of other held-out images. What is there already is not made again: the same command resumes.
 """
 
 import argparse
@@ -42,8 +42,8 @@ from diffusegen_core.store import files, seeds
 from diffusegen_core.store.workspace import Workspace
 
 SOURCES, SAMPLES, TEST, WATCH = 64, 3, 200, 348
-# The ways, by the name of their row: what they change in the profile kvasir_cpu. The first is compared in
-# small sets, where time is; `chapter` is the one whose pairs they are.
+# By the name of its row, what each way changes in the profile kvasir_cpu; `chapter` is the one that makes its
+# pairs. The first way is also compared in small sets, if there is time.
 STEPS_25 = {"inpaint.respacing": 25, "inpaint.jump_length": 5, "inpaint.resampling": 1}
 GUIDED = {"inpaint.masks": "varied", "inpaint.guidance_scale": 2.0, "inpaint.seamless": False, **STEPS_25}
 SEAMLESS = {**GUIDED, "inpaint.seamless": True}
@@ -69,13 +69,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "joint, styled": {**JOINT, **STYLED},
 }
 SIZES, SMALL_SEEDS, ALONE_SEEDS = (16, 32), 9, 2
-EQUAL, DRAWS = 100, 3  # images of a set whose distance is taken, and such sets
+EQUAL, DRAWS = 100, 3  # images in a set that is measured, and sets
 COLUMNS = ["seconds a pair", "empty masks", "KD", "seam", "source's", "near-copies", "agreement"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way with a generator; of Paste there is one, without."""
+    """A way with a generator; Paste has one row, without a generator."""
 
     way: str
     generator: Path | None
@@ -86,7 +86,7 @@ class Row:
 
 
 def rows(models: list[Path], ways: list[str]) -> list[Row]:
-    """Those of the first way before others, since they are compared in small sets."""
+    """All rows: Paste, then way by way; the first way comes first, since it is compared in small sets."""
     return [Row(PASTED, None), *(Row(way, model) for way in ways for model in models)]
 
 
@@ -97,7 +97,7 @@ def pretrained(weights: Path) -> dict[str, str]:
 
 
 def run_of(asked: argparse.Namespace, row: Row) -> Run:
-    """The run that makes a row's pairs. Rows that differ in styling alone share it, and what is inpainted."""
+    """The run that makes a row's pairs. Rows that differ only in styling share it and its inpainted pairs."""
     changes = {key: value for key, value in WAYS[row.way].items() if key != "chapter"}
     inpainted = [f"{value:g}" if isinstance(value, float) else str(value)
                  for key, value in changes.items() if key.startswith("inpaint.")]
@@ -149,14 +149,14 @@ def pairs_back(w: Work, row: Row) -> None:
 
 @dataclass(frozen=True)
 class Judges:
-    """What every row is measured by: the same for all, so that rows can be added."""
+    """What every row is measured with: the same for all, so that rows can be added later."""
 
     copied: float
-    """The score below which chapter 5's audit calls an image a near-copy, in pixels: of real pairs 1 %."""
+    """The score in pixels below which chapter 5's audit finds a near-copy: so it is for 1 % of real pairs."""
     net: torch.nn.Module
     """Trained on the 348 real pairs."""
     dice: float
-    """Of that network on the held-out pairs: what agreement can reach."""
+    """The mean Dice of that network on the held-out pairs: the most that agreement can reach."""
 
 
 def judges(w: Work) -> Judges:
@@ -168,7 +168,7 @@ def judges(w: Work) -> Judges:
 
 
 def judge_of(train: Pairs, p: Params, folder: Path, device: torch.device) -> torch.nn.Module:
-    """A network that was trained on all real training pairs, kept in `folder`."""
+    """A network trained on the real training pairs (a fifth of them choose the epoch), kept in `folder`."""
     settings, weights = p.segment.model_copy(update={"epoch_images": 128}), folder / "judge.safetensors"
     if not weights.is_file():
         held = np.arange(len(train)) % 5 == 0
@@ -184,13 +184,13 @@ def dice_of(net: torch.nn.Module, images: np.ndarray, masks: np.ndarray, setting
 
 
 def dice_each(net: torch.nn.Module, images: np.ndarray, masks: np.ndarray, settings: Segment) -> np.ndarray:
-    """The Dice (N,) of what a network finds in images (N, 3, S, S) with their masks (N, 1, S, S)."""
+    """The Dice (N,) between what a network finds in images (N, 3, S, S) and their masks (N, 1, S, S)."""
     device = next(net.parameters()).device
     return overlap.scores(segnet.predict(net, images, settings, device), masks)["dice"].to_numpy()
 
 
 def measured(w: Work, judge: Judges, name: str) -> dict[str, Any]:
-    """What the pairs of a row are like."""
+    """The measures of a row's pairs."""
     made, rng = w.sets[name], seeds.rng(w.p.seed, "distances", name)
     real = features(w, w.test.images)
     equal = [rng.permutation(len(made.images))[:EQUAL] for _ in range(DRAWS)]
@@ -205,7 +205,7 @@ def measured(w: Work, judge: Judges, name: str) -> dict[str, Any]:
 
 
 def floors(w: Work, judge: Judges) -> dict[str, Any]:
-    """The same of real pairs: other held-out ones at equal numbers, and the judge on held-out ones."""
+    """The KD of other held-out images in equal numbers, and the judge's agreement on held-out pairs."""
     rng, real = seeds.rng(w.p.seed, "floor"), features(w, w.test.images)
     draws = [rng.permutation(len(w.watch))[:EQUAL] for _ in range(DRAWS)]
     return {"KD": float(np.mean([distance(w, w.watch.images[draw], real) for draw in draws])),
@@ -223,7 +223,7 @@ def distance(w: Work, images: np.ndarray, real: np.ndarray) -> float:
 
 
 def tasks(w: Work, rows: list[Row], ways: list[str]) -> Iterator[Task]:
-    """The networks, the most valuable first; the small sets compare Real, Paste and the first way."""
+    """The networks to train, the most valuable first; small sets compare Real, Paste and the first way."""
     yield from (Task("alone", name) for name in [REAL, *w.sets])
     compared = [REAL, *(row.name for row in rows if row.way in (PASTED, ways[0]))]
     for size, seed in itertools.product(SIZES, range(SMALL_SEEDS)):
@@ -232,7 +232,7 @@ def tasks(w: Work, rows: list[Row], ways: list[str]) -> Iterator[Task]:
 
 
 def table(record: stages.Record, rows: list[Row], ways: list[str]) -> pd.DataFrame:
-    """A row a way: means over generators and seeds, gains with the 95 % t interval over seeds."""
+    """One row for each way: means over generators and seeds, gains with the 95 % t interval over seeds."""
     made, networks = record.stages, pd.DataFrame(record.stages.get("networks", {}).get("rows", []))
     lines = []
     for way in [REAL, PASTED, *ways]:
@@ -267,7 +267,7 @@ def scored(networks: pd.DataFrame, names: list[str]) -> dict[str, Any]:
 
 
 def gain(values: pd.Series, base: pd.Series) -> str:
-    """The mean difference with its interval, and over how many seeds."""
+    """The mean difference, half its interval, and the number of seeds."""
     apart = (values - base).dropna()
     return f"{apart.mean():+.3f} ± {t_half(apart):.3f} ({len(apart)})"
 
@@ -315,7 +315,7 @@ def run(given: list[str] | None = None) -> None:
 
 
 def work(asked: argparse.Namespace, call: stages.Call) -> Work:
-    """The real pairs, those to train on first, and the parameters of all networks."""
+    """Load the real pairs, write them for the workers, and set the parameters of all networks."""
     p = run_of(asked, Row(asked.ways[0], asked.models[0])).params
     p = params.validate({**params.plain(p), "run_dir": str(asked.folder / "networks")})
     folder = p.folder

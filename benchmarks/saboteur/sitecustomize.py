@@ -1,9 +1,9 @@
-"""What a soak loads into every process of a run: at a chosen write, something goes wrong.
+"""Loaded by a soak into every process of a run, to make something go wrong at a chosen write.
 
-Python imports this module by itself where its folder is on PYTHONPATH. It counts, over all processes, what is
-renamed into the run's folder: so all files and folders come to be whole. In the folder that SOAK names lie
-`count`, a byte for each renaming so far, and `writes`, their paths; `aim.json`, which says at which one what
-happens; `struck.json`, what has happened; `full` and `clock`, while the disk is full and the clock is wrong.
+Python imports this module by itself when its folder is on PYTHONPATH. Over all processes it counts renames
+into the run's folder, by which all finished files and folders get there. The folder that SOAK names has
+`count`, a byte for each rename so far; `writes`, their target paths; `aim.json`, what is to happen at which
+rename; `struck.json`, what has happened; `full` and `clock`, while the disk is full and the clock is wrong.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from pathlib import Path
 SOAK, RUN = Path(os.environ.get("SOAK", "/nonexistent")), os.path.abspath(os.environ.get("SOAK_RUN", ""))
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "terminate": signal.SIGTERM,
            "interrupt": signal.SIGINT}
-TELLS = {"kernel": "ipykernel", "worker": "spawn_main"}  # of a process, what its command line has
+TELLS = {"kernel": "ipykernel", "worker": "spawn_main"}  # what a process's command line contains
 
 
 def install() -> None:
-    """Put this module's functions in the place of the system's, for as long as the process lives."""
+    """Replace the system's functions by this module's, for as long as the process lives."""
     for name in ("rename", "replace"):
         setattr(os, name, watched(getattr(os, name)))
     opening, now, now_ns = os.open, time.time, time.time_ns
@@ -37,7 +37,7 @@ def install() -> None:
 
 
 def watched(real):  # type: ignore[no-untyped-def]
-    """A renaming that is counted, before and after which something may happen."""
+    """The same rename, but counted; before and after it something may happen."""
     def renamed(source, target, **more):  # type: ignore[no-untyped-def]
         if not inside(target):
             return real(source, target, **more)
@@ -58,12 +58,12 @@ def inside(path: object) -> bool:
 
 
 def counted() -> int:
-    """The number of this renaming, from 1."""
+    """Count a rename; its number, from 1."""
     return appended("count", b".")
 
 
 def appended(name: str, content: bytes) -> int:
-    """The length of a file of SOAK, to which all processes add."""
+    """Append to a file of SOAK, as all processes do; its length afterwards."""
     handle = os.open(SOAK / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(handle, content)
@@ -73,7 +73,7 @@ def appended(name: str, content: bytes) -> int:
 
 
 def wrong() -> float:
-    """By how many seconds the clock is."""
+    """By how many seconds the clock is wrong."""
     try:
         return float((SOAK / "clock").read_text())
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def wrong() -> float:
 
 
 def strike(number: int, when: str, path: str) -> None:
-    """What is to happen at this renaming, or at a later one than was meant; one process does it, once."""
+    """Strike if the aimed number is reached or the path is of the aimed kind; only one process does, once."""
     try:
         aim = json.loads((SOAK / "aim.json").read_text())
         aimed = number >= aim["at"] or re.fullmatch(aim.get("like") or "-", path)
@@ -105,7 +105,7 @@ def strike(number: int, when: str, path: str) -> None:
 
 
 def those(victim: str) -> list[int]:
-    """The command, or of its processes the first that is a kernel or a worker; none where there is none."""
+    """The process id of the command, or of its first kernel or worker; an empty list if there is none."""
     command = int((SOAK / "command").read_text())
     if victim == "command":
         return [command]
@@ -117,7 +117,7 @@ def those(victim: str) -> list[int]:
 
 
 def below(pid: int) -> list[int]:
-    """The processes that a process has started, and theirs."""
+    """The ids of all descendants of a process."""
     found = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
