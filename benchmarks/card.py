@@ -27,7 +27,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         call = calls.add_parser(name, help=f"{what}, within a limit of time")
         call.add_argument("--limit", type=float, default=limit, help="seconds, from the shell's start")
         call.add_argument("--device", default="auto")
-        call.add_argument("--out", type=Path, default=HOME / "out", help="what is to come back")
+        call.add_argument("--out", type=Path, default=HOME / "out", help="folder of the results to bring back")
         call.add_argument("--tiny", action="store_true", help="a rehearsal: everything, as small as can be")
         if name == "figures":
             call.add_argument("--reference", type=Path, help="default: the packed checkout, if there is one")
@@ -35,7 +35,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         else:
             call.add_argument("--home", type=Path, default=HOME, help="the folder that was packed")
             call.add_argument("--work", type=Path, default=HOME / "work",
-                              help="what a further call goes on from")
+                              help="folder that the next call resumes from")
     unpack = calls.add_parser("unpack", help="make a run folder of what `train` brought back")
     unpack.add_argument("files", type=Path, help="the folder of what came back")
     unpack.add_argument("run", type=Path, help="the run folder to make")

@@ -68,7 +68,7 @@ class Different(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: Any,
                  option: str | None = None) -> None:
         if len(set(values)) < len(values):
-            raise argparse.ArgumentError(self, "a value is there twice")
+            raise argparse.ArgumentError(self, "a value is given twice")
         setattr(options, self.dest, values)
 
 
@@ -80,7 +80,7 @@ def parser(name: str, purpose: str, profile: str = "") -> argparse.ArgumentParse
                        help="a parameter file; default: "
                             f"{profile or 'paper.yaml on a GPU, and kvasir_cpu.yaml on the CPU'}")
     found.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), dest="changes",
-                       help="another value, as of diffusegen run")
+                       help="change a parameter, as in diffusegen run")
     found.add_argument("--rounds", type=positive, default=5, help="timings of each way, in turn")
     found.add_argument("--out", type=target, default=str(ROOT / "benchmarks" / "results" / f"{name}.json"),
                        help=f"the JSON file; default: benchmarks/results/{name}.json")
@@ -94,7 +94,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
 
 def add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=[], action=Different,
-                        help="further ways, of which no chapter makes use yet")
+                        help="further ways, not used by any chapter yet")
 
 
 def main(work: Callable[[list[str] | None], object], arguments: list[str] | None = None) -> None:
@@ -104,7 +104,7 @@ def main(work: Callable[[list[str] | None], object], arguments: list[str] | None
     except UserError as error:
         message = str(error)
     except torch.OutOfMemoryError:
-        message = "The device's memory does not suffice. Lower the batch."
+        message = "The device is out of memory. Lower the batch."
     else:
         return
     print(f"Error: {message}", file=sys.stderr)

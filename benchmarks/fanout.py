@@ -39,13 +39,13 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = common.parser("fanout", __doc__.splitlines()[0], "smoke.yaml")
     parser.add_argument("--parts", nargs="+", choices=PARTS, action=common.Different,
                         help="default: all; the plan needs --run")
-    parser.add_argument("--items", type=common.positive, default=20, help="of the overhead, that sleep")
+    parser.add_argument("--items", type=common.positive, default=20, help="sleeping items for the overhead part")
     parser.add_argument("--seconds", type=float, default=0.2, help="for how long each sleeps")
     parser.add_argument("--workers", type=common.positive, nargs="+", default=[1, 2],
                         action=common.Different, help="of this machine")
     parser.add_argument("--run", type=Path, metavar="DIR", help="a finished run, whose times make the plan")
     parser.add_argument("--times", type=common.positive, default=1,
-                        help="so many of each item of the run, in the plan")
+                        help="copies of each item of the run in the plan")
     options = parser.parse_args(arguments)
     parts = options.parts = options.parts or (PARTS if options.run else PARTS[:2])
     if "plan" in parts and not options.run:

@@ -287,7 +287,7 @@ def work(arguments: list[str] | None = None) -> None:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("folder", type=Path, help="a folder of the soak's own, outside the checkout's files")
     found.add_argument("--hours", type=float, default=1.0)
-    found.add_argument("--episodes", type=int, default=10**9, help="at most so many in all")
+    found.add_argument("--episodes", type=int, default=10**9, help="stop after this many in total")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--out", type=target, default=str(ROOT / "benchmarks" / "results" / "soak.json"))
     options = found.parse_args(arguments)

@@ -219,7 +219,7 @@ def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
     for page in (segment_details.by_size, segment_details.detection, segment_details.outlines):
         assert page(run, empty, BY, "x").frame.empty
     for figure in (segment_figures.worst(empty), segment_figures.reliability(empty, run.params)):
-        assert figure.axes[0].texts[0].get_text().startswith("Of no network")
+        assert figure.axes[0].texts[0].get_text().endswith("not known for any network.")
 
 
 # ---- figures
