@@ -1,9 +1,9 @@
-"""Chapter 5's audit: the nearest training image of each image, and how near new and planted ones come.
+"""Chapter 5's audit: each image's nearest training image, judged by unseen images and planted copies.
 
-Beside every image of a data type stands one with the same filled region and another patient's lesion in it,
-of which no model can know (the null). Lesions come from held-out pairs; where there are none, from other
-training pairs, each of which is then left out of what its image is compared with. The thresholds are low
-quantiles of the null's scores. Copies of training images, planted into the same regions, tell what the audit
+Each image of a data type has a counterpart whose filled region holds another pair's lesion, so that it is no
+copy of anything it is compared with (the null). Lesions come from held-out pairs; if there are none, from
+other training pairs, each of which is then left out of its image's comparison. The thresholds are low
+quantiles of the null's scores. Copies of training images, planted into the same regions, show what the audit
 finds.
 """
 
@@ -55,11 +55,11 @@ def judge(ws: Workspace, subject: Subject) -> None:
 
 
 def extract(ws: Workspace, subject: Subject, first: int) -> None:
-    """A work item: put the features of a batch of images, whole and around the object, into the store."""
+    """A work item: store the features of a batch of images, both whole and of the box around the object."""
     pairs = dataset.read(subject.real)
     everyone = members.members(subject, slice(first, first + CHUNK))
     members.features(subject, everyone.images, f"Features of {subject.data_type}")
-    if subject.data_type == members.HELD_OUT:  # which are compared as they are
+    if subject.data_type == members.HELD_OUT:  # compared as whole images only
         return
     members.object_features(subject, everyone.images, everyone.objects)
     if subject.data_type == REAL:
@@ -71,7 +71,7 @@ def extract(ws: Workspace, subject: Subject, first: int) -> None:
 def audited(subject: Subject, everyone: Members, pairs: Pairs) -> dict[str, pd.DataFrame]:
     """The tables `audit`, `null` and `planted` of a data type, columns AUDIT, NULL and PLANTS.
 
-    Real's images are looked for among the others, which is their null as well.
+    Real images are compared with the other real ones, and these scores are their null as well.
     """
     queries = {"audit": _of(subject, everyone), "null": null_of(subject, everyone, pairs)}
     plants = dict(_plants(subject, everyone, pairs))
@@ -90,10 +90,10 @@ def audited(subject: Subject, everyone: Members, pairs: Pairs) -> dict[str, pd.D
 
 
 def null_of(subject: Subject, everyone: Members, pairs: Pairs) -> Query:
-    """Images that no model remembers, filled where those of a data type are.
+    """Images that no model remembers, filled in the same regions as a data type's; none for Real.
 
-    A GAN's images are its own as a whole: beside them stand whole held-out images, or the real ones, each
-    among the others.
+    A GAN makes whole images, so its null is whole held-out images or, without these, the real images, each
+    compared with the others.
     """
     held = dataset.read(subject.held_out) if subject.held_out is not None else None
     if subject.data_type == REAL or not len(everyone):
@@ -106,7 +106,7 @@ def null_of(subject: Subject, everyone: Members, pairs: Pairs) -> Query:
 
 
 def read(file: Path) -> pd.DataFrame:
-    """A table of this chapter. An image may be called NA, which is no missing value; numbers may miss."""
+    """Read a table of this chapter. Only numbers can be missing values: an image may be named NA."""
     numbers = [f"{prefix}{name}" for prefix in ("", "feature_") for name in ("distance", "score")]
     frame = pd.read_csv(file, dtype=dict.fromkeys(TEXT, str), keep_default_na=False,
                         na_values={name: [""] for name in numbers})
@@ -119,7 +119,7 @@ def _of(subject: Subject, everyone: Members) -> Query:
 
 
 def _plants(subject: Subject, everyone: Members, pairs: Pairs) -> Iterator[tuple[str, Query]]:
-    """Some images of a data type with a planted copy in each, by its disguise."""
+    """For each disguise, some images of a data type with a copy planted into each."""
     there = np.flatnonzero(everyone.regions.any(axis=(1, 2)))
     if subject.data_type == REAL or not len(there):
         return
@@ -134,7 +134,7 @@ def _plants(subject: Subject, everyone: Members, pairs: Pairs) -> Iterator[tuple
 
 
 def _found(subject: Subject, queries: list[Query], pairs: Pairs) -> list[pd.DataFrame]:
-    """The nearest training images of each query, columns FOUND: together, for they share their regions."""
+    """The nearest training images of each query, columns FOUND; searched together, as they share regions."""
     if not sum(map(len, queries)):
         return [pd.DataFrame(columns=FOUND) for _ in queries]
     images, filled, objects, own = (np.concatenate([getattr(query, part) for query in queries])

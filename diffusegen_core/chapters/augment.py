@@ -1,8 +1,8 @@
 """Chapter 7: small sets of real pairs, augmented with synthetic ones (paper 2.6.2, 3.3.2, B.4.2).
 
-Of N real pairs a fifth chooses the best epoch. Each of the others is drawn, with probability alpha, to be
-replaced (or joined) by r of the synthetic pairs that were made of it. For one seed all data types have the
-same real pairs, and the same of them are drawn: comparisons are paired.
+A share of the N real pairs (segment.validation) chooses the best epoch. Each of the others is, with
+probability alpha, replaced (or joined) by r of the synthetic pairs made from it. For a given seed, all data
+types share the real pairs and the draws, so comparisons are paired.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +33,11 @@ SIZES = (16, 32, 64, 128)  # the paper's
 
 def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augment, segment: Segment,
         generators: Generators, further: Sequence[Sets] = ()) -> Tested:
-    """Train and test what is not finished of the grid; in a read-only workspace, read what there is of it.
+    """Train and test the unfinished part of the grid; in a read-only workspace, read what there is of it.
 
     `sets` are those of the run's first generator, `further` those of the others; `generators` has an entry
-    for each of `subsets`. No test image may be one that is trained on: see `testsets.refuse_leaks`. Raises
-    UserError where a size exceeds the number of sources.
+    for each of `subsets`. No test image may be a training image: see `testsets.refuse_leaks`. Raises
+    UserError if a size exceeds the number of sources.
     """
     every = of_grid(sets, settings, segment, generators, further)
     tested = trials.run(ws, CHAPTER, TITLE, segment, {
@@ -51,7 +51,7 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augme
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     settings, supply = p.augment, trainsets.expected(p)
     yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed, p.data.image_size,
                                                               Planes.of(p.data))], "segment")
@@ -64,7 +64,7 @@ def check(p: Params) -> Iterator[str]:
 
 
 def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
-    """What the chapter's networks take; generators of small sets are whole runs, see `subsets`."""
+    """The cost of the chapter's networks, without that of the small sets' generators: see `subsets`."""
     choices = [expected(settings, segment, experiment) for experiment in grid(supply, settings, segment)]
     yield of_networks("7 augment", segment, choices, work)
 
@@ -72,10 +72,9 @@ def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> It
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, segment: Segment,
             sets: Sets | None = None, tests: Mapping[str, TestSet] | None = None,
             generators: Generators | None = None, further: Sequence[Sets | None] = ()) -> str:
-    """The chapter's grid in words, what of it is finished, and how long the rest will take.
+    """The chapter's grid in words: how much of it is finished, and how long the rest will take.
 
-    `sets`, `tests` and `generators` are None where they are not made yet, and so is each of `further`.
-    Nothing is written.
+    `sets`, `tests`, `generators` and each of `further` are None if not made yet. Nothing is written.
     """
     known = {} if sets is None else of_grid(sets, settings, segment, generators or {}, further)
     made = {experiment: mine for experiment, mine in known.items()
@@ -93,7 +92,7 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
 
 
 def expected(settings: Augment, segment: Segment, experiment: Experiment) -> tuple[Choice, Choice]:
-    """As many nameless pairs as `chosen` will give on average, if none is left out."""
+    """Unnamed pairs, as many as `chosen` will give on average if none is left out."""
     size = experiment.size or 0
     valid = trainsets.held_back(size, segment.validation)
     drawn = 0 if experiment.ratio is None else round(settings.alpha * (size - valid))
@@ -102,8 +101,8 @@ def expected(settings: Augment, segment: Segment, experiment: Experiment) -> tup
 
 
 def sizes(sources: int, settings: Augment, segment: Segment) -> list[int]:
-    """The N's of a run with so many sources, each once; UserError where one is more, or too few for its
-    generator."""
+    """The distinct N's of a run with so many sources; UserError if one exceeds them, or is too small for the
+    clusters of its generator."""
     problems = []
     known = list(dict.fromkeys(settings.sizes or [size for size in SIZES if size <= sources] or [sources]))
     if max(known) > sources:
@@ -122,7 +121,7 @@ def sizes(sources: int, settings: Augment, segment: Segment) -> list[int]:
 def grid(supply: Supply, settings: Augment, segment: Segment, generators: int = 1) -> list[Experiment]:
     """Every network of the chapter: N's, data types, r's and seeds. Real needs no r.
 
-    The seeds are shared out among the generators, unless each has one of its own, that saw its subset.
+    The seeds are shared out among the generators, unless each has a generator that saw only its subset.
     """
     have = offered(supply, settings)
 
@@ -141,7 +140,7 @@ def grid(supply: Supply, settings: Augment, segment: Segment, generators: int = 
 
 
 def offered(supply: Supply, settings: Augment) -> Supply:
-    """The data types that the chapter may add; those of a generator that sees a subset bear its own number of
+    """The data types that the chapter may add; those of a subset's generator are named by its own number of
     clusters."""
     if settings.generator_sees == "all":
         return supply
@@ -170,10 +169,10 @@ def types(supply: Supply, settings: Augment) -> list[DataType]:
 
 def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
            experiment: Experiment) -> tuple[Choice, Choice]:
-    """The pairs that a network is trained on, and those, all real, that choose its best epoch.
+    """The pairs that a network is trained on, and the real pairs that choose its best epoch.
 
-    A real pair of which nothing was made stays. Pasted lesions and varied masks are those of pairs that the
-    generator has seen: of all, or with `generator_sees: subset` of the training pairs.
+    A real pair from which nothing was made stays. Pasted lesions and varied masks come from the pairs that
+    the generator saw: from all, or with `generator_sees: subset` from the training pairs.
     """
     train, valid = subset(seed, sets.real.names, experiment.size or 0, experiment.seed, segment,
                           sets.together)
@@ -185,14 +184,15 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
     return mixed, Choice(tuple(valid))
 
 
-# ---- generators that see a small set alone
+# ---- generators that see only a small set
 
 
 def subset(seed: int, names: Sequence[str], size: int, number: int, segment: Segment,
            volumes: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
     """The N real pairs of a repetition: those to train on, and those that choose the best epoch.
 
-    `seed` is the run's, `names` are its sources, `volumes` those of slices, `number` is the repetition's.
+    `seed` is the run's, `names` its sources, `volumes` what each belongs to that stays whole, such as a
+    patient; `number` is the repetition's.
     """
     small = trainsets.shuffled(names, seed, "augment", "subset", number)[:size]
     return trainsets.split(small, segment.validation, seed, "augment", "split", number, groups=volumes)
@@ -200,7 +200,7 @@ def subset(seed: int, names: Sequence[str], size: int, number: int, segment: Seg
 
 def subsets(seed: int, names: Sequence[str], settings: Augment, segment: Segment,
             volumes: Mapping[str, str] | None = None) -> list[Subset]:
-    """The small sets that have a generator of their own, of a run with these sources."""
+    """The small sets, in a run with these sources, that have a generator of their own."""
     if settings.generator_sees == "all":
         return []
     return [Subset(size, number, subset(seed, names, size, number, segment, volumes)[0])
@@ -208,9 +208,9 @@ def subsets(seed: int, names: Sequence[str], settings: Augment, segment: Segment
 
 
 def own(settings: Augment, names: Sequence[str]) -> dict[str, Any]:
-    """What is different in the parameters of the run, chapters 1 to 4, that sees these pairs alone.
+    """The parameters that differ in the run, chapters 1 to 4 and the filter, that sees only these pairs.
 
-    Neither checkpoints nor a model of the full set or a base, which saw more, come into it.
+    It uses no checkpoints, full-set model or base, which have seen more.
     """
     return {"generators": 1, "data.names": list(names), "cluster.k": settings.subset_clusters,
             "cluster.file": None, "train.full_images": None, "train.base_images": None,
@@ -220,7 +220,7 @@ def own(settings: Augment, names: Sequence[str]) -> dict[str, Any]:
 def of_grid(sets: Sets, settings: Augment, segment: Segment, generators: Generators,
             further: Sequence[Sets | None] = ()) -> dict[Experiment, Sets]:
     """The sets that each experiment draws from: those of one of the run's generators, or of the generator
-    that saw its subset. Without pairs: it failed, or is not made yet."""
+    that saw its subset. They hold no pairs if that failed, or is not made yet."""
     nothing = replace(sets, sets={})
     own_sets: dict[tuple[int, int], Sets] = {}
     every = {}
@@ -237,7 +237,7 @@ def of_grid(sets: Sets, settings: Augment, segment: Segment, generators: Generat
 
 
 def needs_own(settings: Augment, experiment: Experiment) -> bool:
-    """Whether an experiment's generator must see its subset alone. A SinGAN knows its own image only."""
+    """Whether an experiment needs a generator that saw only its subset. A SinGAN sees one image anyway."""
     return settings.generator_sees == "subset" and experiment.data_type not in (REAL, GAN)
 
 

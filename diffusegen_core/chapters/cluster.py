@@ -1,4 +1,4 @@
-"""Chapter 1: the pairs in K groups that look alike (paper 2.2)."""
+"""Chapter 1: the pairs clustered into K groups that look alike (paper 2.2)."""
 
 import warnings
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from diffusegen_core.store.workspace import Workspace
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
-# KMeans starts over so many times and keeps the best.
+# Starts of KMeans, of which the best is kept.
 STARTS = 10
 
 
@@ -49,7 +49,7 @@ class Clusters:
     seconds: float
     folder: Path
     file: str | None = None
-    """The name of the published file that they are taken from."""
+    """The name of the published file that the clusters are taken from, if any."""
 
     def members(self, k: int) -> list[int]:
         """The positions of the pairs in cluster k."""
@@ -59,9 +59,9 @@ class Clusters:
 def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
     """Cluster the pairs by KMeans on features of image and mask (paper 2.2).
 
-    Where `cluster.file` is given, its clusters are taken, and KMeans only draws the curves over K. Raises
-    UserError where the backbone or its weights cannot be had, where fewer pairs differ than there are
-    clusters, or where the file's names are not those of the pairs.
+    If `cluster.file` is given, its clusters are taken, and KMeans only computes the curves over K. Raises
+    UserError if the backbone or its weights cannot be had, if there are fewer distinct pairs than clusters,
+    or if the file's names are not those of the pairs.
     """
     different = _different(pairs, settings.k) if settings.scan else 0
     scan = sorted({k for k in settings.scan if k < different})
@@ -86,7 +86,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     c = p.cluster
     if c.file and not _remembered(p.folder, c.file):
         yield from refusals([lambda: published(c)], "cluster.file")
@@ -97,7 +97,7 @@ def check(p: Params) -> Iterator[str]:
 
 
 def costs(pairs: int, image_size: int, work: Work, classes: int = 1) -> Iterator[Cost]:
-    """The chapter's work items, of a run of so many pairs; an image has a mask for each of its classes."""
+    """The chapter's work items in a run of so many pairs; an image has one mask per class."""
     shown = 1 + classes
     flop = shown * pairs * work.cluster.call
     yield Cost("1 cluster", "features of images and masks", "features", 1, shown * pairs, flop, flop,
@@ -115,7 +115,7 @@ def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> 
 
 
 def _hash_of(ws: Workspace, name: str) -> str:
-    """The published file's; where it is gone, that of the one that was taken."""
+    """The hash of the published file; if it is gone, of the file that the clusters were taken from."""
     if taken := _remembered(ws.folder, name):
         return taken
     file = params.resolve(name)
@@ -126,8 +126,8 @@ def _hash_of(ws: Workspace, name: str) -> str:
 
 
 def _remembered(run: Path, name: str) -> str | None:
-    """The hash of the published file that a run's clusters were taken from, where the file is not there, as
-    in a run that was copied; None where it is there, or another is asked for."""
+    """The hash of the published file that a run's clusters were taken from, if the file is gone, as in a
+    copied run; None if it is there, or another is asked for."""
     stamp = None if params.resolve(name).exists() else read_stamp(run / "cluster")
     return stamp["recipe"].get("file") if stamp and stamp.get("origin") == name else None
 
@@ -150,7 +150,7 @@ def looks(settings: Cluster) -> bool:
 
 
 def published(settings: Cluster) -> dict[int, list[str]]:
-    """The names in each cluster of `cluster.file`. UserError where they are no clusters, or not cluster.k."""
+    """The names in each cluster of `cluster.file`. UserError unless it holds cluster.k clusters."""
     path = params.resolve(settings.file or "")
     clusters = published_clusters.read(path)
     if len(clusters) != settings.k:
@@ -159,7 +159,7 @@ def published(settings: Cluster) -> dict[int, list[str]]:
 
 
 def _taken(settings: Cluster, pairs: Pairs) -> np.ndarray:
-    """The published label of each pair. UserError where a name is in the file or among the pairs alone."""
+    """The published label of each pair. UserError unless file and pairs have the same names."""
     path = params.resolve(settings.file or "")
     label = {name: k for k, names in published(settings).items() for name in names}
     for complaint, stray in (("does not have {} of the run", [n for n in pairs.names if n not in label]),
@@ -172,14 +172,14 @@ def _taken(settings: Cluster, pairs: Pairs) -> np.ndarray:
 
 
 def extract(ws: Workspace, pairs: Path, settings: Cluster) -> str:
-    """Put the features of all pairs into the run's store, if they are not there; on which device."""
+    """Put the features of all pairs into the run's store, if missing; returns the device's name."""
     _rows(ws, dataset.read(pairs), settings)
     return devices.name(ws.device)
 
 
 def _rows(ws: Workspace, pairs: Pairs, settings: Cluster) -> np.ndarray:
-    """Features of image and mask side by side, (N, 2 D); of M classes each has its own, (N, (1 + M) D).
-    float64, for small features vanish when squared."""
+    """Features of image and mask side by side, (N, 2 D); with M classes, a mask for each, (N, (1 + M) D).
+    float64, because small features vanish when squared."""
     backbone = settings.backbone, settings.weights, settings.input_range
     kinds = [features.remembered(
         ws.folder / "features", pixels, features.recipe(*backbone, ws.seed),
@@ -190,13 +190,13 @@ def _rows(ws: Workspace, pairs: Pairs, settings: Cluster) -> np.ndarray:
 
 
 def _kmeans(rows: np.ndarray, k: int, seed: int) -> "KMeans":
-    # scikit-learn takes seconds to import, and clusters that are read from disk do not need it.
+    # scikit-learn takes seconds to import, and reading clusters from disk does not need it.
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     state = seeds.derive(seed, "cluster", k) % 2**32
     with warnings.catch_warnings():
-        # It warns of fewer clusters than asked for, which the callers look for themselves.
+        # KMeans warns if it finds fewer clusters than asked for; the callers check that themselves.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return KMeans(k, n_init=STARTS, random_state=state).fit(rows)
 
@@ -225,7 +225,7 @@ def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
 
 
 def _different(pairs: Pairs, k: int) -> int:
-    """How many pairs differ from each other; UserError naming the duplicates where that is fewer than k."""
+    """The number of distinct pairs; UserError, naming duplicates, if there are fewer than k."""
     first: dict[str, str] = {}
     twins = []
     for name, image, mask in zip(pairs.names, pairs.images, pairs.masks, strict=True):

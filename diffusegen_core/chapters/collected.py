@@ -1,4 +1,4 @@
-"""The synthetic pairs of all data types that one generator has, in the order of the tables."""
+"""The synthetic pairs of one generator, of all data types, in the order of the tables."""
 
 from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
@@ -12,9 +12,9 @@ from diffusegen_core.segmentation.trainsets import Sets
 
 def run(p: Params, pairs: Pairs, inpainted: Inpainted, styled: Styled, baseline: Baseline | None,
         pasted: Pasted | None) -> Sets:
-    """The sets of a run with these pairs; None where it has no GAN, or no pasted lesions.
+    """The sets of a run with these pairs; `baseline` or `pasted` is None if it has no such pairs.
 
-    Raises UserError where a synthetic pair was made of an image that is none of the run's.
+    Raises UserError if a synthetic pair was made from an image that is not the run's.
     """
     twins = [one for data_type, before in inpainted.sets.items()
              for one in (before, styled.sets[data_type.styled])]

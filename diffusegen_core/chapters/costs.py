@@ -1,7 +1,7 @@
 """What a chapter's work items cost, before anything runs: the rows of a plan.
 
-The networks are counted elsewhere (see `planning.flops`); a chapter knows its items and how often each asks
-which network. Every number is for a run from nothing, in which no pair is left out.
+The FLOP of the networks are counted in `planning.flops`; a chapter knows its items and how often each calls
+which network. All numbers are for a run from scratch in which no pair is left out.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ FLOAT = 4  # bytes of a number
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that only looks: FLOP an image, and how many features it gives."""
+    """A frozen network: FLOP per image, and how many features it gives."""
 
     call: float
     width: int
@@ -24,7 +24,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Learner:
-    """A network that is trained: FLOP an image of a call, and of a call and its gradient; its weights."""
+    """A trained network: FLOP per image of a call, and of a call with its gradient; number of weights."""
 
     call: float
     learn: float
@@ -33,26 +33,26 @@ class Learner:
 
 @dataclass(frozen=True)
 class Work:
-    """FLOP of everything that a run does often, each for one image."""
+    """FLOP per image of everything that a run does often."""
 
     cluster: Backbone
     judge: Backbone
-    """Of chapter 5."""
+    """Chapter 5's backbone."""
     unet: Learner
     guided: list[float]
-    """Of styling, step by step, the first with what comes before and after the steps."""
+    """Styling, step by step; the first step includes what comes before and after the steps."""
     pyramid: float
-    """Of a SinGAN's training on one image; 0 where the run trains none."""
+    """Training a SinGAN on one image; 0 if the run trains none."""
     drawn: float
-    """Of an image that it makes."""
+    """Drawing one image from it."""
     segment: Learner
     planes: Planes = field(default_factory=Planes)
     """The channels and classes of the pairs."""
 
     @property
     def pair(self) -> int:
-        """Bytes of a pixel of a pair as it lies in a folder, were it not compressed: the channels of its
-        image, and the number of its class."""
+        """Bytes per pixel of a pair in its folder, if uncompressed: the image's channels, and one class
+        number."""
         return self.planes.channels + 1
 
 
@@ -65,26 +65,26 @@ class Cost:
     work: str
     """In words."""
     kind: str
-    """Of planning.probe.KINDS: what a probe measures a rate of."""
+    """One of planning.probe.KINDS; a probe measures a rate for each."""
     items: int
     images: int
-    """Passes of one image through a network; of a SinGAN, steps of its networks."""
+    """Passes of one image through a network; for a SinGAN, training steps of its networks."""
     flop: float
     largest: float
     """FLOP of the largest item."""
     disk: float
-    """Bytes that are kept, at most."""
+    """Bytes that stay on disk, at most."""
     temporary: float = 0
-    """Bytes of checkpoints while it runs."""
+    """Bytes of checkpoints that exist only while it runs."""
     cards: int = 1
-    """How many an item takes at once; where there are none, processes."""
+    """How many GPUs an item uses at once; on a machine without any, how many processes."""
 
 
 def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice, Choice]],
                 work: Work) -> Cost:
-    """What a grid of segmentation networks takes: passes to train, to choose the best epoch, and tests.
+    """The cost of a grid of segmentation networks: training, choosing the best epoch, and testing.
 
-    `choices` are the pairs of each, to train on and to choose its best epoch.
+    `choices` holds the pairs of each network: those to train on, and those that choose its best epoch.
     """
     tests = settings.test_count * sum(getattr(settings, name) is not None for name in TESTS)
     images, each = 0, []
@@ -94,6 +94,6 @@ def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice,
         images += learnt + looked
         each.append(learnt * work.segment.learn + looked * work.segment.call)
     weights = FLOAT * work.segment.parameters
-    # A checkpoint holds the weights, the best ones and two moments.
+    # A checkpoint holds the weights, the best weights, and the optimizer's two moments.
     return Cost(chapter, "segmentation networks", "segmentation", len(choices), images, sum(each),
                 max(each, default=0.0), len(choices) * weights if settings.keep_weights else 0, 4 * weights)

@@ -1,8 +1,8 @@
 """Chapter 5's distances: each data type against Real, in whole sets as in the paper, and at equal numbers.
 
-Distances, precision and recall depend on how many images there are. So whole sets, which differ in size, only
-compare with the paper's; data types compare with each other in seeded subsets of one size, and with as many
-held-out real pairs: what separates these from Real is no fault of a generator.
+Distances, precision and recall depend on the number of images. So whole sets, which differ in size, are only
+comparable with the paper's. Data types are compared with each other in seeded subsets of one size, beside as
+many held-out real pairs: what separates these from Real is not the fault of a generator.
 """
 
 from collections.abc import Iterable
@@ -23,12 +23,12 @@ from diffusegen_core.store.workspace import Workspace
 
 MS_SSIM = "MS-SSIM"
 LEAST = 3  # a set of fewer images has no distances
-TINY = 0.5  # of the median size of sets: smaller ones would lower the numbers of all
+TINY = 0.5  # of the median set size; smaller sets are ignored, as they would shrink all others
 VALUES = ["data type", "set", "metric", "value", "images", "backbone"]
 
 
 def whole(subject: Subject, everyone: Members, pairs: Pairs) -> pd.DataFrame:
-    """The metrics of each set against all real images. Real is one set, shuffled anew for each MS-SSIM."""
+    """The metrics of each set against all real images. Real is a single set, reshuffled for each MS-SSIM."""
     real, rows = subject.data_type == REAL, []
     for number in range(1, subject.settings.sets + 1):
         chosen = np.flatnonzero((everyone.numbers == number) | real)
@@ -44,10 +44,10 @@ def whole(subject: Subject, everyone: Members, pairs: Pairs) -> pd.DataFrame:
 
 
 def equal_size(sizes: Iterable[int], held_out: int, real: int) -> int:
-    """How many images of each data type are compared, from the sizes of all sets and of `held_out`: the
-    smallest that counts. A set of less than half the usual size does not, and has no part in it.
+    """How many images of each data type are compared: the smallest of the set `sizes` and `held_out`, leaving
+    out those below LEAST, and sets below TINY of the median size.
 
-    0 where there is none, or with so few `real` images that there is no distance from them.
+    0 if no set is left, or there are too few `real` images to measure distances from.
     """
     usable = [size for size in sizes if size >= LEAST]
     if not usable or real < LEAST:
@@ -57,7 +57,7 @@ def equal_size(sizes: Iterable[int], held_out: int, real: int) -> int:
 
 
 def compare(ws: Workspace, subject: Subject, count: int) -> None:
-    """A work item: the metrics of `count` images of each set, or of as many real ones, each drawn anew."""
+    """A work item: the metrics of `count` images of each set, or of as many real ones, drawn for each set."""
     if subject.artifact.made():
         return
     folder, start = subject.artifact.begin(), perf_counter()
@@ -67,9 +67,9 @@ def compare(ws: Workspace, subject: Subject, count: int) -> None:
 
 
 def equal(subject: Subject, everyone: Members, pairs: Pairs, count: int) -> pd.DataFrame:
-    """As `whole`, of seeded subsets, with precision, recall, density and coverage.
+    """As `whole`, for seeded subsets, with precision, recall, density and coverage.
 
-    Of Real, which is what all are compared with, there is MS-SSIM alone.
+    Real, which everything is compared with, has MS-SSIM alone.
     """
     rows, real = [], subject.data_type in (REAL, HELD_OUT)
     for number in range(1, subject.settings.sets + 1):
@@ -97,7 +97,7 @@ def _rows(subject: Subject, number: int, chosen: np.ndarray, values: dict[str, f
 
 def _alike(subject: Subject, everyone: Members, chosen: np.ndarray, pairs: Pairs, number: int) -> float:
     """MS-SSIM of shuffled pairs of the chosen images and real ones."""
-    # What has no known source may meet any real image.
+    # An image without a known source may be paired with any real image.
     known = everyone.sources[chosen]
     others = metrics.partners(np.where(known < 0, np.arange(len(chosen)) % len(pairs), known), len(pairs),
                               subject.ws.seed, number)
@@ -111,7 +111,7 @@ def _feature_distances(subject: Subject, images: np.ndarray, pairs: Pairs, title
                   ((images, title), (pairs.images, "Features of Real")))
     frechet, kernel = metrics.names(settings)
     values = {frechet: metrics.frechet(ours, real)}
-    if subject.data_type != REAL:  # its estimate is of two independent sets, and means nothing for one
+    if subject.data_type != REAL:  # the estimate assumes two independent sets
         values[kernel] = metrics.kernel(ours, real, subject.ws.seed, settings.kernel_subsets,
                                         settings.kernel_size)
     return values

@@ -46,7 +46,7 @@ NO_TEST = TestSet(HELD_OUT.name, None, "no held-out pairs were given")
 
 
 class Metrics(NamedTuple):
-    """What the distances are called."""
+    """The names of the distances."""
 
     frechet: str
     kernel: str
@@ -58,17 +58,17 @@ class Evaluated:
     """The chapter's result. Data types are in the order Real, GAN, Paste, K-Diff, K-Styled-Diff, ..."""
 
     values: pd.DataFrame
-    """One row a number of a whole set, columns VALUES: `images` is how many the set has; MS-SSIM has no
+    """One row per metric of a whole set, columns VALUES: `images` is the size of the set; MS-SSIM has no
     backbone ("")."""
     equal: pd.DataFrame
-    """The same of subsets of one size, with precision, recall, density and coverage; and of held-out Real."""
+    """The same for subsets of one size, with precision, recall, density and coverage; also held-out Real."""
     audit: pd.DataFrame
-    """One row an image, columns AUDIT and `near_copy`: its nearest training image in pixels, and by features
-    of the object; `own` where the former is its source; by what it is a near-copy, "" where it is none."""
+    """One row per image, columns AUDIT and `near_copy`: its nearest training image in pixels, and by features
+    of the object; `own` if the former is its source; how it is a near-copy (see `copies.near`), else ""."""
     null: pd.DataFrame
-    """One row an image of which no model can know, columns NULL; Real's are the real ones themselves."""
+    """One row per image that no model remembers, columns NULL; Real's are the real images themselves."""
     planted: pd.DataFrame
-    """One row a planted copy, columns PLANTS and `near_copy`."""
+    """One row per planted copy, columns PLANTS and `near_copy`."""
     thresholds: dict[str, Thresholds]
     """By the name of the data type."""
     quantile: float
@@ -78,12 +78,12 @@ class Evaluated:
     """The network behind the distances and the audit's features, in words."""
     image_size: int
     fid: bool
-    """Whether the distances are FID and KID themselves, by clean-fid's network."""
+    """Whether the distances are FID and KID proper, by clean-fid's network."""
     window: tuple[int, int]
     """MS-SSIM's window, in pixels, and how many times each pixel was repeated for it."""
     types: list[DataType]
     sets: dict[DataType, PairSet]
-    """The pairs of each data type but Real."""
+    """The pairs of each data type except Real."""
     held_out: TestSet
     """The real pairs that no model saw, or why there are none."""
     membership: Membership | None
@@ -93,14 +93,14 @@ class Evaluated:
 
     @cached_property
     def copies(self) -> pd.DataFrame:
-        """One row a data type: images, near-copies in pixels, in features, in either, the share of these, the
-        share that is flagged of images which no model remembers, and their number; how many of those in
-        pixels are of their own source, and the share of images to which in pixels no training image is
-        nearer than their source. Real is judged each among the others."""
+        """One row per data type: images; near-copies in pixels, in features, in either, and the share of the
+        last; near-copies in pixels of their own source; the share of images whose nearest training image in
+        pixels is their source; the number of images that no model remembers, and the share of these that is
+        flagged by chance. Real images are judged against the other real ones."""
         rows = {}
         for name in (data_type.name for data_type in self.types):
             null, mine = (table[table["data type"] == name] for table in (self.null, self.audit))
-            of = dict(zip(mine["name"], mine["source"], strict=True))  # a GAN's null are images of their own
+            of = dict(zip(mine["name"], mine["source"], strict=True))  # a GAN's null has other images
             sources = [of.get(one) or one for one in null["name"]]
             rows[name] = {**copies.summary(mine, self.thresholds[name]), "null": len(null),
                           "by chance": copies.by_chance(null, self.quantile, sources)}
@@ -108,7 +108,7 @@ class Evaluated:
 
     @property
     def found(self) -> pd.DataFrame:
-        """The share of planted copies that are found, a row a disguise and a column a data type."""
+        """The share of planted copies that are found: one row per disguise, one column per data type."""
         rows = self.planted.assign(found=self.planted["near_copy"] != "")
         order = [name for name in DISGUISES if name in set(rows["disguise"])]
         names = [data_type.name for data_type in self.types if data_type.name in set(rows["data type"])]
@@ -117,7 +117,7 @@ class Evaluated:
 
     @property
     def closest(self) -> pd.DataFrame:
-        """The likeliest copies in pixels, the likeliest first; a pair, styled or not, has one row.
+        """The likeliest copies in pixels, likeliest first; a pair and its styled version share one row.
 
         Pasted lesions are copies on purpose, and would leave no room for others.
         """
@@ -129,7 +129,7 @@ class Evaluated:
         return ordered[~pair.duplicated()].head(audit.CLOSEST)
 
     def picture(self, data_type: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """An image (3, S, S) of `closest`, and its filled region (S, S)."""
+        """An image (C, S, S) of `closest`, and its filled region (S, S)."""
         with np.load(self.folder / data_type / "closest.npz", allow_pickle=False) as stored:
             i = stored["names"].tolist().index(name)
             return stored["images"][i], stored["regions"][i]
@@ -137,18 +137,18 @@ class Evaluated:
 
 def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate, dilate: int,
         held_out: TestSet = NO_TEST, trained: Trained | None = None, data: Data | None = None) -> Evaluated:
-    """Judge Real and every data type of `sets`, in that order, where it is not done yet.
+    """Judge Real and every data type of `sets`, in that order, unless already judged.
 
     `dilate` widens a mask to the region that was filled, as inpaint.dilate. `held_out` are real pairs that no
-    model saw, `trained` the models that are tested for memory, and `data` tells in which windows they saw the
-    pairs. Raises UserError where the backbone or its weights cannot be had.
+    model saw, `trained` the models that are tested for memory, and `data` holds the windows that they were
+    trained on. Raises UserError if the backbone or its weights cannot be had.
     """
     subjects = _subjects(ws, pairs, sets, settings, dilate, held_out.pairs)
     floors = _floors(subjects, sets, held_out.pairs, len(pairs))
     missing = [one for one in subjects if not one.artifact.made()]
     lacking = [one for one, _ in floors if not one.artifact.made()]
     for one in (*missing, *lacking):
-        one.artifact.begin()  # before anything is computed, for it refuses where nothing may be made
+        one.artifact.begin()  # before anything is computed, as it refuses in a read-only workspace
     if missing or lacking:
         _extract_all(subjects, missing, [one for one in lacking if one.data_type == HELD_OUT],
                      {REAL: len(pairs), HELD_OUT: len(held_out.pairs or ()),
@@ -162,7 +162,7 @@ def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings:
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     settings = p.evaluate
     yield from refusals([
         lambda: metrics.recipe(settings, p.seed),
@@ -172,13 +172,13 @@ def check(p: Params) -> Iterator[str]:
 
 def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work, held_out: int = 0,
           models: int = 0) -> Iterator[Cost]:
-    """What features of each image once take, and of the box around each object; and the membership test.
+    """The cost of features, once for each image and each box around an object; and of the membership test.
 
     `pairs` are the real ones, `held_out` those that no model saw, `models` how many are tested.
     """
     amounts = {data_type: amount for data_type, amount in supply.items() if data_type != REAL}
-    # Of each set what is compared, the boxes of all, as many of the null, and planted ones; of real pairs
-    # boxes in every orientation.
+    # Per data type: images of the compared sets, and boxes of all pairs, of the null and of planted copies;
+    # real pairs have boxes in every orientation.
     counts = [pairs * (1 + len(ORIENTATIONS)), held_out]
     for data_type, amount in amounts.items():
         made = amount.sources * amount.samples
@@ -193,7 +193,7 @@ def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work, held_out: 
 
 def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate,
               dilate: int, held_out: Pairs | None) -> list[Subject]:
-    """Real first, then the data types of `sets`; with what decides the judgement on each."""
+    """Real first, then the data types of `sets`, each with the recipe of its judgement."""
     everything: dict[DataType, PairSet | None] = {REAL: None, **sets}
     recipe = {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "dilate": dilate,
               "features": metrics.recipe(settings, ws.seed),
@@ -211,7 +211,7 @@ def _subjects(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], set
 
 def _floors(subjects: Sequence[Subject], sets: Mapping[DataType, PairSet],
             held_out: Pairs | None, real: int) -> list[tuple[Subject, int]]:
-    """What is compared at equal numbers, and the number: held-out Real last, where there is any."""
+    """What is compared at equal numbers, with that number; held-out Real last, if there is any."""
     settings = subjects[0].settings
     sizes = [int(size) for made in sets.values() for number, size in
              made.manifest["sample"].value_counts().items() if int(number) <= settings.sets]
@@ -231,7 +231,7 @@ def _floors(subjects: Sequence[Subject], sets: Mapping[DataType, PairSet],
 
 def _extract_all(subjects: list[Subject], missing: list[Subject], held_out: list[Subject],
                  counts: Mapping[DataType, int]) -> None:
-    """Put all features that the work items ask for into the store, batches of images side by side."""
+    """Put all features that the work items need into the store, batches of images in parallel."""
     asked = [*([] if missing and missing[0].data_type == REAL else subjects[:1]), *missing, *held_out]
     fanout.run(audit.extract, [
         fanout.Item(f"{one.data_type}, from image {first + 1}",
@@ -259,7 +259,7 @@ def _result(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], setti
 
 
 def _near(table: pd.DataFrame, thresholds: Mapping[str, Thresholds]) -> pd.Series:
-    """By what each row is a near-copy, under its data type's thresholds."""
+    """How each row is a near-copy by its data type's thresholds: see `copies.near`."""
     near = pd.Series("", index=table.index, dtype=object)
     for name, rows in table.groupby("data type"):
         near[rows.index] = copies.near(rows, thresholds[str(name)])
@@ -267,8 +267,8 @@ def _near(table: pd.DataFrame, thresholds: Mapping[str, Thresholds]) -> pd.Serie
 
 
 def _keep_copies(ws: Workspace, subjects: list[Subject], audits: pd.DataFrame, quantile: float) -> None:
-    """The artifact evaluate/copies: copies.csv with every synthetic pair and by what it is a near-copy, by
-    which pairs can be left out."""
+    """Make the artifact evaluate/copies: copies.csv lists every synthetic pair and how it is a near-copy, so
+    that such pairs can be left out."""
     artifact = ws.artifact("evaluate/copies", {
         "version": VERSION, "quantile": quantile,
         "audits": {one.data_type.name: one.artifact.key for one in subjects}})

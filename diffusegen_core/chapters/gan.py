@@ -1,7 +1,7 @@
 """The baseline of chapters 5 to 7: pairs made by a GAN, SinGAN-Seg's published ones or a SinGAN of our own.
 
-SinGAN-Seg (Thambawita et al. 2022) trains a GAN for each image. Of the published pairs one knows by which of
-its GANs each was made, but not which real image that one was trained on: whether they leak is not known.
+SinGAN-Seg (Thambawita et al. 2022) trains a GAN for each image. The published pairs tell which of its GANs
+made each of them, but not which real image that GAN was trained on: whether they leak is not known.
 """
 
 import time
@@ -54,15 +54,15 @@ SOURCE = "source.json"  # sizes, times and hashes of the files that were read
 class Baseline:
     """The GAN's pairs.
 
-    In the manifest `source` is "" where it is not known, `seed` likewise -1; `source_cluster` is always -1,
-    because no cluster has a part in it. Pairs with empty masks are left out.
+    In the manifest an unknown `source` is "" and an unknown `seed` -1; `source_cluster` is always -1, because
+    clusters play no part. Pairs with empty masks are left out.
     """
 
     pairs: PairSet
     made_by: str
-    """Whose pairs they are, in words."""
+    """Who or what made the pairs, in words."""
     trained: bool
-    """Whether the GAN was trained here. If not, `seconds` is for reading alone."""
+    """Whether the GAN was trained here. If not, `seconds` covers only reading."""
 
     @property
     def seconds(self) -> float:
@@ -70,23 +70,23 @@ class Baseline:
 
     @property
     def seconds_per_image(self) -> float | None:
-        """What a usable pair cost, training included; None where the GAN was not trained here."""
+        """Seconds per usable pair, training included; None if the GAN was not trained here."""
         return self.seconds / len(self.pairs) if self.trained and len(self.pairs) else None
 
     @property
     def foreign(self) -> list[str]:
-        """The names of the pairs of which nobody knows the real image."""
+        """The names of the pairs whose real image is unknown."""
         manifest = self.pairs.manifest
         return [str(name) for name in manifest.loc[manifest["source"] == "", "name"]]
 
 
 def run(ws: Workspace, pairs: Pairs, settings: Gan, inpaint: Inpaint,
         data: Data = PLAIN) -> Baseline | None:
-    """Make or read every pair that is not there yet; None where `gan.source` is null.
+    """Make or read every pair that is not there yet; None if `gan.source` is null.
 
-    The numbers of sources and samples are those of inpainting where the GAN's own are null; by `data`, the
-    run's, a folder is read. Raises UserError where the folder is no dataset or has problems, or the start
-    scale is none.
+    Sources and samples are as many as inpainting's where the GAN's own are null. `data`, the run's, says how
+    a folder is read. Raises UserError if the folder is no dataset or has problems, or if no SinGAN of the
+    given sizes can be trained.
     """
     if settings.source is None:
         return None
@@ -99,7 +99,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Gan, inpaint: Inpaint,
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     settings = filled(p.gan, p.inpaint)
     if settings.source == SINGAN:
         yield from refusals([lambda: refuse_impossible(settings, p.data.image_size)])
@@ -109,7 +109,7 @@ def check(p: Params) -> Iterator[str]:
 
 
 def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterator[Cost]:
-    """What training a SinGAN of each source takes, or reading the pairs."""
+    """The cost of training a SinGAN on each source, or of reading the pairs."""
     if settings.source is None:
         return
     sources, samples = amount.sources, amount.samples
@@ -122,7 +122,7 @@ def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterato
 
 
 def filled(settings: Gan, inpaint: Inpaint) -> Gan:
-    """The settings with what inpainting has in place of null; of sources, null still means all."""
+    """The settings with inpainting's samples and sources in place of null; null sources still mean all."""
     return settings.model_copy(update={"samples": settings.samples or inpaint.samples,
                                        "sources": settings.sources or inpaint.sources})
 
@@ -140,12 +140,12 @@ def caveat(baseline: Baseline | None) -> str:
     return text
 
 
-# ---- our own
+# ---- trained here
 
 
 def plan(seed: int, pairs: Pairs, settings: Gan, drawn: bool = False) -> list[Job]:
-    """Every pair of our own: a model for each source, a seed for each pair. `settings` are filled; `drawn` as
-    inpaint.draw_sources."""
+    """Every pair to make here: a model for each source, a seed for each pair. `settings` are as of `filled`,
+    `drawn` is as inpaint.draw_sources."""
     used = [(index, pairs.names[index])
             for index in patients.sources(pairs.names, pairs.file, settings.sources, drawn)]
     return [Job(index, f"{name}_{sample}", name, -1, f"singan-{name}", sample,
@@ -172,7 +172,7 @@ def _train(ws: Workspace, pairs: Pairs, settings: Gan, drawn: bool) -> Artifact:
     artifact = ws.artifact(GAN.artifact, {
         "version": VERSION, "seed": ws.seed, "gan": deciding,
         "jobs": {job.name: job.seed for job in jobs},
-        # A pyramid knows its own image alone.
+        # A pyramid depends on its own image alone.
         "models": {job.model: pairs.take([job.index]).digest for job in jobs}})
     if not artifact.made():
         made_by = f"SinGAN trained here, noise from scale {settings.start_scale}"
@@ -197,7 +197,7 @@ def make_source(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, p
     x = torch.cat(drawn).cpu().numpy()
     seconds = (time.monotonic() - began) / len(jobs)
     for job, key, sample in zip(jobs, keys, x, strict=True):
-        # As SinGAN-Seg's: half-way between its values the mask begins, and nothing else is done to it.
+        # As in SinGAN-Seg, the mask is cut half-way between its values, and not cleaned up further.
         mask = planes.separate(planes.decided(sample[channels:], overlap=source.overlap),
                                source.planes.classes)
         _keep(job, key, folder, dataset.to_bytes(sample[:channels]), mask, seconds,
@@ -214,7 +214,7 @@ def _keep(job: Job, key: str, folder: Path, image: np.ndarray, mask: np.ndarray,
 
 
 def _remembered(run: Path, settings: Gan) -> Stamp | None:
-    """The stamp of pairs that these settings chose, where their folder is not there, as in a copied run."""
+    """The stamp of the pairs that these settings chose, if their folder is gone, as in a copied run."""
     stamp = read_stamp(run / GAN.artifact)
     known = stamp is not None and "reader" in stamp["recipe"] and stamp.get("asked") == plain(settings)
     return stamp if known and not resolve(str(settings.source)).exists() else None
@@ -241,7 +241,7 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan, data: Data) -> Artifact:
         "models": {job.model: made_by for job in jobs}})
     if not artifact.made():
         files.write_json(artifact.begin() / SOURCE, hashes)
-        # One batch, so that all problems are told at once.
+        # One batch, so that all problems are reported at once.
         pairsets.make(artifact, "Pairs of the GAN", jobs, len(jobs), read_pairs, MANIFEST,
                       facts={"made_by": made_by, "asked": plain(settings)}, ws=ws, report=report,
                       image_size=pairs.image_size, how=how)
@@ -249,7 +249,7 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan, data: Data) -> Artifact:
 
 
 def scanned(settings: Gan, data: Data = PLAIN) -> Report:
-    """What lies in the folder that gan.source names, its images unopened; UserError with its problems."""
+    """List the folder that gan.source names without opening images; UserError if it has problems."""
     origin = resolve(str(settings.source))
     try:
         report = layouts.scan(origin, layouts.of_others(data, origin))
@@ -261,10 +261,10 @@ def scanned(settings: Gan, data: Data = PLAIN) -> Report:
 
 
 def chosen(report: Report, settings: Gan, count: int) -> tuple[list[Job], str]:
-    """The pairs of a folder that are used, at most `count` sources, and whose they are, in words.
+    """The pairs of a folder that are used, from at most `count` sources, and who made them, in words.
 
     SinGAN-Seg's names tell source and sample; pairs with other names are one set, each its own source.
-    `settings` are filled.
+    `settings` are as of `filled`.
     """
     matches = [match for pair in report.pairs if (match := SINGAN_SEG.fullmatch(pair.name))]
     published = bool(matches) and len(matches) == len(report.pairs)
@@ -286,7 +286,7 @@ def chosen(report: Report, settings: Gan, count: int) -> tuple[list[Job], str]:
 
 def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, report: Report,
                image_size: int, how: Data = PLAIN) -> None:
-    """Copy pairs into the dataset folder, at the run's size. UserError with all that are not usable."""
+    """Copy pairs into the dataset folder, at the run's size. UserError listing all that are not usable."""
     began = time.monotonic()
     wanted = {job.name: (job, key) for job, key in zip(jobs, keys, strict=True)}
     part = Report(report.folder, report.layout, [report.pairs[job.index] for job in jobs], told=report.told,
@@ -296,7 +296,7 @@ def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, re
         _keep(*wanted[pair.name], folder, *fits.fitted(image, mask, image_size, how.fit),
               time.monotonic() - began)
         began = time.monotonic()
-    # An empty mask is the generator's doing, and no fault of the folder: such a pair is left out.
+    # An empty mask is the generator's fault, not the folder's: such a pair is left out.
     empty = [problem for problem in part.problems if problem.problem == labels.EMPTY]
     nothing = np.zeros((1, image_size, image_size), np.uint8)
     for problem in empty:

@@ -1,8 +1,8 @@
 """Chapter 3: new objects and their masks, painted into real images (RePaint; paper 2.4, A.2).
 
-All channels are known outside the source's mask, widened; inside, image and mask are generated together. Of
-several classes the mask is their union, or that of those which inpaint.classes names; the others stay.
-Beyond the paper, the masks can be given (inpaint.masks, see `scenes`): then the image alone is generated.
+All channels are known outside the source's dilated mask; inside, image and mask are generated together. With
+several classes that mask is the union of all, or of those in inpaint.classes; the others stay as they are.
+Beyond the paper, the masks can be given (inpaint.masks, see `scenes`): then only the image is generated.
 Every image has a seed and noise of its own: batch size, order, shards and interruptions do not change it.
 """
 
@@ -39,8 +39,8 @@ from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area_before", "area_after"]
-# Parameters that decide which pairs are made, or nothing but rounding, and not what a pair is like.
-# The masks, the pictures and what follows from them are told by what they are.
+# Parameters that decide which pairs are made, or change only rounding, but not what a pair is like. Masks and
+# backgrounds, with what follows from them, are in `Scenes.recipe`, by their content.
 IRRELEVANT = ("samples", "sources", "draw_sources", "model_of", "batch_size", "masks", "backgrounds",
               "guidance_scale", "baselines")
 
@@ -52,8 +52,8 @@ class Inpainted(PairSets):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, their sources and models, pairs left out as they have no object, and the
-        masks' mean areas (shares of the image) before and after."""
+        """One row per data type: pairs, their sources and models, pairs left out for lack of an object, and
+        the masks' mean areas (shares of the image) before and after."""
         return self.described(lambda one: {
             "sources": one.manifest["source"].nunique(), "models": one.manifest["model"].nunique(),
             "without an object": len(one.left_out), "mean area before": one.manifest["area_before"].mean(),
@@ -64,7 +64,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settin
         window: float | None = None, data: Data = PLAIN) -> Inpainted:
     """Make every pair that is not there yet, and the dataset folders with their manifests.
 
-    `window` is data.window; by `data`, the run's, folders of masks and pictures are read.
+    `window` is data.window; `data`, the run's, says how folders of masks and backgrounds are read.
     """
     scenes = Scenes.of(ws, pairs, settings, window, data)
     return Inpainted({data_type: _set(ws, data_type, pairs, clusters, models, scenes)
@@ -72,7 +72,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, models: Trained, settin
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     yield from refusals([lambda: samplers.named(p.inpaint.sampler)], "inpaint.sampler")
     yield from pictures.check(p)
 
@@ -111,8 +111,8 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, m
 
 def plan(seed: int, data_type: DataType, pairs: Pairs, clusters: Clusters, settings: Inpaint,
          backgrounds: Sequence[str] = ()) -> list[Job]:
-    """Every pair of a data type, its model drawn from its own seed: j ~ U{1..K}, or the source's cluster;
-    and so is its background, where there are any."""
+    """Every pair of a data type. Its own seed draws its model, j ~ U{1..K}, unless that is the full set's or
+    the source's cluster's; and its background, if there are any."""
     jobs = []
     sources = patients.sources(pairs.names, pairs.file, settings.sources, settings.draw_sources)
     for sample in range(1, settings.samples + 1):
@@ -127,9 +127,9 @@ def plan(seed: int, data_type: DataType, pairs: Pairs, clusters: Clusters, setti
 
 
 def decisive(settings: Inpaint) -> Recipe:
-    """The parameters that decide what a pair is like."""
+    """The parameters that decide what a pair is like, as a recipe names them."""
     chosen = {key: value for key, value in plain(settings).items() if key not in IRRELEVANT}
-    # They are younger than many a finished pair.
+    # Newer parameters are named only where they do something, so that older finished pairs still hold.
     for name, usual in (("clip", True), ("seamless", False), ("classes", None)):
         if chosen[name] == usual:
             del chosen[name]
@@ -169,7 +169,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                          (scene.pictures.masks[i], classes))
         row = {**job.origin, "area_before": round(float(before.mean()), 6),
                "area_after": round(float(after.mean()), 6), **scene.rows[i]}
-        # Without an object there is nothing to learn from: such a pair has a row in left_out.csv, no files.
+        # Without an object there is nothing to learn from: such a pair gets a row in left_out.csv, no files.
         pair = (image, classes) if after.any() else None
         pairsets.keep(folder, job.name, key, row, pair, seconds, device=devices.name(ws.device))
 

@@ -1,4 +1,4 @@
-"""No test set may hold an image that a generator or a network is trained on."""
+"""Checks that no test set holds an image that a generator or a network is trained on."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from diffusegen_core.store.workspace import Workspace
 
 def free(ws: Workspace, p: Params, training: Pairs, baseline: Baseline | None,
          tests: Mapping[str, TestSet]) -> dict[str, TestSet]:
-    """The same test sets. UserError, naming the images, where one of them is a training image, a GAN's pair
+    """The same test sets. UserError, naming the images, if a test image is a training image, a GAN's pair
     that was made elsewhere, or a background."""
     testsets.refuse_leaks(training, p.data, tests)
     refuse_copied(baseline, tests)
@@ -27,15 +27,15 @@ def tests(ws: Workspace, p: Params, training: Pairs, baseline: Baseline | None) 
 
 
 def held_out(ws: Workspace, p: Params, training: Pairs, baseline: Baseline | None) -> TestSet:
-    """The held-out one alone, which chapter 5 looks at as well."""
+    """The held-out test set alone, which chapter 5 uses as well."""
     test = testsets.held_out(ws, training, p.data, p.segment)
     return free(ws, p, training, baseline, {test.name: test})[test.name]
 
 
 def refuse_copied(baseline: Baseline | None, tests: Mapping[str, TestSet]) -> None:
-    """UserError, naming the pairs, where one that was made elsewhere is a copy of a test image.
+    """UserError, naming the pairs, if a GAN's pair that was made elsewhere is a copy of a test image.
 
-    Of those made here each source is a training pair, and `trainsets.collect` sees to it.
+    The sources of pairs made here are training pairs, which `trainsets.collect` checks.
     """
     if baseline is None or not baseline.foreign:
         return

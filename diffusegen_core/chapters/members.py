@@ -16,7 +16,7 @@ from diffusegen_core.measures import copies, metrics
 from diffusegen_core.store.artifacts import Artifact
 from diffusegen_core.store.workspace import Workspace
 
-HELD_OUT = DataType("held-out Real")  # the real pairs that no model saw, where they stand beside data types
+HELD_OUT = DataType("held-out Real")  # real pairs that no model saw, treated as a data type
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Members:
         return len(self.names)
 
     def take(self, rows: np.ndarray) -> "Members":
-        """Those at these positions."""
+        """The pairs at these positions."""
         return Members([self.names[i] for i in rows], self.numbers[rows], self.sources[rows],
                        self.images[rows], self.regions[rows], self.objects[rows])
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a work item judges, and by what; it can be sent to a worker."""
+    """What a work item judges, and by which settings; it can be sent to a worker."""
 
     ws: Workspace
     data_type: DataType
@@ -109,14 +109,14 @@ def object_features(subject: Subject, images: np.ndarray, around: np.ndarray) ->
 
 
 def turned_features(subject: Subject, images: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """The same (8 Q, D) of images in all orientations, as the audit compares training images."""
+    """The same for images in all orientations, (8 Q, D), as the audit compares training images."""
     return np.concatenate([object_features(subject, *(np.ascontiguousarray(copies.turned(part, way))
                                                      for part in (images, around)))
                            for way in range(len(copies.ORIENTATIONS))])
 
 
 def _whole(pairs: Pairs, sources: np.ndarray, dilate: int, rows: slice) -> Members:
-    """Real pairs: each is a member of set 1, and what is compared of it lies around its object."""
+    """Real pairs: all belong to set 1, and are compared in the region around their object."""
     around = regions.all_dilated(pairs.masks[rows], dilate)
     return Members(pairs.names[rows], np.ones(len(around), int), sources[rows], pairs.images[rows], around,
                    around)
@@ -124,10 +124,10 @@ def _whole(pairs: Pairs, sources: np.ndarray, dilate: int, rows: slice) -> Membe
 
 def _filled(data_type: DataType, dilate: int, pairs: Pairs, sources: np.ndarray, manifest: pd.DataFrame,
             made: Pairs, chosen: Chosen) -> np.ndarray:
-    """Where the images of a data type are to be compared, as they are not their sources': (N, S, S)."""
-    if data_type == GAN:  # whose images are its own as a whole
+    """Where the images of a data type differ from their sources, and so are compared: (N, S, S)."""
+    if data_type == GAN:  # which makes whole images
         return np.ones_like(planes.union(made.masks))
-    if data_type.is_pasted:  # the source's lesion stays; blending changes what is around the new one
+    if data_type.is_pasted:  # the source's lesion stays; blending changes the surroundings of the new one
         return planes.union(made.masks & (1 - pairs.masks[sources]))
     new = planes.only(made.masks, chosen) if data_type.given_masks else None
     return regions.filled(planes.only(_old(pairs, sources, manifest), chosen), new, dilate)

@@ -1,8 +1,8 @@
 """Chapter 5's membership test: do the models' errors tell training pairs from held-out ones?
 
-Every model denoises the same training pairs and the same held-out ones, at fixed noise levels and with seeded
-noise. Of the clusters' models, each of which has seen its own cluster alone, an image's error is that of the
-model that knows it best: so it is for members and for others.
+The models of a group denoise the same training pairs and the same held-out ones, at fixed noise levels and
+with seeded noise. As a cluster's model may have seen its own cluster alone, an image's error under the
+clusters' models is the smallest of theirs, for members and for others alike.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ ERRORS = ["models", "model", "name", "member", *(f"level {number}" for number in
 
 @dataclass(frozen=True)
 class Suspect:
-    """A model that is tested; it can be sent to a worker."""
+    """A model to test; it can be sent to a worker."""
 
     group: str
     """CLUSTERS or FULL."""
@@ -57,18 +57,18 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Membership:
-    """What came of the test."""
+    """The result of the test."""
 
     errors: pd.DataFrame
-    """A row an image and model, columns ERRORS: mean squared errors of what the network predicts."""
+    """One row per image and model, columns ERRORS: mean squared errors of what the network predicts."""
     seed: int
     seconds: float
     caveat: str
-    """Of models that may have seen any image; "" where there is none."""
+    """As `Trained.caveat`: of models that may have seen any image; "" if there are none."""
 
     def error(self, group: str, levels: Sequence[str] = ERRORS[4:]) -> tuple[np.ndarray, np.ndarray]:
         """The errors of members and of others under a group of models: means over `levels`, each relative to
-        the level's mean; of several models the smallest."""
+        the level's mean; with several models, the smallest."""
         rows = self.errors[self.errors["models"] == group]
         each = rows[list(levels)]
         error = (each / each.mean()).mean(axis=1).groupby([rows["member"], rows["name"]]).min()
@@ -80,8 +80,8 @@ class Membership:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a group of models: images of each kind, the area under the ROC curve and its interval, and
-        the share of members recognised at few false alarms."""
+        """One row per group of models: images of each kind, the area under the ROC curve and its interval,
+        and the share of members recognised at few false alarms."""
         attacks = {group: memory.attack(*self.error(group), self.seed) for group in self.groups}
         return pd.DataFrame([{
             "models": group, "training pairs": one.members, "held-out pairs": one.others, "area": one.area,
@@ -93,14 +93,14 @@ def ask(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trained | 
         count: int | None) -> Membership | None:
     """Test the models that are not tested yet, on `count` pairs of each kind, or as many as there are.
 
-    None where there is nothing to test, or nothing to test it on.
+    None if there is no model to test, or there are too few pairs to test it on.
     """
     suspects = list(_suspects(ws, pairs, held_out, trained, data, count))
     if not suspects:
         return None
     missing = [suspect for suspect in suspects if not suspect.artifact.made()]
     for suspect in missing:
-        suspect.artifact.begin()  # which refuses where nothing may be made
+        suspect.artifact.begin()  # which refuses in a read-only workspace
     fanout.run(test, [fanout.Item(suspect.model.name, {"ws": ws, "suspect": suspect}) for suspect in missing],
                "Membership test")
     tables = [pd.read_csv(suspect.artifact.file("errors.csv"), dtype={"name": str}, keep_default_na=False)
@@ -111,7 +111,7 @@ def ask(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trained | 
 
 
 def costs(count: int | None, pairs: int, held_out: int, models: int, work: Work) -> Iterator[Cost]:
-    """What the test takes, as far as it can be told before."""
+    """The cost of the test, as far as it can be told in advance."""
     kinds = [min(count or 0, size) for size in (pairs, held_out)]
     if min(kinds) >= LEAST:
         calls = LEVELS * sum(kinds)
@@ -120,7 +120,7 @@ def costs(count: int | None, pairs: int, held_out: int, models: int, work: Work)
 
 
 def test(ws: Workspace, suspect: Suspect) -> None:
-    """A work item: what one model makes of the pairs."""
+    """A work item: the errors of one model on the pairs."""
     if suspect.artifact.made():
         return
     folder, start = suspect.artifact.begin(), perf_counter()
@@ -177,12 +177,12 @@ def _suspects(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trai
 
 
 def _seen(models: list[Model], pairs: Pairs, windowed: bool) -> list[str]:
-    """The names of the pairs that these models have seen: where one does not tell, all of the run's."""
+    """The names of the pairs that these models have seen; all of the run's if one does not tell."""
     told = [origins.read_fingerprints(model.path) for model in models]
     if any(fingerprints is None for fingerprints in told):
         return pairs.names
     known = [fingerprints or {} for fingerprints in told]
-    if windowed:  # whose names say of which pair they are; to draw them anew would take long
+    if windowed:  # a window's name tells its pair; drawing all windows again would take long
         names = {name.rsplit(windows.OF, 1)[0] for fingerprints in known for name in fingerprints}
         return [name for name in pairs.names if name in names]
     pixels = {look for fingerprints in known for look in fingerprints.values()}
@@ -190,11 +190,11 @@ def _seen(models: list[Model], pairs: Pairs, windowed: bool) -> list[str]:
 
 
 def _shown(seed: int, pairs: Pairs, window: tuple[float, int] | None) -> Pairs:
-    """Pairs as a model is shown them: the first of their training windows, where it is trained on those."""
+    """Pairs as a model sees them: the first training window of each, if it is trained on windows."""
     return pairs if window is None else windows.drawn(seed, pairs, *window, copies=1)
 
 
 def _chosen(seed: int, names: list[str], count: int) -> list[str]:
-    """So many of the names, drawn by the seed, in their order."""
+    """At most `count` of the names, drawn by the seed, in their order."""
     rows = seeds.rng(seed, "membership", "drawn").choice(len(names), min(count, len(names)), replace=False)
     return [names[i] for i in np.sort(rows)]

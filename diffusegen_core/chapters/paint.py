@@ -1,8 +1,8 @@
-"""Lesions in pictures of one's own, of any size: chapter 3's algorithm outside a run's pairs.
+"""Lesions painted into the user's own pictures, of any size: chapter 3's algorithm outside a run's pairs.
 
-A picture is painted at the model's size, in a window around the lesion where the run has windows, else in
-such a square as the models learned from (data.fit), and the painted region is laid back into it. Pixels
-outside the region stay as they are.
+A picture is painted at the model's size: in a window around the lesion if the run has windows, else squared
+as the models' training pictures were (data.fit). The painted region is then laid back into it; pixels outside
+the region stay as they are.
 """
 
 from dataclasses import dataclass, replace
@@ -23,8 +23,8 @@ from diffusegen_core.data.masks import Drawn, Like
 from diffusegen_core.store import seeds
 
 VERSION = 1  # raised when the same picture and seed would give another result
-ROOM = 0.9  # of a mask that is drawn: what it has to have beside what is to stay
-FULL = 0.95  # of a picture: a region that covers more leaves nothing to paint into
+ROOM = 0.9  # least area of a drawn mask beside what is to stay, over its area without that
+FULL = 0.95  # share of a picture; a region that covers more leaves nothing to paint into
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class Painted:
     mask_of: str
     """The training pair whose mask was taken; "" where the mask was given."""
     mask_change: str
-    """What was done to it."""
+    """How that mask was changed."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """Which lesion a picture is to have, and which is to go. Masks are (H, W), not 0 where a lesion is: of
-    several classes the number of the class."""
+    """Which lesion a picture is to get, and which it is to lose. Masks are (H, W), nonzero where a lesion is:
+    with several classes, the class number."""
 
     mask: np.ndarray | None = None
-    """The new lesion; None: that of a training pair, changed."""
+    """The new lesion; None: a training pair's, varied."""
     like: Like | None = None
-    """How large it is to be, and where, if no mask is given; None: as it comes, where tissue is seen."""
+    """Size and position of the new lesion if no mask is given; None: at random, where tissue is seen."""
     old: np.ndarray | None = None
     """The lesion that the picture has, to be painted over."""
     remove: bool = False
@@ -64,15 +64,15 @@ class Wish:
 
 def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: np.ndarray, wish: Wish,
           n: int = 1, seed: int = 0, device: str = "auto") -> list[Painted]:
-    """`n` pictures from one, (H, W, C) uint8. `pairs` and `data` are those of the run; of K cluster models
-    each result draws its own, as in chapter 3.
+    """Paint `n` pictures from one, (H, W, C) uint8. `pairs` and `data` are the run's; each result draws one
+    of the K cluster models, as in chapter 3.
 
     Result i depends on `seed` and i alone. UserError for a picture or a mask that cannot be used.
     """
     _refuse_unusable(pairs, image, wish, n)
     where, own = devices.device(device), _seeds(seed, n)
     inner = fits.inner(image.shape, _fit(data))
-    # Models of middle squares see one here too, of the shorter side, where the lesion is.
+    # Models trained on middle squares see a square of the shorter side here too, around the lesion.
     window = data.window or (float(max(image.shape)) if data.fit == "crop" else None)
     chosen = [models.models[int(seeds.rng(one, "model").integers(len(models.models)))].name for one in own]
     results: dict[int, Painted] = {}
@@ -100,7 +100,7 @@ def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: 
 
 
 def _seeds(seed: int, n: int) -> list[int]:
-    """One for each result."""
+    """A seed for each result."""
     return [seeds.derive(seed, "paint", number) for number in range(n)]
 
 
@@ -165,17 +165,17 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     """A training pair's mask, changed and placed in a picture (H, W, C), away from what is to stay (H, W),
     and the name of the pair.
 
-    `fit` as data.fit: where the run's pictures were squeezed, the mask is squeezed back with this one, and
+    `fit` is as data.fit: if the run's pictures were squeezed, the mask is stretched back with this picture;
     else it keeps its proportions.
     """
     side, fit = pairs.image_size, "squeeze" if fit == "squeeze" else "pad"
     squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
     too_small = UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small for a "
                           "mask that is drawn. Give one.")
-    if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # not a pixel in the square
+    if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # less than a pixel in the square
         raise too_small
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
-    # In a grey picture, of whatever channels, specks would be taken for burnt-in text.
+    # In a grey picture in RGB, specks would be taken for burnt-in text.
     grey = len(shown) == planes.RGB and masks.is_grey(shown)
     view = masks.field_of_view(shown[:1] if grey else shown)
     if not view.any():
@@ -200,7 +200,7 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
 
 
 def _placed(pairs: Pairs, like: Like | None, view: np.ndarray, seed: int) -> tuple[int, Drawn]:
-    """The number of a training pair, and its mask, changed and placed in a view (S, S) in {0, 1}."""
+    """The index of a training pair, and its mask, changed and placed in a view (S, S) in {0, 1}."""
     rng = seeds.rng(seed, "mask")
     number = int(rng.integers(len(pairs)))
     mask = planes.numbered(pairs.masks[number])

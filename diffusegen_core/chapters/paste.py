@@ -1,8 +1,8 @@
 """Baselines without a model, beside chapter 3's pairs: real lesions pasted into the same sources.
 
-There are as many pairs as of inpainting, for a data type of types.PASTED each. The types share the drawn
-lesions, their changes and places, so that they differ in the blending alone. Lesions come from all pairs of
-the run, as what the diffusion models know does. See data.lesions.
+Each data type of types.PASTED has as many pairs as inpainting makes. The types share the drawn lesions, their
+changes and places, so that they differ only in the blending. Lesions come from all pairs of the run, as does
+what the diffusion models know. See data.lesions.
 """
 
 import time
@@ -38,13 +38,13 @@ NO_MODEL = "none"  # in a manifest's column `model`
 class Pasted(PairSets):
     """The pairs with pasted lesions, by data type.
 
-    In the manifests `lesion_of` is the pair whose lesion it is and `lesion_change` what was done to it; the
-    areas, shares of the image, are of the source's mask, of the pasted lesion, and of both together.
+    In the manifests `lesion_of` is the pair that the lesion is from, and `lesion_change` how it was changed;
+    the areas, shares of the image, are of the source's mask, of the pasted lesion, and of both together.
     """
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, their sources, how many have no place for an object, and mean areas."""
+        """One row per data type: pairs, their sources, pairs with no place for an object, and mean areas."""
         return self.described(lambda one: {
             "sources": one.manifest["source"].nunique(), "without a place": len(one.left_out),
             **{f"mean area {name}": one.manifest[column].mean()
@@ -52,8 +52,8 @@ class Pasted(PairSets):
 
 
 def run(ws: Workspace, pairs: Pairs, settings: Inpaint, data: Data = PLAIN) -> Pasted | None:
-    """Make every pair that is not there yet; None where inpaint.baselines asks for none. `data` names the
-    classes of which inpaint.classes chooses."""
+    """Make every pair that is not there yet; None if inpaint.baselines asks for none. `data` names the
+    classes that inpaint.classes chooses from."""
     which = chosen(settings, data)
     sets = {data_type: _set(ws, data_type, pairs, settings, which)
             for data_type in pasted(settings.baselines)}
@@ -61,7 +61,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Inpaint, data: Data = PLAIN) -> P
 
 
 def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
-    """The chapter's work items, batches of pairs, in which no network has a part."""
+    """The chapter's work items, batches of pairs, which need no network."""
     for data_type, amount in supply.items():
         if data_type.is_pasted:
             pairs = amount.sources * amount.samples
@@ -70,7 +70,7 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
 
 
 def plan(seed: int, pairs: Pairs, settings: Inpaint) -> list[Job]:
-    """Every pair of a data type. Its seed is that of the other types' pair of the same name."""
+    """Every pair of a data type. Pairs of the same name have the same seed in all types."""
     sources = patients.sources(pairs.names, pairs.file, settings.sources, settings.draw_sources)
     return [Job(index, f"{name}_{sample}", name, -1, NO_MODEL, sample,
                 seeds.derive(seed, "paste", name, sample))
@@ -95,7 +95,7 @@ def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job]) -
 
 def make_batch(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, pairs: Path,
                data_type: DataType, which: Chosen = None) -> None:
-    """Paste a lesion into the source of each job, and write the pairs. Of `ws` only the place counts."""
+    """Paste a lesion into the source of each job, and write the pairs. `ws` is for the workers' checks."""
     known = dataset.read(pairs)
     for job, key in zip(jobs, keys, strict=True):
         began = time.monotonic()
@@ -104,6 +104,6 @@ def make_batch(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, pa
         areas = planes.union(known.masks[job.index]), lesion.mask > 0, planes.union(mask)
         row = {**job.origin, "lesion_of": known.names[lesion.donor], "lesion_change": lesion.change,
                **{name: round(float(area.mean()), 6) for name, area in zip(AREAS, areas, strict=True)}}
-        # In a picture that is dark all over there is no place for a lesion.
+        # A picture that is dark all over has no place for a lesion.
         pairsets.keep(folder, job.name, key, row, (image, mask) if lesion.mask.any() else None,
                       time.monotonic() - began, device=devices.name("cpu"))

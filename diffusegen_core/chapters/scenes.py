@@ -1,8 +1,8 @@
-"""What chapter 3 paints into, and by which masks.
+"""The pictures that chapter 3 paints into, and the masks that it paints by.
 
-The paper lets the model draw the mask, within the old lesion's region. Where the mask is given, its channel
-is known everywhere, and the model paints the image alone: the old lesion's region is filled as well, with
-what lies outside the new mask, so that any picture can get any lesion.
+In the paper the model draws the mask, within the old lesion's region. If the mask is given, its channel is
+known everywhere, and the model paints only the image. The old lesion's region is then filled as well, with
+tissue where the new mask does not reach, so that any picture can get any lesion.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ from diffusegen_core.store.workspace import Workspace
 
 
 def chosen(settings: Inpaint, data: Data) -> Chosen:
-    """The classes that inpaint.classes names, by their places in data.classes; None where these are all."""
+    """The classes that inpaint.classes names, as indices into data.classes; None for all."""
     places = {data.classes.index(name) for name in settings.classes or data.classes}
     return None if len(places) == len(data.classes) else tuple(sorted(places))
 
 
 def with_chosen(pairs: Pairs, settings: Inpaint, data: Data) -> Pairs:
-    """The pairs whose masks new lesions are drawn from, with the classes that inpaint.classes names alone."""
+    """The pairs that new lesions' masks are drawn from, with only the classes that inpaint.classes names."""
     which = chosen(settings, data)
     if which is None:
         return pairs
@@ -47,18 +47,18 @@ def with_chosen(pairs: Pairs, settings: Inpaint, data: Data) -> Pairs:
 
 @dataclass(frozen=True)
 class Scene:
-    """A batch to paint: B pictures, where, and by which masks."""
+    """A batch to paint: B pictures, where to paint them, and by which masks."""
 
     pictures: Pairs
-    """With the masks of the lesions that they have."""
+    """With the masks of the lesions that they already have."""
     masks: np.ndarray | None
-    """(B, M, S, S) in {0, 1}, those of the new lesions; None where the model draws them."""
+    """(B, M, S, S) in {0, 1}, of the new lesions; None if the model draws them."""
     region: np.ndarray
     """(B, S, S) in {0, 1}: where the pictures are painted anew."""
     rows: list[Row]
-    """What a manifest tells of each, the columns pairsets.GIVEN; nothing where the model draws the masks."""
+    """The manifest's columns pairsets.GIVEN for each; empty if the model draws the masks."""
     chosen: Chosen = None
-    """The classes that are painted anew: of the others `masks` has what the pictures have."""
+    """The classes that are painted anew; in the others, `masks` is as in the pictures."""
 
     @property
     def spots(self) -> list[Spot]:
@@ -75,8 +75,8 @@ class Scene:
 
     @property
     def known(self) -> Tensor:
-        """1 where x is known, 0 where to fill: (B, 1, S, S), or (B, C + M, S, S) with all of the mask
-        known."""
+        """1 where x is known, 0 where to fill: (B, 1, S, S), or, if the model does not draw the masks of all
+        classes, (B, C + M, S, S) with the other masks known everywhere."""
         known = torch.from_numpy(1 - self.region[:, None]).float()
         if self.masks is None and self.chosen is None:
             return known
@@ -94,7 +94,7 @@ class Scenes:
     settings: Inpaint
     pairs: Path
     given: Path | None = None
-    """The masks of a folder, where inpaint.masks names one."""
+    """The masks of a folder, if inpaint.masks names one."""
     backgrounds: Path | None = None
     window: float | None = None
     """As data.window."""
@@ -104,7 +104,7 @@ class Scenes:
     @classmethod
     def of(cls, ws: Workspace, pairs: Pairs, settings: Inpaint, window: float | None = None,
            data: Data = PLAIN) -> "Scenes":
-        """`data` are the run's. UserError where a folder that the settings name cannot be read."""
+        """The scenes of a run; `data` is the run's. UserError if a folder in the settings cannot be read."""
         files = {name: pictures.load(ws, name, source, pairs.image_size, data).stored
                  for name, source in pictures.folders(settings).items()}
         return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS), window,
@@ -117,7 +117,7 @@ class Scenes:
 
     @property
     def recipe(self) -> Recipe:
-        """What decides scenes beside the run's pairs: nothing where whole images have joint masks."""
+        """What decides scenes besides the run's pairs; empty for whole images, joint masks of all classes."""
         squares: Recipe = {}
         if self.window:
             version = windows.version(dataset.read(self.pairs).planes.classes)
@@ -134,17 +134,17 @@ class Scenes:
 
     @cached_property
     def names(self) -> list[str]:
-        """Those of the backgrounds."""
+        """The names of the backgrounds, if there are any."""
         return dataset.read(self.backgrounds).names if self.backgrounds else []
 
     def pictures(self, jobs: Sequence[Job]) -> Pairs:
-        """What the jobs paint into: each its background, or its source."""
+        """The pictures that the jobs paint into: their backgrounds, or their sources."""
         if self.backgrounds is None:
             return dataset.read(self.pairs).take([job.index for job in jobs])
         return dataset.read(self.backgrounds).named([job.picture for job in jobs])
 
     def scene(self, jobs: Sequence[Job]) -> Scene:
-        """The scene of a batch: each job's depends on its own seed alone."""
+        """The scene of a batch; each job's part depends on its own seed alone."""
         shown = self.pictures(jobs)
         old = planes.only(shown.masks, self.chosen)
         if self.settings.masks == JOINT:
@@ -159,7 +159,7 @@ class Scenes:
         return Scene(shown, whole, region, rows, self.chosen)
 
     def _drawn(self, job: Job, image: np.ndarray) -> tuple[str, Drawn]:
-        """A job's mask, and the name of what it was made of."""
+        """A job's mask, and the name of the pair that it was made from."""
         rng, pairs = seeds.rng(job.seed, "mask"), dataset.read(self.given or self.pairs)
         able = lesions.having(pairs, self.chosen)
         number = job.index if self.settings.masks == OWN else able[int(rng.integers(len(able)))]

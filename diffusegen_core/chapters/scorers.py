@@ -2,8 +2,8 @@
 
 The real pairs are split into folds. For each fold a segmentation network is trained on the real pairs of the
 other folds, of which a part chooses its best epoch. It judges the real pairs of its own fold, and later what
-was made of them (see `sieve`). A network that had seen a source would find a lesion in its place whatever was
-painted there, and so take its own memory for a merit of the pair.
+was made from them (see `sieve`). A network that had seen a source would find its lesion whatever was painted
+there, and so credit the pair for its own memory.
 """
 
 import logging
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 VERSION = 1  # raised when the same pairs and parameters would give another network or other scores
 WEIGHTS, REAL, HISTORY = "scorer.safetensors", "real.csv", "history.csv"
 LEAST = 3  # pairs, or groups of them: one to judge, one to learn from, one to choose the best epoch by
-DIGITS = 4  # of a score: more of them would tell of the size of a batch
+DIGITS = 4  # of a score: further ones depend on the batch size
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A work item: one network to train, and by names what it learns from and what it judges."""
+    """A work item: one network to train, and the names of the pairs it learns from and judges."""
 
     number: int
     settings: Segment
@@ -53,7 +53,7 @@ class Fold:
     valid: list[str]
     """The pairs that choose the best epoch."""
     judged: list[str]
-    """The pairs of the fold, of which the network sees none."""
+    """The pairs of the fold, none of which the network learns from."""
     artifact: Artifact
 
 
@@ -70,7 +70,7 @@ class Scorers:
 
     @cached_property
     def real(self) -> pd.DataFrame:
-        """A row a real pair: name, fold, and its agreement with the network that did not see it."""
+        """One row per real pair: name, fold, and its agreement with the network that did not see it."""
         tables = [pd.read_csv(fold.artifact.file(REAL), dtype={"name": str}, keep_default_na=False)
                   .assign(fold=fold.number) for fold in self.folds]
         return pd.concat(tables, ignore_index=True)
@@ -85,7 +85,7 @@ class Scorers:
         return {str(fold.number): contents(fold.artifact.stamp) for fold in self.folds}
 
     def agreement(self, images: np.ndarray, masks: np.ndarray, sources: list[str], device: str) -> np.ndarray:
-        """Dice (N,) between masks (N, 1, S, S) in {0, 1} and what is found in images (N, 3, S, S) uint8, each
+        """Dice (N,) between masks (N, M, S, S) in {0, 1} and what is found in images (N, C, S, S) uint8, each
         by the network of its source's fold. `device` is as the parameter."""
         scores, where = np.full(len(images), np.nan), devices.device(device)
         for fold in self.folds:
@@ -98,7 +98,7 @@ class Scorers:
 
 
 def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scorers | None:
-    """Train the networks that are not there yet; None where the filter is off, or asks for no agreement.
+    """Train the networks that are not there yet; None if the filter is off, or asks for no agreement.
 
     `segment` are chapter 6's settings. Raises UserError for too few pairs.
     """
@@ -111,14 +111,14 @@ def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scor
              for number, judged in enumerate(split(ws.seed, groups(pairs), settings.folds))]
     missing = [fold for fold in folds if not fold.artifact.made()]
     for fold in missing:
-        fold.artifact.begin()  # which refuses where nothing may be made
+        fold.artifact.begin()  # which refuses in a read-only workspace
     fanout.run(fit, [fanout.Item(f"fold {fold.number + 1} of {len(folds)}", {"ws": ws, "fold": fold})
                      for fold in missing], "Networks of the filter")
     return Scorers(folds)
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the networks of the filter would refuse, as far as it can be told before."""
+    """What the networks of the filter would refuse, as far as can be told in advance."""
     if p.filter.folds and p.filter.agreement_quantile is not None:
         yield from refusals([lambda: segnet.refuse_impossible(p.segment, p.seed, p.data.image_size,
                                                               Planes.of(p.data))], "segment")
@@ -126,7 +126,7 @@ def check(p: Params) -> Iterator[str]:
 
 
 def _counts(p: Params) -> Iterator[int]:
-    """How many real pairs the filters of a run have, as far as that is known: its own, and that of the
+    """How many real pairs the filters of a run have, as far as known: the run's own filter, and that of its
     smallest set with a generator of its own."""
     if count := dataset.expected_count(p):
         yield count
@@ -140,7 +140,7 @@ def _refuse_few(p: Params, pairs: int) -> None:
 
 
 def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterator[Cost]:
-    """What the networks take."""
+    """The cost of the networks."""
     if settings.folds and settings.agreement_quantile is not None:
         others = pairs - pairs // settings.folds
         valid = trainsets.held_back(others, segment.validation)
@@ -151,8 +151,8 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
 
 
 def groups(pairs: Pairs) -> dict[str, list[str]]:
-    """The names of the real pairs that belong together, such as frames of a sequence, where the data tell of
-    enough groups; else each pair is one for itself."""
+    """The names of the real pairs that belong together, such as frames of a sequence, if the data tell of
+    enough such groups; else each pair is a group of its own."""
     known = related.of_pairs(pairs)
     if known is None or known.count < LEAST:
         return {name: [name] for name in pairs.names}
@@ -165,7 +165,7 @@ def groups(pairs: Pairs) -> dict[str, list[str]]:
 def split(seed: int, groups: dict[str, list[str]], folds: int) -> list[list[str]]:
     """The names of each fold: groups stay whole, and folds are about equally large.
 
-    Where the others of a fold would be fewer than two groups, there are as many folds as groups.
+    If fewer than two groups would be left outside a fold, each group becomes a fold.
     Raises UserError for fewer than LEAST groups.
     """
     if len(groups) < LEAST:
@@ -176,7 +176,7 @@ def split(seed: int, groups: dict[str, list[str]], folds: int) -> list[list[str]
     parts: list[list[str]] = [[] for _ in range(min(folds, len(groups)))]  # of groups
     for group in order:
         min(parts, key=lambda part: sum(len(groups[one]) for one in part)).append(group)
-    if len(groups) - max(map(len, parts)) < 2:  # of unequal groups one fold may hold nearly all
+    if len(groups) - max(map(len, parts)) < 2:  # if groups are unequal, one fold may hold nearly all
         parts = [[group] for group in order]
     return [sorted(name for group in part for name in groups[group]) for part in parts]
 
@@ -216,5 +216,5 @@ def _seed(ws: Workspace, number: int) -> int:
 
 
 def _dice(probabilities: np.ndarray, masks: np.ndarray, apart: bool) -> np.ndarray:
-    """Of the object, (N,): see `overlap.scores`."""
+    """Dice of the object, (N,): see `overlap.scores`."""
     return overlap.scores(probabilities, masks, apart)["dice"].to_numpy().round(DIGITS)

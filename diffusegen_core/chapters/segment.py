@@ -1,8 +1,8 @@
-"""Chapter 6: networks that saw synthetic pairs alone, tested on real images (paper 2.6.1, 3.3.1, B.3, B.4).
+"""Chapter 6: networks trained on synthetic pairs alone, tested on real images (paper 2.6.1, 3.3.1, B.3, B.4).
 
-For every data type and N: the pairs with sample numbers up to N, four fifths to train on and the rest, of
-other sources, to choose the best epoch. Real is the same sources themselves, and no ceiling: what
-paints and what is pasted draws on all pairs of the run.
+For every data type and N, the pairs with sample numbers up to N are split by source: a share of the sources
+(segment.validation) chooses the best epoch, the others are trained on. Real is the same sources themselves,
+and not an upper bound: the generators and the pasted lesions draw on all pairs of the run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,10 +28,10 @@ CHAPTER, TITLE = "segment", "Synthetic data alone"
 
 def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Segment,
         further: Sequence[Sets] = ()) -> Tested:
-    """Train and test what is not finished of the grid; in a read-only workspace, read what there is of it.
+    """Train and test the unfinished part of the grid; in a read-only workspace, read what there is of it.
 
-    `sets` are those of the run's first generator, `further` those of the others. No test image may be one
-    that is trained on: see `testsets.refuse_leaks`.
+    `sets` are those of the run's first generator, `further` those of the others. No test image may be a
+    training image: see `testsets.refuse_leaks`.
     """
     known = [sets, *further]
     every = {experiment: known[experiment.generator or 0]
@@ -43,7 +43,7 @@ def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Segme
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     settings, supply = p.segment, trainsets.expected(p)
     yield from refusals([lambda: segnet.refuse_impossible(settings, p.seed, p.data.image_size,
                                                               Planes.of(p.data))], "segment")
@@ -53,16 +53,16 @@ def check(p: Params) -> Iterator[str]:
 
 
 def costs(settings: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
-    """What the chapter's networks take."""
+    """The cost of the chapter's networks."""
     choices = [expected(supply, settings, experiment) for experiment in grid(supply, settings)]
     yield of_networks("6 segment", settings, choices, work)
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, sets: Sets | None = None,
             tests: Mapping[str, TestSet] | None = None, further: Sequence[Sets | None] = ()) -> str:
-    """The chapter's grid in words, what of it is finished, and how long the rest will take.
+    """The chapter's grid in words: how much of it is finished, and how long the rest will take.
 
-    `sets` and `tests` are None where they are not made yet, and so is each of `further`. Nothing is written.
+    `sets`, `tests` and each of `further` are None if not made yet. Nothing is written.
     """
     known = [sets, *further]
     every = {experiment: known[experiment.generator or 0]
@@ -73,7 +73,7 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, s
 
 
 def grid(supply: Supply, settings: Segment, generators: int = 1) -> list[Experiment]:
-    """Every network of the chapter: data types, N's and seeds, these shared out among the generators."""
+    """Every network of the chapter: data types, N's and seeds; the seeds are shared out among generators."""
     return [Experiment(CHAPTER, data_type, samples=count, seed=seed,
                        generator=generator_of(seed, generators) if data_type.is_painted else None)
             for data_type in trainsets.wanted(supply, settings.types, "segment.types")
@@ -83,7 +83,7 @@ def grid(supply: Supply, settings: Segment, generators: int = 1) -> list[Experim
 
 
 def expected(supply: Supply, settings: Segment, experiment: Experiment) -> tuple[Choice, Choice]:
-    """As many nameless pairs as `chosen` will give, once they are made, if none is left out."""
+    """Unnamed pairs, as many as `chosen` will give once they are made, if none is left out."""
     count = supply[experiment.data_type].sources
     valid = trainsets.held_back(count, settings.validation)
     return (Choice(synthetic=("",) * ((count - valid) * (experiment.samples or 1))),
@@ -91,12 +91,12 @@ def expected(supply: Supply, settings: Segment, experiment: Experiment) -> tuple
 
 
 def chosen(seed: int, sets: Sets, settings: Segment, experiment: Experiment) -> tuple[Choice, Choice]:
-    """The pairs that a network is trained on, and those that choose its best epoch: of other sources. (Pasted
-    lesions and varied masks may be those of either: they come from all pairs, and none is a test image's.)
+    """The pairs that a network is trained on, and those of other sources that choose its best epoch. (Pasted
+    lesions and varied masks may come from either: they are from all pairs, none of which is a test image.)
 
-    A seed splits the run's sources once, and all data types keep to that. Groups that are none of these, such
-    as those of a GAN whose sources are not known, are split by themselves; so is a data type that would be
-    left without pairs on one side.
+    A seed splits the run's sources once, and all data types keep to that split. Groups that are not among
+    these sources, such as a GAN's with unknown sources, are split separately; so is a data type that would
+    be left without pairs on one side.
     """
     def split(names: list[str]) -> tuple[list[str], list[str]]:
         return trainsets.split(names, settings.validation, seed, "segment", "split", experiment.seed,
@@ -118,7 +118,7 @@ def chosen(seed: int, sets: Sets, settings: Segment, experiment: Experiment) -> 
 
 
 def _refusal(sets: Sets, experiment: Experiment) -> str:
-    """Why a network cannot be trained: no source has as many pairs, or the filter left none. Where it left
+    """Why a network cannot be trained, or "": no source has enough pairs, or the filter left none. If it left
     fewer than were asked for, those are taken."""
     if experiment.data_type == REAL or experiment.samples is None:
         return ""
@@ -130,6 +130,6 @@ def _refusal(sets: Sets, experiment: Experiment) -> str:
             f"the filter kept no pair of {experiment.data_type.unfiltered} with a number up to "
             f"{experiment.samples}.")
     most = samples.max()
-    if pd.isna(most) or most >= experiment.samples:  # of no pairs at all something else is told
+    if pd.isna(most) or most >= experiment.samples:  # the lack of any pairs is reported elsewhere
         return ""
     return f"no source of {experiment.data_type} has {experiment.samples} pairs, but {most} at most."

@@ -1,13 +1,13 @@
-"""The filter: which painted pairs chapters 6 and 7 may also learn from, without the rest.
+"""The filter: selects painted pairs, which chapters 6 and 7 may then learn from without the rest.
 
 Each pair has three scores. Its agreement: does a network that never saw its source find the lesion where the
 mask is (see `scorers`)? Its seam: is the border of the filled region as smooth as in a photograph? And in
 pixels, as in the audit of chapter 5, is it a copy of a training image? What fails is set aside with its
-reasons; no file is deleted, and no image copied. What is kept is a data type of its own, so that the gain is
-itself measured.
+reasons; no file is deleted, and no image copied. What is kept is a data type of its own, so that the gain can
+be measured.
 
 The thresholds are quantiles of the same scores of real pairs, so that a network that finds little does not
-throw everything away. Of copies they are quantiles over fillings that no model remembers, made from training
+throw everything away. For copies they are quantiles over fillings that no model remembers, made from training
 pairs alone: test images must not choose what networks are trained on.
 """
 
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 VERSION = 1  # raised when the same pairs would get other scores, or others would be kept
 SCORES, NULL = "scores.csv", "null.csv"
 NUMBERS = ["fold", "agreement", "seam", "source_seam", "copy_score"]
-COLUMNS = [*NUMBERS, "nearest"]  # what the lists tell of a pair beside its manifest
+COLUMNS = [*NUMBERS, "nearest"]  # columns of the lists besides the manifest's
 REASON = "reason"
-DIGITS = 4  # of a score: more of them would tell of the size of a batch
+DIGITS = 4  # of a score: further ones depend on the batch size
 CRITERIA = ("agreement", "seam", "copy")  # what a pair may fail, each the first word of its reason
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a pair must reach, or may not exceed; NaN where a criterion is off."""
+    """The least agreement, largest seam and least copy score that are kept; NaN where a criterion is off."""
 
     agreement: float
     seam: float
@@ -68,7 +68,7 @@ class Judged:
     origin: PairSet
     limits: Limits
     seconds: float
-    """Of the scores, without those of the networks."""
+    """Spent on scoring, without training the networks."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -83,14 +83,14 @@ class Filtered:
     """The result for one generator."""
 
     sets: Sets
-    """What chapters 6 and 7 choose from: all sets, and the filtered ones. Without a filter, those alone."""
+    """What chapters 6 and 7 choose from: all sets, and with a filter also the filtered ones."""
     judged: dict[DataType, Judged]
-    """By the type that was filtered; none without a filter."""
+    """By the type that was filtered; empty without a filter."""
     scorers: Scorers | None
 
     @property
     def seconds(self) -> float:
-        """Those of the networks included."""
+        """Including those of the networks."""
         networks = self.scorers.seconds if self.scorers else 0.0
         return sum((one.seconds for one in self.judged.values()), networks)
 
@@ -114,7 +114,7 @@ def run(ws: Workspace, pairs: Pairs, sets: Sets, networks: Scorers | None, setti
         copy_quantile: float) -> Filtered:
     """Score every pair of a painted type that is not scored yet, and list which are kept.
 
-    `networks` are None where agreement is not asked for; `dilate` is as inpaint.dilate, and `copy_quantile`
+    `networks` is None if agreement is not asked for; `dilate` is as inpaint.dilate, and `copy_quantile`
     as evaluate.copy_quantile.
     """
     if not settings.folds:
@@ -123,7 +123,7 @@ def run(ws: Workspace, pairs: Pairs, sets: Sets, networks: Scorers | None, setti
              if data_type.is_painted]
     missing = [task for task in tasks if not task.artifact.made()]
     for task in missing:
-        task.artifact.begin()  # which refuses where nothing may be made
+        task.artifact.begin()  # which refuses in a read-only workspace
     fanout.run(score, [fanout.Item(task.data_type.name, {"task": task}) for task in missing], "Scoring pairs")
     judged = {task.data_type: _judged(task, sets.sets[task.data_type], settings, copy_quantile)
               for task in tasks}
@@ -164,15 +164,15 @@ def _agreement(task: Task, everyone: Members, sources: list[str]) -> dict[str, n
 
 
 def _seams(pairs: Pairs, everyone: Members) -> dict[str, list[float]]:
-    """The contrast at the border of each filled region, in grey levels, and the source's at the same one."""
+    """The contrast at the border of each filled region, in grey levels, and the source's there."""
     return {name: [round(regions.seam(image, region), DIGITS) for image, region in
                    zip(images, everyone.regions, strict=True)]
             for name, images in (("seam", everyone.images), ("source_seam", pairs.images[everyone.sources]))}
 
 
 def _copies(seed: int, pairs: Pairs, everyone: Members) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The score of each image as a copy, with its nearest training image; and the same of what no model
-    remembers, in the same regions."""
+    """The score of each image as a copy, with its nearest training image; and the same for
+    fillings of the same regions that no model remembers."""
     null = unseen.blended(seed, everyone, pairs, cross_fitted=True)
     images, filled = (np.concatenate([getattr(one, part) for one in (everyone, null)])
                       for part in ("images", "regions"))
@@ -188,7 +188,7 @@ def _copies(seed: int, pairs: Pairs, everyone: Members) -> tuple[pd.DataFrame, p
 
 
 def _judged(task: Task, one: PairSet, settings: Filter, copy_quantile: float) -> Judged:
-    """The lists of what is kept of a type and of what is set aside, made where they are not there yet."""
+    """What is kept of a type and what is set aside, with the lists of both, which are made if missing."""
     artifact = task.ws.artifact(one.data_type.filtered.artifact, {
         "version": VERSION, "scores": contents(task.artifact.stamp), "agreement": settings.agreement_quantile,
         "scorers": task.scorers.identity if task.scorers else None, "seam": settings.seam_quantile,
@@ -234,5 +234,5 @@ def _reasons(row: dict[str, float | str], limits: Limits) -> str:
 
 
 def _quantile(values: pd.Series | None, quantile: float | None) -> float:
-    """NaN, which no score is above or below, where there is none."""
+    """A quantile; NaN, which no score is above or below, if there are no values or none is asked for."""
     return nan if values is None or quantile is None or values.empty else float(values.quantile(quantile))

@@ -1,4 +1,4 @@
-"""RePaint of a part of a picture, in a window around the lesion or in the picture squared, and back."""
+"""RePaint of part of a picture: cut out in a window, or squared as a whole, painted, and laid back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,29 +27,29 @@ class Spot:
     old: np.ndarray
     """(H, W), class numbers of the lesion that it has."""
     new: np.ndarray | None
-    """(H, W), class numbers of the one that it is to have; None where the model draws the mask."""
+    """(H, W), class numbers of the lesion that it is to have; None if the model draws the mask."""
     rest: np.ndarray | None = None
-    """(H, W), class numbers of what stays: of other classes than the painted ones, or another lesion."""
+    """(H, W), class numbers of what stays: classes other than the painted ones, or another lesion."""
     chosen: Chosen = None
-    """The classes that are."""
+    """The classes that are painted; None: all."""
 
     def over_rest(self, lesion: np.ndarray, kind: Planes) -> np.ndarray:
-        """The map (H, W) of what stays and of a lesion (H, W)."""
+        """The class numbers (H, W) of a lesion (H, W) laid over what stays."""
         if self.rest is None:
             return lesion
         rest, new = (planes.separate(numbers, kind.classes) for numbers in (self.rest, lesion))
         return planes.numbered(planes.laid_over(rest, new, kind.overlap))
 
     def region(self, dilate: int) -> np.ndarray:
-        """Where the picture is painted anew, (H, W) in {0, 1}. Where all classes are painted, that is nowhere
-        in what stays."""
+        """Where the picture is painted anew, (H, W) in {0, 1}. If all classes are painted, what stays is
+        excluded."""
         whole = regions.dilated(self.old if self.new is None else (self.old > 0) | (self.new > 0), dilate)
         return whole if self.rest is None or self.chosen is not None else whole * (self.rest == 0)
 
 
 def of(pictures: Pairs, masks: np.ndarray | None, chosen: Chosen) -> list[Spot]:
-    """What is to be painted into pictures with their old masks: the new ones (B, M, H, W), where these are
-    given. Of both the chosen classes count, and the others stay."""
+    """The spots of pictures with their old masks, and the new ones (B, M, H, W), if these are given. Only the
+    chosen classes of both are painted; the others stay as they are."""
     old, rest = (planes.numbered(part(pictures.masks, chosen)) for part in (planes.only, planes.without))
     new = [None] * len(pictures) if masks is None else list(planes.numbered(planes.only(masks, chosen)))
     return [Spot(image, lesion, mask, None if chosen is None else stays, chosen)
@@ -60,9 +60,9 @@ def paint(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, set
           generators: Generators, tick: Tick | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Each picture with its new lesion, (C, H, W) uint8, and the mask, (H, W), class numbers.
 
-    `window` as data.window; without one, the whole picture is squared. An old lesion that does not lie in the
-    new one's window is painted over in a window of its own first. Outside the regions no pixel changes, and a
-    picture depends on its own generator alone.
+    `window` is as data.window; without one, the whole picture is squared. An old lesion that does not lie in
+    the new one's window is first painted over in a window of its own. Outside the regions no pixel changes,
+    and a picture depends on its own generator alone.
     """
     far = [number for number, spot in enumerate(spots) if window and _is_apart(spot, window, settings)]
     spots = list(spots)
@@ -76,8 +76,8 @@ def paint(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, set
 
 def windows(pictures: Pairs, masks: np.ndarray | None, window: float, settings: Inpaint,
             chosen: Chosen = None) -> list[Window]:
-    """The windows that `paint` has used last, of pictures with their old masks and the new ones (B, M, H, W),
-    where these were given."""
+    """The windows that `paint` used last for these pictures, with their old masks, and the new ones
+    (B, M, H, W), if these were given."""
     done = [replace(spot, old=np.zeros_like(spot.old)) if _is_apart(spot, window, settings) else spot
             for spot in of(pictures, masks, chosen)]
     return [_window(spot, spot.region(settings.dilate), window) for spot in done]
@@ -93,7 +93,7 @@ def _is_apart(spot: Spot, window: float, settings: Inpaint) -> bool:
 
 def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, settings: Inpaint,
              generators: Generators, tick: Tick | None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every spot in one window each."""
+    """Paint each spot, in a single window."""
     size, kind = diffusion.image_size, diffusion.planes
     channels, classes = kind.channels, kind.classes
     filled = [spot.region(settings.dilate) for spot in spots]

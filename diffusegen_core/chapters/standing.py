@@ -20,8 +20,8 @@ RESULTS = {"data": "pairs", "cluster": "clusters", "windows": "windows", "train"
 
 @contextlib.contextmanager
 def readable(folder: Path, name: str) -> Iterator[None]:
-    """While a finished result is read, whatever is raised is a UserError: a run may be a stranger's, whose
-    files need not be what its stamps say."""
+    """Turns errors in reading a finished result, other than MemoryError, into UserErrors: a run may come from
+    someone else, and its files need not be what its stamps say."""
     try:
         yield
     except (UserError, MemoryError):
@@ -33,8 +33,8 @@ def readable(folder: Path, name: str) -> Iterator[None]:
 
 
 def chapter(name: str) -> str:
-    """The chapter that a name means, its own or that of its result in `Run`, as "models". UserError, with
-    those that there are, for any other name."""
+    """The chapter that a name means: its own, or that of its result in `Run`, such as "models". UserError,
+    listing the valid names, for any other."""
     by_result = {result: own for own, result in RESULTS.items() if result}
     if (meant := by_result.get(name, name)) in RESULTS:
         return meant
@@ -43,11 +43,11 @@ def chapter(name: str) -> str:
 
 
 def table(p: Params, read: Callable[[str], Any]) -> pd.DataFrame:
-    """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason.
+    """One row per chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason.
 
-    Stale is what was made with other parameters, and what needs that.
+    A chapter is stale if it, or one that it needs, was made with other parameters.
     """
-    # The windows may be the pairs themselves, and there may be but one generator.
+    # Left out: windows that are the pairs themselves, and further generators or a filter not asked for.
     alike = {"windows": not p.data.window, "further": p.generators == 1,
              **dict.fromkeys(("scorers", "filter"), not p.filter.folds)}
     rows = [(name, *_of(name, read)) for name in RESULTS if not alike.get(name)]

@@ -1,11 +1,11 @@
 """Chapter 4: the inpainted images, guided back towards the real image that they came from (paper 2.4, A.3).
 
-An inpainted pair is noised part of the way and denoised again by the model that painted it; in each step the
-losses of `diffusion.losses` pull. The mask stays. As in chapter 3, a pair depends on its own seed alone.
-With style.method sdedit nothing pulls: the model alone, and the mask, decide what becomes of the image.
+An inpainted pair is noised part of the way and denoised again by the model that painted it, guided in each
+step by the losses of `diffusion.losses`. The mask stays. As in chapter 3, a pair depends on its own seed
+alone. With style.method sdedit there is no guidance by losses: only the model and the mask decide the result.
 
-Where masks were given, the new lesion is elsewhere than the source's, whose pixels would undo it: the pixel
-loss compares with the inpainted image instead. [CLS] and colours still are those of the picture that it was
+If masks were given, the new lesion lies elsewhere than the source's, whose pixels would undo it: so the pixel
+loss compares with the inpainted image instead. [CLS] and colours are still those of the picture that was
 painted into.
 """
 
@@ -51,7 +51,7 @@ VERSION = 1  # raised when the same parameters would give other pairs
 MANIFEST = [*pairsets.ORIGIN, "area", "mask_dice", "cls_before", "cls_after", "seam_before", "seam_after",
             "status"]
 COLUMNS = {"name": str, **dict.fromkeys(["step", "level", *guided.MEASURED], float)}
-IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # or told by what they stand for
+IRRELEVANT = ("weights", "vgg_weights", "batch_size", "checkpointing")  # no effect, or in recipes by content
 GUIDED, SDEDIT = "guided", "sdedit"  # what style.method may be
 NOT_GUIDED = ("method", "guidance_scale")
 OF_SDEDIT = ("guidance_scale", "respacing", "skip", "colour_transfer", "precision", "backbone_size")
@@ -61,7 +61,7 @@ OF_SDEDIT = ("guidance_scale", "respacing", "skip", "colour_transfer", "precisio
 class Styled(PairSets):
     """The styled pairs by data type, those that they were made of, and the losses of every step.
 
-    A manifest has one row a pair: Dice of its mask with what guidance made of the channel (not of SDEdit);
+    A manifest has one row per pair: Dice of its mask with the mask channels after guidance (not for SDEdit);
     [CLS] distance to the source, and contrast at the border of the filled region, before and after. A pair
     that was stopped has no files, but a row in `left_out` whose `status` says why.
     """
@@ -69,16 +69,16 @@ class Styled(PairSets):
     origins: dict[DataType, PairSet]
     """The inpainted pairs behind each set."""
     steps: dict[DataType, pd.DataFrame]
-    """Columns step, level and guided.MEASURED, the pair's name as index; losses are unweighted, and the last
-    three RMS over an image."""
+    """Columns step, level and guided.MEASURED, the pair's name as index; losses are unweighted; pulls, shift
+    and noise are RMS over an image."""
     backbone: str
     """In words, as `vgg`."""
     vgg: str
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a data type: pairs, pairs that were stopped, and means over the pairs of [CLS] distances and
-        contrasts, before and after, and of the masks' Dice."""
+        """One row per data type: pairs, pairs that were stopped, and means over the pairs of [CLS] distances
+        and contrasts, before and after, and of the masks' Dice."""
         return self.described(lambda one: {
             "stopped": len(one.left_out),
             **{f"{measure} {when}": one.manifest[f"{column}_{when}"].mean() for measure, column in
@@ -90,9 +90,9 @@ def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, sett
         inpaint: Inpaint, network: Model, window: float | None = None, data: Data = PLAIN) -> Styled:
     """Style every inpainted pair that is not styled yet; write the dataset folders with their manifests.
 
-    Of chapter 3's settings `inpaint` its ellipses count: they say where an image was filled. `network` says
-    which blocks of the models ZeCon compares, `window` is data.window: then the filled part alone is styled.
-    By `data`, the run's, folders of masks and pictures are read.
+    `inpaint`, chapter 3's settings, says which pictures were painted into, and where. `network` says which
+    blocks of the models ZeCon compares. With a `window`, which is data.window, only the filled part is
+    styled. `data`, the run's, says how folders of masks and backgrounds are read.
     """
     scenes, sets, origins, steps = Scenes.of(ws, pairs, inpaint, window, data), {}, {}, {}
     for origin in inpainted.sets.values():
@@ -104,7 +104,7 @@ def run(ws: Workspace, pairs: Pairs, models: Trained, inpainted: Inpainted, sett
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     c = p.style
     backbone = c.backbone, c.weights, c.input_range
     yield from refusals([
@@ -160,7 +160,7 @@ def plan(seed: int, data_type: DataType, inpainted: pd.DataFrame, names: list[st
 
 def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin: PairSet, settings: Style,
            scenes: Scenes) -> Recipe:
-    """What decides a styled set."""
+    """The recipe of a styled set."""
     looks = judged(settings)
     return {
         "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
@@ -175,13 +175,13 @@ def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin
 
 
 def judged(settings: Style) -> Style:
-    """The settings of the networks that look at images: without losses, VGG is not among them."""
+    """The settings for the networks that look at images: without guidance, VGG is not among them."""
     return settings if settings.method == GUIDED else settings.model_copy(update={"lambda_vgg": 0.0})
 
 
 def _decisive(settings: Style) -> dict[str, Any]:
-    """The settings that decide what a pair is like: `method` where it is not the paper's, and `clip`, which
-    many a finished pair is older than, where it is off."""
+    """The settings that decide what a pair is like; `method` only if it is not the paper's, and `clip` only
+    if it is off, so that pairs that were finished before there was such a parameter still hold."""
     chosen = plain(settings)
     if settings.clip:
         del chosen["clip"]
@@ -236,8 +236,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
 def _restyle(diffusion: Diffusion, judge: guided.Judge, painted: Pairs, sources: Pairs,
              generators: Generators, settings: Style, given: bool,
              tick: Tick) -> tuple[Tensor, list[list[guided.Record]], list[str]]:
-    """What either method makes of painted pairs and the pictures that they were painted into, (B, C + M, S,
-    S) from -1 to 1; and of each pair the losses of every step, none by SDEdit, and its status."""
+    """Painted pairs restyled by either method, (B, C + M, S, S) in [-1, 1]; for each, the losses of every
+    step (none for SDEdit) and its status. `sources` are the pictures that were painted into."""
     channels = painted.planes.channels
     levels = list(reversed(range(settings.respacing - settings.skip)))
     x_painted, x_source = (dataset.to_tensor(pairs).to(diffusion.device) for pairs in (painted, sources))
@@ -248,12 +248,12 @@ def _restyle(diffusion: Diffusion, judge: guided.Judge, painted: Pairs, sources:
     x = sdedit(towards, x_painted, levels, generators, tick=tick)
     status = [guided.OK if whole else "stopped: not finite"
               for whole in x.isfinite().flatten(1).all(dim=1).tolist()]
-    return x.nan_to_num(), [[] for _ in status], status  # nothing is kept of a pair that was stopped
+    return x.nan_to_num(), [[] for _ in status], status  # stopped pairs are not kept
 
 
 def finished(image: np.ndarray, source: np.ndarray, settings: Style) -> np.ndarray:
-    """The styled image (C, S, S) as uint8, with the colours of its source (C, S, S) uint8 if asked, and if
-    they are colours: three channels."""
+    """The styled image (C, S, S) as uint8, with the colours of its source (C, S, S) uint8 if asked for and
+    if C is 3."""
     image = image.clip(-1, 1)
     if settings.colour_transfer and len(image) == planes.RGB:
         image = colour.transfer(image, source / 127.5 - 1)

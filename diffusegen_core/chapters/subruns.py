@@ -1,4 +1,4 @@
-"""The runs within a run whose generators see a small set alone: chapters 1 to 4, then the filter."""
+"""The runs within a run whose generators see only a small set: chapters 1 to 4, then the filter."""
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,18 +19,18 @@ from diffusegen_core.store.workspace import Workspace
 SMALL = "augment"  # the chapter of small sets
 MADE = ("data", "cluster", "windows", "train", "inpaint", "paste", "style", "gan", "scorers", "filter")
 Generators = Mapping[tuple[int, int], Sets | None]
-"""By size and seed, the sets of the run whose generator saw that small set alone; None where it failed, or is
-not made yet."""
+"""By size and seed, the sets of the run whose generator saw only that small set; None if it failed, or is not
+made yet."""
 
 
 @dataclass(frozen=True)
 class Subset:
-    """A small set whose generator sees it alone."""
+    """A small set with a generator that sees nothing else."""
 
     size: int
     seed: int
     train: list[str]
-    """The pairs that the generator sees. Those that choose the best epoch are kept from it as well."""
+    """The pairs that the generator sees, without those that choose the best epoch."""
 
     @property
     def folder(self) -> str:
@@ -39,7 +39,7 @@ class Subset:
 
 
 class SubRun(Protocol):
-    """What such a run can do, as `Run`; it can be sent to a worker."""
+    """The part of `Run` that is needed of such a run; it can be sent to a worker."""
 
     @property
     def folder(self) -> Path: ...
@@ -53,9 +53,9 @@ class SubRun(Protocol):
 
 def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset], SubRun],
                devices: int = 1) -> Generators:
-    """The pairs of each small set; made first, where the workspace is writable. `within` gives its run, whose
-    models are trained on so many devices each. Where the filter failed, or is not made yet, those are given
-    that it would have judged."""
+    """The pairs of each small set, which are made first if the workspace is writable. `within` gives its run,
+    each of whose models is trained on so many devices. If the filter failed, or is not made yet, its pairs
+    are those that the filter would have judged."""
     runs = {(one.size, one.seed): within(one) for one in small}
     if ws.writable:
         fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again},
@@ -75,9 +75,9 @@ def generate(run: SubRun, again: bool) -> None:
 
 
 def attempt(folder: Path, make: Callable[[], object]) -> None:
-    """Let `make` make chapters 1 to 4 of a small set's run, which lies in the folder.
+    """Let `make` make the chapters of a small set's run, which lies in the folder.
 
-    A failure is kept there; the experiments that need the pairs tell it.
+    A failure is recorded there; the experiments that need the pairs report it.
     """
     note, before, start = folder / experiments.TRACEBACK, _stamped(folder), perf_counter()
     note.unlink(missing_ok=True)
@@ -85,15 +85,15 @@ def attempt(folder: Path, make: Callable[[], object]) -> None:
         make()
     except Exception:
         files.write_text(note, traceback.format_exc())
-    if note.is_file() or _stamped(folder) != before:  # to see that all of it is finished is no work
+    if note.is_file() or _stamped(folder) != before:  # finding all of it finished is not counted
         experiments.spend(folder, perf_counter() - start)
 
 
 def of_generators(ws: Workspace, small: Sequence[Subset], generators: Generators) -> pd.DataFrame:
-    """A row a generator that sees a small set alone: size, seed, status ("ok", "to do" or "failed"), seconds.
+    """A row per generator that sees only a small set: size, seed, status ("ok", "to do", "failed"), seconds.
 
-    These are of chapters 1 to 4, with failed attempts and those with other parameters. Networks of several
-    data types and r's are trained on its pairs, so that no network's own seconds hold them.
+    The seconds are of all its chapters, including failed attempts and those with other parameters. They are
+    in no network's own seconds, since networks of several data types and r's are trained on its pairs.
     """
     rows = []
     for one in small:
@@ -106,6 +106,6 @@ def of_generators(ws: Workspace, small: Sequence[Subset], generators: Generators
 
 
 def _stamped(folder: Path) -> float:
-    """The seconds of all that is finished and in place in a run."""
+    """The seconds of everything that is finished and in place in a run."""
     return sum(experiments.seconds_in(path) for path in folder.rglob(STAMP)
                if path.relative_to(folder).parts[0] not in (ASIDE, MAKING))

@@ -1,4 +1,4 @@
-"""A model to train in chapter 2: what it is of, how long it takes, and what decides its weights."""
+"""A model to train in chapter 2: what it learns from, for how long, and what decides its weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ VERSION = 1  # raised when the same parameters would give other weights
 IRRELEVANT = {"images", "full_images", "base_images", "micro_batch", "devices", "sample_weights", "compile",
               "checkpointing", "checkpoint_every", "preview_every", "preview_images", "preview_steps",
               "preview_sampler", "checkpoints", "keep_optimizer"}
-# Others at the values at which they do nothing. A recipe names them only where they have another, so that
-# models that were finished before there were such parameters still hold.
+# Further parameters, with the values at which they do nothing. A recipe names them only at other values, so
+# that models that were finished before there were such parameters still hold.
 OFF = {"lr_decay": 0.0, "augment": 0.0, "lesion_weight": 0.0, "min_snr": None,
        "one_model": False}
 
 
 def base_of(settings: Train) -> str | None:
-    """The name of the model that the clusters' start from, or are parts of; None where there is none, as with
-    finished checkpoints."""
+    """The name of the model that the clusters' models start from, or are parts of; None if there is none, as
+    with finished checkpoints."""
     if settings.checkpoints is not None:
         return None
     if settings.one_model:
@@ -44,14 +44,14 @@ def base_of(settings: Train) -> str | None:
 
 
 def origin(settings: Train) -> str:
-    """What a table adds to the images of a cluster's model: what it comes from, if not from nothing."""
+    """What a table adds to the images of a cluster's model: where it starts from; "" if from scratch."""
     if (base := base_of(settings)) == ONE:
         return ", all by one model"
     return f", after {settings.base_images:,} of a common base" if base else ""
 
 
 def images_of(settings: Train, name: str, clusters: int = 1) -> int:
-    """How many images a model is to see, by its name; the one of all clusters, as many as their own would."""
+    """How many images a model is to see, by its name; that of all clusters as many as theirs together."""
     known = {FULL: settings.full_images, BASE: settings.base_images, ONE: settings.images * clusters}
     return known.get(name) or settings.images
 
@@ -73,10 +73,10 @@ class Task:
     own: Pairs
     """What it is trained on: pairs, or windows of pairs."""
     pictures: Pairs
-    """The pairs that `own` are, or whose windows."""
+    """The pairs of `own`, or those that its windows are of."""
     base: Path | None
-    """The folder of the finished model whose averaged weights it starts from, or, with `one_model`, which it
-    is a part of; None: it starts from nothing."""
+    """The folder of the finished model whose averaged weights it starts from, or, with `one_model`, of which
+    it is a part; None: it starts from scratch."""
 
     @property
     def name(self) -> str:
@@ -84,7 +84,7 @@ class Task:
 
     @property
     def images(self) -> int:
-        """How many it is to see."""
+        """How many images it is to see."""
         return images_of(self.training.settings, self.name, self.training.conditions.labels)
 
     @property
@@ -94,7 +94,7 @@ class Task:
 
     @property
     def label(self) -> int | None:
-        """The label that it is of the model of all clusters; None where it is trained itself."""
+        """Its label in the model of all clusters that it is a part of; None if it is trained itself."""
         return cluster_number(self.name) if self.base and self.training.settings.one_model else None
 
     @property
@@ -103,7 +103,7 @@ class Task:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """What its file is to tell. What is taken from another file is so without any conditions."""
+        """What its file is to tell. A model taken from another file has no conditions."""
         trained = self.training.settings.checkpoints is None and self.label is None
         conditions = self.training.conditions if trained else UNCONDITIONAL
         return checkpoints.configuration(self.training.model, self.training.process, self.own.image_size,
@@ -111,12 +111,12 @@ class Task:
 
     @cached_property
     def source(self) -> Path | None:
-        """The finished checkpoint that is taken instead of training, if there is to be one."""
+        """The finished checkpoint that is to be taken instead of training, if any."""
         return None if self.taken else origins.find_released(self.training.settings, self.name)
 
     @cached_property
     def taken(self) -> str | None:
-        """The hash of the checkpoint that was taken before, where its folder is gone."""
+        """The hash of the checkpoint that was taken before, if its folder is gone; else None."""
         return taken(self.ws.folder / "train" / self.name, self.training.settings)
 
     @cached_property
@@ -136,7 +136,7 @@ class Task:
         if self.training.labels:
             recipe["clusters"] = list(self.training.labels)
         else:
-            recipe["train"].pop("one_model", None)  # of no concern to the full set's model
+            recipe["train"].pop("one_model", None)  # does not concern the full set's model
         if self.base:
             recipe["base"] = self._base_hash
         return recipe
@@ -151,7 +151,7 @@ class Task:
 def task_of(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Model,
             process: Process, base: Path | None = None, labels: Sequence[int] = (),
             windows: Path | None = None) -> Task:
-    """What `train_model` is to do. UserError for a checkpoint that is known to have seen other images."""
+    """The task of `train_model`. UserError for a checkpoint that is known to have seen other images."""
     everyone, shown = dataset.read(pairs), dataset.read(windows or pairs)
     steps = steps_of(images_of(settings, name, max(labels, default=0) + 1), settings.batch_size)
     training = Training(name, network, process, settings, shown.image_size, ws.seed, steps, tuple(labels),

@@ -11,7 +11,7 @@ MEASURES = ("dice", "iou")
 
 
 def scores(ws: Workspace, name: str, result: Any) -> Any:
-    """Hand a chapter's result on, after its scores are where the run's tracking keeps them, if it has one."""
+    """Return a chapter's result as it is, after logging its scores to the run's tracking, if it has one."""
     values = of(result) if ws.tracking else {}
     if values:
         with tracking.track(ws.tracking, ws.folder, f"scores/{name}") as track:
@@ -20,8 +20,8 @@ def scores(ws: Workspace, name: str, result: Any) -> Any:
 
 
 def of(result: Any) -> dict[str, float]:
-    """The scores of chapter 5, means over the sets, and of 6 and 7, means over images and networks; of any
-    other result none."""
+    """The scores of chapter 5, means over the sets, or of 6 and 7, means over images and networks; none of
+    any other result."""
     if isinstance(result, Evaluated):
         means = result.values.groupby(["data type", "metric"], sort=False)["value"].mean()
         return {_named(*kind): float(value) for kind, value in means.items()}
@@ -35,6 +35,6 @@ def of(result: Any) -> dict[str, float]:
 
 
 def _named(*parts: object) -> str:
-    """A name of characters that both libraries take."""
+    """A name with only characters that both libraries accept."""
     text = "/".join(str(part) for part in parts)
     return "".join(c if c.isalnum() or c in "/_-. " else "_" for c in text)

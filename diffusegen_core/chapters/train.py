@@ -1,16 +1,16 @@
 """Chapter 2: a diffusion model of image and mask for every cluster, and one for the full set (paper 2.3,
 B.5).
 
-As an option, each cluster's model starts from the averaged weights of a base, one model of all pairs: the
-full set's where that is to see as many images, or else one beside it, and both start from nothing. Only the
-weights are taken over: the optimizer, the steps and the warm-up of the average begin anew.
+Optionally, each cluster's model starts from the averaged weights of a base, a model of all pairs that starts
+from scratch: the full set's if that is to see as many images, else a separate one. Only the weights are taken
+over: the optimizer, the steps and the warm-up of the average start anew.
 
-As another option, there is one model with a label for each cluster, trained on all pairs. A cluster's model
-is then what it is for that cluster's label: an ordinary model, in a file of its own.
+Alternatively, one model with a label for each cluster is trained on all pairs. A cluster's model is then this
+model with the cluster's label fixed: an ordinary model, in a file of its own.
 
-A model that is to see more images than before goes on from where it was: weights, optimizer and loss curve of
-a finished model are kept, and what a step draws depends on its number alone. Where the learning rate falls at
-the end, what is kept is from before it fell: from there on a longer training takes other steps.
+A model that is to see more images than before resumes where it stopped: weights, optimizer and loss curve of
+a finished model are kept, and what a step draws depends only on its number. If the learning rate falls at the
+end, the kept state is from before the fall: from there on a longer training takes other steps.
 """
 
 import contextlib
@@ -72,10 +72,10 @@ GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in 
 def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
         watch: Watch | None = None, windows: Pairs | None = None,
         beside: Sequence[Workspace] = ()) -> Trained:
-    """Train every model that is not finished, on the pairs, or on the `windows` of them, as many of each.
+    """Train every model that is not finished, on the pairs or on their `windows`, as many of each pair.
 
     `watch` sees each new sample grid. `beside` are the workspaces of further generators, whose models are
-    trained along with these, so that workers share all of them; a call of their own reads them.
+    trained along with these, so that workers share them all; they are read by calls of their own.
     """
     copies = 1 if windows is None else len(windows) // len(pairs)
     everyone, labels = list(range(copies * len(pairs))), np.repeat(clusters.labels, copies).tolist()
@@ -90,7 +90,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
                               "base": None if name == FULL else base,
                               "labels": labels if name == ONE else []}, devices=settings.devices)
                  for place, base in zip(places, bases, strict=True) for name, indices in groups.items()]
-        # What is finished is no work: it is looked at here, and the others are dealt out.
+        # Finished models are read here; only the others become work items.
         tasks = {item.name: task_of(**item.arguments) for item in items}
         finished = {name: _model(task) for name, task in tasks.items()
                     if not ws.writable or task.artifact.made()}
@@ -111,9 +111,9 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
 
 
 def check(p: Params) -> Iterator[str]:
-    """What the chapter would refuse, as far as it can be told before."""
+    """What the chapter would refuse, as far as can be told in advance."""
     names = [cluster_model(k) for k in range(p.cluster.k)] + ([FULL] if p.train.full_images else [])
-    # The first alone: where a folder is absent, each of twenty models would say the same.
+    # Only the first: if a folder is absent, each of twenty models would say the same.
     yield from islice(refusals(partial(_usable, p, name) for name in names), 1)
     yield from refusals([lambda: samplers.named(p.train.preview_sampler)], "train.preview_sampler")
 
@@ -125,7 +125,7 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
               ("cluster models", clusters, settings.images), ("full-set model", 1, settings.full_images),
               ("base of the cluster models", 1, settings.base_images if base_of(settings) == BASE else None)]
     kept = 2 * FLOAT * work.unet.parameters  # both sets of weights, or the optimizer's two moments
-    parts = 1 + settings.keep_optimizer * (2 if settings.lr_decay else 1)  # of a plateau both are kept
+    parts = 1 + settings.keep_optimizer * (2 if settings.lr_decay else 1)  # a plateau has both
     if one:
         yield Cost("2 train", "cluster models, parts of one", "training", clusters, 0, 0.0, 0.0,
                    clusters * kept)
@@ -146,7 +146,7 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
 
 
 def _usable(p: Params, name: str) -> None:
-    """UserError where a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
+    """UserError if a finished checkpoint that the parameters name is absent, damaged, or does not fit."""
     if taken(p.folder / "train" / name, p.train):
         return
     if source := origins.find_released(p.train, name):
@@ -156,7 +156,7 @@ def _usable(p: Params, name: str) -> None:
 def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
                 process: Process, base: Path | None = None, labels: Sequence[int] = (),
                 windows: Path | None = None) -> Model:
-    """Train one model on the pairs, or the windows, at `indices`, or continue it, or find it finished."""
+    """Train or resume one model on the pairs, or the windows, at `indices`, unless it is finished."""
     given: dict[str, Any] = {"name": name, "pairs": pairs, "indices": indices, "settings": settings,
                              "network": network, "process": process, "base": base, "labels": labels,
                              "windows": windows}
@@ -174,14 +174,14 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
                 ranks.together(_fit_share, {"ws": ws, **given}, devices.several(ws.device, settings.devices),
                                name, task.steps * settings.batch_size, "image")
         except UserError:
-            # While this process had stopped, another may have finished and moved the folder away.
+            # While this process was stopped, another may have finished and moved the folder away.
             if not task.artifact.made():
                 raise
     return _model(task)
 
 
 def _model(task: Task) -> Model:
-    """A finished model. Raises NotMadeError where it is not."""
+    """A finished model. Raises NotMadeError if it is not finished."""
     stamp = task.artifact.stamp
     return Model(task.name, len(task.pictures), stamp["images"], stamp["steps"], stamp["loss"],
                  float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
@@ -201,7 +201,7 @@ def _adopt(task: Task, source: Path) -> None:
 
 
 def _part(task: Task) -> None:
-    """Write what the model of all clusters is for one label."""
+    """Write the model of all clusters, with one label fixed, as a model of its own."""
     assert task.base is not None, "it is a part of that"
     source, folder = task.base / WEIGHTS, task.artifact.begin()
     nets = {kind: checkpoints.load(source, kind, label=task.label).net for kind in checkpoints.WEIGHTS}
@@ -213,7 +213,7 @@ def _part(task: Task) -> None:
 
 
 def _loaded(source: Path, training: Training) -> Diffusion:
-    """The model of a finished checkpoint. UserError where it is damaged, or does not fit."""
+    """The model of a finished checkpoint. UserError if it is damaged, or does not fit."""
     expected = training.model, training.process, training.image_size
     checkpoints.judge(source, *expected, training.settings.sample_weights, training.planes)
     if source.suffix != checkpoints.OURS:
@@ -222,13 +222,13 @@ def _loaded(source: Path, training: Training) -> Diffusion:
 
 
 def _fit_share(share: Share, place: str, ws: Workspace, **given: Any) -> None:
-    """What each of several processes does that train one model."""
+    """The part of one of several processes that train one model together."""
     _fit(task_of(replace(ws, device=place), **given), share)
 
 
 def _fit(task: Task, share: Share = ALONE) -> None:
-    """The training loop: from nothing, a base, a checkpoint or a shorter training, to a stamped model. Of
-    several processes each takes its share of every step, and one writes."""
+    """The training loop: from scratch, a base, a checkpoint or a shorter training, to a stamped model. If
+    there are several processes, each takes its share of every step, and one writes."""
     training, settings, device = task.training, task.training.settings, devices.device(task.ws.device)
     artifact, folder = task.artifact, task.artifact.begin()
     x = torch.from_numpy(dataset.to_bytes(dataset.to_tensor(task.own).numpy())).to(device)
@@ -262,7 +262,7 @@ def _fit(task: Task, share: Share = ALONE) -> None:
                     continue
                 track.values({"loss": float(row[0])}, state.step)
                 if artifact.made():
-                    return  # this process had stopped, and another has finished in its place
+                    return  # this process was stopped, and another has finished in its place
             if shown:
                 grid = _preview(task, state, schedule, folder)
                 track.image("samples", np.asarray(grid.convert("RGB")), state.step)
@@ -278,8 +278,8 @@ def _fit(task: Task, share: Share = ALONE) -> None:
 @contextlib.contextmanager
 def _reached(task: Task, state: State, share: Share, folder: Path, began: float,
              pause: Pause) -> Iterator[None]:
-    """Keep what a training has reached where it is interrupted, or nobody waits for it any more: as a
-    checkpoint, unless a step was left halfway, or another process is as far."""
+    """Write a checkpoint if a training by one process is interrupted, or no longer waited for: unless a step
+    was left halfway or its loss is not finite, or another process is as far."""
     try:
         yield
     except (KeyboardInterrupt, GivenUp):
@@ -294,14 +294,14 @@ def _reached(task: Task, state: State, share: Share, folder: Path, began: float,
 
 
 def _lacks_preview(task: Task, state: State, share: Share, folder: Path) -> bool:
-    """Whether a training goes on from its own checkpoint of a step whose sample grid was interrupted."""
+    """Whether a training resumes from its own checkpoint at a step whose sample grid is due but missing."""
     due = state.step == task.steps or state.step % task.training.settings.preview_every == 0
     return (share.writes and state.step > 0 and due and (folder / CHECKPOINT).is_file()
             and not _preview_file(task, state, folder).is_file())
 
 
 def _preview(task: Task, state: State, schedule: Schedule, folder: Path) -> Image.Image:
-    """The sample grid of a step: written, and given."""
+    """Draw, write and return the sample grid of a step."""
     grid = previews.grid(task.training, state, schedule)
     files.write(_preview_file(task, state, folder), grid.save)
     return grid
@@ -312,19 +312,19 @@ def _preview_file(task: Task, state: State, folder: Path) -> Path:
 
 
 def _keep(state: State, folder: Path, recipe: Recipe) -> None:
-    """Write the loss curve so far, and then the checkpoint that a killed run continues from."""
+    """Write the loss curve so far, and then the checkpoint that a killed run resumes from."""
     _write_curve(state, folder)
     _save(state, folder / CHECKPOINT, recipe)
 
 
 def _save(state: State, path: Path, recipe: Recipe) -> None:
-    """Write all that a training goes on from."""
+    """Write everything that a training resumes from."""
     checkpoints.save(path, snapshot(state),
                      {"recipe": recipe, **took(state), "steps": state.step}, hashed=False)
 
 
 def _write_curve(state: State, folder: Path) -> None:
-    """The loss curve so far: a row a step."""
+    """Write the loss curve so far: one row per step."""
     frame = pd.DataFrame(state.history.rows().numpy(), columns=history.COLUMNS)
     frame.insert(0, "step", range(1, len(frame) + 1))
     files.write(folder / "log.csv", lambda file: frame.to_csv(file, index=False))
@@ -333,10 +333,10 @@ def _write_curve(state: State, folder: Path) -> None:
 def _conclude(task: Task, state: State, folder: Path) -> None:
     """Write the finished model, and what it takes to train it further; then its stamp."""
     artifact = task.artifact
-    reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: a model's bytes are its recipe's
+    reached = {"recipe": artifact.recipe, "steps": state.step}  # no seconds: the recipe decides the bytes
     weights = checkpoints.save(folder / WEIGHTS, weights_of(state), {
         "configuration": task.configuration, "seen": origins.fingerprints(task.seen), **reached})
-    # Where the learning rate has fallen, nothing goes on from here, but from the plateau.
+    # Once the learning rate has fallen, nothing resumes from here, but from the plateau.
     if task.training.settings.keep_optimizer and task.training.plateau == state.step:
         checkpoints.save(folder / OPTIMIZER, {**checkpoints.moments(state.net, state.optimizer),
                                               "history": state.history.rows()},

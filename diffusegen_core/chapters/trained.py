@@ -1,4 +1,4 @@
-"""The result of chapter 2: the diffusion models of a run, and what they took."""
+"""The result of chapter 2: the diffusion models of a run, and what their training took."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model and what it took."""
+    """A trained model and what its training took."""
 
     name: str
     """cluster-00, cluster-01, ..., full, base or one."""
@@ -30,7 +30,7 @@ class Model:
     loss: float
     """Mean over the last tenth of the steps."""
     seconds: float
-    """Wall time; NaN where it was trained elsewhere."""
+    """Wall time; NaN if it was trained elsewhere."""
     parameters: int
     folder: Path
     sha256: str
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def card_seconds(self) -> float:
-        """What it took in all: the seconds of each of its cards, or on a processor wall time."""
+        """The seconds of all its cards, added up; on a processor, wall time."""
         return self.seconds * self.cards
 
     @property
@@ -53,22 +53,22 @@ class Trained:
     """All models of a run."""
 
     models: list[Model]
-    """One a cluster, in their order."""
+    """One per cluster, in order."""
     full: Model | None
-    """The full set's, where the parameters ask for one."""
+    """The full set's, if the parameters ask for one."""
     base: Model | None = None
-    """What the clusters' started from, if they did not from nothing, or are parts of; it may be `full`."""
+    """The model that the clusters' started from, or are parts of, if any; it may be `full`."""
     weights: str = "ema"
     """The set of weights that later chapters use."""
 
     @property
     def seconds(self) -> float:
-        """What was spent here: nothing on models that were trained elsewhere. Wall time, added up."""
+        """Total wall time spent in this run; models that were trained elsewhere count as nothing."""
         return float(np.nansum([model.seconds for model in self.all]))
 
     @property
     def card_seconds(self) -> float:
-        """The same, the cards that trained a model together added up as well."""
+        """The same, with the cards that trained a model together added up as well."""
         return float(np.nansum([model.card_seconds for model in self.all]))
 
     @property
@@ -77,7 +77,7 @@ class Trained:
         return first + self.models + ([self.full] if self.full else [])
 
     def __getitem__(self, name: str) -> Model:
-        """A model by its name. Raises UserError with the names that there are."""
+        """A model by its name. Raises UserError listing the valid names."""
         for model in self.all:
             if model.name == name:
                 return model
@@ -89,7 +89,7 @@ class Trained:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a model."""
+        """One row per model."""
         return pd.DataFrame([{
             "model": m.name, "pairs": m.pairs, "images": m.images, "steps": m.steps, "final loss": m.loss,
             "minutes": m.seconds / 60,
@@ -98,16 +98,17 @@ class Trained:
 
     @property
     def caveat(self) -> str:
-        """What a caption or a verdict must say where models are adopted that may have seen any image."""
+        """What a caption or a verdict must say if any adopted model may have seen any image; else ""."""
         unknown = [model.name for model in self.all if origins.read_fingerprints(model.path) is None]
         return (f"Of the {len(self.all)} diffusion models {len(unknown)} were trained elsewhere on unknown "
                 "images, so that test images may be among these." if unknown else "")
 
 
 def taken(folder: Path, settings: Train) -> str | None:
-    """The hash of the finished checkpoint that a model's folder was made from, where its own folder is gone.
+    """The hash of the checkpoint that a model's folder was made from, if `train.checkpoints` is gone.
 
-    So a run that was copied without `train.checkpoints` is read. None where those are there, or are others.
+    So a run that was copied without these checkpoints can be read. None if they are there, or others are
+    asked for.
     """
     gone = settings.checkpoints is not None and not resolve(settings.checkpoints).exists()
     stamp = read_stamp(folder) if gone else None

@@ -1,7 +1,7 @@
 """Images filled with what no model can remember: the yardstick of the audit of copies and of the filter.
 
-Beside each image of a data type stands one with the same filled region and another patient's lesion in it.
-How near such images come to the training images by chance sets the threshold below which one is a near-copy.
+Each image of a data type has a counterpart with another pair's lesion in the same filled region. How near
+such images come to the training images by chance sets the threshold below which an image is a near-copy.
 """
 
 from dataclasses import dataclass
@@ -29,24 +29,24 @@ class Query:
     own: np.ndarray
     """(Q,) int, the training image that is left out; -1: none."""
     lesions: list[str]
-    """Whose lesion, or which copy, is in them."""
+    """The pair whose lesion, or copy, is in each."""
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def nothing(pairs: Pairs) -> Query:
-    """No image, of the size of these pairs."""
+    """A query without images, shaped as for these pairs."""
     none = planes.union(pairs.masks[:0])
     return Query([], pairs.images[:0], none, none, np.empty(0, int), [])
 
 
 def blended(seed: int, everyone: Members, donors: Pairs, cross_fitted: bool) -> Query:
-    """Every image of a data type with a donor's lesion in its region; without those that have no region.
+    """Every image of a data type that has a region, with a donor's lesion in it.
 
-    `cross_fitted`: the donors are what the images are compared with, so that each image's own source is none,
-    and its donor is left out of the comparison. Which donor it is hangs on the seed and the name alone, so
-    that a pair and its styled one have the same.
+    `cross_fitted`: the donors are also what the images are compared with, so an image's own source is not
+    among its donors, and its donor is left out of the comparison. The donor depends on the seed and the name
+    alone, so that a pair and its styled version have the same.
     """
     able = np.flatnonzero(donors.masks.any(axis=(1, 2, 3)))
     rows, images, chosen = [], [], []
@@ -68,5 +68,5 @@ def blended(seed: int, everyone: Members, donors: Pairs, cross_fitted: bool) -> 
 
 
 def place(everyone: Members, i: int | np.integer) -> np.ndarray:
-    """Where the object of an image lies; where it has none, the region (S, S) that was filled."""
+    """Where the object of an image lies, (S, S); if it has none, the region that was filled."""
     return everyone.objects[i] if everyone.objects[i].any() else everyone.regions[i]
