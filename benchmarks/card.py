@@ -27,7 +27,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         call = calls.add_parser(name, help=f"{what}, within a limit of time")
         call.add_argument("--limit", type=float, default=limit, help="seconds, from the shell's start")
         call.add_argument("--device", default="auto")
-        call.add_argument("--out", type=Path, default=HOME / "out", help="folder of the results to bring back")
+        call.add_argument("--out", type=Path, default=HOME / "out", help="folder of results to bring back")
         call.add_argument("--tiny", action="store_true", help="a rehearsal: everything, as small as can be")
         if name == "figures":
             call.add_argument("--reference", type=Path, help="default: the packed checkout, if there is one")

@@ -259,7 +259,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of a run with trained cluster models")
     parser.add_argument("--images", type=common.positive, default=48, help="images a set, at least 3")
-    parser.add_argument("--repeats", type=common.positive, default=3, help="number of sets, each with other seeds")
+    parser.add_argument("--repeats", type=common.positive, default=3, help="sets, each with other seeds")
     parser.add_argument("--batch", type=common.positive,
                         help="images a network call; the run's inpaint.batch_size")
     parser.add_argument("--steps", type=common.positive, nargs="+", default=STEPS,

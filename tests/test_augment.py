@@ -356,8 +356,8 @@ def test_a_type_whose_sources_are_unknown_is_a_failed_row(own: Params, networks:
     write_set(workspace(p), GAN, pairs, noise(0))
     status = run(p).runs.set_index("data_type")["status"]
     assert status[["Real", "2-Styled-Diff"]].tolist() == ["ok", "ok"]
-    assert status["GAN"] == ("failed: UserError: GAN-N5-r2-seed0: of no pair of GAN is it known that it was "
-                             "made of one of the run's real pairs, so that none can replace or join its own.")
+    assert status["GAN"] == ("failed: UserError: GAN-N5-r2-seed0: no pair of GAN is known to be made from a "
+                             "real pair of the run, so that none can replace or join its source.")
 
 
 def test_one_failure_leaves_the_others(own: Params, networks: Networks) -> None:

@@ -146,8 +146,8 @@ def test_a_chapter_whose_networks_have_all_failed_ends_with_an_error(nano_params
     status = ["failed: AssertionError: Input height (32)", "failed: b"]
     monkeypatch.setattr(Run, "finished", lambda run, name: SimpleNamespace(
         runs=pd.DataFrame({"status": status})) if name == "segment" else None)
-    with pytest.raises(UserError, match=r"All 2 networks of the chapter segment have failed; the first error: "
-                                        r"AssertionError: Input height \(32\)"):
+    with pytest.raises(UserError, match=r"All 2 networks of the chapter segment have failed; the first "
+                                        r"error: AssertionError: Input height \(32\)"):
         preflight.refuse_failed(Run(nano_params), ["segment", "augment"])
     preflight.refuse_failed(Run(nano_params), ["augment"])
     status[1] = "ok"

@@ -111,7 +111,7 @@ def test_more_clusters_than_different_pairs_are_refused(quick):
 
 def test_a_backbone_that_sees_no_difference_is_refused(quick, monkeypatch):
     monkeypatch.setattr(features, "extract", lambda images, *_, **__: np.zeros((len(images), 5), np.float32))
-    with pytest.raises(UserError, match="only 1 different features"):
+    with pytest.raises(UserError, match="only 1 distinct feature vectors"):
         run(quick)
 
 

@@ -227,7 +227,7 @@ def test_other_sizes_and_positions_are_refused(text: str):
     ({"mask": np.zeros((20, 30), np.uint8)}, "as large as the picture, 120 x 100 pixels; it is 30 x 20"),
     ({"mask": np.zeros((HEIGHT, WIDTH), np.uint8)}, "The mask is empty"),
     ({"mask": np.ones((HEIGHT, WIDTH), np.uint8)}, "covers 100% of the picture"),
-    ({"remove": True, "mask": None}, "To paint something away, its mask is needed"),
+    ({"remove": True, "mask": None}, "Removing a lesion needs its mask"),
     ({"n": 0}, "At least one"),
     ({"like": "small,centre"}, "without a mask"),
     ({"like": "small,centre", "remove": True}, "without a mask"),

@@ -384,7 +384,7 @@ def test_a_number_that_no_source_has_is_a_failed_row(own: Params, networks: Netw
     p = changed(own, gan={"source": "elsewhere"}, segment={"types": ["GAN"], "samples": [1, 2]})
     write_set(workspace(p), GAN, [(f"fake_{i}", "", 1) for i in range(5)], noise(0))
     assert run(p).runs["status"].tolist() == [
-        "ok", "failed: UserError: GAN-2-seed0: no source of GAN has 2 pairs, but 1 at most."]
+        "ok", "failed: UserError: GAN-2-seed0: no source of GAN has 2 pairs; the most is 1."]
 
 
 def test_the_masks_of_test_images_from_all_over_the_set_are_kept(own: Params, networks: Networks,

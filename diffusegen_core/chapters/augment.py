@@ -259,6 +259,6 @@ def _refusal(ws: Workspace, settings: Augment, sets: Sets, experiment: Experimen
         return emptied
     made = sets.manifests.get(experiment.data_type)
     if made is None or not set(made["group"]) & set(sets.real.names):
-        return (f"of no pair of {experiment.data_type} is it known that it was made of one of the run's real "
-                "pairs, so that none can replace or join its own.")
+        return (f"no pair of {experiment.data_type} is known to be made from a real pair of the run, so that "
+                "none can replace or join its source.")
     return ""

@@ -133,7 +133,7 @@ def caveat(baseline: Baseline | None) -> str:
     if not names:
         return ""
     text = ("The real images behind the GAN's pairs are not known, so that test images may be among them: "
-            "they are no copies of test images, and no more can be checked.")
+            "they are not copies of test images; nothing more can be checked.")
     if all(map(SINGAN_SEG.fullmatch, names)):
         text += (" SinGAN-Seg's published pairs were made of all 1000 pairs of HyperKvasir, the test images "
                  "included.")
@@ -157,11 +157,11 @@ def refuse_impossible(settings: Gan, image_size: int) -> None:
     """UserError where no SinGAN of these sizes can be trained."""
     scales = len(singan.sides(image_size, settings))
     if settings.start_scale >= scales:
-        raise UserError(f"Parameters: gan.start_scale: there are {scales} scales, 0 to {scales - 1}, so that "
-                        f"none is left to draw noise at {settings.start_scale}.")
+        raise UserError(f"Parameters: gan.start_scale: {settings.start_scale} is no scale; there are "
+                        f"{scales}, 0 to {scales - 1}.")
     if image_size <= 2 * settings.layers:
-        raise UserError(f"Parameters: gan.layers: {settings.layers} convolutions see nothing of images of "
-                        f"{image_size} pixels. Ask for fewer, or for no GAN by gan.source: null.")
+        raise UserError(f"Parameters: gan.layers: images of {image_size} pixels are too small for "
+                        f"{settings.layers} convolutions. Ask for fewer, or for no GAN by gan.source: null.")
 
 
 def _train(ws: Workspace, pairs: Pairs, settings: Gan, drawn: bool) -> Artifact:

@@ -120,12 +120,12 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
     if highest > 1 and any(mask.max() > highest for mask in given + kept):
         raise UserError(f"A mask must hold the numbers of classes, 0 to {highest}.")
     if wish.remove and not any(mask.any() for mask in given):
-        raise UserError("To paint something away, its mask is needed, and there is none or an empty one.")
+        raise UserError("Removing a lesion needs its mask; none was given, or it is empty.")
     if not wish.remove and wish.mask is not None and not wish.mask.any():
-        raise UserError("The mask is empty. To paint something away, name its mask and ask for its removal.")
+        raise UserError("The mask is empty. To remove a lesion, give its mask and ask for its removal.")
     if wish.like and (wish.mask is not None or wish.remove):
-        raise UserError("A size and a position are for a mask that is drawn. Give them without a mask, and "
-                        "not with a removal.")
+        raise UserError("A size and a position apply only to a mask that is drawn: do not give them with a "
+                        "mask or a removal.")
     if any((mask > 0)[stays > 0].any() for mask in given for stays in kept):
         raise UserError("What is to stay overlaps the new lesion, or one that is to go.")
     if n < 1:

@@ -105,8 +105,8 @@ def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scor
     if not settings.folds or settings.agreement_quantile is None:
         return None
     if not_told := related.untold(pairs):
-        log.warning("In data.source %s: the filter's networks take images for independent, though one that "
-                    "learned from frames of a video agrees too easily with others of it.", not_told)
+        log.warning("In data.source %s: the filter's networks treat images as independent, but one that "
+                    "learned from frames of a video agrees too easily with its other frames.", not_told)
     folds = [_fold(ws, pairs, segment, number, judged)
              for number, judged in enumerate(split(ws.seed, groups(pairs), settings.folds))]
     missing = [fold for fold in folds if not fold.artifact.made()]

@@ -132,4 +132,4 @@ def _refusal(sets: Sets, experiment: Experiment) -> str:
     most = samples.max()
     if pd.isna(most) or most >= experiment.samples:  # the lack of any pairs is reported elsewhere
         return ""
-    return f"no source of {experiment.data_type} has {experiment.samples} pairs, but {most} at most."
+    return f"no source of {experiment.data_type} has {experiment.samples} pairs; the most is {most}."

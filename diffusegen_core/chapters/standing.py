@@ -28,8 +28,8 @@ def readable(folder: Path, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         why = printable(" ".join(f"{type(error).__name__}: {error}".split())[:200])
-        raise UserError(f"What {folder} holds of the chapter {name} cannot be read ({why}). Move its folder "
-                        "away, and the run makes it again.") from error
+        raise UserError(f"The chapter {name} in {folder} cannot be read ({why}). Move its folder away, and "
+                        "the run makes it again.") from error
 
 
 def chapter(name: str) -> str:

@@ -24,7 +24,7 @@ is held back validates on twins. The models that painted have seen every real pa
 UNSEEN = "To measure what you train, use images that are not in this dataset."
 TESTED = """\
 `test` holds real pairs that no part of the run has seen, its models included; what shows one of their lesions
-is in `held_back`. Measure by them what you train, and select nothing by them, or they are no longer a test."""
+is in `held_back`. Measure by them what you train, and select nothing by them, or they no longer test."""
 NUMBERED = """\
 Pairs, `source`, `lesion_of` and `group` are numbered, in an order that tells nothing; pairs of a `group`,
 such as a patient where this is known, belong together. What they are called in the run is not in this

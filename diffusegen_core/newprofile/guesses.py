@@ -108,8 +108,8 @@ def _pretrained(decoder: Sequence[int]) -> Weights:
 
 
 def _random() -> Weights:
-    why = ("no weights can be had here: clusters then follow coarse appearance, distances are weak, and networks "
-           "learn from nothing; --weights FILE takes e.g. torchvision's mobilenet_v2")
+    why = ("no weights can be had here: clusters then follow coarse appearance, distances are weak, and "
+           "networks learn from nothing; --weights FILE takes e.g. torchvision's mobilenet_v2")
     return Weights({
         "cluster": {"backbone": Line("timm/test_nfnet"), "weights": Line("random", why)},
         "style": {"backbone": Line("timm/test_nfnet"), "weights": Line("random"), "backbone_size": Line(32),

@@ -88,7 +88,8 @@ def told_of_others(notebooks: list[Path], run_dir: Path) -> Iterator[str]:
         yield ("Shown as text and pictures, since your own diffusegen did not write them as they are: "
                f"{', '.join(shown)}. {trusting}")
     if absent := [path.stem for path in theirs if path.stem not in shown]:
-        yield f"Left out of the book, because they are not chapters and you did not write them: {', '.join(absent)}. {trusting}"
+        yield ("Left out of the book, because they are not chapters and you did not write them: "
+               f"{', '.join(absent)}. {trusting}")
 
 
 def _pages(notebooks: list[Path], trust: bool) -> tuple[dict[str, str], bool]:

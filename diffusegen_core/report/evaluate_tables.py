@@ -217,8 +217,8 @@ def membership(result: Evaluated) -> Table:
     frame = table.rename(columns={"area": columns[3], "recognised": recognised})
     frame[columns[4]] = [f"{low:.2f} to {high:.2f}" for low, high in
                          zip(table["low"], table["high"], strict=True)]
-    caption = (f"Which pairs the models have seen, judged by their error at {LEVELS} noise levels, computed in this "
-               f"run: an area of 0.5 is chance, 1 perfect memory. {escaped(told.caveat)}")
+    caption = (f"Which pairs the models have seen, judged by their error at {LEVELS} noise levels, computed "
+               f"in this run: an area of 0.5 is chance, 1 perfect memory. {escaped(told.caveat)}")
     return show(frame[columns], "evaluate-membership", caption.strip(), {columns[3]: ".3f",
                                                                          recognised: ".0%"})
 

@@ -146,5 +146,5 @@ def cited() -> str:
     return (f"The paper: {authors}. {paper['title']}. *{paper['journal']}* {paper['volume']}:"
             f"{paper['start']}-{paper['end']}, {paper['year']}. "
             f"[doi:{paper['doi']}](https://doi.org/{paper['doi']}), {paper['notes']}.\n\n"
-            f"This program: {told['title']} {__version__}, {told['license']}. Say with it which parameters "
+            f"This program: {told['title']} {__version__}, {told['license']}. State which parameters "
             "you used: every chapter of the book has them.")

@@ -88,8 +88,8 @@ def compute(run: Run) -> Verdict:
     return replace(asked, difference=seconds - theirs, images=pairs, verdict=(
         SUPPORTED if seconds < theirs else REFUTED), reason=(
         f"{len(models.models)} models took {seconds:,.0f} s{together}; a {GAN} for each of the {pairs} pairs "
-        f"{theirs:,.0f} s, from {sources} that were trained, sampling included. Both as long as this run's "
-        "parameters say."))
+        f"{theirs:,.0f} s, from {sources} that were trained, sampling included. Both "
+        "were trained for as long as this run's parameters say."))
 
 
 def of_paper(claim: Claim) -> tuple[int, int]:

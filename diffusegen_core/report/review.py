@@ -205,8 +205,8 @@ def _refuse_others(out: Path, form: str) -> None:
                         "away, or choose another folder.")
     there = [out / name for name in (FORM, KEY) if told is None and os.path.lexists(out / name)]
     if there:
-        raise UserError(f"{there[0]} already exists and was not written by DiffuseGen. Move it away, or choose another "
-                        "folder.")
+        raise UserError(f"{there[0]} already exists and was not written by DiffuseGen. Move it away, or "
+                        "choose another folder.")
 
 
 def _draw(kind: str, folder: Path, count: int, seed: int,

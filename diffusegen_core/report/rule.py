@@ -26,7 +26,7 @@ RULE = {
                 f"test set is absent; or all test images are of one sequence, centre or patient; or neither "
                 f"network reaches a mean of {LEARNED}.",
     NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
-               f"wholly between -{SMALLEST} and +{SMALLEST}, on whichever side of 0: what there is, is too "
+               f"wholly between -{SMALLEST} and +{SMALLEST}, on either side of 0: any effect is too "
                "small to matter.",
     SUPPORTED: "Otherwise, the interval lies above 0.",
     REFUTED: "Otherwise, it lies below 0: the reverse of the claim.",

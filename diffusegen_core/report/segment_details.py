@@ -253,5 +253,5 @@ def _missing(result: Tested) -> str:
     lacking = len(finished) - len(result.details.distances.drop_duplicates(FIELDS))
     if lacking <= 0 or result.images.empty:
         return ""
-    return (f" This is not known for {lacking} networks, which predate these measures. Run the chapter again; "
-            "for those whose weights were not kept it stays unknown.")
+    return (f" This is not known for {lacking} networks, which predate these measures. Run the chapter "
+            "again; for those whose weights were not kept it stays unknown.")
