@@ -39,7 +39,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = common.parser("fanout", __doc__.splitlines()[0], "smoke.yaml")
     parser.add_argument("--parts", nargs="+", choices=PARTS, action=common.Different,
                         help="default: all; the plan needs --run")
-    parser.add_argument("--items", type=common.positive, default=20, help="items that sleep, for the overhead")
+    parser.add_argument("--items", type=common.positive, default=20, help="that sleep, for the overhead")
     parser.add_argument("--seconds", type=float, default=0.2, help="for how long each sleeps")
     parser.add_argument("--workers", type=common.positive, nargs="+", default=[1, 2],
                         action=common.Different, help="of this machine")

@@ -204,8 +204,9 @@ def _kmeans(rows: np.ndarray, k: int, seed: int) -> "KMeans":
 def _refuse_empty(labels: np.ndarray, k: int) -> None:
     different = len(np.unique(labels))
     if different < k:
-        raise UserError(f"cluster.k is {k}, but the backbone gives only {different} distinct feature vectors, "
-                        "so some clusters would be empty. Ask for fewer clusters, or choose another backbone.")
+        raise UserError(f"cluster.k is {k}, but the backbone gives only {different} distinct "
+                        "feature vectors, so some clusters would be empty. Ask for fewer clusters, or "
+                        "choose another backbone.")
 
 
 def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
