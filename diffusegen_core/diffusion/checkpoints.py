@@ -1,7 +1,7 @@
-"""Network weights on disk: ours, which carry their whole configuration, and the released ones, which do not.
+"""Network weights on disk: DiffuseGen's own checkpoints, and those released by the paper's authors.
 
-A checkpoint of ours is a safetensors file; its header holds the configuration as JSON. A released one, by the
-paper's authors, is a bare state dict in guided-diffusion naming. Nothing here ever executes a pickle.
+A DiffuseGen checkpoint is a safetensors file whose header holds its whole configuration as JSON. A released
+one is a bare state dict in guided-diffusion naming, without any. Nothing here ever executes a pickle.
 """
 
 import json
@@ -38,32 +38,32 @@ Header = dict[str, Any]
 OURS = ".safetensors"
 WEIGHTS = ("ema", "raw")  # the averaged ones, and those of the last step
 TRAINING_ALONE = ("augment",)  # conditions that samplers leave out
-MOST_WIDTH = 1_000_000  # of a condition that a header may tell of
+MOST_WIDTH = 1_000_000  # the widest condition accepted from a header
 WIDTH = TypeAdapter(Annotated[int, Field(ge=0, le=MOST_WIDTH)])
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
-MOST_STEPS = 1_000_000  # of a process that a header may tell of
-AGAIN = "Copy it once more from where it came, name another file, or train the model anew."  # what is damaged
+MOST_STEPS = 1_000_000  # the most process steps accepted from a header
+AGAIN = "Copy it once more from where it came, name another file, or train the model anew."  # if damaged
 
 
 def configuration(model: Model, process: Process, image_size: int,
                   conditions: Conditions = UNCONDITIONAL, planes: Planes = RGB_AND_MASK) -> dict[str, Any]:
-    """What a file tells of its network, and of the process that it was trained for.
+    """The configuration that a checkpoint records: its network, and the process it was trained for.
 
-    A usable file and a run must agree on it, but for the conditions of training alone, which are told where
-    there are any; channels and classes are told where they are not RGB and one.
+    A run can use a file only if the two agree on it, apart from conditions used only in training
+    (TRAINING_ALONE). Conditions are recorded where there are any, and of `planes` what is not the default.
     """
     widths = {name: width for name, width in asdict(conditions).items() if width}
     return {"image_size": image_size, "model": plain(model), "process": plain(process), **planes.told,
             **widths}
 
 
-# ---- files of ours
+# ---- DiffuseGen's own files
 
 def save(path: Path, tensors: dict[str, Tensor], header: Header, hashed: bool = True) -> Path:
     """Write tensors and a JSON header, atomically; `hashed` as in `files.write`."""
-    # One key, because safetensors writes several in any order: the same content is the same bytes.
+    # One key, because safetensors writes several in any order, and the same content must be the same bytes.
     metadata = {"header": json.dumps(header)}
-    # Copies, because an adopted model's two sets of weights are the same memory, which the format refuses.
+    # Copies, because an adopted model's two sets of weights share memory, which the format refuses.
     copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     try:
         return files.write(path, lambda file: save_file(copies, file, metadata), hashed)
@@ -73,19 +73,19 @@ def save(path: Path, tensors: dict[str, Tensor], header: Header, hashed: bool = 
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Header]:
-    """Tensors and header of a file of ours. UserError where it is damaged, or not ours."""
+    """Tensors and header of a DiffuseGen file. UserError where it is damaged or not one."""
     with _opened(path) as (file, head):
         return {name: file.get_tensor(name) for name in file.keys()}, head  # noqa: SIM118
 
 
 def header(path: Path) -> Header:
-    """The header of a file of ours alone. UserError as `read`."""
+    """The header of a DiffuseGen file alone. UserError as in `read`."""
     with _opened(path) as (_, head):
         return head
 
 
 def left(path: Path) -> Header | None:
-    """The header of what a training left there to go on from; None, with a warning, where that is damaged."""
+    """The header of an unfinished training's file; None where absent or, with a warning, damaged."""
     if not path.exists():
         return None
     try:
@@ -102,7 +102,7 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[safe_open, Header]]:
-    """The file and its header; opening it compares the extents of all its tensors with its size."""
+    """The file and its header; opening it checks the extents of all tensors against the file size."""
     try:
         with safe_open(plain_file(path), framework="pt") as file:
             yield file, _header(path, file.metadata() or {})
@@ -127,15 +127,15 @@ def _header(path: Path, metadata: dict[str, str]) -> Header:
 # ---- unfinished training
 
 def moments(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state, by names that `restore` knows."""
+    """An optimizer's state, under the names that `restore` expects."""
     return {f"optimizer.{i}.{name}": value for i, parameter in enumerate(net.parameters())
             for name, value in optimizer.state.get(parameter, {}).items()}
 
 
 def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back copies of what `moments` gave; a parameter without gradients has none."""
+    """Restore copies of what `moments` returned; a parameter that never had a gradient has no state."""
     for i, parameter in enumerate(net.parameters()):
-        # torch keeps the steps on the CPU, unless the optimizer is fused.
+        # torch keeps step counts on the CPU, unless the optimizer is fused.
         places = {"step": parameter.device if optimizer.defaults["fused"] else torch.device("cpu")}
         if state := part(tensors, f"optimizer.{i}."):
             optimizer.state[parameter] = {name: value.to(places.get(name, parameter.device), copy=True)
@@ -144,12 +144,12 @@ def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str,
 
 def misfit(header: Header, tensors: dict[str, Tensor], recipe: Recipe, prefix: str,
            net: nn.Module) -> list[str]:
-    """Why an unfinished training of this recipe cannot go on from a checkpoint; nothing where it can."""
+    """Why an unfinished training of this recipe cannot resume from a checkpoint; empty where it can."""
     return differences(header.get("recipe", {}), recipe) or unlike(tensors, prefix, net)
 
 
 def unlike(tensors: dict[str, Tensor], prefix: str, net: nn.Module) -> list[str]:
-    """Why tensors are not what an unfinished training of this network leaves; nothing where they are."""
+    """Why tensors are not those of an unfinished training of this network; empty where they are."""
     shapes = {name: value.shape for name, value in part(tensors, prefix).items()}
     if "history" not in tensors or shapes != {name: value.shape for name, value in net.state_dict().items()}:
         return ["it is no unfinished training of this network"]
@@ -160,10 +160,10 @@ def unlike(tensors: dict[str, Tensor], prefix: str, net: nn.Module) -> list[str]
 
 def load(path: Path | str, weights: str = "ema", device: torch.device | str = "cpu",
          precision: str = "fp32", label: int | None = None) -> Diffusion:
-    """A finished model of ours, built as its own header says; `weights` are "ema" (averaged) or "raw".
+    """A finished DiffuseGen model, built from its own header; `weights` are "ema" (averaged) or "raw".
 
-    Of a model with labels it is the part of one `label`. UserError where the file is damaged, unfinished, or
-    not ours, or has no such label.
+    For a model with labels, the part for one `label`. UserError where the file is damaged, unfinished or not
+    DiffuseGen's, or has no such label.
     """
     path = Path(path)
     if path.suffix != OURS:
@@ -177,7 +177,7 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
 
 
 def _refuse_other_label(path: Path, labels: int, label: int | None) -> None:
-    """UserError unless a model of so many labels has this one, or none where there are none."""
+    """UserError unless `label` is one of the model's `labels`, or None where it has none."""
     if labels and label not in range(labels):
         raise UserError(f"{path} is a model of {labels} labels, 0 to {labels - 1}, and is loaded for one of "
                         f"them, not for {label}. In a run, cluster-00 is its part for label 0.")
@@ -189,9 +189,9 @@ def _refuse_other_label(path: Path, labels: int, label: int | None) -> None:
 def load_released(path: Path, model: Model, process: Process, image_size: int,
                   device: torch.device | str = "cpu", precision: str = "fp32",
                   planes: Planes = RGB_AND_MASK) -> Diffusion:
-    """A bare state dict, as the authors release them, as the network and the process that it is said to be.
+    """A bare state dict, as the authors release them, loaded as the given network and process.
 
-    UserError names what differs.
+    UserError, naming the differences, where it does not fit them.
     """
     state = tensor_files.read(path)
     net = _build_from_parameters(path, state, model, process, image_size, planes)
@@ -200,8 +200,11 @@ def load_released(path: Path, model: Model, process: Process, image_size: int,
 
 def judge(path: Path, model: Model, process: Process, image_size: int, weights: str = "ema",
           planes: Planes = RGB_AND_MASK) -> None:
-    """UserError where a finished checkpoint, ours or released, is damaged or is not this model. Names, shapes
-    and extents are looked at, but no weights are read: this takes no time."""
+    """UserError where a finished checkpoint, DiffuseGen's or released, is damaged or is not this model.
+
+    Only names, shapes and extents are checked. This is fast, as no weights are read, except from files in
+    torch's old format, which cannot be mapped.
+    """
     if path.suffix != OURS:
         _build_from_parameters(path, tensor_files.read(path, mapped=True), model, process, image_size, planes)
         return
@@ -211,7 +214,7 @@ def judge(path: Path, model: Model, process: Process, image_size: int, weights: 
 
 
 def _build_from_header(path: Path, head: Header, file: safe_open, weights: str) -> tuple[UNet, Process]:
-    """Network, without memory, and process as a header tells them, once the tensors fit that."""
+    """Network, on the meta device, and process as a header states them, if the file's tensors fit."""
     if weights not in WEIGHTS:
         raise UserError(f"{path} has no weights {weights}. Ask for {' or '.join(WEIGHTS)}.")
     model, process, image_size, conditions, planes = _read_configuration(path, head)
@@ -230,7 +233,7 @@ def _build_from_header(path: Path, head: Header, file: safe_open, weights: str) 
 
 def _build_from_parameters(path: Path, state: dict[str, Tensor], model: Model, process: Process,
                            image_size: int, planes: Planes) -> UNet:
-    """The network that the parameters say a bare state dict is of, without memory, once it fits that."""
+    """The network of the parameters, on the meta device, if the bare state dict fits it."""
     if process.objective != "eps":
         raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
                         f"{process.objective}. Set process.objective to eps, or name another file.")
@@ -241,7 +244,7 @@ def _build_from_parameters(path: Path, state: dict[str, Tensor], model: Model, p
 
 
 def _read_configuration(path: Path, head: Header) -> tuple[Model, Process, int, Conditions, Planes]:
-    """Network, process, image size, conditions, channels and classes as a header tells them."""
+    """Network, process, image size, conditions and planes as a header states them."""
     stated = _find_configuration(path, head)
     try:
         return (Model.model_validate(stated["model"]), Process.model_validate(stated["process"]),
@@ -265,14 +268,14 @@ def _find_configuration(path: Path, head: Header) -> dict[str, Any]:
 
 
 def _counts(stated: dict[str, Any], usual: dict[str, int]) -> dict[str, int]:
-    """Numbers that a header states, or the usual ones."""
+    """The numbers that a header states, with `usual` as defaults."""
     return {name: WIDTH.validate_python(stated.get(name, count), strict=True)
             for name, count in usual.items()}
 
 
 def _network(path: Path, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL,
              planes: Planes = RGB_AND_MASK) -> UNet:
-    """The network of a configuration, without memory: no weights are drawn that a file's would replace."""
+    """The network of a configuration, on the meta device: a file's weights would replace any drawn here."""
     try:
         with torch.device("meta"):
             return UNet(model, image_size, conditions, planes)
@@ -286,8 +289,8 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
     for name, value in state.items():
         if not value.is_floating_point() or not value.isfinite().all():
             raise _no_numbers(path, name)
-    # Copies: a tensor of a mapped file lies where the length of the header puts it, and a processor's
-    # rounding depends on how it is aligned.
+    # Copies, because the header's length decides how the tensors of a mapped file are aligned, and a CPU's
+    # rounding depends on alignment.
     copies = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
     net.load_state_dict(copies, assign=True)
     place = devices.device(device) if isinstance(device, str) else device

@@ -1,8 +1,8 @@
-"""The colours of one image given to another (paper 2.4; Pitie and Kokaram 2007)."""
+"""Colour transfer from one image to another (paper 2.4; Pitie and Kokaram 2007)."""
 
 import numpy as np
 
-# Variance of pixels in [-1, 1] that rounding to bytes alone makes: nothing flatter than this is stretched.
+# Variance of pixels in [-1, 1] due to rounding to bytes alone: nothing flatter than this is stretched.
 ROUNDING = (2 / 255) ** 2 / 12
 
 
@@ -10,7 +10,7 @@ ROUNDING = (2 / 255) ** 2 / 12
 def transfer(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """`image` with the mean and covariance of the colours of `reference`; both (3, H, W), pixels in [-1, 1].
 
-    Of all linear maps that do so, the one that changes the colours least. The result may leave [-1, 1].
+    The map is the linear one that changes the colours least. The result may leave [-1, 1].
     """
     colours, wanted = (x.reshape(3, -1).astype(np.float64) for x in (image, reference))
     covariance = np.cov(colours)

@@ -1,8 +1,8 @@
 """The guided loop: an image goes down the levels while the gradient of the losses pulls at it (paper A.3).
 
-In each step the model aims at a clean image, the losses judge it, and the gradient of their sum, taken back
-through the network to x_t, is subtracted from the x_{t-1} that the step draws. So the image stays close in
-content to the inpainted one, and comes close in style to the real source.
+In each step the model predicts a clean image, the losses judge it, and the gradient of their sum, propagated
+back through the network to x_t, is subtracted from the x_{t-1} that the step draws. So the image stays close
+in content to the inpainted one, and comes close in style to the real source.
 """
 
 from collections.abc import Callable
@@ -28,13 +28,13 @@ from diffusegen_core.store.artifacts import key
 
 OK = "ok"
 PULLS = [f"pull_{name}" for name in losses.TERMS]
-# Of every step: the losses, unweighted, and their weighted sum; the last three kinds are RMS over an image.
+# Measured in every step: the unweighted losses, their weighted sum, and the RMS of pulls, shift and noise.
 MEASURED = [*losses.TERMS, "total", *PULLS, "shift", "noise"]
 Record = dict[str, float | int]
 
 
-# Frozen, so one of each serves all batches of a process: as long as the same weights are asked for, and where
-# these lie in a file, as long as its content is the same.
+# The networks are frozen, so one of each serves all batches of a process. `decided_by` is part of the cache
+# key: it changes with the weights that are asked for, and with the content of their file.
 @lru_cache(maxsize=1)
 def _cls_net(decided_by: str, *wanted: Any) -> nn.Module:
     return features.load_cls(*wanted)
@@ -47,7 +47,7 @@ def _vgg_net(decided_by: str, *wanted: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class Judge:
-    """What the losses look through beside the model itself, with their weights.
+    """The networks that the losses use besides the model itself, and the losses' weights.
 
     The networks are frozen, differentiable and in eval mode.
     """
@@ -75,13 +75,15 @@ class Judge:
 
 
 def as_rgb(x: Tensor) -> Tensor:
-    """Images (B, C, H, W) for a network that knows RGB alone, as `planes.rgb`: the mean of other channels
-    than three, which of grey is grey itself, repeated."""
+    """Images (B, C, H, W) as RGB, (B, 3, H, W): unless C is 3, the mean of all channels, repeated.
+
+    Like `planes.rgb`, but without rounding, and differentiable.
+    """
     return x if x.shape[1] == RGB else x.mean(dim=1, keepdim=True).expand(-1, RGB, -1, -1)
 
 
 def load_judge(settings: Style, model: Model, seed: int, device: torch.device) -> Judge:
-    """The networks that chapter 4's parameters name. UserError for weights that cannot be had."""
+    """The networks that chapter 4's parameters name. UserError for unavailable weights."""
     backbone = settings.backbone, settings.weights, settings.input_range
     maps = settings.vgg, settings.vgg_weights
     cls_net = _cls_net(key(features.recipe(*backbone, seed)), *backbone, device, seed, settings.backbone_size)
@@ -97,32 +99,32 @@ def default_blocks(model: Model) -> list[int]:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch is guided towards; the source's [CLS] is computed once."""
+    """What a batch is guided towards; the source's [CLS] is computed only once."""
 
     inpainted: Tensor  # (B, C + M, H, W)
     source: Tensor  # (B, C, H, W)
     source_cls: Tensor  # (B, D)
-    pixels: Tensor  # (B, C, H, W), what the pixel loss of style compares with: in the paper, the source
+    pixels: Tensor  # (B, C, H, W), target of the pixel loss of style: in the paper, the source
 
     @property
     def channels(self) -> int:
-        """C: the others of a pair are its mask."""
+        """C; the remaining channels of a pair are its mask."""
         return self.source.shape[1]
 
     @classmethod
     def of(cls, judge: Judge, inpainted: Tensor, source: Tensor, pixels: Tensor | None = None) -> "Targets":
-        """`pixels` are the source's where they are not given."""
+        """The targets of a batch; `pixels` default to the source."""
         with torch.no_grad():
             return cls(inpainted, source, judge.cls(source), source if pixels is None else pixels)
 
 
 @dataclass(frozen=True)
 class View:
-    """What the losses of one step look at, images and masks (B, C + M, H, W)."""
+    """What the losses of one step see, images and masks (B, C + M, H, W)."""
 
-    x0: Tensor  # the clean image that the model aims at, as predicted
-    mixed: Tensor  # with x_t
-    reference: Tensor  # the inpainted image, mixed likewise with its own noised copy
+    x0: Tensor  # the predicted clean image, not clipped
+    mixed: Tensor  # x0 mixed with x_t
+    reference: Tensor  # the inpainted image, likewise mixed with its own noised copy
     cls: Tensor  # [CLS] of the mix (B, D)
 
 
@@ -130,13 +132,13 @@ class View:
 def guided(diffusion: Diffusion, judge: Judge, inpainted: Tensor, source: Tensor, levels: list[int],
            generators: Generators, tick: Tick | None = None,
            pixels: Tensor | None = None) -> tuple[Tensor, list[list[Record]], list[str]]:
-    """Guide inpainted pairs (B, C + M, H, W) towards their sources (B, C, H, W), from the noisiest level
-    down.
+    """Guide inpainted pairs (B, C + M, H, W) to their sources (B, C, H, W), from the noisiest level down.
 
-    `pixels` (B, C, H, W) are what the pixel loss of style compares with, where that is not the source.
+    `pixels` (B, C, H, W) is the target of the pixel loss of style, by default the source.
 
-    Gives the pairs (B, C + M, H, W), and for each the losses of its steps and its status. An image whose loss
-    or gradient is not finite is stopped there: its status names the step and the loss, the others go on.
+    Returns the pairs (B, C + M, H, W), and for each its losses in every step and its status. An image whose
+    loss or gradient is not finite is stopped there, and its status says in which step and by what; the others
+    go on.
     """
     with diffusion.autocast():
         step = GuidedStep(judge, Targets.of(judge, inpainted, source, pixels))
@@ -156,14 +158,14 @@ class GuidedStep:
     """One step down under guidance: a `samplers.Step` that remembers what it saw and measured.
 
     The losses see the mix s x0_hat + (1 - s) x_t, s = sqrt(1 - alpha_bar_t), and the content to keep is mixed
-    with a noised copy of itself in the same way, as in the authors' code. They see x0_hat as predicted; the
-    step itself clips it where the model does (`Diffusion.clip`), which the authors' code never does.
+    with a noised copy of itself in the same way, as in the authors' code. They see x0_hat unclipped; the step
+    itself clips it where the model does (`Diffusion.clip`), which the authors' code never does.
     """
 
     def __init__(self, judge: Judge, targets: Targets, number: int = 0):
-        """`number`: of the guided steps that came before, on which the semantic divergence depends."""
+        """`number` of guided steps already taken; it decides whether the semantic divergence still counts."""
         self.judge, self.targets, self.number = judge, targets, number
-        self.measured: list[dict[str, Tensor]] = []  # of each step, MEASURED as far as they count, each (B,)
+        self.measured: list[dict[str, Tensor]] = []  # per step, those of MEASURED in use, each (B,)
         with torch.no_grad():
             self.previous_cls = judge.cls(targets.inpainted[:, :targets.channels])
 
@@ -191,7 +193,7 @@ class GuidedStep:
 
     def _view(self, diffusion: Diffusion, x0: Tensor, mixed: Tensor, t: Tensor,
               generators: Generators) -> View:
-        """What the losses see, cut off from the network: `back` takes their gradient on from here."""
+        """What the losses see, detached from the network; `back` propagates their gradient on to x_t."""
         share = at((1 - diffusion.schedule.alpha_bar).sqrt(), t)
         noised = diffusion.noised(self.targets.inpainted, t, seeds.normal_like(generators, x0))
         reference = share * self.targets.inpainted + (1 - share) * noised
@@ -200,7 +202,7 @@ class GuidedStep:
 
     def values(self, net: UNet, view: View, wanted: dict[str, float],
                generators: Generators) -> dict[str, Tensor]:
-        """The wanted losses, each (B,). The mask counts for the encoder and the range alone."""
+        """The wanted losses, each (B,). Only ZeCon's encoder and the range loss see the mask."""
         judge, targets = self.judge, self.targets
         image, reference = (pair[:, :targets.channels] for pair in (view.mixed, view.reference))
 
@@ -233,10 +235,10 @@ def total(values: dict[str, Tensor], wanted: dict[str, float]) -> Tensor:
 
 
 def pulls(values: dict[str, Tensor], wanted: dict[str, float], view: View) -> dict[str, Tensor]:
-    """The gradient of each weighted loss with respect to what it looks at: the mix, or x0 for the range.
+    """The gradient of each weighted loss with respect to what it sees: the mix, or x0 for the range loss.
 
-    The gradient of a mean over pixels grows as the image shrinks; it is brought to 256 px, for which the
-    weights are given.
+    The gradient of a mean over pixels grows as the image shrinks; it is rescaled to 256 px, the size that the
+    weights are for.
     """
     scale = (view.mixed.shape[-1] / FULL_SIZE) ** 2
     return {name: scale * torch.autograd.grad(weight * values[name].sum(),
@@ -246,7 +248,7 @@ def pulls(values: dict[str, Tensor], wanted: dict[str, float], view: View) -> di
 
 # paper: x_{t-1} = x' - gradient (A.3); the authors' code: x_{t-1} = x' - variance * gradient
 def strength(log_variance: Tensor, settings: Style) -> Tensor:
-    """What a gradient is multiplied by. The paper's 1 is for 200 steps; a longer step counts for several."""
+    """The factor of a gradient. The paper's 1 is for 200 steps; of fewer, each counts for several."""
     if settings.guidance == "variance":
         return log_variance.exp()
     return torch.full_like(log_variance, FULL_STEPS / settings.respacing)
@@ -254,10 +256,9 @@ def strength(log_variance: Tensor, settings: Style) -> Tensor:
 
 def back(gradients: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log_variance: Tensor,
          settings: Style) -> Tensor:
-    """The shift (B, C + M, H, W) that a step subtracts: what `pulls` gave on x0 and the mix, taken back to
-    x_t.
+    """The shift (B, C + M, H, W) that a step subtracts: the `pulls` on x0 and the mix, propagated to x_t.
 
-    Where `max_shift` is set, neither one loss's pull nor the shift has a larger RMS than that many times the
+    Where `max_shift` is set, it limits the RMS of each loss's pull and of the shift, as a multiple of the
     step's noise: no loss drowns the others, and the next level gets an image about as noisy as it expects.
     """
     factor = strength(log_variance, settings)
@@ -273,7 +274,7 @@ def back(gradients: dict[str, Tensor], x0: Tensor, mixed: Tensor, x: Tensor, log
 
 def read_records(measured: list[dict[str, Tensor]],
                  levels: list[int]) -> tuple[list[list[Record]], list[str]]:
-    """Each image's records and status, from the (B,) values of every step."""
+    """Each image's records and status, from every step's values (B,)."""
     count = len(next(iter(measured[0].values())))
     records: list[list[Record]] = [[] for _ in range(count)]
     status = [OK] * count
@@ -290,5 +291,5 @@ def read_records(measured: list[dict[str, Tensor]],
 
 
 def significant(value: float) -> float:
-    """The value to six figures, for files."""
+    """The value rounded to six significant figures, for files."""
     return float(f"{value:.6g}")

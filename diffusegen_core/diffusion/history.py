@@ -1,4 +1,4 @@
-"""The loss curve of a training: what each of its steps came to."""
+"""The loss curve of a training: losses and gradient norm of every step."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ COLUMNS = ["loss", "mse", "vb", "grad_norm"]  # of a step; the losses are means 
 
 
 class History:
-    """The row of COLUMNS of every step so far.
+    """One row of COLUMNS for every step so far.
 
-    To add one costs next to nothing: rows stay on the device until they are asked for, and are copied once.
+    Appending costs next to nothing: rows stay on the device until they are read, and are copied only once.
     """
 
     def __init__(self, rows: Tensor | None = None):
@@ -23,7 +23,7 @@ class History:
         self._fresh.append(row)
 
     def rows(self) -> Tensor:
-        """All of them, (steps, 4), float32, on the CPU; waits for the device."""
+        """All rows, (steps, 4), float32, on the CPU; waits for the device."""
         if self._fresh:
             self._copied = torch.cat([self._copied, torch.stack(self._fresh).cpu()])
             self._fresh = []

@@ -1,8 +1,8 @@
 """The seven losses that guide styling (paper A.3), as functions of what they compare.
 
-Each loss gives a value for every image (B,), and no image's value depends on another's: the gradient of their
-sum is each image's own. Images are (B, C, H, W) in [-1, 1]. The paper's weights go with mean squared errors,
-as in the authors' code, not with the norms that A.3 prints.
+Each loss returns one value per image, (B,), which depends on that image alone, so the gradient of their sum
+is each image's own. Images are (B, C, H, W) in [-1, 1]. The paper's weights are for mean squared errors, as
+in the authors' code, not for the norms that A.3 prints.
 """
 
 import torch
@@ -15,7 +15,7 @@ TERMS = ("zecon", "vgg", "mse", "sty", "l2", "sem", "rng")
 
 
 def weights(settings: Style, step: int) -> dict[str, float]:
-    """The losses that count in a guided step, 0 for the first, with their weights."""
+    """The losses in use in a guided step, 0 being the first, with their weights."""
     lambdas = {name: getattr(settings, f"lambda_{name}") for name in TERMS}
     if step >= settings.semantic_steps:
         lambdas["sem"] = 0.0
@@ -26,8 +26,8 @@ def weights(settings: Style, step: int) -> dict[str, float]:
 def zecon_loss(queries: list[Tensor], keys: list[Tensor], temperature: float) -> Tensor:
     """Contrastive content (ZeCon, Yang et al. 2023): a patch resembles itself more than other patches.
 
-    Features (B, S, C) of the same S locations of the styled image and of its content reference, each layer.
-    They are normalised here; keys get no gradient; an image's patches are compared with its own alone.
+    For each layer, features (B, S, C) at the same S locations of the styled image and of its content
+    reference. They are normalised here; keys get no gradient; patches are compared only within an image.
     """
     total = torch.zeros((), device=queries[0].device)
     for query, key in zip(queries, keys, strict=True):
@@ -39,7 +39,7 @@ def zecon_loss(queries: list[Tensor], keys: list[Tensor], temperature: float) ->
 
 # sum over maps of mean (m - m_ref)^2
 def vgg_loss(maps: list[Tensor], reference: list[Tensor]) -> Tensor:
-    """Content by the maps of VGG-19 after conv1_1 and conv2_1, as Yang et al. 2023."""
+    """Content by the maps of VGG-19 after conv1_1 and conv2_1, as in Yang et al. 2023."""
     first, *rest = (mean_square(m - r) for m, r in zip(maps, reference, strict=True))
     return sum(rest, first)
 
@@ -64,13 +64,13 @@ def l2_loss(x: Tensor, source: Tensor) -> Tensor:
 
 # -mean (e(x) - e(x of the step before))^2 (A6)
 def sem_loss(cls: Tensor, previous_cls: Tensor) -> Tensor:
-    """Semantic divergence: [CLS] is to move between adjacent steps, for a quick start (Kwon and Ye 2023)."""
+    """Semantic divergence: [CLS] should move between adjacent steps, for a quick start (Kwon and Ye 2023)."""
     return -mean_square(cls - previous_cls.detach())
 
 
 # mean (x - clip(x, -1, 1))^2
 def rng_loss(x0: Tensor) -> Tensor:
-    """Range: the predicted clean image is to stay within [-1, 1] (Kwon and Ye 2023)."""
+    """Range: the predicted clean image should stay within [-1, 1] (Kwon and Ye 2023)."""
     return mean_square(x0 - x0.clamp(-1, 1))
 
 
@@ -92,7 +92,7 @@ def chosen(layers: list[Tensor], places: list[Tensor]) -> list[Tensor]:
 
 
 def limited(x: Tensor, most: Tensor) -> Tensor:
-    """Each image of x scaled down, where it must be, to an RMS of at most `most` (B,)."""
+    """Each image of x, scaled down where necessary to an RMS of at most `most` (B,)."""
     return x * (most / rms(x)).clamp(max=1)[:, None, None, None]
 
 

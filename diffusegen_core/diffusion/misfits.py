@@ -1,4 +1,4 @@
-"""Tensors of a file that are not those of a network: what is off, in words."""
+"""The error for a file whose tensors do not fit a network, and the differences that it names."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,14 @@ from torch import nn
 from diffusegen_core.config.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
-NAMED = 4  # tensors that a misfit names
+NAMED = 4  # how many tensors a message names at most
 
 
 def refuse_other_shapes(path: Path, shapes: Shapes, net: nn.Module, teller: str) -> None:
-    """UserError, naming what is off, unless tensors have the names and shapes that `teller` tells."""
+    """UserError, naming the differences, unless tensors have the names and shapes of the network's.
+
+    `teller` is what the message calls the source of the network's configuration.
+    """
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     if shapes == wanted:
         return

@@ -1,4 +1,4 @@
-"""A diffusion model as one thing: network, schedule and objective travel together.
+"""A diffusion model as one object: network, schedule and objective together.
 
     diffusion = checkpoints.load("runs/mine/train/cluster-00/model.safetensors")
     pairs = diffusion.sample(10, seed=0)
@@ -57,39 +57,41 @@ class Diffusion:
         return self.net.planes
 
     def respaced(self, count: int) -> "Diffusion":
-        """The same model over `count` of its levels: so many network calls from noise to an image."""
+        """The same model over `count` of its levels: `count` network calls from noise to an image."""
         if count == len(self.schedule):
             return self
         # On the CPU, so that every device computes with the same coefficients.
         return replace(self, schedule=self.schedule.to("cpu").respaced(count).to(self.device))
 
     def towards(self, mask: Tensor, scale: float) -> "Diffusion":
-        """The same model, for images whose mask (B, M, S, S) in [-1, 1] is given: they follow it `scale`
-        times as strongly as by themselves, which takes two network calls for one. Where all masks are
-        empty there is nothing to follow."""
+        """The same model, with images following a given mask (B, M, S, S) in [-1, 1] more strongly.
+
+        A `scale` of 1 is the model by itself; above 1, every step takes two network calls. Where all masks
+        are empty there is nothing to follow, and the model is returned as it is.
+        """
         if scale == 1 or not (mask > -1).any():
             return self
         return replace(self, guidance=MaskGuidance(mask.to(self.device), scale))
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Around network calls: the model's precision, and convolutions that are the same every time."""
+        """A context for network calls: the model's precision, and deterministic convolutions."""
         with devices.exact(), devices.autocast(self.device, self.precision):
             yield
 
     def call(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The network's raw output (B, 2 (C + M), S, S), float32; its meaning is `interpret`'s."""
+        """The network's raw output (B, 2 (C + M), S, S), float32; see `interpret` for its meaning."""
         if self.guidance is None:
             return process.call(self.net, self.schedule, x_t, t)
         return guided_call(self.net, self.schedule, x_t, t, self.guidance)
 
     def interpret(self, x_t: Tensor, t: Tensor, output: Tensor, clip: bool | None = None) -> Reverse:
-        """The reverse step that a raw output means; `clip` as the model's where it is not given."""
+        """The reverse step that a raw output means; `clip` defaults to the model's own."""
         return process.interpret(self.schedule, x_t, t, output, self.objective,
                                  self.clip if clip is None else clip)
 
     def reverse(self, x_t: Tensor, t: Tensor, clip: bool | None = None) -> Reverse:
-        """p(x_{t-1} | x_t), and the x0 that it aims at, from one network call."""
+        """p(x_{t-1} | x_t) and the predicted x0, from one `call`."""
         return self.interpret(x_t, t, self.call(x_t, t), clip)
 
     def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -104,8 +106,8 @@ class Diffusion:
                batch_size: int = 16) -> Pairs:
         """`n` new pairs from noise, in `steps` network calls each; `sampler` is one of SAMPLERS.
 
-        A mask is its channels cut at their mid-value; of classes that exclude each other the highest is a
-        pixel's. Pair i depends on `seed` and i alone, whatever `n` and `batch_size` are.
+        Mask channels are cut at their mid-value; where classes exclude each other, a pixel is of the one with
+        the highest value. Pair i depends on `seed` and i alone, whatever `n` and `batch_size` are.
         """
         step, model = named(sampler), self._over(steps)
         shape = (self.planes.all, self.image_size, self.image_size)
@@ -116,16 +118,17 @@ class Diffusion:
     def fill(self, image: np.ndarray, region: np.ndarray, n: int = 1, seed: int = 0,
              mask: np.ndarray | None = None, guidance_scale: float = 1.0, respacing: int = 50,
              jump_length: int = 10, resampling: int = 3, batch_size: int = 16) -> Pairs:
-        """`n` pairs from an image of one's own, whose `region` is painted anew by RePaint.
+        """`n` pairs from a given image, whose `region` RePaint paints anew.
 
-        `image` is (C, S, S) or (S, S, C), uint8; `region` (S, S), to fill where it is not 0. Outside it the
-        image comes back byte for byte. `mask` (S, S), the number of a class where it is not 0, says where the
-        lesion is to be; without it the model chooses within the region, and outside there is none. The image
-        follows a given mask more strongly with a `guidance_scale` above 1 (see `towards`). Result i depends
-        on `seed` and i alone. More `respacing` and `resampling` take longer and fit better (see `repaint`);
-        `jump_length` is below `respacing`, or `resampling` 1. The defaults are for a few images of one's own;
-        chapter 3 and `run.paint` take the run's parameters `inpaint`, by default 25 steps that never jump
-        back, with matched borders where `inpaint.seamless` asks for them.
+        `image` is (C, S, S) or (S, S, C), uint8, or (S, S) where C is 1; `region` (S, S) is nonzero where to
+        fill. Outside it the image comes back byte for byte. `mask` (S, S) holds class numbers, 0 where there
+        is no lesion; without it the model decides where in the region lesions are; outside there are none.
+        With a `guidance_scale` above 1 the image follows a given mask more strongly (see `towards`). Result i
+        depends on `seed` and i alone. Higher `respacing` and `resampling` take longer and fit better (see
+        `repaint`); `jump_length` must be below `respacing` unless `resampling` is 1.
+
+        The defaults suit a few images. Chapter 3 and `run.paint` use the run's `inpaint` parameters instead:
+        by default 25 steps that never jump back, with borders matched if `inpaint.seamless` is set.
         """
         model, side = self._over(respacing), self.image_size
         if mask is None and guidance_scale != 1:
@@ -153,7 +156,7 @@ class Diffusion:
                               filled.overlap)
 
     def _over(self, steps: int) -> "Diffusion":
-        """As `respaced`, for numbers from outside."""
+        """As `respaced`, for a number given by the user: UserError where it is out of range."""
         if not 1 <= steps <= len(self.schedule):
             raise UserError(f"{steps} steps are not possible: the model has 1 to {len(self.schedule)}.")
         return self.respaced(steps)
@@ -163,7 +166,7 @@ class Diffusion:
 
 
 def _parts(n: int, batch_size: int) -> list[range]:
-    """The numbers of the images, in batches."""
+    """The numbers of `n` images from 0, in batches."""
     _refuse_below_one(n=n, batch_size=batch_size)
     return [range(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
@@ -175,7 +178,7 @@ def _refuse_below_one(**numbers: float) -> None:
 
 
 def _pairs(what: str, x: Tensor, kind: Planes) -> Pairs:
-    """Pairs from images (N, C + M, S, S) in [-1, 1]; the masks are cut at their mid-value."""
+    """Pairs from images (N, C + M, S, S) in [-1, 1]; masks are cut at their mid-value."""
     pixels = to_array(x)
     names = [f"{what}_{number:04d}" for number in range(len(pixels))]
     masks = planes.separate(planes.decided(pixels[:, kind.channels:], overlap=kind.overlap), kind.classes)
@@ -196,7 +199,7 @@ def _planar(image: np.ndarray, channels: int, side: int) -> np.ndarray:
 
 
 def _plane(what: str, values: np.ndarray, side: int, highest: int = 1) -> np.ndarray:
-    """A region in {0, 1}, or a mask as class numbers, (S, S) uint8; of one class any number but 0 is it."""
+    """A region in {0, 1} or a mask of class numbers, (S, S) uint8; if 1 is the highest, any nonzero is 1."""
     plane = np.asarray(values)
     if plane.shape != (side, side):
         raise UserError(f"The {what} must be ({side}, {side}); it is {plane.shape}.")

@@ -1,4 +1,4 @@
-"""Finished models: which file stands for one that was trained elsewhere, and which images one has seen."""
+"""Finished models: finding the file of one trained elsewhere, and which images a model was trained on."""
 
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,16 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.store import files
 
-# What the authors' training leaves beside a model: averaged weights, and the optimizer's state.
+# Prefixes of what the authors' training leaves beside a model: averaged weights, the optimizer's state.
 BESIDE = ("ema", "opt")
 
 
 def find_released(settings: Train, name: str) -> Path | None:
     """The finished checkpoint to use for a model instead of training it, if the parameters name a folder.
 
-    UserError unless there is one. A cluster's is called as the authors' (`cluster_3_*.pt`) or as ours, the
-    full set's as published (`model200000.pt`) or as ours. What the authors' training leaves beside a model
-    is ignored: they sample the plain weights.
+    UserError unless exactly one is found. A cluster's file is named as by the authors (`cluster_3_*.pt`) or
+    by DiffuseGen, the full set's as published (`model200000.pt`) or by DiffuseGen. What the authors' training
+    leaves beside a model is ignored: they sample with the plain weights.
     """
     if settings.checkpoints is None:
         return None
@@ -37,20 +37,20 @@ def find_released(settings: Train, name: str) -> Path | None:
 
 
 def fingerprints(pairs: Pairs) -> dict[str, str]:
-    """By name, a hash of an image's pixels: what the header of a model tells of those that it has seen."""
+    """A hash of each image's pixels, by name; a model's header holds those of its training images."""
     return {name: files.pixel_hash(image)[:16]
             for name, image in zip(pairs.names, pairs.images, strict=True)}
 
 
 def read_fingerprints(path: Path) -> dict[str, str] | None:
-    """The fingerprints of the images that a finished model was trained on; None where the file tells none."""
+    """The fingerprints of the images that a finished model was trained on; None where it records none."""
     return checkpoints.header(path).get("seen") if path.suffix == checkpoints.OURS else None
 
 
 def refuse_strangers(path: Path, training: Pairs, wanted: dict[str, Any]) -> None:
-    """UserError, naming images, where a model is known to have seen one that is no training image here.
+    """UserError, naming images, where a model is known to have seen some that are not training images here.
 
-    `wanted` is the run's configuration, which is compared first: of another size, every image is a stranger.
+    `wanted` is the run's configuration, which is compared first: at another size no image would match.
     """
     if not (known := read_fingerprints(path)):
         return

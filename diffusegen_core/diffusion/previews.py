@@ -1,4 +1,4 @@
-"""Sample grids of a model in training: what its averaged weights make of noise that is always the same."""
+"""Sample grids of a model in training: from its averaged weights, and always from the same noise."""
 
 import copy
 
@@ -21,7 +21,7 @@ def grid(training: Training, state: State, schedule: Schedule) -> Image.Image:
     shape = training.planes.all, training.image_size, training.image_size
     labels = training.conditions.labels
     x = torch.empty(len(own), *shape, device=schedule.alpha_bar.device)
-    for label in range(min(labels, len(own)) or 1):  # image i has label i, and so on in turn
+    for label in range(min(labels, len(own)) or 1):  # image i has label i modulo `labels`
         net = copy.deepcopy(state.average).fold_conditions(label) if labels else state.average
         diffusion = Diffusion(net, schedule, training.process.objective,
                               precision=settings.precision).respaced(settings.preview_steps)

@@ -1,9 +1,9 @@
-"""The diffusion process: schedule, respacing, posterior, predictions, losses, a step either way (paper A.1).
+"""The diffusion process: schedule, respacing, posterior, predictions, losses, steps both ways (paper A.1).
 
 Levels are respaced indices 0 (least noise) to S-1. The network always sees the original timestep, as a float.
-Everything is per image: t has shape (B,), images (B, C, H, W) in [-1, 1]. C channels of the network's
-output are the prediction (eps or v), the other C interpolate the log-variance (Nichol and Dhariwal 2021,
-equation 15).
+Everything is per image: t has shape (B,), images (B, C, H, W) in [-1, 1]. The first C channels of the
+network's output are the prediction (eps or v), the other C interpolate the log-variance (Nichol and Dhariwal
+2021, equation 15).
 """
 
 import math
@@ -28,9 +28,9 @@ class Schedule:
     beta: Tensor
     alpha_bar: Tensor
     alpha_bar_prev: Tensor
-    posterior_log_variance: Tensor  # of q(x_{t-1} | x_t, x0); level 0 repeats level 1, where it would be -inf
-    top_log_variance: Tensor  # upper bound of the reverse step's: beta's, or the posterior's if that is used
-    variance: str = "posterior"  # of the reverse step, as process.variance
+    posterior_log_variance: Tensor  # of q(x_{t-1} | x_t, x0); level 0 repeats level 1, as it would be -inf
+    top_log_variance: Tensor  # upper bound of the reverse step's: log beta if learned, else the posterior's
+    variance: str = "posterior"  # of the reverse step: process.variance
 
     def __len__(self) -> int:
         return len(self.beta)
@@ -41,15 +41,15 @@ class Schedule:
         return replace(self, **moved)
 
     def respaced(self, count: int) -> "Schedule":
-        """`count` of its levels, evenly spread: alpha_bar is kept there, and beta follows from it."""
+        """`count` of its levels, evenly spread: they keep their alpha_bar, from which beta follows."""
         kept = torch.tensor(respaced(len(self), count), device=self.alpha_bar.device)
         return _schedule(self.timestep[kept], self.alpha_bar[kept], self.variance)
 
 
 def respaced(steps: int, count: int) -> list[int]:
-    """`count` of the timesteps 0..steps-1, evenly spread, both ends kept; of one step the noisiest alone.
+    """`count` of the timesteps 0..steps-1, evenly spread, both ends kept; if only one, the noisiest.
 
-    As the public guided-diffusion code spreads them, which adds up the stride, rounding errors included.
+    They are those of the public guided-diffusion code, which adds up the stride, rounding errors included.
     """
     if not 1 <= count <= steps:
         raise ValueError(f"cannot take {count} of {steps} timesteps")
@@ -66,7 +66,7 @@ def schedule(process: Process, respacing: int | None = None) -> Schedule:
 
 
 def _schedule(timestep: Tensor, alpha_bar: Tensor, reverse_variance: str) -> Schedule:
-    """Every coefficient from alpha_bar at its levels."""
+    """Every coefficient, from the alpha_bar of each level."""
     alpha_bar_prev = torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
     beta = 1 - alpha_bar / alpha_bar_prev
     variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
@@ -81,7 +81,7 @@ def at(coefficient: Tensor, t: Tensor) -> Tensor:
 
 
 def column(values: Tensor) -> Tensor:
-    """A value for each image (B,), shaped (B, 1, 1, 1) to multiply images with, float32."""
+    """One value per image (B,), shaped (B, 1, 1, 1) to multiply images by, float32."""
     return values.float()[:, None, None, None]
 
 
@@ -125,7 +125,7 @@ def posterior_mean(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Te
 
 @dataclass(frozen=True)
 class Reverse:
-    """p(x_{t-1} | x_t) and the x0 that it aims at, each (B, C, H, W)."""
+    """p(x_{t-1} | x_t) and the predicted x0, each (B, C, H, W)."""
 
     mean: Tensor
     log_variance: Tensor
@@ -162,9 +162,9 @@ def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
            lesion_weight: float = 0.0, min_snr: float | None = None, classes: int = 1) -> dict[str, Tensor]:
     """Per-image losses (B,): `mse` on eps or v, `vb` in bits per dimension for variance, `loss` the sum.
 
-    In the sum, and there alone, `lesion_weight` weighs the error by the map W of `lesion_map`, and `min_snr`
-    the level by lambda_t of `level_weight`: so `mse` stays comparable between ways to weigh it. The last
-    `classes` channels of x0 are the mask.
+    Only in `loss`, `lesion_weight` weights the error by the map W of `lesion_map`, and `min_snr` the level by
+    lambda_t of `level_weight`; `mse` stays comparable whatever the weighting. The last `classes` channels of
+    x0 are the mask.
     """
     x_t = noised(schedule, x0, t, eps)
     output = call(net, schedule, x_t, t)
@@ -183,11 +183,11 @@ def losses(net: Network, schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor,
 
 # W = (1 + w m) / mean(1 + w m)
 def lesion_map(x0: Tensor, weight: float, classes: int = 1) -> Tensor:
-    """How much each pixel of x0 (B, C + M, H, W) counts, (B, 1, H, W), of mean 1 in every image.
+    """The weight of each pixel of x0 (B, C + M, H, W), (B, 1, H, W), with mean 1 in every image.
 
     m is 1 in the lesion, where the mask of any of the M classes is above 0, and 0 elsewhere: a pixel of the
-    lesion counts 1 + w times as much as one outside. Where an image is all lesion, or has none, every pixel
-    counts 1.
+    lesion counts 1 + w times as much as one outside. Where an image is all lesion, or has none, every weight
+    is 1.
     """
     counts = 1 + weight * (x0[:, -classes:] > 0).any(dim=1, keepdim=True).float()
     return counts / counts.mean(dim=(1, 2, 3), keepdim=True)
@@ -196,9 +196,9 @@ def lesion_map(x0: Tensor, weight: float, classes: int = 1) -> Tensor:
 # snr = alpha_bar / (1 - alpha_bar)
 # lambda_t = min(snr, gamma) / snr for eps, min(snr, gamma) / (snr + 1) for v
 def level_weight(schedule: Schedule, t: Tensor, gamma: float, objective: str) -> Tensor:
-    """Min-SNR-gamma (Hang et al. 2023): how much each level of t (B,) counts, (B,), float32.
+    """Min-SNR-gamma (Hang et al. 2023): the weight of each level of t (B,), (B,), float32.
 
-    Either is the weight min(snr, gamma) of the error of x0, told for what the network predicts.
+    Both amount to a weight of min(snr, gamma) on the error of x0, converted to what the network predicts.
     """
     snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
     return (snr.clamp(max=gamma) / (snr if objective == "eps" else snr + 1))[t].float()

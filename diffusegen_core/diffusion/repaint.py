@@ -1,10 +1,10 @@
-"""RePaint: what is unknown of an image is painted by a model that was trained on whole images.
+"""RePaint: the unknown part of an image is painted by a model that was trained on whole images.
 
-Lugmayr et al. 2022, the paper's 2.4 and A.2. The image goes down through the levels of the respaced schedule
-as any sample does, but before each step its known part is replaced by the given pixels, noised to the level
-at hand: the network sees the given surroundings at every level, and paints what fits them. One pass down
-leaves seams, since known and painted part meet anew in each step. So after every `jump_length` levels the
-image is noised back up by as many and comes down again, `resampling` times in all: U of the paper.
+Lugmayr et al. 2022; paper 2.4 and A.2. The image goes down through the levels of the respaced schedule as any
+sample does, but before each step its known part is replaced by the given pixels, noised to the current level:
+the network sees the given surroundings at every level, and paints what fits them. One pass down leaves seams,
+since the known and the painted part meet anew in each step. So after every `jump_length` levels the image is
+noised back up by as many and comes down again, `resampling` times in all (U in the paper).
 
 All channels are treated alike: where image and mask are both unknown, both are painted, together. Where the
 mask is given, its channel is `known` everywhere, and the image alone is painted to fit it.
@@ -24,7 +24,7 @@ from diffusegen_core.diffusion.process import levels_of
 from diffusegen_core.diffusion.samplers import Generators, Step, Tick, ancestral
 from diffusegen_core.store import seeds
 
-if TYPE_CHECKING:  # a model fills regions by these
+if TYPE_CHECKING:  # the model imports this module
     from diffusegen_core.diffusion.model import Diffusion
 
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # a model fills regions by these
 def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
     """The levels visited, from count - 1 to -1 (the clean image): neighbours in the list differ by one.
 
-    Raises UserError where there are not as many levels as a jump takes, so that none would be resampled.
+    Raises UserError where a jump takes all the levels or more, so that nothing would be resampled.
     """
     if resampling > 1 and jump_length >= count:
         raise UserError(f"jump_length {jump_length} must be below the {count} respaced steps, or nothing is "
@@ -64,8 +64,8 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
     """Fill what is not `known` in x_known (B, C, H, W), pixels in [-1, 1]; known pixels come back exact.
 
     `known` is 1 where known and 0 where to fill: (B, 1, H, W) for all channels alike, or (B, C, H, W).
-    `levels` are those of `repaint_levels`; `start` is x_t (B, C, H, W) of the first, pure noise where it is
-    not given. Each image draws from its own generator alone.
+    `levels` are those of `repaint_levels`; `start` is x_t (B, C, H, W) at the first, by default pure noise.
+    Each image draws only from its own generator.
     """
     x, x0 = seeds.normal_like(generators, x_known) if start is None else start, None
     with diffusion.autocast():
@@ -83,8 +83,10 @@ def repaint(diffusion: Diffusion, x_known: Tensor, known: Tensor, levels: list[i
 
 
 def to_array(x: Tensor) -> np.ndarray:
-    """Samples (B, C, H, W) as an array, float32. UserError where one is not finite, which as bytes would look
-    like an image."""
+    """Samples (B, C, H, W) as a float32 array.
+
+    UserError where a value is not finite: converted to bytes, it would pass for an image.
+    """
     samples = x.float().cpu().numpy()
     if not np.isfinite(samples).all():
         raise UserError("The model gives values that are not finite. Use another precision, or train it anew "

@@ -1,7 +1,7 @@
 """New images from noise: by the reverse process itself, or along its ODE in fewer network calls.
 
-A sampler is one step: from x_t to x_{t-1}, with one network call. `sample` takes it at every level of the
-(respaced) schedule; RePaint and the guided loop take the same steps. An image's noise comes from the image's
+A sampler is one step: from x_t to x_{t-1}, with one call of the model. `sample` takes it at every level of
+the (respaced) schedule; RePaint and the guided loop take the same steps. Each image's noise comes from its
 own generator. alpha_t and sigma_t stand for sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t); after the last
 level comes the clean image, with alpha = 1 and sigma = 0.
 """
@@ -18,14 +18,14 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.diffusion.process import at, column, denoised_once, levels_of
 from diffusegen_core.store import seeds
 
-if TYPE_CHECKING:  # a model samples by these
+if TYPE_CHECKING:  # the model imports this module
     from diffusegen_core.diffusion.model import Diffusion
 
 Generators = list[torch.Generator]
-# From the model, x_t (B, C, H, W), its levels t (B,), a generator for each image, and the x0 of the step
-# before (None in the first step) to x_{t-1} and the x0 that this step aims at, each (B, C, H, W).
+# Maps the model, x_t (B, C, H, W), its levels t (B,), a generator for each image, and the x0 that the step
+# before predicted (None in the first step) to x_{t-1} and the x0 of this step, each (B, C, H, W).
 Step = Callable[["Diffusion", Tensor, Tensor, Generators, Tensor | None], tuple[Tensor, Tensor]]
-Tick = Callable[[int], object]  # is told after every network call how many images it was for
+Tick = Callable[[int], object]  # called after every step down, with the number of images
 
 
 # x_{t-1} = mu + sigma eps, with the mean and the variance of p(x_{t-1} | x_t) (A2)
@@ -53,9 +53,9 @@ def dpmpp(diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
           before: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): two-step and second order, in x0 and lambda.
 
-    D is x0 in the first step, which has nothing to look back to, in the last, whose h is infinite, and in the
-    one before: on a linear schedule its h is far larger than the h before it, and D would overshoot (the
-    authors' code lowers the order at the end as well, `lower_order_final`).
+    D is x0 in the first step, which has no earlier x0, in the last, whose h is infinite, and in the one
+    before that: on a linear schedule its h is far larger than h_before, and D would overshoot (the authors'
+    code also lowers the order at the end, `lower_order_final`).
     """
     schedule = diffusion.schedule
     x0 = diffusion.reverse(x_t, t).x0
@@ -64,7 +64,7 @@ def dpmpp(diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
     else:
         log_snr = 0.5 * (schedule.alpha_bar / (1 - schedule.alpha_bar)).log()
         h, h_before = log_snr[t - 1] - log_snr[t], log_snr[t] - log_snr[t + 1]
-        # Chosen on the device, for to ask t would be to wait for it; h means nothing at level 0.
+        # Chosen on the device, because reading t here would wait for it; h is meaningless at level 0.
         aim = torch.where((t > 1)[:, None, None, None],
                           x0 + column(h / (2 * h_before)) * (x0 - before), x0)
     shrink = ((1 - schedule.alpha_bar_prev) / (1 - schedule.alpha_bar)).sqrt()
@@ -76,7 +76,7 @@ SAMPLERS: dict[str, Step] = {"ancestral": ancestral, "ddim": ddim, "dpmpp": dpmp
 
 
 def named(name: str) -> Step:
-    """The sampler of a name. Raises UserError, with the names that there are, where it is none of them."""
+    """The sampler of this name. Raises UserError, listing the known names, where there is none."""
     if name not in SAMPLERS:
         raise UserError(f"There is no sampler {name}. Samplers are {', '.join(SAMPLERS)}.")
     return SAMPLERS[name]

@@ -1,7 +1,7 @@
-"""Training of one diffusion model: an optimizer step, and all that it changes (paper 2.3, B.5).
+"""Training of one diffusion model: an optimizer step, and the state that it changes (paper 2.3, B.5).
 
-Whatever a step draws (images, flips, levels, noise) comes from a seed of its own, so a training that was
-killed continues from a snapshot as if nothing had happened: on the CPU the final weights are the same bits.
+Everything a step draws (images, flips, levels, noise) comes from that step's own seed, so a killed training
+continues from a snapshot as if nothing had happened: on the CPU the final weights are the same bits.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """What one training is of, beside its images; the name is part of every seed."""
+    """What defines one training, besides its images; the name is part of every seed."""
 
     name: str
     model: Model
@@ -45,7 +45,7 @@ class Training:
     image_size: int
     seed: int
     steps: int = sys.maxsize
-    """How many optimizer steps it takes in all, by which the learning rate falls; by default without end."""
+    """How many optimizer steps it takes, which sets when the learning rate falls; by default unlimited."""
     labels: tuple[int, ...] = ()
     """The label of each of its images, from 0 on; empty for a model without labels."""
     planes: Planes = RGB_AND_MASK
@@ -53,7 +53,7 @@ class Training:
 
     @property
     def plateau(self) -> int:
-        """How many of them, from the first on, have the whole learning rate."""
+        """How many steps, from the first on, have the full learning rate."""
         return plateau(self.steps, self.settings.lr_decay)
 
     @property
@@ -63,20 +63,20 @@ class Training:
 
 
 def steps_of(images: int, batch_size: int) -> int:
-    """How many optimizer steps show so many images, the last of which may be a few more."""
+    """How many optimizer steps it takes to show `images` images; the last step may show a few more."""
     return -(-images // batch_size)
 
 
 def plateau(steps: int, decay: float) -> int:
-    """How many first steps remain of all where the learning rate falls in a share `decay` of them."""
+    """How many of the steps come before the learning rate falls, over a share `decay` of them at the end."""
     return steps - round(decay * steps)
 
 
-# lr_s = lr min(1, (S - s) / (S - b + 1)), of steps s = 0, ..., S - 1, the first b of them the plateau
+# lr_s = lr min(1, (S - s) / (S - b + 1)), for steps s = 0, ..., S - 1, the first b of them the plateau
 def rate(training: Training, step: int) -> float:
-    """The learning rate of a step: whole on the plateau, then falling linearly.
+    """The learning rate of a step: full on the plateau, then falling linearly.
 
-    No step is lost: the first after the plateau has less than the whole rate, and the last more than 0.
+    No step is wasted: the first after the plateau is already below the full rate, and the last is above 0.
     """
     falling = training.steps - training.plateau
     return training.settings.lr * min(1.0, (training.steps - step) / (falling + 1))
@@ -84,27 +84,27 @@ def rate(training: Training, step: int) -> float:
 
 @dataclass
 class State:
-    """All that a step changes."""
+    """The state of a training, which its steps change."""
 
     net: UNet
-    average: UNet  # of the weights, exponential; the later chapters' model
+    average: UNet  # exponential moving average of the weights; the later chapters' model
     optimizer: torch.optim.Optimizer
     history: History = field(default_factory=History)
     seconds: float = 0.0
     """Wall time so far."""
     cards: float = 1.0
-    """How many graphics cards worked at a time, on average over these seconds; 1 on a processor."""
+    """How many GPUs worked at a time, on average over these seconds; 1 on a CPU."""
     share: Share = ALONE
-    """What this process computes of each step."""
+    """Which part of each step this process computes."""
     joined: DistributedDataParallel | None = None
-    """`net`, whose gradients are summed over the processes, where there are several."""
+    """`net` with its gradients averaged over the processes, where there are several."""
 
     @property
     def step(self) -> int:
         """How many steps are done."""
         return len(self.history)
 
-    # Listed once: to walk through the modules of a large network in every step takes longer than to start
+    # Listed once: walking through the modules of a large network in every step takes longer than launching
     # the kernels that work on them.
     @cached_property
     def weights(self) -> list[Tensor]:
@@ -116,7 +116,7 @@ class State:
 
 
 def start(training: Training, device: torch.device, base: dict[str, Tensor] | None = None) -> State:
-    """Untrained weights, seeded by the model's name, or those of a base: its state dict."""
+    """The state before the first step: weights seeded by the model's name, or from the state dict `base`."""
     settings = training.settings
     with seeds.global_seed(training.seed, "train", training.name, "weights"):
         net = UNet(training.model, training.image_size, training.conditions, training.planes).to(device)
@@ -132,7 +132,10 @@ def start(training: Training, device: torch.device, base: dict[str, Tensor] | No
 
 
 def join(state: State, share: Share) -> None:
-    """From here on each step is taken together with the other processes, all of which hold the same state."""
+    """From here on, take each step together with the other processes, all of which hold the same state.
+
+    UserError where they have not done the same number of steps.
+    """
     if share.of == 1:
         return
     device = state.weights[0].device
@@ -141,7 +144,7 @@ def join(state: State, share: Share) -> None:
     if furthest.sum():
         raise UserError(f"The processes of one training have read different checkpoints, of steps "
                         f"{-int(furthest[1])} and {int(furthest[0])}. The same command tries it again.")
-    torch._dynamo.config.optimize_ddp = False  # the blocks, which are compiled one by one, are small enough
+    torch._dynamo.config.optimize_ddp = False  # not needed: the blocks are compiled one by one
     state.share, state.joined = share, DistributedDataParallel(state.net, gradient_as_bucket_view=True)
 
 
@@ -153,14 +156,13 @@ class Batch(NamedTuple):
     t: Tensor
     """Their levels (B,)."""
     eps: Tensor
-    """Their noise, shaped as they are, standard normal."""
+    """Their noise, of the same shape, standard normal."""
     rows: Tensor
-    """Which images of the training they are, (B,)."""
+    """Their indices among the images of the training, (B,)."""
 
 
 def draw(training: Training, step: int, x: Tensor) -> Batch:
-    """A step's batch, of x (N, C + M, S, S) uint8: with replacement, so that a cluster of one image trains
-    too."""
+    """A step's batch from x (N, C + M, S, S) uint8, with replacement, so that even one image can train."""
     settings, device = training.settings, x.device
     batch = settings.batch_size
     g = seeds.generator(training.seed, "train", training.name, step, device=device)
@@ -175,8 +177,8 @@ def draw(training: Training, step: int, x: Tensor) -> Batch:
 def conditioned(training: Training, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """A step's images (B, C + M, S, S) as they are shown, and the network's conditions for them.
 
-    These are by the names that the network gives them. What is done to images has a seed of its own: they,
-    their levels and the noise are those of a training without it.
+    Conditions are keyed by the network's argument names. Augmentation has its own seed, so that images,
+    levels and noise are the same as in a training without it.
     """
     x0, conditions = batch.x0, dict[str, Tensor]()
     if training.labels:
@@ -189,12 +191,11 @@ def conditioned(training: Training, step: int, batch: Batch) -> tuple[Tensor, di
 
 
 def optimize(training: Training, state: State, schedule: process.Schedule, x: Tensor) -> Tensor:
-    """One optimizer step over a batch of x (N, C + M, S, S) uint8; its row of COLUMNS, still on the
-    device.
+    """Take one optimizer step on a batch of x (N, C + M, S, S) uint8; returns its row of COLUMNS.
 
-    Several processes draw the same batch, and each computes on the rows of its share. DDP averages their
-    gradients, so the loss of each is its rows' sum over `batch / of`: that gives the gradient of the mean
-    over the whole batch, even where shares differ by a row.
+    The row is still on the device. Several processes draw the same batch, and each computes its share of the
+    rows. DDP averages their gradients, so each process divides the sum over its rows by `batch / of`: that
+    gives the gradient of the mean over the whole batch, even where shares differ by a row.
     """
     settings, device, share = training.settings, x.device, state.share
     batch, dropout = settings.batch_size, training.model.dropout > 0
@@ -203,7 +204,7 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
     x0, conditions = conditioned(training, state.step, drawn)
     sums = torch.zeros(3, device=device)
     state.optimizer.zero_grad(set_to_none=True)
-    # Each process draws a dropout mask of its own; the first keeps the seed that a single process has.
+    # Each process draws its own dropout mask; the first keeps the seed that a single process would use.
     others = [share.rank] if share.rank else []
     with (seeds.global_seed(training.seed, "train", training.name, state.step, "dropout", *others,
                             device=device) if dropout else contextlib.nullcontext()):
@@ -233,20 +234,20 @@ def optimize(training: Training, state: State, schedule: process.Schedule, x: Te
 
 
 def _summed_at_last(state: State, last: bool) -> contextlib.AbstractContextManager:
-    """For a forward pass and its gradient: those of several micro-batches go to the other processes once."""
+    """A context for a micro-batch: processes exchange gradients only once a step, after the last one."""
     return contextlib.nullcontext() if last or state.joined is None else state.joined.no_sync()
 
 
 # average <- d average + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step))
 @torch.no_grad()
 def average_weights(state: State, decay: float) -> None:
-    """The average starts as the weights' own short mean, so that a short training samples no random start."""
+    """Update the average, at first over fewer steps, so that a short training does not sample its start."""
     decay = min(decay, (1 + state.step) / (10 + state.step))
     torch._foreach_lerp_(state.averages, state.weights, 1 - decay)
 
 
 def refuse_divergence(row: Tensor, name: str, step: int) -> None:
-    """UserError where loss or gradient is no number any more; the last checkpoint is from before."""
+    """UserError where the loss or gradient is no longer finite; the last checkpoint is from before that."""
     if not row.isfinite().all():
         raise UserError(f"{name}: the training diverged: at step {step} the loss is {float(row[0])} and the "
                         f"gradient's norm {float(row[3])}. Lower train.lr, or set train.grad_clip.")
@@ -259,25 +260,25 @@ def weights_of(state: State) -> dict[str, Tensor]:
 
 
 def snapshot(state: State) -> dict[str, Tensor]:
-    """All tensors that a training goes on from: weights, the optimizer's moments, the history."""
+    """All tensors that a training resumes from: weights, the optimizer's moments, the history."""
     return {**weights_of(state), **checkpoints.moments(state.net, state.optimizer),
             "history": state.history.rows()}
 
 
 def spend(state: State, seconds: float) -> None:
-    """Count the wall time so far, and for what of it was not counted before the cards that are used now."""
+    """Set the wall time so far; what is new in it counts for the number of GPUs in use now."""
     cards = state.share.of if state.weights[0].device.type == "cuda" else 1
     together = state.seconds * state.cards + (seconds - state.seconds) * cards
     state.seconds, state.cards = seconds, together / seconds if seconds > 0 else float(cards)
 
 
 def took(state: State) -> dict[str, float]:
-    """What a header tells of the time that a training took: what `resume` counts on from."""
+    """What a header records of the time that a training took; `resume` continues from it."""
     return {"seconds": state.seconds, **({CARDS: state.cards} if state.cards > 1 else {})}
 
 
 def restore(state: State, tensors: dict[str, Tensor], seconds: float = 0.0, cards: float = 1.0) -> None:
-    """Put back what `snapshot` gave, of the same network."""
+    """Restore what `snapshot` returned for the same network."""
     state.net.load_state_dict(checkpoints.part(tensors, "raw."))
     state.average.load_state_dict(checkpoints.part(tensors, "ema."))
     checkpoints.restore(state.net, state.optimizer, tensors)
@@ -285,12 +286,11 @@ def restore(state: State, tensors: dict[str, Tensor], seconds: float = 0.0, card
 
 
 def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) -> None:
-    """Go on from the furthest training, of at most so many steps, that differs from this one in the number
-    of images alone.
+    """Resume from the furthest of the trainings that differ from this one at most in the number of images.
 
-    Each of `sources` is what one training left, in one file or several, of which the last one's header tells
-    how far it was. The first is this training's own: why it is not gone on from is logged. Where the learning
-    rate falls at the end, two trainings have only the steps before that in common.
+    Each of `sources` lists the files that one training left; the last one's header says how far it got, which
+    must be at most `steps`. The first source is this training's own: if it cannot be resumed, the reason is
+    logged. Where the learning rate falls at the end, two trainings share only the steps before that.
     """
     reached: list[tuple[int, list[Path]]] = []
     for paths in sources:
@@ -314,13 +314,13 @@ def resume(state: State, sources: list[list[Path]], recipe: Recipe, steps: int) 
 
 
 def _header_of(paths: list[Path]) -> checkpoints.Header | None:
-    """The header of the last file of what a training left; None unless all are there and can be read."""
+    """The header of the last of the files that a training left; None unless all exist and can be read."""
     headers = [checkpoints.left(path) if path.is_file() else None for path in paths]
     return None if None in headers or not headers else headers[-1]
 
 
 def _common(one: Recipe, other: Recipe) -> int:
-    """How many first steps are the same in two trainings that differ in the number of images alone."""
+    """How many steps, from the first on, two trainings share that differ at most in the number of images."""
     train, counts = other["train"], [recipe.get("images") for recipe in (one, other)]
     if not train.get("lr_decay") or counts[0] == counts[1]:
         return sys.maxsize

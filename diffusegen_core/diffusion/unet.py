@@ -1,9 +1,9 @@
 """The ADM U-Net (Dhariwal and Nichol 2021): image and mask in, prediction and variance out.
 
 Module names and order are those of the public guided-diffusion code, so released checkpoints load by name.
-Every level has residual blocks, attention where asked, and a residual block that halves or doubles the side;
-the time embedding scales and shifts the second normalisation of every residual block. What else it is told
-is added to that embedding, as the class of ADM's class-conditional models.
+Every level has residual blocks, attention where configured, and a residual block that halves or doubles the
+side; the time embedding scales and shifts the second normalisation of every residual block. Other conditions
+are added to that embedding, like the class in ADM's class-conditional models.
 """
 
 import math
@@ -24,12 +24,12 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a network is told besides the timestep: how many numbers, 0 where nothing."""
+    """The sizes of the conditions that a network takes besides the timestep; 0 for none."""
 
     augment: int = 0
-    """Of what was done to a training image (see `warps`)."""
+    """How many numbers say how a training image was augmented (see `warps`)."""
     labels: int = 0
-    """Of labels that an image may have, one of which is told."""
+    """How many labels there are; an image has one of them."""
 
 
 UNCONDITIONAL, RGB_AND_MASK = Conditions(), Planes()
@@ -45,7 +45,7 @@ def time_embedding(timestep: Tensor, width: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Two normalised convolutions over a skip connection; `side` halves ("down") or doubles ("up") images."""
+    """Two normalised convolutions with a skip connection; `side` halves ("down") or doubles ("up") images."""
 
     def __init__(self, channels: int, out_channels: int, embedding: int, dropout: float, side: str = "same"):
         super().__init__()
@@ -89,7 +89,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        # Positions before channels: the fused kernels want a head's channels side by side.
+        # Positions before channels: the fused kernels want a head's channels contiguous.
         positions = self.norm(x).flatten(2).transpose(1, 2)
         qkv = F.linear(positions, self.qkv.weight[:, :, 0], self.qkv.bias)
         q, k, v = qkv.view(batch, -1, self.heads, 3, channels // self.heads).transpose(1, 2).unbind(3)
@@ -108,11 +108,11 @@ class Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """(B, C + M, S, S) at original timesteps (B,) -> (B, 2 (C + M), S, S), of images of C channels with M
-    classes: the prediction, and the variance interpolation.
+    """(B, C + M, S, S) at original timesteps (B,) -> (B, 2 (C + M), S, S), of C channels and M classes.
 
-    With `checkpointing` the gradient computes every block's activations again, so that memory holds little
-    more than the skip connections (Chen et al. 2016); the gradient is the same.
+    The output is the prediction and the variance interpolation. With `checkpointing` the backward pass
+    computes every block's activations again, so that memory holds little more than the skip connections (Chen
+    et al. 2016); the gradient is the same.
     """
 
     checkpointing = False
@@ -166,16 +166,16 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(GROUPS, channels), nn.SiLU(),
             _zeroed(nn.Conv2d(channels, 2 * planes.all, 3, padding=1)))
-        # The last layers to be made, so that all others start as they do without them.
+        # Created last, so that all other layers get the same initial weights as without them.
         self.label_emb = nn.Embedding(conditions.labels, embedding) if conditions.labels else None
         self.augment_emb = _zeroed(nn.Linear(conditions.augment, embedding, bias=False)) if (
             conditions.augment) else None
 
     # embedding = MLP(sinusoids(t)) + L_label + A change (Dhariwal and Nichol 2021; Karras et al. 2022, F.2)
     def embed(self, timestep: Tensor, change: Tensor | None = None, label: Tensor | None = None) -> Tensor:
-        """What every residual block is told of the timesteps (B,): (B, 4 * base_channels).
+        """The embedding (B, 4 * base_channels) of timesteps (B,) and conditions, for every residual block.
 
-        `change` (B, conditions.augment) is what was done to the training images; None stands for zeros.
+        `change` (B, conditions.augment) is how the training images were augmented; None stands for zeros.
         `label` (B,) int is needed where there are labels.
         """
         embedding = self.time_embed(time_embedding(timestep, self.base_channels))
@@ -187,9 +187,9 @@ class UNet(nn.Module):
 
     # MLP(h) + L_label = W h + (b + L_label), W and b being the MLP's last layer
     def fold_conditions(self, label: int | None = None) -> "UNet":
-        """Itself for sampling, as a network that is told of timesteps alone.
+        """Make this a network for sampling, which takes timesteps alone, and return it.
 
-        Of no change it is told nothing, as zeros add nothing; the one `label` becomes part of a bias.
+        `change` is dropped, as zeros add nothing; the one `label` becomes part of a bias.
         """
         if self.label_emb is not None:
             last = self.time_embed[2]
@@ -227,9 +227,10 @@ class UNet(nn.Module):
         return self.out(x)
 
     def cast_weights(self, precision: str) -> "UNet":
-        """Itself, for sampling under autocast of this precision: weights rounded once, not in every call.
+        """Round the weights once, for sampling under autocast of this precision, not in every call.
 
-        The results are the same bits. Autocast remembers its copies only of weights that learn.
+        Returns the network itself. Results are the same bits. Autocast caches its copies only of weights that
+        require gradients.
         """
         if precision == "bf16":
             for module in self.modules():
@@ -238,14 +239,14 @@ class UNet(nn.Module):
         return self
 
     def compile_blocks(self, backend: str | Callable = "inductor") -> None:
-        """Have every block compiled at its first call; names, shapes and values of the weights stay."""
+        """Have every block compiled at its first call; names, shapes and values of weights do not change."""
         blocks = [*self.input_blocks, self.middle_block, *self.output_blocks]
-        # All blocks are one code object, of which the compiler otherwise keeps eight versions. A block may
-        # have four: with and without gradients, in two layouts of memory. What is beyond runs uncompiled.
+        # All blocks share one code object, of which the compiler keeps eight versions by default; beyond that
+        # blocks run uncompiled. A block may need four: with and without gradients, in two memory layouts.
         dynamo = torch._dynamo.config
         dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(blocks))
         for block in blocks:
-            # Else what differs between two blocks is taken for what changes from call to call.
+            # Otherwise sizes that differ between two blocks are taken for sizes that change between calls.
             block.compile(backend=backend, dynamic=False)
 
 
@@ -253,7 +254,7 @@ def parameter_count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-# Every residual branch starts as nothing, so that the untrained net is the identity of its skips.
+# Every residual branch starts at zero, so that an untrained block passes on its skip connection alone.
 def _zeroed(layer: Layer) -> Layer:
     for p in layer.parameters():
         nn.init.zeros_(p)

@@ -1,7 +1,7 @@
-"""Geometric changes of training images that the network is told of (Karras et al. 2022, appendix F.2).
+"""Geometric augmentation of training images, as a condition of the network (Karras et al. 2022, F.2).
 
 A change is a vector of WIDTH numbers, all 0 where nothing is done; it alone decides what is done to image and
-mask. As it is told to the network, which is told zeros in sampling, samples look like the unchanged images.
+mask. The network gets it as a condition, zeros in sampling, so that samples look like unchanged images.
 """
 
 import math
@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WIDTH = 9  # mirrored left to right, and upside down; size; turn (2); stretch (2); shift (2)
-OCTAVE = 0.2 * math.log(2)  # size and stretch by a factor of 2^0.2 for each unit, as in EDM
-SHIFT = 0.125  # of the side, for each unit
+OCTAVE = 0.2 * math.log(2)  # size and stretch by a factor of 2^0.2 per unit, as in EDM
+SHIFT = 0.125  # of the side, per unit
 
 
 def draw(count: int, probability: float, generator: torch.Generator) -> Tensor:
-    """What is to be done to so many images, (count, WIDTH), on the generator's device.
+    """Random changes of `count` images, (count, WIDTH), on the generator's device.
 
-    Each of the six changes has the probability, a mirroring half of it. Size, stretch and shift are normal,
-    a turn is by any angle.
+    Each of the six changes happens with `probability`, the two mirrorings with half of it. Size, stretch and
+    shift are normal, the angle of a turn is uniform.
     """
     def happens(share: float) -> Tensor:
         return torch.rand(count, 1, generator=generator, device=generator.device) < share
@@ -35,17 +35,16 @@ def draw(count: int, probability: float, generator: torch.Generator) -> Tensor:
 
 
 def apply(x0: Tensor, change: Tensor, classes: int = 1) -> Tensor:
-    """Images and masks x0 (B, C + M, S, S) in [-1, 1], changed alike, M being `classes`; change is (B,
-    WIDTH).
+    """Images and masks x0 (B, C + M, S, S) in [-1, 1], both changed by `change` (B, WIDTH).
 
-    What moves in from outside is the mirrored image. Masks stay -1 or +1. What is not to be resampled,
-    because it stays or is mirrored alone, keeps its values exactly.
+    M is `classes`. What moves in from outside is the image reflected at its border. Masks stay -1 or +1.
+    Images that need no resampling, because they are unchanged or only mirrored, keep their values exactly.
     """
     for number, side in enumerate((-1, -2)):
         x0 = torch.where(_each(change[:, number] > 0), x0.flip(side), x0)
     grid = F.affine_grid(origins(change), list(x0.shape), align_corners=False)
     moved = F.grid_sample(x0, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    mask = torch.where(moved[:, -classes:] > 0, 1.0, -1.0)  # of exclusive classes no two are above 0
+    mask = torch.where(moved[:, -classes:] > 0, 1.0, -1.0)  # of exclusive classes, no two are above 0
     return torch.where(_each((change[:, 2:] != 0).any(dim=1)),
                        torch.cat([moved[:, :-classes], mask], dim=1), x0)
 
@@ -55,8 +54,8 @@ def apply(x0: Tensor, change: Tensor, classes: int = 1) -> Tensor:
 def origins(change: Tensor) -> Tensor:
     """Where each position comes from, (B, 2, 3), as `affine_grid` takes it: size s, stretch (a, b), turn R.
 
-    A stretch by 2^0.2 r goes along the half angle of (a, b), and a squeeze by as much across it, so that
-    every (a, b) is another stretch.
+    The image is stretched by 2^(0.2 r) along half the angle of (a, b), and squeezed by as much across it, so
+    that every (a, b) is a different stretch.
     """
     size, stretch = change[:, 2], change[:, 5:7]
     cos, sin = change[:, 3] + 1, change[:, 4]
@@ -71,5 +70,5 @@ def origins(change: Tensor) -> Tensor:
 
 
 def _each(chosen: Tensor) -> Tensor:
-    """Of (B,), shaped to choose between images."""
+    """A choice per image (B,), shaped (B, 1, 1, 1)."""
     return chosen[:, None, None, None]

@@ -1,13 +1,13 @@
 """How far a predicted outline runs from the true one, image by image: HD95, and normalised surface distance.
 
-Both are of hard masks. An outline is the pixels of a mask that touch, by a side, one outside it; what lies
-beyond the image is outside. From each pixel of either outline the distance to the nearest one of the other is
+Both compare hard masks. An outline is the pixels of a mask that share a side with one outside it; everything
+beyond the image is outside. For each pixel of either outline the distance to the nearest one of the other is
 taken, in pixels of the masks. HD95 is the larger of the two 95th percentiles (Huttenlocher et al. 1993, and
 the percentile of the BraTS challenge); the normalised surface distance is the share of all these pixels that
 lie within a tolerance of the other outline (Nikolov et al. 2021).
 
-On 900 pairs of random masks of 16, 64 and 256 px they are MONAI 1.6.1's, within the rounding of its float32.
-MONAI itself takes ten times as long, and five seconds to be imported, which each worker would wait for.
+On 900 pairs of random masks of 16, 64 and 256 px they equal MONAI 1.6.1's to within its float32 rounding.
+MONAI itself takes ten times as long, and five seconds to import in every worker.
 """
 
 import numpy as np
@@ -20,25 +20,25 @@ TOLERANCE, LEAST = 0.02, 1.0  # of the image's side; pixels
 
 
 def tolerance(side: int) -> float:
-    """The tolerance of `nsd`, in pixels: two hundredths of the image's side, and no less than a pixel.
+    """The tolerance of `nsd`, in pixels: two hundredths of the image's side, and at least one pixel.
 
-    It is a convention. That of the source is by how much experts differ, which is not known of these masks.
+    It is a convention. The source takes how much experts differ, which is not known for these masks.
     """
     return max(LEAST, TOLERANCE * side)
 
 
 def diagonal(side: int) -> float:
-    """`hd95` where one mask alone is empty, in pixels: no distance in the image exceeds it."""
+    """`hd95` where exactly one mask is empty, in pixels: no distance in the image exceeds it."""
     return side * 2 ** 0.5
 
 
 def scores(predicted: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """One row of COLUMNS for each image: masks (N, S, S), predicted and true, anything but 0 is the object;
-    or of several classes (N, M, S, S), of which the values are the means.
+    """One row of COLUMNS for each image, from predicted and true masks (N, S, S), nonzero on the object.
 
-    `hd95` is in pixels, from 0; `nsd` from 0 to 1, within `tolerance`. Where both masks are empty they are 0
-    and 1. Where one is, no distance is defined: they are the image's diagonal, which no distance exceeds, and
-    0, so that a network gains nothing by finding nothing.
+    For masks of several classes (N, M, S, S) the values are means over classes. `hd95` is in pixels, from 0;
+    `nsd` is from 0 to 1, within `tolerance`. Where both masks are empty they are 0 and 1. Where one is, no
+    distance is defined: they are the image's diagonal, which no distance exceeds, and 0, so that a network
+    gains nothing by finding nothing.
     """
     if masks.ndim == 4:
         each = [scores(predicted[:, number], masks[:, number]) for number in range(masks.shape[1])]

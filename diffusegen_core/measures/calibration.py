@@ -1,9 +1,9 @@
-"""Whether a network's probabilities are frequencies: of the pixels to which it gives 0.8, are 80 % object?
+"""Calibration of a network's probabilities: of the pixels to which it gives 0.8, are 80 % object?
 
-By the probability of the object, pixels fall into BINS of equal width. The expected calibration error is the
-mean distance of a bin's mean probability from its share of the object, weighted by the bin's pixels (Naeini
-et al. 2015). Most pixels are background that no network doubts, so the error is small for all: it serves to
-compare networks.
+Pixels fall into BINS bins of equal width by their probability of the object. The expected calibration error
+is the mean distance of a bin's mean probability from its share of object pixels, weighted by the number of
+pixels in the bin (Naeini et al. 2015). Most pixels are background of which every network is sure, so the
+error is small for all: it serves to compare networks.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ import pandas as pd
 
 from diffusegen_core.store import seeds
 
-SHARE = "polyp"  # of whatever the object is: so the column is called in the files of finished runs
+SHARE = "polyp"  # of the object, whatever it is: files of finished runs name the column so
 COLUMNS = ["bin", "pixels", "probability", SHARE]
 BINS = 10
-PIXELS = 4096  # of an image, at most: neighbours are much alike, and so each image counts the same
+PIXELS = 4096  # at most, per image: neighbours are much alike, and large images should not count more
 
 
 def bins(probabilities: np.ndarray, masks: np.ndarray, names: Sequence[str], seed: int) -> pd.DataFrame:
-    """A row of COLUMNS for each of BINS: its pixels, their mean probability and their share of the object.
+    """One row of COLUMNS per bin: the number of its pixels, their mean probability and share of the object.
 
-    `probabilities` (N, S, S) are of the object, from 0 to 1, and masks (N, S, S) not 0 where it is. Of larger
+    `probabilities` (N, S, S) are of the object, from 0 to 1; `masks` (N, S, S) are nonzero on it. From larger
     images PIXELS are drawn, by the seed and the image's name: the same for every network. The means of an
     empty bin are NaN.
     """
@@ -41,14 +41,14 @@ def bins(probabilities: np.ndarray, masks: np.ndarray, names: Sequence[str], see
 
 
 def error(table: pd.DataFrame) -> float:
-    """The expected calibration error, from 0 to 1, of one network's `bins`; NaN without any pixel."""
+    """The expected calibration error, from 0 to 1, of one network's `bins`; NaN if they hold no pixels."""
     full = table[table["pixels"] > 0]
     distances = (full["probability"] - full[SHARE]).abs()
     return float((full["pixels"] * distances).sum() / full["pixels"].sum()) if len(full) else float("nan")
 
 
 def pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """The bins of several networks together, as `bins`; without those that are empty."""
+    """The bins of several networks pooled, in the form of `bins` but without empty ones."""
     full = table[table["pixels"] > 0]
     weighted = full.assign(probability=full["probability"] * full["pixels"],
                            **{SHARE: full[SHARE] * full["pixels"]})

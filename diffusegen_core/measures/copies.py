@@ -1,17 +1,17 @@
-"""Is it a copy? The nearest training image of each synthetic one, by how near real images are to each other.
+"""Detection of copies: whether a synthetic image is nearer to one training image than to others.
 
 The paper (2.4) says that a model at times returned the original image. Inpainting keeps what surrounds the
-object, so only the filled region is compared, with every training image as it is, mirrored and rotated, the
-source included. The rim of the region is left out: what is painted there continues the source, which the
-model was shown, and so resembles it without any memory.
+object, so only the filled region is compared with every training image, the source included, as it is,
+mirrored and rotated. The rim of the region is left out: what is painted there continues the source, which the
+model was shown, and so resembles it without being memorised.
 
 In pixels, two images are compared at the same place: both are smoothed and normalised inside the region, so
 that noise, brightness and contrast do not hide a copy; their distance is one minus their correlation. In
-features, boxes around the objects are compared, and the place does not matter. How near the nearest image is
-says little by itself, since a small smooth region is near to everything. So its distance is divided by the
-mean distance of the next ten: a copy stands out from them (as in Carlini et al. 2023, "Extracting training
-data from diffusion models"). How low this score falls by chance, images tell that are filled in the same
-regions with what no model remembers (see `planted`).
+features, boxes around the objects are compared, and the place does not matter. The distance of the nearest
+image says little by itself, since a small smooth region is near to everything. So it is divided by the mean
+distance of the next ten: a copy stands out from them (as in Carlini et al. 2023, "Extracting training data
+from diffusion models"). How low this score falls by chance is measured on images whose same regions are
+filled with content that no model has memorised (see `planted`).
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ from diffusegen_core.config.sections import FULL_SIZE
 SIDE = 64  # larger images are averaged down to it: a copy is a copy at this size
 SMOOTH = 1.0  # deviation of the smoothing, in pixels
 FLAT = 2.0  # grey levels; the contrast of a flatter region is not raised further
-TWIN = 0.25  # of the median score: images below it that are no copies by the model are copies all the same
-RIM = 8.0  # pixels of a 256 px image: so much of a filled region, from its border on, is not compared ...
-CORE = 0.25  # ... but in small regions this share of it, the innermost, always is
-NEXT = 10  # images that the nearest one is measured against
+TWIN = 0.25  # of the median score: below it an image is a duplicate, even if no model made it
+RIM = 8.0  # pixels of a 256 px image: the width of a region's rim, which is not compared ...
+CORE = 0.25  # ... but this share of the region, the innermost, always is
+NEXT = 10  # how many further images the nearest one is measured against
 PATCH = 96  # side of the patches whose features are compared
-MIDDLE, SPREAD = 128.0, 48.0  # mean and deviation that a patch is brought to inside its region
-# How a training image may have to be turned to be the one that is remembered; as told in tables, and in the
-# order of `turned`.
+MIDDLE, SPREAD = 128.0, 48.0  # mean and deviation to which a patch is normalised inside its region
+# How a training image may have to be turned to match what was memorised; as named in tables, in the order of
+# `turned`.
 ORIENTATIONS = ("", "rotated by 90°", "rotated by 180°", "rotated by 270°", "mirrored",
                 "mirrored, rotated by 90°", "upside down", "mirrored, rotated by 270°")
 
@@ -49,7 +49,7 @@ class Thresholds(NamedTuple):
 
     @classmethod
     def of(cls, null: pd.DataFrame, quantile: float) -> "Thresholds":
-        """From the scores of images that are none, rows with the columns score and feature_score."""
+        """From scores of images that are not copies: rows with the columns score and feature_score."""
         return cls(*(threshold(null[column].to_numpy(dtype=float), quantile)
                      for column in ("score", "feature_score")))
 
@@ -61,19 +61,19 @@ class Found:
     index: np.ndarray
     """(Q,) int, among the training images."""
     orientation: np.ndarray
-    """(Q,) int, which of ORIENTATIONS of it is the nearest."""
+    """(Q,) int, which of its ORIENTATIONS is the nearest."""
     distance: np.ndarray
-    """(Q,) float; of images without a region NaN, as is their score."""
+    """(Q,) float; NaN, like the score, for images without a region."""
     score: np.ndarray
-    """(Q,) float: the distance over the mean of the next ten. 0 is a copy, 1 as near as the others."""
+    """(Q,) float: the distance over the mean of the next ten. 0 is a copy, 1 no nearer than the others."""
 
 
 def in_pixels(images: np.ndarray, regions: np.ndarray, training: np.ndarray,
               own: np.ndarray | None = None) -> Found:
     """The nearest of `training` (N, C, S, S), uint8, inside each image's region; images (Q, C, S, S), uint8.
 
-    regions (Q, S, S), nonzero where filled. own (Q,): the index of a training image to leave out, as of real
-    images that are compared with the others; -1: none.
+    regions (Q, S, S), nonzero where filled. own (Q,): the index of a training image to leave out, such as the
+    image itself where it is a real one; -1 for none.
     """
     shown = _shrunk(images)
     candidates = np.concatenate([turned(_shrunk(training), way) for way in range(len(ORIENTATIONS))])
@@ -89,7 +89,7 @@ def in_pixels(images: np.ndarray, regions: np.ndarray, training: np.ndarray,
 
 
 def in_features(rows: np.ndarray, training: np.ndarray, own: np.ndarray | None = None) -> Found:
-    """The same by features: rows (Q, D), NaN where there is none; training (8 N, D), by ORIENTATIONS."""
+    """As `in_pixels`, by features: rows (Q, D), NaN without a region; training (8 N, D), by ORIENTATIONS."""
     return _nearest(cdist(rows.astype(np.float64), training.astype(np.float64)), own)
 
 
@@ -103,14 +103,14 @@ def patches(images: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def turned(images: np.ndarray, way: int) -> np.ndarray:
-    """Images (..., S, S), or regions, as the ORIENTATIONS of this index."""
+    """Images or regions (..., S, S), turned to the orientation of this index in ORIENTATIONS."""
     return np.rot90(images[..., ::-1] if way >= 4 else images, way % 4, (-2, -1))
 
 
 def core(inside: np.ndarray) -> np.ndarray:
-    """A region (S, S), as booleans, without its rim: RIM wide, less where that would leave less than CORE.
+    """A region (S, S), as booleans, without its rim: RIM wide, narrower where less than CORE would remain.
 
-    The border of the image is no rim.
+    Where the region ends at the border of the image, there is no rim.
     """
     if not inside.any():
         return inside
@@ -121,10 +121,10 @@ def core(inside: np.ndarray) -> np.ndarray:
 
 
 def threshold(null: np.ndarray, quantile: float) -> float:
-    """The score below which an image is a near-copy: this quantile of the scores of images that are none.
-    `by_chance` tells what share of new images it flags, which is more than the quantile where they are few.
+    """The score below which an image is a near-copy: this quantile of the scores of images that are not.
 
-    Such images that are copies all the same, as the frames of a video are, do not lower it.
+    `by_chance` estimates what share of new images it flags, which is more than the quantile where the scores
+    are few. Images in `null` that are duplicates all the same, as frames of a video are, do not lower it.
     """
     known = null[np.isfinite(null)]
     usual = known[known > TWIN * np.median(known)] if len(known) else known
@@ -132,13 +132,15 @@ def threshold(null: np.ndarray, quantile: float) -> float:
 
 
 def by_chance(null: pd.DataFrame, quantile: float, sources: Sequence[str]) -> float:
-    """The share of images with no copy in them, rows with the columns score and feature_score, that are
-    flagged, each by the thresholds of the others. NaN for fewer than four, or of one source.
+    """The share of images without a copy that are flagged, each by the thresholds of the others.
 
-    Images of one of the `sources`, of which there is one a row, share their region, so that none of them has
-    a say in the thresholds of another. By one criterion a share of about (1 + (n - 1) quantile) / (n + 1) of
-    new images with no copy in them is flagged by n such: more than `quantile`, which of few scores lies above
-    the lowest one. Here it is the same share, of n less the images of one source.
+    `null` has the columns score and feature_score; `sources` names the source of each row. Images of one
+    source share their region, so none of them counts towards the thresholds of another. NaN for fewer than
+    four images, or only one source.
+
+    By one criterion, thresholds from n such images flag a share of about (1 + (n - 1) quantile) / (n + 1) of
+    new images without a copy: more than `quantile`, because the quantile of few scores lies above the lowest.
+    The share here is the same, with n less the number of images of one source.
     """
     of = np.asarray(sources)
     if len(null) < 4 or len(set(sources)) < 2:
@@ -152,7 +154,7 @@ def by_chance(null: pd.DataFrame, quantile: float, sources: Sequence[str]) -> fl
 
 
 def near(audit: pd.DataFrame, thresholds: Thresholds) -> np.ndarray:
-    """By what each row of an audit is a near-copy: "pixels", "features", "both"; "" where it is none."""
+    """How each row of an audit is a near-copy: by "pixels", "features" or "both"; "" where it is not."""
     pixels, features = audit["score"] < thresholds.pixels, audit["feature_score"] < thresholds.features
     return np.select([pixels & features, pixels, features], ["both", "pixels", "features"], "").astype(object)
 
@@ -183,13 +185,13 @@ def _nearest(distances: np.ndarray, own: np.ndarray | None) -> Found:
     usable = np.isfinite(others).any(axis=1)
     usual[usable] = np.nanmean(others[usable], axis=1)
     way = each[np.arange(len(both)), :, index].argmin(axis=1)
-    # Where even the next ones are copies of each other the distance itself is 0, and so is the score.
+    # Where even the next ones are exact copies, the distance itself is 0, and so is the score.
     return Found(index, way, np.where(known, ordered[:, 0], np.nan),
                  np.where(known, ordered[:, 0], np.nan) / np.maximum(usual, 1e-6))
 
 
 def _looks(images: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """What images (B, C, S, S) show inside a region (S, S): rows of length 1, whatever the contrast."""
+    """Images (B, C, S, S) inside a region (S, S), as rows of length 1, or shorter if flatter than FLAT."""
     smooth, inside = _smoothed(images, inside)
     values = smooth[..., inside]
     values -= values.mean(axis=-1, keepdims=True)
@@ -208,7 +210,7 @@ def _patch(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(images: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, C, S, S) in the box around a region (S, S), smoothed by its pixels alone; that box of it."""
+    """Images (B, C, S, S) in the box around a region (S, S), smoothed within it; the region in that box."""
     ys, xs = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     box = (slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1))
     inside = inside[box]
@@ -218,13 +220,13 @@ def _smoothed(images: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _inside(region: np.ndarray) -> np.ndarray:
-    """A region (S, S) as booleans, at the size of the shrunk images; none vanishes, however small."""
+    """A region (S, S) as booleans, at the size of the shrunk images; even the smallest does not vanish."""
     cover = _shrunk((region[None, None] > 0).astype(np.float32))[0, 0]
     return (cover > 0) & (cover >= min(0.5, cover.max()))
 
 
 def _shrunk(images: np.ndarray) -> np.ndarray:
-    """Images (B, C, S, S) in floating point, averaged down to SIDE where they are larger."""
+    """Images (B, C, S, S) in float32, averaged down to SIDE where they are larger."""
     if images.shape[-1] <= SIDE:
         return images.astype(np.float32)
     flat = images.reshape(-1, *images.shape[2:])

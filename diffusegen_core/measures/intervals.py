@@ -1,18 +1,18 @@
 """95 % intervals of a mean over test images and training seeds, and of the difference of two such means.
 
 The test images are the same for every seed, so the values form a matrix of seeds by images. Images are
-resampled with replacement. Of seeds there are only a few, and resampling them as well never leaves their
-range: on simulated data (3 seeds, 200 images, deviations of 0.05 and 0.1) such intervals held the truth in
-78 % of cases, and these in 95 %. Here the chance of training enters every resample as an error of the mean
+resampled with replacement. Seeds are few, and resampling them as well would never leave their range: on
+simulated data (3 seeds, 200 images, deviations of 0.05 and 0.1) such intervals held the truth in 78 % of
+cases, and these in 95 %. Instead, the randomness of training enters every resample as an error of the mean
 over seeds, drawn from Student's t.
 
-Images count as independent: of frames of one video these intervals are too narrow, and `of_groups` resamples
-the videos instead: with 29 of them, or 6 hospitals, whose means deviate by 0.1 to 0.15, they held the truth
-in 92 to 96 % of simulated cases, and `of` in 53 to 78 %.
+Images count as independent. For frames of one video these intervals are too narrow, so `of_groups` resamples
+the videos instead: with 29 videos, or 6 hospitals, whose means deviate by 0.1 to 0.15, it held the truth in
+92 to 96 % of simulated cases, and `of` in 53 to 78 %.
 
-What all seeds share, as the synthetic pairs of one training of a generator, is a chance that no interval
-holds. Where the seeds took the pairs of several generators, the generators' means are what is independent:
-they take the place of the seeds, whose chance they contain (`benchmarks/chance.py` simulates both).
+Randomness that all seeds share, such as the synthetic pairs of one trained generator, is in no interval.
+Where seeds used the pairs of several generators, the generators' means are independent: they take the place
+of the seeds, whose randomness they include (`benchmarks/chance.py` simulates both).
 """
 
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ GENERATOR = "generator"  # the column
 class Interval:
     """A mean and its 95 % interval, NaN where there are fewer than two images (the mean too, if none).
 
-    With one seed the interval is of the images alone, and says nothing about the chance of training. With
-    fewer than two generators it is of these pairs, and says nothing about what other generators would make.
+    With one seed the interval is over images alone, and says nothing about the randomness of training. With
+    fewer than two generators it holds for these pairs, and says nothing about what others would make.
     """
 
     mean: float
@@ -42,10 +42,10 @@ class Interval:
     images: int
     seeds: int
     generators: int = 0
-    """Whose pairs the seeds took; 0 where that is not known, or none has made any."""
+    """How many made the pairs that the seeds used; 0 where that is not known, or there were none."""
 
     def within(self, least: float, most: float) -> "Interval":
-        """The same, cut off at what a mean can be: of few generators it may reach beyond."""
+        """The same, clipped to the range of possible means, which it may exceed with few generators."""
         low, high = (float(np.clip(limit, least, most)) for limit in (self.low, self.high))
         return replace(self, low=low, high=high)
 
@@ -54,7 +54,7 @@ def interval(frame: pd.DataFrame, value: str, resamples: int, seed: int,
              groups: Mapping[str, str] | None = None) -> Interval:
     """The mean of column `value` over rows of one test set, with columns `seed` and `image`; see `matrix`.
 
-    A column `generator` names whose pairs a seed took; `groups` as in `of_groups`.
+    The optional column `generator` says whose pairs a seed used; `groups` as in `of_groups`.
     """
     values, owners = matrix(frame, value), generators(frame)
     return (of(values, resamples, seed, owners) if groups is None else
@@ -65,7 +65,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: i
            groups: Mapping[str, str] | None = None) -> Interval:
     """The mean difference, a minus b, over the seeds and images that both have; `groups` as in `of_groups`.
 
-    What makes an image hard, or the real pairs that a seed drew, is in both, so it cancels.
+    The difficulty of an image and the real pairs that a seed drew affect both, so they cancel.
     """
     gain, owners = differences(a, b, value), generators(a, b)
     return (of(gain, resamples, seed, owners) if groups is None else
@@ -75,7 +75,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: i
 def matrix(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     """Values (seeds x images) without gaps; ValueError where a seed has an image twice.
 
-    A seed without any value (its experiment failed) is left out, and then an image that a seed lacks.
+    Seeds without any value (their experiment failed) are left out, then images that some seed lacks.
     """
     return _whole(frame.pivot(index="seed", columns="image", values=value).astype(float))
 
@@ -86,7 +86,7 @@ def differences(a: pd.DataFrame, b: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def generators(*frames: pd.DataFrame) -> dict[int, int]:
-    """By seed, whose pairs it took, by the column `generator` of the first frame that tells."""
+    """The generator whose pairs each seed used, by the column `generator` of the first frame that says."""
     known: dict[int, int] = {}
     for frame in frames:
         if GENERATOR in frame:
@@ -97,15 +97,20 @@ def generators(*frames: pd.DataFrame) -> dict[int, int]:
 
 def independent(values: pd.DataFrame,
                 generators: Mapping[int, int] | None = None) -> tuple[np.ndarray, int, int]:
-    """Of a matrix (seeds x images) the means over images of what counts as independent, several generators or
-    else the seeds; how many seeds and generators there are, the latter 0 where that is not known."""
+    """The independent means over images in a matrix (seeds x images), and how many seeds and generators.
+
+    The means are those of the generators if there are several, else of the seeds. The number of generators is
+    0 where it is not known.
+    """
     x, (_, repetitions, count) = _by_generator(values, generators)
     return x.mean(axis=1), repetitions, count
 
 
 def means(a: pd.DataFrame, b: pd.DataFrame, value: str) -> tuple[float, float]:
-    """The means of a and b over the seeds and images that both have, weighed as in `paired`, whose mean is
-    their difference; NaN where they have none in common."""
+    """The means of a and b over the seeds and images that both have; NaN where they have none in common.
+
+    They are weighted as in `paired`, whose mean is their difference.
+    """
     gain, owners = differences(a, b, value), generators(a, b)
     if not gain.size:
         return float("nan"), float("nan")
@@ -122,7 +127,7 @@ def of(values: pd.DataFrame, resamples: int, seed: int,
        generators: Mapping[int, int] | None = None) -> Interval:
     """The interval of the mean of a matrix (seeds x images) without gaps; the same for the same `seed`.
 
-    `generators` tells whose pairs each seed took; each generator counts alike.
+    `generators` says whose pairs each seed used; all generators count equally.
     """
     x, counts = _by_generator(values, generators)
     images = counts[0]
@@ -137,11 +142,11 @@ def of(values: pd.DataFrame, resamples: int, seed: int,
 
 def of_groups(values: pd.DataFrame, groups: Mapping[str, str], resamples: int, seed: int,
               generators: Mapping[int, int] | None = None) -> Interval:
-    """As `of`, but whole groups of images are resampled, such as the frames of a video; `groups` names each
-    image's. NaN where there are fewer than two groups.
+    """As `of`, but whole groups of images are resampled, such as the frames of a video.
 
-    A resample is the mean over all images of as many groups as there are. Groups are few, so the resamples'
-    distances from the mean are stretched: by the root of G / (G - 1), and to the tails of Student's t.
+    `groups` names the group of each image. The interval is NaN where there are fewer than two. A resample is
+    the mean over all images of as many groups as there are, G. Groups are few, so the resamples' distances
+    from the mean are stretched: by the root of G / (G - 1), and to the tails of Student's t.
     """
     x, counts = _by_generator(values, generators)
     images = counts[0]
@@ -162,8 +167,10 @@ def of_groups(values: pd.DataFrame, groups: Mapping[str, str], resamples: int, s
 
 def _by_generator(values: pd.DataFrame,
                   generators: Mapping[int, int] | None) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """What is independent, a row each, by images: the means of several generators, or else the seeds; and how
-    many images, seeds and generators there are."""
+    """The independent rows by images, and how many images, seeds and generators there are.
+
+    A row is the mean of a generator's seeds if there are several generators, else a seed.
+    """
     repetitions, images = values.shape if values.size else (0, 0)
     owners = [(generators or {}).get(number) for number in values.index] if repetitions else []
     count = 0 if None in owners else len(set(owners))
@@ -172,12 +179,14 @@ def _by_generator(values: pd.DataFrame,
 
 
 def _of_training(x: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray | float:
-    """Errors of the mean over rows, seeds or generators, one for each resample of values (rows x images); 0
-    with one row."""
+    """Errors of the mean over rows (seeds or generators) of x (rows x images), one for each resample.
+
+    0 with one row.
+    """
     repetitions = len(x)
     if repetitions < 2:
         return 0.0
     error = x.mean(axis=1).std(ddof=1) / np.sqrt(repetitions)
-    # Evenly spaced in probability, shuffled: far tails are not left to luck.
+    # Evenly spaced in probability and shuffled, so that the far tails are not left to luck.
     even = stdtrit(repetitions - 1, (np.arange(resamples) + 0.5) / resamples)
     return error * rng.permutation(even)

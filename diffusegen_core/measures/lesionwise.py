@@ -1,7 +1,7 @@
-"""Lesion by lesion: how large it is, and whether it was detected; and images by the size of their lesions.
+"""Scores by lesion: its size, and whether it was detected; and classes of lesion sizes.
 
-A lesion is a connected part of a true mask, over corners too. Seven in a hundred HyperKvasir images have more
-than one, and there the Dice of the image says little of the small one.
+A lesion is a connected part of a true mask, corners included. Seven in a hundred HyperKvasir images have more
+than one, and there the Dice of the image says little about the small one.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 
 COLUMNS = ["image", "lesion", "area", "iou"]
-# A lesion counts as detected from this IoU on. It is the usual value of object detection (PASCAL VOC), and
-# from it on no prediction can count for two lesions; any overlap at all would let one that covers the whole
-# image detect everything.
+# The IoU from which a lesion counts as detected. It is the usual value in object detection (PASCAL VOC), and
+# from it on no prediction can count for two lesions. If any overlap counted, a prediction that covers the
+# whole image would detect everything.
 DETECTED = 0.5
 SIZES = ["small", "medium", "large"]
 
 
 def each(predicted: np.ndarray, masks: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """A row of COLUMNS for each lesion of masks (N, S, S), predicted and true, of images of these names.
+    """A row of COLUMNS for each lesion of masks (N, S, S), predicted and true, of the images named.
 
-    `lesion` numbers those of an image from 1; `area` is a share of the image. `iou` is with all connected
-    parts of the prediction that touch the lesion, together. An image without any lesion has no row.
+    `lesion` counts from 1 in each image; `area` is a share of the image. `iou` is with the union of all
+    connected parts of the prediction that overlap the lesion. An image without any lesion has no row.
     """
     rows = []
     for name, found, true in zip(names, predicted, masks, strict=True):
@@ -31,8 +31,7 @@ def each(predicted: np.ndarray, masks: np.ndarray, names: Sequence[str]) -> pd.D
 
 
 def false_alarms(predicted: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """For each image of masks (N, S, S), predicted and true, how many connected parts of the prediction touch
-    no lesion; (N,)."""
+    """How many connected parts of each prediction overlap no lesion, (N,), of masks (N, S, S)."""
     counts = []
     for found, true in zip(predicted, masks, strict=True):
         count, parts = _parts(found)
@@ -42,7 +41,7 @@ def false_alarms(predicted: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 def _of_image(predicted: np.ndarray, true: np.ndarray) -> list[tuple[float, float]]:
     (count, lesions), (parts, found) = map(_parts, (true, predicted))
-    # Pixels by lesion and part of the prediction; 0 is the background of both.
+    # Counts of pixels by lesion and part of the prediction; 0 is the background of both.
     shared = np.bincount((lesions * parts + found).ravel(), minlength=count * parts).reshape(count, parts)
     areas, hits = shared.sum(axis=1)[1:], shared[1:, 1:]
     touching = (hits > 0) @ shared.sum(axis=0)[1:]
@@ -58,9 +57,9 @@ def _parts(mask: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def bounds(areas: Sequence[float] | np.ndarray | pd.Series) -> tuple[float, float]:
-    """The areas that part a test set's own into thirds, small, medium and large; NaN where there is none.
+    """The two areas that split those of a test set into thirds, small, medium, large; NaN if it has none.
 
-    No fixed shares of an image part every test set into groups that are large enough to compare.
+    No fixed areas would split every test set into groups that are large enough to compare.
     """
     if not len(areas):
         return float("nan"), float("nan")
@@ -69,5 +68,5 @@ def bounds(areas: Sequence[float] | np.ndarray | pd.Series) -> tuple[float, floa
 
 
 def sizes(areas: pd.Series, parting: tuple[float, float]) -> pd.Series:
-    """Which of SIZES each area is; what lies on a bound is of the smaller ones."""
+    """Which of SIZES each area is; one on a bound belongs to the smaller size."""
     return pd.Series(np.array(SIZES)[np.searchsorted(parting, areas.to_numpy(float))], index=areas.index)

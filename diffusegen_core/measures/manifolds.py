@@ -1,12 +1,12 @@
 """Fidelity and diversity apart: precision and recall, density and coverage, of two sets of features.
 
-A distance does not tell whether images look wrong or whether some kinds of them are missing. Here each set is
-the union of balls around its members, each of which reaches to the k-th nearest other member. Precision and
+A distance does not tell whether images look wrong or some kinds of them are missing. Here each set is covered
+by balls around its members, each of which reaches to the k-th nearest other member. Precision and
 recall are those of Kynkaanniemi et al. 2019 ("Improved precision and recall metric for assessing generative
 models"), density and coverage those of Naeem et al. 2020 ("Reliable fidelity and diversity metrics for
 generative models"), who show that one outlier among the real images is enough to raise precision, and that
-recall grows with outliers among the others. torch-fidelity has only the first two, and prdc, which has all
-four, is no longer kept.
+recall grows with outliers among the made ones. torch-fidelity has only the first two, and prdc, which has all
+four, is no longer maintained.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ FEW, MORE = 3, 5  # k of precision and recall, and of density and coverage, as p
 def of(made: np.ndarray, real: np.ndarray) -> dict[str, float]:
     """The four numbers of features made (M, D) against real (N, D), by NAMES; N and M at least 2.
 
-    Precision, recall and coverage lie in 0..1, density in 0..N / k. Where a set has no k others, k is as many
-    as it has. Recall, density's noise and coverage depend on M: only sets of one size compare.
+    Precision, recall and coverage lie in 0..1, density in 0..N / k. Where a member has fewer than k others, k
+    is their number. Recall, coverage and the noise of density depend on M: compare only sets of equal size.
     """
     between = cdist(real.astype(np.float64), made.astype(np.float64))  # (N, M)
     few = _radii(real, FEW)[:, None]
@@ -39,9 +39,9 @@ def of(made: np.ndarray, real: np.ndarray) -> dict[str, float]:
 
 def _radii(features: np.ndarray, k: int) -> np.ndarray:
     """The distance of each row of (N, D) to its k-th nearest other row, (N,)."""
-    from sklearn.neighbors import NearestNeighbors  # a second, which every command and worker would wait for
+    from sklearn.neighbors import NearestNeighbors  # takes a second, which most commands are spared
 
     count = min(k, len(features) - 1)
     neighbours = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features.astype(np.float64))
-    distances, _ = neighbours.kneighbors()  # without an argument, of each row to the others
+    distances, _ = neighbours.kneighbors()  # without an argument: of each row to the others
     return distances[:, -1]

@@ -1,9 +1,9 @@
-"""Does a model remember whom it saw? How well its error tells training images from held-out ones.
+"""Membership inference: how well a model's error tells training images from held-out ones.
 
-A diffusion model that has learned its training images by heart denoises them better than new ones of the same
-kind (Matsumoto et al. 2023, "Membership inference attacks against diffusion models"; Carlini et al. 2023).
-Who is shown one of each and guesses by that error alone is right as often as the area under the ROC curve
-says: 0.5 is chance, 1 is perfect memory. The test says nothing of what the model paints.
+A diffusion model that has memorised its training images denoises them better than new ones of the same kind
+(Matsumoto et al. 2023, "Membership inference attacks against diffusion models"; Carlini et al. 2023). The
+area under the ROC curve is how often this error alone tells which of two images, one of each kind, was in the
+training: 0.5 is chance, 1 is perfect memory. The test says nothing about what the model paints.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from diffusegen_core.store import seeds
 
 RESAMPLES = 2000
 TAILS = [2.5, 97.5]  # per cent
-ALARMS = 0.05  # of held-out images wrongly taken for training images, at which the recognised ones are told
+ALARMS = 0.05  # share of held-out images wrongly taken for training images, at which `recognised` is given
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Attack:
     high: float
     """Its 95 % interval over images, by bootstrap."""
     recognised: float
-    """The share of members that are recognised where ALARMS of the others are taken for members."""
+    """The share of members recognised, with at most ALARMS of the others taken for members."""
     members: int
     others: int
 
@@ -35,11 +35,11 @@ class Attack:
 def attack(members: np.ndarray, others: np.ndarray, seed: int) -> Attack:
     """How well errors (M,) of training images are told from those (N,) of held-out ones, by being lower.
 
-    Members and others are resampled apart. One model is one draw of a training, which no interval over images
-    holds. Neither is empty.
+    Neither may be empty. They are resampled separately. The interval does not include the randomness of
+    training, of which one model is a single draw.
     """
     rng, (m, n) = seeds.rng(seed, "membership", "bootstrap"), (len(members), len(others))
-    # The area is how often a member's error is the lower one, so that of a resample needs no new curve.
+    # The area is how often a member's error is the lower one, so a resample's area needs no new curve.
     lower = (members[:, None] < others) + 0.5 * (members[:, None] == others)
     times = [rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) for count in (m, n)]
     low, high = np.percentile((times[0] @ lower * times[1]).sum(axis=1) / (m * n), TAILS)
@@ -49,8 +49,8 @@ def attack(members: np.ndarray, others: np.ndarray, seed: int) -> Attack:
 
 
 def area(members: np.ndarray, others: np.ndarray) -> float:
-    """The area under the ROC curve: how often a member's error is the lower one, of a member and another."""
-    from sklearn.metrics import roc_auc_score  # a second, which every command and worker would wait for
+    """The area under the ROC curve: how often a member's error is lower than that of another image."""
+    from sklearn.metrics import roc_auc_score  # takes a second, which most commands are spared
 
     return float(roc_auc_score(*_labels_and_scores(members, others)))
 

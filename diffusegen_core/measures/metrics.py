@@ -1,10 +1,10 @@
 """How near a set of images is to another, and how much its images vary (paper 2.5): FID, KID, MS-SSIM.
 
 FID and KID are clean-fid's (Parmar et al. 2022): its resizing, its Inception-v3, its distances. With another
-backbone the numbers are on another scale and bear its name: FD-MobileNetV2 is the same Fréchet distance of
-MobileNetV2's features, KD-MobileNetV2 the kernel distance. Distances depend on the number of images, too: the
-Fréchet distance is biased upwards in small sets, and below 2048 images Inception's covariance is not of full
-rank. The kernel distance has no such bias.
+backbone the numbers are on a different scale and bear its name: FD-MobileNetV2 is the same Fréchet distance
+between MobileNetV2's features, KD-MobileNetV2 the kernel distance. Distances also depend on the number of
+images: the Fréchet distance is biased upwards in small sets, and below 2048 images Inception's covariance is
+not of full rank. The kernel distance has no such bias.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cleanfid.inception_torchscript import InceptionV3W
 
 # clean-fid, torchvision and pytorch-msssim are imported where they are used: they take seconds, and a chapter
-# whose numbers lie on the disk needs none of them.
+# whose numbers are already on disk needs none of them.
 
 NETWORK = "inception-2015-12-05.pt"  # the name under which clean-fid looks for its network
 NETWORK_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -68,7 +68,7 @@ def backbone(settings: Evaluate) -> str:
 
 
 def recipe(settings: Evaluate, seed: int = 0) -> Recipe:
-    """What decides the features of given pixels."""
+    """Everything that determines the features of given pixels."""
     if is_fid(settings):
         made_by = {"backbone": "clean-fid", "weights": weights.identity(settings.weights, _cleanfid())}
     else:
@@ -77,8 +77,7 @@ def recipe(settings: Evaluate, seed: int = 0) -> Recipe:
 
 
 class Resized(Dataset):
-    """Images (N, C, H, W), uint8, as clean-fid hands them to a network: RGB, bicubic, antialiased, not
-    rounded."""
+    """Images (N, C, H, W), uint8, as RGB, resized as by clean-fid: bicubic, antialiased, not rounded."""
 
     def __init__(self, images: np.ndarray, side: int) -> None:
         self.images, self.side = rgb(images), side
@@ -89,7 +88,7 @@ class Resized(Dataset):
     def __getitem__(self, i: int) -> np.ndarray:
         from cleanfid.resize import make_resizer
 
-        # Made here, for it cannot be pickled, as worker processes may ask.
+        # Made here because it cannot be pickled, which worker processes may require.
         resize = make_resizer("PIL", False, "bicubic", (self.side, self.side))
         return resize(self.images[i].transpose(1, 2, 0)).transpose(2, 0, 1)
 
@@ -98,7 +97,7 @@ def extract(images: np.ndarray, settings: Evaluate, device: torch.device | str =
             title: str = "Features") -> np.ndarray:
     """Features (N, D), float32, of images (N, C, H, W), uint8, as RGB and resized as clean-fid does.
 
-    Raises UserError for an unknown backbone and for weights that cannot be had or do not fit.
+    Raises UserError for an unknown backbone and for weights that are unavailable or do not fit.
     """
     net, side = network(settings, device, seed)
     loader = DataLoader(Resized(images, side), batch_size=settings.batch_size, num_workers=settings.workers)
@@ -111,13 +110,13 @@ def network(settings: Evaluate, device: torch.device | str = "cpu",
     if is_fid(settings):
         return _inception(weights.place(settings.weights, _cleanfid())).to(device).eval(), INCEPTION_SIDE
     net = features.load(settings.backbone, settings.weights, settings.input_range, device, seed)
-    resize = next(net.children())  # which does nothing to an image of its side
+    resize = next(net.children())  # does nothing to an image of that side
     return net, int(resize.size[0])  # type: ignore[index]
 
 
 def remembered(store: Path, images: np.ndarray, settings: Evaluate, device: torch.device | str = "cpu",
                seed: int = 0, title: str = "Features") -> np.ndarray:
-    """`extract`, of each image once: see `features.remembered`."""
+    """As `extract`, but only once per image: see `features.remembered`."""
     return features.remembered(store, images, recipe(settings, seed),
                                lambda missing: extract(missing, settings, device, seed, title))
 
@@ -127,14 +126,14 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     from cleanfid import fid
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # scipy's, of an argument that goes and of singular matrices
+        warnings.simplefilter("ignore")  # scipy's, about a deprecated argument and singular matrices
         return float(fid.fid_from_feats(a, b))
 
 
 def kernel(a: np.ndarray, b: np.ndarray, seed: int, subsets: int, most: int) -> float:
     """clean-fid's kernel distance: MMD² with the kernel (x·y / D + 1)³, unbiased, so it may fall below 0.
 
-    The mean over `subsets` random subsets of `most` features, or of as many as the smaller set has.
+    The mean over `subsets` random subsets of `most` rows of features, or as many as the smaller set has.
     """
     from cleanfid import fid
 
@@ -174,8 +173,8 @@ def window_of(side: int) -> tuple[int, int]:
 def partners(sources: np.ndarray, count: int, seed: int, number: int) -> np.ndarray:
     """For each source index (0 to count - 1) the index of the real image that its pair is compared with.
 
-    The real images are shuffled into a circle and each source meets the one some steps further, so no image
-    meets its own source, which would count what inpainting leaves as it was.
+    The real images are shuffled into a circle and each source meets the one a random number of steps further.
+    So no image (of two or more) meets its own source, where what inpainting leaves unchanged would count.
     """
     random = seeds.rng(seed, "shuffled pairs", number)
     circle = random.permutation(count)
@@ -207,9 +206,9 @@ def _download() -> Path:
 
 
 def _inception(path: Path) -> "InceptionV3W":
-    """clean-fid's wrapper around its TorchScript file, under any name. UserError for any other file.
+    """clean-fid's wrapper around its TorchScript file, whatever its name. UserError for any other file.
 
-    TorchScript is a program: not of Python, but with operators that write files. So this one alone is run.
+    TorchScript is a program, with operators that write files, so no other file than this one is run.
     """
     if files.sha256(path) != NETWORK_SHA256:
         raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}: its SHA-256 is "

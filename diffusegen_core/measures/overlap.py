@@ -11,16 +11,16 @@ SMOOTHING = 1.0  # of the published evaluator's soft Dice
 
 
 def scores(probabilities: np.ndarray, masks: np.ndarray, overlap: bool = False) -> pd.DataFrame:
-    """One row of `columns` for each image: its prediction against its mask, whatever the other images are.
+    """One row of `columns` for each image: its prediction against its mask, independent of other images.
 
     `probabilities` (N, M + 1, S, S), background and classes, sum to one unless classes `overlap`; `masks`
-    (N, M, S, S) are 1 where a pixel is of the class. `dice` and `iou` are of hard masks, and of several
-    classes the means over these; `dice_1` and so on are each class's own. Where both masks of a class are
-    empty they are 1, where one is they are 0, and dice >= iou on every row.
+    (N, M, S, S) are 1 where a pixel is of the class. `dice` and `iou` are of hard masks, averaged over the
+    classes; `dice_1` and so on are those of single classes. Where both masks of a class are empty they are 1,
+    where one is they are 0, and dice >= iou in every row.
 
     `iou_both` and `dice_both` are what the published evaluator (DivergentNets) prints for an image: hard IoU
-    over the pixels of all channels at once, and one minus the soft Dice loss over them, which is a figure of
-    the probabilities; so `dice_both` may be below `iou_both`.
+    over the pixels of all channels at once, and one minus the soft Dice loss over them, which is computed
+    from the probabilities; so `dice_both` may be below `iou_both`.
     """
     truth = np.concatenate([planes.union(masks)[:, None] == 0, masks != 0], axis=1)
     predicted = hard(probabilities, overlap)
@@ -36,18 +36,21 @@ def scores(probabilities: np.ndarray, masks: np.ndarray, overlap: bool = False) 
 
 
 def columns(classes: int) -> list[str]:
-    """COLUMNS, and of several classes the Dice of each."""
+    """COLUMNS, and for several classes the Dice of each."""
     return [*COLUMNS, *of_classes(classes)]
 
 
 def of_classes(classes: int) -> list[str]:
-    """The columns of each class's Dice, `dice_1` to `dice_M`; none of one class, whose Dice is `dice`."""
+    """The columns of each class's Dice, `dice_1` to `dice_M`; none for a single class (it is `dice`)."""
     return [f"dice_{number}" for number in range(1, classes + 1)] if classes > 1 else []
 
 
 def hard(probabilities: np.ndarray, overlap: bool = False) -> np.ndarray:
-    """What probabilities (N, M + 1, S, S) say each pixel is, bool of the same shape: of one class the object
-    where its probability exceeds 0.5, of several the likeliest, or where they `overlap` all above 0.5."""
+    """Hard masks from probabilities (N, M + 1, S, S), background and classes, bool of the same shape.
+
+    With one class, each channel where its probability exceeds 0.5; with several, the likeliest channel, or if
+    they `overlap` every class above 0.5, and background where there is none.
+    """
     if overlap:
         each = probabilities[:, 1:] > THRESHOLD
         return np.concatenate([~each.any(axis=1, keepdims=True), each], axis=1)
@@ -68,6 +71,6 @@ def _of_class(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _counts(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each image the sum over the intersection, and the sum of both sums; float64 (N,)."""
+    """For each image the sum over the intersection, and the sum over both arrays; float64 (N,)."""
     a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (predicted, truth))
     return (a * b).sum(1), a.sum(1) + b.sum(1)

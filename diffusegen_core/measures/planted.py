@@ -1,8 +1,8 @@
-"""What the audit of copies is judged by: fillings that no model remembers, and copies that it must find.
+"""Controls for the audit of copies: fillings that no model has memorised, and copies that it must find.
 
-Of the first kind is the lesion of another patient, blended into the filled region by Poisson cloning (Perez
-et al. 2003): like a painted one it continues the picture at the border of the region, and unlike one it is
-certainly new. Of the second kind is what a training picture shows in that region, as it is or disguised.
+The first are lesions of another patient, blended into the filled region by Poisson cloning (Perez et al.
+2003): like a painted lesion they continue the picture at the border of the region, but they are certainly
+new. The second are what a training picture shows in that region, as it is or disguised.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ import numpy as np
 from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.data import seamless
 
-ZOOM = 1.1  # of a planted copy that was cropped
-# OpenCV erodes a mask three times before it clones, which at 64 px would leave the rim of the old lesion: so
-# it clones at 256 px, in a picture with a margin, as it refuses masks that reach the border.
+ZOOM = 1.1  # the magnification of a planted copy that is zoomed
+# OpenCV erodes a mask three times before it clones, which at 64 px would leave the rim of the old lesion. So
+# cloning is done at 256 px, and with a margin, because OpenCV refuses masks that reach the border.
 MARGIN = 8
 
 # How a planted copy differs from its training picture (C, S, S): each a map of pictures (..., S, S).
@@ -50,15 +50,15 @@ class Planted:
     images: np.ndarray
     """(Q, C, S, S) uint8."""
     of: np.ndarray
-    """(Q,) int, of which training picture."""
+    """(Q,) int, the index of the training picture that is copied."""
 
 
 def blended(image: np.ndarray, region: np.ndarray, place: np.ndarray, donor: np.ndarray,
             lesion: np.ndarray) -> np.ndarray:
-    """An image (C, S, S) uint8 whose region (S, S) is filled by a lesion of a donor (C, S, S) uint8.
+    """An image (C, S, S) uint8 whose region (S, S) is filled with a lesion of a donor (C, S, S) uint8.
 
-    The box around the donor's `lesion` (S, S) is brought to that around `place` (S, S), within the region;
-    gradients are the donor's, and the border is the image's. Neither mask is empty. Outside the region
+    The box around the donor's `lesion` (S, S) is mapped to that around `place` (S, S), within the region;
+    gradients are the donor's, the border is the image's. Neither mask may be empty. Outside the region
     nothing changes.
     """
     side = image.shape[-1]
@@ -79,11 +79,11 @@ def blended(image: np.ndarray, region: np.ndarray, place: np.ndarray, donor: np.
 
 def plant(images: np.ndarray, filled: np.ndarray, training: np.ndarray, around: np.ndarray,
           sources: np.ndarray, disguise: Disguise) -> Planted:
-    """Images (Q, C, S, S) uint8, each region (Q, S, S) of which is filled with a disguised training picture.
+    """Images (Q, C, S, S) uint8, with the region (Q, S, S) of each filled from a disguised training picture.
 
-    Of training (N, C, S, S), with lesions `around` (N, S, S), it is the one whose lesion then covers the
-    region best, as what is remembered has to look like a lesion there; but not the image's own source (Q,),
-    -1 where that is not known.
+    Of training (N, C, S, S), with lesions `around` (N, S, S), it is the one whose disguised lesion matches
+    the region best, since a memorised picture would have to look like a lesion there. If there are others, it
+    is not the image's own source; `sources` (Q,) are -1 where unknown.
     """
     inside = (filled > 0).reshape(len(filled), -1).astype(np.float32)
     lesions = (disguise(np.ascontiguousarray(around > 0).astype(np.uint8)) > 0).reshape(len(around), -1)
@@ -98,11 +98,11 @@ def plant(images: np.ndarray, filled: np.ndarray, training: np.ndarray, around: 
 
 
 def _to(place: np.ndarray, lesion: np.ndarray, times: int) -> np.ndarray:
-    """The map (2, 3) from pixels of the large framed picture, with `place`, to those of the lesion's."""
+    """The map (2, 3) from pixels of the large framed picture, with `place`, to those of the donor's."""
     (left, top, width, height), (x, y, across, down) = (
         cv2.boundingRect((mask > 0).astype(np.uint8)) for mask in (place, lesion))
     rows = [(across / width, left, x), (down / height, top, y)]
-    # A pixel u of the large picture has its middle at (u - MARGIN + 0.5) / times of the small one.
+    # The middle of pixel u of the large picture lies at (u - MARGIN + 0.5) / times in the small one.
     shift = [scale * ((0.5 - MARGIN) / times - first) + start - 0.5 for scale, first, start in rows]
     return np.array([[rows[0][0] / times, 0, shift[0]], [0, rows[1][0] / times, shift[1]]])
 

@@ -1,1 +1,1 @@
-"""Networks that are not ours, their weights, and a SinGAN."""
+"""Third-party networks, their weights, and a SinGAN."""

@@ -1,8 +1,8 @@
-"""Features of images by a backbone network: for clusters (paper 2.2), and for whatever else compares images.
+"""Image features from a backbone network: for clustering (paper 2.2) and other comparisons of images.
 
 A backbone is named `inception_v3_fid` (Inception-v3 as the FID uses it, 2048 pooled features), `NAME` of a
-torchvision classification model, or `timm/NAME`; the last two give what their last linear layer would have
-seen. Images are resized bilinearly to the side that the library gives for the network: 299, 224 or the like.
+torchvision classification model, or `timm/NAME`; for the last two, features are the input of the last linear
+layer. Images are resized bilinearly to the side that the library gives for the network: 299, 224 or the like.
 """
 
 import zipfile
@@ -63,7 +63,7 @@ class _Backbone:
     size: int
     published: Published[State]
     make: Callable[[], tuple[nn.Module, tuple[str, ...]]]
-    """Gives the network without its classifier, and the prefixes of the fields that it so lacks."""
+    """Returns the network without its classifier, and the prefixes of the fields that it thus lacks."""
 
 
 def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputRange,
@@ -72,7 +72,7 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
 
     `weights` is `pretrained`, `random` (drawn from `seed`) or a path; `input_range` says what they expect:
     ImageNet's mean and deviation, or (x - 128) / 128. `inception_v3_fid` has its own range. Raises UserError
-    for an unknown backbone and for weights that cannot be had or do not fit.
+    for an unknown backbone and for weights that are unavailable or do not fit.
     """
     device = devices.device(device) if isinstance(device, str) else device
     net = load(backbone, weights, input_range, device, seed)
@@ -83,7 +83,7 @@ def extract(images: np.ndarray, backbone: str, weights: str, input_range: InputR
 
 def compute(net: Callable[[Tensor], Tensor], batches: Iterable[Tensor], device: torch.device | str,
             title: str, count: int) -> np.ndarray:
-    """What a network gives for batches (B, 3, H, W) of `count` images: rows (N, D), float32."""
+    """A network's output for batches (B, 3, H, W) of `count` images in all: rows (N, D), float32."""
     rows = []
     with torch.inference_mode(), devices.exact(), progress.bar(title, count, "image") as bar:
         for batch in batches:
@@ -96,7 +96,7 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
          seed: int = 0, size: int | None = None) -> nn.Sequential:
     """The differentiable map from RGB pixels (B, 3, H, W), float in 0..255, to features (B, D); eval mode.
 
-    `size` is another input side than the library gives, for a network that takes any.
+    `size` replaces the library's input side; UserError where the network cannot take it.
     """
     from torchvision.transforms.v2 import Resize
 
@@ -116,7 +116,7 @@ def load(backbone: str, weights: str, input_range: InputRange, device: torch.dev
 
 
 class Normalize(nn.Module):
-    """(x - mean) / deviation by channel. torchvision's sends both to the device anew in every call."""
+    """(x - mean) / deviation by channel. torchvision's sends both to the device again in every call."""
 
     mean: Tensor
     deviation: Tensor
@@ -131,7 +131,7 @@ class Normalize(nn.Module):
 
 
 def _refuse_misfit(net: nn.Module, backbone: str, side: int, usual: int) -> None:
-    """UserError where a network cannot see images of an unusual side."""
+    """UserError where a network cannot process images of a side other than its usual one."""
     try:
         net(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError, ValueError):
@@ -141,12 +141,12 @@ def _refuse_misfit(net: nn.Module, backbone: str, side: int, usual: int) -> None
 
 def load_cls(backbone: str, weights: str, input_range: InputRange, device: torch.device | str = "cpu",
              seed: int = 0, size: int | None = None) -> nn.Sequential:
-    """As `load`, but of a vision transformer the [CLS] token as its last block leaves it (paper A.3).
+    """As `load`, but for a vision transformer the [CLS] token after its last block (paper A.3).
 
     The final normalisation is left out, as in the authors' code. Other networks give what `load` does.
     """
     net = load(backbone, weights, input_range, device, seed, size)
-    network: Any = net[-1]  # of the library's own class, which has more than a Module
+    network: Any = net[-1]  # of the library's own class, with attributes that Module lacks
     if _is_transformer(network) and backbone.startswith("timm/"):
         network.norm, network.fc_norm, network.global_pool = nn.Identity(), nn.Identity(), "token"
     elif _is_transformer(network):
@@ -160,18 +160,18 @@ def label(backbone: str, weights: str) -> str:
 
 
 def recipe(backbone: str, weights: str, input_range: InputRange, seed: int = 0) -> Recipe:
-    """What decides the features of given pixels."""
+    """Everything that determines the features of given pixels."""
     decided = {"backbone": backbone, "weights": identity(weights, _find(backbone).published, seed)}
     return decided if backbone == INCEPTION else {**decided, "input_range": input_range}
 
 
 def remembered(store: Path, images: np.ndarray, decided_by: Recipe,
                compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Features (N, D) of images (N, ...); `compute` is asked only for those that are not in the store.
+    """Features (N, D) of images (N, ...); `compute` is called only for those that are not in the store.
 
-    The store is a folder with a subfolder for each recipe; a row is known by the hash of its image's pixels,
-    so that nothing in it ever becomes stale. What is computed together is one file: workers can fill the
-    store side by side.
+    The store is a folder with a subfolder for each recipe; rows are keyed by the hash of their image's
+    pixels, so that nothing in it ever becomes stale. Rows computed together share a file, so that workers can
+    fill the store concurrently.
     """
     folder = store / key(decided_by)
     hashes = [files.pixel_hash(image) for image in images]
@@ -192,11 +192,11 @@ def _rows(file: Path) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as stored:
             return dict(zip(stored["hashes"].tolist(), stored["rows"], strict=True))
     except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError):
-        return {}  # damaged: it is made again
+        return {}  # damaged: its rows are computed again
 
 
 def _is_transformer(net: nn.Module) -> bool:
-    # timm's and torchvision's classes have one name; asking by it imports neither.
+    # timm's and torchvision's classes share this name; comparing it imports neither.
     return type(net).__name__ == "VisionTransformer"
 
 
@@ -217,7 +217,7 @@ def _inception() -> _Backbone:
                           lambda: load_state_dict_from_url(url, map_location="cpu", check_hash=True))
 
     def make() -> tuple[nn.Module, tuple[str, ...]]:
-        # torchvision's network with the blocks in which the FID's differs.
+        # torchvision's network, with those blocks replaced in which the FID's differs.
         net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
         for name, channels, pooled in (("5b", 192, 32), ("5c", 256, 64), ("5d", 288, 64)):
             net.set_submodule(f"Mixed_{name}", fid.FIDInceptionA(channels, pool_features=pooled))
@@ -298,8 +298,10 @@ def _unknown(name: str, known: list[str]) -> UserError:
 
 def refuse_unfit(weights: str, load_network: Callable[..., object], *arguments: object,
                  **options: object) -> None:
-    """UserError where `load_network(*arguments, device=...)` could not: a file of weights that is none of its
-    network's, published ones that are not to be had, images that it cannot see. Nothing is downloaded.
+    """UserError where `load_network(*arguments, device=...)` would fail; nothing is downloaded.
+
+    It fails for a weights file of another network, for published weights that are not available, and for
+    images of a size that the network cannot process.
     """
     if weights in (PRETRAINED, RANDOM):
         with torch.device("meta") as nowhere, looking():  # nothing is computed

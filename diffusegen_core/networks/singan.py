@@ -2,8 +2,8 @@
 
 SinGAN-Seg (Thambawita et al. 2022) makes the mask the fourth channel of an RGB image and its noise. A pyramid
 of small convolutional networks learns the image's patches, coarse to fine; each scale refines what the
-coarser ones made. Norms are by instance: SinGAN's batches, which hold one image, have no other. SinGAN-Seg's
-style transfer after sampling is left out.
+coarser ones made. Instance norms replace SinGAN's batch norms, which are the same with its batches of one
+image. SinGAN-Seg's style transfer after sampling is left out.
 """
 
 import copy
@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from diffusegen_core.config.sections import Gan
 from diffusegen_core.store import seeds
 
-TURNS = 3  # steps of the critic before as many of the generator
+TURNS = 3  # steps of the critic, followed by as many of the generator
 BETAS = (0.5, 0.999)  # of Adam
 DECAY = 0.8  # after this share of a scale's steps the learning rate is a tenth
-WIDER, TIMES = 4, 2  # the networks are twice as wide after so many scales, and again, so many times
+WIDER, TIMES = 4, 2  # the networks' width doubles after every WIDER scales, at most TIMES times
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Pyramid:
     scales: list[Scale]
     fixed: Tensor
     channels: int
-    """Of image and mask."""
+    """C + M, of image and mask."""
 
 
 def sides(size: int, settings: Gan) -> list[int]:
-    """The sides of the scales, from `min_side` to `size`: the factor is rounded up to whole scales."""
+    """The sides of the scales, from `min_side` to `size`; `scale_factor` is raised to fit whole scales."""
     ratio = settings.min_side / size
     finer = math.ceil(math.log(ratio) / math.log(settings.scale_factor) - 1e-9)
     return [round(size * ratio ** (1 - i / finer)) for i in range(finer)] + [size]
 
 
 def network(channels: int, width: int, outputs: int, layers: int, g: torch.Generator) -> nn.Sequential:
-    """`layers` 3x3 convolutions without padding, so that the sides shrink by 2 a layer; drawn from `g`."""
+    """`layers` 3x3 convolutions without padding, each shrinking the sides by 2; weights drawn from `g`."""
     blocks: list[nn.Module] = []
     for inputs in [channels] + [width] * (layers - 2):
         blocks += [nn.Conv2d(inputs, width, 3), nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(0.2)]
@@ -65,17 +65,17 @@ def network(channels: int, width: int, outputs: int, layers: int, g: torch.Gener
 
 # x_n = (x_n+1 up) + psi_n(z_n + (x_n+1 up)) (SinGAN, equations 2 and 3)
 def refine(net: nn.Sequential, noise: Tensor, coarser: Tensor) -> Tensor:
-    """A scale's images (B, C + M, s, s) from its noise and the coarser ones, brought to its side."""
+    """A scale's images (B, C + M, s, s), from its noise and the coarser ones resized to its side."""
     pad = sum(isinstance(layer, nn.Conv2d) for layer in net)
     return coarser + torch.tanh(net(F.pad(noise + coarser, [pad] * 4)))
 
 
 @torch.no_grad()
 def draw(pyramid: Pyramid, start_scale: int, generators: list[torch.Generator]) -> Tensor:
-    """Random images (B, C + M, S, S) of about [-1, 1], one for each generator, at the finest scale there is.
+    """Random images (B, C + M, S, S) in about [-1, 1], one per generator, at the finest scale so far.
 
-    Scales coarser than `start_scale` reconstruct the image; from there on they draw noise, so 0 gives the
-    most varied images, and the number of scales the image itself as the pyramid has learnt it.
+    Scales coarser than `start_scale` reconstruct the image; the others draw noise, so 0 gives the most varied
+    images, and the number of scales gives the image itself as the pyramid has learnt it.
     """
     images = pyramid.fixed.new_zeros(len(generators), pyramid.channels, *pyramid.fixed.shape[-2:])
     for n, scale in enumerate(pyramid.scales):
@@ -96,8 +96,7 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 def fit(image: Tensor, settings: Gan, seed: int, device: torch.device,
         tick: Callable[[int], object] | None = None) -> Pyramid:
-    """Train a pyramid on one image (C + M, S, S) in [-1, 1], scale after scale; it depends on the seed
-    alone."""
+    """Train a pyramid on one image (C + M, S, S) in [-1, 1], scale by scale, reproducibly by the seed."""
     g, image = seeds.generator(seed, "singan", device=device), image[None].to(device)
     wanted = sides(image.shape[-1], settings)
     channels = image.shape[1]
@@ -144,8 +143,10 @@ def train(pyramid: Pyramid, net: nn.Sequential, critic: nn.Sequential, real: Ten
 # D(fake) - D(real) + lambda (|grad D(mix)| - 1)^2 (WGAN-GP, Gulrajani et al. 2017, equation 3)
 def critic_loss(critic: nn.Sequential, real: Tensor, fake: Tensor, weight: float,
                 g: torch.Generator) -> Tensor:
-    """The critic's loss for (1, C + M, s, s) each. As in SinGAN's code, the gradient's norm is taken pixel by
-    pixel, over the channels."""
+    """The critic's loss for a real and a fake image, each (1, C + M, s, s).
+
+    As in SinGAN's code, the gradient's norm is taken pixel by pixel, over the channels.
+    """
     share = torch.rand(1, generator=g, device=real.device)
     mix = (share * real + (1 - share) * fake).requires_grad_()
     scores = critic(torch.cat([real, fake, mix]))

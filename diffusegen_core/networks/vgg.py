@@ -1,7 +1,7 @@
 """The first layers of VGG-19, whose maps the content loss of styling compares (paper A.3).
 
 `vgg19` is torchvision's. `vgg19_normalised` is the release whose activations are rescaled to a mean of one:
-it takes pixels in [0, 1] as they are and pads by reflection, and a loss on its maps needs another weight.
+it takes pixels in [0, 1] as they are and pads by reflection, and a loss on its maps needs a different weight.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,7 @@ Parts = tuple[nn.Module, nn.Module, nn.Module]
 class Maps(nn.Module):
     """RGB (B, 3, H, W) in [-1, 1] to the maps after conv1_1, (B, 64, H, W), and conv2_1, (B, 128, H/2, W/2).
 
-    Both are rectified, as they are in the authors' code, where the next layer works in place.
+    Both are taken after the ReLU, as in the authors' code, where the ReLU works in place.
     """
 
     def __init__(self, prepare: nn.Module, to_first: nn.Module, to_second: nn.Module):
@@ -34,7 +34,7 @@ class Maps(nn.Module):
 def load(name: str, weights: str, device: torch.device | str = "cpu", seed: int = 0) -> Maps:
     """The differentiable maps, frozen and in eval mode; `weights` is `pretrained`, `random` or a path.
 
-    Raises UserError for weights that cannot be had or do not fit.
+    Raises UserError for weights that are unavailable or do not fit.
     """
     layers = _normalised if name == "vgg19_normalised" else _plain
     net, (prepare, first, second), unused = seeded(layers, seed, name)
@@ -43,7 +43,7 @@ def load(name: str, weights: str, device: torch.device | str = "cpu", seed: int 
 
 
 def recipe(name: str, weights: str, seed: int = 0) -> Recipe:
-    """What decides the maps of given pixels."""
+    """Everything that determines the maps of given pixels."""
     return {"vgg": name, "weights": identity(weights, _published(name), seed)}
 
 
@@ -52,7 +52,7 @@ def _plain() -> tuple[nn.Module, Parts, tuple[str, ...]]:
 
     layers = make_layers([64, 64, "M", 128])
     for layer in layers:
-        if isinstance(layer, nn.Conv2d):  # as torchvision starts the whole network
+        if isinstance(layer, nn.Conv2d):  # as torchvision initialises the whole network
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

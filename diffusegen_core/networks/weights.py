@@ -1,8 +1,8 @@
 """The one place where pretrained weights are resolved: `pretrained`, `random`, or a path to a file.
 
-`pretrained` asks the library that publishes the weights, with its own loader and cache. `random` is named so
-in every output. A file is a state dict: safetensors, or a torch file of tensors only, for no pickle is ever
-executed. Nothing falls back to anything else: weights that cannot be had are a UserError with what to do.
+`pretrained` asks the library that publishes the weights, with its own loader and cache. `random` is named as
+such in every output. A file is a state dict: safetensors, or a torch file of tensors only, since no pickle is
+ever executed. There are no fallbacks: weights that are not available raise a UserError that says what to do.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ State = dict[str, torch.Tensor]
 Made = TypeVar("Made")
 Loaded = TypeVar("Loaded", State, Path)
 
-# Seconds that a silent server is waited for.
+# Seconds to wait for a silent server.
 PATIENCE = 10.0
 WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt")  # of the hub's repositories
-AGAIN = "Copy it once more from where it came, or give another file."  # of what is damaged
+AGAIN = "Copy it once more from where it came, or give another file."  # if damaged
 # torch's own switch; torchvision's loader has no parameter for it.
 FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -46,7 +46,7 @@ FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 class Published(Generic[Loaded]):
     """Where a library finds the published weights of one network, and how to ask it for them.
 
-    They are a state dict, or the path of a file that holds the network as well (see `place`).
+    Loading gives a state dict, or the path of a file that holds the network as well (see `place`).
     """
 
     network: str
@@ -54,7 +54,7 @@ class Published(Generic[Loaded]):
     where: str | None
     """The address or hub id; None where the library has no weights for this network."""
     by_hand: str
-    """How a person without a network places the file, as one sentence."""
+    """How to put the file in place by hand, without a network, as one sentence."""
     load: Callable[[], Loaded]
     """The library's own loader and cache."""
     from_hub: bool = False
@@ -62,7 +62,7 @@ class Published(Generic[Loaded]):
 
 
 class _Looked(Exception):
-    """Weights that come with their network are within reach, and nobody wants them yet."""
+    """Raised while `looking`: weights that come with their network are available, but are not loaded."""
 
 
 _looking = False  # see `looking`
@@ -70,8 +70,11 @@ _looking = False  # see `looking`
 
 @contextlib.contextmanager
 def looking() -> Iterator[None]:
-    """Within it published weights are not loaded: UserError where they are neither in the library's cache nor
-    to be had now, and else networks keep the weights that they were made with."""
+    """A context in which published weights are looked for, but not loaded.
+
+    UserError where they are neither in the library's cache nor available now; otherwise networks keep the
+    weights that they were made with.
+    """
     global _looking
     before, _looking = _looking, True
     try:
@@ -91,7 +94,7 @@ def fill(net: nn.Module, spec: str, published: Published[State], unused: tuple[s
     """Load into `net` the weights that `spec` names; `random` leaves it as it was made (see `seeded`).
 
     Fields that start with a prefix in `unused`, such as those of a classifier that the network lacks, are not
-    loaded. Raises UserError where the weights cannot be had, or do not fit.
+    loaded. Raises UserError where the weights are unavailable or do not fit.
     """
     if spec == PRETRAINED and _looking:
         _refuse_out_of_reach(published)
@@ -103,7 +106,7 @@ def fill(net: nn.Module, spec: str, published: Published[State], unused: tuple[s
 
 
 def place(spec: str, published: Published[Path]) -> Path:
-    """The file that `spec` names, for weights that come with their network, in one file."""
+    """The file that `spec` names, for weights that come with their network in one file."""
     if spec == PRETRAINED and _looking:
         _refuse_out_of_reach(published)
         raise _Looked
@@ -111,7 +114,7 @@ def place(spec: str, published: Published[Path]) -> Path:
 
 
 def cached(published: Published[Any]) -> bool:
-    """Whether the library has published weights in its cache already."""
+    """Whether the library already has the published weights in its cache."""
     where = _address(published)
     if published.from_hub:
         kept = hub_folder(where).glob("snapshots/*/*")
@@ -120,7 +123,7 @@ def cached(published: Published[Any]) -> bool:
 
 
 def by_hand(url: str) -> str:
-    """How a person without a network places a file of torch's hub, as one sentence."""
+    """How to put a file of torch's hub in place by hand, without a network, as one sentence."""
     return f"Without a network, place that file as {_torch_file(url)}."
 
 
@@ -129,7 +132,7 @@ def _torch_file(url: str) -> Path:
 
 
 def hub_folder(repository: str) -> Path:
-    """Where the client of the Hugging Face hub keeps what it has of a repository."""
+    """Where the client of the Hugging Face hub caches a repository."""
     return Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
 
@@ -139,7 +142,7 @@ def words(spec: str) -> str:
 
 
 def identity(spec: str, published: Published[Any], seed: int = 0) -> dict[str, str | int | None]:
-    """What decides the weights, for recipes: the library's address, the seed, or the file's content."""
+    """What determines the weights, for recipes: the library's address, the seed, or the file's content."""
     if spec == PRETRAINED:
         return {PRETRAINED: _address(published)}
     if spec == RANDOM:
@@ -148,9 +151,9 @@ def identity(spec: str, published: Published[Any], seed: int = 0) -> dict[str, s
 
 
 def read(spec: str | Path, mapped: bool = False) -> State:
-    """The tensors in a file, by field name, on the CPU. UserError where it is absent or no state dict.
+    """The tensors in a file, by field name, on the CPU. UserError where it is absent or not a state dict.
 
-    `mapped`: they are to be looked at only, and need not be read; their values are those of the disk.
+    With `mapped`, those of a torch file are mapped into memory, not read, unless its format is too old.
     """
     path = _file(spec)
     try:
@@ -169,7 +172,7 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
     """Load `state` into `net`, without fields that start with a prefix in `unused`; UserError on a misfit."""
     state = {name: value for name, value in state.items() if not name.startswith(unused)}
     expected = net.state_dict()
-    # A counter that old files lack and that evaluation never reads.
+    # num_batches_tracked is a counter that old files lack and that evaluation never reads.
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
     shapes = [f"{name} {list(value.shape)} instead of {list(expected[name].shape)}"
@@ -179,7 +182,8 @@ def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ())
     if complaints:
         raise UserError(f"{source} does not fit this network ({type(net).__name__}). Fields "
                         f"{'; '.join(complaints)}. Give weights of this network, or `random`.")
-    # Not the network's own, which some libraries replace by one that renames fields or takes no `strict`.
+    # Not the network's own method, which some libraries override with one that renames fields or takes no
+    # `strict`.
     nn.Module.load_state_dict(net, state, strict=False)
 
 
@@ -202,7 +206,7 @@ def _ask(published: Published[Loaded]) -> Loaded:
 
 
 def _refuse_out_of_reach(published: Published[Any]) -> None:
-    """UserError where published weights are not in the cache, and whoever has them does not answer."""
+    """UserError where published weights are not in the cache, and their server does not answer."""
     where = _address(published)
     if cached(published):
         return
@@ -225,10 +229,10 @@ def _not_had(published: Published[Any], reason: str) -> UserError:
 
 @contextlib.contextmanager
 def _guarded(cache_only: bool) -> Iterator[None]:
-    """Library loaders as we want them: no pickle executed, no silent server or hub waited for."""
+    """A context for library loaders: no pickle is executed, and waits for a silent server are short."""
     timeout, offline = socket.getdefaulttimeout(), hub.HF_HUB_OFFLINE
     socket.setdefaulttimeout(PATIENCE)
-    # A hub that does not answer: its client would retry for most of a minute.
+    # If the hub does not answer, its client would retry for most of a minute.
     hub.HF_HUB_OFFLINE = offline or cache_only
     try:
         with environment({FORCE_TENSORS_ONLY: "1"}):
@@ -240,7 +244,7 @@ def _guarded(cache_only: bool) -> Iterator[None]:
 
 @lru_cache
 def _answered(address: str, minute: int) -> bool:
-    """Asked once a minute, for several networks may be published in one place, and it may be silent."""
+    """`_answers`, once a minute at most: several networks may be published by one silent server."""
     return _answers(address)
 
 
@@ -262,12 +266,12 @@ def _file(spec: str | Path) -> Path:
 def _tensors_only(path: Path, mapped: bool) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True,
-                           mmap=mapped and zipfile.is_zipfile(path))  # older files cannot be
+                           mmap=mapped and zipfile.is_zipfile(path))  # older formats cannot be mapped
     except pickle.UnpicklingError:
         raise UserError(f"{path} is refused: it is not a torch file of tensors only, and nothing else in a "
                         "pickle is ever executed. Save it again as a plain state dict or as safetensors."
                         ) from None
-    except Exception as error:  # torch fails in many ways at what is damaged
+    except Exception as error:  # torch fails in many ways on damaged files
         raise UserError(f"{path} cannot be read as a weights file: {printable(_first_line(error))} "
                         f"{AGAIN}") from None
     if not isinstance(state, dict):
