@@ -235,7 +235,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float):
                for name, weight in random_net(with_()).state_dict().items()}
     tensors["ema.out.2.bias"][3] = value
     path = checkpoints.save(tmp_path / "x.safetensors", tensors, {"configuration": configuration(with_())})
-    with pytest.raises(UserError, match=r"out\.2\.bias holds values that are no numbers"):
+    with pytest.raises(UserError, match=r"out\.2\.bias holds values that are not finite numbers"):
         checkpoints.load(path)
 
 

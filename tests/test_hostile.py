@@ -582,7 +582,7 @@ def test_a_checkpoint_with_a_strange_header_is_refused(tmp_path: Path, header: s
     path = tmp_path / "model.safetensors"
     save_file({"raw.a": torch.zeros(1)}, path, {"header": header})
     for call in (checkpoints.read, checkpoints.header, origins.read_fingerprints):
-        assert "its header is not one of ours" in refused(call, path, names=str(path))
+        assert "its header was not written by DiffuseGen" in refused(call, path, names=str(path))
 
 
 def test_nothing_in_the_program_executes_a_file():

@@ -199,7 +199,7 @@ def test_torchscript_of_a_stranger_is_not_run(tmp_path: Path, sets: tuple) -> No
     torch.jit.save(torch.jit.script(Writer(str(target))), path)
     torch.jit.load(path)(torch.zeros(1, 3, 48, 48))
     target.unlink()  # it does write where it is run
-    with pytest.raises(UserError, match="its SHA-256 is another, and no other program is run"):
+    with pytest.raises(UserError, match="its SHA-256 differs, and no other program is run"):
         metrics.extract(sets[0], Evaluate(backbone="inception_v3_fid", weights=str(path)))
     assert not target.exists()
 

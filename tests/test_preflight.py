@@ -221,7 +221,7 @@ def test_published_weights_that_cannot_be_had_are_told_before_the_first_chapter(
     p = changed(nano_params, **{section: {"weights": "pretrained", **change}})
     lines = told(p, where[0])
     assert len(lines) == 1
-    assert "could not be had" in lines[0]
+    assert "could not be loaded" in lines[0]
     assert "does not answer and the cache lacks it. Without a network, " in lines[0]
     before = [] if where[0] == "1" else told(p, str(int(where[0]) - 1))
     assert before == []
@@ -248,9 +248,9 @@ def test_published_weights_that_the_cache_has_need_no_network(nano_params: Param
 
 @pytest.mark.parametrize(("change", "says", "where"), [
     ({"segment": {"encoder": "tu-swin_tiny_patch4_window7_224", "decoder_channels": [8, 8, 8]}},
-     "cannot see images of 16 pixels", "678"),
+     "cannot take images of 16 pixels", "678"),
     ({"style": {"backbone": "timm/swin_tiny_patch4_window7_224", "backbone_size": 32}},
-     "cannot see images of 32 pixels", "45678")])
+     "cannot take images of 32 pixels", "45678")])
 def test_a_network_that_takes_one_size_only_is_told_before_the_first_chapter(
         change: dict, says: str, where: str, nano_params: Params) -> None:
     p = changed(nano_params, **change)

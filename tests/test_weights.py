@@ -173,7 +173,7 @@ def test_weights_that_cannot_be_had_say_what_was_tried_and_what_to_do(error):
 def test_a_cached_file_with_a_pickle_is_not_executed(tmp_path):
     sprung, file = tmp_path / "sprung", tmp_path / "net.pth"
     torch.save({"a": Trap(sprung)}, file)
-    with pytest.raises(UserError, match="could not be had"):
+    with pytest.raises(UserError, match="could not be loaded"):
         # As torchvision's loader does.
         weights.fill(net(), "pretrained", published(lambda: torch.load(file, weights_only=False)))
     assert not sprung.exists()

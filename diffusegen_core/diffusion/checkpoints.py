@@ -68,8 +68,8 @@ def save(path: Path, tensors: dict[str, Tensor], header: Header, hashed: bool = 
     try:
         return files.write(path, lambda file: save_file(copies, file, metadata), hashed)
     except SafetensorError as error:
-        raise UserError(f"{path} could not be written: {error}. Look for room on the disk and for the rights "
-                        "to write there; the same command tries it again.") from error
+        raise UserError(f"{path} could not be written: {error}. Check the space on the disk and your "
+                        "permission to write there, then run the same command again.") from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Header]:
@@ -120,7 +120,8 @@ def _header(path: Path, metadata: dict[str, str]) -> Header:
         head = None
     parts = ("configuration", "recipe", "seen")
     if not isinstance(head, dict) or not all(isinstance(head.get(name, {}), dict) for name in parts):
-        raise UserError(f"{path} cannot be read as a checkpoint: its header is not one of ours. {AGAIN}")
+        raise UserError(f"{path} cannot be read as a checkpoint: its header was not written by "
+                        f"DiffuseGen. {AGAIN}")
     return head
 
 
@@ -167,8 +168,8 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
     """
     path = Path(path)
     if path.suffix != OURS:
-        raise UserError(f"{path} is no {OURS} file, and only those tell of their network. Read a released "
-                        "checkpoint by checkpoints.load_released, with its network and process.")
+        raise UserError(f"{path} is not a {OURS} file, and only those describe their network. Read a "
+                        "released checkpoint by checkpoints.load_released, with its network and process.")
     with _opened(path) as (file, head):
         net, process = _build_from_header(path, head, file, weights)
         _refuse_other_label(path, head["configuration"].get("labels", 0), label)
@@ -220,7 +221,7 @@ def _build_from_header(path: Path, head: Header, file: safe_open, weights: str) 
     model, process, image_size, conditions, planes = _read_configuration(path, head)
     names = [name for name in file.keys() if name.startswith(f"{weights}.")]  # noqa: SIM118
     if model.res_blocks * len(model.channel_mult) > len(names) or process.steps > MOST_STEPS:
-        raise UserError(f"{path} does not hold the network that its header tells of. {AGAIN}")
+        raise UserError(f"{path} does not hold the network that its header describes. {AGAIN}")
     net = _network(path, model, image_size, conditions, planes)
     slices = {name.removeprefix(f"{weights}."): file.get_slice(name) for name in names}
     refuse_other_shapes(path, {name: tuple(part.get_shape()) for name, part in slices.items()}, net,
@@ -280,7 +281,7 @@ def _network(path: Path, model: Model, image_size: int, conditions: Conditions =
         with torch.device("meta"):
             return UNet(model, image_size, conditions, planes)
     except (ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"{path} tells of a network that cannot be built: {error}. {AGAIN}") from None
+        raise UserError(f"{path} describes a network that cannot be built: {error}. {AGAIN}") from None
 
 
 def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process,
@@ -299,8 +300,8 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
 
 
 def _no_numbers(path: Path, name: str) -> UserError:
-    return UserError(f"{path} cannot be used as a model: {name} holds values that are no numbers. Name "
-                     "another file, or train the model anew, with a smaller train.lr if it diverged.")
+    return UserError(f"{path} cannot be used as a model: {name} holds values that are not finite numbers. "
+                     "Name another file, or train the model anew, with a smaller train.lr if it diverged.")
 
 
 def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any]) -> None:

@@ -158,7 +158,7 @@ class Diffusion:
     def _over(self, steps: int) -> "Diffusion":
         """As `respaced`, for a number given by the user: UserError where it is out of range."""
         if not 1 <= steps <= len(self.schedule):
-            raise UserError(f"{steps} steps are not possible: the model has 1 to {len(self.schedule)}.")
+            raise UserError(f"{steps} steps are not possible: choose 1 to {len(self.schedule)}.")
         return self.respaced(steps)
 
     def _generators(self, seed: int, what: str, numbers: range) -> Generators:

@@ -200,7 +200,7 @@ def _download() -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as fresh:
             fetched = Path(check_download_inception(fresh))
             if files.sha256(fetched) != NETWORK_SHA256:
-                raise ValueError(f"What came is not {NETWORK}: its SHA-256 is another.")
+                raise ValueError(f"What came is not {NETWORK}: its SHA-256 differs.")
             os.replace(fetched, path)
     return path
 
@@ -211,8 +211,8 @@ def _inception(path: Path) -> "InceptionV3W":
     TorchScript is a program, with operators that write files, so no other file than this one is run.
     """
     if files.sha256(path) != NETWORK_SHA256:
-        raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}: its SHA-256 is "
-                        "another, and no other program is run. Give that file, `pretrained`, or another "
+        raise UserError(f"{path} is not the TorchScript network of clean-fid, {NETWORK}: its SHA-256 "
+                        "differs, and no other program is run. Give that file, `pretrained`, or another "
                         "backbone.")
     from cleanfid.inception_torchscript import InceptionV3W
 

@@ -135,7 +135,7 @@ def _refuse_misfit(net: nn.Module, backbone: str, side: int, usual: int) -> None
     try:
         net(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError, ValueError):
-        raise UserError(f"The backbone {backbone} cannot see images of {side} pixels. Its own size is "
+        raise UserError(f"The backbone {backbone} cannot take images of {side} pixels. Its native size is "
                         f"{usual}.") from None
 
 

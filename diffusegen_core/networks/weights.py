@@ -222,7 +222,7 @@ def _silent(address: str) -> str:
 
 
 def _not_had(published: Published[Any], reason: str) -> UserError:
-    return UserError(f"The published weights of {published.network} could not be had: {published.library} "
+    return UserError(f"The published weights of {published.network} could not be loaded: {published.library} "
                      f"was asked for {published.where}. Reason: {reason} {published.by_hand} Or give the "
                      "path of a weights file, or `random`, instead of `pretrained`.")
 

@@ -139,7 +139,7 @@ def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RG
         try:
             net(torch.empty(settings.batch_size, inputs(kind.channels), side, side))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(f"segment.encoder {settings.encoder} cannot see images of {side} pixels: "
+            raise UserError(f"segment.encoder {settings.encoder} cannot take images of {side} pixels: "
                             f"{' '.join(str(error).split())[:200]}. Choose another, or the size that it "
                             "takes as data.image_size.") from None
     decided_by(settings, seed)
