@@ -1,4 +1,4 @@
-"""What to say of a folder that is laid out in no known way: what was seen, and the likely remedy."""
+"""Messages about a folder that has no known layout: what was found there, and the likely remedy."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ PAGE = 'the page "Data of your own", book/data.md, lists the known layouts'
 MASK_FOLDERS = re.compile(r"(?i).*(mask|label|annot|truth|segm|manual|gt|target).*")
 MASK_NAME = re.compile(r"(?i)mask[_-].*|.*[_-](mask|seg|segmentation|gt|labels?|anno|annotation|truth)"
                        r"([_-]?\d+)?")
-LOOKED_AT = 200  # files whose names a remedy is made from
+LOOKED_AT = 200  # files whose names are considered for a remedy
 
 
 def several(folder: Path, roots: Sequence[Path]) -> str:
@@ -25,7 +25,7 @@ def several(folder: Path, roots: Sequence[Path]) -> str:
 
 
 def unknown(folder: Path) -> str:
-    """The message for a folder whose layout nobody knows."""
+    """The message for a folder whose layout is not recognised."""
     paths = pairing.below(folder)
     if not paths:
         return f"{folder} holds no pictures that are read{_unread(folder)}."
@@ -35,7 +35,7 @@ def unknown(folder: Path) -> str:
 
 
 def seen(folder: Path, paths: Sequence[Path]) -> str:
-    """The folders and names that are there, in words that end a sentence."""
+    """The folders and file names found, as the end of a sentence; "" where there are none."""
     counts = Counter(path.parent for path in paths)
     shown = [f"{_relative(place, folder)} ({counted(count, 'picture')}, such as "
              f"{printable(next(path.name for path in paths if path.parent == place))})"
@@ -44,19 +44,19 @@ def seen(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def of_glob(glob: str) -> str:
-    """What a pattern has that patterns of data.images and data.masks cannot have, in words; else ""."""
+    """What is wrong with a pattern of data.images or data.masks, as the end of a sentence; else ""."""
     if Path(glob).is_absolute() or glob.startswith("~") or ".." in glob.split("/"):
         return "; patterns are relative to that folder"
     return "; of special characters, patterns have * ** and ? alone" if re.search(r"[\[\]{}]", glob) else ""
 
 
 def problem(remedy: str) -> Problem:
-    """The same as a row of a report."""
+    """A remedy as a row of a report."""
     return Problem(".", "names differ", remedy)
 
 
 def hint(folder: Path) -> str | None:
-    """What to set, or to rename, so that the pictures of a folder are pairs; None where nothing is likely."""
+    """What to set or rename so that a folder's pictures pair up; None where nothing is likely to help."""
     count, image_glob, mask_glob = patterns(folder)
     if count:
         return (f"Set data.images: '{image_glob}' and data.masks: '{mask_glob}', by which {count} pairs are "
@@ -66,14 +66,14 @@ def hint(folder: Path) -> str | None:
 
 
 def patterns(folder: Path) -> tuple[int, str, str]:
-    """The patterns of images and of masks by which the most pairs are there, and how many: 0 where none."""
+    """The number of pairs, and the patterns of images and masks that give the most; 0 where none do."""
     images, masks = _told_apart(folder)
     if not images or not masks:
         return 0, "", ""
     paths = pairing.below(folder)
     return max((
         _best(folder, paths, _image_globs(folder, images), _mask_globs(folder, images, masks)),
-        # As x.jpg.png of x.png: it is the image whose name has more than the mask's.
+        # The other way round: an image's name extends its mask's, as x.jpg.png does x.png.
         _best(folder, paths, _mask_globs(folder, masks, images), _image_globs(folder, masks))),
         key=lambda one: one[0])
 
@@ -87,7 +87,7 @@ def _told_apart(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _best(folder: Path, paths: Sequence[Path], images: Iterable[str],
           masks: Iterable[str]) -> tuple[int, str, str]:
-    """The patterns by which the most pairs are there, and how many."""
+    """The number of pairs, and the patterns that give the most."""
     tried = [(_pairs(folder, paths, one, other), one, other) for one, other in product(images, masks)]
     return max(tried, key=lambda one: one[0], default=(0, "", ""))
 
@@ -120,7 +120,7 @@ def _mask_globs(folder: Path, images: Sequence[Path], masks: Sequence[Path]) -> 
 
 
 def _around(name: str, stems: Sequence[str]) -> list[tuple[str, str]]:
-    """What stands before and after an image's name in a mask's; a number is not cut in two."""
+    """The text before and after an image's name in a mask's name; a match never splits a number."""
     for stem in stems:
         before, inner, after = name.partition(stem)
         cut = (stem[:1].isdigit() and before[-1:].isdigit()) or (stem[-1:].isdigit() and after[:1].isdigit())
@@ -130,7 +130,7 @@ def _around(name: str, stems: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _places(folder: Path, paths: Sequence[Path]) -> list[str]:
-    """The folders of files as a pattern, such as images/*/, and one that lets them lie anywhere below."""
+    """The folders of files as patterns: level by level, such as images/*/, and one for any depth below."""
     parts = sorted({path.parent.relative_to(folder).parts for path in paths})
     if len(parts) == 1:
         return ["/".join((*parts[0], ""))]
@@ -148,7 +148,7 @@ def _is_mask(path: Path) -> bool:
 
 
 def _nearly(images: Sequence[Path], masks: Sequence[Path]) -> str | None:
-    """What sets the names of images and masks apart, where it is little."""
+    """How the names of images and masks differ: in case, in leading zeros, or else by an example."""
     for words, same in (("only in upper and lower case", str.casefold), ("only in leading zeros", _unpadded)):
         known = {same(rasters.stem(path)): path.name for path in images}
         for path in masks:

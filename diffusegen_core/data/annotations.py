@@ -1,4 +1,4 @@
-"""Outlines that annotation tools store as JSON: COCO, LabelMe; and the classes of nnU-Net's dataset.json."""
+"""Outlines that annotation tools store as JSON (COCO, LabelMe), and the classes in nnU-Net's dataset.json."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ def coco_files(root: Path) -> list[Path]:
 
 
 def is_labelme(root: Path) -> bool:
-    """Whether a picture of the folder, or of its `images`, has LabelMe's file beside it."""
+    """Whether a picture of the folder, or of its `images`, has a LabelMe file beside it."""
     return any(_is_labelme(path) for path in _beside(root))
 
 
@@ -45,12 +45,12 @@ class _Outlined(NamedTuple):
     size: tuple[int, int] | None
     shapes: list[Shape]
     wrong: list[str]
-    """Outlines that cannot be, in words."""
+    """What is wrong with its outlines, in words."""
 
 
 def scan_coco(report: Report, root: Path, files: Sequence[Path]) -> None:
-    """Add the images of COCO's files with their outlines; those of an image that several files name are put
-    together, and so are classes of the same name. UserError where a file is not as COCO's are."""
+    """Add the images of COCO files with their outlines. Where several files list an image, its outlines are
+    merged, as are classes of the same name. UserError where a file is not a valid COCO file."""
     known: dict[Path, list[tuple[Path, _Outlined]]] = defaultdict(list)
     for file in files:
         report.files.append(file)
@@ -76,7 +76,7 @@ def scan_coco(report: Report, root: Path, files: Sequence[Path]) -> None:
 
 
 def _add_coco(report: Report, path: Path, told: Sequence[tuple[Path, _Outlined]]) -> None:
-    """The pair of an image, or its problem."""
+    """Add the pair of an image, or its problem."""
     sizes = {one.size for _, one in told if one.size}
     if wrong := [words for _, one in told for words in one.wrong]:
         report.add(path, UNREADABLE, printable(some(wrong)))
@@ -89,8 +89,8 @@ def _add_coco(report: Report, path: Path, told: Sequence[tuple[Path, _Outlined]]
 
 
 def _coco(report: Report, file: Path, several: bool) -> tuple[list[_Outlined], int]:
-    """The images of a file, and how many that it does not list are outlined. Its classes are added to the
-    report: by their own numbers, or where there are `several` files by new ones."""
+    """The images of a file, and the number of outlined images that it does not list. Adds its classes to the
+    report, under their own numbers or, if there are `several` files, under new ones."""
     content = _opened(file)
     try:
         numbers = {}
@@ -117,7 +117,7 @@ def _coco(report: Report, file: Path, several: bool) -> tuple[list[_Outlined], i
 
 
 def scan_labelme(report: Report, root: Path) -> None:
-    """Add the pictures that have LabelMe's file beside them; one without is a problem."""
+    """Add the pictures that have a LabelMe file beside them; one without is a problem."""
     contents = {}
     for path in pairing.pictures(root) or pairing.pictures(root / "images"):
         file = path.with_suffix(".json")
@@ -141,9 +141,9 @@ def scan_labelme(report: Report, root: Path) -> None:
 
 
 def nnunet_classes(root: Path) -> dict[str, list[int]]:
-    """The values of each class by nnU-Net's dataset.json, background left out; {} where there is none.
+    """The values of each class in nnU-Net's dataset.json, without background; {} where there is no such file.
 
-    UserError where it is not as nnU-Net's.
+    UserError where its `labels` are not in nnU-Net's form.
     """
     file = root / NNUNET
     if not file.is_file():
@@ -151,7 +151,7 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
     told = _opened(file).get("labels", {})
     try:
         pairs = [(name, value) for name, value in told.items()]
-        if all(str(name).isdigit() for name, _ in pairs):  # as nnU-Net 1 has them: value to name
+        if all(str(name).isdigit() for name, _ in pairs):  # nnU-Net 1 maps values to names
             pairs = [(str(value), int(name)) for name, value in pairs]
         classes = {str(name): [int(one) for one in (value if isinstance(value, list) else [value])]
                    for name, value in pairs if name != "background"}
@@ -163,8 +163,8 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
 
 def rasterised(shapes: Sequence[Shape], how: Rule, size: tuple[int, int],
                layout: str) -> tuple[np.ndarray, list[Complaint]]:
-    """The mask (H, W, M) in {0, 1} of outlined regions, at a width and height, as the tools of their layout
-    draw them. Raises ValueError for what does not fit."""
+    """The mask (H, W, M) in {0, 1} of outlined regions at `size` (width, height), drawn as the tools of their
+    layout draw them. Raises ValueError for a region that does not fit."""
     width, height = size
     mask = np.zeros((height, width, len(how.classes)), np.uint8)
     unmapped = sorted({how.called.get(one.category, one.category) for one in shapes
@@ -247,7 +247,7 @@ def _patch(points: Any, picture: Any) -> tuple[int, int, np.ndarray]:
 
 
 def _size(told: Mapping[str, Any], *names: str) -> tuple[int, int] | None:
-    """Width and height of the picture that was outlined; None where the file does not tell."""
+    """Width and height of the picture that was outlined; None where the file does not say."""
     width, height = (told.get(name) for name in names)
     return (width, height) if isinstance(width, int) and isinstance(height, int) else None
 
@@ -260,7 +260,7 @@ def _corners(numbers: Iterable[Any]) -> tuple[float, ...]:
 
 
 def _opened(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping; {} for other files. UserError where one that is meant is damaged."""
+    """The mapping in a JSON file; {} for other JSON. UserError where the file is too large or damaged."""
     status = path.stat()
     if status.st_size > MAX_JSON:
         raise UserError(f"{path} has more than {MAX_JSON >> 20} MiB.")
@@ -269,7 +269,7 @@ def _opened(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def parsed(path: Path, _size: int, _time_ns: int) -> dict[str, Any]:
-    """The same, parsed once while a folder is scanned: large files take seconds. Nobody changes it."""
+    """The same, parsed once per scan, as large files take seconds; callers must not change the result."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -287,7 +287,7 @@ def _beside(root: Path) -> list[Path]:
 
 
 def _placed(root: Path, file: Path, name: str) -> Path | None:
-    """Where an image that COCO names lies: below the folder, its `images`, or one called as the file is."""
+    """The path of an image that a COCO file names: in the root, `images`, the file's folder, or its split."""
     split = file.stem.split("_")[-1]
     for folder in (root, root / "images", file.parent, root / split, root / "images" / split):
         path = folder / name

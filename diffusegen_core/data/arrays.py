@@ -1,4 +1,4 @@
-"""Arrays of scientific Python: NIfTI, 2-D or the slices of a volume, and NumPy's own files."""
+"""NIfTI images, 2-D or slices of a volume, and NumPy's .npy files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,16 +11,16 @@ import numpy as np
 from diffusegen_core.config.data import MOST_CHANNELS
 from diffusegen_core.data.pixels import Raster, ends, refuse_bomb
 
-MAX_VOXELS = 10**9  # of a volume; scans have a tenth of it
+MAX_VOXELS = 10**9  # of a volume; real scans have a tenth of that
 MOST_BYTES = 3 << 28  # of a volume in memory
 
 
 def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     """The image of a NIfTI file, or the slice (axis, index) of its volume, in its scaled values.
 
-    Axes are those of the patient (right, anterior, superior), as near as they come. What is shown is seen as
-    radiologists do: the patient's right at the left, front or head at the top. Raises ValueError for what is
-    neither, and whatever nibabel raises.
+    Axes are the nearest to the patient's (right, anterior, superior). The image is oriented as radiologists
+    view it: the patient's right at the left, front or head at the top. Raises ValueError where there is no
+    such image or slice, and whatever nibabel raises.
     """
     status = path.stat()
     volume = _upright(path, status.st_size, status.st_mtime_ns)
@@ -38,7 +38,7 @@ def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
 
 
 def sides(path: Path) -> tuple[int, ...]:
-    """The sides of a NIfTI file's volume along the patient's axes; no voxel is read. Raises as `nifti`."""
+    """The sides of a NIfTI file's volume along the patient's axes. Raises as `nifti`."""
     status = path.stat()
     return _upright(path, status.st_size, status.st_mtime_ns).sides
 
@@ -47,20 +47,20 @@ class _Volume(NamedTuple):
     """A NIfTI file in the patient's axes."""
 
     shape: tuple[int, ...]
-    """That the file has."""
+    """As stored in the file."""
     axes: str
-    """Where its axes, as they are stored, lead."""
+    """The patient's directions along the axes as stored, such as "LPS"."""
     sides: tuple[int, ...]
     affine: np.ndarray
     plane: Callable[[int, int], np.ndarray]
-    """The slice of an axis and an index, in the order of the other two axes."""
+    """The slice at an axis and an index, with the other two axes in order."""
 
 
-@lru_cache(maxsize=2)  # image and mask of a volume, whose slices are read one after the other
+@lru_cache(maxsize=2)  # an image and its mask, whose slices are read in turn
 def _upright(path: Path, size: int, time_ns: int) -> _Volume:
-    """The volume of a file. One that has to be turned is read into memory, as its slices would else be
-    unzipped from the start again and again; a very large one is not."""
-    import nibabel  # here, so that a run without NIfTI does without
+    """The volume of a file. One that has to be turned is read into memory, as each of its slices would
+    otherwise be unzipped from the start; a very large one is not."""
+    import nibabel  # here, so that runs without NIfTI do not need it
     image: Any = nibabel.load(path)
     shape = image.shape
     if len(shape) > 3 and any(side > 1 for side in shape[3:]):
@@ -91,8 +91,8 @@ def _from_memory(values: Any, axis: int, index: int) -> np.ndarray:
 
 
 def _from_file(stored: Any, turn: np.ndarray, axis: int, index: int) -> np.ndarray:
-    """The same of a file as it is stored; `turn` has for each of its axes the patient's, and whether it leads
-    the same way (1) or the other (-1)."""
+    """The same, from a file as stored; `turn` gives, for each stored axis, the patient's axis and whether it
+    points the same way (1) or the other (-1)."""
     own = int(np.flatnonzero(turn[:, 0] == axis)[0])
     plane: list[Any] = [slice(None)] * 3 + [0] * (len(stored.shape) - 3)
     plane[own] = index if turn[own, 1] > 0 else stored.shape[own] - 1 - index
@@ -103,7 +103,7 @@ def _from_file(stored: Any, turn: np.ndarray, axis: int, index: int) -> np.ndarr
 
 
 def numpy(path: Path) -> Raster:
-    """The array of a .npy file: (H, W), (H, W, C), or (C, H, W) where only that can be meant."""
+    """The array of a .npy file: (H, W), (H, W, C), or (C, H, W) where the first axis can only be channels."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
@@ -123,7 +123,7 @@ def numpy(path: Path) -> Raster:
 
 
 def _raster(values: np.ndarray, name: str) -> Raster:
-    """An array of numbers, in the machine's byte order. ValueError for another."""
+    """An array of numbers or booleans as a raster, in native byte order. ValueError for other types."""
     kind = values.dtype
     if kind.kind == "b":
         return Raster(values * np.uint8(255), name, "bool", (0, 255))

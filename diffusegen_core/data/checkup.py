@@ -1,4 +1,4 @@
-"""All that `diffusegen data check` tells: every problem of a folder, and what the data are, a verdict a line.
+"""What `diffusegen data check` reports: every problem of a folder, and what the data are, a verdict per line.
 
 A problem makes a pair unusable. A line to look at (`look`) may be in order, and often is not.
 """
@@ -34,15 +34,15 @@ from diffusegen_core.data.sequences import SEQUENCE
 
 OK, LOOK = "ok", "look"
 VALUES = "labels"  # the subject of the line that names the values of all masks
-SIZES = 64, 128, 256  # image sides at which regions may vanish, beside the chosen one
+SIZES = 64, 128, 256  # image sides at which vanishing regions are counted, beside data.image_size
 DARK = 8  # the brightest grey level of a picture that shows nothing
-STRETCHED = 1.2  # a longer side over the shorter one
-STRIP = 1000  # images that are compared with all others at once
+STRETCHED = 1.2  # longer side over shorter, above which a picture is reported as not square
+STRIP = 1000  # images compared with all others at a time
 
 
 @dataclass
 class Seen:
-    """What the pairs of a folder are, gathered while they are read."""
+    """What is known about the pairs of a folder, gathered while they are read."""
 
     images: Counter[str] = field(default_factory=Counter)
     """Format, mode and depth -> pictures."""
@@ -50,23 +50,23 @@ class Seen:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Width and height -> images."""
     values: Counter[str] = field(default_factory=Counter)
-    """Value of the masks' files -> pixels."""
+    """Value in the mask files -> pixels."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Kind of images -> the least and the largest value."""
     areas: list[tuple[float, str]] = field(default_factory=list)
-    """Share of its image, and pair, of every region."""
+    """For every region, its share of the image and the pair's name."""
     lost: dict[int, int] = field(default_factory=dict)
     """Side -> regions that vanish at it."""
     odd: dict[str, list[str]] = field(default_factory=dict)
     """What is odd -> pairs."""
     colourless: bool = True
     classes: Counter[int] = field(default_factory=Counter)
-    """Place of a class -> masks that have a pixel of it."""
+    """Index of a class -> masks that have a pixel of it."""
     shown: dict[str, np.ndarray] = field(default_factory=dict)
     """Pair -> its looks, see `testsets.looks`."""
     windows: set[tuple[float, float]] = field(default_factory=set)
     turned: int = 0
-    """Slices in DICOM that are not stored as they are shown."""
+    """DICOM slices that are not stored the way they are shown."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Checkup:
     lines: list[tuple[str, str, str]]
     """Verdict, subject, and what there is to say."""
     seen: Seen
-    """What the lines tell of."""
+    """What the lines are made from."""
 
     @property
     def text(self) -> str:
@@ -86,7 +86,7 @@ class Checkup:
 
     @property
     def brief(self) -> str:
-        """The same; where one parameter names the values of most masks, with a few of these."""
+        """The same, with few of the unmapped values where one parameter would name those of most masks."""
         alike = any(subject == VALUES for _, subject, _ in self.lines)
         return "\n".join([*self._rows, self.report.folded(labels.UNMAPPED) if alike else self.report.text])
 
@@ -140,7 +140,7 @@ def _note_image(seen: Seen, image: Raster) -> None:
     low, high = span(image.values)
     before = seen.spans.get(kind, (low, high))
     seen.spans[kind] = min(low, before[0]), max(high, before[1])
-    values = image.values  # where NaN is, no channel is unlike the first
+    values = image.values  # NaN counts as no difference
     seen.colourless &= bool(((values == values[..., :1]) | (values != values)).all())
     if image.voi:
         seen.windows.add(image.voi)
@@ -167,9 +167,9 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
 
 
 def vanishing(mask: np.ndarray, side: int) -> int:
-    """How many connected regions of a mask (H, W, M) have no pixel of their own at another side.
+    """How many connected regions of a mask (H, W, M) are gone when it is resized to another side.
 
-    That is reckoned by their share of the pixels that they lie in, as masks are resized.
+    A region is gone if none of its pixels lies in a pixel that its class has after `planes.shrunk`.
     """
     lost = 0
     for layer in np.moveaxis(mask, 2, 0):
@@ -177,7 +177,7 @@ def vanishing(mask: np.ndarray, side: int) -> int:
         if count == 1:
             continue
         small = planes.shrunk(layer[None], (side, side))[0]
-        # The pixel that the middle of each lies in, of a larger mask as of a smaller one.
+        # The resized pixel that each pixel's centre lies in, whether the mask becomes smaller or larger.
         rows, columns = (((2 * np.arange(length) + 1) * side) // (2 * length) for length in layer.shape)
         kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)
         lost += count - len(np.union1d(np.unique(kept), [0]))
@@ -185,7 +185,7 @@ def vanishing(mask: np.ndarray, side: int) -> int:
 
 
 def twins(seen: Seen) -> list[tuple[str, str]]:
-    """Pairs of images that are copies of each other, by their looks; of flat ones nobody can tell."""
+    """Pairs of images that look like copies of each other; flat images have too little contrast to tell."""
     names, same = list(seen.shown), []
     rows = np.stack(list(seen.shown.values())) if names else np.zeros((0, 1))
     for first in range(0, len(names), STRIP):  # a table of all would not fit into memory
@@ -261,8 +261,8 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
 
 
 def _unnamed_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
-    """The parameter that names the values of all masks, where none names any: what each mask would need
-    differs by what it shows."""
+    """The line that suggests a data.labels for the values of all masks, where it is not set: what would suit
+    a single mask depends on what it shows."""
     masks = sum(one.problem == labels.UNMAPPED for one in report.problems)
     numbers = [value for value in seen.values if value != "0"]
     if (settings.labels or 2 * masks <= seen.masks.total() or not 1 < len(numbers) <= maskvalues.SHOWN
@@ -274,7 +274,7 @@ def _unnamed_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str
 
 
 def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
-    """In how many masks each of several classes is, and where a class has no file and others have."""
+    """How many masks have each class, and which pairs lack the file of a class that others have."""
     lines = []
     if settings.labels and seen.masks and (len(settings.classes) > 1 or not seen.classes):
         told = ", ".join(f"{printable(name)} in {seen.classes[number] or 'none'}"
@@ -289,8 +289,8 @@ def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, 
 
 
 def _without(report: Report, how: labels.Rule) -> dict[str, list[str]]:
-    """The pairs without a file of a key that others have, beside another one: where each pair has the file of
-    one key alone, as of folders that are classes, none is missing."""
+    """The pairs that lack the file of a key, for each key that some pair has beside another. Where every pair
+    has the file of one key only, as when folders are classes, none is missing."""
     keys: dict[str, set[str]] = {}
     for pair in report.pairs:
         keys[pair.name] = set()

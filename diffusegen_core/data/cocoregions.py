@@ -1,17 +1,17 @@
-"""The pixels of COCO's regions: polygons and run lengths, as its own library has them, which trusts any."""
+"""The pixels of COCO's polygons and run lengths, by its own library, whose input is checked here."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-FAR = 16  # times the image's longer side: corners beyond would take the library's memory
+FAR = 16  # times the image's longer side: corners beyond that make the library run out of memory
 
 
 def of_polygons(polygons: Sequence[Sequence[float]], width: int, height: int) -> np.ndarray:
-    """What polygons (x, y, x, y, ... each) cover together, (H, W) in {0, 1}: no half of their outline, as
-    Pillow's. Raises ValueError for corners far outside of the image."""
-    from pycocotools import mask as coco  # here, so that a run without COCO's files does without
+    """The union of polygons (x, y, x, y, ... each) as (H, W) in {0, 1}, without the half pixel of outline
+    that Pillow would add. Raises ValueError for corners far outside the image."""
+    from pycocotools import mask as coco  # here, so that runs without COCO files do not need it
     if any(abs(number) > FAR * max(width, height) for corners in polygons for number in corners):
         raise ValueError("a polygon with a corner far outside of its image")
     if not polygons:
@@ -21,8 +21,8 @@ def of_polygons(polygons: Sequence[Sequence[float]], width: int, height: int) ->
 
 
 def of_runs(runs: Any, width: int, height: int) -> np.ndarray:
-    """What run lengths cover, compressed or not, (H, W) in {0, 1}. Raises ValueError where they do not fit:
-    the library would write what they say without a check of its own."""
+    """What run lengths cover, compressed or not, as (H, W) in {0, 1}. Raises ValueError where they do not
+    fit: the library would write as many pixels as they say, unchecked."""
     from pycocotools import mask as coco
     told = runs.get("size")
     if told != [height, width]:
@@ -39,10 +39,10 @@ def of_runs(runs: Any, width: int, height: int) -> np.ndarray:
 
 
 def _total(text: str) -> int:
-    """How many pixels compressed run lengths cover; -1 where they are none.
+    """How many pixels compressed run lengths cover; -1 where the text is not valid.
 
-    Five bits a character, the sixth says that more follow; from the fourth count on each is relative to the
-    last but one.
+    Each character has five bits of a count, and a sixth that says whether more follow; from the fourth on,
+    each count is relative to the one two before it.
     """
     counts: list[int] = []
     value = shift = 0

@@ -37,7 +37,7 @@ from diffusegen_core.store.stamps import Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 PAIRS, SOURCE = "pairs.npz", "source.json"
-OVERLAP = "overlap"  # in PAIRS, where classes may overlap
+OVERLAP = "overlap"  # key in PAIRS, present where classes may overlap
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Pairs:
     names: list[str]
     """Unique, in the order of the folder."""
     images: np.ndarray
-    """(N, C, S, S) uint8; of three channels they are RGB."""
+    """(N, C, S, S) uint8; three channels are RGB."""
     masks: np.ndarray
     """(N, M, S, S) uint8, 1 where a pixel is of the class."""
     digest: str
@@ -55,9 +55,9 @@ class Pairs:
     overlap: bool = False
     """Whether a pixel may be of several classes."""
     file: Path | None = None
-    """The file that holds exactly these, by which another process reads them; None where none does."""
+    """The file that holds exactly these, for another process to read; None where there is none."""
     padded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Native height and width of those that lie between black bars (data.fit: pad)."""
+    """Name -> native height and width, for pairs that lie between black bars (data.fit: pad)."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,7 +74,7 @@ class Pairs:
 
     @property
     def stored(self) -> Path:
-        """`file`, for pairs that lie on the disk. Raises ValueError where they do not."""
+        """`file`. Raises ValueError for pairs that are not on disk."""
         if self.file is None:
             raise ValueError("these pairs lie in memory alone; other processes cannot read them")
         return self.file
@@ -95,10 +95,10 @@ class Pairs:
         return planes.grid(np.concatenate([self.images, 255 * self.masks], axis=1), self.planes.channels)
 
     def save(self, folder: str | Path) -> Path:
-        """Write them as a dataset folder, `images/` and `masks/`, new or beside other pairs; the folder.
+        """Write them into a dataset folder, `images/` and `masks/`, new or beside other pairs; returns it.
 
-        Files are as those of a run's sets: PNG, of several classes with their numbers, and arrays for images
-        of other channels. Raises UserError, before anything is written, where one is there already.
+        Files are like those of a run's sets: PNG, masks of several classes with class numbers, and arrays for
+        images of other than 1 or 3 channels. Raises UserError, before anything is written, where one exists.
         """
         place, channels = Path(folder), self.planes.channels
         for name in self.names:
@@ -128,13 +128,13 @@ def to_tensor(pairs: Pairs) -> torch.Tensor:
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Pixels in [-1, 1] as uint8, the way back from to_tensor; what lies outside is clipped."""
+    """Pixels in [-1, 1] as uint8, the inverse of to_tensor; values outside are clipped."""
     return np.clip(np.rint(image * 127.5 + 127.5), 0, 255).astype(np.uint8)
 
 
 def write_pair(folder: Path, name: str, image: np.ndarray,
                mask: np.ndarray) -> tuple[files.Written, files.Written]:
-    """Write image (C, S, S) uint8 and mask (M, S, S) in {0, 1}, as `planes` has them; both paths."""
+    """Write image (C, S, S) uint8 and mask (M, S, S) in {0, 1}, as `planes` does; returns both paths."""
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a plain file name")
     return (planes.write_image(planes.image_file(Path(folder), name, len(image)), image),
@@ -155,12 +155,13 @@ def paper_names() -> list[str]:
 
 
 def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data", parted: bool = True) -> Pairs:
-    """The pairs that the settings ask for, resized once and kept as the artifact `name`.
+    """The pairs that the settings ask for, resized once and stored as the artifact `name`.
 
-    Images become squares (see `fits`), with the data's channels, and masks one channel a class.
-    `data.count` takes the first so many usable pairs, or all where there are fewer. Under `on_bad: skip`
-    whatever was left out is listed in left_out.csv. What belongs together is kept with them if they are to be
-    `parted`, as test sets are not.
+    Images become squares (see `fits`) of data.channels channels, masks have a channel per class. `data.count`
+    takes the first so many usable pairs, or all if there are fewer. Under `on_bad: skip`, what was left out
+    is listed in left_out.csv. If `parted`, as all but test sets are, held-out pairs are left out, and known
+    patients stored.
+
     Raises UserError with the table of problems where the folder has any under `refuse`, where a file cannot
     be read, and where fewer than `least` pairs are left.
     """
@@ -171,7 +172,7 @@ def load(ws: Workspace, settings: Data, least: int = 1, name: str = "data", part
 
 
 def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
-    """Pairs that lie in memory, kept as the artifact `name`, so that another process can read them."""
+    """Store pairs from memory as the artifact `name`, so that another process can read them."""
     artifact, start = ws.artifact(name, {"pairs": pairs.digest}), time.monotonic()
     if not artifact.made():
         folder = artifact.begin()
@@ -181,24 +182,24 @@ def keep(ws: Workspace, name: str, pairs: Pairs) -> Pairs:
 
 
 def check(p: Params) -> Iterator[str]:
-    """What `load` would refuse of a run's data, as far as the listing of the folder tells."""
+    """What `load` would refuse of a run's data, as far as a listing of the folder shows."""
     if not p.data.drawn and not remembered(p.folder / "data", p.data.source):
         wrong = list(refusals([lambda: refuse_unreadable(p.data, p.data.source)], "data.source"))
         yield from wrong or refusals([lambda: expected(p.data, p.seed)])
 
 
 def remembered(place: Path, source: str) -> Stamp | None:
-    """The stamp of pairs that were read from this source, where it is not there, as in a copied run."""
+    """The stamp of pairs that were read from this source, where the source is gone, as in a copied run."""
     stamp = read_stamp(place)
     known = stamp and "input" in stamp["recipe"] and stamp.get("origin") == source
     return stamp if known and not resolve(source).exists() else None
 
 
 def expected(settings: Data, seed: int = 0) -> tuple[int, str]:
-    """How many pairs there will be, and how that is known; without those that the run's seed holds out.
+    """How many pairs there will be, without those that the run's seed holds out, and how that is known.
     Images are not opened.
 
-    Raises UserError where the folder cannot be listed, or is not there and nothing else tells.
+    Raises UserError where the folder cannot be listed, or is missing and the settings give no number.
     """
     if settings.drawn:
         return len(settings.names or range(settings.count or 0)), "phantoms"
@@ -232,7 +233,7 @@ def expected_count(p: Params) -> int | None:
 
 
 def refuse_unreadable(settings: Data, source: str) -> None:
-    """UserError where a folder of pairs cannot be read, as far as its listing tells."""
+    """Raise UserError where a folder of pairs cannot be read, as far as its listing shows."""
     folder = resolve(source)
     report = layouts.scan(folder, settings if source == settings.source else
                           layouts.for_folder(settings, folder))
@@ -259,7 +260,7 @@ def _read(path: Path, size: int, time_ns: int) -> Pairs:
 
 
 def read(path: Path) -> Pairs:
-    """The pairs of a file that `load` has written; read once a process while it stays the same."""
+    """The pairs in a file that `load` wrote; read once per process while the file stays the same."""
     status = path.stat()
     return _read(path, status.st_size, status.st_mtime_ns)
 
@@ -304,11 +305,11 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str, parted: b
 
 def _from_source(ws: Workspace, settings: Data, name: str, parted: bool) -> tuple[
         Artifact, Report | None, dict[str, Any], tuple[dict[str, str], list[str]]]:
-    """The artifact of a folder's pairs, what lies in that folder, the hashes of its files, and their patients
-    with the names that are held out.
+    """The artifact of a folder's pairs, the report of that folder, the hashes of its files, and their
+    patients with the names that are held out.
 
-    A file is hashed only where its size or time is not what the artifact recorded. Where the folder is not
-    there, the artifact's own word for it counts (see `remembered`).
+    A file is hashed only where its size or time differs from what the artifact recorded. Where the folder is
+    missing, what the artifact recorded is taken for granted (see `remembered`).
     """
     asked = decisive.asked(settings)
     if stamp := remembered(ws.folder / name, settings.source):
@@ -325,7 +326,7 @@ def _from_source(ws: Workspace, settings: Data, name: str, parted: bool) -> tupl
     if told or held:
         recipe["split"] = key({"held_out": held, "patients": told})
     if held and settings.intensities == "percentile":
-        recipe[sidecars.SCALE] = "of pairs that are not held out"  # it was once of all
+        recipe[sidecars.SCALE] = "of pairs that are not held out"  # older versions used all pairs
     return ws.artifact(name, recipe), report, hashes, (told, held)
 
 

@@ -1,4 +1,4 @@
-"""DICOM files: an image, or the frames of several, with the window that the header asks for."""
+"""DICOM files: a single image or one of several frames, with the window that the header gives."""
 
 import io
 from pathlib import Path
@@ -8,29 +8,29 @@ import numpy as np
 
 from diffusegen_core.data.pixels import TURNS, Raster, oriented, refuse_bomb
 
-# Where right and down lead in a slice as radiologists see it, in DICOM's axes (to the patient's left, back
-# and head), by the axis that the slice is across: sagittal, coronal, axial.
+# Directions of right and down in a slice as radiologists view it, in DICOM's axes (to the patient's left,
+# back and head), by the axis that the slice is perpendicular to: sagittal, coronal, axial.
 SEEN = np.array([[[0, 1, 0], [0, 0, -1]], [[1, 0, 0], [0, 0, -1]], [[1, 0, 0], [0, 1, 0]]], np.float64)
 
 
 def frames(path: Path) -> int:
-    """How many a file has; an image is one. The pixels are not read."""
+    """The number of frames in a file; an image counts as one. The pixels are not read."""
     import pydicom  # here, so that a run without DICOM does without
     header: Any = pydicom.dcmread(path, force=path.suffix != "", stop_before_pixels=True)
     return int(header.get("NumberOfFrames") or 1)
 
 
 def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
-    """The image of a file, or the frame that `cut` names as (0, number), in its real-world values (rescaled,
-    as Hounsfield units of CT). Slices of a patient are turned to be seen as radiologists do; what has no
-    orientation, as projections and photographs, is shown as it is stored.
+    """The image of a file, or the frame that `cut` gives as (0, number), in real-world values (rescaled, such
+    as the Hounsfield units of CT). Slices of a patient are turned to the view of radiologists; what has no
+    orientation, such as projections and photographs, stays as stored.
 
-    Raises ValueError for what is no single image, and whatever pydicom raises.
+    Raises ValueError where there is no such image or frame, and whatever pydicom raises.
     """
     import pydicom  # here, so that a run without DICOM does without
     from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
     from pydicom.pixels.utils import pixel_array
-    # In memory: a file that ends early fails at once, and not when an element is first looked at.
+    # Read into memory, so that a truncated file fails at once, and not when an element is first accessed.
     header: Any = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=path.suffix != "")
     if "PixelData" not in header:
         raise ValueError(f"a DICOM file without an image (modality {header.get('Modality', 'unknown')})")
@@ -56,7 +56,8 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     ends = np.array([[-2 ** (bits - 1), 2 ** (bits - 1) - 1]] if signed else [[0, 2**bits - 1]])
     if "ModalityLUTSequence" in header:
         values = np.asarray(apply_modality_lut(pixels, header))
-        # Entries, first value, bits of an entry: what the table can give, and not what this file holds.
+        # LUTDescriptor: entries, first value, bits of an entry. The range of the table, not of this file's
+        # values.
         full = 0.0, float(2 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
     else:
         slope, intercept = (float(header.get(name) or usual) for name, usual in
@@ -69,8 +70,8 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
 
 
 def _orientation(header: Any, frame: int) -> tuple[int, tuple[float, ...] | None]:
-    """How a slice is turned to be seen as radiologists do, as EXIF's number, and where its rows and columns
-    then lead (DICOM PS3.3, C.7.6.2.1.1); 1 and None where the header does not tell."""
+    """The EXIF orientation that turns a slice to the view of radiologists, and the directions of its rows and
+    columns after that (DICOM PS3.3, C.7.6.2.1.1); 1 and None where the header does not say."""
     told = _told_orientation(header, frame)
     if told is None or len(told) != 6:
         return 1, None

@@ -1,19 +1,19 @@
-"""What makes one doubt a mask: that it marks all but the object, or that it is turned against its image."""
+"""Signs of a wrong mask: it marks everything but the object, or is flipped against its image."""
 
 import cv2
 import numpy as np
 
-# Shares of a picture and of its border above which a mask is more likely inverted, and of a picture if the
-# mask has a hole, as where it spares a black frame. One of Kvasir-SEG's 1000 masks is like that, and of the
-# same masks inverted all but two are.
+# Shares above which a mask is probably inverted: of the picture, of its border, and of the picture if the
+# mask has a hole (an inverted mask may leave out a black frame). One of Kvasir-SEG's 1000 masks exceeds them;
+# of the same masks inverted, all but two do.
 MOST, FRAME, HOLED = 0.8, 0.75, 0.5
-CLEARER = 2.0  # times as much contrast along a mask's outline if it is turned, and it was turned
+CLEARER = 2.0  # a mask is probably flipped if flipping it gives so many times the contrast at its outline
 MIRRORED = {"mirrored": (1, -1), "upside down": (-1, 1), "turned by 180 degrees": (-1, -1)}
 SIDE = 128  # pixels at which outlines are compared
 
 
 def upturned(union: np.ndarray) -> bool:
-    """Whether a mask (H, W) is more likely that of everything but the object."""
+    """Whether a mask (H, W) probably marks everything but the object."""
     border = _border(union)
     if union.mean() > MOST or border.mean() > FRAME:
         return True
@@ -26,9 +26,9 @@ def _border(plane: np.ndarray) -> np.ndarray:
 
 
 def flipped(pixels: np.ndarray, union: np.ndarray) -> str | None:
-    """How a mask (H, W) would fit its image (H, W, C) far better: by the contrast along its outline; or None.
+    """The flip by which a mask (H, W) would fit its image (H, W, C) far better, by outline contrast; or None.
 
-    The contrast is the mean difference of grey levels between a strip inside and one outside.
+    The contrast is the difference between the mean grey levels of a strip inside the outline and one outside.
     """
     grey = cv2.resize(pixels.mean(axis=2).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     small = cv2.resize(union.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)

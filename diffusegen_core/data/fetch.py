@@ -25,9 +25,9 @@ from tqdm import tqdm
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 
-# No library that is installed does all of it. torchvision's downloader and pooch start again from nothing and
-# extract whatever an archive says; that of huggingface_hub resumes, but joins the rest to a part of another
-# version of the file. requests and zipfile do the work; what is left is to ask for the right bytes.
+# No installed library does all of this. torchvision's downloader and pooch start again from nothing and
+# extract whatever an archive says; huggingface_hub's resumes, but may append to a part of another version of
+# the file. requests and zipfile do the work; what is left is to ask for the right bytes.
 
 URLS = {"hyperkvasir": "https://datasets.simula.no/downloads/hyper-kvasir/hyper-kvasir-segmented-images.zip"}
 TIMEOUT = (30, 60)  # seconds, to connect and between two pieces
@@ -43,9 +43,9 @@ UNSOUND = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFErro
 def fetch(name: str, destination: Path | str, url: str | None = None, sha256: str | None = None) -> Path:
     """Download and extract a published data set; returns its folder, which `layouts.scan` recognises.
 
-    The SHA-256 of the archive is computed and recorded, and compared where one is given. An interrupted
-    download goes on where it stopped when the same call is made again. Raises UserError where the name is
-    unknown, the server or the disk fails, the sum differs, or the archive is damaged or unsafe.
+    The SHA-256 of the archive is computed and recorded, and compared if one is given. The same call resumes
+    an interrupted download. Raises UserError where the name is unknown, the server or the disk fails, the
+    SHA-256 differs, or the archive is damaged or unsafe.
     """
     if name not in URLS:
         raise UserError(f"There is nothing to fetch under the name {name}. Known: {', '.join(URLS)}.")
@@ -73,7 +73,7 @@ def fetch(name: str, destination: Path | str, url: str | None = None, sha256: st
 
 @contextlib.contextmanager
 def _alone(destination: Path) -> Iterator[None]:
-    """Hold the folder against another fetch; the system frees it when the process ends, however."""
+    """Lock the folder against other fetches; the system releases the lock however the process ends."""
     destination.mkdir(parents=True, exist_ok=True)
     lock = os.open(destination / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
@@ -91,21 +91,21 @@ def _file_name(url: str, name: str) -> str:
 
 
 def _contents(folder: Path) -> dict[str, int]:
-    """How many files a folder holds, and their bytes: whether it still is what was extracted."""
+    """The number of files in a folder and their bytes, to tell whether it still is what was extracted."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def _download(url: str, archive: Path) -> None:
-    """Bring the file at `url` here, going on from ARCHIVE.part where the server still has that same file."""
+    """Download the file at `url`, resuming from ARCHIVE.part where the server still has that same file."""
     part, notes = (archive.with_name(f"{archive.name}.part{suffix}") for suffix in ("", ".json"))
     try:
         with _request(url, part, notes) as response:
             start = part.stat().st_size if response.status_code == requests.codes.partial_content else 0
             length = response.headers.get("Content-Length", "")
             total = start + int(length) if length.isdecimal() else None
-            # Noted before the first byte, so that a later call knows which file this is the beginning of: by
-            # a strong ETag, else the time of the last change.
+            # Noted before the first byte, so that a later call knows which version of the file this part is
+            # of: by a strong ETag, else by the time of the last change.
             tag = response.headers.get("ETag", "")
             validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
             files.write_json(notes, {"url": url, "validator": validator})
@@ -128,7 +128,7 @@ def _request(url: str, part: Path, notes: Path) -> requests.Response:
     size = part.stat().st_size if part.exists() else 0
     whole = {"Accept-Encoding": "identity"}
     if size and known.get("validator"):
-        # If-Range: the server sends the whole file instead if it is no longer the one that we hold a part of.
+        # If-Range: the server sends the whole file instead if it is no longer the one that the part is of.
         rest = {**whole, "Range": f"bytes={size}-", "If-Range": known["validator"]}
         response = requests.get(url, headers=rest, stream=True, timeout=TIMEOUT)
         begins = response.headers.get("Content-Range", "").startswith(f"bytes {size}-")
@@ -186,7 +186,7 @@ def _extract(archive: Path, folder: Path, record: Path, facts: dict[str, Any]) -
 
 
 def _judged(bundle: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """The files to extract; raises UserError where one leaves the folder or is no file, and for a bomb."""
+    """The files to extract; raises UserError for one that leaves the folder, a special file, or a bomb."""
     members = [member for member in bundle.infolist() if not member.filename.endswith("/")]
     for member in members:
         path = PurePosixPath(member.filename)

@@ -1,4 +1,4 @@
-"""To the square that models see, and back: padded, cropped or squeezed (data.fit)."""
+"""Fitting images to the square that models see, and back: padded, cropped or squeezed (data.fit)."""
 
 import math
 
@@ -21,10 +21,10 @@ def fitted(image: np.ndarray, mask: np.ndarray, size: int, fit: str) -> tuple[np
 
 def restored(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int], fit: str,
              around: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The way back: an image (C, S, S) uint8 and its mask (M, S, S) at the native size `shape`, (H, W).
+    """The inverse: an image (C, S, S) uint8 and its mask (M, S, S) at the native size `shape`, (H, W).
 
-    They come as (H, W, C) and (H, W, M). What a crop has cut off is taken from `around` (H, W, C), the native
-    image, or is black; its mask is empty.
+    Returns (H, W, C) and (H, W, M). What a crop cut off is taken from `around` (H, W, C), the native image,
+    or is black; the mask is empty there.
     """
     height, width = shape
     left, top, right, bottom = _box(height, width, fit)
@@ -51,7 +51,7 @@ def _box(height: int, width: int, fit: str) -> Box:
 
 
 def squared(part: np.ndarray, fit: str) -> np.ndarray:
-    """The square of an image or mask (H, W, C) by `fit`: padded with 0, its middle, or (squeeze) as it is."""
+    """An image or mask (H, W, C) made square by `fit`: padded with 0, its middle, or (squeeze) as it is."""
     height, width = part.shape[:2]
     left, top, right, bottom = _box(height, width, fit)
     if fit == "crop":
@@ -61,20 +61,20 @@ def squared(part: np.ndarray, fit: str) -> np.ndarray:
 
 
 def inner(shape: tuple[int, ...], fit: str) -> tuple[slice, slice]:
-    """Where in its square (H, W, ...) a picture of this native height and width lies that is not cropped."""
+    """Rows and columns of a picture of native shape (H, W, ...) in its square, unless it is cropped."""
     height, width = shape[:2]
     left, top, _, _ = _box(height, width, fit)
     return slice(-top, height - top), slice(-left, width - left)
 
 
 def content(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """What a padded square (C, S, S) shows of a picture of this native height and width, without its bars."""
+    """A padded square (C, S, S) without its bars, for a picture of this native height and width."""
     size, longer = image.shape[-1], max(shape)
     (top, bottom), (left, right) = (_within((size - size * side / longer) / 2, size) for side in shape)
     return image[:, top:bottom, left:right]
 
 
 def _within(bar: float, size: int) -> tuple[int, int]:
-    """First and last but one pixel of what lies wholly between two bars; of a sliver its middle."""
+    """First pixel and end (exclusive) of what lies wholly between two bars; the middle pixel of a sliver."""
     first, last = math.ceil(bar), math.floor(size - bar)
     return (first, last) if first < last else (size // 2, size // 2 + 1)

@@ -12,13 +12,13 @@ VERSION = 2  # raised when `percentile` would give other pixels of the same file
 PERCENTILES = 0.5, 99.5
 SAMPLES = 4096  # pixels of an image, evenly spread over it, that the set's percentiles are taken from
 DARK = 0.25  # a set of deep images that uses less of its depth than this is nearly black
-DEPTHS = 8, 10, 12, 14  # bits that values may have within 16
+DEPTHS = 8, 10, 12, 14  # bits that may be in use of 16
 
 
 def black_and_white(raster: Raster, rule: str | tuple[float, float]) -> tuple[float, float]:
-    """The values that are to be 0 and 255. `rule` is full, dicom, or the two of the whole set.
+    """The values that become 0 and 255. `rule` is "full", "dicom", or the two values of the whole set.
 
-    Raises ValueError, saying what to set, where the file does not tell.
+    Raises ValueError, saying what to set, where the file does not define them.
     """
     if isinstance(rule, tuple):
         return rule
@@ -35,8 +35,8 @@ def black_and_white(raster: Raster, rule: str | tuple[float, float]) -> tuple[fl
 
 
 def to_bytes(raster: Raster, rule: str | tuple[float, float]) -> np.ndarray:
-    """An image (H, W, C) uint8 by `black_and_white`; 8-bit pictures are as they are, unless two values are
-    given. Raises as it does."""
+    """An image (H, W, C) uint8 by `black_and_white`; 8-bit pictures stay as they are where that gives 0 and
+    255. Raises as it does."""
     low, high = black_and_white(raster, rule)
     as_it_is = not raster.is_deep and (low, high) == (0, 255)
     values = raster.values if as_it_is else scaled(raster.values, low, high)
@@ -44,9 +44,9 @@ def to_bytes(raster: Raster, rule: str | tuple[float, float]) -> np.ndarray:
 
 
 def of_set(settings: Data, images: Iterable[Raster]) -> str | tuple[float, float]:
-    """The rule of a set: the word, or black and white. The images are read for percentiles alone.
+    """The rule of a set: "full", "dicom", or black and white. The images are read for percentiles only.
 
-    Raises ValueError where these show nothing, as all values are the same.
+    Raises ValueError where nearly all of their values are the same.
     """
     if isinstance(settings.intensities, list):
         return settings.intensities[0], settings.intensities[1]
@@ -63,8 +63,8 @@ def of_set(settings: Data, images: Iterable[Raster]) -> str | tuple[float, float
 
 
 def sample(values: np.ndarray) -> np.ndarray:
-    """The values of about so many pixels of an image (H, W, C), in rows and columns that are spread over it;
-    those that are no numbers are left out."""
+    """The values of about SAMPLES pixels of an image (H, W, C), from evenly spaced rows and columns; values
+    that are not finite are left out."""
     height, width = values.shape[:2]
     apart = max(1, math.isqrt(height * width // SAMPLES))
     rows, columns = (slice(min(apart, side) // 2, None, min(apart, side)) for side in (height, width))
@@ -74,9 +74,9 @@ def sample(values: np.ndarray) -> np.ndarray:
 
 def unused(span_of_set: tuple[float, float], full: tuple[float, float],
            of: str = "all values lie") -> str | None:
-    """What to say of deep images whose values lie in that span, of `full`; None if all is well."""
+    """The complaint about deep images whose values use too little of `full`; None if all is well."""
     low, high = span_of_set
-    # Of values from 0 on little may be black; where they may be negative, little on both sides is grey.
+    # Values from 0 on look black if the highest is low; where they may be negative, a narrow span looks grey.
     used = high - (low if full[0] < 0 else full[0])
     if used >= DARK * (full[1] - full[0]):
         return None

@@ -1,4 +1,4 @@
-"""From the values, colours or names of mask files to classes (data.labels). What is not mapped is told."""
+"""Mapping the values, colours or names of mask files to classes (data.labels); the unmapped is reported."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from diffusegen_core.data import levels, rasters
 from diffusegen_core.data.maskvalues import coded, counted, listed, native, planes_of, suggested
 from diffusegen_core.data.pixels import LOSSY, Raster, scaled
 
-HALF = 127  # a mask of one class is lesion above it
-FEW = 8  # values; a mask with more has blurred edges, and fewer are levels, each of which means something
-NEAR = 8  # of black or white, and nothing by itself if there is little of it: where JPEG's noise was stored
-NOISE = 0.05  # of the lesion's pixels
+HALF = 127  # a mask of one class is lesion above this value
+FEW = 8  # values; a mask with more has blurred edges, in one with fewer each value means something
+NEAR = 8  # grey levels from black or white; rare values as near as this mean nothing: JPEG noise
+NOISE = 0.05  # as a share of the lesion's pixels
 BETWEEN = 64, 191  # values that are neither black nor white
-FLAT = 0.0005  # of a mask; where more of it is flat in between, a level of its own is there
-MIXED = 0.3  # of a mask; more in between is no edge, however blurred
-MANY = 256  # values; a mask with more numbers no classes by them
-IGNORE = "ignore"  # what nnU-Net calls pixels that nobody labelled; no class, unless the settings say so
+FLAT = 0.0005  # share of a mask; where more of it is flat and in between, it has a further level
+MIXED = 0.3  # share of a mask; more in between is no edge, however blurred
+MANY = 256  # values; in a mask with more they are not class numbers
+IGNORE = "ignore"  # nnU-Net's name for unlabelled pixels; no class, unless the settings say so
 # The kinds of problems.
 EMPTY, TWO, ZERO_ONE = "empty mask", "mask not two-valued", "mask of 0 and 1"
 UNMAPPED, OVERLAP, COLOURS = "unmapped values", "classes overlap", "several colours"
@@ -40,20 +40,20 @@ class Rule:
     classes: tuple[str, ...]
     kind: LabelKind
     keys: Mapping[str, tuple[int, ...]]
-    """Which classes a key is, by their places; () is background. Only regions of nnU-Net share a value."""
+    """Key -> indices of its classes; () is background. Only nnU-Net's regions give a value to several."""
     overlap: bool = False
     is_default: bool = False
-    """Whether nobody said so: one class, above HALF, of masks that must be black and white."""
+    """Whether nothing else is set: one class, above HALF, of masks that must be black and white."""
     called: Mapping[str, str] = field(default_factory=dict)
-    """What a layout calls the class of a key."""
+    """Key -> what a layout calls its class."""
 
 
 def rule(settings: Data, told: Mapping[str, Sequence[int]] | None = None,
          condition: str | None = None) -> Rule:
-    """The rule of the settings, and of what a layout tells: the values of its classes by their names (as
-    nnU-Net's dataset.json), or the condition for its one class.
+    """The rule from the settings and from what a layout defines: `told`, the values of its classes by name
+    (as in nnU-Net's dataset.json), or the `condition` for its one class.
 
-    Raises ValueError where it tells several and the settings do not choose, or choose one that is not there.
+    Raises ValueError where the layout has several classes and the settings choose none, or one that it lacks.
     """
     classes, overlap = settings.classes, settings.overlap
     if settings.labels is None:
@@ -78,7 +78,7 @@ def rule(settings: Data, told: Mapping[str, Sequence[int]] | None = None,
 
 
 def _of_classes(told: Mapping[str, Sequence[int]]) -> str:
-    """The parameter that maps what a layout tells: its classes, or where these share values each of them."""
+    """The data.labels that would map a layout's classes: by name or, where classes share values, by value."""
     values = list(chain.from_iterable(told.values()))
     if len(set(values)) < len(values):
         return suggested([str(value) for value in sorted(set(values))], "...") + ", as they share values"
@@ -87,7 +87,7 @@ def _of_classes(told: Mapping[str, Sequence[int]]) -> str:
 
 
 def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
-    """The mask (H, W, M) in {0, 1} that a file is, and what is wrong with it: kind of problem and detail."""
+    """The mask (H, W, M) in {0, 1} of a file, and what is wrong with it: kind of problem and detail."""
     if how.kind == "colour":
         return _coloured(how, raster)
     if how.is_default:
@@ -99,19 +99,19 @@ def read(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
         return np.zeros((*values.shape, len(how.classes)), np.uint8), [complaint]
     if how.kind == "condition":
         return _by_condition(how, values)
-    # Truth values, which condition and default take as black and white.
+    # As values, booleans are 0 and 1; conditions and the default take them as black and white.
     return _by_value(how, (values > 0).astype(np.uint8) if raster.mode == "bool" else values)
 
 
 def of_name(how: Rule, path: PurePath) -> tuple[int, ...]:
-    """Which classes a mask file is, by `key_of`. Raises KeyError as it does."""
+    """The indices of a mask file's classes, by `key_of`. Raises KeyError as it does."""
     return how.keys[key_of(how, path)]
 
 
 def key_of(how: Rule, path: PurePath) -> str:
-    """The key that a mask file has by its name, its folder, or a pattern; raises KeyError where none says so.
+    """The key that a mask file matches by its name or its folder; raises KeyError where none does.
 
-    A key is the end of the file's name, a folder that it lies in, or a pattern with *. The longest counts.
+    A key is the end of the file's name, a folder that it lies in, or a pattern with *. The longest one wins.
     """
     name = rasters.stem(path)
     for key in sorted(how.keys, key=lambda key: (-len(key), key)):
@@ -123,8 +123,8 @@ def key_of(how: Rule, path: PurePath) -> str:
 
 
 def binary(raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
-    """The one class of a file that holds no other: (H, W) in {0, 1}, where it is not black. Two values may
-    be any, at any depth; of more, those above HALF are meant. It may be empty."""
+    """The mask of a file that holds one class: (H, W) in {0, 1}, 1 where it is not black. Of two values,
+    black and any other, at any depth, the other is the class; of more, those above HALF. It may be empty."""
     values = raster.values.max(axis=2)
     black = raster.full[1] if raster.inverted and raster.full else 0
     if len(seen := np.unique(values)) <= 2 and black in seen:
@@ -134,7 +134,7 @@ def binary(raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
 
 
 def overlapping(mask: np.ndarray, how: Rule) -> list[Complaint]:
-    """The complaint about a mask (H, W, M) whose classes overlap, where they may not."""
+    """The complaint about a mask (H, W, M) whose classes overlap where they must not; [] without one."""
     shared = int((mask.sum(axis=2, dtype=np.uint8) > 1).sum())
     return [] if how.overlap or not shared else [
         (OVERLAP, f"{shared} pixels are of several classes; where that is meant, set data.overlap: true")]
@@ -152,7 +152,7 @@ def _by_value(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint
 
 
 def _is_planes(how: Rule, raster: Raster) -> bool:
-    """Whether a mask is an array with a two-valued plane for each class, whose places the keys are."""
+    """Whether a mask is an array with a two-valued plane for each class, and the keys number its planes."""
     count = raster.values.shape[2]
     return (raster.format == "NumPy" and count > 1 and how.kind == "value"
             and all(0 <= int(key) < count for key in how.keys)
@@ -173,7 +173,7 @@ def _by_plane(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
 
 
 def _by_condition(how: Rule, values: np.ndarray) -> tuple[np.ndarray, list[Complaint]]:
-    # What fulfils none of the conditions is background: a condition speaks of every value.
+    # What meets none of the conditions is background, and never unmapped: conditions cover every value.
     mask = np.zeros((*values.shape, len(how.classes)), np.uint8)
     for key, places in how.keys.items():
         match = KINDS["condition"].fullmatch(key)
@@ -231,8 +231,8 @@ def _two_valued(raster: Raster, how: Rule) -> tuple[np.ndarray, list[Complaint]]
 
 
 def _many(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
-    """The complaint about a mask of so many values or colours that they could be blurred edges, and that is
-    one of several classes all the same."""
+    """The complaint about a mask that has so many values or colours that they could be blurred edges, but has
+    several classes nevertheless."""
     values = native(replace(raster, indices=None))
     if raster.format in LOSSY or (values.ndim == 3 and raster.is_deep):
         return []
@@ -255,7 +255,7 @@ def _many(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
 
 
 def _blurred(raster: Raster, grey: np.ndarray) -> list[Complaint]:
-    """The complaint about levels beside two that are no exact values, as JPEG leaves them."""
+    """The complaint about more than two levels that are not exact values, as JPEG leaves them."""
     values = native(replace(raster, indices=None))
     is_coloured = values.ndim == 3 and values.shape[2] == 3 and not raster.is_deep
     picture = values if is_coloured else grey[..., None]
@@ -286,7 +286,7 @@ def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
                               f"{suggested([one for one in colours if one != '#000000'], name)}")]
     own = counted(values, FEW) if values.ndim == 2 else {}
     lesion = [value for value in own if float(value)]
-    # Of more than 8 bits the brightest value seldom is the highest that there can be.
+    # With more than 8 bits, the brightest value seldom is the highest possible.
     if len(own) == 2 and len(lesion) == 1 and grey.max() <= HALF and (lesion == ["1"] or raster.is_deep):
         return [(ZERO_ONE, f"{listed(own)}: it looks like a mask whose lesion is {lesion[0]}; set "
                            f"{suggested(lesion, name)}")]
@@ -307,7 +307,7 @@ def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
 
 
 def _is_noise(grey: np.ndarray) -> bool:
-    """Whether all that is neither black nor white is near one of them, and little."""
+    """Whether everything that is neither black nor white is near one of them, and rare."""
     odd = grey[(grey > 0) & (grey < 255)]
     near = ((odd <= NEAR) | (odd >= 255 - NEAR)).all() and grey.max() >= 255 - NEAR
     return bool(near) and len(odd) <= NOISE * int(np.count_nonzero(grey > HALF))

@@ -1,7 +1,7 @@
-"""How folders of labelled pairs are laid out: published ones by name, others by patterns of one's own.
+"""Layouts of folders of labelled pairs: published ones by name, others by the user's own patterns.
 
 A dataset is a folder with `images/` and `masks/`, paired by stem. Published layouts are recognised as they
-are; what lies otherwise is named by data.images and data.masks. Nothing here opens a picture or writes.
+are; others are described by data.images and data.masks. Nothing here opens a picture or writes.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from diffusegen_core.data import advice, annotations, pairing
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.reports import Report
 
-PLAIN = Data(fit="squeeze")  # how RGB images with one class are read that are not the run's: as the paper's
+PLAIN = Data(fit="squeeze")  # how RGB images with one class from outside the run are read: as the paper's
 READ_BY = ("images", "masks", "fit", "channels", "intensities", "slices", "labels", "overlap", "object")
 CENTRES = range(1, 7)
 # Layout: (prefix of the names, folder of the images, folder of the masks) for each of its parts.
@@ -40,14 +40,14 @@ class UnknownLayoutError(UserError):
 
 @dataclass(frozen=True)
 class Pattern:
-    """A layout that the names of files tell: what the groups hold pairs them. Names come without endings."""
+    """A layout that is recognised by file names, without endings; what the groups match pairs the files."""
 
     images: str
     masks: str
     stacked: bool = False
     """Whether an image may have several files, each a channel."""
     condition: str | None = None
-    """What of a mask is lesion, where that is not white on black."""
+    """The condition for lesion in a mask, where it is not white on black."""
 
 
 PATTERNS: dict[str, Pattern] = {
@@ -57,7 +57,7 @@ PATTERNS: dict[str, Pattern] = {
     "BUSI": Pattern(r"(?:(?:benign|malignant|normal)/)?((?:benign|malignant|normal) ?\(\d+\))",
                     r"(?:(?:benign|malignant|normal)/)?((?:benign|malignant|normal) ?\(\d+\))_mask(?:_\d+)?"),
     "Montgomery": Pattern(r"CXR_png/(MCUCXR_\d+_\d)", r"ManualMask/(?:left|right)Mask/(MCUCXR_\d+_\d)"),
-    # Its copies hold those of Montgomery as well.
+    # Copies of this dataset contain Montgomery's pictures as well.
     "Shenzhen": Pattern(r"CXR_png/((?:CHN|MCU)CXR_\d+_\d)", r"masks?/((?:CHN|MCU)CXR_\d+_\d)(?:_mask)?"),
     "DRIVE": Pattern(r"(?:(?:training|test)/)?images/(\d\d)_(?:training|test)",
                      r"(?:(?:training|test)/)?1st_manual/(\d\d)_manual1"),
@@ -67,10 +67,7 @@ PATTERNS: dict[str, Pattern] = {
 
 
 def scan(folder: Path, settings: Data | None = None) -> Report:
-    """Pair the files of a dataset by name, unopened; by the settings' patterns, or by the layout they have.
-
-    Raises UserError, saying what is there and what to set, where no layout is recognised.
-    """
+    """Pair the files of a dataset by name, unopened: by the settings' patterns, or by the folder's layout."""
     settings = settings or Data()
     try:
         report = _scanned(folder, settings)
@@ -86,8 +83,8 @@ def scan(folder: Path, settings: Data | None = None) -> Report:
 
 
 def only_patterns(folder: Path) -> dict[str, str]:
-    """data.images and data.masks by which every picture of a folder without a known layout is an image or a
-    mask; {} where the layout is known, or pictures are left over."""
+    """The data.images and data.masks that make every picture of a folder without a known layout an image or a
+    mask; {} where the layout is known, or pictures would be left over."""
     if not folder.is_dir():
         return {}
     try:
@@ -102,8 +99,8 @@ def only_patterns(folder: Path) -> dict[str, str]:
 
 
 def for_folder(settings: Data, folder: Path) -> Data:
-    """The settings by which another folder than data.source is read: by its own layout, where it has one, and
-    not by the patterns of data.source."""
+    """The settings for a folder other than data.source: its own layout where it has one, instead of the
+    patterns of data.source."""
     plain = settings.model_copy(update={"images": None, "masks": None})
     if settings.images is not None:
         with contextlib.suppress(UserError):
@@ -112,21 +109,21 @@ def for_folder(settings: Data, folder: Path) -> Data:
 
 
 def of_others(settings: Data, folder: Path) -> Data:
-    """The settings by which what others made, for a run of these `settings`, is read: squared and as bright
-    as the run's own pairs, with its channels and classes; masks of RGB with one class are white above 127,
-    unless data.labels says otherwise."""
+    """The settings for reading what others made for a run with these `settings`: with the run's fit,
+    intensities, channels and classes. If these are RGB and one class, masks are white above 127, unless
+    data.labels says otherwise."""
     if is_plain(settings):
         return PLAIN.model_copy(update={"fit": settings.fit, "intensities": settings.intensities})
     return for_folder(settings, folder).model_copy(update={"min_area": None})
 
 
 def is_plain(settings: Data) -> bool:
-    """Whether images are RGB with one class, and nothing says how masks tell it."""
+    """Whether images are RGB with one class, and data.labels is not set."""
     return Planes.of(settings) == Planes() and not settings.labels
 
 
 def told_of(how: Data) -> dict[str, Any]:
-    """What a recipe says of settings from `of_others`: nothing of PLAIN."""
+    """The entry of a recipe for settings from `of_others`; {} for PLAIN."""
     usual = plain(PLAIN)
     return {} if how == PLAIN else {"read": {
         name: value for name, value in plain(how).items()
@@ -205,7 +202,7 @@ def _matching(root: Path) -> list[str]:
 
 
 def _named(root: Path) -> list[str]:
-    """The layouts by names of which at least one pair is there."""
+    """The layouts in PATTERNS of which at least one pair is there."""
     paths, layouts = pairing.below(root), []
     for layout, pattern in PATTERNS.items():
         masks = {key for key, _ in pairing.matched(re.compile(pattern.masks), root, paths)}
@@ -216,6 +213,6 @@ def _named(root: Path) -> list[str]:
 
 
 def _outlined(root: Path) -> list[str]:
-    """The layouts by files of outlines."""
+    """COCO or LabelMe, where the root has files of such outlines; else []."""
     return [annotations.COCO] if annotations.coco_files(root) else \
         [annotations.LABELME] if annotations.is_labelme(root) else []

@@ -1,8 +1,8 @@
 """Real lesions pasted into other pictures: the plain baseline, for which no model is trained.
 
-A lesion is cut out of one training pair with its mask, both are changed by one affine map, as chapter 3's
-varied masks are but not bent (see `masks`), and put where another picture shows tissue. That picture's own
-lesion stays, so that the new mask is the union (Ghiasi et al. 2021).
+A lesion is cut out of one training pair with its mask. Both are changed by one affine map, like chapter 3's
+varied masks but without bending (see `masks`), and placed where another picture shows tissue. That picture's
+own lesion stays, so that the new mask is the union (Ghiasi et al. 2021).
 """
 
 from collections.abc import Callable
@@ -17,46 +17,46 @@ from diffusegen_core.data.planes import Chosen
 from diffusegen_core.data.types import PASTE, POISSON, DataType
 
 VERSION = 1  # raised when the same seed would give other pixels
-# OpenCV erodes a mask three times before it clones: what is cloned is widened as much first, in a picture
-# with a margin for it, as masks that reach the border are otherwise refused or cut.
+# OpenCV erodes a mask three times before it clones, so the mask is first dilated as much, in a picture with a
+# margin for that: masks that reach the border would be refused or cut.
 ERODED = 3
 MARGIN = ERODED + 2
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A lesion of another picture, moved to where it is to be pasted, S pixels a side."""
+    """A lesion of another picture, moved to where it is to be pasted into one of S pixels a side."""
 
     donor: int
-    """Of which pair it is."""
+    """The index of the pair that it is from."""
     picture: np.ndarray
-    """(S, S, C) uint8: the donor's picture, moved with the lesion; its border is repeated beyond it."""
+    """(S, S, C) uint8: the donor's picture, moved with the lesion; its border is repeated beyond."""
     mask: np.ndarray
-    """(S, S), class numbers of the lesion; empty where the picture that it is for shows no tissue."""
+    """(S, S), class numbers of the lesion; empty without a lesion, or without tissue to place it on."""
     change: str
-    """In words."""
+    """What was done to the lesion, in words."""
 
 
 Blend = Callable[[np.ndarray, Cut, np.ndarray], np.ndarray]
 
 
 def having(pairs: Pairs, chosen: Chosen) -> list[int]:
-    """The positions of the pairs that have a chosen class; where none has, or all are chosen, all positions.
+    """The positions of the pairs that have a chosen class; all positions where none has, or all are chosen.
     """
     there = np.flatnonzero(planes.only(pairs.masks, chosen).any(axis=(1, 2, 3))).tolist()
     return there if chosen is not None and there else list(range(len(pairs)))
 
 
 def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = None) -> Cut:
-    """A lesion for the picture of a pair, `source`: one of another pair, or its own where there is no other.
+    """A lesion for the picture of the pair `source`: from another pair, or its own where there is no other.
 
-    Several lesions of a donor stay together; of its classes the chosen ones count.
+    A donor's lesions stay together; only its chosen classes count.
     """
     others = [i for i in having(pairs, chosen) if i != source] or [source]
     donor = others[rng.integers(len(others))]
     own = planes.numbered(planes.only(pairs.masks[donor], chosen))
     shown = own * masks.field_of_view(pairs.images[donor])
-    lesion = shown if shown.any() else own  # of the frame nothing is cut out
+    lesion = shown if shown.any() else own  # nothing is cut out of the frame
     if not lesion.any():  # a donor without a chosen class, where no pair has one
         return Cut(donor, pairs.images[donor].transpose(1, 2, 0), lesion, "")
     moved = masks.moved(lesion, masks.field_of_view(pairs.images[source]), rng)
@@ -75,16 +75,16 @@ def pasted(pairs: Pairs, source: int, lesion: Cut, data_type: DataType) -> tuple
 
 
 def feathered(image: np.ndarray, lesion: Cut, view: np.ndarray) -> np.ndarray:
-    """The lesion laid over an image (S, S, C), its border mixed over about a pixel; the frame around the view
-    (S, S) stays."""
+    """The lesion laid over an image (S, S, C), its border blended over about a pixel; the frame around the
+    `view` (S, S) stays."""
     share = (cv2.GaussianBlur((lesion.mask > 0).astype(np.float32), (3, 3), 0) * view)[..., None]
     return np.rint(share * lesion.picture + (1 - share) * image).astype(np.uint8)
 
 
 def cloned(image: np.ndarray, lesion: Cut, view: np.ndarray) -> np.ndarray:
-    """The lesion's gradients continued into an image (S, S, C), by OpenCV (Perez et al. 2003).
+    """The lesion's gradients cloned into an image (S, S, C), by OpenCV (Perez et al. 2003).
 
-    The tissue in the box around the lesion takes part in it; the frame around the view (S, S) stays.
+    Tissue in the box around the lesion may change with it; the frame around the `view` (S, S) stays.
     """
     def framed(pixels: np.ndarray, kind: int) -> np.ndarray:
         large = cv2.copyMakeBorder(pixels, MARGIN, MARGIN, MARGIN, MARGIN, kind)

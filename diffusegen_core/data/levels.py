@@ -1,31 +1,31 @@
-"""The levels of a mask: values and colours that lie flat in it, as classes do; blurred edges and the noise of
-JPEG do not.
+"""The levels of a mask: values and colours that form flat areas, as classes do and blurred edges and JPEG
+noise do not.
 
-None of the 1000 masks of Kvasir-SEG, which are JPEG, has a level beside black and white by these rules.
+By these rules, none of Kvasir-SEG's 1000 masks, which are JPEG, has a level beside black and white.
 """
 
 import cv2
 import numpy as np
 
-CALM = 16  # of 255: values of a window that differ by no more are one level
-APART = 24  # of 255: levels that differ by no more are one, with JPEG's noise
-LEAST = 40  # pixels in the middle of calm windows; fewer are no level
-MOST = 16  # levels that are told
-STRONG = 0.4  # of the brightest channel: the least difference to the darkest that is a colour
+CALM = 16  # of 255: a window whose values differ by no more is calm
+APART = 24  # of 255: levels that differ by no more are the same, but for JPEG noise
+LEAST = 40  # pixels at the centres of calm windows; fewer are no level
+MOST = 16  # levels returned at most
+STRONG = 0.4  # of the brightest channel: a larger difference to the darkest is a colour
 HUE = 128  # of 255: full colours that differ by more are of different hues
 OTHERS = 0.2  # of the bright pixels; where fewer have another hue, they are edges
 
 
 def flat(values: np.ndarray) -> list[float]:
-    """The values of (H, W) that have a pixel whose eight neighbours are all of the same value, sorted."""
-    picture = values.astype(np.float32)  # OpenCV compares no wide integers
+    """The values of (H, W) that some pixel shares with all of its eight neighbours, sorted."""
+    picture = values.astype(np.float32)  # OpenCV does not compare wide integers
     kernel = np.ones((3, 3), np.uint8)
     return np.unique(values[cv2.dilate(picture, kernel) == cv2.erode(picture, kernel)]).tolist()
 
 
 def about(picture: np.ndarray) -> dict[tuple[int, ...], int]:
-    """About what levels (H, W, C) uint8 has, the most frequent first: colour to pixels in calm surroundings,
-    5 x 5 pixels."""
+    """The approximate levels of (H, W, C) uint8, the most frequent first: colour -> pixels at the centre of
+    calm windows of 5 x 5 pixels."""
     kernel = np.ones((5, 5), np.uint8)
     spread = [cv2.dilate(channel, kernel) - cv2.erode(channel, kernel)
               for channel in np.moveaxis(np.ascontiguousarray(picture), 2, 0)]
@@ -41,8 +41,8 @@ def about(picture: np.ndarray) -> dict[tuple[int, ...], int]:
 
 
 def has_hues(picture: np.ndarray) -> bool:
-    """Whether the bright pixels of (H, W, 3) uint8 are of several hues, however dark their edges are, and
-    whatever colour JPEG took from them."""
+    """Whether the bright pixels of (H, W, 3) uint8 have several hues, however dark their edges are, and
+    however much colour JPEG lost."""
     colours, counts = _distinct(picture[picture.max(axis=2) > 127])
     highest, lowest = colours.max(axis=1, initial=0), colours.min(axis=1, initial=255)
     strong = highest - lowest > STRONG * highest
@@ -55,8 +55,8 @@ def has_hues(picture: np.ndarray) -> bool:
 
 
 def _distinct(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The colours (N, C) int64, C at most 3, of pixels (P, C) uint8, and how often each occurs: the pixels of
-    a large picture would not fit into memory as numbers that can be reckoned with."""
+    """The distinct colours (N, C) int64, C at most 3, of pixels (P, C) uint8, and how often each occurs: all
+    pixels of a large picture would not fit into memory as int64."""
     codes = np.zeros(len(pixels), np.int32)
     for channel in pixels.T:
         codes = codes << 8 | channel
@@ -67,7 +67,7 @@ def _distinct(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _most_frequent(colours: np.ndarray, counts: np.ndarray, step: int) -> np.ndarray:
-    """The mean of the colours (N, C), each of which occurs so often, in the fullest cell of that side."""
+    """The mean colour in the fullest cell of side `step`, of colours (N, C) that occur `counts` times."""
     cells = np.zeros(len(colours), np.int64)
     for channel in colours.T:
         cells = cells * (256 // step) + channel // step

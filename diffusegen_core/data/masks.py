@@ -1,8 +1,8 @@
-"""Masks of lesions that are to be painted: taken from training pairs, changed, and put where tissue is seen.
+"""Masks for lesions to be painted: taken from training pairs, changed, and placed where tissue is visible.
 
-A lesion's mask keeps its size, within the change of scale below, so that new lesions are as large as those
-that the model knows. All sizes here are shares of an image's side. A mask here is a map of class numbers (S,
-S): 0 outside, 1 to M the classes, which move together.
+Unless a size is asked for, a mask keeps its size, within the change of scale below, so that new lesions are
+as large as those that the model knows. Sizes below are shares of an image's side, unless they say otherwise.
+A mask here is a map of class numbers (S, S): 0 outside, 1 to M the classes, which move together.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,46 +15,46 @@ from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import planes
 
 VERSION = 1  # raised when the same seed would give another mask
-# Grey levels of the frame around the field of view: darker than the first in all colours; of a frame that is
-# grey, at most so much lighter than the picture's corners; corners that are lighter still are no frame.
+# Grey levels of the frame around the field of view: at most DARK in all channels or, for a grey frame, at
+# most ABOVE lighter than the picture's corners; corners of LIGHTEST or above are no frame.
 DARK, ABOVE, LIGHTEST = 24, 16, 48
 CORNER = 0.04  # the side of a corner
-DETAIL = 0.06  # of the dark frame: thinner light, such as text on it, is no tissue
+DETAIL = 0.06  # light areas thinner than this, such as text on the dark frame, are no tissue
 STROKE, LETTER, LINE = 0.045, 0.055, 0.07  # burnt-in text: thickest stroke, tallest letter, shortest line
 BRIGHT, NEUTRAL = 35, 60  # grey levels: text is lighter than its surroundings, and nearly colourless
 SCALE, SHEAR = 1.25, 0.15  # the largest changes of a mask, beside any rotation
-BEND, WAVE = 0.03, 0.15  # of its own size: deviation of the elastic change, and over what distance it varies
-TINT, TINTED = 12, 0.01  # grey levels between the colours of a pixel that has one; of a picture that is grey
-OUTLINE, ROUNDED = 1.0, 0.1  # pixels over which an enlarged outline is smoothed; at most so much of its size
+BEND, WAVE = 0.03, 0.15  # of its own size: deviation of the elastic change, and the width it is smoothed over
+TINT, TINTED = 12, 0.01  # channels of a coloured pixel differ by more; a grey picture has fewer such (share)
+OUTLINE, ROUNDED = 1.0, 0.1  # smoothing of an enlarged outline in pixels, and at most as a share of its size
 INSIDE = 0.98  # of a mask: at least this share lies in the field of view, wherever that is possible
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A mask that a lesion is to be painted by."""
+    """A mask for a lesion to be painted."""
 
     mask: np.ndarray
     """(S, S) uint8, class numbers."""
     change: str
-    """What was done to the mask that it was made of; "" where nothing was."""
+    """What was done to the original mask, in words; "" where nothing was."""
 
 
 @dataclass(frozen=True)
 class Moved(Drawn):
-    """A mask that was moved as a whole, by a map that can move what it masks as well."""
+    """A mask that was moved as a whole, by a map that can move the picture beneath it as well."""
 
     matrix: np.ndarray
-    """(2, 3): from the pixels of the mask that it was made of, x before y, to its own."""
+    """(2, 3), from pixels of the original mask to its own, x before y."""
 
 
-# Shares of a picture, and places in it, by words.
+# Words for shares of a picture, and for positions in it.
 SIZES = {"small": 0.04, "medium": 0.12, "large": 0.25}
 COLUMNS, ROWS, CENTRE = {"left": 0.3, "right": 0.7}, {"top": 0.3, "bottom": 0.7}, "centre"
 
 
 @dataclass(frozen=True)
 class Like:
-    """A lesion of a size, as a share of the picture's area, with its middle at x and y, from 0 to 1."""
+    """The wanted size of a lesion, as a share of the picture's area, and its middle x, y, from 0 to 1."""
 
     area: float
     x: float
@@ -77,7 +77,7 @@ class Like:
         return cls(area, x, y)
 
     def within(self, picture: tuple[int, int], square: tuple[int, int]) -> "Like":
-        """The same lesion of a picture (H, W) in the square that has it in its middle."""
+        """The same lesion, of a picture (H, W), in the `square` (H, W) with the picture in its middle."""
         (tall, wide), (height, width) = picture, square
         return Like(self.area * tall * wide / (height * width), 0.5 + (self.x - 0.5) * wide / width,
                     0.5 + (self.y - 0.5) * tall / height)
@@ -95,8 +95,8 @@ def _middle(position: str) -> tuple[float, float]:
 def field_of_view(image: np.ndarray) -> np.ndarray:
     """Where an image (C, S, S) uint8 shows tissue: (S, S) in {0, 1}.
 
-    Neither the dark frame that reaches the image's border, nor, of RGB, lines of text that are burnt in: in
-    grey pictures, where text has no colour of its own, specks would be taken for it.
+    Left out are the dark frame that reaches the image's border and, for RGB, lines of burnt-in text. In grey
+    pictures text is not told apart by its lack of colour, and specks would be taken for it.
     """
     lightest = image.max(axis=0)
     lit = (lightest > _darkness(lightest)).astype(np.uint8)
@@ -114,7 +114,7 @@ def is_grey(image: np.ndarray) -> bool:
 
 
 def _darkness(lightest: np.ndarray) -> float:
-    """Below which level a pixel (of H, W) may belong to the frame."""
+    """The level up to which a pixel may belong to the frame, from a picture's lightest channels (H, W)."""
     rows, columns = (max(2, round(CORNER * side)) for side in lightest.shape)
     corners = np.concatenate([part[:, edge].ravel() for part in (lightest[:rows], lightest[-rows:])
                               for edge in (slice(columns), slice(-columns, None))])
@@ -123,7 +123,7 @@ def _darkness(lightest: np.ndarray) -> float:
 
 
 def _text(image: np.ndarray) -> np.ndarray:
-    """Lines of burnt-in text: rows of small, light, nearly colourless marks. Few highlights lie so."""
+    """Lines of burnt-in text: rows of small, light, nearly colourless marks. Highlights seldom form rows."""
     lightest, darkest = image.max(axis=0), image.min(axis=0)
     side = image.shape[-1]
     raised = cv2.morphologyEx(darkest, cv2.MORPH_TOPHAT, _kernel(cv2.MORPH_ELLIPSE, darkest, STROKE, STROKE))
@@ -141,14 +141,14 @@ def _text(image: np.ndarray) -> np.ndarray:
 
 
 def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """A mask (S, S), turned, scaled, sheared and bent, somewhere in a field of view (S, S) in {0, 1}."""
+    """A mask (S, S), turned, scaled, sheared and bent, placed in a field of view (S, S) in {0, 1}."""
     shape, _, told = _changed(mask, rng)
     placed, (left, top), _ = _placed(_bent(shape, rng), view, rng)
     return Drawn(placed, f"{told}, bent, to {left}:{top}")
 
 
 def moved(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Moved:
-    """The same without bending, so that a map tells where each pixel went."""
+    """The same without bending, so that one affine map says where each pixel went."""
     shape, matrix, told = _changed(mask, rng)
     placed, (left, top), (x, y) = _placed(shape, view, rng)
     matrix = matrix + np.array([[0, 0, left - x], [0, 0, top - y]])
@@ -156,7 +156,7 @@ def moved(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Moved
 
 
 def _changed(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
-    """A mask, changed at random by an affine map: as `_turned`, and the change in words."""
+    """A mask changed by a random affine map: what `_turned` returns, and the change in words."""
     angle, flip = rng.uniform(0, 360), rng.random() < 0.5
     scale, shear = SCALE ** rng.uniform(-1, 1), rng.uniform(-SHEAR, SHEAR)
     return *_turned(mask, angle, scale, shear, flip), _told(flip, angle, scale, shear)
@@ -168,8 +168,8 @@ def _told(flip: bool, angle: float, scale: float, shear: float) -> str:
 
 
 def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """A mask (S, S), turned, sheared and bent, of the wanted size at the wanted place; what the
-    view (S, S) does not show of it is cut away."""
+    """A mask (S, S), turned, sheared and bent, of the wanted size at the wanted place; what lies outside the
+    view (S, S) is cut away."""
     angle, flip, shear = rng.uniform(0, 360), rng.random() < 0.5, rng.uniform(-SHEAR, SHEAR)
     scale = np.sqrt(like.area / (mask > 0).mean())
     shape = _bent(_turned(mask, angle, scale, shear, flip)[0], rng)
@@ -182,10 +182,10 @@ def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generat
 
 def _turned(mask: np.ndarray, angle: float, scale: float, shear: float,
             flip: bool) -> tuple[np.ndarray, np.ndarray]:
-    """An affine change around the mask's middle, (R, R), in an array that it fits in with room; and its map
-    (2, 3) from the mask's pixels to those of the array.
+    """A mask changed by an affine map around its middle, in an array (R, R) with room to spare; and that map,
+    (2, 3), from the mask's pixels to those of the array.
 
-    Of what would round to nothing, the middle pixel is left, of the class that has most of the mask.
+    A mask that would round to nothing keeps its middle pixel, of the class that has most of the mask.
     """
     ys, xs = np.nonzero(mask)
     radius = np.hypot(np.ptp(ys) + 1, np.ptp(xs) + 1) / 2
@@ -202,8 +202,8 @@ def _turned(mask: np.ndarray, angle: float, scale: float, shear: float,
 
 
 def each_class(mask: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A mask whose classes, and combinations of these, (H, W) float32 in {0, 1} each, are changed alike:
-    where they cover more than half of a pixel together, it is of the one that covers most."""
+    """A mask whose classes, and combinations of these, are changed alike, each as (H, W) float32 in {0, 1}. A
+    pixel that they cover more than half of together is of the one that covers most."""
     numbers = np.unique(mask[mask > 0])
     if not len(numbers):
         return change(mask.astype(np.float32)).astype(np.uint8)
@@ -212,8 +212,8 @@ def each_class(mask: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> 
 
 
 def enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask (S, S) at a larger `size`, width before height: (height, width), with smooth outlines, where
-    each pixel of a small mask would be seen as a step. Each class keeps its share of the area."""
+    """A mask (S, S) enlarged to `size` (width, height), as (height, width), with smooth outlines: otherwise
+    each pixel of a small mask would show as a step. Each class keeps its share of the area."""
     def smooth(one: np.ndarray) -> np.ndarray:
         width = min(OUTLINE, ROUNDED * np.sqrt(one.sum()))
         soft = cv2.resize(cv2.GaussianBlur(one, (0, 0), width), size)
@@ -240,12 +240,12 @@ def _bent(shape: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _placed(shape: np.ndarray, view: np.ndarray,
             rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
-    """The shape in the view, what is not seen cut away: any place where nearly all of it is seen, or else
-    where most is. With its left and top, there and before."""
+    """The shape in the view, at a random place where nearly all of it is seen, or else where most is; what is
+    not seen is cut away. Also its left and top, there and before."""
     ys, xs = np.nonzero(shape)
     before = int(xs.min()), int(ys.min())
     shape = shape[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
-    # How much of it is seen with its upper left corner at each pixel; beyond the image nothing is.
+    # How much of it is seen if its upper left corner is at each pixel; beyond the image nothing is seen.
     solid = (shape > 0).astype(np.float32)
     seen = np.rint(cv2.filter2D(view.astype(np.float32), -1, solid, anchor=(0, 0),
                                 borderType=cv2.BORDER_CONSTANT))
@@ -258,7 +258,7 @@ def _placed(shape: np.ndarray, view: np.ndarray,
 
 
 def _kernel(kind: int, image: np.ndarray, width: float, height: float) -> np.ndarray:
-    """A morphology kernel whose sides are shares of the image's, odd, so that nothing moves."""
+    """A morphology kernel whose sides are shares of the image's side, made odd so that nothing shifts."""
     return cv2.getStructuringElement(kind, [max(1, round(share * image.shape[-1])) | 1
                                             for share in (width, height)])
 

@@ -1,4 +1,4 @@
-"""The values of a mask, counted, and told in messages: numbers, colours as #rrggbb, planes of an array."""
+"""The values of a mask, counted and worded for messages: numbers, colours as #rrggbb, planes of an array."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,8 +11,8 @@ SHOWN = 8  # values in a message
 
 
 def counted(values: np.ndarray, most: int = 1 << 16) -> dict[str, int]:
-    """How often each value of a mask occurs: of indices, greys, or colours (..., 3) uint8 as #rrggbb; {} if
-    more than `most` do, and of colours of more bits, which no key of data.labels can name."""
+    """How often each value of a mask occurs: indices, greys, or colours (..., 3) uint8 as #rrggbb; {} if
+    there are more than `most`, and for colours of more bits, which no key of data.labels can name."""
     coloured = values.ndim == 3 and values.shape[2] == 3
     if coloured and values.dtype != np.uint8:
         return {}
@@ -40,8 +40,8 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 def suggested(values: Sequence[str], name: str) -> str:
-    """The parameter that maps such values, for a message. What is no whole number, only a condition can
-    name."""
+    """The data.labels that would map these values, for a message. Values that are not whole numbers need a
+    condition."""
     if any("." in value or "e" in value for value in values if not value.startswith("#")):
         lowest = min(number for value in values if (number := float(value)) > 0)
         return f'data.labels: {{">{lowest / 2:g}": {name}}}'
@@ -54,8 +54,8 @@ def _quoted(key: str) -> str:
 
 
 def planes_of(raster: Raster) -> dict[str, int]:
-    """How many pixels each plane of an array has that can only be a plane for each class, of 0 and 1 or of
-    truth values: "plane 0" and so on; {} of all else."""
+    """The number of nonzero pixels in each plane, "plane 0" and so on, of an array that can only have a plane
+    per class: one of 0 and 1, or of booleans; {} for anything else."""
     count = raster.values.shape[2]
     plain = raster.mode == "bool" or (raster.values.dtype.kind in "ui" and raster.values.max() == 1)
     if raster.format != "NumPy" or count < 2 or not plain:

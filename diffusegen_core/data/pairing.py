@@ -15,16 +15,16 @@ from diffusegen_core.data import rasters
 from diffusegen_core.data.reports import Pair, Report
 
 MAX_NAME = 200  # bytes; a file name may have 255, and those of synthetic pairs are longer than their source's
-DEEPEST = 5  # folders below a dataset's own in which files are looked for
+DEEPEST = 5  # levels of folders below a dataset's own that are searched for files
 Key = tuple[str, ...]
 K = TypeVar("K", str, Key)
 CHANNELS = "channels"
 NO_MASK, NO_IMAGE, MIXED = "missing mask", "mask without image", "formats differ"
-UNPAIRED = {NO_MASK, NO_IMAGE}  # the kinds of problems where names do not match
+UNPAIRED = {NO_MASK, NO_IMAGE}  # the kinds of problems that come from names that do not match
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, less hidden ones: archives from a Mac hold `._NAME.jpg` beside it."""
+    """The pictures in a folder, without hidden ones: archives from a Mac hold `._NAME.jpg` as well."""
     return [path for path in _visible(folder) if rasters.is_read(path)]
 
 
@@ -34,7 +34,7 @@ def below(folder: Path) -> list[Path]:
 
 
 def note_unread(report: Report, folder: Path, deep: bool = False) -> None:
-    """A problem for each file that is meant as a picture, and is of a format that is not read."""
+    """Add a problem for each file that is meant as a picture but is of a format that is not read."""
     for path in _walk(folder, DEEPEST) if deep else _visible(folder):
         if what := rasters.unread(path):
             report.add(path, "not read", what)
@@ -59,8 +59,8 @@ def by_stem(report: Report, prefix: str, images: list[Path], masks: list[Path]) 
 
 def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], masks: list[tuple[Key, Path]],
                stacked: bool = False) -> None:
-    """The same of files with the text that pairs them. An image may have several masks, and where it is
-    `stacked` several files, each a channel or more."""
+    """The same for files that come with the text that pairs them. An image may have several masks and, if it
+    is `stacked`, several files, each with one channel or more."""
     taken = {path for _, path in masks}
     image_of = _by_key(report, [one for one in images if one[1] not in taken])
     mask_of = _spelled(_by_key(report, masks), image_of, lambda key: tuple(map(_composed, key)))
@@ -82,8 +82,8 @@ def by_pattern(report: Report, prefix: str, images: list[tuple[Key, Path]], mask
 
 
 def _refuse_odd_channels(report: Report) -> None:
-    """A problem in place of each image whose files are not the channels that most images have: the numbers at
-    the ends of their names, from 0 on."""
+    """Replace each pair whose image files are not the channels that most images have by a problem. Channels
+    are the numbers at the ends of the files' names, from 0 on."""
     numbers = {pair: tuple(rasters.stem(path).rpartition("_")[2] for path in pair.images)
                for pair in report.pairs}
     usual = Counter(numbers.values()).most_common(1)[0][0] if numbers else ()
@@ -99,8 +99,8 @@ def _refuse_odd_channels(report: Report) -> None:
 
 
 def matched(pattern: re.Pattern[str], root: Path, paths: Sequence[Path]) -> Iterator[tuple[Key, Path]]:
-    """The files whose names relative to the root, without their endings, a pattern matches; with what its
-    groups hold."""
+    """The files whose path relative to the root, without its ending, matches a pattern, each with what the
+    pattern's groups hold."""
     for path in paths:
         name = path.relative_to(root).as_posix()
         if match := pattern.fullmatch(name[:len(name) - len(rasters.ending(path))]):
@@ -108,8 +108,8 @@ def matched(pattern: re.Pattern[str], root: Path, paths: Sequence[Path]) -> Iter
 
 
 def globbed(glob: str, root: Path, paths: Sequence[Path]) -> list[tuple[Key, Path]]:
-    """The files that a user's pattern names: * is part of a file's or a folder's name and pairs files, ** is
-    any text, folders included, and ? one character. An ending need not be given."""
+    """The files that match a user's pattern: * is part of a file's or folder's name and pairs files, ** is
+    any text, folders included, and ? is one character. The ending may be left out."""
     bare, kind = glob.removesuffix(".*"), ""
     for ending in sorted(rasters.EXTENSIONS, key=len, reverse=True):
         if bare.lower().endswith(ending):
@@ -124,8 +124,8 @@ def globbed(glob: str, root: Path, paths: Sequence[Path]) -> list[tuple[Key, Pat
 
 
 def unmixed(report: Report) -> None:
-    """A problem in place of each pair with NIfTI on one side alone: its axes are the patient's, and those of
-    other files the picture's, so that nothing tells how the two lie on each other."""
+    """Replace each pair with NIfTI on one side only by a problem: its axes are the patient's, and those of
+    other files the picture's, so that nothing says how the two align."""
     pairs = []
     for pair in report.pairs:
         image, *others = (rasters.ending(path) in rasters.NIFTI for path in (*pair.images, *pair.masks))
@@ -139,12 +139,12 @@ def unmixed(report: Report) -> None:
 
 
 def sliced(report: Report, slices: Sequence[int]) -> None:
-    """Replace each pair that lies in NIfTI or DICOM files by those of its slices, [axis, first, last]; frames
-    of DICOM are along axis 0."""
+    """Replace each pair in NIfTI or DICOM files by the pairs of its slices, [axis, first, last]; DICOM frames
+    are along axis 0."""
     axis, first, last = slices
     pairs = []
     for pair in report.pairs:
-        kind = rasters.ending(pair.image)  # of what has none, DICOM alone is read
+        kind = rasters.ending(pair.image)  # without an ending, only DICOM is read
         if kind and kind not in rasters.NIFTI | rasters.DICOM:
             pairs.append(pair)
             continue
@@ -155,10 +155,10 @@ def sliced(report: Report, slices: Sequence[int]) -> None:
 
 
 def _last(report: Report, pair: Pair, axis: int, last: int) -> int:
-    """The last slice that is asked for and that the volume has; where these differ, a problem says so."""
+    """The last slice that is asked for and exists; adds a problem where that is not the same."""
     try:
         count = rasters.slices(pair.image, axis)
-    except Exception as error:  # as damaged headers do
+    except Exception as error:  # damaged headers raise all kinds
         report.add(pair.image, "unreadable", printable(rasters.reason(error, pair.image)))
         return -1
     if last < count:
@@ -169,7 +169,7 @@ def _last(report: Report, pair: Pair, axis: int, last: int) -> int:
 
 
 def refuse_same_names(report: Report) -> None:
-    """Leave the first of the pairs of one name, and a problem for each of the others."""
+    """Keep the first of the pairs that share a name, and add a problem for each of the others."""
     known: dict[str, Pair] = {}
     for pair in report.pairs:
         if (other := known.setdefault(pair.name, pair)) is not pair:
@@ -179,7 +179,7 @@ def refuse_same_names(report: Report) -> None:
 
 
 def unusable(name: str) -> str | None:
-    """Why a file's name cannot be that of a pair; None where it can."""
+    """Why a file's name cannot be used for a pair; None where it can."""
     if printable(name) != name:
         return "control characters, or bytes that are no text"
     if "\\" in name:
@@ -190,7 +190,7 @@ def unusable(name: str) -> str | None:
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Sort 2 before 10."""
+    """A sort key that puts 2 before 10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
@@ -236,8 +236,8 @@ def _by_key(report: Report, keyed: list[tuple[Key, Path]]) -> dict[Key, list[Pat
 
 def _spelled(masks: dict[K, list[Path]], images: Mapping[K, list[Path]],
              composed: Callable[[K], K]) -> dict[K, list[Path]]:
-    """Masks under the names of their images, where these are the same text in other bytes: a Mac stores é as
-    two characters."""
+    """Masks under the names of their images, where both are the same text in different bytes: a Mac stores é
+    as two characters."""
     known = {composed(name): name for name in images}
     alike = {name: known.get(composed(name), name) for name in masks if name not in images}
     return {name if alike.get(name, name) in masks else alike[name]: paths for name, paths in masks.items()}

@@ -1,8 +1,8 @@
-"""Sets of synthetic pairs, made pair by pair: a dataset folder with a manifest, and a row kept for each pair.
+"""Sets of synthetic pairs, made pair by pair: a dataset folder with a manifest, and a stored row per pair.
 
-A row is written after its pair's files, so that an interrupted chapter makes only what is missing. A pair
-that failed has a row as well, but no files: it is listed in left_out.csv, not in the manifest. A set that is
-made with other parameters takes over the pairs of an earlier one that these parameters do not change.
+A row is written after its pair's files, so that a chapter that was interrupted makes only what is missing. A
+pair that failed has a row as well, but no files: it is listed in left_out.csv, not in the manifest. A set
+that is made with other parameters takes over the pairs of an earlier one that the change does not affect.
 """
 
 import re
@@ -24,34 +24,34 @@ from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe, key
 from diffusegen_core.store.stamps import Stamp, read_stamp
 
 KINDS = ("images", "masks")
-CHOSEN = "classes"  # in the stamp of a set
+CHOSEN = "classes"  # a key in the stamp of a set
 Row = dict[str, Any]
 # How SinGAN-Seg names its published pairs: source image, start scale, and sample from 0.
 SINGAN_SEG = re.compile(r"chk_id_(\d+)_gen_scale_(\d+)_(\d+)(?:_img)?")
-ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # of a manifest, the first columns
-# Of one whose masks are given: the picture that was painted into, whose mask, and its change.
+ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # the first columns of a manifest
+# Further ones where masks are given: the picture painted into, whose mask it is, and how it was changed.
 GIVEN = ["picture", "mask_of", "mask_change"]
-# Of one of pasted lesions: whose lesion, and its change.
+# Further ones for pasted lesions: whose lesion it is, and how it was changed.
 PASTED = ["lesion_of", "lesion_change"]
-DONORS = ("lesion_of", "mask_of")  # of these the columns that tell whose
+DONORS = ("lesion_of", "mask_of")  # those of these columns that say whose
 
 
 @dataclass(frozen=True)
 class Job:
     """One synthetic pair to make, or to read."""
 
-    index: int  # of the source in the run's pairs; of a pair that is read, in its folder
+    index: int  # of the source in the run's pairs; for a pair that is read, its own in its folder
     name: str
     source: str  # "" where it is not known
-    source_cluster: int  # -1 where no cluster has a part in it
+    source_cluster: int  # -1 where no cluster is involved
     model: str
     sample: int  # 1 .. N
     seed: int  # -1 where it is not known
-    picture: str = ""  # what it is painted into, a background or the source; "" where it is not told
+    picture: str = ""  # what it is painted into, a background or the source; "" where it is not given
 
     @property
     def origin(self) -> Row:
-        """What a manifest tells of it, whatever came of it: the columns ORIGIN."""
+        """Its columns ORIGIN of a manifest, which do not depend on the outcome."""
         return {name: getattr(self, name) for name in ORIGIN}
 
 
@@ -61,14 +61,14 @@ class PairSet:
 
     data_type: DataType
     folder: Path
-    """A dataset folder: images/, masks/, manifest.csv. A filtered set has that of the set that was filtered,
-    whose manifest has more rows."""
+    """A dataset folder: images/, masks/, manifest.csv. A filtered set shares the folder of the set it was
+    filtered from, whose manifest has more rows."""
     manifest: pd.DataFrame
-    """One row a pair, with the columns ORIGIN first."""
+    """One row per pair, with the columns ORIGIN first."""
     left_out: pd.DataFrame
     """The pairs that failed, or that the filter set aside, with the manifest's columns."""
     hashes: dict[str, str]
-    """The SHA-256 of each of its files, by its name within the folder; of a filtered set, of the pairs'."""
+    """File name within the folder -> SHA-256; for a filtered set, of the files of its pairs only."""
     stamp: Stamp
 
     @property
@@ -92,11 +92,11 @@ class PairSets:
 
     @property
     def seconds(self) -> float:
-        """What all of them took."""
+        """The time that all of them took."""
         return sum(one.seconds for one in self.sets.values())
 
     def described(self, columns: Callable[[PairSet], Row]) -> pd.DataFrame:
-        """A row a data type: how many pairs it has, and what `columns` tell of its set."""
+        """One row per data type: its number of pairs, and what `columns` returns for its set."""
         return pd.DataFrame([{"data type": data_type.name, "pairs": len(one), **columns(one)}
                              for data_type, one in self.sets.items()]).set_index("data type")
 
@@ -106,10 +106,10 @@ def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, w
          facts: dict[str, Any] | None = None, **arguments: Any) -> None:
     """Make the pairs that are missing, in batches of one model each; then the manifest and the stamp.
 
-    The artifact's recipe holds, beside what decides every pair, "models" and "jobs": by name, what decides
-    the pairs of one model, and one pair alone. `work` is called with the batch's jobs, their keys, the folder
-    and `arguments`, and calls `keep` for each. `columns` are the manifest's. `extra` may write further
-    outputs from the rows.
+    Besides what determines every pair, the artifact's recipe holds "models" and "jobs": by name, what
+    determines the pairs of one model, and one pair alone. `work` is called with the batch's jobs, their keys,
+    the folder and `arguments`, and calls `keep` for each. `columns` are the manifest's. `extra` may write
+    further outputs from the rows.
     """
     folder = artifact.begin()
     keys, items = _keys(jobs, artifact.recipe), []
@@ -127,12 +127,12 @@ def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, w
 
 
 def painted_anew(chosen: planes.Chosen) -> dict[str, Any]:
-    """What the stamp of a painted set says of the classes that were painted anew: nothing of all."""
+    """What the stamp of a painted set records about the classes that were painted anew; {} for all."""
     return {} if chosen is None else {CHOSEN: list(chosen)}
 
 
 def chosen(folder: Path) -> planes.Chosen:
-    """The way back, of a dataset folder."""
+    """The classes that were painted anew in a dataset folder, by its stamp; None: all."""
     told = (read_stamp(folder) or {}).get(CHOSEN)
     return None if told is None else tuple(told)
 
@@ -147,9 +147,9 @@ def read(artifact: Artifact, data_type: DataType) -> PairSet:
 
 def keep(folder: Path, name: str, key: str, row: Row, pair: tuple[np.ndarray, np.ndarray] | None,
          seconds: float, **facts: Any) -> None:
-    """Write a pair, image (C, S, S) uint8 and mask (M, S, S) in {0, 1}, or None if failed; then its row.
+    """Write a pair, image (C, S, S) uint8 and mask (M, S, S) in {0, 1}, or None if it failed; then its row.
 
-    What another worker has finished meanwhile, because this one had stopped, is left as it is.
+    A pair that another worker has finished meanwhile, because this one had stalled, is left as it is.
     """
     if is_made(folder, name, key):
         return
@@ -173,7 +173,7 @@ def _finish(artifact: Artifact, folder: Path, rows: list[Row], columns: list[str
 
 
 def manifest(folder: Path) -> pd.DataFrame:
-    """The manifest of a dataset folder: one row a pair."""
+    """The manifest of a dataset folder: one row per pair."""
     return listed(folder / "manifest.csv")
 
 
@@ -183,7 +183,7 @@ def left_out(folder: Path) -> pd.DataFrame:
 
 
 def listed(path: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> pd.DataFrame:
-    """A list of pairs. Further columns may hold text, and numbers of which some are missing."""
+    """A list of pairs. Further columns may hold `texts`, or `numbers` of which some are missing."""
     # A source may be called NA, which is no missing value, or 1, which is no number.
     kinds = dict.fromkeys(("source", "name", *GIVEN, *PASTED, *texts), str) | dict.fromkeys(numbers, float)
     return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={name: [""] for name in numbers})
@@ -196,7 +196,7 @@ def files_of(folder: Path, name: str) -> list[Path]:
 
 
 def names_of(hashes: Mapping[str, str], name: str) -> list[str]:
-    """What the files of a pair are called among the hashes of a set: its image and its mask."""
+    """The names of a pair's image and mask among the hashes of a set."""
     image, mask = (f"{kind}/{name}.png" for kind in KINDS)
     array = f"images/{name}{planes.ARRAY}"
     return [array if array in hashes else image, mask]
@@ -209,15 +209,15 @@ def read_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load(folder: Path, names: Sequence[str], overlap: bool = False) -> dataset.Pairs:
-    """Pairs of a dataset folder, by name and in that order; whether their classes may `overlap` is no part of
-    their files."""
+    """Pairs of a dataset folder, by name and in that order. The files do not say whether classes may
+    `overlap`."""
     images, masks = zip(*(read_pair(folder, name) for name in names), strict=True)
     return dataset.gather(list(names), np.stack(images), np.stack(masks), overlap)
 
 
 def may_overlap(folder: Path) -> bool:
-    """Whether the classes of a run's set may overlap: as those of the real pairs, which lie in the same run
-    or, where the set is of a further generator, in the run around it."""
+    """Whether the classes of a run's set may overlap, as those of the real pairs may. These lie in the same
+    run or, for a set of a further generator, in the run around it."""
     for place in folder.parents:
         if (real := place / "data" / dataset.PAIRS).is_file():
             return dataset.read(real).overlap
@@ -227,7 +227,7 @@ def may_overlap(folder: Path) -> bool:
 
 
 def is_made(folder: Path, name: str, key: str) -> bool:
-    """Whether a pair's row is of this key and its files, if it has any, are the ones that were written."""
+    """Whether a pair's row has this key and its files, if it has any, are the ones that were written."""
     row = files.read_json(_row(folder, name))
     if not isinstance(row, dict) or row.get("key") != key:
         return False
@@ -240,7 +240,7 @@ def _row(folder: Path, name: str) -> Path:
 
 
 def _kept(folder: Path, name: str) -> Row:
-    """What `keep` has written of a pair that is made."""
+    """The row that `keep` wrote for a pair that is made."""
     row = files.read_json(_row(folder, name))
     assert isinstance(row, dict), "a pair that is made has a row"
     return row

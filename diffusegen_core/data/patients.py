@@ -1,7 +1,7 @@
-"""Which pairs are of one patient, and whose pairs are held out: seen by no part of a run.
+"""Which pairs are of one patient, and which are held out, unseen by any part of a run.
 
-Patients stay whole. Their order is that of a hash of the seed and their name, so that it hangs on nothing
-else: neither on the order of files nor on which other patients there are.
+Patients stay whole. They are ordered by a hash of the seed and their name, which depends on nothing else:
+neither on the order of files nor on which other patients there are.
 """
 
 import csv
@@ -22,13 +22,13 @@ from diffusegen_core.data import sequences, sidecars
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.store import files, seeds
 
-FILE = "held_out.json"  # in a folder of stored pairs: `write`
+FILE = "held_out.json"  # in a folder of stored pairs, by `write`
 
 
 def of_pairs(report: Report, settings: Data) -> dict[str, str]:
-    """The patient of each pair by its name, as data.patients tells; without it the sequence, where the layout
-    is of a dataset of such. Else, and by `each`, every file is one of its own, so that the slices of a volume
-    stay together. UserError for a pair whose patient is not told."""
+    """Pair -> patient, by data.patients; where that is not set, by sequence, if the layout is of a dataset of
+    sequences. Otherwise, and for `each`, every file is a patient of its own, so that the slices of a volume
+    stay together. UserError for a pair whose patient is not given."""
     if settings.patients is None and (frames := _sequences(report)):
         return frames
     if settings.patients is None or settings.patients == EACH:
@@ -40,8 +40,8 @@ def of_pairs(report: Report, settings: Data) -> dict[str, str]:
 
 
 def _sequences(report: Report) -> dict[str, str]:
-    """The sequence of each pair of a dataset of video frames; {} of others, or where names do not tell.
-    Centres are no patients: each has many."""
+    """The sequence of each pair of a dataset of video frames; {} for other datasets, or where names do not
+    give it. Centres are not patients: each has many."""
     known = sequences.of_layout(report.layout, [pair.name for pair in report.pairs])
     return known.of if known and known.kind == sequences.SEQUENCE else {}
 
@@ -57,8 +57,8 @@ def described(of_pairs: Mapping[str, str], kind: str = sequences.PATIENT) -> str
 def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
     """The names of the pairs that are held out, sorted: those of whole patients, about this share of all.
 
-    In the order of their hashes, patients are taken while the share is not exceeded; if none is so small, the
-    smallest one; one stays. UserError where all pairs are of one patient.
+    Patients are taken in the order of their hashes, skipping those that would exceed the share. If all would,
+    the smallest is taken; at least one is left. UserError where all pairs are of one patient.
     """
     sizes = Counter(patients.values())
     if len(sizes) < 2:
@@ -75,7 +75,7 @@ def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
 
 
 def split(report: Report, settings: Data, seed: int) -> tuple[dict[str, str], list[str]]:
-    """The patient of each pair as `of_pairs`, {} where nothing tells, and the names that are held out."""
+    """The patient of each pair as in `of_pairs`, {} where unknown, and the names that are held out."""
     share, told = settings.held_share, settings.patients is not None or bool(_sequences(report))
     if not report.pairs or not (share or told):
         return {}, []
@@ -84,33 +84,33 @@ def split(report: Report, settings: Data, seed: int) -> tuple[dict[str, str], li
 
 
 def write(folder: Path, patients: Mapping[str, str], held: Sequence[str]) -> list[files.Written]:
-    """Write both into a folder of stored pairs; nothing where there is nothing to tell."""
+    """Write both into a folder of stored pairs; no file where both are empty."""
     told = {"held_out": list(held), "patients": dict(patients)}
     return [files.write_json(folder / FILE, told)] if patients or held else []
 
 
 def read(stored: Path | None) -> tuple[dict[str, str], list[str]]:
-    """What `write` has written beside the file of stored pairs: the patient of each pair of their folder, {}
-    where neither data.patients nor the layout tells, and the names that are held out."""
+    """What `write` wrote beside the file of stored pairs: the patient of each pair of their folder, {} where
+    neither data.patients nor the layout gives it, and the names that are held out."""
     told = files.read_json(stored.parent / FILE) if stored else None
     return (told["patients"], told["held_out"]) if isinstance(told, dict) else ({}, [])
 
 
 def together(stored: Path | None) -> Mapping[str, str]:
-    """What stored pairs belong to that are never parted: the patient of each, where data.patients tells, its
-    sequence, where the layout does, or the volume of each that is a slice; {} where none is known."""
+    """Pair -> the group of stored pairs that must stay together: its patient where data.patients gives one,
+    its sequence where the layout does, or the volume that it is a slice of; {} where none is known."""
     told, _ = read(stored)
     return told or sidecars.volumes(stored)
 
 
 def sources(names: Sequence[str], stored: Path | None, count: int | None, drawn: bool = False) -> list[int]:
-    """Which of stored pairs, by their positions and in that order, so many synthetic ones are made of: the
-    first `count`; or where patients or sequences are told, the first of each, then the second of each, and
-    so on. None: all. `drawn`: the first by a hash of their names, so that other pairs, a count and a
-    generator's seed change nothing."""
+    """The sorted positions of the stored pairs that synthetic ones are made of: the first `count` (None: all)
+    or, where patients or sequences are known, the first pair of each, then the second of each, and so on.
+    `drawn`: the first by a hash of their names, so that other pairs, a count and a generator's seed change
+    nothing."""
     told, _ = read(stored)
     ranks = [seeds.derive(0, "source", name) for name in names] if drawn else range(len(names))
-    before = Counter[str]()  # pairs of the same patient that go before
+    before = Counter[str]()  # earlier pairs of each patient
     turns = []
     for rank, place in sorted(zip(ranks, range(len(names)), strict=True)):
         turns.append((before[told[names[place]]] if told else 0, rank, place))
@@ -119,7 +119,7 @@ def sources(names: Sequence[str], stored: Path | None, count: int | None, drawn:
 
 
 def file(folder: Path, patients: str | None) -> Path | None:
-    """The table that data.patients names; None where it names none. One in the data folder goes before."""
+    """The table that data.patients names; None where it names none. One in the data folder comes first."""
     match = PATIENT_TABLE.fullmatch(patients or "")
     if match is None:
         return None
@@ -153,7 +153,8 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _by_table(report: Report, table: pd.DataFrame, column: str, told: str) -> dict[str, str]:
-    """The rows of a table by the column that names most images: by the pair, or the file with its ending."""
+    """The patient of each pair, from a `column`. Rows are found by the other column that names most images:
+    by pair, file name or path."""
     if column not in table:
         raise UserError(f"Parameters: data.patients: {told}: there is no column {printable(column)}. There "
                         f"are {', '.join(printable(str(name)) for name in table.columns)}.")

@@ -1,9 +1,9 @@
-"""Colonoscopy-like labelled images, drawn by arithmetic: the data that is there when no real data is.
+"""Colonoscopy-like labelled images, drawn by arithmetic: the data to use where there is no real data.
 
 Each picture is a function of (seed, index) alone; at another size it is the same scene. The field of view is
 the square [-1, 1] x [-1, 1], x to the right, y down. A scene is a tube of mucosa that darkens into the lumen,
 haustral folds (bright crest, dark behind it), vessels, wet highlights, one to three polyps (a shaded dome,
-some with a stalk, and a shadow) and the black surround of an endoscope's picture. The mask is their outline.
+some with a stalk, and a shadow) and the black surround of an endoscope's picture. The mask shows the polyps.
 """
 
 import math
@@ -34,7 +34,7 @@ class View:
 
     lumen: Point  # how far from the picture's centre the lumen lies: from, to
     folds: Point  # folds for each e-fold of depth: from, to
-    relief: float  # how much the folds darken what is behind them
+    relief: float  # how much the folds darken what lies behind them
     vessels: float
 
 
@@ -92,7 +92,7 @@ def coordinates(low: float, high: float, n: int) -> np.ndarray:
 
 
 def noise(rng: np.random.Generator, cells: int, shape: tuple[int, int]) -> Field:
-    """Smooth noise, about unit variance, with so many cells along a side."""
+    """Smooth noise of about unit variance, with `cells` cells along a side."""
     grid = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
     return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC)
 

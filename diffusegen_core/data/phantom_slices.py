@@ -1,4 +1,4 @@
-"""Labelled slices through a body, as of computed tomography, drawn by arithmetic: grey, three classes.
+"""Labelled slices through a body, as in computed tomography, drawn by arithmetic: grey, three classes.
 
 Each picture is a function of (seed, index) alone; at another size it is the same scene. In black air lies an
 elliptical body: a rim of dark fat, a wall of muscle, a bright spine, dark gas, and organs of different grey:
@@ -70,13 +70,13 @@ def _ellipse(rng: np.random.Generator, x: Field, y: Field, centre: tuple[float, 
 
 
 def _lay(grey: Field, rho: Field, level: float | Field, at: float) -> None:
-    """Lay a shape over the picture, in place, as far as `at` of its outline."""
+    """Lay a shape over the picture, in place, out to `at` times its outline."""
     cover = 1 - step(at - 0.02, at + 0.02, rho)
     grey += cover * (level - grey)
 
 
 def _gas(rng: np.random.Generator, grey: Field, x: Field, y: Field, width: float, height: float) -> None:
-    """A few bubbles in the bowel, in the front of the body's right half."""
+    """A few bubbles in the bowel, at the front of the body and in the picture's right half."""
     for _ in range(rng.integers(1, 4)):
         centre = rng.uniform(0.05, 0.45) * width, rng.uniform(-0.5, -0.1) * height
         radii = rng.uniform(0.03, 0.09), rng.uniform(0.03, 0.07)

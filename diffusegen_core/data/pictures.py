@@ -1,9 +1,9 @@
-"""Pictures that are no pairs: masks to paint by (inpaint.masks), and pictures without lesions to paint into
-(inpaint.backgrounds). A folder holds nothing else; its pictures are kept in the run as pairs are.
+"""Pictures that are not pairs: masks to paint by (inpaint.masks), and pictures without lesions to paint into
+(inpaint.backgrounds). A folder holds nothing else; its pictures are stored in the run like pairs.
 
-The run's own parameters say how pictures are read. Where images are RGB with one class and data.labels says
-nothing, a mask is what is above 127; where data.labels tells classes by the names of files, the numbers of a
-mask are those of data.classes, from 1.
+The run's own parameters say how pictures are read. Where images are RGB with one class and data.labels is not
+set, a mask is what is above 127; where data.labels tells classes apart by file names, the numbers in a mask
+are those of data.classes, from 1.
 """
 
 import time
@@ -40,22 +40,22 @@ from diffusegen_core.data.types import JOINT, OWN, VARIED
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
-VERSION = 1  # raised when the same files would be read to other pixels
+VERSION = 1  # raised when the same files would give other pixels
 MASKS, BACKGROUNDS = "masks", "backgrounds"  # parameters of `inpaint`, and artifacts beside its pairs
 
 
 def folders(settings: Inpaint) -> dict[str, str]:
-    """The folders that are to be read: by MASKS and BACKGROUNDS, where the parameter names one."""
+    """The folders to read, under MASKS and BACKGROUNDS, where the parameter names one."""
     named = {} if settings.masks in (JOINT, OWN, VARIED) else {MASKS: settings.masks}
     return named if settings.backgrounds is None else {**named, BACKGROUNDS: settings.backgrounds}
 
 
 def load(ws: Workspace, name: str, source: str, size: int, data: Data = PLAIN) -> Pairs:
-    """The pictures of a folder at `size` pixels, squared, and kept as the artifact.
+    """The pictures of a folder, squared at `size` pixels and stored as an artifact.
 
-    `name` is BACKGROUNDS, images whose masks are empty; or MASKS, masks on black images. `data` are the run's
-    parameters. Raises UserError for a picture that cannot be read, and for a mask that is empty or fills its
-    picture.
+    `name` is BACKGROUNDS, for images with empty masks, or MASKS, for masks with black images. `data` are the
+    run's parameters. Raises UserError for a picture that cannot be read, and for a mask that is empty or
+    fills its picture.
     """
     how = sidecars.as_read(layouts.of_others(data, resolve(source)), ws.folder / "data" / PAIRS)
     place, asked = _place(name), {"version": VERSION, "image_size": size, **layouts.told_of(how)}
@@ -84,8 +84,8 @@ def load(ws: Workspace, name: str, source: str, size: int, data: Data = PLAIN) -
 
 def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[str, TestSet],
                  data: Data = PLAIN) -> None:
-    """UserError, naming pictures, where one of the backgrounds is a copy of a test image: networks are
-    trained on what is painted into it."""
+    """Raise UserError, naming pictures, where a background is a copy of a test image: networks are trained on
+    what is painted into it."""
     if source is None:
         return
     pairs = load(ws, BACKGROUNDS, source, size, data)
@@ -97,19 +97,19 @@ def refuse_leaks(ws: Workspace, source: str | None, size: int, tests: Mapping[st
 
 
 def check(p: Params) -> Iterator[str]:
-    """What `load` would refuse, as far as the listing of the folders tells."""
+    """What `load` would refuse, as far as a listing of the folders shows."""
     for name, source in folders(p.inpaint).items():
         if not dataset.remembered(p.folder / _place(name), source):
             yield from refusals([partial(_listed, source)], f"inpaint.{name}")
 
 
 def _place(name: str) -> str:
-    """The artifact's, within chapter 3's folder: `--remake inpaint` makes it again."""
+    """The artifact's name, within chapter 3's folder: `--remake inpaint` makes it again."""
     return f"inpaint/{name}"
 
 
 def _listed(source: str) -> reports.Report:
-    """The pictures of a folder, unopened; UserError where there are none, or names that cannot be used."""
+    """The unopened pictures of a folder; UserError where there are none, or one has an unusable name."""
     folder = resolve(source)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
@@ -121,7 +121,7 @@ def _listed(source: str) -> reports.Report:
 
 
 def names(paths: Sequence[Path]) -> list[str]:
-    """What pictures are called; UserError where a name cannot be used, or two have the same."""
+    """The names of pictures; UserError where one cannot be used, or two are the same."""
     by_name: dict[str, Path] = {}
     for path in paths:
         if why := pairing.unusable(path.name):
@@ -148,8 +148,8 @@ def _images(listed: reports.Report, size: int, how: Data) -> list[Squared]:
 
 
 def images_of(paths: Sequence[Path], how: Data) -> list[np.ndarray]:
-    """Images (H, W, C) uint8 of files, as those of a run's pairs are read; percentiles are those of these
-    files together. UserError for what cannot be read so."""
+    """Images (H, W, C) uint8 of files, read like those of a run's pairs; percentiles are those of these files
+    together. UserError for a file that cannot be read like that."""
     decoded, shown = [rasters.decoded(path) for path in paths], []
     try:
         scale = intensities.of_set(how, decoded)
@@ -193,8 +193,8 @@ def _classes(path: Path, how: Data) -> np.ndarray:
 
 
 def mask_of(path: Path, how: Data) -> np.ndarray:
-    """The mask (H, W, M) in {0, 1} of a file by data.labels; where these tell classes by names of files, by
-    the numbers of data.classes, from 1. UserError for what cannot be read, or is not mapped."""
+    """The mask (H, W, M) in {0, 1} of a file by data.labels; where these go by file names, by the numbers of
+    data.classes, from 1. UserError for a file that cannot be read, or has unmapped values."""
     if how.label_kind == "name":
         numbers = {str(place + 1): (place,) for place in range(len(how.classes))}
         rule = Rule(how.classes, "value", numbers, how.overlap)

@@ -1,11 +1,11 @@
-"""What a file of an image holds: an array as it is, with what the file says of its values and its way up."""
+"""What an image file holds: an unscaled array, with what the file says about its values and orientation."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 LOSSY = {"JPEG", "WEBP"}  # formats that blur values into each other
-STRIP = 1 << 20  # values that are scaled at once
+STRIP = 1 << 20  # values scaled at a time
 MAX_PIXELS = 64_000_000  # no camera or scanner makes more; a decompression bomb does
 
 
@@ -20,21 +20,21 @@ class Raster:
     mode: str
     """What the file calls its kind of pixels: "RGB", "P", "I;16", "MONOCHROME2", "int16"."""
     full: tuple[float, float] | None = None
-    """The values that are black and white at the file's depth; None where nothing tells, as of floats."""
+    """The values of black and white at the file's depth; None where these are unknown, as for most floats."""
     voi: tuple[float, float] | None = None
-    """The same as the window in DICOM's header (its VOI transformation) has them."""
+    """The same by the window in the DICOM header (its VOI transformation)."""
     inverted: bool = False
     """Whether low values are bright, as in DICOM's MONOCHROME1."""
     orientation: int = 1
-    """EXIF's, by which it was turned, or which stands for how a DICOM file was; 1: not at all."""
+    """The EXIF orientation that it was turned by or, for DICOM, that is equivalent; 1: not turned."""
     indices: np.ndarray | None = None
-    """(H, W) of a palette picture, whose colours `values` has."""
+    """(H, W), the palette's indices; `values` has their colours."""
     axes: str = ""
-    """Of NIfTI: where its axes as they are stored lead in the patient, such as LPS."""
+    """For NIfTI: the patient's directions along its axes as stored, such as LPS."""
     affine: tuple[float, ...] | None = None
-    """Of NIfTI: the affine of the patient's axes, row by row, in mm."""
+    """For NIfTI: the affine of the axes once turned to the patient's, row by row, in mm."""
     directions: tuple[float, ...] | None = None
-    """Of a slice in DICOM: where its rows and columns lead, as shown, in the patient (left, back, head)."""
+    """For a DICOM slice: the patient's directions (left, back, head) of its rows and columns, as shown."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,14 +54,14 @@ class Raster:
 
 
 def coloured(values: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of (H, W, C): grey thrice. Raises ValueError where there are two channels, or many."""
+    """(H, W, 3) from (H, W, C), grey repeated. Raises ValueError for other than one or three channels."""
     if values.shape[2] not in (1, 3):
         raise ValueError(f"{values.shape[2]} channels are no colours")
     return values if values.shape[2] == 3 else values.repeat(3, axis=2)
 
 
 def apart(one: Raster, other: Raster) -> float:
-    """By how many mm the affines of two NIfTI files place them apart; 0 where they are no more than half a
+    """By how many mm the affines of two NIfTI files differ at most; 0 where that is no more than half a
     voxel, or where not both are NIfTI."""
     if one.affine is None or other.affine is None:
         return 0.0
@@ -72,7 +72,7 @@ def apart(one: Raster, other: Raster) -> float:
 
 
 def tilted(one: Raster, other: Raster) -> float:
-    """By how many degrees two slices in DICOM lie across each other; 0 where not both tell."""
+    """The angle between two DICOM slices in degrees; 0 where not both have directions."""
     if one.directions is None or other.directions is None:
         return 0.0
     both = np.reshape([one.directions, other.directions], (2, 2, 3))
@@ -81,10 +81,10 @@ def tilted(one: Raster, other: Raster) -> float:
 
 
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values as uint8: `low` and below is 0, `high` and above 255. What is no number is 0."""
+    """Values as uint8: `low` and below is 0, `high` and above 255. NaN is 0."""
     made = np.empty(values.shape, np.uint8)
     rows = max(1, STRIP // max(1, values[:1].size))
-    for first in range(0, len(values), rows):  # in 64 bits all of it might not fit into memory
+    for first in range(0, len(values), rows):  # in strips, as all of it in 64 bits might not fit into memory
         strip = values[first:first + rows].astype(np.float64)
         share = (np.nan_to_num(strip, nan=low) - low) / (high - low)
         made[first:first + rows] = np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
@@ -92,7 +92,7 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def refuse_bomb(width: int, height: int) -> None:
-    """ValueError for more pixels than a picture may have, or none."""
+    """Raise ValueError for more pixels than a picture may have, or none."""
     if width < 1 or height < 1:
         raise ValueError(f"has no pixels ({width}x{height})")
     if width * height > MAX_PIXELS:
@@ -100,8 +100,8 @@ def refuse_bomb(width: int, height: int) -> None:
 
 
 def ends(values: np.ndarray) -> tuple[float, float] | None:
-    """The values that are black and white at an array's depth: of unsigned integers their ends, of floats 0
-    and 1 where none lies beyond; None where nothing tells."""
+    """The values of black and white at an array's depth: the ends of uint8 and uint16, and 0 and 1 for floats
+    if none lies beyond; None otherwise."""
     if values.dtype in (np.uint8, np.uint16):
         return 0.0, float(np.iinfo(values.dtype).max)
     low, high = span(values)
@@ -114,20 +114,20 @@ def span(values: np.ndarray) -> tuple[float, float]:
     return (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 0.0)
 
 
-# How what is stored is turned upright, by EXIF: transposed, then flipped in rows, then in columns.
+# EXIF orientation -> how to turn what is stored upright: transpose, then flip rows, then flip columns.
 TURNS = {1: (0, 0, 0), 2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1),
           8: (1, 1, 0)}
 
 
 def oriented(values: np.ndarray, orientation: int) -> np.ndarray:
-    """An array (H, W, ...) that is stored as an EXIF orientation says, upright."""
+    """An array (H, W, ...) that is stored with an EXIF orientation, upright."""
     transposed, rows, columns = TURNS.get(orientation, TURNS[1])
     turned = values.swapaxes(0, 1) if transposed else values
     return turned[::-1 if rows else 1, ::-1 if columns else 1]
 
 
 def turned(raster: Raster, orientation: int) -> Raster:
-    """A raster turned as an EXIF orientation says that another file has."""
+    """A raster turned by the EXIF orientation of another file."""
     indices = None if raster.indices is None else oriented(raster.indices, orientation)
     return replace(raster, values=oriented(raster.values, orientation), indices=indices,
                    orientation=orientation)

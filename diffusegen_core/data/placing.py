@@ -1,4 +1,4 @@
-"""How a mask lies on its image: turned as that is, and where two files say otherwise, told."""
+"""How a mask lies on its image: turned like it, and where two files contradict each other, a complaint."""
 
 from diffusegen_core.data.labels import Complaint
 from diffusegen_core.data.pixels import Raster, apart, tilted, turned
@@ -7,15 +7,15 @@ from diffusegen_core.data.pixels import Raster, apart, tilted, turned
 TURNED, AFFINES = "orientations differ", "affines differ"
 UPRIGHT = 1
 SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
-LEVEL = 10.0  # degrees; header fields are rounded, and gantries tilt with image and mask alike
+LEVEL = 10.0  # degrees; header fields are rounded, and a tilted gantry tilts image and mask alike
 
 
 def upright(mask: Raster, image: Raster | None) -> tuple[Raster, list[Complaint]]:
-    """A mask turned as its image is; where the two files say otherwise, their sizes decide, or nothing does.
+    """A mask turned like its image; where the two files disagree, their sizes decide, or it is a complaint.
 
-    A mask without a tag, as of a picture that was labelled in a tool that knows none, fits the picture either
-    as it is shown, or as it is stored. Beside a slice in DICOM it is of the pixels as they are stored: tools
-    that save pictures of these take them so.
+    A mask without a tag, such as one from a tool that ignores tags, fits the picture either as shown or as
+    stored. Beside a DICOM slice it is taken to fit the pixels as stored, unless its size fits only those
+    shown: tools that export pictures of slices do not turn them.
     """
     if image is None or image.orientation == mask.orientation:
         return mask, []
@@ -28,16 +28,16 @@ def upright(mask: Raster, image: Raster | None) -> tuple[Raster, list[Complaint]
     if mask.orientation == UPRIGHT and image.orientation in SIDEWAYS and shown != stored:
         return (turned(mask, image.orientation) if mask.size == stored else mask), []
     if image.orientation == UPRIGHT and mask.orientation in SIDEWAYS and shown != stored:
-        return mask, []  # of the right size, or told
+        return mask, []  # of the right size, or that is reported
     return mask, [(TURNED, f"the image is turned by its {_tag(image)} ({image.orientation}) and the mask by "
                            f"its own ({mask.orientation}; 1 is not at all), and their sizes do not tell "
                            "which is right; save both without it, as they are meant")]
 
 
 def complaints(mask: Raster, image: Raster | None) -> list[Complaint]:
-    """What is said of two files that lie in the patient otherwise: two of NIfTI that are stored in different
-    directions, which their affines do not make good, so that slices would meet others (what is stored alike
-    fits, wherever it is said to lie); two slices in DICOM that lie across each other."""
+    """The complaints about an image and a mask that lie in the patient differently: two NIfTI files stored in
+    different directions whose affines do not make up for that, so that their slices would not match (what is
+    stored alike fits, whatever the affines say); or two DICOM slices at an angle to each other."""
     if image is None:
         return []
     if (angle := tilted(image, mask)) > LEVEL:

@@ -2,8 +2,8 @@
 
 An image is (C, S, S) uint8, a mask (M, S, S) in {0, 1} with a plane for each class. A mask is also a map of
 class numbers (S, S): 0 is background, 1 to M are the classes. Where M is 1, that map is the mask. Where
-classes may overlap (data.overlap), each combination of several has a number of its own after M, so that what
-is done to maps of classes that exclude each other is done to these as well.
+classes may overlap (data.overlap), each combination of several has a number of its own after M, so that code
+for maps of classes that exclude each other works for these as well.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from diffusegen_core.config.data import MOST_OVERLAPPING, Data
 from diffusegen_core.store import files
 
 RGB = 3
-# A colour for each class in turn, by Okabe and Ito, and for more classes again: safe for colour-blind
+# A colour for each class in turn, repeated for more classes: those of Okabe and Ito, safe for colour-blind
 # readers.
 CLASS_COLOURS = np.array([[0xE6, 0x9F, 0x00], [0x56, 0xB4, 0xE9], [0xCC, 0x79, 0xA7], [0x00, 0x9E, 0x73],
                           [0xF0, 0xE4, 0x42], [0xD5, 0x5E, 0x00], [0x00, 0x72, 0xB2]], np.uint8)
-CLASSES = "classes"  # what a PNG of class numbers says of itself: how many classes there are
-ARRAY = ".npy"  # of images that no PNG holds
+CLASSES = "classes"  # the text field of a PNG of class numbers that gives the number of classes
+ARRAY = ".npy"  # for images that PNG cannot hold
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Planes:
 
     @classmethod
     def of(cls, data: Data) -> "Planes":
-        """As the parameters say."""
+        """Those of the parameters."""
         return cls(data.channels, len(data.classes), data.overlap and len(data.classes) > 1)
 
     @property
@@ -53,7 +53,7 @@ class Planes:
 
     @property
     def told(self) -> dict[str, int]:
-        """What a recipe or a header says of them: what is not as in RGB images with one class."""
+        """What a recipe or a header records: where they differ from RGB images with one class."""
         usual = vars(Planes())
         return {name: count for name, count in vars(self).items() if count != usual[name]}
 
@@ -90,7 +90,7 @@ def _combinations(classes: int) -> np.ndarray:
 
 
 def separate(numbers: np.ndarray, classes: int) -> np.ndarray:
-    """The way back: masks (..., M, S, S) in {0, 1} from maps of class numbers (..., S, S)."""
+    """The inverse of `numbered`: masks (..., M, S, S) in {0, 1} from maps of class numbers (..., S, S)."""
     if numbers.size and numbers.max() > classes:
         return np.moveaxis(_combinations(classes)[numbers], -1, -3).astype(np.uint8)
     return np.stack([numbers == number for number in range(1, classes + 1)], axis=-3).astype(np.uint8)
@@ -105,7 +105,7 @@ def decided(values: np.ndarray, at: float = 0.0, overlap: bool = False) -> np.nd
 
 
 Chosen = tuple[int, ...] | None
-"""Of the classes those, from 0, that are painted anew (inpaint.classes); None: all."""
+"""Indices of the classes that are painted anew (inpaint.classes); None: all."""
 
 
 def only(masks: np.ndarray, chosen: Chosen) -> np.ndarray:
@@ -114,7 +114,7 @@ def only(masks: np.ndarray, chosen: Chosen) -> np.ndarray:
 
 
 def without(masks: np.ndarray, chosen: Chosen) -> np.ndarray:
-    """The other classes alone."""
+    """Masks (..., M, S, S) of the other classes alone."""
     return np.zeros_like(masks) if chosen is None else masks * (1 - _share(masks, chosen))
 
 
@@ -123,13 +123,13 @@ def _share(masks: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
 
 
 def laid_over(rest: np.ndarray, new: np.ndarray, overlap: bool) -> np.ndarray:
-    """Masks (..., M, S, S) of classes that stay, and of new ones: where classes exclude each other, these
-    cover those."""
+    """Masks (..., M, S, S) of classes that stay, with new ones laid over them: where classes exclude each
+    other, the new ones cover the `rest`."""
     return rest | new if overlap else new | rest * (1 - union(new)[..., None, :, :])
 
 
 def spread(masks: np.ndarray, chosen: Chosen, classes: int) -> np.ndarray:
-    """Masks (..., M, S, S) of so many classes from those of the chosen ones, (..., len(chosen), S, S)."""
+    """Masks (..., M, S, S) of all M `classes` from those of the chosen ones, (..., len(chosen), S, S)."""
     if chosen is None:
         return masks
     whole = np.zeros((*masks.shape[:-3], classes, *masks.shape[-2:]), masks.dtype)
@@ -138,8 +138,8 @@ def spread(masks: np.ndarray, chosen: Chosen, classes: int) -> np.ndarray:
 
 
 def rgb(images: np.ndarray) -> np.ndarray:
-    """Images (N, C, ...) for a network or an eye that knows RGB alone, (N, 3, ...): grey is repeated, and of
-    other channels than three their mean is."""
+    """Images (N, C, ...) as (N, 3, ...), for networks and eyes that need RGB: grey is repeated, and so is the
+    mean of any other number of channels than three."""
     if images.shape[1] == RGB:
         return images
     if images.shape[1] > 1:
@@ -148,8 +148,8 @@ def rgb(images: np.ndarray) -> np.ndarray:
 
 
 def coloured(masks: np.ndarray) -> np.ndarray:
-    """Masks (N, M, H, W), of any values that mean class from 0 to 255, as pictures (N, 3, H, W) uint8: one
-    class is white, of several each has its colour."""
+    """Masks (N, M, H, W), from 0 to 255 for how much of a class is there, as pictures (N, 3, H, W) uint8: a
+    single class is white, each of several has its colour."""
     if masks.shape[1] == 1:
         return masks.astype(np.uint8).repeat(RGB, axis=1)
     colours = CLASS_COLOURS[np.arange(masks.shape[1]) % len(CLASS_COLOURS)]
@@ -165,17 +165,17 @@ def grid(pairs: np.ndarray, channels: int) -> Image.Image:
 
 
 def resize(image: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
-    """An image (C, H, W) uint8 of `size`, width before height: (C, height, width) uint8."""
+    """An image (C, H, W) uint8 resized to `size` (width, height): (C, height, width) uint8."""
     return np.stack([np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, how))
                      for plane in image])
 
 
 def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask (M, H, W) in {0, 1} of `size`, width before height: (M, height, width) uint8 in {0, 1}.
+    """A mask (M, H, W) in {0, 1} resized to `size` (width, height): (M, height, width) uint8 in {0, 1}.
 
-    Classes are antialiased and cut at one half; of classes that exclude each other, as they still do then,
-    the union is cut, and the largest share has the pixel. No class vanishes, however small, nor makes another
-    vanish, as long as there are pixels.
+    Classes are antialiased and cut at one half. Classes that exclude each other still do so afterwards: their
+    union is cut, and the largest share gets the pixel. No class vanishes, however small, nor makes another
+    vanish, as long as there are enough pixels.
     """
     covers = np.stack([_cover(plane, size) for plane in mask])
     if len(mask) == 1 or (mask.sum(axis=0, dtype=np.uint8) > 1).any():
@@ -192,15 +192,15 @@ def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def leading(covers: np.ndarray, half: float) -> np.ndarray:
-    """Class numbers (H, W) uint8 of how much of each pixel each class covers (M, H, W): where it is more than
-    half of it together, it is of the class that covers most."""
+    """Class numbers (H, W) uint8 from how much of each pixel each class covers, (M, H, W): a pixel of which
+    all together cover more than `half` is of the class that covers most."""
     together = covers.sum(axis=0, dtype=np.float64)
     return np.where(together > half, covers.argmax(axis=0) + 1, 0).astype(np.uint8)
 
 
 def _rescue(numbers: np.ndarray, number: int, cover: np.ndarray) -> None:
-    """Give a class that has vanished one pixel of class numbers (H, W), in place: what it covers most, or is
-    nearest to that, of those that are not the last of another class."""
+    """Give a class that has vanished one pixel of class numbers (H, W), in place: the one that it covers
+    most, or the nearest to that, but never the last pixel of another class."""
     counts = np.bincount(numbers.ravel(), minlength=number + 1)
     free = (numbers == 0) | (counts[numbers] > 1)
     if free.any():
@@ -224,7 +224,7 @@ def _cover(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def image_file(folder: Path, name: str, channels: int) -> Path:
-    """Where the image of a pair is to lie: a PNG of grey or RGB, an array of other channels."""
+    """The path of a pair's image: a PNG for grey or RGB, an array for other channels."""
     return folder / "images" / f"{name}{'.png' if channels in (1, RGB) else ARRAY}"
 
 
@@ -233,7 +233,7 @@ def mask_file(folder: Path, name: str) -> Path:
 
 
 def write_image(file: Path, image: np.ndarray) -> files.Written:
-    """Write an image (C, S, S) uint8 into a file of `image_file`."""
+    """Write an image (C, S, S) uint8 to a path of `image_file`."""
     if file.suffix == ARRAY:
         return files.write(file, lambda path: np.save(path, np.ascontiguousarray(image)))
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
@@ -241,7 +241,7 @@ def write_image(file: Path, image: np.ndarray) -> files.Written:
 
 
 def write_mask(file: Path, mask: np.ndarray) -> files.Written:
-    """Write a mask (M, S, S) in {0, 1} as a PNG: 0 and 255 of one class, class numbers of several."""
+    """Write a mask (M, S, S) in {0, 1} as a PNG: 0 and 255 for one class, class numbers for several."""
     if len(mask) == 1:
         return files.write(file, Image.fromarray(mask[0].astype(np.uint8) * 255).save)
     told = PngInfo()

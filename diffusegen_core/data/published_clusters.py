@@ -1,9 +1,9 @@
 """The authors' published clusters, `clusters_K.pkl`: a pickled dictionary of cluster numbers and image paths.
 
-To unpickle is to execute what the file asks for. Here it is done by Python's documented restricted Unpickler,
-whose `find_class` knows what NumPy pickles an array or a scalar of, and nothing else; for these it gives
-stand-ins, which do nothing but keep what they are told. The opcodes are looked through before: those that
-plain data do not need are refused, and files so large or deep that to build them is a danger.
+Unpickling executes what a file asks for. Here it is done by the restricted Unpickler of Python's
+documentation: its `find_class` knows only what NumPy pickles arrays and scalars with, and gives stand-ins for
+these that do nothing but keep their arguments. The opcodes are checked first: those that plain data do not
+need are refused, and so are files that are dangerously large or deep to build.
 """
 
 import io
@@ -30,17 +30,17 @@ OPCODES = {
     "TUPLE", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET",
     "LONG_BINGET", "BININT", "BININT1", "BININT2", "LONG1", "SHORT_BINUNICODE", "BINUNICODE",
     "SHORT_BINBYTES", "BINBYTES", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"}
-# What the Unpickler, or the look at what it gives, raises for opcodes that are cut off or make no sense.
+# What the Unpickler, or the reading of its result, raises for opcodes that are cut off or make no sense.
 UNSOUND = (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
            OverflowError, RecursionError)
 
 
 class _RefusedError(Exception):
-    """The file asks for something that the authors' do not."""
+    """The file asks for something that the authors' files do not."""
 
 
 class _StandIn:
-    """What is built in place of a NumPy function or object: what it was called with, and its state."""
+    """Built in place of a NumPy function or object: keeps what it was called with, and its state."""
 
     __slots__ = ("arguments", "name", "state")
 
@@ -65,7 +65,7 @@ class _Restricted(pickle.Unpickler):
 def read(path: Path) -> dict[int, list[str]]:
     """The image names (stems) of each cluster, 0 to K - 1, each name once and no cluster empty.
 
-    Raises UserError, which names the file, where it is anything else.
+    Raises UserError, which names the file, for anything else.
     """
     try:
         with plain_file(path).open("rb") as f:
@@ -85,7 +85,7 @@ def read(path: Path) -> dict[int, list[str]]:
 
 
 def _look_through(content: bytes) -> None:
-    """Refuse what may not be built. pickletools parses the opcodes and builds nothing."""
+    """Refuse what must not be built. pickletools parses the opcodes and builds nothing."""
     if len(content) > MAX_BYTES:
         raise _RefusedError(f"it has more than {MAX_BYTES} bytes")
     for steps, (opcode, value, _) in enumerate(pickletools.genops(content)):
@@ -93,7 +93,7 @@ def _look_through(content: bytes) -> None:
             raise _RefusedError(f"it has more than {MAX_STEPS} opcodes")
         if opcode.name not in OPCODES:
             raise _RefusedError(f"it has the opcode {opcode.name}")
-        # For as many objects room would be made.
+        # Unpickling would allocate room for that many objects.
         if opcode.name == "LONG_BINPUT" and int(value or 0) > MAX_STEPS:
             raise _RefusedError(f"it numbers an object {value}")
 
@@ -137,7 +137,7 @@ def _stem(path: str) -> str:
 
 
 def _decoded(value: Any) -> Any:
-    """The list of an array, or the value of a scalar, that stands in; anything else as it is."""
+    """The list of a stand-in for an array, or the value of one for a scalar; anything else as it is."""
     if not isinstance(value, _StandIn):
         return value
     match value.name, value.arguments, value.state:
@@ -162,7 +162,7 @@ def _values(dtype: _StandIn, content: bytes) -> list[str] | list[int]:
             raise _RefusedError("it asks for an object that is no array of text or integers")
     if code[0] != "U":
         return np.frombuffer(content, np.dtype(order + code)).tolist() if content else []
-    # Not by NumPy, which makes strings of bytes that are no text.
+    # Not by NumPy, which makes strings even of bytes that are not text.
     text, size = content.decode("utf-32-be" if order == ">" else "utf-32-le"), int(code[1:])
     if len(text) % size:
         raise _RefusedError("an array is cut off")

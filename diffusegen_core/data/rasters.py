@@ -1,7 +1,7 @@
-"""One file to the array that it holds, as it is, with what the file says of itself.
+"""Reading the array that a file holds, with what the file says about it.
 
 Nothing is scaled here: what becomes black and white is a rule for a whole set (see `intensities`). Pictures
-are turned as their EXIF tag says, and transparency is over black.
+are turned by their EXIF tag, and transparency is laid over black.
 """
 
 import re
@@ -31,7 +31,7 @@ FORMATS = ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"]  # by Pillow
 PICTURES = {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
 DICOM, NIFTI, NUMPY = {".dcm", ".dicom", ".ima"}, {".nii", ".nii.gz"}, {".npy"}
 EXTENSIONS = PICTURES | DICOM | NIFTI | NUMPY
-MAX_BYTES = 8 * MAX_PIXELS  # of a file, were it not compressed at all
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: what it would have if it were not compressed
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 NUMBERS = {2: "signed integers", 3: "floats"}  # by TIFF's tag SampleFormat
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF's tag, and one of its values
@@ -53,47 +53,47 @@ UNREAD = {
 
 
 def ending(path: PurePath) -> str:
-    """The lower-case suffix that tells a file's format; of .nii.gz both."""
+    """The lower-case suffix that gives a file's format; both of .nii.gz."""
     return "".join(path.suffixes[-2:]).lower() if path.name.lower().endswith(".nii.gz") \
         else path.suffix.lower()
 
 
 def stem(path: PurePath) -> str:
-    """A file's name without that."""
+    """A file's name without its `ending`."""
     return path.name[:len(path.name) - len(ending(path))]
 
 
 def is_read(path: Path) -> bool:
-    """Whether a file's name, or of one without suffix its first bytes, are of a format that is read."""
+    """Whether a file has a format that is read, by its suffix or, if it has none, by its first bytes."""
     kind = ending(path)
     return kind in EXTENSIONS or (not kind and _is_dicom(path))
 
 
 def is_deep(path: Path) -> bool:
-    """Whether a file may hold more than 8 bits a channel, as its kind and its header say; False of what is
-    no image. Nothing is decoded."""
+    """Whether a file may hold more than 8 bits a channel, by its format and header; False for what is no
+    image. Nothing is decoded."""
     kind = ending(path)
     if kind not in PICTURES:
         return is_read(path)
     try:
         with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as file:
             return file.mode.startswith(("I", "F")) or _is_deep_colour(file)
-    except Exception:  # told when it is read
+    except Exception:  # reported when it is read
         return False
 
 
 def unread(path: Path) -> str | None:
-    """What a file is that is meant as a picture and is not read, and the way on; None for all else."""
+    """What a file is that is meant as a picture but not read, and what to do about it; else None."""
     return None if is_read(path) else UNREAD.get(path.suffix.lower())
 
 
 def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
-    """The array of a file; of a volume the slice `cut`, an axis and an index, and so of a file's frames.
+    """The array of a file, or the slice `cut`, (axis, index), of a volume or of the frames of a DICOM file.
 
     Decoders fail in many ways: whatever is raised means that the file cannot be read (see `reason`).
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about metadata, and about size, which is judged here
+        warnings.simplefilter("ignore")  # about metadata, and about size, which is checked here
         if plain_file(path).stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         kind = ending(path)
@@ -107,7 +107,7 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
 
 
 def slices(path: Path, axis: int) -> int:
-    """How many slices a volume has along an axis, or a DICOM file frames along axis 0. Raises as `read`."""
+    """How many slices a volume has along an axis, or frames a DICOM file (axis 0). Raises as `read`."""
     if ending(path) in NIFTI:
         return arrays.sides(path)[axis]
     if axis:
@@ -116,7 +116,7 @@ def slices(path: Path, axis: int) -> int:
 
 
 def opened(path: Path) -> Image.Image:
-    """A picture of one's own, as `rgb`; UserError where it cannot be read."""
+    """A picture as from `rgb`; UserError where it cannot be read."""
     try:
         return rgb(path)
     except Exception as error:  # see `read`
@@ -139,7 +139,7 @@ def reason(error: Exception, path: Path) -> str:
 
 
 def rgb(path: Path) -> Image.Image:
-    """A picture by itself as 8-bit RGB. Raises as `read` does, and ValueError where its depth is unknown."""
+    """A picture as 8-bit RGB, by its own depth. Raises as `read`, and ValueError where that is unknown."""
     raster = read(path)
     values = raster.values
     if raster.is_deep:
@@ -166,15 +166,15 @@ def _picture(path: Path) -> Raster:
         # Pillow turns a TIFF while it loads, and drops the tag; a PNG may have its tag at its end.
         before = _tag(file) if (is_tiff := file.format == "TIFF") else 1
         if is_tiff:
-            file.filename = ""  # else grey ones are mapped into memory, and those on their side come garbled
+            file.filename = ""  # else grey ones are memory-mapped, and sideways ones come out garbled
         file.load()
         told = before if is_tiff else _tag(file)
         orientation = told if told in TURNS else 1
         kind, mode, picture = str(file.format), file.mode, ImageOps.exif_transpose(file)
-        # Of 8 bits Pillow turns it round itself.
+        # For 8 bits, Pillow inverts the values itself.
         white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
-    if deep_colour:  # of which Pillow keeps 8 bits
-        deep = _by_opencv(path)  # which turns TIFF alone
+    if deep_colour:  # Pillow keeps only 8 bits of it
+        deep = _by_opencv(path)  # OpenCV turns only TIFF
         return Raster(deep if is_tiff else oriented(deep, orientation), kind, mode, (0, 65535),
                       orientation=orientation)
     if picture.mode.startswith(("I", "F")):
@@ -198,7 +198,7 @@ def _tag(file: Image.Image) -> int:
 
 
 def _is_deep_colour(file: Image.Image) -> bool:
-    """Whether a picture that was opened and not loaded has 16 bits a colour."""
+    """Whether a picture that is opened but not loaded has 16 bits a colour."""
     return file.mode in ("RGB", "RGBA", "LA") and re.search(
         r";16[BLN]?'", repr(getattr(file, "tile", ""))) is not None
 
@@ -215,7 +215,7 @@ def _by_opencv(path: Path) -> np.ndarray:
 
 
 def _malformed_tiff(path: Path) -> np.ndarray:
-    """CVC-ClinicDB's TIFs have headers that Pillow refuses and OpenCV reads."""
+    """The pixels of a TIFF whose header Pillow refuses and OpenCV reads, such as CVC-ClinicDB's."""
     data = path.read_bytes()
     directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     with path.open("rb") as f:
@@ -230,7 +230,7 @@ def _malformed_tiff(path: Path) -> np.ndarray:
 
 
 def _refuse_numbers(directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-    """ValueError for what OpenCV would make 8 bits of: other depths, signed integers, floats."""
+    """Raise ValueError for what OpenCV would reduce to 8 bits: other depths, signed integers, floats."""
     bits, kind = (max(np.ravel(directory.get(tag, usual)).tolist()) for tag, usual in (
         (TiffImagePlugin.BITSPERSAMPLE, 8), (TiffImagePlugin.SAMPLEFORMAT, 1)))
     if bits == 8 and kind not in NUMBERS:
@@ -242,7 +242,7 @@ def _refuse_numbers(directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
 
 
 def _silently(data: bytes, flags: int) -> np.ndarray | None:
-    """What OpenCV decodes; None where it cannot. It would complain of each header on the terminal."""
+    """What OpenCV decodes, without its complaints about headers on the terminal; None where it cannot."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)

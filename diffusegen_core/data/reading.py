@@ -1,4 +1,4 @@
-"""From the files of pairs to their pixels: images in uint8, masks one channel a class; problems are told."""
+"""Reading the pixels of pairs: images as uint8, masks with a channel per class; problems are reported."""
 
 import math
 from collections.abc import Callable, Collection, Iterator
@@ -27,7 +27,7 @@ CROPPED, SAME = "cropped away", "image is its mask"
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of one pair, for those who watch."""
+    """What was read of one pair, for the caller's `watch`."""
 
     pair: Pair
     image: Raster | None
@@ -41,26 +41,26 @@ class Look:
 
 @dataclass
 class _Seen:
-    """The values of a set, to be judged at its end."""
+    """The values of a set, to be checked at its end."""
 
     low: float = math.inf
     high: float = -math.inf
     full: tuple[float, float] | None = None
     spans: list[tuple[float, float]] = field(default_factory=list)
-    """Of each deep file."""
+    """The lowest and highest value of each deep file."""
     floats: dict[bool, str] = field(default_factory=dict)
-    """Whether all values of a float file lie from 0 to 1, and the last pair of which that is so."""
+    """Whether all values of a float file lie from 0 to 1 -> the last file for which that is so."""
     fulls: set[tuple[float, float]] = field(default_factory=set)
-    """Of grey DICOM files, whose values mean the same in all: the full range that each tells."""
+    """The full ranges that grey DICOM files give; values mean the same in all of these."""
 
 
 def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = None,
          held_out: Collection[str] = ()) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
     """Decode the scanned pairs: each usable one with its image (H, W, C) uint8 and mask (H, W, M) in {0, 1}.
 
-    The problems of the others are added to the report on the way; one of the whole set at the end. `watch` is
-    shown every pair; percentiles of intensities are of pairs that are not `held_out`. Raises UserError where
-    the settings do not go with what the data tell of their classes.
+    The problems of the others are added to the report on the way, those of the whole set at the end. `watch`
+    is called for every pair; percentiles of intensities are of pairs that are not `held_out`. Raises
+    UserError where the settings do not fit what the data say about their classes.
     """
     try:
         how = replace(labels.rule(settings, report.told, report.condition), called={
@@ -77,7 +77,7 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
             watch(Look(pair, shown[0], label, pixels, mask))
         if mask is not None:
             complaints += _complaints(pixels, mask, settings)
-            if label is None or not how.is_default:  # else `labels` tells of empty masks
+            if label is None or not how.is_default:  # else `labels` reports empty masks
                 is_told = any(one in (labels.UNMAPPED, labels.COLOURS) for one, _ in complaints)
                 complaints += [] if is_told else _nothing(mask, how, label)
         if _same(shown[0], label):
@@ -97,7 +97,7 @@ def _rule(report: Report, settings: Data, held_out: Collection[str]) -> str | tu
             for path in pair.images:
                 try:
                     yield rasters.read(path, pair.cut)
-                except Exception:  # told when the pairs are read
+                except Exception:  # reported when the pairs are read
                     continue
     try:
         return intensities.of_set(settings, images())
@@ -115,7 +115,7 @@ def _decode(report: Report, path: Path, cut: tuple[int, int] | None) -> Raster |
 
 def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | tuple[float, float],
            channels: int, seen: _Seen) -> np.ndarray | None:
-    """The pixels of a pair's image, or a problem in the report."""
+    """The pixels of a pair's image, or None with a problem in the report."""
     parts: list[np.ndarray] = []
     for path, raster in zip(pair.images, shown, strict=True):
         if raster is None:
@@ -141,7 +141,7 @@ def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | 
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray | None:
-    """An image (H, W, C) uint8 with so many channels: grey thrice, colours as their luminance; else None."""
+    """An image (H, W, C) uint8 with so many `channels`: grey repeated, colours as luminance; else None."""
     match pixels.shape[2], channels:
         case has, wanted if has == wanted:
             return pixels
@@ -178,10 +178,10 @@ def _mask(report: Report, pair: Pair, how: Rule, image: Raster | None,
 
 def _mask_of_shapes(layout: str, pair: Pair, how: Rule,
                     image: Raster) -> tuple[np.ndarray | None, list[Complaint]]:
-    """The mask of a pair that is outlined; None where nothing tells on which picture.
+    """The mask of an outlined pair; None where outlines do not fit, or which way up they are is unclear.
 
-    LabelMe outlines what it shows, turned by the EXIF tag. Of COCO's tools some do, and the size that they
-    note decides.
+    LabelMe outlines what it shows, turned by the EXIF tag. Some of COCO's tools do so too, and the size that
+    they note decides.
     """
     shown, stored = image.size, image.size[::-1] if image.orientation in SIDEWAYS else image.size
     told = pair.outlined_on
@@ -189,7 +189,7 @@ def _mask_of_shapes(layout: str, pair: Pair, how: Rule,
         return None, [(SIZES, f"{pair.name}: outlines of a picture of {told[0]}x{told[1]}, image {shown[0]}x"
                               f"{shown[1]}")]
     is_told = told is not None and shown != stored
-    of_patient = image.directions is not None  # and outlined as its pixels are stored
+    of_patient = image.directions is not None  # whose outlines lie on the pixels as stored
     if image.orientation != UPRIGHT and not is_told and not of_patient and layout == annotations.COCO:
         return None, [(TURNED, f"{pair.name}: the image is turned by its EXIF tag ({image.orientation}), and "
                                "COCO's file does not tell whether its outlines are; save the image without "
@@ -204,7 +204,7 @@ def _mask_of_shapes(layout: str, pair: Pair, how: Rule,
 
 def _joined(report: Report, pair: Pair, how: Rule,
             files: list[Raster]) -> tuple[np.ndarray, list[Complaint]]:
-    """One mask of its files: each a class by its name, or all of them together."""
+    """One mask from its files: each a class by its name, or all of them together."""
     mask = np.zeros((*files[0].values.shape[:2], len(how.classes)), np.uint8)
     complaints: list[Complaint] = []
     for path, raster in zip(pair.masks, files, strict=True):
@@ -229,7 +229,7 @@ def _joined(report: Report, pair: Pair, how: Rule,
 
 
 def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> list[Complaint]:
-    """What is wrong with a mask beside its values."""
+    """What is wrong with a mask apart from its values."""
     complaints = []
     if pixels is not None and pixels.shape[:2] != mask.shape[:2]:
         complaints.append((SIZES, f"mask {mask.shape[1]}x{mask.shape[0]}, image {pixels.shape[1]}x"
@@ -261,7 +261,7 @@ def _same(image: Raster | None, label: Raster | None) -> bool:
 
 
 def areas(mask: np.ndarray) -> list[int]:
-    """The pixels of each connected region of each class of a mask (H, W, M)."""
+    """The number of pixels of each connected region of each class of a mask (H, W, M)."""
     sizes: list[int] = []
     for layer in np.moveaxis(mask, 2, 0):
         _, _, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(layer))
@@ -283,14 +283,14 @@ def _note(seen: _Seen, raster: Raster) -> None:
 def _unused(seen: _Seen) -> str | None:
     if seen.full is None:
         return None
-    # Of most files too: one that has a bright spot makes no others bright.
+    # In most files, too: one file with a bright spot does not make the others bright.
     low, high = np.median(seen.spans, axis=0).tolist()
     return (intensities.unused((seen.low, seen.high), seen.full)
             or intensities.unused((low, high), seen.full, "in most files, values lie"))
 
 
 def _mixed(seen: _Seen) -> str | None:
-    """Where the float files do not tell alike what is black and white, none tells."""
+    """The complaint where only some float files lie from 0 to 1, so that black and white are unknown."""
     if len(seen.floats) < 2:
         return None
     return (f"all values of {seen.floats[True]} lie from 0 to 1, and those of {seen.floats[False]} do not, "

@@ -1,6 +1,6 @@
 """Regions of an image: the part to fill, the mask that was drawn there, the seam around it.
 
-A region is of all classes together: what is painted anew is the union of the old ones and the new.
+A region is of all classes together: what is painted anew is the union of the old masks and the new.
 """
 
 import cv2
@@ -12,14 +12,14 @@ from diffusegen_core.data.planes import Chosen
 
 
 def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
-    """A morphology kernel given for 256 px, scaled to the image at hand."""
+    """An elliptical morphology kernel whose side is given for 256 px, scaled to the image at hand."""
     side = max(1, round(pixels_at_full_size * image_size / FULL_SIZE))
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
 def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
-    """The region to fill: where a mask (S, S) is not 0, widened so that no rim of the old lesion stays known;
-    (S, S) in {0, 1}.
+    """The region to fill, (S, S) in {0, 1}: where a mask (S, S) is not 0, widened so that no rim of the old
+    lesion stays known.
 
     `dilate` is the side of the ellipse, in pixels of a 256 px image.
     """
@@ -39,14 +39,14 @@ def all_dilated(masks: np.ndarray, dilate: int) -> np.ndarray:
 
 
 def filled(before: np.ndarray, after: np.ndarray | None, dilate: int) -> np.ndarray:
-    """The regions (N, S, S) that are painted anew, from masks (N, M, S, S): the old lesions', widened, and
-    where the new masks are given, theirs as well."""
+    """The regions (N, S, S) that are painted anew, from masks (N, M, S, S): the old lesions, widened, and
+    where the new masks are given, those as well."""
     return all_dilated(before if after is None else before | after, dilate)
 
 
 def opened(channels: np.ndarray, opening: int, overlap: bool = False) -> np.ndarray:
-    """Generated mask channels (M, S, S) in [-1, 1], opened against specks, cut at their mid-value: a map of
-    class numbers (S, S). Where several are above it, the highest is the class; with `overlap`, all are.
+    """The map of class numbers (S, S) of generated mask channels (M, S, S) in [-1, 1], opened to remove
+    specks and cut at 0. Where several are above 0, the highest is the class; with `overlap`, all are.
 
     `opening` is the side of the ellipse, in pixels of a 256 px image.
     """
@@ -61,8 +61,8 @@ def opened(channels: np.ndarray, opening: int, overlap: bool = False) -> np.ndar
 
 def drawn(channels: np.ndarray, rest: np.ndarray, opening: int, overlap: bool,
           chosen: Chosen = None) -> np.ndarray:
-    """The map of class numbers (S, S) of generated mask channels (M, S, S) in [-1, 1]: of the chosen classes
-    as they were drawn, of the others as they are in `rest` (M, S, S)."""
+    """The map of class numbers (S, S) of generated mask channels (M, S, S) in [-1, 1]: the chosen classes as
+    they were drawn, the others as they are in `rest` (M, S, S)."""
     if chosen is None:
         return opened(channels, opening, overlap)
     new = planes.separate(opened(channels[list(chosen)], opening, overlap), len(chosen))
@@ -72,8 +72,8 @@ def drawn(channels: np.ndarray, rest: np.ndarray, opening: int, overlap: bool,
 def seam(image: np.ndarray, region: np.ndarray) -> float:
     """The contrast of an image (C, S, S) uint8 at the border of the region (S, S) that was filled.
 
-    The mean absolute difference, in grey levels, between neighbours of which one lies inside; 0 where the
-    region has no border.
+    The mean absolute difference, in grey levels, between neighbours on either side of the border; 0 where the
+    region has none.
     """
     image, region = image.astype(np.float64), region.astype(bool)
     steps = [np.abs(image[:, 1:] - image[:, :-1])[:, region[1:] != region[:-1]],

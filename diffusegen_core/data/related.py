@@ -7,13 +7,13 @@ from diffusegen_core.store.stamps import read_stamp
 
 
 def layout_of(pairs: Pairs) -> str:
-    """How the folder was laid out that stored pairs were read from; "" where nobody knows, as of phantoms."""
+    """The layout of the folder that stored pairs were read from; "" where it is unknown, as for phantoms."""
     return str((read_stamp(pairs.stored.parent) or {}).get("layout", ""))
 
 
 def of_pairs(pairs: Pairs) -> Grouped | None:
-    """The groups of a run's stored pairs: by patient where data.patients tells, or by sequence where the
-    layout does, else by volume, of which each slice is one, or as `sequences.of_layout`."""
+    """The groups of a run's stored pairs: by patient or sequence, where data.patients or the layout gives it;
+    else by the volume that they are slices of; else as in `sequences.of_layout`."""
     told, _ = patients.read(pairs.file)
     layout, names = layout_of(pairs), pairs.names
     return (sequences.of_patients(told, names, layout)
@@ -22,7 +22,7 @@ def of_pairs(pairs: Pairs) -> Grouped | None:
 
 
 def untold(pairs: Pairs) -> str:
-    """Whose sequences or centres the names of stored pairs should tell, and do not, in words; else ""."""
+    """The complaint that names of stored pairs lack the sequence or centre that they should give; or ""."""
     layout = layout_of(pairs)
     meant = next((name for name in KINDS if layout.startswith(name)), "")
     if not meant or of_pairs(pairs):

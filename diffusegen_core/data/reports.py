@@ -15,7 +15,7 @@ from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.text import counted
 from diffusegen_core.store import files
 
-WIDEST = 48  # characters of a column
+WIDEST = 48  # characters that a column is padded to at most
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -24,7 +24,7 @@ class Shape:
     """One outlined region of an image, as annotation tools store it."""
 
     category: str
-    """Its key among the classes that a layout tells (see `labels.rule`)."""
+    """Its key among the classes that a layout defines (see `labels.rule`)."""
     polygons: tuple[tuple[float, ...], ...] = ()
     """Corners of each part: x, y, x, y, ... in pixels."""
     runs: Any = None
@@ -40,18 +40,18 @@ class Pair:
     name: str
     image: Path
     mask: Path
-    """Its mask, or the file that outlines it; of several the first."""
+    """Its mask, or the file with its outlines; the first if there are several."""
     more_images: tuple[Path, ...] = ()
     """The other files of an image whose channels lie in several."""
     more_masks: tuple[Path, ...] = ()
     shapes: tuple[Shape, ...] | None = None
     """The outlines, where `mask` is no picture."""
     outlined_on: tuple[int, int] | None = None
-    """Width and height of the picture that was outlined, where the file tells."""
+    """Width and height of the picture that was outlined, where the file gives them."""
     cut: tuple[int, int] | None = None
-    """Axis and index of the slice of a volume that it is."""
+    """Axis and index, for a slice of a volume."""
     volume: str = ""
-    """What that volume is called: its slices belong together. "" of what is no slice."""
+    """The name of that volume, whose slices belong together; "" for what is no slice."""
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -85,7 +85,7 @@ class Report:
     told: dict[str, list[int]] = field(default_factory=dict)
     """The values of each class, where the data name their classes."""
     condition: str | None = None
-    """What a mask's lesion is, where the layout says so."""
+    """The condition for lesion in a mask, where the layout has one."""
     scale: str | tuple[float, float] | None = None
     """The rule by which images were read (see `intensities.of_set`); None before."""
     ignored: list[Path] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Report:
         return printable(path.relative_to(self.folder).as_posix())
 
     def table(self) -> pd.DataFrame:
-        """Every problem, one a row: file, problem, detail."""
+        """Every problem, one per row: file, problem, detail."""
         return pd.DataFrame(self.problems, columns=["file", "problem", "detail"], dtype=str)
 
     @property
@@ -108,14 +108,14 @@ class Report:
         return self.brief(len(self.problems))
 
     def brief(self, rows: int = 40) -> str:
-        """The same with at most so many rows, for an error."""
+        """The same with at most `rows` rows, for an error."""
         more = len(self.problems) - rows
         rest = f"\n... and {more} more, which `diffusegen data check --all` shows." if more > 0 else ""
         return self._listed(self.problems[:rows]) + rest
 
     def folded(self, problem: str, few: int = 3) -> str:
-        """`text` with but a few rows of a kind of problem that most rows are of, as where one parameter mends
-        them all."""
+        """`text` with only a `few` rows of a kind of problem that most rows are of, as where one parameter
+        solves them all."""
         alike = [one for one in self.problems if one.problem == problem]
         if 2 * len(alike) <= len(self.problems) or len(alike) <= 2 * few:
             return self.text
@@ -132,10 +132,10 @@ class Report:
                 f"{counted(len(self.problems), 'problem')}.\n{table}")
 
     def hashes(self, known: Mapping[str, Any]) -> dict[str, tuple[int, int, str]]:
-        """Size, time (ns) and SHA-256 of every image file, by its relative name.
+        """Size, time (ns) and SHA-256 of every file, by its relative name.
 
-        Of a file with the size and the time that `known`, which a file told, has for it the hash is taken
-        from there. Raises UserError where a file cannot be read: that is no change of the data.
+        The hash is taken from `known`, the content of a stored file, where that has the same size and time
+        for a file. Raises UserError where a file cannot be read: that is no change of the data.
         """
         described = {}
         for path in sorted(self.files):
@@ -156,13 +156,13 @@ class Report:
 
 
 def _columns(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Rows below each other; a cell that is far longer than others widens no row but its own."""
+    """Rows in aligned columns; a cell that is far longer than others widens only its own row."""
     widths = [min(max(len(row[column]) for row in rows), WIDEST) for column in (0, 1)]
     return [f"{file:{widths[0]}} {problem:{widths[1]}} {detail}" for file, problem, detail in rows]
 
 
 def identity(hashes: Mapping[str, Sequence[Any]]) -> str:
-    """A sha256 over the names and the contents of image files, from `Report.hashes`."""
+    """A SHA-256 over the names and the contents of files, from `Report.hashes`."""
     total = hashlib.sha256()
     for name in sorted(hashes):
         total.update(os.fsencode(name) + b"\0" + bytes.fromhex(hashes[name][2]))

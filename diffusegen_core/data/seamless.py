@@ -1,9 +1,9 @@
 """A painted region without a rim: its colours are shifted so that they meet the surroundings.
 
-RePaint knows the surroundings as noisy pixels, and what it paints may be a little too dark or too red for
-them: a step at the border. Poisson image editing (Perez et al. 2003) takes it away. What is lacking at the
-border is spread over the region by a membrane, the smoothest surface that has these values there; what was
-painted keeps its gradients.
+RePaint sees the surroundings as noisy pixels, and what it paints may be a little too dark or too red for
+them: a step at the border. Poisson image editing (Perez et al. 2003) removes it. The difference at the border
+is spread over the region by a membrane, the smoothest surface that has these values there; what was painted
+keeps its gradients.
 """
 
 import cv2
@@ -16,7 +16,7 @@ STEPS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
 def filled(painted: np.ndarray, images: np.ndarray, regions: np.ndarray, matching: bool) -> np.ndarray:
-    """Images (B, C, H, W) uint8 whose regions (B, H, W) are as painted, shifted if they are to match."""
+    """Images (B, C, H, W) uint8 with regions (B, H, W) as painted, shifted to fit in if `matching`."""
     if not matching:
         return np.where(regions[:, None] > 0, painted, images)
     return np.stack([matched(*parts) for parts in zip(painted, images, regions, strict=True)])
@@ -24,15 +24,15 @@ def filled(painted: np.ndarray, images: np.ndarray, regions: np.ndarray, matchin
 
 # Delta m = 0 within the region; at its border m = surroundings - painted (Perez et al. 2003, eq. 5 and 6)
 def matched(painted: np.ndarray, image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """An image (C, H, W) uint8, as painted, whose region (H, W), nonzero where it was filled, meets `image`,
-    (C, H, W) uint8, at its border. Outside the region it is `image`. Without a border nothing is shifted.
-    """
+    """A painted image (C, H, W) uint8 whose region (H, W), nonzero where it was filled, is shifted to meet
+    `image`, (C, H, W) uint8, at its border. Outside the region it is `image`. Without a border nothing is
+    shifted."""
     inside = region > 0
     result = np.where(inside, painted, image)
     neighbours, lacking, crossings = _around(inside, painted, image)
     if not crossings.any():
         return result
-    # Each pixel's shift is the mean of its neighbours' shifts, and of what is lacking across the border.
+    # Each pixel's shift is the mean of its neighbours' shifts and of the differences across the border.
     links = coo_array((np.ones(len(neighbours)), tuple(neighbours.T)), shape=(len(lacking), len(lacking)))
     count = np.bincount(neighbours[:, 0], minlength=len(lacking)) + crossings
     shift = splu((diags_array(count.astype(float)) - links).tocsc()).solve(lacking)
@@ -42,8 +42,8 @@ def matched(painted: np.ndarray, image: np.ndarray, region: np.ndarray) -> np.nd
 
 def _around(inside: np.ndarray, painted: np.ndarray,
             image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the N pixels inside: which are neighbours, (P, 2), each pair both ways round; and for each pixel the
-    sum (N, C) of what the painted one lacks to its neighbours outside, and how many (N,) these are."""
+    """For the N pixels inside: the pairs of neighbours (P, 2), each both ways round; and for each pixel the
+    sum (N, C) of its outside neighbours' differences from what was painted, and their number (N,)."""
     (height, width), count = inside.shape, int(inside.sum())
     number = np.full(inside.shape, OUTSIDE)
     number[inside] = np.arange(count)
@@ -61,7 +61,7 @@ def _around(inside: np.ndarray, painted: np.ndarray,
 
 def cloned(picture: np.ndarray, image: np.ndarray, mask: np.ndarray, middle: tuple[int, int]) -> np.ndarray:
     """OpenCV's Poisson cloning of a picture into an image, (H, W, C) uint8 each, around `middle`, where the
-    mask (H, W) is not 0. OpenCV knows three channels alone, each by itself: others are cloned one by one."""
+    mask (H, W) is not 0. OpenCV takes three channels only, each by itself: others are cloned one by one."""
     if image.shape[2] == 3:
         return cv2.seamlessClone(picture, image, mask, middle, cv2.NORMAL_CLONE)
     thrice = [[np.repeat(pixels[..., number:number + 1], 3, axis=2) for pixels in (picture, image)]

@@ -12,7 +12,7 @@ from diffusegen_core.data.reports import Problem, Report
 
 
 class Used(NamedTuple):
-    """What a run uses of a folder."""
+    """The pairs of a folder that a run uses."""
 
     names: list[str]
     images: np.ndarray
@@ -22,15 +22,15 @@ class Used(NamedTuple):
     sizes: list[tuple[int, int]]
     """Native height and width of each."""
     volumes: dict[str, str]
-    """The volume of each that is a slice of one."""
+    """Name -> volume, for each that is a slice of one."""
 
 
 def usable(settings: Data, report: Report, least: int, listed: Collection[str],
            held_out: Collection[str] = ()) -> Used:
     """Read and resize the wanted pairs; `listed` are the paper's names, `held_out` those that are not used.
 
-    Raises UserError where a problem forbids it: any of them under `on_bad: refuse`, and always one that all
-    images share.
+    Raises UserError for any problem under `on_bad: refuse`, for one of the whole set always, and where no
+    pair is left or data.names has an unknown one.
     """
     subset = settings.subset
     sound = []
@@ -62,7 +62,7 @@ def usable(settings: Data, report: Report, least: int, listed: Collection[str],
 
 
 def listed(settings: Data, report: Report, papers: Collection[str], held_out: Collection[str]) -> list[str]:
-    """The names of the wanted pairs, as the folder is listed: unusable ones are among them. As `usable`."""
+    """The names of the pairs that `usable` would want, as the folder is listed: unusable ones included."""
     papers = set(papers)
     named = [pair.name for pair in report.pairs if pair.name not in held_out and (
         settings.subset == "all" or (pair.name in papers) == (settings.subset == "paper348"))]
@@ -76,7 +76,7 @@ def require(report: Report, clusters: int, pairs: int) -> None:
 
 
 def refuse_unknown(names: Sequence[str], known: Collection[str], held_out: Collection[str] = ()) -> None:
-    """UserError where data.names has a name that no pair has, or one that is held out."""
+    """Raise UserError where data.names has a name that no pair has, or one that is held out."""
     if unknown := [name for name in names if name not in known]:
         if unknown[0] in held_out:
             raise UserError(f"Parameters: data.names: {unknown[0]} is held out by data.holdout. Leave it "

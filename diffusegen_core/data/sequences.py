@@ -1,7 +1,7 @@
 """Which images belong together: frames of one sequence of a video, images of one hospital.
 
 The frames of CVC-ClinicDB are numbered through its 29 sequences, one after the other, as its site lists them.
-The pictures bear it out: all 14 starts up to frame 300 are among the 15 % of frames that resemble the frame
+The pictures confirm it: all 14 starts up to frame 300 are among the 15 % of frames that resemble the frame
 before them least.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 CVC, POLYPGEN = "CVC-ClinicDB", "PolypGen"
 PATIENT, VOLUME, SEQUENCE = "patient", "volume", "sequence"
-KINDS = {CVC: SEQUENCE, POLYPGEN: "centre"}  # of these, what images are grouped by
+KINDS = {CVC: SEQUENCE, POLYPGEN: "centre"}  # what the images of these are grouped by
 CVC_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409,
               429, 448, 467, 479, 504, 529, 547, 572, 592)
 CVC_FRAMES = 612
@@ -34,8 +34,8 @@ class Grouped:
 
 
 def of_patients(told: Mapping[str, str], names: Sequence[str], layout: str = "") -> Grouped | None:
-    """The patients of these images, or the sequences that `patients.split` takes for them; None where one is
-    not told."""
+    """The patients of these images, or the sequences that `patients.split` uses as such; None where one is
+    unknown."""
     if not names or any(name not in told for name in names):
         return None
     known = Grouped(PATIENT, {name: told[name] for name in names})
@@ -44,7 +44,7 @@ def of_patients(told: Mapping[str, str], names: Sequence[str], layout: str = "")
 
 
 def of_volumes(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None:
-    """The volumes of these images, each that is no slice being one for itself; None where none is."""
+    """The volumes of these images, where an image that is no slice is its own; None where none is a slice."""
     if not any(name in told for name in names):
         return None
     return Grouped(VOLUME, {name: told.get(name, name) for name in names})
@@ -52,12 +52,12 @@ def of_volumes(told: Mapping[str, str], names: Sequence[str]) -> Grouped | None:
 
 def of_layout(layout: str, names: Sequence[str]) -> Grouped | None:
     """The groups of a dataset's images, by its layout (layouts.LAYOUTS) and their names; None where these do
-    not tell them."""
+    not give them."""
     return next((grouped(name, names) for name in KINDS if layout.startswith(name)), None)
 
 
 def grouped(test_set: str, names: Sequence[str]) -> Grouped | None:
-    """The groups of a test set's images, by its name and theirs; None where these do not tell them."""
+    """The groups of a test set's images, by its name and theirs; None where these do not give them."""
     if test_set == CVC:
         frames = {name: int(name) for name in names if re.fullmatch(r"\d{1,3}", name)}
         groups = {name: f"{bisect_right(CVC_STARTS, frame):02d}" for name, frame in frames.items()

@@ -1,4 +1,4 @@
-"""What lies beside the pairs of a folder that were read and stored: where they come from, in small files."""
+"""Small files beside stored pairs that record where these come from."""
 
 import contextlib
 import csv
@@ -29,12 +29,12 @@ def write_padded(folder: Path, padded: Mapping[str, tuple[int, int]]) -> list[fi
 
 
 def padded(stored: Path) -> dict[str, tuple[int, int]]:
-    """What `write_padded` has written beside stored pairs."""
+    """What `write_padded` wrote beside stored pairs."""
     return _sizes(stored.parent / PADDED)
 
 
 def native_sizes(stored: Path | None) -> dict[str, tuple[int, int]]:
-    """Height and width of each stored pair's own files; {} of phantoms, and of pairs that older runs read."""
+    """Height and width of each stored pair's own files; {} for phantoms, and pairs that older runs read."""
     return _sizes(stored.parent / SIZES) if stored else {}
 
 
@@ -51,15 +51,15 @@ def volumes(stored: Path | None) -> dict[str, str]:
 
 
 def as_read(settings: Data, stored: Path | None) -> Data:
-    """The settings by which other images become as bright as those of stored pairs: under data.intensities:
-    percentile, black and white are the values that were found for these."""
+    """The settings that make other images as bright as stored pairs: under data.intensities: percentile,
+    black and white are the values that were found for these."""
     scale = ((read_stamp(stored.parent) if stored else None) or {}).get(SCALE)
     return settings.model_copy(update={"intensities": scale}) \
         if scale and settings.intensities == "percentile" else settings
 
 
 def left_out(place: Path) -> str:
-    """Which files reading left out, and why, in words that go on: "; left out: 4 (empty mask)"; or ""."""
+    """What was left out, and why, as the end of a sentence: "; left out: 4 (empty mask)"; or ""."""
     with contextlib.suppress(OSError), plain_file(place / LEFT_OUT).open(newline="", encoding="utf-8") as f:
         reasons = Counter(row["problem"] for row in csv.DictReader(f))
         told = ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common())

@@ -25,15 +25,15 @@ from diffusegen_core.store.workspace import Workspace
 REST = "rest"
 PHANTOM, KVASIR, HELD_OUT = "Phantom", "HyperKvasir", "Held out"
 TRANSFER = {"cvc": CVC, "polypgen": POLYPGEN}  # the names of the other sets, by their parameters
-KVASIR_NAME = re.compile(r"c[jk][a-z0-9]{23}")  # unique to an image; names like 001 are everybody's
+KVASIR_NAME = re.compile(r"c[jk][a-z0-9]{23}")  # unique to an image, unlike names such as 001
 
 # Images are compared as SIDE x SIDE grey means, by one minus their correlation. Re-encoded (JPEG 75 and 50),
 # resized and brightened or darkened by a tenth, each of the 1000 HyperKvasir and 300 CVC-ClinicDB images is
-# nearer to itself than 0.0021. Of HyperKvasir's own half million couples three are nearer than COPY, none
-# between the paper's 348 and the rest (the nearest 0.04), and none with CVC-ClinicDB; of the latter's 44,850
-# couples, frames of a few videos, eleven.
+# nearer to itself than 0.0021. Of HyperKvasir's own half million pairs of images, three are nearer than COPY,
+# none between the paper's 348 and the rest (the nearest 0.04), and none with CVC-ClinicDB; of the latter's
+# 44,850 pairs, frames of a few videos, eleven are.
 SIDE, COPY = 16, 0.003
-FLAT = 2.0  # grey levels of deviation; what is flatter resembles nothing, but may be equal
+FLAT = 2.0  # standard deviation in grey levels; flatter images resemble nothing, but may be equal
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,15 @@ class TestSet:
     same_source: bool = False
     """Whether it comes from the folder of the training pairs, under the same names."""
     layout: str = ""
-    """How the folder that it was drawn from is laid out, as in layouts.LAYOUTS; "" where nobody knows."""
+    """The layout of the folder that it was drawn from, as in layouts.LAYOUTS; "" where it is unknown."""
     patients: Mapping[str, str] | None = None
-    """The patient of each image, where data.patients tells, or its sequence, where the layout does."""
+    """The patient of each image, where data.patients gives it, or its sequence, where the layout does."""
     volumes: Mapping[str, str] | None = None
-    """The volume of each image that is a slice of one."""
+    """Image -> volume, for each that is a slice of one."""
 
     @cached_property
     def groups(self) -> Grouped | None:
-        """Which images belong together, by patients, the layout or the set's name; None where these do not
-        tell."""
+        """Which images belong together, by patients, volumes, the layout or the set's name; else None."""
         names = self.pairs.names if self.pairs else []
         return (sequences.of_patients(self.patients or {}, names, self.layout)
                 or sequences.of_volumes(self.volumes or {}, names)
@@ -68,9 +67,9 @@ def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[
     """The test sets of a run by name: the held-out one, CVC-ClinicDB, PolypGen; absent ones say why.
 
     From each, `test_count` pairs are drawn by the run's seed, in the set's own order. A folder is read as
-    `dataset.load` reads one, `data.on_bad` included. All its pairs are the artifact tests/NAME, those that
-    were drawn tests/NAME-drawn. `training` are the run's pairs, and `data` is where they come from.
-    UserError where a folder cannot be read, or is given twice.
+    `dataset.load` reads one, `data.on_bad` included. All its pairs are stored as the artifact tests/NAME,
+    those that were drawn as tests/NAME-drawn. `training` are the run's pairs, and `data` is where they come
+    from. Raises UserError where a folder cannot be read, or is given twice.
     """
     refuse_twice(settings)
     source = _Source(ws, training, data, settings)
@@ -84,11 +83,11 @@ def held_out(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> T
 
 
 def check(p: Params, keys: Collection[str] = TESTS) -> Iterator[str]:
-    """What `load` would refuse of a run's test sets, as far as the listing of their folders tells; of those
-    that the parameters `keys` name."""
+    """What `load` would refuse of the test sets that the parameters `keys` name, as far as a listing of their
+    folders shows."""
     everything = p.data.model_copy(update={"subset": "all"})
     for key, folder in ((key, folder) for key, folder in folders(p.segment).items() if key in keys):
-        # Which of the two a held-out set is called, the training images tell.
+        # Which of the two names a held-out set gets depends on the training images.
         names = [TRANSFER[key]] if key in TRANSFER else [KVASIR, HELD_OUT]
         if not any(dataset.remembered(p.folder / "tests" / name, getattr(p.segment, key)) for name in names):
             yield from refusals([partial(dataset.refuse_unreadable, everything, str(folder))],
@@ -97,7 +96,7 @@ def check(p: Params, keys: Collection[str] = TESTS) -> Iterator[str]:
 
 
 def lacking(p: Params) -> str:
-    """Why a run will have no held-out pairs, as far as the listing of its folder tells; "" where it has."""
+    """Why a run will have no held-out pairs, as far as a listing of its folder shows; "" where it will."""
     wanted, data = p.segment.held_out, p.data
     if wanted is None:
         return "segment.held_out is null"
@@ -105,7 +104,7 @@ def lacking(p: Params) -> str:
         return ""
     folder = resolve(data.source)
     if not folder.is_dir():
-        return ""  # nobody can tell
+        return ""  # not known yet
     report = layouts.scan(folder, data)
     told, held = patients.split(report, data, p.seed)
     used = set(selection.listed(data, report, dataset.paper_names(), held))
@@ -119,13 +118,13 @@ def lacking(p: Params) -> str:
 
 
 def folders(settings: Segment) -> dict[str, Path]:
-    """The folders that are to be test sets, by the parameter that names each."""
+    """The folders to use as test sets, by the parameter that names each."""
     named = {key: getattr(settings, key) for key in TESTS}
     return {key: resolve(source) for key, source in named.items() if source not in (None, REST)}
 
 
 def refuse_twice(settings: Segment, keys: Collection[str] = TESTS) -> None:
-    """UserError where one folder is to be two of the test sets that the parameters `keys` name."""
+    """Raise UserError where two of the test sets that the parameters `keys` name are one folder."""
     known = [(key, folder) for key, folder in folders(settings).items() if key in keys]
     for (first, one), (second, other) in combinations(known, 2):
         if one == other:
@@ -134,10 +133,11 @@ def refuse_twice(settings: Segment, keys: Collection[str] = TESTS) -> None:
 
 
 def refuse_leaks(training: Pairs, data: Data, tests: Mapping[str, TestSet]) -> None:
-    """UserError, naming the images, where a test image is a training image, or is in two test sets.
+    """Raise UserError, naming the images, where a test image is a training image, or is in two test sets.
 
-    It is one by name, or as a copy (see `copies`). By name counts within one folder, and everywhere for names
-    that HyperKvasir alone has; where the paper's 348 are trained on, each of them counts.
+    A training image is recognised by name or as a copy (see `copies`), an image of two test sets as a copy.
+    Names count within one folder, and everywhere if they have HyperKvasir's unique form; where the paper's
+    348 are trained on, each of these counts.
     """
     known = _known(training, data)
     drawn = [(test, test.pairs) for test in tests.values() if test.pairs is not None]
@@ -158,7 +158,7 @@ def copies(pairs: Pairs, others: Pairs) -> dict[str, str]:
     """Which of `pairs` are copies of one of `others`, and how, in words: name -> "a copy of NAME".
 
     Copies have the same pixels, or were re-encoded, resized, made lighter or darker, or mirrored left to
-    right. Both are at the run's size, and neither is empty; black bars around a picture are no part of it.
+    right. Both are at the run's size, and neither is empty; black bars around a picture are ignored.
     """
     same = dict(zip(map(files.pixel_hash, others.images), others.names, strict=True))
     ours, theirs = (looks([one if name not in some.padded else fits.content(one, some.padded[name])
@@ -195,12 +195,12 @@ class _Source:
         whole = {"source": source, "subset": "all", "count": count, "names": None, "holdout": None,
                  "patients": None}
         data = self.data if source == self.data.source else layouts.for_folder(self.data, resolve(source))
-        # A value is the same grey as in the training images.
+        # So that a value is the same grey as in the training images.
         data = sidecars.as_read(data, self.training.file)
         return dataset.load(self.ws, data.model_copy(update=whole), name=f"tests/{name}", parted=False)
 
     def drawn(self, name: str, pairs: Pairs, same_source: bool, whole: Pairs) -> TestSet:
-        """A test set of `test_count` of the pairs, or of all where there are fewer; of `whole`, a folder."""
+        """A test set of `test_count` of the pairs, or of all if fewer; `whole` are all of their folder."""
         rng = seeds.rng(self.ws.seed, "test set", name)
         chosen = rng.choice(len(pairs), size=min(self.settings.test_count, len(pairs)), replace=False)
         return TestSet(name, self.kept(name, pairs.take(np.sort(chosen))), f"{len(chosen)} of {len(pairs)}",
@@ -227,7 +227,7 @@ def _held_out(source: _Source) -> TestSet:
 
 
 def _kind(training: Pairs, data: Data) -> str:
-    """What the training pairs are."""
+    """The name for a test set of the training pairs' kind."""
     if data.drawn:
         return PHANTOM
     ours = data.subset != "all" or set(training.names) & set(dataset.paper_names())
@@ -235,15 +235,15 @@ def _kind(training: Pairs, data: Data) -> str:
 
 
 def _rest(source: _Source, name: str) -> TestSet:
-    """Drawn from the pairs of data.source that are held out; where data.holdout is not in use, from those
-    that are neither trained on nor, for paper348, the paper's.
+    """A set drawn from the pairs of data.source that are held out; where data.holdout is not in use, from
+    those that are neither trained on nor, for paper348, the paper's.
 
-    What shows the same as a training image, as frames of a video do, is left out, and whoever's other images,
-    or whichever volume's other slices, are trained on.
+    Left out is what shows the same as a training image, as frames of a video do, and what is of a patient,
+    sequence or volume that other images in training are of.
     """
     whole, used = source.read(name, source.data.source), _known(source.training, source.data)
     told, held = patients.read(source.training.file)
-    parts = told or sidecars.volumes(whole.file)  # the latter of pairs that are not trained on, too
+    parts = told or sidecars.volumes(whole.file)  # which also has pairs that are not trained on
     seen = {parts.get(pair) for pair in used} - {None}
     rest = whole.take([i for i, pair in enumerate(whole.names) if pair not in used
                        and parts.get(pair) not in seen and (not source.data.held_share or pair in held)])
@@ -264,7 +264,7 @@ def _known(training: Pairs, data: Data) -> set[str]:
 
 
 def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> TestSet:
-    """Drawn from the folder that the parameter segment.KEY names."""
+    """A set drawn from the folder that the parameter segment.KEY names."""
     folder = getattr(source.settings, key)
     if folder is None:
         return TestSet(name, None, f"not given: segment.{key}")
@@ -278,7 +278,7 @@ def _folder(source: _Source, name: str, key: str, same_source: bool = False) -> 
 
 
 def looks(images: Iterable[np.ndarray]) -> np.ndarray:
-    """What images (C, H, W) uint8 show: rows (N, SIDE ** 2) of length 1, whose products correlate them."""
+    """What images (C, H, W) uint8 show: rows (N, SIDE ** 2) of length 1, or less if FLAT, to correlate."""
     rows = np.stack([cv2.resize(image.mean(axis=0, dtype=np.float32), (SIDE, SIDE),
                                 interpolation=cv2.INTER_AREA).ravel() for image in images])
     rows = rows - rows.mean(axis=1, keepdims=True)

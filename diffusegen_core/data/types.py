@@ -1,11 +1,11 @@
 """Data types, the paper's names for what a pair is (section 3): Real, GAN, K-Diff, K-Styled-Diff, ...
 
-Where the masks are given, and not drawn by the model, Paint stands for Diff: K-Paint, K-Styled-Paint. Paste
-and Paste-Poisson are real lesions in other real pictures, which no model painted. K-Filtered-Styled-Paint is
-what the filter keeps of K-Styled-Paint.
+Where masks are given, and not drawn by the model, Paint replaces Diff: K-Paint, K-Styled-Paint. Paste and
+Paste-Poisson are real lesions in other real pictures, which no model painted. K-Filtered-Styled-Paint is what
+the filter keeps of K-Styled-Paint.
 
-And the names of the models that paint them: one for each cluster, one of the full set, one that the clusters'
-models start from, one with a label for each cluster, of which the clusters' models are parts.
+Also the names of the models that paint them: one for each cluster, one of the full set, one that the
+clusters' models start from, and one with a label for each cluster, of which the clusters' models are parts.
 """
 
 import re
@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from diffusegen_core.config.errors import UserError
 
 FULL, BASE, ONE = "full", "base", "one"  # models of all pairs
-# What inpaint.masks may be, beside a folder: the model draws the mask, with the image; or it is given: the
-# source's own, or one of the training pairs', changed.
+# What inpaint.masks may be, other than a folder: the model draws the mask with the image; or it is given, as
+# the source's own or as that of a training pair, changed.
 JOINT, OWN, VARIED = "joint", "own", "varied"
 DIFF, PAINT = "Diff", "Paint"  # with a mask that the model drew; with one that was given
 STYLED, STYLED_PAINT = "Styled-Diff", "Styled-Paint"
@@ -32,7 +32,7 @@ def cluster_model(k: int) -> str:
 
 
 def cluster_number(name: str) -> int | None:
-    """The way back; None for another model."""
+    """The cluster of a model's name; None for another model."""
     return int(name.removeprefix("cluster-")) if name.startswith("cluster-") else None
 
 
@@ -122,7 +122,7 @@ class DataType:
                 + (", and kept by the filter" if self.is_filtered else ""))
 
     def numbered(self, samples: int | None) -> str:
-        """The name with the pairs a source, N, as the paper's tables have it: "20-Styled-Diff-3"."""
+        """The name with the number of pairs per source, N, as in the paper's tables: "20-Styled-Diff-3"."""
         return self.name if samples is None else f"{self.name}-{samples}"
 
     @classmethod
@@ -144,8 +144,8 @@ UNPAINTED = (REAL, GAN, *PASTED)  # which no diffusion model made
 
 
 def painted(clusters: int, full: bool, masks: str) -> list[DataType]:
-    """What chapter 3 makes with so many clusters, and with the model of the full set; `masks` as
-    inpaint.masks."""
+    """What chapter 3 makes with so many `clusters`, and, if `full`, with the model of the full set; `masks`
+    as inpaint.masks."""
     kind = DIFF if masks == JOINT else PAINT
     return [DataType(kind, str(clusters)), *([DataType(kind, "Full")] if full else [])]
 

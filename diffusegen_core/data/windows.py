@@ -24,9 +24,9 @@ VERSION = 1  # raised when the same parameters would give other windows
 SEVERAL = 2  # the same where masks have several classes
 COPIES = 4  # windows of each training pair
 OF = "~"  # in the name of a window, after that of its pair
-ROOM = 1.2  # of a region's box: a window is at least so large
-RESIZE, SHIFT = 1.3, 0.15  # of training windows: the largest change of size, and of the middle, over the side
-FADE = 1.0  # of the rim between mask and region: over so much of its width what is painted fades in
+ROOM = 1.2  # times a region's box: the least size of a window
+RESIZE, SHIFT = 1.3, 0.15  # of training windows: largest factor of size, and shift as a share of the side
+FADE = 1.0  # share of the rim between mask and region over which what is painted fades in
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Window:
     @classmethod
     def around(cls, lesion: np.ndarray, times: float, region: np.ndarray | None = None,
                rng: np.random.Generator | None = None) -> "Window":
-        """The square `times` as large as the box around a lesion (H, W), not 0 there, none of it outside the
-        picture.
+        """The square, within the picture, `times` as large as the box around a lesion (H, W), not 0 there.
 
-        It has room for the `region` (H, W), if one is given. `rng` changes its size and moves it.
+        It has room for the `region` (H, W), if one is given; where no square has, it is the whole picture.
+        `rng` varies its size and place.
         """
         left, top, width, height = cv2.boundingRect(lesion if region is None else region)
         *_, own_width, own_height = cv2.boundingRect(lesion) if lesion.any() else (0, 0, width, height)
@@ -67,7 +67,7 @@ class Window:
 
     @property
     def box(self) -> tuple[slice, slice]:
-        """Of an array (..., H, W), as `array[(..., *window.box)]`."""
+        """Its part of an array (..., H, W): `array[(..., *window.box)]`."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     def contains(self, mask: np.ndarray) -> bool:
@@ -76,7 +76,7 @@ class Window:
 
     def cut(self, image: np.ndarray, numbers: np.ndarray, size: int,
             classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Its part of an image (C, H, W) uint8, and of a map (H, W) of so many classes: (C, size, size) and
+        """Its part of an image (C, H, W) uint8, and of a map of class numbers (H, W): (C, size, size) and
         (size, size)."""
         part = numbers[self.box]
         small = planes.shrunk(planes.separate(part, classes), (size, size))
@@ -84,7 +84,7 @@ class Window:
                 planes.numbered(small))
 
     def region(self, region: np.ndarray, size: int) -> np.ndarray:
-        """Its part of a region (H, W) in {0, 1} to be painted, (size, size): every pixel that has a share."""
+        """Its part of a region (H, W) in {0, 1} to be painted, (size, size): every pixel that it touches."""
         part = region[self.box]
         if part.shape == (size, size):
             return part.copy()
@@ -131,7 +131,7 @@ def all_laid_back(images: np.ndarray, changed: np.ndarray, windows: Sequence[Win
                   filled: np.ndarray, dilate: int) -> np.ndarray:
     """Images (B, C, H, W) uint8 whose regions `filled` (B, H, W) are from changed windows (B, C, S, S).
 
-    Without windows they are the changed ones.
+    Without windows, the changed images themselves.
     """
     if windows is None:
         return changed
