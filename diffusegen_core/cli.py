@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 RESUMING = ("run", "filter", "paint")  # commands that keep what they have done so far
 _resumes = [False]  # whether the command at work is one of them
-_behind = [""]  # what goes on from further back than where it was interrupted
-RECENT = 30.0  # seconds: so old is a checkpoint at most that was written because of an interruption
+_behind = [""]  # a note on what goes on from further back than where it was interrupted
+RECENT = 30.0  # the greatest age, in seconds, of a checkpoint that an interruption caused
 HANGUP = getattr(signal, "SIGHUP", None)
 _terminated: list[int] = []  # signals that asked this process to end
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -107,7 +107,7 @@ def run(
         preflight.refuse_mixture(this, [*chapters, *again])
     elsewhere = scheduler or slurm or os.environ.get(fanout.SCHEDULER)
     shared = bool(elsewhere or workers or this.params.train.devices > 1)
-    if not elsewhere:  # else other machines must have it
+    if not elsewhere:  # otherwise the workers' machines must have it
         devices.device(this.params.device)
         devices.refuse_few(this.params.device, this.params.train.devices, workers or 1)
     with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
@@ -115,7 +115,7 @@ def run(
         with ownparams.kept(this.params, this.given):
             for name in again:
                 this.make(name, again=True)
-            if this.params.data.on_bad == "skip":  # how many are left, only reading tells
+            if this.params.data.on_bad == "skip":  # only reading tells how many are left
                 this.make("data")
                 preflight.refuse_miscounted(this, chapters)
         rates = {} if shared else pace.known(this.params)
@@ -230,8 +230,8 @@ def _build_book(this: "Run", pdf: bool = False, trust: bool = False) -> None:
     """Draw the pictures of the book's first pages, build it, and say where it lies, and which pages are shown
     as text because somebody else wrote them.
 
-    A chapter that was made without leaving its page in the run, as by papermill, is executed for the page: it
-    finds everything made. Where that fails, the book is built without it.
+    A chapter that was made without leaving its page in the run, as by papermill, is executed for the page,
+    which finds everything made. If that fails, the book is built without it.
     """
     from diffusegen_core import notebooks
     from diffusegen_core.report import book as book_module
@@ -254,8 +254,8 @@ def _build_book(this: "Run", pdf: bool = False, trust: bool = False) -> None:
 
 @contextlib.contextmanager
 def _telling_how_far_back(this: "Run", chapter: str, shared: bool) -> Iterator[None]:
-    """Where chapter 2 is interrupted and has not kept the step that it had reached, as workers and several
-    processes of one training may not, the last line says so."""
+    """If chapter 2 is interrupted and has not kept the step that it had reached, as may happen with workers
+    or several processes of one training, the command's last line says so."""
     _behind[0] = ""
     try:
         yield
@@ -269,7 +269,7 @@ def _telling_how_far_back(this: "Run", chapter: str, shared: bool) -> Iterator[N
 
 
 def _run(profile: Path, overrides: list[str], doing: str) -> "Run":
-    """The run of a profile, of which some parameters have other values, as KEY=VALUE; it tells `doing`."""
+    """The run of a profile, with some parameters overridden as KEY=VALUE; it prints `doing` first."""
     from diffusegen_core.config import params
     changes = changes_of(overrides)
     path = params.profile_file(profile)
@@ -281,9 +281,9 @@ def _run(profile: Path, overrides: list[str], doing: str) -> "Run":
 
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
-    """A UserError, or a full disk, is one message on stderr and exit code 2; an interruption is a line.
+    """A UserError or a full disk becomes one message on stderr and exit code 2; an interruption, a line.
 
-    All else keeps its traceback.
+    Everything else keeps its traceback.
     """
     try:
         yield
@@ -309,8 +309,8 @@ def _readable_errors() -> Iterator[None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM, as a scheduler sends it at a job's end, and SIGHUP, as a terminal that closes, are an
-    interruption like Ctrl-C. A terminal that closes tells twice, and some systems both: once is enough."""
+    """Treat SIGTERM, as a scheduler sends it at a job's end, and SIGHUP, from a closing terminal, as Ctrl-C.
+    A closing terminal sends SIGHUP twice, and some systems send both signals: once is enough."""
     if _terminated and HANGUP in (number, *_terminated):
         return
     _terminated.append(number)
@@ -320,7 +320,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
-    if HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_DFL:  # else it is nohup's
+    if HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_DFL:  # otherwise nohup has set it
         signal.signal(HANGUP, _terminate)
     with _readable_errors():
         app()

@@ -1,4 +1,4 @@
-"""The command `diffusegen export`: a run's pairs out, to what people train with, or its models."""
+"""The command `diffusegen export`: a run's pairs in the formats of other programs, or its models."""
 
 from collections import Counter
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What the commands share: parameters as `-p KEY VALUE`, run folders, and a first word to who waits."""
+"""What the commands share: parameters as `-p KEY VALUE`, run folders, and a first line for whoever waits."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -29,7 +29,7 @@ class KeyValue(TyperCommand):
 
 
 def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """The values that were given, each as KEY=VALUE, in their sections. UserError for another shape."""
+    """The values that were given, each as KEY=VALUE, in their sections. Raises UserError for another form."""
     from diffusegen_core.config import params  # which takes a while to import
     pairs = []
     for text in overrides:
@@ -41,5 +41,5 @@ def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def tell(text: str) -> None:
-    """What a command is about to do, for whoever waits: before it imports what takes seconds."""
+    """Say what a command is about to do, before it imports what takes seconds."""
     typer.echo(f"{text} ...", err=True)

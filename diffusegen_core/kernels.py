@@ -1,12 +1,10 @@
-"""How a chapter's kernel is spoken to: through a folder that nobody else can open.
+"""Communication with a chapter's kernel, through a folder that nobody else can open.
 
-By default Jupyter's kernels listen on ports of the machine, which every user of it can reach, and which two
-kernels that start at once may both choose. A socket in a folder has neither fault. One port is left, of
-ipykernel's own, on which processes forked from the kernel send what they print; it takes text alone, with a
-key.
+By default Jupyter's kernels listen on ports of the machine, which all its users can reach, and which two
+kernels that start at once may both choose. A socket in a folder has neither fault. One port of ipykernel's
+own is left, to which processes forked from the kernel send what they print; it takes only text, with a key.
 
-In the folder the kernel also says which process it is, and writes its stacks there when it gets a signal:
-see watchdog.
+The kernel also writes its process id into the folder, and its stacks when it gets a signal: see watchdog.
 """
 
 import faulthandler
@@ -25,33 +23,33 @@ from diffusegen_core.config.environment import environment
 from diffusegen_core.parallel.pauses import outlive
 from diffusegen_core.parallel.progress import KERNEL
 
-STACKS = "stacks"  # the file that they are written to
-PROCESS = "process"  # the file with the kernel's number
-ASK = getattr(signal, "SIGUSR1", None)  # the signal at which it writes its stacks; None: there is none here
+STACKS = "stacks"  # the file that the kernel's stacks are written to
+PROCESS = "process"  # the file with the kernel's process id
+ASK = getattr(signal, "SIGUSR1", None)  # the signal at which it writes its stacks; None: this system has none
 CLIENT = {"NotebookClient": {
-    # At the first, else a chapter that is interrupted ends with a traceback of the kernel's own.
-    # Modules that lie in the working directory, as in a folder that a stranger has packed, are nobody's.
+    # Without the log level, an interrupted chapter ends with a traceback of the kernel's own.
+    # Modules in the working directory are not imported: it may be a folder that a stranger has packed.
     "extra_arguments": ["--IPKernelApp.log_level=CRITICAL", "--InteractiveShellApp.ignore_cwd=True",
                         "--IPKernelApp.exec_lines=__import__('diffusegen_core.kernels').kernels.answer()"],
     "iopub_timeout": 60}}  # seconds from a cell's result to its last output, which on a busy machine may lag
 # Seconds in which an interrupted kernel may write what it has reached; after half of them it is told to end.
 ENDING = {"shutdown_wait_time": 30.0}
-START = 300  # seconds in which a kernel must have started
-STARTING = "Kernel d"  # begins what its client says of one that did not: it "died" or "didn't respond"
+START = 300  # seconds within which a kernel must have started
+STARTING = "Kernel d"  # how its client's message about one that did not begins: it "died" or "didn't respond"
 PREFIX = "diffusegen-"  # of the folder's name
-LONGEST = 90  # bytes of a socket's path; systems take a little more, of which the kernel adds "-1" and so on
+LONGEST = 90  # most bytes of a socket's path; systems allow a few more, and the kernel appends "-1" and so on
 
 
 @contextmanager
 def private() -> Iterator[Path]:
-    """A folder that nobody else can open, for as long as a kernel needs it; the environment tells it."""
+    """A folder that nobody else can open, for as long as a kernel needs it; the environment names it."""
     with (tempfile.TemporaryDirectory(prefix=PREFIX, dir=_short(), ignore_cleanup_errors=True) as folder,
           environment({KERNEL: folder})):  # the folder's mode is 0700
         yield Path(folder)
 
 
 def _short() -> str | None:
-    """A folder for temporary ones whose path leaves room for a socket's name; None where the usual one has to
+    """A parent of temporary folders whose path leaves room for a socket's name; None if the usual one has to
     do."""
     spare = LONGEST - len(PREFIX) - len("/12345678/kernel")
     places = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp")
@@ -62,12 +60,12 @@ def _short() -> str | None:
 def settings(folder: Path) -> Config:
     """The settings of a kernel that is spoken to through a private folder.
 
-    Where there are no such sockets, or the folder has too long a path for them, it listens on the
-    machine's own ports, encrypted if the library can do so.
+    If the system has no such sockets, or the folder's path is too long for them, the kernel listens on the
+    machine's ports, encrypted if the library can do so.
     """
     place = folder / "kernel"
     if zmq.has("ipc") and os.name == "posix" and len(os.fsencode(place)) <= LONGEST:
-        # What passes through the folder needs no encryption, of which a kernel would warn.
+        # What passes through the folder needs no encryption, and disabling it avoids a warning.
         return Config({"KernelManager": {**ENDING, "transport": "ipc", "ip": str(place),
                                          "transport_encryption": "disabled"}, **CLIENT})
     encryption = "auto" if zmq.has("curve") else "disabled"
@@ -75,11 +73,11 @@ def settings(folder: Path) -> Config:
 
 
 def answer() -> None:
-    """In the kernel, before its first cell: write the stacks of all threads whenever the signal comes, and
-    print nothing of an interrupt.
+    """Prepare the kernel, before its first cell, to write the stacks of all threads whenever the signal
+    comes, and to print nothing of an interrupt.
 
-    The interpreter's own handler writes them, even where a library never gives the interpreter back. Of an
-    interruption no traceback is shown, for which there may be no time, and nobody who looks.
+    The interpreter's own handler (faulthandler) writes them, even while a library does not release the GIL.
+    An interruption shows no traceback: there may be no time for it, and nobody looks.
     """
     _draw_quietly()
     if folder := os.environ.get(KERNEL):
@@ -93,9 +91,9 @@ def answer() -> None:
 
 
 def _present(folder: Path) -> None:
-    """Say which process this is, answer the signal that asks for stacks, and outlive those that end all
-    processes of a job or a terminal: the command, which gets them too, interrupts its kernel, and this one
-    then keeps what it has reached."""
+    """Write the process id, answer the signal that asks for stacks, and outlive the signals that end all
+    processes of a job or a terminal: the command gets them too and interrupts this kernel, which then keeps
+    what it has reached."""
     if ASK is not None:
         stacks = (folder / STACKS).open("w", encoding="utf-8")
         faulthandler.register(ASK, stacks, all_threads=True, chain=False)
@@ -105,9 +103,9 @@ def _present(folder: Path) -> None:
 
 
 def _draw_quietly() -> None:
-    """Ctrl-C reaches a kernel as well as the command that waits for it and ends. After a cell, when its
-    figures are drawn, IPython would print a traceback of its own."""
-    from matplotlib_inline import backend_inline  # by which it draws for this kernel from now on
+    """Ignore Ctrl-C while the figures of a cell are drawn, where IPython would print a traceback of its own.
+    It reaches the kernel as well as the command that waits for it, and the command ends."""
+    from matplotlib_inline import backend_inline  # which, once imported, draws for this kernel
     draw = backend_inline.flush_figures
 
     def quietly() -> None:

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def refresh(root: Path) -> Iterator[str]:
-    """Copy each chapter whose copy is absent or unchanged. Yields a line about a changed one that is old."""
+    """Copy each chapter whose copy is absent or unchanged. Yields a line for each changed, outdated one."""
     cited = _cited(root / "book" / "references.bib")
     (root / FOLDER).mkdir(exist_ok=True)
     for chapter in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
@@ -80,7 +80,7 @@ def for_lab(notebook: Notebook, cited: Callable[[str, str], str]) -> Notebook:
 
 
 def digest(notebook: Notebook) -> str:
-    """Of what a reader may change: the text of the cells, not what they returned."""
+    """A hash of what a reader may change: the text of the cells, not what they returned."""
     return hashlib.sha256(json.dumps([_text(cell) for cell in notebook["cells"]]).encode()).hexdigest()
 
 
@@ -97,7 +97,7 @@ def without_results(path: str, model: dict[str, Any], **_: Any) -> None:
 
 
 def _copied(place: Path) -> tuple[str | None, str | None]:
-    """The digest that a copy had when it was made, and the one it has now; of no copy they differ."""
+    """The digest that a copy had when it was made, and its present one; they differ if there is no copy."""
     try:
         notebook = json.loads(place.read_text(encoding="utf-8"))
         return notebook["metadata"].get("diffusegen", {}).get("copied"), digest(notebook)
@@ -110,7 +110,7 @@ def _text(cell: dict[str, Any]) -> str:
 
 
 def _linked(text: str, cited: Callable[[str, str], str]) -> str:
-    """MyST text in which each role that needs the other pages is a link or plain words."""
+    """MyST text in which each role that needs other pages is replaced by a link or plain words."""
     def plain(role: re.Match[str]) -> str:
         title, target = role["title"], role["target"]
         kind, _, label = target.partition("-")

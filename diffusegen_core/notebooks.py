@@ -26,15 +26,15 @@ from diffusegen_core.store.stamps import ASIDE
 from diffusegen_core.watchdog import Hung
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-TOUR = "00_tour"  # which is for JupyterLab, and no chapter of a run
+TOUR = "00_tour"  # for JupyterLab only: not a chapter of a run
 KERNEL = "python3"
-# Errors of a chapter that a user is meant to read, by the names that papermill tells.
+# Errors of a chapter that a user is meant to read, by the names that papermill reports.
 READABLE = {kind.__name__ for kind in (UserError, NotMadeError, OutdatedError)}
-OWN = "diffusegen"  # what an executed notebook's metadata tells under this name: the parameters of its run
-# What the library raises for a file that is no notebook, which may be a stranger's.
+OWN = "diffusegen"  # the key in an executed notebook's metadata that holds the parameters of its run
+# What nbformat raises for a file that is not a notebook, and may be a stranger's.
 UNREADABLE = (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError, AssertionError,
               nbformat.ValidationError)
-# papermill's own lines: what matters of them is raised, and told by us in one.
+# papermill's own lines are not shown: what matters in them is raised, and reported in one message.
 logging.getLogger("papermill").setLevel(logging.CRITICAL)
 # In a terminal the bars of a chapter are text, whatever a library would draw them with.
 QUIET = "ignore:IProgress not found"
@@ -74,10 +74,10 @@ def _find(name: str, notebooks: list[Path]) -> Path:
 
 
 def execute(notebook: Path, run: Run) -> Path:
-    """Run one chapter. Raises UserError: what the chapter itself said, or where the traceback lies.
+    """Run one chapter. Raises UserError with the chapter's own message, or with the traceback's place.
 
     While it runs, the notebook lies in notebooks/running/ of the run; then in notebooks/, or, with its error,
-    in notebooks/failed/. An executed one that it replaces is set aside if it was edited, or tells of other
+    in notebooks/failed/. An executed one that it replaces is set aside if it was edited or has other
     parameters; one that a crash has left in notebooks/running/, if it holds an error or was edited. None of
     these places may be a link. A chapter that hangs is started again, once.
     """
@@ -104,7 +104,7 @@ def execute(notebook: Path, run: Run) -> Path:
 
 
 def _attempt(notebook: Path, running: Path, run: Run) -> None:
-    """Execute a notebook to where it is to lie while it runs. UserError as `execute`; Hung."""
+    """Execute a notebook into `running`. Raises UserError as `execute` does, and Hung if it hangs."""
     for name, value in {**devices.ALLOCATOR, "PYTHONWARNINGS": QUIET}.items():
         os.environ.setdefault(name, value)
     stacks = _stacks(running)
@@ -136,14 +136,14 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
             raise
         raise Hung(f"did not start: {error}") from None
     except KeyboardInterrupt:
-        # The kernel, which was interrupted as well, may die before its client looks away, and nobody asks.
+        # The kernel is interrupted as well, and may die while its client still waits; that log is noise.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
 
 
 def _keep_interrupted(running: Path, notebook: Path, run: Run) -> None:
-    """Set aside what a crash has left where the chapter is to run, if anybody may want to see it: an error
-    that is no interruption, or cells that are not the chapter's."""
+    """Set aside what a crash has left where the chapter is to run, if somebody may want to see it: if it has
+    an error other than an interruption, or cells that are not the chapter's."""
     if not running.is_file():
         return
     own = {cell.source for cell in nbformat.read(notebook, as_version=4).cells}
@@ -166,7 +166,8 @@ def _set_aside(path: Path, run: Run) -> None:
 
 
 def _told(folder: Path) -> str:
-    """The run folder as a notebook is told it: a page that is passed on should not carry this machine's."""
+    """The run folder as passed to a notebook: relative if possible, so that a page does not show this
+    machine's paths to others."""
     return str(folder.relative_to(home())) if folder.is_relative_to(home()) else str(folder)
 
 
@@ -176,7 +177,7 @@ def _failed(running: Path) -> Path:
 
 
 def _stacks(running: Path) -> Path:
-    """Where it is told where a chapter hung."""
+    """The file that says where a chapter hung."""
     return _failed(running).with_suffix(".stacks.txt")
 
 
@@ -200,17 +201,17 @@ def _keep(running: Path, path: Path, run: Run) -> Path:
 
 
 def executed(run: Run) -> list[Path]:
-    """The executed chapters that were given these parameters, as far as a chapter and those before it go.
+    """The executed chapters that were given these parameters, in the sections of each and of those before it.
 
-    A chapter left over from other parameters would tell of another run, and what a link leads to is no page
-    of this one.
+    A chapter left over from other parameters would tell of another run, and the target of a link is not a
+    page of this one.
     """
     fields = [name for name in Params.model_fields if name not in ("run_dir", "profile", "tracking")]
     holding = []
     for path in sorted((run.folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         if moves.link_on_the_way(run.folder, f"notebooks/{path.name}"):
             continue
-        name = chapter_of(path)  # of the section, too: 07_augment_small has params.augment
+        name = chapter_of(path)  # also the section's name: 07_augment_small has params.augment
         used = fields[:fields.index(name) + 1] if name in fields else fields
         told, asked = _told_params(path), _params(run.params)
         if all(_same(told.get(field), asked[field]) for field in used):
@@ -219,7 +220,7 @@ def executed(run: Run) -> list[Path]:
 
 
 def without_page(run: Run) -> list[Path]:
-    """The chapters whose results are there, as papermill or a script has made them, and no page of them."""
+    """The chapters whose results are there, made by papermill or a script, but not their pages."""
     status, there = run.status()["status"], {path.name for path in executed(run)}
     done = set(status[status.isin(["made", "none"])].index)
 
@@ -231,7 +232,7 @@ def without_page(run: Run) -> list[Path]:
 
 
 def _same(told: Any, asked: Any) -> bool:
-    """Whether a section is as it was told; a parameter that is newer than the page does not count."""
+    """Whether a section is as the page recorded it; parameters that are newer than the page do not count."""
     if isinstance(told, dict) and isinstance(asked, dict):
         return all(value == asked.get(name, value) for name, value in told.items())
     return bool(told == asked)
@@ -242,7 +243,7 @@ def _params(values: Params) -> dict[str, Any]:
 
 
 def _told_params(path: Path) -> dict[str, Any]:
-    """The parameters that an executed notebook's metadata tells of its run."""
+    """The parameters of its run in an executed notebook's metadata; {} if there are none."""
     try:
         notebook = nbformat.read(plain_file(path, MANY), as_version=4)
         nbformat.validate(notebook)

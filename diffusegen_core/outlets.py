@@ -1,6 +1,6 @@
-"""The pairs of a run for others: real ones, and those of a synthetic data type, as far as they are made.
+"""The pairs of a run for other code: real ones, and those of a synthetic data type, as far as they are made.
 
-Nothing is made here. Where a run has several generators, the pairs are the first one's.
+Nothing is made here. If a run has several generators, the pairs are the first one's unless another is named.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def lesions(run: "Run") -> Pairs:
     """The pairs whose masks new lesions are drawn from: all, or those that have a class of inpaint.classes,
-    with masks of these alone."""
+    with only these classes in their masks."""
     return scenes.with_chosen(run.pairs, run.params.inpaint, run.params.data)
 
 
@@ -33,7 +33,7 @@ def types(run: "Run") -> dict[str, DataType]:
 
 
 def named(run: "Run", name: str) -> DataType:
-    """One of them. UserError where the run has none of this name."""
+    """The data type of this name. Raises UserError if the run has none."""
     known = types(run)
     if name not in known:
         raise UserError(f"This run has no data type {name}; it has {', '.join(known)}.")
@@ -41,8 +41,8 @@ def named(run: "Run", name: str) -> DataType:
 
 
 def made(run: "Run", data_type: DataType, generator: int = 0) -> PairSet:
-    """The pairs of a synthetic data type, by one of the run's generators, from 0. NotMadeError, which names
-    the chapter, where they are not made."""
+    """The pairs of a synthetic data type, by one of the run's generators, from 0. Raises NotMadeError, which
+    names the chapter, if they are not made."""
     result = run.read(data_type.artifact.partition("/")[0], generator)
     if data_type == GAN:
         pairs: PairSet = result.pairs
@@ -53,10 +53,10 @@ def made(run: "Run", data_type: DataType, generator: int = 0) -> PairSet:
 
 
 def shown(run: "Run", data_type: DataType, generator: int = 0) -> Mapping[str, str]:
-    """By the name of each pair of a synthetic type, whose mask or pasted lesion it shows: a real pair's, or
-    that of a file of inpaint.masks. {} where every pair has what was made of its own source.
+    """Whose mask or pasted lesion each pair of a synthetic type shows, by the pair's name: a real pair's, or
+    that of a file of inpaint.masks. {} if every pair shows what was made of its own source.
 
-    Only the set that was painted tells it; styling and the filter keep the names of pairs.
+    Only the set that was painted records it; styling and the filter keep the names of pairs.
     """
     first = made(run, data_type.unfiltered.inpainted, generator).manifest
     told = next((name for name in pairsets.DONORS if name in first), None)
@@ -65,10 +65,10 @@ def shown(run: "Run", data_type: DataType, generator: int = 0) -> Mapping[str, s
 
 def dataset(run: "Run", data_type: str, transform: Transform | None = None,
             names: Collection[str] | None = None) -> Labelled:
-    """The pairs of a data type for a training loop; of `names`, real pairs, or made of these alone, so that
-    they show no mask or pasted lesion of another real pair.
+    """The pairs of a data type for a training loop.
 
-    UserError where the run has no such data type, or no such real pair.
+    With `names` only these real pairs, or pairs made of these alone, which show no mask or pasted lesion of
+    another real pair. Raises UserError if the run has no such data type, or no such real pair.
     """
     kind, real = named(run, data_type), _real(run, names)
     if kind == REAL:
@@ -81,11 +81,12 @@ def dataset(run: "Run", data_type: str, transform: Transform | None = None,
 
 def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transform: Transform | None = None,
           seed: int = 0, names: Collection[str] | None = None) -> Mixed:
-    """Real pairs, all or those of `names`, each of which is replaced, with probability `alpha`, by `ratio`
-    synthetic ones made of it; `seed` is the number of the repetition, as in chapter 7. With `names` no item
-    shows a mask or pasted lesion of another real pair; chapter 7 takes what its generator has made.
+    """Real pairs, all or those of `names`, each replaced with probability `alpha` by `ratio` synthetic ones
+    made of it.
 
-    UserError where the numbers cannot be, or nothing was made of any of these pairs.
+    `seed` is the number of the repetition, as in chapter 7. With `names` no item shows a mask or pasted
+    lesion of another real pair, whereas chapter 7 takes whatever its generator has made. Raises UserError for
+    impossible numbers, and if nothing was made of any of these pairs.
     """
     kind, real = named(run, data_type), _real(run, names)
     if kind == REAL:
@@ -112,13 +113,13 @@ def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transf
 
 
 def _made_of(run: "Run", data_type: DataType, rows: pd.DataFrame, real: Sequence[str]) -> pd.DataFrame:
-    """Those rows, of trainsets.GROUPED, whose pairs were made of these real pairs alone."""
+    """Those rows (columns trainsets.GROUPED) whose pairs were made of these real pairs alone."""
     of, others = shown(run, data_type), set(run.pairs.names).difference(real)
     return rows[rows["group"].isin(real) & ~rows["name"].map(lambda name: of.get(name) in others)]
 
 
 def _real(run: "Run", names: Collection[str] | None) -> Sequence[str]:
-    """The names of the real pairs, in their order, or of those that are asked for."""
+    """The names of all real pairs, or of those asked for, in order. Raises UserError for unknown ones."""
     known = run.pairs.names
     if names is None:
         return known

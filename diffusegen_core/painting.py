@@ -26,8 +26,8 @@ from diffusegen_core.store.artifacts import differences
 
 log = logging.getLogger(__name__)
 
-COARSE = 2.0  # times the side of the images that models see, from which on a picture shows their pixels
-FEW = 20  # pairs of a run that tell whether it has learned colours
+COARSE = 2.0  # times the side of the models' images: in pictures this large or larger, their pixels show
+FEW = 20  # pairs of a run that are looked at to tell whether it has learned colours
 RECIPE, TABLE = "painted.json", "manifest.csv"
 MANIFEST = ["name", "picture", "model", "seed", *pairsets.GIVEN[1:], "area"]
 TYPES = {**dict.fromkeys(MANIFEST, str), "seed": int, "area": float}
@@ -36,10 +36,10 @@ TYPES = {**dict.fromkeys(MANIFEST, str), "seed": int, "area": float}
 def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int = 0,
           mask: Path | None = None, like: str | None = None, old: Path | None = None,
           remove: bool = False, keep: Path | None = None) -> pd.DataFrame:
-    """Paint `count` pairs into each picture and write them to `out`, with a manifest: its rows.
+    """Paint `count` pairs from each picture, write them to `out` with a manifest, and return its rows.
 
-    `out` is new, empty, or of the same call before, which goes on. Each pair depends on the seed, its
-    picture, the picture's name and its own number alone. UserError for whatever cannot be used, before
+    `out` is new, empty, or of the same call before, which goes on. Each pair depends only on the seed, its
+    picture, the picture's name and its own number. Raises UserError for whatever cannot be used, before
     anything is written.
     """
     names = pictures.names(paths)
@@ -70,7 +70,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
 
 
 def _warn_of_grey(run: Run, shown: dict[str, np.ndarray]) -> None:
-    """Say that what is painted into grey pictures will be in colour, if that is what the run has learned."""
+    """Warn that what is painted into grey pictures will be in colour, if that is what the run has learned."""
     if run.pairs.planes.channels != planes.RGB or all(map(masks.is_grey, run.pairs.images[:FEW])):
         return
     if grey := [name for name, image in shown.items() if masks.is_grey(image.transpose(2, 0, 1))]:
@@ -80,8 +80,8 @@ def _warn_of_grey(run: Run, shown: dict[str, np.ndarray]) -> None:
 
 
 def _warn_of_detail(run: Run, shown: dict[str, np.ndarray]) -> None:
-    """Say that what is painted is coarser than pictures far larger than the images that the models see. In
-    windows around lesions they see these larger."""
+    """Warn that what is painted is coarser than pictures far larger than the images that the models see.
+    Models trained in windows around lesions see these larger, so there is no warning."""
     side, largest = run.pairs.image_size, max(max(image.shape[:2]) for image in shown.values())
     if run.params.data.window is None and largest >= COARSE * side:
         log.warning("The models of this run see images of %d pixels a side, and the largest picture has %d: "
@@ -89,16 +89,16 @@ def _warn_of_detail(run: Run, shown: dict[str, np.ndarray]) -> None:
 
 
 def _pictures(paths: Sequence[Path], data: Data) -> list[np.ndarray]:
-    """The pictures (H, W, C) uint8 of files, by data.intensities; RGB by their full depth where that says
-    nothing else. UserError where they do not have the channels of the data."""
+    """The pictures (H, W, C) uint8 of files, scaled as data.intensities says; RGB by the full depth of each
+    file if it says "full". Raises UserError if they do not have the channels of the data."""
     if Planes.of(data).channels == planes.RGB and data.intensities == "full":
         return [np.asarray(rasters.opened(path)) for path in paths]
     return pictures.images_of(paths, data)
 
 
 def _mask(path: Path | None, kind: Planes) -> np.ndarray | None:
-    """A mask (H, W) from a file: lesion above 127, or of several classes their numbers, or an array with a
-    plane for each. UserError where there is none."""
+    """A mask (H, W) from a file: lesion above 127, or, for several classes, their numbers, or an array with a
+    plane for each. Raises UserError if a mask of one class is empty."""
     if path is None:
         return None
     if kind.classes > 1:
@@ -113,7 +113,7 @@ def _mask(path: Path | None, kind: Planes) -> np.ndarray | None:
 
 
 def refuse_place(run: Run, out: Path) -> None:
-    """UserError where the folder is a file, or lies in a run or among the data of this one."""
+    """Raise UserError if `out` is a file, or lies in a run or among the data of this one."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Name a folder with --out.")
     places = out.resolve(), *out.resolve().parents
@@ -128,7 +128,7 @@ def refuse_place(run: Run, out: Path) -> None:
 
 
 def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed: int) -> None:
-    """UserError, naming the picture, where it cannot be painted into as is wished."""
+    """Raise UserError, naming the picture, if it cannot be painted into as wished."""
     try:
         painter.check(outlets.lesions(run), run.params.inpaint, run.params.data, image, wish, count, seed)
     except UserError as error:
@@ -136,9 +136,9 @@ def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed
 
 
 def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any]:
-    """What decides the painted pairs, beside the numbers that are given."""
+    """What decides the painted pairs, apart from `like`, `count` and `seed`."""
     p = run.params
-    # A removal has an empty mask on both sides of guidance, which is none, unless something stays.
+    # A removal has an empty mask on both sides of guidance, which then does nothing, unless something stays.
     guided = p.inpaint.guidance_scale != 1 and (not wish.remove or wish.keep is not None)
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
@@ -158,14 +158,14 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
 
 
 def _begin(out: Path, recipe: dict[str, Any]) -> None:
-    """UserError where the folder holds anything but what the same call made."""
+    """Write the recipe into `out`. Raises UserError if `out` holds anything but what the same call made."""
     there = files.read_json(out / RECIPE)
     if there == recipe:
         return
     if isinstance(there, dict):
         raise UserError(f"{out} was painted otherwise ({some(differences(there, recipe))}), and nothing "
                         "there is replaced. Name a new folder by --out.")
-    # What a kill leaves before there is the recipe is nobody's.
+    # What a kill leaves before the recipe is written does not count.
     if out.is_dir() and any(not path.name.startswith(files.WRITING) for path in out.iterdir()):
         raise UserError(f"{out} holds other things, and nothing there is replaced. Name a new folder by "
                         "--out.")
@@ -194,6 +194,6 @@ def _row(picture: str, number: int, one: Painted) -> pairsets.Row:
 
 
 def _table(rows: dict[str, pairsets.Row], names: Sequence[str], count: int) -> pd.DataFrame:
-    """The rows that there are, in the order of the pictures."""
+    """The rows made so far, in the order of the pictures."""
     order = [_pair(name, number) for name in names for number in range(1, count + 1)]
     return pd.DataFrame([rows[name] for name in order if name in rows], columns=MANIFEST)

@@ -1,4 +1,4 @@
-"""A run: its parameters, its folder, and the chapters, of which each gets the results of earlier ones.
+"""A run: its parameters, its folder, and the chapters, each of which gets the results of earlier ones.
 
 The one place where chapters are chained; notebooks, command, workers and a user's own script share it:
 
@@ -7,8 +7,8 @@ The one place where chapters are chained; notebooks, command, workers and a user
     run.inpainted.table
     Run.open("runs/smoke").models.load("cluster-00").sample(4)
 
-Reading never makes: a result that is not there raises NotMadeError, whose words say how to make it. Making
-never loses: what no longer fits is set aside in the run folder (see store.artifacts).
+Reading never makes anything: a result that is not there raises NotMadeError, whose text says how to make it.
+Making never loses anything: what no longer fits is set aside in the run folder (see store.artifacts).
 """
 
 import contextlib
@@ -65,7 +65,7 @@ from diffusegen_core.store import lock, ownparams, stamps, tracking
 from diffusegen_core.store.ownparams import PARAMS, Said, is_there
 from diffusegen_core.store.workspace import Workspace
 
-GRIDS = ("segment", "augment")  # of which a part can be read
+GRIDS = ("segment", "augment")  # results that can be read in part, as far as they are made
 GENERATED = ("train", "inpaint", "style", "sets", "filter")  # of which each generator has its own
 
 
@@ -81,9 +81,9 @@ class Run:
                folder: str | Path | None = None) -> "Run":
         """The run of a parameter file, or of a profile of params/ by its name; nothing is written yet.
 
-        `changes` are other values, by dotted keys ("train.images") or in sections. The run is called after
+        `changes` are other values, by dotted keys ("train.images") or in sections. The run is named after
         the file and lies in runs/NAME, or in `folder`; the params.yaml of a run means that run. Raises
-        UserError for keys or values that there are not, and where the folder holds anything but a run.
+        UserError for unknown keys and invalid values, and if the folder holds anything but a run.
         """
         path = params.profile_file(profile)
         own = path.name == PARAMS and lock.is_run(path.absolute().parent)
@@ -108,8 +108,8 @@ class Run:
     def from_notebook(cls, namespace: Mapping[str, Any]) -> "Run":
         """The run of a notebook's parameters: `Run.from_notebook(globals())`, after papermill's injection.
 
-        `profile` is a profile, a parameter file or a run folder. Where its run is there already, what lies in
-        the run folder holds, but for what was edited in a parameter file since the run took it (see
+        `profile` is a profile, a parameter file or a run folder. If its run exists already, the parameters in
+        the run folder hold, except for what was edited in a parameter file since the run took it (see
         `ownparams.edits`) and for `changes`. Sections that papermill was given are changes as well.
         """
         given = ownparams.told(namespace)
@@ -178,7 +178,7 @@ class Run:
 
     @property
     def styled(self) -> Styled:
-        """The same pairs with the look of their sources, likewise, and the losses of every step."""
+        """The painted pairs with the look of their sources, likewise, and the losses of every step."""
         return self.read("style")
 
     @property
@@ -198,7 +198,7 @@ class Run:
 
     @property
     def further(self) -> list[Sets] | None:
-        """What chapters 6 and 7 choose from of each generator after the first; None where it is alone."""
+        """The pairs of each generator after the first, for chapters 6 and 7; None if there is only one."""
         return self.read("further")
 
     @property
@@ -240,27 +240,27 @@ class Run:
         return outlets.mixed(self, data_type, alpha, ratio, transform, seed, names)
 
     def read(self, name: str, generator: int = 0) -> Any:
-        """A finished result by its chapter ("train"), or its own name ("models"), and, in 2 to 4, generator;
-        NotMadeError where it is not made."""
+        """A finished result by its chapter ("train") or its own name ("models"), and, in chapters 2 to 4, by
+        its generator. Raises NotMadeError if it is not made."""
         name = standing.chapter(name)
         with standing.readable(self.folder, name):
             return self._result(name, self.workspace.read_only, None, generator)
 
     def make(self, name: str, again: bool = False, watch: Watch | None = None) -> Any:
-        """Make a chapter's result and whatever it needs, as far as it is not there, and give it.
+        """Make a chapter's result and whatever it needs, as far as it is not there, and return it.
 
-        Chapters 2 to 4 are made for all generators, and what is given is the first one's. `again` makes anew
-        what was changed by hand in this chapter, after setting it aside; `watch` sees models in training.
-        Where a UserError is raised before anything was made, params.yaml is as before.
+        Chapters 2 to 4 are made for all generators, and the first one's result is returned. `again` makes
+        anew what was changed by hand in this chapter, after setting it aside; `watch` sees models in
+        training. If a UserError is raised before anything was made, params.yaml is as before.
         """
         name = standing.chapter(name)
-        # A worker holds nothing: if it stopped, nobody could go on in its place.
+        # A worker does not hold the folder: if it stopped, nobody could go on in its place.
         shared = progress.worker()
         with (lock.claimed(self.folder) if shared else lock.hold(self.folder),
               contextlib.nullcontext() if shared else ownparams.leaving_nothing(self.folder),
               ownparams.kept(self.params, self.given)):
             tracking.check(self.params.tracking)
-            self._results.clear()  # those of grids may be of what was finished so far
+            self._results.clear()  # grids may hold only what was finished so far
             made = self._result(name, replace(self.workspace, again=again), watch)
             return tracked.scores(self.workspace, name, made)
 
@@ -271,7 +271,7 @@ class Run:
             return self._results[place]
         result = self._steps(ws.generator(own), lambda need: self._result(
             need, replace(ws, again=False), watch, own), watch)[name]()
-        if ws.writable or name not in GRIDS:  # a grid that is read may grow
+        if ws.writable or name not in GRIDS:  # a grid that is only read may still grow
             self._results[place] = result
         if ws.writable and name in GENERATED and own == 0:
             for other in range(1, self.params.generators):
@@ -312,39 +312,39 @@ class Run:
         }
 
     def _generators(self, ws: Workspace, sets: Sets) -> subruns.Generators:
-        """The pairs of the generators that see a small set alone, each a run of its own within this one."""
+        """The pairs of the generators that see only a small set, each a run of its own within this one."""
         p = self.params
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment, sets.together)
         return subruns.generators(ws, small, self._within, p.train.devices)
 
     def generators(self) -> subruns.Generators:
-        """The pairs of the generators that see a small set alone, as far as they are made."""
+        """The pairs of the generators that see only a small set, as far as they are made."""
         return self._generators(self.workspace.read_only, self.synthetic)
 
     def _within(self, small: subruns.Subset) -> "Run":
-        """The run, chapters 1 to 4 and the filter, that knows the training pairs of a small set alone."""
+        """The run (chapters 1 to 4 and the filter) that knows only the training pairs of a small set."""
         values = params.merged(params.plain(self.params), augment.own(self.params.augment, small.train))
         return Run(params.validate({**values, "run_dir": str(self.folder / small.folder)}))
 
     def finished(self, name: str, generator: int = 0) -> Any | None:
-        """A chapter's result, as `read`, or None where it is not made, or cannot be."""
+        """A chapter's result, as `read`, or None if it is not made, or cannot be."""
         with contextlib.suppress(UserError):
             return self.read(name, generator)
         return None
 
     def offered(self, generator: int = 0) -> Sets | None:
-        """What chapters 6 and 7 choose from of a generator, or None where it is not made."""
+        """The pairs of a generator that chapters 6 and 7 choose from, or None if they are not made."""
         return getattr(self.finished("filter", generator), "sets", None)
 
     def keep_params(self) -> Path | None:
-        """Write the parameters into the run folder; where others lay there, they are set aside: where."""
+        """Write the parameters into the run folder. Others there are set aside; return where, or None."""
         return ownparams.keep(self.params, self.given)
 
     def status(self) -> pd.DataFrame:
-        """A row a chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""
+        """A row per chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""
         return standing.table(self.params, self.read)
 
     def changed_by_hand(self, thorough: bool = False) -> list[str]:
-        """A line for each file of the run that is missing, or not what was written. A file of the recorded
-        size and time is taken for what was written, unless `thorough`."""
+        """A line for each file of the run that is missing or has changed. A file with the recorded size and
+        time counts as unchanged, unless `thorough`."""
         return list(stamps.changes(self.folder, thorough))

@@ -1,10 +1,10 @@
-"""A chapter whose kernel neither computes nor answers is ended, after its stacks were written.
+"""Ending a chapter whose kernel neither computes nor answers, after writing down its stacks.
 
-Kernels hang, if seldom: a reply is lost, a lock is never given back, a process is stopped. A kernel computes
-as long as it and the processes that it started use a core or read and write files. It answers when the page
-of its chapter grows, or when it says that it is alive, as it does at each step of a bar and while it waits
-for workers. Only time in which this process sees neither, while it waits for the kernel, counts: not the
-sleep of a laptop, not a terminal that was stopped, and little of a stall of the whole machine.
+Kernels hang, if seldom: a reply is lost, a lock is never released, a process is stopped. A kernel computes
+as long as it or a process that it started uses a core or reads and writes files. It answers when the page of
+its chapter grows, or when it says that it is alive, as it does at each step of a bar and while it waits for
+workers. Time counts only if this process waits for the kernel and sees neither: not the sleep of a laptop,
+not a terminal that was stopped, and little of a stall of the whole machine.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from diffusegen_core.parallel.stuck import BYTES, LATE, LOOK, SHARE, SILENCE, SL
 
 log = logging.getLogger(__name__)
 
-WAKE = getattr(signal, "SIGUSR2", None)  # the signal that interrupts this process where it hangs itself
-WRITING = 5.0  # seconds in which a kernel that can write its stacks has done so
-# Such a process is held by something else, as a disk that is away, and cannot or must not be ended.
+WAKE = getattr(signal, "SIGUSR2", None)  # the signal that interrupts this process if it is the one that hangs
+WRITING = 5.0  # seconds within which a kernel that can write its stacks has done so
+# Such a process is held by something else, as an absent disk or a debugger, and cannot or must not be ended.
 HELD = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP)
 
 
@@ -46,24 +46,23 @@ class Seen:
     def lives(self, before: "Seen") -> bool:
         """Whether the kernel has computed or answered since an earlier look."""
         return (self.held or self.gone != before.gone or self.said != before.said
-                or abs(self.cpu - before.cpu) >= SHARE * SILENCE  # less, where a process has ended
+                or abs(self.cpu - before.cpu) >= SHARE * SILENCE  # falls if a process ends
                 or abs(self.moved - before.moved) >= BYTES)
 
 
 class Hung(Exception):
-    """A chapter that came to no end for no reason of its own. Its text is a clause about its process."""
+    """A chapter did not end, through no fault of its own. The text is a clause about its process."""
 
 
 @contextlib.contextmanager
 def watch(kernel: Path, page: Path, stacks: Path) -> Iterator[None]:
     """Watch the kernel of a private folder, which writes a page, while this lasts.
 
-    If it hangs, where it hung is added to the file `stacks`, and it is killed, so that whoever waits for it
-    goes on; where this process hangs after its kernel has ended, it is interrupted. In both cases that ends
-    in Hung.
+    If it hangs, its stacks are added to the file `stacks`, and it is killed, so that whoever waits for it
+    goes on; if this process hangs after its kernel has ended, it is interrupted. Raises Hung in both cases.
     """
     dog = _Watchdog(kernel, page, stacks)
-    # A signal of its own: Ctrl-C is ignored by what a script has started in the background.
+    # Not SIGINT, which is ignored by what a script has started in the background.
     main = WAKE is not None and dog.waiting is threading.main_thread()
     before = signal.signal(WAKE, signal.default_int_handler) if WAKE is not None and main else None
     dog.start()
@@ -81,14 +80,14 @@ def watch(kernel: Path, page: Path, stacks: Path) -> Iterator[None]:
 
 
 class _Watchdog(threading.Thread):
-    """Looks at the kernel for which the thread that makes this waits."""
+    """Looks at the kernel that the thread creating this waits for."""
 
     def __init__(self, kernel: Path, page: Path, stacks: Path) -> None:
         super().__init__(name="watchdog", daemon=True)
         self.kernel, self.stacks, self.says = kernel, stacks, [page, kernel / ALIVE]
         self.waiting = threading.current_thread()
         self.over = threading.Event()
-        self.reason = ""  # for which the kernel was killed, or this process interrupted
+        self.reason = ""  # why the kernel was killed, or this process interrupted
         self.interrupting = False
 
     def run(self) -> None:
@@ -99,7 +98,7 @@ class _Watchdog(threading.Thread):
             now = time.monotonic()
             passed, looked = now - looked, now
             process = process or _process(self.kernel)
-            if process is None:  # it is starting, for which there is a limit of its own
+            if process is None:  # it is starting, which has a time limit of its own
                 continue
             seen = look(process, self.says)
             if (before is None or seen.lives(before) or passed > SLEEP
@@ -112,7 +111,7 @@ class _Watchdog(threading.Thread):
                 before = None
 
     def _end(self, process: psutil.Process, gone: bool, silence: str) -> None:
-        """Write down where the kernel or, where it is gone, this process is, and put an end to the wait."""
+        """Write down the stacks of the kernel, or of this process if the kernel is gone, and end the wait."""
         if not gone:
             self.reason = f"neither computed nor answered for {silence}"
             _keep_stacks(process, self.kernel / STACKS, self.stacks)
@@ -152,7 +151,7 @@ def _time(path: Path) -> int:
 
 
 def _process(kernel: Path) -> psutil.Process | None:
-    """The kernel's, once it has said which one that is."""
+    """The kernel's process, once the kernel has written its id."""
     try:
         return psutil.Process(int((kernel / PROCESS).read_text(encoding="utf-8")))
     except (OSError, ValueError, psutil.Error):
@@ -160,14 +159,14 @@ def _process(kernel: Path) -> psutil.Process | None:
 
 
 def _awaits(thread: threading.Thread) -> bool:
-    """Whether a thread waits in its event loop. One that cannot print, as the terminal is stopped, does not;
-    then it is no wonder that its kernel has nothing to do."""
+    """Whether a thread waits in its event loop. One that cannot print because the terminal is stopped does
+    not; its kernel then has nothing to do for good reason."""
     frame = sys._current_frames().get(thread.ident or 0)
     return frame is not None and frame.f_code.co_filename == selectors.__file__
 
 
 def _kill(process: psutil.Process) -> None:
-    """A process and all that it has started."""
+    """Kill a process and all that it has started."""
     ended = [process]
     with contextlib.suppress(psutil.Error):
         ended += process.children(recursive=True)
@@ -177,7 +176,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def _keep_stacks(process: psutil.Process, answer: Path, stacks: Path) -> None:
-    """Write down where a kernel is, as it answers in its private folder when asked."""
+    """Ask a kernel for its stacks, which it writes into its private folder, and add them to `stacks`."""
     with contextlib.suppress(psutil.Error, OSError):
         status = process.status()
         text = _asked(process, answer) or f"It gave no stacks; its process was {status}.\n"

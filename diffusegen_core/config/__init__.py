@@ -1,1 +1,1 @@
-"""What a run is told: parameters and their sections, devices, and the errors that a user is meant to read."""
+"""Configuration of a run: parameters and their sections, devices, and errors meant for the user to read."""

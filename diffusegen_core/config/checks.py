@@ -1,4 +1,4 @@
-"""What is refused before anything runs, and how all of it is told at once."""
+"""Checks that refuse a run before it starts, and a way to report all refusals at once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from diffusegen_core.config.sections import TESTS
 
 
 def refusals(attempts: Iterable[Callable[[], object]], where: str = "") -> Iterator[str]:
-    """The words of every attempt that raises UserError; `where` names the parameter if they do not."""
+    """The message of every attempt that raises UserError; `where` names the parameter if they do not."""
     for attempt in attempts:
         try:
             attempt()
@@ -30,7 +30,7 @@ def sources(p: Params) -> dict[str, Path]:
 
 
 def refuse_own_parts(p: Params) -> None:
-    """UserError where the run is told to read from its own folder, or lies in a folder of data."""
+    """Raise UserError if the run is told to read from its own folder, or lies in a folder of its data."""
     for name, path in sources(p).items():
         if p.folder in (path, *path.parents):
             raise UserError(f"Parameters: {name}: {path} lies in the run folder {p.folder}, whose parts the "
@@ -41,11 +41,11 @@ def refuse_own_parts(p: Params) -> None:
 
 
 def refuse_unknown(namespace: Mapping[str, Any], known: set[str]) -> None:
-    """UserError for names that papermill was given and that are no parameters."""
+    """Raise UserError for names that papermill was given and that are no parameters."""
     cells = namespace.get("In", [])
     injected = [cell for cell in cells if isinstance(cell, str) and cell.startswith("# Parameters\n")]
     names = [line.partition("=")[0].strip() for cell in injected for line in cell.splitlines()
              if " = " in line]
     for name in names:
         if name.isidentifier() and name not in known:
-            params.validate({name: None})  # its words name the nearest parameter
+            params.validate({name: None})  # its message suggests the nearest parameter

@@ -8,14 +8,14 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 from diffusegen_core.config.section import Section
 
 MOST_CHANNELS = 16  # of an image
-MOST_OVERLAPPING = 8  # classes: of more, not every combination of them has a number in a byte
+MOST_OVERLAPPING = 8  # classes: the combinations of more do not fit in a byte
 # Sources that are drawn by code: the channels of their images, and how many classes their masks have.
 PHANTOMS = {"phantom": (3, 1), "phantom-ultrasound": (1, 1), "phantom-slices": (1, 3)}
-EACH = "each"  # of data.patients: every image is another patient's
-# A table and its column that tells patients, in data.patients; every other text is an expression.
+EACH = "each"  # in data.patients: every image is another patient's
+# In data.patients, a table and its column of patients; any other text is a regular expression.
 PATIENT_TABLE = re.compile(r"(?P<file>.+\.(?:csv|tsv)):(?P<column>.+)", re.IGNORECASE)
-BACKGROUND = "background"  # what `labels` maps to no class
-# What a key of `labels` can be; every other text is a name: of a class in the files, a folder, an ending.
+BACKGROUND = "background"  # the name in `labels` that stands for no class
+# The kinds of keys of `labels`; any other text is a name: of a class in the files, a folder, a file ending.
 LabelKind = Literal["value", "colour", "condition", "name"]
 KINDS: dict[LabelKind, re.Pattern[str]] = {
     "value": re.compile(r"-?\d+"), "colour": re.compile(r"#[0-9a-f]{6}"),
@@ -23,7 +23,7 @@ KINDS: dict[LabelKind, re.Pattern[str]] = {
 
 
 def kind_of(key: str) -> LabelKind:
-    """Which kind a key of `labels` is of."""
+    """The kind of a key of `labels`."""
     return next((kind for kind, pattern in KINDS.items() if pattern.fullmatch(key)), "name")
 
 
@@ -94,22 +94,23 @@ class Data(Section):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, each once, in the order of `labels`; background is none of them."""
+        """The names of the classes, each once, in the order of `labels`, without background."""
         if not self.labels:
             return (self.object,)
         return tuple(dict.fromkeys(name for name in self.labels.values() if name != BACKGROUND))
 
     @property
     def object_name(self) -> str:
-        """What the masks mark, for texts: `object`; where `labels` name classes and it was left as it is, the
-        class that is alone, or of several just "object"."""
+        """What the masks mark, for texts: `object`, or, if `labels` name classes and `object` is left at its
+        default, the only class, or "object" for several."""
         if not self.labels or self.object != type(self).model_fields["object"].default:
             return self.object
         return self.classes[0] if len(self.classes) == 1 else "object"
 
     @property
     def held_share(self) -> float | None:
-        """The share of the pairs that is held out. Fresh phantoms test phantoms, and the rest a subset."""
+        """The share of the pairs that is held out. None for phantoms, which are tested on fresh ones, and for
+        a subset, which is tested on the rest."""
         return None if self.drawn or self.subset != "all" else self.holdout
 
     @property
@@ -119,7 +120,7 @@ class Data(Section):
 
     @property
     def label_kind(self) -> LabelKind:
-        """What `labels` maps; all its keys are of one kind. Without labels, a condition."""
+        """The kind of the keys of `labels`, which is one for all; without labels, a condition."""
         return kind_of(next(iter(self.labels))) if self.labels else "condition"
 
     @model_validator(mode="after")

@@ -9,17 +9,17 @@ import torch
 
 from diffusegen_core.config.errors import UserError
 
-# The environment variables by which a process is told how many threads to compute with.
+# The environment variables that say how many threads a process computes with.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# For the environment of processes that compute: glibc then keeps freed tensors for the next step. Else each
-# is mapped anew, page by page, above all where Dask's own setting is the reverse.
+# For the environment of processes that compute: glibc then reuses the memory of freed tensors in the next
+# step. Otherwise it is mapped anew, page by page, above all under Dask, which sets the reverse.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-# The numbers of the cards that a worker has; none: all that are visible.
+# The numbers of the cards that a worker has; empty: all that are visible.
 own: ContextVar[tuple[int, ...]] = ContextVar("own", default=())
 
 
 def device(name: str) -> torch.device:
-    """The device that a parameter names; `auto` is cuda where there is one. UserError if it is absent."""
+    """The device that a parameter names; `auto` is cuda if there is one. Raises UserError if it is absent."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
@@ -29,14 +29,14 @@ def device(name: str) -> torch.device:
 
 
 def on_cards(name: str) -> bool:
-    """Whether a parameter means cards, here or on the machines that have them."""
+    """Whether a device parameter means cards, of this machine or of the workers'."""
     return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
 
 
 def refuse_few(name: str, count: int, workers: int = 1) -> None:
-    """UserError where fewer cards are visible than so many workers need, each with `count` > 1 for a model.
+    """Raise UserError if fewer cards are visible than the workers need, each with `count` > 1 for a model.
 
-    One card may be of several workers, but models on several cards would wait for each other.
+    Several workers may share one card, but models on several cards would then wait for each other.
     """
     there = len(own.get()) or torch.cuda.device_count()
     if count == 1 or not on_cards(name) or count * workers <= there:
@@ -49,8 +49,8 @@ def refuse_few(name: str, count: int, workers: int = 1) -> None:
 
 
 def several(name: str, count: int) -> list[str]:
-    """The device of each of so many processes that train one model: a card for each, or the processor for
-    all. UserError where there are not so many cards."""
+    """The device of each of `count` processes that train one model: a card for each, or the processor for
+    all. Raises UserError if there are too few cards."""
     if device(name).type == "cpu":
         return ["cpu"] * count
     refuse_few(name, count)
@@ -67,17 +67,17 @@ def name(of: str = "auto") -> str:
 
 
 def autocast(on: torch.device, precision: str) -> torch.autocast:
-    """Networks in bf16 where `precision` says so ("fp32" or "bf16"); weights and losses stay fp32."""
+    """Run networks in bf16 if `precision` ("fp32" or "bf16") says so; weights and losses stay fp32."""
     return torch.autocast(on.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def exact() -> contextlib.AbstractContextManager:
-    """For sampling on a GPU: convolutions without TF32 and without a choice of algorithm by trial.
+    """For sampling on a GPU: convolutions without TF32, and with algorithms that are not chosen by timing.
 
-    So what they give does not depend on the moment. Matrix products may still differ in their last bits by
-    the size of the batch.
+    Their results are then reproducible. Matrix products may still differ in their last bits with the size of
+    the batch.
     """
-    # All of it named: what is not is switched off, cuDNN itself too.
+    # Every flag is given: the call switches off those that are not, cuDNN itself included.
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 

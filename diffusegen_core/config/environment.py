@@ -1,4 +1,4 @@
-"""Environment variables, set for a while."""
+"""Environment variables that are set temporarily."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables, or leave those with None alone; at the end all are as they were before."""
+    """Set environment variables, leaving those with None alone; at the end all of them are restored."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: value for name, value in values.items() if value is not None})
     try:

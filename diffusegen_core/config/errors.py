@@ -1,15 +1,15 @@
-"""The one exception that a user is meant to read; how long lists and strangers' text are shown in it."""
+"""The one exception that a user is meant to read, and how it shows long lists and strangers' text."""
 
 import unicodedata
 from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """Something the user can mend. Its text is whole sentences, names the file or key, needs no traceback."""
+    """Something the user can mend. Its whole sentences name the file or key, and need no traceback."""
 
     @property
     def in_a_shell(self) -> str:
-        """The text as the command tells it, where this differs from what Python does."""
+        """The text as the command shows it, if it differs from the one for Python."""
         return str(self)
 
 
@@ -20,7 +20,7 @@ def some(names: Sequence[str], few: int = 5) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters, line breaks, undecodable bytes and turns of direction escaped."""
+    """The text with control characters, line breaks, undecodable bytes and changes of direction escaped."""
     return "".join(c.encode("unicode_escape").decode() if _moves(c) else c for c in text)
 
 
@@ -30,5 +30,5 @@ def _moves(c: str) -> bool:
 
 
 def printable_lines(text: str) -> str:
-    """Each line as `printable`: names from strangers may hold what moves a terminal."""
+    """Each line as `printable`: strangers' names may hold characters that control the terminal."""
     return "\n".join(map(printable, text.split("\n")))

@@ -1,4 +1,4 @@
-"""Every parameter of the program, once: names, types, units, defaults and what cannot go together.
+"""Every parameter of the program, defined once: names, types, units, defaults and what cannot go together.
 
 The defaults are the smoke profile, so a notebook opened by hand runs with them. A profile is a YAML file
 with the same sections; a section names only what it changes. Whatever can be derived from these values is a
@@ -46,17 +46,17 @@ from diffusegen_core.config.sections import (
 Typed = TypeVar("Typed", bound=Section)
 MAX_TEXT = 1 << 20  # characters of a parameter file
 MAX_COMPLAINTS = 20
-# Parameters that are paths, by their last name, and words that some of them take instead.
+# Parameters that are paths, by the last part of their name, and words that some of them take instead.
 PATHS = ("run_dir", "source", "file", "checkpoints", "weights", "vgg_weights", "masks", "backgrounds", *TESTS)
 WORDS = (*PHANTOMS, "pretrained", "random", "rest", "singan", "joint", "own", "varied")
-MAPPINGS = ("labels",)  # parameters that are mappings themselves: given as a whole, and no sections
+MAPPINGS = ("labels",)  # parameters that are mappings: replaced as a whole, unlike sections
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 200
 _brief.maxlevel = 2
 
 
 class Params(Section):
-    """A whole run."""
+    """The parameters of a whole run."""
 
     profile: str = Field("smoke", min_length=1, description="the name of the run")
     run_dir: str | None = Field(None, min_length=1, description="where artifacts go; null: runs/NAME")
@@ -117,7 +117,7 @@ def typed(kind: type[Typed], values: dict[str, Any], title: str) -> Typed:
 
 
 def load(path: Path | str) -> dict[str, Any]:
-    """The plain values of a parameter file. Raises UserError where it is absent, no YAML, or no mapping."""
+    """The plain values of a parameter file. Raises UserError if it is absent, not YAML, or not a mapping."""
     try:
         with plain_file(Path(path)).open(encoding="utf-8") as f:
             text = f.read(MAX_TEXT + 1)
@@ -134,7 +134,7 @@ def load(path: Path | str) -> dict[str, Any]:
 
 
 def profile_file(profile: str | Path) -> Path:
-    """The parameter file that a path or the name of a profile means. UserError where there is none."""
+    """The parameter file that a path or the name of a profile means. Raises UserError if there is none."""
     named = resolve(f"params/{profile}.yaml") if Path(profile).name == str(profile) else None
     for path in (Path(profile), resolve(profile), named):
         if path is not None and path.is_file():
@@ -144,7 +144,7 @@ def profile_file(profile: str | Path) -> Path:
 
 
 def _of_folder(profile: str | Path) -> str:
-    """What else a folder can be that was given for a parameter file, in a sentence."""
+    """A sentence on what a folder given in place of a parameter file may be; "" if it is no folder."""
     folder = next((path for path in (Path(profile), resolve(profile)) if path.is_dir()), None)
     if folder is None:
         return ""
@@ -155,7 +155,7 @@ def _of_folder(profile: str | Path) -> str:
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `values` with changes, of which a key is a section, or dotted: {"train.images": 7000}."""
+    """A copy of `values` with changes, whose keys are sections or dotted: {"train.images": 7000}."""
     result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     for name, value in changes.items():
         *sections, last = str(name).split(".")
@@ -175,9 +175,9 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 def override(values: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """A copy of `values` with dotted keys replaced: ("train.images", "7000").
 
-    What is given for a parameter that is text is taken as it stands, but for `null` where that means none; of
-    a parameter that is a path, a relative one that exists in the working folder is meant as that. Other
-    values are read as YAML.
+    A text parameter is taken literally, except that `null` and "" mean None where that is allowed. For a path
+    parameter, a relative path that exists in the working folder means that one. Other values are read as
+    YAML.
     """
     result = merged(values, {})
     for name, text in pairs:
@@ -199,7 +199,7 @@ def _given(name: str, text: str) -> Any:
 
 
 def _annotation(name: str) -> Any:
-    """The type of a parameter by its dotted name; None where there is no such parameter."""
+    """The type of a parameter by its dotted name; None if there is no such parameter."""
     kind: Any = Params
     for part in name.split("."):
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or part not in kind.model_fields:
@@ -209,7 +209,8 @@ def _annotation(name: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, without what makes a short text endless, or one of its values vanish."""
+    """YAML's plain types, without aliases, repeated keys and huge integers: they can make a short text
+    endless, or one of its values vanish."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -237,7 +238,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 def _parsed(text: str, complaint: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    # Of the others the YAML library has some, for an impossible date or `!!bool a`.
+    # The YAML library raises the others too, for an impossible date or `!!bool a`.
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"{complaint}: {printable(' '.join(str(error).split()))}") from None
     except RecursionError:
@@ -250,8 +251,8 @@ def plain(p: Section) -> dict[str, Any]:
 
 
 def shareable(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain values of a section for others to see: of the paths of this machine the last part, and of a
-    list of pairs the number."""
+    """The plain values of a section for others to see: paths of this machine are cut to their last part, and
+    a list of pairs to its length."""
     def told(name: str, value: Any) -> Any:
         if name == "names" and isinstance(value, list):
             return f"{len(value)} of them"
@@ -259,14 +260,15 @@ def shareable(section: Mapping[str, Any]) -> dict[str, Any]:
             return value
         if name == "patients" and (table := PATIENT_TABLE.fullmatch(value)):
             return f"{PurePath(table['file']).name}:{table['column']}"
-        is_pattern = "*" in value and not PurePath(value).is_absolute()  # of data.images, within the source
+        is_pattern = "*" in value and not PurePath(value).is_absolute()  # as data.images, within the source
         return PurePath(value).name if name in (*PATHS, "images") and not is_pattern else value
 
     return {name: told(name, value) for name, value in section.items()}
 
 
 def home() -> Path:
-    """The folder that relative paths start from: the checkout around the working directory, or else that."""
+    """The folder that relative paths start from: the checkout around the working directory, or else the
+    working directory itself."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
@@ -277,14 +279,14 @@ def home() -> Path:
 def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is expanded, and a relative one starts at home()."""
     try:
-        # Not Path.resolve, which fails at links that lead in a circle.
+        # Not Path.resolve, which fails on circular links.
         found = Path(os.path.realpath(home() / Path(path).expanduser()))
         if len(os.fsencode(found)) < 4096 and all(len(os.fsencode(part)) < 256 for part in found.parts):
             return found
     except RuntimeError:
         raise UserError(f"The path {path} starts with the home folder of an unknown user.") from None
     except ValueError:
-        pass  # a zero byte, or characters that no file name can have
+        pass  # a null byte, or characters that no file name can have
     raise UserError(f"There can be no file of the name {_brief.repr(str(path))}.")
 
 

@@ -1,5 +1,5 @@
-"""Patterns that a user or a stranger's parameter file gives, matched within a time: one that repeats what is
-itself repeated, as (a+)+$, would need years for some names."""
+"""A time limit for matching patterns from users or strangers' parameter files: one that repeats what is
+itself repeated, such as (a+)+$, would need years for some names."""
 
 import contextlib
 import signal
@@ -9,17 +9,17 @@ from types import FrameType
 
 from diffusegen_core.config.errors import UserError
 
-SECONDS = 10.0  # of computing, for all names of a folder; a hundred thousand take less than one
+SECONDS = 10.0  # of CPU time for all names of a folder; a hundred thousand take less than one
 
 
 class _Late(Exception):
-    """The time is over."""
+    """The time limit has passed."""
 
 
 @contextlib.contextmanager
 def in_time(where: str, seconds: float = SECONDS) -> Iterator[None]:
-    """Ends what is matched within it after so many seconds of computing, with a UserError that begins with
-    `where`. Only the main thread can be interrupted; in another one nothing is ended."""
+    """Interrupt matching in the body after so many seconds of CPU time, with a UserError that begins with
+    `where`. Only the main thread can be interrupted; in another one there is no limit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,16 +1,16 @@
-"""What is read is a plain file: a pipe would be waited for, and a device has no end."""
+"""Plain files, the only ones that are read: a pipe would be waited for, and a device has no end."""
 
 import errno
 import os
 import stat
 from pathlib import Path
 
-MANY = 1 << 26  # bytes of a text that is read as a whole
+MANY = 1 << 26  # most bytes of a text that is read as a whole
 
 
 def plain_file(path: Path, most: int | None = None) -> Path:
-    """The same path. OSError, as opening it would raise, where nothing is there; where it is a folder, a
-    pipe, a device or a socket; and where it has more than `most` bytes."""
+    """Return the same path. Raises OSError if nothing is there, as opening it would; if it is a folder, a
+    pipe, a device or a socket; and if it has more than `most` bytes."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -1,11 +1,11 @@
-"""Parameters that are each in order, and together cannot run."""
+"""Parameters that are valid one by one, but cannot run together."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diffusegen_core.config.data import MOST_OVERLAPPING, PHANTOMS, Data
 
-if TYPE_CHECKING:  # which asks what is impossible
+if TYPE_CHECKING:  # it imports this module
     from diffusegen_core.config.params import Params
 
 

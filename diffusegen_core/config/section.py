@@ -1,9 +1,9 @@
-"""What every group of parameters is."""
+"""The base class of every group of parameters."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A group of parameters: unknown keys are refused, no value is coerced from another type or changes."""
+    """A group of parameters: unknown keys are refused, and values are neither coerced nor changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from diffusegen_core.config.section import Section
 
-# The paper's images and respaced steps, for which its ellipses and its weights of losses are given.
+# The paper's image size and respaced steps, for which its ellipses and its loss weights are given.
 FULL_SIZE, FULL_STEPS = 256, 200
 # The parameters of `segment` that name a test set.
 TESTS = ("held_out", "cvc", "polypgen")
@@ -30,7 +30,7 @@ class Cluster(Section):
 
 
 class Model(Section):
-    """The U-Net (method.md 3): ADM, image and mask in (of RGB and one class 4 channels), twice that out."""
+    """The U-Net (method.md 3): ADM; image and mask in (RGB and one class: 4 channels), twice as many out."""
 
     base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
     channel_mult: list[PositiveInt] = Field(
@@ -159,7 +159,7 @@ class Inpaint(Section):
 
 
 class Style(Section):
-    """Chapter 4 (paper 2.4, A.3, B.5). Weights of losses are the paper's: for 256 px, 200 steps and DINO."""
+    """Chapter 4 (paper 2.4, A.3, B.5). Loss weights are the paper's: for 256 px, 200 steps and DINO."""
 
     method: Literal["guided", "sdedit"] = Field(
         "guided", description="guided by the losses below, as in the paper, or noised and denoised without "
@@ -202,9 +202,9 @@ class Style(Section):
 
 
 class Gan(Section):
-    """The baseline of chapters 5 to 7: SinGAN-Seg's pairs (Thambawita et al. 2022), or a SinGAN of our own.
+    """The baseline of chapters 5 to 7: SinGAN-Seg's pairs (Thambawita et al. 2022), or a SinGAN trained here.
 
-    The sizes are for 32 px and seconds a source; paper.yaml has those of SinGAN (Shaham et al. 2019).
+    The defaults are for 32 px and seconds per source; paper.yaml has those of SinGAN (Shaham et al. 2019).
     """
 
     source: str | None = Field(
@@ -266,7 +266,7 @@ class Filter(Section):
 
 
 class Segment(Section):
-    """Chapter 6 (paper 2.6.1, B.3). Network, training and test sets are those of chapter 7 as well."""
+    """Chapter 6 (paper 2.6.1, B.3). Chapter 7 has the same network, training and test sets."""
 
     encoder: str = Field("tu-test_resnet", description="of U-Net++, as segmentation-models-pytorch names it")
     weights: str = Field("random", description="of the encoder: `pretrained`, `random`, or a path to a file")

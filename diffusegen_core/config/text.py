@@ -13,7 +13,7 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """An estimate in words, no finer than it is: "about 40 s", "about 3 min", "about 2 h 5 min"."""
+    """An estimate in words, rounded to what it is worth: "about 40 s", "about 3 min", "about 2 h 5 min"."""
     if seconds < 95:
         return f"about {max(10, round(seconds, -1)):.0f} s"
     if seconds < 3600 - 30:
@@ -32,7 +32,7 @@ def size(count: float) -> str:
 
 
 def scaled(value: float, units: list[str]) -> str:
-    """A number to three figures with the unit, of a thousand each, that suits it; "-" for none."""
+    """A number to three figures with the unit that suits it, in steps of a thousand; "-" for 0 or NaN."""
     if not value or value != value:  # NaN
         return "-"
     power = 0

@@ -1,1 +1,1 @@
-"""From one work item to many: in this process, or on dask workers; and their progress."""
+"""Fan-out of work items, in this process or on dask workers, and their progress."""

@@ -9,18 +9,18 @@ import torch
 
 from diffusegen_core.config import devices
 
-SECONDS = 30.0  # for which the driver's own program is waited for
+SECONDS = 30.0  # how long the driver's own program (nvidia-smi) may take
 
 
 _holds: dict[int, socket.socket] = {}  # this process's cards, with its hold on each
 
 
 def choose(device: str, count: int = 1) -> None:
-    """Make a card the one that torch, in this process, means by cuda, and have `count` for a model that is
-    trained on several. `device` is the parameter.
+    """Choose this process's cards, `count` of them for a model trained on several; the first is torch's cuda.
 
-    A named card is that card. Else they are those with the most free memory for each worker that has them,
-    this one included; the choice holds until the process ends. UserError where the device is not there.
+    `device` is the parameter. If it names a card, that is taken; otherwise the cards with the most free
+    memory per worker, this one included. The choice lasts until the process ends. Raises UserError if the
+    device is absent.
     """
     on = devices.device(device)
     if on.type == "cuda":
@@ -30,7 +30,7 @@ def choose(device: str, count: int = 1) -> None:
 
 
 def _hold(named: int | None, count: int) -> tuple[int, ...]:
-    """Have the named card; else so many, or all that are visible."""
+    """Take the named card, or else `count` cards, or all visible ones if there are fewer."""
     if named is not None:
         if named not in _holds:
             _holds[named] = _taken([named])[1]
@@ -43,13 +43,13 @@ def _hold(named: int | None, count: int) -> tuple[int, ...]:
 
 
 def _taken(numbers: Sequence[int], alone: bool = False) -> tuple[int, socket.socket]:
-    """One of these cards, and a hold on it, which ends with the process; if it is to be had `alone`, one that
-    no other worker has, as long as there is one.
+    """One of these cards, and a hold on it that ends with the process; with `alone`, preferably a card that
+    no other worker has.
 
-    The hold is a socket without a file: its name tells the card, whatever its number is to other processes.
+    The hold is a socket without a file, named by the card's UUID, since its number may differ elsewhere.
     """
     hold, free = socket.socket(socket.AF_UNIX), _free()
-    others = dict.fromkeys(numbers, 0)  # workers that have it
+    others = dict.fromkeys(numbers, 0)  # how many other workers have each card
     while True:
         card = max(numbers, key=lambda number: (alone and not others[number],
                                                 free[number] / (others[number] + 1)))
@@ -63,9 +63,9 @@ def _taken(numbers: Sequence[int], alone: bool = False) -> tuple[int, socket.soc
 
 
 def _free() -> list[float]:
-    """The memory of each visible card that nobody uses, in MiB, at least 1; all alike where nobody tells it.
+    """The free memory of each visible card, in MiB, at least 1; 1 for all if it is unknown.
 
-    The driver's program is asked, since asking torch would take some hundred MiB of every card.
+    The driver's program is asked, because asking torch would take some hundred MiB of every card.
     """
     query = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
     numbers = range(torch.cuda.device_count())
@@ -73,13 +73,13 @@ def _free() -> list[float]:
         rows = [line.split(",") for line in _asked(query).splitlines()]
         known = {uuid.strip().removeprefix("GPU-"): max(1.0, float(free)) for uuid, free in rows}
         return [known[_uuid(number)] for number in numbers]
-    except (OSError, subprocess.SubprocessError, ValueError, LookupError):  # no program, or parts of cards
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError):  # no program, or MIG slices
         return [1.0 for _ in numbers]
 
 
 def _asked(query: list[str]) -> str:
-    """What a program says. OSError or SubprocessError where it fails, or takes too long: it may hang in the
-    driver, where no signal ends it, and is not waited for."""
+    """The output of a program. Raises OSError or SubprocessError if it fails or takes too long: it may hang
+    in the driver, where no signal ends it, so it is not waited for."""
     program = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         told = program.communicate(timeout=SECONDS)[0]

@@ -1,6 +1,6 @@
 """Preloaded by Dask into the schedulers and workers that a run starts: it closes their HTTP servers.
 
-These listen even where there is no dashboard, tell of the work and ask nobody for a certificate.
+These listen even without a dashboard, expose the work, and require no certificate.
 """
 
 from typing import TYPE_CHECKING
@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 def dask_setup(server: "Scheduler | Worker") -> None:
     """Called by Dask while the server starts."""
     server.http_server.stop()
-    server.services.pop("dashboard", None)  # else its port would be told
+    server.services.pop("dashboard", None)  # else its port would be announced

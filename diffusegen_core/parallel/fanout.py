@@ -1,4 +1,4 @@
-"""The one way from one work item to many: clusters, batches of images, experiments.
+"""The only fan-out over work items: clusters, batches of images, experiments.
 
 A work item is independent, named and resumable: its work function looks for its own finished artifact first
 and returns at once if that is current. So rerunning the same command is how everything resumes, and an item
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import progress
 
-SCHEDULER = "DIFFUSEGEN_SCHEDULER"  # the environment variable that names a dask scheduler; none: no workers
+SCHEDULER = "DIFFUSEGEN_SCHEDULER"  # the environment variable that names a dask scheduler; unset: no workers
 Result = TypeVar("Result")
 
 
@@ -24,7 +24,7 @@ class Item:
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    cost: float = 1  # how long it takes beside the others: for the time left
+    cost: float = 1  # how long it takes relative to the others, to estimate the time left
     devices: int = 1  # units of the resource `device` that its worker must have: cards
 
 
@@ -32,8 +32,8 @@ def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: fl
         watch: progress.Watch | None = None) -> list[Result]:
     """Call work(**item.arguments) for every item; results come in the order of the items.
 
-    The calls are made in this process, or, where the environment names a dask scheduler, by its workers; what
-    a worker fans out in its turn it does itself. The progress is of the whole, of which `done` is the cost
+    The calls are made in this process, or, if the environment names a dask scheduler, by its workers; a
+    worker that fans out in turn makes the calls itself. Progress is of the whole, including `done`, the cost
     that needs no call. `watch` is called in this process with whatever the work wants shown.
     """
     if not items:

@@ -19,23 +19,23 @@ from diffusegen_core.parallel.fanout import SCHEDULER
 if TYPE_CHECKING:
     from distributed.deploy.cluster import Cluster
 
-# Of what workers here log, the least: at the end one may tell of a scheduler that has gone. An error of the
-# work itself is raised, and of a worker that is lost our own log tells.
+# Local workers log almost nothing: at the end one may complain of a scheduler that is gone. An error of the
+# work itself is raised, and a lost worker is reported in the program's own log.
 QUIET = logging.CRITICAL
-# A worker that is not heard of for so long is taken for lost; dask's own five minutes are long on a GPU node.
+# A worker that is silent for this long counts as lost; dask's default of five minutes is long on a GPU node.
 SILENCE = "120s"
 
 
 @contextlib.contextmanager
 def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
          slurm: Path | None = None, insecure: bool = False, cards: int = 1) -> Iterator[None]:
-    """While it lasts, work items go to dask workers: so many here, those of a scheduler, or jobs of Slurm.
+    """Send work items to dask workers while this lasts: local ones, those of a scheduler, or jobs of Slurm.
 
     With none of them nothing is started, and no port opened. What is started speaks TLS, with a certificate
     in `folder`, the run's. The chapters, processes of their own, find the scheduler by the environment
-    variable DIFFUSEGEN_SCHEDULER, and the certificate by Dask's own. A worker here, or of a job, has as many
-    `cards` as train a model together. UserError for more than one of the three, where no worker has so many,
-    and, unless `insecure`, for a scheduler that others can reach without a certificate.
+    variable DIFFUSEGEN_SCHEDULER, and the certificate by Dask's own. A worker that is started has `cards`
+    cards, as many as train a model together. Raises UserError for more than one of the three, if no worker
+    has that many cards, and, unless `insecure`, for a scheduler that others can reach without a certificate.
     """
     if sum(value is not None for value in (workers, scheduler, slurm)) > 1:
         raise UserError("--workers, --scheduler and --slurm exclude each other.")
@@ -50,7 +50,7 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
             held.enter_context(_scratch())
         if workers is not None:
             held.enter_context(tls.temporary(folder, shared=False))
-            # Dask sets them for its workers in this process as well, and would not set them anew.
+            # Dask sets these in this process too, and would not set them anew: they are restored at the end.
             held.enter_context(environment(dict.fromkeys([*devices.THREADS, *devices.ALLOCATOR])))
             scheduler = held.enter_context(_local(workers, cards)).scheduler_address
         elif slurm is not None:
@@ -73,7 +73,7 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
 
 
 def _local(workers: int, cards: int) -> "Cluster":
-    """Workers of this machine, each a process with its share of the processor's cores, and so many cards."""
+    """Workers on this machine, each a process with its share of the processor's cores and `cards` cards."""
     import dask
     from dask.system import CPU_COUNT  # those that this process may use
     from distributed import LocalCluster
@@ -90,8 +90,8 @@ def _local(workers: int, cards: int) -> "Cluster":
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[None]:
-    """While it lasts, Dask's files lie where nobody else can put any: Dask imports from there, and by itself
-    takes a folder of the system's temporary one that whoever comes first may have made."""
+    """Keep Dask's files in a private folder while this lasts: Dask imports from there, and its default is a
+    folder in the system's temporary one, which anybody may have created first."""
     import dask
     with (tempfile.TemporaryDirectory(prefix="diffusegen-", ignore_cleanup_errors=True) as place,
           dask.config.set({"temporary-directory": place})):
@@ -100,7 +100,7 @@ def _scratch() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _started() -> Iterator[None]:
-    """Dask's settings while a scheduler and its workers start: what the user has set stays."""
+    """Dask's settings while a scheduler and its workers start; those that the user has set are kept."""
     import dask
 
     ttl = "distributed.scheduler.worker-ttl"

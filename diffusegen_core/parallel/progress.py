@@ -2,7 +2,7 @@
 
 In a terminal each level has a line that changes in place; a log gets plain lines, at intervals and at the end
 of each item; JupyterLab gets widgets; a dask worker tells its client; and a chapter that `diffusegen run`
-executes writes into a file, from which that command and `diffusegen status` know where it is.
+executes writes its progress to a file, which that command and `diffusegen status` read.
 """
 
 import contextlib
@@ -25,29 +25,29 @@ from diffusegen_core.store.files import WRITING
 if TYPE_CHECKING:
     from distributed import Worker
 
-TOPIC = "diffusegen"  # of the messages in dask's events
-POSTED = "DIFFUSEGEN_PROGRESS"  # the environment variable that names the file in which a chapter tells
-PLACE = f"{WRITING}progress.json"  # of that file, in the run folder; whoever holds this next removes it
+TOPIC = "diffusegen"  # the topic of the messages among dask's events
+POSTED = "DIFFUSEGEN_PROGRESS"  # the environment variable that names the file of a chapter's progress
+PLACE = f"{WRITING}progress.json"  # that file's name in the run folder, whose next holder removes it
 KERNEL = "DIFFUSEGEN_KERNEL"  # the environment variable that names the private folder of a chapter's kernel
-ALIVE = "alive"  # the file there whose time tells when it was last at work, or waiting as it should
-INTERVAL = 60.0  # seconds from one line of a log to the next
-MOMENT = 1.0  # seconds: what takes less is not told, nor is anything told more often in the file
+ALIVE = "alive"  # the file there whose time is when the kernel last worked, or waited as it should
+INTERVAL = 60.0  # seconds between lines of a log
+MOMENT = 1.0  # seconds: items that take less are not reported, and the file is not written more often
 
 item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
-sign: ContextVar[Path | None] = ContextVar("sign", default=None)  # is there while the client waits for it
+sign: ContextVar[Path | None] = ContextVar("sign", default=None)  # a file that exists while the client waits
 Watch = Callable[[str, Path], object]
 """Called with the name and the folder of what there is to look at, whenever there is something new."""
 watcher: ContextVar[Watch | None] = ContextVar("watcher", default=None)
-# Where a process that others share its item with (see `ranks`) tells, which shows nothing itself.
+# Where a process that shares its item with others (see `ranks`) sends messages; it shows nothing itself.
 starter: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("starter", default=None)
 Level = dict[str, Any]
-"""What is told of a bar: its `title`, the `share` that is done, 0 to 1, `elapsed` seconds, seconds `left` or
-None, and a `note`."""
+"""What is reported of a bar: its `title`, the `share` that is done, 0 to 1, `elapsed` seconds, seconds `left`
+or None, and a `note`."""
 
 
 def worker() -> "Worker | None":
     """The dask worker whose task calls this, if one does."""
-    if "distributed" not in sys.modules:  # it takes a second to import, and workers have it
+    if "distributed" not in sys.modules:  # it takes a second to import; in a worker it is loaded
         return None
     from distributed import get_worker
     try:
@@ -57,8 +57,8 @@ def worker() -> "Worker | None":
 
 
 def tell(**message: Any) -> None:
-    """Send a message about the item at hand from its worker, if this is one, to the client; or to the process
-    that has started this one for it."""
+    """Send a message about the current item to the process that started this one for it, or, from a dask
+    worker, to its client."""
     if send := starter.get():
         send(message)
     elif here := worker():
@@ -66,7 +66,7 @@ def tell(**message: Any) -> None:
 
 
 def alive() -> None:
-    """Tell whoever watches this chapter that all is well, as where it waits and computes nothing itself."""
+    """Tell whoever watches this chapter that all is well, also while it waits and computes nothing itself."""
     if folder := os.environ.get(KERNEL):
         with contextlib.suppress(OSError):
             (Path(folder) / ALIVE).touch()
@@ -77,18 +77,18 @@ class GivenUp(BaseException):
 
 
 def refuse_forgotten() -> None:
-    """GivenUp where a worker's client waits no more: it gave up, or was killed and another took the run."""
+    """Raise GivenUp if a worker's client no longer waits: it gave up, or was killed and the run resumed."""
     if place := sign.get():
-        with contextlib.suppress(OSError):  # a file system that does not answer tells nothing
+        with contextlib.suppress(OSError):  # a file system that does not answer proves nothing
             if not place.exists():
                 raise GivenUp(f"nobody waits for {item.get()}")
 
 
 def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = False,
         shares: bool = False) -> tqdm:
-    """A progress bar with rate and time left, told where it is of use: see the module's first lines.
+    """A progress bar with rate and time left, in the form that suits the place: see the module's first lines.
 
-    With `shares` it shows per cent alone, and the time left is estimated from the mean rate.
+    With `shares` it shows only percentages, and the time left is estimated from the mean rate.
     """
     style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}", "smoothing": 0} if shares else {}
     kind = _shown()
@@ -103,19 +103,19 @@ def bar(title: str, total: float, unit: str, done: float = 0, hidden: bool = Fal
 
 
 def begin(outer: tqdm, cost: float) -> None:
-    """An item of a cost begins, the bars of which tell how far it is."""
+    """Begin an item of this cost, whose own bars tell how far it is."""
     if isinstance(outer, _Plain):
         outer.begin(cost)
 
 
 def say(text: str, took: float = MOMENT) -> None:
-    """A line about an item that has ended, unless it took but a moment, or its bar stays in sight."""
+    """Write a line about an item that has ended, unless it was short (MOMENT) or its bar stays visible."""
     if took >= MOMENT and not _elsewhere() and "JPY_SESSION_NAME" not in os.environ:
         tqdm.write(text, file=sys.stderr)
 
 
 def show(name: str, folder: Path) -> None:
-    """Say that there is something new to look at of `name`, in a folder, to whoever watches."""
+    """Tell whoever watches that `folder` holds something new of `name` to look at."""
     if _elsewhere():
         tell(look=[name, str(folder)])
     elif watch := watcher.get():
@@ -123,12 +123,12 @@ def show(name: str, folder: Path) -> None:
 
 
 def levels() -> list[Level]:
-    """What there is to tell of the bars under way, from the outermost to the innermost."""
+    """The state of the bars under way, from the outermost to the innermost."""
     told: list[Level] = []
     for one in reversed(_live):
         known = one.format_dict
         total, began = known["total"] or 0, known["initial"]
-        # Of an item at hand, what its own bar tells is done.
+        # Of the current item, the share that its own bar shows counts as done.
         done = known["n"] + (told[0]["share"] * one.at_hand if told else 0)
         left = known["elapsed"] * (total - done) / (done - began) if done > began else None
         told.insert(0, {"title": known["prefix"], "share": min(1.0, done / total) if total else 0.0,
@@ -144,12 +144,12 @@ def words(told: Level) -> str:
 
 
 def _elsewhere() -> bool:
-    """Whether another process is told, and shows, what this one has to show."""
+    """Whether another process shows what this one has to show."""
     return bool(starter.get() or worker())
 
 
 def _shown() -> type[tqdm]:
-    """The kind of bar that suits the place. papermill keeps what a chapter shows, and widgets do not last."""
+    """The kind of bar that suits the place: papermill keeps a chapter's output, where widgets do not last."""
     if _elsewhere():
         return _Told
     if "JPY_SESSION_NAME" in os.environ:  # the Jupyter server sets it for its kernels
@@ -159,10 +159,10 @@ def _shown() -> type[tqdm]:
 
 
 class _Told(tqdm):
-    """A bar in a worker, or in a process that shares its item: how far it is goes to the other end, for as
-    long as that listens."""
+    """A bar in a worker, or in a process that shares its item: its progress is sent to the client or starter.
+    Raises GivenUp once nobody waits for the item."""
 
-    told = False  # since the last look whether it does
+    told = False  # whether progress was sent since that was last checked
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         self.told = True
@@ -171,25 +171,25 @@ class _Told(tqdm):
 
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)
-        if self.told:  # here, as what `display` raises would leave tqdm's lock taken
+        if self.told:  # here, since an exception in `display` would leave tqdm's lock taken
             self.told = False
             refuse_forgotten()
         return shown
 
 
 class _Plain(tqdm):
-    """A bar where nothing can change in place: all that are under way are told together."""
+    """A bar where nothing can change in place: all bars under way are reported together."""
 
     at_hand = 0.0  # cost of the item under way
-    bars = 0  # that it has had
-    before = 0.0  # what of its cost was not made in this bar's time
+    bars = 0  # how many bars of its own the item has had
+    before = 0.0  # the part of its cost that was done before, and not in this bar's time
 
     def begin(self, cost: float) -> None:
-        """An item of that cost begins."""
+        """Begin an item of that cost."""
         self.at_hand, self.bars, self.before = cost, 0, 0.0
 
     def another(self, share: float) -> None:
-        """A bar of the item begins, at a share that was made before; if it has several, none tells of it."""
+        """Begin a bar of the item with a share done before; if an item has several, none stands for it."""
         self.initial -= self.before
         self.before = 0.0 if self.bars else self.at_hand * share
         self.initial += self.before
@@ -201,7 +201,7 @@ class _Plain(tqdm):
             _post(MOMENT) if POSTED in os.environ else _log()
 
     def close(self) -> None:
-        under_way = any(one is self for one in _live)  # bars of one place are equal
+        under_way = any(one is self for one in _live)  # by identity: bars of one position compare equal
         _live[:] = [one for one in _live if one is not self]
         if under_way and POSTED in os.environ:
             _post(MOMENT if _live else 0.0)
@@ -209,11 +209,11 @@ class _Plain(tqdm):
 
 
 _live: list[_Plain] = []  # from the outermost to the innermost
-_last = [-INTERVAL]  # when was told
+_last = [-INTERVAL]  # when progress was last reported
 
 
 def _due(interval: float) -> bool:
-    """Whether it is time to tell again; if so, it is taken for told."""
+    """Whether it is time to report again; if so, the interval starts anew."""
     due = time.monotonic() - _last[0] >= interval
     if due:
         _last[0] = time.monotonic()
@@ -221,13 +221,13 @@ def _due(interval: float) -> bool:
 
 
 def _log() -> None:
-    """One line of all levels."""
+    """Print one line of all levels, if it is time."""
     if _due(INTERVAL):
         print("; ".join(map(words, levels())), file=sys.stderr, flush=True)
 
 
 def _post(interval: float) -> None:
-    """Replace the file of the levels. It is only looked at: a disk that is full ends no chapter."""
+    """Replace the file of the levels, if it is time. It is only informative: a full disk ends no chapter."""
     if _due(interval):
         path = Path(os.environ[POSTED])
         fresh = path.with_name(f"{WRITING}fresh-progress.json")
@@ -237,11 +237,11 @@ def _post(interval: float) -> None:
 
 
 def posted(folder: Path) -> list[Level]:
-    """The levels that a chapter under way in a run folder has told last; none where nothing is."""
+    """The levels last reported by the chapter under way in a run folder; none if there is no such chapter."""
     try:
         told = json.loads((folder / PLACE).read_text())["levels"]
         return [{"title": str(one["title"]), "share": float(one["share"]), "elapsed": float(one["elapsed"]),
                  "left": None if one["left"] is None else float(one["left"]), "note": str(one["note"])}
                 for one in told]
-    except (OSError, ValueError, TypeError, LookupError):  # it is not there, or a stranger's
+    except (OSError, ValueError, TypeError, LookupError):  # it is absent, or a stranger's
         return []

@@ -1,8 +1,8 @@
 """One work item in several processes of this machine at once, each with a card, or a share of the processor.
 
-The process that has the item starts the others, hears them and ends them: all of them at the first error of
-one, when one is killed, and when it ends itself, however that happens. They meet through a file in a private
-folder and speak over loopback. The first of them, of rank 0, is the only one that writes and tells.
+The process that has the item starts the others, listens to them, and ends them all at the first error of one,
+when one is killed, and when it ends itself, in whatever way. They meet through a file in a private folder and
+speak over loopback. Only the first of them, of rank 0, writes files and reports progress.
 """
 
 import contextlib
@@ -34,21 +34,21 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.parallel import progress
 
-# By -c, so that no module is there twice. At a job's end Slurm sends SIGTERM to all its processes: these end
-# with the worker, which is replaced, and are no error of its item.
+# By -c, so that no module is loaded twice. At a job's end Slurm sends SIGTERM to all its processes: these
+# ignore it and end with their worker, which is replaced, so that the item does not fail.
 PROGRAM = ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
            "from diffusegen_core.parallel import ranks; ranks.main()")
-PATIENCE = timedelta(hours=1)  # for which one waits for another, which may be drawing sample grids
-GRACE = 3.0  # seconds in which the others' errors come as well, of which the first is told
+PATIENCE = timedelta(hours=1)  # how long one waits for another, which may be drawing sample grids
+GRACE = 3.0  # seconds to collect the others' errors as well, of which the first is raised
 LOOPBACK = ("lo", "lo0")  # as Linux and macOS call it
-# What torch says, by whatever kind of error, where another process has gone.
+# What torch says, in whatever kind of error, when another process is gone.
 LOST = re.compile(r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one process does of the work that `of` processes do together."""
+    """One process's share of the work that `of` processes do together."""
 
     rank: int = 0
     of: int = 1
@@ -59,22 +59,22 @@ class Share:
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """Which of so many rows are its own: those of all processes differ in number by at most one."""
+        """Which of `count` rows are its own; the processes' numbers of rows differ by at most one."""
         return slice(count * self.rank // self.of, count * (self.rank + 1) // self.of)
 
 
 ALONE = Share()
-REAPED = 30.0  # seconds in which a process that was killed is gone
+REAPED = 30.0  # seconds within which a process that was killed is gone
 
 
 def together(work: Callable[..., object], arguments: dict[str, Any], places: Sequence[str], title: str,
              total: float, unit: str) -> None:
     """Call work(share, place, **arguments) in a process for each place, such as "cuda:1" or "cpu"; return
-    when the first has.
+    when the first process is done.
 
-    There torch.distributed is initialised. What the first one shows and logs is shown and logged here, its
-    bar as one of `total` units. Raises the first UserError of any of them as it was raised there, and another
-    error as a RuntimeError with its words; UserError where one was killed.
+    torch.distributed is initialised in each. What the first one shows and logs is shown and logged here, its
+    bar as one of `total` units. Raises the first error of any of them: a UserError as it was raised there,
+    another as a RuntimeError with its message; UserError if one was killed.
     """
     processes: list[subprocess.Popen[bytes]] = []
     heard: SimpleQueue[tuple[int, Message | None]] = SimpleQueue()
@@ -92,14 +92,14 @@ def together(work: Callable[..., object], arguments: dict[str, Any], places: Seq
                 process.kill()
             for process in processes:
                 _ended(process)
-                with contextlib.suppress(OSError):  # of what it never read
+                with contextlib.suppress(OSError):  # it holds what the process never read
                     process.stdin.close() if process.stdin else None
         if failed:
             raise _cause(failed, places, title, Path(folder))
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> int:
-    """The status of a process that ends. One that hangs where no signal ends it counts as killed."""
+    """The exit status of a process that is ending; one that no signal can end counts as killed."""
     try:
         return process.wait(REAPED)
     except subprocess.TimeoutExpired:
@@ -107,8 +107,8 @@ def _ended(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _started(count: int, errors: Path) -> "subprocess.Popen[bytes]":
-    """One of the processes, which waits to be told what to do. Neither Ctrl-C nor a closed terminal reaches
-    it but by this process."""
+    """Start one of the processes, which waits to be told what to do. Ctrl-C and a closed terminal reach it
+    only through this process."""
     loopback = [name for _, name in socket.if_nameindex() if name in LOOPBACK]
     threads = str(max(1, torch.get_num_threads() // count))
     environment = {**os.environ, **dict.fromkeys(devices.THREADS, threads),
@@ -121,7 +121,7 @@ def _started(count: int, errors: Path) -> "subprocess.Popen[bytes]":
 
 def _listen(process: "subprocess.Popen[bytes]", rank: int, told: bytes,
             heard: "SimpleQueue[tuple[int, Message | None]]") -> None:
-    """Tell a process what to do, and pass on what it says; None at its end. Its other pipe stays open."""
+    """Tell a process what to do, and pass on its messages, then None at its end. Its stdin stays open."""
     assert process.stdin, "it is a pipe"
     assert process.stdout, "so is this"
     with contextlib.suppress(OSError):  # it has ended
@@ -136,7 +136,7 @@ def _listen(process: "subprocess.Popen[bytes]", rank: int, told: bytes,
 
 def _follow(processes: "list[subprocess.Popen[bytes]]", heard: "SimpleQueue[tuple[int, Message | None]]",
             title: str, total: float, unit: str) -> dict[int, Message]:
-    """Show what the processes tell until the first is done: nothing; or how others failed, by their ranks."""
+    """Show what the processes report until the first is done, and return {}; or their failures, by rank."""
     failed: dict[int, Message] = {}
     stop: float | None = None
     with _shown(title, total, unit) as show:
@@ -160,7 +160,7 @@ def _follow(processes: "list[subprocess.Popen[bytes]]", heard: "SimpleQueue[tupl
 
 @contextlib.contextmanager
 def _shown(title: str, total: float, unit: str) -> Iterator[Callable[[Message], None]]:
-    """Shows what the first process tells, in this one: its bar from when it has one, lines, things to see."""
+    """A function that shows in this process what the first one reports: its bar, log lines, things to see."""
     bars: list[tqdm] = []
 
     def show(message: Message) -> None:
@@ -185,8 +185,8 @@ def _shown(title: str, total: float, unit: str) -> Iterator[Callable[[Message], 
 
 
 def _cause(failed: dict[int, Message], places: Sequence[str], title: str, folder: Path) -> Exception:
-    """The error that came first. What a process says of others that it has lost is told only where nothing
-    else is; and one that says nothing was killed before the others missed it."""
+    """The error that came first. Errors about lost processes rank last, since they follow from another
+    failure; just before them rank processes that ended without a message."""
     def order(rank: int) -> tuple[int, float]:
         message = failed[rank]
         return (1, 0.0) if "code" in message else (2 if message["lost"] else 0, message["at"])
@@ -209,8 +209,8 @@ def _cause(failed: dict[int, Message], places: Sequence[str], title: str, folder
 # ---- within one of the processes
 
 def main() -> None:
-    """One of the processes: do what stands in the pipe of the one that started it, and say how it went."""
-    # What libraries print is no message.
+    """Main function of each process: do what the starter's pipe asks for, and report how it went."""
+    # Messages have the original stdout to themselves: what libraries print goes to stderr.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -221,7 +221,7 @@ def main() -> None:
     try:
         told = pickle.load(sys.stdin.buffer)
         threading.Thread(target=_end_with_the_starter, daemon=True).start()
-        work, arguments, share, place, store, level = pickle.loads(told)  # which imports for seconds
+        work, arguments, share, place, store, level = pickle.loads(told)  # its imports take seconds
         if share.writes:
             progress.starter.set(send)
             logging.basicConfig(level=level, handlers=[_Sent(send)])
@@ -234,18 +234,18 @@ def main() -> None:
         os._exit(1)  # at once: the others may never answer
     send({"done": True})
     if not share.writes:
-        threading.Event().wait()  # the first may still write; all end with it
+        threading.Event().wait()  # the first may still be writing; all end with it
     os._exit(0)
 
 
 def _end_with_the_starter() -> None:
-    """End this process when its pipe is closed, as it is when the process at the other end has ended."""
+    """End this process when its stdin is closed, which also happens when the starter has ended."""
     sys.stdin.buffer.read()
     os._exit(1)
 
 
 def _join(share: Share, device: torch.device, store: Path) -> None:
-    """Meet the other processes."""
+    """Join the group of processes."""
     cards = device.type == "cuda"
     if cards:
         torch.cuda.set_device(device)
@@ -254,7 +254,7 @@ def _join(share: Share, device: torch.device, store: Path) -> None:
 
 
 class _Sent(logging.Handler):
-    """Lines of the log that are shown by the process that started this one."""
+    """Sends log lines to the process that started this one, which shows them."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Whether a worker can do a run's items: it has the same code, the same folders, and the device.
 
-Workers that are there and free are asked before the first item is sent; every worker asks itself again at the
-start of each item, since it may have come later.
+Workers that are there and free are checked before the first item is sent; every worker checks itself again at
+the start of each item, since it may have come later.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from diffusegen_core.config.params import home
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
-# The code that this process has loaded: a worker that was started before a change would do what it did then.
+# A hash of the code that this process has loaded: a worker started before a change would still run the old.
 SOURCES = sorted(Path(__file__).parents[1].rglob("*.py"))
 CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()
 PROMISED = "DIFFUSEGEN_GPUS"  # the environment variable that says how many GPUs a job of Slurm has
-LOOK = 30.0  # seconds for which a worker's answer is waited for
-_asked: set[tuple[str, Path]] = set()  # workers by their address, and folders that they have found
+LOOK = 30.0  # how long to wait for a worker's answer, in seconds
+_asked: set[tuple[str, Path]] = set()  # a worker's address, and a folder that it has found
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Needs:
     """What a worker must have."""
 
     start: Path
-    """The folder from which relative paths are meant."""
+    """The folder that relative paths start from."""
     folders: frozenset[Path]
-    """Those of the runs."""
+    """The run folders."""
     token: str
     """The name, and the text, of a file that lies in each of them while the client waits."""
     devices: frozenset[str]
@@ -46,15 +46,15 @@ class Needs:
 
     @property
     def sign(self) -> Path | None:
-        """A file that is there as long as the client waits; None where the items are of no run."""
+        """A file that is there as long as the client waits; None if the items belong to no run."""
         return min(self.folders) / self.token if self.folders else None
 
 
 @contextlib.contextmanager
 def needs(arguments: Iterable[Mapping[str, Any]]) -> Iterator[Needs]:
-    """What items with these arguments need; while it lasts, a file lies in each folder.
+    """What items with these arguments need; while this lasts, a file lies in each run folder.
 
-    A folder of the same path may be a disk of the worker's own, where the file does not lie.
+    A folder of the same path may be on a disk of the worker's own, where the file is missing.
     """
     spaces = [space for each in arguments for space in _workspaces(each)]
     name = f"{files.WRITING}{uuid4().hex}"
@@ -75,7 +75,7 @@ def worker() -> str:
 
 
 def shares_its_process() -> bool:
-    """Whether the worker that calls this is in one process with a client, as in somebody's notebook."""
+    """Whether the worker that calls this shares its process with a client, as in somebody's notebook."""
     try:
         return bool(default_client())
     except ValueError:
@@ -83,7 +83,7 @@ def shares_its_process() -> bool:
 
 
 def check(wanted: Needs) -> None:
-    """UserError where the worker that calls this lacks something."""
+    """Raise UserError if the worker that calls this lacks something."""
     name = worker()
     if wanted.code != CODE:
         raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
@@ -106,7 +106,7 @@ def check(wanted: Needs) -> None:
 
 
 def refuse(client: Client, addresses: Iterable[str], wanted: Needs) -> None:
-    """UserError where one of these workers lacks something. Who is busy, or silent, is not waited for."""
+    """Raise UserError if one of these workers lacks something. Busy and silent ones are passed over."""
     busy = {address for address, keys in client.processing().items() if keys}
     places = (wanted.start, *wanted.folders)
     asked = {address: {(address, place) for place in places} for address in addresses}
@@ -128,7 +128,7 @@ def refuse(client: Client, addresses: Iterable[str], wanted: Needs) -> None:
 
 
 def explained(error: BaseException, where: str) -> UserError:
-    """What keeps a worker from so much as looking: it cannot load the code."""
+    """The error of a check as a UserError: one of another kind means that the worker cannot load the code."""
     if isinstance(error, UserError):
         return error
     return UserError(f"The worker at {where} cannot load this run's code: {type(error).__name__}: "
@@ -137,7 +137,7 @@ def explained(error: BaseException, where: str) -> UserError:
 
 
 def _refuse_own(folder: Path, name: str, token: str) -> None:
-    """UserError where the worker does not read in a folder what the client wrote there, or cannot write."""
+    """Raise UserError if the worker cannot read in a folder what the client wrote there, or cannot write."""
     try:
         same = (folder / token).read_text() == token
     except (OSError, ValueError):
@@ -155,9 +155,9 @@ def _blind(folder: Path, name: str) -> UserError:
 
 
 def _workspaces(arguments: Mapping[str, Any]) -> list[Workspace]:
-    """Those of the runs that an item is of."""
+    """The workspaces of the runs that an item belongs to."""
     nested = arguments.get("arguments")
     values = [*arguments.values(), *(nested.values() if isinstance(nested, dict) else ())]
-    # Of a whole run its own; of a task, as a chapter describes it, the one that it is done in.
+    # An argument may be a run, with its `workspace`, or a task as a chapter describes it, with its `ws`.
     own = [getattr(value, "workspace", getattr(value, "ws", value)) for value in values]
     return [value for value in own if isinstance(value, Workspace)]

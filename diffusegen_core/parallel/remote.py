@@ -1,4 +1,4 @@
-"""Work items on dask workers: sent, watched, done again where a worker was lost.
+"""Work items on dask workers: sent, watched, and done again if a worker is lost.
 
 A worker has one unit of the resource `device` and one thread, so it does one item at a time; or, to train a
 model on several cards, a unit for each of its cards. Items read and write the run's folder, which all
@@ -31,16 +31,16 @@ from diffusegen_core.parallel import cards, progress, ready, stuck, tls
 log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
-_introduced: set[str] = set()  # schedulers, and cards that were warned of
-PATIENCE = 30.0  # seconds from one look for workers to the next
-OWN = "DIFFUSEGEN_WORKERS"  # the environment variable that is set where all workers are the command's own
-LOST = 300.0  # seconds after which such workers do not come back
-TELLING = 1.0  # seconds until a worker's word has come
+_introduced: set[str] = set()  # schedulers already described, and cards already warned of
+PATIENCE = 30.0  # seconds between looks for workers
+OWN = "DIFFUSEGEN_WORKERS"  # the environment variable that is set if all workers are the command's own
+LOST = 300.0  # seconds after which such workers are not expected back
+TELLING = 1.0  # seconds within which a worker's message arrives
 Result = TypeVar("Result")
 
 
 class Item(Protocol):
-    """What is asked of a work item; see fanout.Item."""
+    """What a work item must have; see fanout.Item."""
 
     @property
     def name(self) -> str: ...
@@ -58,13 +58,13 @@ class Item(Protocol):
 def connect(address: str) -> Client:
     """A client of the scheduler at an address such as tls://10.0.0.1:8786.
 
-    UserError where there is none, where Dask's settings for TLS do not fit, and where others can reach the
+    Raises UserError if there is none, if Dask's settings for TLS do not fit, and if others can reach the
     scheduler or a worker without a certificate.
     """
     tls.refuse_plain(address)
     try:
         client = Client(address, timeout="20s", name="diffusegen")
-    # What Dask raises for certificates that are not there, are no certificates, or are lacking altogether.
+    # What Dask raises for certificates that are absent, invalid, or not configured at all.
     except (FileNotFoundError, PermissionError, ssl.SSLError, TypeError, RuntimeError) as error:
         raise UserError(f"{address}: Dask's settings for TLS ({tls.SETTINGS}) do not fit: "
                         f"{_line(error)}.") from None
@@ -74,7 +74,7 @@ def connect(address: str) -> Client:
                         "out.") from None
     try:
         info = client.scheduler_info(n_workers=-1)
-        for known in (info["address"], *info["workers"]):  # where it listens, whatever it was called
+        for known in (info["address"], *info["workers"]):  # where it listens, whatever address was given
             tls.refuse_plain(known)
     except UserError:
         client.close()
@@ -85,7 +85,7 @@ def connect(address: str) -> Client:
 def described(client: Client, address: str) -> str:
     """Where the scheduler is, how many workers it has so far, and its dashboard if there is one."""
     info = client.scheduler_info(n_workers=-1)
-    # Without bokeh there is a port, and nothing to see.
+    # Without bokeh there is a port, but nothing to see.
     there = info.get("services", {}).get("dashboard") and find_spec("bokeh")
     dashboard = f", dashboard {client.dashboard_link}" if there else ""
     return f"Scheduler {address}, {len(info['workers'])} workers so far{dashboard}"
@@ -95,13 +95,13 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
         done: float) -> list[Result]:
     """Call work(**item.arguments) on the workers of a scheduler; results come in the order of the items.
 
-    The first error ends it, and is raised here as it was raised there. UserError where the workers cannot do
-    such items, and where one item has cost several workers their lives.
+    The first error ends it, and is raised here as it was raised there. Raises UserError if the workers cannot
+    do such items, and if several workers have died of one item.
     """
     with connect(address) as client, ready.needs(item.arguments for item in items) as wanted:
         units = max(item.devices for item in items)
         refuse_unfit(client, units)
-        if address not in _introduced:  # once a notebook
+        if address not in _introduced:  # once per process, as in a notebook
             _introduced.add(address)
             if progress.POSTED not in os.environ:  # else the command has said so
                 print(described(client, address), file=sys.stderr)
@@ -124,7 +124,7 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
 
 
 def _follow(client: Client, futures: list[Future], board: "_Board", units: int) -> None:
-    """Wait for all, show what is heard of them, and raise the first error."""
+    """Wait for all futures, show their progress, and raise the first error."""
     pending, looked, lacking, there = set(futures), time.monotonic(), False, time.monotonic()
     while pending:
         try:
@@ -156,7 +156,7 @@ def _follow(client: Client, futures: list[Future], board: "_Board", units: int) 
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
-    """Give up what has not begun, and tell what workers are at: they stop when they miss the sign."""
+    """Cancel what has not begun, and say what workers are still at: they stop once the sign file is gone."""
     left = [future for future in futures if not future.done()]
     client.cancel(left)
     if left:
@@ -168,19 +168,19 @@ def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
 
 
 class _Board:
-    """What is known of the items under way: one line for each at its end, all of them behind the bar."""
+    """What is known of the items under way: shown behind the bar, and in a line for each at its end."""
 
     def __init__(self, sent: dict[str, Item], bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
         self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
-        self.before: dict[str, float] = {}  # of an item, what of its cost was not made in the bar's time
+        self.before: dict[str, float] = {}  # by item, the part of its cost done before the bar's time
         self.fresh: set[str] = set()  # begun, and not heard of since
-        self.ended = bar.n  # cost
+        self.ended = bar.n  # the cost of finished items
         self.since: dict[str, float] = {}
 
     def listen(self) -> None:
-        """Take in what workers have said meanwhile."""
+        """Take in the messages that workers have sent meanwhile."""
         with contextlib.suppress(Empty):
             while True:
                 self._hear(self.heard.get_nowait())
@@ -200,7 +200,7 @@ class _Board:
             if key in self.fresh:
                 self.fresh.remove(key)
                 self._go_on(key, (message["began"] - self.shares[key]) * cost)
-            elif share < self.shares[key]:  # another bar of the item: none tells of it as a whole
+            elif share < self.shares[key]:  # another bar of the item: none stands for the whole
                 self._go_on(key, -self.before.get(key, 0.0))
             self.shares[key] = share
         self._show()
@@ -214,7 +214,7 @@ class _Board:
         self.fresh.add(key)
 
     def _go_on(self, key: str, cost: float) -> None:
-        """So much of an item's cost was there already, or is gone."""
+        """Count this much of an item's cost as done before the bar's time; a negative cost undoes it."""
         self.before[key] = self.before.get(key, 0.0) + cost
         self.bar.initial += cost
 
@@ -233,7 +233,7 @@ class _Board:
 
 def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted: ready.Needs,
         units: int) -> Result:
-    """One item, in a worker, that takes so many cards; relative paths are from `wanted.start`, as in the
+    """Do one item in a worker, on `units` cards; relative paths start from `wanted.start`, as in the
     client."""
     progress.item.set(key)
     progress.sign.set(wanted.sign)
@@ -241,7 +241,7 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted
     name = key.rpartition(" ")[0]
     stacks = re.sub(r"[^\w.-]+", "-", name) + ".stacks.txt"
     failed = wanted.sign.parent / "notebooks" / "failed" / stacks if wanted.sign else None
-    # A process that a client shares is not ours to end.
+    # A process that is shared with a client must not be ended.
     with contextlib.nullcontext() if ready.shares_its_process() else stuck.ended(name, failed):
         ready.check(wanted)
         for device in wanted.devices or ("auto",):
@@ -251,7 +251,7 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted
 
 
 def _warn_of_one_card(client: Client, cards: set[str]) -> None:
-    """Say, once a notebook, that workers of a machine have one card because the parameters name it."""
+    """Warn, once per process, that all workers of a machine share a card because the parameters name it."""
     most = max(Counter(worker["host"] for worker in _fit(client).values()).values(), default=0)
     for card in cards - _introduced if most > 1 else ():
         _introduced.add(card)
@@ -260,7 +260,8 @@ def _warn_of_one_card(client: Client, cards: set[str]) -> None:
 
 
 def refuse_unfit(client: Client, units: int) -> None:
-    """UserError where there are workers, and none of them could ever take an item of so many units."""
+    """Raise UserError if there are workers, but none could ever take an item of so many units, or one that
+    could has several threads."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         return
@@ -276,13 +277,13 @@ def refuse_unfit(client: Client, units: int) -> None:
 
 
 def _fit(client: Client, units: int = 1) -> dict[str, dict[str, Any]]:
-    """By its address, what the scheduler knows of each worker that can take an item of so many units."""
+    """What the scheduler knows of each worker that can take an item of so many units, by address."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     return {where: w for where, w in workers.items() if w["resources"].get(DEVICE, 0) >= units}
 
 
 def _explained(future: Future, name: str) -> BaseException:
-    """The error of a future that failed."""
+    """The error to raise for a future that failed."""
     error = future.exception()
     if isinstance(error, KilledWorker):
         return UserError(f"{name}: several workers died while they did it, perhaps for want of memory; the "

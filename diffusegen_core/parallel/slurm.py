@@ -1,4 +1,4 @@
-"""Workers in jobs of Slurm: refused before they are submitted, or submitted, and replaced when they end."""
+"""Workers in jobs of Slurm, which are checked before they are submitted, and replaced when they end."""
 
 import contextlib
 import logging
@@ -22,19 +22,19 @@ from diffusegen_core.parallel.ready import PROMISED
 INTERRUPT = signal.getsignal(signal.SIGINT)
 from dask_jobqueue.slurm import SLURMCluster  # noqa: E402
 
-# As it is imported the library takes Ctrl-C over, after which a run would end as if all were well.
+# On import the library takes over Ctrl-C, after which a run would end as if all were well.
 signal.signal(signal.SIGINT, INTERRUPT)
 
 log = logging.getLogger(__name__)
 
-WALLTIMES = 50  # jobs that an item may outlast
-PAUSE = 10.0  # seconds from one look at the queue to the next
-LONGEST = 600.0  # the same where job after job ends at once
+WALLTIMES = 50  # jobs that may end while they do one and the same item
+PAUSE = 10.0  # seconds between looks at the queue
+LONGEST = 600.0  # most seconds between looks, while job after job ends at once
 NEVER = "3650 days"
-ANSWERED = 300  # seconds in which Slurm answers, or never does
+ANSWERED = 300  # seconds after which no answer of Slurm is expected any more
 ORPHANED = 60  # seconds until a worker that finds no scheduler ends
-# Lines of a job: its workers import nothing from the folder it was submitted in, nor from a scratch folder
-# that somebody else has made.
+# Lines of a job, so that its workers import nothing from the folder that it was submitted in, nor from a
+# scratch folder that somebody else has made.
 OWN = ("export PYTHONSAFEPATH=1", 'DASK_TEMPORARY_DIRECTORY="$(mktemp -d)" || exit 1',
        "export DASK_TEMPORARY_DIRECTORY",
        """trap 'rm -rf "$DASK_TEMPORARY_DIRECTORY"' EXIT""")
@@ -61,12 +61,12 @@ class Slurm(Section):
 
 @contextlib.contextmanager
 def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[str]:
-    """While it lasts, a scheduler here and jobs as the file describes them; gives the scheduler's address.
+    """Keep a scheduler here, and jobs as the file describes them, while this lasts; gives its address.
 
-    The jobs get the environment variables, by which their workers find the certificate. A job that ends,
-    however it ends, is replaced. At the end the jobs are cancelled; jobs that nobody is left to cancel end by
-    themselves. UserError where Slurm is not here or refuses such a job, and where a job has too few GPUs for
-    workers with so many `cards` each.
+    The jobs get the environment variables, by which their workers find the certificate. A job that ends, in
+    whatever way, is replaced. At the end the jobs are cancelled; if nobody is left to do so, they end by
+    themselves. Raises UserError if Slurm is not here or refuses such a job, and if a job has too few GPUs for
+    its workers with `cards` cards each.
     """
     settings = params.typed(Slurm, params.load(file), str(file))
     if elsewhere := next((one for one in settings.options if one.startswith(("-M", "--cluster"))), None):
@@ -76,9 +76,8 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
     if cards > 1 and 0 < settings.gpus < needed:
         raise UserError(f"{file}: gpus: a job has {settings.gpus}, and {needed} are needed for workers: "
                         f"{settings.workers} and train.devices: {cards}. Set gpus: {needed}.")
-    # Every job that ends at its walltime counts as a failure of the item that it was doing.
-    # Nor is a job given back by Dask because its worker is away, as while it is started anew: `_keep` looks
-    # whether the job is there.
+    # Every job that ends at its walltime counts as a failure of the item that it was doing. And Dask must not
+    # give up a job because its worker is away, as during a restart: `_keep` looks whether the job is there.
     patience = {"distributed.scheduler.allowed-failures": WALLTIMES,
                 "distributed.deploy.lost-worker-timeout": NEVER}
     with dask.config.set(patience), _cluster(settings, file, variables, cards) as cluster:
@@ -95,12 +94,12 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
 
 
 def _cluster(s: Slurm, file: Path, variables: Mapping[str, str], cards: int) -> SLURMCluster:
-    """The scheduler, and how its jobs will be. UserError for values of the file that cannot be."""
+    """The scheduler, with the settings of its jobs. Raises UserError for impossible values in the file."""
     try:
         if s.log_folder:
             Path(s.log_folder).mkdir(parents=True, exist_ok=True)
         return _started(s, variables, cards)
-    # Of the memory, of the network interface, of the folder.
+    # Raised for the memory, the network interface and the folder, in this order.
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{file}: {_line(str(error))}") from None
 
@@ -115,7 +114,7 @@ def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster
     return SLURMCluster(
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
         job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
-        # Slurm itself sees to the memory.
+        # Slurm itself enforces the memory limit.
         worker_extra_args=["--resources", f"device={cards}", "--no-dashboard", "--memory-limit", "0",
                            "--preload", closed.__name__],
         death_timeout=ORPHANED, job_name="diffusegen", job_extra_directives=[*asked, *s.options],
@@ -126,7 +125,7 @@ def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster
 
 
 def _refuse(script: str, file: Path) -> None:
-    """UserError where Slurm would not take a job."""
+    """Raise UserError if Slurm would not take such a job."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as job:
         job.write(script)
         job.flush()
@@ -140,19 +139,19 @@ def _refuse(script: str, file: Path) -> None:
 
 
 def _keep(cluster: SLURMCluster, stop: threading.Event) -> None:
-    """Look at the queue until told to stop; ever more rarely while there is something to mend each time."""
+    """Look at the queue until told to stop, ever more rarely while each look finds something to mend."""
     pause = PAUSE
     while not stop.wait(pause):
         try:
             mended = cluster.sync(_replace, cluster)
-        except Exception as error:  # a command of Slurm failed, or said what nobody understands
+        except Exception as error:  # a command of Slurm failed, or its output was not understood
             log.warning("Slurm: %s", _line(str(error)))
             mended = True
         pause = min(2 * pause, LONGEST) if mended else PAUSE
 
 
 async def _replace(cluster: SLURMCluster) -> bool:
-    """Submit another job for each that is in the queue no more; whether there was one."""
+    """Submit another job for each that is no longer in the queue; whether there was one."""
     jobs = dict(cluster.workers)  # before the queue is asked: a job that comes later is not in the answer
     queue = (await cluster.job_cls._call(["squeue", "--me", "--noheader", "--format=%i"])).split()
     ended = [name for name, job in jobs.items() if job.job_id not in queue and name in cluster.workers]

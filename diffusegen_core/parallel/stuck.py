@@ -1,8 +1,8 @@
-"""A worker that has hung at an item ends itself, so that another one goes on with it.
+"""Ending a worker that hangs at an item, so that another one goes on with it.
 
-Dask does not notice: its own threads still answer. So the thread that does the item is watched: while it
-computes, reads or writes, or a process does that it has started, all is well. This goes by what Linux tells
-of a thread; elsewhere nobody watches.
+Dask does not notice, because its own threads still answer. So the thread that does the item is watched: while
+it, or a process started by the worker, computes, reads or writes, all is well. This relies on /proc of Linux;
+elsewhere nothing is watched.
 """
 
 import contextlib
@@ -19,35 +19,35 @@ import psutil
 
 log = logging.getLogger(__name__)
 
-SILENCE = 300.0  # seconds without computing that are taken for a hang
-LOOK = 5.0  # seconds from one look to the next
-LATE = 3  # times that: what a look comes later than this is the delay of the process that looks
-SLEEP = 60.0  # seconds from one look to the next that only a machine that slept lets pass
-SHARE = 1 / 300  # of a core, over that silence, that is computing; a kernel that idles uses a tenth at most
-BYTES = 2**20  # read or written over that silence that are computing as well: files may be slow
-# Functions of Linux in which one waits for a file system that is a program, as sshfs.
+SILENCE = 300.0  # seconds without activity that count as a hang
+LOOK = 5.0  # seconds between looks
+LATE = 3  # times LOOK: what a look comes later than this is the watcher's own delay, and does not count
+SLEEP = 60.0  # seconds between looks that mean that the machine was asleep
+SHARE = 1 / 300  # of a core, over SILENCE, that counts as activity; an idle kernel uses a tenth of it at most
+BYTES = 2**20  # read or written over SILENCE that count as activity as well: files may be slow
+# Functions of the Linux kernel that wait for a file system that is a program (FUSE), such as sshfs.
 FILES = ("request_wait_answer", "fuse_")
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a thread and the processes that this one has started have done so far."""
+    """What a thread, and the processes that this process has started, have done so far."""
 
     cpu: float  # seconds
     moved: int  # bytes
-    held: bool  # by something that is no hang of its own, as a disk that is away
+    held: bool  # whether something else blocks it, such as an absent disk, which is no hang of its own
 
     def follows(self, before: "Work") -> bool:
         """Whether anything was done since an earlier look."""
-        return (self.held or abs(self.cpu - before.cpu) >= SHARE * SILENCE  # less, where a process has ended
+        return (self.held or abs(self.cpu - before.cpu) >= SHARE * SILENCE  # falls if a process ends
                 or abs(self.moved - before.moved) >= BYTES)
 
 
 @contextlib.contextmanager
 def ended(what: str, stacks: Path | None) -> Iterator[None]:
-    """While it lasts, this process is ended if the calling thread neither computes nor reads or writes for
-    SILENCE; where it stood is then added to the file `stacks`."""
+    """While this lasts, end this process if the calling thread neither computes nor reads or writes for
+    SILENCE, after adding the stacks of its threads to the file `stacks`."""
     thread = threading.get_native_id()
     over = threading.Event()
     if _work(thread) is None:
@@ -83,7 +83,7 @@ def _watch(thread: int, what: str, stacks: Path | None, over: threading.Event) -
 
 
 def _work(thread: int) -> Work | None:
-    """As far as it is known."""
+    """What was done so far, or None if that is unknown."""
     place = Path("/proc/self/task", str(thread))
     try:
         status = (place / "stat").read_text().rpartition(")")[2].split()
@@ -102,7 +102,7 @@ def _work(thread: int) -> Work | None:
 
 
 def waits_for_files(place: Path) -> bool:
-    """Whether a process or thread, by its folder in /proc, waits for a file system that is a program."""
+    """Whether a process or thread, by its folder in /proc, waits for a FUSE file system."""
     try:
         return (place / "wchan").read_text().startswith(FILES)
     except OSError:
@@ -110,8 +110,8 @@ def waits_for_files(place: Path) -> bool:
 
 
 def tell(stacks: Path, text: str, own: bool = False) -> None:
-    """Add to a file what was found, and when; and, where it is about this process, where its threads are. A
-    link is not followed, and a disk that is full hinders nothing."""
+    """Add the text and the time to a file; with `own`, the stacks of this process's threads as well. A link
+    is not followed, and a failure to write is only logged."""
     try:
         stacks.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(stacks, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)

@@ -19,25 +19,25 @@ from diffusegen_core.config.environment import environment
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 
-INSECURE = "DIFFUSEGEN_INSECURE"  # the environment variable that is set where plain TCP is not refused
-PLACE = f"{files.WRITING}tls-"  # of a folder
-# So called, leftovers go with whoever holds the run next, whether or not it starts workers.
+INSECURE = "DIFFUSEGEN_INSECURE"  # the environment variable that allows plain TCP
+PLACE = f"{files.WRITING}tls-"  # prefix of the folder of a certificate
+# With these names, leftovers are removed by the run's next holder, whether or not it starts workers.
 CERTIFICATE, KEY = f"{files.WRITING}certificate.pem", f"{files.WRITING}key.pem"
 SETTINGS = "distributed.comm.tls"
 ROLES = ("scheduler", "worker", "client")
-ENCRYPTED = ("tls", "wss", "inproc")  # Dask's names of connections that are encrypted, or leave no process
-SKEW, HELD = timedelta(days=1), timedelta(days=365)  # before, and after, it is made
+ENCRYPTED = ("tls", "wss", "inproc")  # Dask's protocols that are encrypted, or stay in one process
+SKEW, HELD = timedelta(days=1), timedelta(days=365)  # validity before and after a certificate is made
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @contextlib.contextmanager
 def temporary(folder: Path, shared: bool) -> Iterator[dict[str, str]]:
-    """While it lasts, Dask in this process and in those that it starts has a certificate of its own.
+    """Give Dask, in this process and in those that it starts, a certificate of its own while this lasts.
 
-    The certificate and its key lie in a folder within `folder`, which only the user can open; where the file
-    system cannot keep others out, in the system's temporary folder, unless they must be `shared` with other
-    machines. Gives the environment variables by which other processes find them. UserError where they cannot
-    be written.
+    The certificate and its key lie in a folder within `folder` that only the user can open; or, if others
+    cannot be kept out there, in the system's temporary folder, unless they must be `shared` with other
+    machines. Gives the environment variables by which other processes find them. Raises UserError if they
+    cannot be kept safely.
     """
     import dask
     _clear(folder)
@@ -52,7 +52,7 @@ def temporary(folder: Path, shared: bool) -> Iterator[dict[str, str]]:
 
 
 def refuse_plain(address: str) -> None:
-    """UserError for an address that others can reach and that is not encrypted, unless INSECURE is set."""
+    """Raise UserError for an unencrypted address that others can reach, unless INSECURE is set."""
     from distributed.comm.addressing import parse_address, parse_host_port
     scheme, location = parse_address(address)
     if scheme in ENCRYPTED or os.environ.get(INSECURE) == "1":
@@ -60,7 +60,7 @@ def refuse_plain(address: str) -> None:
     try:
         host = parse_host_port(location, 0)[0]
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except (OSError, ValueError):  # nobody knows it: it cannot be told that it is this machine
+    except (OSError, ValueError):  # unknown, so it cannot be shown to be this machine
         found = set()
     if not found or not all(ip_address(one.partition("%")[0]).is_loopback for one in found):
         raise UserError(f"{address} is not encrypted: whoever can reach it can run code as you. Give the "
@@ -69,7 +69,7 @@ def refuse_plain(address: str) -> None:
 
 
 def _private_folder(folder: Path, shared: bool) -> Path:
-    """A new folder that only the user can open, and that nobody else can put another in the place of."""
+    """A new folder that only the user can open, and that nobody else can replace."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if reason := _open_to_others(folder):
@@ -84,7 +84,7 @@ def _private_folder(folder: Path, shared: bool) -> Path:
 
 
 def _open_to_others(folder: Path) -> str:
-    """Why others could exchange what lies in a folder; "" where they cannot."""
+    """Why others could replace what lies in a folder; "" if they cannot."""
     there = folder.stat()
     if there.st_uid not in (os.geteuid(), 0):
         return "it is somebody else's. Choose a run_dir of your own"
@@ -94,14 +94,14 @@ def _open_to_others(folder: Path) -> str:
 
 
 def _elsewhere(folder: Path, shared: bool, reason: str) -> Path:
-    """A folder of this machine instead, unless other machines need it as well."""
+    """A folder of this machine instead. Raises UserError if other machines need it as well."""
     if shared:
         raise _unfit(folder, reason)
     return Path(tempfile.mkdtemp(prefix="diffusegen-tls-"))
 
 
 def _written(place: Path) -> dict[str, object]:
-    """Write a new certificate and its key; Dask's settings that name them."""
+    """Write a new certificate and its key; return Dask's settings that name them."""
     try:
         for name, content in zip((CERTIFICATE, KEY), _made(), strict=True):
             with os.fdopen(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
@@ -115,7 +115,7 @@ def _written(place: Path) -> dict[str, object]:
 
 
 def _made() -> tuple[bytes, bytes]:
-    """A certificate that signs itself, and its key, as PEM. It holds from a day ago, for the clocks of other
+    """A self-signed certificate and its key, as PEM. It is valid from a day ago, because the clocks of other
     machines may be behind."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

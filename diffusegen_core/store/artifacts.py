@@ -5,7 +5,7 @@ that decides the content. Once it is whole it moves to RUN/NAME, and a finished 
 RUN/aside/NAME/KEY, from where it is taken back when its recipe comes back. So nothing that was finished is
 lost when something changes, and a new artifact is finished before the old one makes room for it.
 
-Files that the program did not make stay where they are. Where one is in the way, it is set aside as well.
+Files that the program did not make stay where they are; one that is in the way is set aside as well.
 """
 
 import hashlib
@@ -27,18 +27,18 @@ from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, Stamp, altered, c
 
 log = logging.getLogger(__name__)
 
-SHOWN = 5  # reasons of a log line
-LONG = 60  # characters of a value in it
-FEW = 3  # names that a message lists
-GENERATORS = "generators"  # the folder of a run in which its further generators have one each
-CHANGED = "-changed"  # after the key, of what was set aside because its files were changed by hand
+SHOWN = 5  # reasons listed in a message
+LONG = 60  # longest value shown in full there, in characters
+FEW = 3  # names listed one by one; more are counted
+GENERATORS = "generators"  # the folder of a run that has a subfolder for each further generator
+CHANGED = "-changed"  # suffix of the key where files were changed by hand before they were set aside
 Recipe = dict[str, Any]
-IN_A_SHELL = "DIFFUSEGEN_IN_A_SHELL"  # environment variable: set in what a command executes
+IN_A_SHELL = "DIFFUSEGEN_IN_A_SHELL"  # environment variable, set for notebooks that the command executes
 
 
 class NotMadeError(UserError):
-    """Something was to be read that the run has not made, or not with these parameters. Its text says how
-    Python makes it, `in_a_shell` how the command does."""
+    """A result was asked for that the run has not made, or not with these parameters. The text says how to
+    make it in Python, `in_a_shell` how to make it with the command."""
 
     def __init__(self, text: str, shell: str = "") -> None:
         super().__init__(text)  # alone, so that it can be pickled
@@ -50,18 +50,18 @@ class NotMadeError(UserError):
 
     @classmethod
     def of(cls, reason: str, run: Path, chapter: str, how: str = "Make it with {}.") -> "NotMadeError":
-        """What says why, and then `how`, with the call that makes a chapter of a run, or the command."""
+        """An error that gives the reason, then `how` with the call that makes a chapter, or the command."""
         command = f"`{_command(run)}`"
         in_python = command if IN_A_SHELL in os.environ else f"run.make({chapter!r})"
         return cls(*(f"{reason} {how.format(call)}" for call in (in_python, command)))
 
 
 class OutdatedError(NotMadeError):
-    """It was made with other parameters, and with these ones nowhere."""
+    """The result was made with other parameters, and no version with these ones exists."""
 
 
 def _command(run: Path) -> str:
-    """The command that makes what is lacking in a run, or in the outermost of those that it lies in."""
+    """The command that makes what is missing in a run; for a run within others, that of the outermost."""
     outermost = next((place for place in reversed(run.parents) if lock.is_run(place)), run)
     path, here = outermost / PARAMS, Path.cwd()
     if not path.is_file():
@@ -75,14 +75,14 @@ def key(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-# Hashes of recipes, and what it means that they differ.
+# Entries of recipes that are hashes, and what it means if one differs.
 OF_DATA = {"input": "files of the data were added, removed or changed", "split": "other pairs are held out"}
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """What differs between two recipes, as "name: old -> new", nested names joined by dots.
 
-    Of many names that only one of them has, such as pairs, the numbers are told.
+    More than a few names that only one of them has, such as pairs, are counted instead of listed.
     """
     lines = []
     for name in sorted({*old, *new}):
@@ -100,34 +100,34 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def _spent(stamp: Stamp) -> list[str]:
-    """The names of what was to go after a stamp: of its own folder, and nothing that it tells of otherwise,
-    whatever a stranger's says."""
+    """The names of files to remove once a stamp is written: directly in its folder, and none of its outputs
+    or shown files, whatever a stranger's stamp says."""
     told = stamp.get("spent")
     return [name for name in (told if isinstance(told, list) else ()) if files.plain(name)
             and name == Path(name).name != "" and name not in {*stamp["outputs"], *stamp["shown"]}]
 
 
 def _brief(value: Any) -> str:
-    """A value for a message; of a hash its beginning tells it from others."""
+    """A value for a message; a long one, such as a hash, is cut to its beginning."""
     text = str(value)
     return text if len(text) <= LONG else f"{text[:12]}..."
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One thing that a run makes. A read-only one is looked at where it lies, and never made or moved."""
+    """One thing that a run makes. A read-only one is only looked at in place, never made or moved."""
 
     run: Path
     """The run folder."""
     name: str
     """Its folder within the run, such as "train/cluster-00". No artifact lies within another."""
     recipe: Recipe
-    """What decides its content, as JSON can hold it."""
+    """What decides its content, as values that JSON can hold."""
     writable: bool = True
     again: bool = False
-    """Whether one whose files were changed by hand is set aside and made again, rather than refused."""
+    """Whether an artifact changed by hand is set aside and made again, rather than refused."""
     quiet: bool = False
-    """What is set aside is logged at INFO: the caller tells of many artifacts in one line."""
+    """Whether to log at INFO what is set aside, because the caller reports many artifacts in one line."""
 
     @property
     def folder(self) -> Path:
@@ -143,9 +143,9 @@ class Artifact:
         return self.folder / name
 
     def made(self) -> bool:
-        """Whether it is finished and lies in place; one that was set aside is taken back first.
+        """Whether it is finished and in place; one that was set aside is taken back first.
 
-        Raises UserError where its files were changed by hand.
+        Raises UserError if its files were changed by hand.
         """
         stamp = read_stamp(self.folder)
         if stamp is None and self.file(STAMP).is_file() and not self.again:
@@ -168,7 +168,7 @@ class Artifact:
     def begin(self) -> Path:
         """The folder to make it in, with whatever an interrupted attempt has left there.
 
-        Raises NotMadeError where nothing may be made, and UserError where the place is, or lies in, a
+        Raises NotMadeError if the artifact is read-only, and UserError if its place is, or lies in, a
         symbolic link or a file.
         """
         if not self.writable:
@@ -185,11 +185,11 @@ class Artifact:
                spent: Sequence[Path] = (), **facts: Any) -> Stamp:
         """Stamp what lies in `begin`'s folder and move it into place, after setting aside what lay there.
 
-        `outputs` decide whether it holds; every other file there is recorded, and only shown, but for what is
-        `spent`, such as a checkpoint: it goes, and not before the stamp is there. `facts` are
-        worth keeping beside it, and JSON can hold them: `device` says what has computed, and where, if that
-        was not the processor of this process. Where the same recipe has been finished meanwhile,
-        that one stays, unless `replace` and its outputs are others.
+        `outputs` decide whether the artifact is intact; every other file is recorded as only shown, except
+        `spent` ones, such as a checkpoint, which are removed once the stamp is written. `facts` are further
+        entries of the stamp that JSON can hold; `device` names the hardware that computed, if that was not
+        the processor of this process. If another process has finished the same recipe meanwhile, its version
+        stays, unless `replace` is set and the outputs differ.
         """
         making = self._making
         decisive = {path.relative_to(making).as_posix(): path for path in outputs}
@@ -212,14 +212,14 @@ class Artifact:
         if not self._finished_elsewhere(stamp if replace else None):
             self._make_room(stamp)
             moves.into_place(making, self.folder, self._aside)
-        elif contents(self.stamp) == contents(stamp):  # a copy, that nobody could want back
+        elif contents(self.stamp) == contents(stamp):  # an identical copy, not worth keeping
             for name in (*decisive, *shown, STAMP):
                 (making / name).unlink(missing_ok=True)
             files.without_empty(making)
         return self.stamp
 
     def earlier(self) -> Iterator[Path]:
-        """The folders of other finished versions of it, in place and set aside, to take up their parts."""
+        """The folders of finished versions of it, in place and set aside, whose parts can be reused."""
         for folder in (self.folder, *(sorted(self._aside.iterdir()) if self._aside.is_dir() else ())):
             if read_stamp(folder):
                 yield folder
@@ -233,7 +233,7 @@ class Artifact:
         return self.run / ASIDE / self.name
 
     def _refuse_links(self) -> None:
-        """UserError where the artifact's place is, or lies in, a symbolic link."""
+        """Raise UserError if the artifact's place is, or lies in, a symbolic link."""
         moves.refuse_links(self.run, (self.name, f"{MAKING}/{self.name}", f"{ASIDE}/{self.name}"))
 
     def _differing(self, stamp: Stamp) -> list[str]:
@@ -241,7 +241,7 @@ class Artifact:
         return differences(stamp["recipe"], json.loads(json.dumps(self.recipe)))
 
     def _untouched(self, stamp: Stamp) -> bool:
-        """True, unless files were changed by hand: then they are refused, or set aside to be made again."""
+        """Whether no file was changed by hand; changed ones raise UserError, or are set aside if `again`."""
         changed = altered(self.folder, stamp)
         if not changed:
             return True
@@ -258,16 +258,16 @@ class Artifact:
 
     @property
     def _chapter(self) -> str:
-        """The chapter that makes it: of the outer run, where this one lies within another; of a further
-        generator that is its own."""
+        """The chapter that makes it: the outer run's chapter if this run lies within another, but for a
+        further generator the generator's own."""
         outer = [parent for parent in self.run.parents if lock.is_run(parent)]
         parts = [*(self.run.relative_to(outer[-1]).parts if outer else ()), *Path(self.name).parts]
         return parts[2] if parts[0] == GENERATORS else parts[0]
 
     def _elsewhere(self) -> Path | None:
-        """Where this artifact lies if not in place: set aside, or as a killed process had finished it.
+        """Where this artifact lies if not in place: set aside, or where a killed process had finished it.
 
-        Raises UserError where it was changed by hand before it was set aside, or since.
+        Raises UserError if it was changed by hand before or after it was set aside, unless `again`.
         """
         refused = None
         for folder in (self._making, *sorted(self._aside.glob(f"{self.key}*"))):
@@ -284,14 +284,14 @@ class Artifact:
         return None
 
     def _taken_back(self) -> bool:
-        """Move it into place from elsewhere, if it is there."""
+        """Move it into place from elsewhere; whether there was one to move."""
         folder = self._elsewhere()
         stamp = folder and read_stamp(folder)
         if not folder or not stamp:
             return False
         self._refuse_links()
         self._make_room(stamp)
-        if folder == self._making:  # a kill came between the stamp and what goes after it
+        if folder == self._making:  # a process was killed after the stamp, before it removed these
             for path in (folder / name for name in _spent(stamp)):
                 if path.is_file():
                     path.unlink()
@@ -301,7 +301,7 @@ class Artifact:
         return True
 
     def _make_room(self, coming: Stamp) -> None:
-        """Set aside a finished artifact that lies in place, and say what has changed."""
+        """Set aside a finished artifact that lies in place, and log what has changed."""
         stamp = read_stamp(self.folder)
         if stamp:
             changed = differences(stamp["recipe"], json.loads(json.dumps(coming["recipe"])))
@@ -314,7 +314,7 @@ class Artifact:
         changed = altered(self.folder, stamp)
         fate = ("was changed by hand: " + some([" ".join(pair) for pair in changed.items()]) if changed else
                 "comes back with its parameters")
-        # The folder as a whole, so that a kill leaves it here or there.
+        # The folder is renamed as a whole, so that a kill leaves it in one place or the other.
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self.folder, target)
         moves.move(target, self.folder, moves.strangers(target, stamp))
@@ -325,8 +325,8 @@ class Artifact:
         log.log(logging.INFO if self.quiet else logging.WARNING, text, *values)
 
     def _finished_elsewhere(self, same: Stamp | None) -> bool:
-        """Whether another process has finished this meanwhile, because this one had stopped; with the outputs
-        of the stamp `same`, if one is given."""
+        """Whether another process has finished this while this one was stopped; and, if a stamp `same` is
+        given, with the same outputs."""
         stamp = read_stamp(self.folder)
         if stamp is None or self._differing(stamp) or altered(self.folder, stamp):
             return False

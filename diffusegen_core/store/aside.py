@@ -1,4 +1,4 @@
-"""What lies set aside in a run folder, or unfinished: listed with its size, and removed on request alone."""
+"""What is set aside or unfinished in a run folder: listed with its size, and removed only on request."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from diffusegen_core.store import files, lock
 from diffusegen_core.store.moves import STRANGERS
 from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, read_stamp
 
-KEY = re.compile(r"[0-9a-f]{16}")  # of a recipe
+KEY = re.compile(r"[0-9a-f]{16}")  # the hash of a recipe
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class Kept:
     name: str
     """Its place within the run folder: "aside/train/cluster-00/1a2b3c"."""
     folder: str
-    """The same, or, of a single file, the folder that holds it."""
+    """The same, or, for a single file, the folder that holds it."""
     files: list[str]
-    """Within that folder: those that the program made, and of an unfinished artifact all that there are."""
+    """Files in that folder: those that the program made, or all of them if the artifact is unfinished."""
     bytes: int
     seconds: float | None
-    """What it took to make; None where it is not finished, and 0.0 of a single file."""
+    """How long it took to make; None if it is unfinished, 0.0 for a single file."""
 
 
 def kept(run: Path) -> list[Kept]:
-    """What is set aside, and what was begun and not finished, also in the runs of small sets within this one.
+    """What is set aside or unfinished, including in the runs of small sets within this one.
 
-    Files of others that lie beside something finished are not in it. What is unfinished goes as a whole.
+    Files that the program did not make are left out beside a finished artifact, but not in an unfinished one.
     """
     items, single = [], []
     for root in _roots(run):
@@ -53,10 +53,10 @@ def kept(run: Path) -> list[Kept]:
 
 
 def remove(run: Path, names: list[str]) -> int:
-    """Remove what is kept under these names ("all" means everything); how many bytes that frees.
+    """Remove what is kept under these names ("all" means everything); return how many bytes that frees.
 
-    Raises UserError for a name that is not there. What the program did not make stays, but for what was put
-    into an unfinished artifact.
+    Raises UserError for an unknown name. Files that the program did not make stay, except in an unfinished
+    artifact.
     """
     everything = kept(run)
     chosen = [one for one in everything if "all" in names or one.name in names]
@@ -71,7 +71,7 @@ def remove(run: Path, names: list[str]) -> int:
 
 
 def _roots(run: Path) -> list[Path]:
-    """The folders of what is not in place, of a run and of those within it; what a link leads to is none."""
+    """The "aside" and "making" folders of a run and of the runs within it; links are skipped."""
     runs = [run, *(mark.parent for mark in sorted(run.rglob(lock.MARK))
                    if mark.parent != run and lock.is_run(mark.parent))]
     return [one / root for root in (ASIDE, MAKING) for one in runs

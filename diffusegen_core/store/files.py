@@ -18,16 +18,16 @@ from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.plainfiles import MANY, plain_file
 
-LONGEST = 2048  # bytes of a name within a folder, whose own path comes before it
-WRITING = ".diffusegen-writing-"  # what unfinished files are called: nobody else's are
+LONGEST = 2048  # most bytes of a name within a folder, to leave room for the folder's own path
+WRITING = ".diffusegen-writing-"  # prefix of unfinished files, which nobody else uses
 
 
 class Written(PosixPath):
-    """Where a file was written, with hash, size and time of what was: by now another process may have
-    replaced it."""
+    """The path of a file just written, with the hash, size and time of what was written: another process may
+    have replaced the file since."""
 
-    sha256: str = ""  # where it was not asked for
-    identity: tuple[int, int] | None = None  # bytes, and time in ns; None where these are not known
+    sha256: str = ""  # "" if it was not asked for
+    identity: tuple[int, int] | None = None  # bytes, and time in ns; None if unknown
 
     @classmethod
     def of(cls, path: Path, sha256: str, identity: tuple[int, int] | None = None) -> "Written":
@@ -37,21 +37,21 @@ class Written(PosixPath):
 
 
 def _umask() -> int:
-    """What the user takes away from the modes of new files."""
+    """The mode bits that the user's umask removes from new files."""
     now = os.umask(0)
     os.umask(now)
     return now
 
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
-# Set here and not by the system, since temporary files begin as private ones.
+# Set here and not by the system, because temporary files are created as private ones.
 MODE, FOLDER = 0o644 & ~_umask(), 0o755 & ~_umask()
 
 
 def write(path: Path, save: Callable[[Path], object], hashed: bool = True, mode: int = MODE) -> Written:
     """Let `save` fill a temporary file beside `path`, then rename it there: the file is whole or absent.
 
-    The path that is returned tells the hash, unless not `hashed`, which is for what no stamp names.
+    The returned path carries the hash, unless `hashed` is False, as for files that no stamp names.
     """
     temporary = None
     try:
@@ -77,7 +77,7 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True, mode:
 
 
 def refuse_full(folder: Path) -> None:
-    """UserError where there is anything but an empty folder."""
+    """Raise UserError if there is anything but an empty folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already, and nothing there is replaced. Name a new or empty "
                         "folder.")
@@ -86,9 +86,9 @@ def refuse_full(folder: Path) -> None:
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
     """Let `fill` make files in a temporary folder beside `folder`, then rename it there: all or nothing.
 
-    UserError where there is anything but an empty folder, and where it cannot be written.
+    Raises UserError if there is anything but an empty folder, or if it cannot be written.
     """
-    target = folder.resolve()  # a link to an empty folder stays one
+    target = folder.resolve()  # a link to an empty folder stays a link
     temporary = None
     try:
         refuse_full(folder)
@@ -114,9 +114,9 @@ def write_json(path: Path, value: Any, mode: int = MODE) -> Written:
 
 
 def read_json(path: Path) -> Any | None:
-    """The file's value, or None where it is absent or not JSON (half-written, or a stranger's).
+    """The file's value, or None if it is absent or not JSON (half-written, or a stranger's).
 
-    UserError where it is there and cannot be read.
+    Raises UserError if it is there but cannot be read.
     """
     try:
         return json.loads(plain_file(path, MANY).read_text(encoding="utf-8"))
@@ -135,7 +135,7 @@ _hashes: dict[tuple[Path, int, int], str] = {}
 
 
 def remembered_sha256(path: Path) -> str:
-    """`sha256`, computed once a process for a file whose size and time stay the same."""
+    """`sha256`, computed once per process as long as the file's size and time stay the same."""
     status = path.stat()
     identity = path, status.st_size, status.st_mtime_ns
     if identity not in _hashes:
@@ -144,7 +144,7 @@ def remembered_sha256(path: Path) -> str:
 
 
 def pixel_hash(image: np.ndarray) -> str:
-    """The SHA-256 of an array's bytes: by it an image is known, whatever its file is called."""
+    """The SHA-256 of an array's bytes, which identifies an image whatever its file is called."""
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
@@ -155,39 +155,39 @@ def below(folder: Path) -> list[str]:
 
 
 def plain(name: object) -> bool:
-    """Whether a name leads to something below its folder: relative, never up again, and one that can be."""
+    """Whether a name can be a path below its folder: relative, without "..", encodable and not too long."""
     if not isinstance(name, str) or name.startswith("/") or "\0" in name:
         return False
     try:
         encoded = os.fsencode(name)
-    except ValueError:  # half a character
+    except ValueError:  # a lone surrogate
         return False
     parts = encoded.split(b"/")
     return b".." not in parts and max(map(len, parts)) < 256 and len(encoded) < LONGEST
 
 
 def remove(folder: Path, names: Iterable[object]) -> None:
-    """Remove the files of these names in a folder, and folders that are empty then.
+    """Remove the files of these names in a folder, and the folders that are then empty.
 
-    The names may be a stranger's: one that leads elsewhere, by itself or by a link, removes nothing.
+    The names may be a stranger's: one that leads outside, by itself or through a link, removes nothing.
     """
     for path in (folder / str(name) for name in names if plain(name)):
         if path.parent.resolve().is_relative_to(folder.resolve()):
-            with contextlib.suppress(OSError):  # it is not there, or no file
+            with contextlib.suppress(OSError):  # it is absent, or not a file
                 path.unlink()
     if folder.is_dir():
         without_empty(folder)
 
 
 def without_empty(folder: Path) -> None:
-    """Remove a folder and its subfolders as far as they hold no file."""
+    """Remove a folder and its subfolders, except those that hold files."""
     for parent, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):  # it holds something
+        with contextlib.suppress(OSError):  # it is not empty
             os.rmdir(parent)
 
 
 def versions() -> dict[str, str]:
-    """The versions that a page states: of what computes its numbers, and of what makes the page."""
+    """The versions that a page states: of what computes its numbers, and of what builds the page."""
     known = {"diffusegen": __version__, "python": platform.python_version()}
     for name in ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations",
                  "clean-fid", "pytorch-msssim", "numpy", "scikit-learn", "papermill", "jupyter-book"):

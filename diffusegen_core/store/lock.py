@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 HOLDER = "DIFFUSEGEN_RUN"  # the environment variable that names the run folder that is held
 LOCK = ".lock"
-BEAT = 20.0  # seconds from one touch of a lock by its holder to the next
-SILENT = 65.0  # after which an untouched one is nobody's
-TRIES = 5  # at a lock that is no more the folder's
-GLANCE = 0.1  # seconds after which who only looked at a lock has given it back
-MARK = "run.json"  # by which a run folder is known
+BEAT = 20.0  # seconds between touches of a lock by its holder
+SILENT = 65.0  # seconds after which an untouched lock counts as abandoned
+TRIES = 5  # attempts, in case the lock file was removed before it was locked
+GLANCE = 0.1  # seconds within which a process that only looks at a lock releases it
+MARK = "run.json"  # the file that marks a run folder
 
 
 def is_run(folder: Path) -> bool:
@@ -36,13 +36,13 @@ def is_run(folder: Path) -> bool:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """UserError where a folder is there and holds anything, but is no run's."""
+    """Raise UserError if a folder is not a run's and holds anything, or is a file."""
     if is_run(folder):
         return
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} cannot be the run folder: it is a file.")
     present = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ())
-                     # What a kill leaves before there is the mark.
+                     # What a kill leaves before the mark is written.
                      if path.name != LOCK and not path.name.startswith(files.WRITING))
     if present:
         raise UserError(f"{folder} cannot be the run folder: it holds files that are no run's "
@@ -50,7 +50,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def refuse_nested(folder: Path) -> None:
-    """UserError where a folder lies in a run, whose lock and searches would take both for one."""
+    """Raise UserError if a new run's folder lies in a run, whose lock and searches would cover both."""
     for parent in folder.parents:
         if is_run(parent) and not is_run(folder):
             raise UserError(f"{folder} cannot be the run folder: it lies in the run {parent}. Choose another "
@@ -58,12 +58,12 @@ def refuse_nested(folder: Path) -> None:
 
 
 def claim(folder: Path) -> None:
-    """Make a new or empty folder a run's. UserError as `refuse_foreign`, or where it cannot be made."""
+    """Make a new or empty folder a run's. Raises UserError as `refuse_foreign` does, or if that fails."""
     refuse_foreign(folder)
     if not is_run(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # It will hold patients' images: nobody else's, unless the user made the folder for others.
+            # It will hold patients' images, so it is private, unless the user has made it with other modes.
             folder.mkdir(mode=files.PRIVATE_FOLDER, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
@@ -72,13 +72,13 @@ def claim(folder: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """`hold`, without holding: the folder becomes a run's, and that is all."""
+    """`hold` without the lock: the folder only becomes a run's."""
     claim(folder)
     yield
 
 
 def _lock(file: TextIO) -> None:
-    """Take the lock, or BlockingIOError; who only looks (see `holder`) has it for a moment."""
+    """Take the lock, or raise BlockingIOError after a second try: `holder` takes it only for a moment."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -87,9 +87,9 @@ def _lock(file: TextIO) -> None:
 
 
 def holder(folder: Path) -> str | None:
-    """Who holds a run folder, in words: "process 7 on host, since 2026-11-28 22:10"; None where nobody does.
+    """Who holds a run folder, in words: "process 7 on host, since 2026-11-28 22:10"; None if nobody does.
 
-    Nothing is written, and nobody is kept from the folder.
+    Nothing is written, and nobody is kept out of the folder.
     """
     try:
         with os.fdopen(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "r") as f:
@@ -97,17 +97,17 @@ def holder(folder: Path) -> str | None:
                 fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return _first(f) or "a process"
-    except (OSError, UnicodeDecodeError):  # it is not there, or not to be locked
+    except (OSError, UnicodeDecodeError):  # it is absent, or cannot be locked
         pass
     return None
 
 
 def clear(folder: Path, starting: bool = False) -> None:
-    """Remove what processes of a run that were killed had half written, and the signs that they wait for
-    their items.
+    """Remove what killed processes of a run left half written, and the files by which they show that they
+    wait for their items.
 
-    What lies in a folder of such a name is the holder's, as the certificate that its workers show; only one
-    that is `starting` removes that as well.
+    Files in a folder with such a name belong to the holder, as its workers' certificate does; they are
+    removed only when `starting`.
     """
     for name in files.below(folder):
         *parents, last = Path(name).parts
@@ -120,9 +120,9 @@ def clear(folder: Path, starting: bool = False) -> None:
 def hold(folder: Path) -> Iterator[None]:
     """Hold a run folder, unless whoever started this process does; a second holder is refused.
 
-    The system frees it when the process ends, however. The holder starts by removing what a killed one had
-    half written. The environment tells the processes that it starts, the chapters' kernels, that the folder
-    is held for them.
+    The system frees it when the process ends, in whatever way. The holder first removes what a killed one
+    left half written. An environment variable tells the processes that it starts, the chapters' kernels, that
+    the folder is held for them.
     """
     holder = os.environ.get(HOLDER)
     if holder is not None and Path(holder) in (folder, *folder.parents):
@@ -153,12 +153,12 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def _locked(folder: Path) -> TextIO:
-    """The lock file of a run folder, which is made a run's, locked. UserError where it cannot be, or is by
-    another process."""
+    """Make a folder a run's and return its lock file, locked. Raises UserError if it cannot be locked, or
+    another process holds it."""
     for _ in range(TRIES):
         claim(folder)
         try:
-            # No link: what it leads to would be emptied, and a run's folder may be a stranger's.
+            # Follow no link: its target would be emptied, and the run folder may be a stranger's.
             f = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+",
                           errors="replace")
         except OSError as error:
@@ -176,7 +176,7 @@ def _locked(folder: Path) -> TextIO:
                             "that has locks (flock).") from None
         if is_run(folder) and _is_there(folder / LOCK, f):
             return f
-        f.close()  # a run that was refused has taken its new folder's lock away meanwhile
+        f.close()  # a run that was refused has removed its new folder's lock meanwhile
         time.sleep(GLANCE)
     raise UserError(f"{folder} cannot be locked: its file system takes one file for several. Choose a "
                     "run_dir on another.")
@@ -189,7 +189,7 @@ def _first(f: TextIO) -> str:
 
 
 def _is_there(path: Path, f: TextIO) -> bool:
-    """Whether a path still leads to an open file."""
+    """Whether a path still leads to this open file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(f.fileno()))
     except OSError:
@@ -197,9 +197,9 @@ def _is_there(path: Path, f: TextIO) -> bool:
 
 
 def _refuse_elsewhere(folder: Path, f: TextIO) -> None:
-    """UserError where a process of another machine holds a run folder, though this one has got the lock: on
-    some network file systems locks hold on one machine alone. A holder touches its lock every BEAT seconds;
-    one that was killed does not."""
+    """Raise UserError if a process on another machine holds the run folder although this one got the lock: on
+    some network file systems a lock applies to one machine only. A live holder touches its lock every BEAT
+    seconds."""
     told, machine = _first(f), f.readline().rstrip("\n")
     if not told or machine == _machine() or _age(folder, f) > SILENT:
         return
@@ -214,37 +214,37 @@ def _refuse_elsewhere(folder: Path, f: TextIO) -> None:
 
 
 def _machine() -> str:
-    """What tells this machine, since it was started, from others: locks reach all its processes."""
+    """An identifier of this machine since it was booted; locks apply among all its processes."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return socket.gethostname()
 
 
 def _touched(f: TextIO) -> int:
-    """When an open file was touched; 0 where the file system does not say."""
+    """When an open file was last touched, in ns; 0 if the file system does not say."""
     with contextlib.suppress(OSError):
         return os.fstat(f.fileno()).st_mtime_ns
     return 0
 
 
 def _age(folder: Path, f: TextIO) -> float:
-    """Seconds since a lock file was touched, by the clock of its file system; 0 where that cannot be told, as
-    on a full disk."""
+    """Seconds since a lock file was touched, by the clock of its file system; 0 if that is unknown, as on a
+    full disk."""
     with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(prefix=files.WRITING, dir=folder) as fresh:
         return (os.fstat(fresh.fileno()).st_mtime_ns - _touched(f)) / 1e9
     return 0.0
 
 
 def _beat(lock: int, own: bytes, over: threading.Event) -> None:
-    """Touch a lock again and again. Where it says that another process holds it, as it may where locks reach
-    one machine alone and two begin at the same moment, or this one was stopped for long, this one ends."""
+    """Touch the lock every BEAT seconds, and interrupt this process if the lock names another holder, as may
+    happen where locks apply to one machine only: two began at once, or this one was stopped for long."""
     while not over.wait(BEAT):
         with contextlib.suppress(OSError):
             there = os.pread(lock, len(own) + 1, 0)
             if there and there != own:
                 log.error("Another run has begun in this run's folder: %s. This one ends.",
                           there.partition(b"\n")[0].decode(errors="replace"))
-                # What a script has started in the background ignores Ctrl-C.
+                # A process that a script has started in the background ignores SIGINT.
                 heeds = callable(signal.getsignal(signal.SIGINT))
                 os.kill(os.getpid(), signal.SIGINT if heeds else signal.SIGTERM)
                 return

@@ -1,4 +1,4 @@
-"""Moving finished folders, as a whole, and others' files out of their way and back."""
+"""Moving finished folders as a whole, and files that the program did not make out of their way and back."""
 
 import contextlib
 import logging
@@ -13,18 +13,18 @@ from diffusegen_core.store.stamps import STAMP, Stamp, read_stamp
 
 log = logging.getLogger(__name__)
 
-STRANGERS = "strangers"  # in ASIDE/NAME: files that are not the program's
+STRANGERS = "strangers"  # the folder in ASIDE/NAME for files that the program did not make
 
 
 def link_on_the_way(run: Path, name: str) -> Path | None:
-    """The symbolic link that a place within a run folder is, or lies in; None where there is none."""
+    """The symbolic link that a place within a run folder is, or lies in; None if there is none."""
     places = [run / name, *(run / name).parents]
     return next((place for place in places[:places.index(run)] if place.is_symlink()), None)
 
 
 def refuse_links(run: Path, names: Iterable[str]) -> None:
-    """UserError where one of these places within a run folder is, or lies in, a symbolic link; where that run
-    lies in another one, also of what leads to it from there."""
+    """Raise UserError if one of these places within a run folder is, or lies in, a symbolic link. For a run
+    within another, the path down from the outermost run is checked as well."""
     outermost = next((parent for parent in reversed(run.parents) if is_run(parent)), run)
     for name in names:
         if link := link_on_the_way(outermost, str(run.relative_to(outermost) / name)):
@@ -33,9 +33,9 @@ def refuse_links(run: Path, names: Iterable[str]) -> None:
 
 
 def into_place(source: Path, folder: Path, aside: Path) -> None:
-    """Move a finished folder into place, as a whole, so that a kill leaves it here or there.
+    """Move a finished folder into place as a whole, so that a kill leaves it in one place or the other.
 
-    Others' files that lie there are parked in `aside` meanwhile; one that is in the way stays there.
+    Others' files that lie there are parked in `aside` meanwhile; those that are in the way stay parked.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
@@ -45,18 +45,19 @@ def into_place(source: Path, folder: Path, aside: Path) -> None:
     os.rename(source, folder)
     for name, parked in put_back(folder, aside):
         log.warning("%s was in the way of the run's own; it is now %s.", folder / name, parked / name)
-    with contextlib.suppress(OSError):  # others are still at work beside it
+    with contextlib.suppress(OSError):  # not empty: other artifacts are being made beside it
         os.removedirs(source.parent)
 
 
 def put_back(folder: Path, aside: Path) -> list[tuple[str, Path]]:
-    """Move others' files out of `aside` to where they were, also those that a killed process has left there.
+    """Move others' files from `aside` back to where they were, including those that a killed process left.
 
-    What is in the way of the artifact that lies in `folder` stays: its name, and the folder where it is.
+    A file that is in the way of the artifact in `folder` stays; its name and its folder in `aside` are
+    returned.
     """
     staying = []
     for parked in sorted(aside.glob("*")):
-        if parked.is_symlink():  # what it leads to was never here
+        if parked.is_symlink():  # its target was never part of the run
             continue
         stamp = read_stamp(parked)
         names = files.below(parked) if parked.name.startswith(STRANGERS) else (

@@ -1,6 +1,6 @@
 """The executed pages of a run folder: what was written there, and whether this user's own command wrote it.
 
-A folder that somebody else has made belongs to whoever unpacks it: its owner tells nothing. A page is
+File ownership proves nothing: a folder that somebody else has made belongs to whoever unpacks it. A page is
 this user's own if its mark was made from its name and bytes with a key that only this user can read. The mark
 covers the page as a whole, outputs included, and nothing else of the run.
 """
@@ -20,28 +20,28 @@ from diffusegen_core.store import files
 
 log = logging.getLogger(__name__)
 
-WRITTEN = "written.json"  # beside the pages: of each, by its name, hash and mark as it was written
-KEY = "diffusegen/page.key"  # in the user's folder of settings
+WRITTEN = "written.json"  # beside the pages: the hash and mark of each as it was written, by its name
+KEY = "diffusegen/page.key"  # in the user's configuration folder
 LENGTH = 64  # hexadecimal digits of a key
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def record(page: Path, content: bytes) -> None:
-    """Note a page that this command has just written, with this content, so that it is known again."""
+    """Record a page that this command has just written, with this content, so that it is recognised later."""
     known = files.read_json(page.parent / WRITTEN)
     one = {"sha256": hashlib.sha256(content).hexdigest(), "mark": _mark(page.name, content)}
     files.write_json(page.parent / WRITTEN, {**(known if isinstance(known, dict) else {}), page.name: one})
 
 
 def edited(page: Path) -> bool:
-    """Whether a page is not as it was written, by whomever."""
+    """Whether a page was changed since it was written, whoever wrote it."""
     told = _told(page)
     return files.sha256(page) != (told.get("sha256") if isinstance(told, dict) else told)
 
 
 def own(page: Path, content: bytes) -> bool:
-    """Whether this user's command has written a page with this content. A page that was edited, one of before
-    there were marks, and one that was made with another key (elsewhere, or by somebody else) are not."""
+    """Whether this user's command has written a page with this content. False for a page that was edited, is
+    older than marks, or was marked with another key (elsewhere, or by somebody else)."""
     told = _told(page)
     mark = told.get("mark") if isinstance(told, dict) else None
     return isinstance(mark, str) and hmac.compare_digest(mark.encode(errors="replace"),
@@ -59,8 +59,8 @@ def _mark(name: str, content: bytes) -> str:
 
 @functools.cache
 def key() -> bytes:
-    """This user's key, made where there is none yet. Where none can be kept, one that ends with this process:
-    the pages that it writes are its own, and later nobody's."""
+    """This user's key, created if there is none yet. If none can be stored, one that lasts as long as this
+    process: the pages that it writes count as this user's own only until then."""
     try:
         return _kept(key_file())
     except (OSError, RuntimeError) as error:  # there is no home, or nothing can be written there
@@ -75,11 +75,11 @@ def key_file() -> Path:
 
 
 def _kept(path: Path) -> bytes:
-    """The key in a file, which is made if it is not there. OSError where it cannot be had, or others can."""
+    """The key in a file, which is created if absent. Raises OSError if that fails, or others have access."""
     if not path.is_file() or not path.stat().st_size:
         path.parent.mkdir(parents=True, mode=files.PRIVATE_FOLDER, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, files.PRIVATE), "r+b") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)  # another first command may be at it
+            fcntl.flock(f, fcntl.LOCK_EX)  # another command may be creating it too
             if not f.read():
                 f.write(secrets.token_hex(LENGTH // 2).encode())
     if path.stat().st_mode & OTHERS:

@@ -1,4 +1,4 @@
-"""The params.yaml of a run folder: the parameters that hold there, and none that was written is lost."""
+"""The params.yaml of a run folder: the parameters in force there; replaced versions are kept."""
 
 import contextlib
 import json
@@ -23,10 +23,10 @@ from diffusegen_core.store.stamps import ASIDE
 log = logging.getLogger(__name__)
 
 PARAMS = "params.yaml"
-TAKEN = "file"  # in the mark of a run: what its parameter file said when the run last took it
+TAKEN = "file"  # key in a run's mark: what its parameter file said when the run last took it
 Said = dict[str, str]
 """What a parameter file says: each value as JSON, by its dotted name."""
-# What a run has whose params.yaml is older than the parameter; the default may need results that it lacks.
+# Values for a run whose params.yaml is older than the parameter: the default may need results that it lacks.
 BEFORE: dict[str, dict[str, Any]] = {
     "data": {"fit": "squeeze", "holdout": None},
     "inpaint": {"baselines": None, "masks": "joint", "guidance_scale": 1.0, "seamless": False}}
@@ -38,17 +38,17 @@ def is_there(folder: Path) -> bool:
 
 
 def told(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters among a notebook's names. UserError for names that papermill was given and are none."""
+    """The parameters among a notebook's names. Raises UserError for others that papermill was given."""
     refuse_unknown(namespace, {"changes", *Params.model_fields})
-    # A chapter's module may be called as its section is, and has been imported: it is no value.
+    # The notebook may have imported a chapter's module of the same name as a section: that is no value.
     return {name: namespace[name] for name in Params.model_fields
             if name in namespace and not isinstance(namespace[name], ModuleType)}
 
 
 def meant(profile: str | Path, run_dir: str | Path | None) -> tuple[str | Path, Path]:
-    """The parameter file of a run that is called by a profile, a file or a folder, and the run folder.
+    """The parameter file, or profile, and the run folder that are meant by a profile, a file or a folder.
 
-    `run_dir` is the folder, where one is given. Where a run lies in it, the parameters that lie there hold.
+    `run_dir` is the run folder, if one is given. If a run lies in it already, its own parameters hold.
     """
     place = params.resolve(profile)
     if run_dir is not None:
@@ -66,11 +66,11 @@ def said(path: Path) -> Said:
 
 
 def edits(profile: str | Path, folder: Path) -> tuple[Said | None, dict[str, Any]]:
-    """What a notebook's `profile` adds to the parameters of the run that is there, by which its cells have
-    their way: where it is a parameter file, what that says, and what was edited in it since the run last took
-    it, as changes. None and {} where it is no file, or nobody knows what the run took.
+    """What a notebook's `profile` adds to the parameters of an existing run, so that edits take effect.
 
-    Edits are told, those as well that are not taken: a profile's name alone means the run as it is.
+    If it is a parameter file: what the file says, and, as changes, what was edited in it since the run last
+    took it. None and {} if it is no file, or if it is not known what the run took. Edits are logged, even
+    those that are not taken: the name of a profile alone means the run as it is.
     """
     file = next((path for path in (Path(profile), params.resolve(profile)) if path.is_file()), None)
     named = params.resolve(f"params/{profile}.yaml") if Path(profile).name == str(profile) else None
@@ -95,7 +95,7 @@ def edits(profile: str | Path, folder: Path) -> tuple[Said | None, dict[str, Any
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain parameters by dotted names, without those that say which run it is."""
+    """Plain parameters by dotted names, without those that identify the run."""
     return {key: value for name, section in values.items() if name not in ("profile", "run_dir")
             for key, value in ({f"{name}.{last}": one for last, one in section.items()}
                                if isinstance(section, dict) else {name: section}).items()}
@@ -106,14 +106,14 @@ def _texts(values: Mapping[str, Any]) -> Said:
 
 
 def _taken(folder: Path) -> Said | None:
-    """What the parameter file said when the run last took it; None where that is not known."""
+    """What the parameter file said when the run last took it; None if that is not known."""
     mark = files.read_json(folder / lock.MARK)
     told = mark.get(TAKEN) if isinstance(mark, dict) else None
     return told if isinstance(told, dict) else None
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """The plain values that lie in a run folder. Raises UserError where they cannot be read."""
+    """The plain parameters of a run folder, completed by BEFORE. Raises UserError if they cannot be read."""
     values = params.load(folder / PARAMS)
     for section, older in BEFORE.items():
         if isinstance(there := values.get(section), dict):
@@ -122,13 +122,13 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def keep(p: Params, given: Said | None = None) -> Path | None:
-    """Write the parameters into their run folder; where others lay there, they are set aside: where. `given`
-    is what the parameter file says that they were taken from."""
+    """Write the parameters into their run folder. Others there are set aside; return where, or None.
+    `given` is what the parameter file that they come from says."""
     path, aside = p.folder / PARAMS, None
     values = {name: value for name, value in params.plain(p).items() if name != "run_dir"}
     there = path.is_file()
     if not there or _ordered(params.load(path)) != _ordered(values):
-        if there:  # a copy, so that no kill leaves the folder without any
+        if there:  # copied, so that a kill never leaves the folder without parameters
             moves.refuse_links(p.folder, [f"{ASIDE}/params"])
             aside = p.folder / ASIDE / "params" / f"{files.sha256(path)[:16]}.yaml"
             files.write(aside, lambda copy: shutil.copyfile(path, copy), hashed=False)
@@ -140,14 +140,14 @@ def keep(p: Params, given: Said | None = None) -> Path | None:
 
 
 def _ordered(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
-    """Parameters as they compare: in any order, but for data.labels, whose order is that of the classes."""
+    """Parameters for comparison: order does not matter, except in data.labels, where it is the classes'."""
     data = values.get("data")
     return values, list(map(str, (data.get("labels") if isinstance(data, dict) else None) or ()))
 
 
 @contextlib.contextmanager
 def kept(p: Params, given: Said | None = None) -> Iterator[None]:
-    """`keep`, undone where what follows is refused before it has made anything."""
+    """`keep`, undone if the body raises UserError before anything was made."""
     path, first = p.folder / PARAMS, not is_there(p.folder)
     mark = files.read_json(p.folder / lock.MARK)
     before = keep(p, given)
@@ -166,8 +166,8 @@ def kept(p: Params, given: Said | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def leaving_nothing(folder: Path) -> Iterator[None]:
-    """A run folder that was just made, and is held, goes again where what follows is refused before anything
-    is made; nothing but what the program has written, and no traceback that the error names."""
+    """Remove a new run folder, which is held, if the body raises UserError before anything was made. Only
+    files that the program wrote are removed, and no traceback that the error names."""
     new = {path.name for path in folder.iterdir()} <= {lock.MARK, lock.LOCK}
     try:
         yield
@@ -181,5 +181,5 @@ def leaving_nothing(folder: Path) -> Iterator[None]:
 
 
 def _recipes(folder: Path) -> dict[Path, Any]:
-    """What is finished and in place, by its folder: what decided its content."""
+    """The recipe of each artifact that is finished and in place, by its folder."""
     return {place: stamp["recipe"] for place, stamp in stamps.in_place(folder)}

@@ -1,4 +1,4 @@
-"""Every random number comes from here, named by what it is for.
+"""The source of all random numbers, each named by what it is for.
 
 A seed is a hash of the run's seed and a path of names ("inpaint", "20-Diff", source, sample). No generator is
 shared between images or steps, so no result depends on the batch size, the order, a shard or an interruption.
@@ -25,12 +25,12 @@ def generator(seed: int, *names: object, device: torch.device | str = "cpu") -> 
 
 @contextlib.contextmanager
 def global_seed(seed: int, *names: object, device: torch.device | None = None) -> Iterator[None]:
-    """Within it torch's own generators, that of the CPU and that of `device`, are seeded for the thing that
-    `names` describe; afterwards they are as they were before, and those of other GPUs are not touched."""
+    """Seed torch's global generators of the CPU and of `device` for the thing that `names` describe, and
+    restore them afterwards. Those of other GPUs are not touched."""
     card = device if device is not None and device.type == "cuda" else None
     number = derive(seed, *names)
     with torch.random.fork_rng(devices=[card] if card else []):
-        # Not torch.manual_seed, which would seed every GPU, of which one at most is put back.
+        # Not torch.manual_seed, which would seed every GPU, while at most one is restored.
         torch.default_generator.manual_seed(number)
         if card:
             place = torch.cuda.current_device() if card.index is None else card.index

@@ -1,4 +1,4 @@
-"""Stamps: what `Artifact.finish` writes beside an artifact's files, and whether these are still the same."""
+"""Stamps: what `Artifact.finish` writes beside an artifact's files, and whether those files have changed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +9,15 @@ from diffusegen_core.store import files
 STAMP = "made.json"
 MAKING, ASIDE = "making", "aside"  # folders of a run
 Stamp = dict[str, Any]
-LONGEST = 1e10  # seconds of work that a stamp may tell of: some centuries
-CARDS = "cards"  # in the stamp of what several graphics cards have made together
+LONGEST = 1e10  # seconds of work that a stamp may state: about three centuries
+CARDS = "cards"  # in a stamp: how many graphics cards worked together, on average, if more than one
 MOST_CARDS = 1e5
 
 
 def read_stamp(folder: Path) -> Stamp | None:
-    """What `finish` wrote into a folder, or None where nothing of its shape is there.
+    """What `finish` wrote into a folder, or None if nothing of that shape is there.
 
-    A stranger's stamp may name files that are not below its folder, or no number of seconds: it is none.
+    A stranger's stamp that names files outside its folder, or impossible seconds, does not count.
     """
     stamp = files.read_json(folder / STAMP)
     shape: dict[str, type | tuple[type, ...]] = {
@@ -29,16 +29,16 @@ def read_stamp(folder: Path) -> Stamp | None:
 
 
 def cards(stamp: Stamp) -> float:
-    """How many graphics cards worked at a time, on average over a stamp's seconds; 1 where it tells nothing,
-    or nothing that can be."""
+    """How many graphics cards worked at a time, on average over a stamp's seconds; 1 if it does not say, or
+    states an impossible number."""
     told = stamp.get(CARDS)
     return float(told) if isinstance(told, (int, float)) and 1 <= told <= MOST_CARDS else 1.0
 
 
 def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
-    """The folder and the stamp of each finished artifact of a run, but for those that are set aside.
+    """The folder and the stamp of each artifact of a run that is finished and in place.
 
-    A run within this one, such as a small set's generator, sets aside in its own folder.
+    Runs within this one, such as a small set's generator, are included; they set aside in their own folders.
     """
     for path in sorted(run / name for name in files.below(run) if Path(name).name == STAMP):
         stamp = read_stamp(path.parent)
@@ -47,7 +47,7 @@ def in_place(run: Path) -> Iterator[tuple[Path, Stamp]]:
 
 
 def changes(run: Path, thorough: bool = False) -> Iterator[str]:
-    """A line for each file of a run that is missing, or not what was written; `thorough` as in `altered`."""
+    """A line for each file of a run that is missing or has changed; `thorough` as in `altered`."""
     for folder, stamp in in_place(run):
         for part, note in (("outputs", ""), ("shown", " (it is only shown)")):
             for name, reason in altered(folder, stamp, part, thorough).items():
@@ -62,8 +62,8 @@ def contents(stamp: Stamp) -> dict[str, str]:
 def altered(folder: Path, stamp: Stamp, part: str = "outputs", thorough: bool = False) -> dict[str, str]:
     """The files of a stamp that are missing or not what was written, and which of the two.
 
-    A file of the recorded size and time is taken for what was written, unless `thorough`; of any other the
-    hash decides. `part` is "outputs" or "shown".
+    A file with the recorded size and time counts as unchanged, unless `thorough`; otherwise the hash decides.
+    `part` is "outputs" or "shown".
     """
     reasons = {}
     for name, described in stamp[part].items():
@@ -88,13 +88,13 @@ def _same(path: Path, described: Any, thorough: bool) -> bool:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What a stamp tells of a file: of the one that its own writer wrote, so that of two writers' mixture
-    none is whole."""
+    """What a stamp records of a file. For a `Written` path that is what its own writer wrote, so that a
+    mixture of two writers' files never counts as whole."""
     status, own = path.stat(), getattr(path, "sha256", "")
     if own and (identity := getattr(path, "identity", None)):
         size, time_ns = identity
         return {"bytes": size, "mtime_ns": time_ns, "sha256": own}
     sha256 = files.sha256(path)
-    # Where the hash says that it is another's, the time must not say that it is ours.
+    # If the hash shows that another writer replaced the file, its time must not make it pass as unchanged.
     same = not own or own == sha256
     return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns if same else 0, "sha256": own or sha256}

@@ -1,7 +1,7 @@
-"""Losses, previews and scores for TensorBoard or MLflow, where people have one: the parameter `tracking`.
+"""Losses, previews and scores for TensorBoard or MLflow, if installed: the parameter `tracking`.
 
-Nothing is read back, and no number depends on it. The libraries are no dependencies: whoever asks for one
-that is not installed is refused before the run starts.
+Nothing is read back, and no result depends on it. The libraries are not dependencies: a run that asks for one
+that is not installed is refused before it starts.
 """
 
 import contextlib
@@ -23,25 +23,25 @@ log = logging.getLogger(__name__)
 
 FOLDER = "tracking"  # in the run folder
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"  # the parameter's values, and what the libraries are called
-# Of MLflow, which by itself tries for ten minutes to reach a server that is away, and writes its address.
+# For MLflow, which by default tries for ten minutes to reach an absent server, and prints its address.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-SECRET = re.compile(r"//[^/@\s]+@")  # of an address: a name, and a password
-SERVER = "MLFLOW_TRACKING_URI"  # the environment variable that names MLflow's server; none: the run folder
+SECRET = re.compile(r"//[^/@\s]+@")  # user name and password in an address
+SERVER = "MLFLOW_TRACKING_URI"  # the environment variable that names MLflow's server; unset: the run folder
 
 
 class Track(Protocol):
     """Where the numbers of one model or chapter go."""
 
     def values(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers by name, after so many steps, images or epochs."""
+        """Record numbers by name; `step` counts steps, images or epochs."""
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """A picture (H, W, 3) uint8."""
+        """Record a picture (H, W, 3) uint8."""
 
 
 def check(kind: str | None) -> None:
-    """UserError where the library that `tracking` names is not installed."""
+    """Raise UserError if the library that `tracking` names is not installed."""
     if kind is not None and kind not in sys.modules and importlib.util.find_spec(kind) is None:
         raise UserError(f"Parameters: tracking: {kind} is not installed. `pip install {kind}`, or leave "
                         "tracking out.")
@@ -52,8 +52,8 @@ def track(kind: str | None, folder: Path, name: str, done: int = 0) -> Iterator[
     """Where the numbers of `name` go while this lasts, as the parameter `tracking` says; None: nowhere.
 
     TensorBoard's files lie in `folder`/tracking/`name`, MLflow's in `folder`/tracking, or on the server that
-    its own environment variable names. A resumed training goes on after `done` steps. Once a number cannot be
-    written, which is said, no more are: no training ends for it.
+    its own environment variable names. A resumed training goes on after `done` steps. The first failure to
+    write is logged and ends the tracking, but not the training.
     """
     if kind is None:
         yield _Nowhere()
@@ -78,7 +78,7 @@ class _Nowhere:
 
 
 class _Held:
-    """A library's own writer, opened at the first number, and given up at the first error."""
+    """A library's own writer, opened at the first record and given up at the first error."""
 
     def __init__(self, opened: Callable[[Path, str, int], Any], folder: Path, name: str, done: int) -> None:
         self.opened, self.place, self.target = opened, (folder, name, done), None
@@ -132,7 +132,7 @@ def _flow(folder: Path, name: str, done: int) -> Any:
     if SERVER not in os.environ:
         folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-        if mlflow.get_experiment_by_name(title) is None:  # else its pictures went to the working directory
+        if mlflow.get_experiment_by_name(title) is None:  # else pictures would go to the working directory
             mlflow.create_experiment(title, artifact_location=(folder / "artifacts").as_uri())
     mlflow.set_experiment(title)
     known = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", output_format="list")
@@ -142,7 +142,7 @@ def _flow(folder: Path, name: str, done: int) -> Any:
 
 
 class _Flow:
-    """A run of MLflow; one of that name goes on."""
+    """A run of MLflow; an existing one of that name is continued."""
 
     def __init__(self, library: Any) -> None:
         self.library = library

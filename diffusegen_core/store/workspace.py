@@ -9,7 +9,7 @@ from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe
 
 @dataclass(frozen=True)
 class Workspace:
-    """A run's folder as the chapters see it. In a read-only one nothing is made: what is absent is an
+    """A run's folder as the chapters see it. In a read-only one nothing is made, and what is absent is an
     error."""
 
     folder: Path
@@ -23,23 +23,23 @@ class Workspace:
     tracking: str | None = None
     """As the parameter `tracking`."""
     number: int = 0
-    """Of the generator whose things these are; 0 of what there is once in a run."""
+    """The generator that this workspace belongs to; 0 also for what exists once in a run."""
 
     def artifact(self, name: str, recipe: Recipe) -> Artifact:
-        """What lies, or is going to lie, in the folder `name` of the run."""
+        """The artifact whose place is the folder `name` of the run."""
         return Artifact(self.folder, name, recipe, self.writable, self.again)
 
     def generator(self, number: int) -> "Workspace":
-        """That of one of the run's generators. The first is 0 and has the run's own; each of the others has a
-        folder and a seed of its own."""
+        """The workspace of one of the run's generators. The first, 0, has the run's folder and seed; each of
+        the others has its own."""
         if number == 0:
             return self
         return replace(self, folder=self.folder / GENERATORS / str(number), number=number,
                        seed=seeds.derive(self.seed, "generator", number))
 
     def beside(self, generators: int) -> "list[Workspace]":
-        """Those of the other generators of a run with so many; none where this is not the first one's, or
-        cannot be written."""
+        """The workspaces of the other generators, of so many in all; none if this is not the first one's, or
+        is read-only."""
         if self.number or not self.writable:
             return []
         others = [self.generator(number) for number in range(1, generators)]
