@@ -97,8 +97,7 @@ def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Modul
 
     For channels other than grey or RGB, the encoder's first layer repeats the weights for RGB in turn.
     The encoder's weights are those that the settings name; all others are drawn from `seed`. UserError for an
-    unknown encoder, one that cannot be cut to that many levels, and weights that are unavailable or do not
-    fit.
+    unknown encoder, one that cannot be cut to that many levels, and weights that are missing or do not fit.
     """
     import segmentation_models_pytorch as smp
 
@@ -121,8 +120,7 @@ def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Modul
 
 
 def _widen(encoder: nn.Module, channels: int) -> None:
-    """Adapt an encoder to channels other than RGB: its first layer repeats the weights for RGB in turn,
-    scaled by 3 over the number of channels."""
+    """Adapt an encoder to other channels than RGB: its first layer repeats the weights for RGB, scaled."""
     first = next(layer for layer in encoder.modules()
                  if isinstance(layer, nn.Conv2d) and layer.in_channels == planes.RGB)
     turns = [number % planes.RGB for number in range(channels)]
@@ -149,11 +147,9 @@ def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RG
 
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,
         device: torch.device, title: str) -> Fit:
-    """Train on `train` and choose the epoch by the classes' mean IoU over `valid`.
-
-    Training continues if `folder` has a checkpoint of the same `recipe`, parameters and pairs. CHECKPOINT
-    stays there until the caller has saved the network and removes it. UserError where either set is empty and
-    where the training diverges.
+    """Train on `train` and choose the epoch by the classes' mean IoU over `valid`; or continue, if `folder`
+    has a checkpoint of the same `recipe`, parameters and pairs. CHECKPOINT stays there until the caller has
+    saved the network and removes it. Raises UserError if either set is empty or the training diverges.
     """
     if not len(train) or not len(valid):
         raise UserError(f"{title}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch "
