@@ -40,7 +40,7 @@ CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.sk
 # (180), longer than a chapter may be (420).
 PAUSES = {2: 6, 30: 2, 180: 1, 420: 1}
 ENDING = ("kill", "terminate", "interrupt", "full")  # faults after which a start may end without a result
-SURVIVE = 0.3  # of the starts, processes that outlive the command are left to end by themselves
+SURVIVE = 0.3  # of the failed starts, processes that outlive the command are left to end by themselves
 # What goes wrong, and how often in a hundred: at a write, or between two starts.
 FAULTS = {"kill": 66, "stop": 5, "terminate": 5, "interrupt": 5, "full": 5, "clock": 3, "parameters": 4,
           "damage": 4, "data": 3}

@@ -142,8 +142,8 @@ def inside(profile: str, changes: list[str]) -> int:
 
 def ended(place: Place, process: subprocess.Popen[str], pause: float, alone: bool = True) -> int | None:
     """Wait for the end: the exit status, or None if there was none in time. What was stopped resumes after
-    `pause` seconds. Kernels and workers that outlive the command are killed if `alone` or after a hang; else
-    they are left to end by themselves."""
+    `pause` seconds. Kernels and workers that outlive a command are killed after a hang, and if `alone` after
+    any failure; else they are left to end by themselves, which `lingering` watches after a success."""
     since, stopped = time.monotonic(), None
     while process.poll() is None and time.monotonic() - since < LONGEST:
         time.sleep(0.05)
@@ -155,7 +155,7 @@ def ended(place: Place, process: subprocess.Popen[str], pause: float, alone: boo
                 signalled(pid, signal.SIGCONT)
             stopped = float("inf")
     code = process.poll()
-    if alone or code is None:
+    if code is None or (alone and code != 0):
         end_all(place)
     process.wait()
     return code

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,19 @@ def test_what_a_command_leaves_is_seen_and_ended(place: soakrun.Place, monkeypat
     assert "left ['sleep 60 ']" in episode.wrong[0]
     soakrun.end_all(place)
     assert left.wait(30) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_what_outlives_a_command_is_killed_after_a_failure_alone(place: soakrun.Place, status: int):
+    code = f"import subprocess, sys; subprocess.Popen(['sleep', '60']); sys.exit({status})"
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, start_new_session=True,
+                               env={**os.environ, "SOAK": str(place.signs)})
+    assert soakrun.ended(place, process, 0) == status
+    end = time.monotonic() + 10
+    while status and soakrun.processes(place) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert list(soakrun.processes(place).values()) == ([] if status else ["sleep 60 "])
+    soakrun.end_all(place)
 
 
 def test_what_was_stopped_goes_on(place: soakrun.Place):
