@@ -94,7 +94,9 @@ def grown(name: str, told: list[progress.Level]) -> None:
 def test_of_an_item_of_several_bars_none_tells_what_was_made_before(always: None):
     told: list[progress.Level] = []
     fanout.run(grown, [fanout.Item(name, {"name": name, "told": told}) for name in "ab"], "Training")
-    assert [one["left"] / one["elapsed"] for one in told] == [pytest.approx(3), pytest.approx(1 / 3)]
+    assert [one["share"] for one in told] == [0, 0.5], "nor what is made"
+    assert told[0]["left"] is None
+    assert told[1]["left"] == pytest.approx(told[1]["elapsed"])
 
 
 def test_what_workers_go_on_from_does_not_either():
@@ -111,8 +113,12 @@ def test_what_workers_go_on_from_does_not_either():
         assert (bar.n, bar.n - bar.initial) == (pytest.approx(1.2), pytest.approx(0.3))
         board.finish("a")
         assert (bar.n, bar.n - bar.initial) == (pytest.approx(1.5), pytest.approx(0.6))
-        board._hear({"item": "b", "share": 0.1, "began": 0.0})  # a second bar of it
-        assert (bar.n, bar.initial) == (pytest.approx(1.1), pytest.approx(0.4))
+        for share in (0.1, 0.9):
+            board._hear({"item": "b", "share": share, "began": 0.0, "title": "Styling"})  # a second bar of it
+            assert (bar.n, bar.initial) == (1, pytest.approx(0.4))
+            assert bar.postfix == f"b Styling {share:.0%}"
+        board.finish("b")
+        assert bar.n == 2
 
 
 def test_a_log_is_not_told_more_often_than_its_interval(always: None, monkeypatch: pytest.MonkeyPatch):

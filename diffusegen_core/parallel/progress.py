@@ -129,7 +129,7 @@ def levels() -> list[Level]:
         known = one.format_dict
         total, began = known["total"] or 0, known["initial"]
         # Of the current item, the share that its own bar shows counts as done.
-        done = known["n"] + (told[0]["share"] * one.at_hand if told else 0)
+        done = known["n"] + (told[0]["share"] * one.at_hand if told and one.bars < 2 else 0)
         left = known["elapsed"] * (total - done) / (done - began) if done > began else None
         told.insert(0, {"title": known["prefix"], "share": min(1.0, done / total) if total else 0.0,
                         "elapsed": known["elapsed"], "left": left, "note": known["postfix"] or ""})
@@ -167,7 +167,8 @@ class _Told(tqdm):
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         self.told = True
         total = self.total or math.inf
-        tell(share=self.n / total, began=self.initial / total, note=self.postfix or "")
+        tell(share=self.n / total, began=self.initial / total, title=self.format_dict["prefix"],
+             note=self.postfix or "")
 
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)

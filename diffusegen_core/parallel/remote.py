@@ -176,6 +176,7 @@ class _Board:
         self.shares: dict[str, float] = {}
         self.before: dict[str, float] = {}  # by item, the part of its cost done before the bar's time
         self.fresh: set[str] = set()  # begun, and not heard of since
+        self.stages: dict[str, str] = {}  # by item that has had several bars, the title of its last one
         self.ended = bar.n  # the cost of finished items
         self.since: dict[str, float] = {}
 
@@ -196,14 +197,19 @@ class _Board:
                 name, folder = message["look"]
                 watch(name, Path(folder))
         else:
-            share, cost = message["share"], self.sent[key].cost
+            share, title = message["share"], message.get("title", "")
             if key in self.fresh:
                 self.fresh.remove(key)
-                self._go_on(key, (message["began"] - self.shares[key]) * cost)
-            elif share < self.shares[key]:  # another bar of the item: none stands for the whole
+                self._go_on(key, (message["began"] - self._share(key)) * self.sent[key].cost)
+            elif share < self.shares[key] or key in self.stages:  # another bar: none stands for the whole
                 self._go_on(key, -self.before.get(key, 0.0))
+                self.stages[key] = title
             self.shares[key] = share
         self._show()
+
+    def _share(self, key: str) -> float:
+        """The part of an item that is done, as far as its only bar tells."""
+        return 0.0 if key in self.stages else self.shares[key]
 
     def _begin(self, key: str, worker: str) -> None:
         if key in self.at:
@@ -211,6 +217,7 @@ class _Board:
                         self.at[key], worker)
         self.at[key], self.since[key] = worker, time.monotonic()
         self.shares.setdefault(key, 0.0)
+        self.stages.pop(key, None)
         self.fresh.add(key)
 
     def _go_on(self, key: str, cost: float) -> None:
@@ -226,8 +233,9 @@ class _Board:
         self._show()
 
     def _show(self) -> None:
-        under_way = [f"{self.sent[key].name} {self.shares[key]:.0%}" for key in self.at]
-        self.bar.n = self.ended + sum(self.shares[key] * self.sent[key].cost for key in self.at)
+        under_way = [" ".join(filter(None, [self.sent[key].name, self.stages.get(key),
+                                            f"{self.shares[key]:.0%}"])) for key in self.at]
+        self.bar.n = self.ended + sum(self._share(key) * self.sent[key].cost for key in self.at)
         self.bar.set_postfix_str(", ".join(under_way))
 
 
